@@ -1,0 +1,1 @@
+"""The image classifier: CheXNet, its loss, batches, scores and activation maps."""

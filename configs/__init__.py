@@ -1,0 +1,1 @@
+"""Typed training configurations and the TOML files that fill them."""

@@ -1,0 +1,1 @@
+"""The lesion detector: RetinaNet with a feature pyramid, its loss, batches and boxes."""

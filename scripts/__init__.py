@@ -1,0 +1,1 @@
+"""One thin module per `cxr` verb: the only room that sees all the others."""
