@@ -1,0 +1,15 @@
+"""The one exception that means "your input, not our bug"."""
+
+
+class InputError(ValueError):
+    """Bad input from outside: a file, a row, a key or an argument.
+
+    The message is one line: the place (file, row, key), what is wrong with the value, and what
+    to do. The command line prints it without a traceback and exits with code 2.
+
+    Example:
+        >>> raise InputError("labels.csv: row 3: x1=nan; remove the row or give a number")
+        Traceback (most recent call last):
+        ...
+        data_prep.errors.InputError: labels.csv: row 3: x1=nan; remove the row or give a number
+    """
