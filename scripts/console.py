@@ -1,0 +1,76 @@
+"""What a verb shows: lines, progress, JSON. Words go to stderr, results for programs to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def say(text: str = "") -> None:
+    """Show a line to the person at the terminal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def emit_json(payload: Any) -> None:
+    """Write a result for a program to stdout."""
+    sys.stdout.write(json.dumps(payload, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show a progress bar while the block runs.
+
+    Where stderr is no terminal (a log, CI), a line at the start and one at the end instead.
+
+    Args:
+        description: What is being done.
+        total: Number of steps; None if unknown.
+
+    Yields:
+        ``advance(n=1)``.
+    """
+    if not sys.stderr.isatty():
+        yield from _plain_progress(description, total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+
+        def advance(n: int = 1) -> None:
+            bar.advance(task, n)
+
+        yield advance
+
+
+def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    count = 0
+
+    def advance(n: int = 1) -> None:
+        nonlocal count
+        before, count = count, count + n
+        # At most four lines: a quarter, half, three quarters, all.
+        if total and before * 4 // total != count * 4 // total:
+            say(f"{description}: {count} of {total}")
+
+    yield advance
