@@ -1,0 +1,187 @@
+"""One image, seen four ways: plain, the truth, and what each system says, on one window.
+
+A :class:`Reading` is what one system says of one image; :func:`reading_shapes` decides how it
+looks, for the PNG files and for the report alike.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.contours import ActivationGrid, map_shapes
+from evaluation.shapes import (
+    FAINT_COLOUR,
+    TRUTH_COLOUR,
+    Shape,
+    corner_brackets,
+    cross,
+    on_lesion,
+    rectangle,
+)
+
+MAX_FAINT_BOXES = 5
+_NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of one image.
+
+    Args:
+        label: 1 present, 0 absent, NaN unknown.
+        boxes: Lesions ``xyxy`` in original pixels, ``(N, 4)``; None where nobody drew them.
+        kind: A word for the kind of image (``normal``, ``not_normal``), or "".
+    """
+
+    label: float
+    boxes: npt.NDArray[np.float64] | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one system says of one image.
+
+    Args:
+        system: Display name.
+        colour: ``#RRGGBB`` on the X-ray.
+        score: Image score, or None where the system gave none.
+        threshold: Decision threshold on that score, or None where there is none.
+        decision: True positive call, False negative call, None undecided.
+        boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
+        box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
+        grid: Activation map, or None.
+        point: The deciding point (x, y) in original pixels, or None.
+        localised: Whether that point lies on a lesion; None where it cannot be judged.
+    """
+
+    system: str
+    colour: str
+    score: float | None = None
+    threshold: float | None = None
+    decision: bool | None = None
+    boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
+    box_cut: float = 0.5
+    grid: ActivationGrid | None = None
+    point: tuple[float, float] | None = None
+    localised: bool | None = None
+
+
+def truth_shapes(truth: Truth) -> list[Shape]:
+    """Return the lesions as closed boxes.
+
+    Example:
+        >>> [shape.layer for shape in truth_shapes(Truth(1.0, np.array([[1, 2, 3, 4]])))]
+        ['truth']
+    """
+    boxes = _NO_BOXES if truth.boxes is None else truth.boxes
+    return [Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in boxes]
+
+
+def reading_shapes(reading: Reading, truth: Truth, side: float) -> list[Shape]:
+    """Return one system's map, boxes and deciding point, with the truth as thin corners.
+
+    A box whose centre lies on a lesion is solid, any other is dashed; boxes below the cut are
+    thin and grey, the five most confident of them.
+
+    Args:
+        reading: The system's view.
+        truth: The lesions, for the corners and for solid or dashed.
+        side: The image's longer side in original pixels; sizes the point's cross.
+
+    Example:
+        >>> reading = Reading("A", "#E69F00", boxes=np.array([[0, 0, 4, 4, 0.9]]), box_cut=0.5)
+        >>> [shape.dashed for shape in reading_shapes(reading, Truth(0.0), 64)]
+        [True]
+    """
+    lesions = _NO_BOXES if truth.boxes is None else truth.boxes
+    shapes = [] if reading.grid is None else map_shapes(reading.grid, reading.colour)
+    shapes += [
+        Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.2, closed=False)
+        for box in lesions
+    ]
+    shapes += _box_shapes(reading, lesions)
+    if reading.point is not None and reading.decision is not False:
+        arms = cross(*reading.point, arm=side / 48)
+        shapes.append(Shape("point", arms, reading.colour, width=2.4, closed=False))
+    return shapes
+
+
+def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shape]:
+    """Return the boxes, the faint ones first so that they lie below."""
+    ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
+    full = ordered[:, 4] >= reading.box_cut
+    faint = [
+        Shape("boxes", (rectangle(box),), FAINT_COLOUR, width=1.0, halo=False)
+        for box in ordered[~full][:MAX_FAINT_BOXES]
+    ]
+    strong = []
+    for box in ordered[full][::-1]:
+        centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        dashed = not on_lesion(*centre, lesions)
+        strong.append(
+            Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed)
+        )
+    return faint + strong
+
+
+def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
+    """Say in words what became of one image in one system, and with which sign.
+
+    Returns:
+        The sign (``right``, ``wrong`` or ``open``) and the words.
+
+    Example:
+        >>> outcome(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
+        ('wrong', 'right image, wrong place')
+        >>> outcome(Reading("A", "#E69F00", decision=False), Truth(0.0))
+        ('right', 'correctly clear')
+    """
+    if reading.decision is None or np.isnan(truth.label):
+        return "open", "undecided" if reading.decision is None else "truth unknown"
+    if truth.label >= 1:
+        if not reading.decision:
+            return "wrong", "missed"
+        if reading.localised is None:
+            return "right", "found"
+        return ("right", "found, on the lesion") if reading.localised else (
+            "wrong",
+            "right image, wrong place",
+        )
+    return ("wrong", "false alarm") if reading.decision else ("right", "correctly clear")
+
+
+def describe_score(reading: Reading) -> str:
+    """Return the score beside its threshold.
+
+    Example:
+        >>> describe_score(Reading("A", "#E69F00", score=0.83, threshold=0.31))
+        'score 0.830 ≥ 0.310'
+    """
+    if reading.score is None:
+        return "no score"
+    if reading.threshold is None:
+        return f"score {reading.score:.3f}, no threshold"
+    sign = "≥" if reading.score >= reading.threshold else "<"
+    return f"score {reading.score:.3f} {sign} {reading.threshold:.3f}"
+
+
+def describe_truth(truth: Truth, finding: str) -> str:
+    """Return the truth of an image in words.
+
+    Example:
+        >>> describe_truth(Truth(1.0, np.zeros((2, 4))), "Lung opacity")
+        'Lung opacity: present, 2 boxes'
+        >>> describe_truth(Truth(0.0, kind="not_normal"), "Lung opacity")
+        'Lung opacity: absent (not normal)'
+    """
+    if np.isnan(truth.label):
+        return f"{finding}: unknown"
+    if truth.label < 1:
+        kind = truth.kind.replace("_", " ")
+        return f"{finding}: absent" + (f" ({kind})" if kind else "")
+    if truth.boxes is None:
+        return f"{finding}: present, not boxed"
+    count = len(truth.boxes)
+    return f"{finding}: present, {count} box{'' if count == 1 else 'es'}"
