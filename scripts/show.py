@@ -1,0 +1,132 @@
+"""`cxr show`: what is in this folder, and is it complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="A data set, run, predictions or report folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """Say what a folder holds and whether it is complete.
+
+    Example: cxr show out/data
+    """
+    facts = describe(folder)
+    if as_json:
+        console.emit_json(facts)
+        return
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        console.say(f"{key:>{width}}  {value}")
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Facts about any folder that the project writes.
+
+    Raises:
+        InputError: It is none of ours, or it is not complete.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "dataset.json": _dataset,
+        "run.json": _run,
+        "predictions.json": _predictions,
+        "metrics.json": _report,
+        "synth.json": _phantom,
+    }
+    for marker, reader in readers.items():
+        if (folder / marker).is_file():
+            return reader(folder)
+    for sign, kind, verb in (
+        ("unfinished.json", "predictions", "cxr predict"),
+        ("checkpoints", "run", "cxr train ... --resume"),
+        ("images.parquet", "data set", "cxr prepare"),
+    ):
+        if (folder / sign).exists():
+            raise InputError(f"{folder}: an unfinished {kind}; run the same {verb} again")
+    known = ", ".join(readers)
+    raise InputError(f"{folder}: not a folder of ours (it has none of {known})")
+
+
+def _dataset(folder: Path) -> dict[str, Any]:
+    from data_prep.dataset import DataSet
+
+    dataset = DataSet.open(folder)
+    images = dataset.images
+    splits = sorted(p.stem for p in (folder / "splits").glob("*.parquet"))
+    facts: dict[str, Any] = {
+        "kind": "data set, complete",
+        "name": dataset.name,
+        "images": len(images),
+        "patients": images["patient_id"].nunique(),
+        "pixels": "yes" if dataset.has_pixels else "none: for judging only",
+        "pixel stores": ", ".join(sorted(p.name for p in (folder / "pixels").glob("*-*"))) or "-",
+    }
+    for target in dataset.targets.values():
+        labels = dataset.labels(target)
+        facts[f"target {target.name}"] = (
+            f"{int((labels == 1).sum())} positive, {int((labels == 0).sum())} negative, "
+            f"{int(labels.isna().sum())} unknown; {len(dataset.target_boxes(target))} boxes"
+        )
+    for split in splits:
+        counts = dataset.split(split)["role"].value_counts()
+        facts[f"split {split}"] = ", ".join(f"{role} {counts[role]}" for role in counts.index)
+    return facts | dataset.ids
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    from data_prep.tables import read_json
+
+    run = read_json(folder / "run.json", "run")
+    hidden = {"schema_version", "kind", "versions"}
+    return {"kind": "run, complete"} | {k: v for k, v in run.items() if k not in hidden}
+
+
+def _predictions(folder: Path) -> dict[str, Any]:
+    from data_prep.predictions import Predictions
+
+    predictions = Predictions.open(folder)
+    failed = int((predictions.images["status"] == "failed").sum())
+    decisions = sorted(p.stem for p in (folder / "decisions").glob("*.json"))
+    return {
+        "kind": "predictions, complete",
+        "system": predictions.name,
+        "gives": predictions.kind,
+        "images": f"{len(predictions.images)}, {failed} failed",
+        "data set": predictions.info.get("data_set"),
+        "tuned for": ", ".join(decisions) or "nothing yet: cxr tune",
+        "inference_id": predictions.info.get("inference_id"),
+    }
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    from data_prep.tables import read_json
+
+    metrics = read_json(folder / "metrics.json", "metrics")
+    return {
+        "kind": "report, complete",
+        "open": folder / "report.html",
+        "target": metrics.get("target"),
+        "systems": metrics.get("systems"),
+    }
+
+
+def _phantom(folder: Path) -> dict[str, Any]:
+    from data_prep.tables import read_json
+
+    facts = read_json(folder / "synth.json", "synth")
+    return {"kind": "synthetic chest X-rays in RSNA layout"} | {
+        k: v for k, v in facts.items() if k not in {"schema_version", "kind"}
+    }
