@@ -1,0 +1,236 @@
+"""Match predicted to true boxes once; average precision under any image weights after that.
+
+The rules are COCO's: boxes of an image are visited in falling score (equal scores in the order
+of their rows), each takes the free true box of highest IoU if that reaches the threshold (among
+equal IoU the later true box), negative images take part. Average precision is COCO's
+101-point interpolation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from evaluation.ranking import Floats, Integers
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+MAX_BOXES = 100
+_CORNERS = ["x1", "y1", "x2", "y2"]
+
+
+def box_iou(boxes: Floats, others: Floats) -> Floats:
+    """Intersection over union of pairs of boxes.
+
+    Args:
+        boxes: Shape ``(N, 4)`` xyxy, original px.
+        others: Shape ``(N, 4)``; paired row by row.
+
+    Returns:
+        Shape ``(N,)`` in [0, 1].
+
+    Example:
+        >>> box_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3).tolist()
+        [0.333]
+    """
+    # As pycocotools computes it (from x, y, width, height), to agree with it to the last bit.
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    other_width, other_height = (others[:, 2:] - others[:, :2]).T
+    right = np.minimum(boxes[:, 0] + width, others[:, 0] + other_width)
+    bottom = np.minimum(boxes[:, 1] + height, others[:, 1] + other_height)
+    across = np.maximum(right - np.maximum(boxes[:, 0], others[:, 0]), 0)
+    down = np.maximum(bottom - np.maximum(boxes[:, 1], others[:, 1]), 0)
+    shared = across * down
+    return shared / (width * height + other_width * other_height - shared)
+
+
+@dataclass(frozen=True)
+class BoxMatches:
+    """Predicted boxes in falling score with what each of them hit.
+
+    Attributes:
+        hit: Whether a box found a true box, shape ``(boxes, thresholds)``.
+        image: Position of the box's image in the ids that were matched, shape ``(boxes,)``.
+        score: Falling, shape ``(boxes,)``.
+        n_true: True boxes per image, shape ``(images,)``.
+        iou_thresholds: Shape ``(thresholds,)``.
+    """
+
+    hit: npt.NDArray[np.bool_]
+    image: npt.NDArray[np.int64]
+    score: Floats
+    n_true: npt.NDArray[np.int64]
+    iou_thresholds: Floats
+
+
+def match_boxes(
+    boxes: pd.DataFrame,
+    truth: pd.DataFrame,
+    image_ids: pd.Index,
+    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
+) -> BoxMatches:
+    """Match predicted to true boxes image by image, at several IoU thresholds at once.
+
+    Args:
+        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
+            ``score``. The 100 most confident of an image count. Other images are ignored.
+        truth: True boxes, same columns without ``score``. Other images are ignored.
+        image_ids: Every image judged, with and without boxes, unique, in the order in which
+            equal scores of different images are ranked.
+        iou_thresholds: A match needs at least this IoU.
+
+    Returns:
+        The matches.
+
+    Example:
+        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
+        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> found = true.assign(x2=3.0, score=0.9)
+        >>> match_boxes(found, true, pd.Index(["a"]), [0.5, 0.75, 0.8]).hit.tolist()
+        [[True, True, False]]
+    """
+    thresholds = np.asarray(iou_thresholds, dtype=np.float64)
+    image, rank, score, corners = _ranked(boxes, image_ids)
+    true_image = np.asarray(image_ids.get_indexer(truth["image_id"]))
+    judged = true_image >= 0
+    order = np.argsort(true_image[judged], kind="stable")
+    true_image = true_image[judged][order]
+    true_corners = truth[_CORNERS].to_numpy(np.float64)[judged][order]
+    n_true = np.bincount(true_image, minlength=len(image_ids))
+    first_true = np.cumsum(n_true) - n_true
+
+    # All pairs of a predicted and a true box of one image.
+    partners = n_true[image]
+    box_of_pair = np.repeat(np.arange(len(image)), partners)
+    within = np.arange(len(box_of_pair)) - np.repeat(np.cumsum(partners) - partners, partners)
+    true_of_pair = first_true[image[box_of_pair]] + within
+    iou = box_iou(corners[box_of_pair], true_corners[true_of_pair])
+    near = iou >= thresholds.min(initial=1.0)
+    hit = _greedy(
+        box_of_pair[near], true_of_pair[near], iou[near], rank, len(true_image), thresholds
+    )
+    falling = np.argsort(-score, kind="stable")
+    return BoxMatches(hit[falling], image[falling], score[falling], n_true, thresholds)
+
+
+def _ranked(
+    boxes: pd.DataFrame, image_ids: pd.Index
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats, Floats]:
+    """Boxes by image and falling score: image, rank within the image, score, corners."""
+    image = np.asarray(image_ids.get_indexer(boxes["image_id"]))
+    score = boxes["score"].to_numpy(np.float64)
+    order = np.lexsort((-score, image))
+    order = order[image[order] >= 0]
+    image, score = image[order], score[order]
+    counts = np.bincount(image, minlength=len(image_ids))
+    rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image]
+    kept = rank < MAX_BOXES
+    corners = boxes[_CORNERS].to_numpy(np.float64)[order[kept]]
+    return image[kept], rank[kept], score[kept], corners
+
+
+def _greedy(
+    box_of_pair: Integers,
+    true_of_pair: Integers,
+    iou: Floats,
+    rank: Integers,
+    n_true: int,
+    thresholds: Floats,
+) -> npt.NDArray[np.bool_]:
+    """Let the boxes choose, one rank at a time but all images and thresholds at once."""
+    hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
+    taken = np.zeros((n_true, len(thresholds)), dtype=bool)
+    order = np.argsort(rank[box_of_pair], kind="stable")
+    box_of_pair, true_of_pair, iou = box_of_pair[order], true_of_pair[order], iou[order]
+    pair_rank = rank[box_of_pair]
+    edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        box, true = box_of_pair[start:stop], true_of_pair[start:stop]
+        if not len(box):
+            continue
+        open_to = (iou[start:stop, None] >= thresholds) & ~taken[true]  # (pairs, thresholds)
+        worth = np.where(open_to, iou[start:stop, None], -1.0)
+        first = np.flatnonzero(np.append(True, box[1:] != box[:-1]))
+        best = np.maximum.reduceat(worth, first, axis=0)  # (boxes, thresholds)
+        of_box = np.cumsum(np.append(True, box[1:] != box[:-1])) - 1
+        # Among equal IoU the later true box, as pycocotools.
+        place = np.where(open_to & (worth == best[of_box]), np.arange(len(box))[:, None], -1)
+        chosen = np.maximum.reduceat(place, first, axis=0)
+        which, threshold = np.nonzero(chosen >= 0)
+        hit[box[first][which], threshold] = True
+        taken[true[chosen[which, threshold]], threshold] = True
+    return hit
+
+
+class WeightedAveragePrecision:
+    """COCO average precision of matched boxes, for many image weightings at once.
+
+    Precision matters only where a true box is found, so between two finds the false boxes of
+    each patient are summed beforehand.
+
+    Args:
+        matches: From `match_boxes`.
+        clusters: Cluster (patient) of each matched image as an index from 0, shape ``(images,)``.
+        n_clusters: How many clusters weights are given for.
+
+    Example:
+        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
+        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> matches = match_boxes(true.assign(score=0.9), true, pd.Index(["a"]))
+        >>> figure = WeightedAveragePrecision(matches, np.array([0]), 1)
+        >>> figure(np.ones((1, 1), dtype=int)).round(6).tolist()
+        [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
+    """
+
+    def __init__(self, matches: BoxMatches, clusters: Integers, n_clusters: int) -> None:
+        owner = np.asarray(clusters)
+        self._n_true = np.bincount(owner, weights=matches.n_true, minlength=n_clusters)
+        of_box = owner[matches.image]
+        self._steps: list[tuple[Integers, sparse.csr_matrix]] = []
+        for hit in matches.hit.T:
+            # The false boxes above the first find, between the first and the second, ...
+            segment = np.cumsum(hit) - hit
+            counted = ~hit & (segment < hit.sum())
+            cells = (segment[counted], of_box[counted])
+            shape = (int(hit.sum()), n_clusters)
+            false = sparse.csr_matrix((np.ones(int(counted.sum())), cells), shape=shape)
+            self._steps.append((of_box[hit], false))
+
+    def __call__(self, weights: Integers) -> Floats:
+        """Average precision per weighting and IoU threshold.
+
+        Args:
+            weights: How often each cluster counts, shape ``(R, n_clusters)``.
+
+        Returns:
+            Shape ``(R, thresholds)``; NaN where a weighting has no true box.
+        """
+        as_float = np.asarray(weights, dtype=np.float64)
+        n_true = as_float @ self._n_true  # (R,)
+        figures = np.full((len(as_float), len(self._steps)), np.nan)
+        for column, (finder, false) in enumerate(self._steps):
+            true = np.cumsum(as_float[:, finder], axis=1)  # (R, finds)
+            wrong = np.cumsum((false @ as_float.T).T, axis=1)
+            figures[:, column] = _interpolated(true, wrong, n_true)
+        return figures
+
+
+def _interpolated(true: Floats, wrong: Floats, n_true: Floats) -> Floats:
+    """Mean over 101 recall levels of the best precision at that recall or beyond."""
+    replicates, finds = true.shape
+    undefined = np.where(n_true > 0, 0.0, np.nan)
+    if not finds:
+        return undefined
+    precision = true / (true + wrong + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = true / n_true[:, None]
+    sums = np.zeros(replicates)
+    for row in range(replicates):
+        place = np.searchsorted(recall[row], RECALL_POINTS, side="left")
+        reached = place < finds
+        sums[row] = envelope[row, place[reached]].sum()
+    return undefined + sums / len(RECALL_POINTS)

@@ -1,0 +1,131 @@
+"""From boxes to one score per image, and from several findings to one target."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from data_prep.tables import InputError
+
+Rule = Literal["max", "noisy_or", "top_k"]
+TOP_K = 3
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A reduction rule with its setting.
+
+    Attributes:
+        rule: How the box scores of an image combine.
+        min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
+    """
+
+    rule: Rule
+    min_score: float = 0.0
+
+
+CANDIDATES = (
+    Reduction("max"),
+    Reduction("top_k"),
+    *(Reduction("noisy_or", floor) for floor in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)),
+)
+"""What validation chooses from, the simpler first: among equals the earlier wins."""
+
+
+def reduce_boxes(
+    boxes: pd.DataFrame, image_ids: pd.Index, *, rule: Rule = "max", min_score: float = 0.0
+) -> pd.Series:
+    """Reduce lesion boxes to one score per image.
+
+    ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
+    is the sum of the three most confident scores divided by three, so that missing boxes count 0.
+    An image without boxes scores 0.
+
+    Args:
+        boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
+        image_ids: Every image under evaluation, unique, shape ``(N,)``.
+        rule: How box scores combine.
+        min_score: Boxes with a lower score are left out first.
+
+    Returns:
+        Scores in [0, 1], float64, shape ``(N,)``, in the order of ``image_ids``.
+
+    Raises:
+        InputError: An id repeats, a box belongs to no image in ``image_ids``, a score lies
+            outside [0, 1], or the rule is unknown.
+
+    Source:
+        ``max``: the multiple-instance assumption, Dietterich et al. 1997.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})
+        >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="noisy_or").tolist()
+        [0.875, 0.0]
+        >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="top_k").round(4).tolist()
+        [0.4167, 0.0]
+    """
+    rows, scores = _rows_and_scores(boxes, image_ids)
+    used = scores >= min_score
+    rows, scores = rows[used], scores[used]
+    reduced = np.zeros(len(image_ids))
+    if len(rows):
+        # By image, the most confident box first: the result cannot depend on the order of rows.
+        order = np.lexsort((-scores, rows))
+        rows, scores = rows[order], scores[order]
+        starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+        if rule == "max":
+            reduced[rows[starts]] = scores[starts]
+        elif rule == "noisy_or":
+            reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
+        elif rule == "top_k":
+            rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+            top = rank < TOP_K
+            reduced = np.bincount(rows[top], scores[top], minlength=len(image_ids)) / TOP_K
+        else:
+            raise InputError(f"unknown reduction rule {rule!r}: use max, noisy_or or top_k")
+    return pd.Series(reduced, index=image_ids, name="score")
+
+
+def _rows_and_scores(
+    boxes: pd.DataFrame, image_ids: pd.Index
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position of each box's image in `image_ids`, and its score, both checked."""
+    if not image_ids.is_unique:
+        repeated = image_ids[image_ids.duplicated()][0]
+        raise InputError(f"image ids must be unique; {repeated!r} repeats")
+    rows = np.asarray(image_ids.get_indexer(boxes["image_id"]))
+    if (rows < 0).any():
+        stray = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
+        raise InputError(f"boxes: image {stray!r} is not among the images under evaluation")
+    scores = boxes["score"].to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if wrong.size:
+        raise InputError(
+            f"boxes: score must be in [0, 1]; row {wrong[0]}, image "
+            f"{boxes['image_id'].iloc[int(wrong[0])]!r}: score={scores[wrong[0]]}"
+        )
+    return rows, scores
+
+
+def combine_findings(
+    scores: pd.DataFrame, image_ids: pd.Index, findings: tuple[str, ...]
+) -> pd.Series:
+    """One score per image from the scores of a target's findings: the highest of them.
+
+    Args:
+        scores: Rows ``image_id``, ``finding``, ``score``; other findings are ignored.
+        image_ids: Every image under evaluation, unique, shape ``(N,)``.
+        findings: The members of the target.
+
+    Returns:
+        Float64, shape ``(N,)``, in the order of ``image_ids``; NaN where an image has no row.
+
+    Example:
+        >>> rows = pd.DataFrame({"image_id": ["a", "a"], "finding": ["x", "y"], "score": [0.1, 1]})
+        >>> combine_findings(rows, pd.Index(["a"]), ("x", "y")).tolist()
+        [1.0]
+    """
+    members = scores[scores["finding"].isin(findings)]
+    highest = members.groupby("image_id")["score"].max()
+    return highest.reindex(image_ids).astype(np.float64).rename("score")
