@@ -1,0 +1,124 @@
+"""The CSV files of the RSNA Pneumonia Detection Challenge, and the NIH tables that go with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.errors import InputError
+from data_prep.sources import first_line, read_text_csv, to_numbers
+
+CLASSES = {
+    "Normal": "normal",
+    "No Lung Opacity / Not Normal": "not_normal",
+    "Lung Opacity": "lung_opacity",
+}
+# Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
+# is doubtful: 98 of 26,684; the others lie far below.
+DOUBTFUL_MSE = 20.0
+BOX_EDGES = ["x", "y", "width", "height"]
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Read ``stage_2_train_labels.csv``.
+
+    Returns:
+        ``image_id, x, y, width, height`` (px, NaN where empty), ``Target`` (as written), one row a
+        box or negative image, in the order of the file.
+
+    Raises:
+        InputError: A column is missing or a cell is not a number.
+    """
+    text = read_text_csv(path, ("patientId", *BOX_EDGES, "Target"))
+    numbers = {c: to_numbers(text[c], path, c) for c in (*BOX_EDGES, "Target")}
+    labels = pd.DataFrame({"image_id": text["patientId"], **numbers})
+    nameless = labels["image_id"] == ""
+    if nameless.any():
+        raise InputError(
+            f"{path}: line {first_line(nameless)}: patientId is empty; fill it in or remove the line"
+        )
+    return labels.reset_index(drop=True)
+
+
+def read_classes(path: Path) -> pd.DataFrame:
+    """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, one row a row.
+
+    Raises:
+        InputError: A column is missing or a class is unknown.
+    """
+    text = read_text_csv(path, ("patientId", "class"))
+    classes = text["class"].map(CLASSES)
+    strange = classes.isna()
+    if strange.any():
+        raise InputError(
+            f"{path}: line {first_line(strange)}: class={text['class'][strange].iloc[0]!r}; "
+            f"expected one of {', '.join(CLASSES)}"
+        )
+    return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
+
+
+def read_mapping(path: Path) -> pd.DataFrame:
+    """Read the mapping from RSNA images to NIH images.
+
+    Args:
+        path: CSV with ``patientId``, ``nih_image`` (``00019124_092.png``) and, where there is
+            one, ``mse``, the difference between the matched pictures.
+
+    Returns:
+        ``image_id, nih_image, patient_id`` (``nih:00019124``), ``patient_id_source`` (``mapped``,
+        or ``mapped_unverified`` where the match is doubtful), one row an image.
+
+    Raises:
+        InputError: An image is mapped twice, or a column is missing.
+    """
+    text = read_text_csv(path, ("patientId", "nih_image"))
+    twice = text["patientId"].duplicated()
+    if twice.any():
+        name = text["patientId"][twice].iloc[0]
+        raise InputError(
+            f"{path}: line {first_line(twice)}: patientId {name!r} is mapped twice; keep one line"
+        )
+    claimed_twice = text["nih_image"].duplicated(keep=False)
+    if "mse" in text.columns:
+        # With the difference known, a picture claimed twice is told by it: one of a pair is
+        # near 1 and the other near 90, or both are one picture, published twice.
+        mse = to_numbers(text["mse"], path, "mse")
+        doubtful = ~(mse <= DOUBTFUL_MSE)
+    else:
+        doubtful = claimed_twice
+    return pd.DataFrame(
+        {
+            "image_id": text["patientId"],
+            "nih_image": text["nih_image"],
+            "patient_id": "nih:" + text["nih_image"].str.split("_", n=1).str[0],
+            "patient_id_source": np.where(doubtful, "mapped_unverified", "mapped"),
+        }
+    ).reset_index(drop=True)
+
+
+def read_field_sizes(path: Path) -> pd.DataFrame:
+    """Read from NIH's ``Data_Entry_2017`` how large, in mm, the field of each image is.
+
+    RSNA's PixelSpacing is that of NIH's original file, not of the 1024 px one; original spacing x
+    original width is the field's width, whatever the size of the copy.
+
+    Returns:
+        ``nih_image, field_width_mm, field_height_mm``.
+    """
+    text = read_text_csv(path, ("Image Index",))
+    # The 2017 header has commas inside brackets: "OriginalImage[Width", "Height]", ...
+    names = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
+    missing = [n for n in names if n not in text.columns]
+    if missing:
+        raise InputError(f"{path}: column '{missing[0]}' is missing; use NIH's own Data_Entry file")
+    width, height, spacing_x, spacing_y = (to_numbers(text[n], path, n) for n in names)
+    sizes = pd.DataFrame(
+        {
+            "nih_image": text["Image Index"],
+            "field_width_mm": width * spacing_x,
+            "field_height_mm": height * spacing_y,
+        }
+    )
+    return sizes.drop_duplicates("nih_image")

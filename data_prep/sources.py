@@ -1,0 +1,223 @@
+"""What every reader of a public data set hands to `cxr prepare`, and which format a folder has."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.errors import InputError
+from data_prep.tables import empty_table
+
+VIEW_NAMES = {
+    "PA": "PA",
+    "AP": "AP",
+    "AP SUPINE": "AP",
+    "LL": "LL",
+    "RL": "LL",
+    "LATERAL": "LL",
+    "L": "LL",
+    "": None,
+}
+
+
+@dataclass(frozen=True)
+class SourceTables:
+    """One data set as its publisher gives it, before any pixel is read.
+
+    Attributes:
+        format: The reader's name, as in ``--format``.
+        root: Folder that `images.path` is relative to.
+        images: ``image_id, patient_id, patient_id_source, source, path`` and whatever else of the
+            ``images`` table the source knows. ``path`` is missing for an image without pixels.
+            ``field_width_mm`` and ``field_height_mm``, where there, are the true size of what the
+            picture shows; they become the pixel spacing once the picture's size is known.
+        findings: The ``findings`` table.
+        boxes: The ``boxes`` table, not yet checked against the size of the pictures.
+        box_coverage: The ``box_coverage`` table.
+        excluded: Files and images that the labels rule out: ``path, stage, reason``.
+        targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.
+        split: ``image_id, role`` where the source fixes the role; other images are drawn.
+        notes: What a user must know about this source, one sentence each.
+    """
+
+    format: str
+    root: Path
+    images: pd.DataFrame
+    findings: pd.DataFrame
+    boxes: pd.DataFrame
+    box_coverage: pd.DataFrame
+    excluded: pd.DataFrame
+    targets: dict[str, dict[str, Any]]
+    split: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Exclusions:
+    """Images ruled out one rule at a time; the first reason for an image stands.
+
+    Example:
+        >>> out = Exclusions("labels")
+        >>> out.add(["a", "a"], "two labels")
+        >>> out.add(["a", "b"], "no label")
+        >>> out.table({"a": "img/a.png"})["path"].tolist()
+        ['img/a.png', 'b']
+    """
+
+    stage: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, image_ids: Iterable[str], reason: str) -> None:
+        """Rule out images for one reason."""
+        for image_id in image_ids:
+            self.reasons.setdefault(image_id, reason)
+
+    def keep(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a frame whose ``image_id`` is not ruled out."""
+        return frame[~frame["image_id"].isin(list(self.reasons))].reset_index(drop=True)
+
+    def table(self, paths: dict[str, str]) -> pd.DataFrame:
+        """The ``excluded`` table; an image without a known path is listed by its id."""
+        if not self.reasons:
+            return empty_table("excluded")
+        ids = pd.Series(list(self.reasons), dtype="str")
+        return pd.DataFrame(
+            {
+                "path": ids.map(paths).fillna(ids),
+                "stage": self.stage,
+                "reason": list(self.reasons.values()),
+            }
+        )
+
+
+def read_text_csv(path: Path, required: Iterable[str]) -> pd.DataFrame:
+    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
+
+    Args:
+        path: A ``.csv`` or ``.csv.gz`` file, UTF-8 with or without a byte order mark.
+        required: Columns that must be there.
+
+    Returns:
+        All columns as stripped text, empty where the cell is empty; row ``i`` is line ``i + 2``.
+
+    Raises:
+        InputError: The file is missing or is not such a CSV.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: not found; it must hold the columns {', '.join(required)}")
+    try:
+        frame = pd.read_csv(
+            path, dtype="str", keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
+        )
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as CSV in UTF-8 ({reason})") from None
+    frame.columns = [str(c).strip() for c in frame.columns]
+    missing = [c for c in required if c not in frame.columns]
+    if missing:
+        hint = "; save it with commas" if len(frame.columns) == 1 and _uses_semicolons(path) else ""
+        raise InputError(
+            f"{path}: column '{missing[0]}' is missing; found {', '.join(frame.columns)}{hint}"
+        )
+    frame = frame.fillna("").apply(lambda column: column.str.strip())
+    return frame[(frame != "").any(axis=1)]  # a blank line is nothing, but keeps its number
+
+
+def _uses_semicolons(path: Path) -> bool:
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        try:
+            return csv.Sniffer().sniff(handle.readline(), delimiters=",;\t").delimiter != ","
+        except csv.Error:
+            return False
+
+
+def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
+    """Turn a column of text into float64; empty cells become NaN.
+
+    Raises:
+        InputError: A cell is neither empty nor a number; the message names its line.
+    """
+    numbers = pd.to_numeric(text.where(text != ""), errors="coerce").astype("float64")
+    bad = numbers.isna() & ~text.str.lower().isin(["", "nan", "na", "null", "none"])
+    if bad.any():
+        value = text[bad].iloc[0]
+        raise InputError(f"{path}: line {first_line(bad)}: {column}={value!r} is not a number")
+    return numbers
+
+
+def first_line(bad: pd.Series) -> int:
+    """The line of a CSV file, as read by `read_text_csv`, on which a flag is first set."""
+    return int(bad.index[bad.to_numpy()][0]) + 2
+
+
+def normal_views(text: pd.Series) -> pd.Series:
+    """Bring view names to PA, AP, LL or other; empty becomes missing."""
+    upper = text.fillna("").astype("str").str.strip().str.upper()
+    return upper.map(lambda name: VIEW_NAMES.get(name, "other")).astype("str")
+
+
+def _has(*names: str) -> Callable[[Path], bool]:
+    return lambda folder: any((folder / name).exists() for name in names)
+
+
+def _has_match(*patterns: str) -> Callable[[Path], bool]:
+    return lambda folder: any(next(folder.glob(p), None) is not None for p in patterns)
+
+
+# In this order: the first that fits is the likely one, so the vague ones stand last.
+_MARKS: dict[str, Callable[[Path], bool]] = {
+    "rsna": _has("stage_2_train_images", "stage_2_train_labels.csv"),
+    "csv": _has("images.csv", "labels.csv"),
+    "nih": _has_match("Data_Entry_2017*.csv*", "BBox_List_2017.csv*"),
+    "vindr": _has_match("annotations_train.csv", "image_labels_train.csv"),
+    "kermany": _has("train/PNEUMONIA", "chest_xray/train/PNEUMONIA", "PNEUMONIA"),
+    "covid": _has("COVID", "COVID-19_Radiography_Dataset"),
+    "voc": _has_match("Annotations/*.xml", "*.xml"),
+    "yolo": _has_match("data.yaml", "labels/*.txt", "*/labels/*.txt"),
+    "coco": _has_match("annotations/*.json", "*.json"),
+    "dicom": _has_match("*.dcm", "*/*.dcm"),
+}
+
+
+def detect_format(folder: Path) -> str | None:
+    """Guess the format of a source folder from what lies in it.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        A value of ``--format``, or None where nothing fits.
+    """
+    return next((name for name, fits in _MARKS.items() if fits(folder)), None)
+
+
+def require_source(source: Path, format: str) -> None:  # noqa: A002 - the option's own name
+    """Check that a folder can be of a format before anything is read.
+
+    Args:
+        source: Folder given by the user.
+        format: The format that the user named.
+
+    Raises:
+        InputError: The folder is missing or empty, or looks like another format or another level
+            of the same one.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such folder")
+    if not source.is_dir():
+        raise InputError(f"{source}: a file; give the folder that holds the data set")
+    if next(source.iterdir(), None) is None:
+        raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
+    if _MARKS[format](source):
+        return
+    for folder in (source.parent, *sorted(p for p in source.iterdir() if p.is_dir())[:50]):
+        if _MARKS[format](folder):
+            raise InputError(f"{source}: not in {format} format, but {folder} is; give that folder")
+    likely = detect_format(source)
+    advice = f"it looks like --format {likely}" if likely else "no known format fits it"
+    raise InputError(f"{source}: not in {format} format; {advice}")
