@@ -1,0 +1,68 @@
+# Sourced by scripts/quickstart and scripts/test: makes or reuses .venv and installs into it.
+# usage: prepare_environment [EXTRA]
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv="$here/.venv"
+
+say() { printf '%s\n' "$*" >&2; }
+stop() { say "$*"; exit 2; }
+
+find_python() {
+  local candidate
+  for candidate in python3.11 python3.12 python3.13 python3; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+      printf '%s' "$candidate"
+      return 0
+    fi
+  done
+  stop "Python 3.11, 3.12 or 3.13 is needed and none was found: sudo apt-get install python3"
+}
+
+# apt-get as root or through a sudo that asks nothing; fails elsewhere.
+debian_install() {
+  local as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+  command -v apt-get >/dev/null 2>&1 || return 1
+  say "Installing Debian packages: $*"
+  { "${as_root[@]}" apt-get update && "${as_root[@]}" apt-get install -y --no-install-recommends "$@"; } \
+    >/dev/null 2>&1
+}
+
+make_venv() {
+  local python
+  python=$(find_python) || exit 2
+  say "Making $venv with $python"
+  if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+    rm -rf "$venv"
+    debian_install python3-venv && "$python" -m venv "$venv" >/dev/null 2>&1 ||
+      { rm -rf "$venv"; stop "This Python cannot make environments: sudo apt-get install python3-venv, then run again"; }
+  fi
+}
+
+# uv resolves and downloads in parallel: all of this installs faster than pip installs torch alone.
+# It does not read pip's settings, so an index that pip was told to use is handed on.
+install_with_uv() {
+  local index
+  "$venv/bin/python" -m pip install --quiet --constraint "$here/constraints.txt" uv || return 1
+  index=${PIP_INDEX_URL:-$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
+  if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
+  "$venv/bin/uv" pip install --python "$venv/bin/python" --constraint "$here/constraints.txt" "$@"
+}
+
+prepare_environment() {
+  local extra=${1:-} package stamp wanted
+  package="$here${extra:+[$extra]}"
+  wanted=$(cat "$here/setup.cfg" "$here/constraints.txt" | cksum | tr -d ' \n')
+  stamp="$venv/.cxr-installed${extra:+-$extra}"
+  [ -x "$venv/bin/python" ] || make_venv
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    say "Using $venv as it is"
+    return 0
+  fi
+  say "Installing into $venv"
+  install_with_uv --editable "$package" ||
+    "$venv/bin/python" -m pip install --constraint "$here/constraints.txt" --editable "$package" ||
+    stop "The installation failed; see the lines above, then run this again"
+  printf '%s' "$wanted" >"$stamp"
+}
