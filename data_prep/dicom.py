@@ -1,0 +1,278 @@
+"""DICOM pixels: one frame, decoded and displayed as PS3.3 C.11 says, in 8 bits."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, get_decoder
+
+from data_prep.codestream import codestream_size
+from data_prep.decoded import (
+    MAX_FILE_BYTES,
+    DecodedImage,
+    colour_note,
+    decode_record,
+    grey_from_rgb,
+    plain_reason,
+    require_file,
+    require_size,
+)
+from data_prep.dicom_header import header_facts, orientation, pixel_spacing
+from data_prep.errors import InputError
+from data_prep.voi import grey_table
+
+DECODERS: dict[str, tuple[str, ...]] = {
+    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
+    uid.JPEGExtended12Bit: ("pillow", "gdcm"),
+    uid.JPEGLossless: ("gdcm",),
+    uid.JPEGLosslessSV1: ("gdcm",),
+    uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
+    uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm"),
+    uid.HTJ2KLossless: ("pylibjpeg",),
+    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
+    uid.HTJ2K: ("pylibjpeg",),
+    uid.RLELossless: ("pydicom",),
+}
+"""Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
+Pillow's libjpeg-turbo is four times as fast as the rest."""
+
+_BLOCK = 1 << 20  # pixels handled at a time where an index array is needed
+
+
+def read_dicom(path: Path | str) -> DecodedImage:
+    """Read one DICOM file as the 8-bit picture that a viewer would show first.
+
+    Modality LUT or rescale; the first VOI LUT, else the first window, else the full range;
+    MONOCHROME1 and inverse presentation LUTs inverted once; padding black. An 8-bit MONOCHROME2
+    file without LUT or window keeps its values. Of several frames the first is read; colour
+    becomes grey. Both are noted in ``record["warnings"]``, as is what the libraries complain of.
+
+    Args:
+        path: The file. A missing preamble or meta header is tolerated and noted.
+
+    Returns:
+        The picture and its record.
+
+    Raises:
+        InputError: Not DICOM, no picture in it, larger than the limits, truncated, or no
+            decoder reads it.
+
+    Source:
+        DICOM PS3.3 C.7.6.3, C.7.6.16, C.8.11.3 and C.11.
+    """
+    path = Path(path)
+    require_file(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            image = _read(path, caught)
+        except InputError:
+            raise
+        except MemoryError:
+            raise InputError(f"{path}: not enough memory to decode it") from None
+        except Exception as error:  # noqa: BLE001 - decoders raise all kinds on broken files
+            reason = plain_reason(error)
+            raise InputError(f"{path}: cannot be decoded as DICOM ({reason})") from None
+    return image
+
+
+def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
+    header, notes = _open(path)
+    _require_picture(path, header)
+    values, decoder, photometric = _decode(path, header)
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        notes.append(f"first of {int(header.NumberOfFrames)} frames")
+    if values.ndim == 3 or photometric == "PALETTE COLOR":
+        pixels, known = _show_colour(values, header, notes), {}
+    else:
+        pixels, known = _show_grey(values, header, notes)
+    row_mm, column_mm = pixel_spacing(header)
+    facts = header_facts(header)
+    record = decode_record(
+        pixels,
+        notes + [plain_reason(message) for message in caught],
+        transfer_syntax=str(header.file_meta.TransferSyntaxUID),
+        decoder=decoder,
+        bits=int(header.BitsStored),
+        photometric=str(header.PhotometricInterpretation),
+        orientation=orientation(header),
+        **known,
+    )
+    return DecodedImage(pixels, record, row_mm, column_mm, facts)
+
+
+def _open(path: Path) -> tuple[FileDataset, list[str]]:
+    """Read the data set; where the meta header is missing, take pydicom's guess and say so."""
+    notes: list[str] = []
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            notes.append("no DICOM preamble")
+    _refuse_inflation(path)
+    header = pydicom.dcmread(path, force=True)
+    if not hasattr(header, "file_meta"):
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+    if "TransferSyntaxUID" not in header.file_meta:
+        implicit, little = header.original_encoding
+        guess = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+        header.file_meta.TransferSyntaxUID = guess if little else uid.ExplicitVRBigEndian
+        notes.append(f"no transfer syntax, {header.file_meta.TransferSyntaxUID.name} assumed")
+    return header, notes
+
+
+def _refuse_inflation(path: Path) -> None:
+    """Refuse a deflated file that would inflate beyond the limit, before pydicom inflates it."""
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+    except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
+        return
+    if meta.get("TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
+        return
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        inflated, pending = 0, file.read()
+        while pending and not inflater.eof:
+            inflated += len(inflater.decompress(pending, 1 << 22))
+            pending = inflater.unconsumed_tail
+            if inflated > MAX_FILE_BYTES:
+                raise InputError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
+
+
+def _require_picture(path: Path, header: Dataset) -> None:
+    if "PixelData" not in header:
+        kind = header_facts(header)["modality"]
+        floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
+        what = "floating-point values, not a picture" if floats else "no picture"
+        raise InputError(f"{path}: holds {what}" + (f" (modality {kind})" if kind else ""))
+    for keyword in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
+        if header.get(keyword) in (None, ""):
+            raise InputError(f"{path}: its header lacks {keyword}")
+    require_size(path, int(header.Columns), int(header.Rows))
+    bits, samples = int(header.BitsAllocated), int(header.get("SamplesPerPixel") or 1)
+    if bits not in (8, 16):
+        raise InputError(f"{path}: {bits} bits per value are no X-ray picture; 8 or 16 are read")
+    if samples not in (1, 3):
+        raise InputError(f"{path}: {samples} values per pixel; 1 (grey) or 3 (colour) are read")
+    header.setdefault("BitsStored", bits)
+
+
+def _decode(path: Path, header: FileDataset) -> tuple[np.ndarray, str, str]:
+    """Decode the first frame; returns values, the decoder's name and what the values mean."""
+    syntax = header.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        values, meaning = get_decoder(syntax).as_array(header, index=0)
+        return _native(values), "native", str(meaning["photometric_interpretation"])
+    _require_honest_size(path, header)
+    reasons = []
+    available = get_decoder(syntax).available_plugins
+    for name in DECODERS.get(syntax, ()):
+        if name not in available:
+            reasons.append(f"{name}: not installed")
+            continue
+        try:
+            values, meaning = get_decoder(syntax).as_array(header, index=0, decoding_plugin=name)
+        except Exception as error:  # noqa: BLE001 - the next decoder may do better
+            reasons.append(f"{name}: {plain_reason(error)}")
+            continue
+        return _native(values), name, str(meaning["photometric_interpretation"])
+    tried = "; ".join(reasons) or "no decoder knows it"
+    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried})")
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+
+def _require_honest_size(path: Path, header: Dataset) -> None:
+    frames = int(header.get("NumberOfFrames") or 1)
+    size = codestream_size(get_frame(header.PixelData, 0, number_of_frames=frames))
+    if size is None:
+        return
+    width, height, _ = size
+    if (width, height) != (int(header.Columns), int(header.Rows)):
+        raise InputError(
+            f"{path}: the picture inside is {width} x {height} px, the header says "
+            f"{header.Columns} x {header.Rows} px"
+        )
+
+
+def _show_colour(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
+    depth = int(header.BitsStored)
+    if values.ndim == 2:
+        values = apply_color_lut(values, header)
+        depth = values.dtype.itemsize * 8
+    if depth != 8:
+        values = np.rint(values * (255 / ((1 << depth) - 1))).astype(np.uint8)
+    notes.append(colour_note(values))
+    return grey_from_rgb(values)
+
+
+def _show_grey(
+    values: np.ndarray, header: Dataset, notes: list[str]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    low, high = int(values.min()), int(values.max())
+    stored = np.arange(low, high + 1)
+    padding = _padding(stored, header)
+    greys, known, more = grey_table(stored, _counter(values, low, high, padding), header)
+    notes.extend(more)
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    # Not twice: a DX picture that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
+    known["inverted"] = header.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE"
+    if known["inverted"]:
+        greys = 255 - greys
+    if padding.any():
+        greys[padding] = 0
+        notes.append("padding shown black")
+    if "PresentationLUTSequence" in header:
+        notes.append("presentation LUT not applied")
+    return _look_up(values, low, greys), known
+
+
+def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Which stored values stand for "outside the picture"; none if that would be all of them."""
+    value = header.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return np.zeros(stored.shape, dtype=bool)
+    limit = header.get("PixelPaddingRangeLimit")
+    ends = sorted((value, limit if isinstance(limit, int) else value))
+    padding = (stored >= ends[0]) & (stored <= ends[1])
+    return padding & ~padding.all()
+
+
+def _counter(
+    values: np.ndarray, low: int, high: int, padding: np.ndarray
+) -> Callable[[], np.ndarray]:
+    """A function that counts the pixels of each stored value, padding left out."""
+
+    def count() -> np.ndarray:
+        counts = np.zeros(high - low + 1, dtype=np.int64)
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK].astype(np.int64) - low
+            counts += np.bincount(block, minlength=counts.size)
+        return np.where(padding, 0, counts)
+
+    return count
+
+
+def _look_up(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndarray:
+    """Replace each stored value by its grey, in blocks: an index array is 8 bytes a pixel."""
+    if values.dtype == np.uint8 and np.array_equal(greys, np.arange(low, low + greys.size)):
+        return values
+    shown = np.empty(values.shape, dtype=np.uint8)
+    flat, out = values.reshape(-1), shown.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK].astype(np.int64) - low
+        out[start : start + _BLOCK] = greys[block]
+    return shown

@@ -1,0 +1,101 @@
+"""The few facts about the patient and the exposure that the tables have a column for."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+_VIEWS = {
+    "PA": "PA", "AP": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "LAT": "LL", "RLAT": "LL",
+    "LLAT": "LL",
+}  # fmt: skip
+_VIEW_CODES = {  # SNOMED CT and, before it, SNOMED RT: DICOM context group CID 4010
+    "272479007": "PA", "R-10214": "PA", "399348003": "AP", "R-10206": "AP",
+    "399198007": "LL", "R-10228": "LL", "399173006": "LL", "R-10236": "LL",
+}  # fmt: skip
+_YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
+
+
+def header_facts(header: Dataset) -> dict[str, Any]:
+    """Read view, sex, age and modality; no identifiers.
+
+    Args:
+        header: A DICOM data set.
+
+    Returns:
+        ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
+        ``age_years`` (float or None), ``modality`` (text or None).
+    """
+    sex = _text(header, "PatientSex").upper()
+    return {
+        "view": _view(header),
+        "sex": sex if sex in {"M", "F", "O"} else None,
+        "age_years": age_years(_text(header, "PatientAge")),
+        "modality": _text(header, "Modality")[:16] or None,
+    }
+
+
+def age_years(text: str) -> float | None:
+    """Turn a DICOM age into years.
+
+    Args:
+        text: An age string such as ``"045Y"`` or ``"006M"``, or a bare number of years.
+
+    Returns:
+        Age in years, or None where the text is not an age.
+
+    Example:
+        >>> age_years("045Y"), age_years("006M"), age_years("51"), age_years("unknown")
+        (45.0, 0.5, 51.0, None)
+    """
+    match = re.fullmatch(r"0*(\d{1,4})([DWMY]?)", text.strip().upper())
+    return int(match[1]) * _YEARS_PER_UNIT[match[2]] if match else None
+
+
+def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
+    """Read the spacing that the header states, as it states it.
+
+    Args:
+        header: A DICOM data set.
+
+    Returns:
+        Distance between rows and between columns, in mm; ``(None, None)`` where it is not
+        given or not two positive numbers. ``PixelSpacing`` before ``ImagerPixelSpacing``.
+    """
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        value = header.get(keyword)
+        try:
+            row, column = (float(v) for v in value or ())
+        except (TypeError, ValueError):
+            continue
+        if all(math.isfinite(v) and v > 0 for v in (row, column)):
+            return row, column
+    return None, None
+
+
+def orientation(header: Dataset) -> str | None:
+    """Directions of a row and a column in the patient, such as ``L\\F``; None if not given."""
+    value = header.get("PatientOrientation")
+    parts = [str(v).strip().upper() for v in value] if value and not isinstance(value, str) else []
+    known = len(parts) == 2 and all(re.fullmatch(r"[LRAPHF]{1,3}", part) for part in parts)
+    return "\\".join(parts) if known else None
+
+
+def _view(header: Dataset) -> str | None:
+    text = _text(header, "ViewPosition").upper()
+    if text:
+        return _VIEWS.get(text, "other")
+    codes = header.get("ViewCodeSequence")
+    return _VIEW_CODES.get(_text(codes[0], "CodeValue"), "other") if codes else None
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """An element's text; a value that pydicom cannot convert counts as not given."""
+    try:
+        value = header.get(keyword)
+    except (TypeError, ValueError):
+        return ""
+    return "" if value is None else str(value).strip()

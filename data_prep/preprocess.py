@@ -1,0 +1,195 @@
+"""The one place that resizes pictures and normalises them, and that maps boxes with them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import cv2
+import numpy as np
+
+from data_prep.errors import InputError
+
+MIN_SIZE, MAX_SIZE = 16, 4096
+"""Sides of the square that pictures may be brought to, in pixels."""
+
+Pixels = TypeVar("Pixels", bound=Any)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture lies in its square: store = original x scale + offset, edges continuous.
+
+    Attributes:
+        scale_x: Store pixels per original pixel along x.
+        scale_y: The same along y; differs from `scale_x` by the rounding to whole pixels only.
+        offset_x: Black columns to the left, in store pixels.
+        offset_y: Black rows above, in store pixels.
+
+    Example:
+        >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
+        >>> placement.to_store(np.array([[100.0, 100.0, 300.0, 200.0]])).tolist()
+        [[50.0, 114.0, 150.0, 164.0]]
+    """
+
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def to_store(self, boxes: np.ndarray) -> np.ndarray:
+        """Move boxes from the original into the square.
+
+        Args:
+            boxes: ``xyxy``, original px, shape ``(N, 4)``.
+
+        Returns:
+            ``xyxy``, store px, float64, shape ``(N, 4)``.
+        """
+        return _as_boxes(boxes) * self._scales() + self._offsets()
+
+    def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
+        """Move boxes from the square back into the original, and clip them to it.
+
+        Args:
+            boxes: ``xyxy``, store px, shape ``(N, 4)``.
+            width: Width of the original, in px.
+            height: Height of the original, in px.
+
+        Returns:
+            ``xyxy``, original px, float64, shape ``(N, 4)``, within the picture. A box that lay
+            in the black border has no width or no height left; dropping it is the caller's.
+        """
+        moved = (_as_boxes(boxes) - self._offsets()) / self._scales()
+        return np.clip(moved, 0.0, np.array([width, height, width, height], dtype=np.float64))
+
+    def _scales(self) -> np.ndarray:
+        return np.array([self.scale_x, self.scale_y] * 2)
+
+    def _offsets(self) -> np.ndarray:
+        return np.array([self.offset_x, self.offset_y] * 2)
+
+
+def _as_boxes(boxes: np.ndarray) -> np.ndarray:
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (N, 4), got {array.shape}")
+    return array
+
+
+def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
+    """Bring a picture into a square: same aspect, centred, black border.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+        size: Side of the square, in px.
+
+    Returns:
+        uint8, shape ``(size, size)``, and where the picture lies in it. Shrinking averages
+        areas; enlarging interpolates.
+
+    Raises:
+        ValueError: The picture is not uint8 ``(H, W)``.
+
+    Example:
+        >>> square, placement = letterbox(np.full((100, 200), 9, np.uint8), 64)
+        >>> square.shape, placement
+        ((64, 64), Placement(scale_x=0.32, scale_y=0.32, offset_x=0.0, offset_y=16.0))
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
+        raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
+    height, width = pixels.shape
+    scale = size / max(height, width)
+    new_width, new_height = (max(1, round(side * scale)) for side in (width, height))
+    left, top = (size - new_width) // 2, (size - new_height) // 2
+    square = np.zeros((size, size), dtype=np.uint8)
+    inside = square[top : top + new_height, left : left + new_width]
+    if (new_height, new_width) == (height, width):
+        inside[...] = pixels
+    else:
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        inside[...] = cv2.resize(pixels, (new_width, new_height), interpolation=method)
+    return square, Placement(new_width / width, new_height / height, float(left), float(top))
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a model expects of its input; travels with the weights as ``preprocess.json``.
+
+    Attributes:
+        size: Side of the square, in px, 16 to 4,096.
+        mean: Mean of the pixel values on a scale of 0 to 1.
+        std: Standard deviation on that scale, above 0.
+
+    Example:
+        >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
+        >>> preprocess.spec
+        'letterbox-256'
+        >>> preprocess.normalise(np.array([0, 255], np.uint8)).tolist()
+        [-2.0, 2.0]
+    """
+
+    size: int
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not MIN_SIZE <= self.size <= MAX_SIZE:
+            raise InputError(f"image size {self.size} px; choose {MIN_SIZE} to {MAX_SIZE}")
+        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
+            raise InputError(f"mean {self.mean}, std {self.std}: must be finite, and std above 0")
+
+    @property
+    def spec(self) -> str:
+        """Name of the pixel store that holds such pictures."""
+        return store_spec(self.size)
+
+    def normalise(self, images: Pixels) -> Pixels:
+        """Turn grey levels into what the model sees: ``(x / 255 - mean) / std``.
+
+        Args:
+            images: 0 to 255, any shape, NumPy array or torch tensor; integers become float32.
+
+        Returns:
+            The same kind of array, same shape, floating point.
+        """
+        if isinstance(images, np.ndarray):
+            if not np.issubdtype(images.dtype, np.floating):
+                images = images.astype(np.float32)  # type: ignore[assignment]
+        elif not images.dtype.is_floating_point:
+            images = images.float()
+        return (images - 255.0 * self.mean) / (255.0 * self.std)
+
+    def to_json(self, path: Path) -> None:
+        """Write ``preprocess.json``."""
+        from data_prep.tables import write_json  # pandas; kept out of the decoding workers
+
+        write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Read ``preprocess.json``.
+
+        Raises:
+            InputError: The file is missing, not of this kind, or lacks a key.
+        """
+        from data_prep.tables import read_json
+
+        content = read_json(path, "preprocess")
+        try:
+            return cls(int(content["size"]), float(content["mean"]), float(content["std"]))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: must give size, mean and std ({error})") from None
+
+
+def store_spec(size: int) -> str:
+    """Name of the pixel store of a size.
+
+    Example:
+        >>> store_spec(512)
+        'letterbox-512'
+    """
+    return f"letterbox-{size}"
