@@ -185,7 +185,7 @@ def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
 
     Non-finite numbers are refused: an undefined figure is ``null`` with a reason beside it.
     """
-    content = {"schema_version": SCHEMA_VERSION, "kind": kind, **payload}
+    content = {**payload, "contract": kind, "schema_version": SCHEMA_VERSION}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -216,7 +216,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
-    found = content.get("kind") if isinstance(content, dict) else None
+    found = content.get("contract") if isinstance(content, dict) else None
     if found != kind:
         raise InputError(f"{path}: holds '{found}', expected '{kind}'; is this the right folder?")
     if content.get("schema_version") != SCHEMA_VERSION:

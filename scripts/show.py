@@ -90,7 +90,7 @@ def _run(folder: Path) -> dict[str, Any]:
     from data_prep.tables import read_json
 
     run = read_json(folder / "run.json", "run")
-    hidden = {"schema_version", "kind", "versions"}
+    hidden = {"schema_version", "contract", "versions"}
     return {"kind": "run, complete"} | {k: v for k, v in run.items() if k not in hidden}
 
 
@@ -128,5 +128,5 @@ def _phantom(folder: Path) -> dict[str, Any]:
 
     facts = read_json(folder / "synth.json", "synth")
     return {"kind": "synthetic chest X-rays in RSNA layout"} | {
-        k: v for k, v in facts.items() if k not in {"schema_version", "kind"}
+        k: v for k, v in facts.items() if k not in {"schema_version", "contract"}
     }

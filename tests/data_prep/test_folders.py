@@ -1,0 +1,81 @@
+"""Folders others may read at any time: whole files, one writer."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from data_prep.folders import (
+    atomic_path,
+    folder_lock,
+    make_folder,
+    provenance,
+    require_free_space,
+)
+from data_prep.tables import InputError
+
+
+def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_text("old")
+
+    def write_and_stop() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    def write_to_full_disk() -> None:
+        with atomic_path(tmp_path / "table"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="no space left on the disk"):
+        write_to_full_disk()
+
+
+def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
+    require_free_space(tmp_path / "not" / "yet", 1)
+    with pytest.raises(InputError, match="MiB are free"):
+        require_free_space(tmp_path, 2**62)
+
+
+def _try_to_lock(folder: Path, answers: multiprocessing.Queue) -> None:
+    try:
+        with folder_lock(folder):
+            answers.put("held")
+    except InputError as error:
+        answers.put(str(error))
+
+
+def test_second_writer_is_refused_and_the_lock_goes_afterwards(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    with folder_lock(tmp_path):
+        second = context.Process(target=_try_to_lock, args=(tmp_path, answers))
+        second.start()
+        assert "another cxr is writing here" in answers.get(timeout=30)
+        second.join()
+    with folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="a file stands where a folder is needed"):
+        make_folder(tmp_path / "out" / "inner")
+
+
+def test_provenance_names_versions_and_command() -> None:
+    facts = provenance()
+    assert {"python", "numpy", "pydicom"} <= set(facts["versions"])
+    assert facts["command"].startswith("cxr ")
