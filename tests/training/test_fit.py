@@ -1,0 +1,334 @@
+"""The training loop, on a model small enough to be exact about."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from data_prep.tables import InputError
+from training.fit import FitResult, fit
+from training.optimisation import Optimisation
+from training.run_folder import RunFolder
+from training.sampler import SeededSampler
+
+
+@dataclass
+class _Batch:
+    image_ids: list[str]
+    x: Tensor
+    y: Tensor
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> _Batch:
+        return _Batch(self.image_ids, self.x.to(device), self.y.to(device))
+
+
+class _Rows(Dataset):
+    """Rows whose noise is drawn from the pair's seed, as an augmentation's is."""
+
+    def __init__(self, n: int) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.x = torch.randn(n, 4, generator=generator)
+        self.y = (self.x[:, :1] > 0).float()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[str, Tensor, Tensor]:
+        row, seed = index if isinstance(index, tuple) else (index, 0)
+        noise = torch.randn(4, generator=torch.Generator().manual_seed(seed)) * 0.1
+        return f"image{row}", self.x[row] + noise, self.y[row]
+
+
+def _collate(items: list[tuple[str, Tensor, Tensor]]) -> _Batch:
+    ids, x, y = zip(*items, strict=True)
+    return _Batch(list(ids), torch.stack(x), torch.stack(y))
+
+
+def _model() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)
+        )
+
+
+def _losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    return {"bce": nn.functional.binary_cross_entropy_with_logits(model(batch.x), batch.y)}
+
+
+def _validate(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
+    logits = model(batch.x)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.y)
+    return {"bce": loss}, (logits > 0) == (batch.y > 0)
+
+
+def _accuracy(outputs: list[Tensor]) -> dict[str, float]:
+    return {"accuracy": torch.cat(outputs).float().mean().item()}
+
+
+def _run(folder: Path) -> RunFolder:
+    started = RunFolder.started_in(folder)
+    seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
+    return started or RunFolder.create(folder, config="epochs = 4\n", seen=seen, started={})
+
+
+def _fit(folder: Path, model: nn.Module | None = None, **changes: Any) -> FitResult:
+    rows = _Rows(24)
+    settings: dict[str, Any] = {
+        "training_losses": _losses,
+        "validation_step": _validate,
+        "validation_metrics": _accuracy,
+        "train_loader": DataLoader(
+            rows, batch_size=5, sampler=SeededSampler(24, seed=3), collate_fn=_collate
+        ),
+        "val_loader": DataLoader(rows, batch_size=8, collate_fn=_collate),
+        "monitor": "val_loss",
+        "mode": "min",
+        "epochs": 4,
+        "optimisation": Optimisation(learning_rate=0.05),
+        **changes,
+    }
+    return fit(model or _model(), run=_run(folder), **settings)
+
+
+class _Stopper:
+    """Raises in the chosen training step, as Ctrl-C would."""
+
+    def __init__(self, at: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.calls, self.at, self.error = 0, at, error
+
+    def __call__(self, model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return _losses(model, batch)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+_HOW = {
+    "one cycle": Optimisation(learning_rate=0.05),
+    "sgd, cosine, accumulated, clipped": Optimisation(
+        optimiser="sgd", schedule="cosine", learning_rate=0.1, accumulate=2, clip=0.5
+    ),
+    "averaged weights": Optimisation(learning_rate=0.05, ema_decay=0.9),
+}
+
+
+@pytest.mark.parametrize(
+    ("at", "how"),
+    [
+        (3, "one cycle"),  # before the first checkpoint
+        (6, "one cycle"),  # first step after a checkpoint
+        (13, "sgd, cosine, accumulated, clipped"),
+        (18, "averaged weights"),  # in the last epoch
+    ],
+)
+def test_interrupted_and_resumed_training_ends_with_the_same_weights(
+    tmp_path: Path, at: int, how: str
+) -> None:
+    whole, halves = _model(), _model()
+    expected = _fit(tmp_path / "whole", whole, optimisation=_HOW[how])
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "halves", _model(), training_losses=_Stopper(at), optimisation=_HOW[how])
+    result = _fit(tmp_path / "halves", halves, resume=True, optimisation=_HOW[how])
+
+    assert result.best_epoch == expected.best_epoch
+    for name, value in _weights(whole).items():
+        assert torch.equal(value, halves.state_dict()[name]), name
+    last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
+    for name, value in last[0]["state_dict"].items():
+        assert torch.equal(value, last[1]["state_dict"][name]), name
+    tables = [
+        pd.read_csv(tmp_path / f / "metrics.csv").drop(columns="seconds")
+        for f in ("whole", "halves")
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_interruption_between_epochs_loses_nothing(tmp_path: Path) -> None:
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole, halves = _model(), _model()
+    _fit(tmp_path / "whole", whole)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "halves", on_epoch=stop)
+    _fit(tmp_path / "halves", halves, resume=True)
+    for name, value in _weights(whole).items():
+        assert torch.equal(value, halves.state_dict()[name]), name
+
+
+def test_resuming_a_training_that_had_ended_trains_no_further(tmp_path: Path) -> None:
+    first = _fit(tmp_path / "run")
+    again = _fit(tmp_path / "run", resume=True, training_losses=_Stopper(1))
+    assert again == first
+
+
+def test_resuming_a_training_that_had_stopped_early_trains_no_further(tmp_path: Path) -> None:
+    def worse(outputs: list[Tensor]) -> dict[str, float]:
+        worse.calls += 1.0  # type: ignore[attr-defined]
+        return {"figure": -worse.calls}  # type: ignore[attr-defined]
+
+    worse.calls = 0.0  # type: ignore[attr-defined]
+    changes: dict[str, Any] = {
+        "validation_metrics": worse, "monitor": "figure", "mode": "max", "patience": 2,
+    }  # fmt: skip
+    first = _fit(tmp_path / "run", epochs=9, **changes)
+    assert (first.best_epoch, len(first.history), first.stopped_early) == (1, 3, True)
+    again = _fit(tmp_path / "run", epochs=9, resume=True, training_losses=_Stopper(1), **changes)
+    assert again == first
+
+
+def test_ctrl_c_reaches_the_caller_and_keeps_working_afterwards(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path, training_losses=_Stopper(2))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_model_ends_with_the_best_weights_not_the_last(tmp_path: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+    model = _model()
+
+    def falling(outputs: list[Tensor]) -> dict[str, float]:
+        seen.append(_weights(model))
+        return {"figure": [0.1, 0.9, 0.5, 0.9][len(seen) - 1]}
+
+    result = _fit(tmp_path, model, validation_metrics=falling, monitor="figure", mode="max")
+    assert (result.best_epoch, result.best_value) == (2, 0.9)  # the first of equals
+    for name, value in seen[1].items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert [p.name for p in (tmp_path / "checkpoints").glob("best-*")] == ["best-0002.safetensors"]
+
+
+def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path: Path) -> None:
+    def two(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        loss = _losses(model, batch)["bce"]
+        return {"a": loss, "b": loss * 2}
+
+    _fit(tmp_path, training_losses=two)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table.columns.tolist() == [
+        "epoch", "train_loss", "train_a", "train_b", "val_loss", "accuracy", "learning_rate",
+        "seconds",
+    ]  # fmt: skip
+    assert table["epoch"].tolist() == [1, 2, 3, 4]
+    assert table["train_loss"].tolist() == pytest.approx((table.train_a * 3).tolist(), rel=1e-4)
+
+
+def test_validation_loss_is_a_mean_over_images_not_batches(tmp_path: Path) -> None:
+    def size(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
+        return {"size": torch.tensor(float(len(batch.image_ids)))}, torch.ones(1)
+
+    loader = DataLoader(_Rows(10), batch_size=8, collate_fn=_collate)
+    result = _fit(tmp_path, validation_step=size, val_loader=loader, epochs=1)
+    assert result.history[0]["val_loss"] == pytest.approx((8 * 8 + 2 * 2) / 10)
+
+
+def _nan_loss(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    return {"bce": _losses(model, batch)["bce"] * (math.nan if "image7" in batch.image_ids else 1)}
+
+
+def _nan_gradient(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    loss = _losses(model, batch)["bce"]
+    if "image7" in batch.image_ids:
+        loss.register_hook(lambda gradient: gradient * math.inf)
+    return {"bce": loss}
+
+
+@pytest.mark.parametrize("losses", [_nan_loss, _nan_gradient])
+def test_loss_or_gradient_that_is_not_finite_names_its_images(
+    tmp_path: Path, losses: Callable[..., Any]
+) -> None:
+    with pytest.raises(InputError, match=r"epoch 1: the .* is not finite.*image7") as caught:
+        _fit(tmp_path, training_losses=losses)
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path) -> None:
+    def nan_later(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        nan_later.calls += 1  # type: ignore[attr-defined]
+        bad = nan_later.calls > 7  # type: ignore[attr-defined]
+        return {"bce": _losses(model, batch)["bce"] * (math.nan if bad else 1)}
+
+    nan_later.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="epoch 2"):
+        _fit(tmp_path, training_losses=nan_later)
+    assert len(_fit(tmp_path, resume=True).history) == 4
+
+
+def test_unknown_monitor_lists_what_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'auroc' is not measured; .*val_loss, accuracy"):
+        _fit(tmp_path, monitor="auroc")
+
+
+def test_undefined_monitor_is_refused_not_ranked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'accuracy' is nan on the validation images"):
+        _fit(
+            tmp_path, monitor="accuracy", validation_metrics=lambda outputs: {"accuracy": math.nan}
+        )
+
+
+def test_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    _fit(tmp_path, epochs=1)
+    other = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    with pytest.raises(InputError, match=r"another architecture: '0.bias' has shape \(8,\)"):
+        _fit(tmp_path, other, resume=True)
+
+
+def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    _fit(tmp_path, epochs=1)
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"last.ckpt: cannot be read") as caught:
+        _fit(tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_but_the_run_is_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _fit(tmp_path, epochs=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoints", "config.toml", "metrics.csv", "seen.parquet", "started.json",
+    ]  # fmt: skip
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_counts_every_batch_also_when_resumed(tmp_path: Path) -> None:
+    done: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path, training_losses=_Stopper(8))
+    _fit(tmp_path, resume=True, progress=done.append)
+    assert sum(done) == 4 * (5 + 3)
+
+
+def test_bf16_trains_with_weights_in_fp32(tmp_path: Path) -> None:
+    kinds: set[torch.dtype] = set()
+
+    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        logits = model(batch.x)
+        kinds.add(logits.dtype)
+        return {"bce": nn.functional.binary_cross_entropy_with_logits(logits, batch.y)}
+
+    model = _model()
+    _fit(tmp_path, model, epochs=1, training_losses=losses, precision="bf16")
+    assert kinds == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_global_random_state_is_left_as_it_was(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    _fit(tmp_path, epochs=1)
+    assert torch.equal(torch.random.get_rng_state(), before)

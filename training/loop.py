@@ -1,0 +1,133 @@
+"""One training step and one validation step, as Lightning wants them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from data_prep.errors import InputError
+from training.optimisation import Optimisation, build_optimiser, build_schedule
+
+Losses = dict[str, Tensor]
+
+
+class Batch(Protocol):
+    """What the loop asks of a batch, whatever the model."""
+
+    image_ids: list[str]
+
+    def to(self, device: torch.device, *, channels_last: bool) -> Any:
+        """The same batch on a device."""
+
+
+TrainingLosses = Callable[[nn.Module, Any], Losses]
+ValidationStep = Callable[[nn.Module, Any], tuple[Losses, Any]]
+
+
+class Loop(LightningModule):
+    """A model with its losses, its optimiser and a guard against losses that are not finite.
+
+    Args:
+        model: The network; its weights are trained in place.
+        training_losses: ``(model, batch) -> losses``; their sum is minimised.
+        validation_step: ``(model, batch) -> (losses, output)``, called in eval mode.
+        optimisation: How the weights move.
+        epochs: Epochs of the whole training.
+        channels_last: Whether activations lie channel by channel within a pixel.
+        seed: Seed of what the model itself draws, such as dropout.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        training_losses: TrainingLosses,
+        validation_step: ValidationStep,
+        optimisation: Optimisation,
+        epochs: int,
+        channels_last: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model: nn.Module = model
+        self._training_losses = training_losses
+        self._validation_step = validation_step
+        self._optimisation = optimisation
+        self._epochs = epochs
+        self._channels_last = channels_last
+        self._seed = seed
+        self._since_step: list[str] = []  # images behind the gradient
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move a batch, asking it for the memory format too."""
+        return batch.to(device, channels_last=self._channels_last)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser, and a schedule that is stepped with it."""
+        optimiser = build_optimiser(self.model, self._optimisation)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimiser, self._optimisation, self._epochs, steps)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Losses of a batch; refuses to learn from one that is not finite."""
+        self._since_step += batch.image_ids
+        # By step, not by epoch: a loader draws too when it starts, a resumed one at another time.
+        place = [self._seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        losses = self._training_losses(self.model, batch)
+        values = read_losses(losses)
+        if not all(math.isfinite(value) for value in values.values()):
+            raise self._not_finite(f"loss ({_shown(values)})", batch.image_ids)
+        return {"loss": torch.stack([*losses.values()]).sum(), "losses": values}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, and refuse a step whose gradient is not finite: it would destroy the weights."""
+        limit = self._optimisation.clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
+        if not bool(torch.isfinite(norm)):
+            raise self._not_finite("gradient", self._since_step)
+        self._since_step = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Losses of a batch and what the metrics will need of it."""
+        losses, output = self._validation_step(self.model, batch)
+        return {"losses": read_losses(losses), "output": output}
+
+    def _not_finite(self, what: str, image_ids: list[str]) -> InputError:
+        return InputError(
+            f"epoch {self.current_epoch + 1}: the {what} is not finite on the images "
+            f"{', '.join(image_ids)}; look at these images and their boxes, or lower "
+            "training.learning_rate (the checkpoint of the last whole epoch is kept)"
+        )
+
+
+def read_losses(losses: Losses) -> dict[str, float]:
+    """Losses as plain numbers, in one transfer from the device.
+
+    Example:
+        >>> read_losses({"box": torch.tensor(0.5), "class": torch.tensor(2.0)})
+        {'box': 0.5, 'class': 2.0}
+    """
+    values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+    return dict(zip(losses, values, strict=True))
+
+
+def _shown(values: dict[str, float]) -> str:
+    return ", ".join(f"{name}={value:.4g}" for name, value in values.items())

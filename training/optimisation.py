@@ -1,0 +1,112 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+Schedule = Literal["one_cycle", "cosine", "constant"]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
+
+    Args:
+        optimiser: ``adamw`` or ``sgd`` (with Nesterov momentum).
+        learning_rate: Peak learning rate.
+        weight_decay: Decay of weight matrices and kernels; biases and norms are never decayed.
+        momentum: SGD's momentum; AdamW ignores it.
+        schedule: ``one_cycle`` rises over the warm-up and falls to almost 0; ``cosine`` rises
+            linearly over the warm-up, then falls along a cosine to 0; ``constant`` stays after
+            the warm-up.
+        warmup_epochs: Length of the rise, in epochs; may be a fraction.
+        accumulate: Batches that make one optimiser step.
+        clip: Largest gradient norm; None leaves gradients alone.
+        ema_decay: Decay of the moving average of the weights that is validated and kept; 0
+            keeps the weights themselves.
+    """
+
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    schedule: Schedule = "one_cycle"
+    warmup_epochs: float = 1.0
+    accumulate: int = 1
+    clip: float | None = None
+    ema_decay: float = 0.0
+
+
+def build_optimiser(model: nn.Module, how: Optimisation) -> Optimizer:
+    """Make the optimiser over all parameters that learn.
+
+    Raises:
+        ValueError: No parameter of the model learns.
+    """
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if not learning:
+        raise ValueError("Expected a model with parameters that learn but all are frozen")
+    # Decaying a norm's scale or a bias only fights the loss: it does not make the net smoother.
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": how.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if how.optimiser == "sgd":
+        return torch.optim.SGD(
+            groups, lr=how.learning_rate, momentum=how.momentum, nesterov=how.momentum > 0
+        )
+    return torch.optim.AdamW(groups, lr=how.learning_rate)
+
+
+def build_schedule(optimiser: Optimizer, how: Optimisation, epochs: int, steps: int) -> LRScheduler:
+    """Make the learning-rate schedule, stepped after each optimiser step.
+
+    Args:
+        optimiser: What it drives.
+        how: The schedule and its warm-up.
+        epochs: Epochs of the whole training.
+        steps: Optimiser steps of the whole training.
+    """
+    if how.schedule == "one_cycle":
+        # At least one falling step: OneCycleLR divides by the length of the fall.
+        rise = min(max(how.warmup_epochs / epochs, 1 / steps), 0.9)
+        return OneCycleLR(
+            optimiser, max_lr=how.learning_rate, total_steps=steps + 1, pct_start=rise
+        )
+    warmup = round(how.warmup_epochs / epochs * steps)
+    name = how.schedule
+    return LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps, warmup, name))
+
+
+def learning_rate_factor(
+    step: int, steps: int, warmup: int, schedule: Literal["cosine", "constant"]
+) -> float:
+    """Share of the peak learning rate at a step.
+
+    Args:
+        step: Optimiser steps taken so far.
+        steps: Optimiser steps of the whole training.
+        warmup: Steps of linear rise.
+        schedule: What follows the rise.
+
+    Returns:
+        A factor in [0, 1].
+
+    Example:
+        >>> [learning_rate_factor(step, 6, 2, "cosine") for step in (0, 1, 2, 4)]
+        [0.5, 1.0, 1.0, 0.5]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    done = (step - warmup) / max(steps - warmup, 1)
+    return round(0.5 * (1 + math.cos(math.pi * min(done, 1.0))), 12)

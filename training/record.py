@@ -1,0 +1,192 @@
+"""What a training keeps of each epoch: a row of figures, the best weights, a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save_file
+
+from data_prep.errors import InputError
+from data_prep.folders import atomic_path
+from training.loop import Loop
+from training.run_folder import RunFolder
+
+Mode = Literal["min", "max"]
+Row = dict[str, Any]
+Metrics = Callable[[list[Any]], dict[str, float]]
+
+
+def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
+    """The epoch with the best value of the monitored figure; the first of equals.
+
+    Example:
+        >>> best_row([{"epoch": 1, "auroc": 0.7}, {"epoch": 2, "auroc": 0.7}], "auroc", "max")
+        {'epoch': 1, 'auroc': 0.7}
+    """
+    sign = 1 if mode == "min" else -1
+    return min(history, key=lambda row: sign * row[monitor])
+
+
+def has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int | None) -> bool:
+    """Whether the monitored figure has not improved for `patience` epochs.
+
+    Example:
+        >>> history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.6}]
+        >>> has_stalled(history, "loss", "min", 1), has_stalled(history, "loss", "min", 2)
+        (True, False)
+    """
+    if patience is None or not history:
+        return False
+    return history[-1]["epoch"] - best_row(history, monitor, mode)["epoch"] >= patience
+
+
+class EpochRecord(Callback):
+    """Measure each epoch on validation, keep the best weights, leave a resumable folder.
+
+    The history lives in the checkpoint and every file is written from it, so a resumed training
+    cannot disagree with what it resumed from.
+
+    Args:
+        run: The run folder.
+        validation_metrics: Outputs of all validation batches to figures.
+        monitor: The figure that decides, a metric or ``val_loss``.
+        mode: Whether a small or a large value is good.
+        patience: Epochs without improvement before the training stops; None never stops early.
+        progress: Called with the number of batches done.
+        on_epoch: Called with each epoch's row.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        validation_metrics: Metrics,
+        monitor: str,
+        mode: Mode,
+        patience: int | None,
+        progress: Callable[[int], None] | None,
+        on_epoch: Callable[[Row], None] | None,
+    ) -> None:
+        self._run = run
+        self._metrics = validation_metrics
+        self._rule: tuple[str, Mode] = (monitor, mode)
+        self._patience = patience
+        self._progress = progress or (lambda n: None)
+        self._on_epoch = on_epoch or (lambda row: None)
+        self.history: list[Row] = []
+        self._train, self._val = _Means(), _Means()
+        self._outputs: list[Any] = []
+        self._began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history: all else follows from it."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the history of the training that is resumed."""
+        self.history = state_dict["history"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once where the resumed training had decided to."""
+        self._progress(len(self.history) * _batches(trainer))
+        trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch's figures."""
+        self._began = time.perf_counter()
+        self._train, self._val = _Means(), _Means()
+        self._outputs = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a training batch."""
+        self._train.add(outputs["losses"], len(batch.image_ids))
+        self._progress(1)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a validation batch."""
+        self._val.add(outputs["losses"], len(batch.image_ids))
+        self._outputs.append(outputs["output"])
+        self._progress(1)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure; keep the weights (the averaged ones, where there is an average) if best."""
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            **self._train.row("train"),
+            **self._val.row("val"),
+            **self._metrics(self._outputs),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        self._require_monitor(row)
+        self.history = [*self.history, row]
+        if trainer.is_global_zero and best_row(self.history, *self._rule) is row:
+            weights = cast(Loop, pl_module).model.state_dict()
+            with atomic_path(self._run.best_weights(row["epoch"])) as temporary:
+                save_file({k: v.contiguous() for k, v in weights.items()}, temporary)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch: checkpoint first, since all else follows from it."""
+        row = self.history[-1]
+        row["seconds"] = time.perf_counter() - self._began
+        trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
+        with atomic_path(self._run.last_checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
+        if not trainer.is_global_zero:
+            return
+        kept = self._run.best_weights(best_row(self.history, *self._rule)["epoch"])
+        for weights in self._run.checkpoints.glob("best-*.safetensors"):
+            if weights != kept:
+                weights.unlink()
+        self._run.write_history(self.history)
+        self._on_epoch(row)
+
+    def _require_monitor(self, row: Row) -> None:
+        monitor = self._rule[0]
+        if monitor not in row:
+            figures = [name for name in row if name not in ("epoch", "learning_rate")]
+            raise InputError(
+                f"training.monitor: '{monitor}' is not measured; choose one of {', '.join(figures)}"
+            )
+        if not math.isfinite(row[monitor]):
+            raise InputError(
+                f"training.monitor: '{monitor}' is {row[monitor]} on the validation images; does "
+                "validation hold positive and negative images? Or monitor val_loss"
+            )
+
+
+class _Means:
+    """Means over images of figures that come as means over batches."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._n = 0
+
+    def add(self, values: dict[str, float], n: int) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * n
+        self._n += n
+
+    def row(self, role: str) -> dict[str, float]:
+        means = {f"{role}_{name}": total / self._n for name, total in self._sums.items()}
+        # A single loss is its own sum: naming it once is enough.
+        parts = means if len(means) > 1 else {}
+        return {f"{role}_loss": sum(means.values()), **parts}
+
+
+def _batches(trainer: Trainer) -> int:
+    """Batches of one epoch, training and validation."""
+    return int(trainer.num_training_batches + sum(trainer.num_val_batches))

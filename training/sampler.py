@@ -1,0 +1,119 @@
+"""Which rows an epoch draws, in which order, and the seed of each row's augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch.distributed
+from torch.utils.data import Sampler
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """Draw ``(row, seed)`` pairs that depend on nothing but the seed and the epoch.
+
+    A data set that augments with the pair's seed gives the same picture again however many
+    workers load it, and a training that resumes at an epoch sees what it would have seen.
+
+    Args:
+        n_rows: Rows of the data set.
+        seed: Seed of the whole training.
+        weights: How often to draw each row relative to the others, shape ``(n_rows,)``, finite
+            and at least 0; rows are then drawn with replacement. None draws each row once.
+        rank: Index of this process; None asks `torch.distributed` when the epoch starts.
+        world_size: Number of processes; each gets an equal share, padded by the first rows.
+
+    Raises:
+        ValueError: There are no rows, or the weights do not fit.
+
+    Example:
+        >>> sampler = SeededSampler(3, seed=0)
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(1)
+        >>> first == list(sampler), sorted(row for row, _ in first)
+        (False, [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        *,
+        seed: int,
+        weights: np.ndarray | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if n_rows < 1:
+            raise ValueError("Expected at least one row to draw but got none")
+        self._n_rows = n_rows
+        self._seed = seed
+        self._shares = None if weights is None else _shares(weights, n_rows)
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws; Lightning calls this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        _, world_size = self._process()
+        return -(-self._n_rows // world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, world_size = self._process()
+        rng = np.random.default_rng([self._seed, self._epoch])
+        if self._shares is None:
+            rows = rng.permutation(self._n_rows)
+        else:
+            rows = rng.choice(self._n_rows, size=self._n_rows, p=self._shares)
+        seeds = rng.integers(2**63, size=self._n_rows)
+        for position in range(rank, len(self) * world_size, world_size):
+            drawn = position % self._n_rows
+            yield int(rows[drawn]), int(seeds[drawn])
+
+    def _process(self) -> tuple[int, int]:
+        # Asked late: Lightning starts the process group after the loaders are built.
+        running = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, world_size = self._rank, self._world_size
+        if rank is None:
+            rank = torch.distributed.get_rank() if running else 0
+        if world_size is None:
+            world_size = torch.distributed.get_world_size() if running else 1
+        return rank, world_size
+
+
+def _shares(weights: np.ndarray, n_rows: int) -> np.ndarray:
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (n_rows,):
+        raise ValueError(f"Expected {n_rows} weights but got shape {values.shape}")
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
+        raise ValueError("Expected finite weights of at least 0, one above 0")
+    return values / values.sum()
+
+
+def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
+    """Weights that make positives the wanted share of what is drawn.
+
+    Args:
+        positive: True for each row of the rarer kind, shape ``(N,)``.
+        positive_share: Wanted share, between 0 and 1, both excluded.
+
+    Returns:
+        Weights for `SeededSampler`, shape ``(N,)``; all equal where one kind is absent.
+
+    Raises:
+        ValueError: The share lies outside (0, 1).
+
+    Example:
+        >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
+        [0.5, 0.25, 0.25]
+    """
+    if not 0 < positive_share < 1:
+        raise ValueError(f"Expected a share between 0 and 1 but got {positive_share}")
+    positive = np.asarray(positive, dtype=bool)
+    n_positive = int(positive.sum())
+    if n_positive in (0, len(positive)):
+        return np.ones(len(positive))
+    negative_weight = (1 - positive_share) / (len(positive) - n_positive)
+    return np.where(positive, positive_share / n_positive, negative_weight)
