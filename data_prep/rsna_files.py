@@ -37,7 +37,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     nameless = labels["image_id"] == ""
     if nameless.any():
         raise InputError(
-            f"{path}: line {first_line(nameless)}: patientId is empty; fill it in or remove the line"
+            f"{path}: line {first_line(nameless)}: patientId is empty; fill it in"
         )
     return labels.reset_index(drop=True)
 

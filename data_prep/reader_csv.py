@@ -1,0 +1,255 @@
+"""Reader of any data set that its owner writes as three CSV files.
+
+- ``images.csv``: ``image_id, patient_id``, and where known ``path`` (relative to the folder),
+  ``height, width`` (px), ``view, sex, age_years, study_id, spacing_row_mm, spacing_col_mm``,
+  ``split`` (train, val, test, unused) and ``x_...`` columns for subgroups.
+- ``labels.csv``: ``image_id, finding, state`` (present, absent, uncertain; 1 and 0 also do), one
+  row an image and finding. An image without a row for a finding is unknown, not negative.
+- ``boxes.csv`` (optional): ``image_id, x1, y1, x2, y2, finding``, pixels of the original image.
+  An image with a box is taken to have all its lesions of that finding boxed.
+
+Without the ``path`` column the data set has no pixels: other systems' predictions can be judged on
+it, nothing can be trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.errors import InputError
+from data_prep.schemas import REFERENCE_READER, ROLES
+from data_prep.sources import (
+    Exclusions,
+    SourceTables,
+    first_line,
+    normal_views,
+    read_text_csv,
+    require_source,
+    to_numbers,
+)
+from data_prep.tables import empty_table
+
+IMAGES, LABELS, BOXES = "images.csv", "labels.csv", "boxes.csv"
+_NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
+_TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
+_STATES = {
+    **dict.fromkeys(("present", "positive", "true", "yes", "1", "1.0"), "present"),
+    **dict.fromkeys(("absent", "negative", "false", "no", "0", "0.0"), "absent"),
+    **dict.fromkeys(("uncertain", "-1", "-1.0"), "uncertain"),
+}
+_EDGES = ["x1", "y1", "x2", "y2"]
+_KEY = ["image_id", "finding"]
+
+
+def read_csv_set(source: Path) -> SourceTables:
+    """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``.
+
+    Args:
+        source: Folder that holds them.
+
+    Returns:
+        The data set, one target a finding. Patients get the folder's name as their name space
+        unless they come with one (``nih:00019124``).
+
+    Raises:
+        InputError: A file is missing or malformed, an image stands twice with different values,
+            or a patient has two roles.
+    """
+    require_source(source, "csv")
+    notes: list[str] = []
+    images, roles = _read_images(source / IMAGES, source.resolve().name, notes)
+    labels = _read_labels(source / LABELS, notes)
+    boxes = _read_boxes(source / BOXES, notes)
+    out = _contradictions(images, labels, boxes)
+    with_path = images[images["path"].notna()]
+    excluded = out.table(dict(zip(with_path["image_id"], with_path["path"], strict=True)))
+    images, boxes, roles = out.keep(images), out.keep(boxes), out.keep(roles)
+    if images.empty:
+        raise InputError(f"{source / LABELS}: rules out every image; {excluded['reason'].iloc[0]}")
+    findings = _with_boxed_findings(out.keep(labels), boxes)
+    unlabelled = int((~images["image_id"].isin(findings["image_id"])).sum())
+    if unlabelled:
+        notes.append(f"{unlabelled} images have no row in {LABELS}: unknown, not negative")
+    return SourceTables(
+        format="csv",
+        root=source,
+        images=images,
+        findings=findings,
+        boxes=boxes,
+        box_coverage=_coverage(findings, boxes),
+        excluded=excluded,
+        targets={
+            name: {"any_of": [name], "display_name": name.replace("_", " ").capitalize()}
+            for name in sorted(findings["finding"].unique())
+        },
+        split=roles,
+        notes=tuple(notes),
+    )
+
+
+def _read_images(
+    path: Path, name_space: str, notes: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The ``images`` table, and ``image_id, role`` where the file has a ``split`` column."""
+    text = _without_repeats(read_text_csv(path, ("image_id",)), path, ["image_id"], notes)
+    if text.empty:
+        raise InputError(f"{path}: lists no image")
+    free = [c for c in text.columns if c.startswith("x_")]
+    unknown = [c for c in text.columns if c not in (*_TEXTS, *_NUMBERS, *free)]
+    if unknown:
+        raise InputError(
+            f"{path}: unknown column '{unknown[0]}'; call it 'x_{unknown[0]}' to keep it for "
+            "subgroups, or remove it"
+        )
+    text = text.reindex(columns=[*text.columns.union(["patient_id", "path"], sort=False)])
+    images = text[["image_id", *free]].copy()
+    given = text["patient_id"].fillna("")
+    spaced = given.where(given.str.contains(":"), f"{name_space}:" + given)
+    images["patient_id"] = spaced.where(given != "", f"{name_space}:image-" + text["image_id"])
+    images["patient_id_source"] = np.where(given != "", "given", "assumed_image")
+    n_assumed = int((given == "").sum())
+    if n_assumed:
+        notes.append(
+            f"WARNING: {path.name} gives no patient_id for {n_assumed} images, so each counts as a "
+            "patient of its own: the same person may be in training and test, and figures come "
+            "out too good"
+        )
+    images["source"] = name_space
+    images["path"] = _relative_paths(text["path"], path)
+    for column in _NUMBERS:
+        if column in text.columns:
+            images[column] = to_numbers(text[column], path, column)
+    for column in ("sex", "study_id"):
+        if column in text.columns:
+            images[column] = text[column].where(text[column] != "")
+    if "view" in text.columns:
+        images["view"] = normal_views(text["view"])
+    return images.reset_index(drop=True), _given_roles(text, images, path)
+
+
+def _without_repeats(
+    text: pd.DataFrame, path: Path, key: list[str], notes: list[str]
+) -> pd.DataFrame:
+    """Drop exact repeats with a note; an empty key, or a key in two versions, is an error."""
+    for column in key:
+        empty = text[column] == ""
+        if empty.any():
+            raise InputError(f"{path}: line {first_line(empty)}: {column} is empty; fill it in")
+    once = text.drop_duplicates()
+    if len(once) < len(text):
+        notes.append(f"{path.name}: {len(text) - len(once)} repeated rows, kept once")
+    twice = once.duplicated(key)
+    if key == ["image_id"] and twice.any():
+        name = once.loc[twice, "image_id"].iloc[0]
+        raise InputError(
+            f"{path}: line {first_line(twice)}: image_id {name!r} stands twice with different "
+            "values; keep one line"
+        )
+    return once
+
+
+def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
+    """Paths as given, missing where empty; those that leave the folder are refused."""
+    present = text.fillna("")
+    outside = present.str.startswith(("/", "~", "\\")) | present.str.contains(
+        r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True
+    )
+    if outside.any():
+        raise InputError(
+            f"{path}: line {first_line(outside)}: path {present[outside].iloc[0]!r} must be "
+            "relative and inside the folder of images.csv"
+        )
+    return text.where(present != "")
+
+
+def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if "split" not in text.columns or (text["split"] == "").all():
+        return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
+    role = text["split"].str.lower().replace({"valid": "val", "validation": "val"})
+    wrong = ~role.isin(ROLES)
+    if wrong.any():
+        raise InputError(
+            f"{path}: line {first_line(wrong)}: split={text['split'][wrong].iloc[0]!r}; expected "
+            f"one of {', '.join(ROLES)} on every line, or no split column"
+        )
+    roles = pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
+    pairs = pd.DataFrame({"patient": images["patient_id"].to_numpy(), "role": roles["role"]})
+    pairs = pairs[pairs["role"] != "unused"].drop_duplicates()
+    twice = pairs["patient"].duplicated()
+    if twice.any():
+        patient = pairs.loc[twice, "patient"].iloc[0]
+        both = " and ".join(pairs.loc[pairs["patient"] == patient, "role"])
+        raise InputError(
+            f"{path}: patient {patient!r} has images in {both} ({int(twice.sum())} such patients); "
+            "a patient has one role: correct the split column or leave it out"
+        )
+    return roles
+
+
+def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
+    text = _without_repeats(read_text_csv(path, (*_KEY, "state")), path, _KEY, notes)
+    state = text["state"].str.lower().map(_STATES)
+    wrong = state.isna()
+    if wrong.any():
+        raise InputError(
+            f"{path}: line {first_line(wrong)}: state={text['state'][wrong].iloc[0]!r}; expected "
+            "present, absent or uncertain (or 1, 0)"
+        )
+    if text.empty:
+        raise InputError(f"{path}: has no label")
+    labels = text[_KEY].assign(
+        reader=REFERENCE_READER, state=state.astype("str"), origin="consensus"
+    )
+    return labels.drop_duplicates().reset_index(drop=True)
+
+
+def _read_boxes(path: Path, notes: list[str]) -> pd.DataFrame:
+    if not path.exists():
+        return empty_table("boxes")
+    required = ("image_id", *_EDGES, "finding")
+    text = _without_repeats(read_text_csv(path, required), path, _KEY, notes)
+    edges = {c: to_numbers(text[c], path, c) for c in _EDGES}
+    return text[_KEY].assign(**edges, reader=REFERENCE_READER).reset_index(drop=True)
+
+
+def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFrame) -> Exclusions:
+    """Rule out images whose label cannot be right; a wrong box is a wrong label."""
+    out = Exclusions("labels")
+    if images["path"].notna().any():
+        out.add(images.loc[images["path"].isna(), "image_id"], f"no path in {IMAGES}")
+    for frame, name in ((labels, LABELS), (boxes, BOXES)):
+        strangers = frame.loc[~frame["image_id"].isin(images["image_id"]), "image_id"]
+        out.add(strangers, f"row in {name}, but not in {IMAGES}")
+    out.add(labels.loc[labels.duplicated(_KEY), "image_id"], "two states for one finding")
+    ids, edges = boxes["image_id"].to_numpy(), boxes[_EDGES].to_numpy(dtype="float64")
+    out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
+    out.add(
+        ids[(edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])],
+        "box of zero or negative size (x1, y1, x2, y2 is expected, not x, y, width, height)",
+    )
+    out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
+    absent = labels.loc[labels["state"] == "absent", _KEY].drop_duplicates()
+    out.add(boxes.merge(absent, on=_KEY)["image_id"], "box of a finding that is labelled absent")
+    return out
+
+
+def _with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
+    """Add a present finding for each box whose finding has no label."""
+    boxed = boxes[_KEY].drop_duplicates()
+    merged = boxed.merge(labels[_KEY], on=_KEY, how="left", indicator=True)
+    implied = merged.loc[merged["_merge"] == "left_only", _KEY].assign(
+        reader=REFERENCE_READER, state="present", origin="boxes"
+    )
+    return pd.concat([labels, implied], ignore_index=True) if len(implied) else labels
+
+
+def _coverage(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
+    """All lesions are boxed where there is a box, and where a boxed finding is absent."""
+    boxed_findings = labels["finding"].isin(boxes["finding"])
+    absent = labels.loc[boxed_findings & (labels["state"] == "absent"), _KEY]
+    present = labels.loc[labels["state"] == "present", _KEY]
+    complete = pd.concat([absent, present.merge(boxes[_KEY].drop_duplicates(), on=_KEY)])
+    return complete.assign(reader=REFERENCE_READER, coverage="all").reset_index(drop=True)
