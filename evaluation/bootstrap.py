@@ -113,8 +113,8 @@ def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
         The interval over the defined replicates; none where over 10 % of them are undefined.
 
     Example:
-        >>> percentile_interval(np.linspace(0, 1, 1001))
-        Interval(low=0.025, high=0.975, note=None)
+        >>> percentile_interval(np.arange(1001.0))
+        Interval(low=25.0, high=975.0, note=None)
     """
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)

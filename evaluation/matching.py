@@ -8,6 +8,7 @@ equal IoU the later true box), negative images take part. Average precision is C
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +148,7 @@ def _greedy(
     box_of_pair, true_of_pair, iou = box_of_pair[order], true_of_pair[order], iou[order]
     pair_rank = rank[box_of_pair]
     edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         box, true = box_of_pair[start:stop], true_of_pair[start:stop]
         if not len(box):
             continue
@@ -226,11 +227,19 @@ def _interpolated(true: Floats, wrong: Floats, n_true: Floats) -> Floats:
         return undefined
     precision = true / (true + wrong + np.spacing(1))
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = true / n_true[:, None]
-    sums = np.zeros(replicates)
-    for row in range(replicates):
-        place = np.searchsorted(recall[row], RECALL_POINTS, side="left")
-        reached = place < finds
-        sums[row] = envelope[row, place[reached]].sum()
-    return undefined + sums / len(RECALL_POINTS)
+    needed = _needed(n_true)  # (R, 101)
+    # One search for all rows: whole numbers, lifted so that each row lies above the one before.
+    lift = np.arange(replicates)[:, None] * (true.max() + n_true.max() + 2)
+    place = np.searchsorted((true + lift).ravel(), (needed + lift).ravel(), side="left")
+    place = place.reshape(needed.shape) - np.arange(replicates)[:, None] * finds
+    reached = place < finds
+    best = np.take_along_axis(envelope, np.where(reached, place, 0), axis=1)
+    return undefined + np.where(reached, best, 0.0).sum(axis=1) / len(RECALL_POINTS)
+
+
+def _needed(n_true: Floats) -> Floats:
+    """The fewest finds whose recall, as a float, reaches each recall point: shape ``(R, 101)``."""
+    total = np.maximum(n_true, 1.0)[:, None]
+    needed = np.ceil(RECALL_POINTS * total)
+    needed = np.where((needed - 1) / total >= RECALL_POINTS, needed - 1, needed)
+    return np.where(needed / total < RECALL_POINTS, needed + 1, needed)

@@ -87,9 +87,7 @@ def reduce_boxes(
     return pd.Series(reduced, index=image_ids, name="score")
 
 
-def _rows_and_scores(
-    boxes: pd.DataFrame, image_ids: pd.Index
-) -> tuple[np.ndarray, np.ndarray]:
+def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
     """Position of each box's image in `image_ids`, and its score, both checked."""
     if not image_ids.is_unique:
         repeated = image_ids[image_ids.duplicated()][0]
