@@ -1,18 +1,19 @@
 """Activation maps as contours on one fixed scale, so that a healthy lung stays dark."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import contourpy
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.maps import upsample
 from evaluation.shapes import Points, Shape
 
 LEVELS = (0.25, 0.5, 0.75)
 """Where contours lie, as fractions of the system's fixed scale."""
 
 _TINT_PER_LEVEL = 0.09
-_SUBDIVIDE = 12
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,13 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
 
 
 def _refine(grid: ActivationGrid) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
-    """Interpolate bilinearly between cell centres; the rim repeats the outermost cells."""
-    values = np.pad(np.asarray(grid.values, dtype=np.float64), 1, mode="edge")
-    values = np.where(np.isfinite(values), values, grid.scale[0])
-    rows, columns = (_positions(length - 2) for length in values.shape)
-    z = _interpolate(_interpolate(values, rows).T, columns).T
+    """Interpolate as the map boxes do; coordinates in original pixels."""
+    values = np.asarray(grid.values, dtype=np.float64)
+    z = upsample(np.where(np.isfinite(values), values, grid.scale[0]))
     x1, y1, x2, y2 = grid.frame
-    x = x1 + columns / grid.values.shape[1] * (x2 - x1)
-    y = y1 + rows / grid.values.shape[0] * (y2 - y1)
+    x = x1 + (np.arange(z.shape[1]) + 0.5) / z.shape[1] * (x2 - x1)
+    y = y1 + (np.arange(z.shape[0]) + 0.5) / z.shape[0] * (y2 - y1)
     return x, y, z
-
-
-def _positions(cells: int) -> npt.NDArray[np.float64]:
-    """Positions from one edge of the frame to the other, in cells."""
-    return np.linspace(0.0, cells, cells * _SUBDIVIDE + 1)
-
-
-def _interpolate(values: npt.NDArray, positions: npt.NDArray) -> npt.NDArray:
-    """Interpolate the first axis linearly; cell ``i`` of the unpadded grid sits at i + 0.5."""
-    place = positions + 0.5  # in the padded axis
-    lower = np.minimum(np.floor(place).astype(int), values.shape[0] - 2)
-    share = (place - lower)[:, None]
-    return values[lower] * (1 - share) + values[lower + 1] * share
 
 
 def _areas(
@@ -106,5 +92,5 @@ def _areas(
     return tuple(
         np.asarray(points[start:end], dtype=np.float64)
         for points, ends in zip(polygons, offsets, strict=True)
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
+        for start, end in pairwise(ends)
     )

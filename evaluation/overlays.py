@@ -98,7 +98,7 @@ def reading_shapes(reading: Reading, truth: Truth, side: float) -> list[Shape]:
     lesions = _NO_BOXES if truth.boxes is None else truth.boxes
     shapes = [] if reading.grid is None else map_shapes(reading.grid, reading.colour)
     shapes += [
-        Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.2, closed=False)
+        Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
     shapes += _box_shapes(reading, lesions)
@@ -120,9 +120,7 @@ def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shap
     for box in ordered[full][::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = not on_lesion(*centre, lesions)
-        strong.append(
-            Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed)
-        )
+        strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
     return faint + strong
 
 
@@ -145,9 +143,13 @@ def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
             return "wrong", "missed"
         if reading.localised is None:
             return "right", "found"
-        return ("right", "found, on the lesion") if reading.localised else (
-            "wrong",
-            "right image, wrong place",
+        return (
+            ("right", "found, on the lesion")
+            if reading.localised
+            else (
+                "wrong",
+                "right image, wrong place",
+            )
         )
     return ("wrong", "false alarm") if reading.decision else ("right", "correctly clear")
 

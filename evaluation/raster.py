@@ -7,13 +7,12 @@ import numpy.typing as npt
 from evaluation.shapes import Points, Shape
 
 _SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 px
-_DASH = (7.0, 5.0)  # on, off, at a panel of 512 px
+_DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
 _REFERENCE = 512.0
+_RIM = 0.6  # opacity of the dark rim
 
 
-def fit_panel(
-    pixels: npt.NDArray[np.uint8], panel: int
-) -> tuple[npt.NDArray[np.uint8], float]:
+def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np.uint8], float]:
     """Resize an image so that its longer side has ``panel`` pixels, keeping the aspect.
 
     Args:
@@ -75,9 +74,7 @@ def _tint(
     return np.rint(blended).astype(np.uint8)
 
 
-def _stroke(
-    canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, unit: float
-) -> None:
+def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, unit: float) -> None:
     """Draw the lines in place: first the dark rim, then the colour."""
     width = max(1, round(shape.width * unit))
     lines = [np.vstack([path, path[:1]]) if shape.closed else path for path in paths]
@@ -85,16 +82,18 @@ def _stroke(
         lines = [dash for line in lines for dash in dashes(line, unit)]
     fixed = [_fixed(line) for line in lines]
     if shape.halo:
-        cv2.polylines(canvas, fixed, False, (0, 0, 0), width + 2, cv2.LINE_AA, _SHIFT)
+        rim = canvas.copy()
+        cv2.polylines(rim, fixed, False, (0, 0, 0), width + 2, cv2.LINE_AA, _SHIFT)
+        cv2.addWeighted(rim, _RIM, canvas, 1 - _RIM, 0, dst=canvas)
     cv2.polylines(canvas, fixed, False, _rgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
 
 
 def dashes(line: Points, unit: float = 1.0) -> list[Points]:
-    """Cut a polyline into dashes of 7 px with gaps of 5 px (times ``unit``).
+    """Cut a polyline into dashes of 9 px with gaps of 7 px (times ``unit``).
 
     Example:
-        >>> [dash.tolist() for dash in dashes(np.array([[0.0, 0.0], [15.0, 0.0]]))]
-        [[[0.0, 0.0], [7.0, 0.0]], [[12.0, 0.0], [15.0, 0.0]]]
+        >>> [dash.tolist() for dash in dashes(np.array([[0.0, 0.0], [20.0, 0.0]]))]
+        [[[0.0, 0.0], [9.0, 0.0]], [[16.0, 0.0], [20.0, 0.0]]]
     """
     on, off = (length * unit for length in _DASH)
     steps = np.hypot(*np.diff(line, axis=0).T)

@@ -52,7 +52,7 @@ def draw_overlay(
     Example:
         >>> plain = np.zeros((64, 64), np.uint8)
         >>> draw_overlay(plain, Truth(0.0), [], finding="Opacity", title="a", panel=64).shape[1]
-        134
+        146
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
@@ -92,13 +92,13 @@ def _compose(
     height, width = pictures[0].shape[:2]
     gap = max(6, width // 80)
     size = max(9, min(round(width / 26), 22))
-    total = len(pictures) * width + (len(pictures) - 1) * gap
-    sheet = Image.new("RGB", (total, height + round(size * 4.8)), _PAPER)
+    total = len(pictures) * (width + gap) + gap
+    sheet = Image.new("RGB", (total, height + gap + round(size * 4.9)), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for position, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        left = position * (width + gap)
-        sheet.paste(Image.fromarray(picture), (left, 0))
-        _write(pen, caption, (left, height), size, width)
+        left = gap + position * (width + gap)
+        sheet.paste(Image.fromarray(picture), (left, gap))
+        _write(pen, caption, (left, gap + height), size, width)
     return np.asarray(sheet)
 
 

@@ -1,0 +1,196 @@
+"""From a comparison to one image: its truth and every system's reading of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.contours import ActivationGrid
+from evaluation.maps import map_grid
+from evaluation.overlays import Reading, Truth
+from evaluation.shapes import system_colour
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet
+    from evaluation.compare import Comparison
+
+_CORNERS = ["x1", "y1", "x2", "y2"]
+
+
+@dataclass(frozen=True)
+class SystemOutput:
+    """What one system gave on all images, indexed by image for quick looking up.
+
+    Args:
+        name: Display name.
+        decisions: Indexed by image id: ``score`` and, where known, ``decision``, ``point_x``,
+            ``point_y``, ``localised``.
+        boxes: ``image_id, x1, y1, x2, y2, score``, original pixels.
+        maps: Rows of the maps table, or None.
+        scale: The system's fixed map scale, or None.
+        threshold: On the image score, or None where undecided.
+    """
+
+    name: str
+    decisions: pd.DataFrame
+    boxes: pd.DataFrame
+    maps: pd.DataFrame | None = None
+    scale: tuple[float, float] | None = None
+    threshold: float | None = None
+    _box_rows: dict[str, npt.NDArray[np.intp]] = field(init=False, repr=False)
+    _map_rows: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        grouped = self.boxes.groupby("image_id", sort=False).indices
+        object.__setattr__(self, "_box_rows", dict(grouped))
+        ids = [] if self.maps is None else self.maps["image_id"].tolist()
+        object.__setattr__(self, "_map_rows", {image: row for row, image in enumerate(ids)})
+
+    def reading(self, image_id: str, colour: str) -> Reading:
+        """Return this system's view of an image; empty where it gave none."""
+        row = self.decisions.loc[image_id] if image_id in self.decisions.index else {}
+        boxes = self._boxes_of(image_id)
+        decision = _flag(row.get("decision"))
+        return Reading(
+            system=self.name,
+            colour=colour,
+            score=_real(row.get("score")),
+            threshold=self.threshold,
+            decision=decision,
+            boxes=boxes,
+            box_cut=box_cut(boxes, decision, self.threshold),
+            grid=self._grid_of(image_id),
+            point=_point(row),
+            localised=_flag(row.get("localised")),
+        )
+
+    def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
+        rows = self._box_rows.get(image_id)
+        if rows is None:
+            return np.empty((0, 5))
+        return self.boxes.iloc[rows][[*_CORNERS, "score"]].to_numpy(dtype=np.float64)
+
+    def _grid_of(self, image_id: str) -> ActivationGrid | None:
+        row = self._map_rows.get(image_id)
+        if row is None or self.maps is None or self.scale is None:
+            return None
+        one = next(self.maps.iloc[[row]].itertuples(index=False))
+        frame = tuple(float(getattr(one, corner)) for corner in _CORNERS)
+        return ActivationGrid(map_grid(one), frame, self.scale)  # type: ignore[arg-type]
+
+
+def box_cut(
+    boxes: npt.NDArray[np.float64], decision: bool | None, threshold: float | None
+) -> float:
+    """Return the score from which boxes are drawn in full.
+
+    A positive image shows the box that decided and every box at or above the threshold; a
+    negative one shows none in full, whatever rule reduced the boxes to the image's score.
+
+    Args:
+        boxes: ``x1, y1, x2, y2, score``, shape ``(N, 5)``.
+        decision: The image's call.
+        threshold: On the image score.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 1, 1, 0.4], [0, 0, 1, 1, 0.2]])
+        >>> box_cut(boxes, True, 0.6), box_cut(boxes, True, 0.3), box_cut(boxes, False, 0.3)
+        (0.4, 0.3, inf)
+    """
+    if decision is None:
+        return 0.5
+    if not decision:
+        return math.inf
+    highest = float(boxes[:, 4].max(initial=0.0))
+    return highest if threshold is None else min(threshold, highest)
+
+
+@dataclass(frozen=True)
+class CaseReader:
+    """Truth and readings of any image, one image at a time.
+
+    Args:
+        labels: 1, 0 or NaN, indexed by image id.
+        truth_boxes: ``image_id, x1, y1, x2, y2``, original pixels.
+        boxed: Images on which all lesions are boxed (or known to be none).
+        kinds: A word for the kind of image, indexed by image id; may be empty.
+        systems: The systems, in the order of the panels.
+    """
+
+    labels: pd.Series
+    truth_boxes: pd.DataFrame
+    boxed: pd.Index
+    kinds: pd.Series
+    systems: tuple[SystemOutput, ...]
+
+    def truth(self, image_id: str) -> Truth:
+        """Return what is known of an image."""
+        label = float(self.labels.get(image_id, math.nan))
+        kind = self.kinds.get(image_id, "")
+        boxes = None
+        if image_id in self.boxed:
+            mine = self.truth_boxes["image_id"] == image_id
+            boxes = self.truth_boxes.loc[mine, _CORNERS].to_numpy(dtype=np.float64)
+        return Truth(label, boxes, kind if isinstance(kind, str) else "")
+
+    def readings(self, image_id: str) -> list[Reading]:
+        """Return every system's view of an image, in the order of the panels."""
+        return [
+            system.reading(image_id, system_colour(position))
+            for position, system in enumerate(self.systems)
+        ]
+
+
+def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseReader:
+    """Prepare a comparison's images for looking at, at one policy's thresholds.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        dataset: The data set it was found on.
+        policy: Threshold policy; systems without a threshold there stay undecided.
+    """
+    target = comparison.target
+    images = dataset.images.set_index("image_id")
+    kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
+    return CaseReader(
+        labels=dataset.labels(target),
+        truth_boxes=dataset.target_boxes(target),
+        boxed=dataset.boxes_trusted(target),
+        kinds=kinds,
+        systems=tuple(_output(comparison, name, policy) for name in comparison.systems),
+    )
+
+
+def _output(comparison: Comparison, name: str, policy: str) -> SystemOutput:
+    decisions = comparison.decisions
+    mine = decisions[decisions["system"] == name].drop_duplicates("image_id")
+    column = f"decision_{policy}"
+    mine = mine.assign(decision=mine[column] if column in mine else None)
+    boxes = comparison.boxes.get(name)
+    empty = pd.DataFrame(columns=["image_id", *_CORNERS, "score"])
+    return SystemOutput(
+        name=name,
+        decisions=mine.set_index("image_id"),
+        boxes=empty if boxes is None else boxes,
+        maps=comparison.maps.get(name),
+        scale=comparison.map_scale.get(name),
+        threshold=comparison.thresholds.get(name, {}).get(policy),
+    )
+
+
+def _real(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _flag(value: Any) -> bool | None:
+    return None if value is None or pd.isna(value) else bool(value)
+
+
+def _point(row: Any) -> tuple[float, float] | None:
+    x, y = _real(row.get("point_x")), _real(row.get("point_y"))
+    return None if x is None or y is None else (x, y)

@@ -1,0 +1,141 @@
+"""What each figure and policy is called, and what it means: one owner for the report's words."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MetricWords:
+    """Name and meaning of one metric.
+
+    Args:
+        title: Column or row title.
+        meaning: One sentence for "how to read the numbers".
+        asks: The question it answers, as a phrase after "better at", or "".
+    """
+
+    title: str
+    meaning: str
+    asks: str = ""
+
+
+METRICS = {
+    "auroc": MetricWords(
+        "AUROC",
+        "The chance that a randomly chosen positive image scores above a randomly chosen "
+        "negative one; 0.5 is guessing. Needs no threshold.",
+        "ranking images with {finding} above images without",
+    ),
+    "average_precision": MetricWords(
+        "Average precision",
+        "Precision averaged over the ranks of the positive images (the step-wise area under the "
+        "precision-recall curve). Guessing gives the prevalence.",
+        "keeping the top of its list free of false alarms",
+    ),
+    "recall": MetricWords(
+        "Sensitivity (recall)", "Of the positive images, the share that is called positive."
+    ),
+    "specificity": MetricWords(
+        "Specificity", "Of the negative images, the share that is called negative."
+    ),
+    "precision": MetricWords(
+        "Precision",
+        "Of the images called positive, the share that is positive. Falls with the prevalence.",
+    ),
+    "f1": MetricWords("F1", "The harmonic mean of precision and sensitivity."),
+    "accuracy": MetricWords(
+        "Accuracy",
+        "The share of all images that is called correctly. Where positives are few, calling "
+        "everything negative already scores high.",
+    ),
+    "localised_sensitivity": MetricWords(
+        "Localised sensitivity",
+        "Of the positive images, the share that is called positive with the deciding point (the "
+        "centre of the deciding box, or the peak of the map) on a true lesion: right image and "
+        "right place.",
+        "finding the right image and the right place",
+    ),
+    "ap50": MetricWords(
+        "AP50",
+        "COCO average precision of the boxes; a box counts when it overlaps a lesion with an "
+        "intersection over union of at least 0.5.",
+        "drawing boxes around lesions",
+    ),
+    "ap": MetricWords(
+        "AP[.5:.95]", "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines."
+    ),
+    "brier": MetricWords("Brier score", "Mean squared error of the probability; less is better."),
+    "log_loss": MetricWords("Log loss", "Mean negative log-likelihood; less is better."),
+    "ece": MetricWords("ECE", "Expected calibration error; less is better."),
+    "rsna_score": MetricWords("RSNA 2018 score", "The score of the RSNA 2018 challenge."),
+    "froc_mean": MetricWords(
+        "FROC mean", "Mean sensitivity per lesion at 1/8 to 8 false marks an image."
+    ),
+}
+
+PLACE_METRICS = (
+    "localised_sensitivity",
+    "pointing_game",
+    "ap50",
+    "ap",
+    "rsna_score",
+    "froc_mean",
+)
+_POLICIES = {
+    "": "Without a threshold",
+    "max_f1": "best F1",
+    "youden": "best sensitivity + specificity",
+}
+
+
+def metric_words(metric: str) -> MetricWords:
+    """Return the words for a metric; a metric without an entry is called by its short name.
+
+    Example:
+        >>> metric_words("auroc").title, metric_words("new_metric").title
+        ('AUROC', 'new metric')
+    """
+    return METRICS.get(metric, MetricWords(metric.replace("_", " "), ""))
+
+
+def policy_words(policy: str) -> str:
+    """Return the words for a threshold policy.
+
+    Example:
+        >>> policy_words("max_f1"), policy_words("sensitivity>=0.95")
+        ('best F1', 'sensitivity ≥ 0.95')
+    """
+    return _POLICIES.get(policy, policy.replace(">=", " ≥ ").replace("_", " "))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with a true minus sign; an undefined one as a dash.
+
+    Example:
+        >>> number(-0.0314), number(None), number(float("nan"))
+        ('−0.031', '–', '–')
+    """
+    if value is None or value != value:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def listing(words: list[str]) -> str:
+    """Join words as prose does.
+
+    Example:
+        >>> listing(["A", "B", "C"])
+        'A, B and C'
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def inside_sentence(display_name: str) -> str:
+    """Lower the first letter of a finding's name, except where it is an abbreviation.
+
+    Example:
+        >>> inside_sentence("Lung opacity"), inside_sentence("COVID-19")
+        ('lung opacity', 'COVID-19')
+    """
+    keep = len(display_name) > 1 and display_name[1].isupper()
+    return display_name if keep else display_name[:1].lower() + display_name[1:]
