@@ -1,0 +1,184 @@
+"""The disease: small focal opacities and faint veils, with a known contrast and true extents."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from data_prep.synth_anatomy import Anatomy
+from data_prep.synth_canvas import Canvas, Field
+from data_prep.synth_chest import power_law_texture
+
+Kind = Literal["focal", "veil"]
+Contrast = Literal["mixed", "high"]
+
+# Difficulty of the phantom: the knobs. Contrast-to-noise is drawn log-uniformly in its range.
+CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
+    "mixed": {"focal": (0.7, 6.0), "veil": (0.5, 4.0)},
+    "high": {"focal": (6.0, 10.0), "veil": (4.0, 7.0)},
+}
+RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.026, 0.055), "veil": (0.075, 0.150)}
+FOCAL_SHARE = 0.5
+LESIONS_PER_IMAGE = (0.55, 0.30, 0.15)  # shares of positive images with 1, 2 and 3
+BOX_FRACTION = 0.3  # a box spans where a lesion adds more than this share of its own peak
+
+CANDIDATES = 12  # places a patient can fall ill at; a follow-up film shows the same ones first
+_SEEN_AT_LEAST = 0.6  # lung visible at a lesion's centre
+_KEPT_AT_LEAST = 0.5  # share of a lesion that must not be cut away by the lung's border
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and how a patient can fall ill, in thorax units.
+
+    Attributes:
+        kind: `focal` or `veil`.
+        side: -1 is the patient's right lung (the image's left), 1 the left.
+        across: 0 at the midline, 1 at the chest wall.
+        down: 0 at the apex, 1 at the diaphragm.
+        radius: Mean radius, film widths.
+        aspect: Height over width.
+        seed: Of the irregular outline and of a veil's texture.
+    """
+
+    kind: Kind
+    side: int
+    across: float
+    down: float
+    radius: float
+    aspect: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A lesion as it is on a film; the box is in px, continuous edges."""
+
+    kind: Kind
+    contrast_to_noise: float
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
+    """The places where one patient falls ill, in order of preference."""
+    return tuple(_draw_site(rng) for _ in range(CANDIDATES))
+
+
+def _draw_site(rng: np.random.Generator) -> Site:
+    kind: Kind = "focal" if rng.random() < FOCAL_SHARE else "veil"
+    low, high = RADIUS[kind]
+    return Site(
+        kind=kind,
+        side=int(rng.choice((-1, 1))),
+        across=rng.uniform(0.22, 0.95),
+        down=rng.uniform(0.12, 1.0),
+        radius=low * (high / low) ** rng.random(),
+        aspect=float(np.exp(rng.normal(0.0 if kind == "focal" else 0.25, 0.18))),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def add_lesions(
+    attenuation: Field,
+    visible: Field,
+    canvas: Canvas,
+    anatomy: Anatomy,
+    sites: tuple[Site, ...],
+    rng: np.random.Generator,
+    contrast: Contrast,
+) -> list[Lesion]:
+    """Add one to three lesions to a film, in place.
+
+    A lesion's contrast is a multiple of the local noise: the standard deviation, under the
+    lesion, of what the film shows there at the lesion's scale and below (ribs, vessels, texture,
+    quantum noise).
+
+    Args:
+        attenuation: The film before display, with all its noise; changed in place.
+        visible: Where lung is seen, in [0, 1].
+        canvas: The film and its pose.
+        anatomy: The patient.
+        sites: The patient's sites, most preferred first.
+        rng: The film's generator.
+        contrast: Which of `CONTRAST_TO_NOISE`.
+
+    Returns:
+        The lesions. At least one, unless no site lies in visible lung.
+    """
+    wanted = 1 + int(rng.choice(3, p=LESIONS_PER_IMAGE))
+    draws = rng.random(len(sites))
+    clean = attenuation.copy()
+    taken = np.zeros_like(visible, dtype=bool)
+    lesions: list[Lesion] = []
+    for site, draw in zip(sites, draws, strict=True):
+        shape = _shape(site, visible, canvas, anatomy)
+        if shape is None:
+            continue
+        extent = shape > BOX_FRACTION * shape.max()
+        if (extent & taken).any():
+            continue
+        low, high = CONTRAST_TO_NOISE[contrast][site.kind]
+        ratio = float(low * (high / low) ** draw)
+        attenuation += np.float32(ratio * local_noise(clean, extent)) * shape
+        taken |= extent
+        x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
+        lesions.append(Lesion(site.kind, ratio, x, y, x + width, y + height))
+        if len(lesions) == wanted:
+            break
+    return lesions
+
+
+def _shape(site: Site, visible: Field, canvas: Canvas, anatomy: Anatomy) -> Field | None:
+    """A lesion's profile with peak 1, cut by the lung's border; None where it has no room."""
+    y = anatomy.top + site.down * (anatomy.base + 0.02 - anatomy.top)
+    x = site.side * site.across * float(anatomy.wall(y))
+    centre_x, centre_y = canvas.to_px(np.array([[x, y]]))[0]
+    column, row = int(centre_x), int(centre_y)
+    if not (0 <= column < canvas.size and 0 <= row < canvas.size):
+        return None
+    if visible[row, column] < _SEEN_AT_LEAST:
+        return None
+    rng = np.random.default_rng(site.seed)
+    radius = canvas.width_px(site.radius)
+    grid = np.arange(canvas.size, dtype=np.float32) + np.float32(0.5)
+    dx = (grid[None, :] - np.float32(centre_x)) / np.float32(radius / np.sqrt(site.aspect))
+    dy = (grid[:, None] - np.float32(centre_y)) / np.float32(radius * np.sqrt(site.aspect))
+    angle = np.arctan2(dy, dx)
+    reach = np.ones_like(angle)
+    for wave in (2, 3, 5):
+        reach += np.float32(rng.normal(0, 0.22 / wave)) * np.cos(
+            wave * angle + np.float32(rng.uniform(0, 2 * np.pi))
+        )
+    distance = (dx**2 + dy**2) / np.clip(reach, 0.4, 2.0) ** 2
+    # A focal lesion has a plateau and an edge; a veil fades away and is patchy.
+    free = np.exp(-(distance ** (2.0 if site.kind == "focal" else 1.4)))
+    if site.kind == "veil":
+        free *= np.clip(1 + 0.35 * power_law_texture(canvas.size, rng), 0.2, 1.8)
+    shape = free * visible
+    if shape.sum() < _KEPT_AT_LEAST * free.sum() or shape.max() <= 0:
+        return None
+    return shape / shape.max()
+
+
+def local_noise(clean: Field, extent: np.ndarray) -> float:
+    """Standard deviation of a film under a lesion, after taking away what is coarser than it.
+
+    Args:
+        clean: The film without the lesion, float32 `(H, W)`.
+        extent: Where the lesion is, bool, same shape.
+
+    Returns:
+        The deviation, in the film's unit.
+    """
+    x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
+    margin = max(width, height) // 2 + 2
+    rows = slice(max(0, y - margin), y + height + margin)
+    columns = slice(max(0, x - margin), x + width + margin)
+    patch = np.ascontiguousarray(clean[rows, columns])
+    sigma = max(1.0, 0.5 * max(width, height))
+    trend = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    return float((patch - trend)[extent[rows, columns]].std())
