@@ -54,7 +54,5 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | None:
     if len(frame) < 43:
         return None
-    right, bottom, left, top = (
-        int.from_bytes(frame[at : at + 4], "big") for at in (8, 12, 16, 20)
-    )
+    right, bottom, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in (8, 12, 16, 20))
     return right - left, bottom - top, (frame[42] & 0x7F) + 1

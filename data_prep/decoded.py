@@ -82,7 +82,7 @@ def pixel_digest(pixels: np.ndarray) -> str:
         False
     """
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
@@ -163,12 +163,12 @@ def colour_note(rgb: np.ndarray) -> str:
 
 
 def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
-    """One short line from a library's exception or warning, without values from the file.
+    r"""One short line from a library's exception or warning, without values from the file.
 
     Decoders quote what they stumble over, and in a DICOM header that can be a patient's name.
 
     Example:
-        >>> plain_reason(ValueError("Invalid value for VR PN: 'Doe^Jane'\\nmore"))
+        >>> plain_reason(ValueError("Invalid value for VR PN: 'Doe^Jane'\nmore"))
         "Invalid value for VR PN: '...'"
     """
     source = problem.message if isinstance(problem, warnings.WarningMessage) else problem

@@ -93,8 +93,9 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
     values, decoder, photometric = _decode(path, header)
     if int(header.get("NumberOfFrames") or 1) > 1:
         notes.append(f"first of {int(header.NumberOfFrames)} frames")
+    known: dict[str, Any] = {}
     if values.ndim == 3 or photometric == "PALETTE COLOR":
-        pixels, known = _show_colour(values, header, notes), {}
+        pixels = _show_colour(values, header, notes)
     else:
         pixels, known = _show_grey(values, header, notes)
     row_mm, column_mm = pixel_spacing(header)

@@ -77,7 +77,7 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def orientation(header: Dataset) -> str | None:
-    """Directions of a row and a column in the patient, such as ``L\\F``; None if not given."""
+    r"""Directions of a row and a column in the patient, such as ``L\F``; None if not given."""
     value = header.get("PatientOrientation")
     parts = [str(v).strip().upper() for v in value] if value and not isinstance(value, str) else []
     known = len(parts) == 2 and all(re.fullmatch(r"[LRAPHF]{1,3}", part) for part in parts)

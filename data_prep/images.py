@@ -82,8 +82,9 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
     with Image.open(path, formats=_FORMATS) as picture:
         require_size(path, *picture.size)
         notes = []
-        if getattr(picture, "n_frames", 1) > 1:
-            notes.append(f"first of {picture.n_frames} frames")
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            notes.append(f"first of {frames} frames")
         kind, stored_mode = str(picture.format), picture.mode
         turn = picture.getexif().get(_EXIF_ORIENTATION, 1)
         picture.load()
@@ -138,7 +139,7 @@ def _scaled(values: np.ndarray, notes: list[str]) -> np.ndarray:
 
 def _on_black(picture: Image.Image, notes: list[str]) -> Image.Image:
     layered = picture.convert("RGBA")
-    if layered.getextrema()[3] == (255, 255):
+    if layered.getchannel("A").getextrema() == (255, 255):
         notes.append("opaque alpha channel dropped")
         return layered.convert("RGB")
     notes.append("transparency laid on black")
