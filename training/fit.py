@@ -87,7 +87,8 @@ def fit(
         patience: Epochs without improvement before stopping; None trains all epochs.
         optimisation: Optimiser, schedule, accumulation, clipping and averaging.
         precision: ``fp32``, or ``bf16`` autocast with weights in fp32.
-        channels_last: Memory format of weights and activations; faster on CPUs and GPUs alike.
+        channels_last: Memory format of the weights, which the activations follow; faster on
+            CPUs and GPUs alike.
         seed: Seed of what the model itself draws while training.
         resume: Go on from the folder's checkpoint, where there is one.
         accelerator: Where to train.
@@ -122,7 +123,6 @@ def fit(
         validation_step=validation_step,
         optimisation=how,
         epochs=epochs,
-        channels_last=channels_last,
         seed=seed,
     )
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None

@@ -22,7 +22,7 @@ class Batch(Protocol):
 
     image_ids: list[str]
 
-    def to(self, device: torch.device, *, channels_last: bool) -> Any:
+    def to(self, device: torch.device) -> Any:
         """The same batch on a device."""
 
 
@@ -39,7 +39,6 @@ class Loop(LightningModule):
         validation_step: ``(model, batch) -> (losses, output)``, called in eval mode.
         optimisation: How the weights move.
         epochs: Epochs of the whole training.
-        channels_last: Whether activations lie channel by channel within a pixel.
         seed: Seed of what the model itself draws, such as dropout.
     """
 
@@ -51,7 +50,6 @@ class Loop(LightningModule):
         validation_step: ValidationStep,
         optimisation: Optimisation,
         epochs: int,
-        channels_last: bool,
         seed: int,
     ) -> None:
         super().__init__()
@@ -60,15 +58,8 @@ class Loop(LightningModule):
         self._validation_step = validation_step
         self._optimisation = optimisation
         self._epochs = epochs
-        self._channels_last = channels_last
         self._seed = seed
         self._since_step: list[str] = []  # images behind the gradient
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Move a batch, asking it for the memory format too."""
-        return batch.to(device, channels_last=self._channels_last)
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that is stepped with it."""

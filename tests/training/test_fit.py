@@ -28,7 +28,7 @@ class _Batch:
     x: Tensor
     y: Tensor
 
-    def to(self, device: torch.device, *, channels_last: bool = False) -> _Batch:
+    def to(self, device: torch.device) -> _Batch:
         return _Batch(self.image_ids, self.x.to(device), self.y.to(device))
 
 

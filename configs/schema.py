@@ -1,0 +1,205 @@
+"""Read a training configuration from TOML, and say in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from configs.settings import ClassifierConfig, DetectorConfig, TrainConfig
+from configs.toml_text import dump_toml
+
+_FOLDER = Path(__file__).parent
+_KINDS: dict[str, type[BaseModel]] = {"detector": DetectorConfig, "classifier": ClassifierConfig}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line: file, key, what to do."""
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that come with the program.
+
+    Example:
+        >>> "retinanet" in shipped_configs()
+        True
+    """
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def find_config(name: str) -> Path:
+    """A configuration's file: a path, or the name of one that comes with the program.
+
+    Raises:
+        ConfigError: Neither.
+
+    Example:
+        >>> find_config("chexnet").name
+        'chexnet.toml'
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name in shipped_configs():
+        return _FOLDER / f"{name}.toml"
+    raise ConfigError(
+        f"{name}: no such file, and no configuration of that name; there are "
+        f"{', '.join(shipped_configs())}{_nearest(name, shipped_configs())}"
+    )
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> DetectorConfig | ClassifierConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: A TOML file.
+        overrides: ``section.key=value``, each replacing what the file says; values as in TOML,
+            plain words without quotes.
+
+    Returns:
+        The configuration, complete with defaults.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown (names the nearest) or missing, or
+            a value has the wrong type or lies outside its range.
+
+    Example:
+        >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
+        3
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    for override in overrides:
+        _apply(content, override)
+    return _check(content, path, {o.partition("=")[0].strip() for o in overrides})
+
+
+def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
+    """Check a configuration's text, as a run folder holds it.
+
+    Args:
+        text: TOML.
+        place: Where it comes from, for errors.
+
+    Raises:
+        ConfigError: As `read_config`.
+    """
+    try:
+        return _check(tomllib.loads(text), Path(place), set())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{place}: is not TOML: {error}") from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """Write a configuration as TOML, defaults included, so that it says all that was used."""
+    content = config.model_dump()
+    return dump_toml({"kind": content.pop("kind"), **content})
+
+
+def first_difference(old: BaseModel, new: BaseModel) -> str | None:
+    """The first key in which two configurations differ, with both values.
+
+    Example:
+        >>> old = read_config(find_config("chexnet"), ["training.seed=1"])
+        >>> first_difference(old, read_config(find_config("chexnet"), ["training.seed=2"]))
+        'training.seed was 1, is now 2'
+    """
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            return f"{key} was {before.get(key)!r}, is now {after.get(key)!r}"
+    return None
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w.]+", key.strip()):
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    *sections, leaf = key.strip().split(".")
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+    table[leaf] = _parse_value(text.strip(), override)
+
+
+def _parse_value(text: str, override: str) -> Any:
+    if "\n" not in text:
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            if re.fullmatch(r"[\w ./~:+-]+", text):
+                return text  # a plain word or a path, which a shell would strip of its quotes
+    raise ConfigError(f"--set {override}: the value is not TOML; quote texts: key='\"text\"'")
+
+
+def _check(content: dict[str, Any], path: Path, overridden: set[str]) -> Any:
+    try:
+        return TypeAdapter(TrainConfig).validate_python(content)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+    # An unknown key often explains a missing one, so it is told first.
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    if first["type"].startswith("union_tag"):
+        kinds = ", ".join(f'"{kind}"' for kind in _KINDS)
+        raise ConfigError(f"{path}: kind must be one of {kinds}, got {content.get('kind')!r}")
+    keys = [str(part) for part in first["loc"][1:]]  # the first is the kind
+    key = ".".join(keys)
+    place = f"--set {key}" if key in overridden else f"{path}: {key}"
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(_KINDS[content["kind"]])
+        raise ConfigError(f"{place}: unknown key{_suggestion(key, known)}")
+    if first["type"] == "missing":
+        raise ConfigError(f"{place}: is missing; add it")
+    raise ConfigError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        sections = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
+        keys += _known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
+    return keys
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    """The nearest known key: in its own section first, then anywhere by its last word."""
+    section, _, leaf = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    elsewhere = {k.rpartition(".")[2]: k for k in known}
+    if found := difflib.get_close_matches(key, siblings, n=1, cutoff=0.7):
+        return f"; did you mean '{found[0]}'?"
+    if found := difflib.get_close_matches(leaf, elsewhere, n=1, cutoff=0.7):
+        return f"; did you mean '{elsewhere[found[0]]}'?"
+    return f"; known here: {', '.join(siblings or known)}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

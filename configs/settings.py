@@ -1,0 +1,133 @@
+"""The keys of a training configuration, their types and their ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    # Strict: TOML has types, so `epochs = "3"` or `seed = true` is a slip, not a wish.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class DataSettings(_Section):
+    """What is learned, on which images, at which size."""
+
+    target: str | None = Field(
+        default=None, min_length=1, description="None where there is one target."
+    )
+    split: str = Field(default="default", min_length=1)
+    image_size: int = Field(ge=32, le=2048, multiple_of=32, description="px, a side")
+
+
+class AugmentationSettings(_Section):
+    """How far each training image may be changed; 0 leaves a kind out."""
+
+    rotate_degrees: float = Field(default=0.0, ge=0, le=45)
+    scale: Fraction = Field(default=0.0, description="0.1: between 90 and 110 %")
+    shift: Fraction = Field(default=0.0, description="of the image's side")
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    blur: float = Field(default=0.0, ge=0, le=5, description="largest sigma, px")
+    noise: Fraction = Field(
+        default=0.0, description="largest standard deviation, of the grey range"
+    )
+    horizontal_flip: float = Field(default=0.0, ge=0, le=1, description="probability")
+
+
+class TrainingSettings(_Section):
+    """How the weights are learned."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    epochs: Count
+    batch_size: Count
+    accumulate: Count = Field(default=1, description="batches that make one optimiser step")
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive
+    weight_decay: NotNegative = 0.01
+    momentum: Fraction = Field(default=0.9, description="of sgd")
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    warmup_epochs: NotNegative = 1.0
+    clip: NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
+    ema_decay: Fraction = Field(
+        default=0.0, description="of the averaged weights; 0 does not average"
+    )
+    positive_share: Fraction = Field(default=0.0, description="of what is drawn; 0 as in the data")
+    patience: int = Field(
+        default=0, ge=0, description="epochs without improvement; 0 never stops early"
+    )
+    monitor: str = Field(default="val_loss", min_length=1, description="picks the best epoch")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    workers: int = Field(
+        default=0, ge=0, le=64, description="processes that load; 0 loads in this one"
+    )
+
+
+class DetectorModelSettings(_Section):
+    """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    head: Literal["v1", "v2"] = "v2"
+    norm: Literal["frozen", "batch", "group"] = "frozen"
+    fpn_channels: int = Field(default=256, ge=8, le=1024)
+    head_convs: int = Field(default=4, ge=1, le=4)
+    trainable_layers: int | None = Field(default=None, ge=0, le=5)
+    anchor_sizes: list[Positive] | None = Field(default=None, min_length=5, max_length=5)
+    anchor_ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
+    weights: str = Field(default="none", description="none, imagenet, coco, or a file")
+    prior: float = Field(default=0.01, gt=0, lt=1)
+    focal_alpha: float = Field(default=0.25, ge=0, le=1)
+    focal_gamma: NotNegative = 2.0
+
+
+class ClassifierModelSettings(_Section):
+    """An image classifier; the keys are the arguments of `classification.model`."""
+
+    architecture: Literal["densenet121", "resnet18"] = "densenet121"
+    last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
+    dropout: Fraction = 0.0
+    prior: float | None = Field(default=None, gt=0, lt=1, description="score before training")
+    weights: str = Field(default="none", description="none, imagenet, or a file")
+
+
+class ClassifierTrainingSettings(TrainingSettings):
+    """As every training, and the weight of positives in the loss."""
+
+    positive_weight: Literal["balanced"] | Positive = Field(
+        1.0, description="balanced: negatives over positives, as in the CheXNet paper"
+    )
+
+
+class _Config(_Section):
+    name: str = Field(min_length=1, max_length=60, description="shown in the report")
+    data: DataSettings
+    augmentation: AugmentationSettings = AugmentationSettings()
+
+
+class DetectorConfig(_Config):
+    """Everything that trains a detector."""
+
+    kind: Literal["detector"]
+    model: DetectorModelSettings = DetectorModelSettings()
+    training: TrainingSettings
+
+
+class ClassifierConfig(_Config):
+    """Everything that trains a classifier."""
+
+    kind: Literal["classifier"]
+    model: ClassifierModelSettings = ClassifierModelSettings()
+    training: ClassifierTrainingSettings
+
+
+TrainConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="kind")]

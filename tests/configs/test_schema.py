@@ -1,0 +1,149 @@
+"""Configurations: the shipped ones are valid, and every slip gets one helpful line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from configs.schema import (
+    ConfigError,
+    dump_config,
+    find_config,
+    first_difference,
+    parse_config,
+    read_config,
+    shipped_configs,
+)
+from configs.toml_text import dump_toml
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_config_is_valid_and_survives_a_round_trip(name: str) -> None:
+    config = read_config(find_config(name))
+    assert parse_config(dump_config(config), "again") == config
+    assert first_difference(config, config) is None
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_config_explains_itself_and_never_flips(name: str) -> None:
+    text = find_config(name).read_text()
+    assert text.startswith("# ")
+    assert tomllib.loads(text)["augmentation"]["horizontal_flip"] == 0  # hearts are on the left
+
+
+@pytest.mark.parametrize("size", ["", "_small", "_quickstart"])
+def test_detector_and_classifier_learn_from_the_same_augmentation(size: str) -> None:
+    pair = [read_config(find_config(name + size)) for name in ("retinanet", "chexnet")]
+    assert pair[0].augmentation == pair[1].augmentation
+
+
+def test_dumped_config_states_the_defaults_too() -> None:
+    text = dump_config(read_config(find_config("retinanet_quickstart")))
+    assert tomllib.loads(text)["training"]["optimiser"] == "adamw"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=3", "--set training.epoch: unknown key; did you mean 'training.epochs'?"),
+        ("epochs=3", "--set epochs: unknown key; did you mean 'training.epochs'?"),
+        ("model.scale=0.1", "--set model.scale: unknown key; did you mean 'augmentation.scale'?"),
+        ("data.zzz=1", "--set data.zzz: unknown key; known here: data.target, data.split"),
+        ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
+        ("training.epochs=3.5", "--set training.epochs: input should be a valid integer"),
+        ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
+        ("training.channels_last=1", "input should be a valid boolean, got 1"),
+        ("training.learning_rate=nan", "input should be a finite number, got nan"),
+        ("model.backbone=resnet101", "input should be 'resnet18', 'resnet34' or 'resnet50', got"),
+        ("model.anchor_sizes=[1.0, 2.0]", "list should have at least 5 items"),
+        ("model.architecture=densenet121", "unknown key"),  # of a classifier
+        ("data.image_size=100", "input should be a multiple of 32, got 100"),
+        ("training=3", "--set training: input should be"),
+        ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
+        ("training.epochs", "--set training.epochs: write it as section.key=value"),
+        ("training.epochs.x=1", "'epochs' is a value, not a section"),
+        ("name=[", "the value is not TOML"),
+        ("name=a\nb=1", "the value is not TOML"),
+    ],
+)
+def test_wrong_override_gets_one_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(find_config("retinanet_quickstart"), [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("training.epochs=3", "training", "epochs", 3),
+        ("training.learning_rate=1e-4", "training", "learning_rate", 1e-4),  # not a text
+        ("training.clip=1", "training", "clip", 1.0),  # an integer is a number
+        ("model.weights=/tmp/a b.pth", "model", "weights", "/tmp/a b.pth"),  # noqa: S108
+        ("model.weights='coco'", "model", "weights", "coco"),
+        ("data.split=fold1", "data", "split", "fold1"),
+    ],
+)
+def test_override_replaces_what_the_file_says(
+    override: str, section: str, key: str, value: object
+) -> None:
+    config = read_config(find_config("retinanet_quickstart"), [override])
+    assert getattr(getattr(config, section), key) == value
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_error_in_a_file_names_the_file(tmp_path: Path) -> None:
+    text = find_config("chexnet").read_text().replace("epochs =", "epoch =", 1)
+    with pytest.raises(ConfigError, match=r"mine.toml: training.epoch: unknown key; did you mean"):
+        read_config(_file(tmp_path, text))
+
+
+def test_missing_key_is_named(tmp_path: Path) -> None:
+    text = find_config("chexnet").read_text().replace("epochs = ", "# ", 1)
+    with pytest.raises(ConfigError, match=r"mine.toml: training.epochs: is missing"):
+        read_config(_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["kind = ", "kind = 'detector'\nkind = 'classifier'"])
+def test_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine.toml: is not TOML"):
+        read_config(_file(tmp_path, text))
+
+
+def test_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"mine.toml: cannot be read"):
+        read_config(path)
+
+
+def test_unknown_name_lists_the_shipped_ones_and_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"there are chexnet, .*did you mean 'retinanet'\?"):
+        find_config("retinnet")
+
+
+def test_own_file_is_found_by_its_path(tmp_path: Path) -> None:
+    path = _file(tmp_path, "")
+    assert find_config(str(path)) == path
+
+
+def test_toml_keeps_what_is_hard_to_write() -> None:
+    content = {
+        "text": 'quote " backslash \\ newline \n tab \t bell \x07 delete \x7f lung \u80ba',
+        "small": 1e-05,
+        "large": 1e22,
+        "on": True,
+        "table": {"list": [1.0, 2.5], "empty": []},
+    }
+    assert tomllib.loads(dump_toml(content)) == content
+
+
+def test_difference_between_kinds_is_told() -> None:
+    old, new = (read_config(find_config(name)) for name in ("retinanet", "chexnet"))
+    assert first_difference(old, new) is not None
