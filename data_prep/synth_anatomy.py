@@ -6,7 +6,8 @@ import numpy as np
 
 from data_prep.synth_canvas import Points, curve, ellipse, smooth_outline
 
-_VESSEL_GENERATIONS = 6
+_VESSEL_GENERATIONS = 5
+_TRUNKS = 7  # vessels that leave each lung root
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Anatomy:
         rib_slope: How far a rib falls on its way to the side.
         bone: Density of bone, 1 is usual; falls with age.
         spine_bend: Sideways bend of the spine.
-        vessels: Per generation, line segments of both vascular trees.
+        gas: Size of the gas bubble in the stomach, 0 is none.
+        vessels: Per generation, the branches of both vascular trees, `(N, 3, 2)`.
     """
 
     half_width: float
@@ -39,7 +41,8 @@ class Anatomy:
     rib_slope: float
     bone: float
     spine_bend: float
-    vessels: tuple[tuple[Points, ...], ...]
+    gas: float
+    vessels: tuple[Points, ...]
 
     @property
     def hilum_y(self) -> float:
@@ -68,8 +71,8 @@ class Anatomy:
             (0.55 * width, base - 0.015),
             (0.33 * width, base + 0.005),
             (0.16 * width, base + 0.04),
-            (0.15 * width, base - 0.15),
-            (0.13 * width, self.hilum_y),
+            (0.13 * width, base - 0.15),
+            (0.12 * width, self.hilum_y),
             (0.14 * width, top + 0.12),
             (0.17 * width, top + 0.03),
         ]
@@ -91,9 +94,10 @@ class Anatomy:
                 (1.02 * reach, bottom - 0.04),
                 (0.85 * reach, bottom + 0.01),
                 (0.2 * reach, bottom + 0.02),
-                (-0.40 * reach, bottom + 0.01),
-                (-0.50 * reach, bottom - 0.09),
-                (-0.36 * reach, bottom - 0.18),
+                (-0.42 * reach, bottom + 0.01),
+                (-0.60 * reach, bottom - 0.08),
+                (-0.46 * reach, bottom - 0.18),
+                (-0.065, self.hilum_y - 0.02),
             ]
         )
         return smooth_outline(corners)
@@ -143,12 +147,12 @@ class Anatomy:
                 (0.075, -0.3),
                 (0.078, top - 0.07),
                 (0.13, top - 0.045),
-                (0.70 * side, top - 0.005),
-                (1.06 * side, top + 0.06),
-                (1.18 * side, top + 0.17),
-                (1.16 * side, top + 0.34),
-                (1.00 * side, top + 0.43),
-                (0.96 * side, self.base),
+                (0.74 * side, top - 0.015),
+                (1.16 * side, top + 0.05),
+                (1.36 * side, top + 0.16),
+                (1.34 * side, top + 0.30),
+                (1.04 * side, top + 0.40),
+                (0.95 * side, self.base),
                 (1.0 * side, 1.4),
             ]
         )
@@ -174,37 +178,38 @@ def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
         base=top + rng.uniform(0.50, 0.60),
         base_drop=rng.uniform(0.005, 0.035),
         heart=rng.uniform(0.86, 1.12),
-        body=half_width * rng.uniform(1.16, 1.42),
+        body=half_width * rng.uniform(1.20, 1.50),
         breast=rng.uniform(0.5, 1.2) if sex == "F" else 0.0,
         rib_gap=rng.uniform(0.060, 0.072),
         rib_slope=rng.uniform(0.10, 0.17),
         bone=rng.uniform(0.85, 1.2) * (1.12 - 0.004 * max(age - 30, 0)),
         spine_bend=rng.normal(0, 0.006),
+        gas=rng.uniform(0.6, 1.6) if rng.random() < 0.6 else 0.0,
         vessels=(),
     )
     return replace(anatomy, vessels=_grow_vessels(anatomy, rng))
 
 
-def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[tuple[Points, ...], ...]:
+def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[Points, ...]:
     """Two vascular trees that fork outwards from the hila, as segments by generation."""
-    generations: list[tuple[Points, ...]] = []
+    generations: list[Points] = []
     starts, angles, lengths = [], [], []
     for side in (-1, 1):
         # Down and out mostly, a few up: 0 points sideways, positive angles downwards.
-        turns = np.linspace(-1.25, 1.35, 8) + rng.normal(0, 0.10, 8)
+        turns = np.linspace(-1.2, 1.4, _TRUNKS) + rng.normal(0, 0.15, _TRUNKS)
         root = np.array([side * 0.085, anatomy.hilum_y])
-        starts.append(root + rng.normal(0, 0.012, (8, 2)))
+        starts.append(root + rng.normal(0, 0.014, (_TRUNKS, 2)))
         angles.append(np.where(side > 0, turns, np.pi - turns))
-        lengths.append(rng.uniform(0.06, 0.10, 8))
+        lengths.append(rng.uniform(0.04, 0.10, _TRUNKS))
     start, angle, length = np.concatenate(starts), np.concatenate(angles), np.concatenate(lengths)
     for _ in range(_VESSEL_GENERATIONS):
         step = np.stack([np.cos(angle), np.sin(angle)], axis=1) * length[:, None]
         end = start + step
-        bend = np.stack([-step[:, 1], step[:, 0]], axis=1) * rng.normal(0, 0.10, (len(step), 1))
+        bend = np.stack([-step[:, 1], step[:, 0]], axis=1) * rng.normal(0, 0.14, (len(step), 1))
         middle = start + 0.5 * step + bend
-        generations.append(tuple(np.stack([start, middle, end], axis=1)))
+        generations.append(np.stack([start, middle, end], axis=1))
         start = np.repeat(end, 2, axis=0)
-        fork = rng.uniform(0.12, 0.50, (len(angle), 2)) * (-1, 1)
+        fork = rng.uniform(0.05, 0.75, (len(angle), 2)) * (-1, 1)
         angle = (angle[:, None] + fork).reshape(-1)
-        length = np.repeat(length, 2) * rng.uniform(0.58, 0.95, 2 * len(length))
+        length = np.repeat(length, 2) * rng.uniform(0.45, 1.05, 2 * len(length))
     return tuple(generations)

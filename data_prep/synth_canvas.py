@@ -1,7 +1,9 @@
 """Drawing in thorax units: every shape of the phantom goes through one pose onto float32 masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from math import comb
 from typing import Any
 
 import cv2
@@ -46,7 +48,7 @@ class Canvas:
         return np.array([[cosine, sine], [-sine, cosine]])
 
     def to_px(self, points: Points) -> Points:
-        """Map thorax units, shape `(N, 2)`, to continuous pixel coordinates."""
+        """Map thorax units, shape `(..., 2)`, to continuous pixel coordinates."""
         centred = np.asarray(points, dtype=np.float64) - np.array([0.0, 0.5])
         turned = centred @ self._turn
         origin = np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
@@ -72,13 +74,20 @@ class Canvas:
         return to_field(mask)
 
     def stroke(
-        self, mask: NDArray[np.uint8], lines: list[Points], width: float, strength: float = 1.0
+        self,
+        mask: NDArray[np.uint8],
+        lines: Sequence[Points],
+        width: float,
+        strength: float = 1.0,
     ) -> None:
-        """Draw open curves on `mask`; one thinner than a pixel is drawn fainter instead."""
+        """Draw open curves, each of shape `(N, 2)` with one N, on `mask`.
+
+        A curve thinner than a pixel is drawn fainter instead.
+        """
         px = self.width_px(width)
         thickness = max(1, round(px))
         value = round(255 * strength * min(1.0, px / thickness))
-        fixed = [self._fixed_point(line) for line in lines]
+        fixed = list(self._fixed_point(np.stack(lines)))
         cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def soften(self, field: Field, sigma: float) -> Field:
@@ -141,8 +150,13 @@ def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
         >>> curve((0.0, 0.0), (1.0, 1.0), (2.0, 0.0), steps=3).tolist()
         [[0.0, 0.0], [1.0, 0.5], [2.0, 0.0]]
     """
-    layers = np.repeat(np.array(corners, dtype=np.float64)[None], steps, axis=0)
-    t = np.linspace(0, 1, steps)[:, None, None]
-    while layers.shape[1] > 1:  # de Casteljau
-        layers = layers[:, :-1] * (1 - t) + layers[:, 1:] * t
-    return layers[:, 0]
+    return _bernstein(len(corners), steps) @ np.array(corners, dtype=np.float64)
+
+
+@cache
+def _bernstein(n_corners: int, steps: int) -> Points:
+    """How much each corner pulls at each step, `(steps, n_corners)`."""
+    t = np.linspace(0, 1, steps)[:, None]
+    k = np.arange(n_corners)
+    binomial = np.array([comb(n_corners - 1, i) for i in range(n_corners)], dtype=np.float64)
+    return binomial * t**k * (1 - t) ** (n_corners - 1 - k)

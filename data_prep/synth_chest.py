@@ -4,18 +4,18 @@ import cv2
 import numpy as np
 
 from data_prep.synth_anatomy import Anatomy
-from data_prep.synth_canvas import Canvas, Field, blur, curve, ellipse, to_field
+from data_prep.synth_canvas import Canvas, Field, Points, blur, curve, ellipse, to_field
 
 # Attenuation in the phantom's own unit: 1 is a trunk's thickness of soft tissue.
 LUNG = 0.60  # what air takes away
 HEART = 0.30
-MEDIASTINUM = 0.20
-SPINE = 0.13
-RIB_BACK = 0.085
-RIB_FRONT = 0.055
-CLAVICLE = 0.095
-VESSEL = 0.105
-ABDOMEN = 0.10
+MEDIASTINUM = 0.15
+SPINE = 0.10
+RIB_BACK = 0.105
+RIB_FRONT = 0.060
+CLAVICLE = 0.12
+VESSEL = 0.13
+ABDOMEN = 0.20
 BREAST = 0.075
 
 
@@ -39,7 +39,7 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
     attenuation += HEART * heart
     attenuation += _middle(canvas, anatomy)
     attenuation += _below_the_diaphragm(canvas, anatomy, lungs)
-    attenuation += anatomy.bone * _bones(canvas, anatomy, lift=0.025 if portable else 0.0)
+    attenuation += anatomy.bone * _bones(canvas, anatomy, lungs, lift=0.025 if portable else 0.0)
     attenuation += _vessels(canvas, anatomy) * air
     visible = np.clip(canvas.soften(lungs, 0.006) - 0.8 * heart, 0.0, 1.0)
     return attenuation, visible
@@ -73,8 +73,8 @@ def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
     bend = anatomy.spine_bend
     axis = curve((0.0, -0.3), (bend, top), (4 * bend, 0.5), (-bend, 1.3), steps=40)
     mask = canvas.blank()
-    canvas.stroke(mask, [axis], 0.105)
-    middle = MEDIASTINUM * canvas.soften(to_field(mask), 0.010)
+    canvas.stroke(mask, [axis], 0.085)
+    middle = MEDIASTINUM * canvas.soften(to_field(mask), 0.014)
     mask = canvas.blank()
     canvas.stroke(mask, [axis], 0.062)
     spine = canvas.soften(to_field(mask), 0.005)
@@ -99,20 +99,25 @@ def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
 def _below_the_diaphragm(canvas: Canvas, anatomy: Anatomy, lungs: Field) -> Field:
     rows = np.arange(canvas.size, dtype=np.float32)[:, None] / canvas.size
     depth = np.clip((rows - np.float32(anatomy.base - 0.04)) / np.float32(0.20), 0, 1)
-    bubble = ellipse(0.42 * anatomy.half_width, anatomy.base + 0.10, 0.055, 0.030, angle=-0.2)
-    gas = canvas.soften(canvas.fill(bubble), 0.006)
     trunk = ABDOMEN * depth * (1 - lungs)
-    return trunk - 0.14 * gas * (1 - lungs)
+    if anatomy.gas:
+        width, height = 0.045 * anatomy.gas, 0.024 * anatomy.gas
+        top = anatomy.base + anatomy.base_drop + 0.025 + height
+        bubble = ellipse(0.46 * anatomy.half_width, top, width, height, angle=-0.2)
+        trunk -= 0.20 * canvas.soften(canvas.fill(bubble), 0.006) * (1 - lungs)
+    return trunk
 
 
-def _bones(canvas: Canvas, anatomy: Anatomy, lift: float) -> Field:
-    back, front, collar = canvas.blank(), canvas.blank(), canvas.blank()
+def _bones(canvas: Canvas, anatomy: Anatomy, lungs: Field, lift: float) -> Field:
     sides = (-1, 1)
     backs = [anatomy.posterior_rib(i, s) for i in range(10) for s in sides]
     fronts = [anatomy.anterior_rib(i, s) for i in range(6) for s in sides]
-    _draw_hollow(canvas, back, backs, 0.022)
-    _draw_hollow(canvas, front, fronts, 0.024)
-    _draw_hollow(canvas, collar, [anatomy.clavicle(s, lift) for s in sides], 0.026)
+    collars = [anatomy.clavicle(s, lift) for s in sides]
+    ribs = RIB_BACK * _draw_hollow(canvas, backs, 0.025)
+    ribs += RIB_FRONT * _draw_hollow(canvas, fronts, 0.026)
+    # Where there is no air around it, a rib hardly shows.
+    ribs *= 0.35 + 0.65 * canvas.soften(lungs, 0.02)
+    bones = ribs + CLAVICLE * _draw_hollow(canvas, collars, 0.030)
     reach, top = anatomy.body, anatomy.top
     arms = canvas.blank()
     for side in sides:
@@ -124,30 +129,25 @@ def _bones(canvas: Canvas, anatomy: Anatomy, lift: float) -> Field:
             (side * 0.80 * reach, top + 0.30),
         )
         canvas.stroke(arms, [blade], 0.016, 0.7)
-    bones = RIB_BACK * to_field(back) + RIB_FRONT * to_field(front) + CLAVICLE * to_field(collar)
-    bones += 0.10 * to_field(arms)
-    return canvas.soften(bones, 0.003)
+    return canvas.soften(bones + 0.10 * to_field(arms), 0.003)
 
 
-def _draw_hollow(canvas: Canvas, mask: np.ndarray, lines: list[np.ndarray], width: float) -> None:
+def _draw_hollow(canvas: Canvas, lines: list[Points], width: float) -> Field:
     # Bone is denser at its rim than in its marrow.
-    for line in lines:
-        single = canvas.blank() if len(lines) < 3 else mask
-        canvas.stroke(single, [line], width, 1.0)
-        canvas.stroke(single, [line], width * 0.55, 0.68)
-        if single is not mask:
-            np.maximum(mask, single, out=mask)
+    mask = canvas.blank()
+    canvas.stroke(mask, lines, width)
+    canvas.stroke(mask, lines, width * 0.55, 0.62)
+    return to_field(mask)
 
 
 def _vessels(canvas: Canvas, anatomy: Anatomy) -> Field:
     mask = canvas.blank()
     # Thin branches first, so that the trunks lie over them.
     for generation in reversed(range(len(anatomy.vessels))):
-        width = 0.017 * 0.70**generation
-        lines = list(anatomy.vessels[generation])
-        canvas.stroke(mask, lines, width, 0.92**generation)
-    hila = [ellipse(s * 0.082, anatomy.hilum_y + 0.015, 0.026, 0.050, -s * 0.3) for s in (-1, 1)]
-    field = to_field(mask) + 0.5 * canvas.soften(canvas.fill(*hila), 0.012)
+        width = 0.018 * 0.68**generation
+        canvas.stroke(mask, list(anatomy.vessels[generation]), width, 0.80**generation)
+    hila = [ellipse(s * 0.082, anatomy.hilum_y + 0.015, 0.030, 0.055, -s * 0.3) for s in (-1, 1)]
+    field = to_field(mask) + 0.7 * canvas.soften(canvas.fill(*hila), 0.012)
     return VESSEL * blur(field, canvas.width_px(0.0022))
 
 

@@ -202,8 +202,8 @@ def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Ge
 def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArray[np.uint8]:
     """Exposure and display: an S-shaped film curve, drawn without regard to the lesions."""
     portable = view == "AP"
-    middle = rng.normal(0.74, 0.045)
-    width = rng.uniform(0.17, 0.25) * (1.18 if portable else 1.0)
+    middle = rng.normal(0.72, 0.055)
+    width = rng.uniform(0.16, 0.26) * (1.25 if portable else 1.0)
     shade = 1 / (1 + np.exp(-(attenuation - np.float32(middle)) / np.float32(width)))
     low, high = rng.uniform(0.0, 0.06), rng.uniform(0.88, 1.0)
     picture = np.clip(255 * (low + (high - low) * shade), 0, 255).astype(np.uint8)

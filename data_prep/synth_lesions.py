@@ -25,7 +25,8 @@ BOX_FRACTION = 0.3  # a box spans where a lesion adds more than this share of it
 
 CANDIDATES = 12  # places a patient can fall ill at; a follow-up film shows the same ones first
 _SEEN_AT_LEAST = 0.6  # lung visible at a lesion's centre
-_KEPT_AT_LEAST = 0.5  # share of a lesion that must not be cut away by the lung's border
+_KEPT_AT_LEAST = 0.65  # share of a lesion that must not be cut away by the lung's border
+_REACH = 3.0  # a lesion's window, in radii to each side
 
 
 @dataclass(frozen=True)
@@ -109,59 +110,91 @@ def add_lesions(
     Returns:
         The lesions. At least one, unless no site lies in visible lung.
     """
-    wanted = 1 + int(rng.choice(3, p=LESIONS_PER_IMAGE))
+    wanted = 1 + int(rng.choice(len(LESIONS_PER_IMAGE), p=LESIONS_PER_IMAGE))
     draws = rng.random(len(sites))
     clean = attenuation.copy()
-    taken = np.zeros_like(visible, dtype=bool)
+    taken = np.zeros(visible.shape, dtype=bool)
     lesions: list[Lesion] = []
     for site, draw in zip(sites, draws, strict=True):
-        shape = _shape(site, visible, canvas, anatomy)
-        if shape is None:
+        window = _window(site, visible, canvas, anatomy)
+        shape = None if window is None else _shape(site, visible, canvas, window)
+        if window is None or shape is None:
             continue
-        extent = shape > BOX_FRACTION * shape.max()
-        if (extent & taken).any():
+        extent = shape > BOX_FRACTION
+        if (extent & taken[window.slices]).any():
             continue
         low, high = CONTRAST_TO_NOISE[contrast][site.kind]
         ratio = float(low * (high / low) ** draw)
-        attenuation += np.float32(ratio * local_noise(clean, extent)) * shape
-        taken |= extent
+        noise = local_noise(clean[window.slices], extent)
+        attenuation[window.slices] += np.float32(ratio * noise) * shape
+        taken[window.slices] |= extent
         x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
+        x, y = x + window.left, y + window.top
         lesions.append(Lesion(site.kind, ratio, x, y, x + width, y + height))
         if len(lesions) == wanted:
             break
     return lesions
 
 
-def _shape(site: Site, visible: Field, canvas: Canvas, anatomy: Anatomy) -> Field | None:
-    """A lesion's profile with peak 1, cut by the lung's border; None where it has no room."""
-    y = anatomy.top + site.down * (anatomy.base + 0.02 - anatomy.top)
-    x = site.side * site.across * float(anatomy.wall(y))
-    centre_x, centre_y = canvas.to_px(np.array([[x, y]]))[0]
-    column, row = int(centre_x), int(centre_y)
+@dataclass(frozen=True)
+class _Window:
+    """The part of a film that a lesion can reach, and the lesion's centre; px."""
+
+    left: int
+    top: int
+    slices: tuple[slice, slice]
+    x: float
+    y: float
+
+
+def _window(site: Site, visible: Field, canvas: Canvas, anatomy: Anatomy) -> _Window | None:
+    """Where a site is on a film; None where no lung is seen there."""
+    height = anatomy.top + site.down * (anatomy.base + 0.02 - anatomy.top)
+    across = site.side * site.across * float(anatomy.wall(height))
+    x, y = canvas.to_px(np.array([across, height])).tolist()
+    reach = int(_REACH * canvas.width_px(site.radius)) + 2
+    column, row = int(x), int(y)
     if not (0 <= column < canvas.size and 0 <= row < canvas.size):
         return None
     if visible[row, column] < _SEEN_AT_LEAST:
         return None
-    rng = np.random.default_rng(site.seed)
+    left, top = max(0, column - reach), max(0, row - reach)
+    slices = (slice(top, row + reach + 1), slice(left, column + reach + 1))
+    return _Window(left, top, slices, x, y)
+
+
+def _shape(site: Site, visible: Field, canvas: Canvas, window: _Window) -> Field | None:
+    """A lesion's profile with peak 1, cut by its lung's border; None where it has no room."""
+    lung = visible[window.slices].copy()
+    rows, columns = lung.shape
     radius = canvas.width_px(site.radius)
-    grid = np.arange(canvas.size, dtype=np.float32) + np.float32(0.5)
-    dx = (grid[None, :] - np.float32(centre_x)) / np.float32(radius / np.sqrt(site.aspect))
-    dy = (grid[:, None] - np.float32(centre_y)) / np.float32(radius * np.sqrt(site.aspect))
-    angle = np.arctan2(dy, dx)
-    reach = np.ones_like(angle)
-    for wave in (2, 3, 5):
-        reach += np.float32(rng.normal(0, 0.22 / wave)) * np.cos(
-            wave * angle + np.float32(rng.uniform(0, 2 * np.pi))
-        )
-    distance = (dx**2 + dy**2) / np.clip(reach, 0.4, 2.0) ** 2
+    across = np.arange(columns, dtype=np.float32) + np.float32(window.left + 0.5 - window.x)
+    down = np.arange(rows, dtype=np.float32) + np.float32(window.top + 0.5 - window.y)
+    middle = canvas.to_px(np.zeros(2))[0] - window.x
+    lung[:, (across - middle) * site.side < 0] = 0  # the other lung is not its place
+    rng = np.random.default_rng(site.seed)
+    distance = _distance(site, across / radius, down / radius, rng)
     # A focal lesion has a plateau and an edge; a veil fades away and is patchy.
     free = np.exp(-(distance ** (2.0 if site.kind == "focal" else 1.4)))
     if site.kind == "veil":
-        free *= np.clip(1 + 0.35 * power_law_texture(canvas.size, rng), 0.2, 1.8)
-    shape = free * visible
-    if shape.sum() < _KEPT_AT_LEAST * free.sum() or shape.max() <= 0:
+        patches = cv2.resize(power_law_texture(64, rng), (columns, rows))
+        free *= np.clip(1 + 0.35 * patches, 0.2, 1.8)
+    shape = free * lung
+    if shape.sum() < _KEPT_AT_LEAST * free.sum():
         return None
     return shape / shape.max()
+
+
+def _distance(site: Site, across: Field, down: Field, rng: np.random.Generator) -> Field:
+    """Squared distance from the centre, 1 on the lesion's wavy outline."""
+    stretch = np.float32(np.sqrt(site.aspect))
+    dx, dy = across[None, :] * stretch, down[:, None] / stretch
+    angle = np.arctan2(dy, dx)
+    outline = np.ones_like(angle)
+    for waves in (2, 3, 5):
+        phase = np.float32(rng.uniform(0, 2 * np.pi))
+        outline += np.float32(rng.normal(0, 0.22 / waves)) * np.cos(waves * angle + phase)
+    return (dx**2 + dy**2) / np.clip(outline, 0.5, 1.6) ** 2
 
 
 def local_noise(clean: Field, extent: np.ndarray) -> float:
