@@ -1,0 +1,162 @@
+"""Images with labels, from the pixel store to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_prep.tables import InputError
+
+if TYPE_CHECKING:
+    from data_prep.augment import Augmentation
+    from data_prep.pixel_store import PixelStore
+
+
+class LabelSample(NamedTuple):
+    """One image with its targets.
+
+    Attributes:
+        image_id: Its key in the data set.
+        pixels: uint8 (S, S), store pixels.
+        targets: float32 (K,): 1 present, 0 absent, NaN unknown.
+    """
+
+    image_id: str
+    pixels: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """A batch for the classifier.
+
+    Attributes:
+        image_ids: B keys.
+        images: uint8 (B, 1, S, S), store pixels; the model normalises.
+        targets: float32 (B, K): 1 present, 0 absent, NaN unknown.
+    """
+
+    image_ids: list[str]
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
+        """The same batch on another device."""
+        return LabelBatch(
+            self.image_ids,
+            self.images.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> LabelBatch:
+        """The same batch in page-locked memory; `DataLoader` calls this."""
+        return LabelBatch(self.image_ids, self.images.pin_memory(), self.targets.pin_memory())
+
+
+class ImageLabelDataset(Dataset[LabelSample]):
+    """Images of a pixel store with their labels, augmented by seed.
+
+    Args:
+        store: Letterboxed pixels.
+        image_ids: Images of this set, in this order.
+        labels: Index ``image_id``, one column a finding: 1 present, 0 absent, NaN unknown. Images
+            that it lacks are unknown; rows of other images are left aside. None where only the
+            pixels are wanted.
+        findings: The columns to learn, in the order of the model's outputs.
+        augmentation: From `data_prep.augment.build_augmentation`; applied where a sample is asked
+            for with a seed.
+
+    Raises:
+        InputError: An image is not in the store, a finding has no column, or a label is another
+            value.
+    """
+
+    def __init__(
+        self,
+        store: PixelStore,
+        image_ids: Sequence[str] | pd.Index,
+        labels: pd.DataFrame | None,
+        findings: Sequence[str],
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.store = store
+        self.image_ids = pd.Index(image_ids)
+        self.findings = tuple(findings)
+        self.augmentation = augmentation
+        absent = self.image_ids.difference(store.ids)
+        if len(absent):
+            raise InputError(
+                f"pixel store: has no image {absent[0]!r} ({len(absent)} of "
+                f"{len(self.image_ids)} are missing); prepare the data set again at this size"
+            )
+        self.targets = _targets(labels, self.image_ids, self.findings)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> LabelSample:
+        """Read one image.
+
+        Args:
+            key: Its row, or (row, seed) to augment; equal seeds give equal pictures.
+
+        Returns:
+            The image with its targets.
+        """
+        row, seed = key if isinstance(key, tuple) else (key, None)
+        image_id = str(self.image_ids[row])
+        pixels = self.store.image(image_id)
+        if self.augmentation is not None and seed is not None:
+            from data_prep.augment import augment  # albumentations: 1.7 s, for training only
+
+            pixels = augment(self.augmentation, pixels, None, seed)[0]
+        return LabelSample(image_id, pixels, self.targets[row])
+
+
+def _targets(
+    labels: pd.DataFrame | None, image_ids: pd.Index, findings: tuple[str, ...]
+) -> np.ndarray:
+    """The labels as float32 (N, K), in the order of the images and findings."""
+    if labels is None:
+        return np.full((len(image_ids), len(findings)), np.nan, np.float32)
+    missing = [finding for finding in findings if finding not in labels.columns]
+    if missing:
+        raise InputError(
+            f"labels: no column {missing[0]!r}, only {', '.join(map(str, labels.columns))}"
+        )
+    table = labels[list(findings)].reindex(image_ids).astype(np.float32)
+    values = table.to_numpy()
+    bad = ~(np.isnan(values) | (values == 0) | (values == 1))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(
+            f"labels: image {image_ids[row]!r} has {findings[column]}={values[row, column]:g}; "
+            "expected 1, 0 or nothing"
+        )
+    return values
+
+
+def collate(samples: Sequence[LabelSample]) -> LabelBatch:
+    """Stack samples into a batch, for `DataLoader`'s ``collate_fn``.
+
+    Args:
+        samples: B samples of one store size.
+
+    Returns:
+        The batch; it owns its memory.
+    """
+    return LabelBatch(
+        [sample.image_id for sample in samples],
+        torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1),
+        torch.from_numpy(np.stack([sample.targets for sample in samples])),
+    )

@@ -1,0 +1,156 @@
+"""From pixel batches to scores and activation maps, one batch at a time."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from classification.dataset import LabelBatch
+from classification.loss import scores_of
+from classification.model import ImageClassifier, evaluating
+from data_prep.preprocess import Placement
+from data_prep.tables import InputError
+
+METHOD = "cam"
+NOT_FINITE = "the network's output is not finite"
+MAP_COLUMNS = [
+    "image_id", "finding", "method", "grid_h", "grid_w", "values", "x1", "y1", "x2", "y2",
+]  # fmt: skip
+
+
+class PredictedScores(NamedTuple):
+    """What one batch gives: rows for `data_prep.predictions.PredictionWriter.add`.
+
+    Attributes:
+        images: ``image_id, status, reason``, one row an image.
+        scores: ``image_id, finding, score``, raw.
+        maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, in units of the
+            logit) and the grid's frame ``x1, y1, x2, y2`` in original px. The frame is the whole
+            store image with its black border, so it may reach beyond the original.
+    """
+
+    images: pd.DataFrame
+    scores: pd.DataFrame
+    maps: pd.DataFrame
+
+
+def activation_map(model: ImageClassifier, images: Tensor) -> Tensor:
+    """Class activation maps: what each place adds to each finding's logit.
+
+    The mean of a map plus the finding's bias is its logit. Maps are not rescaled: on a healthy
+    image they stay low, and two images may be compared.
+
+    Args:
+        model: The classifier; its mode stays as it is.
+        images: uint8 (B, 1, S, S), store pixels.
+
+    Returns:
+        float32 (B, K, h, w), h = S / 32 (or / 16 with ``last_stride=16``), rounded up.
+
+    Source:
+        Zhou et al. 2016, Learning Deep Features for Discriminative Localization.
+
+    Example:
+        >>> from classification.model import build_classifier
+        >>> model = build_classifier("resnet18", image_size=64, last_stride=16)
+        >>> activation_map(model, torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape
+        torch.Size([1, 1, 4, 4])
+    """
+    with evaluating(model), torch.inference_mode():
+        return model.maps(model.features(images))
+
+
+def predict_scores(
+    model: ImageClassifier,
+    batches: Iterable[LabelBatch],
+    findings: Sequence[str],
+    *,
+    placement: Callable[[str], Placement],
+    device: torch.device | str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Iterator[PredictedScores]:
+    """Score images, batch by batch; memory does not grow with the number of images.
+
+    Args:
+        model: The classifier; moved to ``device``.
+        batches: Usually a `DataLoader`; targets in them are not read.
+        findings: Names in the order of the model's outputs, K of them.
+        placement: How each image lies in the store, by image id.
+        device: Where to compute.
+        precision: ``bf16`` runs the trunk under autocast; logits and maps are float32.
+
+    Yields:
+        Frames of one batch; score and map come from one forward. An image for which the
+        network's output is not finite is ``failed`` and has neither.
+
+    Raises:
+        InputError: The number of findings is not the model's.
+    """
+    if len(findings) != model.n_findings:
+        raise InputError(
+            f"classifier: knows {model.n_findings} findings, but got {len(findings)}: "
+            f"{', '.join(findings)}"
+        )
+    device = torch.device(device)
+    model.to(device)
+    with evaluating(model):
+        for batch in batches:
+            # Entered anew for each batch: a generator must not leave its caller in these modes.
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+            ):
+                features = model.features(batch.images.to(device))
+                scores, maps = scores_of(model.logits(features)), model.maps(features)
+            yield _to_frames(
+                batch.image_ids,
+                scores.cpu().numpy(),
+                maps.cpu().numpy(),
+                findings,
+                [
+                    _frame(placement(image_id), model.preprocess.size)
+                    for image_id in batch.image_ids
+                ],
+            )
+
+
+def _frame(placement: Placement, size: int) -> tuple[float, float, float, float]:
+    """The store image's outer edges in original px; beyond the original where there is a border."""
+    return (
+        (0 - placement.offset_x) / placement.scale_x,
+        (0 - placement.offset_y) / placement.scale_y,
+        (size - placement.offset_x) / placement.scale_x,
+        (size - placement.offset_y) / placement.scale_y,
+    )
+
+
+def _to_frames(
+    image_ids: list[str],
+    scores: np.ndarray,
+    maps: np.ndarray,
+    findings: Sequence[str],
+    frames: list[tuple[float, float, float, float]],
+) -> PredictedScores:
+    finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
+    status = pd.DataFrame(
+        {
+            "image_id": image_ids,
+            "status": np.where(finite, "ok", "failed"),
+            "reason": [None if ok else NOT_FINITE for ok in finite],
+        }
+    )
+    grid = maps.shape[2:]
+    score_rows, map_rows = [], []
+    for i in np.flatnonzero(finite):
+        for k, finding in enumerate(findings):
+            score_rows.append((image_ids[i], finding, float(scores[i, k])))
+            values = maps[i, k].ravel()
+            map_rows.append((image_ids[i], finding, METHOD, *grid, values, *frames[i]))
+    return PredictedScores(
+        status,
+        pd.DataFrame(score_rows, columns=["image_id", "finding", "score"]),
+        pd.DataFrame(map_rows, columns=MAP_COLUMNS),
+    )

@@ -1,0 +1,202 @@
+"""The image classifier: a convolutional trunk, global average pooling and one logit a finding."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from classification.backbones import BACKBONES, Trunk, build_trunk
+from classification.pretrained import fetch_weights
+from data_prep.preprocess import Preprocess
+from data_prep.tables import InputError
+
+
+class ImageClassifier(nn.Module):
+    """One logit a finding from store pixels; build it with `build_classifier`.
+
+    Args:
+        trunk: The convolutional network.
+        n_findings: Number of findings K.
+        preprocess: Size and normalisation of the pixels.
+        dropout: Share of pooled features dropped in training.
+
+    Attributes:
+        architecture: ``kind``, ``name`` and ``arguments``, from which `build_classifier` makes
+            the same network again.
+    """
+
+    architecture: dict[str, Any]
+
+    def __init__(
+        self, trunk: Trunk, n_findings: int, preprocess: Preprocess, dropout: float
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk.layers
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(trunk.channels, n_findings)
+        self.preprocess = preprocess
+        self.n_findings = n_findings
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last feature maps, after the rectifier.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels; normalised here, and nowhere else.
+
+        Returns:
+            float32 (B, C, h, w), at least 0.
+
+        Raises:
+            InputError: The images are not of the size that the model was built for.
+        """
+        size = self.preprocess.size
+        if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
+            raise InputError(
+                f"classifier: expected uint8 images of shape (B, 1, {size}, {size}), but got "
+                f"{images.dtype} {tuple(images.shape)}; use the pixel store of this size"
+            )
+        pixels = self.preprocess.normalise(images)  # (B, 1, S, S) float32
+        return F.relu(self.trunk(pixels.expand(-1, 3, -1, -1))).float()
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Pool the feature maps and weigh them, in float32 also under autocast.
+
+        Args:
+            features: float32 (B, C, h, w), from `features`.
+
+        Returns:
+            float32 (B, K).
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self.classifier(self.dropout(features.mean(dim=(2, 3))))
+
+    def maps(self, features: Tensor) -> Tensor:
+        """Class activation maps: what each place adds to each logit.
+
+        A map's mean plus the finding's bias is the finding's logit; nothing is rescaled, so maps
+        of different images share one scale.
+
+        Args:
+            features: float32 (B, C, h, w), from `features`.
+
+        Returns:
+            float32 (B, K, h, w), in units of the logit.
+
+        Source:
+            Zhou et al. 2016, Learning Deep Features for Discriminative Localization.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+
+        Returns:
+            float32 (B, K).
+        """
+        return self.logits(self.features(images))
+
+
+def build_classifier(
+    name: str = "densenet121",
+    *,
+    n_findings: int = 1,
+    image_size: int = 224,
+    last_stride: Literal[16, 32] = 32,
+    dropout: float = 0.0,
+    prior: float | None = None,
+    weights: Literal["imagenet"] | None = None,
+    mean: float = 0.449,
+    std: float = 0.226,
+) -> ImageClassifier:
+    """Build a classifier with one sigmoid output a finding.
+
+    Args:
+        name: ``densenet121`` (CheXNet's) or ``resnet18`` (compact).
+        n_findings: Number of findings K.
+        image_size: Side of the pixel store's images, px.
+        last_stride: Input pixels per cell of the activation map. 16 leaves out the last halving:
+            the map of a 128 px image is then 8 x 8 instead of 4 x 4 cells, for more computing
+            and the same parameters.
+        dropout: Share of pooled features dropped in training, in [0, 1).
+        prior: Score that an untrained model gives; None starts at 0.5.
+        weights: None or ``imagenet``, downloaded on first use. Weights from a file are loaded
+            into the built model.
+        mean: Mean of the pixels, in [0, 1]; the default is ImageNet's, averaged over colours.
+        std: Standard deviation of the pixels, likewise.
+
+    Returns:
+        The model in training mode. It reads uint8 (B, 1, S, S).
+
+    Raises:
+        InputError: An argument is outside its range, or the weights cannot be had.
+
+    Example:
+        >>> model = build_classifier("resnet18", image_size=64).eval()
+        >>> model(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape
+        torch.Size([2, 1])
+    """
+    if n_findings < 1:
+        raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout: expected a share from 0 to below 1, but got {dropout}")
+    if prior is not None and not 0 < prior < 1:
+        raise InputError(f"prior: expected a probability between 0 and 1, but got {prior}")
+    if weights not in (None, "imagenet"):
+        raise InputError(f"weights: expected none or imagenet, but got {weights!r}")
+    state = fetch_weights(BACKBONES[name].imagenet) if weights and name in BACKBONES else None
+    trunk = build_trunk(name, last_stride, state)
+    model = ImageClassifier(trunk, n_findings, Preprocess(image_size, mean, std), dropout)
+    nn.init.constant_(
+        model.classifier.bias, 0.0 if prior is None else float(torch.logit(torch.tensor(prior)))
+    )
+    arguments = {
+        "name": name,
+        "n_findings": n_findings,
+        "image_size": image_size,
+        "last_stride": last_stride,
+        "dropout": dropout,
+        "prior": prior,
+        "mean": mean,
+        "std": std,
+    }
+    model.architecture = {"kind": "classifier", "name": "classifier", "arguments": arguments}
+    return model
+
+
+def build_chexnet(n_findings: int = 1, **arguments: Any) -> ImageClassifier:
+    """Build CheXNet: DenseNet-121 with one sigmoid output a finding.
+
+    Args:
+        n_findings: Number of findings K; the paper's pneumonia model has 1, its other 14.
+        **arguments: As in `build_classifier`; the paper starts from ``weights="imagenet"`` at
+            ``image_size=224``.
+
+    Returns:
+        The model in training mode.
+
+    Source:
+        Rajpurkar et al. 2017, CheXNet.
+
+    Example:
+        >>> sum(p.numel() for p in build_chexnet(14).parameters())
+        6968206
+    """
+    return build_classifier("densenet121", n_findings=n_findings, **arguments)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode, and give it back in the mode it came in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

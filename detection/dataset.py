@@ -1,0 +1,189 @@
+"""Images with lesion boxes, from the pixel store to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_prep.tables import InputError
+
+if TYPE_CHECKING:
+    from data_prep.augment import Augmentation
+    from data_prep.pixel_store import PixelStore
+
+EDGES = ["x1", "y1", "x2", "y2"]
+
+
+class LesionSample(NamedTuple):
+    """One image with its boxes.
+
+    Attributes:
+        image_id: Its key in the data set.
+        pixels: uint8 (S, S), store pixels.
+        boxes: float32 (N, 4) xyxy, store px.
+        labels: int64 (N,), the finding's place in the data set's ``findings``, from 1.
+    """
+
+    image_id: str
+    pixels: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class LesionBatch:
+    """A batch for the detector.
+
+    Attributes:
+        image_ids: B keys.
+        images: uint8 (B, 1, S, S), store pixels; the model normalises.
+        boxes: Per image float32 (N, 4) xyxy, store px; N may be 0.
+        labels: Per image int64 (N,), from 1.
+    """
+
+    image_ids: list[str]
+    images: Tensor
+    boxes: list[Tensor]
+    labels: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LesionBatch:
+        """The same batch on another device."""
+        return LesionBatch(
+            self.image_ids,
+            self.images.to(device, non_blocking=non_blocking),
+            [boxes.to(device, non_blocking=non_blocking) for boxes in self.boxes],
+            [labels.to(device, non_blocking=non_blocking) for labels in self.labels],
+        )
+
+    def pin_memory(self) -> LesionBatch:
+        """The same batch in page-locked memory; `DataLoader` calls this."""
+        return LesionBatch(
+            self.image_ids,
+            self.images.pin_memory(),
+            [boxes.pin_memory() for boxes in self.boxes],
+            [labels.pin_memory() for labels in self.labels],
+        )
+
+
+class LesionDataset(Dataset[LesionSample]):
+    """Images of a pixel store with their lesion boxes, augmented by seed.
+
+    Args:
+        store: Letterboxed pixels.
+        image_ids: Images of this set, in this order; those without boxes are negatives.
+        boxes: ``image_id, finding, x1, y1, x2, y2``, original px; rows of other images are
+            left aside. None where only the pixels are wanted.
+        findings: Names in label order: the first is label 1.
+        augmentation: From `data_prep.augment.build_augmentation`; applied where a sample is asked
+            for with a seed.
+
+    Raises:
+        InputError: An image is not in the store, a finding is not among ``findings``, or a box
+            is not finite or not positive in size.
+    """
+
+    def __init__(
+        self,
+        store: PixelStore,
+        image_ids: Sequence[str] | pd.Index,
+        boxes: pd.DataFrame | None,
+        findings: Sequence[str],
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.store = store
+        self.image_ids = pd.Index(image_ids)
+        self.findings = tuple(findings)
+        self.augmentation = augmentation
+        absent = self.image_ids.difference(store.ids)
+        if len(absent):
+            raise InputError(
+                f"pixel store: has no image {absent[0]!r} ({len(absent)} of "
+                f"{len(self.image_ids)} are missing); prepare the data set again at this size"
+            )
+        table = pd.DataFrame(columns=["image_id", "finding", *EDGES]) if boxes is None else boxes
+        table = table[table["image_id"].isin(self.image_ids)]
+        _check_boxes(table, self.findings)
+        self._start, self._boxes, self._labels = self._index_boxes(table)
+
+    def _index_boxes(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes in store px sorted by image: flat arrays, which worker processes share."""
+        rows = self.image_ids.get_indexer(table["image_id"])
+        order = np.argsort(rows, kind="stable")
+        start = np.searchsorted(rows[order], np.arange(len(self.image_ids) + 1))
+        boxes = table[EDGES].to_numpy(np.float64)[order]
+        for row in np.unique(rows):
+            span = slice(start[row], start[row + 1])
+            placement = self.store.placement(self.image_ids[row])
+            boxes[span] = placement.to_store(boxes[span])
+        labels = pd.Index(self.findings).get_indexer(table["finding"])[order] + 1
+        return start, boxes.astype(np.float32), labels.astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> LesionSample:
+        """Read one image.
+
+        Args:
+            key: Its row, or (row, seed) to augment; equal seeds give equal pictures.
+
+        Returns:
+            The image with its boxes, store px.
+        """
+        row, seed = key if isinstance(key, tuple) else (key, None)
+        image_id = str(self.image_ids[row])
+        span = slice(self._start[row], self._start[row + 1])
+        pixels, boxes, labels = self.store.image(image_id), self._boxes[span], self._labels[span]
+        if self.augmentation is not None and seed is not None:
+            from data_prep.augment import augment  # albumentations: 1.7 s, for training only
+
+            pixels, boxes, kept = augment(self.augmentation, pixels, boxes, seed)
+            labels = labels[kept]
+        return LesionSample(image_id, pixels, np.asarray(boxes, np.float32).reshape(-1, 4), labels)
+
+
+def _check_boxes(table: pd.DataFrame, findings: tuple[str, ...]) -> None:
+    if not len(table):
+        return
+    unknown = ~table["finding"].isin(findings)
+    if unknown.any():
+        first = table[unknown].iloc[0]
+        raise InputError(
+            f"boxes: image {first['image_id']!r} has finding {first['finding']!r}, which is not "
+            f"one of {', '.join(findings)}; drop its boxes or add the finding"
+        )
+    edges = table[EDGES].to_numpy(np.float64)
+    bad = ~(np.isfinite(edges).all(axis=1) & (edges[:, 2:] > edges[:, :2]).all(axis=1))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"boxes: image {table['image_id'].iloc[row]!r} has box {edges[row].tolist()} px; "
+            "boxes need x1 < x2 and y1 < y2"
+        )
+
+
+def collate(samples: Sequence[LesionSample]) -> LesionBatch:
+    """Stack samples into a batch, for `DataLoader`'s ``collate_fn``.
+
+    Args:
+        samples: B samples of one store size.
+
+    Returns:
+        The batch; it owns its memory.
+    """
+    return LesionBatch(
+        [sample.image_id for sample in samples],
+        torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1),
+        [torch.from_numpy(sample.boxes.copy()) for sample in samples],
+        [torch.from_numpy(sample.labels.copy()) for sample in samples],
+    )

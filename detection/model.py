@@ -1,0 +1,258 @@
+"""Build the detector, and its losses for training and validation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from data_prep.preprocess import Preprocess
+from data_prep.tables import InputError
+from detection.backbone import Backbone, Norm, build_pyramid, build_resnet, freeze_stages
+from detection.dataset import LesionBatch
+from detection.head import HeadVersion, build_head
+from detection.pretrained import load_coco, load_imagenet
+from detection.retinanet import LEVELS, Detections, LesionRetinaNet, Targets
+
+FINEST_STRIDE = 8  # of P3
+Weights = Literal["imagenet", "coco"]
+
+
+def build_retinanet(
+    *,
+    backbone: Backbone = "resnet50",
+    head: HeadVersion = "v1",
+    norm: Norm = "group",
+    fpn_channels: int = 256,
+    head_convs: int = 4,
+    n_findings: int = 1,
+    image_size: int = 512,
+    anchor_sizes: Sequence[float] | None = None,
+    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    trainable_layers: int | None = None,
+    weights: Weights | None = None,
+    mean: float = 0.449,
+    std: float = 0.226,
+    prior: float = 0.01,
+    focal_alpha: float = 0.25,
+    focal_gamma: float = 2.0,
+) -> LesionRetinaNet:
+    """Build a RetinaNet with a feature pyramid, P3 to P7.
+
+    Head ``v1`` is torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box loss, P6
+    from P5. ``v2`` is its ``retinanet_resnet50_fpn_v2``: group norm in the heads, generalised
+    IoU loss, P6 from C5.
+
+    Args:
+        backbone: ``resnet18``, ``resnet34`` or ``resnet50``.
+        head: ``v1`` or ``v2``.
+        norm: Backbone's normalisation: ``frozen`` batch norm for pretrained weights, ``group``
+            (or live ``batch``) for random ones.
+        fpn_channels: Channels of every pyramid level; a multiple of 8 for ``v2``.
+        head_convs: Hidden convolutions in each head, 1 to 4.
+        n_findings: Findings to tell apart; label k is the k-th, 0 is background.
+        image_size: Side of the pixel store's images, px.
+        anchor_sizes: Side of the smallest anchor on each of P3 to P7, store px; each level has
+            it three times, at 2^0, 2^(1/3) and 2^(2/3). None scales torchvision's (32 to 512 px)
+            to the image; see `default_anchor_sizes`.
+        anchor_ratios: Height over width.
+        trainable_layers: Backbone stages that learn, 0 to 5 from the top; None means 3 with
+            pretrained weights and 5 without.
+        weights: None, ``imagenet`` (backbone) or ``coco`` (everything but the class layer);
+            downloaded on first use. Weights from a file are loaded into the built model.
+        mean: Mean of the pixels, in [0, 1]; the default is ImageNet's, averaged over colours.
+        std: Standard deviation of the pixels, likewise.
+        prior: Score that every anchor starts with.
+        focal_alpha: Weight of lesions in the focal loss.
+        focal_gamma: Exponent of the focal loss.
+
+    Returns:
+        The model in training mode. It reads uint8 (B, 1, S, S).
+
+    Raises:
+        InputError: An argument is outside its range, or the weights cannot be had.
+
+    Source:
+        Lin et al. 2017, Focal Loss for Dense Object Detection.
+
+    Example:
+        >>> model = build_retinanet(
+        ...     backbone="resnet18", fpn_channels=16, head_convs=1, image_size=64
+        ... ).eval()
+        >>> with torch.inference_mode():
+        ...     found = model(torch.zeros(1, 1, 64, 64, dtype=torch.uint8))
+        >>> sorted(found[0])
+        ['boxes', 'finite', 'labels', 'scores']
+    """
+    arguments = {name: value for name, value in locals().items() if name != "weights"}
+    if weights not in (None, "imagenet", "coco"):
+        raise InputError(f"weights: expected none, imagenet or coco, but got {weights!r}")
+    if n_findings < 1:
+        raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
+    if trainable_layers is None:
+        trainable_layers = 5 if weights is None else 3
+    body = build_resnet(backbone, norm)
+    if weights == "imagenet":
+        load_imagenet(body, backbone, norm)
+    pyramid = build_pyramid(body, fpn_channels, p6_from_c5=head == "v2")
+    anchors = build_anchors(image_size, anchor_sizes, anchor_ratios)
+    model = LesionRetinaNet(
+        pyramid,
+        build_head(
+            fpn_channels,
+            anchors.num_anchors_per_location()[0],
+            n_findings,
+            version=head,
+            convs=head_convs,
+            prior=prior,
+            alpha=focal_alpha,
+            gamma=focal_gamma,
+        ),
+        anchors,
+        Preprocess(image_size, mean, std),
+        n_findings,
+        frozen=freeze_stages(pyramid, trainable_layers),
+    )
+    if weights == "coco":
+        load_coco(model, backbone=backbone, head=head, norm=norm)
+    arguments |= {
+        "anchor_sizes": [sizes[0] for sizes in anchors.sizes],
+        "anchor_ratios": list(anchor_ratios),
+        "trainable_layers": trainable_layers,
+    }
+    model.architecture = {"kind": "detector", "name": "retinanet", "arguments": arguments}
+    return model
+
+
+def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
+    """Smallest anchor of each level: torchvision's at 512 px, the same share of other images.
+
+    On small images they stop at two strides: anchors lie one stride apart, and a lesion between
+    two smaller ones overlaps neither by the half that makes a match.
+
+    Args:
+        image_size: Side of the pixel store's images, px.
+
+    Returns:
+        Five sides, px.
+
+    Example:
+        >>> default_anchor_sizes(512), default_anchor_sizes(128)
+        ((32, 64, 128, 256, 512), (16, 32, 64, 128, 256))
+    """
+    finest = max(2 * FINEST_STRIDE, round(image_size / 16))
+    return tuple(finest * 2**level for level in range(LEVELS))
+
+
+def build_anchors(
+    image_size: int, sizes: Sequence[float] | None, ratios: Sequence[float]
+) -> AnchorGenerator:
+    """Make the anchors of P3 to P7: three sizes an octave, each at every ratio.
+
+    Args:
+        image_size: Side of the pixel store's images, px.
+        sizes: Smallest side on each level, px; None takes `default_anchor_sizes`.
+        ratios: Height over width.
+
+    Returns:
+        torchvision's generator.
+
+    Raises:
+        InputError: Not five sizes, or a size or ratio that is not positive.
+    """
+    if image_size < 32:
+        raise InputError(f"image_size: expected at least 32 px, but got {image_size}")
+    sizes = default_anchor_sizes(image_size) if sizes is None else tuple(sizes)
+    if len(sizes) != LEVELS or min(sizes) <= 0:
+        raise InputError(f"anchor_sizes: expected {LEVELS} sides above 0, but got {sizes}")
+    if not ratios or min(ratios) <= 0:
+        raise InputError(f"anchor_ratios: expected ratios above 0, but got {tuple(ratios)}")
+    # Whole pixels, as torchvision's default has them and as its COCO weights were trained.
+    octaves = tuple(tuple(int(s * 2 ** (step / 3)) for step in range(3)) for s in sizes)
+    return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
+
+
+def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:
+    """Losses of one training batch.
+
+    Args:
+        model: In training mode.
+        batch: Images with their boxes; any number of them may have none.
+
+    Returns:
+        ``classification`` (focal) and ``bbox_regression``, scalars; training minimises the sum.
+
+    Raises:
+        InputError: A box or label is not usable; the image is named.
+    """
+    return model(batch.images, torchvision_targets(batch, model.n_findings))
+
+
+def validation_losses(
+    model: LesionRetinaNet, batch: LesionBatch
+) -> tuple[dict[str, Tensor], Detections]:
+    """Losses and detections of one validation batch, from one forward in evaluation mode.
+
+    Batch-norm statistics and the model's mode stay as they are.
+
+    Args:
+        model: In either mode.
+        batch: Images with their boxes.
+
+    Returns:
+        The losses as in `training_losses`, without gradient, and per image ``boxes`` (N, 4)
+        xyxy, store px, ``scores`` (N,), ``labels`` (N,) from 1, and ``finite``.
+    """
+    targets = torchvision_targets(batch, model.n_findings)
+    with evaluating(model), torch.no_grad():
+        heads = model.run_heads(batch.images)
+        return model.losses(heads, targets), model.detections(heads)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode, and give it back in the mode it came in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def torchvision_targets(batch: LesionBatch, n_findings: int) -> Targets:
+    """The boxes of a batch as torchvision wants them, checked.
+
+    torchvision takes NaN boxes, and learns label 0 as background without a word.
+
+    Args:
+        batch: Images with their boxes.
+        n_findings: Number of findings K; labels are 1 to K.
+
+    Returns:
+        Per image ``boxes`` and ``labels``.
+
+    Raises:
+        InputError: A box is not finite or not positive in size, or a label is outside 1 to K.
+    """
+    for image_id, boxes, labels in zip(batch.image_ids, batch.boxes, batch.labels, strict=True):
+        if boxes.shape != (len(labels), 4):
+            raise InputError(
+                f"image {image_id!r}: expected boxes of shape ({len(labels)}, 4), "
+                f"but got {tuple(boxes.shape)}"
+            )
+    boxes, labels = torch.cat(batch.boxes), torch.cat(batch.labels)
+    bad_box = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
+    bad = bad_box | (labels < 1) | (labels > n_findings)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        owner = [i for i, b in zip(batch.image_ids, batch.boxes, strict=True) for _ in b][row]
+        raise InputError(
+            f"image {owner!r}: box {boxes[row].tolist()} px with label {int(labels[row])}; boxes "
+            f"need x1 < x2 and y1 < y2, labels 1 to {n_findings} (0 is background)"
+        )
+    return [
+        {"boxes": b, "labels": label} for b, label in zip(batch.boxes, batch.labels, strict=True)
+    ]

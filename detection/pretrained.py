@@ -1,0 +1,115 @@
+"""ImageNet and COCO weights from torchvision's server, fetched only when asked for."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
+from torchvision.models.detection import (
+    RetinaNet,
+    RetinaNet_ResNet50_FPN_V2_Weights,
+    RetinaNet_ResNet50_FPN_Weights,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
+from torchvision.models.resnet import ResNet
+
+from data_prep.tables import InputError
+
+IMAGENET: dict[str, WeightsEnum] = {
+    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": ResNet50_Weights.IMAGENET1K_V1,
+}
+COCO: dict[str, WeightsEnum] = {
+    "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+    "v2": RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+}
+COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
+CLASS_LAYER = "head.classification_head.cls_logits."
+BATCH_NORM_EPS = 1e-5
+
+
+def fetch_weights(source: WeightsEnum) -> dict[str, Tensor]:
+    """Read a published weights file from torch's cache, or download it there.
+
+    Args:
+        source: Which file.
+
+    Returns:
+        Its tensors by name, on the CPU.
+
+    Raises:
+        InputError: The file is not in the cache and cannot be downloaded, or is damaged.
+    """
+    try:
+        return source.get_state_dict(
+            progress=True, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        name = Path(source.url).name
+        place = Path(torch.hub.get_dir()) / "checkpoints" / name
+        raise InputError(
+            f"weights {name}: cannot be fetched ({str(error).splitlines()[0]}); put the file from "
+            f"{source.url} at {place}, or train with weights = none"
+        ) from None
+
+
+def load_imagenet(body: ResNet, name: str, norm: str) -> None:
+    """Load ImageNet weights into a ResNet.
+
+    Args:
+        body: The network, with its classification layer.
+        name: A key of `IMAGENET`.
+        norm: The network's normalisation.
+
+    Raises:
+        InputError: Group norm, which these weights do not have; or `fetch_weights` fails.
+    """
+    _refuse_group_norm("imagenet", norm)
+    body.load_state_dict(fetch_weights(IMAGENET[name]))
+
+
+def load_coco(model: RetinaNet, *, backbone: str, head: str, norm: str) -> None:
+    """Load torchvision's COCO RetinaNet, all but the layer that names COCO's classes.
+
+    Args:
+        model: A RetinaNet of torchvision's size (ResNet-50, 256 channels, four convolutions).
+        backbone: Must be ``resnet50``.
+        head: ``v1`` or ``v2``.
+        norm: ``frozen`` or ``batch``.
+
+    Raises:
+        InputError: The model is not of the published size; or `fetch_weights` fails.
+    """
+    _refuse_group_norm("coco", norm)
+    own = {
+        key: value.shape
+        for key, value in model.state_dict().items()
+        if not key.startswith(CLASS_LAYER) and not key.endswith("num_batches_tracked")
+    }
+    # Shapes are compared before the download, and torchvision's model renames the file's keys.
+    published = COCO_MODELS[head](weights=None, weights_backbone=None)
+    shapes = {key: value.shape for key, value in published.state_dict().items()}
+    misfits = [key for key, shape in own.items() if shapes.get(key) != shape]
+    if backbone != "resnet50" or misfits:
+        raise InputError(
+            "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
+            f"anchor_ratios; {len(misfits)} tensors do not fit, first {misfits[:1]}"
+        )
+    published.load_state_dict(fetch_weights(COCO[head]))
+    state = {key: value for key, value in published.state_dict().items() if key in own}
+    if head == "v1":
+        # Published with a batch-norm epsilon of 0. Ours keeps 1e-5 in every model, so that a
+        # saved state needs no second number beside it, and takes it off the variance.
+        for key in state:
+            if key.endswith("running_var"):
+                state[key] = state[key] - BATCH_NORM_EPS
+    model.load_state_dict(state, strict=False)
+
+
+def _refuse_group_norm(weights: str, norm: str) -> None:
+    if norm == "group":
+        raise InputError(
+            f"weights {weights}: were made with batch norm; set norm to frozen or batch, not group"
+        )

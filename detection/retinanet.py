@@ -1,0 +1,233 @@
+"""RetinaNet on letterboxed store pixels: one forward gives losses, detections or both."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+from data_prep.preprocess import Preprocess
+from data_prep.tables import InputError
+
+# The stored boxes of DESIGN.md section 3; every later sweep starts from them.
+MIN_SCORE = 0.001
+NMS_IOU = 0.6
+MAX_PER_FINDING = 100
+LEVELS = 5
+CANDIDATES_PER_LEVEL = 1000
+
+Targets = list[dict[str, Tensor]]
+Detections = list[dict[str, Tensor]]
+
+
+class StoreTransform(nn.Module):
+    """Normalise store pixels and nothing else, in place of torchvision's own transform.
+
+    torchvision's transform resizes to 800 px and normalises a second time; here the pixel store
+    has resized, and `Preprocess` is the only place that normalises.
+
+    Args:
+        preprocess: Size of the store, and its mean and standard deviation.
+    """
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> ImageList:
+        """Normalise a batch and repeat its grey channel for the three that ResNet has.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+
+        Returns:
+            float32 (B, 3, S, S) and the size of each image.
+
+        Raises:
+            InputError: The images are not of the size that the model's anchors were made for.
+        """
+        size = self.preprocess.size
+        if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
+            raise InputError(
+                f"detector: expected uint8 images of shape (B, 1, {size}, {size}), but got "
+                f"{images.dtype} {tuple(images.shape)}; use the pixel store of this size"
+            )
+        pixels = self.preprocess.normalise(images)  # (B, 1, S, S) float32
+        return ImageList(pixels.expand(-1, 3, -1, -1), [(size, size)] * len(images))
+
+
+class HeadPass(NamedTuple):
+    """What one pass through backbone and heads gives, in full precision.
+
+    Attributes:
+        outputs: ``cls_logits`` (B, A, K + 1) and ``bbox_regression`` (B, A, 4), float32.
+        anchors: Per image (A, 4) xyxy, store px, float32.
+        level_sizes: Anchors on each of the five levels; they add up to A.
+        image_sizes: Per image (height, width), store px.
+    """
+
+    outputs: dict[str, Tensor]
+    anchors: list[Tensor]
+    level_sizes: list[int]
+    image_sizes: list[tuple[int, int]]
+
+
+class LesionRetinaNet(RetinaNet):
+    """torchvision's RetinaNet for store pixels; build it with `build_retinanet`.
+
+    It differs from its parent where the parent would be wrong for this work:
+
+    - Pixels come from the store as they are (`StoreTransform`).
+    - Anchors, losses, box decoding and NMS run in float32 under autocast. The parent makes its
+      anchors in the precision of the features, and bfloat16 has steps of 2 px from 256 px on.
+    - Background (class 0) is never a detection; the parent returns it with a score.
+    - An image whose output is not finite says so (``finite``); the parent returns no boxes,
+      which would read as "nothing found".
+    - At most 100 boxes for each finding rather than for all findings together.
+    - Frozen stages keep their batch-norm statistics in training mode too.
+
+    Attributes:
+        architecture: ``kind``, ``name`` and ``arguments``, from which `build_retinanet` makes
+            the same network again.
+
+    Source:
+        Lin et al. 2017, Focal Loss for Dense Object Detection.
+    """
+
+    architecture: dict[str, Any]
+
+    def __init__(
+        self,
+        backbone: BackboneWithFPN,
+        head: RetinaNetHead,
+        anchor_generator: AnchorGenerator,
+        preprocess: Preprocess,
+        n_findings: int,
+        frozen: list[nn.Module],
+    ) -> None:
+        super().__init__(
+            backbone,
+            n_findings + 1,
+            anchor_generator=anchor_generator,
+            head=head,
+            # The parent compares with `>`; here a score of exactly 0.001 counts.
+            score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
+            nms_thresh=NMS_IOU,
+            detections_per_img=LEVELS * CANDIDATES_PER_LEVEL * n_findings,
+            topk_candidates=CANDIDATES_PER_LEVEL * n_findings,
+        )
+        self.transform = StoreTransform(preprocess)
+        self.n_findings = n_findings
+        self._frozen = tuple(frozen)  # a tuple: the modules are registered in the backbone
+        self.train()
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Size and normalisation of the pixels that this model reads."""
+        return self.transform.preprocess
+
+    def train(self, mode: bool = True) -> "LesionRetinaNet":
+        """Switch to training or evaluation; frozen stages stay in evaluation."""
+        super().train(mode)
+        for stage in getattr(self, "_frozen", ()):
+            stage.eval()
+        return self
+
+    def forward(  # type: ignore[override]
+        self, images: Tensor, targets: Targets | None = None
+    ) -> dict[str, Tensor] | Detections:
+        """Losses in training mode, detections in evaluation mode, as in torchvision.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+            targets: In training mode, per image ``boxes`` (N, 4) xyxy, store px, and ``labels``
+                (N,), 1 to K.
+
+        Returns:
+            The two losses, or one dictionary of detections an image.
+
+        Raises:
+            ValueError: Training mode without targets.
+        """
+        heads = self.run_heads(images)
+        if not self.training:
+            return self.detections(heads)
+        if targets is None:
+            raise ValueError("Expected targets in training mode, but got none")
+        return self.losses(heads, targets)
+
+    def run_heads(self, images: Tensor) -> HeadPass:
+        """Run backbone and heads once, for any of the methods below.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+
+        Returns:
+            Head outputs and anchors in float32, whatever autocast does inside.
+        """
+        batch = self.transform(images)
+        features = list(self.backbone(batch.tensors).values())
+        outputs = {name: output.float() for name, output in self.head(features).items()}
+        # The generator reads shape, type and device only: stand-ins keep the anchors float32.
+        shapes = [f.new_empty((1, 1, *f.shape[-2:]), dtype=torch.float32) for f in features]
+        per_place = self.anchor_generator.num_anchors_per_location()
+        sizes = [f.shape[-2] * f.shape[-1] * n for f, n in zip(features, per_place, strict=True)]
+        return HeadPass(outputs, self.anchor_generator(batch, shapes), sizes, batch.image_sizes)
+
+    def losses(self, heads: HeadPass, targets: Targets) -> dict[str, Tensor]:
+        """The ``classification`` and ``bbox_regression`` losses of torchvision, in float32.
+
+        Args:
+            heads: From `run_heads`.
+            targets: As in `forward`; images without boxes are welcome.
+
+        Returns:
+            Two scalars, each a mean over the images.
+        """
+        with torch.autocast(heads.anchors[0].device.type, enabled=False):
+            return self.compute_loss(targets, heads.outputs, heads.anchors)
+
+    def detections(self, heads: HeadPass) -> Detections:
+        """Decode, suppress and sort the boxes of each image, in float32.
+
+        Args:
+            heads: From `run_heads`.
+
+        Returns:
+            Per image: ``boxes`` (N, 4) xyxy, store px, clipped to the store's image; ``scores``
+            (N,), descending; ``labels`` (N,), 1 to K; ``finite``, a boolean scalar, false where
+            the network's output for this image has a NaN or an infinity.
+        """
+        logits, offsets = heads.outputs["cls_logits"], heads.outputs["bbox_regression"]
+        finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
+        levels = {
+            "cls_logits": list(logits[..., 1:].split(heads.level_sizes, dim=1)),
+            "bbox_regression": list(offsets.split(heads.level_sizes, dim=1)),
+        }
+        anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
+        with torch.autocast(logits.device.type, enabled=False):
+            found = self.postprocess_detections(levels, anchors, heads.image_sizes)
+        return [
+            {**_best_per_finding(image), "finite": ok}
+            for image, ok in zip(found, finite, strict=True)
+        ]
+
+
+def _best_per_finding(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keep the first 100 boxes of each label (they come sorted), and count labels from 1."""
+    labels = found["labels"]
+    rank = torch.zeros_like(labels)
+    for label in labels.unique():
+        same = labels == label
+        rank[same] = torch.arange(int(same.sum()), device=labels.device)
+    kept = rank < MAX_PER_FINDING
+    return {
+        "boxes": found["boxes"][kept],
+        "scores": found["scores"][kept],
+        "labels": labels[kept] + 1,
+    }

@@ -1,0 +1,109 @@
+"""Boxes travel with their pixels: from the original to the store, through augmentation, back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.tables import InputError
+from detection.dataset import LesionDataset, collate
+
+
+def test_boxes_return_to_the_original_within_a_thousandth_of_a_pixel(store, boxes, originals):
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
+    sizes = originals.set_index("image_id")
+    for row, image_id in enumerate(store.ids):
+        truth = boxes.loc[boxes["image_id"] == image_id, ["x1", "y1", "x2", "y2"]].to_numpy()
+        width, height = sizes.loc[image_id]
+        back = store.placement(image_id).to_original(dataset[row].boxes, width, height)
+        np.testing.assert_allclose(back, truth, atol=1e-3)
+
+
+def test_a_box_lies_on_its_bright_patch_in_the_store(store, boxes):
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
+    for sample in (dataset[row] for row in range(len(dataset))):
+        for x1, y1, x2, y2 in sample.boxes.round().astype(int):
+            assert sample.pixels[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].min() > 120
+
+
+def test_rows_come_in_the_order_of_the_ids_whatever_the_order_of_the_boxes(store, boxes):
+    ids = ["high", "empty", "square"]
+    shuffled = boxes.sample(frac=1.0, random_state=0)
+    dataset = LesionDataset(store, ids, shuffled, ("opacity",))
+    assert [dataset[row].image_id for row in range(3)] == ids
+    assert [len(dataset[row].boxes) for row in range(3)] == [1, 0, 2]
+
+
+def test_labels_count_findings_from_one(store, boxes):
+    boxes.loc[boxes["image_id"] == "wide", "finding"] = "nodule"
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity", "nodule"))
+    assert [dataset[row].labels.tolist() for row in range(4)] == [[1, 1], [2], [1], []]
+
+
+def test_images_without_boxes_are_negatives_with_the_right_shapes(store):
+    dataset = LesionDataset(store, store.ids, None, ("opacity",))
+    batch = collate([dataset[0], dataset[1]])
+    assert batch.images.shape == (2, 1, 64, 64)
+    assert [tuple(b.shape) for b in batch.boxes] == [(0, 4), (0, 4)]
+    assert [tuple(label.shape) for label in batch.labels] == [(0,), (0,)]
+
+
+def test_no_sample_shares_memory_with_the_store(store, boxes):
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
+    before = store.image("square").copy()
+    batch = collate([dataset[0]])
+    batch.images.zero_()
+    batch.boxes[0].zero_()
+    assert np.array_equal(store.image("square"), before)
+    assert dataset[0].boxes.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("finding", "mass", "finding 'mass', which is not one of opacity"),
+        ("x1", np.nan, "boxes need x1 < x2"),
+        ("x2", 10.0, "boxes need x1 < x2"),
+    ],
+)
+def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, message):
+    boxes.loc[0, column] = value
+    with pytest.raises(InputError, match=f"image 'square' has .*{message}"):
+        LesionDataset(store, store.ids, boxes, ("opacity",))
+
+
+def test_an_image_that_the_store_lacks_is_named(store):
+    with pytest.raises(InputError, match="has no image 'unknown' \\(1 of 2"):
+        LesionDataset(store, ["square", "unknown"], None, ("opacity",))
+
+
+def test_boxes_of_other_images_are_left_aside(store, boxes):
+    dataset = LesionDataset(store, ["empty"], boxes, ("opacity",))
+    assert len(dataset[0].boxes) == 0
+
+
+def test_the_same_seed_gives_the_same_picture_and_no_seed_the_plain_one(store, boxes):
+    augment = pytest.importorskip("data_prep.augment")
+    augmentation = augment.build_augmentation(rotate_degrees=10, scale=0.1, brightness=0.2)
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",), augmentation)
+    first, again, other, plain = dataset[0, 1], dataset[0, 1], dataset[0, 2], dataset[0]
+    assert np.array_equal(first.pixels, again.pixels)
+    assert np.array_equal(first.boxes, again.boxes)
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert np.array_equal(plain.pixels, store.image("square"))
+
+
+def test_a_flip_carries_boxes_and_labels_with_the_pixels(store, boxes):
+    augment = pytest.importorskip("data_prep.augment")
+    boxes.loc[1, "finding"] = "nodule"
+    flip = augment.build_augmentation(horizontal_flip=1.0)
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity", "nodule"), flip)
+    plain, flipped = dataset[0], dataset[0, 7]
+    assert np.array_equal(flipped.pixels, plain.pixels[:, ::-1])
+    mirrored = plain.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [64, 0, 64, 0]
+    np.testing.assert_allclose(flipped.boxes, mirrored, atol=1e-3)
+    assert flipped.labels.tolist() == [1, 2]
+
+
+def test_an_empty_table_of_boxes_needs_no_types(store):
+    empty = pd.DataFrame(columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
+    assert len(LesionDataset(store, store.ids, empty, ("opacity",))[2].boxes) == 0

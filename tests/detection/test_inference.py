@@ -1,0 +1,178 @@
+"""Predicted boxes are in original pixels, complete, bounded, and never silently missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_prep.tables import InputError, validate_table
+from detection.dataset import LesionDataset, collate
+from detection.inference import predict_boxes
+from detection.retinanet import MAX_PER_FINDING, MIN_SCORE
+
+
+@pytest.fixture
+def samples(store, boxes):
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
+    return [dataset[row] for row in range(len(dataset))]
+
+
+@pytest.fixture
+def predict(store, originals):
+    """Run `predict_boxes` over batches of samples and join what it yields."""
+
+    def run(model, batches, findings=("opacity",), **options):
+        parts = list(
+            predict_boxes(
+                model,
+                map(collate, batches),
+                findings,
+                placement=store.placement,
+                images=originals,
+                **options,
+            )
+        )
+        images = pd.concat([part.images for part in parts], ignore_index=True)
+        boxes = pd.concat([part.boxes for part in parts], ignore_index=True)
+        return images, validate_table(boxes, "predicted_boxes")
+
+    return run
+
+
+@pytest.fixture
+def spread_model(build_small):
+    """A random detector whose scores spread widely, so that thresholds and NMS have work."""
+    torch.manual_seed(1)
+    model = build_small()
+    torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
+    torch.nn.init.normal_(model.head.regression_head.bbox_reg.weight, std=0.05)
+    return model
+
+
+def test_a_batch_gives_what_its_images_give_one_by_one(spread_model, samples, predict):
+    images, together = predict(spread_model, [samples])
+    alone_images, alone = predict(spread_model, [[sample] for sample in samples])
+    assert images.equals(alone_images)
+    assert len(together) > 100
+    # Convolutions may sum in another order at another batch size: equal to rounding.
+    assert len(together) == len(alone)
+    for image_id, rows in together.groupby("image_id"):
+        other = alone[alone["image_id"] == image_id]
+        np.testing.assert_allclose(rows["score"], other["score"], atol=1e-5)
+        edges = ["x1", "y1", "x2", "y2"]
+        np.testing.assert_allclose(rows[edges], other[edges], atol=1e-2)
+
+
+def test_boxes_are_original_pixels_inside_the_picture(spread_model, samples, predict, originals):
+    _, boxes = predict(spread_model, [samples])
+    sized = boxes.merge(originals, on="image_id")
+    assert (sized["x2"] <= sized["width"]).all()
+    assert (sized["y2"] <= sized["height"]).all()
+    assert sized.loc[sized["image_id"] == "high", "y2"].max() > 64  # the store is 64 px high
+    assert (boxes["score"] >= MIN_SCORE).all()
+
+
+def test_a_known_box_comes_back_in_original_pixels(build_small, samples, predict, boxes):
+    model = build_small()
+    truth = {sample.image_id: torch.from_numpy(sample.boxes) for sample in samples}
+    ids = iter([sample.image_id for sample in samples])
+
+    def detections(_):
+        found = truth[next(ids)]
+        ones = torch.ones(len(found))
+        labels = ones.long()
+        return [{"boxes": found, "scores": ones, "labels": labels, "finite": torch.tensor(True)}]
+
+    model.detections = detections
+    _, found = predict(model, [[sample] for sample in samples])
+    edges = ["x1", "y1", "x2", "y2"]
+    np.testing.assert_allclose(found[edges], boxes[edges], atol=1e-3)
+
+
+def test_an_image_with_a_non_finite_output_is_failed_and_not_silently_empty(
+    build_small, samples, predict
+):
+    model = build_small().eval()
+    run_heads = model.run_heads
+
+    def poisoned(images):
+        heads = run_heads(images)
+        heads.outputs["cls_logits"][1, 0, 1] = float("nan")
+        return heads
+
+    model.run_heads = poisoned
+    images, boxes = predict(model, [samples])
+    assert images["status"].tolist() == ["ok", "failed", "ok", "ok"]
+    assert images["reason"].tolist()[1] == "the network's output is not finite"
+    assert validate_table(images, "predicted_images") is not None
+    assert set(boxes["image_id"]) == {"square", "high", "empty"}
+
+
+def test_each_finding_has_its_own_hundred_boxes_and_background_none(build_small, samples, predict):
+    model = build_small(n_findings=2, image_size=64)
+    # All anchors of one level, hardly overlapping after NMS, for background and both findings.
+    bias = model.head.classification_head.cls_logits.bias
+    with torch.no_grad():
+        bias.copy_(torch.tensor([5.0, 2.0, -2.0]).repeat(9))
+    _, boxes = predict(model, [samples[:1]], ("opacity", "nodule"))
+    counts = boxes["finding"].value_counts()
+    assert set(counts.index) == {"opacity", "nodule"}  # background scores highest of all
+    assert counts["nodule"] == counts["opacity"] <= MAX_PER_FINDING
+
+
+def test_a_score_of_exactly_the_least_is_kept(build_small):
+    model = build_small().eval()
+    logits = torch.full((1, 10, 2), -20.0)
+    least = torch.tensor(MIN_SCORE)
+    logits[0, 0, 1] = torch.logit(least.double()).float()
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(10, 1)
+    heads = model.run_heads(torch.zeros(1, 1, 64, 64, dtype=torch.uint8))._replace(
+        outputs={"cls_logits": logits, "bbox_regression": torch.zeros(1, 10, 4)},
+        anchors=[anchors],
+        level_sizes=[2, 2, 2, 2, 2],
+    )
+    expected = bool(logits[0, 0, 1].sigmoid() >= least)
+    assert (len(model.detections(heads)[0]["boxes"]) == 1) is expected
+    assert model.score_thresh < float(least)
+    assert torch.nextafter(torch.tensor(model.score_thresh), torch.tensor(1.0)) == least
+
+
+def test_no_detection_is_an_empty_frame_and_an_ok_image(build_small, samples, predict):
+    model = build_small(prior=1e-6)
+    images, boxes = predict(model, [samples])
+    assert images["status"].tolist() == ["ok"] * 4
+    assert len(boxes) == 0
+
+
+def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, store, originals):
+    model = build_small().train()
+    drawn = []
+
+    def batches():
+        for sample in samples:
+            drawn.append(sample.image_id)
+            yield collate([sample])
+
+    stream = predict_boxes(
+        model, batches(), ("opacity",), placement=store.placement, images=originals
+    )
+    next(stream)
+    assert drawn == ["square"]
+    assert not torch.is_inference_mode_enabled()
+    stream.close()
+    assert model.training
+
+
+def test_bf16_finds_nearly_the_same(spread_model, samples, predict):
+    _, full = predict(spread_model, [samples])
+    _, half = predict(spread_model, [samples], precision="bf16")
+    best = full.groupby("image_id")["score"].max()
+    assert half.groupby("image_id")["score"].max() == pytest.approx(best, abs=0.1)
+
+
+def test_wrong_findings_and_unknown_sizes_are_refused(build_small, samples, predict, originals):
+    with pytest.raises(InputError, match="knows 1 findings, but got 2: a, b"):
+        predict(build_small(), [samples], ("a", "b"))
+    originals.drop(index=1, inplace=True)
+    with pytest.raises(InputError, match="no width and height for image 'wide'"):
+        predict(build_small(), [samples])

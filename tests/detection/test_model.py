@@ -1,0 +1,269 @@
+"""The detector is torchvision's RetinaNet on the store's own pixels, and says so when it is not."""
+
+from functools import partial
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from data_prep.tables import InputError
+from detection.model import (
+    build_retinanet,
+    default_anchor_sizes,
+    torchvision_targets,
+    training_losses,
+    validation_losses,
+)
+from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, NMS_IOU
+
+PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
+COCO_ANCHORS = (32, 64, 128, 256, 512)
+
+
+def torchvision_peer(version: str, size: int) -> RetinaNet:
+    """torchvision's own model, told neither to resize nor to normalise, with our thresholds."""
+    return PEERS[version](
+        weights=None,
+        weights_backbone=None,
+        num_classes=2,
+        min_size=size,
+        max_size=size,
+        image_mean=[0.0] * 3,
+        image_std=[1.0] * 3,
+        score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
+        nms_thresh=NMS_IOU,
+        detections_per_img=10_000,
+    )
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_losses_and_boxes_equal_torchvision_bit_for_bit(version, batch):
+    ours = build_retinanet(
+        head=version, norm="batch", image_size=64, anchor_sizes=COCO_ANCHORS, prior=0.01
+    )
+    theirs = torchvision_peer(version, 64)
+    theirs.load_state_dict(ours.state_dict())
+    pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
+    targets = torchvision_targets(batch, 1)
+
+    expected, got = theirs.train()(pixels, targets), training_losses(ours.train(), batch)
+    assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
+
+    # The training forward moved both running statistics alike; compare detections after it.
+    with torch.no_grad():
+        found, reference = ours.eval()(batch.images), theirs.eval()(pixels)
+    for image, peer in zip(found, reference, strict=True):
+        lesion = peer["labels"] == 1  # torchvision also returns background as a detection
+        assert len(image["boxes"]) > 0
+        for name in ("boxes", "scores", "labels"):
+            assert torch.equal(image[name], peer[name][lesion][:MAX_PER_FINDING])
+
+
+def test_the_backbone_sees_the_pixels_of_the_store(build_small, batch):
+    model = build_small(mean=0.4, std=0.2).eval()
+    seen = []
+    model.backbone.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(batch.images)
+    assert seen[0].shape == (4, 3, 64, 64)
+    grey = (seen[0] * (255 * 0.2) + 255 * 0.4).round().to(torch.uint8)
+    for channel in range(3):
+        assert torch.equal(grey[:, channel], batch.images[:, 0])
+
+
+def test_anchors_and_outputs_stay_float32_under_autocast(build_small, batch):
+    model = build_small().eval()
+    with torch.no_grad():
+        expected = model.run_heads(batch.images)
+        with torch.autocast("cpu", torch.bfloat16):
+            heads = model.run_heads(batch.images)
+            losses = model.losses(heads, torchvision_targets(batch, 1))
+            found = model.detections(heads)
+    assert torch.equal(heads.anchors[0], expected.anchors[0])  # bfloat16 would shift them
+    assert {x.dtype for x in (*heads.outputs.values(), *losses.values())} == {torch.float32}
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(bool(image["finite"]) and image["boxes"].dtype == torch.float32 for image in found)
+
+
+def test_every_anchor_starts_at_the_prior(build_small, batch):
+    model = build_small(prior=0.02).eval()
+    with torch.no_grad():
+        scores = model.run_heads(batch.images).outputs["cls_logits"].sigmoid()
+    assert scores.mean() == pytest.approx(0.02, rel=0.05)
+
+
+def test_p6_comes_from_c5_in_v2_even_where_channel_counts_are_equal(build_small):
+    # torchvision would take P5 here: it compares the channel counts (512 and 512).
+    model = build_small(head="v2", fpn_channels=512)
+    assert model.backbone.fpn.extra_blocks.use_P5 is False
+    assert build_small(head="v1").backbone.fpn.extra_blocks.use_P5 is True
+
+
+def test_channels_last_gives_the_same_detections(build_small, batch):
+    model = build_small().eval()
+    with torch.no_grad():
+        expected = model(batch.images)
+        found = model.to(memory_format=torch.channels_last)(batch.images)
+    for image, other in zip(found, expected, strict=True):
+        assert image["scores"][:5] == pytest.approx(other["scores"][:5], abs=1e-5)
+
+
+def test_group_norm_leaves_no_batch_norm(build_small):
+    kinds = {type(module) for module in build_small(norm="group", head="v2").modules()}
+    assert nn.GroupNorm in kinds
+    assert not kinds & {nn.BatchNorm2d, FrozenBatchNorm2d}
+
+
+def test_frozen_batch_norm_does_not_change_in_training(build_small, batch):
+    model = build_small(norm="frozen")
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    sum(training_losses(model, batch).values()).backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+def test_frozen_stages_keep_live_statistics_still(build_small, batch):
+    model = build_small(norm="batch", trainable_layers=1)
+    before = {name: value.clone() for name, value in model.backbone.body.named_buffers()}
+    sum(training_losses(model, batch).values()).backward()
+    changed = {
+        name.split(".")[0]
+        for name, value in model.backbone.body.named_buffers()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"layer4"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "learning"),
+    [
+        (0, set()),
+        (1, {"layer4"}),
+        (3, {"layer4", "layer3", "layer2"}),
+        (5, {"layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
+    ],
+)
+def test_trainable_layers_count_from_the_top(build_small, layers, learning):
+    body = build_small(norm="batch", trainable_layers=layers).backbone.body
+    named = {n.split(".")[0] for n, p in body.named_parameters() if p.requires_grad}
+    assert named == learning
+
+
+def test_anchors_keep_their_share_of_the_image_and_two_strides():
+    assert default_anchor_sizes(512) == COCO_ANCHORS
+    assert default_anchor_sizes(1024) == tuple(2 * s for s in COCO_ANCHORS)
+    assert min(default_anchor_sizes(64)) == 16  # two strides of P3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "vgg"}, "backbone: expected one of resnet18"),
+        ({"head": "v3"}, "head: expected v1 or v2"),
+        ({"norm": "layer"}, "norm: expected one of frozen"),
+        ({"head": "v2", "fpn_channels": 30}, "group norm needs a multiple of 8"),
+        ({"head_convs": 5}, "head_convs: expected 1 to 4"),
+        ({"n_findings": 0}, "n_findings: expected at least 1"),
+        ({"anchor_sizes": (8, 16)}, "anchor_sizes: expected 5 sides"),
+        ({"anchor_ratios": (0.0,)}, "anchor_ratios: expected ratios above 0"),
+        ({"trainable_layers": 6}, "trainable_layers: expected 0 to 5"),
+        ({"prior": 1.0}, "prior: expected a probability"),
+        ({"focal_alpha": 2.0}, "focal loss: expected alpha"),
+        ({"weights": "cocoa"}, "weights: expected none, imagenet or coco"),
+        ({"weights": "imagenet", "norm": "group"}, "set norm to frozen or batch"),
+        ({"weights": "coco", "norm": "frozen"}, "weights coco: need backbone resnet50"),
+        ({"image_size": 8}, "image_size: expected at least 32"),
+    ],
+)
+def test_a_bad_argument_is_named(build_small, arguments, message):
+    with pytest.raises(InputError, match=message):
+        build_small(**arguments)
+
+
+def test_images_of_another_size_are_refused(build_small, batch):
+    with pytest.raises(InputError, match=r"expected uint8 images of shape \(B, 1, 96, 96\)"):
+        build_small(image_size=96).eval()(batch.images)
+
+
+def offline(*_, **__):
+    raise URLError("no network")
+
+
+def test_offline_weights_say_which_file_to_put_where(build_small, monkeypatch, tmp_path):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth.*no network.*put the file") as e:
+        build_small(weights="imagenet", norm="frozen")
+    assert str(tmp_path / "checkpoints" / "resnet18-f37072fd.pth") in str(e.value)
+
+
+def test_imagenet_weights_reach_the_backbone(build_small, monkeypatch):
+    state = resnet18(weights=None).state_dict()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: dict(state)
+    )
+    model = build_small(weights="imagenet", norm="frozen")
+    body = model.backbone.body.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in body.items())
+    assert not model.backbone.body.layer1[0].conv1.weight.requires_grad  # 3 stages learn
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_coco_weights_reach_all_but_the_class_layer(version, monkeypatch):
+    published = PEERS[version](weights=None, weights_backbone=None, num_classes=91)
+    if version == "v1":  # published with frozen batch norm of epsilon 0
+        frozen = partial(FrozenBatchNorm2d, eps=0.0)
+        _swap_norms(published, frozen)
+    state = published.state_dict()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: dict(state)
+    )
+    model = build_retinanet(head=version, norm="frozen", weights="coco", image_size=64).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = model.backbone(image), published.eval().backbone(image)
+        boxes = model.head.regression_head(list(ours.values()))
+        expected = published.head.regression_head(list(theirs.values()))
+    torch.testing.assert_close(boxes, expected, rtol=1e-3, atol=1e-5)
+    logits = model.head.classification_head.cls_logits
+    assert logits.out_channels == 9 * 2
+    assert logits.bias[0].item() == pytest.approx(np.log(0.01 / 0.99))
+
+
+def _swap_norms(model: nn.Module, make) -> None:
+    """Replace batch norm by another kind with random statistics."""
+    generator = torch.Generator().manual_seed(0)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                norm = make(child.num_features)
+                norm.running_var.uniform_(0.001, 1.0, generator=generator)
+                setattr(module, name, norm)
+
+
+def test_validation_leaves_mode_and_batch_norm_as_they_were(build_small, batch):
+    model = build_small(norm="batch").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    losses, found = validation_losses(model, batch)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(loss.requires_grad for loss in losses.values())
+    assert len(found) == len(batch)
+
+
+def test_validation_runs_the_network_once_and_equals_both_modes(build_small, batch):
+    model = build_small(norm="frozen")
+    runs = []
+    model.backbone.register_forward_hook(lambda *_: runs.append(1))
+    losses, found = validation_losses(model, batch)
+    assert len(runs) == 1
+    with torch.no_grad():
+        expected = training_losses(model.train(), batch)
+        detections = model.eval()(batch.images)
+    assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in expected.items()}
+    assert torch.equal(found[0]["boxes"], detections[0]["boxes"])
