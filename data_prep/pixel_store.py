@@ -20,6 +20,8 @@ from data_prep.tables import read_json, read_table
 
 __all__ = ["PixelStore", "PixelStoreWriter", "build_pixel_store", "store_folder"]
 
+_WORTH_A_WORKER = 200  # images: starting a process costs as much as decoding these
+
 
 def store_folder(dataset_folder: Path, size: int) -> Path:
     """Where a data set keeps its pixels of a size.
@@ -146,7 +148,8 @@ def build_pixel_store(
         images: Its images table; reads ``image_id`` and ``path``.
         source_root: What the paths are relative to.
         size: Side of the squares, in px.
-        workers: Processes; all available processors by default, 0 and 1 work in this one.
+        workers: Processes; by default as many as are worth starting; 0 and 1 work
+            in this one.
         progress: Called with 1 for each image decoded.
 
     Returns:
@@ -164,9 +167,10 @@ def build_pixel_store(
         store = PixelStore.open(folder)
         if images["image_id"].isin(store.ids).all():
             return store
-    workers = cpu_count() if workers is None else workers
     with folder_lock(folder), PixelStoreWriter(folder, size) as writer:
-        missing = images[~images["image_id"].isin(writer.done)]
+        missing = images[~images["image_id"].isin(list(writer.done))]
+        if workers is None:
+            workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
         tasks = _tasks(missing, source_root, size)
         _add_all(writer, decode_all(tasks, workers=workers), size, progress)

@@ -1,13 +1,16 @@
 """Writing a pixel store so that a kill at any moment loses little and corrupts nothing.
 
-Rows are appended to the last shard; the index names only rows that are on the disk, and is
-replaced whole. What lies behind the index's last row is cut off when the next writer starts.
+Pictures are appended to the last shard, then their rows to a journal, which so names only what is
+on the disk. A writer that starts takes up index and journal, and cuts off what lies behind them.
+Completing the store turns the journal into the index.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -27,8 +30,11 @@ from data_prep.tables import empty_table, frame_digest, read_table, write_json, 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"
 
-_COMMIT_EVERY = 1024  # images; writing the index costs as much as decoding a handful
+_COMMIT_EVERY = 256  # images: a kill loses a few seconds of work at most
+_JOURNAL_NAME = "journal.jsonl"
 _IDENTITY = ("image_id", "size", "scale_x", "scale_y", "offset_x", "offset_y")
+
+_Place = tuple[int, int, float, float, float, float]  # shard, row, scale x and y, offset x and y
 
 
 def shard_name(shard: int) -> str:
@@ -68,7 +74,7 @@ class PixelStoreWriter:
         self.folder, self.size = make_folder(folder), size
         self._header_bytes = len(_shard_header(0, size))
         self._rows = self._resume()
-        self._uncommitted = 0
+        self._uncommitted: list[str] = []
         self._shard, self._file = -1, None  # type: tuple[int, BinaryIO | None]
 
     def __enter__(self) -> Self:
@@ -80,9 +86,9 @@ class PixelStoreWriter:
         if kind is None:
             self.close()
             return
-        with suppress(InputError):  # the first error is the one to show
+        with suppress(InputError, OSError):  # the first error is the one to show
             self.commit()
-        self._close_shard()
+            self._close_shard()
 
     @property
     def done(self) -> set[str]:
@@ -110,12 +116,12 @@ class PixelStoreWriter:
             if not self._uncommitted:
                 (self.folder / INFO_NAME).unlink(missing_ok=True)
             file = self._open_shard(shard)
-            file.seek(self._header_bytes + row * self.size**2)
+            file.seek(self._end(row))
             file.write(pixels.tobytes())
         place = (placement.scale_x, placement.scale_y, placement.offset_x, placement.offset_y)
         self._rows[image_id] = (shard, row, *place)
-        self._uncommitted += 1
-        if self._uncommitted >= _COMMIT_EVERY:
+        self._uncommitted.append(image_id)
+        if len(self._uncommitted) >= _COMMIT_EVERY:
             self.commit()
 
     def commit(self) -> None:
@@ -128,16 +134,18 @@ class PixelStoreWriter:
             return
         with _disk_errors(self.folder):
             self._flush_shard()
-        write_table(self._index(), self.folder / INDEX_NAME, "pixel_index")
-        self._uncommitted = 0
+            lines = [json.dumps([name, *self._rows[name]]) + "\n" for name in self._uncommitted]
+            with (self.folder / _JOURNAL_NAME).open("a", encoding="utf-8") as journal:
+                journal.writelines(lines)
+        self._uncommitted = []
 
     def close(self) -> None:
         """Commit, and mark the store as complete."""
         self.commit()
         self._close_shard()
         index = self._index()
-        if index.empty:
-            write_table(index, self.folder / INDEX_NAME, "pixel_index")
+        write_table(index, self.folder / INDEX_NAME, "pixel_index")
+        (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
         content = {
             "spec": store_spec(self.size),
             "size": self.size,
@@ -176,34 +184,57 @@ class PixelStoreWriter:
                 self._file.close()
                 self._file = None
 
-    def _resume(self) -> dict[str, tuple[int, int, float, float, float, float]]:
+    def _resume(self) -> dict[str, _Place]:
         """Take up what an earlier writer committed; cut off what it did not.
 
         A store is a cache: one whose shards and index disagree is started again.
         """
-        try:
-            index = read_table(self.folder / INDEX_NAME, "pixel_index")
-        except InputError:
-            index = empty_table("pixel_index")
-        index = index.sort_values(["shard", "row"])
-        expected = np.arange(len(index))
-        whole = np.array_equal(index["shard"] * SHARD_IMAGES + index["row"], expected)
-        shards, counts = np.unique(index["shard"] if whole else [], return_counts=True)
-        ends = {
-            shard_name(int(shard)): self._header_bytes + int(count) * self.size**2
-            for shard, count in zip(shards, counts, strict=True)
-        }
+        rows = {**_read_index(self.folder / INDEX_NAME), **_read_journal(self.folder)}
+        rows = dict(sorted(rows.items(), key=lambda item: item[1][:2]))
+        positions = [shard * SHARD_IMAGES + row for shard, row, *_ in rows.values()]
+        ends = Counter(shard_name(shard) for shard, *_ in rows.values())
         paths = {path.name: path for path in self.folder.glob("shard-*.npy")}
-        whole &= all(name in paths and paths[name].stat().st_size >= ends[name] for name in ends)
+        whole = positions == list(range(len(rows))) and all(
+            name in paths and paths[name].stat().st_size >= self._end(images)
+            for name, images in ends.items()
+        )
+        if not whole:
+            for name in (INFO_NAME, INDEX_NAME, _JOURNAL_NAME):
+                (self.folder / name).unlink(missing_ok=True)
+            rows, ends = {}, Counter()
         for name, path in paths.items():
-            if whole and name in ends:
-                os.truncate(path, ends[name])
+            if name in ends:
+                os.truncate(path, self._end(ends[name]))
             else:
                 path.unlink()
-        if not whole:
-            (self.folder / INFO_NAME).unlink(missing_ok=True)
-            return {}
-        return {row[0]: tuple(row[1:]) for row in index.itertuples(index=False)}
+        return rows
+
+    def _end(self, images: int) -> int:
+        """Bytes of a shard with so many images."""
+        return self._header_bytes + images * self.size**2
+
+
+def _read_index(path: Path) -> dict[str, _Place]:
+    try:
+        index = read_table(path, "pixel_index")
+    except InputError:  # none yet, or damaged: then the shards and it disagree
+        return {}
+    return {row[0]: tuple(row[1:]) for row in index.itertuples(index=False)}
+
+
+def _read_journal(folder: Path) -> dict[str, _Place]:
+    path = folder / _JOURNAL_NAME
+    if not path.is_file():
+        return {}
+    rows, end = {}, 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            image_id, *place = json.loads(line)
+        except ValueError:  # a kill or a full disk cut it short
+            break
+        rows[image_id], end = tuple(place), end + len(line)
+    os.truncate(path, end)
+    return rows
 
 
 def _shard_header(images: int, size: int) -> bytes:
