@@ -5,8 +5,9 @@ A resample is a row of whole-number weights, one per patient, and a statistic ta
 rows at once, so no Python loop runs over the replicates and memory does not grow with them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from scipy import sparse
 from data_prep.tables import InputError
 from evaluation.ranking import Floats, Integers
 
-Statistic = Callable[[npt.NDArray[np.int16]], Mapping[str, Floats]]
+Name = TypeVar("Name", bound=Hashable)
+Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
 """Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
 
 LEVEL = 0.95
@@ -58,8 +60,10 @@ class Resamples:
 
 
 def cluster_bootstrap(
-    statistic: Statistic, resamples: Resamples, advance: Callable[[int], None] | None = None
-) -> dict[str, Floats]:
+    statistic: Statistic[Name],
+    resamples: Resamples,
+    advance: Callable[[int], None] | None = None,
+) -> dict[Name, Floats]:
     """Compute figures on every resample.
 
     Args:
@@ -78,7 +82,7 @@ def cluster_bootstrap(
         >>> totals["n"].tolist()
         [2.0, 2.0, 2.0]
     """
-    parts: list[Mapping[str, Floats]] = []
+    parts: list[Mapping[Name, Floats]] = []
     for weights in resamples.chunks():
         parts.append(statistic(weights))
         if advance is not None:

@@ -61,10 +61,10 @@ def average_precision(
 
 def _annotations(boxes: pd.DataFrame, image_ids: pd.Index) -> list[dict[str, Any]]:
     """COCO annotations; ids start at 1, since pycocotools takes 0 for "not matched"."""
-    images = np.asarray(image_ids.get_indexer(boxes["image_id"]))
+    images = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
     corners = boxes[CORNERS].to_numpy(np.float64)
     scores = boxes["score"].to_numpy(np.float64) if "score" in boxes else np.ones(len(boxes))
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image, (x1, y1, x2, y2), score in zip(images, corners, scores, strict=True):
         if image < 0:
             continue
@@ -141,7 +141,7 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
         >>> localised(points, true).tolist()
         [True, False]
     """
-    row = np.asarray(points.index.get_indexer(truth["image_id"]))
+    row = np.asarray(points.index.get_indexer(pd.Index(truth["image_id"])))
     asked = row >= 0
     row, corners = row[asked], truth[CORNERS].to_numpy(np.float64)[asked]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy.ndimage import find_objects, label, maximum  # type: ignore[attr-defined]
 
 from evaluation.ranking import Floats
 
@@ -178,11 +178,11 @@ def boxes_from_map(
         if grid.max() < cut:
             continue
         fine = upsample(grid)
-        parts, n_parts = ndimage.label(fine >= cut, structure=_ALL_NEIGHBOURS)
-        peaks = ndimage.maximum(fine, parts, index=range(1, n_parts + 1))
+        parts, n_parts = label(fine >= cut, structure=_ALL_NEIGHBOURS)
+        peaks = maximum(fine, parts, index=range(1, n_parts + 1))
         step_x, step_y = (x2 - x1) / fine.shape[1], (y2 - y1) / fine.shape[0]
         image_score = float(scores[image_id])
-        for (rows, cols), peak in zip(ndimage.find_objects(parts), peaks, strict=True):
+        for (rows, cols), peak in zip(find_objects(parts), peaks, strict=True):
             score = image_score * min(1.0, (float(peak) - low) / (high - low))
             if score < _MIN_SCORE:
                 continue

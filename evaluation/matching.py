@@ -95,7 +95,7 @@ def match_boxes(
     """
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     image, rank, score, corners = _ranked(boxes, image_ids)
-    true_image = np.asarray(image_ids.get_indexer(truth["image_id"]))
+    true_image = np.asarray(image_ids.get_indexer(pd.Index(truth["image_id"])))
     judged = true_image >= 0
     order = np.argsort(true_image[judged], kind="stable")
     true_image = true_image[judged][order]
@@ -121,7 +121,7 @@ def _ranked(
     boxes: pd.DataFrame, image_ids: pd.Index
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats, Floats]:
     """Boxes by image and falling score: image, rank within the image, score, corners."""
-    image = np.asarray(image_ids.get_indexer(boxes["image_id"]))
+    image = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
     score = boxes["score"].to_numpy(np.float64)
     order = np.lexsort((-score, image))
     order = order[image[order] >= 0]

@@ -101,7 +101,7 @@ class RankedScores:
 
         Args:
             weights: How often each cluster counts, whole numbers, shape ``(R, clusters)``;
-                left out: once each.
+                left out: once each. Clusters without an image here may follow.
 
         Returns:
             One area per row, shape ``(R,)``; NaN where a row has only one of the classes.
@@ -181,7 +181,7 @@ def curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
     truth, scores = check_truth_and_scores(y_true, y_score)
     order = np.argsort(-scores, kind="stable")
     scores, truth = scores[order], truth[order]
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else []
+    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
     true = np.append(0, np.cumsum(truth)[ends]).astype(np.float64)
     false = np.append(0, np.cumsum(~truth)[ends]).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -92,7 +92,7 @@ def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarr
     if not image_ids.is_unique:
         repeated = image_ids[image_ids.duplicated()][0]
         raise InputError(f"image ids must be unique; {repeated!r} repeats")
-    rows = np.asarray(image_ids.get_indexer(boxes["image_id"]))
+    rows = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
     if (rows < 0).any():
         stray = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
         raise InputError(f"boxes: image {stray!r} is not among the images under evaluation")

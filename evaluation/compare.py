@@ -1,0 +1,229 @@
+"""Compare systems on the same test images: every figure, its interval, and every difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.dataset import DataSet, Target
+from data_prep.folders import provenance
+from data_prep.predictions import Predictions
+from data_prep.tables import InputError
+from evaluation.bootstrap import Resamples, cluster_bootstrap
+from evaluation.comparison import Comparison
+from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
+from evaluation.evidence import Evidence
+from evaluation.lineup import Images, judged_images
+from evaluation.metrics import COUNT_METRICS
+from evaluation.ranking import Floats, curves
+from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.summary import metrics_table
+from evaluation.thresholds import POLICIES
+
+__all__ = ["Comparison", "checked_decision", "compare_systems"]
+
+_RECORDED = ("system", "seed", "kind", "inference_id", "trained_on", "versions")
+Replicates = dict[tuple[str, Figure], Floats]
+
+
+def compare_systems(
+    systems: Mapping[str, Predictions],
+    dataset: DataSet,
+    target: Target,
+    *,
+    split: str = "default",
+    images: Images = "all",
+    policies: Sequence[str] = POLICIES,
+    replicates: int = 2000,
+    seed: int = 0,
+    advance: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Score systems on the same test images, with paired patient-cluster bootstrap intervals.
+
+    Each system's decision is derived again from its validation images; one that `cxr tune` has
+    stored must agree with it.
+
+    Args:
+        systems: Predictions by display name, in the order to show them.
+        dataset: Labels, boxes and split.
+        target: What is judged.
+        split: Name of the split.
+        images: ``all`` refuses systems that ran on different test images; ``common`` takes the
+            images that all ran on.
+        policies: Policies for systems that are not tuned yet.
+        replicates: Bootstrap resamples.
+        seed: Of the resamples.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        InputError: The systems' images differ, a decision was chosen on other rows than the
+            validation rows at hand, or a system has seen test patients.
+    """
+    if not systems:
+        raise InputError("compare needs at least one system")
+    judged, notes = judged_images(systems, dataset, target, split=split, images=images)
+    decisions: dict[str, Decision] = {}
+    evidence: dict[str, Evidence] = {}
+    cards: dict[str, Scorecard] = {}
+    for name, system in systems.items():
+        decisions[name], new_notes = checked_decision(
+            name, system, dataset, target, split, policies
+        )
+        notes += new_notes
+        evidence[name] = Evidence(system, target, judged.image_ids)
+        cards[name] = _scorecard(evidence[name], decisions[name], judged)
+    resamples = Resamples(judged.n_patients, replicates, seed)
+
+    def all_figures(weights: np.ndarray) -> Replicates:
+        return {
+            (name, figure): values
+            for name, card in cards.items()
+            for figure, values in card(weights).items()
+            if figure.metric not in COUNT_METRICS
+        }
+
+    drawn = cluster_bootstrap(all_figures, resamples, advance)
+    return Comparison(
+        target=target,
+        systems=list(systems),
+        metrics=metrics_table(target.name, cards, drawn, resamples),
+        decisions=_decisions_table(cards, decisions, dataset),
+        thresholds={
+            name: {policy: choice.threshold for policy, choice in card.thresholds.items()}
+            for name, card in cards.items()
+        },
+        curves={name: curves(judged.y_true, card.scores) for name, card in cards.items()},
+        confusion=_confusion(cards),
+        boxes={name: card.boxes for name, card in cards.items() if card.boxes is not None},
+        maps={name: None if e.gives_boxes else e.maps for name, e in evidence.items()},
+        map_scale={n: d.map_scale for n, d in decisions.items() if d.map_scale is not None},
+        costs={name: dict(system.info.get("cost") or {}) for name, system in systems.items()},
+        notes=notes,
+        provenance=_provenance(systems, dataset, decisions, split, resamples),
+    )
+
+
+def checked_decision(
+    name: str,
+    system: Predictions,
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    policies: Sequence[str],
+) -> tuple[Decision, list[str]]:
+    """A system's decision, derived from its validation rows and held against the stored one.
+
+    Args:
+        name: Display name, for messages.
+        system: Its predictions.
+        dataset: Labels and split.
+        target: What is judged.
+        split: Name of the split.
+        policies: Used where no decision is stored.
+
+    Returns:
+        The decision and notes on it.
+
+    Raises:
+        InputError: The stored decision was chosen on something else, or differs.
+    """
+    payload = system.decision(target.name)
+    if payload is None:
+        derived = tune(system, dataset, target, split=split, policies=policies)
+        if not derived.chosen_on["n_images"]:
+            return derived, [f"{name} has no validation images: threshold-free figures only."]
+        return derived, [f"{name} was not tuned before: its decision is derived here."]
+    stored = Decision.from_json(payload)
+    here = decision_ids(system, dataset, split)
+    for key in CHOSEN_ON:
+        if stored.chosen_on.get(key) != here[key]:
+            raise InputError(
+                f"{system.folder}: the decision of {name} was chosen with {key} "
+                f"{stored.chosen_on.get(key)}, here it is {here[key]}; run cxr tune again"
+            )
+    derived = tune(system, dataset, target, split=split, policies=list(stored.thresholds))
+    changed = stored.difference(derived)
+    if changed:
+        raise InputError(
+            f"{system.folder}: the decision of {name} is not what its validation images give "
+            f"({changed}); run cxr tune again"
+        )
+    return stored, []
+
+
+def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> Scorecard:
+    scores = evidence.scores(decision.reduction)
+    boxes = evidence.boxes(scores, decision.map_scale, decision.map_box_level)
+    return Scorecard(judged, scores, decision.thresholds, evidence.points(), boxes)
+
+
+def _decisions_table(
+    cards: Mapping[str, Scorecard], decisions: Mapping[str, Decision], dataset: DataSet
+) -> pd.DataFrame:
+    """One row per image and system, systems in order, images sorted."""
+    frames = []
+    for name, card in cards.items():
+        judged, platt = card.judged, decisions[name].calibration
+        frame = pd.DataFrame({"image_id": judged.image_ids.to_numpy(), "system": name})
+        frame["label"] = judged.y_true.astype(np.float64)
+        frame["score"] = card.scores
+        frame["probability"] = np.nan if platt is None else platt.probability(card.scores)
+        for policy in card.thresholds:
+            called = card.called(policy)
+            column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
+            frame[f"decision_{policy}"] = column
+        points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
+        frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
+        frame["localised"] = _localised_column(card)
+        if judged.x_class is not None:
+            frame["x_class"] = judged.x_class.to_numpy()
+        frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    return table.merge(dataset.images[["image_id", "patient_id"]], on="image_id", how="left")
+
+
+def _localised_column(card: Scorecard) -> pd.Series:
+    """Right place or not, known only for positive images whose boxes are trusted."""
+    judged = card.judged
+    column = pd.Series(pd.array([pd.NA] * len(judged.image_ids), dtype="boolean"))
+    if card.localised is not None:
+        asked = judged.y_true & judged.boxes_trusted
+        column[asked] = card.localised[asked]
+    return column
+
+
+def _confusion(cards: Mapping[str, Scorecard]) -> dict[tuple[str, str], dict[str, int]]:
+    return {
+        (name, policy): counts
+        for name, card in cards.items()
+        for policy in card.thresholds
+        if (counts := card.confusion(policy)) is not None
+    }
+
+
+def _provenance(
+    systems: Mapping[str, Predictions],
+    dataset: DataSet,
+    decisions: Mapping[str, Decision],
+    split: str,
+    resamples: Resamples,
+) -> dict[str, Any]:
+    return provenance() | {
+        "data_set": {"name": dataset.name, **dataset.ids, "split": split},
+        "bootstrap": {"replicates": resamples.n_replicates, "seed": resamples.seed},
+        "seeds": {name: system.info.get("seed") for name, system in systems.items()},
+        "systems": {
+            name: {
+                "folder": str(system.folder),
+                **{key: system.info.get(key) for key in _RECORDED},
+                "decision": decisions[name].to_json(),
+            }
+            for name, system in systems.items()
+        },
+    }

@@ -1,0 +1,56 @@
+"""What a comparison holds: everything that a report needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from data_prep.dataset import Target
+from evaluation.ranking import Floats
+from evaluation.verdict import state_verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a report needs.
+
+    Attributes:
+        target: What was judged.
+        systems: Display names, in the order given.
+        metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
+        decisions: One row per image and system: ``label``, ``score``, ``probability``,
+            ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
+            ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
+        thresholds: Per system and policy; `None` where validation gives none.
+        curves: Per system ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``.
+        confusion: Per system and policy ``tp``, ``fp``, ``tn``, ``fn``.
+        boxes: Per system its boxes on the test images; a classifier's are read from its maps.
+        maps: Per system its activation maps on the test images, one per image, or `None`.
+        map_scale: Per system the fixed low and high end of its maps.
+        costs: Per system parameters, FLOPs, latency; values may be `None`.
+        notes: What a reader must know: images left out, systems without validation, ...
+        provenance: Ids, seeds, versions, commands.
+    """
+
+    target: Target
+    systems: list[str]
+    metrics: pd.DataFrame
+    decisions: pd.DataFrame
+    thresholds: dict[str, dict[str, float | None]]
+    curves: dict[str, dict[str, Floats]]
+    confusion: dict[tuple[str, str], dict[str, int]]
+    boxes: dict[str, pd.DataFrame]
+    maps: dict[str, pd.DataFrame | None]
+    map_scale: dict[str, tuple[float, float]]
+    costs: dict[str, dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence that the intervals support."""
+        seeds = {n: 1 for n, s in self.provenance.get("seeds", {}).items() if s is not None}
+        said = state_verdict(self.metrics, self.systems, self.target.display_name, seeds=seeds)
+        return said.headline

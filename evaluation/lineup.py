@@ -1,0 +1,147 @@
+"""Who may be compared on what: the same images for all, none of which a system has learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from data_prep.dataset import DataSet, Target
+from data_prep.predictions import Predictions
+from data_prep.tables import InputError, read_table
+from evaluation.bootstrap import cluster_index
+from evaluation.evidence import images_run, patients_of
+from evaluation.scorecard import JudgedImages
+
+_SHOWN = 5
+Images = Literal["all", "common"]
+
+
+def judged_images(
+    systems: Mapping[str, Predictions],
+    dataset: DataSet,
+    target: Target,
+    *,
+    split: str = "default",
+    images: Images = "all",
+) -> tuple[JudgedImages, list[str]]:
+    """The test images of known label that all systems are scored on.
+
+    Args:
+        systems: Predictions by display name.
+        dataset: Labels, boxes and split.
+        target: What is judged.
+        split: Name of the split whose ``test`` images are used.
+        images: ``all`` refuses systems that ran on different images, ``common`` goes on with
+            those that all ran on.
+
+    Returns:
+        The images, and notes on what was left out.
+
+    Raises:
+        InputError: The systems' images differ, there is no image left, predictions belong to
+            another data set, or a system has seen a patient of these images.
+    """
+    for name, system in systems.items():
+        _check_data_set(name, system, dataset)
+    labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
+    known = labels.dropna()
+    notes = []
+    if len(known) < len(labels):
+        unknown = len(labels) - len(known)
+        notes.append(f"{unknown} test images have no known label for {target.display_name}.")
+    ran = {
+        name: known.index[known.index.isin(images_run(system))] for name, system in systems.items()
+    }
+    common = known.index
+    for ids in ran.values():
+        common = common[common.isin(ids)]
+    differing = {name: ids.difference(common) for name, ids in ran.items()}
+    if any(len(ids) for ids in differing.values()):
+        if images != "common":
+            raise InputError(_difference_line(ran))
+        notes.append(
+            f"Judged on the {len(common)} test images that all systems ran on; "
+            + "; ".join(f"{name} ran on {len(ids)}" for name, ids in ran.items())
+            + "."
+        )
+    if len(common) < len(known):
+        notes.append(f"{len(known) - len(common)} of {len(known)} test images are not judged.")
+    if not len(common):
+        raise InputError(
+            f"no test image of split '{split}' with a known label was run by "
+            f"{' and '.join(systems)}; predict the test images of this data set"
+        )
+    common = common.sort_values()
+    for name, system in systems.items():
+        notes += _check_seen(name, system, dataset, common)
+    return _describe(dataset, target, common, known), notes
+
+
+def _describe(
+    dataset: DataSet, target: Target, image_ids: pd.Index, labels: pd.Series
+) -> JudgedImages:
+    patients, n_patients = cluster_index(patients_of(dataset.images, image_ids))
+    truth = dataset.target_boxes(target)
+    table = dataset.images.set_index("image_id").reindex(image_ids)
+    return JudgedImages(
+        image_ids=image_ids,
+        y_true=labels.reindex(image_ids).to_numpy() == 1,
+        patients=patients,
+        n_patients=n_patients,
+        boxes_trusted=np.asarray(image_ids.isin(dataset.boxes_trusted(target))),
+        truth=truth[truth["image_id"].isin(image_ids)].reset_index(drop=True),
+        x_class=table.get("x_class"),
+    )
+
+
+def _check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
+    made_on, here = system.info.get("data_set"), dataset.ids["content_id"]
+    if not made_on:
+        raise InputError(
+            f"{system.folder}: predictions of {name} are of loose files, not of a data set; "
+            f"predict {dataset.folder} with --data"
+        )
+    if made_on.get("content_id") != here:
+        raise InputError(
+            f"{system.folder}: predictions of {name} were made on a data set with content_id "
+            f"{made_on.get('content_id')}, {dataset.folder} has {here}; predict again on this one"
+        )
+
+
+def _difference_line(ran: Mapping[str, pd.Index]) -> str:
+    """Which images the systems do not share, up to five a side."""
+    union = pd.Index(sorted(set().union(*ran.values())))
+    sides = []
+    for name, ids in ran.items():
+        lacking = union.difference(ids)
+        if len(lacking):
+            shown = ", ".join(map(str, lacking[:_SHOWN]))
+            more = ", ..." if len(lacking) > _SHOWN else ""
+            sides.append(f"{name} lacks {len(lacking)} that others ran on ({shown}{more})")
+    return (
+        "the systems' test images differ: " + "; ".join(sides) + "; predict them, or compare on "
+        "the images that all have with --images common"
+    )
+
+
+def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index) -> list[str]:
+    """Refuse test images of patients that a system was fitted or selected on."""
+    path = system.folder / "seen.parquet"
+    if not path.is_file():
+        return [f"What {name} was trained on is unknown: its test images may not be new to it."]
+    seen = read_table(path, "seen")
+    used = seen[seen["role"].isin(["train", "val"])]
+    patients = patients_of(dataset.images, image_ids)
+    leaked = np.isin(patients, used["patient_id"].to_numpy(dtype=str))
+    leaked |= np.asarray(image_ids.isin(used["image_id"]))
+    if leaked.any():
+        shown = ", ".join(sorted(set(patients[leaked]))[:_SHOWN])
+        raise InputError(
+            f"{system.folder}: {name} has seen {len(set(patients[leaked]))} patients of "
+            f"{int(leaked.sum())} test images in training ({shown}); compare on a split whose "
+            "test patients it has not seen"
+        )
+    return []

@@ -1,0 +1,36 @@
+"""The tables of a report folder, for programs and for other statisticians."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.folders import atomic_path, make_folder
+from data_prep.tables import write_json, write_table
+from evaluation.comparison import Comparison
+
+
+def write_tables(comparison: Comparison, out: Path) -> None:
+    """Write ``metrics.csv``, ``decisions.parquet`` and, last, ``metrics.json``.
+
+    Args:
+        comparison: From `compare_systems`.
+        out: Report folder; made if need be.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    make_folder(out)
+    with atomic_path(out / "metrics.csv") as temporary:
+        comparison.metrics.to_csv(temporary, index=False)
+    write_table(comparison.decisions, out / "decisions.parquet", "decisions")
+    rows = comparison.metrics.astype(object).where(comparison.metrics.notna(), None)
+    payload = {
+        "target": comparison.target.name,
+        "systems": comparison.systems,
+        "thresholds": comparison.thresholds,
+        "costs": comparison.costs,
+        "notes": comparison.notes,
+        "metrics": rows.to_dict("records"),
+        "provenance": comparison.provenance,
+    }
+    write_json(out / "metrics.json", "metrics", payload)

@@ -1,0 +1,227 @@
+"""All figures of one system on the judged images, under any patient weights.
+
+With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
+one definition of each figure serves both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.bootstrap import per_cluster
+from evaluation.localisation import average_precision, localised
+from evaluation.matching import WeightedAveragePrecision, match_boxes
+from evaluation.metrics import COUNT_METRICS, THRESHOLD_METRICS, UNDEFINED, confusion_counts, rates
+from evaluation.ranking import Floats, Integers, RankedScores
+from evaluation.thresholds import ThresholdChoice
+
+ALL = "all"
+VERSUS_NORMAL = "vs_normal"
+NO_TRUE_BOX = "no judged image has a true box"
+NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
+_REASONS = UNDEFINED | {
+    "pointing_accuracy": NO_TRUE_BOX,
+    "localised_sensitivity": NO_TRUE_BOX,
+    "ap50": NO_TRUE_BOX,
+    "ap": NO_TRUE_BOX,
+}
+
+
+class Figure(NamedTuple):
+    """The name of a figure: on which images, at which policy (``""``: none), which metric."""
+
+    subgroup: str
+    policy: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class JudgedImages:
+    """The images that every system is scored on, and what is true of them.
+
+    Attributes:
+        image_ids: Shape ``(N,)``, sorted.
+        y_true: Shape ``(N,)``.
+        patients: Patient of each image as an index from 0, shape ``(N,)``.
+        n_patients: How many patients.
+        boxes_trusted: Whether localisation may be judged on an image, shape ``(N,)``.
+        truth: True boxes of the target on these images, original px.
+        x_class: The kind of each image, where the data set knows it.
+    """
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
+    n_patients: int
+    boxes_trusted: npt.NDArray[np.bool_]
+    truth: pd.DataFrame
+    x_class: pd.Series | None = None
+
+    @property
+    def versus_normal(self) -> npt.NDArray[np.bool_] | None:
+        """Positive images and those that are normal, shape ``(N,)``; `None` where unknown."""
+        if self.x_class is None or not (self.x_class == "normal").any():
+            return None
+        return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
+
+    def population(self, figure: Figure) -> npt.NDArray[np.bool_]:
+        """The images that a figure is computed on, shape ``(N,)``."""
+        if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
+            return self.versus_normal
+        if figure.metric in ("ap50", "ap", "pointing_accuracy", "localised_sensitivity"):
+            return self.boxes_trusted
+        return np.ones(len(self.image_ids), dtype=bool)
+
+
+class Scorecard:
+    """Every figure of one system.
+
+    Args:
+        judged: The images.
+        scores: The system's image scores, in the order of the images.
+        thresholds: A choice per policy; one without a threshold gives no figures.
+        points: ``point_x``, ``point_y`` of each image, or `None`.
+        boxes: The system's boxes on these images, or `None`.
+    """
+
+    def __init__(
+        self,
+        judged: JudgedImages,
+        scores: pd.Series,
+        thresholds: dict[str, ThresholdChoice],
+        points: pd.DataFrame | None,
+        boxes: pd.DataFrame | None,
+    ) -> None:
+        self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
+        self.scores = scores.to_numpy(dtype=np.float64)
+        self.localised = None if points is None else localised(points, judged.truth)
+        self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
+        self._ranked_normal = self._against_normal()
+        self._precision: WeightedAveragePrecision | None = None
+        if boxes is not None:
+            trusted = judged.boxes_trusted
+            matches = match_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            self._precision = WeightedAveragePrecision(
+                matches, judged.patients[trusted], judged.n_patients
+            )
+        self._count_names, self._counts = self._patient_counts()
+
+    def _against_normal(self) -> RankedScores | None:
+        chosen = self.judged.versus_normal
+        if chosen is None:
+            return None
+        j = self.judged
+        return RankedScores(j.y_true[chosen], self.scores[chosen], j.patients[chosen])
+
+    def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
+        """Which images are called positive at a policy's threshold; `None` without one."""
+        threshold = self.thresholds[policy].threshold
+        return None if threshold is None else self.scores >= threshold
+
+    def confusion(self, policy: str) -> dict[str, int] | None:
+        """``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; `None` without one."""
+        threshold = self.thresholds[policy].threshold
+        if threshold is None:
+            return None
+        return confusion_counts(self.judged.y_true, self.scores, threshold)
+
+    def _patient_counts(self) -> tuple[list[tuple[str, str]], Floats]:
+        """Everything that is counted, per patient, named by policy and count."""
+        j = self.judged
+        columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
+        boxed = j.y_true & j.boxes_trusted
+        if self.localised is not None:
+            columns["", "boxed"] = boxed
+            columns["", "pointed"] = boxed & self.localised
+        for policy in self.thresholds:
+            called = self.called(policy)
+            if called is None:
+                continue
+            columns[policy, "tp"] = called & j.y_true
+            columns[policy, "fp"] = called & ~j.y_true
+            columns[policy, "tn"] = ~called & ~j.y_true
+            columns[policy, "fn"] = ~called & j.y_true
+            if self.localised is not None:
+                columns[policy, "found"] = boxed & self.localised & called
+        table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
+        return list(columns), per_cluster(table, j.patients, j.n_patients)
+
+    def __call__(self, weights: Integers) -> dict[Figure, Floats]:
+        """Every figure for every row of patient weights.
+
+        Args:
+            weights: Shape ``(R, n_patients)``.
+
+        Returns:
+            Shape ``(R,)`` each; NaN where undefined.
+        """
+        figures = {Figure(ALL, "", m): v for m, v in self._ranked.figures(weights).items()}
+        if self._ranked_normal is not None:
+            against = self._ranked_normal.figures(weights)
+            figures |= {Figure(VERSUS_NORMAL, "", m): v for m, v in against.items()}
+        sums = np.asarray(weights, dtype=np.float64) @ self._counts
+        counts = dict(zip(self._count_names, sums.T, strict=True))
+        if self.localised is not None:
+            pointed = _share(counts["", "pointed"], counts["", "boxed"])
+            figures[Figure(ALL, "", "pointing_accuracy")] = pointed
+        if self._precision is not None:
+            at_iou = self._precision(weights)
+            figures[Figure(ALL, "", "ap50")] = at_iou[:, 0]
+            figures[Figure(ALL, "", "ap")] = at_iou.mean(axis=1)
+        for policy in self.thresholds:
+            if (policy, "tp") not in counts:
+                continue
+            of_policy = {name: counts[policy, name] for name in COUNT_METRICS}
+            values = {**rates(**of_policy), **of_policy}
+            if self.localised is not None:
+                found = _share(counts[policy, "found"], counts["", "boxed"])
+                values["localised_sensitivity"] = found
+            figures |= {Figure(ALL, policy, metric): v for metric, v in values.items()}
+        return figures
+
+    def estimates(self) -> dict[Figure, float | None]:
+        """Every figure on the images as they are; COCO's are those of pycocotools itself."""
+        once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
+        figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
+        if self.boxes is not None:
+            judged = self.judged.image_ids[self.judged.boxes_trusted]
+            coco = average_precision(self.boxes, self.judged.truth, judged)
+            figures |= {Figure(ALL, "", metric): figure for metric, figure in coco.items()}
+        return figures
+
+    def missing(self) -> dict[Figure, str]:
+        """Figures that this system cannot have, with the reason."""
+        lost: dict[Figure, str] = {}
+        if self.boxes is None:
+            reason = "the system gives no boxes, and no map cut on validation"
+            lost |= {Figure(ALL, "", metric): reason for metric in ("ap50", "ap")}
+        if self.localised is None:
+            lost[Figure(ALL, "", "pointing_accuracy")] = NOTHING_TO_POINT_WITH
+        for policy, choice in self.thresholds.items():
+            if choice.threshold is None:
+                reason = f"no threshold: {choice.reason}"
+                names = (*THRESHOLD_METRICS, "localised_sensitivity")
+                lost |= {Figure(ALL, policy, metric): reason for metric in names}
+            elif self.localised is None:
+                lost[Figure(ALL, policy, "localised_sensitivity")] = NOTHING_TO_POINT_WITH
+        return lost
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(part / whole)
+
+
+def why_undefined(metric: str) -> str:
+    """Why a figure can be undefined on a set of images.
+
+    Example:
+        >>> why_undefined("precision")
+        'no image is called positive'
+    """
+    return _REASONS.get(metric, "undefined on these images")

@@ -1,0 +1,122 @@
+"""The tidy table of figures: estimates, intervals, paired differences, and why one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.bootstrap import Interval, Resamples, percentile_interval
+from evaluation.metrics import COUNT_METRICS
+from evaluation.ranking import Floats
+from evaluation.scorecard import Figure, JudgedImages, Scorecard, why_undefined
+
+COLUMNS = (
+    "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
+    "ci_method", "n_images", "n_patients", "n_positive", "note",
+)  # fmt: skip
+_ONE_PATIENT = "one patient gives no interval"
+
+
+def metrics_table(
+    target: str,
+    cards: Mapping[str, Scorecard],
+    replicates: Mapping[tuple[str, Figure], Floats],
+    resamples: Resamples,
+) -> pd.DataFrame:
+    """Put estimates and replicates of all systems into one tidy table.
+
+    Args:
+        target: The target's name.
+        cards: Scorecard per system, all on the same images.
+        replicates: Values of each system's figures on the same resamples.
+        resamples: How they were drawn.
+
+    Returns:
+        The columns of `COLUMNS`; an undefined figure is NaN and its note says why.
+    """
+    estimates = {name: card.estimates() for name, card in cards.items()}
+    missing = {name: card.missing() for name, card in cards.items()}
+    table = _Table(target, next(iter(cards.values())).judged, resamples)
+    for name in cards:
+        for figure, estimate in estimates[name].items():
+            note = why_undefined(figure.metric) if estimate is None else ""
+            table.add(name, figure, estimate, replicates.get((name, figure)), note)
+        for figure, reason in missing[name].items():
+            table.add(name, figure, None, None, reason)
+    for first, second in combinations(cards, 2):
+        for figure in dict.fromkeys([*estimates[first], *missing[first]]):
+            if figure.metric in COUNT_METRICS:
+                continue
+            pair = [estimates[name].get(figure) for name in (first, second)]
+            note = _why_no_difference(figure, (first, second), estimates, missing)
+            estimate = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
+            drawn = [replicates.get((name, figure)) for name in (first, second)]
+            values = None if drawn[0] is None or drawn[1] is None else drawn[0] - drawn[1]
+            table.add(f"{first} - {second}", figure, estimate, values, note)
+    return table.frame()
+
+
+def _why_no_difference(
+    figure: Figure,
+    pair: tuple[str, str],
+    estimates: Mapping[str, Mapping[Figure, float | None]],
+    missing: Mapping[str, Mapping[Figure, str]],
+) -> str:
+    reasons = [
+        f"{name}: {missing[name].get(figure, why_undefined(figure.metric))}"
+        for name in pair
+        if estimates[name].get(figure) is None
+    ]
+    return "; ".join(reasons)
+
+
+class _Table:
+    """Rows under way; counts of a figure's images are found once."""
+
+    def __init__(self, target: str, judged: JudgedImages, resamples: Resamples) -> None:
+        self._target, self._judged, self._resamples = target, judged, resamples
+        self._rows: list[dict[str, Any]] = []
+        self._counts: dict[bytes, dict[str, int]] = {}
+
+    def add(
+        self, system: str, figure: Figure, estimate: float | None, drawn: Floats | None, note: str
+    ) -> None:
+        interval = Interval(None, None)
+        bootstrapped = estimate is not None and drawn is not None
+        if bootstrapped and self._judged.n_patients < 2:
+            interval = Interval(None, None, _ONE_PATIENT)
+        elif estimate is not None and drawn is not None:
+            interval = percentile_interval(drawn)
+        method = f"patient-cluster bootstrap percentile, {self._resamples.n_replicates} resamples"
+        self._rows.append(
+            {
+                "target": self._target,
+                "unit": "image",
+                **figure._asdict(),
+                "system": system,
+                "estimate": np.nan if estimate is None else estimate,
+                "ci_low": np.nan if interval.low is None else interval.low,
+                "ci_high": np.nan if interval.high is None else interval.high,
+                "ci_method": "" if interval.low is None else method,
+                **self._population(figure),
+                "note": "; ".join(part for part in (note, interval.note) if part),
+            }
+        )
+
+    def _population(self, figure: Figure) -> dict[str, int]:
+        chosen = self._judged.population(figure)
+        key = chosen.tobytes()
+        if key not in self._counts:
+            self._counts[key] = {
+                "n_images": int(chosen.sum()),
+                "n_patients": len(np.unique(self._judged.patients[chosen])),
+                "n_positive": int((chosen & self._judged.y_true).sum()),
+            }
+        return self._counts[key]
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self._rows, columns=list(COLUMNS))

@@ -1,0 +1,90 @@
+"""`cxr import`: predictions of other software, or a reader's, as a system like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts import console
+
+
+def import_predictions(
+    file: Annotated[Path, typer.Argument(help="CSV of scores or boxes, or COCO results JSON.")],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
+    name: Annotated[str, typer.Option(help="Name of the system in the report.")],
+    finding: Annotated[
+        str | None,
+        typer.Option(help="Finding of rows that name none; may be left out where there is one."),
+    ] = None,
+    image_column: Annotated[str, typer.Option(help="CSV column of image ids.")] = "image_id",
+    score_column: Annotated[str, typer.Option(help="CSV column of scores.")] = "score",
+    finding_column: Annotated[str, typer.Option(help="CSV column of findings.")] = "finding",
+    images: Annotated[
+        str,
+        typer.Option(
+            help="Boxes only. all: an image without a box was run and had nothing; listed: only "
+            "images with a box were run."
+        ),
+    ] = "all",
+    split: Annotated[str, typer.Option(help="Its val and test images are expected.")] = "default",
+    ignore_unknown: Annotated[
+        bool, typer.Option(help="Leave out images and findings that the data set does not have.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """Take over predictions of any other software, or a radiologist's readings.
+
+    CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
+    original image. Scores lie between 0 and 1.
+
+    Example: cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
+        --image-column "Image Index" --score-column prob_Pneumonia
+    """
+    from data_prep.dataset import DataSet
+    from data_prep.folders import provenance
+    from data_prep.predictions import PredictionWriter
+    from evaluation.foreign import ForeignColumns, read_foreign
+
+    dataset = DataSet.open(data)
+    foreign = read_foreign(
+        file,
+        dataset,
+        columns=ForeignColumns(image_column, score_column, finding_column),
+        finding=finding,
+        split=split,
+        run_on=images,
+        ignore_unknown=ignore_unknown,
+    )
+    info = {
+        "system": name,
+        "seed": None,
+        "kind": foreign.kind,
+        "findings": sorted(foreign.rows["finding"].unique()),
+        "inference_id": foreign.inference_id,
+        "data_set": {
+            "name": dataset.name,
+            "content_id": dataset.ids["content_id"],
+            "split": split,
+            "split_id": dataset.ids.get("split_ids", {}).get(split),
+        },
+        "cost": dict.fromkeys(
+            ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
+        ),
+        "trained_on": "unknown",
+        "imported_from": file.name,
+        "notes": foreign.notes,
+        **provenance(),
+    }
+    with PredictionWriter(out, info) as writer:
+        tables = {foreign.kind: foreign.rows}
+        writer.add(foreign.images, scores=tables.get("scores"), boxes=tables.get("boxes"))
+    ran = int((foreign.images["status"] == "ok").sum())
+    for note in foreign.notes:
+        console.say(note)
+    console.say(f"{name}: {len(foreign.rows)} {foreign.kind} on {ran} images")
+    console.say(f"Predictions: {out}")
+    if as_json:
+        console.emit_json({"folder": str(out), "images": ran, **info})
