@@ -1,0 +1,128 @@
+"""Box sanity: boxes that cannot be, that hardly can be, and labels that disagree with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from data_prep.audit_problem import Problem
+
+# The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
+TINY_SIDE = 0.01
+HUGE_AREA = 0.6
+_EDGES = ["x1", "y1", "x2", "y2"]
+_KEY = ["image_id", "finding", "reader"]
+
+
+def check_boxes(
+    boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
+) -> list[Problem]:
+    """Check boxes against their images and labels.
+
+    Args:
+        boxes: The boxes table, original px.
+        images: Reads ``image_id``, ``width``, ``height``; boxes on images of unknown size are
+            not checked for place and size.
+        findings: The findings table.
+        coverage: The box_coverage table.
+
+    Returns:
+        One problem a kind of fault, none for a clean set.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
+        ...     "x1": 90.0, "y1": 10.0, "x2": 120.0, "y2": 60.0})
+        >>> images = pd.DataFrame({"image_id": ["a"], "width": [100], "height": [100]})
+        >>> labels = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
+        ...     "state": "present"})
+        >>> coverage = labels.assign(coverage="all")
+        >>> [problem.check for problem in check_boxes(boxes, images, labels, coverage)]
+        ['box_outside']
+    """
+    problems = [
+        *_check_geometry(boxes, images),
+        *_check_repeats(boxes),
+        *_check_labels(boxes, findings, coverage),
+    ]
+    return [problem for problem in problems if problem.count]
+
+
+def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
+    edges = boxes[_EDGES].to_numpy(dtype="float64")
+    sizes = images.set_index("image_id")[["width", "height"]].astype("float64")
+    width, height = sizes.reindex(boxes["image_id"].to_numpy()).to_numpy().T
+    x1, y1, x2, y2 = edges.T
+    finite = np.isfinite(edges).all(axis=1)
+    real = finite & (x1 < x2) & (y1 < y2)
+    outside = real & ((x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height))
+    narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < TINY_SIDE
+    vast = (x2 - x1) * (y2 - y1) / (width * height) > HUGE_AREA
+    ids = boxes["image_id"].to_numpy()
+    return [
+        Problem.of("box_not_finite", "error", "box with a missing or infinite edge", ids[~finite]),
+        Problem.of("box_empty", "error", "box without area", ids[finite & ~real]),
+        Problem.of("box_outside", "error", "box that leaves its image", ids[outside]),
+        Problem.of(
+            "box_tiny",
+            "warning",
+            f"box with a side below {TINY_SIDE:.0%} of the image: a slip of the mouse?",
+            ids[real & ~outside & narrow],
+        ),
+        Problem.of(
+            "box_huge",
+            "warning",
+            f"box that covers more than {HUGE_AREA:.0%} of the image: does it outline a lesion?",
+            ids[real & ~outside & vast],
+        ),
+    ]
+
+
+def _check_repeats(boxes: pd.DataFrame) -> list[Problem]:
+    repeated = boxes.duplicated([*_KEY, *_EDGES])
+    return [
+        Problem.of(
+            "box_repeated",
+            "warning",
+            "the same box stands twice, so one lesion counts as two",
+            boxes.loc[repeated, "image_id"],
+        )
+    ]
+
+
+def _check_labels(
+    boxes: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
+) -> list[Problem]:
+    boxed = boxes[_KEY].drop_duplicates()
+    absent = findings.loc[findings["state"] == "absent", _KEY]
+    present = findings.loc[findings["state"] == "present", _KEY]
+    complete = coverage.loc[coverage["coverage"] == "all", _KEY]
+    # A finding that nobody boxed is a finding without boxes, not one with missing boxes.
+    expected = present[present["finding"].isin(boxes["finding"])]
+    promised = present.merge(complete, on=_KEY)
+    return [
+        Problem.of(
+            "box_on_negative",
+            "error",
+            "box of a finding that the label says is absent",
+            boxed.merge(absent, on=_KEY)["image_id"],
+        ),
+        Problem.of(
+            "box_promised",
+            "error",
+            "all lesions are said to be boxed, the finding is present, and there is no box",
+            _without(promised, boxed)["image_id"],
+        ),
+        Problem.of(
+            "positive_without_box",
+            "warning",
+            "positive image whose lesions are not boxed: the detector does not learn from it, and "
+            "localisation is not judged on it",
+            _without(_without(expected, boxed), complete)["image_id"],
+        ),
+    ]
+
+
+def _without(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose key is not among the others."""
+    merged = rows.merge(others, on=_KEY, how="left", indicator="_where")
+    return merged.loc[merged["_where"] == "left_only", _KEY]

@@ -1,0 +1,178 @@
+"""Decode every picture of a source once, for its tables and all pixel stores, and survive a kill.
+
+The journal is a folder of part files, each with the outcome of a few hundred pictures, written
+after their pixels are on the disk. What a kill can lose is what came after the last part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.decoding import DecodedRow, DecodeTask, decode_all
+from data_prep.errors import InputError
+from data_prep.folders import atomic_path, make_folder
+from data_prep.pixel_writer import PixelStoreWriter
+from data_prep.preprocess import store_spec
+
+_PART_ROWS = 256
+# A published edge may overshoot by rounding only; more is another picture's box.
+EDGE_TOLERANCE_PX = 0.01
+
+_TEXTS = (
+    "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",
+    "photometric", "modality_transform", "voi", "orientation", "pixel_sha256", "warnings",
+)  # fmt: skip
+_NUMBERS = ("spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width")
+_COUNTS = ("height", "width", "bits")
+OUTCOME_TYPES: dict[str, str] = {
+    **dict.fromkeys(_TEXTS, "str"),
+    **dict.fromkeys(_NUMBERS, "float64"),
+    **dict.fromkeys(_COUNTS, "Int64"),
+    "inverted": "boolean",
+}
+
+
+def ingest(
+    images: pd.DataFrame,
+    boxes: pd.DataFrame,
+    root: Path,
+    out: Path,
+    *,
+    journal: Path,
+    sizes: Iterable[int] = (),
+    workers: int = 1,
+    strict: bool = False,
+    advance: Callable[[int], None] = lambda n: None,
+) -> pd.DataFrame:
+    """Decode the pictures that the journal does not have yet.
+
+    Args:
+        images: Reads ``image_id``, ``path`` and, where the source gives them, ``height, width``.
+        boxes: Reads ``image_id``, ``x2``, ``y2``: a box must lie in its picture.
+        root: Folder that paths are relative to.
+        out: Data set folder; pixel stores go to ``pixels/`` in it. The caller holds its lock.
+        journal: Folder of the part files.
+        sizes: Sides of the pixel stores to fill on the way, px.
+        workers: Processes that decode.
+        strict: Stop at the first picture that cannot be used.
+        advance: Told how many pictures are settled.
+
+    Returns:
+        One row a picture, columns of `OUTCOME_TYPES`; ``error`` is missing where it is usable.
+
+    Raises:
+        InputError: Strict, and a picture is not usable; or the disk is full.
+    """
+    parts = _Journal(journal)
+    known = parts.read()
+    unusable = set(known.loc[known["error"].notna(), "image_id"])
+    with ExitStack() as stack:
+        stores = {
+            size: stack.enter_context(PixelStoreWriter(out / "pixels" / store_spec(size), size))
+            for size in dict.fromkeys(sizes)
+        }
+        settled = set(known["image_id"])
+        complete = set.intersection(settled, *(s.done | unusable for s in stores.values()))
+        todo = images[~images["image_id"].isin(list(complete))].sort_values("image_id")
+        advance(len(images) - len(todo))
+        rows = decode_all(_tasks(todo, root, tuple(stores)), workers=workers)
+        for row, labelled in zip(rows, _labelled_sizes(todo, boxes), strict=True):
+            outcome = _outcome(row, root, labelled)
+            if strict and outcome["error"]:
+                raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
+            if not outcome["error"]:
+                for size, store in stores.items():
+                    store.add(row.image_id, *row.squares[size])
+            if row.image_id not in settled:
+                parts.add(outcome, before_writing=[s.commit for s in stores.values()])
+            advance(1)
+        parts.flush(before_writing=[s.commit for s in stores.values()])
+    return parts.read()
+
+
+def _tasks(images: pd.DataFrame, root: Path, sizes: tuple[int, ...]) -> Iterable[DecodeTask]:
+    pairs = zip(images["image_id"], images["path"], strict=True)
+    return (DecodeTask(image_id, root / path, sizes) for image_id, path in pairs)
+
+
+def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
+    """What the labels say of each picture's size, NaN where nothing.
+
+    Returns:
+        float64, shape ``(N, 4)``: stated width and height, reach of the boxes in x and y, px.
+    """
+    reach = boxes.groupby("image_id")[["x2", "y2"]].max()
+    stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
+    return np.hstack([stated, reach.reindex(images["image_id"].to_numpy()).to_numpy()])
+
+
+def _outcome(row: DecodedRow, root: Path, labelled: np.ndarray) -> dict[str, Any]:
+    """Turn a decoded row into a journal row."""
+    if row.error:
+        reason = row.error.removeprefix(str(root)).split(": ", 1)[-1]
+        return {"image_id": row.image_id, "error_stage": "decode", "error": reason}
+    stage, error = _misfit(row, labelled)
+    header = {key: row.header.get(key) for key in ("view", "sex", "age_years")}
+    spacing = {"spacing_row_mm": row.spacing_row_mm, "spacing_col_mm": row.spacing_col_mm}
+    return {
+        "image_id": row.image_id,
+        "error_stage": stage,
+        "error": error,
+        "file_sha256": row.file_sha256,
+        "height": row.height,
+        "width": row.width,
+        **spacing,
+        **header,
+        **row.record,
+    }
+
+
+def _misfit(row: DecodedRow, labelled: np.ndarray) -> tuple[str | None, str | None]:
+    """Say why the labels cannot belong to this picture, as stage and reason."""
+    width, height, reach_x, reach_y = (float(value) for value in labelled)
+    for name, stated, actual in (("width", width, row.width), ("height", height, row.height)):
+        if not math.isnan(stated) and stated != actual:
+            return "size", f"{name} is given as {stated:g}, the picture has {actual} px"
+    for name, reach, actual in (("width", reach_x, row.width), ("height", reach_y, row.height)):
+        if reach > actual + EDGE_TOLERANCE_PX:
+            return "boxes", f"box outside the image: reaches {reach:g}, {name} is {actual} px"
+    return None, None
+
+
+class _Journal:
+    """Part files of outcomes; each appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, outcome: dict[str, Any], before_writing: list[Callable[[], None]]) -> None:
+        self._rows.append(outcome)
+        if len(self._rows) >= _PART_ROWS:
+            self.flush(before_writing)
+
+    def flush(self, before_writing: list[Callable[[], None]]) -> None:
+        if not self._rows:
+            return
+        for settle in before_writing:  # pixels first: a part promises that they are there
+            settle()
+        number = len(list(self.folder.glob("part-*.parquet")))
+        with atomic_path(self.folder / f"part-{number:06d}.parquet") as temporary:
+            _typed(pd.DataFrame(self._rows)).to_parquet(temporary, compression="zstd")
+        self._rows = []
+
+    def read(self) -> pd.DataFrame:
+        parts = [pd.read_parquet(path) for path in sorted(self.folder.glob("part-*.parquet"))]
+        empty = _typed(pd.DataFrame({"image_id": []}))
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.reindex(columns=list(OUTCOME_TYPES)).astype(OUTCOME_TYPES)

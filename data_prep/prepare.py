@@ -1,0 +1,241 @@
+"""From a source folder to a data set folder: tables, pixels, split, audit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.assemble import assemble
+from data_prep.audit import audit
+from data_prep.dataset import DataSet, Target, dataset_ids
+from data_prep.draw_split import SplitRule, draw_split, write_split
+from data_prep.folders import folder_lock, make_folder, provenance, require_free_space
+from data_prep.ingest import ingest
+from data_prep.parallel import cpu_count
+from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
+from data_prep.prepare_summary import Summary, summarise
+from data_prep.reader_csv import read_csv_set
+from data_prep.reader_rsna import read_rsna
+from data_prep.sources import SourceTables
+from data_prep.tables import InputError, frame_digest, read_json, write_json, write_table
+
+READERS: dict[str, Callable[[Path], SourceTables]] = {"rsna": read_rsna, "csv": read_csv_set}
+PLANNED_FORMATS = ("nih", "vindr", "kermany", "covid", "coco", "voc", "yolo", "dicom")
+_WORK, _SETTINGS = ".prepare", "settings.json"
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def _no_progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda n: None)
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How the pictures are read; it does not change what comes out."""
+
+    sizes: tuple[int, ...]
+    strict: bool
+    workers: int
+    progress: Progress
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    format: str,  # noqa: A002 - the option's own name
+    name: str | None = None,
+    sizes: Iterable[int] = (),
+    rule: SplitRule | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: Progress = _no_progress,
+) -> Summary:
+    """Make a data set folder from a source folder.
+
+    Every picture is decoded once. The work may be killed at any moment: the same call goes on
+    where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
+
+    Args:
+        source: The data set as its publisher gives it.
+        out: Folder to make; new, empty, or begun by the same call.
+        format: ``rsna`` or ``csv``.
+        name: The data set's name in reports; the folder's name by default.
+        sizes: Sides of pixel stores to build now, px; a training builds the one it needs.
+        rule: How the default split is drawn.
+        strict: Stop at the first file or label that cannot be used, instead of leaving it out.
+        workers: Processes that decode; all available processors by default.
+        progress: ``progress(description, total)`` gives a context manager that yields
+            ``advance(n)``.
+
+    Returns:
+        What came in and what was left out.
+
+    Raises:
+        InputError: The source is not of this format, holds nothing usable, or has changed; the
+            folder holds something else; or, if strict, anything would be left out.
+    """
+    source, out = Path(source), Path(out)
+    rule = rule or SplitRule()
+    effort = _Effort(
+        tuple(dict.fromkeys(sizes)), strict, cpu_count() if workers is None else workers, progress
+    )
+    tables = _read(source, format, strict)
+    settings = {
+        "source_format": format,
+        "source_root": str(source.resolve()),
+        "source_id": _source_id(tables),
+        **asdict(rule),
+    }
+    _is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
+    with folder_lock(out):
+        complete = _is_complete(out, settings)
+        if not complete:
+            _build(tables, out, settings, name or out.resolve().name, rule, effort)
+        dataset = DataSet.open(out)
+        _add_stores(dataset, effort)
+    return summarise(dataset, already_complete=complete)
+
+
+def _read(source: Path, format: str, strict: bool) -> SourceTables:  # noqa: A002
+    if format not in READERS:
+        known = ", ".join(READERS)
+        why = "comes in a later version" if format in PLANNED_FORMATS else "is not known"
+        raise InputError(
+            f"--format {format}: {why}; use one of {known} (csv: write your own images.csv and "
+            "labels.csv)"
+        )
+    tables = READERS[format](source)
+    if strict and len(tables.excluded):
+        first = tables.excluded.iloc[0]
+        raise InputError(
+            f"{source}: {first['path']}: {first['reason']} ({len(tables.excluded)} such images; "
+            "without --strict they are left out)"
+        )
+    return tables
+
+
+def _source_id(tables: SourceTables) -> str:
+    """Digest all that the reader found, to see later whether the source has changed."""
+    frames = (tables.images, tables.findings, tables.boxes, tables.split, tables.excluded)
+    parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
+    return frame_digest(pd.DataFrame({"part": parts}), ["part"])
+
+
+def _is_complete(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether the folder holds this data set, complete; False for one to begin or go on with."""
+    for path, kind in ((out / "dataset.json", "dataset"), (out / _WORK / _SETTINGS, "settings")):
+        if path.is_file():
+            _require_same(out, read_json(path, kind)["settings"], settings)
+            return kind == "dataset"
+    if out.is_dir() and any(p.name not in (".lock", _WORK) for p in out.iterdir()):
+        raise InputError(f"{out}: not empty and not a data set of ours; choose a new folder")
+    return False
+
+
+def _require_same(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key, value in wanted.items():
+        if found.get(key) == value:
+            continue
+        if key == "source_id":
+            raise InputError(
+                f"{out}: the source has changed since this folder was made; prepare a new folder"
+            )
+        advice = "" if key.startswith("source") else ", or draw another split with cxr split"
+        raise InputError(
+            f"{out}: made with {key}={found.get(key)!r}, asked for {value!r}; choose a new "
+            f"folder{advice}"
+        )
+
+
+def _build(
+    tables: SourceTables,
+    out: Path,
+    settings: dict[str, Any],
+    name: str,
+    rule: SplitRule,
+    effort: _Effort,
+) -> None:
+    """Write every file of the data set; ``dataset.json`` comes last and completes it."""
+    work = make_folder(out / _WORK)
+    write_json(work / _SETTINGS, "settings", {"settings": settings})
+    tables, decode = assemble(tables, _ingest(tables, out, work, effort))
+    if tables.images.empty:
+        first = tables.excluded.iloc[0]
+        raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
+    contents = {
+        "images": tables.images,
+        "findings": tables.findings,
+        "boxes": tables.boxes,
+        "box_coverage": tables.box_coverage,
+        "decode": decode,
+        "excluded": tables.excluded,
+    }
+    for table, frame in contents.items():
+        write_table(frame, out / f"{table}.parquet", table)
+    split, how = draw_split(tables.images, tables.findings, decode, tables.split, rule)
+    split_id = write_split(out, "default", split, how)
+    ids = dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
+    info = {
+        "name": name,
+        "source_format": tables.format,
+        "source_root": settings["source_root"],
+        "targets": tables.targets,
+        "ids": {**ids, "split_ids": {"default": split_id}},
+        "settings": settings,
+        "notes": list(tables.notes),
+        **provenance(),
+    }
+    targets = {
+        key: Target(key, tuple(spec["any_of"]), spec["display_name"])
+        for key, spec in tables.targets.items()
+    }
+    audit(DataSet(out, info, targets)).write(out / "audit.json")
+    write_json(out / "dataset.json", "dataset", info)
+    shutil.rmtree(work)
+
+
+def _ingest(tables: SourceTables, out: Path, work: Path, effort: _Effort) -> pd.DataFrame | None:
+    if tables.images["path"].isna().all():
+        return None
+    n_images = len(tables.images)
+    # A row of all tables takes less than 1,000 bytes.
+    require_free_space(out, n_images * (1000 + sum(size * size for size in effort.sizes)))
+    with effort.progress("Reading images", n_images) as advance:
+        return ingest(
+            tables.images,
+            tables.boxes,
+            tables.root,
+            out,
+            journal=work,
+            sizes=effort.sizes,
+            workers=effort.workers,
+            strict=effort.strict,
+            advance=advance,
+        )
+
+
+def _add_stores(dataset: DataSet, effort: _Effort) -> None:
+    """Build the wanted pixel stores that are not complete yet."""
+    if effort.sizes and not dataset.has_pixels:
+        raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
+    for size in effort.sizes:
+        if (store_folder(dataset.folder, size) / "pixels.json").is_file():
+            PixelStore.open(store_folder(dataset.folder, size))
+            continue
+        with effort.progress(f"Pixels at {size} px", len(dataset.images)) as advance:
+            build_pixel_store(
+                dataset.folder,
+                dataset.images,
+                dataset.source_root,
+                size,
+                workers=effort.workers,
+                progress=advance,
+            )

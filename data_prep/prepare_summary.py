@@ -1,0 +1,133 @@
+"""What came into a data set, what was left out and why: for a person and for a program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.audit import Audit
+from data_prep.dataset import DataSet
+from data_prep.tables import read_table
+
+_ROLES = ("train", "val", "test", "unused")
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a data set folder holds.
+
+    Attributes:
+        folder: The data set.
+        name: Its name.
+        n_images: Images that came in.
+        n_patients: Their patients.
+        n_boxes: Boxes on them.
+        targets: Per target the number of positive, negative and unknown images.
+        roles: Per role of the default split the images, patients, and positives by target.
+        excluded: ``path, stage, reason`` of what was left out.
+        notes: What the reader had to say of the source.
+        audit: What the audit found.
+        already_complete: Whether the folder was complete before the call.
+    """
+
+    folder: Path
+    name: str
+    n_images: int
+    n_patients: int
+    n_boxes: int
+    targets: dict[str, dict[str, int]]
+    roles: dict[str, dict[str, int]]
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
+    audit: Audit
+    already_complete: bool
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "folder": str(self.folder),
+            "name": self.name,
+            "n_images": self.n_images,
+            "n_patients": self.n_patients,
+            "n_boxes": self.n_boxes,
+            "targets": self.targets,
+            "roles": self.roles,
+            "excluded": self.excluded.to_dict("records"),
+            "notes": list(self.notes),
+            "audit": self.audit.payload,
+            "already_complete": self.already_complete,
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """As lines of text, the most important last."""
+        lines = [
+            f"{self.n_images:,} images of {self.n_patients:,} patients, {self.n_boxes:,} boxes"
+        ]
+        for name, count in self.targets.items():
+            lines.append(
+                f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
+            )
+        for role, count in self.roles.items():
+            words = [f"{n:,} {word}" for word, n in count.items()]
+            lines.append(f"  {role:6s} {', '.join(words)}")
+        lines += self._excluded_lines()
+        lines += list(self.notes)
+        lines += [f"check: {problem.line}" for problem in self.audit.problems]
+        state = "already complete" if self.already_complete else "complete"
+        return [*lines, f"{self.folder}: {state}"]
+
+    def _excluded_lines(self) -> list[str]:
+        if self.excluded.empty:
+            return ["left out: nothing"]
+        lines = [f"left out: {len(self.excluded):,} (all in {self.folder / 'excluded.parquet'})"]
+        shown = self.excluded.iloc[:_SHOWN]
+        lines += [f"  {row.path}: {row.reason}" for row in shown.itertuples()]
+        more = len(self.excluded) - len(shown)
+        return [*lines, f"  and {more:,} more"] if more else lines
+
+
+def summarise(dataset: DataSet, *, already_complete: bool) -> Summary:
+    """Count what a data set holds.
+
+    Args:
+        dataset: A complete data set.
+        already_complete: Whether it was complete before.
+
+    Returns:
+        Its summary.
+    """
+    labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
+    rows = dataset.images[["image_id", "patient_id"]].merge(dataset.split(), on="image_id")
+    rows = rows.merge(labels, left_on="image_id", right_index=True, how="left")
+    return Summary(
+        folder=dataset.folder,
+        name=dataset.name,
+        n_images=len(dataset.images),
+        n_patients=int(dataset.images["patient_id"].nunique()),
+        n_boxes=len(dataset.boxes),
+        targets={
+            str(name): {
+                "positive": int((column == 1).sum()),
+                "negative": int((column == 0).sum()),
+                "unknown": int(column.isna().sum()),
+            }
+            for name, column in labels.items()
+        },
+        roles={role: _count_role(rows[rows["role"] == role], labels) for role in _ROLES},
+        excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
+        notes=tuple(dataset.info.get("notes", ())),
+        audit=Audit.read(dataset.folder / "audit.json"),
+        already_complete=already_complete,
+    )
+
+
+def _count_role(rows: pd.DataFrame, labels: pd.DataFrame) -> dict[str, int]:
+    counts = {"images": len(rows), "patients": int(rows["patient_id"].nunique())}
+    positives = {f"positive for {name}": int((rows[name] == 1).sum()) for name in labels.columns}
+    return {**counts, **positives}
