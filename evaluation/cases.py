@@ -170,7 +170,7 @@ def _output(comparison: Comparison, name: str, policy: str) -> SystemOutput:
     decisions = comparison.decisions
     mine = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
-    mine = mine.assign(decision=mine[column] if column in mine else None)
+    mine = mine.assign(decision=mine.get(column))
     boxes = comparison.boxes.get(name)
     empty = pd.DataFrame(columns=["image_id", *_CORNERS, "score"])
     return SystemOutput(

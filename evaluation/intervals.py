@@ -9,6 +9,9 @@ import pandas as pd
 
 from evaluation.wording import number
 
+ALL = "all"
+"""The subgroup of all images."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -38,13 +41,15 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of 0; an end at 0 does not exclude it.
+        """Whether the whole interval lies on one side of 0, also as it is printed.
+
+        An end that rounds to 0.000 does not exclude 0: no claim hangs on a digit that nobody sees.
 
         Example:
-            >>> Interval(0.2, 0.1, 0.3).excludes_zero, Interval(0.1, 0.0, 0.2).excludes_zero
+            >>> Interval(0.2, 0.1, 0.3).excludes_zero, Interval(0.1, 4e-4, 0.2).excludes_zero
             (True, False)
         """
-        return self.bounded and (self.low > 0 or self.high < 0)
+        return self.bounded and (round(self.low, 3) > 0 or round(self.high, 3) < 0)
 
     @property
     def ends(self) -> str:
@@ -61,16 +66,19 @@ class Interval:
         return Interval(-self.estimate, -self.high, -self.low, self.note)
 
 
-def find_interval(metrics: pd.DataFrame, system: str, metric: str, policy: str = "") -> Interval:
-    """Return one figure over all images; an absent row gives an undefined one.
+def find_interval(
+    metrics: pd.DataFrame, system: str, metric: str, policy: str = "", *, subgroup: str = ALL
+) -> Interval:
+    """Return one figure; an absent row gives an undefined one.
 
     Args:
         metrics: The tidy table; a missing policy or subgroup means none.
         system: A system, or a difference ``A - B``.
         metric: Short name.
         policy: Threshold policy, "" for figures without a threshold.
+        subgroup: On which images.
     """
-    rows = whole_set(metrics)
+    rows = rows_of(metrics, subgroup)
     rows = rows[
         (rows["system"] == system) & (rows["metric"] == metric) & (rows["policy"] == policy)
     ]
@@ -83,19 +91,26 @@ def find_interval(metrics: pd.DataFrame, system: str, metric: str, policy: str =
 
 
 def find_difference(
-    metrics: pd.DataFrame, first: str, second: str, metric: str, policy: str = ""
+    metrics: pd.DataFrame,
+    first: str,
+    second: str,
+    metric: str,
+    policy: str = "",
+    *,
+    subgroup: str = ALL,
 ) -> Interval:
     """Return the paired difference first - second, whichever way round it is stored."""
-    stored = find_interval(metrics, f"{first} - {second}", metric, policy)
+    stored = find_interval(metrics, f"{first} - {second}", metric, policy, subgroup=subgroup)
     if stored.known or stored.note:
         return stored
-    return find_interval(metrics, f"{second} - {first}", metric, policy).reversed()
+    other = f"{second} - {first}"
+    return find_interval(metrics, other, metric, policy, subgroup=subgroup).reversed()
 
 
-def whole_set(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows on all images, with "" for a missing policy."""
-    rows = metrics[metrics["subgroup"].fillna("").isin(["", "all"])]
-    return rows.assign(policy=rows["policy"].fillna("").replace("none", ""))
+def rows_of(metrics: pd.DataFrame, subgroup: str = ALL) -> pd.DataFrame:
+    """Return the rows of a subgroup ("" counts as all images), with "" for a missing policy."""
+    rows = metrics[metrics["subgroup"].fillna("").replace("", ALL) == subgroup]
+    return rows.assign(policy=rows["policy"].fillna(""))
 
 
 def _figure(value: object) -> float:

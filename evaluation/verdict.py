@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluation.intervals import Interval, find_difference, find_interval, whole_set
+from evaluation.intervals import Interval, find_difference, find_interval, rows_of
 from evaluation.wording import inside_sentence, listing, metric_words, number, policy_words
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ class Verdict:
     headline: str
     scope: str
     findings: list[Finding]
+
+    @property
+    def open(self) -> bool:
+        """Whether anything was left undecided."""
+        return "not shown to differ" in self.headline or any(
+            not finding.decided for finding in self.findings
+        )
 
 
 def state_verdict(
@@ -142,9 +149,7 @@ def _headline(metrics: pd.DataFrame, systems: list[str], finding: str) -> str:
     gap = f"difference {number(difference.estimate)} (95 % interval {difference.ends})"
     if difference.excludes_zero:
         return f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
-    pair = listing([name for name in systems])
-    values = f"AUROC {listing([number(scores[name].estimate) for name in systems])}"
-    return f"{where}, {pair} were not shown to differ in {task}: {values}, {gap}."
+    return f"{where}, {first} and {second} were not shown to differ in {task}: {values}, {gap}."
 
 
 def _headline_of_many(
@@ -172,7 +177,7 @@ def _headline_of_many(
 
 
 def _where(metrics: pd.DataFrame) -> str:
-    rows = whole_set(metrics)
+    rows = rows_of(metrics)
     rows = rows[rows["metric"] == PRIMARY_METRIC]
     count = int(rows["n_images"].max()) if len(rows) else 0
     return f"On these {count:,} test images" if count else "On this test set"

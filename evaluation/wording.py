@@ -10,12 +10,10 @@ class MetricWords:
     Args:
         title: Column or row title.
         meaning: One sentence for "how to read the numbers".
-        asks: The question it answers, as a phrase after "better at", or "".
     """
 
     title: str
     meaning: str
-    asks: str = ""
 
 
 METRICS = {
@@ -23,13 +21,11 @@ METRICS = {
         "AUROC",
         "The chance that a randomly chosen positive image scores above a randomly chosen "
         "negative one; 0.5 is guessing. Needs no threshold.",
-        "ranking images with {finding} above images without",
     ),
     "average_precision": MetricWords(
         "Average precision",
         "Precision averaged over the ranks of the positive images (the step-wise area under the "
         "precision-recall curve). Guessing gives the prevalence.",
-        "keeping the top of its list free of false alarms",
     ),
     "recall": MetricWords(
         "Sensitivity (recall)", "Of the positive images, the share that is called positive."
@@ -52,13 +48,16 @@ METRICS = {
         "Of the positive images, the share that is called positive with the deciding point (the "
         "centre of the deciding box, or the peak of the map) on a true lesion: right image and "
         "right place.",
-        "finding the right image and the right place",
+    ),
+    "pointing_accuracy": MetricWords(
+        "Pointing accuracy",
+        "Of the positive images, the share where the centre of the best box, or the peak of the "
+        "map, lies on a true lesion, whatever the threshold.",
     ),
     "ap50": MetricWords(
         "AP50",
         "COCO average precision of the boxes; a box counts when it overlaps a lesion with an "
         "intersection over union of at least 0.5.",
-        "drawing boxes around lesions",
     ),
     "ap": MetricWords(
         "AP[.5:.95]", "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines."
@@ -74,12 +73,15 @@ METRICS = {
 
 PLACE_METRICS = (
     "localised_sensitivity",
-    "pointing_game",
+    "pointing_accuracy",
     "ap50",
     "ap",
     "rsna_score",
     "froc_mean",
 )
+SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
+"""Titles of the subgroups that the main table shows."""
+
 _POLICIES = {
     "": "Without a threshold",
     "max_f1": "best F1",

@@ -1,0 +1,98 @@
+"""The report's explanations: what the figures mean, how they came about, what they cannot say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluation.charts import policies_of
+from evaluation.intervals import rows_of
+from evaluation.wording import METRICS, metric_words, policy_words
+
+if TYPE_CHECKING:
+    from evaluation.compare import Comparison
+
+
+def meanings(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return name and meaning of every metric in the report, and of the words around them."""
+    present = set(rows_of(comparison.metrics)["metric"])
+    words = [
+        (metric_words(metric).title, metric_words(metric).meaning)
+        for metric in METRICS
+        if metric in present
+    ]
+    return [
+        *words,
+        (
+            "95 % interval",
+            "What the figure could have been with other patients like these: the middle 95 % of "
+            "its values when patients (not images) are drawn again at random, with replacement, "
+            "and the thresholds are held.",
+        ),
+        (
+            "Paired difference",
+            "Both systems are scored on the same redrawn patients, and the difference is taken "
+            "each time. Two intervals may overlap and the difference still be clear; so read the "
+            "difference's own interval. Where it contains 0, the systems were not shown to differ.",
+        ),
+        *(
+            (f"Threshold for {policy_words(each)}", _policy_meaning(each))
+            for each in policies_of(comparison)
+        ),
+    ]
+
+
+def _policy_meaning(policy: str) -> str:
+    if policy == "max_f1":
+        return "The threshold with the highest F1 on the validation images."
+    if policy.startswith("sensitivity>="):
+        floor = policy.split(">=")[1]
+        return (
+            f"The highest threshold that reaches a sensitivity of {floor} on the validation "
+            "images; on test images it may come out lower."
+        )
+    if policy.startswith("specificity>="):
+        floor = policy.split(">=")[1]
+        return (
+            f"The lowest threshold that reaches a specificity of {floor} on the validation "
+            "images: systems are compared at matched false alarms."
+        )
+    return "Chosen on the validation images, or declared by the user."
+
+
+def methods(comparison: Comparison, *, single_seed: bool) -> list[str]:
+    """Return methods and limits, one point each."""
+    rows = rows_of(comparison.metrics)
+    ways = [way for way in rows["ci_method"].dropna().unique() if way]
+    lines = [
+        "All systems are scored on exactly the same test images; an image without boxes scores "
+        "0 and stays in every table.",
+        "An image is called positive where its score is at or above the threshold (≥). "
+        "Thresholds were chosen on validation images only, as midpoints between observed scores.",
+        f"Intervals: {', '.join(map(str, ways))}." if ways else "No intervals were computed.",
+    ]
+    if len(comparison.systems) > 2:
+        lines.append(
+            "With several systems there are several comparisons; the intervals are not widened "
+            "for that, so a single interval just beside 0 is weak evidence."
+        )
+    if any(table is not None and len(table) for table in comparison.maps.values()):
+        lines.append(
+            "Activation maps are drawn on one fixed scale per system, learned on validation "
+            "images, and never stretched per image: a dark map means little evidence. They show "
+            "where the classifier's evidence lies, at the resolution of its last layer, not the "
+            "outline of a lesion."
+        )
+    if single_seed:
+        lines.append(
+            "One training run each: the intervals cover the choice of patients, not the luck of "
+            "training."
+        )
+    lines += [
+        "Gallery cases are chosen by rule (see each heading), not by hand; failures are shown "
+        "more often than they occur.",
+        "The figures hold for this data set, its readers and its share of positives. Precision "
+        "and average precision change with the share of positives. Use elsewhere needs a test "
+        "there.",
+        "For research. Not a medical device.",
+    ]
+    return lines

@@ -1,0 +1,181 @@
+"""A small comparison with pixels, made by hand: nothing here was learned or tuned."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.dataset import Target
+from evaluation.comparison import Comparison
+
+SIDE = 64
+POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
+SYSTEMS = ["RetinaNet", "CheXNet"]
+# image: label, kind, RetinaNet score, CheXNet score, RetinaNet place, CheXNet place
+IMAGES = {
+    "p01": (1, "lung_opacity", 0.9, 0.8, True, True),
+    "p02": (1, "lung_opacity", 0.7, 0.2, True, None),
+    "p03": (1, "lung_opacity", 0.1, 0.9, None, True),
+    "p04": (1, "lung_opacity", 0.2, 0.1, None, None),
+    "p05": (1, "lung_opacity", 0.8, 0.7, False, True),
+    "p06": (1, "lung_opacity", 0.6, 0.6, True, False),
+    "n01": (0, "normal", 0.05, 0.1, None, None),
+    "n02": (0, "normal", 0.1, 0.2, None, None),
+    "n03": (0, "normal", 0.7, 0.1, None, None),
+    "n04": (0, "not_normal", 0.2, 0.85, None, None),
+    "n05": (0, "not_normal", 0.3, 0.3, None, None),
+    "n06": (0, "not_normal", 0.1, 0.2, None, None),
+}
+LESION = (16.0, 20.0, 32.0, 40.0)
+
+
+@dataclass
+class PictureSet:
+    """As much of a data set as a report reads."""
+
+    images: pd.DataFrame
+    name: str = "hand-made"
+    has_pixels: bool = True
+    reads: list[str] = field(default_factory=list)
+
+    def read_original(self, image_id: str) -> np.ndarray:
+        self.reads.append(image_id)
+        rows, columns = np.mgrid[:SIDE, :SIDE]
+        return ((rows * 2 + columns + len(image_id)) % 256).astype(np.uint8)
+
+    def labels(self, target: Target) -> pd.Series:
+        return pd.Series({image_id: float(row[0]) for image_id, row in IMAGES.items()})
+
+    def boxes_trusted(self, target: Target) -> pd.Index:
+        return pd.Index(list(IMAGES))
+
+    def target_boxes(self, target: Target) -> pd.DataFrame:
+        rows = [(name, "lung_opacity", *LESION) for name, row in IMAGES.items() if row[0]]
+        return pd.DataFrame(rows, columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
+
+
+@pytest.fixture
+def picture_set() -> PictureSet:
+    frame = pd.DataFrame({"image_id": list(IMAGES), "patient_id": list(IMAGES)})
+    frame["x_class"] = [row[1] for row in IMAGES.values()]
+    return PictureSet(frame.assign(view="PA", sex="F", age_years=50.0))
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    return make_comparison()
+
+
+@pytest.fixture
+def make_metrics():
+    return metrics_frame
+
+
+def metrics_frame(rows: list[tuple]) -> pd.DataFrame:
+    """Rows ``system, policy, metric, estimate, low, high`` as the tidy table."""
+    names = ["system", "policy", "metric", "estimate", "ci_low", "ci_high"]
+    frame = pd.DataFrame(rows, columns=names)
+    return frame.assign(
+        target="opacity", unit="image", subgroup="all", ci_method="patient-cluster bootstrap",
+        n_images=len(IMAGES), n_patients=len(IMAGES), n_positive=6, note="",
+    )  # fmt: skip
+
+
+def make_comparison() -> Comparison:
+    """Two systems on twelve images; intervals are made up, all else follows from the scores."""
+    decisions = _decisions()
+    thresholds = {name: dict.fromkeys(POLICIES, 0.5) for name in SYSTEMS}
+    return Comparison(
+        target=Target("opacity", ("lung_opacity",), "Lung opacity"),
+        systems=list(SYSTEMS),
+        metrics=_metrics(),
+        decisions=decisions,
+        thresholds=thresholds,
+        curves={name: _curve() for name in SYSTEMS},
+        confusion={
+            (name, policy): {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
+            for name in SYSTEMS
+            for policy in POLICIES
+        },
+        boxes={"RetinaNet": _boxes(), "CheXNet": _boxes().iloc[:0]},
+        maps={"RetinaNet": None, "CheXNet": _maps()},
+        map_scale={"CheXNet": (0.0, 4.0)},
+        costs={
+            "RetinaNet": {"parameters": 32_200_000, "flops": 104.1e9, "latency_ms": 196.0,
+                          "latency_device": "2 CPU cores", "batch_size": 1},
+            "CheXNet": {"parameters": 6_954_000, "flops": None, "latency_ms": None},
+        },
+        notes=["3 test images have no known label for Lung opacity."],
+        provenance={
+            "command": "cxr compare a b --data d --out r",
+            "versions": {"python": "3.11", "numpy": "2.4"},
+            "data_set": {"name": "hand-made", "content_id": "0123456789abcdef"},
+            "systems": {name: {"seed": 1, "kind": "boxes"} for name in SYSTEMS},
+        },
+    )  # fmt: skip
+
+
+def _decisions() -> pd.DataFrame:
+    rows = []
+    for position, system in enumerate(SYSTEMS):
+        for image_id, row in IMAGES.items():
+            label, kind, score, place = row[0], row[1], row[2 + position], row[4 + position]
+            calls = [score >= 0.5] * len(POLICIES)
+            rows.append((image_id, system, float(label), score, *calls, place, 24.0, 30.0, kind))
+    calls = [f"decision_{policy}" for policy in POLICIES]
+    names = ["image_id", "system", "label", "score", *calls]
+    names += ["localised", "point_x", "point_y", "x_class"]
+    frame = pd.DataFrame(rows, columns=names)
+    return frame.astype(dict.fromkeys([*calls, "localised"], "boolean"))
+
+
+def _metrics() -> pd.DataFrame:
+    rows = []
+    for policy, metric, a, b in (
+        ("", "auroc", 0.891, 0.862), ("", "average_precision", 0.81, 0.77),
+        ("", "ap50", 0.42, 0.11), ("", "ap", 0.17, 0.03), ("", "pointing_accuracy", 0.7, 0.5),
+        *((policy, metric, 0.7 + shift, 0.69 - shift)
+          for policy in POLICIES
+          for shift, metric in enumerate(("recall", "specificity", "precision", "f1", "accuracy"))
+          for shift in [shift / 50]),
+        *((policy, "localised_sensitivity", 0.61, 0.48) for policy in POLICIES),
+    ):  # fmt: skip
+        rows.append(("RetinaNet", policy, metric, a, a - 0.04, a + 0.03))
+        rows.append(("CheXNet", policy, metric, b, b - 0.05, b + 0.04))
+        gap = a - b
+        rows.append(("RetinaNet - CheXNet", policy, metric, gap, gap - 0.05, gap + 0.06))
+    return metrics_frame(rows)
+
+
+def _curve() -> dict[str, np.ndarray]:
+    x = np.linspace(0, 1, 400)
+    return {"fpr": x, "tpr": x**0.3, "recall": x, "precision": 1 - x**3 * 0.5}
+
+
+def _boxes() -> pd.DataFrame:
+    rows = []
+    for image_id, row in IMAGES.items():
+        shift = 0.0 if row[4] is not False else 20.0
+        box = (LESION[0] + shift, LESION[1], LESION[2] + shift, LESION[3])
+        rows += [(image_id, *box, row[2]), (image_id, 1.0, 1.0, 9.0, 9.0, 0.04)]
+    return pd.DataFrame(rows, columns=["image_id", "x1", "y1", "x2", "y2", "score"])
+
+
+def _maps() -> pd.DataFrame:
+    rows, columns = np.mgrid[:8, :8]
+    blob = np.exp(-((rows - 3.5) ** 2 + (columns - 2.5) ** 2) / 3)
+    return pd.DataFrame(
+        {
+            "image_id": list(IMAGES),
+            "grid_h": 8,
+            "grid_w": 8,
+            "values": [list((blob * row[3] * 4).ravel()) for row in IMAGES.values()],
+        }
+    ).assign(x1=0.0, y1=0.0, x2=float(SIDE), y2=float(SIDE))
+
+
+@pytest.fixture
+def report_folder(tmp_path: Path) -> Path:
+    return tmp_path / "report"
