@@ -95,7 +95,7 @@ def audit(dataset: DataSet) -> Audit:
     problems = [p for name, split in splits.items() for p in check_leaks(images, split, name)]
     problems += check_duplicates(images, decode, labels, splits)
     problems += check_boxes(dataset.boxes, images, dataset.findings, dataset.box_coverage)
-    problems += check_people(images)
+    problems += check_people(images, splits)
     for name, split in splits.items():
         for target in labels.columns:
             problems += check_roles(split, labels[target], target, name)

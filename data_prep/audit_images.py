@@ -154,16 +154,20 @@ def _differing(twins: pd.DataFrame, column: str) -> pd.Series:
     return twins.loc[values > 1, "image_id"]
 
 
-def check_people(images: pd.DataFrame) -> list[Problem]:
+def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
     """Report impossible ages, patients of two sexes, and patients that are only assumed.
 
     Args:
-        images: The images table.
+        images: The images table, with ``age_years`` and ``sex``.
+        splits: Splits by name; an unused image may have an unknown patient.
     """
     ages = images["age_years"]
     known = images[images["sex"].isin(["M", "F"])]
     sexes = known.groupby("patient_id")["sex"].transform("nunique")
-    source = images["patient_id_source"]
+    used = [s.loc[s["role"].isin(_JUDGED), "image_id"] for s in splits.values()]
+    assumed = images.loc[images["patient_id_source"] == "assumed_image", "image_id"]
+    if used:
+        assumed = assumed[assumed.isin(pd.concat(used))]
     return [
         Problem.of(
             "age",
@@ -182,6 +186,6 @@ def check_people(images: pd.DataFrame) -> list[Problem]:
             "warning",
             "image whose patient is not known and counts as a patient of its own: the same person "
             "may be in training and test",
-            images.loc[source == "assumed_image", "image_id"],
+            assumed,
         ),
     ]

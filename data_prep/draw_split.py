@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_prep.folders import make_folder
+from data_prep.dataset import DataSet
+from data_prep.folders import folder_lock, make_folder
 from data_prep.schemas import REFERENCE_READER
-from data_prep.splits import follow_given_roles, split_by_patient
-from data_prep.tables import frame_digest, write_json, write_table
+from data_prep.splits import fold_split, follow_given_roles, split_by_patient
+from data_prep.tables import (
+    InputError,
+    frame_digest,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,47 @@ def draw_split(
     split = split_by_patient(free, classes, linked=linked, **asdict(rule))
     unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
     return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
+
+
+def add_splits(
+    dataset: DataSet, name: str, rule: SplitRule, *, each_fold: bool = False
+) -> dict[str, dict[str, int]]:
+    """Draw another split of a prepared data set, or one for each fold.
+
+    Args:
+        dataset: The data set; its ``dataset.json`` is brought up to date.
+        name: Letters, digits, ``-``, ``_`` and ``.``; the splits of folds are called ``name-0``
+            and so on.
+        rule: How to draw. Images that the default split leaves unused stay unused.
+        each_fold: Make a split a fold: the fold validates, the others train, the test set is one.
+
+    Returns:
+        Number of images by role, by split.
+
+    Raises:
+        InputError: The name is taken or not fit for a file.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
+    default = dataset.split()
+    unused = default.loc[default["role"] == "unused", ["image_id", "role"]]
+    decode = read_table(dataset.folder / "decode.parquet", "decode")
+    split, how = draw_split(dataset.images, dataset.findings, decode, unused, rule)
+    if each_fold:
+        splits = {f"{name}-{fold}": fold_split(split, fold) for fold in range(rule.folds)}
+    else:
+        splits = {name: split}
+    with folder_lock(dataset.folder):
+        # Read again under the lock: another command may have added a split meanwhile.
+        info = read_json(dataset.folder / "dataset.json", "dataset")
+        taken = sorted(set(splits) & set(info["ids"]["split_ids"]))
+        if taken:
+            raise InputError(f"{dataset.folder}: split '{taken[0]}' is there; choose another name")
+        for split_name, table in splits.items():
+            split_id = write_split(dataset.folder, split_name, table, how)
+            info["ids"]["split_ids"][split_name] = split_id
+        write_json(dataset.folder / "dataset.json", "dataset", info)
+    return {key: table["role"].value_counts().to_dict() for key, table in splits.items()}
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from data_prep.rsna_files import (
 )
 from data_prep.schemas import REFERENCE_READER
 from data_prep.sources import Exclusions, SourceTables, require_source
+from data_prep.tables import read_json
 
 FINDING = "lung_opacity"
 TARGETS: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ TEST_IMAGES = "stage_2_test_images"
 LABELS = "stage_2_train_labels.csv"
 CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "rsna_to_nih.csv"
+PHANTOM = "synth.json"
 NIH_TABLE = "Data_Entry_2017*.csv*"
 
 
@@ -59,7 +61,8 @@ def read_rsna(source: Path) -> SourceTables:
         raise InputError(f"{source / TRAIN_IMAGES}: holds no images; unpack the download there")
     labels = read_labels(source / LABELS)
     classes = read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
-    mapping = read_mapping(source / MAPPING) if (source / MAPPING).exists() else None
+    people = _name_space(source)
+    mapping = read_mapping(source / MAPPING, people) if (source / MAPPING).exists() else None
     nih = next(iter(sorted(source.glob(NIH_TABLE))), None)
     return rsna_tables(
         source,
@@ -70,6 +73,13 @@ def read_rsna(source: Path) -> SourceTables:
         mapping=mapping,
         field_sizes=read_field_sizes(nih) if nih else None,
     )
+
+
+def _name_space(source: Path) -> str:
+    """Whose patient numbers the mapping gives: NIH's, or those of one phantom."""
+    if not (source / PHANTOM).exists():
+        return "nih"
+    return f"phantom-{read_json(source / PHANTOM, 'synth')['arguments']['seed']}"
 
 
 def _list_images(source: Path, folder: str) -> pd.DataFrame:

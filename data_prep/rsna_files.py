@@ -36,9 +36,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     labels = pd.DataFrame({"image_id": text["patientId"], **numbers})
     nameless = labels["image_id"] == ""
     if nameless.any():
-        raise InputError(
-            f"{path}: line {first_line(nameless)}: patientId is empty; fill it in"
-        )
+        raise InputError(f"{path}: line {first_line(nameless)}: patientId is empty; fill it in")
     return labels.reset_index(drop=True)
 
 
@@ -59,12 +57,13 @@ def read_classes(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
 
 
-def read_mapping(path: Path) -> pd.DataFrame:
+def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
     """Read the mapping from RSNA images to NIH images.
 
     Args:
         path: CSV with ``patientId``, ``nih_image`` (``00019124_092.png``) and, where there is
             one, ``mse``, the difference between the matched pictures.
+        name_space: Put before the patient's number.
 
     Returns:
         ``image_id, nih_image, patient_id`` (``nih:00019124``), ``patient_id_source`` (``mapped``,
@@ -92,7 +91,7 @@ def read_mapping(path: Path) -> pd.DataFrame:
         {
             "image_id": text["patientId"],
             "nih_image": text["nih_image"],
-            "patient_id": "nih:" + text["nih_image"].str.split("_", n=1).str[0],
+            "patient_id": f"{name_space}:" + text["nih_image"].str.split("_", n=1).str[0],
             "patient_id_source": np.where(doubtful, "mapped_unverified", "mapped"),
         }
     ).reset_index(drop=True)

@@ -1,0 +1,41 @@
+"""`cxr check`: what would make results on a data set wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 on warnings too, not on errors only.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Audit a data set: leaking patients, equal pictures, impossible boxes, shortcuts.
+
+    Writes audit.json into the folder. Exit 0: nothing wrong; 1: something is.
+
+    Example: `cxr check data/rsna`
+    """
+    from data_prep.audit import audit
+    from data_prep.dataset import DataSet
+    from data_prep.folders import folder_lock
+    from scripts import console
+
+    dataset = DataSet.open(data)
+    found = audit(dataset)
+    with folder_lock(data):
+        found.write(data / "audit.json")
+    for problem in found.problems:
+        console.say(problem.line)
+    checked = ", ".join(f"{count:,} {thing}" for thing, count in found.checked.items())
+    counts = ", ".join(f"{count} {severity}" for severity, count in found.counts.items())
+    console.say(f"{data}: looked at {checked}; found {counts}")
+    if as_json:
+        console.emit_json(found.payload)
+    if not found.passed or (strict and found.counts["warning"]):
+        raise typer.Exit(1)
