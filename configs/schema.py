@@ -169,6 +169,8 @@ def _check(content: dict[str, Any], path: Path, overridden: set[str]) -> Any:
         raise ConfigError(f"{place}: unknown key{_suggestion(key, known)}")
     if first["type"] == "missing":
         raise ConfigError(f"{place}: is missing; add it")
+    if first["type"] == "value_error":  # a rule of ours, over several keys
+        raise ConfigError(f"{place}: {first['msg'].removeprefix('Value error, ')}")
     raise ConfigError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
 
 

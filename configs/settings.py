@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -65,7 +65,7 @@ class TrainingSettings(_Section):
     patience: int = Field(
         default=0, ge=0, description="epochs without improvement; 0 never stops early"
     )
-    monitor: str = Field(default="val_loss", min_length=1, description="picks the best epoch")
+    monitor: str  # each kind says which figures it has
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     workers: int = Field(
@@ -89,6 +89,15 @@ class DetectorModelSettings(_Section):
     focal_alpha: float = Field(default=0.25, ge=0, le=1)
     focal_gamma: NotNegative = 2.0
 
+    @model_validator(mode="after")
+    def _frozen_needs_weights(self) -> Self:
+        if self.norm == "frozen" and self.weights == "none":
+            raise ValueError(
+                "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
+                "choose norm = 'group'"
+            )
+        return self
+
 
 class ClassifierModelSettings(_Section):
     """An image classifier; the keys are the arguments of `classification.model`."""
@@ -100,9 +109,16 @@ class ClassifierModelSettings(_Section):
     weights: str = Field(default="none", description="none, imagenet, or a file")
 
 
-class ClassifierTrainingSettings(TrainingSettings):
-    """As every training, and the weight of positives in the loss."""
+class DetectorTrainingSettings(TrainingSettings):
+    """As every training, and the figure that picks the best epoch."""
 
+    monitor: Literal["ap50", "ap", "auroc", "val_loss"] = "ap50"
+
+
+class ClassifierTrainingSettings(TrainingSettings):
+    """As every training, the figure that picks the best epoch, and the weight of positives."""
+
+    monitor: Literal["auroc", "average_precision", "val_loss"] = "auroc"
     positive_weight: Literal["balanced"] | Positive = Field(
         1.0, description="balanced: negatives over positives, as in the CheXNet paper"
     )
@@ -118,15 +134,15 @@ class DetectorConfig(_Config):
     """Everything that trains a detector."""
 
     kind: Literal["detector"]
-    model: DetectorModelSettings = DetectorModelSettings()
-    training: TrainingSettings
+    model: DetectorModelSettings
+    training: DetectorTrainingSettings
 
 
 class ClassifierConfig(_Config):
     """Everything that trains a classifier."""
 
     kind: Literal["classifier"]
-    model: ClassifierModelSettings = ClassifierModelSettings()
+    model: ClassifierModelSettings
     training: ClassifierTrainingSettings
 
 

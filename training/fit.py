@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data_prep.errors import InputError
+from training.checkpoint import WholeFiles, require_same_architecture
 from training.loop import Loop, TrainingLosses, ValidationStep
 from training.optimisation import Optimisation
 from training.record import EpochRecord, Metrics, Mode, Row, best_row
@@ -127,14 +126,16 @@ def fit(
     )
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
-        _require_same_architecture(loop, checkpoint)
-    with _quiet(), _interruptible(), torch.random.fork_rng():
+        require_same_architecture(loop, checkpoint)
+    cuda = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
+    with _quiet(), _interruptible(), torch.random.fork_rng(cuda):
         trainer = Trainer(
             accelerator=accelerator,
             devices=devices,
             precision=_LIGHTNING_PRECISION[precision],
             max_epochs=epochs,
             accumulate_grad_batches=how.accumulate,
+            plugins=[WholeFiles()],
             callbacks=_callbacks(record, how.ema_decay),
             default_root_dir=run.folder,
             logger=False,
@@ -178,25 +179,6 @@ class _RampedAverage:
             return current
         n = float(n_averaged)
         return average.lerp(current, 1 - min(self.decay, (1 + n) / (10 + n)))
-
-
-def _require_same_architecture(loop: Loop, checkpoint: Path) -> None:
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # noqa: BLE001  torch raises many kinds for a damaged file
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{checkpoint}: cannot be read ({reason}); train again in a new folder"
-        ) from None
-    own = {name: tuple(value.shape) for name, value in loop.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in saved.items()}
-    for name in sorted(own.keys() | found.keys()):
-        if own.get(name) != found.get(name):
-            raise InputError(
-                f"{checkpoint}: is of another architecture: '{name.removeprefix('model.')}' has "
-                f"shape {found.get(name)} there and {own.get(name)} in this model; train in a "
-                "new folder"
-            )
 
 
 @contextmanager

@@ -26,8 +26,8 @@ class Batch(Protocol):
         """The same batch on a device."""
 
 
-TrainingLosses = Callable[[nn.Module, Any], Losses]
-ValidationStep = Callable[[nn.Module, Any], tuple[Losses, Any]]
+TrainingLosses = Callable[[Any, Any], Losses]
+ValidationStep = Callable[[Any, Any], tuple[Losses, Any]]
 
 
 class Loop(LightningModule):

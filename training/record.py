@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from data_prep.errors import InputError
 from data_prep.folders import atomic_path
@@ -136,15 +136,14 @@ class EpochRecord(Callback):
         if trainer.is_global_zero and best_row(self.history, *self._rule) is row:
             weights = cast(Loop, pl_module).model.state_dict()
             with atomic_path(self._run.best_weights(row["epoch"])) as temporary:
-                save_file({k: v.contiguous() for k, v in weights.items()}, temporary)
+                temporary.write_bytes(save({k: v.contiguous() for k, v in weights.items()}))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch: checkpoint first, since all else follows from it."""
         row = self.history[-1]
         row["seconds"] = time.perf_counter() - self._began
         trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
-        with atomic_path(self._run.last_checkpoint) as temporary:
-            trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(self._run.last_checkpoint)
         if not trainer.is_global_zero:
             return
         kept = self._run.best_weights(best_row(self.history, *self._rule)["epoch"])

@@ -1,0 +1,184 @@
+"""`cxr train`: a detector or a classifier, from a data set and a configuration to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from configs.settings import ClassifierConfig, DetectorConfig
+    from data_prep.dataset import DataSet, Target
+    from data_prep.pixel_store import PixelStore
+    from scripts.trainee import Trainee
+    from training.run_folder import RunFolder
+
+    Config = DetectorConfig | ClassifierConfig
+
+_BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each twice while written
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="A TOML file, or the name of one that comes with the program.")
+    ],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the configuration."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a detector or a classifier, and keep the weights of its best epoch.
+
+    Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
+    """
+    settings = _read(config, set_ or [])
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu(workers=settings.training.workers)
+    where = choose_device(device)
+    from data_prep.dataset import DataSet
+    from data_prep.folders import folder_lock
+
+    dataset = DataSet.open(data)
+    target = dataset.target(settings.data.target)
+    started = _origin(settings, dataset, target)
+    if _is_done(out, settings, started, resume):
+        console.say(f"{out}: this training has ended before")
+    else:
+        store = _open_store(dataset, settings.data.image_size)
+        trainee = _build(settings, dataset, target, store)
+        from scripts.train_run import fit_trainee
+
+        with folder_lock(out):
+            fit_trainee(
+                settings, trainee, _open_run(out, settings, dataset, trainee, started), where
+            )
+    _say_results(out)
+
+
+def _read(config: str, overrides: list[str]) -> Config:
+    from configs.schema import ConfigError, find_config, read_config
+
+    try:
+        return read_config(find_config(config), overrides)
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+
+
+def _origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any]:
+    """What a resumed training must find unchanged."""
+    split = settings.data.split
+    dataset.split(split)  # refuses a name that it does not have
+    return {
+        "name": settings.name,
+        "model_kind": settings.kind,
+        "target": target.name,
+        "findings": list(target.any_of),
+        "seed": settings.training.seed,
+        "data_set": {
+            "name": dataset.name,
+            "content_id": dataset.ids["content_id"],
+            "labels_id": dataset.ids["labels_id"],
+            "split": split,
+            "split_id": dataset.ids["split_ids"][split],
+        },
+    }
+
+
+def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool) -> bool:
+    """Whether there is nothing left to train; refuses what cannot be started or resumed.
+
+    Raises:
+        InputError: The folder is taken, or its run began from something else.
+    """
+    from configs.schema import ConfigError, first_difference, parse_config
+    from training.run_folder import RunFolder
+
+    run = RunFolder.started_in(out)
+    if run is None or not resume:
+        RunFolder.require_free(out)
+        return False
+    try:
+        before = parse_config(run.config, str(out / "config.toml"))
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+    if difference := first_difference(before, settings):
+        raise InputError(
+            f"{out}: cannot be resumed with another configuration: {difference}; give the old "
+            "value, or choose another --out"
+        )
+    for key, now in started["data_set"].items():
+        was = run.started["data_set"][key]
+        if was != now:
+            raise InputError(
+                f"{out}: cannot be resumed with other data: {key} was '{was}', is now '{now}'; "
+                "give the old --data, or choose another --out"
+            )
+    return run.is_complete
+
+
+def _open_store(dataset: DataSet, size: int) -> PixelStore:
+    """The pixels at the model's size, made now if `cxr prepare` did not make this size."""
+    from data_prep.pixel_store import build_pixel_store
+
+    with console.progress(f"Pixels at {size} px", len(dataset.images)) as advance:
+        return build_pixel_store(
+            dataset.folder, dataset.images, dataset.source_root, size, progress=advance
+        )
+
+
+def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:
+    from data_prep.augment import build_augmentation
+
+    augmentation = build_augmentation(**settings.augmentation.model_dump())
+    if settings.kind == "detector":
+        from scripts import train_detector
+
+        return train_detector.build(settings, dataset, target, store, augmentation)
+    from scripts import train_classifier
+
+    return train_classifier.build(settings, dataset, target, store, augmentation)
+
+
+def _open_run(
+    out: Path, settings: Config, dataset: DataSet, trainee: Trainee, started: dict[str, Any]
+) -> RunFolder:
+    import pandas as pd
+
+    from configs.schema import dump_config
+    from data_prep.folders import require_free_space
+    from training.cost import count_parameters
+    from training.run_folder import RunFolder
+
+    if run := RunFolder.started_in(out):
+        return run
+    require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(trainee.model)[0])
+    used = [
+        pd.DataFrame({"image_id": images.image_ids, "role": role})
+        for role, images in (("train", trainee.train), ("val", trainee.val))
+    ]
+    patients = dataset.images[["image_id", "patient_id"]]
+    seen = pd.concat(used, ignore_index=True).merge(patients, on="image_id", validate="1:1")
+    return RunFolder.create(out, config=dump_config(settings), seen=seen, started=started)
+
+
+def _say_results(out: Path) -> None:
+    from training.run_folder import RunFolder
+
+    info = RunFolder.open(out).info
+    monitor, value = info["monitor"], info["best_value"]
+    console.say(
+        f"Best epoch {info['best_epoch']} of {info['epochs']}: {monitor} {value:.3f} on validation"
+    )
+    console.say(f"Run:      {out}")
+    console.say(f"Pictures: {out / 'curves.png'}  {out / 'batch.png'}")

@@ -1,0 +1,144 @@
+"""The classifier's side of `cxr train`: which images, which losses, which figures."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from classification.dataset import ImageLabelDataset, LabelBatch, collate
+from classification.loss import positive_weights, training_losses, validation_losses
+from classification.model import ImageClassifier, build_classifier
+from evaluation.metrics import auroc, image_average_precision
+from scripts.trainee import Trainee, initialise, require_both_kinds
+
+if TYPE_CHECKING:
+    from configs.settings import ClassifierConfig
+    from data_prep.augment import Augmentation
+    from data_prep.dataset import DataSet, Target
+    from data_prep.pixel_store import PixelStore
+
+_STATES = {"present": 1.0, "absent": 0.0}
+
+
+class Scored(NamedTuple):
+    """What one validation batch gave.
+
+    Attributes:
+        scores: float64 (B, K), in [0, 1].
+        targets: float32 (B, K): 1 present, 0 absent, NaN unknown.
+    """
+
+    scores: np.ndarray
+    targets: np.ndarray
+
+
+def build(
+    config: ClassifierConfig,
+    dataset: DataSet,
+    target: Target,
+    store: PixelStore,
+    augmentation: Augmentation | None,
+) -> Trainee:
+    """Prepare a classifier's training, on the images whose label is known.
+
+    Raises:
+        InputError: The split lacks such images, or the model cannot be built.
+    """
+    findings, labels = target.any_of, finding_labels(dataset, target)
+    ids = {
+        role: dataset.image_ids(role, config.data.split).intersection(labels.index)
+        for role in ("train", "val")
+    }
+    for role, chosen in ids.items():
+        require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
+    arguments = config.model.model_dump()
+    model = initialise(
+        build_classifier,
+        arguments.pop("weights"),
+        seed=config.training.seed,
+        name=arguments.pop("architecture"),
+        n_findings=len(findings),
+        image_size=store.size,
+        **arguments,
+    )
+    train = ImageLabelDataset(store, ids["train"], labels, findings, augmentation)
+    weight = _weight(config.training.positive_weight, train.targets)
+    return Trainee(
+        model=model,
+        findings=findings,
+        train=train,
+        val=ImageLabelDataset(store, ids["val"], labels, findings),
+        collate=collate,
+        positive=(train.targets == 1).any(axis=1),
+        training_losses=partial(training_losses, pos_weight=weight),
+        validation_step=partial(validate, pos_weight=weight),
+        validation_metrics=score_metrics,
+        describe=partial(describe, findings=findings),
+    )
+
+
+def finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
+    """Labels of each finding of a target, for the images where one is known.
+
+    Returns:
+        Index ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown.
+    """
+    rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
+    labels = rows.pivot(index="image_id", columns="finding", values="label")
+    return labels.reindex(columns=list(target.any_of))
+
+
+def _weight(positive_weight: float | str, targets: np.ndarray) -> Tensor | None:
+    if positive_weight == "balanced":
+        return positive_weights(targets)
+    return None if positive_weight == 1 else torch.full((targets.shape[1],), float(positive_weight))
+
+
+def validate(
+    model: ImageClassifier, batch: LabelBatch, pos_weight: Tensor | None
+) -> tuple[dict[str, Tensor], Scored]:
+    """Loss and scores of a validation batch."""
+    losses, scores = validation_losses(model, batch, pos_weight)
+    return losses, Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
+
+
+def score_metrics(scored: list[Scored]) -> dict[str, float]:
+    """Figures of a whole validation, means over the findings where they are defined.
+
+    Args:
+        scored: One entry a batch.
+
+    Returns:
+        ``auroc`` and ``average_precision``; NaN where no finding has both kinds of images.
+
+    Example:
+        >>> score_metrics([Scored(np.array([[0.2], [0.9]]), np.array([[0.0], [1.0]]))])
+        {'auroc': 1.0, 'average_precision': 1.0}
+    """
+    scores = np.concatenate([batch.scores for batch in scored])  # (N, K)
+    targets = np.concatenate([batch.targets for batch in scored])  # (N, K)
+    figures = {}
+    for name, metric in (("auroc", auroc), ("average_precision", image_average_precision)):
+        by_finding = [
+            metric(true[~np.isnan(true)], score[~np.isnan(true)])
+            for true, score in zip(targets.T, scores.T, strict=True)
+        ]
+        known = [figure for figure in by_finding if figure is not None]
+        figures[name] = float(np.mean(known)) if known else float("nan")
+    return figures
+
+
+def describe(batch: LabelBatch, findings: tuple[str, ...]) -> tuple[list[str], None]:
+    """Captions for the picture of a batch."""
+    words = {1.0: "present", 0.0: "absent"}
+    captions = []
+    for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):
+        known = [f"{f} {words.get(t, 'unknown')}" for f, t in zip(findings, targets, strict=True)]
+        captions.append(f"{image_id[:12]}: {', '.join(known[:2])}")
+    return captions, None

@@ -1,0 +1,161 @@
+"""The inner part of `cxr train`: loaders, the fit, and what stays in the run folder."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any, Literal
+
+from torch.utils.data import DataLoader
+
+from configs.settings import ClassifierConfig, DetectorConfig, TrainingSettings
+from scripts import console
+from scripts.runtime import choose_precision
+from scripts.trainee import Trainee
+from training.fit import FitResult, Precision, fit
+from training.model_files import save_model
+from training.optimisation import Optimisation
+from training.pictures import draw_batch, draw_curves
+from training.run_folder import RunFolder
+from training.sampler import SeededSampler, balancing_weights
+
+
+def fit_trainee(
+    settings: DetectorConfig | ClassifierConfig,
+    trainee: Trainee,
+    run: RunFolder,
+    device: Literal["cpu", "cuda"],
+) -> None:
+    """Train, and complete the run folder: weights, history, pictures, `run.json` last.
+
+    Args:
+        settings: The whole configuration.
+        trainee: The model and its images.
+        run: Started, or interrupted before.
+        device: Where to train.
+    """
+    how = settings.training
+    precision = choose_precision(how.precision, device)
+    console.say(
+        f"{settings.name}: {len(trainee.train)} training images ({int(trainee.positive.sum())} "
+        f"positive), {len(trainee.val)} validation images; {precision} on {device}"
+    )
+    sampler = _sampler(trainee, how)
+    _draw_first_batch(trainee, sampler, how.batch_size, run)
+    began = time.perf_counter()
+    result = _fit(trainee, how, run, sampler, device, precision)
+    save_model(trainee.model, run.folder)
+    trainee.model.preprocess.to_json(run.folder / "preprocess.json")  # type: ignore[union-attr,operator]
+    draw_curves(
+        result.history,
+        run.folder / "curves.png",
+        monitor=how.monitor,
+        best_epoch=result.best_epoch,
+    )
+    run.complete(
+        {
+            "monitor": how.monitor,
+            "best_epoch": result.best_epoch,
+            "best_value": result.best_value,
+            "best_figures": _figures(result),
+            "epochs": len(result.history),
+            "stopped_early": result.stopped_early,
+            "n_train": len(trainee.train),
+            "n_val": len(trainee.val),
+            "pretrained": settings.model.weights,
+            "precision": precision,
+            "device": device,
+            "seconds": round(sum(row["seconds"] for row in result.history), 1),
+            "seconds_since_resumed": round(time.perf_counter() - began, 1),
+        }
+    )
+
+
+def _sampler(trainee: Trainee, how: TrainingSettings) -> SeededSampler:
+    share = how.positive_share
+    weights = balancing_weights(trainee.positive, share) if share else None
+    return SeededSampler(len(trainee.positive), seed=how.seed, weights=weights)
+
+
+def _draw_first_batch(
+    trainee: Trainee, sampler: SeededSampler, batch_size: int, run: RunFolder
+) -> None:
+    batch = trainee.collate([trainee.train[pair] for pair in islice(sampler, batch_size)])
+    captions, boxes = trainee.describe(batch)
+    draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
+
+
+def _fit(
+    trainee: Trainee,
+    how: TrainingSettings,
+    run: RunFolder,
+    sampler: SeededSampler,
+    device: Literal["cpu", "cuda"],
+    precision: Precision,
+) -> FitResult:
+    loading: dict[str, Any] = {
+        "batch_size": how.batch_size,
+        "collate_fn": trainee.collate,
+        "num_workers": how.workers,
+        "pin_memory": device == "cuda",
+        "persistent_workers": how.workers > 0,
+    }
+    train_loader: DataLoader[Any] = DataLoader(trainee.train, sampler=sampler, **loading)
+    val_loader: DataLoader[Any] = DataLoader(trainee.val, **loading)
+    batches = how.epochs * (len(train_loader) + len(val_loader))
+    with console.progress("Training, batches", batches) as advance:
+        return fit(
+            trainee.model,
+            training_losses=trainee.training_losses,
+            validation_step=trainee.validation_step,
+            validation_metrics=trainee.validation_metrics,
+            train_loader=train_loader,
+            val_loader=val_loader,
+            run=run,
+            monitor=how.monitor,
+            mode="min" if how.monitor == "val_loss" else "max",
+            epochs=how.epochs,
+            patience=how.patience or None,
+            optimisation=_optimisation(how),
+            precision=precision,
+            channels_last=how.channels_last,
+            seed=how.seed,
+            resume=True,
+            accelerator=device,
+            progress=advance,
+            on_epoch=lambda row: console.say(_line(row, how.epochs)),
+        )
+
+
+def _optimisation(how: TrainingSettings) -> Optimisation:
+    return Optimisation(
+        optimiser=how.optimiser,
+        learning_rate=how.learning_rate,
+        weight_decay=how.weight_decay,
+        momentum=how.momentum,
+        schedule=how.schedule,
+        warmup_epochs=how.warmup_epochs,
+        accumulate=how.accumulate,
+        clip=how.clip or None,
+        ema_decay=how.ema_decay,
+    )
+
+
+def _line(row: dict[str, Any], epochs: int) -> str:
+    figures = "  ".join(f"{name} {value:.3f}" for name, value in _metrics(row).items())
+    return (
+        f"epoch {row['epoch']} of {epochs}: loss {row['train_loss']:.3f}, "
+        f"validation {row['val_loss']:.3f}  {figures}  ({row['seconds']:.0f} s)"
+    )
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    skipped = ("epoch", "learning_rate", "seconds")
+    return {
+        k: v for k, v in row.items() if k not in skipped and not k.startswith(("train_", "val_"))
+    }
+
+
+def _figures(result: FitResult) -> dict[str, float | None]:
+    row = next(row for row in result.history if row["epoch"] == result.best_epoch)
+    return {name: None if value != value else value for name, value in _metrics(row).items()}

@@ -1,0 +1,104 @@
+"""What a training needs of a model, whatever the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+from data_prep.errors import InputError
+from training.model_files import load_weights, read_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+PUBLISHED_WEIGHTS = ("imagenet", "coco")
+
+
+class ImageRows(Protocol):
+    """A data set of torch whose rows are images."""
+
+    image_ids: pd.Index
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """One sample, by row or by (row, seed)."""
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A model, its images and its ways to learn and to be measured.
+
+    Attributes:
+        model: The network, initialised.
+        findings: What it learns to find, in the order of its outputs.
+        train: Training images; takes ``(row, seed)``.
+        val: Validation images.
+        collate: Samples to a batch.
+        positive: Which training images have a finding, bool, shape ``(len(train),)``.
+        training_losses: As `training.fit.fit` wants it.
+        validation_step: Likewise.
+        validation_metrics: Likewise.
+        describe: A batch to captions and boxes, for the picture of a batch.
+    """
+
+    model: nn.Module
+    findings: tuple[str, ...]
+    train: ImageRows
+    val: ImageRows
+    collate: Callable[[Sequence[Any]], Any]
+    positive: np.ndarray
+    training_losses: Callable[[Any, Any], dict[str, Tensor]]
+    validation_step: Callable[[Any, Any], tuple[dict[str, Tensor], Any]]
+    validation_metrics: Callable[[list[Any]], dict[str, float]]
+    describe: Callable[[Any], tuple[list[str], list[np.ndarray] | None]]
+
+
+def initialise(
+    build: Callable[..., nn.Module], weights: str, *, seed: int, **arguments: Any
+) -> nn.Module:
+    """Build a model from a seed, and load what it starts from.
+
+    Args:
+        build: The builder of its room.
+        weights: ``none``, the name of published weights, or a file.
+        seed: Seed of the random weights.
+        **arguments: The builder's.
+
+    Raises:
+        InputError: The weights cannot be had, or are of another architecture.
+    """
+    import torch
+
+    published = weights if weights in PUBLISHED_WEIGHTS else None
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model = build(weights=published, **arguments)
+    if weights not in ("none", *PUBLISHED_WEIGHTS):
+        load_weights(model, read_weights(Path(weights)), weights)
+    return model
+
+
+def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
+    """Check that a role has images with and without a finding.
+
+    Args:
+        positive: bool, by image.
+        role: ``train`` or ``val``.
+        what: What makes an image usable, for the message.
+
+    Raises:
+        InputError: It lacks one kind, or has no images.
+    """
+    if positive.any() and not positive.all():
+        return
+    lack = "no images" if positive.empty else f"only {'positive' if positive.any() else 'negative'}"
+    raise InputError(
+        f"split: role '{role}' has {lack}{'' if positive.empty else ' images'} ({what}); "
+        "make another split with cxr split"
+    )
