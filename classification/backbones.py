@@ -12,12 +12,11 @@ from torchvision.models import (
     densenet121,
     resnet18,
 )
-from torchvision.models.densenet import DenseNet
-from torchvision.models.resnet import ResNet
 
 from data_prep.tables import InputError
 
 STRIDES = (16, 32)
+_RESNET_TOP = ("avgpool", "fc")
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,12 @@ class Recipe:
     """How one backbone is built.
 
     Attributes:
-        network: Builds torchvision's randomly initialised network.
+        build: Takes a last stride and the weights of torchvision's whole network, or None.
         imagenet: Its published weights.
-        trunk: Takes the network apart, and its last stride.
     """
 
-    network: Callable[[], nn.Module]
+    build: Callable[[int, dict[str, Tensor] | None], Trunk]
     imagenet: WeightsEnum
-    trunk: Callable[[nn.Module, int], Trunk]
 
 
 def build_trunk(name: str, last_stride: int, state: dict[str, Tensor] | None = None) -> Trunk:
@@ -67,31 +64,30 @@ def build_trunk(name: str, last_stride: int, state: dict[str, Tensor] | None = N
         raise InputError(f"backbone: expected one of {', '.join(BACKBONES)}, but got {name!r}")
     if last_stride not in STRIDES:
         raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")
-    recipe = BACKBONES[name]
-    network = recipe.network()
+    return BACKBONES[name].build(last_stride, state)
+
+
+def _densenet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
+    network = densenet121()
     if state is not None:
         network.load_state_dict(state)
-    return recipe.trunk(network, last_stride)
-
-
-def _densenet_trunk(network: DenseNet, last_stride: int) -> Trunk:
     if last_stride == 16:
-        network.features.transition3.pool = nn.Identity()
+        network.features.get_submodule("transition3").pool = nn.Identity()
     return Trunk(network.features, network.classifier.in_features)
 
 
-def _resnet_trunk(network: ResNet, last_stride: int) -> Trunk:
+def _resnet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
+    network = resnet18()
+    if state is not None:
+        network.load_state_dict(state)
     if last_stride == 16:
-        first = network.layer4[0]
-        first.conv1.stride = (1, 1)
-        first.downsample[0].stride = (1, 1)
-    layers = OrderedDict(network.named_children())
-    channels = layers.pop("fc").in_features
-    layers.pop("avgpool")
-    return Trunk(nn.Sequential(layers), channels)
+        for name in ("conv1", "downsample.0"):
+            network.layer4.get_submodule(f"0.{name}").stride = (1, 1)
+    kept = [(name, layer) for name, layer in network.named_children() if name not in _RESNET_TOP]
+    return Trunk(nn.Sequential(OrderedDict(kept)), network.fc.in_features)
 
 
-BACKBONES: dict[str, Recipe] = {
-    "densenet121": Recipe(densenet121, DenseNet121_Weights.IMAGENET1K_V1, _densenet_trunk),
-    "resnet18": Recipe(resnet18, ResNet18_Weights.IMAGENET1K_V1, _resnet_trunk),
+BACKBONES = {
+    "densenet121": Recipe(_densenet_trunk, DenseNet121_Weights.IMAGENET1K_V1),
+    "resnet18": Recipe(_resnet_trunk, ResNet18_Weights.IMAGENET1K_V1),
 }

@@ -117,7 +117,7 @@ class LesionDataset(Dataset[LesionSample]):
 
     def _index_boxes(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes in store px sorted by image: flat arrays, which worker processes share."""
-        rows = self.image_ids.get_indexer(table["image_id"])
+        rows = self.image_ids.get_indexer(pd.Index(table["image_id"]))
         order = np.argsort(rows, kind="stable")
         start = np.searchsorted(rows[order], np.arange(len(self.image_ids) + 1))
         boxes = table[EDGES].to_numpy(np.float64)[order]
@@ -125,7 +125,7 @@ class LesionDataset(Dataset[LesionSample]):
             span = slice(start[row], start[row + 1])
             placement = self.store.placement(self.image_ids[row])
             boxes[span] = placement.to_store(boxes[span])
-        labels = pd.Index(self.findings).get_indexer(table["finding"])[order] + 1
+        labels = pd.Index(self.findings).get_indexer(pd.Index(table["finding"]))[order] + 1
         return start, boxes.astype(np.float32), labels.astype(np.int64)
 
     def __len__(self) -> int:

@@ -104,10 +104,10 @@ def _to_frames(
 
 
 def _size(sizes: pd.DataFrame, image_id: str) -> tuple[int, int]:
-    if image_id not in sizes.index or sizes.loc[image_id].isna().any():
+    size = sizes.reindex([image_id]).to_numpy(dtype=np.float64, na_value=np.nan)[0]
+    if not np.isfinite(size).all():
         raise InputError(f"images: no width and height for image {image_id!r}; prepare it again")
-    width, height = sizes.loc[image_id]
-    return int(width), int(height)
+    return int(size[0]), int(size[1])
 
 
 def _original_boxes(

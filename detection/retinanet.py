@@ -94,6 +94,8 @@ class LesionRetinaNet(RetinaNet):
     Attributes:
         architecture: ``kind``, ``name`` and ``arguments``, from which `build_retinanet` makes
             the same network again.
+        preprocess: Size and normalisation of the pixels that the model reads.
+        n_findings: Number of findings K.
 
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
@@ -121,15 +123,11 @@ class LesionRetinaNet(RetinaNet):
             detections_per_img=LEVELS * CANDIDATES_PER_LEVEL * n_findings,
             topk_candidates=CANDIDATES_PER_LEVEL * n_findings,
         )
-        self.transform = StoreTransform(preprocess)
+        self.transform = StoreTransform(preprocess)  # type: ignore[assignment]
+        self.preprocess = preprocess
         self.n_findings = n_findings
         self._frozen = tuple(frozen)  # a tuple: the modules are registered in the backbone
         self.train()
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """Size and normalisation of the pixels that this model reads."""
-        return self.transform.preprocess
 
     def train(self, mode: bool = True) -> "LesionRetinaNet":
         """Switch to training or evaluation; frozen stages stay in evaluation."""
@@ -205,8 +203,10 @@ class LesionRetinaNet(RetinaNet):
         """
         logits, offsets = heads.outputs["cls_logits"], heads.outputs["bbox_regression"]
         finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
+        findings_only = logits.clone()
+        findings_only[..., 0] = -torch.inf  # background: a score of 0 is never a candidate
         levels = {
-            "cls_logits": list(logits[..., 1:].split(heads.level_sizes, dim=1)),
+            "cls_logits": list(findings_only.split(heads.level_sizes, dim=1)),
             "bbox_regression": list(offsets.split(heads.level_sizes, dim=1)),
         }
         anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
@@ -219,15 +219,11 @@ class LesionRetinaNet(RetinaNet):
 
 
 def _best_per_finding(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the first 100 boxes of each label (they come sorted), and count labels from 1."""
+    """Keep the first 100 boxes of each label; they come sorted by score."""
     labels = found["labels"]
     rank = torch.zeros_like(labels)
     for label in labels.unique():
         same = labels == label
         rank[same] = torch.arange(int(same.sum()), device=labels.device)
     kept = rank < MAX_PER_FINDING
-    return {
-        "boxes": found["boxes"][kept],
-        "scores": found["scores"][kept],
-        "labels": labels[kept] + 1,
-    }
+    return {name: values[kept] for name, values in found.items()}

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from data_prep.tables import InputError
+from detection.dataset import collate
 from detection.model import training_losses, validation_losses
 
 
@@ -29,8 +31,6 @@ def test_a_negative_only_batch_has_finite_losses_and_gradients(version, norm, bu
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_one_batch_of_one_image_trains(version, build_small, dataset):
     # P7 is one pixel here: group norm over a single value would raise or erase it.
-    from detection.dataset import collate
-
     model = build_small(head=version, norm="group")
     losses = training_losses(model, collate([dataset[0]]))
     assert all(loss.isfinite() for loss in losses.values())
@@ -52,15 +52,9 @@ def test_a_batch_can_be_overfitted(version, build_small, batch):
         sure = image["boxes"][image["scores"] > 0.3]
         assert len(sure) >= len(truth)
         for box in truth:
-            assert _iou(box, sure).max() > 0.5
+            assert box_iou(box[None], sure).max() > 0.5
         if not len(truth):
             assert len(sure) == 0
-
-
-def _iou(box, others):
-    from torchvision.ops import box_iou
-
-    return box_iou(box[None], others)[0]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +72,7 @@ def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_sma
         boxes=[*batch.boxes[:3], torch.tensor([box])],
         labels=[*batch.labels[:3], torch.tensor([label])],
     )
-    with pytest.raises(InputError, match="image 'empty': box .* label"):
+    with pytest.raises(InputError, match=r"image 'empty': box .* label"):
         training_losses(build_small(), bad)
 
 

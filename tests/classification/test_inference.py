@@ -1,0 +1,121 @@
+"""Scores and maps come from one forward, lie in the original, and are never silently missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from classification.dataset import collate
+from classification.inference import predict_scores
+from data_prep.tables import InputError, validate_table
+
+FINDINGS = ("opacity", "nodule")
+
+
+@pytest.fixture
+def samples(dataset):
+    return [dataset[row] for row in range(len(dataset))]
+
+
+@pytest.fixture
+def predict(store):
+    """Run `predict_scores` over batches of samples and join what it yields, checked."""
+
+    def run(model, batches, findings=FINDINGS, **options):
+        parts = list(
+            predict_scores(
+                model, map(collate, batches), findings, placement=store.placement, **options
+            )
+        )
+        tables = ("predicted_images", "scores", "maps")
+        return tuple(
+            validate_table(pd.concat(frames, ignore_index=True), table)
+            for table, frames in zip(tables, zip(*parts, strict=True), strict=True)
+        )
+
+    return run
+
+
+def test_a_batch_gives_what_its_images_give_one_by_one(build_small, samples, predict):
+    model = build_small("densenet121").eval()
+    images, scores, maps = predict(model, [samples])
+    alone_images, alone_scores, alone_maps = predict(model, [[sample] for sample in samples])
+    assert images.equals(alone_images)
+    np.testing.assert_allclose(scores["score"], alone_scores["score"], atol=1e-5)
+    for values, alone in zip(maps["values"], alone_maps["values"], strict=True):
+        np.testing.assert_allclose(values, alone, atol=1e-4)
+
+
+def test_a_map_and_its_score_agree(build_small, samples, predict):
+    model = build_small(last_stride=16).eval()
+    torch.nn.init.normal_(model.classifier.bias)
+    bias = dict(zip(FINDINGS, model.classifier.bias.tolist(), strict=True))
+    _, scores, maps = predict(model, [samples])
+    joined = scores.merge(maps, on=["image_id", "finding"])
+    assert len(joined) == len(samples) * len(FINDINGS)
+    logits = joined["values"].map(np.mean) + joined["finding"].map(bias)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), joined["score"], atol=1e-5)
+
+
+def test_a_map_frames_the_whole_store_image_in_the_original(build_small, samples, predict):
+    _, _, maps = predict(build_small(last_stride=16), [samples])
+    frame = maps[maps["finding"] == "opacity"].set_index("image_id")[["x1", "y1", "x2", "y2"]]
+    assert frame.loc["square"].tolist() == [0, 0, 128, 128]
+    assert frame.loc["wide"].tolist() == [0, -50, 200, 150]  # 100 x 200 in a square: 50 px border
+    assert frame.loc["high"].tolist() == [-64, 0, 192, 256]
+    assert set(zip(maps["grid_h"], maps["grid_w"], strict=True)) == {(4, 4)}
+
+
+def test_rows_of_a_map_run_down_the_image(build_small, samples, predict, monkeypatch):
+    model = build_small(last_stride=16).eval()
+    gradient = torch.arange(16.0).reshape(1, 1, 4, 4).expand(4, 2, 4, 4)
+    monkeypatch.setattr(model, "maps", lambda _: gradient)
+    _, _, maps = predict(model, [samples])
+    assert list(maps["values"][0]) == list(range(16))
+
+
+def test_an_image_with_a_non_finite_output_is_failed_and_has_no_score(
+    build_small, samples, predict, monkeypatch
+):
+    model = build_small().eval()
+    features = model.features
+
+    def poisoned(images):
+        values = features(images)
+        values[2] = float("inf")
+        return values
+
+    monkeypatch.setattr(model, "features", poisoned)
+    images, scores, maps = predict(model, [samples])
+    assert images["status"].tolist() == ["ok", "ok", "failed", "ok"]
+    assert images["reason"].tolist()[2] == "the network's output is not finite"
+    assert "high" not in set(scores["image_id"]) | set(maps["image_id"])
+
+
+def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, store):
+    model = build_small().train()
+    drawn = []
+
+    def batches():
+        for sample in samples:
+            drawn.append(sample.image_id)
+            yield collate([sample])
+
+    stream = predict_scores(model, batches(), FINDINGS, placement=store.placement)
+    next(stream)
+    assert drawn == ["square"]
+    assert not torch.is_inference_mode_enabled()
+    stream.close()
+    assert model.training
+
+
+def test_bf16_scores_are_near_the_full_ones(build_small, samples, predict):
+    model = build_small().eval()
+    _, full, _ = predict(model, [samples])
+    _, half, _ = predict(model, [samples], precision="bf16")
+    np.testing.assert_allclose(half["score"], full["score"], atol=0.05)
+
+
+def test_a_wrong_number_of_findings_is_refused(build_small, samples, predict):
+    with pytest.raises(InputError, match="knows 2 findings, but got 1: opacity"):
+        predict(build_small(), [samples], ("opacity",))
