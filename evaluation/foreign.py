@@ -7,33 +7,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_prep.dataset import DataSet
 from data_prep.tables import InputError
+from evaluation.foreign_files import CORNERS, ForeignColumns, read_rows
 from evaluation.matching import MAX_BOXES
 
-CORNERS = ["x1", "y1", "x2", "y2"]
 MIN_SCORE = 0.001
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class ForeignColumns:
-    """Which columns of a CSV mean what.
-
-    Attributes:
-        image: Image ids.
-        score: Scores in [0, 1].
-        finding: Findings; where the file has no such column, every row is of one finding.
-    """
-
-    image: str = "image_id"
-    score: str = "score"
-    finding: str = "finding"
 
 
 @dataclass(frozen=True)
@@ -64,6 +48,7 @@ def read_foreign(
     split: str = "default",
     run_on: str = "all",
     ignore_unknown: bool = False,
+    coco_truth: Path | None = None,
 ) -> ForeignPredictions:
     """Read a CSV of scores or boxes, or COCO results JSON, and check every row.
 
@@ -79,6 +64,7 @@ def read_foreign(
         split: The images that the system is taken to have been run on.
         run_on: ``all`` or ``listed``.
         ignore_unknown: Leave out rows of images or findings that the data set does not have.
+        coco_truth: COCO annotation file that names the images and categories of COCO results.
 
     Returns:
         The predictions, with notes on what was left out or assumed.
@@ -92,7 +78,7 @@ def read_foreign(
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     names = columns or ForeignColumns()
-    raw = _read_coco(path) if _looks_like_json(path) else _read_csv(path, names)
+    raw = read_rows(path, names, coco_truth)
     notes: list[str] = []
     raw["finding"] = _findings(raw, path, dataset, finding)
     raw = _only_known(raw, path, dataset, ignore_unknown, notes)
@@ -107,72 +93,6 @@ def read_foreign(
     how = json.dumps([kind, names.image, names.score, names.finding, finding, run_on, split])
     digest = hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:16]
     return ForeignPredictions(kind, images, rows, f"import-{digest}", notes)
-
-
-def _looks_like_json(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
-
-
-def _read_csv(path: Path, names: ForeignColumns) -> pd.DataFrame:
-    """Columns ``image_id, score[, finding][, x1..y2]`` and ``row``, the line in the file."""
-    try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
-        wanted = [names.image, names.score]
-        for column in wanted:
-            if column not in header:
-                raise InputError(
-                    f"{path}: column '{column}' is missing; it has {', '.join(header[:20])}"
-                )
-        boxes = [corner for corner in CORNERS if corner in header]
-        if boxes and boxes != CORNERS:
-            raise InputError(f"{path}: has {', '.join(boxes)}; boxes need x1, y1, x2 and y2")
-        wanted += boxes + [c for c in [names.finding] if c in header and c not in wanted]
-        table = pd.read_csv(
-            path, usecols=wanted, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not readable as CSV ({reason})") from None
-    table = table.rename(
-        columns={names.image: "image_id", names.score: "score", names.finding: "finding"}
-    )
-    table["row"] = np.arange(2, len(table) + 2)  # line 1 is the header
-    for column in ["score", *boxes]:
-        # What is no number becomes NaN and is refused with its row later.
-        table[column] = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
-    return table
-
-
-def _read_coco(path: Path) -> pd.DataFrame:
-    """COCO results: a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
-    try:
-        results = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(results, list):
-        raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
-    rows = [_coco_row(path, place, entry) for place, entry in enumerate(results)]
-    names = ["image_id", "category", *CORNERS, "score", "row"]
-    table = pd.DataFrame(rows, columns=names)
-    categories = sorted(map(str, table["category"].unique()))
-    if len(categories) > 1:
-        raise InputError(
-            f"{path}: holds categories {', '.join(categories[:_SHOWN])}; write one file for each "
-            "finding, or a CSV with a finding column"
-        )
-    return table.drop(columns="category").astype({c: np.float64 for c in [*CORNERS, "score"]})
-
-
-def _coco_row(path: Path, place: int, entry: Any) -> tuple[Any, ...]:
-    try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        image, category = str(entry["image_id"]), entry.get("category_id", 1)
-        return image, category, x, y, x + width, y + height, float(entry["score"]), place
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: entry {place} needs image_id, bbox of four numbers, and score ({error!r})"
-        ) from None
 
 
 def _findings(raw: pd.DataFrame, path: Path, dataset: DataSet, finding: str | None) -> pd.Series:
@@ -240,10 +160,7 @@ def _scores(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) -> pd.DataFrame:
     """Boxes clipped to their images, the 100 most confident per image and finding."""
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
-    limit = (
-        size.reindex(raw["image_id"]).to_numpy().repeat(2, axis=0).reshape(-1, 4)[:, [0, 1, 2, 3]]
-    )
-    limit = np.column_stack([limit[:, 0], limit[:, 1], limit[:, 0], limit[:, 1]])
+    limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
     corners = raw[CORNERS].to_numpy(np.float64)
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     good = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
@@ -252,8 +169,8 @@ def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) ->
         first = int(np.flatnonzero(~good)[0])
         shown = ", ".join(f"{n}={v:g}" for n, v in zip(CORNERS, corners[first], strict=True))
         raise InputError(
-            f"{path}: row {raw['row'].iloc[first]}, image '{raw['image_id'].iloc[first]}': {shown}; "
-            "a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
+            f"{path}: row {raw['row'].iloc[first]}, image '{raw['image_id'].iloc[first]}': "
+            f"{shown}; a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
         )
     changed = int((clipped != corners).any(axis=1).sum())
     if changed:
@@ -281,13 +198,9 @@ def _images(
     every = _sorted_union(listed, judged)
     ran = np.ones(len(every), dtype=bool) if unlisted_ran else np.asarray(every.isin(listed))
     reason = "not listed in the file" if gives_boxes else "no score in the file"
-    return pd.DataFrame(
-        {
-            "image_id": every,
-            "status": np.where(ran, "ok", "failed"),
-            "reason": np.where(ran, None, reason),
-        }
-    )
+    images = pd.DataFrame({"image_id": every, "status": np.where(ran, "ok", "failed")})
+    images["reason"] = pd.Series([None if done else reason for done in ran], dtype=object)
+    return images
 
 
 def _sorted_union(first: Iterable[str], second: Iterable[str]) -> pd.Index:

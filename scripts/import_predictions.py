@@ -33,6 +33,10 @@ def import_predictions(
     ignore_unknown: Annotated[
         bool, typer.Option(help="Leave out images and findings that the data set does not have.")
     ] = False,
+    coco_truth: Annotated[
+        Path | None,
+        typer.Option(help="COCO annotation file that the results' image and category ids are of."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
     """Take over predictions of any other software, or a radiologist's readings.
@@ -57,6 +61,7 @@ def import_predictions(
         split=split,
         run_on=images,
         ignore_unknown=ignore_unknown,
+        coco_truth=coco_truth,
     )
     info = {
         "system": name,

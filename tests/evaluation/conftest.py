@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.dataset import Target
+from data_prep.dataset import DataSet, Target, dataset_ids
+from data_prep.predictions import Predictions, PredictionWriter
+from data_prep.tables import write_json, write_table
 from evaluation.comparison import Comparison
 
 SIDE = 64
@@ -179,3 +181,89 @@ def _maps() -> pd.DataFrame:
 @pytest.fixture
 def report_folder(tmp_path: Path) -> Path:
     return tmp_path / "report"
+
+
+SIDE_PX = 100
+
+
+@pytest.fixture
+def judged_set(tmp_path):
+    """A data set folder without pixels: 240 images of 120 patients, a third positive, boxed."""
+    rng = np.random.default_rng(20)
+    ids = [f"i{number:03d}" for number in range(240)]
+    patients = [f"set:p{number // 2:03d}" for number in range(240)]
+    roles = np.repeat(rng.permutation(["train"] * 20 + ["val"] * 50 + ["test"] * 50), 2)
+    positive = rng.random(240) < 1 / 3
+    images = pd.DataFrame(
+        {"image_id": ids, "patient_id": patients, "patient_id_source": "given", "source": "hand",
+         "path": None, "file_sha256": None, "height": SIDE_PX, "width": SIDE_PX}
+    )  # fmt: skip
+    kinds = np.where(rng.random(240) < 0.5, "normal", "not_normal")
+    images["x_class"] = np.where(positive, "lung_opacity", kinds)
+    reference = {"finding": "lung_opacity", "reader": "reference"}
+    states = np.where(positive, "present", "absent")
+    findings = pd.DataFrame({"image_id": ids, "state": states, "origin": "reader", **reference})
+    corner = rng.uniform(5, 55, size=(240, 2))
+    boxes = pd.DataFrame(
+        {"image_id": ids, "x1": corner[:, 0], "y1": corner[:, 1], "x2": corner[:, 0] + 30,
+         "y2": corner[:, 1] + 30, **reference}
+    )[positive]  # fmt: skip
+    coverage = pd.DataFrame({"image_id": ids, "coverage": "all", **reference})[positive]
+    folder = tmp_path / "set"
+    (folder / "splits").mkdir(parents=True)
+    tables = {"images": images, "findings": findings, "boxes": boxes, "box_coverage": coverage}
+    for name, table in tables.items():
+        write_table(table, folder / f"{name}.parquet", name)
+    split = pd.DataFrame({"image_id": ids, "role": roles, "fold": None})
+    write_table(split, folder / "splits" / "default.parquet", "split")
+    target = {"any_of": ["lung_opacity"], "display_name": "Lung opacity"}
+    labels = dataset_ids(images, findings, boxes, coverage)
+    info = {"name": "set", "targets": {"opacity": target}, "source_root": str(folder),
+            "ids": {**labels, "split_ids": {"default": "s1"}}}  # fmt: skip
+    write_json(folder / "dataset.json", "dataset", info)
+    return DataSet.open(folder)
+
+
+@pytest.fixture
+def predict(judged_set, tmp_path):
+    """Write a made-up system's predictions: ``predict(name, kind, seed, skill, ...)``."""
+
+    def write(name, kind="scores", seed=0, skill=1.5, roles=("val", "test"), maps=False, skip=()):
+        rng = np.random.default_rng(seed)
+        split = judged_set.split()
+        ids = split.loc[split["role"].isin(roles) & ~split["image_id"].isin(skip), "image_id"]
+        truth = judged_set.boxes.set_index("image_id").reindex(ids)
+        positive = truth["x1"].notna().to_numpy()
+        evidence = 1 / (1 + np.exp(-rng.normal(skill * positive - 1.0, 1.0)))
+        keys = {"image_id": ids.to_numpy(), "finding": "lung_opacity"}
+        images = pd.DataFrame({"image_id": keys["image_id"], "status": "ok", "reason": None})
+        info = {"system": name, "kind": kind, "seed": 1, "inference_id": f"{name}-{seed}",
+                "data_set": {"content_id": judged_set.ids["content_id"]}}  # fmt: skip
+        tables = {}
+        if kind == "scores":
+            tables["scores"] = pd.DataFrame({**keys, "score": evidence})
+            if maps:
+                grids = rng.normal(0, 0.5, size=(len(ids), 5, 5))
+                cells = ((truth[["y1", "x1"]] + 15) // 20).fillna(0).to_numpy(int)
+                grids[np.arange(len(ids)), cells[:, 0], cells[:, 1]] += 6 * evidence
+                frame = {"x1": 0.0, "y1": 0.0, "x2": SIDE_PX, "y2": SIDE_PX}
+                shape = {"method": "cam", "grid_h": 5, "grid_w": 5}
+                values = {"values": [list(grid.ravel()) for grid in grids]}
+                tables["maps"] = pd.DataFrame({**keys, **shape, **values, **frame})
+        else:
+            jitter = rng.normal(0, 5, size=(len(ids), 2))
+            corner = truth[["x1", "y1"]].fillna(30.0).to_numpy() + jitter
+            corner = np.clip(corner, 0, 60)
+            boxes = pd.DataFrame(
+                {**keys, "x1": corner[:, 0], "y1": corner[:, 1], "score": evidence}
+            )
+            boxes = boxes.assign(x2=boxes["x1"] + 30, y2=boxes["y1"] + 30, score=evidence)
+            faint = boxes.assign(score=boxes["score"] / 3, x1=1.0, x2=20.0, y1=1.0, y2=20.0)
+            silent = rng.random(len(ids)) < 0.1
+            tables["boxes"] = pd.concat([boxes[~silent], faint[~silent]])
+        folder = tmp_path / name
+        with PredictionWriter(folder, info) as writer:
+            writer.add(images, **tables)
+        return Predictions.open(folder)
+
+    return write
