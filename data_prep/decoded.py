@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -172,6 +173,6 @@ def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
         "Invalid value for VR PN: '...'"
     """
     source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
-    text = str(source).strip() or type(source).__name__
-    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", text.splitlines()[0])
-    return text[:160]
+    lines = str(source).strip().splitlines() or [type(source).__name__]
+    line = lines[-1].strip() if lines[0].endswith(":") else lines[0]
+    return textwrap.shorten(re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", line), 160, placeholder=" ...")

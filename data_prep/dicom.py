@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
 from collections.abc import Callable
@@ -47,6 +48,9 @@ DECODERS: dict[str, tuple[str, ...]] = {
 """Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
 Pillow's libjpeg-turbo is four times as fast as the rest."""
 
+# What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
 _BLOCK = 1 << 20  # pixels handled at a time where an index array is needed
 
 
@@ -89,6 +93,8 @@ def read_dicom(path: Path | str) -> DecodedImage:
 
 def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
     header, notes = _open(path)
+    if "PixelData" not in header and any("End of file" in str(m.message) for m in caught):
+        raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
     _require_picture(path, header)
     values, decoder, photometric = _decode(path, header)
     if int(header.get("NumberOfFrames") or 1) > 1:
@@ -98,6 +104,9 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
         pixels = _show_colour(values, header, notes)
     else:
         pixels, known = _show_grey(values, header, notes)
+    turned = orientation(header)
+    if turned is not None and turned.startswith("R"):
+        notes.append("mirrored: rows run to the patient's right")
     row_mm, column_mm = pixel_spacing(header)
     facts = header_facts(header)
     record = decode_record(
@@ -107,7 +116,7 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
         decoder=decoder,
         bits=int(header.BitsStored),
         photometric=str(header.PhotometricInterpretation),
-        orientation=orientation(header),
+        orientation=turned,
         **known,
     )
     return DecodedImage(pixels, record, row_mm, column_mm, facts)
@@ -150,8 +159,10 @@ def _refuse_inflation(path: Path) -> None:
                 raise InputError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
 
 
-def _require_picture(path: Path, header: Dataset) -> None:
+def _require_picture(path: Path, header: FileDataset) -> None:
     if "PixelData" not in header:
+        if header.preamble is None and "SOPClassUID" not in header:
+            raise InputError(f"{path}: is not a DICOM file")
         kind = header_facts(header)["modality"]
         floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
         what = "floating-point values, not a picture" if floats else "no picture"
@@ -184,11 +195,11 @@ def _decode(path: Path, header: FileDataset) -> tuple[np.ndarray, str, str]:
         try:
             values, meaning = get_decoder(syntax).as_array(header, index=0, decoding_plugin=name)
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
-            reasons.append(f"{name}: {plain_reason(error)}")
+            reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
             continue
         return _native(values), name, str(meaning["photometric_interpretation"])
     tried = "; ".join(reasons) or "no decoder knows it"
-    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried})")
+    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
 
 
 def _native(values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -228,13 +228,20 @@ def _read_journal(folder: Path) -> dict[str, _Place]:
         return {}
     rows, end = {}, 0
     for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            image_id, *place = json.loads(line)
-        except ValueError:  # a kill or a full disk cut it short
+        parsed = _journal_row(line)
+        if parsed is None:
             break
-        rows[image_id], end = tuple(place), end + len(line)
+        rows[parsed[0]], end = tuple(parsed[1:]), end + len(line)
     os.truncate(path, end)
     return rows
+
+
+def _journal_row(line: bytes) -> list[Any] | None:
+    """A row of the journal, or None where a kill or a full disk cut it short."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
 
 
 def _shard_header(images: int, size: int) -> bytes:

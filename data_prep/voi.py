@@ -40,7 +40,7 @@ def grey_table(
     if shown is None:
         shown, voi = _window(values, count, header, notes)
     if shown is None:
-        shown, voi = _range(values, stored, count, header, notes)
+        shown, voi = _range(values, count, header, notes)
     greys = np.rint(np.clip(shown, 0.0, 1.0) * 255).astype(np.uint8)
     return greys, {"modality_transform": modality, **voi}, notes
 
@@ -169,17 +169,13 @@ WINDOW_FUNCTIONS = {
 
 
 def _range(
-    values: np.ndarray,
-    stored: np.ndarray,
-    count: Callable[[], np.ndarray],
-    header: Dataset,
-    notes: list[str],
+    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset, notes: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     bits = int(header.BitsStored)
     if bits <= 8:
         least = -(1 << (bits - 1)) if header.get("PixelRepresentation", 0) else 0
-        ends, _ = _modality(np.array([least, least + (1 << bits) - 1]), header, [])
-        low, high = float(ends.min()), float(ends.max())
+        possible, _ = _modality(np.arange(least, least + (1 << bits)), header, [])
+        low, high = float(possible.min()), float(possible.max())
         voi = "full_range"
     else:
         low, high = _percentiles(values, count())
