@@ -143,6 +143,7 @@ def _misses(table: _Table, count: int) -> list[Category]:
         return categories
     for position, name in enumerate(table.systems):
         only = positive & (found == 1) & table.called[:, position]
+        only &= ~table.misplaced[:, position]  # those are shown as "wrong place"
         others = (table.confidence.sum(axis=1) - table.confidence[:, position]) / (
             len(table.systems) - 1
         )

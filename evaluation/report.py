@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_prep.folders import atomic_path
+from data_prep.folders import atomic_path, make_folder
 from evaluation.cases import read_cases
 from evaluation.charts import (
     MARKERS,
@@ -86,7 +86,8 @@ def write_report(
         ValueError: The report would exceed 10 MB.
     """
     out = Path(out)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
+    _clear(out / "overlays")
     save_figures(comparison, out / "figures")
     policy = main_policy(comparison)
     gallery = _draw_gallery(comparison, dataset, out, policy, seed, progress)
@@ -97,6 +98,12 @@ def write_report(
     with atomic_path(out / "report.html") as path:
         path.write_text(html, encoding="utf-8")
     return out / "report.html"
+
+
+def _clear(folder: Path) -> None:
+    """Remove the pictures of an earlier report: their cases may not be those of this one."""
+    for picture in folder.glob("*.png"):
+        picture.unlink()
 
 
 def main_policy(comparison: Comparison) -> str:

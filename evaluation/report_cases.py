@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
+from data_prep.folders import make_folder
 from data_prep.tables import InputError
 from evaluation.contours import LEVELS
 from evaluation.overlays import (
@@ -113,7 +114,7 @@ def build_gallery(
         folder: Gets one PNG a case; made if absent.
         progress: Called once per case.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     drawn, lost = [], []
     for category in categories:
         cases = []

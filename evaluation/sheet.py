@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.folders import atomic_path
 from evaluation.overlays import (
     Reading,
     Truth,
@@ -77,7 +78,8 @@ def save_overlay(picture: npt.NDArray[np.uint8], path: Path) -> None:
         picture: RGB, uint8, shape ``(h, w, 3)``.
         path: File to write; its folder must exist.
     """
-    Image.fromarray(picture).save(path, format="PNG", optimize=False, compress_level=6)
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG", compress_level=3)
 
 
 def _caption(reading: Reading, truth: Truth) -> tuple[str, str, str, str]:

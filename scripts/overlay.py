@@ -1,0 +1,125 @@
+"""`cxr overlay`: pictures of what each system sees on chosen images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet
+    from data_prep.predictions import Predictions
+
+
+def overlay(
+    systems: Annotated[
+        list[str], typer.Argument(help="Predictions folders, each as PATH or NAME=PATH.")
+    ],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")],
+    target: Annotated[
+        str | None, typer.Option(help="What is shown; may be left out where there is one.")
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="An image id; may be repeated. Goes before --role.")
+    ] = None,
+    role: Annotated[str, typer.Option(help="Sample from these images: train, val, test.")] = "test",
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    limit: Annotated[int, typer.Option(min=1, help="Draw at most this many, at random.")] = 20,
+    policy: Annotated[str, typer.Option(help="Decide at this policy's threshold.")] = "max_f1",
+    panel: Annotated[int, typer.Option(min=64, max=2048, help="Side of a panel, px.")] = 480,
+    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
+) -> None:
+    """Draw the plain image, the truth and each system side by side, one PNG an image.
+
+    A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
+
+    Example: cxr overlay RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
+        --data out/data --out out/overlays --limit 12
+    """
+    from data_prep.dataset import DataSet
+    from data_prep.folders import make_folder
+    from evaluation.readings import read_systems
+    from evaluation.sheet import draw_overlay, save_overlay
+
+    dataset = DataSet.open(data)
+    shown = dataset.target(target)
+    if not dataset.has_pixels:
+        raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
+    image_ids = choose_images(dataset, image, role, split, limit, seed)
+    reader = read_systems(
+        open_systems(systems), dataset, shown, image_ids, policy=policy, split=split
+    )
+    make_folder(out)
+    with console.progress("Drawing", len(image_ids)) as advance:
+        for image_id in image_ids:
+            picture = draw_overlay(
+                dataset.read_original(image_id),
+                reader.truth(image_id),
+                reader.readings(image_id),
+                finding=shown.display_name,
+                title=image_id,
+                panel=panel,
+            )
+            save_overlay(picture, out / file_name(image_id))
+            advance()
+    console.say(f"Overlays: {len(image_ids)} in {out}")
+
+
+def choose_images(
+    dataset: DataSet, named: list[str] | None, role: str, split: str, limit: int, seed: int
+) -> list[str]:
+    """The named images, or a random sample of a role's, sorted.
+
+    Raises:
+        InputError: An image is unknown, or the role has none.
+    """
+    import numpy as np
+
+    if named:
+        known = set(dataset.images["image_id"])
+        lost = [image_id for image_id in named if image_id not in known]
+        if lost:
+            raise InputError(f"{dataset.folder}: has no image '{lost[0]}'")
+        return list(dict.fromkeys(named))
+    ids = dataset.image_ids(role, split)
+    if not len(ids):
+        raise InputError(f"{dataset.folder}: split '{split}' has no image with the role '{role}'")
+    count = min(limit, len(ids))
+    return sorted(np.random.default_rng(seed).choice(ids.to_numpy(), count, replace=False))
+
+
+def open_systems(systems: list[str]) -> dict[str, Predictions]:
+    """Open predictions folders given as ``PATH`` or ``NAME=PATH``.
+
+    Raises:
+        InputError: A folder holds no predictions, or two have the same name.
+    """
+    from data_prep.predictions import Predictions
+    from scripts.compare import split_name
+
+    opened: dict[str, Predictions] = {}
+    for each in systems:
+        name, path = split_name(each)
+        predictions = Predictions.open(path)
+        key = name or predictions.name
+        if key in opened:
+            raise InputError(
+                f"overlay: two systems are called '{key}'; give each its own: NAME=PATH"
+            )
+        opened[key] = predictions
+    return opened
+
+
+def file_name(image_id: str) -> str:
+    """A file name for an image id, which may hold slashes.
+
+    Example:
+        >>> file_name("patient/1.png")
+        'patient_1.png.png'
+    """
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in image_id) + ".png"
