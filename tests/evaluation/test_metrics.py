@@ -41,7 +41,9 @@ def test_weights_mean_the_same_as_repeated_images(y_true, y_score, weights):
     ranked = RankedScores(y_true, y_score).figures(weights[None, :])
     for name, plain in (("auroc", auroc), ("average_precision", image_average_precision)):
         expected = plain(repeated_true, repeated_score)
-        assert ranked[name][0] == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
+        assert ranked[name][0] == pytest.approx(
+            np.nan if expected is None else expected, nan_ok=True
+        )
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,137 @@
+"""What validation chooses: the rule, the scale, the thresholds, the probability."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+from sklearn.linear_model import LogisticRegression
+
+from data_prep.tables import InputError
+from evaluation.calibration import PlattScaling, clipped_logit, fit_platt
+from evaluation.decision import Decision, tune
+from evaluation.evidence import Evidence
+from evaluation.maps import MAP_BOX_LEVELS
+from evaluation.reduction import CANDIDATES
+
+
+@pytest.fixture
+def target(judged_set):
+    return judged_set.target()
+
+
+def test_the_rule_with_the_highest_validation_auroc_wins_and_every_try_is_recorded(
+    predict, judged_set, target
+):
+    system = predict("A", "boxes", seed=1)
+    decision = tune(system, judged_set, target)
+    ids = judged_set.image_ids("val")
+    y_true = judged_set.labels(target).reindex(ids)
+    evidence = Evidence(system, target, ids)
+    expected = [oracle.roc_auc_score(y_true, evidence.scores(c)) for c in CANDIDATES]
+    assert [entry["auroc"] for entry in decision.tried] == pytest.approx(expected, abs=1e-12)
+    assert decision.reduction == CANDIDATES[int(np.argmax(expected))]
+    assert decision.to_json()["settings_tried"] == len(CANDIDATES)
+
+
+def test_among_equal_rules_the_simplest_wins(predict, judged_set, target, monkeypatch):
+    monkeypatch.setattr("evaluation.decision.auroc", lambda *_: 0.75)
+    assert tune(predict("A", "boxes"), judged_set, target).reduction == CANDIDATES[0]
+
+
+def test_a_decision_survives_its_file(predict, judged_set, target):
+    for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
+        decision = tune(system, judged_set, target)
+        system.write_decision("opacity", decision.to_json())
+        stored = Decision.from_json(system.decision("opacity"))
+        assert stored.difference(decision) is None
+        assert stored.thresholds == decision.thresholds
+
+
+def test_a_difference_names_its_place(predict, judged_set, target):
+    decision = tune(predict("A", "boxes", seed=1), judged_set, target)
+    other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
+    assert decision.difference(other).startswith("calibration.intercept: ")
+    fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
+    assert "tried" in decision.difference(fewer)
+
+
+def test_a_broken_file_is_refused():
+    with pytest.raises(InputError, match="run cxr tune again"):
+        Decision.from_json({"target": "opacity"})
+
+
+def test_validation_figures_are_those_at_the_threshold(predict, judged_set, target):
+    system = predict("A", "scores", seed=2)
+    decision = tune(system, judged_set, target)
+    ids = judged_set.image_ids("val")
+    y_true = judged_set.labels(target).reindex(ids)
+    called = Evidence(system, target, ids).scores(None) >= decision.thresholds["max_f1"].threshold
+    assert decision.validation["max_f1"]["f1"] == pytest.approx(oracle.f1_score(y_true, called))
+    assert decision.validation["sensitivity>=0.95"]["recall"] >= 0.95
+    assert decision.validation["specificity>=0.90"]["specificity"] >= 0.90
+    assert decision.chosen_on["n_images"] == 100
+    assert decision.chosen_on["n_patients"] == 50
+    assert decision.chosen_on["n_positive"] == int(y_true.sum())
+
+
+def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, judged_set, target):
+    with_maps = tune(predict("A", maps=True), judged_set, target)
+    assert with_maps.map_scale[0] == 0.0
+    assert with_maps.map_box_level in MAP_BOX_LEVELS
+    assert max(entry["ap50"] for entry in with_maps.tried) > 0
+    without = tune(predict("B"), judged_set, target)
+    assert (without.map_scale, without.map_box_level, without.tried) == (None, None, [])
+
+
+def test_a_system_without_validation_rows_chooses_nothing(predict, judged_set, target):
+    decision = tune(predict("A", "boxes", roles=("test",)), judged_set, target)
+    assert {choice.threshold for choice in decision.thresholds.values()} == {None}
+    assert decision.calibration is None
+    assert decision.tried == []
+
+
+def test_a_missing_score_is_refused(predict, judged_set, target):
+    system = predict("A")
+    scores = system.folder / "scores.parquet" / "part-00000.parquet"
+    scores.unlink()
+    with pytest.raises(InputError, match="100 images ran but have no score for lung_opacity"):
+        tune(system, judged_set, target)
+
+
+def test_platt_scaling_is_the_logistic_regression_of_the_logit():
+    rng = np.random.default_rng(0)
+    scores = rng.random(400)
+    y_true = rng.random(400) < scores**2
+    ours = fit_platt(y_true, scores)
+    n = int(y_true.sum())
+    high, low = (n + 1) / (n + 2), 1 / (400 - n + 2)
+    # Platt's smoothed labels as weighted rows of both classes.
+    wanted = np.where(y_true, high, low)
+    rows = np.tile(clipped_logit(scores), 2)[:, None]
+    labels, weights = np.repeat([1, 0], 400), np.concatenate([wanted, 1 - wanted])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    model.fit(rows, labels, sample_weight=weights)
+    assert ours.slope == pytest.approx(model.coef_[0, 0], rel=1e-4)
+    assert ours.intercept == pytest.approx(model.intercept_[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.0, 0.0, 0.0, 1.0, 1.0],  # separated by certain scores
+        [0.0, 0.0, 0.0, 0.0, 0.0],  # nothing to learn from but the prevalence
+        [1.0, 1.0, 0.9, 0.1, 0.0],  # the wrong way round
+    ],
+)
+def test_platt_scaling_exists_and_stays_finite(scores):
+    scaling = fit_platt([0, 0, 0, 1, 1], scores)
+    probability = scaling.probability(scores)
+    assert np.isfinite(probability).all()
+    assert ((probability > 0) & (probability < 1)).all()
+    json.dumps(dataclasses.asdict(scaling), allow_nan=False)
+
+
+def test_one_class_gives_no_probability():
+    assert fit_platt([1, 1], [0.2, 0.4]) is None

@@ -1,0 +1,224 @@
+"""`cxr import`: predictions of other software, checked row by row."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_prep.dataset import DataSet
+from data_prep.predictions import Predictions
+from data_prep.tables import InputError
+from evaluation.compare import compare_systems
+from scripts.import_predictions import import_predictions
+from scripts.prepare import prepare
+
+
+def write_source(folder: Path, finding: str = "opacity") -> Path:
+    """Six images of 100 x 80 px: two train, two val, two test."""
+    folder.mkdir()
+    ids = ["a", "b", "c", "d", "e", "f"]
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 100, "height": 80})
+    images["split"] = ["train", "train", "val", "val", "test", "test"]
+    images.to_csv(folder / "images.csv", index=False)
+    labels = pd.DataFrame({"image_id": ids, "finding": finding, "state": ["present", "absent"] * 3})
+    labels.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    prepare(write_source(folder / "source"), folder / "data", format="csv")
+    return folder / "data"
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path):
+    """Import a text as a file; returns the predictions."""
+
+    def run(text: str, name: str = "preds.csv", **options) -> Predictions:
+        file = tmp_path / name
+        file.write_text(text)
+        import_predictions(file, data=data, out=tmp_path / "out", name="Other", **options)
+        return Predictions.open(tmp_path / "out")
+
+    return run
+
+
+def statuses(predictions: Predictions) -> dict[str, str]:
+    return dict(zip(predictions.images["image_id"], predictions.images["status"], strict=True))
+
+
+def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
+    predictions = run("image_id,score\nc,0.25\nd,0\ne,1\n")
+    assert predictions.kind == "scores"
+    assert predictions.scores["score"].tolist() == [0.25, 0.0, 1.0]
+    assert set(predictions.scores["finding"]) == {"opacity"}
+    assert statuses(predictions) == {"c": "ok", "d": "ok", "e": "ok", "f": "failed"}
+    assert "1 val and test images have no row: counted as failed." in capsys.readouterr().err
+    assert predictions.info["trained_on"] == "unknown"
+
+
+def test_columns_of_a_wide_table_can_be_named(run):
+    text = "Image Index,prob_A,prob_B\nc,0.1,0.6\nd,0.2,0.7\ne,0.3,0.8\nf,0.4,0.9\n"
+    predictions = run(text, image_column="Image Index", score_column="prob_B")
+    assert predictions.scores["score"].tolist() == [0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [("all", {"c": "ok", "d": "ok", "e": "ok", "f": "ok"}),
+     ("listed", {"c": "ok", "d": "failed", "e": "failed", "f": "failed"})],
+)  # fmt: skip
+def test_an_image_without_boxes_had_nothing_or_was_not_run(run, images, expected):
+    predictions = run("image_id,x1,y1,x2,y2,score\nc,10,10,30,40,0.5\n", images=images)
+    assert predictions.kind == "boxes"
+    assert statuses(predictions) == expected
+
+
+def test_coco_results_become_corners(run):
+    results = [{"image_id": "c", "category_id": 1, "bbox": [10, 20, 30, 40], "score": 0.5}]
+    predictions = run(json.dumps(results), "preds.json")
+    row = predictions.boxes.iloc[0]
+    assert (row.x1, row.y1, row.x2, row.y2, row.score) == (10, 20, 40, 60, 0.5)
+    assert row.finding == "opacity"
+
+
+def test_coco_numbers_are_named_by_their_annotation_file(run, tmp_path):
+    truth = {"images": [{"id": 7, "file_name": "images/c.png"}],
+             "categories": [{"id": 3, "name": "opacity"}]}  # fmt: skip
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    results = [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    predictions = run(json.dumps(results), "preds.json", coco_truth=tmp_path / "truth.json")
+    assert predictions.boxes["image_id"].tolist() == ["c"]
+
+
+def test_boxes_are_clipped_counted_and_limited(run, capsys):
+    lines = ["image_id,x1,y1,x2,y2,score", "c,-5,10,120,40,0.9", "c,1,1,2,2,0.0005"]
+    lines += [f"d,1,1,{10 + number % 50},20,{0.1 + number / 1000}" for number in range(105)]
+    predictions = run("\n".join(lines) + "\n")
+    first = predictions.boxes.query("image_id == 'c'")
+    assert first[["x1", "x2"]].to_numpy().tolist() == [[0, 100]]
+    best = predictions.boxes.query("image_id == 'd'")["score"]
+    assert len(best) == 100
+    assert best.min() == pytest.approx(0.105)
+    shown = capsys.readouterr().err
+    assert "1 boxes reached beyond their image and were clipped." in shown
+    assert "6 boxes left out" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id,score\nc,0.5\nzz,0.5\nyy,0.1\n", r"2 images are not in .*\('zz', 'yy'\)"),
+        ("image_id,score\nc,0.5\nd,1.5\n", r"row 3, image 'd': score=1.5; .*\[0, 1\]"),
+        ("image_id,score\nc,nan\n", "row 2, image 'c': score=nan"),
+        ("image_id,score\nc,high\n", "row 2, image 'c': score=nan"),
+        ("image_id,score\nc,0.5\nc,0.6\n", "row 3 gives image 'c' a second score"),
+        ("image_id,probability\nc,0.5\n", "column 'score' is missing"),
+        ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings are not in .*\('hernia'\)"),
+        ("image_id,x1,y1,score\nc,1,2,0.5\n", "boxes need x1, y1, x2 and y2"),
+        ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", "row 2, image 'c': x1=9, y1=9"),
+        ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "inside the image"),
+        ("image_id,x1,y1,x2,y2,score\nc,,9,22,20,0.5\n", "x1=nan"),
+        ("", "not readable as CSV"),
+    ],
+)
+def test_a_bad_row_is_refused_by_place_and_nothing_is_written(run, tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        run(text)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "a list of boxes"),
+        ("[{", "not readable as JSON"),
+        ('[{"image_id": "c", "bbox": [1, 2, 3], "score": 1}]', "entry 0 needs"),
+        ('[{"image_id": "c", "score": 1}]', "entry 0 needs"),
+        (
+            '[{"image_id": "c", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1},'
+            ' {"image_id": "c", "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1}]',
+            "--coco-truth",
+        ),
+    ],
+)
+def test_bad_coco_results_are_refused(run, tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        run(text, "preds.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_images_can_be_left_out(run, capsys):
+    predictions = run("image_id,score\nc,0.5\nzz,0.5\n", ignore_unknown=True)
+    assert predictions.scores["image_id"].tolist() == ["c"]
+    assert "1 images unknown to the data set left out ('zz')." in capsys.readouterr().err
+
+
+def test_a_file_without_any_known_image_is_refused(run):
+    with pytest.raises(InputError, match="no row is of an image and finding"):
+        run("image_id,score\nzz,0.5\n", ignore_unknown=True)
+
+
+def test_ids_that_look_like_numbers_keep_their_zeros(tmp_path):
+    source = write_source(tmp_path / "source")
+    for name in ("images.csv", "labels.csv"):
+        table = pd.read_csv(source / name)
+        table["image_id"] = table["image_id"].map(lambda letter: f"00{ord(letter)}")
+        table.to_csv(source / name, index=False)
+    prepare(source, tmp_path / "data", format="csv")
+    (tmp_path / "p.csv").write_text("image_id,score\n0099,0.5\n")
+    import_predictions(
+        tmp_path / "p.csv", data=tmp_path / "data", out=tmp_path / "out", name="Other"
+    )
+    assert Predictions.open(tmp_path / "out").scores["image_id"].tolist() == ["0099"]
+
+
+def test_another_file_or_reading_has_another_inference_id(data, tmp_path):
+    ids = set()
+    for number, text in enumerate(["c,0.5", "c,0.6"]):
+        file = tmp_path / f"{number}.csv"
+        file.write_text(f"image_id,score\n{text}\n")
+        out = tmp_path / f"out{number}"
+        import_predictions(file, data=data, out=out, name="Other")
+        ids.add(Predictions.open(out).info["inference_id"])
+    assert len(ids) == 2
+
+
+def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
+    """A real third-party system from end to end, against figures known beforehand."""
+    folder = shared_data / "chexnet_scores"
+    truth = pd.read_csv(folder / "truth_rsna.csv")
+    source = tmp_path / "source"
+    source.mkdir()
+    kinds = {"Lung Opacity": "lung_opacity", "Normal": "normal"}
+    images = pd.DataFrame(
+        {"image_id": truth["Image Index"], "patient_id": "nih:" + truth["Image Index"].str[:8],
+         "split": "test", "x_class": truth["class"].map(kinds).fillna("not_normal")}
+    )  # fmt: skip
+    images.to_csv(source / "images.csv", index=False)
+    states = truth["Target"].map({1: "present", 0: "absent"})
+    labels = {"image_id": truth["Image Index"], "finding": "lung_opacity", "state": states}
+    pd.DataFrame(labels).to_csv(source / "labels.csv", index=False)
+    prepare(source, tmp_path / "data", format="csv")
+    dataset = DataSet.open(tmp_path / "data")
+    systems = {}
+    for finding in ("Pneumonia", "Consolidation", "Infiltration"):
+        import_predictions(
+            folder / "preds.csv",
+            data=tmp_path / "data",
+            out=tmp_path / finding,
+            name=f"CheXNet {finding}",
+            image_column="Image Index",
+            score_column=f"prob_{finding}",
+            ignore_unknown=True,
+        )
+        systems[finding] = Predictions.open(tmp_path / finding)
+    comparison = compare_systems(systems, dataset, dataset.target(), replicates=200)
+    rows = comparison.metrics.query("metric == 'auroc' and subgroup == 'all'")
+    auroc = rows.set_index("system")["estimate"].round(4)
+    assert auroc[list(systems)].tolist() == [0.7891, 0.8161, 0.8017]
+    assert (rows["n_images"] == 3553).all()
+    assert set(comparison.metrics.query("metric == 'auroc'")["subgroup"]) == {"all", "vs_normal"}

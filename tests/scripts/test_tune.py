@@ -1,0 +1,78 @@
+"""`cxr tune` from the outside."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.dataset import DataSet
+from data_prep.predictions import Predictions, PredictionWriter
+from data_prep.tables import InputError, write_table
+from scripts.prepare import prepare
+from scripts.tune import tune
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set without pixels, made by `cxr prepare`: 60 patients, every third image positive."""
+    folder = tmp_path_factory.mktemp("set")
+    source = folder / "source"
+    source.mkdir()
+    ids = [f"i{number:02d}" for number in range(60)]
+    roles = ["val", "test"] * 30
+    pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles}).to_csv(
+        source / "images.csv", index=False
+    )
+    states = ["present" if number % 6 < 2 else "absent" for number in range(60)]
+    pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
+        source / "labels.csv", index=False
+    )
+    prepare(source, folder / "data", format="csv")
+    return folder / "data"
+
+
+@pytest.fixture
+def predictions(data: Path, tmp_path: Path) -> Path:
+    ids = DataSet.open(data).images["image_id"]
+    info = {"system": "Reader", "kind": "scores", "inference_id": "r1",
+            "data_set": {"content_id": DataSet.open(data).ids["content_id"]}}  # fmt: skip
+    images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
+    score = np.linspace(0.9, 0.1, len(ids))
+    with PredictionWriter(tmp_path / "reader", info) as writer:
+        rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": score})
+        writer.add(images, scores=rows)
+    return tmp_path / "reader"
+
+
+def test_tune_writes_the_decision_and_says_it(data, predictions, capsys):
+    tune(predictions, data=data, as_json=True)
+    shown = capsys.readouterr()
+    stored = Predictions.open(predictions).decision("opacity")
+    assert json.loads(shown.out)["policies"] == stored["policies"]
+    threshold = stored["policies"]["max_f1"]["threshold"]
+    assert f"max_f1: score >= {threshold:.6g}" in shown.err
+    assert "30 validation images of 30 patients, 10 positive" in shown.err
+
+
+def test_tune_takes_other_policies(data, predictions):
+    tune(predictions, data=data, policy=["youden", "sensitivity>=0.5"])
+    stored = Predictions.open(predictions).decision("opacity")
+    assert list(stored["policies"]) == ["youden", "sensitivity>=0.5"]
+
+
+def test_an_unknown_policy_is_refused_before_any_file_is_read(tmp_path):
+    with pytest.raises(InputError, match="unknown policy 'best'"):
+        tune(tmp_path / "none", data=tmp_path / "none", policy=["best"])
+
+
+def test_tune_without_validation_images_is_refused_and_writes_nothing(data, predictions, tmp_path):
+    part = predictions / "predicted_images.parquet" / "part-00000.parquet"
+    split = DataSet.open(data).split()
+    tested = split.loc[split["role"] == "test", "image_id"]
+    frame = pd.read_parquet(part)
+    write_table(frame[frame["image_id"].isin(tested)], part, "predicted_images")
+    with pytest.raises(InputError, match="holds no val image of split 'default'"):
+        tune(predictions, data=data)
+    assert not (predictions / "decisions").exists()
