@@ -23,6 +23,7 @@ MIN_VISIBLE = 0.3
 MIN_SIDE = 2.0
 """A box is dropped where a side becomes shorter than this, in px."""
 
+_ROUNDING = 0.01  # px; albumentations works in float32 shares of the side
 _LIMITS = {
     "rotate_degrees": 180.0, "scale": 0.9, "shift": 0.9, "brightness": 1.0, "contrast": 1.0,
     "blur": 50.0, "noise": 1.0, "horizontal_flip": 1.0,
@@ -92,8 +93,8 @@ def build_augmentation(
         format="pascal_voc",
         label_fields=["rows"],
         min_visibility=MIN_VISIBLE,
-        min_width=MIN_SIDE,
-        min_height=MIN_SIDE,
+        min_width=MIN_SIDE - _ROUNDING,
+        min_height=MIN_SIDE - _ROUNDING,
         clip=True,
     )
     return Augmentation(albumentations.Compose(steps, bbox_params=boxes, seed=0))

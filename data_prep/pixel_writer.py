@@ -83,12 +83,15 @@ class PixelStoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-            return
-        with suppress(InputError, OSError):  # the first error is the one to show
-            self.commit()
-            self._close_shard()
+        try:
+            if kind is None:
+                self.close()
+            else:
+                with suppress(InputError, OSError):  # the first error is the one to show
+                    self.commit()
+        finally:
+            with suppress(OSError):
+                self._close_shard()
 
     @property
     def done(self) -> set[str]:
@@ -178,11 +181,11 @@ class PixelStoreWriter:
 
     def _close_shard(self) -> None:
         if self._file is not None:
-            try:
-                self._flush_shard()
-            finally:
-                self._file.close()
-                self._file = None
+            with self._file:
+                try:
+                    self._flush_shard()
+                finally:
+                    self._file = None
 
     def _resume(self) -> dict[str, _Place]:
         """Take up what an earlier writer committed; cut off what it did not.
