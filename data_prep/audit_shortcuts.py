@@ -12,8 +12,7 @@ from data_prep.audit_problem import Problem
 SHORTCUT_AUROC = 0.65
 _PERSON = ("view", "sex", "age_years")
 _FILE = ("size", "source", "transfer_syntax", "photometric", "bits", "spacing_col_mm")
-_MIN_PER_CLASS = 20
-_MAX_CATEGORIES = 50
+_MIN_IMAGES = 20
 
 
 def check_shortcuts(images: pd.DataFrame, labels: pd.DataFrame) -> list[Problem]:
@@ -53,12 +52,12 @@ def predictive_auroc(values: pd.Series, labels: pd.Series) -> float | None:
     """AUROC of a label guessed from one fact alone.
 
     Args:
-        values: Categories, or numbers; missing is a category, or an age of the mean.
+        values: Categories (each predicts its share of positives; missing is one, and those with
+            fewer than 20 images are pooled) or numbers (missing counts as the mean).
         labels: 1.0, 0.0 or NaN (left out), same index.
 
     Returns:
-        0.5 to 1, or None with fewer than 20 images of a class, or too many categories to tell
-        a rule from chance.
+        0.5 to 1, or None with fewer than 20 positive or 20 negative images.
 
     Example:
         >>> labels = pd.Series([1.0] * 20 + [0.0] * 20)
@@ -68,15 +67,15 @@ def predictive_auroc(values: pd.Series, labels: pd.Series) -> float | None:
     judged = labels.notna()
     truth = labels[judged].to_numpy() == 1
     n_positive, n_negative = int(truth.sum()), int((~truth).sum())
-    if min(n_positive, n_negative) < _MIN_PER_CLASS:
+    if min(n_positive, n_negative) < _MIN_IMAGES:
         return None
     chosen = values[judged]
-    if pd.api.types.is_numeric_dtype(chosen) and chosen.nunique() > _MAX_CATEGORIES:
+    if pd.api.types.is_numeric_dtype(chosen):
         scores = chosen.astype("float64").fillna(chosen.mean()).to_numpy()
     else:
-        names = chosen.astype("str").fillna("missing").to_numpy()
-        if len(np.unique(names)) > _MAX_CATEGORIES:
-            return None
+        names = chosen.astype("str").fillna("missing")
+        # Rare categories would each predict their own few images by chance.
+        names = names.where(names.map(names.value_counts()) >= _MIN_IMAGES, "rare").to_numpy()
         scores = pd.Series(truth).groupby(names).transform("mean").to_numpy()
     ranks = rankdata(scores)
     area = (ranks[truth].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)

@@ -139,7 +139,7 @@ def _misfit(row: DecodedRow, labelled: np.ndarray) -> tuple[str | None, str | No
     width, height, reach_x, reach_y = (float(value) for value in labelled)
     for name, stated, actual in (("width", width, row.width), ("height", height, row.height)):
         if not math.isnan(stated) and stated != actual:
-            return "size", f"{name} is given as {stated:g}, the picture has {actual} px"
+            return "size", f"not of the stated size: {name} {stated:g}, the picture has {actual} px"
     for name, reach, actual in (("width", reach_x, row.width), ("height", reach_y, row.height)):
         if reach > actual + EDGE_TOLERANCE_PX:
             return "boxes", f"box outside the image: reaches {reach:g}, {name} is {actual} px"

@@ -104,9 +104,10 @@ def _read_images(
             f"{path}: unknown column '{unknown[0]}'; call it 'x_{unknown[0]}' to keep it for "
             "subgroups, or remove it"
         )
-    text = text.reindex(columns=[*text.columns.union(["patient_id", "path"], sort=False)])
+    for column in {"patient_id", "path"} - set(text.columns):
+        text[column] = ""
     images = text[["image_id", *free]].copy()
-    given = text["patient_id"].fillna("")
+    given = text["patient_id"]
     spaced = given.where(given.str.contains(":"), f"{name_space}:" + given)
     images["patient_id"] = spaced.where(given != "", f"{name_space}:image-" + text["image_id"])
     images["patient_id_source"] = np.where(given != "", "given", "assumed_image")
@@ -153,16 +154,15 @@ def _without_repeats(
 
 def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
     """Paths as given, missing where empty; those that leave the folder are refused."""
-    present = text.fillna("")
-    outside = present.str.startswith(("/", "~", "\\")) | present.str.contains(
+    outside = text.str.startswith(("/", "~", "\\")) | text.str.contains(
         r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True
     )
     if outside.any():
         raise InputError(
-            f"{path}: line {first_line(outside)}: path {present[outside].iloc[0]!r} must be "
+            f"{path}: line {first_line(outside)}: path {text[outside].iloc[0]!r} must be "
             "relative and inside the folder of images.csv"
         )
-    return text.where(present != "")
+    return text.where(text != "")
 
 
 def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.DataFrame:

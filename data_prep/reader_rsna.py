@@ -128,14 +128,14 @@ def rsna_tables(
     if len(rows) < len(labels):
         notes.append(f"{LABELS}: {len(labels) - len(rows)} repeated rows, kept once")
     out = _contradictions(rows, train, classes)
-    images = pd.concat([train, test], ignore_index=True).drop_duplicates("image_id")
+    images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
     images["source"] = "rsna"
     images = _with_classes(images, classes, notes)
     images = _with_patients(images, mapping, set(test["image_id"]), notes)
     if field_sizes is not None and mapping is not None:
         known = mapping[["image_id", "nih_image"]].merge(field_sizes, on="nih_image")
         images = images.merge(known.drop(columns="nih_image"), on="image_id", how="left")
-    images, rows = out.keep(images), out.keep(rows)
+    rows = out.keep(rows)
     return SourceTables(
         format="rsna",
         root=root,

@@ -85,10 +85,9 @@ class Exclusions:
         """The ``excluded`` table; an image without a known path is listed by its id."""
         if not self.reasons:
             return empty_table("excluded")
-        ids = pd.Series(list(self.reasons), dtype="str")
         return pd.DataFrame(
             {
-                "path": ids.map(paths).fillna(ids),
+                "path": [paths.get(image_id, image_id) for image_id in self.reasons],
                 "stage": self.stage,
                 "reason": list(self.reasons.values()),
             }
