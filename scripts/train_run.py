@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from configs.settings import ClassifierConfig, DetectorConfig, TrainingSettings
 from scripts import console
@@ -100,8 +100,10 @@ def _fit(
         "pin_memory": device == "cuda",
         "persistent_workers": how.workers > 0,
     }
-    train_loader: DataLoader[Any] = DataLoader(trainee.train, sampler=sampler, **loading)
-    val_loader: DataLoader[Any] = DataLoader(trainee.val, **loading)
+    train_loader: DataLoader[Any] = DataLoader(
+        cast("Dataset[Any]", trainee.train), sampler=sampler, **loading
+    )
+    val_loader: DataLoader[Any] = DataLoader(cast("Dataset[Any]", trainee.val), **loading)
     batches = how.epochs * (len(train_loader) + len(val_loader))
     with console.progress("Training, batches", batches) as advance:
         return fit(

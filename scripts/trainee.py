@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+
 from data_prep.errors import InputError
 from training.model_files import load_weights, read_weights
 

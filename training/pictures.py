@@ -51,7 +51,7 @@ def draw_curves(
         bold = 2.2 if name == monitor else 1.2
         values = [row[name] for row in history]
         metrics.plot(epochs, values, color=colour, label=name, lw=bold, marker=marker)
-    metrics.set_ylim(0, 1.02)
+    metrics.set_ylim(-0.02, 1.02)
     _finish(metrics, "Validation metrics", best_epoch)
     _save(figure, path)
 
