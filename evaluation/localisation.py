@@ -115,10 +115,9 @@ def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
         >>> deciding_points(boxes, pd.Index(["a"])).to_dict("list")
         {'point_x': [6.0], 'point_y': [6.0]}
     """
-    ordered = boxes.sort_values(
-        ["score", "y1", "x1", "y2", "x2"], ascending=[False, True, True, True, True]
-    )
-    top = ordered.drop_duplicates("image_id").set_index("image_id")
+    highest = boxes.groupby("image_id")["score"].transform("max")
+    tied = boxes[boxes["score"] == highest].sort_values(["y1", "x1", "y2", "x2"])
+    top = tied.drop_duplicates("image_id").set_index("image_id")
     points = pd.DataFrame(
         {"point_x": (top["x1"] + top["x2"]) / 2, "point_y": (top["y1"] + top["y2"]) / 2}
     )

@@ -169,8 +169,8 @@ def _greedy(
 class WeightedAveragePrecision:
     """COCO average precision of matched boxes, for many image weightings at once.
 
-    Precision matters only where a true box is found, so between two finds the false boxes of
-    each patient are summed beforehand.
+    Precision matters only where a true box is found, so the boxes that find none at any
+    threshold, most of them, are summed per patient beforehand.
 
     Args:
         matches: From `match_boxes`.
@@ -190,15 +190,14 @@ class WeightedAveragePrecision:
         owner = np.asarray(clusters)
         self._n_true = np.bincount(owner, weights=matches.n_true, minlength=n_clusters)
         of_box = owner[matches.image]
-        self._steps: list[tuple[Integers, sparse.csr_matrix]] = []
-        for hit in matches.hit.T:
-            # The false boxes above the first find, between the first and the second, ...
-            segment = np.cumsum(hit) - hit
-            counted = ~hit & (segment < hit.sum())
-            cells = (segment[counted], of_box[counted])
-            shape = (int(hit.sum()), n_clusters)
-            false = sparse.csr_matrix((np.ones(int(counted.sum())), cells), shape=shape)
-            self._steps.append((of_box[hit], false))
+        finds = matches.hit.any(axis=1)
+        self._finder, self._hit = of_box[finds], matches.hit[finds]
+        # Boxes that find nothing: above the first find, between the first and the second, ...
+        segment: npt.NDArray[np.int64] = np.cumsum(finds) - finds
+        counted = ~finds & (segment < finds.sum())
+        cells = (segment[counted], of_box[counted])
+        ones = np.ones(int(counted.sum()), dtype=np.float32)
+        self._idle = sparse.csr_matrix((ones, cells), shape=(int(finds.sum()), n_clusters))
 
     def __call__(self, weights: Integers) -> Floats:
         """Average precision per weighting and IoU threshold.
@@ -209,23 +208,25 @@ class WeightedAveragePrecision:
         Returns:
             Shape ``(R, thresholds)``; NaN where a weighting has no true box.
         """
-        as_float = np.asarray(weights, dtype=np.float64)
-        n_true = as_float @ self._n_true  # (R,)
-        figures = np.full((len(as_float), len(self._steps)), np.nan)
-        for column, (finder, false) in enumerate(self._steps):
-            true = np.cumsum(as_float[:, finder], axis=1)  # (R, finds)
-            wrong = np.cumsum((false @ as_float.T).T, axis=1)
-            figures[:, column] = _interpolated(true, wrong, n_true)
+        n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
+        finder = np.take(weights, self._finder, axis=1).astype(np.float64)  # (R, finds)
+        # Whole numbers: single precision loses nothing within a segment.
+        idle = (self._idle @ weights.T.astype(np.float32)).T
+        called = np.cumsum(finder, axis=1) + np.cumsum(idle, axis=1, dtype=np.float64)
+        figures = np.full((len(weights), self._hit.shape[1]), np.nan)
+        for column, hit in enumerate(self._hit.T):
+            true = np.cumsum(finder[:, hit], axis=1)
+            figures[:, column] = _interpolated(true, called[:, hit], n_true)
         return figures
 
 
-def _interpolated(true: Floats, wrong: Floats, n_true: Floats) -> Floats:
+def _interpolated(true: Floats, called: Floats, n_true: Floats) -> Floats:
     """Mean over 101 recall levels of the best precision at that recall or beyond."""
     replicates, finds = true.shape
     undefined = np.where(n_true > 0, 0.0, np.nan)
     if not finds:
         return undefined
-    precision = true / (true + wrong + np.spacing(1))
+    precision = true / (called + np.spacing(1))
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     needed = _needed(n_true)  # (R, 101)
     # One search for all rows: whole numbers, lifted so that each row lies above the one before.
