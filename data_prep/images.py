@@ -26,6 +26,7 @@ __all__ = ["DecodedImage", "read_image"]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 0x0112
+_BLOCK = 1 << 20  # pixels
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError,
            KeyError, TypeError, AttributeError, OverflowError)  # fmt: skip
 
@@ -123,18 +124,21 @@ def _grey(picture: Image.Image, notes: list[str]) -> tuple[np.ndarray, int]:
 
 def _scaled(values: np.ndarray, notes: list[str]) -> np.ndarray:
     """Stretch deep values to 8 bits by their own range; 12 bits in a 16-bit file stay visible."""
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        notes.append("NaN or infinite values shown black")
-        finite = values[np.isfinite(values)]
-        values = np.nan_to_num(values, nan=finite.min() if finite.size else 0.0,
-                               posinf=finite.max() if finite.size else 0.0,
-                               neginf=finite.min() if finite.size else 0.0)  # fmt: skip
-    low, high = float(values.min()), float(values.max())
+    known = values
+    if np.issubdtype(values.dtype, np.floating):
+        known = values[np.isfinite(values)]
+        if known.size < values.size:
+            notes.append("NaN shown black, infinite values clipped")
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     notes.append(f"values {low:g} to {high:g} scaled to 8 bits")
+    shown = np.zeros(values.shape, dtype=np.uint8)
     if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    return np.rint((values - low) * (255.0 / (high - low))).astype(np.uint8)
+        return shown
+    step = max(1, _BLOCK // values.shape[1])
+    for start in range(0, len(values), step):  # in blocks: float64 takes 8 bytes a pixel
+        block = (values[start : start + step].astype(np.float64) - low) * (255 / (high - low))
+        shown[start : start + step] = np.rint(np.nan_to_num(np.clip(block, 0, 255)))
+    return shown
 
 
 def _on_black(picture: Image.Image, notes: list[str]) -> Image.Image:
