@@ -1,5 +1,6 @@
 """ImageNet weights from torchvision's server, fetched only when asked for."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -29,11 +30,15 @@ def fetch_weights(source: WeightsEnum) -> dict[str, Tensor]:
         state = source.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         name = Path(source.url).name
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
         raise InputError(
-            f"weights {name}: cannot be fetched ({str(error).splitlines()[0]}); put the file from "
+            f"weights {name}: cannot be fetched ({_reason(error)}); put the file from "
             f"{source.url} at {place}, or train with weights = none"
         ) from None
     return {_OLD_DENSE_KEY.sub(r"\1\2", key): value for key, value in state.items()}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,5 +1,6 @@
 """ImageNet and COCO weights from torchvision's server, fetched only when asked for."""
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -46,11 +47,11 @@ def fetch_weights(source: WeightsEnum) -> dict[str, Tensor]:
         return source.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         name = Path(source.url).name
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
         raise InputError(
-            f"weights {name}: cannot be fetched ({str(error).splitlines()[0]}); put the file from "
+            f"weights {name}: cannot be fetched ({_reason(error)}); put the file from "
             f"{source.url} at {place}, or train with weights = none"
         ) from None
 
@@ -113,3 +114,7 @@ def _refuse_group_norm(weights: str, norm: str) -> None:
         raise InputError(
             f"weights {weights}: were made with batch norm; set norm to frozen or batch, not group"
         )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
