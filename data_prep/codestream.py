@@ -11,14 +11,14 @@ _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
-def codestream_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Read width, height and bits from a JPEG, JPEG-LS or JPEG 2000 codestream.
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """Read width and height from a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Args:
         frame: The encoded picture.
 
     Returns:
-        Width in px, height in px, bits per sample; None where no such header is found.
+        Width and height in px; None where no such header is found.
 
     Source:
         ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
@@ -26,7 +26,7 @@ def codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     Example:
         >>> sof = bytes([0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
         >>> codestream_size(sof)
-        (32, 64, 8)
+        (32, 64)
     """
     if frame[:2] == b"\xff\xd8":
         return _jpeg_size(frame)
@@ -34,7 +34,7 @@ def codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     return _jpeg2000_size(frame[start:]) if start >= 0 else None
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
     position = 2
     while position + 9 < len(frame):
         if frame[position] != 0xFF:
@@ -46,13 +46,13 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
         if marker in _START_OF_FRAME:
             height = int.from_bytes(frame[position + 5 : position + 7], "big")
             width = int.from_bytes(frame[position + 7 : position + 9], "big")
-            return width, height, frame[position + 4]
+            return width, height
         position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
     return None
 
 
-def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | None:
-    if len(frame) < 43:
+def _jpeg2000_size(frame: bytes) -> tuple[int, int] | None:
+    if len(frame) < 24:
         return None
     right, bottom, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in (8, 12, 16, 20))
-    return right - left, bottom - top, (frame[42] & 0x7F) + 1
+    return right - left, bottom - top

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,20 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels import get_decoder
 
 from data_prep.codestream import codestream_size
 from data_prep.decoded import (
     MAX_FILE_BYTES,
     DecodedImage,
-    colour_note,
     decode_record,
-    grey_from_rgb,
     plain_reason,
     require_file,
     require_size,
 )
+from data_prep.dicom_display import show_colour, show_grey
 from data_prep.dicom_header import header_facts, orientation, pixel_spacing
 from data_prep.errors import InputError
-from data_prep.voi import grey_table
 
 DECODERS: dict[str, tuple[str, ...]] = {
     uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
@@ -50,8 +47,6 @@ Pillow's libjpeg-turbo is four times as fast as the rest."""
 
 # What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-
-_BLOCK = 1 << 20  # pixels handled at a time where an index array is needed
 
 
 def read_dicom(path: Path | str) -> DecodedImage:
@@ -101,9 +96,9 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
         notes.append(f"first of {int(header.NumberOfFrames)} frames")
     known: dict[str, Any] = {}
     if values.ndim == 3 or photometric == "PALETTE COLOR":
-        pixels = _show_colour(values, header, notes)
+        pixels = show_colour(values, header, notes)
     else:
-        pixels, known = _show_grey(values, header, notes)
+        pixels, known = show_grey(values, header, notes)
     turned = orientation(header)
     if turned is not None and turned.startswith("R"):
         notes.append("mirrored: rows run to the patient's right")
@@ -207,84 +202,16 @@ def _native(values: np.ndarray) -> np.ndarray:
 
 
 def _require_honest_size(path: Path, header: Dataset) -> None:
+    """Refuse a compressed picture that is not the one that the header announces."""
     frames = int(header.get("NumberOfFrames") or 1)
-    size = codestream_size(get_frame(header.PixelData, 0, number_of_frames=frames))
-    if size is None:
-        return
-    width, height, _ = size
-    if (width, height) != (int(header.Columns), int(header.Rows)):
+    frame = get_frame(header.PixelData, 0, number_of_frames=frames)
+    size = (int(header.Columns), int(header.Rows))
+    inside = codestream_size(frame) or size
+    if inside != size:
         raise InputError(
-            f"{path}: the picture inside is {width} x {height} px, the header says "
-            f"{header.Columns} x {header.Rows} px"
+            f"{path}: the picture inside is {inside[0]} x {inside[1]} px, the header says "
+            f"{size[0]} x {size[1]} px"
         )
-
-
-def _show_colour(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
-    depth = int(header.BitsStored)
-    if values.ndim == 2:
-        values = apply_color_lut(values, header)
-        depth = values.dtype.itemsize * 8
-    if depth != 8:
-        values = np.rint(values * (255 / ((1 << depth) - 1))).astype(np.uint8)
-    notes.append(colour_note(values))
-    return grey_from_rgb(values)
-
-
-def _show_grey(
-    values: np.ndarray, header: Dataset, notes: list[str]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    low, high = int(values.min()), int(values.max())
-    stored = np.arange(low, high + 1)
-    padding = _padding(stored, header)
-    greys, known, more = grey_table(stored, _counter(values, low, high, padding), header)
-    notes.extend(more)
-    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
-    # Not twice: a DX picture that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
-    known["inverted"] = header.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE"
-    if known["inverted"]:
-        greys = 255 - greys
-    if padding.any():
-        greys[padding] = 0
-        notes.append("padding shown black")
-    if "PresentationLUTSequence" in header:
-        notes.append("presentation LUT not applied")
-    return _look_up(values, low, greys), known
-
-
-def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Which stored values stand for "outside the picture"; none if that would be all of them."""
-    value = header.get("PixelPaddingValue")
-    if not isinstance(value, int):
-        return np.zeros(stored.shape, dtype=bool)
-    limit = header.get("PixelPaddingRangeLimit")
-    ends = sorted((value, limit if isinstance(limit, int) else value))
-    padding = (stored >= ends[0]) & (stored <= ends[1])
-    return padding & ~padding.all()
-
-
-def _counter(
-    values: np.ndarray, low: int, high: int, padding: np.ndarray
-) -> Callable[[], np.ndarray]:
-    """A function that counts the pixels of each stored value, padding left out."""
-
-    def count() -> np.ndarray:
-        counts = np.zeros(high - low + 1, dtype=np.int64)
-        flat = values.reshape(-1)
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK].astype(np.int64) - low
-            counts += np.bincount(block, minlength=counts.size)
-        return np.where(padding, 0, counts)
-
-    return count
-
-
-def _look_up(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndarray:
-    """Replace each stored value by its grey, in blocks: an index array is 8 bytes a pixel."""
-    if values.dtype == np.uint8 and np.array_equal(greys, np.arange(low, low + greys.size)):
-        return values
-    shown = np.empty(values.shape, dtype=np.uint8)
-    flat, out = values.reshape(-1), shown.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK].astype(np.int64) - low
-        out[start : start + _BLOCK] = greys[block]
-    return shown
+    samples = int(header.get("SamplesPerPixel") or 1)
+    if len(frame) > 2 * samples * int(header.BitsAllocated) // 8 * size[0] * size[1] + (1 << 20):
+        raise InputError(f"{path}: its compressed data are larger than the picture; it is damaged")

@@ -17,9 +17,11 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_windowing
 
 from data_prep import decoded, dicom
+from data_prep.codestream import codestream_size
 from data_prep.dicom import read_dicom
 from data_prep.dicom_header import age_years
 from data_prep.errors import InputError
+from data_prep.images import read_image
 
 NOT_PICTURES = {
     "INVENTORY.csv": "is not a DICOM file",
@@ -242,6 +244,22 @@ def test_record_says_what_was_done(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_file_without_preamble_and_meta_header_is_read_by_a_noted_guess(
+    tmp_path: Path, implicit: bool
+) -> None:
+    data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP8))
+    bare = Dataset(data)
+    bare.save_as(tmp_path / "b", implicit_vr=implicit, little_endian=True)
+
+    for read in (read_dicom, read_image):
+        image = read(tmp_path / "b")
+        np.testing.assert_array_equal(image.pixels, RAMP8)
+        assert "no DICOM preamble" in image.record["warnings"]
+        kind = "Implicit" if implicit else "Explicit"
+        assert f"{kind} VR Little Endian assumed" in image.record["warnings"]
+
+
 def test_first_frame_of_several_is_read_and_noted(tmp_path: Path) -> None:
     frames = np.stack([RAMP8, 255 - RAMP8])
     data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP8, NumberOfFrames=2))
@@ -280,6 +298,20 @@ def test_ages_of_every_form(text: str, years: float | None) -> None:
 )
 def test_views_of_every_form(tmp_path: Path, position: str, view: str | None) -> None:
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewPosition=position))
+    assert image.header["view"] == view
+
+
+@pytest.mark.parametrize(
+    ("code", "view"),
+    [("272479007", "PA"), ("R-10206", "AP"), ("399173006", "LL"), ("399182000", "other")],
+    ids=["posteroanterior", "anteroposterior, old code", "left lateral", "oblique"],
+)
+def test_view_code_counts_where_the_position_is_not_given(
+    tmp_path: Path, code: str, view: str
+) -> None:
+    item = Dataset()
+    item.CodeValue = code
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewCodeSequence=[item]))
     assert image.header["view"] == view
 
 
@@ -358,6 +390,17 @@ def test_picture_larger_inside_than_its_header_says_is_refused(tmp_path: Path) -
         read_dicom(path)
 
 
+def test_compressed_data_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        np.zeros((8, 8), np.uint8),
+        syntax=uid.RLELossless,
+        pixel_data=encapsulate([bytes(2 << 20)]),
+    )
+    with pytest.raises(InputError, match="larger than the picture"):
+        read_dicom(path)
+
+
 def test_deflated_file_that_inflates_without_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +455,23 @@ def test_lossless_codecs_agree_to_the_bit(shared_data: Path) -> None:
     for names in (chest, head):
         digests = {read_dicom(odd(shared_data, n)).record["pixel_sha256"] for n in names}
         assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchxrayvision__Fake_MONOHR1.dcm",
+        "pydicom__JPGExtended.dcm",
+        "fo-dicom__CR-ModalitySequenceLUT.dcm",
+        "pydicom__JPEGLSNearLossless_16.dcm",
+        "pydicom-data__RG1_J2KI.dcm",
+    ],
+    ids=["baseline", "12-bit extended", "lossless JPEG", "JPEG-LS", "JPEG 2000"],
+)
+def test_size_inside_a_codestream_is_found(shared_data: Path, name: str) -> None:
+    data = pydicom.dcmread(odd(shared_data, name))
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    assert codestream_size(frame) == (data.Columns, data.Rows)
 
 
 def test_lossy_codecs_agree_closely(shared_data: Path) -> None:
