@@ -29,6 +29,14 @@ class DataSettings(_Section):
     image_size: int = Field(ge=32, le=2048, multiple_of=32, description="px, a side")
 
 
+class DetectorDataSettings(DataSettings):
+    """As every data section, with room for the pyramid."""
+
+    # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
+    # is not initialised (torch 2.15 on AVX512-BF16): training would end in noise or NaN.
+    image_size: int = Field(ge=96, le=2048, multiple_of=32, description="px, a side")
+
+
 class AugmentationSettings(_Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
@@ -134,6 +142,7 @@ class DetectorConfig(_Config):
     """Everything that trains a detector."""
 
     kind: Literal["detector"]
+    data: DetectorDataSettings
     model: DetectorModelSettings
     training: DetectorTrainingSettings
 

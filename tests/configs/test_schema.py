@@ -61,6 +61,7 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("model.architecture=densenet121", "unknown key"),  # of a classifier
         ("model.norm=frozen", "norm = 'frozen' keeps pretrained statistics, and weights = 'none'"),
         ("training.monitor=f1", "--set training.monitor: input should be 'ap50', 'ap', 'auroc'"),
+        ("data.image_size=64", "input should be greater than or equal to 96"),  # see settings.py
         ("data.image_size=100", "input should be a multiple of 32, got 100"),
         ("training=3", "--set training: input should be"),
         ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),

@@ -1,0 +1,175 @@
+"""`cxr train` from a small synthetic data set to a run folder, and every way it can be refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from classification.model import build_classifier
+from data_prep.dataset import DataSet
+from data_prep.errors import InputError
+from data_prep.prepare import prepare
+from data_prep.preprocess import Preprocess
+from data_prep.synth import write_phantom
+from detection.model import build_retinanet
+from scripts import console
+from scripts.train import train
+from training.model_files import load_model
+from training.run_folder import RunFolder
+
+_SMALL = {
+    "retinanet_quickstart": [
+        "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
+    ],
+    "chexnet_quickstart": [
+        "data.image_size=96", "training.epochs=2", "model.architecture=resnet18",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
+    return folder / "data"
+
+
+def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
+    train(config, data, out, [*_SMALL[config], *overrides], resume=True, device="cpu")
+
+
+def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
+    def say(text: str = "") -> None:
+        if text.startswith("epoch 1"):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "say", say)
+        with pytest.raises(KeyboardInterrupt):
+            _train(data, out, config=config)
+
+
+@pytest.mark.parametrize("config", list(_SMALL))
+def test_training_leaves_a_complete_run(data: Path, tmp_path: Path, config: str) -> None:
+    _train(data, tmp_path / "run", config=config)
+    run = RunFolder.open(tmp_path / "run")
+    names = {p.name for p in run.folder.iterdir()}
+    assert names == {
+        "config.toml", "started.json", "run.json", "model.safetensors", "model.json",
+        "preprocess.json", "seen.parquet", "metrics.csv", "checkpoints", "curves.png", "batch.png",
+    }  # fmt: skip
+    model = load_model(run.folder, {"retinanet": build_retinanet, "classifier": build_classifier})
+    kept = load_file(run.best_weights(run.info["best_epoch"]))
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    assert Preprocess.from_json(run.folder / "preprocess.json").size == 96
+    assert len(pd.read_csv(run.folder / "metrics.csv")) == 2
+    assert run.info["findings"] == ["lung_opacity"]
+    assert run.info["precision"] in ("fp32", "bf16")
+
+
+def test_run_lists_every_patient_it_saw(data: Path, tmp_path: Path) -> None:
+    _train(data, tmp_path, "training.epochs=1", config="chexnet_quickstart")
+    dataset = DataSet.open(data)
+    split, labels = dataset.split(), dataset.labels(dataset.target())
+    known = split[split["image_id"].isin(labels.index[labels.notna()])]
+    expected = known[known["role"].isin(["train", "val"])]
+    seen = RunFolder.open(tmp_path).seen
+    assert set(zip(seen.image_id, seen.role, strict=True)) == set(
+        zip(expected.image_id, expected.role, strict=True)
+    )
+    patients = dataset.images.set_index("image_id")["patient_id"]
+    assert (seen.set_index("image_id")["patient_id"] == patients[seen.image_id]).all()
+
+
+@pytest.mark.parametrize("config", list(_SMALL))
+def test_interrupted_and_resumed_run_has_the_same_weights(
+    data: Path, tmp_path: Path, config: str
+) -> None:
+    _train(data, tmp_path / "whole", config=config)
+    _train_one_epoch_and_interrupt(data, tmp_path / "halves", config)
+    assert not (tmp_path / "halves/run.json").exists()
+    _train(data, tmp_path / "halves", config=config)
+    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
+    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+
+
+def test_ended_run_is_left_as_it_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(data, tmp_path, "training.epochs=1")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    capsys.readouterr()
+    _train(data, tmp_path, "training.epochs=1")
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    said = capsys.readouterr().err
+    assert "has ended before" in said
+    assert "curves.png" in said
+
+
+@pytest.fixture(scope="module")
+def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after its first epoch."""
+    out = tmp_path_factory.mktemp("begun")
+    _train_one_epoch_and_interrupt(data, out, "retinanet_quickstart")
+    return out
+
+
+def test_resuming_with_another_configuration_names_the_key(data: Path, begun: Path) -> None:
+    with pytest.raises(InputError, match=r"training.learning_rate was 0.001, is now 0.1; give"):
+        _train(data, begun, "training.learning_rate=0.1")
+
+
+def test_resuming_with_another_split_of_the_data_is_refused(
+    data: Path, begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: dict[str, Any] = DataSet.open(data).ids
+    changed = {**ids, "split_ids": {"default": "0123456789abcdef"}}
+    monkeypatch.setattr(DataSet, "ids", property(lambda self: changed))
+    with pytest.raises(InputError, match=r"with other data: split_id was '.*', is now '0123"):
+        _train(data, begun)
+
+
+def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) -> None:
+    with pytest.raises(InputError, match=r"holds a run already; add --resume"):
+        train("retinanet_quickstart", data, begun, _SMALL["retinanet_quickstart"])
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "message"),
+    [
+        ("retinanet_quickstart", "training.epoch=1", "did you mean 'training.epochs'"),
+        ("retinanet_quickstart", "data.split=mine", "has no split 'mine'; it has default"),
+        ("retinanet_quickstart", "data.target=mass", "has no target 'mass'; it has opacity"),
+        ("chexnet_quickstart", "model.weights=no/such.pth", "no/such.pth: no such weights file"),
+    ],
+)
+def test_refusal_leaves_no_folder(
+    data: Path, tmp_path: Path, config: str, override: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        _train(data, tmp_path / "run", override, config=config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:
+    torch.save(build_classifier("resnet18", image_size=96).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w.pth: weights of another architecture"):
+        _train(data, tmp_path / "run", f"model.weights={tmp_path / 'w.pth'}")
+
+
+def test_split_without_positive_images_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = DataSet.open(data)
+    positive = dataset.labels(dataset.target()) == 1
+    split = dataset.split()
+    split.loc[split["image_id"].isin(positive.index[positive]), "role"] = "test"
+    monkeypatch.setattr(DataSet, "split", lambda self, name="default": split)
+    with pytest.raises(InputError, match=r"role 'train' has only negative images"):
+        _train(data, tmp_path / "run")

@@ -1,0 +1,82 @@
+"""Learning rates over a training, and which weights decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.optimisation import Optimisation, build_optimiser, build_schedule
+
+
+def _rates(how: Optimisation, epochs: int, steps: int) -> list[float]:
+    optimiser = build_optimiser(nn.Linear(2, 1), how)
+    schedule = build_schedule(optimiser, how, epochs, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    return rates
+
+
+def test_one_cycle_rises_to_the_peak_after_the_warm_up_and_ends_near_nothing() -> None:
+    rates = _rates(Optimisation(learning_rate=1.0, warmup_epochs=2), epochs=10, steps=100)
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert 18 <= rates.index(max(rates)) <= 21
+    assert rates[0] < 0.05
+    assert rates[-1] < 0.01
+
+
+def test_cosine_rises_linearly_and_falls_to_nothing() -> None:
+    how = Optimisation(schedule="cosine", learning_rate=1.0, warmup_epochs=1)
+    rates = _rates(how, epochs=10, steps=100)
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[55] == pytest.approx(0.5, abs=0.01)
+    assert rates[-1] < 0.001
+
+
+def test_constant_stays_after_the_warm_up() -> None:
+    how = Optimisation(schedule="constant", learning_rate=0.5, warmup_epochs=0)
+    assert set(_rates(how, epochs=3, steps=12)) == {0.5}
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 5)])  # as in a first try
+def test_warm_up_longer_than_the_training_is_harmless(
+    schedule: Any, epochs: int, steps: int
+) -> None:
+    how = Optimisation(schedule=schedule, learning_rate=1.0, warmup_epochs=5)
+    rates = _rates(how, epochs, steps)
+    assert all(0 <= rate <= 1 for rate in rates)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_biases_and_norms_do_not_decay(optimiser: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2))
+    how = Optimisation(optimiser=optimiser, weight_decay=0.1)
+    decays = {
+        parameter.ndim: group["weight_decay"]
+        for group in build_optimiser(model, how).param_groups
+        for parameter in group["params"]
+    }
+    assert decays == {4: 0.1, 1: 0.0}
+
+
+def test_frozen_weights_are_left_out() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    groups = build_optimiser(model, Optimisation()).param_groups
+    assert sum(len(group["params"]) for group in groups) == 2
+
+
+def test_a_model_that_cannot_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="all are frozen"):
+        build_optimiser(nn.Linear(1, 1).requires_grad_(False), Optimisation())
+
+
+def test_sgd_without_momentum_works() -> None:
+    optimiser = build_optimiser(nn.Linear(1, 1), Optimisation(optimiser="sgd", momentum=0.0))
+    assert isinstance(optimiser, torch.optim.SGD)

@@ -1,0 +1,86 @@
+"""Draws depend on the seed and the epoch alone, and processes share them without overlap."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from training.sampler import SeededSampler, balancing_weights
+
+
+def _epoch(sampler: SeededSampler, epoch: int) -> list[tuple[int, int]]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_an_epoch_repeats_exactly_whatever_was_drawn_before() -> None:
+    first, second = SeededSampler(50, seed=7), SeededSampler(50, seed=7)
+    for epoch in range(3):
+        _epoch(first, epoch)
+    assert _epoch(first, 3) == _epoch(second, 3)
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
+    sampler = SeededSampler(50, seed=7)
+    rows, seeds = zip(*_epoch(sampler, 0), strict=True)
+    rows_next, seeds_next = zip(*_epoch(sampler, 1), strict=True)
+    assert sorted(rows) == sorted(rows_next) == list(range(50))
+    assert rows != rows_next
+    assert not set(seeds) & set(seeds_next)
+    assert _epoch(sampler, 0) != _epoch(SeededSampler(50, seed=8), 0)
+
+
+def test_a_row_drawn_twice_is_augmented_differently() -> None:
+    weights = np.array([1.0, 0.0, 0.0, 0.0])
+    pairs = list(SeededSampler(4, seed=0, weights=weights))
+    assert {row for row, _ in pairs} == {0}
+    assert len({seed for _, seed in pairs}) == 4
+
+
+@pytest.mark.parametrize("n_rows", [8, 9, 10, 2])  # divides evenly, needs padding, fewer than ranks
+def test_processes_share_an_epoch_in_equal_parts(n_rows: int) -> None:
+    parts = [list(SeededSampler(n_rows, seed=1, rank=rank, world_size=3)) for rank in range(3)]
+    assert len({len(part) for part in parts}) == 1
+    assert len(parts[0]) == len(SeededSampler(n_rows, seed=1, rank=0, world_size=3))
+    drawn = Counter(row for part in parts for row, _ in part)
+    assert set(drawn) == set(range(n_rows))
+    assert sum(drawn.values()) == -(-n_rows // 3) * 3
+
+
+def test_one_process_draws_what_several_share() -> None:
+    alone = _epoch(SeededSampler(9, seed=1), 0)
+    parts = [_epoch(SeededSampler(9, seed=1, rank=rank, world_size=3), 0) for rank in range(3)]
+    assert [pair for pairs in zip(*parts, strict=True) for pair in pairs] == alone
+
+
+def test_balancing_draws_the_wanted_share_of_positives() -> None:
+    positive = np.arange(2000) < 200
+    sampler = SeededSampler(2000, seed=0, weights=balancing_weights(positive, 0.5))
+    share = np.mean([positive[row] for row, _ in sampler])
+    assert share == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("positive", [[True, True], [False, False]])
+def test_balancing_one_kind_alone_draws_all_alike(positive: list[bool]) -> None:
+    assert balancing_weights(np.array(positive), 0.5).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], "Expected 2 weights but got shape"),
+        ([0.0, 0.0], "one above 0"),
+        ([-1.0, 2.0], "at least 0"),
+        ([np.nan, 1.0], "finite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SeededSampler(2, seed=0, weights=np.array(weights))
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        SeededSampler(0, seed=0)
