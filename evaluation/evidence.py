@@ -38,10 +38,11 @@ def read_rows(
     path = predictions.folder / f"{name}.parquet"
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     kept = []
+    known = pd.Index(image_ids.astype(object))  # hashed once, not for each part
     for part in parts or [path]:  # a folder without parts reads as an empty table
         rows = read_table(part, _TABLE_OF[name])
-        wanted = rows["finding"].isin(target.any_of) & rows["image_id"].isin(image_ids)
-        kept.append(rows[wanted])
+        of_image = known.get_indexer(pd.Index(rows["image_id"].astype(object))) >= 0
+        kept.append(rows[of_image & rows["finding"].isin(target.any_of).to_numpy(dtype=bool)])
     return pd.concat(kept, ignore_index=True)
 
 

@@ -5,10 +5,11 @@ a map normalised per image makes a healthy lung glow.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import find_objects, label, maximum  # type: ignore[attr-defined]
+from scipy.ndimage import find_objects, label  # type: ignore[attr-defined]
 
 from evaluation.ranking import Floats
 
@@ -53,6 +54,7 @@ def upsample(grid: Floats, factor: int = UPSAMPLING) -> Floats:
     return _stretch(grid.shape[0], factor) @ grid @ _stretch(grid.shape[1], factor).T
 
 
+@lru_cache(maxsize=16)
 def _stretch(cells: int, factor: int) -> Floats:
     """Weights of linear interpolation along one side, shape ``(cells * factor, cells)``."""
     place = np.clip((np.arange(cells * factor) + 0.5) / factor - 0.5, 0, cells - 1)
@@ -178,12 +180,12 @@ def boxes_from_map(
         if grid.max() < cut:
             continue
         fine = upsample(grid)
-        parts, n_parts = label(fine >= cut, structure=_ALL_NEIGHBOURS)
-        peaks = maximum(fine, parts, index=range(1, n_parts + 1))
+        parts, _ = label(fine >= cut, structure=_ALL_NEIGHBOURS)
         step_x, step_y = (x2 - x1) / fine.shape[1], (y2 - y1) / fine.shape[0]
         image_score = float(scores[image_id])
-        for (rows, cols), peak in zip(find_objects(parts), peaks, strict=True):
-            score = image_score * min(1.0, (float(peak) - low) / (high - low))
+        for number, (rows, cols) in enumerate(find_objects(parts), start=1):
+            peak = float(fine[rows, cols][parts[rows, cols] == number].max())
+            score = image_score * min(1.0, (peak - low) / (high - low))
             if score < _MIN_SCORE:
                 continue
             left, right = x1 + cols.start * step_x, x1 + cols.stop * step_x

@@ -129,13 +129,14 @@ def choose_threshold(
 
 def _best(policy: str, candidates: Floats, figures: dict[str, Floats]) -> ThresholdChoice:
     """The candidate with the best figure; among equals the highest."""
-    value = figures["f1"]
+    value, worthless = figures["f1"], "no threshold calls a positive validation image positive"
     if policy == "youden":
+        worthless = "no threshold does better than chance on validation"
         # Rounded: the sum of two rates must not decide a tie by its last bit.
         value = np.round(figures["recall"] + figures["specificity"] - 1, 12)
     best = np.flatnonzero(value == value.max())[-1]
     if value[best] <= 0:
-        return ThresholdChoice(policy, None, "no threshold does better than chance on validation")
+        return ThresholdChoice(policy, None, worthless)
     return ThresholdChoice(policy, float(candidates[best]))
 
 

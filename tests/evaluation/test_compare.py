@@ -10,13 +10,15 @@ from sklearn import metrics as oracle
 
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError, read_json, read_table, write_json, write_table
+from evaluation.bootstrap import Resamples, cluster_bootstrap
 from evaluation.compare import compare_systems
 from evaluation.decision import tune
 from evaluation.evidence import Evidence
 from evaluation.localisation import average_precision
 from evaluation.reduction import reduce_boxes
 from evaluation.result_files import write_tables
-from evaluation.summary import COLUMNS
+from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.summary import COLUMNS, metrics_table
 
 
 @pytest.fixture
@@ -273,7 +275,26 @@ def test_a_comparison_is_the_same_each_time(systems, judged_set, target):
     pd.testing.assert_frame_equal(first.decisions, second.decisions)
 
 
-def test_duplicated_rows_of_the_reduction_are_impossible(systems, judged_set, target):
+def test_one_patient_gives_estimates_without_intervals():
+    judged = JudgedImages(
+        image_ids=pd.Index(["a", "b"]),
+        y_true=np.array([True, False]),
+        patients=np.array([0, 0]),
+        n_patients=1,
+        boxes_trusted=np.array([True, True]),
+        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
+    )
+    card = Scorecard(judged, pd.Series([0.9, 0.1]), {}, None, None)
+    resamples = Resamples(1, 10)
+    drawn = {("A", name): v for name, v in cluster_bootstrap(card, resamples).items()}
+    table = metrics_table("opacity", {"A": card}, drawn, resamples)
+    row = table[table["metric"] == "auroc"].iloc[0]
+    assert row.estimate == 1.0
+    assert np.isnan(row.ci_low)
+    assert row.note == "one patient gives no interval"
+
+
+def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, judged_set, target):
     boxes = Evidence(systems["RetinaNet"], target, judged_set.image_ids("test")).predicted_boxes
     with pytest.raises(InputError, match="not among the images"):
         reduce_boxes(boxes, judged_set.image_ids("val"))

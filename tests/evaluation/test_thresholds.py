@@ -67,6 +67,15 @@ def test_among_equal_f1_the_highest_threshold_wins():
     assert choice.threshold == 0.75
 
 
+def test_youden_takes_the_highest_of_the_best_sums():
+    # 0.35 (1 of 2 found, no false alarm) and 0.15 (both found, 1 of 2 false) reach J = 0.5.
+    assert choose_threshold([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], "youden").threshold == 0.35
+
+
+def test_scores_that_only_mislead_give_youden_nothing():
+    assert "better than chance" in choose_threshold([0, 1], [0.9, 0.1], "youden").reason
+
+
 def test_a_specificity_floor_takes_the_lowest_threshold_that_meets_it():
     y_true = [0] * 10 + [1]
     y_score = [*np.arange(10) / 10, 0.95]
