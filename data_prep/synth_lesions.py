@@ -8,19 +8,20 @@ import numpy as np
 
 from data_prep.synth_anatomy import Anatomy
 from data_prep.synth_canvas import Canvas, Field
-from data_prep.synth_chest import power_law_texture
+from data_prep.synth_chest import LUNG, power_law_texture
 
 Kind = Literal["focal", "veil"]
 Contrast = Literal["mixed", "high"]
 
 # Difficulty of the phantom: the knobs. Contrast-to-noise is drawn log-uniformly in its range.
 CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
-    "mixed": {"focal": (0.7, 6.0), "veil": (0.5, 4.0)},
-    "high": {"focal": (6.0, 10.0), "veil": (4.0, 7.0)},
+    "mixed": {"focal": (0.8, 30.0), "veil": (0.8, 20.0)},
+    "high": {"focal": (8.0, 18.0), "veil": (6.0, 12.0)},
 }
-RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.026, 0.055), "veil": (0.075, 0.150)}
+RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.032, 0.065), "veil": (0.085, 0.165)}
 FOCAL_SHARE = 0.5
-LESIONS_PER_IMAGE = (0.55, 0.30, 0.15)  # shares of positive images with 1, 2 and 3
+LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 and 3
+AIRLESS = 0.8 * LUNG  # the most that a lesion adds: lung that holds hardly any air
 BOX_FRACTION = 0.3  # a box spans where a lesion adds more than this share of its own peak
 
 CANDIDATES = 12  # places a patient can fall ill at; a follow-up film shows the same ones first
@@ -126,6 +127,7 @@ def add_lesions(
         low, high = CONTRAST_TO_NOISE[contrast][site.kind]
         ratio = float(low * (high / low) ** draw)
         noise = local_noise(clean[window.slices], extent)
+        ratio = min(ratio, AIRLESS / noise)
         attenuation[window.slices] += np.float32(ratio * noise) * shape
         taken[window.slices] |= extent
         x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
