@@ -53,7 +53,8 @@ class SystemOutput:
 
     def reading(self, image_id: str, colour: str) -> Reading:
         """Return this system's view of an image; empty where it gave none."""
-        row = self.decisions.loc[image_id] if image_id in self.decisions.index else {}
+        known = image_id in self.decisions.index
+        row: Any = self.decisions.loc[image_id] if known else {}
         boxes = self._boxes_of(image_id)
         decision = _flag(row.get("decision"))
         return Reading(
@@ -63,11 +64,17 @@ class SystemOutput:
             threshold=self.threshold,
             decision=decision,
             boxes=boxes,
-            box_cut=box_cut(boxes, decision, self.threshold),
+            box_cut=self._cut(boxes, decision),
             grid=self._grid_of(image_id),
             point=_point(row),
             localised=_flag(row.get("localised")),
         )
+
+    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
+        """Boxes cut out of a map are all meant: their level was chosen on validation."""
+        if self.maps is not None:
+            return math.inf if decision is False else 0.0
+        return box_cut(boxes, decision, self.threshold)
 
     def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
         rows = self._box_rows.get(image_id)

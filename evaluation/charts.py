@@ -162,6 +162,8 @@ def whiskers(
     if around_zero:
         high = max(abs(low), abs(high), step)
         low = -high
+    elif high <= low:
+        low, high = low - step, low + step
 
     def place(value: float) -> float:
         return round((value - low) / (high - low) * 100, 2)

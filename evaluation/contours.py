@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -14,6 +15,7 @@ LEVELS = (0.25, 0.5, 0.75)
 """Where contours lie, as fractions of the system's fixed scale."""
 
 _TINT_PER_LEVEL = 0.09
+_OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def _areas(
     """Return the rings (outer and holes) of the area at or above a level."""
     if highest < level:
         return ()
-    polygons, offsets = generator.filled(level, np.inf)
+    # OuterOffset: the points of each polygon, and where its rings begin and end among them.
+    polygons, offsets = cast(_OuterOffset, generator.filled(level, np.inf))
     return tuple(
         np.asarray(points[start:end], dtype=np.float64)
         for points, ends in zip(polygons, offsets, strict=True)

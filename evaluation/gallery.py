@@ -75,6 +75,8 @@ def select_cases(
         >>> [(each.title, each.image_ids) for each in select_cases(frame, ["X", "Y"], "max_f1")]
         [('Only X finds it', ('a',))]
     """
+    if f"decision_{policy}" not in decisions:
+        return []
     table = _arrange(decisions, systems, policy)
     if not table.systems or not len(table.image_ids):
         return []
@@ -89,8 +91,6 @@ def select_cases(
 
 def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Table:
     column = f"decision_{policy}"
-    if column not in decisions:
-        return _Table(*([np.empty(0)] * 1), (), *([np.empty(0)] * 5))
     decided = decisions[decisions["label"].notna()]
     names = tuple(
         name for name in systems if decided.loc[decided["system"] == name, column].notna().any()

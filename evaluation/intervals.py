@@ -78,16 +78,15 @@ def find_interval(
         policy: Threshold policy, "" for figures without a threshold.
         subgroup: On which images.
     """
-    rows = rows_of(metrics, subgroup)
-    rows = rows[
-        (rows["system"] == system) & (rows["metric"] == metric) & (rows["policy"] == policy)
-    ]
+    chosen = (metrics["system"] == system) & (metrics["metric"] == metric)
+    rows = rows_of(metrics[chosen], subgroup)
+    rows = rows[rows["policy"] == policy]
     if rows.empty:
         return Interval()
     row = rows.iloc[0]
-    figures = (_figure(row[name]) for name in ("estimate", "ci_low", "ci_high"))
+    estimate, low, high = (_figure(row[name]) for name in ("estimate", "ci_low", "ci_high"))
     note = row.get("note")
-    return Interval(*figures, note=note if isinstance(note, str) else "")
+    return Interval(estimate, low, high, note if isinstance(note, str) else "")
 
 
 def find_difference(

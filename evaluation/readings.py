@@ -105,11 +105,11 @@ def _locate(
     table = output.decisions
     if "point_x" not in table:
         return
-    places = []
-    for row in table.itertuples():
-        image_id = row.Index
+    places: list[bool | None] = []
+    points = table[["point_x", "point_y"]].to_numpy(dtype=np.float64)
+    for image_id, (x, y) in zip(table.index, points, strict=True):
         known = image_id in boxed and labels.get(image_id) == 1
         mine = truth_boxes.loc[truth_boxes["image_id"] == image_id, ["x1", "y1", "x2", "y2"]]
         lesions = mine.to_numpy(dtype=np.float64)
-        places.append(on_lesion(row.point_x, row.point_y, lesions) if known else None)
+        places.append(on_lesion(float(x), float(y), lesions) if known else None)
     table["localised"] = pd.array(places, dtype="boolean")

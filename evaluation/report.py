@@ -26,7 +26,7 @@ from evaluation.figures import save_figures
 from evaluation.gallery import select_cases
 from evaluation.intervals import find_difference, find_interval, rows_of
 from evaluation.report_cases import Gallery, build_gallery
-from evaluation.report_tables import confusion_matrices, cost_rows, metric_table
+from evaluation.report_tables import confusion_matrices, cost_rows, decision_rows, metric_table
 from evaluation.report_words import meanings, methods
 from evaluation.verdict import PRIMARY_METRIC, Verdict, state_verdict
 from evaluation.wording import number, policy_words
@@ -175,6 +175,7 @@ def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = 
         ],
         confusion=confusion,
         cost=cost_rows(comparison),
+        decisions=decision_rows(comparison),
         gallery=gallery,
         meanings=meanings(comparison),
         methods=methods(comparison, single_seed=_single_seed(verdict)),

@@ -39,9 +39,12 @@ if TYPE_CHECKING:
     from evaluation.cases import CaseReader
     from evaluation.gallery import Category
 
-PICTURE_PX = 640
 MAX_PICTURE_BYTES = 120_000
-"""One picture's share of the report: 48 of them stay below 8 MB in base64."""
+"""The most that one picture may take; less where the report has more than 45."""
+
+_ALL_PICTURES_BYTES = 5_400_000  # 7.2 MB in base64
+
+_ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def build_gallery(
     """
     make_folder(folder)
     drawn, lost = [], []
+    count = sum(len(category.image_ids) for category in categories)
+    most = min(MAX_PICTURE_BYTES, _ALL_PICTURES_BYTES // max(count, 1))
     for category in categories:
         cases = []
         for position, image_id in enumerate(category.image_ids):
@@ -128,7 +133,9 @@ def build_gallery(
             truth, readings = reader.truth(image_id), reader.readings(image_id)
             sheet = draw_overlay(pixels, truth, readings, finding=finding, title=image_id)
             save_overlay(sheet, folder / f"{stem}.png")
-            case = draw_case(image_id, pixels, truth, readings, finding=finding, anchor=stem)
+            case = draw_case(
+                image_id, pixels, truth, readings, finding=finding, anchor=stem, most=most
+            )
             cases.append(replace(case, facts=_facts(dataset, image_id)))
             if progress is not None:
                 progress()
@@ -147,6 +154,7 @@ def draw_case(
     *,
     finding: str,
     anchor: str,
+    most: int = MAX_PICTURE_BYTES,
 ) -> DrawnCase:
     """Draw one case as SVG over one embedded picture.
 
@@ -157,6 +165,7 @@ def draw_case(
         readings: One per system.
         finding: Display name of the target.
         anchor: Unique id of the picture within the page.
+        most: Bytes that the picture may take; the coarsest form is kept whatever it takes.
     """
     height, width = pixels.shape
     told = describe_truth(truth, finding)
@@ -171,7 +180,9 @@ def draw_case(
         ),
         *(_panel(image_id, reading, truth, max(height, width)) for reading in readings),
     ]
-    return DrawnCase(image_id, f"x-{anchor}", "", width, height, _embed(pixels), tuple(panels))
+    return DrawnCase(
+        image_id, f"x-{anchor}", "", width, height, _embed(pixels, most), tuple(panels)
+    )
 
 
 def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> Panel:
@@ -188,13 +199,13 @@ def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> Panel:
     )
 
 
-def _embed(pixels: npt.NDArray[np.uint8]) -> str:
+def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
     """Return the picture as a data URL, coarser where it would take more than its share."""
-    small, _ = fit_panel(pixels, min(PICTURE_PX, max(pixels.shape)))
-    for quality in (82, 70, 50, 25):
+    for side, quality in _ENCODINGS:
+        small, _ = fit_panel(pixels, min(side, max(pixels.shape)))
         buffer = io.BytesIO()
-        Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=4)
-        if buffer.tell() <= MAX_PICTURE_BYTES:
+        Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=3)
+        if buffer.tell() <= most:
             break
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 

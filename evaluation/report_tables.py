@@ -186,6 +186,49 @@ def _timed_on(cost: dict[str, Any]) -> str:
     return f"{device}, batch {batch}" if batch else str(device)
 
 
+def decision_rows(comparison: Comparison) -> list[Row]:
+    """Return what validation chose for each system; no rows where none was tuned."""
+    systems = comparison.provenance.get("systems", {})
+    decisions = [systems.get(name, {}).get("decision") or {} for name in comparison.systems]
+    if not any(decisions):
+        return []
+    wanted = (
+        ("Score of an image", _reduction),
+        ("Chosen on", _chosen_on),
+        ("Settings tried", lambda decision: str(decision.get("settings_tried", "unknown"))),
+        ("Full scale of maps", _map_scale),
+    )
+    return [Row(title, tuple(Cell(words(each)) for each in decisions)) for title, words in wanted]
+
+
+def _reduction(decision: dict[str, Any]) -> str:
+    rule = decision.get("reduction")
+    if not rule:
+        return "as the system gives it"
+    words = {
+        "max": "most confident box",
+        "noisy_or": "noisy-or of the boxes",
+        "top_k": "mean of the three most confident boxes",
+    }.get(rule["rule"], rule["rule"])
+    floor = rule.get("min_score")
+    return f"{words} scoring at least {floor:g}" if floor else words
+
+
+def _chosen_on(decision: dict[str, Any]) -> str:
+    facts = decision.get("chosen_on") or {}
+    if not facts.get("n_images"):
+        return "nothing: no validation images"
+    return (
+        f"{facts['n_images']:,} validation images of {facts['n_patients']:,} patients, "
+        f"{facts['n_positive']:,} positive"
+    )
+
+
+def _map_scale(decision: dict[str, Any]) -> str:
+    scale = decision.get("map_scale")
+    return f"{number(scale[0], 2)} to {number(scale[1], 2)}" if scale else "no maps"
+
+
 @dataclass(frozen=True)
 class ConfusionMatrix:
     """Counts of one system at one policy; no counts where it has no threshold."""

@@ -161,7 +161,8 @@ def _headline_of_many(
 ) -> str:
     """Say of the highest which others it was shown to exceed, each with its difference."""
     best, *others = ranked
-    beaten, open_ = [], []
+    beaten: list[str] = []
+    open_: list[str] = []
     for other in others:
         difference = find_difference(metrics, best, other, PRIMARY_METRIC)
         words = f"{other} ({number(scores[other].estimate)}"

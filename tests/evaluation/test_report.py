@@ -1,0 +1,212 @@
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.tables import InputError
+from evaluation.overlays import Truth
+from evaluation.report import write_report
+from evaluation.report_cases import MAX_PICTURE_BYTES, draw_case
+from evaluation.sheet import draw_overlay
+
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Outline(HTMLParser):
+    """Check that every tag is closed in order, and collect what the tests ask for."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.problems = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        self.ids += [facts["id"]] if "id" in facts else []
+        self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        facts = dict(attrs)
+        self.ids += [facts["id"]] if "id" in facts else []
+        self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(tag)
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Charts as PNG take a second a report; only the tests that ask for them draw them."""
+    if "figures" not in request.node.name:
+        monkeypatch.setattr("evaluation.report.save_figures", lambda comparison, folder: [])
+    monkeypatch.setattr("evaluation.report_cases.draw_overlay", small_overlay)
+
+
+def small_overlay(*args, **options):
+    return draw_overlay(*args, **options, panel=64)
+
+
+@pytest.fixture
+def html(comparison, picture_set, report_folder):
+    return write_report(comparison, picture_set, report_folder).read_text()
+
+
+@pytest.fixture
+def outline(html):
+    parser = Outline()
+    parser.feed(html)
+    return parser
+
+
+def test_report_opens_with_the_answer(html):
+    body = html[html.index("<body>") :]
+    headline = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)[1]
+    assert "RetinaNet and CheXNet were not shown to differ" in headline
+    assert body.index("<h1>") < body.index("<h2")
+    assert "these two trained models" in html
+
+
+def test_report_needs_nothing_from_outside(outline):
+    outside = [link for link in outline.links if not link.startswith(("#", "data:"))]
+    assert outside == []
+
+
+def test_markup_is_well_formed(outline):
+    assert outline.problems == []
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    anchors = {link[1:] for link in outline.links if link.startswith("#")}
+    assert anchors <= set(outline.ids)
+
+
+def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(drawings) > 20
+    for drawing in drawings:
+        root = ET.fromstring(drawing)  # noqa: S314 - our own text
+        assert root.get("aria-label") or root.get("aria-hidden"), drawing[:80]
+
+
+def test_every_figure_of_the_table_is_there_with_its_interval(html):
+    for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "localised sensitivity"):
+        assert text.lower() in html.lower()
+
+
+def test_gallery_keeps_the_kinds_of_failure_apart(html):
+    titles = re.findall(r"<h3>(.*?)</h3>", html)
+    wanted = ["Both miss it", "Only RetinaNet finds it", "Only CheXNet finds it",
+              "Right image, wrong place", "Confident false alarms on normal images"]  # fmt: skip
+    assert [title for title in titles if title in wanted] == wanted
+
+
+def test_right_and_wrong_have_a_word_and_a_shape(html):
+    assert 'class="sign sign-right" viewBox="0 0 20 20" role="img" aria-label="right"' in html
+    assert 'class="sign sign-wrong" viewBox="0 0 20 20" role="img" aria-label="wrong"' in html
+
+
+def test_overlays_lie_beside_the_report(html, report_folder):
+    pictures = [path.stem for path in (report_folder / "overlays").glob("*.png")]
+    assert "all-miss-01" in pictures
+    assert len(pictures) == html.count('<article class="case"')
+
+
+def test_figures_lie_beside_the_report(comparison, picture_set, report_folder):
+    write_report(comparison, picture_set, report_folder)
+    assert len(list((report_folder / "figures").glob("*.png"))) == 3
+
+
+def test_second_report_leaves_no_picture_of_the_first(comparison, picture_set, report_folder):
+    stale = report_folder / "overlays" / "alarm-normal-99.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"")
+    write_report(comparison, picture_set, report_folder)
+    assert not stale.exists()
+
+
+def test_the_same_comparison_gives_the_same_bytes(comparison, picture_set, tmp_path):
+    first, second = (
+        write_report(comparison, picture_set, tmp_path / name).read_bytes() for name in "ab"
+    )
+    assert first == second
+
+
+def test_set_without_pixels_says_so(comparison, picture_set, report_folder):
+    picture_set.has_pixels = False
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "no pixels, so there are no pictures" in html
+    assert picture_set.reads == []
+
+
+def test_names_from_outside_cannot_become_markup(comparison, picture_set, report_folder):
+    comparison.notes.append("<script>alert(1)</script>")
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "<script>alert" not in html
+
+
+def test_system_without_threshold_gets_figures_but_no_decisions(
+    comparison, picture_set, report_folder
+):
+    for policy in comparison.thresholds["CheXNet"]:
+        comparison.thresholds["CheXNet"][policy] = None
+        del comparison.confusion["CheXNet", policy]
+        called = comparison.decisions["system"] == "CheXNet"
+        comparison.decisions.loc[called, f"decision_{policy}"] = pd.NA
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "No threshold, so no decisions." in html
+    assert "undecided" in html
+
+
+def test_nothing_tuned_at_all_still_gives_a_report(comparison, picture_set, report_folder):
+    comparison.thresholds.update({name: {} for name in comparison.systems})
+    comparison.confusion.clear()
+    metrics = comparison.metrics
+    kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
+    comparison = replace(comparison, metrics=metrics[kept])
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "No system has a threshold" in html
+    assert "No localisation can be judged" in html
+    assert 'id="confusion"' not in html
+
+
+def test_undefined_figure_shows_its_reason(comparison, picture_set, report_folder):
+    row = comparison.metrics.query("system == 'CheXNet' and metric == 'precision'").index
+    comparison.metrics.loc[row, ["estimate", "ci_low", "ci_high"]] = np.nan
+    comparison.metrics.loc[row, "note"] = "no image is called positive"
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert '<b>–</b><small class="note">no image is called positive</small>' in html
+
+
+def test_file_that_has_gone_is_told_and_left_out(comparison, picture_set, report_folder):
+    def read(image_id):
+        if image_id == "p04":
+            raise InputError("gone")
+        return np.zeros((32, 32), np.uint8)
+
+    picture_set.read_original = read
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "Left out, as the file could not be read: p04" in html
+
+
+def test_report_is_bounded_however_many_images(comparison, picture_set, report_folder):
+    copies = [
+        comparison.decisions.assign(image_id=comparison.decisions["image_id"] + f"-{copy}")
+        for copy in range(200)
+    ]
+    many = replace(comparison, decisions=pd.concat(copies, ignore_index=True))
+    picture_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
+    write_report(many, picture_set, report_folder)
+    assert len(picture_set.reads) <= 28
+
+
+def test_worst_picture_keeps_to_its_share():
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
+    case = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
+    assert len(case.picture) < MAX_PICTURE_BYTES * 4 / 3 + 100
+    less = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
+    assert len(less.picture) < 60_000 * 4 / 3 + 100
