@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.ingest import EDGE_TOLERANCE_PX
+from data_prep.membership import is_member
 from data_prep.schemas import SCHEMAS
 from data_prep.sources import SourceTables
 from data_prep.tables import empty_table
@@ -37,17 +38,17 @@ def assemble(
     usable = outcomes["error"].isna()
     images = _complete_images(tables.images, outcomes[usable])
     ids = images["image_id"]
-    boxes = tables.boxes[tables.boxes["image_id"].isin(ids)]
+    boxes = tables.boxes[is_member(tables.boxes["image_id"], ids)]
     return replace(
         tables,
         images=images,
-        findings=tables.findings[tables.findings["image_id"].isin(ids)],
+        findings=tables.findings[is_member(tables.findings["image_id"], ids)],
         boxes=_trim(boxes, images),
-        box_coverage=tables.box_coverage[tables.box_coverage["image_id"].isin(ids)],
+        box_coverage=tables.box_coverage[is_member(tables.box_coverage["image_id"], ids)],
         excluded=pd.concat(
             [tables.excluded, _failures(tables.images, outcomes[~usable])], ignore_index=True
         ),
-        split=tables.split[tables.split["image_id"].isin(ids)],
+        split=tables.split[is_member(tables.split["image_id"], ids)],
     ), outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.audit_problem import Problem
+from data_prep.membership import is_member
 
 # The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
 TINY_SIDE = 0.01
@@ -97,7 +98,7 @@ def _check_labels(
     present = findings.loc[findings["state"] == "present", _KEY]
     complete = coverage.loc[coverage["coverage"] == "all", _KEY]
     # A finding that nobody boxed is a finding without boxes, not one with missing boxes.
-    expected = present[present["finding"].isin(boxes["finding"])]
+    expected = present[is_member(present["finding"], boxes["finding"])]
     promised = present.merge(complete, on=_KEY)
     return [
         Problem.of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from data_prep.audit_problem import Problem
+from data_prep.membership import is_member
 
 OLDEST_YEARS = 120.0
 _JUDGED = ("train", "val", "test")
@@ -26,7 +27,7 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
         >>> find_leaks(images, split)["patient_id"].tolist()
         ['p', 'p']
     """
-    used = split.loc[split["role"].isin(_JUDGED), ["image_id", "role"]]
+    used = split.loc[is_member(split["role"], _JUDGED), ["image_id", "role"]]
     rows = images[["patient_id", "image_id"]].merge(used, on="image_id")
     roles = rows.groupby("patient_id")["role"].transform("nunique")
     columns = ["patient_id", "image_id", "role"]
@@ -57,8 +58,8 @@ def find_duplicates(pictures: pd.DataFrame, column: str = "pixel_sha256") -> pd.
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
     """Report patients in two roles of a split, and images that the split forgets or invents."""
     leaks = find_leaks(images, split)
-    lost = images.loc[~images["image_id"].isin(split["image_id"]), "image_id"]
-    strange = split.loc[~split["image_id"].isin(images["image_id"]), "image_id"]
+    lost = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
+    strange = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
     return [
         Problem.of(
             "patient_leak",
@@ -114,7 +115,7 @@ def check_duplicates(
         return []
     problems = []
     for name, split in splits.items():
-        used = split[split["role"].isin(_JUDGED)]
+        used = split[is_member(split["role"], _JUDGED)]
         roles = twins.merge(used[["image_id", "role"]], on="image_id")
         problems.append(
             Problem.of(
@@ -135,7 +136,7 @@ def check_duplicates(
             )
         )
     two_patients = _differing(twins, "patient_id")
-    same = twins.loc[~twins["image_id"].isin(two_patients), "image_id"]
+    same = twins.loc[~is_member(twins["image_id"], two_patients), "image_id"]
     return [
         *problems,
         Problem.of(
@@ -164,12 +165,12 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
         splits: Splits by name; an unused image may have an unknown patient.
     """
     ages = images["age_years"]
-    known = images[images["sex"].isin(["M", "F"])]
+    known = images[is_member(images["sex"], ["M", "F"])]
     sexes = known.groupby("patient_id")["sex"].transform("nunique")
-    used = [s.loc[s["role"].isin(_JUDGED), "image_id"] for s in splits.values()]
+    used = [s.loc[is_member(s["role"], _JUDGED), "image_id"] for s in splits.values()]
     assumed = images.loc[images["patient_id_source"] == "assumed_image", "image_id"]
     if used:
-        assumed = assumed[assumed.isin(pd.concat(used))]
+        assumed = assumed[is_member(assumed, pd.concat(used))]
     return [
         Problem.of(
             "age",

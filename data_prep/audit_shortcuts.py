@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
@@ -57,7 +56,7 @@ def predictive_auroc(values: pd.Series, labels: pd.Series) -> float | None:
         labels: 1.0, 0.0 or NaN (left out), same index.
 
     Returns:
-        0.5 to 1, or None with fewer than 20 positive or 20 negative images.
+        0.5 to 1, or None with fewer than 20 positive, negative or known images.
 
     Example:
         >>> labels = pd.Series([1.0] * 20 + [0.0] * 20)
@@ -67,16 +66,17 @@ def predictive_auroc(values: pd.Series, labels: pd.Series) -> float | None:
     judged = labels.notna()
     truth = labels[judged].to_numpy() == 1
     n_positive, n_negative = int(truth.sum()), int((~truth).sum())
-    if min(n_positive, n_negative) < _MIN_IMAGES:
-        return None
     chosen = values[judged]
+    if min(n_positive, n_negative, int(chosen.notna().sum())) < _MIN_IMAGES:
+        return None
     if pd.api.types.is_numeric_dtype(chosen):
         scores = chosen.astype("float64").fillna(chosen.mean()).to_numpy()
     else:
         names = chosen.astype("str").fillna("missing")
         # Rare categories would each predict their own few images by chance.
-        names = names.where(names.map(names.value_counts()) >= _MIN_IMAGES, "rare").to_numpy()
-        scores = pd.Series(truth).groupby(names).transform("mean").to_numpy()
+        common = names.map(names.value_counts()) >= _MIN_IMAGES
+        groups = names.where(common, "rare").to_numpy()
+        scores = pd.Series(truth).groupby(groups).transform("mean").to_numpy()
     ranks = rankdata(scores)
     area = (ranks[truth].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
     return float(max(area, 1 - area))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from data_prep.dataset import DataSet
 from data_prep.folders import folder_lock, make_folder
+from data_prep.membership import is_member
 from data_prep.schemas import REFERENCE_READER
 from data_prep.splits import fold_split, follow_given_roles, split_by_patient
 from data_prep.tables import (
@@ -56,7 +57,7 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
         return images.set_index("image_id")["x_class"]
     known = findings[findings["reader"] == REFERENCE_READER]
     classes = pd.Series(index=ids, dtype="str")
-    classes[ids.isin(known.loc[known["state"] == "absent", "image_id"])] = "absent"
+    classes[is_member(ids, known.loc[known["state"] == "absent", "image_id"])] = "absent"
     present = known[known["state"] == "present"]
     frequency = present["finding"].map(present["finding"].value_counts())
     ordered = present.assign(frequency=frequency).sort_values(["frequency", "finding"])
@@ -93,7 +94,7 @@ def draw_split(
             how["method"] = "as given, validation drawn by patient from the given train"
         split = follow_given_roles(given, images, classes, val=rule.val, seed=rule.seed)
         return split, how
-    free = images[~images["image_id"].isin(given["image_id"])]
+    free = images[~is_member(images["image_id"], given["image_id"])]
     linked = decode.set_index("image_id")["pixel_sha256"] if len(decode) else None
     split = split_by_patient(free, classes, linked=linked, **asdict(rule))
     unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
@@ -138,7 +139,11 @@ def add_splits(
             split_id = write_split(dataset.folder, split_name, table, how)
             info["ids"]["split_ids"][split_name] = split_id
         write_json(dataset.folder / "dataset.json", "dataset", info)
-    return {key: table["role"].value_counts().to_dict() for key, table in splits.items()}
+    return {key: _count_roles(table) for key, table in splits.items()}
+
+
+def _count_roles(split: pd.DataFrame) -> dict[str, int]:
+    return {str(role): int(count) for role, count in split["role"].value_counts().items()}
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: dict[str, Any]) -> str:
@@ -156,7 +161,6 @@ def write_split(folder: Path, name: str, split: pd.DataFrame, how: dict[str, Any
     place = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])
     write_table(split, place / f"{name}.parquet", "split")
-    counts = split["role"].value_counts().to_dict()
-    payload = {"name": name, "split_id": split_id, "how": how, "n_images": counts}
+    payload = {"name": name, "split_id": split_id, "how": how, "n_images": _count_roles(split)}
     write_json(place / f"{name}.json", "split", payload)
     return split_id

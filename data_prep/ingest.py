@@ -18,6 +18,7 @@ import pandas as pd
 from data_prep.decoding import DecodedRow, DecodeTask, decode_all
 from data_prep.errors import InputError
 from data_prep.folders import atomic_path, make_folder
+from data_prep.membership import is_member
 from data_prep.pixel_writer import PixelStoreWriter
 from data_prep.preprocess import store_spec
 
@@ -80,7 +81,7 @@ def ingest(
         }
         settled = set(known["image_id"])
         complete = set.intersection(settled, *(s.done | unusable for s in stores.values()))
-        todo = images[~images["image_id"].isin(list(complete))].sort_values("image_id")
+        todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
         rows = decode_all(_tasks(todo, root, tuple(stores)), workers=workers)
         for row, labelled in zip(rows, _labelled_sizes(todo, boxes), strict=True):

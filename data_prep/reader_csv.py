@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.errors import InputError
+from data_prep.membership import is_member
 from data_prep.schemas import REFERENCE_READER, ROLES
 from data_prep.sources import (
     Exclusions,
@@ -70,7 +71,7 @@ def read_csv_set(source: Path) -> SourceTables:
     if images.empty:
         raise InputError(f"{source / LABELS}: rules out every image; {excluded['reason'].iloc[0]}")
     findings = _with_boxed_findings(out.keep(labels), boxes)
-    unlabelled = int((~images["image_id"].isin(findings["image_id"])).sum())
+    unlabelled = int((~is_member(images["image_id"], findings["image_id"])).sum())
     if unlabelled:
         notes.append(f"{unlabelled} images have no row in {LABELS}: unknown, not negative")
     return SourceTables(
@@ -221,7 +222,7 @@ def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFr
     if images["path"].notna().any():
         out.add(images.loc[images["path"].isna(), "image_id"], f"no path in {IMAGES}")
     for frame, name in ((labels, LABELS), (boxes, BOXES)):
-        strangers = frame.loc[~frame["image_id"].isin(images["image_id"]), "image_id"]
+        strangers = frame.loc[~is_member(frame["image_id"], images["image_id"]), "image_id"]
         out.add(strangers, f"row in {name}, but not in {IMAGES}")
     out.add(labels.loc[labels.duplicated(_KEY), "image_id"], "two states for one finding")
     ids, edges = boxes["image_id"].to_numpy(), boxes[_EDGES].to_numpy(dtype="float64")
@@ -248,7 +249,7 @@ def _with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFr
 
 def _coverage(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
     """All lesions are boxed where there is a box, and where a boxed finding is absent."""
-    boxed_findings = labels["finding"].isin(boxes["finding"])
+    boxed_findings = is_member(labels["finding"], boxes["finding"])
     absent = labels.loc[boxed_findings & (labels["state"] == "absent"), _KEY]
     present = labels.loc[labels["state"] == "present", _KEY]
     complete = pd.concat([absent, present.merge(boxes[_KEY].drop_duplicates(), on=_KEY)])

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.errors import InputError
+from data_prep.membership import is_member
 from data_prep.rsna_files import (
     BOX_EDGES,
     read_classes,
@@ -156,8 +157,8 @@ def _contradictions(
     """Rule out images whose label cannot be right; a wrong box is a wrong label."""
     out = Exclusions("labels")
     ids, edges = rows["image_id"], rows[BOX_EDGES]
-    out.add(train.loc[~train["image_id"].isin(ids), "image_id"], f"no row in {LABELS}")
-    out.add(ids[~ids.isin(train["image_id"])], f"row in {LABELS}, but no image file")
+    out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
+    out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
     out.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")
     targets = rows.groupby("image_id")["Target"].nunique()
     out.add(targets.index[targets > 1], "Target is both 0 and 1")
@@ -197,7 +198,7 @@ def _with_patients(
     unknown = images["patient_id"].isna()
     images.loc[unknown, "patient_id"] = "rsna:" + images.loc[unknown, "image_id"]
     images.loc[unknown, "patient_id_source"] = "assumed_image"
-    n_labelled = int((unknown & ~images["image_id"].isin(unlabelled)).sum())
+    n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
     if n_labelled:
         notes.append(
             f"WARNING: the patient of {n_labelled} images is not known, so each counts as a patient"

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from data_prep.errors import InputError
+from data_prep.membership import is_member
 from data_prep.tables import empty_table
 
 VIEW_NAMES = {
@@ -79,7 +80,9 @@ class Exclusions:
 
     def keep(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of a frame whose ``image_id`` is not ruled out."""
-        return frame[~frame["image_id"].isin(list(self.reasons))].reset_index(drop=True)
+        if not self.reasons:
+            return frame
+        return frame[~is_member(frame["image_id"], list(self.reasons))].reset_index(drop=True)
 
     def table(self, paths: dict[str, str]) -> pd.DataFrame:
         """The ``excluded`` table; an image without a known path is listed by its id."""
@@ -142,7 +145,7 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
         InputError: A cell is neither empty nor a number; the message names its line.
     """
     numbers = pd.to_numeric(text.where(text != ""), errors="coerce").astype("float64")
-    bad = numbers.isna() & ~text.str.lower().isin(["", "nan", "na", "null", "none"])
+    bad = numbers.isna() & ~is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
     if bad.any():
         value = text[bad].iloc[0]
         raise InputError(f"{path}: line {first_line(bad)}: {column}={value!r} is not a number")

@@ -8,6 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_prep.errors import InputError
+from data_prep.membership import is_member
 
 # Multiples of the golden ratio, modulo 1, fill [0, 1) more evenly than any other sequence, over
 # every run of consecutive terms (three-distance theorem).
@@ -58,8 +59,8 @@ def split_by_patient(
     """
     _require_shares(val, test, folds)
     group = _groups(images, linked)
-    doubtful = group[group.index.isin(_unverified(images))].unique()
-    free = group[~group.isin(doubtful)]
+    doubtful = group[is_member(group.index, _unverified(images))].unique()
+    free = group[~is_member(group, doubtful)]
     rng = np.random.default_rng(seed)
     table = _in_order(free, strata, rng)
     place = (np.arange(len(table)) * _GOLDEN + rng.random()) % 1.0
@@ -162,7 +163,7 @@ def follow_given_roles(
     roles = set(given["role"])
     if "train" in roles and "val" not in roles and val > 0:
         training = given.loc[given["role"] == "train", "image_id"]
-        pool = images[images["image_id"].isin(training)]
+        pool = images[is_member(images["image_id"], training)]
         drawn = split_by_patient(pool, strata, val=val, test=0.0, seed=seed)
         split = pd.concat([split[split["role"] != "train"], drawn])
     return split.sort_values("image_id", ignore_index=True)
@@ -183,5 +184,5 @@ def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
         >>> fold_split(split, 1)["role"].tolist()
         ['train', 'val']
     """
-    roles = split["role"].where(split["role"].isin(["test", "unused"]), "train")
+    roles = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
     return split.assign(role=roles.mask((split["fold"] == fold).fillna(False).astype(bool), "val"))
