@@ -31,7 +31,11 @@ def import_predictions(
     ] = "all",
     split: Annotated[str, typer.Option(help="Its val and test images are expected.")] = "default",
     ignore_unknown: Annotated[
-        bool, typer.Option(help="Leave out images and findings that the data set does not have.")
+        bool,
+        typer.Option(
+            "--ignore-unknown",
+            help="Leave out images and findings that the data set does not have.",
+        ),
     ] = False,
     coco_truth: Annotated[
         Path | None,
@@ -42,7 +46,7 @@ def import_predictions(
     """Take over predictions of any other software, or a radiologist's readings.
 
     CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
-    original image. Scores lie between 0 and 1.
+    original image. Scores lie between 0 and 1. Boxes are taken as they are, without suppression.
 
     Example: cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
         --image-column "Image Index" --score-column prob_Pneumonia
