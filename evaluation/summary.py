@@ -18,6 +18,7 @@ COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
     "ci_method", "n_images", "n_patients", "n_positive", "note",
 )  # fmt: skip
+NOT_TUNED = "not tuned for this policy"
 _ONE_PATIENT = "one patient gives no interval"
 
 
@@ -66,11 +67,12 @@ def _why_no_difference(
     estimates: Mapping[str, Mapping[Figure, float | None]],
     missing: Mapping[str, Mapping[Figure, str]],
 ) -> str:
-    reasons = [
-        f"{name}: {missing[name].get(figure, why_undefined(figure.metric))}"
-        for name in pair
-        if estimates[name].get(figure) is None
-    ]
+    reasons = []
+    for name in pair:
+        if estimates[name].get(figure) is not None:
+            continue
+        reason = why_undefined(figure.metric) if figure in estimates[name] else NOT_TUNED
+        reasons.append(f"{name}: {missing[name].get(figure, reason)}")
     return "; ".join(reasons)
 
 

@@ -239,6 +239,18 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, judged_set, tar
     assert "B" not in comparison.boxes
 
 
+def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(
+    predict, judged_set, target
+):
+    pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    youden = tune(pair["A"], judged_set, target, policies=["youden"])
+    pair["A"].write_decision("opacity", youden.to_json())
+    comparison = compare_systems(pair, judged_set, target, replicates=20)
+    row = figure(comparison, "A - B", "precision", "youden")
+    assert np.isnan(row.estimate)
+    assert row.note == "B: not tuned for this policy"
+
+
 def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set, target):
     system = predict("A", "boxes", seed=1)
     coverage = read_table(judged_set.folder / "box_coverage.parquet", "box_coverage")
