@@ -36,7 +36,8 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
     air = _air(canvas, lungs)
     attenuation = _soft_tissue(canvas, anatomy)
     attenuation -= LUNG * air
-    attenuation += HEART * heart
+    # Below the diaphragm the heart lies among tissue as dense as itself.
+    attenuation += HEART * heart * (0.3 + 0.7 * canvas.soften(lungs, 0.012))
     attenuation += _middle(canvas, anatomy)
     attenuation += _below_the_diaphragm(canvas, anatomy, lungs)
     attenuation += anatomy.bone * _bones(canvas, anatomy, lungs, lift=0.025 if portable else 0.0)
