@@ -16,7 +16,7 @@ from data_prep.tables import InputError
 
 if TYPE_CHECKING:
     from data_prep.augment import Augmentation
-    from data_prep.pixel_store import PixelStore
+    from data_prep.pixel_source import PixelSource
 
 
 class LabelSample(NamedTuple):
@@ -83,7 +83,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
 
     def __init__(
         self,
-        store: PixelStore,
+        store: PixelSource,
         image_ids: Sequence[str] | pd.Index,
         labels: pd.DataFrame | None,
         findings: Sequence[str],

@@ -239,6 +239,6 @@ class DataSet:
         Raises:
             InputError: It has not been built.
         """
-        from data_prep.pixel_store import PixelStore
+        from data_prep.pixel_store import PixelStore, store_folder
 
-        return PixelStore.open(self.folder / "pixels" / f"letterbox-{size}")
+        return PixelStore.open(store_folder(self.folder, size))

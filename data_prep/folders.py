@@ -20,7 +20,7 @@ from data_prep.errors import InputError
 
 _RECORDED = (
     "albumentations", "lightning", "numpy", "opencv-python-headless", "pandas", "pillow",
-    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm", "scipy", "torch",
+    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "scipy", "torch",
     "torchvision",
 )  # fmt: skip
 

@@ -86,7 +86,7 @@ def _with_types(frame: pd.DataFrame, name: str, label: str) -> pd.DataFrame:
         if column not in typed.columns or target is None:
             continue
         try:
-            typed[column] = typed[column].astype(target)  # type: ignore[call-overload]
+            typed[column] = typed[column].astype(target)
         except (TypeError, ValueError) as error:
             raise InputError(f"{label}: column '{column}' must be {target}: {error}") from None
     return typed

@@ -16,7 +16,7 @@ from data_prep.tables import InputError
 
 if TYPE_CHECKING:
     from data_prep.augment import Augmentation
-    from data_prep.pixel_store import PixelStore
+    from data_prep.pixel_source import PixelSource
 
 EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -94,7 +94,7 @@ class LesionDataset(Dataset[LesionSample]):
 
     def __init__(
         self,
-        store: PixelStore,
+        store: PixelSource,
         image_ids: Sequence[str] | pd.Index,
         boxes: pd.DataFrame | None,
         findings: Sequence[str],

@@ -1,0 +1,137 @@
+"""`cxr compare`: judge several systems on the same test images and write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet
+    from data_prep.predictions import Predictions
+
+
+def compare(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            help="Predictions folders or runs, each as PATH or NAME=PATH; a run is predicted and "
+            "tuned first."
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Report folder to make.")],
+    target: Annotated[
+        str | None, typer.Option(help="What is judged; may be left out where there is one.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Judge on this split's test images.")] = "default",
+    images: Annotated[
+        Literal["all", "common"],
+        typer.Option(help="all: refuse systems whose images differ; common: judge the rest."),
+    ] = "all",
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of random picks.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
+) -> None:
+    """Judge systems on the same test images; thresholds come from validation only.
+
+    Example: cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
+        --data out/data --out out/report
+    """
+    named = [split_name(system) for system in systems]
+    require_report_folder(out)
+    from data_prep.dataset import DataSet
+    from data_prep.folders import folder_lock
+    from evaluation.compare import compare_systems
+    from evaluation.report import write_report
+    from evaluation.result_files import write_tables
+
+    dataset = DataSet.open(data)
+    judged = dataset.target(target)
+    with folder_lock(out):
+        # Unmarked first: a report that is written anew is incomplete until its last file.
+        (out / "metrics.json").unlink(missing_ok=True)
+        opened = {}
+        for name, path in named:
+            predictions = open_system(path, dataset, out, split, name)
+            opened[name or predictions.name] = predictions
+        if len(opened) < len(named):
+            raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+        with console.progress("Comparing", None):
+            comparison = compare_systems(
+                opened,
+                dataset,
+                judged,
+                split=split,
+                images=images,
+                replicates=replicates,
+                seed=seed,
+            )
+        page = write_report(comparison, dataset, out)
+        write_tables(comparison, out)
+    console.say(comparison.verdict)
+    console.say(f"Report: {page}")
+    if as_json:
+        import json
+
+        console.emit_json(json.loads((out / "metrics.json").read_text()))
+
+
+def split_name(system: str) -> tuple[str | None, Path]:
+    """Split ``NAME=PATH``; a bare path has no name.
+
+    Example:
+        >>> split_name("A=out/a"), split_name("out/a")
+        (('A', PosixPath('out/a')), (None, PosixPath('out/a')))
+    """
+    name, equals, path = system.partition("=")
+    if not equals:
+        return None, Path(system)
+    if not name or not path:
+        raise InputError(f"{system}: expected NAME=PATH")
+    return name, Path(path)
+
+
+def require_report_folder(out: Path) -> None:
+    """Refuse a folder that holds anything but a report.
+
+    Raises:
+        InputError: It does.
+    """
+    ours = {
+        "report.html", "metrics.json", "metrics.csv", "decisions.parquet", "overlays", "figures",
+        "systems", ".lock",
+    }  # fmt: skip
+    strangers = sorted(p.name for p in out.iterdir() if p.name not in ours) if out.is_dir() else []
+    if strangers:
+        raise InputError(
+            f"{out}: holds '{strangers[0]}', which no report has; choose another --out"
+        )
+
+
+def open_system(
+    path: Path, dataset: DataSet, out: Path, split: str, name: str | None
+) -> Predictions:
+    """Open predictions; a run is predicted (into the report's ``systems``) and tuned first.
+
+    Raises:
+        InputError: The path is neither.
+    """
+    from data_prep.predictions import Predictions, is_predictions_folder
+
+    if not (path / "run.json").is_file() or is_predictions_folder(path):
+        return Predictions.open(path)
+    from scripts.predict import predict_data_set
+    from scripts.run_model import TrainedModel
+    from scripts.runtime import choose_device, tune_cpu
+
+    folder = out / "systems" / (name or path.name)
+    if not (folder / "predictions.json").is_file():
+        tune_cpu()
+        model = TrainedModel.open(path, device=choose_device("auto"))
+        predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
+    return Predictions.open(folder)

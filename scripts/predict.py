@@ -1,0 +1,182 @@
+"""`cxr predict`: what a trained model says about a data set, or about loose files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data_prep.dataset import DataSet
+    from data_prep.predictions import PredictionWriter
+    from scripts.run_model import Part, TrainedModel
+
+# Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
+PART_SIZE = 1024
+LATENCY_IMAGES = 20
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder that cxr train made.")],
+    out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders of images, instead of --data.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set that cxr prepare made.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Predict this split's val and test images.")
+    ] = "default",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the system; the run's if absent.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        typer.Option(help="bf16 is faster; decisions made at one do not fit the other."),
+    ] = "fp32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+) -> None:
+    """Write a model's boxes or scores for the val and test images of a data set.
+
+    An interrupted run goes on with the same command.
+
+    Example: cxr predict out/retinanet --data out/data --out out/retinanet-predictions
+    """
+    if (data is None) == (not images):
+        raise InputError("predict: give either --data, or files and folders of images")
+    from scripts.run_model import TrainedModel
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    model = TrainedModel.open(run, precision=precision, device=choose_device(device))
+    if data is not None:
+        from data_prep.dataset import DataSet
+
+        predict_data_set(model, DataSet.open(data), out, split, batch_size, name)
+    else:
+        predict_files(model, images or [], out, batch_size, name)
+    console.say(f"Predictions: {out}")
+
+
+def predict_data_set(
+    model: TrainedModel, dataset: DataSet, out: Path, split: str, batch_size: int, name: str | None
+) -> None:
+    """Predict the val and test images of a split into a predictions folder.
+
+    Raises:
+        InputError: The data set has no pixels or lacks a finding of the model, or the folder
+            holds something else.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from data_prep.predictions import PredictionWriter
+    from scripts.pixels import open_store
+
+    known = set(dataset.findings["finding"])
+    lacking = [finding for finding in model.findings if finding not in known]
+    if lacking:
+        raise InputError(
+            f"{model.run.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    roles = dataset.split(split)
+    wanted = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
+    store = open_store(dataset, model.preprocess.size)
+    sizes = dataset.images[["image_id", "width", "height"]]
+    info = _describe(model, name) | {
+        "data_set": {
+            "name": dataset.name,
+            "content_id": dataset.ids["content_id"],
+            "split": split,
+            "split_id": dataset.ids["split_ids"][split],
+        }
+    }
+    with PredictionWriter(out, info) as writer:
+        todo = pd.Index(wanted[~wanted.isin(writer.done)])
+        with console.progress("Predicting", len(todo)) as advance:
+            parts = model.predict(store, todo, sizes, batch_size)
+            for part in _join(parts, PART_SIZE):
+                writer.add(part.images, **part.tables)
+                advance(len(part.images))
+        samples = np.stack([store.image(image_id) for image_id in wanted[:LATENCY_IMAGES]])
+        _finish(model, writer, samples)
+
+
+def predict_files(
+    model: TrainedModel, sources: list[Path], out: Path, batch_size: int, name: str | None
+) -> None:
+    """Predict loose files into a predictions folder.
+
+    Raises:
+        InputError: There are no files, or the folder holds something else.
+    """
+    from data_prep.loose_images import decode_loose, list_images
+    from data_prep.predictions import PredictionWriter
+
+    files = list_images(sources)
+    with PredictionWriter(out, _describe(model, name) | {"data_set": None}) as writer:
+        todo = {image_id: path for image_id, path in files.items() if image_id not in writer.done}
+        with console.progress("Predicting", len(todo)) as advance:
+            for pixels in decode_loose(todo, model.preprocess.size):
+                for part in _join(model.predict(pixels, pixels.ids, pixels.sizes, batch_size)):
+                    writer.add(part.images, **part.tables)
+                if len(pixels.failed):
+                    writer.add(pixels.failed)
+                    for row in pixels.failed.itertuples():
+                        console.say(f"left out: {row.reason}")
+                advance(len(pixels.ids) + len(pixels.failed))
+        _finish(model, writer)
+
+
+def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
+    info = model.run.info
+    return {
+        "system": name or info["name"],
+        "kind": model.kind,
+        "seed": info["seed"],
+        "findings": list(model.findings),
+        "inference_id": model.inference_id(),
+        "run": str(model.run.folder.resolve()),
+    }
+
+
+def _finish(
+    model: TrainedModel, writer: PredictionWriter, pictures: np.ndarray | None = None
+) -> None:
+    """Copy what the model has seen, and measure its cost, last: the machine is then quiet."""
+    import shutil
+
+    from data_prep.folders import atomic_path, provenance
+
+    with atomic_path(writer.folder / "seen.parquet") as temporary:
+        shutil.copyfile(model.run.folder / "seen.parquet", temporary)
+    writer.info |= {"cost": model.cost(pictures), **provenance()}
+
+
+def _join(parts: Iterable[Part], size: int = PART_SIZE) -> Iterator[Part]:
+    """Gather batches into parts of about `size` images: one file each on the disk."""
+    import pandas as pd
+
+    from scripts.run_model import Part
+
+    def joined(held: list[Part]) -> Part:
+        names = held[0].tables
+        tables = {n: pd.concat([p.tables[n] for p in held], ignore_index=True) for n in names}
+        return Part(pd.concat([p.images for p in held], ignore_index=True), tables)
+
+    held: list[Part] = []
+    for part in parts:
+        held.append(part)
+        if sum(len(p.images) for p in held) >= size:
+            yield joined(held)
+            held = []
+    if held:
+        yield joined(held)

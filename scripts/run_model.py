@@ -1,0 +1,154 @@
+"""A trained run as something that predicts: one way in for `predict`, `compare` and `overlay`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from classification.dataset import ImageLabelDataset
+from classification.dataset import collate as collate_labels
+from classification.inference import predict_scores
+from classification.model import ImageClassifier, build_classifier
+from data_prep.pixel_source import PixelSource
+from data_prep.preprocess import Preprocess
+from detection.dataset import LesionDataset
+from detection.dataset import collate as collate_lesions
+from detection.inference import predict_boxes
+from detection.model import build_retinanet
+from detection.retinanet import LesionRetinaNet
+from training.cost import count_flops, count_parameters, measure_latency
+from training.model_files import load_model
+from training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Precision = Literal["fp32", "bf16"]
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "retinanet": build_retinanet,
+    "classifier": build_classifier,
+}
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stretch of images gave: the arguments of `PredictionWriter.add`."""
+
+    images: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A run's model with what is needed to feed it.
+
+    Attributes:
+        run: Its folder.
+        model: The network, in evaluation mode.
+        preprocess: Size and normalisation it was trained with.
+        precision: What it computes in.
+        device: Where it computes.
+    """
+
+    run: RunFolder
+    model: nn.Module
+    preprocess: Preprocess
+    precision: Precision
+    device: str
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, precision: Precision = "fp32", device: str = "cpu"
+    ) -> TrainedModel:
+        """Load a complete run.
+
+        Raises:
+            InputError: The run is not complete, or its weights do not fit its architecture.
+        """
+        run = RunFolder.open(folder)
+        model = load_model(folder, BUILDERS).to(device).eval()
+        preprocess = Preprocess.from_json(folder / "preprocess.json")
+        return cls(run, model, preprocess, precision, device)
+
+    @property
+    def kind(self) -> str:
+        """``boxes`` for a detector, ``scores`` for a classifier."""
+        return "boxes" if isinstance(self.model, LesionRetinaNet) else "scores"
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Findings in the order of the model's outputs."""
+        return tuple(self.run.info["findings"])
+
+    def inference_id(self) -> str:
+        """Digest of all that decides a prediction: weights, preprocessing, precision, device."""
+        digest = hashlib.sha256()
+        with (self.run.folder / "model.safetensors").open("rb") as weights:
+            while block := weights.read(_HASH_BLOCK):
+                digest.update(block)
+        for name in ("model.json", "preprocess.json"):
+            digest.update((self.run.folder / name).read_bytes())
+        digest.update(f"torch {self.precision} {self.device}".encode())
+        return digest.hexdigest()[:16]
+
+    def cost(self, pictures: np.ndarray | None = None) -> dict[str, Any]:
+        """Parameters, FLOPs and latency of one image, measured now at batch size 1.
+
+        Args:
+            pictures: Some real ones, uint8 (N, S, S): decoding boxes takes longer where there
+                are more. Noise by default.
+        """
+        size = self.preprocess.size
+        images = None if pictures is None else torch.from_numpy(pictures).unsqueeze(1)
+        latency = measure_latency(
+            self.model, size, images=images, device=self.device, precision=self.precision
+        )
+        return {
+            "parameters": count_parameters(self.model)[0],
+            "flops": count_flops(self.model, size),
+            "latency_ms": latency.median_ms,
+            "latency_low_ms": latency.low_ms,
+            "latency_high_ms": latency.high_ms,
+            "latency_device": latency.device,
+            "precision": self.precision,
+            "image_size": size,
+        }
+
+    def predict(
+        self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int
+    ) -> Iterator[Part]:
+        """Predict images batch by batch; memory does not grow with their number.
+
+        Args:
+            source: Pixels.
+            image_ids: Which images, in which order.
+            sizes: ``image_id, width, height`` of the originals, px.
+            batch_size: Images at a time.
+
+        Yields:
+            One part a batch.
+        """
+        shared: dict[str, Any] = {
+            "placement": source.placement,
+            "device": self.device,
+            "precision": self.precision,
+        }
+        if isinstance(self.model, LesionRetinaNet):
+            lesions = LesionDataset(source, image_ids, None, self.findings)
+            boxed = DataLoader(lesions, batch_size, collate_fn=collate_lesions)
+            for found in predict_boxes(self.model, boxed, self.findings, images=sizes, **shared):
+                yield Part(found.images, {"boxes": found.boxes})
+        elif isinstance(self.model, ImageClassifier):
+            labelled = ImageLabelDataset(source, image_ids, None, self.findings)
+            scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
+            for said in predict_scores(self.model, scored, self.findings, **shared):
+                yield Part(said.images, {"scores": said.scores, "maps": said.maps})

@@ -1,0 +1,72 @@
+"""The command line: one clear line for bad input, exit codes, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cxr(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.cli", *arguments],
+        cwd=cwd or ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no-such-verb"], "No such command 'no-such-verb'"),
+        (["show", "no-such-folder"], "no-such-folder: no such folder"),
+        (["show"], "Missing argument 'FOLDER'"),
+        (["prepare", "nowhere", "out", "--format", "rsna"], "nowhere"),
+        (["tune", "nowhere", "--data", "nowhere"], "nowhere"),
+        (["compare", "a", "--data", "nowhere", "--out", "x", "--images", "some"], "--images some"),
+        (["predict", "run", "--out", "x"], "give either --data"),
+        (["train", "no-such-config", "--data", "d", "--out", "o"], "no-such-config"),
+        (["show", "--jsn", "x"], "--jsn"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], says: str) -> None:
+    done = cxr(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").write_text("")
+    code = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n"
+        "from scripts.cli import main; sys.argv = ['cxr', '--help']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "package 'training' comes from" in done.stderr
+
+
+def test_help_names_every_verb() -> None:
+    done = cxr("--help")
+    assert done.returncode == 0
+    for verb in ("synth", "prepare", "train", "predict", "import", "tune", "compare", "overlay"):
+        assert verb in done.stdout
+
+
+def test_empty_folder_is_not_a_folder_of_ours(tmp_path: Path) -> None:
+    done = cxr("show", str(tmp_path))
+    assert done.returncode == 2
+    assert "not a folder of ours" in done.stderr

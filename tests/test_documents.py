@@ -1,0 +1,67 @@
+"""What the documents say is what the program does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from scripts.cli import build_app
+
+ROOT = Path(__file__).resolve().parents[1]
+APP = get_command(build_app())
+
+
+def cxr_commands(text: str) -> list[str]:
+    """Every `cxr ...` line of a shell block or script, continuation lines joined."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    lines = (line.strip().removeprefix("$ ") for line in joined.splitlines())
+    return [line.split("  #")[0] for line in lines if re.match(r"cxr [a-z]", line)]
+
+
+def shell_blocks(text: str) -> str:
+    return "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL))
+
+
+def documented() -> list[str]:
+    readme = cxr_commands(shell_blocks((ROOT / "README.md").read_text()))
+    examples = []
+    for path in (ROOT / "scripts").glob("*.py"):
+        examples += re.findall(r"Example: (cxr [^\n\"]+(?:\n +--[^\n\"]+)*)", path.read_text())
+    return readme + [" ".join(example.split()) for example in examples]
+
+
+@pytest.mark.parametrize("command", documented())
+def test_documented_command_parses(command: str) -> None:
+    _, verb, *arguments = shlex.split(command)
+    APP.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
+
+
+def test_readme_shows_every_verb_and_both_scripts() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for verb in APP.commands:  # type: ignore[attr-defined]
+        assert f"cxr {verb}" in readme, f"README does not mention cxr {verb}"
+    assert "scripts/quickstart" in readme
+    assert "scripts/test" in readme
+
+
+def test_readme_links_lead_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+        if "://" not in link:
+            assert (ROOT / link).exists(), f"README links to {link}"
+
+
+def test_constraints_pin_names_and_versions_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
+    assert {"torch", "torchvision", "numpy", "pydicom"} <= {pin.split("==")[0] for pin in pins}
+
+
+def test_every_verb_shows_an_example() -> None:
+    for verb, command in APP.commands.items():  # type: ignore[attr-defined]
+        assert "Example: cxr" in (command.help or ""), f"cxr {verb} --help has no example"
