@@ -61,7 +61,7 @@ def compare(
             opened[name or predictions.name] = predictions
         if len(opened) < len(named):
             raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
-        with console.progress("Comparing", None):
+        with console.progress("Resampling patients", replicates) as advance:
             comparison = compare_systems(
                 opened,
                 dataset,
@@ -70,6 +70,7 @@ def compare(
                 images=images,
                 replicates=replicates,
                 seed=seed,
+                advance=advance,
             )
         page = write_report(comparison, dataset, out)
         write_tables(comparison, out)
