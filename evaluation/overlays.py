@@ -19,6 +19,7 @@ from evaluation.shapes import (
     on_lesion,
     rectangle,
 )
+from evaluation.wording import score_words
 
 MAX_FAINT_BOXES = 5
 _NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
@@ -163,10 +164,14 @@ def describe_score(reading: Reading) -> str:
     """
     if reading.score is None:
         return "no score"
+    score = score_words(reading.score)
     if reading.threshold is None:
-        return f"score {reading.score:.3f}, no threshold"
+        return f"score {score}, no threshold"
     sign = "≥" if reading.score >= reading.threshold else "<"
-    return f"score {reading.score:.3f} {sign} {reading.threshold:.3f}"
+    limit = score_words(reading.threshold)
+    if score == limit and reading.score != reading.threshold:
+        score, limit = f"{reading.score:.7g}", f"{reading.threshold:.7g}"
+    return f"score {score} {sign} {limit}"
 
 
 def describe_truth(truth: Truth, finding: str) -> str:

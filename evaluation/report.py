@@ -152,6 +152,7 @@ def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = 
         comparison.metrics, comparison.systems, finding, seeds=seeds_of(comparison)
     )
     policies = policies_of(comparison)
+    place = metric_table(comparison, place=True)
     confusion = confusion_matrices(comparison)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -166,8 +167,8 @@ def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = 
         notes=comparison.notes,
         contents=[entry for entry in _CONTENTS if entry[0] != "confusion" or confusion],
         table=metric_table(comparison, place=False),
-        place=metric_table(comparison, place=True),
-        place_reason="no system points at a place, or nobody drew boxes on these images.",
+        place=place,
+        place_reason=place.reasons or "no system points at a place.",
         charts=[roc_chart(comparison), precision_recall_chart(comparison)],
         policies=[
             (MARKERS[position % len(MARKERS)], policy_words(policy))

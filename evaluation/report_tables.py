@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluation.charts import Whisker, policies_of, whiskers
 from evaluation.intervals import ALL, Interval, find_difference, find_interval, rows_of
-from evaluation.wording import PLACE_METRICS, SUBGROUPS, metric_words, number, policy_words
+from evaluation.wording import (
+    PLACE_METRICS,
+    SUBGROUPS,
+    UNDEFINED,
+    metric_words,
+    number,
+    policy_words,
+    score_words,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evaluation.compare import Comparison
 
 _FIRST = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy")
@@ -66,6 +76,25 @@ class MetricTable:
     axis: tuple[float, float]
 
     @property
+    def has_whiskers(self) -> bool:
+        """Whether any difference has an interval to draw."""
+        return any(cell.whisker for cell in self._cells())
+
+    @property
+    def known(self) -> bool:
+        """Whether any figure is defined."""
+        return any(cell.text != UNDEFINED for cell in self._cells())
+
+    @property
+    def reasons(self) -> str:
+        """Why figures are undefined, each reason once."""
+        notes = dict.fromkeys(cell.note for cell in self._cells() if cell.note)
+        return "; ".join(notes)
+
+    def _cells(self) -> Iterator[Cell]:
+        return (cell for part in self.sections for row in part.rows for cell in row.cells)
+
+    @property
     def axis_words(self) -> tuple[str, str]:
         """Both ends of the axis in words."""
         return number(self.axis[0], 2), number(self.axis[1], 2)
@@ -96,7 +125,10 @@ def metric_table(comparison: Comparison, *, place: bool) -> MetricTable:
     rows: dict[tuple[str, str], list[Row]] = {}
     for key in keys:
         cells = [_cell(_figure(comparison, name, key)) for name in systems]
-        cells += [_cell(differences[key, pair], whisker_of[key, pair]) for pair in contrasts]
+        told = any(cell.note for cell in cells)  # then the difference need not repeat why
+        for pair in contrasts:
+            cell = _cell(differences[key, pair], whisker_of[key, pair])
+            cells.append(replace(cell, note="") if told else cell)
         row = Row(metric_words(key.metric).title, tuple(cells))
         rows.setdefault((key.subgroup, key.policy), []).append(row)
     sections = [_section(comparison, *where, group) for where, group in rows.items()]
@@ -119,7 +151,7 @@ def _section(comparison: Comparison, subgroup: str, policy: str, rows: list[Row]
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:
     value = comparison.thresholds.get(system, {}).get(policy)
-    return "no threshold" if value is None else f"score ≥ {number(value)}"
+    return "no threshold" if value is None else f"score ≥ {score_words(value)}"
 
 
 class _Key(NamedTuple):

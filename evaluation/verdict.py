@@ -167,13 +167,13 @@ def _headline_of_many(
         difference = find_difference(metrics, best, other, PRIMARY_METRIC)
         words = f"{other} ({number(scores[other].estimate)}"
         if difference.bounded:
-            words += f"; difference {number(difference.estimate)}, 95 % {difference.ends}"
+            words += f"; difference {number(difference.estimate)}, 95 % interval {difference.ends}"
         (beaten if difference.excludes_zero else open_).append(words + ")")
-    parts = [f"shown to exceed {listing(beaten)}"] if beaten else []
-    parts += [f"not shown to differ from {listing(open_)}"] if open_ else []
+    parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
+    parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
     return (
         f"{where}, {best} had the highest AUROC of {len(ranked)} systems in {task} "
-        f"({number(scores[best].estimate)}): {listing(parts)}."
+        f"({number(scores[best].estimate)}); {listing(parts)}."
     )
 
 

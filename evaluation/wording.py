@@ -109,6 +109,10 @@ def policy_words(policy: str) -> str:
     return _POLICIES.get(policy, policy.replace(">=", " ≥ ").replace("_", " "))
 
 
+UNDEFINED = "–"
+"""What stands in the place of a figure that is not defined."""
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a figure with a true minus sign; an undefined one as a dash.
 
@@ -117,9 +121,19 @@ def number(value: float | None, digits: int = 3) -> str:
         ('−0.031', '–', '–')
     """
     if value is None or value != value:
-        return "–"
+        return UNDEFINED
     text = f"{value:.{digits}f}"
     return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def score_words(value: float) -> str:
+    """Return a score or threshold: three decimals, or three digits where it is small.
+
+    Example:
+        >>> score_words(0.71), score_words(0.00412)
+        ('0.710', '0.00412')
+    """
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
 
 
 def listing(words: list[str]) -> str:

@@ -91,6 +91,11 @@ def test_score_at_the_threshold_reads_as_positive():
     assert "≥" in describe_score(Reading("A", COLOUR, score=0.5, threshold=0.5))
 
 
+def test_two_different_numbers_never_read_the_same():
+    words = describe_score(Reading("A", COLOUR, score=0.50001, threshold=0.50002))
+    assert words == "score 0.50001 < 0.50002"
+
+
 @pytest.mark.parametrize(
     ("decision", "threshold", "cut", "why"),
     [

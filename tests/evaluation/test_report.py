@@ -210,3 +210,31 @@ def test_worst_picture_keeps_to_its_share():
     assert len(case.picture) < MAX_PICTURE_BYTES * 4 / 3 + 100
     less = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
     assert len(less.picture) < 60_000 * 4 / 3 + 100
+
+
+def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder):
+    def third(frame):
+        copy = frame[frame["system"] == "CheXNet"].assign(system="Reader")
+        return pd.concat([frame, copy], ignore_index=True)
+
+    pairs = comparison.metrics["system"] == "RetinaNet - CheXNet"
+    other = comparison.metrics[pairs].assign(system="RetinaNet - Reader")
+    three = replace(
+        comparison,
+        systems=[*comparison.systems, "Reader"],
+        metrics=pd.concat([third(comparison.metrics), other], ignore_index=True),
+        decisions=third(comparison.decisions),
+    )
+    html = write_report(three, picture_set, report_folder).read_text()
+    assert "RetinaNet had the highest AUROC of 3 systems" in html
+    assert "RetinaNet − CheXNet</th>" in html
+    assert "RetinaNet − Reader</th>" in html
+    assert "Only Reader finds it" not in html  # it agrees with CheXNet on every image
+    assert "All miss it" in html
+
+
+def test_one_system_alone_is_reported_without_differences(comparison, picture_set, report_folder):
+    one = replace(comparison, systems=["RetinaNet"])
+    html = write_report(one, picture_set, report_folder).read_text()
+    assert "RetinaNet reached an AUROC of 0.891" in html
+    assert "paired difference" not in html[: html.index("How to read the numbers</h2>")]
