@@ -68,9 +68,7 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
         areas = _areas(generator, level, float(z.max()))
         if areas:
             width = 1.0 + 0.4 * position
-            shapes.append(
-                Shape("map", areas, colour, width=width, tint=_TINT_PER_LEVEL, halo=False)
-            )
+            shapes.append(Shape("map", areas, colour, width=width, tint=_TINT_PER_LEVEL, rim=0.0))
     return shapes
 
 

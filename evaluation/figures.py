@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -61,13 +61,23 @@ def _curves(comparison: Comparison, x: str, y: str, metric: str) -> Figure:
         for policy, rates in operating_points(comparison, name).items():
             place = (rates["fpr" if x == "fpr" else "tpr"], rates["tpr" if x == "fpr" else y])
             marker = _MARKERS[policies.index(policy) % len(_MARKERS)]
-            axes.plot(*place, marker, color=colour, markeredgecolor="white", markersize=7)
+            axes.plot(*place, **_marker_look(marker, colour))
     _dress(axes, x)
     for position, policy in enumerate(policies):
         marker = _MARKERS[position % len(_MARKERS)]
-        axes.plot([], [], marker, color="#555555", label=f"threshold: {policy_words(policy)}")
+        look = _marker_look(marker, "#555555")
+        axes.plot([], [], **look, label=f"threshold: {policy_words(policy)}")
     axes.legend(fontsize=7.5, frameon=False, loc="lower right" if x == "fpr" else "lower left")
     return figure
+
+
+def _marker_look(marker: str, colour: str) -> dict[str, Any]:
+    """A ring stays visible around another marker at the same place; the rest are filled."""
+    if marker == "o":
+        return {"marker": "o", "linestyle": "", "color": colour, "fillstyle": "none",
+                "markersize": 11, "markeredgewidth": 1.6}  # fmt: skip
+    return {"marker": marker, "linestyle": "", "color": colour, "markeredgecolor": "white",
+            "markersize": 7}  # fmt: skip
 
 
 def _dress(axes: Axes, x: str) -> None:

@@ -114,7 +114,7 @@ def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shap
     ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
     full = ordered[:, 4] >= reading.box_cut
     faint = [
-        Shape("boxes", (rectangle(box),), FAINT_COLOUR, width=1.0, halo=False)
+        Shape("boxes", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8)
         for box in ordered[~full][:MAX_FAINT_BOXES]
     ]
     strong = []

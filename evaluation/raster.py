@@ -81,9 +81,17 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
     if shape.dashed:
         lines = [dash for line in lines for dash in dashes(line, unit)]
     fixed = [_fixed(line) for line in lines]
-    if shape.halo:
+    if shape.rim:
         rim = canvas.copy()
-        cv2.polylines(rim, fixed, False, (0, 0, 0), width + 2, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(
+            rim,
+            fixed,
+            False,
+            (0, 0, 0),
+            width + max(1, round(shape.rim * unit)),
+            cv2.LINE_AA,
+            _SHIFT,
+        )
         cv2.addWeighted(rim, _RIM, canvas, 1 - _RIM, 0, dst=canvas)
     cv2.polylines(canvas, fixed, False, _rgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
 

@@ -30,7 +30,7 @@ class Shape:
         closed: Whether each path ends where it began.
         dashed: Dashes say "not on a lesion".
         tint: Opacity of the filled inside, 0 to 1 (even-odd rule, so holes stay clear).
-        halo: A dark rim that keeps the line visible on bright bone.
+        rim: Extra width of a dark line below, which keeps the line visible on bright bone.
     """
 
     layer: str
@@ -40,7 +40,7 @@ class Shape:
     closed: bool = True
     dashed: bool = False
     tint: float = 0.0
-    halo: bool = True
+    rim: float = 2.0
 
 
 def system_colour(position: int) -> str:

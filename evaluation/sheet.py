@@ -93,7 +93,7 @@ def _compose(
     """Lay the pictures in a row with three lines of text below each."""
     height, width = pictures[0].shape[:2]
     gap = max(6, width // 80)
-    size = max(9, min(round(width / 26), 22))
+    size = max(9, min(round(width / 26), 30))
     total = len(pictures) * (width + gap) + gap
     sheet = Image.new("RGB", (total, height + gap + round(size * 4.9)), _PAPER)
     pen = ImageDraw.Draw(sheet)

@@ -44,9 +44,9 @@ def _element(shape: Shape) -> Markup:
     dash = Markup(' stroke-dasharray="{}"').format(_DASH) if shape.dashed else ""
     halo = (
         Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>').format(
-            data, shape.width + 2, dash
+            data, shape.width + shape.rim, dash
         )
-        if shape.halo and shape.width
+        if shape.rim and shape.width
         else ""
     )
     fill = (

@@ -141,7 +141,7 @@ def test_picture_that_is_not_8_bit_grey_is_refused(pixels):
 
 
 def test_raster_and_vector_draw_the_box_at_the_same_place():
-    box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, halo=False)
+    box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
     drawn = draw_shapes(np.zeros((64, 64), np.uint8), [box], 64)
     rows, columns = np.nonzero(drawn[:, :, 0] > 100)
     assert (rows.min(), rows.max()) == pytest.approx((15.5, 47.5), abs=1)
@@ -151,7 +151,7 @@ def test_raster_and_vector_draw_the_box_at_the_same_place():
 
 def test_hole_of_a_tinted_area_stays_clear():
     ring = (rectangle([4, 4, 60, 60]), rectangle([20, 20, 44, 44]))
-    shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, halo=False)
+    shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, rim=0)
     drawn = draw_shapes(np.zeros((64, 64), np.uint8), [shape], 64)
     assert drawn[12, 12, 0] > 100
     assert drawn[32, 32, 0] == 0
