@@ -47,7 +47,6 @@ def train(
     tune_cpu(workers=settings.training.workers)
     where = choose_device(device)
     from data_prep.dataset import DataSet
-    from data_prep.folders import folder_lock
 
     dataset = DataSet.open(data)
     target = dataset.target(settings.data.target)
@@ -57,12 +56,18 @@ def train(
     else:
         store = _open_store(dataset, settings.data.image_size)
         trainee = _build(settings, dataset, target, store)
+        from data_prep.folders import folder_lock, require_free_space
         from scripts.train_run import fit_trainee
+        from training.cost import count_parameters
 
+        require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(trainee.model)[0])
         with folder_lock(out):
-            fit_trainee(
-                settings, trainee, _open_run(out, settings, dataset, trainee, started), where
-            )
+            run = _open_run(out, settings, dataset, trainee, started)
+            try:
+                fit_trainee(settings, trainee, run, where)
+            except KeyboardInterrupt:
+                console.say(f"{out}: stopped; go on with the same command and --resume")
+                raise
     _say_results(out)
 
 
@@ -156,13 +161,10 @@ def _open_run(
     import pandas as pd
 
     from configs.schema import dump_config
-    from data_prep.folders import require_free_space
-    from training.cost import count_parameters
     from training.run_folder import RunFolder
 
     if run := RunFolder.started_in(out):
         return run
-    require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(trainee.model)[0])
     used = [
         pd.DataFrame({"image_id": images.image_ids, "role": role})
         for role, images in (("train", trainee.train), ("val", trainee.val))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -129,21 +130,14 @@ def fit(
         require_same_architecture(loop, checkpoint)
     cuda = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
     with _quiet(), _interruptible(), torch.random.fork_rng(cuda):
-        trainer = Trainer(
+        trainer = _build_trainer(
+            run.folder,
+            callbacks=_callbacks(record, how.ema_decay),
+            epochs=epochs,
+            accumulate=how.accumulate,
+            precision=precision,
             accelerator=accelerator,
             devices=devices,
-            precision=_LIGHTNING_PRECISION[precision],
-            max_epochs=epochs,
-            accumulate_grad_batches=how.accumulate,
-            plugins=[WholeFiles()],
-            callbacks=_callbacks(record, how.ema_decay),
-            default_root_dir=run.folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
         )
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     best = best_row(record.history, monitor, mode)
@@ -154,6 +148,35 @@ def fit(
         best_value=best[monitor],
         history=record.history,
         stopped_early=len(record.history) < epochs,
+    )
+
+
+def _build_trainer(
+    folder: Path,
+    *,
+    callbacks: list[Callback],
+    epochs: int,
+    accumulate: int,
+    precision: Precision,
+    accelerator: str,
+    devices: int,
+) -> Trainer:
+    """Lightning's loop and devices; what it would log, show or save by itself is off."""
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        precision=_LIGHTNING_PRECISION[precision],
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
+        plugins=[WholeFiles()],
+        callbacks=callbacks,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # SeededSampler shares the rows itself
     )
 
 

@@ -142,8 +142,7 @@ class RunFolder:
         Args:
             payload: Results and settings; what was recorded at the start is added.
         """
-        started = {k: v for k, v in self.started.items() if k not in ("schema_version", "kind")}
-        write_json(self.folder / _RUN, "run", {**started, **payload})
+        write_json(self.folder / _RUN, "run", {**self.started, **payload})
 
     def _write_text(self, name: str, text: str) -> None:
         with atomic_path(self.folder / name) as temporary:
