@@ -74,6 +74,8 @@ class Summary:
                 f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
             )
         for role, count in self.roles.items():
+            if not count["images"]:
+                continue
             words = [f"{n:,} {word}" for word, n in count.items()]
             lines.append(f"  {role:6s} {', '.join(words)}")
         lines += self._excluded_lines()
