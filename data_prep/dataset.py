@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from data_prep.membership import is_member
 from data_prep.schemas import REFERENCE_READER
 from data_prep.tables import InputError, frame_digest, read_json, read_table
 
@@ -163,8 +164,8 @@ class DataSet:
         absent_count = states.loc[states["state"] == "absent", "image_id"].value_counts()
         labels = pd.Series(float("nan"), index=index, name="label")
         all_absent = absent_count.index[absent_count == len(target.any_of)]
-        labels[index.isin(all_absent)] = 0.0
-        labels[index.isin(present)] = 1.0
+        labels[is_member(index, all_absent)] = 0.0
+        labels[is_member(index, present)] = 1.0
         return labels
 
     def boxes_trusted(self, target: Target) -> pd.Index:
@@ -182,7 +183,7 @@ class DataSet:
         merged = present[keys].merge(complete[keys], on=keys, how="left", indicator=True)
         lacking = merged.loc[merged["_merge"] == "left_only", "image_id"]
         known = labels.index[labels.notna()]
-        return known[~known.isin(lacking)]
+        return known[~is_member(known, lacking)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
         """True boxes of a target on the images of `boxes_trusted`, original pixels.
@@ -192,7 +193,7 @@ class DataSet:
         """
         boxes = self.boxes
         chosen = boxes["finding"].isin(target.any_of)
-        chosen &= boxes["image_id"].isin(self.boxes_trusted(target))
+        chosen &= is_member(boxes["image_id"], self.boxes_trusted(target))
         return boxes.loc[chosen, list(BOX_COLUMNS[:-1])].reset_index(drop=True)
 
     @property

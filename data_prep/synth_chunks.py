@@ -1,10 +1,7 @@
 """The phantom's work, cut into chunks of patients that any number of processes may share."""
 
 import json
-import multiprocessing
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +9,9 @@ from typing import Any
 
 import cv2
 
+from data_prep.errors import InputError
 from data_prep.folders import atomic_path
+from data_prep.parallel import map_rows
 from data_prep.synth_files import TEST_FOLDER, TRAIN_FOLDER, film_record, write_film
 from data_prep.synth_film import count_images, draw_film, draw_patient
 from data_prep.synth_lesions import Contrast
@@ -145,18 +144,11 @@ def write_chunks(chunks: list[Chunk], workers: int) -> Iterator[int]:
     Yields:
         The number of films just done, in the order in which chunks end.
     """
-    if workers <= 1 or len(chunks) <= 1:
-        yield from map(write_chunk, chunks)
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, len(chunks)),
-        mp_context=multiprocessing.get_context("spawn"),  # safe beside threads, alike everywhere
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is the parent's to handle
+    yield from map_rows(write_chunk, chunks, workers=min(workers, len(chunks)), lost=_lost)
+
+
+def _lost(chunk: Chunk) -> int:
+    raise InputError(
+        f"{chunk.folder}: a worker was ended from outside (out of memory?); run the same command "
+        "again with fewer --workers"
     )
-    with pool:
-        try:
-            for future in as_completed([pool.submit(write_chunk, chunk) for chunk in chunks]):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

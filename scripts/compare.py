@@ -72,7 +72,8 @@ def compare(
                 seed=seed,
                 advance=advance,
             )
-        page = write_report(comparison, dataset, out)
+        with console.progress("Drawing cases", None) as advance:
+            page = write_report(comparison, dataset, out, seed=seed, progress=advance)
         write_tables(comparison, out)
     console.say(comparison.verdict)
     console.say(f"Report: {page}")

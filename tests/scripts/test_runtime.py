@@ -25,6 +25,19 @@ def test_torch_gets_the_processors_that_loaders_leave(monkeypatch: pytest.Monkey
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, own: dict[str, str], expected: str | None
+) -> None:
+    environment = {"OMP_NUM_THREADS": "1", **own}
+    monkeypatch.setattr("os.environ", environment)
+    tune_cpu()
+    assert environment.get("GOMP_SPINCOUNT") == expected
+
+
 def test_unknown_device_is_refused() -> None:
     with pytest.raises(InputError, match="--device tpu: choose auto, cpu or cuda"):
         choose_device("tpu")
