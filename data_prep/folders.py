@@ -20,8 +20,8 @@ from data_prep.errors import InputError
 
 _RECORDED = (
     "albumentations", "lightning", "numpy", "opencv-python-headless", "pandas", "pillow",
-    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "scipy", "torch",
-    "torchvision",
+    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "scipy",
+    "torch", "torchvision",
 )  # fmt: skip
 
 
