@@ -21,7 +21,8 @@ CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
     "mixed": {"focal": (0.8, 30.0), "veil": (0.8, 20.0)},
     "high": {"focal": (8.0, 18.0), "veil": (6.0, 12.0)},
 }
-RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.032, 0.065), "veil": (0.085, 0.165)}
+CONTRAST_SKEW = 0.75  # 1 is log-uniform; below it dense lesions are more frequent than faint ones
+RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.045, 0.090), "veil": (0.100, 0.180)}
 FOCAL_SHARE = 0.5
 LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 and 3
 AIRLESS = 0.8 * LUNG  # the most that a lesion adds: lung that holds hardly any air
@@ -128,7 +129,7 @@ def add_lesions(
         if (extent & taken[window.slices]).any():
             continue
         low, high = CONTRAST_TO_NOISE[contrast][site.kind]
-        ratio = float(low * (high / low) ** draw)
+        ratio = float(low * (high / low) ** (draw**CONTRAST_SKEW))
         noise = local_noise(clean[window.slices], extent)
         ratio = min(ratio, AIRLESS / noise)
         attenuation[window.slices] += np.float32(ratio * noise) * shape

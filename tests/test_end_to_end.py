@@ -1,0 +1,190 @@
+"""The whole way of the data, through the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "CXR_SKIP_INSTALL": "1",
+}
+TINY = ["data.image_size=96", "training.epochs=1"]
+TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
+TINY_CLASSIFIER = [*TINY, "model.architecture=resnet18"]
+
+
+def cxr(*arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done
+
+
+def train(config: str, data: Path, out: Path, overrides: list[str]) -> None:
+    sets = [word for override in overrides for word in ("--set", override)]
+    cxr("train", config, "--data", data, "--out", out, *sets)
+
+
+def link_rsna_slice(source: Path, folder: Path, n_each: int = 30) -> None:
+    """The first positive and negative images of the challenge, linked, with their labels cut."""
+    labels = pd.read_csv(source / "stage_2_train_labels.csv")
+    ids = labels.drop_duplicates("patientId").groupby("Target")["patientId"].head(n_each)
+    (folder / "stage_2_train_images").mkdir(parents=True)
+    for image_id in ids:
+        link = folder / "stage_2_train_images" / f"{image_id}.dcm"
+        link.symlink_to(source / "stage_2_train_images" / link.name)
+    for name in ("stage_2_train_labels", "stage_2_detailed_class_info", "rsna_to_nih"):
+        table = pd.read_csv(source / f"{name}.csv", dtype={"nih_patient": str})
+        table[table["patientId"].isin(ids)].to_csv(folder / f"{name}.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def rsna(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real X-rays from DICOM to tuned predictions of both models."""
+    out = tmp_path_factory.mktemp("rsna")
+    link_rsna_slice(shared_data / "rsna", out / "source")
+    cxr("prepare", out / "source", out / "data", "--format", "rsna", "--size", 96, "--test", 0.4)
+    train("retinanet_quickstart", out / "data", out / "detector", TINY_DETECTOR)
+    train("chexnet_quickstart", out / "data", out / "classifier", TINY_CLASSIFIER)
+    for model in ("detector", "classifier"):
+        predictions = out / f"{model}-predictions"
+        cxr("predict", out / model, "--data", out / "data", "--out", predictions)
+        cxr("tune", predictions, "--data", out / "data")
+    return out
+
+
+def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
+    done = cxr(
+        "compare", f"RetinaNet={rsna / 'detector-predictions'}",
+        f"CheXNet={rsna / 'classifier-predictions'}",
+        "--data", rsna / "data", "--out", rsna / "report", "--replicates", 200, "--json",
+    )  # fmt: skip
+    figures = json.loads(done.stdout)
+    names = {row["metric"] for row in figures["metrics"]}
+    assert {
+        "auroc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1",
+        "ap50", "ap",
+    } <= names  # fmt: skip
+    systems = {row["system"] for row in figures["metrics"]}
+    assert systems == {"RetinaNet", "CheXNet", "RetinaNet - CheXNet"}
+    n_test = (pd.read_parquet(rsna / "data/splits/default.parquet")["role"] == "test").sum()
+    assert {row["n_images"] for row in figures["metrics"] if row["metric"] == "auroc"} >= {n_test}
+    assert (rsna / "report/report.html").stat().st_size < 10_000_000
+    assert "report, complete" in cxr("show", rsna / "report").stderr
+
+
+def test_a_run_can_be_compared_directly(rsna: Path) -> None:
+    cxr(
+        "compare", rsna / "detector", rsna / "classifier-predictions",
+        "--data", rsna / "data", "--out", rsna / "direct", "--replicates", 100,
+    )  # fmt: skip
+    assert (rsna / "direct/systems/detector/predictions.json").is_file()
+
+
+def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
+    films = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
+    (tmp_path / "broken.dcm").write_bytes(films[0].read_bytes()[:900])
+    out = tmp_path / "loose"
+    done = cxr("predict", rsna / "detector", *films, tmp_path / "broken.dcm", "--out", out)
+    assert "left out" in done.stderr
+    parts = (out / "predicted_images.parquet").glob("*.parquet")
+    images = pd.concat(pd.read_parquet(part) for part in parts).set_index("image_id")
+    assert images.loc["broken.dcm", "status"] == "failed"
+    assert set(images.loc[[film.name for film in films], "status"]) == {"ok"}
+
+
+def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
+    image_id = pd.read_parquet(rsna / "data/splits/default.parquet").query("role == 'test'")
+    chosen = image_id["image_id"].iloc[0]
+    cxr(
+        "overlay", rsna / "detector-predictions", rsna / "classifier-predictions",
+        "--data", rsna / "data", "--out", tmp_path / "overlays", "--image", chosen,
+    )  # fmt: skip
+    assert len(list((tmp_path / "overlays").glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (lambda out: (out / "predictions.json").unlink(), "not found"),
+        (lambda out: _drop_one_test_image(out), "--images common"),
+        (lambda out: _change_threshold(out), "cxr tune"),
+    ],
+    ids=["incomplete", "other images", "changed threshold"],
+)
+def test_compare_refuses(rsna: Path, tmp_path: Path, prepare, says: str) -> None:  # type: ignore[no-untyped-def]
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(rsna / "detector-predictions", broken)
+    prepare(broken)
+    done = cxr(
+        "compare", broken, rsna / "classifier-predictions",
+        "--data", rsna / "data", "--out", tmp_path / "report", fails=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    line = done.stderr.strip().splitlines()[-1]
+    assert says in line, line
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "report" / "metrics.json").exists()
+
+
+def _drop_one_test_image(out: Path) -> None:
+    from data_prep.tables import read_table, write_table
+
+    part = next((out / "predicted_images.parquet").glob("part-*.parquet"))
+    write_table(read_table(part, "predicted_images").iloc[1:], part, "predicted_images")
+
+
+def _change_threshold(out: Path) -> None:
+    path = out / "decisions" / "opacity.json"
+    text = path.read_text()
+    start = text.index('"threshold": ') + len('"threshold": ')
+    path.write_text(text[:start] + "0.123456" + text[text.index(",", start) :])
+
+
+def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_data: Path) -> None:
+    link_rsna_slice(shared_data / "rsna", tmp_path / "source", n_each=200)
+    command = [
+        sys.executable, "-m", "scripts.cli", "prepare", str(tmp_path / "source"),
+        str(tmp_path / "data"), "--format", "rsna", "--size", "64",
+    ]  # fmt: skip
+    running = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "data").glob("pixels/*/*.npy")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, said
+    assert "Traceback" not in said
+    assert not (tmp_path / "data" / "dataset.json").exists()
+    cxr("prepare", tmp_path / "source", tmp_path / "data", "--format", "rsna", "--size", 64)
+    assert "data set, complete" in cxr("show", tmp_path / "data").stderr
+
+
+@pytest.mark.slow
+def test_quickstart_runs_and_a_second_run_finds_it_done(tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "scripts/quickstart"), "--small", str(tmp_path / "out")]
+    first = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    report = Path(first.stdout.strip().splitlines()[-1])
+    assert report.is_file()
+    second = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr.count("done before") == 9
+    assert second.stdout == first.stdout
