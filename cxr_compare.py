@@ -1,3 +1,61 @@
-"""Lesion detector or image classifier: which finds the disease better, and how sure are we?"""
+"""Lesion detector or image classifier: which finds the disease better, and how sure are we?
+
+The public names, each loaded from its room when it is first used: importing this module takes
+no time and needs no torch.
+
+Example:
+    >>> import cxr_compare
+    >>> cxr_compare.choose_threshold.__module__
+    'evaluation.thresholds'
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "InputError": "data_prep.errors",
+    "DataSet": "data_prep.dataset",
+    "Predictions": "data_prep.predictions",
+    "augment": "data_prep.augment",
+    "find_duplicates": "data_prep.audit_images",
+    "find_leaks": "data_prep.audit_images",
+    "read_dicom": "data_prep.dicom",
+    "read_image": "data_prep.images",
+    "split_by_patient": "data_prep.splits",
+    "LesionDataset": "detection.dataset",
+    "build_retinanet": "detection.model",
+    "predict_boxes": "detection.inference",
+    "ImageLabelDataset": "classification.dataset",
+    "activation_map": "classification.inference",
+    "build_chexnet": "classification.model",
+    "build_classifier": "classification.model",
+    "predict_scores": "classification.inference",
+    "Decision": "evaluation.decision",
+    "average_precision": "evaluation.localisation",
+    "boxes_from_map": "evaluation.maps",
+    "choose_threshold": "evaluation.thresholds",
+    "classification_metrics": "evaluation.metrics",
+    "cluster_bootstrap": "evaluation.bootstrap",
+    "compare_systems": "evaluation.compare",
+    "confusion_counts": "evaluation.metrics",
+    "draw_overlay": "evaluation.sheet",
+    "match_boxes": "evaluation.matching",
+    "reduce_boxes": "evaluation.reduction",
+    "write_report": "evaluation.report",
+    "RunFolder": "training.run_folder",
+    "fit": "training.fit",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_prep.pixel_source import require_images
 from data_prep.tables import InputError
 
 if TYPE_CHECKING:
@@ -93,12 +94,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
         self.image_ids = pd.Index(image_ids)
         self.findings = tuple(findings)
         self.augmentation = augmentation
-        absent = self.image_ids.difference(store.ids)
-        if len(absent):
-            raise InputError(
-                f"pixel store: has no image {absent[0]!r} ({len(absent)} of "
-                f"{len(self.image_ids)} are missing); prepare the data set again at this size"
-            )
+        require_images(store, self.image_ids)
         self.targets = _targets(labels, self.image_ids, self.findings)
 
     def __len__(self) -> int:

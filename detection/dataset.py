@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_prep.pixel_source import require_images
 from data_prep.tables import InputError
 
 if TYPE_CHECKING:
@@ -104,12 +105,7 @@ class LesionDataset(Dataset[LesionSample]):
         self.image_ids = pd.Index(image_ids)
         self.findings = tuple(findings)
         self.augmentation = augmentation
-        absent = self.image_ids.difference(store.ids)
-        if len(absent):
-            raise InputError(
-                f"pixel store: has no image {absent[0]!r} ({len(absent)} of "
-                f"{len(self.image_ids)} are missing); prepare the data set again at this size"
-            )
+        require_images(store, self.image_ids)
         table = pd.DataFrame(columns=["image_id", "finding", *EDGES]) if boxes is None else boxes
         table = table[table["image_id"].isin(self.image_ids)]
         _check_boxes(table, self.findings)

@@ -90,3 +90,27 @@ def test_every_public_function_and_class_has_a_docstring() -> None:
             if public and ast.get_docstring(node) is None:
                 missing.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert missing == []
+
+
+def test_every_public_name_is_found_where_it_is_said_to_be() -> None:
+    import cxr_compare
+
+    for name in cxr_compare.__all__:
+        assert getattr(cxr_compare, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'teleport'"):
+        _ = cxr_compare.teleport
+
+
+def test_importing_the_public_names_loads_nothing_heavy() -> None:
+    code = "import sys, cxr_compare; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_version_is_the_same_everywhere() -> None:
+    import cxr_compare
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == cxr_compare.__version__
+    assert f"version: {cxr_compare.__version__}" in (ROOT / "CITATION.cff").read_text()
