@@ -26,10 +26,15 @@ class Trunk:
     Attributes:
         layers: Maps float (B, 3, S, S) to float (B, channels, S / stride, S / stride).
         channels: Channels of the last maps.
+        stride: Input pixels from one cell of the last maps to the next.
+        centre: Where the first cell looks, in px from the image's left or upper edge: the middle
+            of its receptive field. Each further cell looks `stride` further.
     """
 
     layers: nn.Module
     channels: int
+    stride: int
+    centre: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ def _densenet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
         network.load_state_dict(state)
     if last_stride == 16:
         network.features.get_submodule("transition3").pool = nn.Identity()
-    return Trunk(network.features, network.classifier.in_features)
+    # The strides of the stem take every second position from the first pixel on (centre 0.5);
+    # each pooling of two by two after it looks between its positions: 0.5 + 2, + 4, (+ 8).
+    centre = last_stride / 2 - 1.5
+    return Trunk(network.features, network.classifier.in_features, last_stride, centre)
 
 
 def _resnet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
@@ -84,7 +92,9 @@ def _resnet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
         for name in ("conv1", "downsample.0"):
             network.layer4.get_submodule(f"0.{name}").stride = (1, 1)
     kept = [(name, layer) for name, layer in network.named_children() if name not in _RESNET_TOP]
-    return Trunk(nn.Sequential(OrderedDict(kept)), network.fc.in_features)
+    # All its strides take every second position, so the first cell looks at the first pixel.
+    layers = nn.Sequential(OrderedDict(kept))
+    return Trunk(layers, network.fc.in_features, last_stride, centre=0.5)
 
 
 BACKBONES = {

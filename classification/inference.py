@@ -28,8 +28,8 @@ class PredictedScores(NamedTuple):
         images: ``image_id, status, reason``, one row an image.
         scores: ``image_id, finding, score``, raw.
         maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, in units of the
-            logit) and the grid's frame ``x1, y1, x2, y2`` in original px. The frame is the whole
-            store image with its black border, so it may reach beyond the original.
+            logit) and the grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the
+            store image with its black border, so the frame may reach beyond the original.
     """
 
     images: pd.DataFrame
@@ -111,19 +111,22 @@ def predict_scores(
                 maps.cpu().numpy(),
                 findings,
                 [
-                    _frame(placement(image_id), model.preprocess.size)
+                    _in_original(model.map_frame(*maps.shape[2:]), placement(image_id))
                     for image_id in batch.image_ids
                 ],
             )
 
 
-def _frame(placement: Placement, size: int) -> tuple[float, float, float, float]:
-    """The store image's outer edges in original px; beyond the original where there is a border."""
+def _in_original(
+    frame: tuple[float, float, float, float], placement: Placement
+) -> tuple[float, float, float, float]:
+    """A frame from store px to original px, not clipped: cells of the border lie beyond."""
+    x1, y1, x2, y2 = frame
     return (
-        (0 - placement.offset_x) / placement.scale_x,
-        (0 - placement.offset_y) / placement.scale_y,
-        (size - placement.offset_x) / placement.scale_x,
-        (size - placement.offset_y) / placement.scale_y,
+        (x1 - placement.offset_x) / placement.scale_x,
+        (y1 - placement.offset_y) / placement.scale_y,
+        (x2 - placement.offset_x) / placement.scale_x,
+        (y2 - placement.offset_y) / placement.scale_y,
     )
 
 

@@ -35,6 +35,7 @@ class ImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = trunk.layers
+        self._stride, self._centre = trunk.stride, trunk.centre
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(trunk.channels, n_findings)
         self.preprocess = preprocess
@@ -90,6 +91,30 @@ class ImageClassifier(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
+
+    def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Outer frame of a map, such that each cell's middle is where the cell looks.
+
+        Strided layers look to the upper left of the middle of the square that they stand for (in
+        ResNet-18 by half a cell), so the frame begins a little before the image.
+
+        Args:
+            height: Rows of the map.
+            width: Columns of the map.
+
+        Returns:
+            ``x1, y1, x2, y2`` in store px.
+
+        Source:
+            Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural
+            Networks.
+
+        Example:
+            >>> build_classifier("densenet121", image_size=64).map_frame(2, 2)
+            (-1.5, -1.5, 62.5, 62.5)
+        """
+        start = self._centre - self._stride / 2
+        return start, start, start + width * self._stride, start + height * self._stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of a batch.

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from classification.dataset import collate
-from classification.inference import predict_scores
+from classification.inference import activation_map, predict_scores
+from classification.model import build_classifier
 from data_prep.tables import InputError, validate_table
 
 FINDINGS = ("opacity", "nodule")
@@ -57,13 +58,44 @@ def test_a_map_and_its_score_agree(build_small, samples, predict):
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), joined["score"], atol=1e-5)
 
 
-def test_a_map_frames_the_whole_store_image_in_the_original(build_small, samples, predict):
-    _, _, maps = predict(build_small(last_stride=16), [samples])
+def test_a_map_frames_the_store_image_in_the_original(build_small, samples, predict):
+    _, _, maps = predict(build_small("densenet121", last_stride=16), [samples])
     frame = maps[maps["finding"] == "opacity"].set_index("image_id")[["x1", "y1", "x2", "y2"]]
-    assert frame.loc["square"].tolist() == [0, 0, 128, 128]
-    assert frame.loc["wide"].tolist() == [0, -50, 200, 150]  # 100 x 200 in a square: 50 px border
-    assert frame.loc["high"].tolist() == [-64, 0, 192, 256]
+    # 64 px store: the frame lies 1.5 of its px before each image (see `map_frame`).
+    assert frame.loc["square"].tolist() == [-3, -3, 125, 125]
+    assert frame.loc["wide"].tolist() == [-4.6875, -54.6875, 195.3125, 145.3125]  # 50 px border
+    assert frame.loc["high"].tolist() == [-70, -6, 186, 250]
     assert set(zip(maps["grid_h"], maps["grid_w"], strict=True)) == {(4, 4)}
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnet18"])
+@pytest.mark.parametrize("last_stride", [16, 32])
+def test_a_cell_lies_where_it_looks(name, last_stride):
+    """A network that only samples reads off, from a ramp, the place that each cell looks at."""
+    size = 128
+    model = build_classifier(name, image_size=size, last_stride=last_stride, mean=0.0, std=1.0)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):  # the mean of the channels at the kernel's middle
+            middle = layer.kernel_size[0] // 2
+            torch.nn.init.zeros_(layer.weight)
+            layer.weight.data[:, :, middle, middle] = 1 / layer.in_channels
+    torch.nn.init.ones_(model.classifier.weight)
+
+    def reading(rows):
+        pixels = rows.to(torch.uint8).reshape(1, 1, size, 1).expand(1, 1, size, size)
+        return activation_map(model, pixels)[0, 0, :, 0].double()
+
+    ramp = torch.arange(size)
+    dark, bright = reading(torch.zeros(size)), reading(torch.full((size,), size - 1))
+    # Maximum pooling leans towards the bright side: up and down the ramp, it cancels out.
+    rising = (reading(ramp) - dark) / (bright - dark) * (size - 1)
+    falling = (reading(ramp.flip(0)) - dark) / (bright - dark) * (size - 1)
+    seen = ((rising + (size - 1) - falling) / 2 + 0.5).numpy()  # a pixel's middle is at + 0.5
+    top, bottom = model.map_frame(len(seen), len(seen))[1::2]
+    drawn = top + (np.arange(len(seen)) + 0.5) * (bottom - top) / len(seen)
+    # The first cell's pooling has no neighbour above, which moves its reading by less than 1 px.
+    np.testing.assert_allclose(seen[1:], drawn[1:], atol=0.01)
+    np.testing.assert_allclose(seen[0], drawn[0], atol=1.01)
 
 
 def test_rows_of_a_map_run_down_the_image(build_small, samples, predict, monkeypatch):
