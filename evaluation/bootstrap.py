@@ -21,8 +21,10 @@ Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
 """Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
 
 LEVEL = 0.95
+NO_WIDTH = "no interval: the resamples do not move it, so how sure it is stays unknown"
 _CHUNK_CELLS = 500_000
-_MOST_UNDEFINED = 0.1
+MOST_UNDEFINED = 0.1
+"""With more resamples than this without a value, a figure gets no interval."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
         level: Coverage asked for.
 
     Returns:
-        The interval over the defined replicates; none where over 10 % of them are undefined.
+        The interval over the defined replicates; none where over 10 % of them are undefined, and
+        none where it would have no width: a figure that no resample moves (every patient right,
+        or every one wrong) is not known exactly, and the bootstrap cannot say how well it is.
 
     Example:
         >>> percentile_interval(np.arange(1001.0))
@@ -122,9 +126,12 @@ def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
     """
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
-    if not len(defined) or lost > _MOST_UNDEFINED * len(replicates):
+    if not len(defined) or lost > MOST_UNDEFINED * len(replicates):
         return Interval(None, None, f"undefined in {lost} of {len(replicates)} resamples")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    if low == high:
+        return Interval(None, None, NO_WIDTH)
     note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else None
     return Interval(float(low), float(high), note)
 

@@ -49,8 +49,17 @@ class Comparison:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def seeds(self) -> dict[str, int]:
+        """How many training runs are behind each system, where known."""
+        seeds = {n: s.get("seed") for n, s in self.provenance.get("systems", {}).items()}
+        return {
+            name: len(seed) if isinstance(seed, list) else 1
+            for name, seed in seeds.items()
+            if seed is not None
+        }
+
+    @property
     def verdict(self) -> str:
         """The answer in one sentence that the intervals support."""
-        seeds = {n: 1 for n, s in self.provenance.get("seeds", {}).items() if s is not None}
-        said = state_verdict(self.metrics, self.systems, self.target.display_name, seeds=seeds)
-        return said.headline
+        name = self.target.display_name
+        return state_verdict(self.metrics, self.systems, name, seeds=self.seeds).headline

@@ -41,15 +41,19 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of 0, also as it is printed.
+        """Whether estimate and interval lie on one side of 0, also as they are printed.
 
         An end that rounds to 0.000 does not exclude 0: no claim hangs on a digit that nobody sees.
+        Nor is anything claimed where a percentile interval leaves its estimate on the other side.
 
         Example:
             >>> Interval(0.2, 0.1, 0.3).excludes_zero, Interval(0.1, 4e-4, 0.2).excludes_zero
             (True, False)
         """
-        return self.bounded and (round(self.low, 3) > 0 or round(self.high, 3) < 0)
+        if not self.bounded:
+            return False
+        low, estimate, high = (round(each, 3) for each in (self.low, self.estimate, self.high))
+        return min(low, estimate) > 0 or max(high, estimate) < 0
 
     @property
     def ends(self) -> str:

@@ -12,8 +12,8 @@ from data_prep.tables import InputError
 from evaluation.cases import CaseReader, SystemOutput
 from evaluation.compare import checked_decision
 from evaluation.evidence import Evidence, images_run
+from evaluation.localisation import localised
 from evaluation.maps import map_scale
-from evaluation.shapes import on_lesion
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet, Target
@@ -105,11 +105,6 @@ def _locate(
     table = output.decisions
     if "point_x" not in table:
         return
-    places: list[bool | None] = []
-    points = table[["point_x", "point_y"]].to_numpy(dtype=np.float64)
-    for image_id, (x, y) in zip(table.index, points, strict=True):
-        known = image_id in boxed and labels.get(image_id) == 1
-        mine = truth_boxes.loc[truth_boxes["image_id"] == image_id, ["x1", "y1", "x2", "y2"]]
-        lesions = mine.to_numpy(dtype=np.float64)
-        places.append(on_lesion(float(x), float(y), lesions) if known else None)
-    table["localised"] = pd.array(places, dtype="boolean")
+    known = table.index.isin(boxed) & (labels.reindex(table.index) == 1).to_numpy()
+    found = pd.Series(localised(table, truth_boxes), index=table.index, dtype="boolean")
+    table["localised"] = found.where(known)

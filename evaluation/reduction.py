@@ -1,7 +1,7 @@
 """From boxes to one score per image, and from several findings to one target."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,8 @@ def reduce_boxes(
         >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="top_k").round(4).tolist()
         [0.4167, 0.0]
     """
+    if rule not in get_args(Rule):
+        raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
     rows, scores = _rows_and_scores(boxes, image_ids)
     used = scores >= min_score
     rows, scores = rows[used], scores[used]
@@ -78,12 +80,10 @@ def reduce_boxes(
             reduced[rows[starts]] = scores[starts]
         elif rule == "noisy_or":
             reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
-        elif rule == "top_k":
+        else:
             rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
             top = rank < TOP_K
             reduced = np.bincount(rows[top], scores[top], minlength=len(image_ids)) / TOP_K
-        else:
-            raise InputError(f"unknown reduction rule {rule!r}: use max, noisy_or or top_k")
     return pd.Series(reduced, index=image_ids, name="score")
 
 

@@ -28,7 +28,7 @@ from evaluation.intervals import find_difference, find_interval, rows_of
 from evaluation.report_cases import Gallery, build_gallery
 from evaluation.report_tables import confusion_matrices, cost_rows, decision_rows, metric_table
 from evaluation.report_words import meanings, methods
-from evaluation.verdict import PRIMARY_METRIC, Verdict, state_verdict
+from evaluation.verdict import PRIMARY_METRIC, state_verdict
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = 
         data_name: Name of the data set.
     """
     finding = comparison.target.display_name
-    verdict = state_verdict(
-        comparison.metrics, comparison.systems, finding, seeds=seeds_of(comparison)
-    )
+    verdict = state_verdict(comparison.metrics, comparison.systems, finding, seeds=comparison.seeds)
     policies = policies_of(comparison)
     place = metric_table(comparison, place=True)
     confusion = confusion_matrices(comparison)
@@ -179,23 +177,9 @@ def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = 
         decisions=decision_rows(comparison),
         gallery=gallery,
         meanings=meanings(comparison),
-        methods=methods(comparison, single_seed=_single_seed(verdict)),
+        methods=methods(comparison),
         provenance=comparison.provenance,
     )
-
-
-def seeds_of(comparison: Comparison) -> dict[str, int]:
-    """Return how many training runs are behind each system, where known."""
-    systems: dict[str, Any] = comparison.provenance.get("systems", {})
-    return {
-        name: len(facts["seed"]) if isinstance(facts["seed"], list) else 1
-        for name, facts in systems.items()
-        if facts.get("seed") is not None
-    }
-
-
-def _single_seed(verdict: Verdict) -> bool:
-    return "seed" in verdict.scope
 
 
 def _counts(comparison: Comparison) -> str:

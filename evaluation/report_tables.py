@@ -20,6 +20,8 @@ from evaluation.wording import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
+
     from evaluation.compare import Comparison
 
 _FIRST = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy")
@@ -50,13 +52,17 @@ class Section:
 
     Args:
         title: The policy in words.
+        count: On how many images, and how many of them are positive.
         thresholds: Each system's threshold in words, in the order of the systems; may be empty.
         rows: One per metric.
+        axis: Ends of the axis that the section's whiskers share, in words; empty without any.
     """
 
     title: str
+    count: str
     thresholds: tuple[str, ...]
     rows: tuple[Row, ...]
+    axis: str
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,16 @@ class MetricTable:
         systems: Columns.
         contrasts: Further columns, each ``A − B``.
         sections: Groups of rows.
-        axis: Ends of the axis that all whiskers share.
     """
 
     systems: tuple[str, ...]
     contrasts: tuple[str, ...]
     sections: tuple[Section, ...]
-    axis: tuple[float, float]
 
     @property
     def has_whiskers(self) -> bool:
         """Whether any difference has an interval to draw."""
-        return any(cell.whisker for cell in self._cells())
+        return any(section.axis for section in self.sections)
 
     @property
     def known(self) -> bool:
@@ -94,11 +98,6 @@ class MetricTable:
     def _cells(self) -> Iterator[Cell]:
         return (cell for part in self.sections for row in part.rows for cell in row.cells)
 
-    @property
-    def axis_words(self) -> tuple[str, str]:
-        """Both ends of the axis in words."""
-        return number(self.axis[0], 2), number(self.axis[1], 2)
-
 
 def metric_table(comparison: Comparison, *, place: bool) -> MetricTable:
     """Arrange the figures with their intervals and paired differences.
@@ -111,42 +110,52 @@ def metric_table(comparison: Comparison, *, place: bool) -> MetricTable:
         The table; without sections where there is nothing to show.
     """
     systems = comparison.systems
-    keys = _keys(comparison, place=place)
     contrasts = [(systems[0], other) for other in systems[1:]]
-    differences = {
-        (key, pair): find_difference(
-            comparison.metrics, *pair, key.metric, key.policy, subgroup=key.subgroup
-        )
+    groups: dict[tuple[str, str], list[_Key]] = {}
+    for key in _keys(comparison, place=place):
+        groups.setdefault((key.subgroup, key.policy), []).append(key)
+    sections = [_section(comparison, group, contrasts) for group in groups.values()]
+    names = tuple(f"{first} − {second}" for first, second in contrasts)
+    return MetricTable(tuple(systems), names, tuple(sections))
+
+
+def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str, str]]) -> Section:
+    """Figures on the same images at the same policy, their differences on one axis."""
+    metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
+    gaps = [
+        find_difference(metrics, *pair, key.metric, policy, subgroup=subgroup)
         for key in keys
         for pair in contrasts
-    }
-    placed, axis = whiskers(list(differences.values()), around_zero=True)
-    whisker_of = dict(zip(differences, placed, strict=True))
-    rows: dict[tuple[str, str], list[Row]] = {}
+    ]
+    placed, axis = whiskers(gaps, around_zero=True)
+    differences = iter([_cell(gap, whisker) for gap, whisker in zip(gaps, placed, strict=True)])
+    rows = []
     for key in keys:
-        cells = [_cell(_figure(comparison, name, key)) for name in systems]
+        cells = [
+            _cell(find_interval(metrics, name, key.metric, policy, subgroup=subgroup))
+            for name in comparison.systems
+        ]
         told = any(cell.note for cell in cells)  # then the difference need not repeat why
-        for pair in contrasts:
-            cell = _cell(differences[key, pair], whisker_of[key, pair])
+        for _ in contrasts:
+            cell = next(differences)
             cells.append(replace(cell, note="") if told else cell)
-        row = Row(metric_words(key.metric).title, tuple(cells))
-        rows.setdefault((key.subgroup, key.policy), []).append(row)
-    sections = [_section(comparison, *where, group) for where, group in rows.items()]
-    names = tuple(f"{first} − {second}" for first, second in contrasts)
-    return MetricTable(tuple(systems), names, tuple(sections), axis)
+        rows.append(Row(metric_words(key.metric).title, tuple(cells)))
+    title = SUBGROUPS.get(subgroup) or policy_words(policy)
+    limits: tuple[str, ...] = ()
+    if policy:
+        title = f"At the threshold for {policy_words(policy)}"
+        limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
+    words = f"{number(axis[0], 2)} to {number(axis[1], 2)}" if any(placed) else ""
+    return Section(title, _count(metrics, keys[0]), limits, tuple(rows), words)
 
 
-def _figure(comparison: Comparison, system: str, key: _Key) -> Interval:
-    return find_interval(comparison.metrics, system, key.metric, key.policy, subgroup=key.subgroup)
-
-
-def _section(comparison: Comparison, subgroup: str, policy: str, rows: list[Row]) -> Section:
-    if subgroup in SUBGROUPS:
-        return Section(SUBGROUPS[subgroup], (), tuple(rows))
-    if not policy:
-        return Section(policy_words(""), (), tuple(rows))
-    limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
-    return Section(f"At the threshold for {policy_words(policy)}", limits, tuple(rows))
+def _count(metrics: pd.DataFrame, key: _Key) -> str:
+    """How many images the figures of a section are computed on."""
+    rows = rows_of(metrics, key.subgroup)
+    rows = rows[(rows["metric"] == key.metric) & (rows["policy"] == key.policy)]
+    if rows.empty or "n_positive" not in rows:
+        return ""
+    return f"{int(rows['n_images'].iloc[0]):,} images, {int(rows['n_positive'].iloc[0]):,} positive"
 
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:
@@ -229,6 +238,8 @@ def decision_rows(comparison: Comparison) -> list[Row]:
         ("Chosen on", _chosen_on),
         ("Settings tried", lambda decision: str(decision.get("settings_tried", "unknown"))),
         ("Full scale of maps", _map_scale),
+        ("Boxes cut from maps", _map_boxes),
+        ("Probability", _probability),
     )
     return [Row(title, tuple(Cell(words(each)) for each in decisions)) for title, words in wanted]
 
@@ -259,6 +270,20 @@ def _chosen_on(decision: dict[str, Any]) -> str:
 def _map_scale(decision: dict[str, Any]) -> str:
     scale = decision.get("map_scale")
     return f"{number(scale[0], 2)} to {number(scale[1], 2)}" if scale else "no maps"
+
+
+def _map_boxes(decision: dict[str, Any]) -> str:
+    level = decision.get("map_box_level")
+    return "no maps" if level is None else f"at {level:.0%} of the full scale".replace("%", " %")
+
+
+def _probability(decision: dict[str, Any]) -> str:
+    platt = decision.get("calibration")
+    if not platt:
+        return "none"
+    return f"Platt scaling: slope {number(platt['slope'], 2)}, intercept " + number(
+        platt["intercept"], 2
+    )
 
 
 @dataclass(frozen=True)

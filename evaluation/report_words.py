@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evaluation.bootstrap import MOST_UNDEFINED
 from evaluation.charts import policies_of
 from evaluation.intervals import rows_of
-from evaluation.wording import METRICS, metric_words, policy_words
+from evaluation.verdict import PRIMARY_METRIC
+from evaluation.wording import METRICS, listing, metric_words, policy_words
 
 if TYPE_CHECKING:
     from evaluation.compare import Comparison
@@ -59,33 +61,43 @@ def _policy_meaning(policy: str) -> str:
     return "Chosen on the validation images, or declared by the user."
 
 
-def methods(comparison: Comparison, *, single_seed: bool) -> list[str]:
+def methods(comparison: Comparison) -> list[str]:
     """Return methods and limits, one point each."""
     rows = rows_of(comparison.metrics)
     ways = [way for way in rows["ci_method"].dropna().unique() if way]
+    single = [name for name, runs in comparison.seeds.items() if runs == 1]
     lines = [
         "All systems are scored on exactly the same test images; an image without boxes scores "
         "0 and stays in every table.",
         "An image is called positive where its score is at or above the threshold (≥). "
-        "Thresholds were chosen on validation images only, as midpoints between observed scores.",
-        f"Intervals: {', '.join(map(str, ways))}." if ways else "No intervals were computed.",
+        "Thresholds were chosen on validation images only, as midpoints between observed scores, "
+        "and so was all else that stands under “What validation chose”.",
+        f"Intervals: {', '.join(map(str, ways))}; the same resamples for all systems, thresholds "
+        "held. Resamples in which a figure is undefined are left out; with more than "
+        f"{MOST_UNDEFINED:.0%} of them, and where no resample moves a figure, there is no interval."
+        if ways
+        else "No intervals were computed.",
+        "A figure that cannot be computed is left empty with its reason; it is never put at 0.",
     ]
-    if len(comparison.systems) > 2:
+    if len(comparison.systems) > 1:
         lines.append(
-            "With several systems there are several comparisons; the intervals are not widened "
-            "for that, so a single interval just beside 0 is weak evidence."
+            f"The answer rests on the {metric_words(PRIMARY_METRIC).title}; all other differences "
+            "are there to explain it. The intervals are not widened for the number of "
+            "comparisons, so a single interval just beside 0 is weak evidence."
         )
     if any(table is not None and len(table) for table in comparison.maps.values()):
         lines.append(
             "Activation maps are drawn on one fixed scale per system, learned on validation "
             "images, and never stretched per image: a dark map means little evidence. They show "
             "where the classifier's evidence lies, at the resolution of its last layer, not the "
-            "outline of a lesion."
+            "outline of a lesion; a classifier is never told where a lesion is, so its peak may "
+            "lie beside it. Boxes are the connected parts of a map above one level; a box scores "
+            "the image's score times the part's peak on the scale."
         )
-    if single_seed:
+    if single:
         lines.append(
-            "One training run each: the intervals cover the choice of patients, not the luck of "
-            "training."
+            f"One training run (seed) of {listing(single)}: the intervals cover the choice of "
+            "patients, not the luck of training."
         )
     lines += [
         "Gallery cases are chosen by rule (see each heading), not by hand; failures are shown "

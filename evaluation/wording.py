@@ -45,19 +45,20 @@ METRICS = {
     ),
     "localised_sensitivity": MetricWords(
         "Localised sensitivity",
-        "Of the positive images, the share that is called positive with the deciding point (the "
-        "centre of the deciding box, or the peak of the map) on a true lesion: right image and "
-        "right place.",
+        "Of the positive images whose lesions are boxed, the share that is called positive with "
+        "the deciding point on a true lesion, borders included: right image and right place. The "
+        "point is the centre of the most confident box, or the peak (the middle of the highest "
+        "cell) of the map; an image without one is a miss.",
     ),
     "pointing_accuracy": MetricWords(
         "Pointing accuracy",
-        "Of the positive images, the share where the centre of the best box, or the peak of the "
-        "map, lies on a true lesion, whatever the threshold.",
+        "The same point on a true lesion, whatever the threshold.",
     ),
     "ap50": MetricWords(
         "AP50",
-        "COCO average precision of the boxes; a box counts when it overlaps a lesion with an "
-        "intersection over union of at least 0.5.",
+        "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
+        "100 most confident boxes an image; equal scores in the order of image ids): a box counts "
+        "when it overlaps a lesion with an intersection over union of at least 0.5.",
     ),
     "ap": MetricWords(
         "AP[.5:.95]", "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines."

@@ -7,6 +7,7 @@ from sklearn import metrics as oracle
 
 from data_prep.tables import InputError
 from evaluation.bootstrap import (
+    NO_WIDTH,
     Resamples,
     cluster_bootstrap,
     cluster_index,
@@ -96,6 +97,11 @@ def test_undefined_replicates_are_left_out_counted_or_forbid_an_interval():
     interval = percentile_interval(many)
     assert (interval.low, interval.high) == (None, None)
     assert interval.note == "undefined in 50 of 100 resamples"
+
+
+def test_a_figure_that_no_resample_moves_gets_no_interval():
+    interval = percentile_interval(np.ones(200))  # as a sensitivity of 1 has on any resample
+    assert (interval.low, interval.high, interval.note) == (None, None, NO_WIDTH)
 
 
 def test_a_bootstrap_steps_its_progress_by_replicates(clustered):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,6 +7,7 @@ from PIL import Image
 from evaluation.charts import HEIGHT, LEFT, TOP, WIDTH, curve_path, roc_chart, whiskers
 from evaluation.figures import save_figures
 from evaluation.intervals import Interval
+from evaluation.report_tables import metric_table
 
 
 def test_figures_are_readable_pictures(comparison, tmp_path):
@@ -45,6 +48,32 @@ def test_whiskers_share_one_axis_with_zero_in_the_middle():
     assert placed[0].decided
     assert placed[1].dot == 50.0
     assert placed[2] is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "decided", "why"),
+    [
+        (Interval(0.2, 0.1, 0.3), True, "all above 0"),
+        (Interval(-0.2, -0.3, -0.1), True, "all below 0"),
+        (Interval(0.1, 0.0, 0.2), False, "an end on 0 does not exclude it"),
+        (Interval(0.1, 0.0004, 0.2), False, "printed as 0.000"),
+        (Interval(0.01, -0.2, -0.1), False, "percentile interval beside its own estimate"),
+        (Interval(0.1), False, "no interval"),
+        (Interval(), False, "undefined"),
+    ],
+)
+def test_a_difference_is_claimed_only_where_its_interval_excludes_zero(interval, decided, why):
+    assert interval.excludes_zero is decided, why
+    assert interval.reversed().excludes_zero is decided, why
+
+
+def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comparison):
+    metrics = comparison.metrics.copy()
+    wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
+    metrics.loc[wide, "ci_high"] = 0.42
+    table = metric_table(replace(comparison, metrics=metrics), place=False)
+    assert [part.axis for part in table.sections[:2]] == ["−0.10 to 0.10", "−0.45 to 0.45"]
+    assert {part.count for part in table.sections} == {"12 images, 6 positive"}
 
 
 def test_degenerate_intervals_still_have_an_axis():
