@@ -13,7 +13,7 @@ from data_prep.dataset import DataSet
 from data_prep.folders import folder_lock, make_folder
 from data_prep.membership import is_member
 from data_prep.schemas import REFERENCE_READER
-from data_prep.splits import fold_split, follow_given_roles, split_by_patient
+from data_prep.splits import fold_split, follow_given_roles, require_shares, split_by_patient
 from data_prep.tables import (
     InputError,
     frame_digest,
@@ -33,12 +33,18 @@ class SplitRule:
         test: Share of patients for test.
         folds: Number of folds.
         seed: Seed of the draw.
+
+    Raises:
+        InputError: The shares do not fit together, or there are fewer than 2 folds.
     """
 
     val: float = 0.15
     test: float = 0.2
     folds: int = 5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_shares(self.val, self.test, self.folds)
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:

@@ -20,6 +20,7 @@ from data_prep.ingest import ingest
 from data_prep.parallel import cpu_count
 from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.prepare_summary import Summary, summarise
+from data_prep.preprocess import require_size
 from data_prep.reader_csv import read_csv_set
 from data_prep.reader_rsna import read_rsna
 from data_prep.sources import SourceTables
@@ -84,9 +85,10 @@ def prepare(
     """
     source, out = Path(source), Path(out)
     rule = rule or SplitRule()
-    effort = _Effort(
-        tuple(dict.fromkeys(sizes)), strict, cpu_count() if workers is None else workers, progress
-    )
+    sizes = tuple(dict.fromkeys(sizes))
+    for size in sizes:
+        require_size(size)
+    effort = _Effort(sizes, strict, cpu_count() if workers is None else workers, progress)
     tables = _read(source, format, strict)
     settings = {
         "source_format": format,

@@ -137,8 +137,7 @@ class Preprocess:
     std: float
 
     def __post_init__(self) -> None:
-        if not MIN_SIZE <= self.size <= MAX_SIZE:
-            raise InputError(f"image size {self.size} px; choose {MIN_SIZE} to {MAX_SIZE}")
+        require_size(self.size)
         if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
             raise InputError(f"mean {self.mean}, std {self.std}: must be finite, and std above 0")
 
@@ -183,6 +182,16 @@ class Preprocess:
             return cls(int(content["size"]), float(content["mean"]), float(content["std"]))
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: must give size, mean and std ({error})") from None
+
+
+def require_size(size: int) -> None:
+    """Check the side of a square that a model or a pixel store may have, px.
+
+    Raises:
+        InputError: It is too small or too large.
+    """
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
 
 
 def store_spec(size: int) -> str:

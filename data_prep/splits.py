@@ -57,7 +57,7 @@ def split_by_patient(
         >>> split.loc[split["image_id"].isin(["a", "b"]), "role"].nunique()
         1
     """
-    _require_shares(val, test, folds)
+    require_shares(val, test, folds)
     group = _groups(images, linked)
     doubtful = group[is_member(group.index, _unverified(images))].unique()
     free = group[~is_member(group, doubtful)]
@@ -77,7 +77,12 @@ def split_by_patient(
     )
 
 
-def _require_shares(val: float, test: float, folds: int) -> None:
+def require_shares(val: float, test: float, folds: int) -> None:
+    """Check the shares and folds of a split.
+
+    Raises:
+        InputError: The shares do not fit together, or there are fewer than 2 folds.
+    """
     if not (0 <= val < 1 and 0 <= test <= 1 and val + test <= 1):
         raise InputError(
             f"split: val={val:g} and test={test:g} must be shares from 0 to 1 that sum to at most 1"

@@ -19,7 +19,7 @@ def check(
 
     Writes audit.json into the folder. Exit 0: nothing wrong; 1: something is.
 
-    Example: `cxr check data/rsna`
+    Example: cxr check data/rsna
     """
     from data_prep.audit import audit
     from data_prep.dataset import DataSet

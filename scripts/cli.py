@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ from typer.exceptions import TyperException
 
 from data_prep.errors import InputError
 from scripts.console import say
+
+_INTERRUPTED = 130
+# A full disk or a forbidden file, wherever met, is the machine's doing and not our bug.
+_MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 ROOMS = (
     "classification",
@@ -94,7 +99,10 @@ def main() -> None:
     try:
         refuse_intruders()
         # Not standalone: usage errors, too, become one line.
-        sys.exit(build_app()(standalone_mode=False) or 0)
+        status = build_app()(standalone_mode=False) or 0
+        if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing
+            raise KeyboardInterrupt
+        sys.exit(status)
     except InputError as error:
         say("cxr: " + " ".join(str(error).split("\n")))
         sys.exit(2)
@@ -103,9 +111,14 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         say("cxr: interrupted; run the same command again to go on")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _MACHINE_REFUSES:
+            raise
+        say(f"cxr: {error.filename or 'writing'}: {error.strerror}; put that right and run again")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def compare(
     """Judge systems on the same test images; thresholds come from validation only.
 
     Example: cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
-        --data out/data --out out/report
+    --data out/data --out out/report
     """
     named = [split_name(system) for system in systems]
     require_report_folder(out)
@@ -128,12 +128,13 @@ def open_system(
     if not (path / "run.json").is_file() or is_predictions_folder(path):
         return Predictions.open(path)
     from scripts.predict import predict_data_set
-    from scripts.run_model import TrainedModel
     from scripts.runtime import choose_device, tune_cpu
 
     folder = out / "systems" / (name or path.name)
     if not (folder / "predictions.json").is_file():
         tune_cpu()
+        from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
+
         model = TrainedModel.open(path, device=choose_device("auto"))
         predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
     return Predictions.open(folder)

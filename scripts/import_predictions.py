@@ -49,7 +49,7 @@ def import_predictions(
     original image. Scores lie between 0 and 1. Boxes are taken as they are, without suppression.
 
     Example: cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
-        --image-column "Image Index" --score-column prob_Pneumonia
+    --image-column "Image Index" --score-column prob_Pneumonia
     """
     from data_prep.dataset import DataSet
     from data_prep.folders import provenance

@@ -39,7 +39,7 @@ def overlay(
     A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
 
     Example: cxr overlay RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
-        --data out/data --out out/overlays --limit 12
+    --data out/data --out out/overlays --limit 12
     """
     from data_prep.dataset import DataSet
     from data_prep.folders import make_folder

@@ -51,10 +51,11 @@ def predict(
     """
     if (data is None) == (not images):
         raise InputError("predict: give either --data, or files and folders of images")
-    from scripts.run_model import TrainedModel
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
+    from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
+
     model = TrainedModel.open(run, precision=precision, device=choose_device(device))
     if data is not None:
         from data_prep.dataset import DataSet

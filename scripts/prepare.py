@@ -37,7 +37,7 @@ def prepare(
 
     May be interrupted: the same command goes on where it stopped.
 
-    Example: `cxr prepare ~/rsna data/rsna --format rsna --size 512`
+    Example: cxr prepare ~/rsna data/rsna --format rsna --size 512
     """
     from data_prep.draw_split import SplitRule
     from data_prep.prepare import prepare as prepare_dataset

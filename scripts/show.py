@@ -51,7 +51,7 @@ def describe(folder: Path) -> dict[str, Any]:
             return reader(folder)
     for sign, kind, verb in (
         ("unfinished.json", "predictions", "cxr predict"),
-        ("checkpoints", "run", "cxr train ... --resume"),
+        ("checkpoints", "run", "cxr train"),
         ("images.parquet", "data set", "cxr prepare"),
     ):
         if (folder / sign).exists():

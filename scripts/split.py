@@ -22,9 +22,9 @@ def split(
 ) -> None:
     """Draw another split by patient; no patient has two roles, classes are balanced.
 
-    Example: `cxr split data/rsna --name seed-1 --seed 1`
+    Example: cxr split data/rsna --name seed-1 --seed 1
 
-    Example: `cxr split data/rsna --name cv --folds 5`
+    Example: cxr split data/rsna --name cv --folds 5
     """
     from data_prep.dataset import DataSet
     from data_prep.draw_split import SplitRule, add_splits

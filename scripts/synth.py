@@ -37,6 +37,7 @@ def synth(
     Example: cxr synth phantom --images 2000 --size 256 --seed 1
     """
     import os
+    import shlex
     from dataclasses import asdict
 
     from data_prep.synth import write_phantom
@@ -63,6 +64,6 @@ def synth(
         f"lesions ({summary.n_boxes} boxes), {summary.n_test_images} unlabelled"
         + (f", {summary.n_flaws} planted flaws" if summary.n_flaws else "")
     )
-    console.say(f"Next: cxr prepare {out} DATA --format rsna")
+    console.say(f"Next: cxr prepare {shlex.quote(str(out))} DATA --format rsna")
     if as_json:
         console.emit_json(asdict(summary))

@@ -33,11 +33,17 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the configuration."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on with an interrupted training of this configuration, or refuse its folder.",
+        ),
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train a detector or a classifier, and keep the weights of its best epoch.
+
+    May be interrupted: the same command goes on behind the last whole epoch.
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
@@ -63,11 +69,7 @@ def train(
         require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(trainee.model)[0])
         with folder_lock(out):
             run = _open_run(out, settings, dataset, trainee, started)
-            try:
-                fit_trainee(settings, trainee, run, where)
-            except KeyboardInterrupt:
-                console.say(f"{out}: stopped; go on with the same command and --resume")
-                raise
+            fit_trainee(settings, trainee, run, where)
     _say_results(out)
 
 

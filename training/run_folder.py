@@ -58,8 +58,8 @@ class RunFolder:
         """
         if (folder / _CONFIG).exists():
             raise InputError(
-                f"{folder}: holds a run already; add --resume to go on with it, or choose "
-                "another --out"
+                f"{folder}: holds a run already; leave out --no-resume to go on with it, or "
+                "choose another --out"
             )
         # A start that was interrupted before its last file left only these: it may start again.
         own = {"checkpoints", "seen.parquet", _STARTED, ".lock"}
@@ -87,8 +87,8 @@ class RunFolder:
             raise InputError(f"{folder}: holds no run (no {_CONFIG}); give a folder of cxr train")
         if not run.is_complete:
             raise InputError(
-                f"{folder}: this training has not ended (no {_RUN}); go on with it by cxr train "
-                "--resume"
+                f"{folder}: this training has not ended (no {_RUN}); run the same cxr train "
+                "again to go on"
             )
         return run
 

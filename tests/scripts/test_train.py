@@ -136,8 +136,8 @@ def test_resuming_with_another_split_of_the_data_is_refused(
 
 
 def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) -> None:
-    with pytest.raises(InputError, match=r"holds a run already; add --resume"):
-        train("retinanet_quickstart", data, begun, _SMALL["retinanet_quickstart"])
+    with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
+        train("retinanet_quickstart", data, begun, _SMALL["retinanet_quickstart"], resume=False)
 
 
 @pytest.mark.parametrize(

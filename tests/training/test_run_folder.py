@@ -20,7 +20,7 @@ def _create(folder: Path) -> RunFolder:
 def test_run_is_complete_only_when_its_json_is_there(tmp_path: Path) -> None:
     run = _create(tmp_path / "run")
     assert not run.is_complete
-    with pytest.raises(InputError, match=r"has not ended .*--resume"):
+    with pytest.raises(InputError, match=r"has not ended .*again to go on"):
         RunFolder.open(run.folder)
     run.complete({"best_epoch": 2})
     again = RunFolder.open(run.folder)
@@ -36,7 +36,7 @@ def test_folder_without_a_run_is_told_apart(tmp_path: Path) -> None:
 
 def test_started_run_is_not_overwritten(tmp_path: Path) -> None:
     _create(tmp_path)
-    with pytest.raises(InputError, match=r"holds a run already; add --resume"):
+    with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
         _create(tmp_path)
 
 
