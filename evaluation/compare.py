@@ -16,7 +16,7 @@ from evaluation.bootstrap import Resamples, cluster_bootstrap
 from evaluation.comparison import Comparison
 from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
 from evaluation.evidence import Evidence
-from evaluation.lineup import Images, judged_images
+from evaluation.lineup import Images, judged_images, trained_on
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Figure, JudgedImages, Scorecard
@@ -25,7 +25,7 @@ from evaluation.thresholds import POLICIES
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
 
-_RECORDED = ("system", "seed", "kind", "inference_id", "trained_on", "versions")
+_RECORDED = ("system", "seed", "kind", "inference_id", "command", "created", "revision", "versions")
 Replicates = dict[tuple[str, Figure], Floats]
 
 
@@ -222,6 +222,7 @@ def _provenance(
             name: {
                 "folder": str(system.folder),
                 **{key: system.info.get(key) for key in _RECORDED},
+                "trained_on": trained_on(system),
                 "decision": decisions[name].to_json(),
             }
             for name, system in systems.items()

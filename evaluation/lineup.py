@@ -15,6 +15,7 @@ from evaluation.bootstrap import cluster_index
 from evaluation.evidence import images_run, patients_of
 from evaluation.scorecard import JudgedImages
 
+SEEN_FILE = "seen.parquet"
 _SHOWN = 5
 Images = Literal["all", "common"]
 
@@ -127,9 +128,28 @@ def _difference_line(ran: Mapping[str, pd.Index]) -> str:
     )
 
 
+def trained_on(system: Predictions) -> dict[str, str] | str:
+    """What a system is known to have learned from, in words, by role.
+
+    Args:
+        system: Its predictions; ``seen.parquet`` beside them names every patient used.
+
+    Returns:
+        How many images of how many patients it was fitted and selected on, or ``"unknown"``.
+    """
+    path = system.folder / SEEN_FILE
+    if not path.is_file():
+        return "unknown"
+    counts = read_table(path, "seen").groupby("role")[["image_id", "patient_id"]].nunique()
+    return {
+        str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"
+        for role, row in zip(counts.index, counts.itertuples(), strict=True)
+    }
+
+
 def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index) -> list[str]:
     """Refuse test images of patients that a system was fitted or selected on."""
-    path = system.folder / "seen.parquet"
+    path = system.folder / SEEN_FILE
     if not path.is_file():
         return [f"What {name} was trained on is unknown: its test images may not be new to it."]
     seen = read_table(path, "seen")

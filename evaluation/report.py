@@ -26,7 +26,8 @@ from evaluation.figures import save_figures
 from evaluation.gallery import select_cases
 from evaluation.intervals import find_difference, find_interval, rows_of
 from evaluation.report_cases import Gallery, build_gallery
-from evaluation.report_tables import confusion_matrices, cost_rows, decision_rows, metric_table
+from evaluation.report_facts import cost_rows, decision_rows
+from evaluation.report_tables import confusion_matrices, metric_table
 from evaluation.report_words import meanings, methods
 from evaluation.verdict import PRIMARY_METRIC, state_verdict
 from evaluation.wording import number, policy_words

@@ -74,7 +74,8 @@ def methods(comparison: Comparison) -> list[str]:
         "and so was all else that stands under “What validation chose”.",
         f"Intervals: {', '.join(map(str, ways))}; the same resamples for all systems, thresholds "
         "held. Resamples in which a figure is undefined are left out; with more than "
-        f"{MOST_UNDEFINED:.0%} of them, and where no resample moves a figure, there is no interval."
+        f"{100 * MOST_UNDEFINED:.0f} % of them, and where no resample moves a figure, there is no "
+        "interval."
         if ways
         else "No intervals were computed.",
         "A figure that cannot be computed is left empty with its reason; it is never put at 0.",

@@ -90,7 +90,10 @@ def state_verdict(
         for other in systems[1:]
         if find_difference(metrics, systems[0], other, metric, policy).known
     ]
-    return Verdict(_headline(metrics, systems, finding), _scope(systems, seeds), findings)
+    scope = _scope(systems, seeds)
+    if len(systems) > 2:
+        scope += " The intervals are not widened for the number of comparisons."
+    return Verdict(_headline(metrics, systems, finding), scope, findings)
 
 
 def compare_pair(

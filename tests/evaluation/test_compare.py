@@ -182,6 +182,8 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, ta
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
     comparison = compare_systems({"A": system}, judged_set, target, replicates=20)
     assert not any("unknown" in note for note in comparison.notes)
+    facts = comparison.provenance["systems"]["A"]
+    assert facts["trained_on"] == {"train": "1 images of 1 patients"}
 
 
 def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, judged_set, target):

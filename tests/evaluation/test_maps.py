@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.contours import ActivationGrid, map_shapes
 from evaluation.maps import boxes_from_map, map_peak, map_points, map_scale, upsample
 
 
@@ -23,6 +24,25 @@ def test_bilinear_upsampling_keeps_cell_centres_and_bounds():
     assert fine.shape == (15, 20)
     assert grid.min() <= fine.min()
     assert fine.max() <= grid.max()
+
+
+@pytest.mark.parametrize("row", [2, 5])
+@pytest.mark.parametrize("column", [2, 4])
+def test_a_bump_is_pointed_at_boxed_and_drawn_where_it_lies(row, column):
+    frame = (-12.0, 30.0, 244.0, 158.0)  # cells of 32 x 16 px, beside the origin
+    centre = np.array([frame[0] + (column + 0.5) * 32, frame[1] + (row + 0.5) * 16])
+    x, y = frame[0] + (np.arange(8) + 0.5) * 32, frame[1] + (np.arange(8) + 0.5) * 16
+    bump = np.exp(-(((x - centre[0]) / 32) ** 2) - ((y[:, None] - centre[1]) / 16) ** 2)
+    assert map_peak(bump, frame) == (*centre, 1.0)
+    boxes = boxes_from_map(
+        table(bump, frame=frame), pd.Series({"i0": 1.0}), scale=(0.0, 1.0), level=0.5
+    )
+    corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy()[0]
+    np.testing.assert_allclose((corners[:2] + corners[2:]) / 2, centre, atol=1e-9)
+    for area in map_shapes(ActivationGrid(bump, frame, (0.0, 1.0)), "#56B4E9"):
+        (ring,) = area.paths
+        middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
+        np.testing.assert_allclose(middle, centre, atol=1e-6)
 
 
 def test_upsampling_equals_that_of_opencv():

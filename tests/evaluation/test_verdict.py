@@ -69,7 +69,9 @@ def test_scope_says_how_many_trainings_speak(make_metrics, seeds, words):
 def test_best_of_three_is_held_against_each_other(make_metrics):
     metrics = three(make_metrics, {"A - B": (-0.1, -0.2, 0.02), "A - C": (0.1, 0, 0.2),
                                    "B - C": (0.2, 0.1, 0.3)})  # fmt: skip
-    headline = state_verdict(metrics, ["A", "B", "C"], "X").headline
+    verdict = state_verdict(metrics, ["A", "B", "C"], "X")
+    assert "not widened for the number of comparisons" in verdict.scope
+    headline = verdict.headline
     assert "B had the highest AUROC of 3 systems" in headline
     assert "shown to exceed C (0.700; difference 0.200" in headline
     assert "not shown to differ from A (0.800; difference 0.100" in headline
