@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
@@ -129,7 +130,21 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["data_prep.decoding"])
+    _start_server()
     return context
+
+
+def _start_server() -> None:
+    """Start the server deaf to Ctrl-C, as its forks then are: it is the parent's to handle.
+
+    Else it, or a worker that is not ready yet, dies of it amid an import and shows where.
+    """
+    resource_tracker.ensure_running()  # first: its own start lets the signal through again
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _begin_worker() -> None:

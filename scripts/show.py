@@ -51,6 +51,8 @@ def describe(folder: Path) -> dict[str, Any]:
             return reader(folder)
     for sign, kind, verb in (
         ("unfinished.json", "predictions", "cxr predict"),
+        ("synth.started.json", "phantom", "cxr synth"),
+        (".prepare", "data set", "cxr prepare"),
         ("checkpoints", "run", "cxr train"),
         ("images.parquet", "data set", "cxr prepare"),
     ):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from data_prep.errors import InputError
+from scripts import cli, show
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +61,43 @@ def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path: Path) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert "package 'training' comes from" in done.stderr
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "describe", interrupt)
+    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
+
+
+def test_full_disk_met_anywhere_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "shard.npy")
+
+    monkeypatch.setattr(show, "describe", fill)
+    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "shard.npy: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("left", "verb"), [("synth.started.json", "cxr synth"), (".prepare", "cxr prepare")]
+)
+def test_show_names_the_verb_that_completes_a_folder(tmp_path: Path, left: str, verb: str) -> None:
+    (tmp_path / left).touch()
+    with pytest.raises(InputError, match=f"unfinished .*; run the same {verb} again"):
+        show.describe(tmp_path)
 
 
 def test_help_names_every_verb() -> None:
