@@ -76,7 +76,8 @@ def read_foreign(
     if run_on not in ("all", "listed"):
         raise InputError(f"--images {run_on}: choose all or listed")
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        what = "a folder; give one file" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}")
     names = columns or ForeignColumns()
     raw = read_rows(path, names, coco_truth)
     notes: list[str] = []
@@ -84,6 +85,8 @@ def read_foreign(
     raw = _only_known(raw, path, dataset, ignore_unknown, notes)
     _check_scores(raw, path)
     gives_boxes = "x1" in raw
+    if raw.empty and not gives_boxes:  # no boxes at all is an answer, no scores is none
+        raise InputError(f"{path}: has a header but no row of scores")
     rows = _boxes(raw, path, dataset, notes) if gives_boxes else _scores(raw, path)
     images = _images(raw, dataset, split, gives_boxes and run_on == "all", gives_boxes)
     failed = int((images["status"] == "failed").sum())

@@ -64,8 +64,9 @@ def _read_csv(path: Path, names: ForeignColumns) -> pd.DataFrame:
         wanted = [names.image, names.score]
         for column in wanted:
             if column not in header:
+                commas = "; save it with commas" if len(header) == 1 and ";" in header[0] else ""
                 raise InputError(
-                    f"{path}: column '{column}' is missing; it has {', '.join(header[:20])}"
+                    f"{path}: column '{column}' is missing; it has {', '.join(header[:20])}{commas}"
                 )
         boxes = [corner for corner in CORNERS if corner in header]
         if boxes and boxes != CORNERS:
