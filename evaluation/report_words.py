@@ -56,8 +56,8 @@ def _policy_meaning(policy: str) -> str:
         floor = policy.split(">=")[1]
         return (
             f"The lowest threshold that reaches a specificity of {floor} on the validation "
-            "images, so that systems are compared at about equal false alarms; on test images it may "
-            "come out otherwise."
+            "images, so that systems are compared at about equal false alarms; on test images it "
+            "may come out otherwise."
         )
     return "Chosen on the validation images, or declared by the user."
 
