@@ -78,6 +78,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         InputError: Another process is writing the folder.
     """
+    made = not folder.exists()
     make_folder(folder)
     lock = folder / ".lock"
     try:
@@ -95,6 +96,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+            if made and not any(folder.iterdir()):  # refused before anything was written
+                folder.rmdir()
 
 
 def require_free_space(folder: Path, need_bytes: int) -> None:

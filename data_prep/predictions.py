@@ -40,7 +40,8 @@ class PredictionWriter:
             ``inference_id``, ``data_set``, ...
 
     Raises:
-        InputError: The folder holds predictions of another system, or somebody is writing it.
+        InputError: The system has no name, the folder holds predictions of another system, or
+            somebody is writing it.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
@@ -52,6 +53,8 @@ class PredictionWriter:
         return {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
 
     def __enter__(self) -> PredictionWriter:
+        if not str(self.info.get("system") or "").strip():
+            raise InputError(f"{self.folder}: the system has no name; give one with --name")
         if self.folder.is_dir() and not is_predictions_folder(self.folder):
             strangers = [p.name for p in self.folder.iterdir() if p.name != ".lock"]
             if strangers:

@@ -104,6 +104,8 @@ def write_phantom(
     if counts is not None:
         advance(counts["n_images"] + counts["n_test_images"])
         return Summary(folder=out, already_complete=True, **counts)
+    # JPEG takes about a third of a byte per pixel; a fifth of the films is not compressed.
+    require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         _begin(out, arguments)
         chunks = synth_chunks.plan_chunks(
@@ -137,8 +139,6 @@ def _counts_of_complete(out: Path, arguments: Arguments) -> dict[str, int] | Non
 
 
 def _begin(out: Path, arguments: Arguments) -> None:
-    # JPEG takes about a third of a byte per pixel; a fifth of the films is not compressed.
-    require_free_space(out, int(arguments.n_images * arguments.size**2 * 0.6))
     write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
     for name in (TRAIN_FOLDER, TEST_FOLDER, synth_chunks.PARTS_FOLDER):
         make_folder(out / name)

@@ -29,22 +29,21 @@ def synth(
     flaws: Annotated[
         bool, typer.Option("--flaws", help="Also plant duplicates, leaks, bad boxes and files.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes one per core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 takes one per core.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Write synthetic chest X-rays with known lesions, in the RSNA challenge's layout.
 
     Example: cxr synth phantom --images 2000 --size 256 --seed 1
     """
-    import os
     import shlex
     from dataclasses import asdict
 
+    from data_prep.parallel import cpu_count
     from data_prep.synth import write_phantom
     from data_prep.synth_chunks import count_test_images
     from scripts import console
 
-    cores = len(os.sched_getaffinity(0))
     with console.progress("Drawing films", images + count_test_images(images)) as advance:
         summary = write_phantom(
             out,
@@ -54,7 +53,7 @@ def synth(
             contrast=contrast.value,
             prevalence=prevalence,
             flaws=flaws,
-            workers=workers or cores,
+            workers=workers or cpu_count(),
             progress=advance,
         )
     if summary.already_complete:

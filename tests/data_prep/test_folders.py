@@ -79,3 +79,12 @@ def test_provenance_names_versions_and_command() -> None:
     facts = provenance()
     assert {"python", "numpy", "pydicom"} <= set(facts["versions"])
     assert facts["command"].startswith("cxr ")
+
+
+def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(InputError), folder_lock(tmp_path / "new"):
+        raise InputError("refused")
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError), folder_lock(tmp_path / "old"):
+        raise InputError("refused")
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]

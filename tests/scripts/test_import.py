@@ -222,3 +222,25 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
     assert auroc[list(systems)].tolist() == [0.7891, 0.8161, 0.8017]
     assert (rows["n_images"] == 3553).all()
     assert set(comparison.metrics.query("metric == 'auroc'")["subgroup"]) == {"all", "vs_normal"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image_id,score\n", "has a header but no row of scores"),
+        ("image_id;score\na;0.5\n", "it has image_id;score; save it with commas"),
+    ],
+)
+def test_file_that_a_spreadsheet_spoilt_is_refused(run, text: str, says: str):
+    with pytest.raises(InputError, match=says):
+        run(text)
+
+
+def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="a folder; give one file"):
+        import_predictions(tmp_path, data=data, out=tmp_path / "out", name="Other")
+    ids = DataSet.open(data).images["image_id"]
+    (tmp_path / "preds.csv").write_text(f"image_id,score\n{ids.iloc[0]},0.5\n")
+    with pytest.raises(InputError, match="has no name; give one with --name"):
+        import_predictions(tmp_path / "preds.csv", data=data, out=tmp_path / "out", name=" ")
+    assert not (tmp_path / "out").exists()
