@@ -56,6 +56,8 @@ class RunFolder:
         Raises:
             InputError: It holds a run, or something else; the message says which.
         """
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: a file stands where a folder is needed")
         if (folder / _CONFIG).exists():
             raise InputError(
                 f"{folder}: holds a run already; leave out --no-resume to go on with it, or "

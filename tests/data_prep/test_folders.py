@@ -62,7 +62,7 @@ def test_second_writer_is_refused_and_the_lock_goes_afterwards(tmp_path: Path) -
     with folder_lock(tmp_path):
         second = context.Process(target=_try_to_lock, args=(tmp_path, answers))
         second.start()
-        assert "another cxr is writing here" in answers.get(timeout=30)
+        assert "another cxr is writing here" in answers.get(timeout=300)
         second.join()
     with folder_lock(tmp_path):
         pass

@@ -64,3 +64,9 @@ def test_history_is_a_table_with_a_row_an_epoch(tmp_path: Path) -> None:
 def test_patient_table_is_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="role must be one of"):
         RunFolder.create(tmp_path, config="", seen=_SEEN.assign(role="x"), started={})
+
+
+def test_file_in_the_place_of_a_run_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match="a file stands where a folder is needed"):
+        RunFolder.require_free(tmp_path / "run")
