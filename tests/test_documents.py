@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -28,10 +29,15 @@ def shell_blocks(text: str) -> str:
 
 def documented() -> list[str]:
     readme = cxr_commands(shell_blocks((ROOT / "README.md").read_text()))
-    examples = []
-    for path in (ROOT / "scripts").glob("*.py"):
-        examples += re.findall(r"Example: (cxr [^\n\"]+(?:\n +--[^\n\"]+)*)", path.read_text())
-    return readme + [" ".join(example.split()) for example in examples]
+    # An example is the paragraph that begins with the word; it may run over several lines.
+    helps = [inspect.cleandoc(verb.callback.__doc__) for verb in APP.commands.values()]  # type: ignore[attr-defined]
+    examples = [
+        " ".join(paragraph.removeprefix("Example: ").replace("`", "").split())
+        for text in helps
+        for paragraph in text.split("\n\n")
+        if paragraph.startswith("Example: ")
+    ]
+    return readme + examples
 
 
 @pytest.mark.parametrize("command", documented())
