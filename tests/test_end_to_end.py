@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "CXR_SKIP_INSTALL": "1",
 }
+# Tests that share the trained models run in one process, so that those are trained once.
+ON_ONE_WORKER = pytest.mark.xdist_group("trained_on_rsna")
 TINY = ["data.image_size=96", "training.epochs=1"]
 TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
 TINY_CLASSIFIER = [*TINY, "model.architecture=resnet18"]
@@ -65,6 +67,7 @@ def rsna(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@ON_ONE_WORKER
 def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
     done = cxr(
         "compare", f"RetinaNet={rsna / 'detector-predictions'}",
@@ -85,6 +88,7 @@ def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
     assert "report, complete" in cxr("show", rsna / "report").stderr
 
 
+@ON_ONE_WORKER
 def test_a_run_can_be_compared_directly(rsna: Path) -> None:
     cxr(
         "compare", rsna / "detector", rsna / "classifier-predictions",
@@ -93,6 +97,7 @@ def test_a_run_can_be_compared_directly(rsna: Path) -> None:
     assert (rsna / "direct/systems/detector/predictions.json").is_file()
 
 
+@ON_ONE_WORKER
 def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
     films = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
     (tmp_path / "broken.dcm").write_bytes(films[0].read_bytes()[:900])
@@ -105,6 +110,7 @@ def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path
     assert set(images.loc[[film.name for film in films], "status"]) == {"ok"}
 
 
+@ON_ONE_WORKER
 def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
     image_id = pd.read_parquet(rsna / "data/splits/default.parquet").query("role == 'test'")
     chosen = image_id["image_id"].iloc[0]
@@ -115,6 +121,7 @@ def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 1
 
 
+@ON_ONE_WORKER
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
