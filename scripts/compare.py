@@ -11,7 +11,7 @@ from data_prep.errors import InputError
 from scripts import console
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet
+    from data_prep.dataset import DataSet, Target
     from data_prep.predictions import Predictions
 
 
@@ -57,7 +57,7 @@ def compare(
         (out / "metrics.json").unlink(missing_ok=True)
         opened = {}
         for name, path in named:
-            predictions = open_system(path, dataset, out, split, name)
+            predictions = open_system(path, dataset, judged, out, split, name)
             opened[name or predictions.name] = predictions
         if len(opened) < len(named):
             raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
@@ -116,7 +116,7 @@ def require_report_folder(out: Path) -> None:
 
 
 def open_system(
-    path: Path, dataset: DataSet, out: Path, split: str, name: str | None
+    path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
 ) -> Predictions:
     """Open predictions; a run is predicted (into the report's ``systems``) and tuned first.
 
@@ -127,6 +127,7 @@ def open_system(
 
     if not (path / "run.json").is_file() or is_predictions_folder(path):
         return Predictions.open(path)
+    from evaluation.decision import tune
     from scripts.predict import predict_data_set
     from scripts.runtime import choose_device, tune_cpu
 
@@ -137,4 +138,8 @@ def open_system(
 
         model = TrainedModel.open(path, device=choose_device("auto"))
         predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
-    return Predictions.open(folder)
+    predictions = Predictions.open(folder)
+    if predictions.decision(target.name) is None:
+        decision = tune(predictions, dataset, target, split=split)
+        predictions.write_decision(target.name, decision.to_json())
+    return predictions

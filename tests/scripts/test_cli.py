@@ -31,10 +31,13 @@ def cxr(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     [
         (["no-such-verb"], "No such command 'no-such-verb'"),
         (["show", "no-such-folder"], "no-such-folder: no such folder"),
-        (["show"], "Missing argument 'FOLDER'"),
+        (["show"], "Missing argument 'folder'"),
         (["prepare", "nowhere", "out", "--format", "rsna"], "nowhere"),
         (["tune", "nowhere", "--data", "nowhere"], "nowhere"),
-        (["compare", "a", "--data", "nowhere", "--out", "x", "--images", "some"], "--images some"),
+        (
+            ["compare", "a", "--data", "nowhere", "--out", "x", "--images", "some"],
+            "Invalid value for '--images'",
+        ),
         (["predict", "run", "--out", "x"], "give either --data"),
         (["train", "no-such-config", "--data", "d", "--out", "o"], "no-such-config"),
         (["show", "--jsn", "x"], "--jsn"),
