@@ -121,7 +121,7 @@ def open_system(
     """Open predictions; a run is predicted (into the report's ``systems``) and tuned first.
 
     Raises:
-        InputError: The path is neither.
+        InputError: The path is neither, or the report was made from another training of the run.
     """
     from data_prep.predictions import Predictions, is_predictions_folder
 
@@ -131,13 +131,18 @@ def open_system(
     from scripts.predict import predict_data_set
     from scripts.runtime import choose_device, tune_cpu
 
+    tune_cpu()
+    from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
+
+    model = TrainedModel.open(path, device=choose_device("auto"))
     folder = out / "systems" / (name or path.name)
     if not (folder / "predictions.json").is_file():
-        tune_cpu()
-        from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
-
-        model = TrainedModel.open(path, device=choose_device("auto"))
         predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
+    elif Predictions.open(folder).info["inference_id"] != model.inference_id():
+        raise InputError(
+            f"{folder}: holds predictions of another training than {path}; remove it, or choose "
+            "another --out"
+        )
     predictions = Predictions.open(folder)
     if predictions.decision(target.name) is None:
         decision = tune(predictions, dataset, target, split=split)

@@ -9,6 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.pixels import open_store
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -60,7 +61,7 @@ def train(
     if _is_done(out, settings, started, resume):
         console.say(f"{out}: this training has ended before")
     else:
-        store = _open_store(dataset, settings.data.image_size)
+        store = open_store(dataset, settings.data.image_size)
         trainee = _build(settings, dataset, target, store)
         from data_prep.folders import folder_lock, require_free_space
         from scripts.train_run import fit_trainee
@@ -132,16 +133,6 @@ def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool)
                 "give the old --data, or choose another --out"
             )
     return run.is_complete
-
-
-def _open_store(dataset: DataSet, size: int) -> PixelStore:
-    """The pixels at the model's size, made now if `cxr prepare` did not make this size."""
-    from data_prep.pixel_store import build_pixel_store
-
-    with console.progress(f"Pixels at {size} px", len(dataset.images)) as advance:
-        return build_pixel_store(
-            dataset.folder, dataset.images, dataset.source_root, size, progress=advance
-        )
 
 
 def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:

@@ -94,7 +94,13 @@ def test_a_run_can_be_compared_directly(rsna: Path) -> None:
         "compare", rsna / "detector", rsna / "classifier-predictions",
         "--data", rsna / "data", "--out", rsna / "direct", "--replicates", 100,
     )  # fmt: skip
-    assert (rsna / "direct/systems/detector/predictions.json").is_file()
+    kept = rsna / "direct/systems/detector/predictions.json"
+    kept.write_text(kept.read_text().replace('"inference_id": "', '"inference_id": "other'))
+    done = cxr(
+        "compare", rsna / "detector", rsna / "classifier-predictions",
+        "--data", rsna / "data", "--out", rsna / "direct", fails=True,
+    )  # fmt: skip
+    assert "predictions of another training" in done.stderr
 
 
 @ON_ONE_WORKER
