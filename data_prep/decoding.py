@@ -16,6 +16,7 @@ import numpy as np
 from data_prep.errors import InputError
 from data_prep.images import read_image
 from data_prep.parallel import map_rows
+from data_prep.picture_facts import picture_facts
 from data_prep.preprocess import Placement, letterbox
 
 
@@ -80,9 +81,10 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     with task.path.open("rb") as file:
         file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     height, width = image.pixels.shape
+    facts = {"file_bytes": task.path.stat().st_size, **picture_facts(image.pixels)}
     return DecodedRow(
         task.image_id,
-        record=image.record,
+        record={**image.record, **facts},
         height=height,
         width=width,
         spacing_row_mm=image.spacing_row_mm,

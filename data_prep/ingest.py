@@ -29,9 +29,13 @@ EDGE_TOLERANCE_PX = 0.01
 _TEXTS = (
     "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",
     "photometric", "modality_transform", "voi", "orientation", "pixel_sha256", "warnings",
+    "burned_in_annotation", "perceptual_hash",
 )  # fmt: skip
-_NUMBERS = ("spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width")
-_COUNTS = ("height", "width", "bits")
+_NUMBERS = (
+    "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",
+    "text_score",
+)  # fmt: skip
+_COUNTS = ("height", "width", "bits", "file_bytes")
 OUTCOME_TYPES: dict[str, str] = {
     **dict.fromkeys(_TEXTS, "str"),
     **dict.fromkeys(_NUMBERS, "float64"),

@@ -21,13 +21,10 @@ from data_prep.parallel import cpu_count
 from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.prepare_summary import Summary, summarise
 from data_prep.preprocess import require_size
-from data_prep.reader_csv import read_csv_set
-from data_prep.reader_rsna import read_rsna
-from data_prep.sources import SourceTables
+from data_prep.readers import read_source
+from data_prep.sources import ReadOptions, SourceTables
 from data_prep.tables import InputError, frame_digest, read_json, write_json, write_table
 
-READERS: dict[str, Callable[[Path], SourceTables]] = {"rsna": read_rsna, "csv": read_csv_set}
-PLANNED_FORMATS = ("nih", "vindr", "kermany", "covid", "coco", "voc", "yolo", "dicom")
 _WORK, _SETTINGS = ".prepare", "settings.json"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -51,7 +48,8 @@ def prepare(
     source: Path,
     out: Path,
     *,
-    format: str,  # noqa: A002 - the option's own name
+    format: str | None,  # noqa: A002 - the option's own name
+    options: ReadOptions | None = None,
     name: str | None = None,
     sizes: Iterable[int] = (),
     rule: SplitRule | None = None,
@@ -67,7 +65,8 @@ def prepare(
     Args:
         source: The data set as its publisher gives it.
         out: Folder to make; new, empty, or begun by the same call.
-        format: ``rsna`` or ``csv``.
+        format: A name of `data_prep.readers.READERS`.
+        options: What the reader should know beside the folder.
         name: The data set's name in reports; the folder's name by default.
         sizes: Sides of pixel stores to build now, px; a training builds the one it needs.
         rule: How the default split is drawn.
@@ -89,7 +88,7 @@ def prepare(
     for size in sizes:
         require_size(size)
     effort = _Effort(sizes, strict, cpu_count() if workers is None else workers, progress)
-    tables = _read(source, format, strict)
+    tables = _read(source, format, options or ReadOptions(), strict)
     settings = {
         "source_format": format,
         "source_root": str(source.resolve()),
@@ -106,15 +105,13 @@ def prepare(
     return summarise(dataset, already_complete=complete)
 
 
-def _read(source: Path, format: str, strict: bool) -> SourceTables:  # noqa: A002
-    if format not in READERS:
-        known = ", ".join(READERS)
-        why = "comes in a later version" if format in PLANNED_FORMATS else "is not known"
-        raise InputError(
-            f"--format {format}: {why}; use one of {known} (csv: write your own images.csv and "
-            "labels.csv)"
-        )
-    tables = READERS[format](source)
+def _read(
+    source: Path,
+    format: str | None,  # noqa: A002
+    options: ReadOptions,
+    strict: bool,
+) -> SourceTables:
+    tables = read_source(source, format, options)
     if strict and len(tables.excluded):
         first = tables.excluded.iloc[0]
         raise InputError(

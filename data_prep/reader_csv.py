@@ -22,6 +22,7 @@ import pandas as pd
 from data_prep.errors import InputError
 from data_prep.membership import is_member
 from data_prep.schemas import REFERENCE_READER, ROLES
+from data_prep.source_rows import one_target_each
 from data_prep.sources import (
     Exclusions,
     SourceTables,
@@ -82,10 +83,7 @@ def read_csv_set(source: Path) -> SourceTables:
         boxes=boxes,
         box_coverage=_coverage(findings, boxes),
         excluded=excluded,
-        targets={
-            name: {"any_of": [name], "display_name": name.replace("_", " ").capitalize()}
-            for name in sorted(findings["finding"].unique())
-        },
+        targets=one_target_each(findings["finding"]),
         split=roles,
         notes=tuple(notes),
     )

@@ -26,6 +26,31 @@ VIEW_NAMES = {
 }
 
 
+def no_roles() -> pd.DataFrame:
+    """An empty ``image_id, role`` table."""
+    return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    r"""What a user may tell a reader beside the folder; each format uses some of it.
+
+    Attributes:
+        reference: How several readers of one image become the reference: ``majority``, ``any``,
+            ``all`` or ``reader:NAME``.
+        labels: Table of labels that lies elsewhere.
+        class_names: Names of the classes where the format only numbers them.
+        patient_pattern: Regular expression that finds the patient in a file's name; its first
+            group is the patient, and the group's name, where it has one, the name space:
+            ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into ``nih:00019124``.
+    """
+
+    reference: str = "majority"
+    labels: Path | None = None
+    class_names: tuple[str, ...] = ()
+    patient_pattern: str | None = None
+
+
 @dataclass(frozen=True)
 class SourceTables:
     """One data set as its publisher gives it, before any pixel is read.
@@ -43,6 +68,8 @@ class SourceTables:
         excluded: Files and images that the labels rule out: ``path, stage, reason``.
         targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.
         split: ``image_id, role`` where the source fixes the role; other images are drawn.
+        official: ``image_id, role`` of the publisher's own split, which becomes the split
+            ``official`` beside the drawn one; empty where there is none.
         notes: What a user must know about this source, one sentence each.
     """
 
@@ -55,6 +82,7 @@ class SourceTables:
     excluded: pd.DataFrame
     targets: dict[str, dict[str, Any]]
     split: pd.DataFrame
+    official: pd.DataFrame = field(default_factory=no_roles)
     notes: tuple[str, ...] = ()
 
 

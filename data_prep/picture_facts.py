@@ -1,0 +1,23 @@
+"""What is measured on every decoded picture, for the audit: columns of the decode table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
+    """Measure a picture once, where it is decoded.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+
+    Returns:
+        ``mean_grey``, 0 to 255.
+
+    Example:
+        >>> picture_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
+        7.0
+    """
+    return {"mean_grey": float(pixels.mean())}

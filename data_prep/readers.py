@@ -1,0 +1,65 @@
+"""The formats that `cxr prepare` reads, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from data_prep.errors import InputError
+from data_prep.reader_csv import read_csv_set
+from data_prep.reader_rsna import read_rsna
+from data_prep.sources import ReadOptions, SourceTables, detect_format
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a format is read.
+
+    Attributes:
+        read: From a folder and the user's options to its tables; decodes no pixel.
+        uses: The `ReadOptions` that mean something to it.
+    """
+
+    read: Callable[[Path, ReadOptions], SourceTables]
+    uses: frozenset[str] = frozenset()
+
+
+READERS: dict[str, Reader] = {
+    "rsna": Reader(lambda source, _: read_rsna(source)),
+    "csv": Reader(lambda source, _: read_csv_set(source)),
+}
+
+
+def read_source(source: Path, format: str | None, options: ReadOptions) -> SourceTables:  # noqa: A002
+    """Read a source folder in the format that the user named.
+
+    Args:
+        source: The data set as its publisher gives it.
+        format: Name of a reader.
+        options: What the user told beside it.
+
+    Returns:
+        Its tables.
+
+    Raises:
+        InputError: The format is not given or not known (the message names the likely one), an
+            option means nothing to it, or the folder is not of it.
+    """
+    if format not in READERS:
+        likely = detect_format(source) if source.is_dir() else None
+        what = "no --format given" if format is None else f"--format {format} is not known"
+        advice = (
+            f"it looks like --format {likely}" if likely else f"use one of {', '.join(READERS)}"
+        )
+        raise InputError(f"{source}: {what}; {advice}")
+    reader = READERS[format]
+    for option in fields(options):
+        given = getattr(options, option.name)
+        if given != option.default and option.name not in reader.uses:
+            users = ", ".join(name for name, r in READERS.items() if option.name in r.uses)
+            raise InputError(
+                f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
+                f"only {users} uses it"
+            )
+    return reader.read(source, options)
