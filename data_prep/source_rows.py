@@ -1,4 +1,4 @@
-"""What several readers share: names of findings, targets, pictures in folders, patients in names."""
+"""Shared by several readers: finding names, targets, pictures in folders, patients in names."""
 
 from __future__ import annotations
 
