@@ -12,18 +12,18 @@ from typing import Any
 import pandas as pd
 
 from data_prep.assemble import assemble
-from data_prep.audit import audit
-from data_prep.dataset import DataSet, Target, dataset_ids
-from data_prep.draw_split import SplitRule, draw_split, write_split
-from data_prep.folders import folder_lock, make_folder, provenance, require_free_space
+from data_prep.dataset import DataSet
+from data_prep.draw_split import SplitRule
+from data_prep.folders import folder_lock, make_folder, require_free_space
 from data_prep.ingest import ingest
 from data_prep.parallel import cpu_count
 from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.prepare_summary import Summary, summarise
 from data_prep.preprocess import require_size
 from data_prep.readers import read_source
+from data_prep.set_writer import write_set
 from data_prep.sources import ReadOptions, SourceTables
-from data_prep.tables import InputError, frame_digest, read_json, write_json, write_table
+from data_prep.tables import InputError, frame_digest, read_json, write_json
 
 _WORK, _SETTINGS = ".prepare", "settings.json"
 
@@ -169,35 +169,7 @@ def _build(
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
-    contents = {
-        "images": tables.images,
-        "findings": tables.findings,
-        "boxes": tables.boxes,
-        "box_coverage": tables.box_coverage,
-        "decode": decode,
-        "excluded": tables.excluded,
-    }
-    for table, frame in contents.items():
-        write_table(frame, out / f"{table}.parquet", table)
-    split, how = draw_split(tables.images, tables.findings, decode, tables.split, rule)
-    split_id = write_split(out, "default", split, how)
-    ids = dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
-    info = {
-        "name": name,
-        "source_format": tables.format,
-        "source_root": settings["source_root"],
-        "targets": tables.targets,
-        "ids": {**ids, "split_ids": {"default": split_id}},
-        "settings": settings,
-        "notes": list(tables.notes),
-        **provenance(),
-    }
-    targets = {
-        key: Target(key, tuple(spec["any_of"]), spec["display_name"])
-        for key, spec in tables.targets.items()
-    }
-    audit(DataSet(out, info, targets)).write(out / "audit.json")
-    write_json(out / "dataset.json", "dataset", info)
+    write_set(out, tables, decode, name=name, rule=rule, settings=settings)
     shutil.rmtree(work)
 
 
