@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,18 +13,16 @@ import pandas as pd
 from data_prep.assemble import assemble
 from data_prep.dataset import DataSet
 from data_prep.draw_split import SplitRule
-from data_prep.folders import folder_lock, make_folder, require_free_space
+from data_prep.folders import folder_lock, require_free_space
 from data_prep.ingest import ingest
 from data_prep.parallel import cpu_count
 from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.prepare_summary import Summary, summarise
 from data_prep.preprocess import require_size
 from data_prep.readers import read_source
-from data_prep.set_writer import write_set
+from data_prep.set_writer import begin_set, is_complete, write_set
 from data_prep.sources import ReadOptions, SourceTables
-from data_prep.tables import InputError, frame_digest, read_json, write_json
-
-_WORK, _SETTINGS = ".prepare", "settings.json"
+from data_prep.tables import InputError, frame_digest
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -95,9 +92,9 @@ def prepare(
         "source_id": _source_id(tables),
         **asdict(rule),
     }
-    _is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
+    is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
     with folder_lock(out):
-        complete = _is_complete(out, settings)
+        complete = is_complete(out, settings)
         if not complete:
             _build(tables, out, settings, name or out.resolve().name, rule, effort)
         dataset = DataSet.open(out)
@@ -128,32 +125,6 @@ def _source_id(tables: SourceTables) -> str:
     return frame_digest(pd.DataFrame({"part": parts}), ["part"])
 
 
-def _is_complete(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether the folder holds this data set, complete; False for one to begin or go on with."""
-    for path, kind in ((out / "dataset.json", "dataset"), (out / _WORK / _SETTINGS, "settings")):
-        if path.is_file():
-            _require_same(out, read_json(path, kind)["settings"], settings)
-            return kind == "dataset"
-    if out.is_dir() and any(p.name not in (".lock", _WORK) for p in out.iterdir()):
-        raise InputError(f"{out}: not empty and not a data set of ours; choose a new folder")
-    return False
-
-
-def _require_same(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for key, value in wanted.items():
-        if found.get(key) == value:
-            continue
-        if key == "source_id":
-            raise InputError(
-                f"{out}: the source has changed since this folder was made; prepare a new folder"
-            )
-        advice = "" if key.startswith("source") else ", or draw another split with cxr split"
-        raise InputError(
-            f"{out}: made with {key}={found.get(key)!r}, asked for {value!r}; choose a new "
-            f"folder{advice}"
-        )
-
-
 def _build(
     tables: SourceTables,
     out: Path,
@@ -163,14 +134,12 @@ def _build(
     effort: _Effort,
 ) -> None:
     """Write every file of the data set; ``dataset.json`` comes last and completes it."""
-    work = make_folder(out / _WORK)
-    write_json(work / _SETTINGS, "settings", {"settings": settings})
+    work = begin_set(out, settings)
     tables, decode = assemble(tables, _ingest(tables, out, work, effort))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
     write_set(out, tables, decode, name=name, rule=rule, settings=settings)
-    shutil.rmtree(work)
 
 
 def _ingest(tables: SourceTables, out: Path, work: Path, effort: _Effort) -> pd.DataFrame | None:
