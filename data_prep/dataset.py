@@ -202,8 +202,22 @@ class DataSet:
         return bool(self.images["path"].notna().all())
 
     @cached_property
+    def pictures(self) -> pd.DataFrame:
+        """``image_id, path`` of every image, the path as it is on the disk below `source_root`.
+
+        Raises:
+            InputError: The paths are keyed hashes, and the key is not at hand.
+        """
+        pictures = self.images[["image_id", "path"]]
+        if "id_key" not in self.info:
+            return pictures
+        from data_prep.identifiers import find_hidden
+
+        return find_hidden(self.source_root, pictures, self.info["id_key"], self.folder)
+
+    @cached_property
     def _paths(self) -> pd.Series:
-        return self.images.set_index("image_id")["path"]
+        return self.pictures.set_index("image_id")["path"]
 
     @property
     def source_root(self) -> Path:

@@ -81,7 +81,9 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     with task.path.open("rb") as file:
         file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     height, width = image.pixels.shape
-    facts = {"file_bytes": task.path.stat().st_size, **picture_facts(image.pixels)}
+    state = task.path.stat()
+    facts = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
+    facts |= picture_facts(image.pixels)
     return DecodedRow(
         task.image_id,
         record={**image.record, **facts},

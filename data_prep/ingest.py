@@ -1,7 +1,8 @@
 """Decode every picture of a source once, for its tables and all pixel stores, and survive a kill.
 
 The journal is a folder of part files, each with the outcome of a few hundred pictures, written
-after their pixels are on the disk. What a kill can lose is what came after the last part.
+after their pixels are on the disk. What a kill can lose is what came after the last part. It stays
+with the data set, so that pictures added to the source later do not cost the old ones again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NUMBERS = (
     "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",
     "text_score",
 )  # fmt: skip
-_COUNTS = ("height", "width", "bits", "file_bytes")
+_COUNTS = ("height", "width", "bits", "file_bytes", "file_mtime_ns")
 OUTCOME_TYPES: dict[str, str] = {
     **dict.fromkeys(_TEXTS, "str"),
     **dict.fromkeys(_NUMBERS, "float64"),
@@ -51,6 +52,7 @@ def ingest(
     out: Path,
     *,
     journal: Path,
+    again: Iterable[str] = (),
     sizes: Iterable[int] = (),
     workers: int = 1,
     strict: bool = False,
@@ -64,6 +66,7 @@ def ingest(
         root: Folder that paths are relative to.
         out: Data set folder; pixel stores go to ``pixels/`` in it. The caller holds its lock.
         journal: Folder of the part files.
+        again: Images to decode although the journal has them, as `outdated_images` gives them.
         sizes: Sides of the pixel stores to fill on the way, px.
         workers: Processes that decode.
         strict: Stop at the first picture that cannot be used.
@@ -77,6 +80,7 @@ def ingest(
     """
     parts = _Journal(journal)
     known = parts.read()
+    known = known[~is_member(known["image_id"], list(again))]
     unusable = set(known.loc[known["error"].notna(), "image_id"])
     with ExitStack() as stack:
         stores = {
@@ -99,7 +103,39 @@ def ingest(
                 parts.add(outcome, before_writing=[s.commit for s in stores.values()])
             advance(1)
         parts.flush(before_writing=[s.commit for s in stores.values()])
-    return parts.read()
+    outcomes = parts.read()
+    return outcomes[is_member(outcomes["image_id"], images["image_id"])].reset_index(drop=True)
+
+
+def outdated_images(images: pd.DataFrame, root: Path, journal: Path) -> pd.DataFrame:
+    """Find pictures whose file is another one than when it was decoded, or could not be used.
+
+    Args:
+        images: Reads ``image_id``, ``path``.
+        root: Folder that paths are relative to.
+        journal: Folder of the part files; need not be there.
+
+    Returns:
+        ``image_id, replaced``: True where the size or the time of the file has changed, False
+        where it was not usable and may be by now.
+    """
+    known = _Journal(journal).read() if journal.is_dir() else _typed(pd.DataFrame({"image_id": []}))
+    rows = known.merge(images[["image_id", "path"]].dropna(), on="image_id")
+    now = [_file_state(root / path) for path in rows["path"]]
+    stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
+    usable = rows["error"].isna().to_numpy()
+    changed = (stated != np.array(now, dtype="int64").reshape(-1, 2)).any(axis=1) & usable
+    chosen = rows.loc[changed | ~usable, ["image_id"]]
+    return chosen.assign(replaced=changed[changed | ~usable])
+
+
+def _file_state(path: Path) -> tuple[int, int]:
+    """Bytes and time of a file; zeros where it is gone, as no journal says."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
 
 
 def _tasks(images: pd.DataFrame, root: Path, sizes: tuple[int, ...]) -> Iterable[DecodeTask]:
@@ -175,8 +211,10 @@ class _Journal:
 
     def read(self) -> pd.DataFrame:
         parts = [pd.read_parquet(path) for path in sorted(self.folder.glob("part-*.parquet"))]
-        empty = _typed(pd.DataFrame({"image_id": []}))
-        return pd.concat(parts, ignore_index=True) if parts else empty
+        if not parts:
+            return _typed(pd.DataFrame({"image_id": []}))
+        rows = _typed(pd.concat(parts, ignore_index=True))
+        return rows.drop_duplicates("image_id", keep="last", ignore_index=True)
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
