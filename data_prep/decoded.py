@@ -26,6 +26,7 @@ MAX_FILE_BYTES = 1 << 29
 DECODE_COLUMNS = (
     "transfer_syntax", "decoder", "bits", "photometric", "modality_transform", "voi",
     "window_center", "window_width", "inverted", "orientation", "pixel_sha256", "warnings",
+    "burned_in_annotation",
 )  # fmt: skip
 
 

@@ -25,7 +25,12 @@ from data_prep.decoded import (
     require_size,
 )
 from data_prep.dicom_display import show_colour, show_grey
-from data_prep.dicom_header import header_facts, orientation, pixel_spacing
+from data_prep.dicom_header import (
+    burned_in_annotation,
+    header_facts,
+    orientation,
+    pixel_spacing,
+)
 from data_prep.errors import InputError
 
 DECODERS: dict[str, tuple[str, ...]] = {
@@ -112,6 +117,7 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
         bits=int(header.BitsStored),
         photometric=str(header.PhotometricInterpretation),
         orientation=turned,
+        burned_in_annotation=burned_in_annotation(header),
         **known,
     )
     return DecodedImage(pixels, record, row_mm, column_mm, facts)

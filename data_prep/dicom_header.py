@@ -18,6 +18,17 @@ _VIEW_CODES = {  # SNOMED CT and, before it, SNOMED RT: DICOM context group CID 
     "399067008": "LL", "R-102CD": "LL", "399173006": "LL", "R-10236": "LL",
     "399198007": "LL", "R-10232": "LL",
 }  # fmt: skip
+# Defined and retired terms of PS3.3 C.7.3.1.1.1, and RG, SC and DR, which are met in practice.
+_MODALITIES = frozenset({
+    "AR", "AS", "ASMT", "AU", "BDUS", "BI", "BMD", "CD", "CF", "CFM", "CP", "CR", "CS", "CT",
+    "CTPROTOCOL", "DD", "DF", "DG", "DM", "DMS", "DOC", "DR", "DS", "DX", "EC", "ECG", "EPS",
+    "ES", "FA", "FID", "FS", "GM", "HC", "HD", "IO", "IOL", "IVOCT", "IVUS", "KER", "KO", "LEN",
+    "LP", "LS", "M3D", "MA", "MG", "MR", "MS", "NM", "OAM", "OCT", "OP", "OPM", "OPR", "OPT",
+    "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP",
+    "RF", "RG", "RTDOSE", "RTIMAGE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN",
+    "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SMR", "SR", "SRF", "ST", "STAIN", "TEXTUREMAP", "TG",
+    "US", "VA", "VF", "XA", "XAPROTOCOL", "XC",
+})  # fmt: skip
 _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 
 
@@ -29,14 +40,15 @@ def header_facts(header: Dataset) -> dict[str, Any]:
 
     Returns:
         ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
-        ``age_years`` (float or None), ``modality`` (text or None).
+        ``age_years`` (float or None), ``modality`` (a term of the standard or None).
     """
     sex = _text(header, "PatientSex").upper()
+    modality = _text(header, "Modality").upper()
     return {
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": age_years(_text(header, "PatientAge")),
-        "modality": _text(header, "Modality")[:16] or None,
+        "modality": modality if modality in _MODALITIES else None,
     }
 
 
@@ -78,6 +90,19 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
     return None, None
 
 
+def burned_in_annotation(header: Dataset) -> str | None:
+    """Whether the header says that text is burned into the picture: yes, no, or None.
+
+    Example:
+        >>> header = Dataset()
+        >>> header.BurnedInAnnotation = "YES"
+        >>> burned_in_annotation(header)
+        'yes'
+    """
+    text = _text(header, "BurnedInAnnotation").lower()
+    return text if text in ("yes", "no") else None
+
+
 def orientation(header: Dataset) -> str | None:
     r"""Directions of a row and a column in the patient, such as ``L\F``; None if not given."""
     value = header.get("PatientOrientation")
@@ -91,7 +116,10 @@ def _view(header: Dataset) -> str | None:
     if text:
         return _VIEWS.get(text, "other")
     codes = header.get("ViewCodeSequence")
-    return _VIEW_CODES.get(_text(codes[0], "CodeValue"), "other") if codes else None
+    if codes:
+        return _VIEW_CODES.get(_text(codes[0], "CodeValue"), "other")
+    # Rows that run to the front or the back of the patient: seen from the side.
+    return "LL" if (orientation(header) or "").startswith(("A\\", "P\\")) else None
 
 
 def _text(header: Dataset, keyword: str) -> str:

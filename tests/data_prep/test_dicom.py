@@ -240,6 +240,7 @@ def test_record_says_what_was_done(tmp_path: Path) -> None:
         "window_width": 800.0,
         "inverted": False,
         "orientation": None,
+        "burned_in_annotation": None,
         "warnings": None,
     }
 
