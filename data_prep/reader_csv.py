@@ -20,6 +20,14 @@ import numpy as np
 import pandas as pd
 
 from data_prep.errors import InputError
+from data_prep.label_rules import (
+    EDGES,
+    FINDING_KEY,
+    STATE_WORDS,
+    coverage_of_boxed_findings,
+    rule_out_contradictions,
+    with_boxed_findings,
+)
 from data_prep.membership import is_member
 from data_prep.schemas import REFERENCE_READER, ROLES
 from data_prep.source_rows import one_target_each
@@ -37,13 +45,6 @@ from data_prep.tables import empty_table
 IMAGES, LABELS, BOXES = "images.csv", "labels.csv", "boxes.csv"
 _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
 _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
-_STATES = {
-    **dict.fromkeys(("present", "positive", "true", "yes", "1", "1.0"), "present"),
-    **dict.fromkeys(("absent", "negative", "false", "no", "0", "0.0"), "absent"),
-    **dict.fromkeys(("uncertain", "-1", "-1.0"), "uncertain"),
-}
-_EDGES = ["x1", "y1", "x2", "y2"]
-_KEY = ["image_id", "finding"]
 
 
 def read_csv_set(source: Path) -> SourceTables:
@@ -71,7 +72,7 @@ def read_csv_set(source: Path) -> SourceTables:
     images, boxes, roles = out.keep(images), out.keep(boxes), out.keep(roles)
     if images.empty:
         raise InputError(f"{source / LABELS}: rules out every image; {excluded['reason'].iloc[0]}")
-    findings = _with_boxed_findings(out.keep(labels), boxes)
+    findings = with_boxed_findings(out.keep(labels), boxes)
     unlabelled = int((~is_member(images["image_id"], findings["image_id"])).sum())
     if unlabelled:
         notes.append(f"{unlabelled} images have no row in {LABELS}: unknown, not negative")
@@ -81,7 +82,7 @@ def read_csv_set(source: Path) -> SourceTables:
         images=images,
         findings=findings,
         boxes=boxes,
-        box_coverage=_coverage(findings, boxes),
+        box_coverage=coverage_of_boxed_findings(findings, boxes),
         excluded=excluded,
         targets=one_target_each(findings["finding"]),
         split=roles,
@@ -189,8 +190,8 @@ def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.Dat
 
 
 def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
-    text = _without_repeats(read_text_csv(path, (*_KEY, "state")), path, _KEY, notes)
-    state = text["state"].str.lower().map(_STATES)
+    text = _without_repeats(read_text_csv(path, (*FINDING_KEY, "state")), path, FINDING_KEY, notes)
+    state = text["state"].str.lower().map(STATE_WORDS)
     wrong = state.isna()
     if wrong.any():
         raise InputError(
@@ -199,7 +200,7 @@ def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
         )
     if text.empty:
         raise InputError(f"{path}: has no label")
-    labels = text[_KEY].assign(
+    labels = text[FINDING_KEY].assign(
         reader=REFERENCE_READER, state=state.astype("str"), origin="consensus"
     )
     return labels.drop_duplicates().reset_index(drop=True)
@@ -208,10 +209,10 @@ def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
 def _read_boxes(path: Path, notes: list[str]) -> pd.DataFrame:
     if not path.exists():
         return empty_table("boxes")
-    required = ("image_id", *_EDGES, "finding")
-    text = _without_repeats(read_text_csv(path, required), path, _KEY, notes)
-    edges = {c: to_numbers(text[c], path, c) for c in _EDGES}
-    return text[_KEY].assign(**edges, reader=REFERENCE_READER).reset_index(drop=True)
+    required = ("image_id", *EDGES, "finding")
+    text = _without_repeats(read_text_csv(path, required), path, FINDING_KEY, notes)
+    edges = {c: to_numbers(text[c], path, c) for c in EDGES}
+    return text[FINDING_KEY].assign(**edges, reader=REFERENCE_READER).reset_index(drop=True)
 
 
 def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFrame) -> Exclusions:
@@ -222,33 +223,5 @@ def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFr
     for frame, name in ((labels, LABELS), (boxes, BOXES)):
         strangers = frame.loc[~is_member(frame["image_id"], images["image_id"]), "image_id"]
         out.add(strangers, f"row in {name}, but not in {IMAGES}")
-    out.add(labels.loc[labels.duplicated(_KEY), "image_id"], "two states for one finding")
-    ids, edges = boxes["image_id"].to_numpy(), boxes[_EDGES].to_numpy(dtype="float64")
-    out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
-    out.add(
-        ids[(edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])],
-        "box of zero or negative size (x1, y1, x2, y2 is expected, not x, y, width, height)",
-    )
-    out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
-    absent = labels.loc[labels["state"] == "absent", _KEY].drop_duplicates()
-    out.add(boxes.merge(absent, on=_KEY)["image_id"], "box of a finding that is labelled absent")
+    rule_out_contradictions(out, labels, boxes)
     return out
-
-
-def _with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add a present finding for each box whose finding has no label."""
-    boxed = boxes[_KEY].drop_duplicates()
-    merged = boxed.merge(labels[_KEY], on=_KEY, how="left", indicator=True)
-    implied = merged.loc[merged["_merge"] == "left_only", _KEY].assign(
-        reader=REFERENCE_READER, state="present", origin="boxes"
-    )
-    return pd.concat([labels, implied], ignore_index=True) if len(implied) else labels
-
-
-def _coverage(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """All lesions are boxed where there is a box, and where a boxed finding is absent."""
-    boxed_findings = is_member(labels["finding"], boxes["finding"])
-    absent = labels.loc[boxed_findings & (labels["state"] == "absent"), _KEY]
-    present = labels.loc[labels["state"] == "present", _KEY]
-    complete = pd.concat([absent, present.merge(boxes[_KEY].drop_duplicates(), on=_KEY)])
-    return complete.assign(reader=REFERENCE_READER, coverage="all").reset_index(drop=True)
