@@ -32,6 +32,7 @@ class Summary:
         notes: What the reader had to say of the source.
         audit: What the audit found.
         already_complete: Whether the folder was complete before the call.
+        changes: What was added to a set that had been complete.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Summary:
     notes: tuple[str, ...]
     audit: Audit
     already_complete: bool
+    changes: tuple[str, ...] = ()
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class Summary:
             "notes": list(self.notes),
             "audit": self.audit.payload,
             "already_complete": self.already_complete,
+            "changes": list(self.changes),
         }
 
     @property
@@ -81,6 +84,7 @@ class Summary:
         lines += self._excluded_lines()
         lines += list(self.notes)
         lines += [f"check: {problem.line}" for problem in self.audit.problems]
+        lines += self.changes
         state = "already complete" if self.already_complete else "complete"
         return [*lines, f"{self.folder}: {state}"]
 
@@ -94,12 +98,15 @@ class Summary:
         return [*lines, f"  and {more:,} more"] if more else lines
 
 
-def summarise(dataset: DataSet, *, already_complete: bool) -> Summary:
+def summarise(
+    dataset: DataSet, *, already_complete: bool, changes: tuple[str, ...] = ()
+) -> Summary:
     """Count what a data set holds.
 
     Args:
         dataset: A complete data set.
         already_complete: Whether it was complete before.
+        changes: What was added to it, one line each.
 
     Returns:
         Its summary.
@@ -126,6 +133,7 @@ def summarise(dataset: DataSet, *, already_complete: bool) -> Summary:
         notes=tuple(dataset.info.get("notes", ())),
         audit=Audit.read(dataset.folder / "audit.json"),
         already_complete=already_complete,
+        changes=changes,
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from data_prep.errors import InputError
+
+if TYPE_CHECKING:
+    from data_prep.sources import SourceTables
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
@@ -46,6 +50,31 @@ def one_target_each(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
         name: {"any_of": [name], "display_name": display_name(name)}
         for name in sorted(set(findings))
     }
+
+
+def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> SourceTables:
+    """Add the user's own targets to those of the reader; one of the same name is replaced.
+
+    Args:
+        tables: As a reader gave them.
+        targets: Name -> findings of which any makes it positive.
+
+    Raises:
+        InputError: A target has no member, or a finding that the source does not have.
+    """
+    known = set(tables.findings["finding"]) | {
+        member for target in tables.targets.values() for member in target["any_of"]
+    }
+    made = {}
+    for name, members in targets.items():
+        strange = [member for member in members if member not in known]
+        if strange or not members:
+            raise InputError(
+                f"--target {name}: finding '{', '.join(strange)}' is not in the source; it has "
+                f"{', '.join(sorted(known)) or 'none'}"
+            )
+        made[name] = {"any_of": list(members), "display_name": display_name(name)}
+    return replace(tables, targets={**tables.targets, **made})
 
 
 def list_pictures(root: Path, folder: str = ".") -> pd.DataFrame:
