@@ -16,10 +16,12 @@ import pandas as pd
 
 from data_prep.errors import InputError
 from data_prep.membership import is_member
+from data_prep.nih_files import find_entries, read_field_sizes
 from data_prep.rsna_files import (
     BOX_EDGES,
+    find_headers,
     read_classes,
-    read_field_sizes,
+    read_headers,
     read_labels,
     read_mapping,
 )
@@ -38,7 +40,8 @@ LABELS = "stage_2_train_labels.csv"
 CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "rsna_to_nih.csv"
 PHANTOM = "synth.json"
-NIH_TABLE = "Data_Entry_2017*.csv*"
+# Side of the published pictures, px.
+SIDE = 1024
 
 
 def read_rsna(source: Path) -> SourceTables:
@@ -47,7 +50,9 @@ def read_rsna(source: Path) -> SourceTables:
     Args:
         source: Folder with ``stage_2_train_images/``, ``stage_2_train_labels.csv`` and, where
             there are any, ``stage_2_detailed_class_info.csv``, ``stage_2_test_images/``,
-            ``rsna_to_nih.csv`` and NIH's ``Data_Entry_2017*.csv`` (for the pixel spacing).
+            ``rsna_to_nih.csv``, ``*dicom_headers.csv`` (view, sex, age) and NIH's
+            ``Data_Entry_2017*.csv`` (for the pixel spacing; both also ``.gz``). A folder without
+            ``stage_2_train_images/`` is a data set without pixels.
 
     Returns:
         One finding, ``lung_opacity``. ``x_class`` keeps normal, not normal and lung opacity
@@ -57,14 +62,12 @@ def read_rsna(source: Path) -> SourceTables:
         InputError: The folder is not of this format, holds no image, or a table is malformed.
     """
     require_source(source, "rsna")
-    train = _list_images(source, TRAIN_IMAGES)
-    if train.empty:
-        raise InputError(f"{source / TRAIN_IMAGES}: holds no images; unpack the download there")
     labels = read_labels(source / LABELS)
+    train = _train_images(source, labels)
     classes = read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
     people = _name_space(source)
     mapping = read_mapping(source / MAPPING, people) if (source / MAPPING).exists() else None
-    nih = next(iter(sorted(source.glob(NIH_TABLE))), None)
+    nih, headers = find_entries(source), find_headers(source)
     return rsna_tables(
         source,
         train=train,
@@ -73,7 +76,21 @@ def read_rsna(source: Path) -> SourceTables:
         classes=classes,
         mapping=mapping,
         field_sizes=read_field_sizes(nih) if nih else None,
+        people=read_headers(headers) if headers else None,
     )
+
+
+def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
+    """List ``image_id, path`` of the labelled images; without a folder of them, of no path."""
+    if not (source / TRAIN_IMAGES).exists() and not (source / TEST_IMAGES).exists():
+        ids = labels["image_id"].drop_duplicates().reset_index(drop=True)
+        if ids.empty:
+            raise InputError(f"{source / LABELS}: lists no image")
+        return pd.DataFrame({"image_id": ids, "path": None}, dtype="str")
+    train = _list_images(source, TRAIN_IMAGES)
+    if train.empty:
+        raise InputError(f"{source / TRAIN_IMAGES}: holds no images; unpack the download there")
+    return train
 
 
 def _name_space(source: Path) -> str:
@@ -109,17 +126,20 @@ def rsna_tables(
     classes: pd.DataFrame | None = None,
     mapping: pd.DataFrame | None = None,
     field_sizes: pd.DataFrame | None = None,
+    people: pd.DataFrame | None = None,
 ) -> SourceTables:
     """Join the source's tables and rule out what contradicts itself.
 
     Args:
         root: Folder that paths are relative to.
-        train: ``image_id, path`` of the labelled images.
+        train: ``image_id, path`` of the labelled images; every path is missing where there are
+            no pixels.
         test: The same of the unlabelled images; may be empty.
         labels: As from `read_labels`.
         classes: As from `read_classes`.
         mapping: As from `read_mapping`.
         field_sizes: As from `read_field_sizes`.
+        people: As from `read_headers`.
 
     Returns:
         The data set. A label that contradicts itself excludes its image, with the reason.
@@ -136,6 +156,11 @@ def rsna_tables(
     if field_sizes is not None and mapping is not None:
         known = mapping[["image_id", "nih_image"]].merge(field_sizes, on="nih_image")
         images = images.merge(known.drop(columns="nih_image"), on="image_id", how="left")
+    if people is not None:
+        images = images.merge(people, on="image_id", how="left")
+    if images["path"].isna().all():
+        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to judge on only")
+        images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
     rows = out.keep(rows)
     return SourceTables(
         format="rsna",
@@ -144,7 +169,7 @@ def rsna_tables(
         findings=_findings(rows),
         boxes=_boxes(rows),
         box_coverage=_coverage(rows),
-        excluded=out.table(dict(zip(train["image_id"], train["path"], strict=True))),
+        excluded=out.table(train.dropna().set_index("image_id")["path"].to_dict()),
         targets=TARGETS,
         split=out.keep(test[["image_id"]].assign(role="unused")),
         notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""The CSV files of the RSNA Pneumonia Detection Challenge, and the NIH tables that go with it."""
+"""The CSV files of the RSNA Pneumonia Detection Challenge, and the public ones that go with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.errors import InputError
-from data_prep.sources import first_line, read_text_csv, to_numbers
+from data_prep.sources import first_line, normal_views, read_text_csv, to_numbers
 
 CLASSES = {
     "Normal": "normal",
@@ -97,27 +97,43 @@ def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def read_field_sizes(path: Path) -> pd.DataFrame:
-    """Read from NIH's ``Data_Entry_2017`` how large, in mm, the field of each image is.
+def find_headers(folder: Path) -> Path | None:
+    """Find the public table of RSNA's DICOM headers, ``*dicom_headers.csv`` or ``.csv.gz``."""
+    found = [p for p in folder.glob("*dicom_headers.csv*") if p.name.endswith((".csv", ".csv.gz"))]
+    return min(found, default=None)
 
-    RSNA's PixelSpacing is that of NIH's original file, not of the 1024 px one; original spacing x
-    original width is the field's width, whatever the size of the copy.
+
+def read_headers(path: Path) -> pd.DataFrame:
+    """Read what the DICOM headers say of each image's person and view.
+
+    Its PixelSpacing is left out: that of NIH's original file, not of the 1024 px one.
+
+    Args:
+        path: CSV with ``PatientID`` (which here names an image) and, where there are any,
+            ``ViewPosition, PatientSex, PatientAge`` (years).
 
     Returns:
-        ``nih_image, field_width_mm, field_height_mm``.
+        ``image_id, view, sex, age_years``, one row an image.
+
+    Raises:
+        InputError: An image stands twice with different values, or an age is not a number.
     """
-    text = read_text_csv(path, ("Image Index",))
-    # The 2017 header has commas inside brackets: "OriginalImage[Width", "Height]", ...
-    names = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
-    missing = [n for n in names if n not in text.columns]
-    if missing:
-        raise InputError(f"{path}: column '{missing[0]}' is missing; use NIH's own Data_Entry file")
-    width, height, spacing_x, spacing_y = (to_numbers(text[n], path, n) for n in names)
-    sizes = pd.DataFrame(
+    text = read_text_csv(path, ("PatientID",))
+    for column in {"ViewPosition", "PatientSex", "PatientAge"} - set(text.columns):
+        text[column] = ""
+    people = pd.DataFrame(
         {
-            "nih_image": text["Image Index"],
-            "field_width_mm": width * spacing_x,
-            "field_height_mm": height * spacing_y,
+            "image_id": text["PatientID"],
+            "view": normal_views(text["ViewPosition"]),
+            "sex": text["PatientSex"].str.upper().where(text["PatientSex"] != ""),
+            "age_years": to_numbers(text["PatientAge"], path, "PatientAge"),
         }
-    )
-    return sizes.drop_duplicates("nih_image")
+    ).drop_duplicates()
+    twice = people["image_id"].duplicated()
+    if twice.any():
+        name = people["image_id"][twice].iloc[0]
+        raise InputError(
+            f"{path}: line {first_line(twice)}: PatientID {name!r} stands twice with different "
+            "values; keep one line"
+        )
+    return people.reset_index(drop=True)

@@ -8,8 +8,9 @@ import pytest
 
 from data_prep import reader_rsna
 from data_prep.errors import InputError
+from data_prep.nih_files import read_field_sizes
 from data_prep.reader_rsna import read_rsna, rsna_tables
-from data_prep.rsna_files import read_classes, read_field_sizes, read_labels, read_mapping
+from data_prep.rsna_files import read_classes, read_headers, read_labels, read_mapping
 from data_prep.tables import write_json
 
 NOTHING = ",,,,,"
@@ -201,3 +202,71 @@ def test_full_tables_give_the_published_numbers(shared_data):
     tested = np.random.default_rng(0).random(len(patients)) < 0.2
     assert patients[tested].isin(patients[~tested]).mean() == pytest.approx(0.70, abs=0.02)
     assert tables.images["field_width_mm"].median() == pytest.approx(420, abs=1)
+
+
+def write_tables_only(folder: Path, rows: list[str]) -> Path:
+    source = write_source(folder, rows, images="")
+    for name in ("stage_2_train_images", "stage_2_test_images"):
+        for path in (source / name).iterdir():
+            path.unlink()
+        (source / name).rmdir()
+    return source
+
+
+def test_tables_without_picture_folders_are_a_set_without_pixels(tmp_path):
+    rows = ["a,1,1,5,5,1", "a,9,9,5,5,1", "b" + NOTHING + "0", "c" + NOTHING + "2"]
+    tables = read_rsna(write_tables_only(tmp_path, rows))
+    assert tables.images["image_id"].tolist() == ["a", "b"]
+    assert tables.images["path"].isna().all()
+    assert tables.images["width"].tolist() == [1024, 1024]
+    assert tables.excluded["path"].tolist() == ["c"]
+    assert tables.split.empty
+    assert any("without pixels" in note for note in tables.notes)
+
+
+def test_a_lost_folder_of_training_images_is_no_set_without_pixels(tmp_path):
+    source = write_source(tmp_path, ["a" + NOTHING + "0"], images="")
+    (source / "stage_2_train_images").rmdir()
+    with pytest.raises(InputError, match="stage_2_train_images: holds no images"):
+        read_rsna(source)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_public_headers_give_view_sex_and_age_but_not_their_false_spacing(tmp_path, suffix):
+    source = write_source(tmp_path, ["a" + NOTHING + "0", "b" + NOTHING + "0"])
+    headers = pd.DataFrame(
+        {
+            "PatientID": ["a"],
+            "PatientAge": ["155"],
+            "PatientSex": ["F"],
+            "ViewPosition": ["AP"],
+            "PixelSpacing": ["0.143"],
+        }
+    )
+    headers.to_csv(source / f"kaggle_stage_2_train_images_dicom_headers{suffix}")
+    people = read_rsna(source).images.set_index("image_id")
+    assert people.loc["a", ["view", "sex", "age_years"]].tolist() == ["AP", "F", 155.0]
+    assert people.loc["b", ["view", "sex", "age_years"]].isna().all()
+    assert not [c for c in people.columns if "spacing" in c]
+
+
+def test_two_headers_of_one_image_that_differ_are_refused(tmp_path):
+    path = tmp_path / "x_dicom_headers.csv"
+    path.write_text("PatientID,PatientAge\na,40\nb,50\nb,51\n")
+    with pytest.raises(InputError, match="line 4: PatientID 'b' stands twice"):
+        read_headers(path)
+
+
+def test_the_public_tables_alone_are_read_as_a_set(shared_data):
+    tables = read_rsna(shared_data / "reference_csv")
+    images = tables.images
+    assert (len(images), images["patient_id"].nunique(), len(tables.excluded)) == (
+        26_684,
+        11_439,
+        0,
+    )
+    assert (tables.findings["state"] == "present").sum() == 6_012
+    assert images["view"].value_counts().to_dict() == {"PA": 14_511, "AP": 12_173}
+    assert images["age_years"].max() == 155
+    assert images["field_width_mm"].median() == pytest.approx(420, abs=1)
+    assert images["path"].isna().all()
