@@ -1,8 +1,8 @@
-"""Which ids are among others, fast enough for a million of them."""
+"""Look-ups of text, fast enough for a million ids: membership, positions, other names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,53 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
     """
     if not isinstance(members, pd.Series | pd.Index):
         members = pd.Series(list(members), dtype="str")
-    known = pa.array(members.dropna(), type=pa.large_string(), from_pandas=True)
-    found = pc.is_in(_as_text(values), value_set=known)  # type: ignore[attr-defined]
+    found = pc.is_in(_as_text(values), value_set=_as_text(members.dropna()))  # type: ignore[attr-defined]
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
+    """Find the row of each value among the members.
+
+    What ``pd.Index(members).get_indexer(values)`` does, without a Python object for each text.
+
+    Args:
+        values: Text, shape ``(N,)``.
+        members: Text, shape ``(M,)``; of equal ones the first counts.
+
+    Returns:
+        int64, shape ``(N,)``: 0 to ``M - 1``; -1 for what is missing or no member.
+
+    Example:
+        >>> positions(pd.Series(["b", "z", None, "a"]), pd.Index(["a", "b"])).tolist()
+        [1, -1, -1, 0]
+    """
+    text = _as_text(values)
+    found = pc.index_in(text, value_set=_as_text(members)).fill_null(-1)  # type: ignore[attr-defined]
+    rows = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    if text.null_count:  # a missing value is equal to a missing member, but means nothing
+        rows[text.is_null().to_numpy(zero_copy_only=False)] = -1
+    return rows
+
+
+def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
+    """Replace each text by another.
+
+    The same as ``values.map(names)``, which makes a Python object of every value.
+
+    Args:
+        values: Text, shape ``(N,)``.
+        names: New text by old text.
+
+    Returns:
+        Text, same index; missing where the value is missing or has no new name.
+
+    Example:
+        >>> renamed(pd.Series(["1", "0", "?"]), {"0": "absent", "1": "present"}).tolist()
+        ['present', 'absent', nan]
+    """
+    rows = positions(values, pd.Index(list(names), dtype="str"))
+    chosen = pa.array(list(names.values()), pa.large_string()).take(pa.array(rows, mask=rows < 0))
+    return pd.Series(pd.array(chosen, dtype="str"), index=values.index, name=values.name)
 
 
 def _as_text(values: pd.Series | pd.Index) -> pa.Array:

@@ -28,7 +28,7 @@ from data_prep.label_rules import (
     rule_out_contradictions,
     with_boxed_findings,
 )
-from data_prep.membership import is_member
+from data_prep.membership import is_member, renamed
 from data_prep.schemas import REFERENCE_READER, ROLES
 from data_prep.source_rows import one_target_each
 from data_prep.sources import (
@@ -84,7 +84,7 @@ def read_csv_set(source: Path) -> SourceTables:
         boxes=boxes,
         box_coverage=coverage_of_boxed_findings(findings, boxes),
         excluded=excluded,
-        targets=one_target_each(findings["finding"]),
+        targets=one_target_each(findings["finding"].unique()),
         split=roles,
         notes=tuple(notes),
     )
@@ -139,17 +139,20 @@ def _without_repeats(
         empty = text[column] == ""
         if empty.any():
             raise InputError(f"{path}: line {first_line(empty)}: {column} is empty; fill it in")
-    once = text.drop_duplicates()
-    if len(once) < len(text):
-        notes.append(f"{path.name}: {len(text) - len(once)} repeated rows, kept once")
-    twice = once.duplicated(key)
+    candidates = text[text.duplicated(key, keep=False)]  # comparing whole rows takes far longer
+    repeated = candidates.duplicated()
+    versions = candidates[~repeated]
+    twice = versions.duplicated(key)
     if key == ["image_id"] and twice.any():
-        name = once.loc[twice, "image_id"].iloc[0]
+        name = versions.loc[twice, "image_id"].iloc[0]
         raise InputError(
             f"{path}: line {first_line(twice)}: image_id {name!r} stands twice with different "
             "values; keep one line"
         )
-    return once
+    if not repeated.any():
+        return text
+    notes.append(f"{path.name}: {int(repeated.sum())} repeated rows, kept once")
+    return text.drop(index=candidates.index[repeated])
 
 
 def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
@@ -191,7 +194,7 @@ def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.Dat
 
 def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
     text = _without_repeats(read_text_csv(path, (*FINDING_KEY, "state")), path, FINDING_KEY, notes)
-    state = text["state"].str.lower().map(STATE_WORDS)
+    state = renamed(text["state"].str.lower(), STATE_WORDS)
     wrong = state.isna()
     if wrong.any():
         raise InputError(
@@ -200,10 +203,8 @@ def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
         )
     if text.empty:
         raise InputError(f"{path}: has no label")
-    labels = text[FINDING_KEY].assign(
-        reader=REFERENCE_READER, state=state.astype("str"), origin="consensus"
-    )
-    return labels.drop_duplicates().reset_index(drop=True)
+    labels = text[FINDING_KEY].assign(reader=REFERENCE_READER, state=state, origin="consensus")
+    return labels[~labels.duplicated([*FINDING_KEY, "state"])].reset_index(drop=True)
 
 
 def _read_boxes(path: Path, notes: list[str]) -> pd.DataFrame:
