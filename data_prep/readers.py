@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep.errors import InputError
 from data_prep.reader_csv import read_csv_set
 from data_prep.reader_rsna import read_rsna
+from data_prep.reader_vindr import read_vindr
 from data_prep.sources import ReadOptions, SourceTables, detect_format
 
 
@@ -28,6 +29,7 @@ class Reader:
 READERS: dict[str, Reader] = {
     "rsna": Reader(lambda source, _: read_rsna(source)),
     "csv": Reader(lambda source, _: read_csv_set(source)),
+    "vindr": Reader(lambda source, o: read_vindr(source, o.reference), frozenset({"reference"})),
 }
 
 
