@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.perceptual_hash import perceptual_hash
+
 
 def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
     """Measure a picture once, where it is decoded.
@@ -14,10 +16,10 @@ def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
         pixels: uint8, shape ``(H, W)``.
 
     Returns:
-        ``mean_grey``, 0 to 255.
+        ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies.
 
     Example:
         >>> picture_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
         7.0
     """
-    return {"mean_grey": float(pixels.mean())}
+    return {"mean_grey": float(pixels.mean()), "perceptual_hash": perceptual_hash(pixels)}
