@@ -8,14 +8,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.dataset import FileDataset
 
-from data_prep.codestream import codestream_size
 from data_prep.decoded import (
     MAX_FILE_BYTES,
     DecodedImage,
@@ -25,6 +21,7 @@ from data_prep.decoded import (
     require_size,
 )
 from data_prep.dicom_display import show_colour, show_grey
+from data_prep.dicom_frames import decode_first_frame
 from data_prep.dicom_header import (
     burned_in_annotation,
     header_facts,
@@ -33,37 +30,28 @@ from data_prep.dicom_header import (
 )
 from data_prep.errors import InputError
 
-DECODERS: dict[str, tuple[str, ...]] = {
-    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
-    uid.JPEGExtended12Bit: ("pillow", "gdcm"),
-    uid.JPEGLossless: ("gdcm",),
-    uid.JPEGLosslessSV1: ("gdcm",),
-    uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
-    uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
-    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
-    uid.JPEG2000: ("pylibjpeg", "gdcm"),
-    uid.HTJ2KLossless: ("pylibjpeg",),
-    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
-    uid.HTJ2K: ("pylibjpeg",),
-    uid.RLELossless: ("pydicom",),
-}
-"""Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
-Pillow's libjpeg-turbo is four times as fast as the rest."""
+_FRAME_GROUPS = (
+    "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",
+)  # fmt: skip
 
 # What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def read_dicom(path: Path | str) -> DecodedImage:
+def read_dicom(path: Path | str, *, window: str | None = None) -> DecodedImage:
     """Read one DICOM file as the 8-bit picture that a viewer would show first.
 
-    Modality LUT or rescale; the first VOI LUT, else the first window, else the full range;
-    MONOCHROME1 and inverse presentation LUTs inverted once; padding black. An 8-bit MONOCHROME2
-    file without LUT or window keeps its values. Of several frames the first is read; colour
-    becomes grey. Both are noted in ``record["warnings"]``, as is what the libraries complain of.
+    Modality LUT or rescale; the first VOI LUT, else the first window, else a range (all that 8
+    bits can hold, of deeper pictures the 0.1 to 99.9 percentiles without padding); presentation
+    LUT; MONOCHROME1 and inverse presentation LUTs inverted once; padding black. So an 8-bit
+    MONOCHROME2 file without LUT or window keeps its values. Of several frames the first is
+    read; colour becomes grey; overlays are left out. That is noted in ``record["warnings"]``,
+    as is what the libraries complain of.
 
     Args:
         path: The file. A missing preamble or meta header is tolerated and noted.
+        window: Explanation of the VOI LUT or window to use instead of the first, such as
+            ``"LUNG"``; case does not matter, and a file without it is read as without.
 
     Returns:
         The picture and its record.
@@ -80,7 +68,7 @@ def read_dicom(path: Path | str) -> DecodedImage:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            image = _read(path, caught)
+            image = _read(path, window, caught)
         except InputError:
             raise
         except MemoryError:
@@ -91,19 +79,23 @@ def read_dicom(path: Path | str) -> DecodedImage:
     return image
 
 
-def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
+def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage]) -> DecodedImage:
     header, notes = _open(path)
     if "PixelData" not in header and any("End of file" in str(m.message) for m in caught):
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
     _require_picture(path, header)
-    values, decoder, photometric = _decode(path, header)
+    _bring_up_frame_groups(header)
+    values, decoder, photometric = decode_first_frame(path, header, notes)
     if int(header.get("NumberOfFrames") or 1) > 1:
         notes.append(f"first of {int(header.NumberOfFrames)} frames")
     known: dict[str, Any] = {}
     if values.ndim == 3 or photometric == "PALETTE COLOR":
-        pixels = show_colour(values, header, notes)
+        pixels = show_colour(values, photometric, header, notes)
     else:
-        pixels, known = show_grey(values, header, notes)
+        pixels, known = show_grey(values, header, notes, window)
+    tags = list(header.keys())
+    if any(0x6000 <= tag.group <= 0x60FF and tag.element == 0x3000 for tag in tags):
+        notes.append("overlay left out")
     turned = orientation(header)
     if turned is not None and turned.startswith("R"):
         notes.append("mirrored: rows run to the patient's right")
@@ -177,47 +169,21 @@ def _require_picture(path: Path, header: FileDataset) -> None:
         raise InputError(f"{path}: {bits} bits per value are no X-ray picture; 8 or 16 are read")
     if samples not in (1, 3):
         raise InputError(f"{path}: {samples} values per pixel; 1 (grey) or 3 (colour) are read")
-    header.setdefault("BitsStored", bits)
-
-
-def _decode(path: Path, header: FileDataset) -> tuple[np.ndarray, str, str]:
-    """Decode the first frame; returns values, the decoder's name and what the values mean."""
-    syntax = header.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
-        values, meaning = get_decoder(syntax).as_array(header, index=0)
-        return _native(values), "native", str(meaning["photometric_interpretation"])
-    _require_honest_size(path, header)
-    reasons = []
-    available = get_decoder(syntax).available_plugins
-    for name in DECODERS.get(syntax, ()):
-        if name not in available:
-            reasons.append(f"{name}: not installed")
-            continue
-        try:
-            values, meaning = get_decoder(syntax).as_array(header, index=0, decoding_plugin=name)
-        except Exception as error:  # noqa: BLE001 - the next decoder may do better
-            reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
-            continue
-        return _native(values), name, str(meaning["photometric_interpretation"])
-    tried = "; ".join(reasons) or "no decoder knows it"
-    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
-
-
-def _require_honest_size(path: Path, header: Dataset) -> None:
-    """Refuse a compressed picture that is not the one that the header announces."""
-    frames = int(header.get("NumberOfFrames") or 1)
-    frame = get_frame(header.PixelData, 0, number_of_frames=frames)
-    size = (int(header.Columns), int(header.Rows))
-    inside = codestream_size(frame) or size
-    if inside != size:
+    greys = header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+    if greys != (samples == 1):
         raise InputError(
-            f"{path}: the picture inside is {inside[0]} x {inside[1]} px, the header says "
-            f"{size[0]} x {size[1]} px"
+            f"{path}: its header says {samples} values per pixel, which its photometric "
+            f"interpretation cannot be"
         )
-    samples = int(header.get("SamplesPerPixel") or 1)
-    if len(frame) > 2 * samples * int(header.BitsAllocated) // 8 * size[0] * size[1] + (1 << 20):
-        raise InputError(f"{path}: its compressed data are larger than the picture; it is damaged")
+    header.setdefault("SamplesPerPixel", samples)
+    header.setdefault("BitsStored", bits)
+    header.setdefault("PixelRepresentation", 0)
+
+
+def _bring_up_frame_groups(header: FileDataset) -> None:
+    """Put what an enhanced object says of its first frame where plain objects say it."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (header.get(groups) or ())[:1]:
+            for name in _FRAME_GROUPS:
+                for item in (group.get(name) or ())[:1]:
+                    header.update(item)
