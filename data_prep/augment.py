@@ -15,11 +15,10 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else as
 import albumentations
 
 from data_prep.errors import InputError
+from data_prep.placement import MIN_VISIBLE
 
 _Step = albumentations.BasicTransform | albumentations.BaseCompose
 
-MIN_VISIBLE = 0.3
-"""A box is dropped where less than this share of its area stays inside the picture."""
 MIN_SIDE = 2.0
 """A box is dropped where a side becomes shorter than this, in px."""
 

@@ -17,7 +17,8 @@ from data_prep.errors import InputError
 from data_prep.images import read_image
 from data_prep.parallel import map_rows
 from data_prep.picture_facts import picture_facts
-from data_prep.preprocess import Placement, letterbox
+from data_prep.placement import Placement
+from data_prep.preprocess import PLAIN, Treatment
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class DecodeTask:
         image_id: Name of the image.
         path: Its file.
         sizes: Sides of the squares wanted, in px; may be empty.
+        treatment: What else is done to the picture in its squares.
+        measure: Whether to hash the file and to measure the picture; pixels alone need neither.
     """
 
     image_id: str
     path: Path
     sizes: tuple[int, ...] = ()
+    treatment: Treatment = PLAIN
+    measure: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class DecodedRow:
         spacing_row_mm: As the header states it, in mm.
         spacing_col_mm: Likewise.
         header: ``view``, ``sex``, ``age_years``, ``modality``; each may be missing or None.
-        file_sha256: Of the file's bytes, 64 hexadecimal digits.
+        file_sha256: Of the file's bytes, 64 hexadecimal digits; empty where not measured.
         squares: Per size, uint8 ``(size, size)`` and the picture's place in it.
     """
 
@@ -68,7 +73,7 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     """Decode one file and bring it to the wanted sizes.
 
     Args:
-        task: The file and the sizes.
+        task: The file, the sizes, and what else to do.
 
     Returns:
         The row; a file that cannot be read is a row with an ``error``, not an exception, so
@@ -78,23 +83,29 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
         image = read_image(task.path)
     except InputError as error:
         return DecodedRow(task.image_id, error=str(error))
-    with task.path.open("rb") as file:
-        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     height, width = image.pixels.shape
-    state = task.path.stat()
-    facts = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
-    facts |= picture_facts(image.pixels)
     return DecodedRow(
         task.image_id,
-        record={**image.record, **facts},
+        record={**image.record, **(_facts(task.path, image.pixels) if task.measure else {})},
         height=height,
         width=width,
         spacing_row_mm=image.spacing_row_mm,
         spacing_col_mm=image.spacing_col_mm,
         header=image.header,
-        file_sha256=file_sha256,
-        squares={size: letterbox(image.pixels, size) for size in task.sizes},
+        file_sha256=_sha256(task.path) if task.measure else "",
+        squares={size: task.treatment.apply(image.pixels, size) for size in task.sizes},
     )
+
+
+def _facts(path: Path, pixels: np.ndarray) -> dict[str, Any]:
+    state = path.stat()
+    file = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
+    return {**file, **picture_facts(pixels)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decode_all(tasks: Iterable[DecodeTask], *, workers: int) -> Iterator[DecodedRow]:

@@ -1,4 +1,4 @@
-"""Files and folders of images that belong to no data set, letterboxed for a model."""
+"""Files and folders of images that belong to no data set, brought to a model's size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pandas as pd
 
 from data_prep.errors import InputError
 from data_prep.images import read_image
-from data_prep.preprocess import Placement, letterbox
+from data_prep.placement import Placement
+from data_prep.preprocess import PLAIN, Treatment
 
 
 @dataclass
@@ -19,6 +20,7 @@ class LoosePixels:
     """A stretch of decoded files; reads like a pixel store.
 
     Attributes:
+        size: Side S of the squares, px.
         ids: The images that were decoded.
         pictures: uint8 (S, S) by image id.
         placements: Where each original lies in its square.
@@ -26,6 +28,7 @@ class LoosePixels:
         failed: ``image_id, status, reason`` of the files that could not be decoded.
     """
 
+    size: int
     ids: pd.Index
     pictures: dict[str, np.ndarray]
     placements: dict[str, Placement]
@@ -72,12 +75,15 @@ def list_images(sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def decode_loose(files: dict[str, Path], size: int, chunk: int = 256) -> Iterator[LoosePixels]:
-    """Decode and letterbox files, a stretch at a time, so that memory stays bounded.
+def decode_loose(
+    files: dict[str, Path], size: int, treatment: Treatment = PLAIN, *, chunk: int = 256
+) -> Iterator[LoosePixels]:
+    """Decode files and bring them to a size, a stretch at a time, so that memory stays bounded.
 
     Args:
         files: Path by image id.
         size: Side of the model's square, px.
+        treatment: Crop and enhancement that the model was trained with.
         chunk: Files in one stretch.
 
     Yields:
@@ -93,8 +99,9 @@ def decode_loose(files: dict[str, Path], size: int, chunk: int = 256) -> Iterato
                 failed.append((image_id, "failed", str(error)))
                 continue
             sizes.append((image_id, pixels.shape[1], pixels.shape[0]))
-            pictures[image_id], placements[image_id] = letterbox(pixels, size)
+            pictures[image_id], placements[image_id] = treatment.apply(pixels, size)
         yield LoosePixels(
+            size,
             pd.Index(list(pictures), name="image_id", dtype="str"),
             pictures,
             placements,

@@ -1,4 +1,4 @@
-"""The pixel store: every image of a data set at one size, memory-mapped; a rebuildable cache."""
+"""The pixel store: every image of a data set as a model reads it, memory-mapped; a cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from data_prep.errors import InputError
 from data_prep.folders import folder_lock, require_free_space
 from data_prep.parallel import cpu_count
 from data_prep.pixel_writer import INDEX_NAME, INFO_KIND, INFO_NAME, PixelStoreWriter, shard_name
-from data_prep.preprocess import Placement, store_spec
+from data_prep.placement import Placement
+from data_prep.preprocess import PLAIN, Treatment, store_spec
 from data_prep.tables import read_json, read_table
 
 __all__ = ["PixelStore", "PixelStoreWriter", "build_pixel_store", "store_folder"]
@@ -23,14 +24,14 @@ __all__ = ["PixelStore", "PixelStoreWriter", "build_pixel_store", "store_folder"
 _WORTH_A_WORKER = 200  # images: starting a process costs as much as decoding these
 
 
-def store_folder(dataset_folder: Path, size: int) -> Path:
-    """Where a data set keeps its pixels of a size.
+def store_folder(dataset_folder: Path, size: int, treatment: Treatment = PLAIN) -> Path:
+    """Where a data set keeps its pixels of a size and treatment.
 
     Example:
         >>> store_folder(Path("data"), 256).as_posix()
         'data/pixels/letterbox-256'
     """
-    return dataset_folder / "pixels" / store_spec(size)
+    return dataset_folder / "pixels" / store_spec(size, treatment)
 
 
 class PixelStore:
@@ -42,6 +43,7 @@ class PixelStore:
     Attributes:
         folder: Its folder.
         size: Side of the squares, in px.
+        treatment: Crop and enhancement of the pictures.
         index: ``image_id, shard, row, scale_x, scale_y, offset_x, offset_y``.
         ids: Image ids, sorted, unique.
         pixels_id: Identifies the members and their geometry, 16 hexadecimal digits.
@@ -50,6 +52,7 @@ class PixelStore:
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
         self.folder, self.index = folder, index
         self.size, self.pixels_id = int(info["size"]), str(info["pixels_id"])
+        self.treatment = Treatment(info.get("crop", "none"), info.get("enhance", "none"))
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
         self._maps: dict[int, np.ndarray] = {}
 
@@ -137,6 +140,7 @@ def build_pixel_store(
     images: pd.DataFrame,
     source_root: Path,
     size: int,
+    treatment: Treatment = PLAIN,
     *,
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -148,6 +152,7 @@ def build_pixel_store(
         images: Its images table; reads ``image_id`` and ``path``.
         source_root: What the paths are relative to.
         size: Side of the squares, in px.
+        treatment: Crop and enhancement; each has a store of its own beside the plain one.
         workers: Processes; by default as many as are worth starting; 0 and 1 work
             in this one.
         progress: Called with 1 for each image decoded.
@@ -159,7 +164,7 @@ def build_pixel_store(
         InputError: An image has no file or cannot be read any more, the disk is full, or
             another process is building. What was decoded stays; running again goes on.
     """
-    folder = store_folder(dataset_folder, size)
+    folder = store_folder(dataset_folder, size, treatment)
     no_file = images.loc[images["path"].isna(), "image_id"]
     if len(no_file):
         raise InputError(f"image '{no_file.iloc[0]}': has no file; this data set has no pixels")
@@ -167,19 +172,21 @@ def build_pixel_store(
         store = PixelStore.open(folder)
         if images["image_id"].isin(store.ids).all():
             return store
-    with folder_lock(folder), PixelStoreWriter(folder, size) as writer:
+    with folder_lock(folder), PixelStoreWriter(folder, size, treatment) as writer:
         missing = images[~images["image_id"].isin(list(writer.done))]
         if workers is None:
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
-        tasks = _tasks(missing, source_root, size)
+        tasks = _tasks(missing, source_root, size, treatment)
         _add_all(writer, decode_all(tasks, workers=workers), size, progress)
     return PixelStore.open(folder)
 
 
-def _tasks(images: pd.DataFrame, source_root: Path, size: int) -> Iterator[DecodeTask]:
+def _tasks(
+    images: pd.DataFrame, source_root: Path, size: int, treatment: Treatment
+) -> Iterator[DecodeTask]:
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        yield DecodeTask(image_id, source_root / path, (size,))
+        yield DecodeTask(image_id, source_root / path, (size,), treatment, measure=False)
 
 
 def _add_all(

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,8 @@ from numpy.lib import format as npy_format
 
 from data_prep.errors import InputError
 from data_prep.folders import make_folder
-from data_prep.preprocess import Placement, store_spec
+from data_prep.placement import Placement
+from data_prep.preprocess import PLAIN, Treatment, store_spec
 from data_prep.tables import empty_table, frame_digest, read_table, write_json, write_table
 
 SHARD_IMAGES = 4096
@@ -32,7 +34,7 @@ INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"
 
 _COMMIT_EVERY = 256  # images: a kill loses a few seconds of work at most
 _JOURNAL_NAME = "journal.jsonl"
-_IDENTITY = ("image_id", "size", "scale_x", "scale_y", "offset_x", "offset_y")
+_IDENTITY = ("image_id", "spec", "scale_x", "scale_y", "offset_x", "offset_y")
 
 _Place = tuple[int, int, float, float, float, float]  # shard, row, scale x and y, offset x and y
 
@@ -57,6 +59,7 @@ class PixelStoreWriter:
         folder: The store's folder; made if absent. One writer at a time: hold its lock or that
             of the data set.
         size: Side of the squares, in px.
+        treatment: What was done to the pictures besides; the caller applies it.
 
     Attributes:
         done: Ids of the images that are in the store.
@@ -70,8 +73,8 @@ class PixelStoreWriter:
         ['index.parquet', 'pixels.json', 'shard-00000.npy']
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = make_folder(folder), size
+    def __init__(self, folder: Path, size: int, treatment: Treatment = PLAIN) -> None:
+        self.folder, self.size, self.treatment = make_folder(folder), size, treatment
         self._header_bytes = len(_shard_header(0, size))
         self._rows = self._resume()
         self._uncommitted: list[str] = []
@@ -149,11 +152,13 @@ class PixelStoreWriter:
         index = self._index()
         write_table(index, self.folder / INDEX_NAME, "pixel_index")
         (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
+        spec = store_spec(self.size, self.treatment)
         content = {
-            "spec": store_spec(self.size),
+            "spec": spec,
             "size": self.size,
+            **asdict(self.treatment),
             "n_images": len(index),
-            "pixels_id": frame_digest(index.assign(size=self.size), _IDENTITY),
+            "pixels_id": frame_digest(index.assign(spec=spec), _IDENTITY),
         }
         write_json(self.folder / INFO_NAME, INFO_KIND, content)
 

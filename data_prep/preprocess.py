@@ -1,83 +1,25 @@
-"""The one place that resizes pictures and normalises them, and that maps boxes with them."""
+"""The one place that crops, resizes, enhances and normalises pictures."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import cv2
 import numpy as np
 
+from data_prep.enhance import Enhancement, enhance
 from data_prep.errors import InputError
+from data_prep.lung_region import find_lung_region
+from data_prep.placement import Placement
+
+Crop = Literal["none", "lungs"]
 
 MIN_SIZE, MAX_SIZE = 16, 4096
 """Sides of the square that pictures may be brought to, in pixels."""
 
 Pixels = TypeVar("Pixels", bound=Any)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a picture lies in its square: store = original x scale + offset, edges continuous.
-
-    Attributes:
-        scale_x: Store pixels per original pixel along x.
-        scale_y: The same along y; differs from `scale_x` by the rounding to whole pixels only.
-        offset_x: Black columns to the left, in store pixels.
-        offset_y: Black rows above, in store pixels.
-
-    Example:
-        >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
-        >>> placement.to_store(np.array([[100.0, 100.0, 300.0, 200.0]])).tolist()
-        [[50.0, 114.0, 150.0, 164.0]]
-    """
-
-    scale_x: float
-    scale_y: float
-    offset_x: float
-    offset_y: float
-
-    def to_store(self, boxes: np.ndarray) -> np.ndarray:
-        """Move boxes from the original into the square.
-
-        Args:
-            boxes: ``xyxy``, original px, shape ``(N, 4)``.
-
-        Returns:
-            ``xyxy``, store px, float64, shape ``(N, 4)``.
-        """
-        return _as_boxes(boxes) * self._scales() + self._offsets()
-
-    def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-        """Move boxes from the square back into the original, and clip them to it.
-
-        Args:
-            boxes: ``xyxy``, store px, shape ``(N, 4)``.
-            width: Width of the original, in px.
-            height: Height of the original, in px.
-
-        Returns:
-            ``xyxy``, original px, float64, shape ``(N, 4)``, within the picture. A box that lay
-            in the black border has no width or no height left; dropping it is the caller's.
-        """
-        moved = (_as_boxes(boxes) - self._offsets()) / self._scales()
-        return np.clip(moved, 0.0, np.array([width, height, width, height], dtype=np.float64))
-
-    def _scales(self) -> np.ndarray:
-        return np.array([self.scale_x, self.scale_y] * 2)
-
-    def _offsets(self) -> np.ndarray:
-        return np.array([self.offset_x, self.offset_y] * 2)
-
-
-def _as_boxes(boxes: np.ndarray) -> np.ndarray:
-    array = np.asarray(boxes, dtype=np.float64)
-    if array.size == 0:
-        return np.zeros((0, 4))
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f"boxes must have shape (N, 4), got {array.shape}")
-    return array
 
 
 def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
@@ -99,20 +41,79 @@ def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
         >>> square.shape, placement
         ((64, 64), Placement(scale_x=0.32, scale_y=0.32, offset_x=0.0, offset_y=16.0))
     """
-    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
-        raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
+    return PLAIN.apply(pixels, size)
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to a picture on its way into a square; by default nothing but resizing.
+
+    The order is crop, resize, enhance. The crop comes first, so that the square's pixels are
+    spent on the lungs. Enhancing comes last: its histograms count what the model will see, a
+    tile of CLAHE is the same part of every picture, and the cost does not grow with the original.
+
+    Attributes:
+        crop: ``none``, or ``lungs`` for the region that `data_prep.lung_region` finds.
+        enhance: ``none``, ``clahe`` or ``histogram``, see `data_prep.enhance`.
+
+    Example:
+        >>> Treatment(crop="lungs", enhance="clahe").apply(np.zeros((90, 60), np.uint8), 32)[1]
+        Placement(scale_x=0.35, scale_y=0.35..., offset_x=5.0, offset_y=0.0)
+    """
+
+    crop: Crop = "none"
+    enhance: Enhancement = "none"
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("crop", Crop), ("enhance", Enhancement)):
+            if getattr(self, name) not in get_args(kinds):
+                known = ", ".join(get_args(kinds))
+                raise InputError(f"{name} '{getattr(self, name)}': unknown; choose one of {known}")
+
+    def apply(self, pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
+        """Bring a picture into a square, as `letterbox` does, cropped and enhanced.
+
+        Args:
+            pixels: uint8, shape ``(H, W)``.
+            size: Side of the square, in px.
+
+        Returns:
+            uint8, shape ``(size, size)``, and where the whole original lies in it. The black
+            border is not enhanced.
+
+        Raises:
+            ValueError: The picture is not uint8 ``(H, W)``.
+        """
+        if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
+            raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
+        x, y = 0, 0
+        if self.crop == "lungs":
+            region = find_lung_region(pixels)
+            x, y = region.x1, region.y1
+            pixels = pixels[y : region.y2, x : region.x2]
+        height, width = pixels.shape
+        picture = enhance(_resize(pixels, size), self.enhance)
+        new_height, new_width = picture.shape
+        left, top = (size - new_width) // 2, (size - new_height) // 2
+        square = np.zeros((size, size), dtype=np.uint8)
+        square[top : top + new_height, left : left + new_width] = picture
+        scale_x, scale_y = new_width / width, new_height / height
+        return square, Placement(scale_x, scale_y, left - x * scale_x, top - y * scale_y)
+
+
+PLAIN = Treatment()
+"""Neither cropped nor enhanced."""
+
+
+def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bring the longer side to a size, and keep the aspect to the rounding of whole pixels."""
     height, width = pixels.shape
     scale = size / max(height, width)
     new_width, new_height = (max(1, round(side * scale)) for side in (width, height))
-    left, top = (size - new_width) // 2, (size - new_height) // 2
-    square = np.zeros((size, size), dtype=np.uint8)
-    inside = square[top : top + new_height, left : left + new_width]
     if (new_height, new_width) == (height, width):
-        inside[...] = pixels
-    else:
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        inside[...] = cv2.resize(pixels, (new_width, new_height), interpolation=method)
-    return square, Placement(new_width / width, new_height / height, float(left), float(top))
+        return pixels
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (new_width, new_height), interpolation=method)
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Preprocess:
         size: Side of the square, in px, 16 to 4,096.
         mean: Mean of the pixel values on a scale of 0 to 1.
         std: Standard deviation on that scale, above 0.
+        treatment: Crop and enhancement of the pictures that it learned from.
 
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
@@ -135,6 +137,7 @@ class Preprocess:
     size: int
     mean: float
     std: float
+    treatment: Treatment = PLAIN
 
     def __post_init__(self) -> None:
         require_size(self.size)
@@ -144,7 +147,7 @@ class Preprocess:
     @property
     def spec(self) -> str:
         """Name of the pixel store that holds such pictures."""
-        return store_spec(self.size)
+        return store_spec(self.size, self.treatment)
 
     def normalise(self, images: Pixels) -> Pixels:
         """Turn grey levels into what the model sees: ``(x / 255 - mean) / std``.
@@ -166,21 +169,28 @@ class Preprocess:
         """Write ``preprocess.json``."""
         from data_prep.tables import write_json  # pandas; kept out of the decoding workers
 
-        write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
+        content = asdict(self)
+        treatment = content.pop("treatment")
+        write_json(path, "preprocess", {"resize": "letterbox", **content, **treatment})
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
-        """Read ``preprocess.json``.
+        """Read ``preprocess.json``; one from before there were treatments has none.
 
         Raises:
-            InputError: The file is missing, not of this kind, or lacks a key.
+            InputError: The file is missing, not of this kind, lacks a key, or names a treatment
+                that this version does not know.
         """
         from data_prep.tables import read_json
 
         content = read_json(path, "preprocess")
         try:
-            return cls(int(content["size"]), float(content["mean"]), float(content["std"]))
-        except (KeyError, TypeError) as error:
+            size, mean, std = (content[key] for key in ("size", "mean", "std"))
+            treatment = Treatment(content.get("crop", "none"), content.get("enhance", "none"))
+            return cls(int(size), float(mean), float(std), treatment)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: must give size, mean and std ({error})") from None
 
 
@@ -194,11 +204,12 @@ def require_size(size: int) -> None:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
 
 
-def store_spec(size: int) -> str:
-    """Name of the pixel store of a size.
+def store_spec(size: int, treatment: Treatment = PLAIN) -> str:
+    """Name of the pixel store of a size and treatment.
 
     Example:
-        >>> store_spec(512)
-        'letterbox-512'
+        >>> store_spec(512), store_spec(256, Treatment(crop="lungs", enhance="clahe"))
+        ('letterbox-512', 'letterbox-256-lungs-clahe')
     """
-    return f"letterbox-{size}"
+    steps = [step for step in (treatment.crop, treatment.enhance) if step != "none"]
+    return "-".join(["letterbox", str(size), *steps])

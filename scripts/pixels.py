@@ -1,4 +1,4 @@
-"""The pixels of a data set at a model's size, made now if they are not there yet."""
+"""The pixels of a data set as a model reads them, made now if they are not there yet."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ from typing import TYPE_CHECKING
 from scripts import console
 
 if TYPE_CHECKING:
+    from configs.settings import DataSettings
     from data_prep.dataset import DataSet
     from data_prep.pixel_store import PixelStore
+    from data_prep.preprocess import Treatment
 
 
-def open_store(dataset: DataSet, size: int) -> PixelStore:
-    """Open the pixel store at a size; decode what it lacks.
+def treatment_of(settings: DataSettings) -> Treatment:
+    """The crop and enhancement that a configuration asks for."""
+    from data_prep.preprocess import Treatment
+
+    return Treatment(crop=settings.crop, enhance=settings.enhance)
+
+
+def open_store(dataset: DataSet, size: int, treatment: Treatment) -> PixelStore:
+    """Open the pixel store of a size and treatment; decode what it lacks.
 
     Args:
         dataset: The data set.
         size: Side of the model's square, px.
+        treatment: Crop and enhancement.
 
     Raises:
         InputError: The data set has no pixels, or a file is gone.
     """
     from data_prep.pixel_store import build_pixel_store
 
-    with console.progress(f"Pixels at {size} px", len(dataset.images)) as advance:
+    steps = [step for step in (treatment.crop, treatment.enhance) if step != "none"]
+    title = ", ".join([f"Pixels at {size} px", *steps])
+    with console.progress(title, len(dataset.images)) as advance:
         return build_pixel_store(
-            dataset.folder, dataset.images, dataset.source_root, size, progress=advance
+            dataset.folder, dataset.images, dataset.source_root, size, treatment, progress=advance
         )

@@ -90,7 +90,7 @@ def predict_data_set(
         )
     roles = dataset.split(split)
     wanted = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
-    store = open_store(dataset, model.preprocess.size)
+    store = open_store(dataset, model.preprocess.size, model.preprocess.treatment)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = _describe(model, name) | {
         "data_set": {
@@ -126,7 +126,8 @@ def predict_files(
     with PredictionWriter(out, _describe(model, name) | {"data_set": None}) as writer:
         todo = {image_id: path for image_id, path in files.items() if image_id not in writer.done}
         with console.progress("Predicting", len(todo)) as advance:
-            for pixels in decode_loose(todo, model.preprocess.size):
+            preprocess = model.preprocess
+            for pixels in decode_loose(todo, preprocess.size, preprocess.treatment):
                 for part in _join(model.predict(pixels, pixels.ids, pixels.sizes, batch_size)):
                     writer.add(part.images, **part.tables)
                 if len(pixels.failed):

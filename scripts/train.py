@@ -9,7 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
-from scripts.pixels import open_store
+from scripts.pixels import open_store, treatment_of
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -61,7 +61,7 @@ def train(
     if _is_done(out, settings, started, resume):
         console.say(f"{out}: this training has ended before")
     else:
-        store = open_store(dataset, settings.data.image_size)
+        store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
         trainee = _build(settings, dataset, target, store)
         from data_prep.folders import folder_lock, require_free_space
         from scripts.train_run import fit_trainee

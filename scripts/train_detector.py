@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from data_prep.pixel_source import visible_share
+from data_prep.placement import MIN_VISIBLE
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import build_retinanet, training_losses, validation_losses
 from detection.retinanet import LesionRetinaNet
 from evaluation.localisation import average_precision
 from evaluation.metrics import auroc
+from scripts import console
 from scripts.trainee import Trainee, initialise, require_both_kinds
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from data_prep.pixel_store import PixelStore
 
 _EDGES = ["x1", "y1", "x2", "y2"]
+_WHOLE = 0.999  # share of a box: the rest is rounding
 
 
 class Seen(NamedTuple):
@@ -47,7 +51,8 @@ def build(
 ) -> Trainee:
     """Prepare a detector's training.
 
-    It learns and is validated on images whose lesions are all boxed, or that have none.
+    It learns and is validated on images whose lesions are all boxed, or that have none; and, where
+    a crop hides a lesion, not on that image: the lesion would be learned as background.
 
     Raises:
         InputError: The split lacks such images, or the model cannot be built.
@@ -58,6 +63,8 @@ def build(
         role: dataset.image_ids(role, config.data.split).intersection(trusted)
         for role in ("train", "val")
     }
+    hidden = _hidden_by_crop(store, boxes[boxes["image_id"].isin(ids["train"].union(ids["val"]))])
+    ids = {role: chosen.difference(hidden) for role, chosen in ids.items()}
     boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
     for role, positive in boxed.items():
         require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
@@ -82,6 +89,19 @@ def build(
         validation_metrics=detection_metrics,
         describe=describe,
     )
+
+
+def _hidden_by_crop(store: PixelStore, boxes: pd.DataFrame) -> pd.Index:
+    """Images of which the store's crop hides a lesion; says how much it cuts off."""
+    if store.treatment.crop == "none":
+        return pd.Index([])
+    share = visible_share(store, boxes)
+    hidden = pd.Index(boxes.loc[share < MIN_VISIBLE, "image_id"].unique())
+    console.say(
+        f"crop: {int((share > _WHOLE).sum())} of {len(share)} boxes lie in it whole; "
+        f"{len(hidden)} images are left out because it hides a lesion"
+    )
+    return hidden
 
 
 def validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], Seen]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch.utils.data import DataLoader, Dataset
 
 from configs.settings import ClassifierConfig, DetectorConfig, TrainingSettings
 from scripts import console
+from scripts.pixels import treatment_of
 from scripts.runtime import choose_precision
 from scripts.trainee import Trainee
 from training.fit import FitResult, Precision, fit
@@ -18,6 +20,9 @@ from training.optimisation import Optimisation
 from training.pictures import draw_batch, draw_curves
 from training.run_folder import RunFolder
 from training.sampler import SeededSampler, balancing_weights
+
+if TYPE_CHECKING:
+    from data_prep.preprocess import Preprocess
 
 
 def fit_trainee(
@@ -45,7 +50,11 @@ def fit_trainee(
     began = time.perf_counter()
     result = _fit(trainee, how, run, sampler, device, precision)
     save_model(trainee.model, run.folder)
-    trainee.model.preprocess.to_json(run.folder / "preprocess.json")  # type: ignore[union-attr,operator]
+    # The model knows size and normalisation; what was done to the pictures before is settled here.
+    seen = replace(
+        cast("Preprocess", trainee.model.preprocess), treatment=treatment_of(settings.data)
+    )
+    seen.to_json(run.folder / "preprocess.json")
     draw_curves(
         result.history,
         run.folder / "curves.png",
