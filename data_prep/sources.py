@@ -13,7 +13,12 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from data_prep.errors import InputError
+from data_prep.folder_marks import has_columns as _has_columns
+from data_prep.folder_marks import has_file as _has
+from data_prep.folder_marks import has_match as _has_match
+from data_prep.folder_marks import holds_dicom, is_vindr, require_folder
 from data_prep.membership import is_member, renamed
+from data_prep.schemas import ROLES
 from data_prep.tables import empty_table
 
 VIEW_NAMES = {
@@ -224,37 +229,29 @@ def normal_views(text: pd.Series) -> pd.Series:
     return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
 
 
-def _has(*names: str) -> Callable[[Path], bool]:
-    return lambda folder: any((folder / name).exists() for name in names)
-
-
-def _has_match(*patterns: str) -> Callable[[Path], bool]:
-    return lambda folder: any(next(folder.glob(p), None) is not None for p in patterns)
-
-
-def _is_vindr(folder: Path) -> bool:
-    """PhysioNet's files, or Kaggle's ``train.csv``: others have one too, so its header decides."""
-    if _has_match("annotations_t*.csv", "image_labels_t*.csv")(folder):
-        return True
-    try:
-        with (folder / "train.csv").open(encoding="utf-8-sig", errors="replace") as file:
-            return {"image_id", "class_name", "rad_id"} <= set(file.readline().strip().split(","))
-    except OSError:
-        return False
-
-
 # In this order: the first that fits is the likely one, so the vague ones stand last.
 _MARKS: dict[str, Callable[[Path], bool]] = {
     "rsna": _has("stage_2_train_images", "stage_2_train_labels.csv"),
     "csv": _has("images.csv", "labels.csv"),
     "nih": _has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
-    "vindr": lambda folder: _is_vindr(folder) or _is_vindr(folder / "annotations"),
-    "kermany": _has("train/PNEUMONIA", "chest_xray/train/PNEUMONIA", "PNEUMONIA"),
-    "covid": _has("COVID", "COVID-19_Radiography_Dataset"),
-    "voc": _has_match("Annotations/*.xml", "*.xml"),
-    "yolo": _has_match("data.yaml", "labels/*.txt", "*/labels/*.txt"),
-    "coco": _has_match("annotations/*.json", "*.json"),
-    "dicom": _has_match("*.dcm", "*/*.dcm"),
+    "vindr": lambda folder: is_vindr(folder) or is_vindr(folder / "annotations"),
+    "kermany": _has(
+        "PNEUMONIA",
+        *(f"{place}{role}/PNEUMONIA" for place in ("", "chest_xray/") for role in ROLES[:3]),
+    ),
+    "covid": lambda folder: (
+        _has("COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")(
+            folder
+        )
+        or _has_columns(folder / "metadata.csv", "patientid", "finding")
+        or _has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
+    ),
+    "voc": _has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
+    "yolo": _has_match(
+        "data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"
+    ),
+    "coco": _has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+    "dicom": holds_dicom,
 }
 
 
@@ -281,12 +278,7 @@ def require_source(source: Path, format: str) -> None:  # noqa: A002 - the optio
         InputError: The folder is missing or empty, or looks like another format or another level
             of the same one.
     """
-    if not source.exists():
-        raise InputError(f"{source}: no such folder")
-    if not source.is_dir():
-        raise InputError(f"{source}: a file; give the folder that holds the data set")
-    if next(source.iterdir(), None) is None:
-        raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
+    require_folder(source)
     if _MARKS[format](source):
         return
     for folder in (source.parent, *sorted(p for p in source.iterdir() if p.is_dir())[:50]):
