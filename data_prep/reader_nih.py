@@ -130,7 +130,7 @@ def _contradictions(entries: pd.DataFrame, boxes: pd.DataFrame, named: np.ndarra
     out.add(boxed[(edges < 0).any(axis=1)], "box outside the image")
     first = ~ids.duplicated().to_numpy()
     rows = pd.Index(ids[first]).get_indexer(boxed)
-    columns = pd.Index(FINDINGS).get_indexer(boxes["finding"])
+    columns = pd.Index(FINDINGS).get_indexer(pd.Index(boxes["finding"]))
     out.add(boxed[~named[first][rows, columns]], "box of a finding that is not labelled present")
     return out
 

@@ -169,7 +169,7 @@ def rsna_tables(
         findings=_findings(rows),
         boxes=_boxes(rows),
         box_coverage=_coverage(rows),
-        excluded=out.table(train.dropna().set_index("image_id")["path"].to_dict()),
+        excluded=out.table(dict(train.dropna()[["image_id", "path"]].to_numpy().tolist())),
         targets=TARGETS,
         split=out.keep(test[["image_id"]].assign(role="unused")),
         notes=tuple(notes),

@@ -7,7 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from data_prep.errors import InputError
+from data_prep.reader_covid import read_covid
 from data_prep.reader_csv import read_csv_set
+from data_prep.reader_dicom import read_dicom_tree
+from data_prep.reader_kermany import read_kermany
+from data_prep.reader_nih import read_nih
 from data_prep.reader_rsna import read_rsna
 from data_prep.reader_vindr import read_vindr
 from data_prep.sources import ReadOptions, SourceTables, detect_format
@@ -28,8 +32,16 @@ class Reader:
 
 READERS: dict[str, Reader] = {
     "rsna": Reader(lambda source, _: read_rsna(source)),
+    "nih": Reader(lambda source, _: read_nih(source)),
+    "kermany": Reader(
+        lambda source, o: read_kermany(source, o.patient_pattern), frozenset({"patient_pattern"})
+    ),
+    "covid": Reader(
+        lambda source, o: read_covid(source, o.patient_pattern), frozenset({"patient_pattern"})
+    ),
     "csv": Reader(lambda source, _: read_csv_set(source)),
     "vindr": Reader(lambda source, o: read_vindr(source, o.reference), frozenset({"reference"})),
+    "dicom": Reader(lambda source, o: read_dicom_tree(source, o.labels), frozenset({"labels"})),
 }
 
 
