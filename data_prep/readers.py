@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from data_prep.errors import InputError
+from data_prep.reader_coco import read_coco
 from data_prep.reader_covid import read_covid
 from data_prep.reader_csv import read_csv_set
 from data_prep.reader_dicom import read_dicom_tree
@@ -14,6 +15,8 @@ from data_prep.reader_kermany import read_kermany
 from data_prep.reader_nih import read_nih
 from data_prep.reader_rsna import read_rsna
 from data_prep.reader_vindr import read_vindr
+from data_prep.reader_voc import read_voc
+from data_prep.reader_yolo import read_yolo
 from data_prep.sources import ReadOptions, SourceTables, detect_format
 
 
@@ -42,6 +45,9 @@ READERS: dict[str, Reader] = {
     "csv": Reader(lambda source, _: read_csv_set(source)),
     "vindr": Reader(lambda source, o: read_vindr(source, o.reference), frozenset({"reference"})),
     "dicom": Reader(lambda source, o: read_dicom_tree(source, o.labels), frozenset({"labels"})),
+    "coco": Reader(read_coco, frozenset({"patient_pattern"})),
+    "voc": Reader(read_voc, frozenset({"patient_pattern"})),
+    "yolo": Reader(read_yolo, frozenset({"patient_pattern", "class_names"})),
 }
 
 
