@@ -160,8 +160,8 @@ def _findings(files: pd.DataFrame) -> pd.DataFrame:
 
 def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.DataFrame:
     """The folders' roles, with what is known against them."""
-    if files["role"].isna().all():
-        return no_roles()
+    if not {"train", "test"} <= set(files["role"].dropna()):
+        return no_roles()  # a part of the set is no split
     role = files["role"].fillna("unused").astype("str")
     n_val = int((role == "val").sum())
     if n_val < _SMALL_VAL:
