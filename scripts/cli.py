@@ -49,6 +49,7 @@ def refuse_intruders() -> None:
 def build_app() -> typer.Typer:
     """Assemble the verbs; each module imports heavy libraries inside its function only."""
     from scripts import (
+        bench,
         check,
         compare,
         import_predictions,
@@ -83,6 +84,7 @@ def build_app() -> typer.Typer:
     app.command("compare")(compare.compare)
     app.command("overlay")(overlay.overlay)
     app.command("show")(show.show)
+    app.command("bench")(bench.bench)
     return app
 
 

@@ -1,0 +1,241 @@
+"""The benchmark: noisy samples are rejected, ratios follow from figures, nothing is invented."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import InputError
+from scripts import bench
+from scripts.bench_child import peak_gib
+from scripts.bench_measure import LinuxMachine, Meter, Sample, Timings
+from scripts.bench_rows import Row, as_lines, as_payload, duration, paired_row, rate, single_row
+from scripts.cli import build_app
+
+
+class FakeMachine:
+    """Clocks that only move when they are told to."""
+
+    def __init__(self, cpus: int = 2, *, watched: bool = True) -> None:
+        self.cpus, self.watched = cpus, watched
+        self.time = self.others = self.mine = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def busy(self) -> float | None:
+        return self.mine + self.others if self.watched else None
+
+    def own(self) -> float:
+        return self.mine
+
+    def work(self, seconds: float, others: float = 0.0) -> None:
+        self.time += seconds
+        self.mine += seconds
+        self.others += others
+
+
+def meter_of(machine: FakeMachine, *, rounds: int = 1, guarded: bool = True) -> Meter:
+    return Meter(machine, rounds=rounds, least_seconds=1.0, guarded=guarded)
+
+
+def scripted(machine: FakeMachine, steps: list[tuple[float, float]]) -> Callable[[], float]:
+    """A run that takes what the list says, call by call: own seconds, those of others."""
+    left = iter(steps)
+
+    def run() -> float:
+        machine.work(*next(left))
+        return 10.0
+
+    return run
+
+
+def test_noise_is_the_share_of_all_processors_that_others_used() -> None:
+    machine = FakeMachine(cpus=4)
+    sample = meter_of(machine).sample(scripted(machine, [(2.0, 0.8)]))
+    assert sample == Sample(amount=10.0, seconds=2.0, noise=pytest.approx(0.1))
+
+
+def test_our_own_work_on_every_processor_is_no_noise() -> None:
+    machine = FakeMachine(cpus=2)
+
+    def run() -> float:
+        machine.time += 1.0
+        machine.mine += 2.0
+        return 1.0
+
+    assert meter_of(machine).sample(run).noise == 0.0
+
+
+def test_a_short_run_is_repeated_within_its_sample() -> None:
+    machine = FakeMachine()
+    sample = meter_of(machine).sample(scripted(machine, [(0.4, 0)] * 5))
+    assert (sample.amount, sample.seconds) == (30.0, pytest.approx(1.2))
+
+
+def test_a_noisy_sample_is_rejected_counted_and_taken_again() -> None:
+    machine = FakeMachine()
+    run = scripted(machine, [(1.0, 1.0), (1.0, 0.3), (1.0, 0.1)])
+    timings = meter_of(machine).compare({"ours": run}, warm=False)
+    assert timings.rejected == {"ours": 2}
+    assert timings.values("ours", rate) == [10.0]
+
+
+def test_a_machine_that_stays_busy_gives_no_figure() -> None:
+    machine = FakeMachine()
+    noisy = scripted(machine, [(1.0, 1.0)] * 4)
+    quiet = scripted(machine, [(1.0, 0.0)])
+    timings = meter_of(machine).compare({"ours": noisy, "peer": quiet}, warm=False)
+    row = paired_row("read", timings, "ours", "peer", "images/s", rate)
+    assert (row.ours, row.peer, row.ratio, row.n, row.rejected) == (None, None, None, 0, 4)
+    assert as_payload(row)["ours_range"] is None
+
+
+@pytest.mark.parametrize(("watched", "guarded"), [(False, True), (True, False)])
+def test_without_a_watch_every_sample_counts(watched: bool, guarded: bool) -> None:
+    machine = FakeMachine(watched=watched)
+    run = scripted(machine, [(1.0, 5.0)])
+    timings = meter_of(machine, guarded=guarded).compare({"ours": run}, warm=False)
+    assert len(timings.values("ours", rate)) == 1
+    assert timings.rejected == {"ours": 0}
+
+
+def test_candidates_take_turns_in_being_first() -> None:
+    machine, seen = FakeMachine(), []
+
+    def named(name: str) -> Callable[[], None]:
+        def run() -> None:
+            seen.append(name)
+            machine.work(1.0)
+
+        return run
+
+    meter_of(machine, rounds=2).compare({"a": named("a"), "b": named("b")})
+    assert seen == ["a", "b", "a", "b", "b", "a"], "once each to warm up, then two rounds"
+
+
+def timings_of(*pairs: tuple[float, float]) -> Timings:
+    rounds = [{"ours": Sample(1.0, a, 0.0), "peer": Sample(1.0, b, 0.0)} for a, b in pairs]
+    return Timings(rounds, {"ours": 0, "peer": 0})
+
+
+def test_a_ratio_is_formed_within_its_round() -> None:
+    drifting = timings_of((1.0, 2.0), (10.0, 20.0), (3.0, 9.0))
+    row = paired_row("open", drifting, "ours", "peer", "s", duration)
+    assert (row.ours, row.peer) == (3.0, 9.0)
+    assert (row.ratio, row.ratio_range) == (2.0, (2.0, 3.0))
+    assert (row.ours_range, row.n) == ((1.0, 10.0), 3)
+
+
+def test_a_ratio_above_one_means_that_ours_is_faster_in_rates_and_in_times() -> None:
+    faster = timings_of((1.0, 4.0))
+    assert paired_row("x", faster, "ours", "peer", "s", duration).ratio == 4.0
+    assert paired_row("x", faster, "ours", "peer", "images/s", rate).ratio == 4.0
+
+
+def test_a_limit_is_kept_or_not_only_where_there_is_a_figure() -> None:
+    assert as_payload(single_row("t", "s", [59.0], limit=60.0))["within_limit"] is True
+    assert as_payload(single_row("t", "s", [61.0], limit=60.0))["within_limit"] is False
+    assert as_payload(single_row("t", "s", [], limit=60.0))["within_limit"] is None
+
+
+def test_the_table_leaves_empty_what_was_not_measured() -> None:
+    lines = as_lines([Row("read", "images/s", None, None, rejected=4), Row("open", "s", 2, (1, 3))])
+    assert lines[1].split() == ["read", "images/s", "0", "4"]
+    assert lines[2].split() == ["open", "2", "s", "0", "0"]
+
+
+def test_this_process_and_its_children_are_its_own() -> None:
+    machine = LinuxMachine()
+    own, busy = machine.own(), machine.busy()
+    spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", spin]) as child:
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        child.wait()
+    used = machine.own() - own
+    assert used >= 0.35, "the child's time counts once it has ended"
+    assert machine.busy() - busy >= used - 0.1, "and everybody's time includes ours"
+    assert machine.cpus == len(os.sched_getaffinity(0))
+
+
+def test_peak_memory_is_this_process_and_not_what_started_it() -> None:
+    ballast = b"x" * (300 << 20)
+    code = "from scripts.bench_child import peak_gib; print(peak_gib())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 0.2 < peak_gib(), len(ballast)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    out = tmp_path_factory.mktemp("bench") / "bench.json"
+    build_app()(["bench", "data", "--quick", "--out", str(out)], standalone_mode=False)
+    return json.loads(out.read_text())
+
+
+def test_a_quick_run_says_where_and_on_what_it_was_made(quick: dict) -> None:
+    assert quick["contract"] == "bench"
+    assert quick["hardware"]["cpus"] >= 1
+    assert {"python", "pandas", "pydicom"} <= set(quick["versions"])
+    assert (quick["quick"], quick["seed"], quick["n_pictures"]) == (True, 0, 4)
+    assert quick["pictures"] == "synthetic chest X-rays, seed 0"
+    assert "revision" in quick
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "store against decoding DICOM",
+        "store against decoding PNG",
+        "store against decoding JPEG",
+        "1 processor against a plain loop",
+        "SHA-256 of the pixels",
+        "images: read, validate, split and audit",
+        "greatest memory",
+        "is_member against pandas isin",
+        "open it, against pandas",
+    ],
+)
+def test_a_quick_run_has_every_row(quick: dict, words: str) -> None:
+    assert any(words in row["name"] for row in quick["rows"])
+
+
+def test_figures_of_a_quick_run_agree_with_each_other(quick: dict) -> None:
+    assert len({row["name"] for row in quick["rows"]}) == len(quick["rows"])
+    for row in quick["rows"]:
+        assert row["group"] == "data"
+        assert row["n"] == 1, row["name"]
+        low, high = row["ours_range"]
+        assert 0 < low <= row["ours"] <= high
+        if row["peer"] is not None:
+            faster = row["ours"] / row["peer"]
+            expected = faster if row["unit"] == "images/s" else 1 / faster
+            assert row["ratio"] == pytest.approx(expected)
+
+
+def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path: Path) -> None:
+    app = build_app()
+    for arguments, message in (
+        (["speed"], "no group 'speed'; choose from data"),
+        (["data", "--source", str(tmp_path / "none")], "none: no such folder"),
+        (["data", "--data", str(tmp_path), "--source", str(tmp_path)], "either --data or"),
+        (["data", "--data", str(tmp_path)], "dataset.json"),
+        (["data", "--out", str(tmp_path / "no" / "b.json")], "its folder does not exist"),
+        (["data", "--quick", "--source", str(tmp_path)], "no picture to measure with"),
+    ):
+        with pytest.raises(InputError, match=message):
+            app(["bench", *arguments], standalone_mode=False)
