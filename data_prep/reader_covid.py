@@ -28,7 +28,8 @@ from data_prep.source_rows import (
 from data_prep.sources import Exclusions, SourceTables, no_roles, require_source
 from data_prep.tables import empty_table
 
-HOLDERS = ("", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")
+_HOLDER, _OLD_HOLDER = "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
+HOLDERS = ("", _HOLDER, f"{_HOLDER}/{_HOLDER}", _OLD_HOLDER)  # Kaggle's archive nests them
 _CLASSES = {
     "covid": COVID,
     "covid_19": COVID,
@@ -62,12 +63,15 @@ def read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables
     base = next((source / name for name in HOLDERS if _class_folders(source / name)), None)
     if base is not None:
         return _read_radiography(source, base, patient_pattern)
-    name, read = (
-        (METADATA, read_collection) if (source / METADATA).is_file() else (HANNOVER, read_hannover)
-    )
+    tables = {METADATA: read_collection, HANNOVER: read_hannover}
+    name = next((name for name in tables if (source / name).is_file()), None)
+    if name is None:
+        raise InputError(
+            f"{source}: holds no folder COVID with pictures; unpack the download there"
+        )
     if patient_pattern is not None:
         raise InputError(f"{source / name}: names the patients; leave --patient-pattern out")
-    return read(source)
+    return tables[name](source)
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -77,6 +77,18 @@ def test_masks_are_never_images(tmp_path):
     assert tables.excluded.empty
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_folders_that_kaggle_puts_around_it_are_seen_through(tmp_path, depth):
+    write_radiography(tmp_path.joinpath(*["COVID-19_Radiography_Dataset"] * depth))
+    assert len(read_covid(tmp_path).images) == 4
+
+
+def test_a_download_that_was_not_unpacked_is_refused(tmp_path):
+    touch(tmp_path, "COVID-19_Radiography_Dataset/archive.zip")
+    with pytest.raises(InputError, match="no folder COVID with pictures; unpack"):
+        read_covid(tmp_path)
+
+
 def test_older_releases_and_the_folder_above_are_read(tmp_path):
     above = "COVID-19 Radiography Database"
     source = touch(tmp_path, f"{above}/COVID-19/COVID-19 (1).png", f"{above}/NORMAL/NORMAL (1).png")
