@@ -211,9 +211,19 @@ class DataSet:
         pictures = self.images[["image_id", "path"]]
         if "id_key" not in self.info:
             return pictures
-        from data_prep.identifiers import find_hidden
+        from data_prep.identifiers import KEY_VARIABLE, find_hidden, key_from_environment
 
-        return find_hidden(self.source_root, pictures, self.info["id_key"], self.folder)
+        key = key_from_environment(self.info["id_key"], self.folder)
+        found = find_hidden(self.source_root, key, pictures["path"].dropna())
+        lost = pictures[~is_member(pictures["path"], list(found)) & pictures["path"].notna()]
+        if len(lost):
+            raise InputError(
+                f"{self.folder}: the file of image '{lost['image_id'].iloc[0]}' is not below "
+                f"{self.source_root} any more ({len(lost)} such images; {KEY_VARIABLE} names the "
+                "right key)"
+            )
+        true = {h: p.relative_to(self.source_root).as_posix() for h, p in found.items()}
+        return pictures.assign(path=pictures["path"].map(true).astype("str"))
 
     @cached_property
     def _paths(self) -> pd.Series:

@@ -1,10 +1,11 @@
-"""From a source folder to a data set folder: tables, pixels, split, audit."""
+"""From a source folder to a data set folder: tables, pixels, splits, audit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ import pandas as pd
 
 from data_prep.assemble import assemble
 from data_prep.dataset import DataSet
-from data_prep.draw_split import SplitRule
 from data_prep.folders import folder_lock, require_free_space
-from data_prep.ingest import ingest
+from data_prep.identifiers import hide_paths, key_id, pseudonymise, read_id_key
+from data_prep.ingest import ingest, outdated_images
+from data_prep.membership import is_member
 from data_prep.parallel import cpu_count
 from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
-from data_prep.prepare_summary import Summary, summarise
+from data_prep.prepare_summary import Summary, describe_changes, known_ids, summarise
 from data_prep.preprocess import require_size
 from data_prep.readers import read_source
-from data_prep.set_writer import begin_set, is_complete, write_set
+from data_prep.set_splits import Made
+from data_prep.set_writer import JOURNAL, begin_set, is_complete, write_set
+from data_prep.source_rows import with_targets
 from data_prep.sources import ReadOptions, SourceTables
+from data_prep.split_files import read_split_file
+from data_prep.splits import SplitRule
 from data_prep.tables import InputError, frame_digest
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -41,6 +47,17 @@ class _Effort:
     progress: Progress
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What the user wants of the set; another plan is another set."""
+
+    name: str
+    rule: SplitRule
+    split: str | Made | None
+    key: bytes | None
+    settings: dict[str, Any]
+
+
 def prepare(
     source: Path,
     out: Path,
@@ -49,7 +66,12 @@ def prepare(
     options: ReadOptions | None = None,
     name: str | None = None,
     sizes: Iterable[int] = (),
+    targets: Mapping[str, Sequence[str]] | None = None,
     rule: SplitRule | None = None,
+    split: str | Path | None = None,
+    id_key: Path | None = None,
+    keep_ids: bool = False,
+    add: bool = False,
     strict: bool = False,
     workers: int | None = None,
     progress: Progress = _no_progress,
@@ -66,7 +88,13 @@ def prepare(
         options: What the reader should know beside the folder.
         name: The data set's name in reports; the folder's name by default.
         sizes: Sides of pixel stores to build now, px; a training builds the one it needs.
+        targets: Targets of the user's own: name -> findings of which any makes it positive.
         rule: How the default split is drawn.
+        split: The default split instead: ``official``, or a CSV of the user's.
+        id_key: File of the key by which ids and paths are replaced; made where there is none.
+        keep_ids: Allows ``dicom`` without a key: its ids name nobody.
+        add: Take what is new or mended in the source into a complete folder; what it has keeps
+            its pixels and its roles.
         strict: Stop at the first file or label that cannot be used, instead of leaving it out.
         workers: Processes that decode; all available processors by default.
         progress: ``progress(description, total)`` gives a context manager that yields
@@ -80,26 +108,60 @@ def prepare(
             folder holds something else; or, if strict, anything would be left out.
     """
     source, out = Path(source), Path(out)
-    rule = rule or SplitRule()
+    rule, options = rule or SplitRule(), options or ReadOptions()
     sizes = tuple(dict.fromkeys(sizes))
     for size in sizes:
         require_size(size)
     effort = _Effort(sizes, strict, cpu_count() if workers is None else workers, progress)
-    tables = _read(source, format, options or ReadOptions(), strict)
+    key = _read_key(format, id_key, out, source, keep_ids)
+    tables = with_targets(_read(source, format, options, strict), targets or {})
+    default = _user_split(split, tables, strict)
+    if key is not None:
+        tables, new_names = pseudonymise(tables, key)
+        if isinstance(default, tuple):
+            given, how = default
+            default = given.assign(image_id=given["image_id"].map(new_names)), how
     settings = {
         "source_format": format,
         "source_root": str(source.resolve()),
         "source_id": _source_id(tables),
         **asdict(rule),
+        **_extras(options, targets or {}, split, key),
     }
-    is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
+    plan = _Plan(name or out.resolve().name, rule, default, key, settings)
+    is_complete(out, settings, add=add)  # refuses a wrong folder before a lock is put into it
     with folder_lock(out):
-        complete = is_complete(out, settings)
-        if not complete:
-            _build(tables, out, settings, name or out.resolve().name, rule, effort)
+        complete = is_complete(out, settings, add=add)
+        outdated = outdated_images(tables.images, tables.root, out / JOURNAL)
+        changes: tuple[str, ...] = ()
+        if not complete or (add and len(outdated)):
+            before = known_ids(out)
+            again = outdated if add else outdated[outdated["replaced"]]
+            _build(tables, out, plan, effort, again)
+            changes = describe_changes(before, known_ids(out), int(outdated["replaced"].sum()))
+            complete = False
         dataset = DataSet.open(out)
-        _add_stores(dataset, effort)
-    return summarise(dataset, already_complete=complete)
+        _add_stores(dataset, tables, effort)
+    return summarise(dataset, already_complete=complete, changes=changes)
+
+
+def _read_key(
+    format: str | None,  # noqa: A002
+    id_key: Path | None,
+    out: Path,
+    source: Path,
+    keep_ids: bool,
+) -> bytes | None:
+    if id_key is not None:
+        if keep_ids:
+            raise InputError("--id-key and --keep-ids: choose one of them")
+        return read_id_key(id_key, out, source)
+    if format == "dicom" and not keep_ids:
+        raise InputError(
+            "--format dicom: ids and paths may name patients; give --id-key FILE (it is made where "
+            "there is none), or --keep-ids where the files are de-identified already"
+        )
+    return None
 
 
 def _read(
@@ -118,31 +180,76 @@ def _read(
     return tables
 
 
+def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) -> str | Made | None:
+    """The user's own split file, read before any picture: it may be refused."""
+    if split is None or str(split) == "official":
+        return None if split is None else "official"
+    return read_split_file(Path(split), tables.images, strict=strict)
+
+
 def _source_id(tables: SourceTables) -> str:
     """Digest all that the reader found, to see later whether the source has changed."""
-    frames = (tables.images, tables.findings, tables.boxes, tables.split, tables.excluded)
+    frames = (
+        tables.images, tables.findings, tables.boxes, tables.split, tables.excluded,
+        tables.official,
+    )  # fmt: skip
     parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
     return frame_digest(pd.DataFrame({"part": parts}), ["part"])
 
 
+def _extras(
+    options: ReadOptions,
+    targets: Mapping[str, Sequence[str]],
+    split: str | Path | None,
+    key: bytes | None,
+) -> dict[str, Any]:
+    """What the user asked for beyond the defaults, to know the set again."""
+    told = {f.name: getattr(options, f.name) for f in fields(options)}
+    extras: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else str(value)
+        for name, value in told.items()
+        if value != getattr(ReadOptions(), name)
+    }
+    if targets:
+        extras["targets"] = {name: list(members) for name, members in targets.items()}
+    if split is not None:
+        extras["split"] = str(split)
+    if key is not None:
+        extras["id_key"] = key_id(key)
+    return extras
+
+
 def _build(
-    tables: SourceTables,
-    out: Path,
-    settings: dict[str, Any],
-    name: str,
-    rule: SplitRule,
-    effort: _Effort,
+    tables: SourceTables, out: Path, plan: _Plan, effort: _Effort, again: pd.DataFrame
 ) -> None:
     """Write every file of the data set; ``dataset.json`` comes last and completes it."""
-    work = begin_set(out, settings)
-    tables, decode = assemble(tables, _ingest(tables, out, work, effort))
+    begin_set(out, plan.settings)
+    if again["replaced"].any():  # the stores hold the old pictures; they are caches
+        shutil.rmtree(out / "pixels", ignore_errors=True)
+    tables, decode = assemble(tables, _ingest(tables, out, effort, again["image_id"]))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
-    write_set(out, tables, decode, name=name, rule=rule, settings=settings)
+    if plan.key is not None:
+        tables = replace(
+            tables,
+            images=hide_paths(tables.images, plan.key),
+            excluded=hide_paths(tables.excluded, plan.key),
+        )
+    write_set(
+        out,
+        tables,
+        decode,
+        name=plan.name,
+        rule=plan.rule,
+        settings=plan.settings,
+        default=plan.split,
+    )
 
 
-def _ingest(tables: SourceTables, out: Path, work: Path, effort: _Effort) -> pd.DataFrame | None:
+def _ingest(
+    tables: SourceTables, out: Path, effort: _Effort, again: pd.Series
+) -> pd.DataFrame | None:
     if tables.images["path"].isna().all():
         return None
     n_images = len(tables.images)
@@ -154,7 +261,8 @@ def _ingest(tables: SourceTables, out: Path, work: Path, effort: _Effort) -> pd.
             tables.boxes,
             tables.root,
             out,
-            journal=work,
+            journal=out / JOURNAL,
+            again=again,
             sizes=effort.sizes,
             workers=effort.workers,
             strict=effort.strict,
@@ -162,18 +270,20 @@ def _ingest(tables: SourceTables, out: Path, work: Path, effort: _Effort) -> pd.
         )
 
 
-def _add_stores(dataset: DataSet, effort: _Effort) -> None:
+def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None:
     """Build the wanted pixel stores that are not complete yet."""
     if effort.sizes and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
+    pictures = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
     for size in effort.sizes:
         if (store_folder(dataset.folder, size) / "pixels.json").is_file():
-            PixelStore.open(store_folder(dataset.folder, size))
-            continue
-        with effort.progress(f"Pixels at {size} px", len(dataset.images)) as advance:
+            store = PixelStore.open(store_folder(dataset.folder, size))
+            if is_member(pictures["image_id"], store.ids).all():
+                continue
+        with effort.progress(f"Pixels at {size} px", len(pictures)) as advance:
             build_pixel_store(
                 dataset.folder,
-                dataset.images,
+                pictures,
                 dataset.source_root,
                 size,
                 workers=effort.workers,

@@ -10,9 +10,11 @@ import pandas as pd
 
 from data_prep.audit import Audit
 from data_prep.dataset import DataSet
+from data_prep.membership import is_member
 from data_prep.tables import read_table
 
 _ROLES = ("train", "val", "test", "unused")
+_SPLITS = ("default", "official")
 _SHOWN = 10
 
 
@@ -27,7 +29,8 @@ class Summary:
         n_patients: Their patients.
         n_boxes: Boxes on them.
         targets: Per target the number of positive, negative and unknown images.
-        roles: Per role of the default split the images, patients, and positives by target.
+        roles: Per split (``default`` and, where there is one, ``official``) and role the images,
+            patients, and positives by target.
         excluded: ``path, stage, reason`` of what was left out.
         notes: What the reader had to say of the source.
         audit: What the audit found.
@@ -41,7 +44,7 @@ class Summary:
     n_patients: int
     n_boxes: int
     targets: dict[str, dict[str, int]]
-    roles: dict[str, dict[str, int]]
+    roles: dict[str, dict[str, dict[str, int]]]
     excluded: pd.DataFrame
     notes: tuple[str, ...]
     audit: Audit
@@ -76,11 +79,12 @@ class Summary:
             lines.append(
                 f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
             )
-        for role, count in self.roles.items():
-            if not count["images"]:
-                continue
-            words = [f"{n:,} {word}" for word, n in count.items()]
-            lines.append(f"  {role:6s} {', '.join(words)}")
+        for split, roles in self.roles.items():
+            lines.append(f"split '{split}'")
+            for role, count in roles.items():
+                if count["images"]:
+                    words = [f"{n:,} {word}" for word, n in count.items()]
+                    lines.append(f"  {role:6s} {', '.join(words)}")
         lines += self._excluded_lines()
         lines += list(self.notes)
         lines += [f"check: {problem.line}" for problem in self.audit.problems]
@@ -112,8 +116,10 @@ def summarise(
         Its summary.
     """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    rows = dataset.images[["image_id", "patient_id"]].merge(dataset.split(), on="image_id")
+    rows = dataset.images[["image_id", "patient_id"]]
     rows = rows.merge(labels, left_on="image_id", right_index=True, how="left")
+    shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
+    by_split = {name: rows.merge(dataset.split(name), on="image_id") for name in shown}
     return Summary(
         folder=dataset.folder,
         name=dataset.name,
@@ -128,7 +134,10 @@ def summarise(
             }
             for name, column in labels.items()
         },
-        roles={role: _count_role(rows[rows["role"] == role], labels) for role in _ROLES},
+        roles={
+            name: {role: _count_role(known[known["role"] == role], labels) for role in _ROLES}
+            for name, known in by_split.items()
+        },
         excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
         notes=tuple(dataset.info.get("notes", ())),
         audit=Audit.read(dataset.folder / "audit.json"),
@@ -141,3 +150,25 @@ def _count_role(rows: pd.DataFrame, labels: pd.DataFrame) -> dict[str, int]:
     counts = {"images": len(rows), "patients": int(rows["patient_id"].nunique())}
     positives = {f"positive for {name}": int((rows[name] == 1).sum()) for name in labels.columns}
     return {**counts, **positives}
+
+
+def known_ids(folder: Path) -> pd.Series:
+    """Ids of the images that a data set folder has so far, which may be none."""
+    path = folder / "images.parquet"
+    if not path.is_file():
+        return pd.Series([], dtype="str")
+    return read_table(path, "images", ["image_id"])["image_id"]
+
+
+def describe_changes(before: pd.Series, now: pd.Series, n_replaced: int) -> tuple[str, ...]:
+    """What was added to a set that had images before, as lines of text.
+
+    Example:
+        >>> describe_changes(pd.Series(["a", "b"]), pd.Series(["b", "c"]), 0)
+        ('added: 1 images new, 0 replaced, 1 gone',)
+    """
+    if before.empty:
+        return ()
+    n_new = int((~is_member(now, before)).sum())
+    n_gone = int((~is_member(before, now)).sum())
+    return (f"added: {n_new:,} images new, {n_replaced:,} replaced, {n_gone:,} gone",)

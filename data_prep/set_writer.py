@@ -10,45 +10,54 @@ import pandas as pd
 
 from data_prep.audit import audit
 from data_prep.dataset import DataSet, Target, dataset_ids
-from data_prep.draw_split import SplitRule, draw_split, write_split
+from data_prep.draw_split import write_split
 from data_prep.folders import make_folder, provenance
+from data_prep.set_splits import Made, make_splits
 from data_prep.sources import SourceTables
+from data_prep.splits import SplitRule
 from data_prep.tables import InputError, read_json, write_json, write_table
 
+JOURNAL = ".decoded"
+"""Folder in a data set that keeps what came of each file, so that none is decoded twice."""
 _WORK, _SETTINGS = ".prepare", "settings.json"
 
 
-def is_complete(out: Path, settings: dict[str, Any]) -> bool:
+def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
     """Whether a folder holds a data set, complete; False for one to begin or go on with.
 
     Args:
         out: The data set folder, which need not exist.
         settings: What the set is made with, as for `begin_set`.
+        add: A complete set whose source has changed since is one to go on with.
 
     Raises:
         InputError: It holds something else, or was made with other settings.
     """
     for path, kind in ((out / "dataset.json", "dataset"), (out / _WORK / _SETTINGS, "settings")):
         if path.is_file():
-            _require_same(out, read_json(path, kind)["settings"], settings)
-            return kind == "dataset"
-    if out.is_dir() and any(p.name not in (".lock", _WORK) for p in out.iterdir()):
+            found = read_json(path, kind)["settings"]
+            _require_same(out, found, settings, may_grow=add)
+            return kind == "dataset" and found.get("source_id") == settings.get("source_id")
+    if out.is_dir() and any(p.name not in (".lock", _WORK, JOURNAL) for p in out.iterdir()):
         raise InputError(f"{out}: not empty and not a data set of ours; choose a new folder")
     return False
 
 
-def _require_same(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for key, value in wanted.items():
-        if found.get(key) == value:
+def _require_same(
+    out: Path, found: dict[str, Any], wanted: dict[str, Any], *, may_grow: bool
+) -> None:
+    for key in {**wanted, **found}:
+        if found.get(key) == wanted.get(key) or (may_grow and key == "source_id"):
             continue
         if key == "source_id":
             raise InputError(
-                f"{out}: the source has changed since this folder was made; prepare a new folder"
+                f"{out}: the source has changed since this folder was made; --add takes in what "
+                "is new, or prepare a new folder"
             )
         advice = "" if key.startswith("source") else ", or draw another split with cxr split"
         raise InputError(
-            f"{out}: made with {key}={found.get(key)!r}, asked for {value!r}; choose a new "
-            f"folder{advice}"
+            f"{out}: made with {key}={found.get(key)!r}, asked for {wanted.get(key)!r}; choose a "
+            f"new folder{advice}"
         )
 
 
@@ -75,8 +84,11 @@ def write_set(
     name: str,
     rule: SplitRule,
     settings: dict[str, Any],
+    default: str | Made | None = None,
 ) -> None:
     """Write every file of a data set but its pixels; ``dataset.json`` comes last and completes it.
+
+    Splits that are there already are kept and extended to images that are new.
 
     Args:
         out: The data set folder, there and held by the caller.
@@ -85,7 +97,13 @@ def write_set(
         name: The data set's name.
         rule: How the default split is drawn.
         settings: As for `begin_set`.
+        default: The default split instead: ``official``, or one that the user gave.
+
+    Raises:
+        InputError: There is no official split; nothing of the folder has changed then.
     """
+    splits = make_splits(out, tables, decode, rule, default)
+    (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
     contents = {
         "images": tables.images,
         "findings": tables.findings,
@@ -96,8 +114,7 @@ def write_set(
     }
     for table, frame in contents.items():
         write_table(frame, out / f"{table}.parquet", table)
-    split, how = draw_split(tables.images, tables.findings, decode, tables.split, rule)
-    split_ids = {"default": write_split(out, "default", split, how)}
+    split_ids = {key: write_split(out, key, *made) for key, made in splits.items()}
     ids = dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
     info = {
         "name": name,
@@ -106,7 +123,8 @@ def write_set(
         "targets": tables.targets,
         "ids": {**ids, "split_ids": split_ids},
         "settings": settings,
-        "notes": list(tables.notes),
+        "notes": [*tables.notes, *_split_notes(splits)],
+        **({"id_key": settings["id_key"]} if "id_key" in settings else {}),
         **provenance(),
     }
     targets = {
@@ -116,3 +134,12 @@ def write_set(
     audit(DataSet(out, info, targets)).write(out / "audit.json")
     write_json(out / "dataset.json", "dataset", info)
     shutil.rmtree(out / _WORK, ignore_errors=True)
+
+
+def _split_notes(splits: dict[str, Made]) -> list[str]:
+    """What the user must know of the splits, each with the names of those that it is said of."""
+    said: dict[str, list[str]] = {}
+    for name, (_, how) in splits.items():
+        for note in how.get("notes", ()):
+            said.setdefault(note, []).append(f"'{name}'")
+    return [f"split {' and '.join(names)}: {note}" for note, names in said.items()]
