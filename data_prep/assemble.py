@@ -33,7 +33,14 @@ def assemble(
         to be written, and the ``decode`` table.
     """
     if outcomes is None:
-        images = tables.images.reindex(columns=_columns(tables.images))
+        stated = tables.images.assign(
+            **{
+                c: np.nan
+                for c in ("spacing_row_mm", "spacing_col_mm", "height", "width")
+                if c not in tables.images.columns
+            }
+        )
+        images = _with_spacing(stated).reindex(columns=_columns(tables.images))
         return replace(tables, images=images.sort_values("image_id")), empty_table("decode")
     usable = outcomes["error"].isna()
     images = _complete_images(tables.images, outcomes[usable])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.dataset import DataSet
+from data_prep.membership import is_member
 from data_prep.tables import InputError
 from evaluation.foreign_files import CORNERS, ForeignColumns, read_rows
 from evaluation.matching import MAX_BOXES
@@ -81,6 +82,7 @@ def read_foreign(
     names = columns or ForeignColumns()
     raw = read_rows(path, names, coco_truth)
     notes: list[str] = []
+    raw["image_id"] = _without_suffix(raw["image_id"], dataset)
     raw["finding"] = _findings(raw, path, dataset, finding)
     raw = _only_known(raw, path, dataset, ignore_unknown, notes)
     _check_scores(raw, path)
@@ -108,6 +110,13 @@ def _findings(raw: pd.DataFrame, path: Path, dataset: DataSet, finding: str | No
     if finding is None and len(known) != 1:
         raise InputError(f"{path}: names no finding; choose one of {', '.join(known)} (--finding)")
     return pd.Series(finding or known[0], index=raw.index)
+
+
+def _without_suffix(names: pd.Series, dataset: DataSet) -> pd.Series:
+    """Take ``.png`` and the like off a name where only the bare name is an image of the set."""
+    bare = names.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
+    known = dataset.images["image_id"]
+    return names.where(is_member(names, known) | ~is_member(bare, known), bare)
 
 
 def _known_findings(dataset: DataSet) -> list[str]:
