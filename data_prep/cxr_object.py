@@ -55,21 +55,21 @@ class LabelRows:
 
 
 def write_objects(
-    images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
+    images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Make the object of each image.
 
     Args:
         images: The images table.
         findings: The findings table, of the reference and of any other readers.
-        coverage: The box_coverage table, likewise.
         boxes: The boxes table; the reference's boxes are passed over.
+        box_coverage: The box_coverage table, of the same readers.
 
     Yields:
         One object a row of `images`, in their order.
     """
     labels: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
-    for frame in (findings, coverage):
+    for frame in (findings, box_coverage):
         columns = [c for c in ("state", "origin", "coverage") if c in frame.columns]
         rows = frame[["image_id", "finding", "reader", *columns]].itertuples(index=False, name=None)
         for image_id, finding, reader, *values in rows:

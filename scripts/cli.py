@@ -52,6 +52,7 @@ def build_app() -> typer.Typer:
         bench,
         check,
         compare,
+        export,
         import_predictions,
         overlay,
         predict,
@@ -83,6 +84,7 @@ def build_app() -> typer.Typer:
     app.command("tune")(tune.tune)
     app.command("compare")(compare.compare)
     app.command("overlay")(overlay.overlay)
+    app.command("export")(export.export)
     app.command("show")(show.show)
     app.command("bench")(bench.bench)
     return app
