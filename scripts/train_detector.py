@@ -63,7 +63,7 @@ def build(
         role: dataset.image_ids(role, config.data.split).intersection(trusted)
         for role in ("train", "val")
     }
-    hidden = _hidden_by_crop(store, boxes[boxes["image_id"].isin(ids["train"].union(ids["val"]))])
+    hidden = hidden_by_crop(store, boxes[boxes["image_id"].isin(ids["train"].union(ids["val"]))])
     ids = {role: chosen.difference(hidden) for role, chosen in ids.items()}
     boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
     for role, positive in boxed.items():
@@ -91,8 +91,16 @@ def build(
     )
 
 
-def _hidden_by_crop(store: PixelStore, boxes: pd.DataFrame) -> pd.Index:
-    """Images of which the store's crop hides a lesion; says how much it cuts off."""
+def hidden_by_crop(store: PixelStore, boxes: pd.DataFrame) -> pd.Index:
+    """Find the images of which a store's crop hides a lesion, and say how many there are.
+
+    Args:
+        store: Holds the images of the boxes.
+        boxes: ``image_id, x1, y1, x2, y2``, original px.
+
+    Returns:
+        Ids of the images with a box of which less than `MIN_VISIBLE` is shown, unique.
+    """
     if store.treatment.crop == "none":
         return pd.Index([])
     share = visible_share(store, boxes)

@@ -39,6 +39,14 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size: str) -> 
     assert pair[0].augmentation == pair[1].augmentation
 
 
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_config_leaves_the_pictures_as_they_are(name: str) -> None:
+    assert read_config(find_config(name)).data.model_dump().items() >= {
+        ("crop", "none"),
+        ("enhance", "none"),
+    }
+
+
 def test_dumped_config_states_the_defaults_too() -> None:
     text = dump_config(read_config(find_config("retinanet_quickstart")))
     assert tomllib.loads(text)["training"]["optimiser"] == "adamw"
@@ -63,6 +71,9 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("training.monitor=f1", "--set training.monitor: input should be 'ap50', 'ap', 'auroc'"),
         ("data.image_size=64", "input should be greater than or equal to 96"),  # see settings.py
         ("data.image_size=100", "input should be a multiple of 32, got 100"),
+        ("data.crop=lung", "--set data.crop: input should be 'none' or 'lungs', got 'lung'"),
+        ("data.enhance=true", "input should be 'none', 'clahe' or 'histogram', got True"),
+        ("data.enhanse=clahe", "unknown key; did you mean 'data.enhance'?"),
         ("training=3", "--set training: input should be"),
         ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
         ("training.epochs", "--set training.epochs: write it as section.key=value"),
@@ -86,6 +97,8 @@ def test_wrong_override_gets_one_line(override: str, message: str) -> None:
         ("model.weights=/tmp/a b.pth", "model", "weights", "/tmp/a b.pth"),  # noqa: S108
         ("model.weights='coco'", "model", "weights", "coco"),
         ("data.split=fold1", "data", "split", "fold1"),
+        ("data.crop=lungs", "data", "crop", "lungs"),
+        ("data.enhance=histogram", "data", "enhance", "histogram"),
     ],
 )
 def test_override_replaces_what_the_file_says(

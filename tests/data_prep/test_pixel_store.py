@@ -1,6 +1,7 @@
 """The pixel store: same bytes however it is built, survives kills, refuses to be half there."""
 
 import errno
+import json
 import operator
 import os
 import pickle
@@ -15,12 +16,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep import pixel_store, pixel_writer
+from data_prep import pixel_store, pixel_writer, preprocess
 from data_prep.decoding import DecodeTask, decode_all, decode_and_letterbox
 from data_prep.errors import InputError
+from data_prep.loose_images import decode_loose
+from data_prep.lung_region import LungRegion
 from data_prep.parallel import map_rows
+from data_prep.pixel_source import visible_share
 from data_prep.pixel_store import PixelStore, PixelStoreWriter, build_pixel_store, store_folder
-from data_prep.preprocess import Placement, letterbox
+from data_prep.placement import Placement
+from data_prep.preprocess import Treatment, letterbox
 from data_prep.tables import read_table
 
 SIZE = 32
@@ -355,3 +360,82 @@ def test_decoding_in_processes_gives_rows_in_order(
     assert [row.height for row in rows] == list(range(40, 52))
     assert {row.squares[64][0].shape for row in rows} == {(64, 64)}
     assert len({row.file_sha256 for row in rows}) == 12
+
+
+# Treatments
+
+
+def test_treated_store_stands_beside_the_plain_one(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    clear = Treatment(enhance="clahe")
+    plain = build_pixel_store(tmp_path, table, root, SIZE)
+    treated = build_pixel_store(tmp_path, table, root, SIZE, clear)
+
+    assert treated.folder.name == "letterbox-32-clahe"
+    assert (plain.treatment, treated.treatment) == (Treatment(), clear)
+    assert PixelStore.open(treated.folder).treatment == clear
+    assert plain.pixels_id != treated.pixels_id
+    for image_id in table["image_id"]:
+        pixels, placement = clear.apply(np.asarray(Image.open(root / f"{image_id}.png")), SIZE)
+        np.testing.assert_array_equal(treated.image(image_id), pixels)
+        assert treated.placement(image_id) == placement == plain.placement(image_id)
+
+
+def test_store_from_before_there_were_treatments_opens_as_plain(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    info = json.loads((tmp_path / "pixels.json").read_text())
+    del info["crop"], info["enhance"]
+    (tmp_path / "pixels.json").write_text(json.dumps(info))
+    assert PixelStore.open(tmp_path).treatment == Treatment()
+
+
+def test_cropped_store_puts_boxes_where_the_pixels_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preprocess, "find_lung_region", lambda _: LungRegion(20, 0, 84, 64, 1.0))
+    pixels = np.zeros((64, 100), np.uint8)
+    pixels[10:20, 30:50] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    table = pd.DataFrame({"image_id": ["a"], "path": ["a.png"]})
+    store = build_pixel_store(tmp_path / "set", table, tmp_path, 64, Treatment("lungs"))
+
+    boxes = pd.DataFrame(
+        [("a", 30, 10, 50, 20), ("a", 0, 0, 40, 10), ("a", 0, 0, 10, 10)],
+        columns=["image_id", "x1", "y1", "x2", "y2"],
+    )
+    x1, y1, x2, y2 = store.placement("a").to_store(boxes.iloc[:1, 1:].to_numpy())[0].astype(int)
+    assert (store.image("a")[y1:y2, x1:x2] == 255).all()
+    assert int((store.image("a") == 255).sum()) == 200
+    assert visible_share(store, boxes).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_loose_files_get_the_treatment_of_the_store(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    treatment = Treatment("lungs", "histogram")
+    store = build_pixel_store(tmp_path, table, root, SIZE, treatment)
+    files = {image_id: root / f"{image_id}.png" for image_id in table["image_id"]}
+    files["broken"] = tmp_path / "none.png"
+
+    first, second = decode_loose(files, SIZE, treatment, chunk=7)
+
+    assert (first.size, len(first.ids), len(second.ids)) == (SIZE, 7, 5)
+    assert second.failed["image_id"].tolist() == ["broken"]
+    for loose in (first, second):
+        for image_id in loose.ids:
+            np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
+            assert loose.placement(image_id) == store.placement(image_id)
+
+
+def test_pixels_alone_are_not_measured(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+    path = source[0] / "p00.png"
+    measured = decode_and_letterbox(DecodeTask("a", path, (SIZE,)))
+    alone = decode_and_letterbox(DecodeTask("a", path, (SIZE,), measure=False))
+    assert "mean_grey" in measured.record
+    assert len(measured.file_sha256) == 64
+    assert "mean_grey" not in alone.record
+    assert alone.file_sha256 == ""
+    np.testing.assert_array_equal(alone.squares[SIZE][0], measured.squares[SIZE][0])
