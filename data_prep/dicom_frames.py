@@ -60,7 +60,8 @@ def decode_first_frame(
         InputError: What is inside is not what the header says, or no decoder reads it.
     """
     syntax = header.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
+    known = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
+    if known and not syntax.is_encapsulated:
         if header["PixelData"].is_undefined_length:
             raise InputError(
                 f"{path}: its pixels are compressed and its header does not say how; give it its "
@@ -71,8 +72,8 @@ def decode_first_frame(
         return _significant_bits(values, header, notes), "native", meaning
     names = DECODERS.get(syntax)
     if names is None:
-        known = syntax.name if syntax in uid.UID_dictionary else "its transfer syntax"
-        raise InputError(f"{path}: {known} is not read; store it uncompressed")
+        name = syntax.name if known else "its transfer syntax"
+        raise InputError(f"{path}: {name} is not read; store it uncompressed")
     inside = _require_honest(path, header)
     deep = inside is not None and inside.bits > 8
     reasons = []
@@ -175,6 +176,10 @@ def _require_honest(path: Path, header: Dataset) -> Codestream | None:
         raise InputError(
             f"{path}: the picture inside is {_say(inside)}, the header says {_say(said)}"
         )
+    jpeg_ls = header.file_meta.TransferSyntaxUID in uid.JPEGLSTransferSyntaxes
+    # CharLS reads on through foreign memory until it meets such a marker.
+    if jpeg_ls and frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) < 0:
+        raise InputError(f"{path}: is cut short: its JPEG-LS picture has no end")
     return inside
 
 

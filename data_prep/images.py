@@ -28,6 +28,10 @@ from data_prep.voi import HIGH_PERCENTILE, LOW_PERCENTILE
 __all__ = ["DecodedImage", "read_image"]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+_MAGIC = {
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF",
+    b"II+\0": "TIFF", b"MM\0+": "TIFF", b"GIF8": "GIF",
+}  # fmt: skip
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 0x0106
 _BLOCK = 1 << 20  # pixels
@@ -69,8 +73,11 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
         except MemoryError:
             raise InputError(f"{path}: not enough memory to decode it") from None
         except UnidentifiedImageError:
+            kinds = [kind for magic, kind in _MAGIC.items() if start.startswith(magic)]
             raise InputError(
-                f"{path}: neither DICOM nor a known picture format ({', '.join(_FORMATS)})"
+                f"{path}: a {kinds[0]} file that cannot be decoded; it is damaged or of a rare kind"
+                if kinds
+                else f"{path}: neither DICOM nor a known picture format ({', '.join(_FORMATS)})"
             ) from None
         except Image.DecompressionBombError:
             raise InputError(f"{path}: is larger than the limit of 100 megapixels") from None
@@ -88,16 +95,17 @@ def _looks_like_dicom(start: bytes) -> bool:
 
 
 def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
-    with Image.open(path, formats=_FORMATS) as picture:
+    # Not by name: Pillow would map the file and misread plain TIFFs whose tag turns them.
+    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
         require_size(path, *picture.size)
         notes = []
+        cut_to_8_bits = _holds_deep_colour(picture)
         frames = getattr(picture, "n_frames", 1)
         if frames > 1:
             notes.append(f"first of {frames} frames")
         kind, stored_mode = str(picture.format), picture.mode
         turn = picture.getexif().get(_EXIF_ORIENTATION, 1)
         white_is_zero = kind == "TIFF" and picture.getexif().get(_TIFF_PHOTOMETRIC) == 0
-        cut_to_8_bits = _holds_deep_colour(picture)
         if "icc_profile" in picture.info:
             notes.append("colour profile ignored")
         picture.load()

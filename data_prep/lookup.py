@@ -38,7 +38,7 @@ class LookupTable:
             array([0, 5, 9, 9])
         """
         first = self.first
-        if first >= _SIGN and values.size and values.min() < 0:
+        if first >= _SIGN and values.min(initial=0) < 0 and values.max(initial=0) < first:
             first -= 2 * _SIGN  # a signed number, kept under an unsigned VR
         index = np.clip(np.rint(values) - first, 0, self.entries.size - 1)
         return self.entries[index.astype(np.int64)]
