@@ -130,6 +130,8 @@ def draw_split(
     how: How = {"method": "by patient", "rule": asdict(rule)}
     if rule.method == "balanced":
         how["balanced"] = list(strata.columns)
+    elif empty := sorted({r for r in ("val", "test") if asdict(rule)[r] > 0} - set(split["role"])):
+        how["notes"] = [f"by hash no patient came to {' and '.join(empty)}: too few for that share"]
     return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
 
 
@@ -145,7 +147,7 @@ def picture_links(decode: pd.DataFrame) -> pd.Series | None:
     """
     if decode.empty:
         return None
-    if "perceptual_hash" not in decode.columns:
+    if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         return decode.set_index("image_id")["pixel_sha256"]
     return linked_pictures(decode, near_duplicate_groups(decode))
 

@@ -147,12 +147,19 @@ def read_split_file(
             f"{path}: gives no role to image {first!r} ({n_lacking} such images; without "
             "--strict they are unused)"
         )
-    how = {
+    n_unknown = len(rows) - len(known)
+    notes = []
+    if n_lacking:
+        notes.append(f"{path.name} gives no role to {n_lacking:,} images: unused")
+    if n_unknown:
+        notes.append(f"{path.name} names {n_unknown:,} ids that are not in this data set: ignored")
+    how: dict[str, Any] = {
         "method": "from a file",
         "file": path.name,
         "by": key,
-        "n_ids_unknown": len(rows) - len(known),
         "n_images_without_role": n_lacking,
+        "n_ids_unknown": n_unknown,
+        "notes": notes,
     }
     return table.assign(role=table["role"].fillna("unused"))[["image_id", "role", "fold"]], how
 

@@ -11,29 +11,86 @@ import typer
 def split(
     data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
     name: Annotated[str, typer.Option(help="Name of the new split, as in train --split NAME.")],
-    val: Annotated[float, typer.Option(help="Share of patients for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of patients for test.")] = 0.2,
+    val: Annotated[
+        float | None, typer.Option(help="Share of patients for validation; 0.15 if left out.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(help="Share of patients for test; 0.2 if left out.")
+    ] = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="Make one split a fold, NAME-0, NAME-1, ..., with one test set."),
+        typer.Option(help="Make a split a fold, NAME-0, NAME-1, ...: it validates; one test set."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    test_folds: Annotated[
+        bool, typer.Option("--test-folds", help="With --folds: the fold tests, the next validates.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draw; 0 if left out.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="balanced (default): each class, finding, view and source gets its share. hash: a "
+            "patient's role follows from the id, whatever is added."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Follow a CSV: image_id or patient_id, role, and fold if you like."),
+    ] = None,
+    keep_test: Annotated[
+        str | None,
+        typer.Option("--from", help="Keep the test images of this split; draw validation anew."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --file: every image needs a role.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the splits as JSON.")] = False,
 ) -> None:
-    """Draw another split by patient; no patient has two roles, classes are balanced.
+    """Make another split; no patient has two roles.
 
     Example: cxr split data/rsna --name seed-1 --seed 1
 
-    Example: cxr split data/rsna --name cv --folds 5
+    Example: cxr split data/rsna --name cv --folds 5 --test-folds
+
+    Example: cxr split data/nih --name val-2 --from official --seed 2
+
+    Example: cxr split data/rsna --name mine --file split.csv
     """
     from data_prep.dataset import DataSet
     from data_prep.draw_split import SplitRule, add_splits
+    from data_prep.errors import InputError
     from scripts import console
 
-    rule = SplitRule(val=val, test=test, folds=folds or SplitRule.folds, seed=seed)
-    made = add_splits(DataSet.open(data), name, rule, each_fold=folds is not None)
-    for split_name, counts in made.items():
-        roles = ", ".join(f"{count:,} {role}" for role, count in counts.items())
-        console.say(f"{data}: split '{split_name}': {roles} images")
+    asked = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}
+    given = {key: value for key, value in asked.items() if value is not None}
+    idle = {
+        "--file": (file, {"val", "test", "seed", "method"}),
+        "--from": (keep_test, {"test"}),
+        "--test-folds": (test_folds, {"val", "test"}),
+    }
+    for option, (value, without) in idle.items():
+        clash = sorted(without & set(given))
+        if value and clash:
+            raise InputError(f"--{clash[0]} has no meaning with {option}; leave one of them out")
+    if keep_test and (file or test_folds):
+        raise InputError("--from keeps a test set; leave out --file and --test-folds")
+    if test_folds and folds is None:
+        raise InputError("--test-folds: say how many with --folds")
+    made = add_splits(
+        DataSet.open(data),
+        name,
+        SplitRule(**given),  # type: ignore[arg-type]
+        each_fold=folds is not None,
+        test_folds=test_folds,
+        file=file,
+        keep_test_of=keep_test,
+        strict=strict,
+    )
+    for split_name, result in made.items():
+        console.say(f"{data}: split '{split_name}'")
+        for role, counts in result["roles"].items():
+            words = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+            console.say(f"  {role:6s} {words}")
+    for note in next(iter(made.values()))["how"].get("notes", ()):
+        console.say(f"note: {note}")
     if as_json:
         console.emit_json(made)
