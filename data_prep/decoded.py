@@ -176,4 +176,6 @@ def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
     source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
     lines = str(source).strip().splitlines() or [type(source).__name__]
     line = lines[-1].strip() if lines[0].endswith(":") else lines[0]
-    return textwrap.shorten(re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", line), 160, placeholder=" ...")
+    # From the first quote to the last: what is quoted may have quotes in it, as O'Neil has.
+    quoted = r"(?<!\w)['\"](?:.*['\"](?!\w)|.*$)"
+    return textwrap.shorten(re.sub(quoted, "'...'", line), 160, placeholder=" ...")
