@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from data_prep.errors import InputError
 from data_prep.hash_search import close_pairs
-from data_prep.perceptual_hash import TURNS, grey_ranks, squash, turned
+from data_prep.perceptual_hash import HASH_BITS, TURNS, grey_ranks, squash, turned
 
 NEAR_CORRELATION = 0.85
 """Pictures whose fine detail correlates by as much are copies of one film."""
@@ -164,7 +164,8 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     first_of = np.full(len(texts), len(ids))
     np.minimum.at(first_of, code, np.arange(len(ids)))
     repeated = np.flatnonzero(first_of[code] != np.arange(len(ids)))
-    hashes = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), -1)
+    packed = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
+    hashes = packed.reshape(len(texts), HASH_BITS // 8)
     close = close_pairs(hashes, MAX_DISTANCE)
     first = np.concatenate([first_of[code[repeated]], first_of[close.first]])
     second = np.concatenate([repeated, first_of[close.second]])

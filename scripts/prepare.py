@@ -1,4 +1,4 @@
-"""`cxr prepare`: from a public download to a data set folder."""
+"""`cxr prepare`: from a public download to a data set folder, or several sets into one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from typing import Annotated
 
 import typer
 
+from data_prep.errors import InputError
+
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder of the data set as it was published.")],
-    out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
-    format: Annotated[  # noqa: A002 - the option's own name
-        str, typer.Option(help="rsna, or csv (your own images.csv, labels.csv, boxes.csv).")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE OUT",
+            help="Folder of the data set as it was published, and the data set folder to make; "
+            "with --out instead: prepared sets to put into one.",
+        ),
     ],
+    format: Annotated[  # noqa: A002 - the option's own name
+        str | None,
+        typer.Option(
+            help="rsna, nih, vindr, kermany, covid, coco, voc, yolo, dicom, or csv (your own "
+            "images.csv, labels.csv, boxes.csv); docs/formats.md says what each looks like."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make, where several prepared sets come in.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name in reports; the folder's name if left out.")
     ] = None,
@@ -21,10 +36,63 @@ def prepare(
         list[int] | None,
         typer.Option(help="Also store the pixels at this size, px; may be repeated."),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A target of your own, NAME=FINDING,FINDING: positive if any is present; may be "
+            "repeated."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Default split: 'official' (the publisher's), or a CSV of yours (image_id or "
+            "patient_id, role). Drawn by patient if left out."
+        ),
+    ] = None,
     val: Annotated[float, typer.Option(help="Share of patients for validation.")] = 0.15,
     test: Annotated[float, typer.Option(help="Share of patients for test.")] = 0.2,
     folds: Annotated[int, typer.Option(help="Number of folds for cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="balanced (roles alike in class, source and view) or hash (a patient's role never "
+            "changes, whatever is added)."
+        ),
+    ] = "balanced",
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="Where several readers read an image: majority, any, all or reader:NAME (vindr)."
+        ),
+    ] = "majority",
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of labels that lies elsewhere (dicom).")
+    ] = None,
+    class_names: Annotated[
+        str, typer.Option(help="Names of the numbered classes, comma between (yolo).")
+    ] = "",
+    patient_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Regular expression that finds the patient in a file's name, as in "
+            r"'(?P<nih>\d{8})_' (coco, voc, yolo, covid)."
+        ),
+    ] = None,
+    id_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Replace ids and paths by hashes keyed by this file, kept outside the folder; "
+            "made if it is not there."
+        ),
+    ] = None,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="The DICOM files carry no real ids: keep them.")
+    ] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Take what is new in the source into a complete set.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file or label that is unusable.")
     ] = False,
@@ -37,24 +105,90 @@ def prepare(
 
     May be interrupted: the same command goes on where it stopped.
 
-    Example: cxr prepare ~/rsna data/rsna --format rsna --size 512
-    """
-    from data_prep.draw_split import SplitRule
-    from data_prep.prepare import prepare as prepare_dataset
-    from scripts import console
+    Example: cxr prepare ~/rsna sets/rsna --format rsna --size 512
 
-    summary = prepare_dataset(
-        source,
-        out,
-        format=format,
-        name=name,
-        sizes=size or (),
-        rule=SplitRule(val=val, test=test, folds=folds, seed=seed),
-        strict=strict,
-        workers=workers,
-        progress=console.progress,
-    )
+    Example: cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
+    """
+    from data_prep.combine import combine
+    from data_prep.dataset import DataSet
+    from data_prep.prepare import prepare as prepare_dataset
+    from data_prep.preprocess import PLAIN
+    from data_prep.sources import ReadOptions
+    from data_prep.splits import SplitRule
+    from scripts import console
+    from scripts.pixels import open_store
+
+    rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
+    targets = dict(read_target(text) for text in target or ())
+    if out is not None and len(paths) > 1:
+        if format is not None:
+            raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
+        summary = combine(paths, out, name=name, rule=rule, targets=targets)
+        for side in size or ():
+            open_store(DataSet.open(out), side, PLAIN)
+    else:
+        source, folder = source_and_out(paths, out)
+        summary = prepare_dataset(
+            source,
+            folder,
+            format=format,
+            options=ReadOptions(
+                reference=reference,
+                labels=labels,
+                class_names=tuple(n.strip() for n in class_names.split(",") if n.strip()),
+                patient_pattern=patient_pattern,
+            ),
+            name=name,
+            sizes=size or (),
+            targets=targets,
+            rule=rule,
+            split=split,
+            id_key=id_key,
+            keep_ids=keep_ids,
+            add=add,
+            strict=strict,
+            workers=workers,
+            progress=console.progress,
+        )
     for line in summary.lines:
         console.say(line)
     if as_json:
         console.emit_json(summary.payload)
+
+
+def source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
+    """Tell the source from the folder to make.
+
+    Raises:
+        InputError: There are not exactly these two.
+
+    Example:
+        >>> source_and_out([Path("rsna"), Path("sets/rsna")], None)
+        (PosixPath('rsna'), PosixPath('sets/rsna'))
+    """
+    both = [*paths, *([] if out is None else [out])]
+    if len(both) == 2:
+        return both[0], both[1]
+    if len(both) < 2:
+        raise InputError("cxr prepare SOURCE OUT: the folder to make is missing")
+    raise InputError(
+        f"cxr prepare SOURCE OUT: {len(both)} folders given; to put prepared sets into one, say "
+        "cxr prepare SET SET ... --out OUT"
+    )
+
+
+def read_target(text: str) -> tuple[str, tuple[str, ...]]:
+    """Read NAME=FINDING,FINDING.
+
+    Raises:
+        InputError: It has no name or no finding.
+
+    Example:
+        >>> read_target("opacity=lung_opacity,pneumonia")
+        ('opacity', ('lung_opacity', 'pneumonia'))
+    """
+    name, _, members = text.partition("=")
+    findings = tuple(member.strip() for member in members.split(",") if member.strip())
+    if not name.strip() or not findings:
+        raise InputError(f"--target {text!r}: write NAME=FINDING,FINDING")
+    return name.strip(), findings
