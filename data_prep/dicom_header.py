@@ -126,6 +126,6 @@ def _text(header: Dataset, keyword: str) -> str:
     """An element's text; a value that pydicom cannot convert counts as not given."""
     try:
         value = header.get(keyword)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken values
         return ""
     return "" if value is None else str(value).strip()

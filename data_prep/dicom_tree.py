@@ -12,7 +12,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +132,19 @@ def _look(root: Path, path: str) -> DicomFile:
     try:
         require_file(root / path)
         header, pixels = _read_header(root / path)
+        facts = header_facts(header)
+        reason = _why_no_radiograph(header, pixels, facts)
+        names = {} if reason else _names(header, path)
     except InputError as error:
         return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
     except MemoryError:
         return DicomFile(path, "not enough memory to read its header")
     except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken files
         return DicomFile(path, f"its header cannot be read ({plain_reason(error)})")
-    facts = header_facts(header)
-    reason = _why_no_radiograph(header, pixels, facts)
-    found = DicomFile(path, reason, view=facts["view"], sex=facts["sex"])
-    return found if reason else replace(found, age_years=facts["age_years"], **_names(header, path))
+    if reason:
+        return DicomFile(path, reason)
+    known = {key: facts[key] for key in ("view", "sex", "age_years")}
+    return DicomFile(path, **known, **names)
 
 
 def starts_like_dicom(start: bytes) -> bool:

@@ -212,6 +212,21 @@ def test_a_deflated_header_is_not_inflated_without_end(tmp_path: Path) -> None:
     assert reason(path) is not None
 
 
+def test_a_damaged_file_is_a_reason_and_never_an_exception(tmp_path: Path) -> None:
+    elements = {"ViewCodeSequence": item(CodeValue="272479007"), "PatientAge": "045Y"}
+    whole = write_file(tmp_path / "a", **elements).read_bytes()[:900]
+    rng = np.random.default_rng(11)
+    reasons = set()
+    for case in range(400):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(128, len(damaged), size=1 + case % 8)
+        damaged[places] = rng.integers(0, 256, len(places))
+        (tmp_path / "b").write_bytes(damaged[: rng.integers(100, 901)].tobytes())
+        reasons.add(reason(tmp_path / "b"))
+    assert all("\n" not in text for text in reasons if text)
+    assert len(reasons) > 5
+
+
 def test_ids_are_those_of_the_header_and_a_second_copy_is_left_out(tmp_path: Path) -> None:
     write_file(tmp_path / "a", SOPInstanceUID="1.2.1", IssuerOfPatientID="ward")
     write_file(tmp_path / "b", SOPInstanceUID="1.2.1")
