@@ -68,16 +68,16 @@ def combine(
     out, rule = Path(out), rule or SplitRule()
     sets = _open(folders, out)
     root = Path(os.path.commonpath([dataset.source_root for dataset in sets.values()]))
-    parts = [
-        {"name": label, "folder": str(dataset.folder.resolve()), **_ids(dataset)}
-        for label, dataset in sets.items()
-    ]
+    ids = {label: sets[label].ids for label in sorted(sets)}
+    parts = pd.DataFrame([[i["content_id"], i["labels_id"]] for i in ids.values()])
     hidden = {d.info["id_key"] for d in sets.values() if "id_key" in d.info}
     settings: dict[str, Any] = {
         "source_format": "combined",
         "source_root": str(root),
-        "source_id": frame_digest(pd.DataFrame(parts), ["name", "content_id", "labels_id"]),
-        "parts": parts,
+        "source_parts": {label: i["content_id"] for label, i in ids.items()},
+        "source_id": frame_digest(
+            parts.set_axis(["content", "labels"], axis=1), ["content", "labels"]
+        ),
         **asdict(rule),
         **(
             {"targets": {key: list(members) for key, members in targets.items()}} if targets else {}
@@ -93,10 +93,6 @@ def combine(
             title = name or out.resolve().name
             write_set(out, tables, decode, name=title, rule=rule, settings=settings)
     return summarise(DataSet.open(out), already_complete=complete)
-
-
-def _ids(dataset: DataSet) -> dict[str, str]:
-    return {key: str(dataset.ids[key]) for key in ("content_id", "labels_id")}
 
 
 def _open(folders: Sequence[Path], out: Path) -> dict[str, DataSet]:
@@ -209,7 +205,12 @@ def _unused(parts: Sequence[_Part]) -> pd.DataFrame:
 
 
 def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
-    notes = [f"{part.name}: {note}" for part in parts for note in part.dataset.info["notes"]]
+    said: dict[str, list[str]] = {}
+    for part in parts:
+        for note in part.dataset.info["notes"]:
+            if not note.startswith("split "):  # the parts' splits are not taken over
+                said.setdefault(note, []).append(part.name)
+    notes = [f"{' and '.join(names)}: {note}" for note, names in said.items()]
     if n_repeated:
         notes.append(
             f"{n_repeated:,} image ids occur in several sets: the set's name comes first there, "
@@ -218,6 +219,12 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
     shared = _repeated([part.tables["images"]["patient_id"] for part in parts])
     if len(shared):
         notes.append(f"{len(shared):,} patients occur in several sets and count as one each")
+    hashed = [part.name for part in parts if "id_key" in part.dataset.info]
+    if 0 < len(hashed) < len(parts):
+        notes.append(
+            f"WARNING: ids of {' and '.join(hashed)} are hashed and the others are not: nobody can "
+            "tell who is in both, and the same person may be in training and test"
+        )
     n_lacking = sum(int(part.tables["images"]["path"].isna().sum()) for part in parts)
     if 0 < n_lacking < sum(len(part.tables["images"]) for part in parts):
         notes.append(
