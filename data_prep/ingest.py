@@ -206,7 +206,7 @@ class _Journal:
             settle()
         number = len(list(self.folder.glob("part-*.parquet")))
         with atomic_path(self.folder / f"part-{number:06d}.parquet") as temporary:
-            _typed(pd.DataFrame(self._rows)).to_parquet(temporary, compression="zstd")
+            _typed(pd.DataFrame(self._rows, dtype=object)).to_parquet(temporary, compression="zstd")
         self._rows = []
 
     def read(self) -> pd.DataFrame:
@@ -217,5 +217,6 @@ class _Journal:
         return rows.drop_duplicates("image_id", keep="last", ignore_index=True)
 
 
+# Rows come as objects: by way of float64, a time in nanoseconds would lose its last digits.
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(columns=list(OUTCOME_TYPES)).astype(OUTCOME_TYPES)

@@ -224,8 +224,10 @@ def _build(
 ) -> None:
     """Write every file of the data set; ``dataset.json`` comes last and completes it."""
     begin_set(out, plan.settings)
-    if again["replaced"].any():  # the stores hold the old pictures; they are caches
-        shutil.rmtree(out / "pixels", ignore_errors=True)
+    if again["replaced"].any():  # stores that are not written now would keep the old pictures
+        kept = {store_folder(out, size) for size in effort.sizes}
+        for folder in set((out / "pixels").glob("*")) - kept:
+            shutil.rmtree(folder)
     tables, decode = assemble(tables, _ingest(tables, out, effort, again["image_id"]))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
