@@ -73,6 +73,8 @@ def split(
             raise InputError(f"--{clash[0]} has no meaning with {option}; leave one of them out")
     if keep_test and (file or test_folds):
         raise InputError("--from keeps a test set; leave out --file and --test-folds")
+    if strict and file is None:
+        raise InputError("--strict has no meaning without --file; leave it out")
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
     made = add_splits(

@@ -1,0 +1,105 @@
+"""`cxr split` from the outside."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_prep.dataset import DataSet
+from data_prep.prepare import prepare
+from data_prep.tables import InputError
+from scripts.split import split
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set without pixels: 60 patients of two images, every third patient ill."""
+    tmp_path = tmp_path_factory.mktemp("set")
+    source = tmp_path / "source"
+    source.mkdir()
+    ids = [f"i{n:03d}" for n in range(120)]
+    patients = [f"nih:{n // 2:02d}" for n in range(120)]
+    pd.DataFrame({"image_id": ids, "patient_id": patients}).to_csv(
+        source / "images.csv", index=False
+    )
+    states = [int(n // 2 % 3 == 0) for n in range(120)]
+    pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
+        source / "labels.csv", index=False
+    )
+    prepare(source, tmp_path / "data", format="csv")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def data(prepared: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
+
+
+def test_it_shows_what_each_role_holds(data, capsys):
+    split(data, name="half", val=0.25, test=0.25, seed=1, as_json=True)
+    shown = capsys.readouterr()
+    counts = json.loads(shown.out)["half"]["roles"]
+    assert counts["test"] == {"images": 30, "patients": 15, "positive for opacity": 10}
+    assert "test   30 images, 15 patients, 10 positive for opacity" in shown.err
+
+
+def test_five_folds_test_every_image_once(data):
+    split(data, name="cv", folds=5, test_folds=True)
+    dataset = DataSet.open(data)
+    tested = [i for fold in range(5) for i in dataset.image_ids("test", f"cv-{fold}")]
+    assert sorted(tested) == sorted(dataset.images["image_id"])
+
+
+def test_folds_alone_share_one_test_set(data):
+    split(data, name="cv", folds=3)
+    dataset = DataSet.open(data)
+    assert len({tuple(dataset.image_ids("test", f"cv-{fold}")) for fold in range(3)}) == 1
+
+
+def test_a_file_is_followed_and_its_gaps_are_said(data, tmp_path, capsys):
+    patients = [f"nih:{n:02d}" for n in range(50)]
+    roles = ["Training"] * 30 + ["valid"] * 10 + ["TEST"] * 10
+    file = tmp_path / "mine.csv"
+    pd.DataFrame({"patient_id": patients, "role": roles}).to_csv(file, index=False)
+    split(data, name="mine", file=file)
+    assert "note: mine.csv gives no role to 20 images: unused" in capsys.readouterr().err
+    assert len(DataSet.open(data).image_ids("val", "mine")) == 20
+    with pytest.raises(InputError, match="without --strict"):
+        split(data, name="strict", file=file, strict=True)
+
+
+def test_the_test_set_of_another_split_can_be_kept(data):
+    split(data, name="val-2", keep_test="default", seed=2)
+    dataset = DataSet.open(data)
+    assert dataset.image_ids("test", "val-2").equals(dataset.image_ids("test"))
+    assert not dataset.image_ids("val", "val-2").equals(dataset.image_ids("val"))
+
+
+def test_by_hash_is_another_draw(data):
+    split(data, name="stable", method="hash")
+    how = json.loads((data / "splits" / "stable.json").read_text())["how"]
+    assert how["rule"]["method"] == "hash"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"file": Path("s.csv"), "val": 0.1}, "--val has no meaning with --file"),
+        ({"keep_test": "default", "test": 0.1}, "--test has no meaning with --from"),
+        ({"test_folds": True, "folds": 5, "val": 0.1}, "--val has no meaning with --test-folds"),
+        ({"strict": True}, "--strict has no meaning without --file"),
+        ({"test_folds": True}, "say how many with --folds"),
+        ({"keep_test": "default", "folds": 5, "test_folds": True}, "leave out"),
+        ({"val": 0.6, "test": 0.6}, "at most 1"),
+        ({"method": "random"}, "balanced or hash"),
+        ({"name": "default"}, "'default' is there"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_in_one_line(data, options, message):
+    before = sorted((data / "splits").iterdir())
+    with pytest.raises(InputError, match=message) as refusal:
+        split(data, **{"name": "new", **options})
+    assert "\n" not in str(refusal.value)
+    assert sorted((data / "splits").iterdir()) == before
