@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from data_prep.audit_boxes import check_boxes
+from data_prep.audit_copies import check_duplicates, check_near_duplicates
+from data_prep.audit_files import check_burned_in_text, check_excluded
 from data_prep.audit_images import (
-    check_duplicates,
+    check_films,
     check_leaks,
     check_people,
     check_roles,
     find_duplicates,
     find_leaks,
 )
+from data_prep.audit_pictures import open_pictures
 from data_prep.audit_problem import SEVERITIES, Problem
-from data_prep.audit_shortcuts import check_shortcuts
+from data_prep.audit_shortcuts import check_shortcuts, measure_shortcuts
+from data_prep.audit_tables import count_prevalence, describe_pictures, expected_image_leak
 from data_prep.dataset import DataSet
+from data_prep.near_duplicates import NearDuplicates, find_near_duplicates
 from data_prep.tables import empty_table, read_json, read_table, write_json
 
 __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_leaks"]
+
+_NOT_ASKED = Problem(
+    "pictures_skipped", "info", "the pictures were not looked at (--no-pixels)", 1, unit="run"
+)
+_WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
 @dataclass(frozen=True)
@@ -32,10 +43,13 @@ class Audit:
     Attributes:
         problems: One a kind of fault.
         checked: How many images, patients, boxes and splits were looked at.
+        facts: Figures to read results against, JSON-ready: ``prevalence``, ``shortcuts``,
+            ``split_by_image``, ``pictures``, ``copies``.
     """
 
     problems: tuple[Problem, ...]
     checked: dict[str, int]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -56,6 +70,7 @@ class Audit:
             "counts": self.counts,
             "checked": self.checked,
             "problems": found,
+            "facts": self.facts,
         }
 
     def write(self, path: Path) -> None:
@@ -70,46 +85,96 @@ class Audit:
             InputError: It is missing or of another kind.
         """
         content = read_json(path, "audit")
-        problems = [Problem(**{**p, "examples": tuple(p["examples"])}) for p in content["problems"]]
-        return cls(tuple(problems), content["checked"])
+        problems = tuple(_problem(row) for row in content["problems"])
+        return cls(problems, content["checked"], content.get("facts", {}))
 
 
-def audit(dataset: DataSet) -> Audit:
+def _problem(row: dict[str, Any]) -> Problem:
+    pictures = tuple(tuple(case) for case in row.get("pictures", ()))
+    return Problem(**{**row, "examples": tuple(row["examples"]), "pictures": pictures})
+
+
+def audit(
+    dataset: DataSet,
+    *,
+    split: str | None = None,
+    pixels: bool = True,
+    near: NearDuplicates | None = None,
+) -> Audit:
     """Look for what would make results on a data set wrong.
 
     Args:
-        dataset: A data set; its tables and splits are read, its pixels are not.
+        dataset: A data set; its tables and splits are read, and of its pictures those that look
+            like copies of others.
+        split: The split to check; all by default.
+        pixels: Whether to look at pictures at all; without, copies are told by fingerprint.
+        near: Copies found before, so that they are not looked for again.
 
     Returns:
-        Errors (patients in two roles, equal pictures that disagree, impossible boxes), warnings
+        Errors (patients in two roles, equal pictures that disagree, impossible boxes), warnings,
         and facts worth knowing.
+
+    Raises:
+        InputError: There is no such split.
     """
-    images = dataset.images
-    for column in ("age_years", "sex"):
-        if column not in images.columns:
-            images = images.assign(**{column: None})
+    images = _with_columns(dataset.images, ("view", "sex"), ("age_years",))
     decode = _read_or_empty(dataset, "decode")
-    names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
-    splits = {name: dataset.split(name) for name in names}
+    splits = _read_splits(dataset, split)
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    problems = [p for name, split in splits.items() for p in check_leaks(images, split, name)]
+    unseen = None
+    if near is None:
+        read, unseen = open_pictures(dataset) if pixels else (None, _NOT_ASKED)
+        near = find_near_duplicates(decode, read)
+    shortcuts = measure_shortcuts(images, decode, labels)
+    leak = expected_image_leak(images)
+    problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]
     problems += check_duplicates(images, decode, labels, splits)
+    problems += check_near_duplicates(near, images, labels, splits)
     problems += check_boxes(dataset.boxes, images, dataset.findings, dataset.box_coverage)
+    problems += check_burned_in_text(decode)
     problems += check_people(images, splits)
-    for name, split in splits.items():
-        for target in labels.columns:
-            problems += check_roles(split, labels[target], target, name)
-    problems += check_shortcuts(images.merge(decode, on="image_id", how="left"), labels)
-    problems += _check_excluded(_read_or_empty(dataset, "excluded"))
+    problems += check_films(images)
+    problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
+    problems += check_shortcuts(shortcuts)
+    problems += _say_image_leak(leak)
+    problems += check_excluded(_read_or_empty(dataset, "excluded"))
+    if unseen:
+        problems.append(unseen)
     checked = {
         "images": len(images),
-        "patients": int(images["patient_id"].nunique()),
+        "patients": leak["n_patients"],
         "pictures": len(decode),
         "boxes": len(dataset.boxes),
         "splits": len(splits),
     }
+    facts = {
+        "shortcuts": shortcuts,
+        "split_by_image": leak,
+        "prevalence": count_prevalence(images, labels, splits),
+        "pictures": describe_pictures(images, decode),
+        "copies": _describe_copies(images, decode, near),
+    }
     found = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
-    return Audit(tuple(found), checked)
+    return Audit(tuple(found), checked, facts)
+
+
+def _with_columns(
+    images: pd.DataFrame, texts: tuple[str, ...], numbers: tuple[str, ...]
+) -> pd.DataFrame:
+    """Add the optional columns that the checks read, all missing."""
+    new: dict[str, pd.Series] = {}
+    for names, dtype, nothing in ((texts, "str", None), (numbers, "float64", np.nan)):
+        for name in names:
+            if name not in images.columns:
+                new[name] = pd.Series(nothing, index=images.index, dtype=dtype)
+    return images.assign(**new) if new else images
+
+
+def _read_splits(dataset: DataSet, only: str | None) -> dict[str, pd.DataFrame]:
+    names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
+    if only is not None:
+        return {only: dataset.split(only)}
+    return {name: dataset.split(name) for name in names}
 
 
 def _read_or_empty(dataset: DataSet, name: str) -> pd.DataFrame:
@@ -117,17 +182,35 @@ def _read_or_empty(dataset: DataSet, name: str) -> pd.DataFrame:
     return read_table(path, name) if path.exists() else empty_table(name)
 
 
-def _check_excluded(excluded: pd.DataFrame) -> list[Problem]:
-    """Say what was left out when the set was prepared; missing files are no fault of the set."""
-    measured = excluded["stage"].isin(["boxes", "size"])
-    kinds = excluded["reason"].str.split(":").str[0]  # what follows is the single case
-    reasons = excluded["reason"].mask(measured, kinds)
-    return [
-        Problem.of(
-            f"excluded_{stage}",
-            "info" if "no image file" in str(reason) else "warning",
-            f"left out when prepared: {reason}",
-            rows["path"],
-        )
-        for (stage, reason), rows in excluded.assign(reason=reasons).groupby(["stage", "reason"])
-    ]
+def _say_image_leak(leak: dict[str, Any]) -> list[Problem]:
+    share = leak["expected_share"]
+    if share < _WORTH_SAYING:
+        return []
+    text = (
+        f"a split by image instead of by patient would leak {share:.1%} of the test images: their "
+        "patients would train too"
+    )
+    advice = "split by patient, as cxr does; distrust published figures that did not"
+    images = round(leak["expected_images"])
+    return [Problem("split_by_image", "info", text, images, (), advice, "test image")]
+
+
+def _describe_copies(
+    images: pd.DataFrame, decode: pd.DataFrame, near: NearDuplicates
+) -> dict[str, Any]:
+    equal = find_duplicates(decode)
+    same_file = find_duplicates(images, "file_sha256")
+    return {
+        "equal_pixels": {"groups": int(equal["group"].nunique()), "images": len(equal)},
+        "equal_bytes": {"groups": int(same_file["group"].nunique()), "images": len(same_file)},
+        "near": {"groups": int(near.groups["group"].nunique()), "images": len(near.groups)},
+        "candidates": near.candidates,
+        "undecided": near.undecided,
+        "by_fingerprint_alone": int(near.pairs["correlation"].isna().sum()),
+        "turns": {str(k): int(v) for k, v in near.pairs["turn"].value_counts().items()},
+        "lowest_correlation": _number(near.pairs["correlation"].min()),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

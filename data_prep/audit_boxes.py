@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from data_prep.audit_problem import Problem
-from data_prep.membership import is_member
+from data_prep.audit_problem import Problem, Severity
+from data_prep.membership import is_member, positions
 
 # The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
 TINY_SIDE = 0.01
 HUGE_AREA = 0.6
+SAME_BOX_IOU = 0.9
+_REDRAW = "draw the box again, or remove it"
+_WHICH = "ask who labelled it: either the box or the label is wrong"
 _EDGES = ["x1", "y1", "x2", "y2"]
 _KEY = ["image_id", "finding", "reader"]
 
@@ -50,44 +53,73 @@ def check_boxes(
 
 def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
     edges = boxes[_EDGES].to_numpy(dtype="float64")
-    sizes = images.set_index("image_id")[["width", "height"]].astype("float64")
-    width, height = sizes.reindex(boxes["image_id"].to_numpy()).to_numpy().T
+    places = positions(boxes["image_id"], images["image_id"])
+    sizes = images[["width", "height"]].astype("float64").to_numpy()
+    width, height = np.where(places[:, None] >= 0, sizes[places], np.nan).T
     x1, y1, x2, y2 = edges.T
     finite = np.isfinite(edges).all(axis=1)
     real = finite & (x1 < x2) & (y1 < y2)
     outside = real & ((x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height))
     narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < TINY_SIDE
     vast = (x2 - x1) * (y2 - y1) / (width * height) > HUGE_AREA
-    ids = boxes["image_id"].to_numpy()
-    return [
-        Problem.of("box_not_finite", "error", "box with a missing or infinite edge", ids[~finite]),
-        Problem.of("box_empty", "error", "box without area", ids[finite & ~real]),
-        Problem.of("box_outside", "error", "box that leaves its image", ids[outside]),
-        Problem.of(
+    kinds: list[tuple[str, Severity, str, np.ndarray]] = [
+        ("box_not_finite", "error", "box with a missing or infinite edge", ~finite),
+        ("box_empty", "error", "box without area", finite & ~real),
+        ("box_outside", "error", "box that leaves its image", outside),
+        (
             "box_tiny",
             "warning",
             f"box with a side below {TINY_SIDE:.0%} of the image: a slip of the mouse?",
-            ids[real & ~outside & narrow],
+            real & ~outside & narrow,
         ),
-        Problem.of(
+        (
             "box_huge",
             "warning",
             f"box that covers more than {HUGE_AREA:.0%} of the image: does it outline a lesion?",
-            ids[real & ~outside & vast],
+            real & ~outside & vast,
         ),
+    ]
+    ids = boxes["image_id"].to_numpy()
+    return [
+        Problem.of(check, severity, text, ids[bad], advice=_REDRAW)
+        for check, severity, text, bad in kinds
     ]
 
 
 def _check_repeats(boxes: pd.DataFrame) -> list[Problem]:
-    repeated = boxes.duplicated([*_KEY, *_EDGES])
+    """Boxes of one finding on one image, so alike that they mean one lesion."""
     return [
         Problem.of(
             "box_repeated",
             "warning",
-            "the same box stands twice, so one lesion counts as two",
-            boxes.loc[repeated, "image_id"],
+            f"two boxes overlap by IoU above {SAME_BOX_IOU:g}, so one lesion counts as two",
+            boxes["image_id"].to_numpy()[_overlapping(boxes)],
+            advice="keep one of the two",
         )
     ]
+
+
+def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
+    """Rows of the boxes that another box of the same image, finding and reader nearly equals."""
+    keys = [pd.factorize(boxes[column])[0] for column in _KEY]
+    order = np.lexsort(keys)
+    image, finding, reader = (key[order] for key in keys)
+    x1, y1, x2, y2 = boxes[_EDGES].to_numpy(dtype="float64")[order].T
+    area = (x2 - x1) * (y2 - y1)
+    live, step, found = np.arange(len(boxes)), 1, [np.empty(0, dtype=np.int64)]
+    while len(live):
+        live = live[live + step < len(boxes)]
+        other = live + step
+        alike = (image[live] == image[other]) & (finding[live] == finding[other])
+        live = live[alike & (reader[live] == reader[other])]
+        other = live + step
+        across = np.minimum(x2[live], x2[other]) - np.maximum(x1[live], x1[other])
+        down = np.minimum(y2[live], y2[other]) - np.maximum(y1[live], y1[other])
+        shared = across.clip(0) * down.clip(0)
+        same = shared > SAME_BOX_IOU * (area[live] + area[other] - shared)
+        found.append(order[other[same]])
+        step += 1
+    return np.concatenate(found)
 
 
 def _check_labels(
@@ -106,12 +138,14 @@ def _check_labels(
             "error",
             "box of a finding that the label says is absent",
             boxed.merge(absent, on=_KEY)["image_id"],
+            advice=_WHICH,
         ),
         Problem.of(
             "box_promised",
             "error",
             "all lesions are said to be boxed, the finding is present, and there is no box",
             _without(promised, boxed)["image_id"],
+            advice=_WHICH,
         ),
         Problem.of(
             "positive_without_box",
@@ -119,6 +153,7 @@ def _check_labels(
             "positive image whose lesions are not boxed: the detector does not learn from it, and "
             "localisation is not judged on it",
             _without(_without(expected, boxed), complete)["image_id"],
+            advice="have the lesions boxed, or train the classifier only on these",
         ),
     ]
 

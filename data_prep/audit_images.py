@@ -1,4 +1,4 @@
-"""Patients in two roles, pictures that stand twice, and facts about people that cannot be."""
+"""Patients in two roles, roles without a class, and facts about people and films that cannot be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from data_prep.audit_problem import Problem
 from data_prep.membership import is_member
 
 OLDEST_YEARS = 120.0
-_JUDGED = ("train", "val", "test")
+SMALLEST_SIDE = 128
+JUDGED_ROLES = ("train", "val", "test")
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
@@ -27,11 +28,11 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
         >>> find_leaks(images, split)["patient_id"].tolist()
         ['p', 'p']
     """
-    used = split.loc[is_member(split["role"], _JUDGED), ["image_id", "role"]]
+    used = split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
     rows = images[["patient_id", "image_id"]].merge(used, on="image_id")
-    roles = rows.groupby("patient_id")["role"].transform("nunique")
+    leaks = differing(rows, "patient_id", "role")
     columns = ["patient_id", "image_id", "role"]
-    return rows.loc[roles > 1, columns].sort_values(columns, ignore_index=True)
+    return leaks[columns].sort_values(columns, ignore_index=True)
 
 
 def find_duplicates(pictures: pd.DataFrame, column: str = "pixel_sha256") -> pd.DataFrame:
@@ -55,106 +56,85 @@ def find_duplicates(pictures: pd.DataFrame, column: str = "pixel_sha256") -> pd.
     return groups.sort_values(["group", "image_id"], ignore_index=True)
 
 
+def differing(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
+    """The rows of the groups in which a column has more than one value; missing is none."""
+    known = rows[rows[column].notna()]
+    group_codes = pd.factorize(known[group])[0]
+    values = pd.DataFrame({"group": group_codes, "value": pd.factorize(known[column])[0]})
+    lowest = values.groupby("group")["value"].transform("min").to_numpy()
+    highest = values.groupby("group")["value"].transform("max").to_numpy()
+    return known[lowest != highest]
+
+
+def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
+    """Two images a group that differ in a column, to be shown side by side.
+
+    Args:
+        rows: As `differing` returns them; reads ``image_id``.
+        group: Column that holds the group.
+        column: Column in which the rows of each group differ.
+
+    Returns:
+        ``one, other``: image ids.
+    """
+    ordered = rows.sort_values([group, column, "image_id"])
+    one = ordered.drop_duplicates(group)["image_id"].to_numpy()
+    other = ordered.drop_duplicates(group, keep="last")["image_id"].to_numpy()
+    return pd.DataFrame({"one": one, "other": other})
+
+
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
     """Report patients in two roles of a split, and images that the split forgets or invents."""
     leaks = find_leaks(images, split)
     lost = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     strange = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
+    again = f"draw a split by patient: cxr split DATA --name NAME, and do not use '{name}'"
     return [
         Problem.of(
             "patient_leak",
             "error",
             f"split '{name}': patient in more than one role, so test figures come out too good",
             leaks["patient_id"],
+            advice=again,
+            unit="patient",
+            pairs=contrasting_pairs(leaks, "patient_id", "role"),
         ),
-        Problem.of("split_lacks", "error", f"split '{name}': image without a role", lost),
-        Problem.of("split_unknown", "error", f"split '{name}': image not in the set", strange),
+        Problem.of(
+            "split_lacks", "error", f"split '{name}': image without a role", lost, advice=again
+        ),
+        Problem.of(
+            "split_unknown",
+            "error",
+            f"split '{name}': image not in the set",
+            strange,
+            advice=again,
+            unit="foreign image",
+        ),
     ]
 
 
-def check_roles(split: pd.DataFrame, labels: pd.Series, target: str, name: str) -> list[Problem]:
+def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
     """Report roles in which a target has only one class, so that nothing can be learned or judged.
 
     Args:
         split: Reads ``image_id``, ``role``.
-        labels: 1.0, 0.0 or NaN, indexed by ``image_id``.
-        target: The target's name.
+        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
         name: The split's name.
     """
     roles = split.set_index("image_id")["role"].reindex(labels.index)
-    problems = []
-    for role in _JUDGED:
-        if role == "train" and not (roles == role).any():
+    lacking = []
+    for role in JUDGED_ROLES:
+        chosen = labels[(roles == role).to_numpy()]
+        if role == "train" and not len(chosen):
             continue  # a set to judge on needs none
-        known = labels[(roles == role) & labels.notna()]
-        lacking = [
-            word for word, value in (("positive", 1), ("negative", 0)) if value not in set(known)
-        ]
-        if lacking:
-            text = f"split '{name}': {role} has no {' and no '.join(lacking)} image of '{target}'"
-            problems.append(Problem("one_class", "warning", text, 1))
-    return problems
-
-
-def check_duplicates(
-    images: pd.DataFrame,
-    decode: pd.DataFrame,
-    labels: pd.DataFrame,
-    splits: dict[str, pd.DataFrame],
-) -> list[Problem]:
-    """Report equal pictures, the worse the more they disagree.
-
-    Args:
-        images: Reads ``image_id``, ``patient_id``.
-        decode: Reads ``image_id``, ``pixel_sha256``.
-        labels: One column a target, indexed by ``image_id``.
-        splits: Splits by name.
-    """
-    twins = find_duplicates(decode).merge(images[["image_id", "patient_id"]], on="image_id")
-    if twins.empty:
-        return []
-    problems = []
-    for name, split in splits.items():
-        used = split[is_member(split["role"], _JUDGED)]
-        roles = twins.merge(used[["image_id", "role"]], on="image_id")
-        problems.append(
-            Problem.of(
-                "picture_leak",
-                "error",
-                f"split '{name}': the same picture in more than one role",
-                _differing(roles, "role"),
-            )
-        )
-    for target in labels.columns:
-        known = twins.assign(label=twins["image_id"].map(labels[target])).dropna(subset="label")
-        problems.append(
-            Problem.of(
-                "picture_label",
-                "error",
-                f"the same picture is labelled differently for '{target}'",
-                _differing(known, "label"),
-            )
-        )
-    two_patients = _differing(twins, "patient_id")
-    same = twins.loc[~is_member(twins["image_id"], two_patients), "image_id"]
-    return [
-        *problems,
-        Problem.of(
-            "picture_patients",
-            "error",
-            "the same picture under more than one patient: one of the patient ids is wrong",
-            two_patients,
-        ),
-        Problem.of(
-            "picture_repeated", "warning", "the same picture more than once for a patient", same
-        ),
-    ]
-
-
-def _differing(twins: pd.DataFrame, column: str) -> pd.Series:
-    """Images of the groups in which a column has more than one value."""
-    values = twins.groupby("group")[column].transform("nunique")
-    return twins.loc[values > 1, "image_id"]
+        for target in labels.columns:
+            for word, value in (("positive", 1.0), ("negative", 0.0)):
+                if not (chosen[target] == value).any():
+                    lacking.append(f"{role} has no {word} image of '{target}'")
+    more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
+    text = f"split '{name}': {', '.join(lacking[:3])}{more}"
+    advice = "add images, or draw a split with other shares; nothing can be judged there"
+    return [Problem("one_class", "warning", text, len(lacking), (), advice, "role and target")]
 
 
 def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
@@ -165,10 +145,10 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
         splits: Splits by name; an unused image may have an unknown patient.
     """
     ages = images["age_years"]
-    known = images[is_member(images["sex"], ["M", "F"])]
-    sexes = known.groupby("patient_id")["sex"].transform("nunique")
-    used = [s.loc[is_member(s["role"], _JUDGED), "image_id"] for s in splits.values()]
-    assumed = images.loc[images["patient_id_source"] == "assumed_image", "image_id"]
+    impossible = (ages < 0) | (ages > OLDEST_YEARS)
+    sexes = differing(images[is_member(images["sex"], ["M", "F"])], "patient_id", "sex")
+    used = [s.loc[is_member(s["role"], JUDGED_ROLES), "image_id"] for s in splits.values()]
+    assumed = images.loc[(images["patient_id_source"] == "assumed_image").to_numpy(), "image_id"]
     if used:
         assumed = assumed[is_member(assumed, pd.concat(used))]
     return [
@@ -176,13 +156,17 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             "age",
             "warning",
             f"age below 0 or above {OLDEST_YEARS:g} years",
-            images.loc[(ages < 0) | (ages > OLDEST_YEARS), "image_id"],
+            images.loc[impossible.to_numpy(), "image_id"],
+            advice="correct the source or take the age as unknown; subgroups by age are off",
         ),
         Problem.of(
             "two_sexes",
             "warning",
             "patient with images of both sexes: is the patient id right?",
-            known.loc[sexes > 1, "patient_id"],
+            sexes["patient_id"],
+            advice="compare the pictures; if they show two people, give them two ids",
+            unit="patient",
+            pairs=contrasting_pairs(sexes, "patient_id", "sex"),
         ),
         Problem.of(
             "patient_assumed",
@@ -190,5 +174,45 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             "image whose patient is not known and counts as a patient of its own: the same person "
             "may be in training and test",
             assumed,
+            advice="give patient ids (--patient-pattern, or a patient_id column); until then read "
+            "every interval as too narrow",
+            unit="image of unknown patient",
+        ),
+    ]
+
+
+def check_films(images: pd.DataFrame) -> list[Problem]:
+    """Report laterals among frontals, films of no known view, and pictures too small to judge.
+
+    Args:
+        images: The images table, with ``view``, ``width`` and ``height``.
+    """
+    view = images["view"]
+    lateral = is_member(view, ["LL"])
+    strange = is_member(view, ["other"])
+    problems = []
+    if not lateral.all():
+        text = f"lateral view among {int((~lateral).sum()):,} that are not"
+        advice = "leave laterals out, or judge them as a subgroup: another picture of the chest"
+        problems.append(
+            Problem.of("view_lateral", "warning", text, images.loc[lateral, "image_id"],
+                       advice=advice)
+        )  # fmt: skip
+    short = images[["width", "height"]].min(axis=1)
+    return [
+        *problems,
+        Problem.of(
+            "view_other",
+            "warning",
+            "view that is neither PA nor AP nor lateral",
+            images.loc[strange, "image_id"],
+            advice="look at them: oblique and special films may have to be left out",
+        ),
+        Problem.of(
+            "picture_small",
+            "warning",
+            f"picture with a side below {SMALLEST_SIDE} px: small lesions are lost",
+            images.loc[(short < SMALLEST_SIDE).fillna(False).to_numpy(dtype=bool), "image_id"],
+            advice="go back to the originals; a model cannot find what the picture does not show",
         ),
     ]

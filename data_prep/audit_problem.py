@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import pandas as pd
+
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _SHOWN = 5
@@ -19,8 +22,11 @@ class Problem:
         check: Short name of the check, for programs.
         severity: ``error`` makes results wrong, ``warning`` may, ``info`` is worth knowing.
         message: A sentence for the person who owns the data.
-        count: How many images, boxes or patients are concerned.
+        count: How many images or patients are concerned.
         examples: Up to five of them by id.
+        advice: What to do.
+        unit: What is counted: image, patient, ...
+        pictures: Up to five cases to look at, each one image or a pair, by ``image_id``.
     """
 
     check: str
@@ -28,18 +34,48 @@ class Problem:
     message: str
     count: int
     examples: tuple[str, ...] = ()
+    advice: str = ""
+    unit: str = "image"
+    pictures: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, check: str, severity: Severity, message: str, cases: Iterable[str]) -> Problem:
+    def of(
+        cls,
+        check: str,
+        severity: Severity,
+        message: str,
+        cases: Iterable[str],
+        *,
+        advice: str = "",
+        unit: str = "image",
+        pairs: pd.DataFrame | None = None,
+    ) -> Problem:
         """Count cases and keep the first few in order.
 
+        Args:
+            check: Short name.
+            severity: How bad it is.
+            message: A sentence.
+            cases: Ids; one that repeats counts once.
+            advice: What to do.
+            unit: What the ids name.
+            pairs: Images to show side by side, two columns of ids, the worst first; without them
+                the first cases are shown, if they are images.
+
         Example:
-            >>> Problem.of("leak", "error", "in two roles", ["b", "a", "b"])
-            Problem(check='leak', severity='error', message='in two roles', count=2,
-            examples=('a', 'b'))
+            >>> found = Problem.of("leak", "error", "in two roles", ["b", "a", "b"])
+            >>> found.count, found.examples, found.pictures
+            (2, ('a', 'b'), (('a',), ('b',)))
         """
-        unique = sorted({str(case) for case in cases})
-        return cls(check, severity, message, len(unique), tuple(unique[:_SHOWN]))
+        values = cases if isinstance(cases, pd.Series | np.ndarray) else list(cases)
+        unique = pd.Series(pd.unique(pd.Series(values, dtype="str").dropna()), dtype="str")
+        examples = tuple(str(case) for case in unique.sort_values().head(_SHOWN))
+        shown: tuple[tuple[str, ...], ...] = ()
+        if unit == "image":
+            shown = tuple((case,) for case in examples)
+        if pairs is not None:
+            shown = tuple(tuple(map(str, row)) for row in pairs.head(_SHOWN).to_numpy())
+        return cls(check, severity, message, len(unique), examples, advice, unit, shown)
 
     @property
     def line(self) -> str:

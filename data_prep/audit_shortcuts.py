@@ -2,81 +2,191 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from scipy.stats import rankdata
+from typing import Any
 
-from data_prep.audit_problem import Problem
+import numpy as np
+import pandas as pd
+
+from data_prep.audit_auroc import (
+    Auroc,
+    Fact,
+    Truth,
+    auroc_of_fact,
+    auroc_of_facts,
+    clustered_auroc,
+    patient_folds,
+)
+from data_prep.audit_images import OLDEST_YEARS
+from data_prep.audit_problem import Problem, Severity
 
 # A system has to beat these to have learned anything from the picture.
 SHORTCUT_AUROC = 0.65
-_PERSON = ("view", "sex", "age_years")
-_FILE = ("size", "source", "transfer_syntax", "photometric", "bits", "spacing_col_mm")
 _MIN_IMAGES = 20
+_PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
+_FILE = {
+    "pixels": "image size",
+    "aspect": "aspect ratio",
+    "source": "source",
+    "transfer_syntax": "transfer syntax",
+    "photometric": "photometric interpretation",
+    "bits": "bits",
+    "spacing_col_mm": "pixel spacing",
+}
+_PICTURE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
+_NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
+_ADVICE = {
+    "person": "report systems on its subgroups too; a difference in who was ill is not skill",
+    "file": "a system may learn the kind of file instead of the disease: judge within one kind",
+    "picture": "look whether the two classes were exposed or processed differently",
+    "siblings": "never split by image, and keep every figure of a patient in one role",
+    "together": "read every result against this figure: it needs no picture",
+}
 
 
-def check_shortcuts(images: pd.DataFrame, labels: pd.DataFrame) -> list[Problem]:
-    """Report facts about the person or the file that alone predict a target.
+def measure_shortcuts(
+    images: pd.DataFrame, decode: pd.DataFrame, labels: pd.DataFrame, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Measure how well single facts, and all together, predict each target.
+
+    Each fact's model is fitted on four fifths of the patients and judged on the rest, in turn;
+    the image pairs compared are of one fold. Sibling images (the mean label of the same patient's
+    other images; the overall mean where there is none) need no model.
 
     Args:
-        images: The images table joined with the decode table.
+        images: The images table.
+        decode: The decode table; may be empty.
         labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
+        seed: Of the folds.
 
     Returns:
-        ``info`` for facts about the person, which may be medicine; ``warning`` for facts about
-        the file, which are not.
-    """
-    facts = images.set_index("image_id")
-    known = facts["width"].notna() & facts["height"].notna()
-    facts["size"] = (facts["width"].astype("str") + "x" + facts["height"].astype("str")).where(
-        known
-    )
-    problems = []
-    for target in labels.columns:
-        truth = labels[target].reindex(facts.index)
-        for column in (c for c in (*_PERSON, *_FILE) if c in facts.columns):
-            auroc = predictive_auroc(facts[column], truth)
-            if auroc is None or auroc < SHORTCUT_AUROC:
-                continue
-            text = f"'{column}' alone predicts '{target}' with AUROC {auroc:.3f}"
-            if column in _PERSON:
-                text += ": judge systems on its subgroups too"
-                problems.append(Problem("shortcut_person", "info", text, int(truth.notna().sum())))
-            else:
-                text += ": a system may learn the kind of file instead of the disease"
-                problems.append(Problem("shortcut_file", "warning", text, int(truth.notna().sum())))
-    return problems
-
-
-def predictive_auroc(values: pd.Series, labels: pd.Series) -> float | None:
-    """AUROC of a label guessed from one fact alone.
-
-    Args:
-        values: Categories (each predicts its share of positives; missing is one, and those with
-            fewer than 20 images are pooled) or numbers (missing counts as the mean).
-        labels: 1.0, 0.0 or NaN (left out), same index.
-
-    Returns:
-        0.5 to 1, or None with fewer than 20 positive, negative or known images.
+        One row a target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
+        ci_high, n_images, n_positive, n_known`` (images on which the fact is known). Facts that
+        are the same everywhere are left out, as are targets with fewer than 20 images a class.
 
     Example:
-        >>> labels = pd.Series([1.0] * 20 + [0.0] * 20)
-        >>> predictive_auroc(pd.Series(["AP"] * 20 + ["PA"] * 20), labels)
-        1.0
+        >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
+        ...     "patient_id": [str(n) for n in range(400)], "view": ["AP", "PA"] * 200})
+        >>> labels = pd.DataFrame({"mass": [1.0, 0.0] * 200}, index=images["image_id"])
+        >>> [(row["fact"], row["auroc"]) for row in measure_shortcuts(
+        ...     images, pd.DataFrame({"image_id": []}), labels)]
+        [('view', 1.0)]
     """
-    judged = labels.notna()
-    truth = labels[judged].to_numpy() == 1
-    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
-    chosen = values[judged]
-    if min(n_positive, n_negative, int(chosen.notna().sum())) < _MIN_IMAGES:
-        return None
-    if pd.api.types.is_numeric_dtype(chosen):
-        scores = chosen.astype("float64").fillna(chosen.mean()).to_numpy()
-    else:
-        names = chosen.astype("str").fillna("missing")
-        # Rare categories would each predict their own few images by chance.
-        common = names.map(names.value_counts()) >= _MIN_IMAGES
-        groups = names.where(common, "rare").to_numpy()
-        scores = pd.Series(truth).groupby(groups).transform("mean").to_numpy()
-    ranks = rankdata(scores)
-    area = (ranks[truth].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
-    return float(max(area, 1 - area))
+    facts = _facts(images, decode)
+    fold = patient_folds(images["patient_id"], seed)
+    patient = pd.factorize(images["patient_id"])[0]
+    rows = []
+    for target in labels.columns:
+        truth = labels[target].reindex(images["image_id"]).to_numpy()
+        known = np.flatnonzero(~np.isnan(truth))
+        positive = truth[known] == 1
+        if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
+            continue
+        judged = Truth(positive, fold[known], patient[known])
+        for kind, name, n_known, auroc in _judge(facts, known, judged, seed):
+            if auroc is not None:
+                rows.append(
+                    {
+                        "target": str(target),
+                        "fact": name,
+                        "kind": kind,
+                        "auroc": auroc.value,
+                        "ci_low": auroc.low,
+                        "ci_high": auroc.high,
+                        "n_images": len(known),
+                        "n_positive": int(positive.sum()),
+                        "n_known": n_known,
+                    }
+                )
+    order = {str(target): place for place, target in enumerate(labels.columns)}
+    return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
+
+
+def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
+    """Report facts that alone predict a target, of each kind of fact the strongest.
+
+    Args:
+        measured: As from `measure_shortcuts`.
+
+    Returns:
+        ``info`` for facts about the person, which may be medicine, and for what is not one fact;
+        ``warning`` for facts about the file, which are not.
+    """
+    strong = [
+        row
+        for row in sorted(measured, key=lambda row: -row["auroc"])
+        if row["auroc"] >= SHORTCUT_AUROC and (row["ci_low"] or 1.0) > 0.5
+    ]
+    kinds = [[row for row in strong if row["kind"] == kind] for kind in _ADVICE]
+    return [_problem(rows[0], len(rows) - 1) for rows in kinds if rows]
+
+
+def _problem(row: dict[str, Any], more: int) -> Problem:
+    ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
+    subject = {
+        "together": "all that is known without the picture predicts",
+        "siblings": "other images of the same patient predict",
+    }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
+    text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"
+    if more:
+        text += f", and {more} more facts or targets have 0.65 or above"
+    severity: Severity = "warning" if row["kind"] == "file" else "info"
+    check, advice = f"shortcut_{row['kind']}", _ADVICE[row["kind"]]
+    return Problem(check, severity, text, row["n_known"], (), advice)
+
+
+def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]:
+    """The facts that differ between images, each with its kind."""
+    table = images.merge(decode, on="image_id", how="left", validate="one_to_one")
+    ages = table["age_years"] if "age_years" in table.columns else pd.Series(np.nan, table.index)
+    derived: dict[str, pd.Series] = {"age_years": ages.where(ages.between(0, OLDEST_YEARS))}
+    if {"width", "height"} <= set(table.columns):
+        width, height = (table[c].astype("float64") for c in ("width", "height"))
+        derived |= {"pixels": width * height, "aspect": width / height}
+    facts = []
+    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _PICTURE)):
+        for column, name in names.items():
+            values = derived.get(column, table.get(column))
+            if values is None:
+                continue
+            fact = Fact.of(name, values.astype("float64") if column in _NUMBERS else values)
+            if fact is not None:
+                facts.append((kind, fact))
+    return facts
+
+
+def _judge(
+    facts: list[tuple[str, Fact]], known: np.ndarray, truth: Truth, seed: int
+) -> list[tuple[str, str, int, Auroc | None]]:
+    """Kind, name, number of images on which it is known, and AUROC of each fact."""
+    chosen = [
+        (kind, Fact(fact.name, fact.codes[known], fact.table, fact.known[known]))
+        for kind, fact in facts
+    ]
+    found = [
+        (kind, fact.name, int(fact.known.sum()), auroc_of_fact(fact, truth))
+        for kind, fact in chosen
+    ]
+    person = [fact for kind, fact in chosen if kind == "person"]
+    every = [fact for _, fact in chosen]
+    n = len(known)
+    if len(person) > 1:
+        name = " + ".join(fact.name for fact in person)
+        found.append(("person", name, n, auroc_of_facts(person, truth, seed)))
+    if len(every) > max(len(person), 1):
+        found.append(("together", "all together", n, auroc_of_facts(every, truth, seed)))
+    siblings = _sibling_means(truth)
+    if not np.isnan(siblings).all():
+        scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
+        ranks = np.unique(scores.round(9), return_inverse=True)[1]
+        one_fold = Truth(truth.positive, np.zeros_like(truth.fold), truth.patient)
+        n_siblings = int((~np.isnan(siblings)).sum())
+        auroc = clustered_auroc(ranks, one_fold)
+        found.append(("siblings", "sibling images", n_siblings, auroc))
+    return found
+
+
+def _sibling_means(truth: Truth) -> np.ndarray:
+    """Mean label of the same patient's other images; NaN without any."""
+    count = np.bincount(truth.patient)[truth.patient] - 1
+    total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

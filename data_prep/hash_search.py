@@ -23,7 +23,8 @@ CERTAIN_DISTANCE = 15
 """Pairs that differ in at most so many bits are found without exception."""
 _BANDS, _BYTES = 8, 4
 _CHUNK = 1 << 20
-_PAIRS_PER_TABLE = 100  # times the number of fingerprints: chance gives 2 at a million
+_PAIRS_PER_TABLE = 20  # times the number of fingerprints: chests give 2 at a million
+_PAIRS_AT_LEAST = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _pairs_of_table(
     n = len(keys)
     table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
     keys, rows = table >> np.uint64(40), (table & np.uint64((1 << 40) - 1)).astype(np.int64)
-    live, step, budget = np.arange(n), 1, _PAIRS_PER_TABLE * n
+    live, step, budget = np.arange(n), 1, max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
     found: list[np.ndarray] = []
     while True:
         live = live[live + step < n]

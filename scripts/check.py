@@ -10,31 +10,43 @@ import typer
 
 def check(
     data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
+    split: Annotated[
+        str | None, typer.Option(help="Check this split only; all of them by default.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 on warnings too, not on errors only.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    no_pixels: Annotated[
+        bool,
+        typer.Option("--no-pixels", help="Read the tables only: faster, and no pictures shown."),
+    ] = False,
 ) -> None:
-    """Audit a data set: leaking patients, equal pictures, impossible boxes, shortcuts.
+    """Audit a data set: leaking patients, copies, impossible boxes, shortcuts.
 
-    Writes audit.json into the folder. Exit 0: nothing wrong; 1: something is.
+    Writes audit.html, to read, and audit.json, for programs, into the folder. Exit 0: nothing
+    wrong; 1: something is.
 
     Example: cxr check data/rsna
     """
     from data_prep.audit import audit
+    from data_prep.audit_page import write_audit
     from data_prep.dataset import DataSet
     from data_prep.folders import folder_lock
     from scripts import console
 
     dataset = DataSet.open(data)
-    found = audit(dataset)
+    found = audit(dataset, split=split, pixels=not no_pixels)
     with folder_lock(data):
-        found.write(data / "audit.json")
+        page = write_audit(dataset, found, data, pixels=not no_pixels)
     for problem in found.problems:
         console.say(problem.line)
+        if problem.advice and problem.severity != "info":
+            console.say(f"    what to do: {problem.advice}")
     checked = ", ".join(f"{count:,} {thing}" for thing, count in found.checked.items())
     counts = ", ".join(f"{count} {severity}" for severity, count in found.counts.items())
     console.say(f"{data}: looked at {checked}; found {counts}")
+    console.say(f"page: {page}")
     if as_json:
         console.emit_json(found.payload)
     if not found.passed or (strict and found.counts["warning"]):

@@ -5,18 +5,21 @@ import pandas as pd
 import pytest
 
 from data_prep.audit import Audit, Problem, audit, check_boxes, find_duplicates, find_leaks
-from data_prep.audit_images import check_duplicates, check_people, check_roles
-from data_prep.audit_shortcuts import check_shortcuts, predictive_auroc
+from data_prep.audit_copies import check_duplicates, check_near_duplicates
+from data_prep.audit_files import check_burned_in_text, check_excluded
+from data_prep.audit_images import check_films, check_leaks, check_people, check_roles
 from data_prep.dataset import DataSet
+from data_prep.near_duplicates import find_near_duplicates
 from data_prep.prepare import prepare
 from data_prep.synth import write_phantom
 
 
 def as_images(patients: str) -> pd.DataFrame:
     """Images 0, 1, ... of the named patients."""
-    return pd.DataFrame(
+    images = pd.DataFrame(
         {"image_id": [str(n) for n in range(len(patients))], "patient_id": list(patients)}
     )
+    return images.assign(patient_id_source="given")
 
 
 def as_split(*roles: str) -> pd.DataFrame:
@@ -117,36 +120,105 @@ def test_impossible_people_are_reported():
 
 
 def test_a_role_with_one_class_is_reported_but_not_an_unwanted_train():
-    labels = pd.Series([1.0, 1.0, 0.0], index=["0", "1", "2"])
-    (problem,) = check_roles(as_split("val", "test", "test"), labels, "mass", "default")
-    assert "val has no negative image" in problem.message
+    labels = pd.DataFrame({"mass": [1.0, 1.0, 0.0]}, index=["0", "1", "2"])
+    (problem,) = check_roles(as_split("val", "test", "test"), labels, "default")
+    assert (problem.count, "val has no negative image of 'mass'" in problem.message) == (1, True)
 
 
-def test_view_that_gives_the_label_away_is_reported():
-    labels = pd.Series([1.0] * 40 + [0.0] * 40, index=[str(n) for n in range(80)])
-    images = pd.DataFrame({"image_id": labels.index, "width": 100, "height": 100})
-    images["view"] = ["AP"] * 30 + ["PA"] * 50
-    (problem,) = check_shortcuts(images, labels.to_frame("mass"))
-    assert "'view' alone predicts 'mass' with AUROC 0.875" in problem.message
-    assert problem.severity == "info"
+def test_many_roles_with_one_class_are_one_problem():
+    labels = pd.DataFrame({f"t{n}": [1.0, 1.0, 1.0] for n in range(9)}, index=["0", "1", "2"])
+    (problem,) = check_roles(as_split("train", "val", "test"), labels, "default")
+    assert problem.count == 27
+    assert "and 24 more such" in problem.message
 
 
-def test_rare_categories_predict_nothing_by_chance():
-    labels = pd.Series([1.0, 0.0] * 50)
-    assert predictive_auroc(pd.Series([f"scanner {n}" for n in range(100)]), labels) == 0.5
+def test_a_leak_shows_two_images_of_the_patient_side_by_side():
+    (leak, _, _) = check_leaks(as_images("ppq"), as_split("train", "test", "test"), "default")
+    assert (leak.count, leak.unit, leak.pictures) == (1, "patient", (("1", "0"),))
+    assert leak.advice
 
 
-def test_published_shortcut_of_the_view_position(shared_data):
-    """SOURCE.md: view position alone gives AUROC 0.706 on Lung Opacity."""
-    folder = shared_data / "reference_csv"
-    headers = pd.read_csv(folder / "kaggle_stage_2_train_images_dicom_headers.csv.gz")
-    labels = pd.read_csv(folder / "stage_2_train_labels.csv").groupby("patientId")["Target"].max()
-    views = headers.set_index("PatientID")["ViewPosition"].reindex(labels.index)
-    assert predictive_auroc(views, labels.astype("float64")) == pytest.approx(0.706, abs=0.0005)
+COPY_HASHES = ["0f" * 32, "0f" * 31 + "0e", "f0" * 8 + "0f" * 24]
+
+
+@pytest.mark.parametrize(
+    ("patients", "roles", "labels", "expected"),
+    [
+        ("ppz", ("train", "train", "test"), (1, 1, 0), {"near_repeated": "info"}),
+        ("pqz", ("train", "train", "test"), (1, 1, 0), {"near_patients": "warning"}),
+        ("pqz", ("train", "test", "test"), (1, 0, 0),
+         {"near_patients": "warning", "near_leak": "error", "near_label": "warning"}),
+        ("ppz", ("train", "unused", "test"), (1, 1, 0), {"near_repeated": "info"}),
+    ],
+)  # fmt: skip
+def test_near_copies_are_worse_the_more_they_disagree(patients, roles, labels, expected):
+    images = as_images(patients)
+    decode = images.assign(pixel_sha256=["1", "2", "3"], perceptual_hash=COPY_HASHES)
+    table = pd.DataFrame({"opacity": labels}, index=images["image_id"]).astype("float64")
+    near = find_near_duplicates(decode)
+    found = check_near_duplicates(near, images, table, {"default": as_split(*roles)})
+    assert {p.check: p.severity for p in found if p.count} == expected
+    assert all(set(p.examples) == {"0", "1"} for p in found if p.count)
+
+
+def test_copies_of_patients_that_are_only_assumed_contradict_nothing():
+    images = as_images("pq").assign(patient_id_source="assumed_image")
+    decode = images.assign(pixel_sha256="same")
+    table = pd.DataFrame({"opacity": [1.0, 1.0]}, index=images["image_id"])
+    found = check_duplicates(images, decode, table, {"default": as_split("train", "train")})
+    assert {p.check for p in found if p.count} == {"picture_repeated"}
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(1.0, ["box_repeated"]), (4.0, [])])
+def test_boxes_that_overlap_almost_wholly_are_one_lesion(shift, expected):
+    boxes = pd.concat([one_box(10, 10, 60, 60), one_box(10 + shift, 10, 60 + shift, 60)])
+    others = boxes.assign(image_id="b", finding=["mass", "nodule"])  # two findings may coincide
+    images = pd.DataFrame({"image_id": ["a", "b"], "width": 100, "height": 100})
+    both = pd.concat([boxes, others])
+    findings = both[["image_id", "finding", "reader"]].drop_duplicates().assign(state="present")
+    problems = check_boxes(both, images, findings, findings.assign(coverage="all"))
+    assert [p.check for p in problems] == expected
+    assert all(p.examples == ("a",) for p in problems)
+
+
+def test_laterals_among_frontals_and_small_pictures_are_reported():
+    images = as_images("pqrs").assign(
+        view=["PA", "LL", "other", None], width=[900, 900, 100, None], height=900
+    )
+    images = images.astype({"width": "Int64", "height": "Int64"})
+    found = {p.check: p.examples for p in check_films(images) if p.count}
+    assert found == {"view_lateral": ("1",), "view_other": ("2",), "picture_small": ("2",)}
+    assert not [p for p in check_films(images.assign(view="LL")) if p.check == "view_lateral"]
+
+
+def test_burned_in_text_is_flagged_by_the_header_or_by_the_pixels():
+    decode = pd.DataFrame(
+        {
+            "image_id": list("abcd"),
+            "burned_in_annotation": ["yes", "no", None, None],
+            "text_score": [0.0, 0.0, 99.0, None],
+        }
+    )
+    (problem,) = check_burned_in_text(decode)
+    assert problem.pictures == (("c",), ("a",))
+    (none,) = check_burned_in_text(decode[["image_id"]])
+    assert none.count == 0
+
+
+def test_a_thousand_reasons_for_leaving_out_stay_a_short_list():
+    reasons = [f"cannot be read (code {n})" for n in range(1000)] + ["not a picture"] * 7
+    paths = [f"{n}.dcm" for n in range(1007)]
+    excluded = pd.DataFrame({"path": paths, "stage": "decode", "reason": reasons})
+    problems = check_excluded(excluded)
+    assert len(problems) == 21
+    assert sum(p.count for p in problems) == 1007
+    assert any(p.count == 7 for p in problems)
+    assert [p for p in check_excluded(excluded.iloc[:0]) if p.count] == []
 
 
 def test_audit_file_reads_back(tmp_path):
-    found = Audit((Problem.of("age", "warning", "too old", ["a"]),), {"images": 1})
+    problem = Problem.of("age", "warning", "too old", ["a"], advice="ask again")
+    found = Audit((problem,), {"images": 1}, {"shortcuts": []})
     found.write(tmp_path / "audit.json")
     assert Audit.read(tmp_path / "audit.json") == found
 
@@ -189,22 +261,55 @@ def test_planted_flaw_keeps_the_image_out_with_its_reason(flawed, flaw):
     [
         ("exact_duplicate", "picture_repeated"),
         ("leaking_patient", "picture_patients"),
+        ("near_duplicate", "near_patients"),
         ("impossible_age", "age"),
     ],
 )
 def test_planted_flaw_is_found(flawed, flaw, check):
     dataset, planted = flawed
-    expected = set(planted.loc[planted["flaw"] == flaw, "patientId"])
+    rows = planted[planted["flaw"] == flaw]
+    expected = set(rows["patientId"]) | set(rows["other_patientId"].dropna())
     (problem,) = [p for p in audit(dataset).problems if p.check == check]
-    both = 2 if flaw != "impossible_age" else 1  # a copy and its original
-    assert problem.count == both * len(expected)
+    assert problem.count == len(expected)
+    assert set(problem.examples) <= expected
+    assert {image_id for case in problem.pictures for image_id in case} <= expected
+
+
+def test_every_kind_of_planted_flaw_has_its_test(flawed):
+    """What synth plants and nobody looks for would be found by nobody."""
+    _, planted = flawed
+    sought = {"exact_duplicate", "leaking_patient", "near_duplicate", "impossible_age"}
+    assert set(planted["flaw"]) == sought | set(REASONS)
+
+
+def test_near_duplicates_are_found_by_fingerprint_where_pixels_are_not_read(flawed):
+    dataset, _ = flawed
+    (problem,) = [p for p in audit(dataset, pixels=False).problems if p.check == "near_patients"]
+    assert problem.count == 6
+
+
+def test_a_split_that_parts_the_twins_is_an_error(flawed):
+    dataset, planted = flawed
+    split = dataset.split()
+    parted = split.assign(role="train")
+    parted.loc[parted["image_id"].isin(planted["patientId"]), "role"] = "test"
+    labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
+    decode = pd.read_parquet(dataset.folder / "decode.parquet")
+    near = find_near_duplicates(decode, dataset.read_original)
+    images, splits = dataset.images, {"bad": parted}
+    found = [
+        *check_duplicates(images, decode, labels, splits),
+        *check_near_duplicates(near, images, labels, splits),
+    ]
+    leaks = {p.check: p.count for p in found if p.check.endswith("_leak")}
+    assert leaks == {"picture_leak": 12, "near_leak": 6}
 
 
 def test_planted_twins_never_face_each_other_across_the_split(flawed):
     dataset, _ = flawed
     found = audit(dataset)
     assert not found.passed
-    assert "picture_leak" not in {p.check for p in found.problems}
+    assert not {"picture_leak", "near_leak"} & {p.check for p in found.problems}
 
 
 def test_a_clean_phantom_passes(tmp_path):
