@@ -14,7 +14,7 @@ import pandas as pd
 
 from data_prep.errors import InputError
 from data_prep.label_rules import EDGES, FINDING_KEY, STATE_WORDS
-from data_prep.membership import is_member
+from data_prep.membership import is_member, renamed
 from data_prep.source_rows import finding_name
 from data_prep.sources import first_line, read_text_csv, to_numbers
 
@@ -103,7 +103,7 @@ def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "key": text["key"],
-            "finding": text["finding"].map(finding_name).astype("str"),
+            "finding": _findings(text["finding"]),
             "state": _states(text["state"], path, "state") if "state" in text.columns else "",
             **edges,
         }
@@ -113,6 +113,10 @@ def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         line = first_line(silent)
         raise InputError(f"{path}: line {line}: neither a state nor a box; fill in the state")
     return rows
+
+
+def _findings(text: pd.Series) -> pd.Series:
+    return renamed(text, {name: finding_name(name) for name in text.unique()})
 
 
 def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -137,14 +141,14 @@ def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _states(text: pd.Series, path: Path, column: str) -> pd.Series:
-    states = text.str.lower().map({**STATE_WORDS, "": ""})
+    states = renamed(text.str.lower(), {**STATE_WORDS, "": ""})
     wrong = states.isna()
     if wrong.any():
         raise InputError(
             f"{path}: line {first_line(wrong)}: column '{column}' holds no state; expected 1, 0, "
             "-1, present, absent, uncertain or nothing. Call a column that is no finding 'x_...'"
         )
-    return states.astype("str")
+    return states
 
 
 def find_rows(

@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.errors import InputError
+from data_prep.membership import renamed
 from data_prep.sources import SourceTables
 
 KEY_VARIABLE = "CXR_ID_KEY"
@@ -148,27 +149,25 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
     ids = pd.concat([frame["image_id"] for frame in (*frames, tables.official)]).unique()
     names = {name: keyed_hash(key, f"image:{name}") for name in ids}
     people = {name: _hide_patient(key, name) for name in images["patient_id"].unique()}
-    images["patient_id"] = images["patient_id"].map(people)
+    images["patient_id"] = renamed(images["patient_id"], people)
     if "study_id" in images.columns:
         studies = images["study_id"].dropna().unique()
-        images["study_id"] = images["study_id"].map(
-            {name: keyed_hash(key, f"study:{name}") for name in studies}
-        )
-    images["image_id"] = images["image_id"].map(names)
+        hidden_studies = {name: keyed_hash(key, f"study:{name}") for name in studies}
+        images["study_id"] = renamed(images["study_id"], hidden_studies)
 
-    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(image_id=frame["image_id"].map(names).astype("str"))
+    def hide(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(image_id=renamed(frame["image_id"], names))
 
     hidden = replace(
         tables,
-        images=images.astype(tables.images.dtypes.to_dict()),
-        findings=renamed(tables.findings),
-        boxes=renamed(tables.boxes),
-        box_coverage=renamed(tables.box_coverage),
+        images=hide(images),
+        findings=hide(tables.findings),
+        boxes=hide(tables.boxes),
+        box_coverage=hide(tables.box_coverage),
         # An image without a file is listed there by its id, which is hidden as a path is.
         excluded=hide_paths(tables.excluded, key),
-        split=renamed(tables.split),
-        official=renamed(tables.official),
+        split=hide(tables.split),
+        official=hide(tables.official),
     )
     return hidden, {**names, **people}
 
@@ -199,7 +198,7 @@ def hide_path(key: bytes, path: str) -> str:
 
 def _hidden(paths: pd.Series, key: bytes) -> pd.Series:
     known = paths.dropna().unique()
-    return paths.map({path: hide_path(key, path) for path in known}).astype("str")
+    return renamed(paths, {path: hide_path(key, path) for path in known})
 
 
 def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import InputError
 from data_prep.label_rules import EDGES, FINDING_KEY, STATE_WORDS
+from data_prep.membership import renamed
 from data_prep.schemas import REFERENCE_READER
 from data_prep.source_rows import finding_name
 from data_prep.sources import first_line, read_text_csv, to_numbers
@@ -50,7 +51,7 @@ def read_image_labels(path: Path, *, by_readers: bool) -> pd.DataFrame:
     named = [c for c in text.columns if c not in ("image_id", "rad_id")]
     cells = text[named].to_numpy(dtype=object)
     words = pd.Series(cells.ravel(), dtype="str")
-    states = words.map({word: STATE_WORDS[word] for word in ("0", "1", "0.0", "1.0")})
+    states = renamed(words, {word: STATE_WORDS[word] for word in ("0", "1", "0.0", "1.0")})
     wrong = (states.isna() & (words != "")).to_numpy()
     if wrong.any():
         row, column = divmod(int(np.flatnonzero(wrong)[0]), len(named))
@@ -89,7 +90,10 @@ def read_annotations(path: Path, *, by_readers: bool) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "image_id": text["image_id"],
-            "finding": text["class_name"].map(finding_name).astype("str"),
+            "finding": renamed(
+                text["class_name"],
+                {name: finding_name(name) for name in text["class_name"].unique()},
+            ),
             "reader": _readers(text, by_readers),
         }
     )
