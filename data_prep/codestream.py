@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
-_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_START_OF_SCAN = 0xDA
+_FIRST_SEGMENT = 0xC0
+_STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not before the scan
 _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 
 
@@ -31,7 +33,7 @@ class Codestream(NamedTuple):
 
 
 def read_codestream(frame: bytes) -> Codestream | None:
-    """Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
+    r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Args:
         frame: The encoded picture.
@@ -43,8 +45,9 @@ def read_codestream(frame: bytes) -> Codestream | None:
         ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
 
     Example:
-        >>> sof = bytes([0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
-        >>> read_codestream(sof)
+        >>> frame = bytes([0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
+        >>> scan = bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0])
+        >>> read_codestream(b"\xff\xd8" + frame + scan)
         Codestream(width=32, height=64, bits=8, samples=1)
     """
     if frame[:2] == b"\xff\xd8":
@@ -54,19 +57,22 @@ def read_codestream(frame: bytes) -> Codestream | None:
 
 
 def _read_jpeg(frame: bytes) -> Codestream | None:
-    position = 2
+    """Walk from segment to segment up to the scan: GDCM ends its process where one is broken."""
+    position, found = 2, None
     while position + 9 < len(frame):
-        if frame[position] != 0xFF:
-            return None
         marker = frame[position + 1]
-        if marker == 0xFF or marker in _STANDALONE:
-            position += 1 if marker == 0xFF else 2
+        if frame[position] != 0xFF or marker < _FIRST_SEGMENT or marker in _STANDALONE:
+            return None
+        if marker == 0xFF:  # a fill byte
+            position += 1
             continue
+        if marker == _START_OF_SCAN:
+            return found
         if marker in _START_OF_FRAME:
             bits, samples = frame[position + 4], frame[position + 9]
             height = int.from_bytes(frame[position + 5 : position + 7], "big")
             width = int.from_bytes(frame[position + 7 : position + 9], "big")
-            return Codestream(width, height, bits, samples)
+            found = Codestream(width, height, bits, samples)
         position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
     return None
 
