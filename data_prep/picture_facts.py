@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.burned_text import text_score
 from data_prep.perceptual_hash import perceptual_hash
 
 
@@ -16,10 +17,15 @@ def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
         pixels: uint8, shape ``(H, W)``.
 
     Returns:
-        ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies.
+        ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies;
+        ``text_score``, characters in the longest line of burned-in text.
 
     Example:
         >>> picture_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
         7.0
     """
-    return {"mean_grey": float(pixels.mean()), "perceptual_hash": perceptual_hash(pixels)}
+    return {
+        "mean_grey": float(pixels.mean()),
+        "perceptual_hash": perceptual_hash(pixels),
+        "text_score": text_score(pixels),
+    }
