@@ -92,8 +92,10 @@ def ingest(
         todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
         rows = decode_all(_tasks(todo, root, tuple(stores)), workers=workers)
-        for row, labelled in zip(rows, _labelled_sizes(todo, boxes), strict=True):
-            outcome = _outcome(row, root, labelled)
+        for row, path, labelled in zip(
+            rows, todo["path"], _labelled_sizes(todo, boxes), strict=True
+        ):
+            outcome = _outcome(row, root / path, labelled)
             if strict and outcome["error"]:
                 raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
             if not outcome["error"]:
@@ -154,10 +156,10 @@ def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
     return np.hstack([stated, reach.reindex(images["image_id"].to_numpy()).to_numpy()])
 
 
-def _outcome(row: DecodedRow, root: Path, labelled: np.ndarray) -> dict[str, Any]:
+def _outcome(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
     """Turn a decoded row into a journal row."""
     if row.error:
-        reason = row.error.removeprefix(str(root)).split(": ", 1)[-1]
+        reason = row.error.removeprefix(f"{path}: ")  # a path may say what must not be told
         return {"image_id": row.image_id, "error_stage": "decode", "error": reason}
     stage, error = _misfit(row, labelled)
     header = {key: row.header.get(key) for key in ("view", "sex", "age_years")}
