@@ -30,7 +30,7 @@ class ImageEntry(NamedTuple):
     Attributes:
         image_id: Its id.
         stem: The id as a file's name.
-        picture: Path of the picture below the source's root; None without pixels.
+        picture: Path of the picture as the tables have it; None without pixels.
         width: px, None if unknown.
         height: px, None if unknown.
         role: In the split that is exported; None without one.
@@ -51,8 +51,7 @@ class AnnotationContent:
     Attributes:
         dataset: With the chosen reader's labels, of the chosen target, as the reference's.
         images: The images table in the order of ``image_id``; also ``role`` (missing where no
-            split is exported), ``picture`` (the path below ``dataset.source_root``) and ``stem``
-            (the id as a file's name).
+            split is exported), ``picture`` (its path) and ``stem`` (the id as a file's name).
         labels: The tables ``findings``, ``boxes`` and ``box_coverage`` of all readers that go out;
             the chosen one is ``reference``.
         classes: Findings, in alphabetical order.
@@ -182,8 +181,7 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
     if split is not None:
         roles = dataset.split(split).set_index("image_id")["role"]
         images["role"] = images["image_id"].map(roles).fillna("unused").astype("str")
-    pictures = dataset.pictures.set_index("image_id")["path"]
-    images["picture"] = images["image_id"].map(pictures).astype("str")
+    images["picture"] = images["path"]
     images["stem"] = file_stems(images["image_id"])
     return images
 

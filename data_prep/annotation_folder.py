@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from data_prep.annotation_content import ImageEntry
+from data_prep.dataset import DataSet
 from data_prep.errors import InputError
 from data_prep.folders import make_folder
 from data_prep.source_rows import PICTURE_SUFFIXES
@@ -48,14 +50,14 @@ class AnnotationFolder:
     Attributes:
         path: The folder.
         mode: ``none`` puts no pictures there, ``link`` symbolic links, ``copy`` copies.
-        source: Folder that the pictures come from.
+        dataset: Where the pictures come from.
         advance: Told when an image is done.
         cannot: What the format cannot say, one line each.
     """
 
     path: Path
     mode: str
-    source: Path
+    dataset: DataSet
     advance: Callable[[int], None] = lambda n: None
     cannot: list[str] = field(default_factory=list)
 
@@ -65,17 +67,24 @@ class AnnotationFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    def put_picture(self, picture: str, name: str) -> None:
+    def picture_name(self, image: ImageEntry) -> str:
+        """The image's id as a file's name, with the suffix of its picture."""
+        path = Path(image.picture or "")
+        if self.mode != "none":
+            path = self.dataset.image_path(image.image_id)
+        return image.stem + (path.suffix if path.suffix.lower() in PICTURE_SUFFIXES else ".dcm")
+
+    def put_picture(self, image: ImageEntry, name: str) -> None:
         """Put a picture of the source below the folder, if pictures are put at all.
 
         Raises:
             InputError: It is not there any more.
         """
-        if self.mode == "none":
+        if self.mode == "none" or image.picture is None:
             return
-        origin, place = (self.source / picture).resolve(), self.path / name
+        origin, place = self.dataset.image_path(image.image_id).resolve(), self.path / name
         if not origin.is_file():
-            raise InputError(f"{self.source / picture}: the picture is gone; bring it back")
+            raise InputError(f"{origin}: the picture is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.mode == "link":
             place.symlink_to(origin)
@@ -86,14 +95,3 @@ class AnnotationFolder:
         """Remember what the format cannot say, if it is met at all; the text follows the number."""
         if number:
             self.cannot.append(f"{number:,} {text}")
-
-
-def picture_name(stem: str, picture: str) -> str:
-    """A picture's name: the image's, with the suffix that the source's has.
-
-    Example:
-        >>> picture_name("a", "x/1.PNG"), picture_name("a", "IM-0001")
-        ('a.PNG', 'a.dcm')
-    """
-    suffix = PurePosixPath(picture).suffix
-    return stem + (suffix if suffix.lower() in PICTURE_SUFFIXES else ".dcm")

@@ -104,12 +104,18 @@ def export_annotations(
         raise InputError(f"{dataset.folder}: has no pictures; leave out --images {images}")
     if format == "kaggle":
         target = dataset.target(target).name
+    if images == "link" and "id_key" in dataset.info:
+        raise InputError(
+            f"{dataset.folder}: links would show the paths that its key hides; use --images copy"
+        )
     content = content_of(dataset, split=split, reader=reader, target=target)
     if images == "copy":
-        size = sum((dataset.source_root / p).stat().st_size for p in content.images["picture"])
-        require_free_space(out, size)
+        paths = (dataset.image_path(image_id) for image_id in content.images["image_id"])
+        require_free_space(out, sum(path.stat().st_size for path in paths if path.is_file()))
     with whole_folder(out) as temporary:
-        folder = AnnotationFolder(temporary, images, dataset.source_root, advance)
+        folder = AnnotationFolder(temporary, images, dataset, advance)
         WRITERS[format](content, folder)
+    if images == "copy" and "id_key" in dataset.info:
+        folder.cannot.append("the copies keep their headers, which may name the patients")
     n_boxes = len(content.dataset.boxes)
     return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.cannot))

@@ -39,8 +39,7 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
                 annotation = _annotation(box, category_ids)
                 annotations.append({"id": first_box, "image_id": number, **annotation})
                 first_box += 1
-            if image.picture is not None:
-                folder.put_picture(image.picture, f"images/{image.picture}")
+            folder.put_picture(image, f"images/{image.picture}")
             folder.advance(1)
         first_image += len(listed)
         known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}

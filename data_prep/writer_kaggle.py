@@ -11,7 +11,7 @@ from __future__ import annotations
 import pandas as pd
 
 from data_prep.annotation_content import AnnotationContent
-from data_prep.annotation_folder import AnnotationFolder, picture_name
+from data_prep.annotation_folder import AnnotationFolder
 from data_prep.errors import InputError
 from data_prep.membership import is_member
 from data_prep.reader_rsna import (
@@ -63,10 +63,9 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
     folder.write(LABELS, rows.to_csv(index=False))
     _write_classes(images[known], folder)
     _write_mapping(images, folder)
-    for stem, picture, labelled in zip(images["stem"], images["picture"], known, strict=True):
-        if pd.notna(picture):
-            place = TRAIN_IMAGES if labelled else TEST_IMAGES
-            folder.put_picture(picture, f"{place}/{picture_name(stem, picture)}")
+    for image, labelled in zip(content.entries(), known, strict=True):
+        place = TRAIN_IMAGES if labelled else TEST_IMAGES
+        folder.put_picture(image, f"{place}/{folder.picture_name(image)}")
         folder.advance(1)
     _say_what_is_lost(content, images, folder)
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from data_prep.annotation_content import MISREAD, AnnotationContent
-from data_prep.annotation_folder import AnnotationFolder, picture_name
+from data_prep.annotation_folder import AnnotationFolder
 from data_prep.cxr_object import KEY, write_objects
 from data_prep.source_rows import one_target_each
 
@@ -30,13 +30,11 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     for image, facts in zip(content.entries(), objects, strict=True):
         root = ElementTree.Element("annotation")
         _add(root, "folder", PICTURES)
-        name = image.stem
+        name = folder.picture_name(image)
+        folder.put_picture(image, f"{PICTURES}/{name}")
         if image.picture is not None and folder.mode == "none":
             name = PurePosixPath(image.picture).name
             _add(root, "path", image.picture)
-        elif image.picture is not None:
-            name = picture_name(image.stem, image.picture)
-            folder.put_picture(image.picture, f"{PICTURES}/{name}")
         _add(root, "filename", name)
         source = _add(root, "source")
         _add(source, "database", content.how["program"])

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from data_prep.annotation_content import AnnotationContent, ImageEntry
-from data_prep.annotation_folder import AnnotationFolder, picture_name
+from data_prep.annotation_folder import AnnotationFolder
 from data_prep.cxr_object import KEY, write_set_facts
 from data_prep.errors import InputError
 from data_prep.membership import is_member
@@ -50,9 +50,7 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
                 _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
             ]
             folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
-        if image.picture is not None:
-            name = picture_name(image.stem, image.picture)
-            folder.put_picture(image.picture, f"images/{under}{name}")
+        folder.put_picture(image, f"images/{under}{folder.picture_name(image)}")
         folder.advance(1)
     text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
     folder.write("data.yaml", text)

@@ -170,7 +170,7 @@ def _edges(values: list[float], words: list[str], number: int) -> tuple[tuple[fl
     if len(values) == 4:
         x, y, width, height = values
         edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-        digits = min(len(word.partition(".")[2]) for word in words)
+        digits = max(len(word.partition(".")[2]) for word in words)  # some writers drop zeros
         # Half a unit of the last digit in the centre, a quarter in half the width.
         slack = 0.75 * 10.0**-digits if digits else 0.0
     else:

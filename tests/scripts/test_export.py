@@ -1,0 +1,83 @@
+"""`cxr export`: one line for what is lost, exit codes, and which folders it takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_prep.dataset import dataset_ids
+from data_prep.tables import write_json, write_table
+from scripts import cli
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set without pixels: a mass on ``a``, an uncertain one on ``b``."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    images = pd.DataFrame(
+        {"image_id": ["a", "b"], "patient_id": ["t:1", "t:2"], "patient_id_source": "given",
+         "source": "t", "path": None, "file_sha256": None, "height": 80, "width": 100}
+    )  # fmt: skip
+    key = {"image_id": ["a", "b"], "finding": "mass", "reader": "reference"}
+    findings = pd.DataFrame({**key, "state": ["present", "uncertain"], "origin": "reader"})
+    boxes = pd.DataFrame(key).head(1).assign(x1=1.0, y1=2.0, x2=30.0, y2=40.0)
+    coverage = pd.DataFrame(key).head(1).assign(coverage="all")
+    for name, table in (("images", images), ("findings", findings), ("boxes", boxes),
+                        ("box_coverage", coverage)):  # fmt: skip
+        write_table(table, folder / f"{name}.parquet", name)
+    target = {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
+    ids = dataset_ids(images, findings, boxes, coverage)
+    info = {"name": "tiny", "source_root": str(folder), "targets": target, "ids": ids}
+    write_json(folder / "dataset.json", "dataset", info)
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["cxr", "export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert run(monkeypatch, data, out, "--format", "yolo", "--json") == 0
+    printed = capsys.readouterr()
+    assert "yolo: 1 images have no label file" in printed.err
+    assert f"{out}: 2 images, 1 boxes in yolo format" in printed.err
+    summary = json.loads(printed.out)
+    assert (summary["n_images"], summary["n_boxes"]) == (2, 1)
+    assert (out / "labels" / "a.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--format", "pascal"], "use one of coco, voc, yolo, kaggle"),
+        (["--format", "coco", "--images", "some"], "use one of none, link, copy"),
+        (["--format", "coco", "--split", "no"], "has no split 'no'; it has none"),
+        ([], "Missing option '--format'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    data, tmp_path, monkeypatch, capsys, arguments, says
+):
+    assert run(monkeypatch, data, tmp_path / "out", *arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert says in said
+    assert "\n" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_and_a_folder_of_nothing_are_told_apart(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert run(monkeypatch, tmp_path / "run", tmp_path / "out", "--format", "onnx") == 2
+    assert "a run; --format onnx and openvino come later" in capsys.readouterr().err
+    assert run(monkeypatch, tmp_path, tmp_path / "out", "--format", "coco") == 2
+    assert "is not a complete dataset folder" in capsys.readouterr().err
