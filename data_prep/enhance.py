@@ -63,7 +63,7 @@ def match_reference(pixels: np.ndarray) -> np.ndarray:
     """Bring the grey levels of a picture to one distribution: normal, mean 127.5, spread 51.
 
     Two sites that map the same exposure to greys by different curves give the same picture.
-    A stretch between percentiles undoes another window but not another curve: over seven public
+    A stretch between percentiles undoes another window but not another curve: over six public
     sets it takes the spread of the sets' mean greys from 9 levels to 7, this takes it to 3. A flat
     distribution (plain equalisation) does as much, but pulls apart the commonest greys, which
     are soft tissue and its noise. What every matching loses is how white a chest is as a whole.
