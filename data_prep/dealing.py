@@ -61,13 +61,14 @@ def profile_groups(group: pd.Series, strata: pd.Series | pd.DataFrame | None) ->
     rows = np.argsort(code, kind="stable")
     starts = np.flatnonzero(np.diff(code[rows], prepend=-1))
     frame = pd.DataFrame(index=group.index) if strata is None else pd.DataFrame(strata)
+    row = frame.index.get_indexer(group.index)
     counted, keys, of_rarest = [np.ones(len(group), dtype=bool)], [], None
     for name in frame.columns:
         column = frame[name]
         if column.dtype == bool:
-            counted.append(column.reindex(group.index, fill_value=False).to_numpy())
+            counted.append((row >= 0) & column.to_numpy()[row])
             continue
-        rank = _ranks(column.reindex(group.index))
+        rank = _ranks(column, row)
         first = np.minimum.reduceat(rank[rows], starts) if len(rows) else rank
         keys.append(first)
         if of_rarest is None:
@@ -81,12 +82,17 @@ def profile_groups(group: pd.Series, strata: pd.Series | pd.DataFrame | None) ->
     return Profiles(pd.Index(names), np.column_stack([*keys, counts[:, 1], n_rarest]), counts)
 
 
-def _ranks(column: pd.Series) -> np.ndarray:
-    """Number the values of a column, 0 the rarest."""
-    named = column.astype("str").fillna("")
-    counts = named.value_counts().to_dict()
-    order = sorted(counts, key=lambda name: (counts[name], name))
-    return named.map({name: rank for rank, name in enumerate(order)}).to_numpy(dtype=np.int64)
+def _ranks(column: pd.Series, row: np.ndarray) -> np.ndarray:
+    """Number the values in the given rows of a column, 0 the rarest; row -1 is missing."""
+    code, names = pd.factorize(column.astype("str"))
+    code = np.where(row >= 0, code[row], -1)
+    missing = len(names)
+    code[code < 0] = missing
+    counts = np.bincount(code, minlength=missing + 1)
+    order = sorted(range(missing + 1), key=lambda c: (counts[c], "" if c == missing else names[c]))
+    rank = np.empty(missing + 1, dtype=np.int64)
+    rank[order] = np.arange(missing + 1)
+    return rank[code]
 
 
 def deal(

@@ -148,9 +148,10 @@ def extend_split(
     # A role and a fold in one word: two images that differ in either must not be linked.
     state = was["role"].astype("str") + " " + was["fold"].astype("Int64").astype("str").fillna("-")
     judged = state[is_member(was["role"], _PARTS)]
-    given = patient.map(_single(judged, patient)).astype("str")
-    given = given.where(given.notna(), group.map(_single(judged, group)).astype("str"))
-    state = state.where(~is_new, given)
+    if len(judged):
+        given = patient.map(_single(judged, patient)).astype("str")
+        given = given.where(given.notna(), group.map(_single(judged, group)).astype("str"))
+        state = state.where(~is_new, given)
     if rule.method == "balanced":
         always = group[state.isna() & doubtful].unique()
         state[state.isna() & is_member(group, always)] = "train -"
@@ -159,7 +160,8 @@ def extend_split(
     drawn = draw_roles(unit[state != _UNUSED], strata, rule, state.groupby(unit).first().dropna())
     state = state.where(state.notna(), unit.map(drawn).astype("str"))
     state[is_new & doubtful & ~state.str.startswith("train")] = _UNUSED
-    state[is_new & _is_split_up(state, linked)] = _UNUSED
+    if len(judged):
+        state[is_new & _is_split_up(state, linked)] = _UNUSED
     return from_states(state)
 
 
@@ -227,7 +229,7 @@ def from_states(state: pd.Series) -> pd.DataFrame:
 
 def _single(state: pd.Series, owner: pd.Series) -> pd.Series:
     """The state of each owner's images; ``unused -`` where they have several."""
-    pairs = pd.DataFrame({"owner": owner.reindex(state.index), "state": state}).drop_duplicates()
+    pairs = pd.DataFrame({"owner": owner, "state": state}).dropna().drop_duplicates()
     once = pairs.drop_duplicates("owner").set_index("owner")["state"]
     return once.mask(
         is_member(once.index, pairs.loc[pairs["owner"].duplicated(), "owner"]), _UNUSED
@@ -239,9 +241,9 @@ def _is_split_up(state: pd.Series, linked: pd.Series | pd.DataFrame | None) -> n
     found = np.zeros(len(state), dtype=bool)
     judged = state[state != _UNUSED]
     for keys in key_columns(linked):
-        shared = keys.reindex(judged.index).dropna()
-        several = _single(judged.reindex(shared.index), shared)
-        found |= is_member(keys.reindex(state.index), several.index[several == _UNUSED])
+        keys = keys.reindex(state.index)
+        several = _single(judged, keys)
+        found |= is_member(keys, several.index[several == _UNUSED])
     return found
 
 
