@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,17 @@ class Truth:
     fold: np.ndarray
     patient: np.ndarray
 
+    @cached_property
+    def rows(self) -> list[np.ndarray]:
+        """The images of each fold that has any."""
+        found = [np.flatnonzero(self.fold == fold) for fold in range(FOLDS)]
+        return [rows for rows in found if len(rows)]
+
+    @cached_property
+    def n_patients(self) -> int:
+        """How many patients there are."""
+        return int((np.bincount(self.patient) > 0).sum())
+
 
 def patient_folds(patients: pd.Series, seed: int = 0) -> np.ndarray:
     """Deal patients to folds by a hash of their id: the same in whatever company they come.
@@ -169,8 +181,7 @@ def clustered_auroc(ranks: np.ndarray, truth: Truth) -> Auroc | None:
     """
     wins, pairs = 0.0, 0.0
     gain, share = np.zeros(len(ranks)), np.zeros(len(ranks))
-    for fold in np.unique(truth.fold):
-        rows = np.flatnonzero(truth.fold == fold)
+    for rows in truth.rows:
         rank, positive = ranks[rows], truth.positive[rows]
         levels = int(rank.max()) + 1
         above = np.bincount(rank[positive], minlength=levels)
@@ -185,7 +196,7 @@ def clustered_auroc(ranks: np.ndarray, truth: Truth) -> Auroc | None:
         return None
     value = wins / pairs
     by_patient = np.bincount(truth.patient, weights=(gain - value * share) / pairs)
-    n_patients = max(len(np.unique(truth.patient)), 2)
+    n_patients = max(truth.n_patients, 2)
     error = float(np.sqrt((by_patient**2).sum() * n_patients / (n_patients - 1)))
     if not 0 < value < 1 or error == 0:
         return Auroc(value, None, None)

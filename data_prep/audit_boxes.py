@@ -126,12 +126,16 @@ def _check_labels(
     boxes: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
 ) -> list[Problem]:
     boxed = boxes[_KEY].drop_duplicates()
-    absent = findings.loc[findings["state"] == "absent", _KEY]
-    present = findings.loc[findings["state"] == "present", _KEY]
-    complete = coverage.loc[coverage["coverage"] == "all", _KEY]
+    on_boxed = findings.loc[is_member(findings["image_id"], boxed["image_id"]), [*_KEY, "state"]]
+    absent = on_boxed.loc[on_boxed["state"] == "absent", _KEY]
     # A finding that nobody boxed is a finding without boxes, not one with missing boxes.
-    expected = present[is_member(present["finding"], boxes["finding"])]
-    promised = present.merge(complete, on=_KEY)
+    may_be_boxed = pd.concat([boxes["finding"], coverage["finding"]]).unique()
+    present = findings.loc[(findings["state"] == "present").to_numpy(), _KEY]
+    present = present[is_member(present["finding"], may_be_boxed)]
+    unboxed = _without(present, boxed)
+    complete = coverage.loc[(coverage["coverage"] == "all").to_numpy(), _KEY]
+    complete = complete[is_member(complete["image_id"], unboxed["image_id"])]
+    expected = unboxed[is_member(unboxed["finding"], boxes["finding"])]
     return [
         Problem.of(
             "box_on_negative",
@@ -144,7 +148,7 @@ def _check_labels(
             "box_promised",
             "error",
             "all lesions are said to be boxed, the finding is present, and there is no box",
-            _without(promised, boxed)["image_id"],
+            unboxed.merge(complete, on=_KEY)["image_id"],
             advice=_WHICH,
         ),
         Problem.of(
@@ -152,7 +156,7 @@ def _check_labels(
             "warning",
             "positive image whose lesions are not boxed: the detector does not learn from it, and "
             "localisation is not judged on it",
-            _without(_without(expected, boxed), complete)["image_id"],
+            _without(expected, complete)["image_id"],
             advice="have the lesions boxed, or train the classifier only on these",
         ),
     ]

@@ -18,6 +18,7 @@ from data_prep.audit_auroc import (
 )
 from data_prep.audit_images import OLDEST_YEARS
 from data_prep.audit_problem import Problem, Severity
+from data_prep.membership import positions
 
 # A system has to beat these to have learned anything from the picture.
 SHORTCUT_AUROC = 0.65
@@ -136,16 +137,22 @@ def _problem(row: dict[str, Any], more: int) -> Problem:
 
 def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]:
     """The facts that differ between images, each with its kind."""
-    table = images.merge(decode, on="image_id", how="left", validate="one_to_one")
-    ages = table["age_years"] if "age_years" in table.columns else pd.Series(np.nan, table.index)
-    derived: dict[str, pd.Series] = {"age_years": ages.where(ages.between(0, OLDEST_YEARS))}
-    if {"width", "height"} <= set(table.columns):
-        width, height = (table[c].astype("float64") for c in ("width", "height"))
-        derived |= {"pixels": width * height, "aspect": width / height}
+    decoded = [c for c in (*_FILE, *_PICTURE) if c in decode.columns]
+    rows = positions(images["image_id"], decode["image_id"])
+    table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
+    for column in decoded:
+        taken = decode[column].array.take(rows, allow_fill=True)
+        table[column] = pd.Series(taken, index=images.index)
+    if "age_years" in table:
+        ages = table["age_years"]
+        table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
+    if {"width", "height"} <= set(images.columns):
+        width, height = (images[c].astype("float64") for c in ("width", "height"))
+        table |= {"pixels": width * height, "aspect": width / height}
     facts = []
     for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _PICTURE)):
         for column, name in names.items():
-            values = derived.get(column, table.get(column))
+            values = table.get(column)
             if values is None:
                 continue
             fact = Fact.of(name, values.astype("float64") if column in _NUMBERS else values)

@@ -185,15 +185,15 @@ def _share(n_positive: int, n_known: int) -> dict[str, Any]:
 
 def _roles(images: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
     place = positions(images["image_id"], split["image_id"])
-    roles = split["role"].to_numpy(dtype=object)
-    return pd.Series(np.where(place >= 0, roles[place], None), index=images.index)
+    return pd.Series(split["role"].array.take(place, allow_fill=True), index=images.index)
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
     edges = [low for low, _ in AGE_BANDS] + [AGE_BANDS[-1][1]]
     place = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
-    words = np.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype=object)
-    return pd.Series(words[np.where(ages.isna(), len(words) - 1, place)], index=ages.index)
+    words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype="str")
+    place = np.where(ages.isna(), len(words) - 1, place)
+    return pd.Series(words.take(place), index=ages.index)
 
 
 def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[str], np.ndarray]:

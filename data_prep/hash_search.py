@@ -17,12 +17,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.perceptual_hash import HASH_BITS, WORD_BITS, WORDS, inverted_words
+from data_prep.perceptual_hash import WORD_BITS, WORDS, inverted_words
 
 CERTAIN_DISTANCE = 15
 """Pairs that differ in at most so many bits are found without exception."""
 _BANDS, _BYTES = 8, 4
 _CHUNK = 1 << 20
+# Hacker's Delight, 7-3: an 8 x 8 matrix of bits is transposed by three exchanges.
+_SWAPS = [
+    (np.uint64(shift), np.uint64(mask))
+    for shift, mask in (
+        (7, 0x00AA00AA00AA00AA),
+        (14, 0x0000CCCC0000CCCC),
+        (28, 0x00000000F0F0F0F0),
+    )
+]
 _PAIRS_PER_TABLE = 20  # times the number of fingerprints: chests give 2 at a million
 _PAIRS_AT_LEAST = 2_000_000
 
@@ -84,18 +93,20 @@ def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
 def _deal_bits(hashes: np.ndarray) -> np.ndarray:
     """Reorder the bits: each byte gets two of each word, each band high and low frequencies.
 
+    Bit ``b`` of every byte goes to band ``b``, which is the transposition of 8 x 8 bits.
+
     Returns:
         uint8, shape ``(N, 32)``: four bytes a band.
     """
-    word = np.tile(np.arange(WORDS), HASH_BITS // WORDS)
-    band, byte, half = np.unravel_index(np.arange(WORD_BITS), (_BANDS, _BYTES, 2))
-    place = np.repeat(band + _BANDS * (2 * byte + half), WORDS)
-    order = word * WORD_BITS + place
-    dealt = np.empty_like(hashes)
-    for start in range(0, len(hashes), _CHUNK >> 3):
-        rows = slice(start, start + (_CHUNK >> 3))
-        dealt[rows] = np.packbits(np.unpackbits(hashes[rows], axis=1)[:, order], axis=1)
-    return dealt
+    n = len(hashes)
+    # word, byte, half -> byte, then half and word, the last first: rows of a matrix of bits.
+    rows = hashes.reshape(n, WORDS, _BYTES, 2)[:, ::-1, :, ::-1].transpose(0, 2, 3, 1)
+    square = np.ascontiguousarray(rows).reshape(n, _BYTES * 8).view("<u8")
+    for shift, mask in _SWAPS:
+        moved = (square ^ (square >> shift)) & mask
+        square = square ^ moved ^ (moved << shift)
+    bands = square.view(np.uint8).reshape(n, _BYTES, 8)[:, :, ::-1]
+    return np.ascontiguousarray(bands.transpose(0, 2, 1)).reshape(n, _BANDS * _BYTES)
 
 
 def _keys(three: np.ndarray) -> np.ndarray:

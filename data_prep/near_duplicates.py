@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -157,23 +158,24 @@ def _detail(pixels: np.ndarray) -> np.ndarray:
 
 def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Pairs of images with like fingerprints; of equal pictures only the first takes part."""
-    known = decode.loc[decode["perceptual_hash"].notna()].sort_values("image_id")
+    whole = (decode["perceptual_hash"].str.len() == HASH_BITS // 4).to_numpy(dtype=bool)
+    known = decode.loc[whole, ["image_id", "pixel_sha256", "perceptual_hash"]]
+    if not known["image_id"].is_monotonic_increasing:  # as it is in a table of ours
+        known = known.sort_values("image_id")
     known = known[~known["pixel_sha256"].duplicated()]
     code, texts = pd.factorize(known["perceptual_hash"])
-    ids = known["image_id"].to_numpy(dtype=object)
+    ids = known["image_id"].array
     first_of = np.full(len(texts), len(ids))
     np.minimum.at(first_of, code, np.arange(len(ids)))
     repeated = np.flatnonzero(first_of[code] != np.arange(len(ids)))
-    packed = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
-    hashes = packed.reshape(len(texts), HASH_BITS // 8)
-    close = close_pairs(hashes, MAX_DISTANCE)
+    close = close_pairs(_as_bytes(texts), MAX_DISTANCE)
     first = np.concatenate([first_of[code[repeated]], first_of[close.first]])
     second = np.concatenate([repeated, first_of[close.second]])
     none = np.zeros(len(repeated), dtype=int)
     table = pd.DataFrame(
         {
-            "image_id": ids[np.minimum(first, second)],
-            "other_id": ids[np.maximum(first, second)],
+            "image_id": ids.take(np.minimum(first, second)),
+            "other_id": ids.take(np.maximum(first, second)),
             "distance": np.concatenate([none, close.distance]),
             "turn": np.array(list(TURNS))[np.concatenate([none, close.turn])],
         }
@@ -181,6 +183,20 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     return table.sort_values(["distance", "image_id", "other_id"], ignore_index=True), (
         close.complete
     )
+
+
+def _as_bytes(texts: pd.Index) -> np.ndarray:
+    """Hexadecimal texts of one length as rows of bytes."""
+    column = pa.array(texts.astype("str"), type=pa.large_string())
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    _, offsets, content = column.buffers()
+    if not len(texts) or content is None:
+        return np.empty((0, HASH_BITS // 8), np.uint8)
+    start = int(np.frombuffer(offsets, np.int64)[column.offset])
+    # The texts lie side by side in memory; Python would look at each.
+    digits = content.to_pybytes()[start : start + len(texts) * HASH_BITS // 4]
+    return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
 def _correlate(candidates: pd.DataFrame, read: Read | None, max_pictures: int) -> np.ndarray:
