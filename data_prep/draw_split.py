@@ -14,7 +14,8 @@ from data_prep.dataset import DataSet
 from data_prep.folders import folder_lock, make_folder
 from data_prep.membership import is_member
 from data_prep.near_duplicates import linked_pictures, near_duplicate_groups
-from data_prep.schemas import REFERENCE_READER, ROLES
+from data_prep.schemas import REFERENCE_READER
+from data_prep.split_counts import count_roles
 from data_prep.split_files import official_split, read_split_file
 from data_prep.splits import SplitRule, fold_as_test, fold_split, split_by_patient
 from data_prep.tables import (
@@ -235,34 +236,6 @@ def _write_splits(folder: Path, splits: dict[str, pd.DataFrame], how: How) -> No
         for name, table in splits.items():
             info["ids"]["split_ids"][name] = write_split(folder, name, table, how)
         write_json(folder / "dataset.json", "dataset", info)
-
-
-def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count what each role of a split holds.
-
-    Args:
-        dataset: The data set.
-        split: One of its splits.
-
-    Returns:
-        By role: ``images``, ``patients``, and ``positive for TARGET`` of each target; roles
-        without an image are left out.
-    """
-    rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
-    labels = {
-        str(name): rows["image_id"].map(dataset.labels(target)) == 1
-        for name, target in dataset.targets.items()
-    }
-    counts = {}
-    for role in ROLES:
-        chosen = rows["role"] == role
-        if chosen.any():
-            positives = {
-                f"positive for {k}": int((flag & chosen).sum()) for k, flag in labels.items()
-            }
-            patients = int(rows.loc[chosen, "patient_id"].nunique())
-            counts[role] = {"images": int(chosen.sum()), "patients": patients, **positives}
-    return counts
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: How) -> str:

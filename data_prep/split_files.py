@@ -77,7 +77,7 @@ def official_split(
     )
     how: dict[str, Any] = {
         "method": "as given" + (", validation drawn by patient from the given train" * drawn),
-        "rule": {**asdict(rule), "test": None},
+        "rule": {**asdict(rule), "test": 0.0},
         "n_patients_in_two_roles": int(group[overlap].nunique()),
         "n_images_unused": int(overlap.sum()),
         "n_images_without_role": int(stated.isna().sum()),

@@ -58,6 +58,7 @@ def split(
     from data_prep.dataset import DataSet
     from data_prep.draw_split import SplitRule, add_splits
     from data_prep.errors import InputError
+    from data_prep.split_counts import role_lines
     from scripts import console
 
     asked = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}
@@ -89,9 +90,8 @@ def split(
     )
     for split_name, result in made.items():
         console.say(f"{data}: split '{split_name}'")
-        for role, counts in result["roles"].items():
-            words = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-            console.say(f"  {role:6s} {words}")
+        for line in role_lines(result["roles"]):
+            console.say(line)
     for note in next(iter(made.values()))["how"].get("notes", ()):
         console.say(f"note: {note}")
     if as_json:

@@ -12,6 +12,7 @@ from data_prep.draw_split import add_splits, draw_split, image_classes, image_st
 from data_prep.errors import InputError
 from data_prep.set_writer import begin_set, write_set
 from data_prep.sources import SourceTables, no_roles
+from data_prep.split_counts import role_lines
 from data_prep.splits import SplitRule
 from data_prep.tables import empty_table, read_json
 
@@ -203,3 +204,12 @@ def test_no_split_is_overwritten_and_no_name_leaves_the_folder(tmp_path):
         add_splits(dataset, "one", SplitRule(seed=2))
     with pytest.raises(InputError, match="use letters"):
         add_splits(dataset, "../one", SplitRule())
+
+
+def test_many_targets_get_lines_of_their_own():
+    few = {"images": 8, "patients": 4, "positive for a": 1}
+    many = {**few, "positive for b": 2, "positive for c": 0, "positive for d": 3}
+    assert role_lines({"train": few}) == ["  train  8 images, 4 patients, 1 positive for a"]
+    lines = role_lines({"train": many, "val": many, "unused": {**many, "images": 0}})
+    assert lines[:2] == ["  train  8 images, 4 patients", "  val    8 images, 4 patients"]
+    assert lines[-1] == "  positive for d: 3 train, 3 val"

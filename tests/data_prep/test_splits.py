@@ -144,6 +144,28 @@ def test_patients_who_share_a_picture_stay_together(seed):
     assert rows["role"].nunique() == 3
 
 
+def test_patients_are_linked_by_any_of_several_keys():
+    images = make_images(list(range(30)))
+    keys = pd.DataFrame({"pixels": None, "film": None}, index=images["image_id"], dtype="str")
+    keys.loc[["i00000", "i00001"], "pixels"] = "equal"
+    keys.loc[["i00001", "i00002"], "film"] = "near"
+    for seed in range(4):
+        split = split_by_patient(images, val=0.4, test=0.4, seed=seed, linked=keys)
+        assert split["role"][:3].nunique() == 1
+        assert split["fold"][:3].nunique(dropna=False) == 1
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.0, 1.0), (0.0, 0.0), (0.5, 0.5)])
+@pytest.mark.parametrize("n_images", [0, 1, 40])
+def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, test, n_images):
+    images = make_images(list(range(n_images)))
+    for method in METHODS:
+        split = split_by_patient(images, val=val, test=test, method=method)
+        asked = {role for role, share in (("val", val), ("test", test)) if share}
+        assert len(split) == n_images
+        assert set(split["role"]) <= (asked or {"train"})
+
+
 def test_each_role_gets_a_patient_even_when_few_are_there():
     for n_patients in (3, 4, 7, 11):
         split = split_by_patient(make_images(list(range(n_patients))), val=0.05, test=0.05)
