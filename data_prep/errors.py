@@ -13,3 +13,12 @@ class InputError(ValueError):
         ...
         data_prep.errors.InputError: labels.csv: row 3: x1=nan; remove the row or give a number
     """
+
+    def __init__(self, message: str) -> None:
+        # Messages quote what is in files: it must not break the line nor steer the terminal.
+        shown = message if message.isprintable() else _printable(message)
+        super().__init__(shown)
+
+
+def _printable(message: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)

@@ -60,6 +60,8 @@ def read_coco(source: Path, options: ReadOptions) -> SourceTables:
             others.append(path)
     if not files:
         require_source(source, "coco")
+        if not others:
+            raise InputError(f"{source}: holds no JSON file but hidden ones")
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
     found.seen["JSON files are not COCO: passed over"] += len(others)
     used = {category for file in files for category in file.used_categories()}

@@ -82,4 +82,8 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
                 f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
                 f"only {users} uses it"
             )
-    return reader.read(source, options)
+    try:
+        return reader.read(source, options)
+    except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
+        name = error.object.encode(errors="replace").decode()
+        raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None

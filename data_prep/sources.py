@@ -187,7 +187,10 @@ def _parse_csv(path: Path) -> pd.DataFrame:
         else:
             if table.column_names == list(names):
                 return table.to_pandas()
-    return pd.read_csv(path, **options).fillna("")
+    frame = pd.read_csv(path, **options).fillna("")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
+        raise InputError(f"{path}: line 2 has more cells than the header has names")
+    return frame
 
 
 def _uses_semicolons(path: Path) -> bool:
