@@ -63,6 +63,7 @@ def bench(
         for line in setting.lines:
             console.say(line)
         measured = [(name, row) for name in names for row in _rows(name, setting)]
+    console.say()
     for line in as_lines(row for _, row in measured):
         console.say(line)
     for note in dict.fromkeys(row.note for _, row in measured if row.note):
@@ -78,7 +79,9 @@ def bench(
 
 
 def _rows(group: str, setting: Setting) -> Iterator[Row]:
+    from scripts.bench_rows import as_sentence
+
     for module in GROUPS[group]:
         for row in importlib.import_module(module).rows(setting):
-            console.say(f"measured: {row.name}")
+            console.say(as_sentence(row))
             yield row

@@ -124,6 +124,22 @@ def as_payload(row: Row) -> dict[str, Any]:
     return {**asdict(row), "within_limit": within}
 
 
+def as_sentence(row: Row) -> str:
+    """A row in words.
+
+    Example:
+        >>> as_sentence(Row("open", "s", 0.5, (0.4, 0.6), peer=1.0, ratio=2.0, n=3))
+        'open: 0.5 to 1 s, 2x'
+        >>> as_sentence(Row("open", "s", None, None, rejected=4))
+        'open: not measured, others use the machine'
+    """
+    if row.ours is None:
+        return f"{row.name}: not measured, others use the machine"
+    against = "" if row.peer is None else f" to {_figure(row.peer)}"
+    ratio = "" if row.ratio is None else f", {row.ratio:.3g}x"
+    return f"{row.name}: {_figure(row.ours)}{against} {row.unit}{ratio}"
+
+
 def as_lines(rows: Iterable[Row]) -> list[str]:
     r"""Rows as a plain table; what was not measured stays empty.
 

@@ -4,9 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.audit import audit
+from data_prep.audit_images import find_leaks
 from data_prep.dataset import DataSet
+from data_prep.draw_split import SplitRule, draw_split
 from data_prep.errors import InputError
 from data_prep.perceptual_hash import hash_distance
+from data_prep.sources import no_roles
 from data_prep.synth_tables import FINDINGS, synth_tables
 from data_prep.tables import read_table
 
@@ -69,6 +73,22 @@ def test_some_pictures_stand_twice_and_some_nearly(decode):
     bits = np.array([list(bytes.fromhex(p)) for p in prints.iloc[:5000]], dtype=np.uint8)
     beside = np.bitwise_count(bits[1:] ^ bits[:-1]).sum(axis=1, dtype=int)
     assert ((beside > 0) & (beside <= 8)).any(), "an edited copy stands beside its original"
+
+
+def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
+    found = {problem.check: problem for problem in audit(dataset).problems}
+    assert found["picture_repeated"].count + found["picture_patients"].count > 10
+    assert found["near_repeated"].count + found["near_patients"].count > 10
+    assert "box_outside" not in found
+    assert "patient_leak" not in found
+
+
+def test_a_split_of_twenty_thousand_images_takes_no_patient_or_picture_apart(dataset, decode):
+    split, _ = draw_split(dataset.images, dataset.findings, decode, no_roles(), SplitRule(seed=1))
+    assert find_leaks(dataset.images, split).empty
+    roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")
+    assert roles.groupby("pixel_sha256")["role"].nunique().max() == 1
+    assert split["role"].value_counts(normalize=True)["test"] == pytest.approx(0.2, abs=0.01)
 
 
 def test_the_same_seed_gives_the_same_tables(tmp_path):

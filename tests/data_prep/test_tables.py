@@ -83,6 +83,18 @@ def test_parts_are_read_in_order_of_their_names(tmp_path: Path) -> None:
     assert tables.read_table(tmp_path, "boxes")["image_id"].tolist() == ["b", "a"]
 
 
+def test_columns_are_read_alone(tmp_path: Path) -> None:
+    tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
+    some = tables.read_table(tmp_path / "boxes.parquet", "boxes", ["finding", "x1"])
+    pd.testing.assert_frame_equal(some, BOXES[["finding", "x1"]])
+
+
+def test_repeated_text_takes_hardly_any_room(tmp_path: Path) -> None:
+    rows = pd.concat([BOXES] * 20_000, ignore_index=True)
+    tables.write_table(rows, tmp_path / "boxes.parquet", "boxes")
+    assert (tmp_path / "boxes.parquet").stat().st_size < 20_000
+
+
 def test_missing_table_and_foreign_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such table"):
         tables.read_table(tmp_path / "boxes.parquet", "boxes")
