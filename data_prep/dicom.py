@@ -83,7 +83,7 @@ def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage])
     header, notes = _open(path)
     if "PixelData" not in header and any("End of file" in str(m.message) for m in caught):
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
-    _require_picture(path, header)
+    _require_picture(path, header, notes)
     _bring_up_frame_groups(header)
     values, decoder, photometric = decode_first_frame(path, header, notes)
     if int(header.get("NumberOfFrames") or 1) > 1:
@@ -152,7 +152,7 @@ def _refuse_inflation(path: Path) -> None:
                 raise InputError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
 
 
-def _require_picture(path: Path, header: FileDataset) -> None:
+def _require_picture(path: Path, header: FileDataset, notes: list[str]) -> None:
     if "PixelData" not in header:
         if header.preamble is None and "SOPClassUID" not in header:
             raise InputError(f"{path}: is not a DICOM file")
@@ -175,9 +175,13 @@ def _require_picture(path: Path, header: FileDataset) -> None:
             f"{path}: its header says {samples} values per pixel, which its photometric "
             f"interpretation cannot be"
         )
-    header.setdefault("SamplesPerPixel", samples)
-    header.setdefault("BitsStored", bits)
-    header.setdefault("PixelRepresentation", 0)
+    assumed = {"SamplesPerPixel": samples, "BitsStored": bits, "PixelRepresentation": 0}
+    if samples > 1:
+        assumed["PlanarConfiguration"] = 0
+    for keyword, value in assumed.items():
+        if header.get(keyword) is None:
+            setattr(header, keyword, value)
+            notes.append(f"no {keyword}, {value} assumed")
 
 
 def _bring_up_frame_groups(header: FileDataset) -> None:

@@ -145,6 +145,8 @@ NOTE_CASES = [
     ("unknown function", {"WindowCenter": 2048, "WindowWidth": 4096, "VOILUTFunction": "CUBIC"},
      "unknown VOI LUT function"),
     ("mirrored picture", {"PatientOrientation": ["R", "F"]}, "mirrored"),
+    ("no sign given", {"PixelRepresentation": None}, "no PixelRepresentation, 0 assumed"),
+    ("no channels given", {"SamplesPerPixel": None}, "no SamplesPerPixel, 1 assumed"),
     ("all of it padding", {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, None),
 ]  # fmt: skip
 
