@@ -1,6 +1,7 @@
 """Several sets as one: nobody is lost, renamed by chance, called negative unasked, or split up."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_a_second_call_adds_nothing_whatever_the_order_and_an_interrupted_one_go
 def test_what_cannot_be_combined_is_refused_before_anything_is_written(tmp_path, two_sets):
     one, two = two_sets
     sources = one.parent / "in"
-    again = make(sources / "one", tmp_path / "again")
+    again = shutil.copytree(one, tmp_path / "again")
     out = tmp_path / "both"
     for folders, place, message in (
         ([one], out, "two data sets or more"),
@@ -199,34 +200,34 @@ def test_what_cannot_be_combined_is_refused_before_anything_is_written(tmp_path,
     assert not (one / "both").exists()
 
 
-def test_sets_of_one_name_are_told_apart(tmp_path):
-    for place, seed in (("x", 0), ("y", 1)):
-        write_source(tmp_path / place / "ward", ["i0", "i1"], ["0", "1"], "mass", seed)
-        make(tmp_path / place / "ward", tmp_path / f"set-{place}", name="ward")
-    combine([tmp_path / "set-x", tmp_path / "set-y"], tmp_path / "both")
+@pytest.fixture(scope="module")
+def wards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two sets of one name that mean two things by one target; the second has no pixels."""
+    folder = tmp_path_factory.mktemp("wards")
+    for seed, finding in enumerate(("mass", "nodule")):
+        source = write_source(folder / finding / "ward", ["i0", "i1"], ["0", "1"], finding, seed)
+        if finding == "nodule":
+            table = pd.read_csv(source / "images.csv").drop(columns="path")
+            table.to_csv(source / "images.csv", index=False)
+        make(source, folder / f"set-{finding}", name="ward", targets={"lesion": [finding]})
+    return [folder / "set-mass", folder / "set-nodule"]
+
+
+def test_sets_of_one_name_are_told_apart(tmp_path, wards):
+    combine(wards, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
     both = DataSet.open(tmp_path / "both")
     assert sorted(both.images["image_id"]) == ["ward-2/i0", "ward-2/i1", "ward/i0", "ward/i1"]
 
 
-def test_targets_that_mean_two_things_need_the_users_word(tmp_path):
-    write_source(tmp_path / "a", ["a0", "a1"], ["0", "1"], "mass")
-    write_source(tmp_path / "b", ["b0", "b1"], ["2", "3"], "nodule", seed=1)
-    make(tmp_path / "a", tmp_path / "set-a", targets={"lesion": ["mass"]})
-    make(tmp_path / "b", tmp_path / "set-b", targets={"lesion": ["nodule"]})
-    sets = [tmp_path / "set-a", tmp_path / "set-b"]
-    with pytest.raises(InputError, match="'lesion' is mass in set-a and nodule in set-b"):
-        combine(sets, tmp_path / "both")
-    summary = combine(sets, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
+def test_targets_that_mean_two_things_need_the_users_word(tmp_path, wards):
+    with pytest.raises(InputError, match="'lesion' is mass in ward and nodule in ward-2"):
+        combine(wards, tmp_path / "both")
+    summary = combine(wards, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
     assert summary.targets["lesion"] == {"positive": 2, "negative": 2, "unknown": 0}
 
 
-def test_a_set_without_pixels_makes_the_whole_one_to_judge_on_only(tmp_path):
-    write_source(tmp_path / "a", ["a0", "a1"], ["0", "1"], "mass")
-    write_source(tmp_path / "b", ["b0", "b1"], ["2", "3"], "mass", seed=1)
-    table = pd.read_csv(tmp_path / "b" / "images.csv").drop(columns="path")
-    table.to_csv(tmp_path / "b" / "images.csv", index=False)
-    sets = [make(tmp_path / name, tmp_path / f"set-{name}") for name in "ab"]
-    summary = combine(sets, tmp_path / "both")
+def test_a_set_without_pixels_makes_the_whole_one_to_judge_on_only(tmp_path, wards):
+    summary = combine(wards, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
     assert not DataSet.open(tmp_path / "both").has_pixels
     assert any(note.startswith("2 images have no pixels") for note in summary.notes)
 
