@@ -13,6 +13,7 @@ from data_prep.dataset import DataSet
 from data_prep.errors import InputError
 from data_prep.folders import require_free_space
 from data_prep.schemas import REFERENCE_READER
+from data_prep.source_rows import PICTURE_SUFFIXES
 from data_prep.writer_coco import write_coco
 from data_prep.writer_kaggle import write_kaggle
 from data_prep.writer_voc import write_voc
@@ -115,6 +116,12 @@ def export_annotations(
     with whole_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
         WRITERS[format](content, folder)
+    if images != "none" and format != "kaggle":
+        suffixes = content.images["picture"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
+        folder.cannot_say(
+            int((~suffixes.isin(PICTURE_SUFFIXES[:-2])).sum()),
+            "pictures are DICOM, which many programs of this format do not read",
+        )
     if images == "copy" and "id_key" in dataset.info:
         folder.cannot.append("the copies keep their headers, which may name the patients")
     n_boxes = len(content.dataset.boxes)

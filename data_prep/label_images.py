@@ -11,7 +11,7 @@ from data_prep.cxr_object import as_number
 from data_prep.errors import InputError
 from data_prep.label_pictures import name_images
 from data_prep.source_rows import patients_from_names
-from data_prep.sources import normal_views
+from data_prep.sources import VIEW_NAMES
 
 FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
 """What a label file may say of an image in plain words, beside its labels."""
@@ -34,10 +34,11 @@ def plain_facts(given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(given.get(key), str | int | float)
     }
     facts: dict[str, Any] = {key: words.get(key) for key in ("patient_id", "study_id")}
-    facts["view"] = normal_views(pd.Series([words.get("view", "")])).iloc[0]
+    view = words.get("view", "").upper()
+    facts["view"] = VIEW_NAMES.get(view, "other") if view else None
     facts["sex"] = _SEXES.get(words.get("sex", "").upper())
     facts["age_years"] = as_number(given.get("age_years"))
-    return {key: value for key, value in facts.items() if not (pd.isna(value) or value == "")}
+    return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
 def stated_size(given: Any) -> int | None:

@@ -233,10 +233,10 @@ class _CocoFile:
             return
         new = {finding: label for finding, label in said.items() if finding not in known}
         earlier[picture] = (before, {**known, **new})
-        place = f"{self.root / self.path}: image {id_text(image['id'])}"
         facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
         if KEY in image and is_new:
-            own, rows = read_object(image[KEY], picture, f"{place}: {KEY}")
+            place = f"{self.root / self.path}: image {id_text(image['id'])}: {KEY}"
+            own, rows = read_object(image[KEY], picture, place)
             facts |= own
             self.found.rows.add(rows)
         else:

@@ -9,7 +9,7 @@
 - A picture with a file is free of every class of the set that it has no box of. One without is
   unknown. ``difficult`` and ``truncated`` objects count like others; how many is noted.
 - Roles come from ``ImageSets/Main/train.txt``, ``val.txt``, ``test.txt``, or from folder names.
-- ``<cxr>`` holds what VOC has no place for, as JSON (`data_prep.cxr_object`).
+- ``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`data_prep.cxr_object`).
 - A file with a document type or entities is refused before it is parsed.
 """
 
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 
-from data_prep.cxr_object import KEY, LabelRows, read_object
+from data_prep.coco_files import read_json_file
+from data_prep.cxr_object import KEY, LabelRows, read_object, read_set_facts
 from data_prep.decoded import require_file
 from data_prep.errors import InputError
 from data_prep.label_files import LabelFiles, class_finding, to_edges
@@ -30,6 +31,9 @@ from data_prep.label_images import stated_size
 from data_prep.label_pictures import PictureIndex, files_below, read_lines, role_of
 from data_prep.schemas import REFERENCE_READER
 from data_prep.sources import ReadOptions, SourceTables, require_source
+
+SET_FACTS = "cxr.json"
+"""What `cxr export` says of the whole set."""
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
@@ -75,6 +79,9 @@ def read_voc(source: Path, options: ReadOptions) -> SourceTables:
         if posixpath.dirname(picture) in places:
             found.pictures.setdefault(picture, {})
     found.roles = _roles(source, found, told)
+    if (source / SET_FACTS).is_file():
+        facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
+        found.targets = facts["targets"]
     return found.tables("voc", source, options.patient_pattern)
 
 

@@ -250,8 +250,11 @@ _MARKS: dict[str, Callable[[Path], bool]] = {
         or _has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
     ),
     "voc": _has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
-    "yolo": _has_match(
-        "data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"
+    "yolo": lambda folder: (
+        _has_match("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")(
+            folder
+        )
+        or (_has("images")(folder) and _has_match("*/*.txt")(folder))
     ),
     "coco": _has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
     "dicom": holds_dicom,

@@ -1,7 +1,7 @@
 """Writer of Pascal VOC XML: ``Annotations/``, ``ImageSets/Main/`` and, if asked, ``JPEGImages/``.
 
 Edges are written as they are, whole numbers without a point. What VOC has no place for stands in
-``<cxr>`` as JSON (`data_prep.cxr_object`).
+``<cxr>`` as JSON, and in ``cxr.json`` for the set (`data_prep.cxr_object`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 from data_prep.annotation_content import MISREAD, AnnotationContent
 from data_prep.annotation_folder import AnnotationFolder
-from data_prep.cxr_object import KEY, write_objects
-from data_prep.source_rows import one_target_each
+from data_prep.cxr_object import KEY, write_objects, write_set_facts
+from data_prep.reader_voc import SET_FACTS
 
 PICTURES = "JPEGImages"
 
@@ -53,6 +53,7 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     for role, chosen in content.by_role():
         if role is not None:
             folder.write(f"ImageSets/Main/{role}.txt", "\n".join(chosen["stem"]) + "\n")
+    folder.write(SET_FACTS, json.dumps(write_set_facts(content.targets, **content.how), indent=2))
     _say_what_is_lost(content, folder)
 
 
@@ -63,9 +64,6 @@ def _say_what_is_lost(content: AnnotationContent, folder: AnnotationFolder) -> N
     folder.cannot_say(broken, "boxes have fractions of a pixel; some programs read whole ones only")
     if not content.dataset.has_pixels:
         folder.cannot.append("there are no pictures: cxr prepare can read back coco only")
-    if content.targets != one_target_each(content.classes):
-        names = ", ".join(content.targets)
-        folder.cannot.append(f"targets cannot be said ({names}): each class reads back as its own")
 
 
 def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:

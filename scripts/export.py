@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Write a data set's labels as other programs read them, and say what those cannot hold.
 
-    coco and voc read back without loss. The folder appears whole or not at all.
+    cxr prepare reads coco and voc back without loss. The folder appears whole or not at all.
 
     Example: cxr export data/rsna out/rsna-yolo --format yolo --split default --images link
     """

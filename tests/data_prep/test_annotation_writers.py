@@ -159,8 +159,7 @@ def test_all_that_a_data_set_knows_reads_back(dataset, tmp_path, format):  # noq
     wanted = dataset.images[columns].astype({"height": "int64", "width": "int64"})
     pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
     assert tables.excluded.empty
-    if format == "coco":
-        assert tables.targets == TARGETS
+    assert tables.targets == TARGETS
 
 
 def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):

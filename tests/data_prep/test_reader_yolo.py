@@ -17,7 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from data_prep.errors import InputError
 from data_prep.label_pictures import picture_size
 from data_prep.reader_yolo import read_yolo
-from data_prep.sources import ReadOptions, SourceTables
+from data_prep.sources import ReadOptions, SourceTables, detect_format
 from data_prep.yolo_files import Prediction, read_boxes
 
 NAMES = "names: [Mass, Nodule]\n"
@@ -320,3 +320,7 @@ def test_real_yolo_boxes_are_those_of_the_csv_beside_them(shared_data):
     assert tables.excluded.empty
     assert set(tables.images["patient_id_source"]) == {"given"}
     assert tables.images["patient_id"].str.fullmatch(r"nih:\d{8}").all()
+
+
+def test_a_label_folder_of_any_name_beside_images_is_known_for_yolo(shared_data):
+    assert detect_format(shared_data / "nih_mass_boxes") == "yolo"
