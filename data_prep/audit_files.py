@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from data_prep.audit_problem import Problem
+from data_prep.burned_text import TEXT_LINE_CHARACTERS
 from data_prep.membership import is_member
 
 _REASONS_SHOWN = 20
-TEXT_LINE_CHARACTERS = 4.0
 
 
 def text_suspects(decode: pd.DataFrame) -> pd.Series:

@@ -134,7 +134,7 @@ def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Pr
     more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
     text = f"split '{name}': {', '.join(lacking[:3])}{more}"
     advice = "add images, or draw a split with other shares; nothing can be judged there"
-    return [Problem("one_class", "warning", text, len(lacking), (), advice, "role and target")]
+    return [Problem("one_class", "warning", text, len(lacking), (), advice, "case")]
 
 
 def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
@@ -176,7 +176,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             assumed,
             advice="give patient ids (--patient-pattern, or a patient_id column); until then read "
             "every interval as too narrow",
-            unit="image of unknown patient",
+            pairs=pd.DataFrame(),
         ),
     ]
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from data_prep.audit_problem import Problem
+from data_prep.audit_problem import Problem, Severity
 from data_prep.dataset import DataSet
 from data_prep.errors import InputError
 from data_prep.pixel_store import PixelStore
@@ -35,21 +35,33 @@ def open_pictures(dataset: DataSet) -> tuple[Read | None, Problem | None]:
         A function that gives a picture, uint8 ``(H, W)``, by its id, and raises `InputError`
         where it cannot; None if there are no pictures. Beside it what there is to say about that.
     """
-    images = dataset.images
-    path = images["path"]
-    if path.isna().all():
+    n_paths = int(dataset.images["path"].notna().sum())
+    if not n_paths:
         text = "the set has no pictures, so tables only were checked"
-        return None, Problem("pictures_none", "info", text, len(images))
+        return None, Problem("pictures_none", "info", text, len(dataset.images))
     store = _smallest_store(dataset)
-    tried = path.dropna().iloc[np.linspace(0, path.notna().sum() - 1, _TRIED).astype(int)]
-    if any((dataset.source_root / name).is_file() for name in tried):
+    lacking = _why_unreadable(dataset)
+    if lacking is None:
         return _Pictures(dataset, store), None
-    text = f"the pictures are no longer in {dataset.source_root}"
+    severity, text, advice = lacking
     if store is None:
-        text += ", so tables only were checked"
-    advice = "put them back, or prepare the set again from where they are now"
-    problem = Problem("pictures_gone", "warning", text, int(path.notna().sum()), (), advice)
+        text += "; tables only were checked"
+    problem = Problem("pictures_gone", severity, text, n_paths, (), advice)
     return (_Pictures(dataset, store) if store else None), problem
+
+
+def _why_unreadable(dataset: DataSet) -> tuple[Severity, str, str] | None:
+    """Why the files cannot be read, and what to do; None if those tried are there."""
+    try:
+        paths = dataset.pictures["path"].dropna()
+    except InputError as error:
+        where, advice = f"{dataset.folder}: ", ""
+        return "info", f"the pictures are not at hand: {str(error).removeprefix(where)}", advice
+    tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
+    if any((dataset.source_root / name).is_file() for name in tried):
+        return None
+    advice = "put them back, or prepare the set again from where they are now"
+    return "warning", f"the pictures are no longer in {dataset.source_root}", advice
 
 
 class _Pictures:
