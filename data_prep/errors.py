@@ -1,5 +1,7 @@
 """The one exception that means "your input, not our bug"."""
 
+_MOST_CHARACTERS = 2_000
+
 
 class InputError(ValueError):
     """Bad input from outside: a file, a row, a key or an argument.
@@ -15,10 +17,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        # Messages quote what is in files: it must not break the line nor steer the terminal.
-        shown = message if message.isprintable() else _printable(message)
-        super().__init__(shown)
-
-
-def _printable(message: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
+        # Messages quote what is in files: it must neither break the line nor steer the terminal.
+        if len(message) > _MOST_CHARACTERS:
+            message = f"{message[: _MOST_CHARACTERS // 2]} ... {message[-_MOST_CHARACTERS // 4 :]}"
+        shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
+        super().__init__("".join(shown))

@@ -206,7 +206,7 @@ def judge(folder: Path, name: str, options: ReadOptions) -> str:
         message = str(error)
         assert "\n" not in message, message
         assert message.isprintable(), ascii(message)
-        assert len(message.replace(str(folder), "")) < 400, message
+        assert len(message.replace(str(folder), "")) < 1_600, message
         return "refused"
     assert isinstance(tables, SourceTables)
     assert tables.images["image_id"].is_unique
