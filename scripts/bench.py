@@ -42,8 +42,9 @@ def bench(
 ) -> None:
     """Measure speed side by side with what others would write; say the machine and the versions.
 
-    A sample counts only while other programs use less than a tenth of the processors. Without
-    --data or --source the pictures are synthetic. Takes some minutes.
+    A sample counts only while other programs use less than a tenth of the processors; waits ten
+    minutes for that, in all. Without --data or --source the pictures are synthetic. Takes some
+    minutes.
 
     Example: cxr bench data --source ~/rsna --out bench.json
     """

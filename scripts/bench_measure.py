@@ -17,6 +17,7 @@ from typing import Protocol
 MOST_NOISE = 0.1
 """Share of the processors that others may use during a sample that counts."""
 _TRIES = 4
+_LOOK_SECONDS = 1.0
 
 
 class Machine(Protocol):
@@ -32,6 +33,9 @@ class Machine(Protocol):
 
     def own(self) -> float:
         """Processor time that this process and its descendants have used, s."""
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
 
 
 class LinuxMachine:
@@ -76,6 +80,10 @@ class LinuxMachine:
             used[int(entry.name)] = sum(map(int, fields[11:15]))
         return sum(used[pid] for pid in used if _descends(pid, parents)) * self._tick
 
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        time.sleep(seconds)
+
 
 def _descends(pid: int, parents: Mapping[int, int]) -> bool:
     while pid > 1:
@@ -118,7 +126,7 @@ class Timings:
         return [of(sample) for sample in samples if sample is not None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Meter:
     """Takes samples.
 
@@ -128,12 +136,15 @@ class Meter:
         least_seconds: A run is repeated within its sample until it has taken so long: clocks of
             processor time tick in hundredths of a second.
         guarded: Whether noisy samples are rejected.
+        patience: How long to wait, in all, for others to be quiet before a sample is taken again,
+            s; once it is used up, each sample has one try.
     """
 
     machine: Machine
     rounds: int = 5
     least_seconds: float = 0.5
     guarded: bool = True
+    patience: float = 600.0
 
     def sample(self, run: Callable[[], float | None]) -> Sample:
         """Time one run.
@@ -189,8 +200,21 @@ class Meter:
         Returns:
             The sample that counts, the last one taken, or None; and how many did not count.
         """
-        for rejected in range(_TRIES if self.guarded else 1):
+        rejected = 0
+        while True:
             sample = self.sample(run)
             if not self.guarded or sample.noise is None or sample.noise < MOST_NOISE:
                 return sample, rejected
-        return None, _TRIES
+            rejected += 1
+            if rejected == _TRIES or not self._wait():
+                return None, rejected
+
+    def _wait(self) -> bool:
+        """Sleep until others are quiet; False if patience ends before."""
+        while self.patience > 0:
+            self.patience -= _LOOK_SECONDS
+            idle = Meter(self.machine, least_seconds=0.0)
+            noise = idle.sample(lambda: self.machine.sleep(_LOOK_SECONDS)).noise
+            if noise is not None and noise < MOST_NOISE:
+                return True
+        return False

@@ -26,6 +26,7 @@ class FakeMachine:
     def __init__(self, cpus: int = 2, *, watched: bool = True) -> None:
         self.cpus, self.watched = cpus, watched
         self.time = self.others = self.mine = 0.0
+        self.calm: list[float] = []  # what others use while we sleep, call by call
 
     def now(self) -> float:
         return self.time
@@ -35,6 +36,10 @@ class FakeMachine:
 
     def own(self) -> float:
         return self.mine
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        self.others += self.calm.pop(0) if self.calm else 0.0
 
     def work(self, seconds: float, others: float = 0.0) -> None:
         self.time += seconds
@@ -96,6 +101,25 @@ def test_a_machine_that_stays_busy_gives_no_figure() -> None:
     row = paired_row("read", timings, "ours", "peer", "images/s", rate)
     assert (row.ours, row.peer, row.ratio, row.n, row.rejected) == (None, None, None, 0, 4)
     assert as_payload(row)["ours_range"] is None
+
+
+def test_a_rejected_sample_waits_until_the_others_are_quiet() -> None:
+    machine = FakeMachine()
+    machine.calm = [2.0, 2.0, 0.0]
+    run = scripted(machine, [(1.0, 1.0), (1.0, 0.0)])
+    sample, rejected = meter_of(machine).quiet_sample(run)
+    assert sample is not None
+    assert (machine.time, rejected) == (5.0, 1), "two runs, and three seconds of sleep between"
+
+
+def test_when_patience_is_used_up_each_sample_has_one_try() -> None:
+    machine = FakeMachine()
+    machine.calm = [2.0] * 10
+    meter = meter_of(machine)
+    meter.patience = 3.0
+    run = scripted(machine, [(1.0, 1.0)] * 3)
+    assert [meter.quiet_sample(run) for _ in range(3)] == [(None, 1)] * 3
+    assert machine.time == 6.0, "three runs and three seconds of sleep in all"
 
 
 @pytest.mark.parametrize(("watched", "guarded"), [(False, True), (True, False)])
