@@ -6,17 +6,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from data_prep.preprocess import Preprocess
 from data_prep.tables import InputError
+from detection.anchors import DEFAULT_RATIOS, build_anchors
 from detection.backbone import Backbone, Norm, build_pyramid, build_resnet, freeze_stages
 from detection.dataset import LesionBatch
 from detection.head import HeadVersion, build_head
 from detection.pretrained import load_coco, load_imagenet
-from detection.retinanet import LEVELS, Detections, LesionRetinaNet, Targets
+from detection.retinanet import Detections, LesionRetinaNet, Targets
 
-FINEST_STRIDE = 8  # of P3
 Weights = Literal["imagenet", "coco"]
 
 
@@ -30,7 +29,7 @@ def build_retinanet(
     n_findings: int = 1,
     image_size: int = 512,
     anchor_sizes: Sequence[float] | None = None,
-    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
     trainable_layers: int | None = None,
     weights: Weights | None = None,
     mean: float = 0.449,
@@ -56,7 +55,7 @@ def build_retinanet(
         image_size: Side of the pixel store's images, px.
         anchor_sizes: Side of the smallest anchor on each of P3 to P7, store px; each level has
             it three times, at 2^0, 2^(1/3) and 2^(2/3). None scales torchvision's (32 to 512 px)
-            to the image; see `default_anchor_sizes`.
+            to the image; see `detection.anchors.default_anchor_sizes`.
         anchor_ratios: Height over width.
         trainable_layers: Backbone stages that learn, 0 to 5 from the top; None means 3 with
             pretrained weights and 5 without.
@@ -124,54 +123,6 @@ def build_retinanet(
     }
     model.architecture = {"kind": "detector", "name": "retinanet", "arguments": arguments}
     return model
-
-
-def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
-    """Smallest anchor of each level: torchvision's at 512 px, the same share of other images.
-
-    On small images they stop at two strides: anchors lie one stride apart, and a lesion between
-    two smaller ones overlaps neither by the half that makes a match.
-
-    Args:
-        image_size: Side of the pixel store's images, px.
-
-    Returns:
-        Five sides, px.
-
-    Example:
-        >>> default_anchor_sizes(512), default_anchor_sizes(128)
-        ((32, 64, 128, 256, 512), (16, 32, 64, 128, 256))
-    """
-    finest = max(2 * FINEST_STRIDE, round(image_size / 16))
-    return tuple(finest * 2**level for level in range(LEVELS))
-
-
-def build_anchors(
-    image_size: int, sizes: Sequence[float] | None, ratios: Sequence[float]
-) -> AnchorGenerator:
-    """Make the anchors of P3 to P7: three sizes an octave, each at every ratio.
-
-    Args:
-        image_size: Side of the pixel store's images, px.
-        sizes: Smallest side on each level, px; None takes `default_anchor_sizes`.
-        ratios: Height over width.
-
-    Returns:
-        torchvision's generator.
-
-    Raises:
-        InputError: Not five sizes, or a size or ratio that is not positive.
-    """
-    if image_size < 32:
-        raise InputError(f"image_size: expected at least 32 px, but got {image_size}")
-    sizes = default_anchor_sizes(image_size) if sizes is None else tuple(sizes)
-    if len(sizes) != LEVELS or min(sizes) <= 0:
-        raise InputError(f"anchor_sizes: expected {LEVELS} sides above 0, but got {sizes}")
-    if not ratios or min(ratios) <= 0:
-        raise InputError(f"anchor_ratios: expected ratios above 0, but got {tuple(ratios)}")
-    # Whole pixels, as torchvision's default has them and as its COCO weights were trained.
-    octaves = tuple(tuple(int(s * 2 ** (step / 3)) for step in range(3)) for s in sizes)
-    return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
 
 
 def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:

@@ -13,12 +13,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from data_prep.preprocess import Preprocess
 from data_prep.tables import InputError
+from detection.anchors import LEVELS
 
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE = 0.001
 NMS_IOU = 0.6
 MAX_PER_FINDING = 100
-LEVELS = 5
 CANDIDATES_PER_LEVEL = 1000
 
 Targets = list[dict[str, Tensor]]

@@ -13,10 +13,10 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.tables import InputError
+from detection.anchors import default_anchor_sizes
 from detection.backbone import build_pyramid, build_resnet
 from detection.model import (
     build_retinanet,
-    default_anchor_sizes,
     torchvision_targets,
     training_losses,
     validation_losses,
