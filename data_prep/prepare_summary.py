@@ -11,9 +11,9 @@ import pandas as pd
 from data_prep.audit import Audit
 from data_prep.dataset import DataSet
 from data_prep.membership import is_member
+from data_prep.split_counts import count_roles, role_lines
 from data_prep.tables import read_table
 
-_ROLES = ("train", "val", "test", "unused")
 _SPLITS = ("default", "official")
 _SHOWN = 10
 
@@ -81,10 +81,7 @@ class Summary:
             )
         for split, roles in self.roles.items():
             lines.append(f"split '{split}'")
-            for role, count in roles.items():
-                if count["images"]:
-                    words = [f"{n:,} {word}" for word, n in count.items()]
-                    lines.append(f"  {role:6s} {', '.join(words)}")
+            lines += role_lines(roles)
         lines += self._excluded_lines()
         lines += list(self.notes)
         lines += [f"check: {problem.line}" for problem in self.audit.problems]
@@ -116,10 +113,7 @@ def summarise(
         Its summary.
     """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    rows = dataset.images[["image_id", "patient_id"]]
-    rows = rows.merge(labels, left_on="image_id", right_index=True, how="left")
     shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
-    by_split = {name: rows.merge(dataset.split(name), on="image_id") for name in shown}
     return Summary(
         folder=dataset.folder,
         name=dataset.name,
@@ -134,22 +128,13 @@ def summarise(
             }
             for name, column in labels.items()
         },
-        roles={
-            name: {role: _count_role(known[known["role"] == role], labels) for role in _ROLES}
-            for name, known in by_split.items()
-        },
+        roles={name: count_roles(dataset, dataset.split(name)) for name in shown},
         excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
         notes=tuple(dataset.info.get("notes", ())),
         audit=Audit.read(dataset.folder / "audit.json"),
         already_complete=already_complete,
         changes=changes,
     )
-
-
-def _count_role(rows: pd.DataFrame, labels: pd.DataFrame) -> dict[str, int]:
-    counts = {"images": len(rows), "patients": int(rows["patient_id"].nunique())}
-    positives = {f"positive for {name}": int((rows[name] == 1).sum()) for name in labels.columns}
-    return {**counts, **positives}
 
 
 def known_ids(folder: Path) -> pd.Series:

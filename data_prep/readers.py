@@ -66,6 +66,11 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
         InputError: The format is not given or not known (the message names the likely one), an
             option means nothing to it, or the folder is not of it.
     """
+    if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
+        raise InputError(
+            f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
+            "SET ... --out OUT"
+        )
     if format not in READERS:
         likely = detect_format(source) if source.is_dir() else None
         what = "no --format given" if format is None else f"--format {format} is not known"

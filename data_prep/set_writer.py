@@ -50,9 +50,14 @@ def _require_same(
         if found.get(key) == wanted.get(key) or (may_grow and key == "source_id"):
             continue
         if key == "source_id":
+            grow = (
+                ""
+                if found.get("source_format") == "combined"
+                else "--add takes in what is new, or "
+            )
             raise InputError(
-                f"{out}: the source has changed since this folder was made; --add takes in what "
-                "is new, or prepare a new folder"
+                f"{out}: the source has changed since this folder was made; {grow}prepare a new "
+                "folder"
             )
         advice = "" if key.startswith("source") else ", or draw another split with cxr split"
         raise InputError(
