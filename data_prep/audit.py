@@ -138,8 +138,8 @@ def audit(
     problems += check_shortcuts(shortcuts)
     problems += _say_image_leak(leak)
     problems += check_excluded(_read_or_empty(dataset, "excluded"))
-    if unseen:
-        problems.append(unseen)
+    problems += [unseen] if unseen else []
+    problems += _say_no_fingerprints(decode)
     checked = {
         "images": len(images),
         "patients": leak["n_patients"],
@@ -195,12 +195,21 @@ def _say_image_leak(leak: dict[str, Any]) -> list[Problem]:
     return [Problem("split_by_image", "info", text, images, (), advice, "test image")]
 
 
+def _say_no_fingerprints(decode: pd.DataFrame) -> list[Problem]:
+    if "perceptual_hash" in decode.columns and decode["perceptual_hash"].notna().any():
+        return []
+    text = "the pictures have no fingerprints, so only copies that are equal were looked for"
+    advice = "prepare the set again with this version"
+    return [Problem("near_unsought", "info", text, len(decode), (), advice)]
+
+
 def _describe_copies(
     images: pd.DataFrame, decode: pd.DataFrame, near: NearDuplicates
 ) -> dict[str, Any]:
     equal = find_duplicates(decode)
     same_file = find_duplicates(images, "file_sha256")
     return {
+        "pictures": len(decode),
         "equal_pixels": {"groups": int(equal["group"].nunique()), "images": len(equal)},
         "equal_bytes": {"groups": int(same_file["group"].nunique()), "images": len(same_file)},
         "near": {"groups": int(near.groups["group"].nunique()), "images": len(near.groups)},

@@ -6,6 +6,7 @@ import pandas as pd
 
 from data_prep.audit_images import (
     JUDGED_ROLES,
+    aligned,
     contrasting_pairs,
     differing,
     find_duplicates,
@@ -102,9 +103,9 @@ def _check(
         apart = differing(twins.merge(used, on="image_id"), "group", "role")
         text = f"split '{name}': {what} in more than one role{note}"
         problems.append(_problem(f"{kind}_leak", "error", text, apart, "role", _AGAIN))
-    for target in labels.columns:
-        label = labels[target].reindex(twins["image_id"]).to_numpy()
-        apart = differing(twins.assign(label=label), "group", "label")
+    truths = aligned(labels, twins["image_id"])
+    for column, target in enumerate(labels.columns):
+        apart = differing(twins.assign(label=truths[:, column]), "group", "label")
         text = f"{what} is labelled differently for '{target}'"
         problems.append(_problem(f"{kind}_label", severity, text, apart, "label", _LABELS))
     # Where each film counts as a patient of its own, two ids contradict nothing.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from data_prep.audit_problem import Problem
-from data_prep.membership import is_member
+from data_prep.membership import is_member, positions
 
 OLDEST_YEARS = 120.0
 SMALLEST_SIDE = 128
@@ -83,6 +84,23 @@ def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFra
     return pd.DataFrame({"one": one, "other": other})
 
 
+def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
+    """The labels of the images named, NaN for one that has none.
+
+    Args:
+        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
+        image_ids: Text, shape ``(N,)``.
+
+    Returns:
+        float64, shape ``(N, targets)``.
+    """
+    rows = positions(image_ids, labels.index)
+    values = labels.to_numpy(dtype="float64")
+    found = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)
+    found[rows < 0] = np.nan
+    return found
+
+
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
     """Report patients in two roles of a split, and images that the split forgets or invents."""
     leaks = find_leaks(images, split)
@@ -121,10 +139,9 @@ def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Pr
         labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
         name: The split's name.
     """
-    roles = split.set_index("image_id")["role"].reindex(labels.index)
     lacking = []
     for role in JUDGED_ROLES:
-        chosen = labels[(roles == role).to_numpy()]
+        chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]
         if role == "train" and not len(chosen):
             continue  # a set to judge on needs none
         for target in labels.columns:

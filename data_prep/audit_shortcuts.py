@@ -16,7 +16,7 @@ from data_prep.audit_auroc import (
     clustered_auroc,
     patient_folds,
 )
-from data_prep.audit_images import OLDEST_YEARS
+from data_prep.audit_images import OLDEST_YEARS, aligned
 from data_prep.audit_problem import Problem, Severity
 from data_prep.membership import positions
 
@@ -76,8 +76,9 @@ def measure_shortcuts(
     fold = patient_folds(images["patient_id"], seed)
     patient = pd.factorize(images["patient_id"])[0]
     rows = []
-    for target in labels.columns:
-        truth = labels[target].reindex(images["image_id"]).to_numpy()
+    truths = aligned(labels, images["image_id"])
+    for column, target in enumerate(labels.columns):
+        truth = truths[:, column]
         known = np.flatnonzero(~np.isnan(truth))
         positive = truth[known] == 1
         if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from data_prep.audit_images import OLDEST_YEARS
+from data_prep.audit_images import OLDEST_YEARS, aligned
 from data_prep.membership import positions
 from data_prep.schemas import ROLES
 
@@ -65,7 +65,8 @@ def count_prevalence(
         "source": images["source"],
     }
     patient = pd.factorize(images["patient_id"])[0]
-    truths = {str(t): labels[t].reindex(images["image_id"]).to_numpy() for t in labels.columns}
+    names_of_targets = [str(target) for target in labels.columns]
+    truths = dict(zip(names_of_targets, aligned(labels, images["image_id"]).T, strict=True))
     rows = []
     for by, values in groups.items():
         names, codes = _common_values(values, _ORDERS.get(by.split(" ")[0], ()))

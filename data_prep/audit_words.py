@@ -105,7 +105,7 @@ def picture_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         if set(counts) == {MISSING}:
             continue
         rows.append((name.replace("_", " ").capitalize(), listed))
-    if copies:
+    if copies and copies["pictures"]:
         rows += [
             ("Equal pixels", _groups(copies["equal_pixels"])),
             ("Equal files", _groups(copies["equal_bytes"])),

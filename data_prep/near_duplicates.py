@@ -1,9 +1,11 @@
 """Copies of a picture that are not equal to it: found by fingerprint, then checked on pixels.
 
-Measured on real data (/work/shared/data, see tests): a copy that was stretched, compressed to JPEG
-quality 30, or resized to 150 px correlates with its source by 0.96 to 1.00 in 199 of 200 cases; the
-most alike of 9.7 million pairs of different films (RSNA, Kermany; 5,232 of them of one patient)
-reach 0.84.
+Measured on 716 RSNA films, 200 of which were copied in 23 ways: of each way 198 to 200 are found
+if grey curve, size, aspect, JPEG quality (30 and up) or noise were changed or the picture turned,
+139 after local contrast enhancement, 28 with 2 % cropped off, 31 turned by 2 degrees, none with
+broad borders added. No pair of different films was taken for copies, among 16 million pairs of that
+trial and 9.7 million of RSNA and Kermany (5,232 of them of one patient): their detail correlates by
+0.84 at most, that of the copies found by 0.97 to 1.00 in all but a few.
 """
 
 from __future__ import annotations

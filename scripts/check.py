@@ -31,6 +31,7 @@ def check(
     """
     from data_prep.audit import audit
     from data_prep.audit_page import write_audit
+    from data_prep.audit_words import counted
     from data_prep.dataset import DataSet
     from data_prep.folders import folder_lock
     from scripts import console
@@ -43,7 +44,7 @@ def check(
         console.say(problem.line)
         if problem.advice and problem.severity != "info":
             console.say(f"    what to do: {problem.advice}")
-    checked = ", ".join(f"{count:,} {thing}" for thing, count in found.checked.items())
+    checked = ", ".join(counted(count, thing) for thing, count in found.checked.items())
     counts = ", ".join(f"{count} {severity}" for severity, count in found.counts.items())
     console.say(f"{data}: looked at {checked}; found {counts}")
     console.say(f"page: {page}")

@@ -1,5 +1,7 @@
 """The audit finds what was planted, and nothing in a clean set."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from data_prep.dataset import DataSet
 from data_prep.near_duplicates import find_near_duplicates
 from data_prep.prepare import prepare
 from data_prep.synth import write_phantom
+from data_prep.tables import read_table, write_table
 
 
 def as_images(patients: str) -> pd.DataFrame:
@@ -317,3 +320,13 @@ def test_a_clean_phantom_passes(tmp_path):
     summary = prepare(tmp_path / "source", tmp_path / "set", format="rsna", workers=1)
     assert summary.audit.passed
     assert summary.excluded.empty
+
+
+def test_a_set_without_fingerprints_says_that_copies_were_not_sought(flawed, tmp_path):
+    dataset, _ = flawed
+    folder = shutil.copytree(dataset.folder, tmp_path / "set")
+    decode = read_table(folder / "decode.parquet", "decode").drop(columns="perceptual_hash")
+    write_table(decode, folder / "decode.parquet", "decode")
+    checks = {p.check: p.severity for p in audit(DataSet.open(folder)).problems}
+    assert checks["near_unsought"] == "info"
+    assert "near_patients" not in checks
