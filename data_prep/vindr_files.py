@@ -181,7 +181,12 @@ def read_original_sizes(paths: list[Path]) -> pd.DataFrame:
             side: to_numbers(text[name], path, name)
             for side, name in zip(("height", "width"), names, strict=True)
         }
-        tables.append(pd.DataFrame({"image_id": text["image_id"], **sizes}))
+        table = pd.DataFrame({"image_id": text["image_id"], **sizes})
+        sides = table[["height", "width"]]
+        wrong = ((sides <= 0) | np.isinf(sides)).any(axis=1)
+        if wrong.any():
+            raise InputError(f"{path}: line {first_line(wrong)}: a side is no number of pixels")
+        tables.append(table)
     return pd.concat(tables, ignore_index=True).drop_duplicates("image_id", ignore_index=True)
 
 
