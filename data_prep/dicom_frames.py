@@ -137,6 +137,8 @@ def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
     image.SetPixelFormat(gdcm.PixelFormat(1, 12, 12, 11, 0))
     buffer = image.GetBuffer().encode("utf-8", "surrogateescape")
     values = np.frombuffer(buffer, "<u2").reshape(inside.height, inside.width)
+    if header.PixelRepresentation:
+        return values.astype(np.int16), meaning
     # The loss can overshoot the depth; cutting off that bit would turn white into black.
     return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), meaning
 

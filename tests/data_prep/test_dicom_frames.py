@@ -70,6 +70,17 @@ def test_frame_cut_short_is_refused_whatever_its_syntax(
             read_dicom(tmp_path / "a.dcm")
 
 
+def test_signed_12_bit_jpeg_keeps_its_sign(
+    coded_files: dict[str, Path], ramp: np.ndarray, tmp_path: Path
+) -> None:
+    header = pydicom.dcmread(coded_files[str(uid.JPEGExtended12Bit)])
+    header.PixelRepresentation = 1
+    header.save_as(tmp_path / "a.dcm")
+    values = ramp.astype(int) - 4096 * (ramp >= 2048)
+    expected = (values - values.min()) / np.ptp(values) * 255
+    assert np.abs(read_dicom(tmp_path / "a.dcm").pixels - expected).max() <= 1
+
+
 def test_second_decoder_is_tried_and_recorded(
     coded_files: dict[str, Path], ramp: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
