@@ -7,15 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from data_prep.membership import is_member
+from data_prep.membership import is_member, positions
 from data_prep.schemas import REFERENCE_READER
 from data_prep.tables import InputError, frame_digest, read_json, read_table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from data_prep.pixel_store import PixelStore
 
 IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
@@ -158,15 +157,18 @@ class DataSet:
         Returns:
             1.0 positive, 0.0 negative, NaN unknown; float64, indexed by every ``image_id``.
         """
-        index = pd.Index(self.images["image_id"])
-        states = self.findings[self.findings["finding"].isin(target.any_of)]
-        present = states.loc[states["state"] == "present", "image_id"]
-        absent_count = states.loc[states["state"] == "absent", "image_id"].value_counts()
-        labels = pd.Series(float("nan"), index=index, name="label")
-        all_absent = absent_count.index[absent_count == len(target.any_of)]
-        labels[is_member(index, all_absent)] = 0.0
-        labels[is_member(index, present)] = 1.0
-        return labels
+        images, states = self.images, self.findings
+        states = states[states["finding"].isin(target.any_of)]
+        row = positions(states["image_id"], images["image_id"])
+
+        def count(state: str) -> np.ndarray:
+            chosen = (row >= 0) & (states["state"] == state).to_numpy()
+            return np.bincount(row[chosen], minlength=len(images))
+
+        values = np.full(len(images), np.nan)
+        values[count("absent") == len(target.any_of)] = 0.0
+        values[count("present") > 0] = 1.0
+        return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
 
     def boxes_trusted(self, target: Target) -> pd.Index:
         """Images where all lesions of the target are boxed, and images known to have none.

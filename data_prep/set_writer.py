@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from data_prep.audit import audit
+from data_prep.audit_page import write_audit
 from data_prep.dataset import DataSet, Target, dataset_ids
 from data_prep.draw_split import write_split
 from data_prep.folders import make_folder, provenance
@@ -136,7 +137,8 @@ def write_set(
         key: Target(key, tuple(spec["any_of"]), spec["display_name"])
         for key, spec in tables.targets.items()
     }
-    audit(DataSet(out, info, targets)).write(out / "audit.json")
+    dataset = DataSet(out, info, targets)
+    write_audit(dataset, audit(dataset), out)
     write_json(out / "dataset.json", "dataset", info)
     shutil.rmtree(out / _WORK, ignore_errors=True)
 
