@@ -34,13 +34,13 @@ def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
 
 
 def build_anchors(
-    image_size: int, sizes: Sequence[float] | None, ratios: Sequence[float]
+    image_size: int, sizes: Sequence[float], ratios: Sequence[float]
 ) -> AnchorGenerator:
     """Make the anchors of P3 to P7: three sizes an octave, each at every ratio.
 
     Args:
         image_size: Side of the pixel store's images, px.
-        sizes: Smallest side on each level, px; None takes `default_anchor_sizes`.
+        sizes: Smallest side on each level, px; for instance `default_anchor_sizes`.
         ratios: Height over width.
 
     Returns:
@@ -51,11 +51,12 @@ def build_anchors(
     """
     if image_size < MIN_IMAGE:
         raise InputError(f"image_size: expected at least {MIN_IMAGE} px, but got {image_size}")
-    sizes = default_anchor_sizes(image_size) if sizes is None else tuple(sizes)
     if len(sizes) != LEVELS or not all(1 <= size < float("inf") for size in sizes):
-        raise InputError(f"anchor_sizes: expected {LEVELS} sides of at least 1 px, but got {sizes}")
+        raise InputError(
+            f"anchor_sizes: expected {LEVELS} sides of at least 1 px, but got {list(sizes)}"
+        )
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
-        raise InputError(f"anchor_ratios: expected ratios above 0, but got {tuple(ratios)}")
+        raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
     octaves = tuple(octave_sizes(size) for size in sizes)
     return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
 

@@ -1,20 +1,35 @@
-"""RetinaNet heads with a configurable depth, score prior and focal loss."""
+"""RetinaNet heads with a configurable depth, score prior, focal loss and box loss."""
 
-from typing import Literal
+from functools import reduce
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.models.detection.retinanet import (
     RetinaNetClassificationHead,
     RetinaNetHead,
     RetinaNetRegressionHead,
 )
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
 
-from data_prep.tables import InputError
+from data_prep.errors import InputError
 from detection.backbone import group_norm
 
 HeadVersion = Literal["v1", "v2"]
+BoxLoss = Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"]
+AUTO_BOX_LOSS: dict[HeadVersion, BoxLoss] = {"v1": "l1", "v2": "giou"}  # as in torchvision
+IOU_LOSSES = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
+SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
 MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
@@ -82,23 +97,86 @@ class FocalHead(RetinaNetClassificationHead):
                 logits[counted], truth[counted], alpha=self.alpha, gamma=self.gamma, reduction="sum"
             )
             losses.append(loss / foreground.sum().clamp(min=1))
-        return torch.stack(losses).mean()
+        return _mean(losses)
 
 
 class BoxHead(RetinaNetRegressionHead):
-    """torchvision's box head with less depth: L1 on offsets in v1, generalised IoU in v2.
+    """torchvision's box head, with less depth, its loss free and weighted.
 
     Args:
         channels: Channels of the pyramid.
         anchors: Anchors at each position.
         version: ``v1`` or ``v2``.
         convs: Hidden convolutions, 1 to 4.
+        loss: ``l1`` and ``smooth_l1`` compare offsets from the anchor; ``giou``, ``diou`` and
+            ``ciou`` compare boxes by their overlap. ``auto`` is L1 in v1 and GIoU in v2.
+        weight: Multiplies the loss.
+
+    Source:
+        Girshick 2015, Fast R-CNN (smooth L1); Rezatofighi et al. 2019, Generalized Intersection
+        over Union; Zheng et al. 2020, Distance-IoU Loss (DIoU and CIoU).
     """
 
-    def __init__(self, channels: int, anchors: int, *, version: HeadVersion, convs: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        anchors: int,
+        *,
+        version: HeadVersion,
+        convs: int,
+        loss: BoxLoss = "auto",
+        weight: float = 1.0,
+    ) -> None:
         super().__init__(channels, anchors, norm_layer=group_norm if version == "v2" else None)
         self.conv = self.conv[:convs]
-        self._loss_type = "giou" if version == "v2" else "l1"
+        self.loss = AUTO_BOX_LOSS[version] if loss == "auto" else loss
+        self.weight = weight
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> Tensor:
+        """Box loss over the anchors of lesions, divided by each image's number of them.
+
+        Args:
+            targets: Per image ``boxes`` (N, 4) xyxy, store px.
+            head_outputs: ``bbox_regression`` (B, A, 4), float32.
+            anchors: Per image (A, 4) xyxy, store px.
+            matched_idxs: Per image (A,): index of the matched box, negative where there is none.
+
+        Returns:
+            The mean over the images times the weight, a scalar; 0 for a batch without boxes.
+        """
+        losses = []
+        for target, offsets, places, matched in zip(
+            targets, head_outputs["bbox_regression"], anchors, matched_idxs, strict=True
+        ):
+            lesion = torch.where(matched >= 0)[0]  # (M,)
+            loss = self._loss_of(offsets[lesion], places[lesion], target["boxes"][matched[lesion]])
+            losses.append(loss / max(1, len(lesion)))
+        return self.weight * _mean(losses)
+
+    def _loss_of(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Sum over M anchors; all (M, 4)."""
+        if self.loss in IOU_LOSSES:
+            if self.loss == "ciou":
+                # It divides by the height, which must not be 0; the coder stops the other end.
+                shape = offsets[:, 2:].clamp(min=-self.box_coder.bbox_xform_clip)
+                offsets = torch.cat([offsets[:, :2], shape], dim=1)
+            decoded = self.box_coder.decode_single(offsets, anchors)
+            return IOU_LOSSES[self.loss](decoded, boxes, reduction="sum")
+        wanted = self.box_coder.encode_single(boxes, anchors)
+        if self.loss == "l1":
+            return functional.l1_loss(offsets, wanted, reduction="sum")
+        return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=SMOOTH_L1_BETA)
+
+
+def _mean(losses: list[Tensor]) -> Tensor:
+    """Mean over the images, added one by one as torchvision does: equal to the last bit."""
+    return reduce(torch.add, losses) / len(losses)
 
 
 def build_head(
@@ -111,6 +189,8 @@ def build_head(
     prior: float = 0.01,
     alpha: float = 0.25,
     gamma: float = 2.0,
+    box_loss: BoxLoss = "auto",
+    box_weight: float = 1.0,
 ) -> RetinaNetHead:
     """Build both heads of a RetinaNet.
 
@@ -123,6 +203,8 @@ def build_head(
         prior: Score that every anchor starts with, in (0, 1).
         alpha: Weight of lesions in the focal loss, in [0, 1].
         gamma: Exponent of the focal loss, at least 0.
+        box_loss: See `BoxHead`.
+        box_weight: Of the box loss against the focal loss, above 0.
 
     Returns:
         A module that maps the pyramid to ``cls_logits`` and ``bbox_regression``.
@@ -140,6 +222,12 @@ def build_head(
         raise InputError(
             f"focal loss: expected alpha in [0, 1] and gamma >= 0, but got {alpha} and {gamma}"
         )
+    if box_loss not in get_args(BoxLoss):
+        raise InputError(
+            f"box_loss: expected one of {', '.join(get_args(BoxLoss))}, but got {box_loss!r}"
+        )
+    if not 0 < box_weight < float("inf"):
+        raise InputError(f"box_weight: expected a number above 0, but got {box_weight}")
     classes = n_findings + 1
     head = RetinaNetHead(channels, anchors, classes)
     head.classification_head = FocalHead(
@@ -152,5 +240,7 @@ def build_head(
         alpha=alpha,
         gamma=gamma,
     )
-    head.regression_head = BoxHead(channels, anchors, version=version, convs=convs)
+    head.regression_head = BoxHead(
+        channels, anchors, version=version, convs=convs, loss=box_loss, weight=box_weight
+    )
     return head

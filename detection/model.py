@@ -9,10 +9,12 @@ from torch import Tensor
 
 from data_prep.preprocess import Preprocess
 from data_prep.tables import InputError
-from detection.anchors import DEFAULT_RATIOS, build_anchors
+from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 from detection.backbone import Backbone, Norm, build_pyramid, build_resnet, freeze_stages
 from detection.dataset import LesionBatch
-from detection.head import HeadVersion, build_head
+from detection.head import BoxLoss, HeadVersion, build_head
+from detection.image_head import ImageHead, ImageHeadMode
+from detection.matching import MatchingRule, build_matching
 from detection.pretrained import load_coco, load_imagenet
 from detection.retinanet import Detections, LesionRetinaNet, Targets
 
@@ -37,6 +39,15 @@ def build_retinanet(
     prior: float = 0.01,
     focal_alpha: float = 0.25,
     focal_gamma: float = 2.0,
+    box_loss: BoxLoss = "auto",
+    box_weight: float = 1.0,
+    matching: MatchingRule = "iou",
+    matching_low: float = 0.4,
+    matching_high: float = 0.5,
+    atss_top_k: int = 9,
+    image_head: bool = False,
+    image_head_weight: float = 0.5,
+    image_head_mode: ImageHeadMode = "multiply",
 ) -> LesionRetinaNet:
     """Build a RetinaNet with a feature pyramid, P3 to P7.
 
@@ -66,6 +77,16 @@ def build_retinanet(
         prior: Score that every anchor starts with.
         focal_alpha: Weight of lesions in the focal loss.
         focal_gamma: Exponent of the focal loss.
+        box_loss: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``; ``auto`` is the head
+            version's own.
+        box_weight: Of the box loss against the focal loss.
+        matching: ``iou`` or ``atss``; see `detection.matching`.
+        matching_low: IoU with every lesion below which an anchor is background; ``iou`` only.
+        matching_high: IoU from which on an anchor learns a lesion; ``iou`` only.
+        atss_top_k: Places on each level that are candidates for a lesion; ``atss`` only.
+        image_head: Whether to score the whole image too; see `detection.image_head`.
+        image_head_weight: Of its loss.
+        image_head_mode: ``multiply`` lets its score rank the boxes, ``none`` only learns with it.
 
     Returns:
         The model in training mode. It reads uint8 (B, 1, S, S).
@@ -96,28 +117,39 @@ def build_retinanet(
     if weights == "imagenet":
         load_imagenet(body, backbone, norm)
     pyramid = build_pyramid(body, fpn_channels, p6_from_c5=head == "v2")
-    anchors = build_anchors(image_size, anchor_sizes, anchor_ratios)
+    sizes = default_anchor_sizes(image_size) if anchor_sizes is None else tuple(anchor_sizes)
+    anchors = build_anchors(image_size, sizes, anchor_ratios)
+    per_place = anchors.num_anchors_per_location()[0]
     model = LesionRetinaNet(
         pyramid,
         build_head(
             fpn_channels,
-            anchors.num_anchors_per_location()[0],
+            per_place,
             n_findings,
             version=head,
             convs=head_convs,
             prior=prior,
             alpha=focal_alpha,
             gamma=focal_gamma,
+            box_loss=box_loss,
+            box_weight=box_weight,
         ),
         anchors,
         Preprocess(image_size, mean, std),
         n_findings,
         frozen=freeze_stages(pyramid, trainable_layers),
+        match=build_matching(
+            matching, low=matching_low, high=matching_high, top_k=atss_top_k, per_place=per_place
+        ),
     )
     if weights == "coco":
         load_coco(model, backbone=backbone, head=head, norm=norm)
+    if image_head:  # behind the published weights, which have none
+        model.image_head = ImageHead(
+            fpn_channels, n_findings, weight=image_head_weight, mode=image_head_mode
+        )
     arguments |= {
-        "anchor_sizes": [sizes[0] for sizes in anchors.sizes],
+        "anchor_sizes": list(sizes),
         "anchor_ratios": list(anchor_ratios),
         "trainable_layers": trainable_layers,
     }
@@ -133,7 +165,8 @@ def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Ten
         batch: Images with their boxes; any number of them may have none.
 
     Returns:
-        ``classification`` (focal) and ``bbox_regression``, scalars; training minimises the sum.
+        ``classification`` (focal), ``bbox_regression`` and, with an image head, ``image``,
+        scalars; training minimises the sum.
 
     Raises:
         InputError: A box or label is not usable; the image is named.
@@ -154,7 +187,8 @@ def validation_losses(
 
     Returns:
         The losses as in `training_losses`, without gradient, and per image ``boxes`` (N, 4)
-        xyxy, store px, ``scores`` (N,), ``labels`` (N,) from 1, and ``finite``.
+        xyxy, store px, ``scores`` (N,), ``labels`` (N,) from 1, and ``finite``; with an image
+        head ``image_scores`` (K,).
     """
     targets = torchvision_targets(batch, model.n_findings)
     with evaluating(model), torch.no_grad():
