@@ -15,37 +15,21 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
+from evaluation.pairs import MAX_BOXES, BoxPairs, box_iou, pair_boxes
 from evaluation.ranking import Floats, Integers
+
+__all__ = [
+    "IOU_THRESHOLDS",
+    "MAX_BOXES",
+    "BoxMatches",
+    "WeightedAveragePrecision",
+    "box_iou",
+    "match_boxes",
+    "match_pairs",
+]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-MAX_BOXES = 100
-_CORNERS = ["x1", "y1", "x2", "y2"]
-
-
-def box_iou(boxes: Floats, others: Floats) -> Floats:
-    """Intersection over union of pairs of boxes.
-
-    Args:
-        boxes: Shape ``(N, 4)`` xyxy, original px.
-        others: Shape ``(N, 4)``; paired row by row.
-
-    Returns:
-        Shape ``(N,)`` in [0, 1].
-
-    Example:
-        >>> box_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3).tolist()
-        [0.333]
-    """
-    # As pycocotools computes it (from x, y, width, height), to agree with it to the last bit.
-    width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    other_width, other_height = (others[:, 2:] - others[:, :2]).T
-    right = np.minimum(boxes[:, 0] + width, others[:, 0] + other_width)
-    bottom = np.minimum(boxes[:, 1] + height, others[:, 1] + other_height)
-    across = np.maximum(right - np.maximum(boxes[:, 0], others[:, 0]), 0)
-    down = np.maximum(bottom - np.maximum(boxes[:, 1], others[:, 1]), 0)
-    shared = across * down
-    return shared / (width * height + other_width * other_height - shared)
 
 
 @dataclass(frozen=True)
@@ -93,44 +77,29 @@ def match_boxes(
         >>> match_boxes(found, true, pd.Index(["a"]), [0.5, 0.75, 0.8]).hit.tolist()
         [[True, True, False]]
     """
+    return match_pairs(pair_boxes(boxes, truth, image_ids), iou_thresholds)
+
+
+def match_pairs(
+    pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
+) -> BoxMatches:
+    """Match boxes whose overlaps are known; see `match_boxes`.
+
+    Args:
+        pairs: Every predicted with every true box of its image.
+        iou_thresholds: A match needs at least this IoU.
+    """
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
-    image, rank, score, corners = _ranked(boxes, image_ids)
-    true_image = np.asarray(image_ids.get_indexer(pd.Index(truth["image_id"])))
-    judged = true_image >= 0
-    order = np.argsort(true_image[judged], kind="stable")
-    true_image = true_image[judged][order]
-    true_corners = truth[_CORNERS].to_numpy(np.float64)[judged][order]
-    n_true = np.bincount(true_image, minlength=len(image_ids))
-    first_true = np.cumsum(n_true) - n_true
-
-    # All pairs of a predicted and a true box of one image.
-    partners = n_true[image]
-    box_of_pair = np.repeat(np.arange(len(image)), partners)
-    within = np.arange(len(box_of_pair)) - np.repeat(np.cumsum(partners) - partners, partners)
-    true_of_pair = first_true[image[box_of_pair]] + within
-    iou = box_iou(corners[box_of_pair], true_corners[true_of_pair])
-    near = iou >= thresholds.min(initial=1.0)
+    boxes = pairs.boxes
+    near = pairs.iou >= thresholds.min(initial=1.0)
+    n_true = int(pairs.n_true.sum())
     hit = _greedy(
-        box_of_pair[near], true_of_pair[near], iou[near], rank, len(true_image), thresholds
+        pairs.box[near], pairs.true[near], pairs.iou[near], boxes.rank, n_true, thresholds
     )
-    falling = np.argsort(-score, kind="stable")
-    return BoxMatches(hit[falling], image[falling], score[falling], n_true, thresholds)
-
-
-def _ranked(
-    boxes: pd.DataFrame, image_ids: pd.Index
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats, Floats]:
-    """Boxes by image and falling score: image, rank within the image, score, corners."""
-    image = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
-    score = boxes["score"].to_numpy(np.float64)
-    order = np.lexsort((-score, image))
-    order = order[image[order] >= 0]
-    image, score = image[order], score[order]
-    counts = np.bincount(image, minlength=len(image_ids))
-    rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image]
-    kept = rank < MAX_BOXES
-    corners = boxes[_CORNERS].to_numpy(np.float64)[order[kept]]
-    return image[kept], rank[kept], score[kept], corners
+    falling = np.argsort(-boxes.score, kind="stable")
+    return BoxMatches(
+        hit[falling], boxes.image[falling], boxes.score[falling], pairs.n_true, thresholds
+    )
 
 
 def _greedy(

@@ -1,0 +1,128 @@
+"""RSNA 2018 score and FROC of matched boxes, for many image weightings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from evaluation.bootstrap import per_cluster
+from evaluation.matching import match_pairs
+from evaluation.pairs import BoxPairs
+from evaluation.ranking import Floats, Integers
+
+RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
+"""IoU thresholds of the RSNA score; just above, since an IoU must exceed them."""
+FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+"""False marks an image at which sensitivity is averaged."""
+FROC_IOU = 0.2
+
+
+class WeightedRsnaScore:
+    """The RSNA 2018 score at several score cuts.
+
+    Boxes at or above the cut are called. An image scores the mean over IoU thresholds of
+    ``TP / (TP + FP + FN)``: a call where nothing is true scores 0, an image without calls and
+    lesions is left out. The figure is the mean over images.
+
+    Args:
+        pairs: Boxes of the images judged.
+        clusters: Cluster (patient) of each image as an index from 0, shape ``(images,)``.
+        n_clusters: How many clusters weights are given for.
+        cuts: Score cuts, rising.
+
+    Source:
+        RSNA Pneumonia Detection Challenge 2018, evaluation page.
+    """
+
+    def __init__(
+        self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
+    ) -> None:
+        matches = match_pairs(pairs, RSNA_IOU)
+        n_images, n_cuts = len(pairs.n_true), len(cuts)
+        # A box is called at the cuts up to its score: count by the highest, add up from behind.
+        last = np.searchsorted(np.asarray(cuts), matches.score, side="right")
+        cell = matches.image * (n_cuts + 1) + last
+
+        def at_cuts(weights: Floats | None = None) -> Floats:
+            counted = np.bincount(cell, weights, minlength=n_images * (n_cuts + 1))
+            table = counted.reshape(n_images, n_cuts + 1)
+            return np.asarray(table[:, :0:-1].cumsum(axis=1)[:, ::-1], dtype=np.float64)
+
+        total = at_cuts() + pairs.n_true[:, None]  # calls and lesions, (images, cuts)
+        value = np.zeros((n_images, n_cuts))
+        for hit in matches.hit.T:
+            found = at_cuts(hit.astype(np.float64))
+            value += found / np.maximum(total - found, 1) / matches.hit.shape[1]
+        self._sum = per_cluster(value, clusters, n_clusters)
+        self._counted = per_cluster(total > 0, clusters, n_clusters)
+
+    def __call__(self, weights: Integers) -> Floats:
+        """The score per weighting and cut.
+
+        Args:
+            weights: How often each cluster counts, shape ``(R, n_clusters)``.
+
+        Returns:
+            Shape ``(R, cuts)``; NaN where every image is left out.
+        """
+        weight = np.asarray(weights, dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((weight @ self._sum) / (weight @ self._counted))
+
+
+class WeightedFroc:
+    """Mean sensitivity per lesion at 1/8 to 8 false marks an image.
+
+    A lesion is found by any mark with IoU of at least 0.2; a mark that reaches that with no lesion
+    is false; further marks on a lesion are neither. Of the operating points that keep a rate
+    (marks from a score up, equal scores together), the most sensitive counts.
+
+    Args:
+        pairs: Boxes of the images judged.
+        clusters: Cluster (patient) of each image as an index from 0, shape ``(images,)``.
+        n_clusters: How many clusters weights are given for.
+
+    Source:
+        Chakraborty 1989; the rates are those of LUNA16 (Setio et al. 2017).
+    """
+
+    def __init__(self, pairs: BoxPairs, clusters: Integers, n_clusters: int) -> None:
+        owner, boxes = np.asarray(clusters), pairs.boxes
+        near = pairs.iou >= FROC_IOU
+        best = np.full(len(pairs.true_image), -np.inf)
+        np.maximum.at(best, pairs.true[near], boxes.score[pairs.box[near]])
+        false = np.ones(len(boxes.score), dtype=bool)
+        false[pairs.box[near]] = False
+        found = np.flatnonzero(best > -np.inf)
+        found = found[np.argsort(-best[found], kind="stable")]
+        self._finder = owner[pairs.true_image[found]]
+        # A false mark is called wherever a lesion of no higher score is: add up over lesions.
+        segment = np.searchsorted(-best[found], -boxes.score[false], side="left")
+        of_box = owner[boxes.image[false]]
+        counted = segment < len(found)
+        ones = np.ones(int(counted.sum()))
+        cells = (segment[counted], of_box[counted])
+        self._false = sparse.csr_matrix((ones, cells), shape=(len(found), n_clusters))
+        self._images = np.bincount(owner, minlength=n_clusters)
+        self._lesions = np.bincount(owner, weights=pairs.n_true, minlength=n_clusters)
+
+    def __call__(self, weights: Integers) -> Floats:
+        """The figure per weighting.
+
+        Args:
+            weights: How often each cluster counts, shape ``(R, n_clusters)``.
+
+        Returns:
+            Shape ``(R,)``; NaN where a weighting has no lesion.
+        """
+        weight = np.asarray(weights, dtype=np.float64)
+        n_images, n_lesions = weight @ self._images, weight @ self._lesions
+        false = np.cumsum(self._false @ weight.T, axis=0)  # (found, R)
+        finds = np.take(weight, self._finder, axis=1).T
+        total = np.zeros(len(weight))
+        for rate in FROC_RATES:
+            total += (finds * (false <= rate * n_images)).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(total / len(FROC_RATES) / n_lesions)
