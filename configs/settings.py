@@ -88,7 +88,12 @@ class TrainingSettings(_Section):
 class DetectorModelSettings(_Section):
     """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    backbone: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
+        "mobilenet_v3_small", "mobilenet_v3_large",
+        "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+        "densenet121",
+    ] = "resnet50"  # fmt: skip
     head: Literal["v1", "v2"] = "v2"
     norm: Literal["frozen", "batch", "group"] = "frozen"
     fpn_channels: int = Field(default=256, ge=8, le=1024)
@@ -96,7 +101,9 @@ class DetectorModelSettings(_Section):
     trainable_layers: int | None = Field(default=None, ge=0, le=5)
     anchor_sizes: list[Positive] | None = Field(default=None, min_length=5, max_length=5)
     anchor_ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
-    weights: str = Field(default="none", description="none, imagenet, coco, or a file")
+    weights: str = Field(
+        default="none", description="none, imagenet, coco, a file, or a run folder"
+    )
     prior: float = Field(default=0.01, gt=0, lt=1)
     focal_alpha: float = Field(default=0.25, ge=0, le=1)
     focal_gamma: NotNegative = 2.0

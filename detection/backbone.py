@@ -1,36 +1,75 @@
-"""ResNet with a feature pyramid (P3-P7), its normalisation layers and its frozen stages."""
+"""The convolutional bodies that a detector may stand on, all torchvision's, and their norms."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+import torch
 from torch import nn
-from torchvision.models import resnet
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision import models
+from torchvision.models import WeightsEnum, mobilenetv3
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.tables import InputError
+from data_prep.errors import InputError
 
-Backbone = Literal["resnet18", "resnet34", "resnet50"]
+Backbone = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
+    "mobilenet_v3_small", "mobilenet_v3_large",
+    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+    "densenet121",
+]  # fmt: skip
 Norm = Literal["frozen", "batch", "group"]
 
-BACKBONES = {
-    "resnet18": resnet.resnet18,
-    "resnet34": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-}
-STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # the order in which they thaw
 CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
+MAX_GROUPS = 32
+_PROBE = 64  # px: the smallest side that the largest stride, 32, divides into more than one place
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a body is built, and where its ImageNet weights come from.
+
+    Attributes:
+        build: torchvision's builder of the whole classifier.
+        imagenet: Its published weights.
+    """
+
+    build: Callable[..., nn.Module]
+    imagenet: WeightsEnum
+
+
+BACKBONES: dict[str, Recipe] = {
+    "resnet18": Recipe(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet34": Recipe(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
+    "resnet50": Recipe(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1),
+    "resnet101": Recipe(models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1),
+    "resnext50_32x4d": Recipe(models.resnext50_32x4d, models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1),
+    "mobilenet_v3_small": Recipe(
+        mobilenetv3.mobilenet_v3_small, mobilenetv3.MobileNet_V3_Small_Weights.IMAGENET1K_V1
+    ),
+    "mobilenet_v3_large": Recipe(
+        mobilenetv3.mobilenet_v3_large, mobilenetv3.MobileNet_V3_Large_Weights.IMAGENET1K_V1
+    ),
+    "efficientnet_b0": Recipe(models.efficientnet_b0, models.EfficientNet_B0_Weights.IMAGENET1K_V1),
+    "efficientnet_b1": Recipe(models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V1),
+    "efficientnet_b2": Recipe(models.efficientnet_b2, models.EfficientNet_B2_Weights.IMAGENET1K_V1),
+    "efficientnet_b3": Recipe(models.efficientnet_b3, models.EfficientNet_B3_Weights.IMAGENET1K_V1),
+    "densenet121": Recipe(models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1),
+}
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 8 channels a group, at most 32 groups.
+    """Group normalisation with 8 channels a group, or more where that would be over 32 groups.
 
     A fixed 32 groups would leave one or two values a group where a small model's P7 is 1 x 1
-    pixel, and normalising one or two values erases them.
+    pixel, and normalising one or two values erases them. Above 256 channels it is the largest
+    number of groups, up to 32, that divides them: 816 channels make 24 groups of 34.
 
     Args:
-        channels: Number of channels, a multiple of 8.
+        channels: Number of channels, a multiple of 8; those of every body here are.
 
     Returns:
         The layer.
@@ -42,33 +81,37 @@ def group_norm(channels: int) -> nn.GroupNorm:
         Wu and He 2018, Group Normalization.
 
     Example:
-        >>> group_norm(256).num_groups, group_norm(64).num_groups
-        (32, 8)
+        >>> group_norm(256).num_groups, group_norm(64).num_groups, group_norm(816).num_groups
+        (32, 8, 24)
     """
     if channels < CHANNELS_PER_GROUP or channels % CHANNELS_PER_GROUP:
         raise InputError(
             f"group norm needs a multiple of {CHANNELS_PER_GROUP} channels, but got {channels}"
         )
-    return nn.GroupNorm(min(32, channels // CHANNELS_PER_GROUP), channels)
+    most = min(MAX_GROUPS, channels // CHANNELS_PER_GROUP)
+    groups = next(n for n in range(most, 0, -1) if channels % n == 0)
+    return nn.GroupNorm(groups, channels)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "frozen": FrozenBatchNorm2d,
-    "batch": nn.BatchNorm2d,
-    "group": group_norm,
+NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
+    # The epsilon stays: MobileNet has one of its own.
+    "frozen": lambda norm: FrozenBatchNorm2d(norm.num_features, eps=norm.eps),
+    "batch": lambda norm: norm,
+    "group": lambda norm: group_norm(norm.num_features),
 }
 
 
-def build_resnet(name: Backbone, norm: Norm) -> resnet.ResNet:
-    """Build a randomly initialised torchvision ResNet with the chosen normalisation.
+def build_body(name: str, norm: str) -> nn.Module:
+    """Build a randomly initialised body of torchvision's with the chosen normalisation.
 
     Args:
-        name: ``resnet18``, ``resnet34`` or ``resnet50``.
+        name: A key of `BACKBONES`.
         norm: ``frozen`` (batch norm with fixed statistics, for pretrained weights only),
             ``batch`` (live) or ``group``.
 
     Returns:
-        The classifier network; the pyramid drops its last layer.
+        The network without its last layers: pooling and what classifies. MobileNet and
+        EfficientNet keep the 1 x 1 convolution before the pooling, which is pretrained, too.
 
     Raises:
         InputError: Unknown name or norm.
@@ -77,55 +120,68 @@ def build_resnet(name: Backbone, norm: Norm) -> resnet.ResNet:
         raise InputError(f"backbone: expected one of {', '.join(BACKBONES)}, but got {name!r}")
     if norm not in NORMS:
         raise InputError(f"norm: expected one of {', '.join(NORMS)}, but got {norm!r}")
-    return BACKBONES[name](weights=None, norm_layer=NORMS[norm])
+    network = BACKBONES[name].build(weights=None)
+    _replace_norms(network, NORMS[norm])
+    if isinstance(features := getattr(network, "features", None), nn.Module):
+        return features
+    del network.avgpool, network.fc  # a ResNet has its features at its top
+    return network
 
 
-def build_pyramid(body: resnet.ResNet, channels: int, *, p6_from_c5: bool) -> BackboneWithFPN:
-    """Put a feature pyramid with levels P3 to P7 (strides 8 to 128) on a ResNet.
+def _replace_norms(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module]) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, make(child))
+        else:
+            _replace_norms(child, make)
 
-    P2 is left out, as in the paper: it would hold three quarters of all anchors.
+
+@dataclass(frozen=True)
+class Layer:
+    """One child of a body.
+
+    Attributes:
+        name: Its name.
+        stride: Input pixels from one place of its output to the next.
+        channels: Of its output.
+    """
+
+    name: str
+    stride: int
+    channels: int
+
+
+@cache
+def body_layers(name: str) -> tuple[Layer, ...]:
+    """Strides and channels of a body's children, from a run on tensors without content.
 
     Args:
-        body: The network that gives C3, C4 and C5.
-        channels: Channels of every pyramid level.
-        p6_from_c5: Whether P6 starts from C5 (torchvision's v2) or from P5 (v1).
+        name: A key of `BACKBONES`.
 
     Returns:
-        A module that maps (B, 3, S, S) to five maps of ``channels`` channels.
+        One entry a child, in the order of the forward.
 
-    Source:
-        Lin et al. 2017, Feature Pyramid Networks; Lin et al. 2017, Focal Loss.
+    Example:
+        >>> body_layers("resnet18")[-1]
+        Layer(name='layer4', stride=32, channels=512)
     """
-    widths = [body.inplanes // 4, body.inplanes // 2, body.inplanes]  # C3, C4, C5
-    top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
-    # torchvision guesses this from the channel counts, which may be equal by chance.
-    top.use_P5 = not p6_from_c5
-    levels = {"layer2": "0", "layer3": "1", "layer4": "2"}
-    return BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
+    layers = []
+    with torch.device("meta"):  # shapes only: nothing is computed, no random number drawn
+        body = build_body(name, "batch").eval()
+        pixels = torch.empty(1, 3, _PROBE, _PROBE)
+        for child, layer in body.named_children():
+            pixels = layer(pixels)
+            layers.append(Layer(child, _PROBE // pixels.shape[-1], pixels.shape[1]))
+    return tuple(layers)
 
 
-def freeze_stages(backbone: BackboneWithFPN, trainable_layers: int) -> list[nn.Module]:
-    """Stop the gradient of all but the last stages of the ResNet under a pyramid.
+@cache
+def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a body's tensors with batch norm, without its step counters.
 
     Args:
-        backbone: From `build_pyramid`.
-        trainable_layers: How many of layer4, layer3, layer2, layer1 and conv1 (with its norm)
-            learn, counted from the top; 0 to 5.
-
-    Returns:
-        The frozen modules. Their live batch norm, if any, must stay in evaluation mode.
-
-    Raises:
-        InputError: The count is outside 0 to 5.
+        name: A key of `BACKBONES`.
     """
-    if not 0 <= trainable_layers <= len(STAGES):
-        raise InputError(
-            f"trainable_layers: expected 0 to {len(STAGES)}, but got {trainable_layers}"
-        )
-    learning = set(STAGES[:trainable_layers])
-    if "conv1" in learning:
-        learning.add("bn1")
-    frozen = [stage for name, stage in backbone.body.named_children() if name not in learning]
-    for stage in frozen:
-        stage.requires_grad_(False)
-    return frozen
+    with torch.device("meta"):
+        state = build_body(name, "batch").state_dict()
+    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}

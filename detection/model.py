@@ -10,12 +10,13 @@ from torch import Tensor
 from data_prep.preprocess import Preprocess
 from data_prep.tables import InputError
 from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
-from detection.backbone import Backbone, Norm, build_pyramid, build_resnet, freeze_stages
+from detection.backbone import Backbone, Norm, build_body
 from detection.dataset import LesionBatch
 from detection.head import BoxLoss, HeadVersion, build_head
 from detection.image_head import ImageHead, ImageHeadMode
 from detection.matching import MatchingRule, build_matching
 from detection.pretrained import load_coco, load_imagenet
+from detection.pyramid import build_pyramid, freeze_stages
 from detection.retinanet import Detections, LesionRetinaNet, Targets
 
 Weights = Literal["imagenet", "coco"]
@@ -56,7 +57,7 @@ def build_retinanet(
     IoU loss, P6 from C5.
 
     Args:
-        backbone: ``resnet18``, ``resnet34`` or ``resnet50``.
+        backbone: A key of `detection.backbone.BACKBONES`, such as ``resnet50``.
         head: ``v1`` or ``v2``.
         norm: Backbone's normalisation: ``frozen`` batch norm for pretrained weights, ``group``
             (or live ``batch``) for random ones.
@@ -68,10 +69,11 @@ def build_retinanet(
             it three times, at 2^0, 2^(1/3) and 2^(2/3). None scales torchvision's (32 to 512 px)
             to the image; see `detection.anchors.default_anchor_sizes`.
         anchor_ratios: Height over width.
-        trainable_layers: Backbone stages that learn, 0 to 5 from the top; None means 3 with
-            pretrained weights and 5 without.
+        trainable_layers: Backbone stages that learn, 0 to 5 from the top, see
+            `detection.pyramid.freeze_stages`; None means 3 with ``weights`` and 5 without.
         weights: None, ``imagenet`` (backbone) or ``coco`` (everything but the class layer);
-            downloaded on first use. Weights from a file are loaded into the built model.
+            downloaded on first use. Weights from a file or a run are loaded into the built
+            model, see `detection.checkpoints`.
         mean: Mean of the pixels, in [0, 1]; the default is ImageNet's, averaged over colours.
         std: Standard deviation of the pixels, likewise.
         prior: Score that every anchor starts with.
@@ -113,10 +115,10 @@ def build_retinanet(
         raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
     if trainable_layers is None:
         trainable_layers = 5 if weights is None else 3
-    body = build_resnet(backbone, norm)
+    body = build_body(backbone, norm)
     if weights == "imagenet":
         load_imagenet(body, backbone, norm)
-    pyramid = build_pyramid(body, fpn_channels, p6_from_c5=head == "v2")
+    pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
     sizes = default_anchor_sizes(image_size) if anchor_sizes is None else tuple(anchor_sizes)
     anchors = build_anchors(image_size, sizes, anchor_ratios)
     per_place = anchors.num_anchors_per_location()[0]
@@ -137,7 +139,7 @@ def build_retinanet(
         anchors,
         Preprocess(image_size, mean, std),
         n_findings,
-        frozen=freeze_stages(pyramid, trainable_layers),
+        frozen=freeze_stages(backbone, pyramid, trainable_layers),
         match=build_matching(
             matching, low=matching_low, high=matching_high, top_k=atss_top_k, per_place=per_place
         ),

@@ -1,11 +1,12 @@
 """ImageNet and COCO weights from torchvision's server, fetched only when asked for."""
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 from torchvision.models.detection import (
     RetinaNet,
     RetinaNet_ResNet50_FPN_V2_Weights,
@@ -13,21 +14,16 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn,
     retinanet_resnet50_fpn_v2,
 )
-from torchvision.models.resnet import ResNet
 
-from data_prep.tables import InputError
+from data_prep.errors import InputError
+from detection.backbone import BACKBONES
+from detection.checkpoints import CLASS_LAYER, is_retinanet_key, load_body
 
-IMAGENET: dict[str, WeightsEnum] = {
-    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
-    "resnet34": ResNet34_Weights.IMAGENET1K_V1,
-    "resnet50": ResNet50_Weights.IMAGENET1K_V1,
-}
 COCO: dict[str, WeightsEnum] = {
     "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
     "v2": RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
 }
 COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
-CLASS_LAYER = "head.classification_head.cls_logits."
 BATCH_NORM_EPS = 1e-5
 
 
@@ -56,22 +52,29 @@ def fetch_weights(source: WeightsEnum) -> dict[str, Tensor]:
         ) from None
 
 
-def load_imagenet(body: ResNet, name: str, norm: str) -> None:
-    """Load ImageNet weights into a ResNet.
+def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
+    """Load ImageNet weights into a body.
 
     Args:
-        body: The network, with its classification layer.
-        name: A key of `IMAGENET`.
-        norm: The network's normalisation.
+        body: From `detection.backbone.build_body`.
+        name: Its name, a key of `BACKBONES`.
+        norm: Its normalisation.
 
     Raises:
         InputError: Group norm, which these weights do not have; or `fetch_weights` fails.
     """
     _refuse_group_norm("imagenet", norm)
-    body.load_state_dict(fetch_weights(IMAGENET[name]))
+    load_body(body, fetch_weights(BACKBONES[name].imagenet), name=name, source="weights imagenet")
 
 
-def load_coco(model: RetinaNet, *, backbone: str, head: str, norm: str) -> None:
+def load_coco(
+    model: RetinaNet,
+    *,
+    backbone: str,
+    head: str,
+    norm: str,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
     """Load torchvision's COCO RetinaNet, all but the layer that names COCO's classes.
 
     Args:
@@ -79,6 +82,7 @@ def load_coco(model: RetinaNet, *, backbone: str, head: str, norm: str) -> None:
         backbone: Must be ``resnet50``.
         head: ``v1`` or ``v2``.
         norm: ``frozen`` or ``batch``.
+        state: The published file's tensors; None fetches them.
 
     Raises:
         InputError: The model is not of the published size; or `fetch_weights` fails.
@@ -87,7 +91,9 @@ def load_coco(model: RetinaNet, *, backbone: str, head: str, norm: str) -> None:
     own = {
         key: value.shape
         for key, value in model.state_dict().items()
-        if not key.startswith(CLASS_LAYER) and not key.endswith("num_batches_tracked")
+        if is_retinanet_key(key)
+        and not key.startswith(CLASS_LAYER)
+        and not key.endswith("num_batches_tracked")
     }
     # Shapes are compared before the download, and torchvision's model renames the file's keys.
     published = COCO_MODELS[head](weights=None, weights_backbone=None)
@@ -98,15 +104,15 @@ def load_coco(model: RetinaNet, *, backbone: str, head: str, norm: str) -> None:
             "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
             f"anchor_ratios; {len(misfits)} tensors do not fit, first {misfits[:1]}"
         )
-    published.load_state_dict(fetch_weights(COCO[head]))
-    state = {key: value for key, value in published.state_dict().items() if key in own}
+    published.load_state_dict(fetch_weights(COCO[head]) if state is None else state)
+    kept = {key: value for key, value in published.state_dict().items() if key in own}
     if head == "v1":
         # Published with a batch-norm epsilon of 0. Ours keeps 1e-5 in every model, so that a
         # saved state needs no second number beside it, and takes it off the variance.
-        for key in state:
+        for key in kept:
             if key.endswith("running_var"):
-                state[key] = state[key] - BATCH_NORM_EPS
-    model.load_state_dict(state, strict=False)
+                kept[key] = kept[key] - BATCH_NORM_EPS
+    model.load_state_dict(kept, strict=False)
 
 
 def _refuse_group_norm(weights: str, norm: str) -> None:

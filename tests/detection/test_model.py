@@ -14,13 +14,14 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.tables import InputError
 from detection.anchors import default_anchor_sizes
-from detection.backbone import build_pyramid, build_resnet
+from detection.backbone import build_body
 from detection.model import (
     build_retinanet,
     torchvision_targets,
     training_losses,
     validation_losses,
 )
+from detection.pyramid import build_pyramid
 from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, NMS_IOU
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
@@ -102,9 +103,9 @@ def test_every_anchor_starts_at_the_prior(build_small, batch):
 
 def test_p6_comes_from_c5_in_v2_even_where_channel_counts_are_equal():
     # torchvision would take P5 here: it compares the channel counts (512 and 512).
-    from_c5 = build_pyramid(build_resnet("resnet18", "group"), 512, p6_from_c5=True)
+    from_c5 = build_pyramid("resnet18", build_body("resnet18", "group"), 512, p6_from_c5=True)
     assert from_c5.fpn.extra_blocks.use_P5 is False
-    from_p5 = build_pyramid(build_resnet("resnet18", "group"), 32, p6_from_c5=False)
+    from_p5 = build_pyramid("resnet18", build_body("resnet18", "group"), 32, p6_from_c5=False)
     assert from_p5.fpn.extra_blocks.use_P5 is True
 
 
