@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Side = Annotated[float, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -99,7 +100,10 @@ class DetectorModelSettings(_Section):
     fpn_channels: int = Field(default=256, ge=8, le=1024)
     head_convs: int = Field(default=4, ge=1, le=4)
     trainable_layers: int | None = Field(default=None, ge=0, le=5)
-    anchor_sizes: list[Positive] | None = Field(default=None, min_length=5, max_length=5)
+    anchors: Literal["config", "fitted"] = Field(
+        default="config", description="fitted: sizes and ratios come from the training boxes"
+    )
+    anchor_sizes: list[Side] | None = Field(default=None, min_length=5, max_length=5)
     anchor_ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
     weights: str = Field(
         default="none", description="none, imagenet, coco, a file, or a run folder"
@@ -107,6 +111,38 @@ class DetectorModelSettings(_Section):
     prior: float = Field(default=0.01, gt=0, lt=1)
     focal_alpha: float = Field(default=0.25, ge=0, le=1)
     focal_gamma: NotNegative = 2.0
+    box_loss: Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"] = Field(
+        default="auto", description="auto: l1 in head v1, giou in v2"
+    )
+    box_weight: Positive = Field(default=1.0, description="of the box loss; the focal has 1")
+    matching: Literal["iou", "atss"] = Field(default="iou", description="of anchors with lesions")
+    matching_low: float = Field(default=0.4, gt=0, lt=1, description="IoU; below it: background")
+    matching_high: float = Field(default=0.5, gt=0, lt=1, description="IoU; from it on: lesion")
+    atss_top_k: int = Field(default=9, ge=1, le=100, description="places on each level")
+    image_head: bool = Field(default=False, description="also score the whole image, jointly")
+    image_head_weight: Positive = Field(default=0.5, description="of its loss")
+    image_head_mode: Literal["multiply", "none"] = Field(
+        default="multiply", description="multiply: its score ranks the boxes of an image"
+    )
+
+    @model_validator(mode="after")
+    def _anchors_come_from_one_place(self) -> Self:
+        given = self.anchor_sizes is not None or self.anchor_ratios != [0.5, 1.0, 2.0]
+        if self.anchors == "fitted" and given:
+            raise ValueError(
+                "anchors = 'fitted' finds anchor_sizes and anchor_ratios itself; leave them out, "
+                "or choose anchors = 'config'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _matching_is_ordered(self) -> Self:
+        if self.matching_low > self.matching_high:
+            raise ValueError(
+                f"matching_low = {self.matching_low} lies above matching_high = "
+                f"{self.matching_high}; swap them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _frozen_needs_weights(self) -> Self:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data_prep.pixel_source import visible_share
 from data_prep.placement import MIN_VISIBLE
+from detection.anchor_fit import fit_anchors
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import build_retinanet, training_losses, validation_losses
 from detection.retinanet import LesionRetinaNet
@@ -68,7 +69,12 @@ def build(
     boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
     for role, positive in boxed.items():
         require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
+    train = LesionDataset(store, ids["train"], boxes, findings, augmentation)
     arguments = config.model.model_dump()
+    if arguments.pop("anchors") == "fitted":
+        fit = fit_anchors(train.boxes, store.size, seed=config.training.seed)
+        console.say(fit.line())
+        arguments |= {"anchor_sizes": list(fit.sizes), "anchor_ratios": list(fit.ratios)}
     model = initialise(
         build_retinanet,
         arguments.pop("weights"),
@@ -80,7 +86,7 @@ def build(
     return Trainee(
         model=model,
         findings=findings,
-        train=LesionDataset(store, ids["train"], boxes, findings, augmentation),
+        train=train,
         val=LesionDataset(store, ids["val"], boxes, findings),
         collate=collate,
         positive=boxed["train"].to_numpy(),
