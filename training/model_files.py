@@ -1,10 +1,13 @@
 """A model on disk: weights in `model.safetensors`, architecture in `model.json`."""
 
 import pickle
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save
@@ -15,6 +18,14 @@ from data_prep.tables import InputError, read_json, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "model.json"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_BLOCKED = re.compile(r"(?:GLOBAL|global) `?([\w.]+)")  # the class that weights_only refused
+# Checkpoints hold figures of NumPy's beside the weights, such as the best loss.
+_HARMLESS: list[Any] = [
+    np.dtype,
+    np._core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
+]
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that others nest their weights in
 
 
@@ -80,16 +91,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
+    with path.open("rb") as file:
+        start = file.read(len(_HDF5))
+    if start == _HDF5:
+        raise InputError(
+            f"{path}: is an HDF5 file, as Keras writes it; only weights of PyTorch can be read: "
+            "convert it, or take another file"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError,
-        ValueError,
-    ) as error:  # fmt: skip
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "empty"
-        raise InputError(f"{path}: cannot be read as weights ({reason})") from None
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
+            warnings.simplefilter("ignore", UserWarning)  # about pickles that it then refuses
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if blocked := _BLOCKED.search(str(error)):
+            raise InputError(
+                f"{path}: holds Python objects ({blocked[1]}), and reading those could run code; "
+                "where you trust it, load it in its own program and torch.save(model.state_dict())"
+            ) from None
+        raise _unreadable(path, error) from None
+    except (safetensors.SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -101,6 +124,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: {strange[0]!r} is no tensor; save the model's state_dict() alone"
         )
     return content
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    # Of a damaged pickle torch tells at length what changed in its version 2.6; the cause is last.
+    text = str(error).split("WeightsUnpickler error:")[-1].strip()
+    reason = text.splitlines()[0].split(". ")[0][:200] if text else "empty"
+    return InputError(
+        f"{path}: cannot be read as weights ({reason}); is it damaged, or of another program?"
+    )
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -60,6 +61,14 @@ def test_weights_are_read_from_the_usual_files(form, net, tmp_path):
     assert torch.equal(other[0].weight, net[0].weight)
 
 
+def test_figures_beside_the_weights_are_passed_over(net, tmp_path):
+    # As public checkpoints have them: epoch, best loss (NumPy's or torch's), the optimiser's state.
+    optimiser = torch.optim.Adam(net.parameters()).state_dict()
+    content = {"epoch": 3, "best_loss": np.float32(0.1), "optimizer": optimiser}
+    torch.save({**content, "state_dict": net.state_dict()}, tmp_path / "model.pth.tar")
+    assert read_weights(tmp_path / "model.pth.tar").keys() == net.state_dict().keys()
+
+
 class Stranger:
     """An object that only unpickling with code could read."""
 
@@ -69,7 +78,8 @@ class Stranger:
     [
         (b"", "cannot be read as weights"),
         (b"not a zip", "cannot be read as weights"),
-        ({"a": Stranger()}, "cannot be read as weights"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes it"),
+        ({"a": Stranger()}, r"holds Python objects \(.*Stranger\).*model.state_dict\(\)"),
         ({"a": 1}, "'a' is no tensor"),
         ([1, 2], "expected a dictionary of tensors"),
         ({}, "expected a dictionary of tensors"),
