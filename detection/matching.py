@@ -31,7 +31,8 @@ def build_matching(
         rule: ``iou`` or ``atss``.
         low: Anchors that overlap every lesion by less (IoU) are background; ``iou`` only.
         high: Anchors that overlap a lesion by at least this learn it; between the two an anchor
-            is ignored. The best anchor of each lesion learns it at any IoU.
+            is ignored. The best anchors of a lesion are never ignored or background: they learn
+            the lesion that they overlap most, at any IoU.
         top_k: Places on each level that are candidates for a lesion; ``atss`` only.
         per_place: Anchors at each place of every level.
 
