@@ -83,6 +83,7 @@ def combine(
             {"targets": {key: list(members) for key, members in targets.items()}} if targets else {}
         ),
         **({"id_key": hidden.pop()} if hidden else {}),
+        **({"window": window} if (window := _one_window(sets)) else {}),
     }
     is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
     with folder_lock(out):
@@ -93,6 +94,15 @@ def combine(
             title = name or out.resolve().name
             write_set(out, tables, decode, name=title, rule=rule, settings=settings)
     return summarise(DataSet.open(out), already_complete=complete)
+
+
+def _one_window(sets: dict[str, DataSet]) -> str | None:
+    """The DICOM window that all sets are shown in."""
+    windows = {dataset.window: label for label, dataset in sets.items()}
+    if len(windows) > 1:
+        shown = "; ".join(f"{label}: {name or 'the first'}" for name, label in windows.items())
+        raise InputError(f"the sets are shown in different windows ({shown}); prepare one again")
+    return next(iter(windows))
 
 
 def _open(folders: Sequence[Path], out: Path) -> dict[str, DataSet]:

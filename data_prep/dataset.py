@@ -236,6 +236,11 @@ class DataSet:
         """The folder that the images' relative paths start from."""
         return Path(self.info["source_root"])
 
+    @property
+    def window(self) -> str | None:
+        """Name of the DICOM window that its pictures are shown in; None for the first."""
+        return self.info["settings"].get("window")
+
     def image_path(self, image_id: str) -> Path:
         """The source file of an image.
 
@@ -258,7 +263,7 @@ class DataSet:
         """
         from data_prep.images import read_image  # judging without pixels needs no decoder
 
-        return read_image(self.image_path(image_id)).pixels
+        return read_image(self.image_path(image_id), window=self.window).pixels
 
     def store(self, size: int) -> PixelStore:
         """The pixel store at a size in pixels.

@@ -30,6 +30,7 @@ class DecodeTask:
         path: Its file.
         sizes: Sides of the squares wanted, in px; may be empty.
         treatment: What else is done to the picture in its squares.
+        window: Name of the DICOM window wanted; None for the first.
         measure: Whether to hash the file and to measure the picture; pixels alone need neither.
     """
 
@@ -37,6 +38,7 @@ class DecodeTask:
     path: Path
     sizes: tuple[int, ...] = ()
     treatment: Treatment = PLAIN
+    window: str | None = None
     measure: bool = True
 
 
@@ -80,7 +82,7 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
         that one bad file among thousands does not end the work.
     """
     try:
-        image = read_image(task.path)
+        image = read_image(task.path, window=task.window)
     except InputError as error:
         return DecodedRow(task.image_id, error=str(error))
     height, width = image.pixels.shape

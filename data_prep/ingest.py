@@ -54,6 +54,7 @@ def ingest(
     journal: Path,
     again: Iterable[str] = (),
     sizes: Iterable[int] = (),
+    window: str | None = None,
     workers: int = 1,
     strict: bool = False,
     advance: Callable[[int], None] = lambda n: None,
@@ -68,6 +69,7 @@ def ingest(
         journal: Folder of the part files.
         again: Images to decode although the journal has them, as `outdated_images` gives them.
         sizes: Sides of the pixel stores to fill on the way, px.
+        window: Name of the DICOM window wanted; None for the first.
         workers: Processes that decode.
         strict: Stop at the first picture that cannot be used.
         advance: Told how many pictures are settled.
@@ -91,7 +93,7 @@ def ingest(
         complete = set.intersection(settled, *(s.done | unusable for s in stores.values()))
         todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
-        rows = decode_all(_tasks(todo, root, tuple(stores)), workers=workers)
+        rows = decode_all(_tasks(todo, root, tuple(stores), window), workers=workers)
         for row, path, labelled in zip(
             rows, todo["path"], _labelled_sizes(todo, boxes), strict=True
         ):
@@ -140,9 +142,11 @@ def _file_state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _tasks(images: pd.DataFrame, root: Path, sizes: tuple[int, ...]) -> Iterable[DecodeTask]:
+def _tasks(
+    images: pd.DataFrame, root: Path, sizes: tuple[int, ...], window: str | None
+) -> Iterable[DecodeTask]:
     pairs = zip(images["image_id"], images["path"], strict=True)
-    return (DecodeTask(image_id, root / path, sizes) for image_id, path in pairs)
+    return (DecodeTask(image_id, root / path, sizes, window=window) for image_id, path in pairs)
 
 
 def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:

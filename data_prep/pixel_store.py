@@ -142,6 +142,7 @@ def build_pixel_store(
     size: int,
     treatment: Treatment = PLAIN,
     *,
+    window: str | None = None,
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> PixelStore:
@@ -153,6 +154,7 @@ def build_pixel_store(
         source_root: What the paths are relative to.
         size: Side of the squares, in px.
         treatment: Crop and enhancement; each has a store of its own beside the plain one.
+        window: Name of the DICOM window wanted, as `DataSet.window` has it.
         workers: Processes; by default as many as are worth starting; 0 and 1 work
             in this one.
         progress: Called with 1 for each image decoded.
@@ -177,16 +179,18 @@ def build_pixel_store(
         if workers is None:
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
-        tasks = _tasks(missing, source_root, size, treatment)
+        tasks = _tasks(missing, source_root, size, treatment, window)
         _add_all(writer, decode_all(tasks, workers=workers), size, progress)
     return PixelStore.open(folder)
 
 
 def _tasks(
-    images: pd.DataFrame, source_root: Path, size: int, treatment: Treatment
+    images: pd.DataFrame, source_root: Path, size: int, treatment: Treatment, window: str | None
 ) -> Iterator[DecodeTask]:
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        yield DecodeTask(image_id, source_root / path, (size,), treatment, measure=False)
+        yield DecodeTask(
+            image_id, source_root / path, (size,), treatment, window=window, measure=False
+        )
 
 
 def _add_all(

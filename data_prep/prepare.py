@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from data_prep.assemble import assemble
 from data_prep.dataset import DataSet
 from data_prep.folders import folder_lock, require_free_space
-from data_prep.identifiers import hide_paths, key_id, pseudonymise, read_id_key
+from data_prep.identifiers import hide_paths, pseudonymise, read_id_key
 from data_prep.ingest import ingest, outdated_images
 from data_prep.membership import is_member
 from data_prep.parallel import cpu_count
@@ -22,13 +22,14 @@ from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.prepare_summary import Summary, describe_changes, known_ids, summarise
 from data_prep.preprocess import require_size
 from data_prep.readers import read_source
+from data_prep.set_settings import source_id, user_choices
 from data_prep.set_splits import Made
 from data_prep.set_writer import JOURNAL, begin_set, is_complete, write_set
 from data_prep.source_rows import with_targets
 from data_prep.sources import ReadOptions, SourceTables
 from data_prep.split_files import read_split_file
 from data_prep.splits import SplitRule
-from data_prep.tables import InputError, frame_digest
+from data_prep.tables import InputError
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -54,6 +55,7 @@ class _Plan:
     name: str
     rule: SplitRule
     split: str | Made | None
+    window: str | None
     key: bytes | None
     settings: dict[str, Any]
 
@@ -69,6 +71,7 @@ def prepare(
     targets: Mapping[str, Sequence[str]] | None = None,
     rule: SplitRule | None = None,
     split: str | Path | None = None,
+    window: str | None = None,
     id_key: Path | None = None,
     keep_ids: bool = False,
     add: bool = False,
@@ -91,6 +94,7 @@ def prepare(
         targets: Targets of the user's own: name -> findings of which any makes it positive.
         rule: How the default split is drawn.
         split: The default split instead: ``official``, or a CSV of the user's.
+        window: Name of the DICOM window to show, where a file has several; the first by default.
         id_key: File of the key by which ids and paths are replaced; made where there is none.
         keep_ids: Allows ``dicom`` without a key: its ids name nobody.
         add: Take what is new or mended in the source into a complete folder; what it has keeps
@@ -124,11 +128,11 @@ def prepare(
     settings = {
         "source_format": format,
         "source_root": str(source.resolve()),
-        "source_id": _source_id(tables),
+        "source_id": source_id(tables),
         **asdict(rule),
-        **_extras(options, targets or {}, split, key),
+        **user_choices(options, targets or {}, split, window, key),
     }
-    plan = _Plan(name or out.resolve().name, rule, default, key, settings)
+    plan = _Plan(name or out.resolve().name, rule, default, window, key, settings)
     is_complete(out, settings, add=add)  # refuses a wrong folder before a lock is put into it
     with folder_lock(out):
         complete = is_complete(out, settings, add=add)
@@ -182,41 +186,13 @@ def _read(
 
 def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) -> str | Made | None:
     """The user's own split file, read before any picture: it may be refused."""
-    if split is None or str(split) == "official":
-        return None if split is None else "official"
-    return read_split_file(Path(split), tables.images, strict=strict)
-
-
-def _source_id(tables: SourceTables) -> str:
-    """Digest all that the reader found, to see later whether the source has changed."""
-    frames = (
-        tables.images, tables.findings, tables.boxes, tables.split, tables.excluded,
-        tables.official,
-    )  # fmt: skip
-    parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
-    return frame_digest(pd.DataFrame({"part": parts}), ["part"])
-
-
-def _extras(
-    options: ReadOptions,
-    targets: Mapping[str, Sequence[str]],
-    split: str | Path | None,
-    key: bytes | None,
-) -> dict[str, Any]:
-    """What the user asked for beyond the defaults, to know the set again."""
-    told = {f.name: getattr(options, f.name) for f in fields(options)}
-    extras: dict[str, Any] = {
-        name: list(value) if isinstance(value, tuple) else str(value)
-        for name, value in told.items()
-        if value != getattr(ReadOptions(), name)
-    }
-    if targets:
-        extras["targets"] = {name: list(members) for name, members in targets.items()}
-    if split is not None:
-        extras["split"] = str(split)
-    if key is not None:
-        extras["id_key"] = key_id(key)
-    return extras
+    if split is None:
+        return None
+    return (
+        "official"
+        if str(split) == "official"
+        else read_split_file(Path(split), tables.images, strict=strict)
+    )
 
 
 def _build(
@@ -228,7 +204,7 @@ def _build(
         kept = {store_folder(out, size) for size in effort.sizes}
         for folder in set((out / "pixels").glob("*")) - kept:
             shutil.rmtree(folder)
-    tables, decode = assemble(tables, _ingest(tables, out, effort, again["image_id"]))
+    tables, decode = assemble(tables, _ingest(tables, out, effort, again["image_id"], plan.window))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
@@ -250,7 +226,7 @@ def _build(
 
 
 def _ingest(
-    tables: SourceTables, out: Path, effort: _Effort, again: pd.Series
+    tables: SourceTables, out: Path, effort: _Effort, again: pd.Series, window: str | None
 ) -> pd.DataFrame | None:
     if tables.images["path"].isna().all():
         return None
@@ -266,6 +242,7 @@ def _ingest(
             journal=out / JOURNAL,
             again=again,
             sizes=effort.sizes,
+            window=window,
             workers=effort.workers,
             strict=effort.strict,
             advance=advance,
@@ -288,6 +265,7 @@ def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None
                 pictures,
                 dataset.source_root,
                 size,
+                window=dataset.window,
                 workers=effort.workers,
                 progress=advance,
             )

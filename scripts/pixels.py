@@ -37,5 +37,11 @@ def open_store(dataset: DataSet, size: int, treatment: Treatment) -> PixelStore:
     title = ", ".join([f"Pixels at {size} px", *steps])
     with console.progress(title, len(dataset.images)) as advance:
         return build_pixel_store(
-            dataset.folder, dataset.pictures, dataset.source_root, size, treatment, progress=advance
+            dataset.folder,
+            dataset.pictures,
+            dataset.source_root,
+            size,
+            treatment,
+            window=dataset.window,
+            progress=advance,
         )

@@ -80,6 +80,10 @@ def prepare(
             r"'(?P<nih>\d{8})_' (coco, voc, yolo, covid)."
         ),
     ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Name of the DICOM window to show; a file's first if left out."),
+    ] = None,
     id_key: Annotated[
         Path | None,
         typer.Option(
@@ -143,6 +147,7 @@ def prepare(
             targets=targets,
             rule=rule,
             split=split,
+            window=window,
             id_key=id_key,
             keep_ids=keep_ids,
             add=add,

@@ -101,7 +101,9 @@ def test_a_second_run_adds_nothing_and_says_so(tmp_path):
 def test_each_picture_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypatch):
     calls = []
     read = decoding.read_image
-    monkeypatch.setattr(decoding, "read_image", lambda path: calls.append(path) or read(path))
+    monkeypatch.setattr(
+        decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
+    )
     make(write_source(tmp_path / "source"), tmp_path / "set", sizes=(16, 32, 32))
     assert len(calls) == len(set(calls)) == 12
     dataset = DataSet.open(tmp_path / "set")
@@ -130,7 +132,9 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, monkeypatch, st
         DataSet.open(tmp_path / "broken")
     calls = []
     read = decoding.read_image
-    monkeypatch.setattr(decoding, "read_image", lambda path: calls.append(path) or read(path))
+    monkeypatch.setattr(
+        decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
+    )
     make(source, tmp_path / "broken", sizes=(32,))
     assert len(calls) <= 12 - stop + 3  # at most one part is done again
     assert_same(tmp_path / "straight", tmp_path / "broken")
