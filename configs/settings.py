@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[float, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _batch_size(value: Any) -> Any:
+    # One rule in one place: a union of types would answer a slip once for each of its types.
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"must be a whole number of at least 1, or 'auto', got {value!r}")
+
+
+BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size)]
 
 
 class _Section(BaseModel):
@@ -62,14 +72,20 @@ class TrainingSettings(_Section):
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     epochs: Count
-    batch_size: Count
+    batch_size: BatchSize = Field(
+        description="images, of all devices together; auto: the most that fits"
+    )
     accumulate: Count = Field(default=1, description="batches that make one optimiser step")
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive
     weight_decay: NotNegative = 0.01
     momentum: Fraction = Field(default=0.9, description="of sgd")
-    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     warmup_epochs: NotNegative = 1.0
+    step_milestones: list[Fraction] = Field(
+        default=[0.67, 0.92], min_length=1, description="of step: shares of the training"
+    )
+    step_factor: float = Field(default=0.1, gt=0, lt=1, description="of step, at each milestone")
     clip: NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
     ema_decay: Fraction = Field(
         default=0.0, description="of the averaged weights; 0 does not average"
@@ -82,8 +98,10 @@ class TrainingSettings(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     workers: int = Field(
-        default=0, ge=0, le=64, description="processes that load; 0 loads in this one"
+        default=0, ge=0, le=64, description="processes that load, a device; 0 loads in this one"
     )
+    compile: bool = Field(default=False, description="torch.compile of backbone and heads")
+    tensorboard: bool = Field(default=False, description="events/ for TensorBoard, too")
 
 
 class DetectorModelSettings(_Section):

@@ -146,6 +146,8 @@ def _optimisation(how: TrainingSettings) -> Optimisation:
         momentum=how.momentum,
         schedule=how.schedule,
         warmup_epochs=how.warmup_epochs,
+        step_milestones=how.step_milestones,
+        step_factor=how.step_factor,
         accumulate=how.accumulate,
         clip=how.clip or None,
         ema_decay=how.ema_decay,

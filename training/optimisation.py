@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-Schedule = Literal["one_cycle", "cosine", "constant"]
+Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+MILESTONES = (0.67, 0.92)  # two thirds and eleven twelfths: RetinaNet's own
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class Optimisation:
         weight_decay: Decay of weight matrices and kernels; biases and norms are never decayed.
         momentum: SGD's momentum; AdamW ignores it.
         schedule: ``one_cycle`` rises over the warm-up and falls to almost 0; ``cosine`` rises
-            linearly over the warm-up, then falls along a cosine to 0; ``constant`` stays after
-            the warm-up.
+            linearly over the warm-up, then falls along a cosine to 0; ``step`` rises likewise,
+            then falls at each milestone; ``constant`` stays after the warm-up.
         warmup_epochs: Length of the rise, in epochs; may be a fraction.
+        step_milestones: Shares of the training, 0 to 1, at which ``step`` falls.
+        step_factor: What ``step`` multiplies the rate by at each of them.
         accumulate: Batches that make one optimiser step.
         clip: Largest gradient norm; None leaves gradients alone.
         ema_decay: Decay of the moving average of the weights that is validated and kept; 0
@@ -39,6 +43,8 @@ class Optimisation:
     momentum: float = 0.9
     schedule: Schedule = "one_cycle"
     warmup_epochs: float = 1.0
+    step_milestones: Sequence[float] = MILESTONES
+    step_factor: float = 0.1
     accumulate: int = 1
     clip: float | None = None
     ema_decay: float = 0.0
@@ -83,12 +89,24 @@ def build_schedule(optimiser: Optimizer, how: Optimisation, epochs: int, steps: 
             optimiser, max_lr=how.learning_rate, total_steps=steps + 1, pct_start=rise
         )
     warmup = round(how.warmup_epochs / epochs * steps)
-    name = how.schedule
-    return LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps, warmup, name))
+    name, shares, fall = how.schedule, how.step_milestones, how.step_factor
+
+    def factor(step: int) -> float:
+        return learning_rate_factor(
+            step, steps, warmup, name, step_milestones=shares, step_factor=fall
+        )
+
+    return LambdaLR(optimiser, factor)
 
 
 def learning_rate_factor(
-    step: int, steps: int, warmup: int, schedule: Literal["cosine", "constant"]
+    step: int,
+    steps: int,
+    warmup: int,
+    schedule: Literal["cosine", "step", "constant"],
+    *,
+    step_milestones: Sequence[float] = MILESTONES,
+    step_factor: float = 0.1,
 ) -> float:
     """Share of the peak learning rate at a step.
 
@@ -97,6 +115,8 @@ def learning_rate_factor(
         steps: Optimiser steps of the whole training.
         warmup: Steps of linear rise.
         schedule: What follows the rise.
+        step_milestones: Shares of the training at which ``step`` falls.
+        step_factor: What it multiplies by at each of them.
 
     Returns:
         A factor in [0, 1].
@@ -104,10 +124,15 @@ def learning_rate_factor(
     Example:
         >>> [learning_rate_factor(step, 6, 2, "cosine") for step in (0, 1, 2, 4)]
         [0.5, 1.0, 1.0, 0.5]
+        >>> [learning_rate_factor(step, 12, 0, "step") for step in (7, 8, 11)]
+        [1.0, 0.1, 0.01]
     """
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
         return 1.0
+    if schedule == "step":
+        fallen = sum(step >= round(share * steps) for share in step_milestones)
+        return round(step_factor**fallen, 12)
     done = (step - warmup) / max(steps - warmup, 1)
     return round(0.5 * (1 + math.cos(math.pi * min(done, 1.0))), 12)

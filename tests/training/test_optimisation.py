@@ -43,7 +43,19 @@ def test_constant_stays_after_the_warm_up() -> None:
     assert set(_rates(how, epochs=3, steps=12)) == {0.5}
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+def test_step_rises_and_falls_at_each_milestone_of_the_training() -> None:
+    how = Optimisation(
+        schedule="step", learning_rate=1.0, warmup_epochs=1, step_milestones=(0.5, 0.75),
+        step_factor=0.2,
+    )  # fmt: skip
+    rates = _rates(how, epochs=10, steps=40)
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:20] == [1.0] * 16
+    assert rates[20:30] == pytest.approx([0.2] * 10)
+    assert rates[30:] == pytest.approx([0.04] * 10)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "constant"])
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 5)])  # as in a first try
 def test_warm_up_longer_than_the_training_is_harmless(
     schedule: Any, epochs: int, steps: int
