@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.ranking import Floats, check_truth_and_scores
+from data_prep.tables import InputError
+from evaluation.ranking import Floats, Integers, check_truth_and_scores
 
 CLIP = 1e-4
 """Scores are held inside [CLIP, 1 - CLIP] before their logit is taken."""
@@ -94,6 +95,44 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
         if np.abs(gradient).max() < _TOLERANCE * len(scores):
             break
     return PlattScaling(float(weights[0]), float(weights[1]))
+
+
+AS_IT_IS = PlattScaling(slope=1.0, intercept=0.0)
+"""The score itself, held inside [`CLIP`, 1 - `CLIP`], as the probability."""
+
+
+def choose_calibration(
+    y_true: npt.ArrayLike, y_score: npt.ArrayLike, folds: Integers
+) -> tuple[PlattScaling, dict[str, float]]:
+    """Choose between the score as it is and Platt scaling, by the log loss of held-out folds.
+
+    Args:
+        y_true: Labels, 0 or 1, both present, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+        folds: Fold of each image, shape ``(N,)``.
+
+    Returns:
+        The scaling, learned on all images, and the mean log loss of either choice.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image, or one class is absent.
+
+    Example:
+        >>> wrong_way = [0.9, 0.8, 0.2, 0.1] * 10
+        >>> choose_calibration([0, 0, 1, 1] * 10, wrong_way, np.arange(40) // 20)[0].slope < 0
+        True
+    """
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    whole = fit_platt(truth, scores)
+    if whole is None:
+        raise InputError("calibration needs positive and negative images")
+    losses = {"as_it_is": 0.0, "platt": 0.0}
+    for fold in np.unique(folds):
+        held, learned = folds == fold, fit_platt(truth[folds != fold], scores[folds != fold])
+        for name, scaling in (("as_it_is", AS_IT_IS), ("platt", learned or AS_IT_IS)):
+            logits = scaling.slope * clipped_logit(scores[held]) + scaling.intercept
+            losses[name] += _loss(logits, truth[held].astype(np.float64)) / len(truth)
+    return (whole if losses["platt"] < losses["as_it_is"] else AS_IT_IS), losses
 
 
 def _sigmoid(logits: Floats) -> Floats:

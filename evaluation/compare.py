@@ -20,6 +20,7 @@ from evaluation.lineup import Images, judged_images, trained_on
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.search_space import Search
 from evaluation.summary import metrics_table
 from evaluation.thresholds import POLICIES
 
@@ -76,7 +77,8 @@ def compare_systems(
             name, system, dataset, target, split, policies
         )
         notes += new_notes
-        evidence[name] = Evidence(system, target, judged.image_ids)
+        boxes = decisions[name].boxes
+        evidence[name] = Evidence(system, target, judged.image_ids, boxes, dataset.images)
         cards[name] = _scorecard(evidence[name], decisions[name], judged)
     resamples = Resamples(judged.n_patients, replicates, seed)
 
@@ -147,7 +149,14 @@ def checked_decision(
                 f"{system.folder}: the decision of {name} was chosen with {key} "
                 f"{stored.chosen_on.get(key)}, here it is {here[key]}; run cxr tune again"
             )
-    derived = tune(system, dataset, target, split=split, policies=list(stored.thresholds))
+    derived = tune(
+        system,
+        dataset,
+        target,
+        split=split,
+        policies=list(stored.thresholds),
+        search=Search.from_json(stored.search),
+    )
     changed = stored.difference(derived)
     if changed:
         raise InputError(

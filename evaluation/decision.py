@@ -6,8 +6,7 @@ differ: no threshold can have been chosen on test images.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +17,17 @@ from data_prep.dataset import DataSet, Target
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
 from evaluation.bootstrap import cluster_index
-from evaluation.calibration import CLIP, PlattScaling, fit_platt
+from evaluation.box_rule import AS_STORED, BoxRule
+from evaluation.calibration import CLIP, PlattScaling, choose_calibration, fit_platt
 from evaluation.evidence import Evidence, images_run, patients_of
+from evaluation.json_difference import first_difference
 from evaluation.maps import MAP_BOX_LEVELS, boxes_from_map, map_scale
 from evaluation.matching import WeightedAveragePrecision, match_boxes
 from evaluation.metrics import auroc, classification_metrics, confusion_counts
 from evaluation.reduction import CANDIDATES, Reduction
+from evaluation.search_space import Search
+from evaluation.sweep import sweep
+from evaluation.sweep_images import sweep_images
 from evaluation.thresholds import POLICIES, ThresholdChoice, choose_threshold
 
 _SAME = 1e-9
@@ -39,6 +43,9 @@ class Decision:
         target: The target's name.
         chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
         reduction: How a detector's boxes become an image score; `None` for image scores.
+        boxes: How a detector's stored boxes become the ones that are judged.
+        box_cut: Score from which boxes are called in the RSNA score; `None` without a search.
+        search: What was searched and what it gave; `None` without a search.
         calibration: Score to probability; `None` where validation cannot give it.
         map_scale: Low and high end of the map scale, raw; `None` without maps.
         map_box_level: Where boxes are cut out of maps, as a share of the scale.
@@ -50,6 +57,9 @@ class Decision:
     target: str
     chosen_on: dict[str, Any]
     reduction: Reduction | None = None
+    boxes: BoxRule = AS_STORED
+    box_cut: float | None = None
+    search: dict[str, Any] | None = None
     calibration: PlattScaling | None = None
     map_scale: tuple[float, float] | None = None
     map_box_level: float | None = None
@@ -64,7 +74,9 @@ class Decision:
             "target": self.target,
             "chosen_on": self.chosen_on,
             "reduction": rule and {"rule": rule.rule, "min_score": rule.min_score},
-            "box_fusion": None,
+            "box_fusion": self.boxes.to_json(),
+            "box_cut": self.box_cut,
+            "search": self.search,
             "calibration": platt
             and {
                 "method": "platt",
@@ -83,7 +95,7 @@ class Decision:
                 for name, choice in self.thresholds.items()
             },
             "validation": self.validation.get("", {}),
-            "settings_tried": len(self.tried),
+            "settings_tried": self.search["settings_tried"] if self.search else len(self.tried),
             "tried": self.tried,
         }
 
@@ -101,6 +113,9 @@ class Decision:
                 target=payload["target"],
                 chosen_on=dict(payload["chosen_on"]),
                 reduction=Reduction(rule["rule"], rule["min_score"]) if rule else None,
+                boxes=BoxRule.from_json(payload["box_fusion"]),
+                box_cut=payload.get("box_cut"),
+                search=payload.get("search"),
                 calibration=PlattScaling(platt["slope"], platt["intercept"]) if platt else None,
                 map_scale=(scale[0], scale[1]) if scale else None,
                 map_box_level=payload["map_box_level"],
@@ -117,23 +132,7 @@ class Decision:
 
     def difference(self, other: Decision) -> str | None:
         """The first place where two decisions differ, `None` where they agree."""
-        return _difference(self.to_json(), other.to_json(), "")
-
-
-def _difference(first: Any, second: Any, place: str) -> str | None:
-    """First difference of two JSON values; numbers may differ by rounding of the last bits."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted({*first, *second}):
-            found = _difference(first.get(key), second.get(key), f"{place}.{key}".lstrip("."))
-            if found:
-                return found
-        return None
-    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        pairs = enumerate(zip(first, second, strict=True))
-        return next((d for i, (a, b) in pairs if (d := _difference(a, b, f"{place}[{i}]"))), None)
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, second))
-    same = math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME) if numbers else first == second
-    return None if same else f"{place}: {first} against {second}"
+        return first_difference(self.to_json(), other.to_json())
 
 
 def tune(
@@ -143,11 +142,14 @@ def tune(
     *,
     split: str = "default",
     policies: Sequence[str] = POLICIES,
+    search: Search | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> Decision:
     """Choose a system's decision rule on the validation images of a split.
 
     The reduction rule is the one with the highest AUROC, the level of map boxes the one with the
-    highest AP50; among equals the simpler rule and the highest level. Thresholds follow.
+    highest AP50; among equals the simpler rule and the highest level. A search chooses the fusion
+    and scale of a detector's boxes, too. Thresholds follow.
 
     Args:
         predictions: The system.
@@ -155,14 +157,21 @@ def tune(
         target: What is judged.
         split: Name of the split whose ``val`` images are used.
         policies: See `evaluation.thresholds.check_policy`.
+        search: What to search, and for what; by default boxes stay as they are stored.
+        advance: Called with the steps of the search done.
 
     Returns:
         The decision. Where the system ran on no validation image of known label, its thresholds
         are `None` with that reason and nothing else is chosen.
 
     Raises:
-        InputError: A policy is unknown, or the predictions are broken.
+        InputError: A policy is unknown, the predictions are broken, or there is nothing to search.
     """
+    if search is not None and predictions.kind != "boxes":
+        raise InputError(
+            f"{predictions.folder}: {predictions.name} gives no boxes, so there is no fusion to "
+            "search; tune it without --search"
+        )
     validation = dataset.image_ids("val", split)
     labels = dataset.labels(target).reindex(validation).dropna()
     ran = labels.index.intersection(images_run(predictions)).sort_values()
@@ -180,15 +189,28 @@ def tune(
         none = {policy: ThresholdChoice(policy, None, reason) for policy in policies}
         reduction = Reduction("max") if evidence.gives_boxes else None
         return Decision(target.name, chosen_on, reduction=reduction, thresholds=none)
-    reduction, tried = _choose_reduction(evidence, y_true)
+    found = None
+    if search is None:
+        reduction, tried = _choose_reduction(evidence, y_true)
+    else:
+        found = sweep(sweep_images(evidence, y_true, dataset), search, advance)
+        reduction, tried = found.reduction, found.best
+        evidence = Evidence(predictions, target, ran, found.rule, dataset.images)
     scores = evidence.scores(reduction)
+    calibration, record = fit_platt(y_true, scores), None
+    if found is not None:
+        calibration, losses = choose_calibration(y_true, scores, found.folds)
+        record = found.record | {"calibration": losses}
     scale, level, levels_tried = _choose_map_boxes(evidence, scores, dataset)
     thresholds = {policy: choose_threshold(y_true, scores, policy) for policy in policies}
     return Decision(
         target=target.name,
         chosen_on=chosen_on,
         reduction=reduction,
-        calibration=fit_platt(y_true, scores),
+        boxes=found.rule if found else AS_STORED,
+        box_cut=found.cut if found else None,
+        search=record,
+        calibration=calibration,
         map_scale=scale,
         map_box_level=level,
         thresholds=thresholds,

@@ -11,6 +11,7 @@ import pandas as pd
 from data_prep.dataset import Target
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError, read_table
+from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.localisation import deciding_points
 from evaluation.maps import boxes_from_map, map_points
 from evaluation.reduction import Reduction, combine_findings, reduce_boxes
@@ -60,11 +61,15 @@ class Evidence:
         predictions: The system.
         target: What is judged.
         image_ids: The images, on all of which the system ran; unique, shape ``(N,)``.
+        rule: How a detector's stored boxes become the ones that are judged.
+        sizes: ``image_id``, ``width``, ``height`` of the originals, px; fused boxes keep to them.
     """
 
     predictions: Predictions
     target: Target
     image_ids: pd.Index
+    rule: BoxRule = AS_STORED
+    sizes: pd.DataFrame | None = None
 
     @property
     def gives_boxes(self) -> bool:
@@ -73,9 +78,9 @@ class Evidence:
 
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
-        """A detector's boxes: ``image_id``, corners in original px, ``score``."""
+        """A detector's boxes by the rule: ``image_id``, corners in original px, ``score``."""
         rows = read_rows(self.predictions, "boxes", self.target, self.image_ids)
-        return rows.drop(columns="finding")
+        return self.rule.apply(rows, self.sizes).drop(columns="finding")
 
     @cached_property
     def _finding_scores(self) -> pd.DataFrame:

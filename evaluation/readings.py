@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.tables import InputError
+from evaluation.box_rule import AS_STORED
 from evaluation.cases import CaseReader, SystemOutput
 from evaluation.compare import checked_decision
 from evaluation.evidence import Evidence, images_run
@@ -58,7 +59,9 @@ def read_systems(
         if system.decision(target.name) is not None:
             decision, _ = checked_decision(name, system, dataset, target, split, ())
             _check_policy(system, decision, policy)
-        output = _output(name, Evidence(system, target, ids), decision, policy)
+        boxes = AS_STORED if decision is None else decision.boxes
+        evidence = Evidence(system, target, ids, boxes, dataset.images)
+        output = _output(name, evidence, decision, policy)
         _locate(output, labels, truth_boxes, dataset.boxes_trusted(target))
         outputs.append(output)
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.tables import InputError
+from evaluation.ranking import Floats, Integers
 
 Rule = Literal["max", "noisy_or", "top_k"]
 TOP_K = 3
@@ -68,23 +69,48 @@ def reduce_boxes(
     if rule not in get_args(Rule):
         raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
     rows, scores = _rows_and_scores(boxes, image_ids)
+    # By image, the most confident box first: the result cannot depend on the order of rows.
+    order = np.lexsort((-scores, rows))
+    reduced = reduce_ranked(
+        rows[order], scores[order], len(image_ids), rule=rule, min_score=min_score
+    )
+    return pd.Series(reduced, index=image_ids, name="score")
+
+
+def reduce_ranked(
+    rows: Integers, scores: Floats, n_images: int, *, rule: Rule, min_score: float = 0.0
+) -> Floats:
+    """Reduce boxes that are sorted already; see `reduce_boxes`.
+
+    Args:
+        rows: Position of each box's image, rising, shape ``(N,)``.
+        scores: In [0, 1], falling within an image, shape ``(N,)``.
+        n_images: How many images there are.
+        rule: How box scores combine.
+        min_score: Boxes with a lower score are left out first.
+
+    Returns:
+        Scores in [0, 1], shape ``(n_images,)``.
+
+    Example:
+        >>> reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2, rule="max").tolist()
+        [0.0, 0.75]
+    """
     used = scores >= min_score
     rows, scores = rows[used], scores[used]
-    reduced = np.zeros(len(image_ids))
-    if len(rows):
-        # By image, the most confident box first: the result cannot depend on the order of rows.
-        order = np.lexsort((-scores, rows))
-        rows, scores = rows[order], scores[order]
-        starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
-        if rule == "max":
-            reduced[rows[starts]] = scores[starts]
-        elif rule == "noisy_or":
-            reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
-        else:
-            rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
-            top = rank < TOP_K
-            reduced = np.bincount(rows[top], scores[top], minlength=len(image_ids)) / TOP_K
-    return pd.Series(reduced, index=image_ids, name="score")
+    reduced = np.zeros(n_images)
+    if not len(rows):
+        return reduced
+    starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+    if rule == "max":
+        reduced[rows[starts]] = scores[starts]
+    elif rule == "noisy_or":
+        reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
+    else:
+        rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+        top = rank < TOP_K
+        reduced = np.bincount(rows[top], scores[top], minlength=n_images) / TOP_K
+    return reduced
 
 
 def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:

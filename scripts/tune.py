@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,15 +28,37 @@ def tune(
             "By default max_f1, sensitivity>=0.95 and specificity>=0.90."
         ),
     ] = None,
+    search: Annotated[
+        Literal["default", "boxes", "full"] | None,
+        typer.Option(
+            help="Try fusions (NMS, soft-NMS, weighted box fusion), box scales, reductions and "
+            "score cuts on the stored boxes: default, boxes (fusion and scale only) or full."
+        ),
+    ] = None,
+    objective: Annotated[
+        Literal["auroc", "f1", "ap50", "rsna", "froc"] | None,
+        typer.Option(
+            help="The figure that the search maximises, as the mean over folds of validation "
+            "patients; auroc by default."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
     """Choose how boxes become an image score, and a threshold per policy, on validation only.
 
-    Example: cxr tune out/retinanet-predictions --data out/data --target opacity
+    With --search also how boxes are fused and scaled: compare and overlay then judge and show the
+    boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1.
+
+    Example: cxr tune out/retinanet-predictions --data out/data --target opacity --search default
+    --objective ap50
     """
+    if objective is not None and search is None:
+        raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.dataset import DataSet
     from data_prep.predictions import Predictions
     from evaluation.decision import tune as choose
+    from evaluation.search_space import Search
+    from evaluation.sweep import sweep_steps
     from evaluation.thresholds import POLICIES, check_policy
 
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
@@ -44,7 +66,13 @@ def tune(
         check_policy(each)
     dataset, system = DataSet.open(data), Predictions.open(predictions)
     judged = dataset.target(target)
-    decision = choose(system, dataset, judged, split=split, policies=policies)
+    wanted = Search(search, objective or "auroc") if search else None
+    options: dict[str, Any] = {"split": split, "policies": policies}
+    if wanted is None:
+        decision = choose(system, dataset, judged, **options)
+    else:
+        with console.progress("Searching", sweep_steps(wanted)) as advance:
+            decision = choose(system, dataset, judged, **options, search=wanted, advance=advance)
     if not decision.chosen_on["n_images"]:
         raise InputError(
             f"{predictions}: holds no val image of split '{split}' with a known label, so nothing "
@@ -67,6 +95,8 @@ def _tell(name: str, decision: Decision) -> None:
         floor = f", boxes from score {decision.reduction.min_score:g}"
         shown = floor if decision.reduction.min_score else ""
         console.say(f"  image score: {decision.reduction.rule}{shown}")
+    if decision.search:
+        _tell_search(decision, decision.search)
     for policy, choice in decision.thresholds.items():
         if choice.threshold is None:
             console.say(f"  {policy}: no threshold ({choice.reason})")
@@ -78,3 +108,28 @@ def _tell(name: str, decision: Decision) -> None:
             if (value := figures[metric]) is not None
         )
         console.say(f"  {policy}: score >= {choice.threshold:.6g} ({shown})")
+
+
+def _tell_search(decision: Decision, search: dict[str, Any]) -> None:
+    """What the search chose, and how much of its gain may be luck."""
+    console.say(f"  boxes: {decision.boxes.words}")
+    if decision.box_cut is not None:
+        console.say(f"  boxes are called from score {decision.box_cut:g} (for the RSNA score)")
+    figures = {
+        "chosen": search["chosen"],
+        "boxes as stored": search["boxes_as_stored"],
+    }
+    console.say(
+        f"  {search['objective']}, {search['settings_tried']:,} settings, "
+        f"{search['folds']} folds of patients:"
+    )
+    for name, pair in figures.items():
+        console.say(
+            f"    {name}: mean over folds {_shown(pair['folds'])}, on all validation images at "
+            f"once {_shown(pair['validation'])}"
+        )
+    console.say(f"    held out from its own choice: {_shown(search['held_out'])}")
+
+
+def _shown(figure: float | None) -> str:
+    return "undefined" if figure is None else f"{figure:.3f}"

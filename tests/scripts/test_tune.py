@@ -76,3 +76,42 @@ def test_tune_without_validation_images_is_refused_and_writes_nothing(data, pred
     with pytest.raises(InputError, match="holds no val image of split 'default'"):
         tune(predictions, data=data)
     assert not (predictions / "decisions").exists()
+
+
+@pytest.fixture
+def detector(data: Path, tmp_path: Path) -> Path:
+    """Two overlapping boxes on every image, more confident on the positive ones."""
+    labels = DataSet.open(data).labels(DataSet.open(data).target())
+    score = np.where(labels == 1, 0.8, 0.4) + np.linspace(-0.3, 0.1, len(labels))
+    ids = labels.index.to_numpy()
+    corners = {"x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 40.0}
+    boxes = pd.DataFrame({"image_id": ids, "finding": "opacity", **corners, "score": score})
+    info = {"system": "Detector", "kind": "boxes", "inference_id": "d1",
+            "data_set": {"content_id": DataSet.open(data).ids["content_id"]}}  # fmt: skip
+    with PredictionWriter(tmp_path / "detector", info) as writer:
+        images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
+        writer.add(images, boxes=pd.concat([boxes, boxes.assign(x2=39.0, score=score / 2)]))
+    return tmp_path / "detector"
+
+
+def test_a_search_says_what_it_tried_and_what_it_brought(data, detector, capsys):
+    tune(detector, data=data, search="default")
+    shown = capsys.readouterr().err
+    stored = Predictions.open(detector).decision("opacity")
+    assert stored["search"]["objective"] == "auroc"
+    assert f"auroc, {stored['settings_tried']} settings, 5 folds of patients:" in shown
+    assert "chosen: mean over folds 1.000" in shown
+    assert "held out from its own choice: 1.000" in shown
+    assert stored["box_fusion"] is None  # nothing gained: the simplest setting stays
+    assert len(stored["tried"]) == 10
+
+
+def test_a_search_for_lesions_where_none_is_drawn_is_refused(data, detector):
+    with pytest.raises(InputError, match="choose auroc or f1"):
+        tune(detector, data=data, search="boxes", objective="ap50")
+    assert not (detector / "decisions").exists()
+
+
+def test_an_objective_without_a_search_is_refused_before_any_file_is_read(tmp_path):
+    with pytest.raises(InputError, match="add --search"):
+        tune(tmp_path / "none", data=tmp_path / "none", objective="ap50")
