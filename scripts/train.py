@@ -154,6 +154,7 @@ def _open_run(
     import pandas as pd
 
     from configs.schema import dump_config
+    from scripts.starting_weights import leak_lines, merge_seen
     from training.run_folder import RunFolder
 
     if run := RunFolder.started_in(out):
@@ -164,6 +165,13 @@ def _open_run(
     ]
     patients = dataset.images[["image_id", "patient_id"]]
     seen = pd.concat(used, ignore_index=True).merge(patients, on="image_id", validate="1:1")
+    if start := trainee.start:
+        tested = dataset.image_ids("test", started["data_set"]["split"])
+        tests = patients[patients["image_id"].isin(tested)]
+        for line in leak_lines(seen, start.seen, tests, start.source):
+            console.say(line)
+        started = {**started, "started_from": start.record()}
+        seen = merge_seen(seen, start.seen, start.name)
     return RunFolder.create(out, config=dump_config(settings), seen=seen, started=started)
 
 

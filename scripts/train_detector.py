@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,15 @@ from torch import Tensor
 from data_prep.pixel_source import visible_share
 from data_prep.placement import MIN_VISIBLE
 from detection.anchor_fit import fit_anchors
+from detection.checkpoints import pixel_range
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import build_retinanet, training_losses, validation_losses
 from detection.retinanet import LesionRetinaNet
+from detection.start import start_from
 from evaluation.localisation import average_precision
 from evaluation.metrics import auroc
 from scripts import console
+from scripts.starting_weights import Start
 from scripts.trainee import Trainee, initialise, require_both_kinds
 
 if TYPE_CHECKING:
@@ -75,14 +78,23 @@ def build(
         fit = fit_anchors(train.boxes, store.size, seed=config.training.seed)
         console.say(fit.line())
         arguments |= {"anchor_sizes": list(fit.sizes), "anchor_ratios": list(fit.ratios)}
+    weights = arguments.pop("weights")
+    start = Start.open(weights)
+    if start is not None:
+        arguments |= start.pixels(store.size, store.treatment, pixel_range(start.state))
     model = initialise(
         build_retinanet,
-        arguments.pop("weights"),
+        "none" if start else weights,
         seed=config.training.seed,
         n_findings=len(findings),
         image_size=store.size,
         **arguments,
     )
+    if start is not None:
+        known = {"findings": start.findings, "own_findings": findings}
+        console.say(
+            start_from(cast("LesionRetinaNet", model), start.state, source=weights, **known)
+        )
     return Trainee(
         model=model,
         findings=findings,
@@ -94,6 +106,7 @@ def build(
         validation_step=validate,
         validation_metrics=detection_metrics,
         describe=describe,
+        start=start,
     )
 
 

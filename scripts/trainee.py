@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from data_prep.errors import InputError
+from scripts.starting_weights import PUBLISHED_WEIGHTS, Start
 from training.model_files import load_weights, read_weights
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 
 class ImageRows(Protocol):
@@ -46,6 +45,7 @@ class Trainee:
         validation_step: Likewise.
         validation_metrics: Likewise.
         describe: A batch to captions and boxes, for the picture of a batch.
+        start: The weights that it starts from; None for random or published ones.
     """
 
     model: nn.Module
@@ -58,6 +58,7 @@ class Trainee:
     validation_step: Callable[[Any, Any], tuple[dict[str, Tensor], Any]]
     validation_metrics: Callable[[list[Any]], dict[str, float]]
     describe: Callable[[Any], tuple[list[str], list[np.ndarray] | None]]
+    start: Start | None = None
 
 
 def initialise(

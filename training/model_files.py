@@ -23,7 +23,7 @@ _BLOCKED = re.compile(r"(?:GLOBAL|global) `?([\w.]+)")  # the class that weights
 # Checkpoints hold figures of NumPy's beside the weights, such as the best loss.
 _HARMLESS: list[Any] = [
     np.dtype,
-    np._core.multiarray.scalar,
+    np.float64(0).__reduce__()[0],  # what rebuilds a scalar; its module moves between versions
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
 ]
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that others nest their weights in

@@ -64,7 +64,7 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
         ("training.channels_last=1", "input should be a valid boolean, got 1"),
         ("training.learning_rate=nan", "input should be a finite number, got nan"),
-        ("model.backbone=resnet101", "input should be 'resnet18', 'resnet34' or 'resnet50', got"),
+        ("model.backbone=vgg16", "input should be 'resnet18', 'resnet34', 'resnet50', 'resnet101',"),
         ("model.anchor_sizes=[1.0, 2.0]", "list should have at least 5 items"),
         ("model.architecture=densenet121", "unknown key"),  # of a classifier
         ("model.norm=frozen", "norm = 'frozen' keeps pretrained statistics, and weights = 'none'"),

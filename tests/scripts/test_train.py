@@ -209,8 +209,8 @@ def test_refusal_leaves_no_folder(
 
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:
-    torch.save(build_classifier("resnet18", image_size=96).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w.pth: weights of another architecture"):
+    torch.save(build_classifier("densenet121", image_size=96).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w.pth: weights of densenet121, not of resnet18; set"):
         _train(data, tmp_path / "run", f"model.weights={tmp_path / 'w.pth'}")
 
 

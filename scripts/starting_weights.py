@@ -1,0 +1,191 @@
+"""What a training starts from: a weights file, or a run of ours with all that it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.preprocess import Preprocess, Treatment
+from scripts import console
+from training.model_files import WEIGHTS_FILE, read_weights
+from training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+PUBLISHED_WEIGHTS = ("imagenet", "coco")
+_USED = ("train", "val")  # to fit, to select
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights from a file or a run.
+
+    Attributes:
+        source: As the configuration names it.
+        state: Tensors by name.
+        run: The run that made them; None for a file from elsewhere.
+    """
+
+    source: str
+    state: Mapping[str, Tensor]
+    run: RunFolder | None
+
+    @classmethod
+    def open(cls, weights: str) -> Start | None:
+        """Read what a configuration's ``weights`` names.
+
+        A weights file that lies in a run folder counts as that run, so that what it has seen is
+        not lost.
+
+        Args:
+            weights: ``none``, the name of published weights, a file, or a run folder.
+
+        Returns:
+            None for ``none`` and for published weights, which the builders fetch.
+
+        Raises:
+            InputError: There is no such file or run, the run is not complete, or it cannot be
+                read.
+        """
+        if weights in ("none", *PUBLISHED_WEIGHTS):
+            return None
+        path = Path(weights)
+        if path.is_dir():
+            run = RunFolder.open(path)
+            return cls(weights, read_weights(path / WEIGHTS_FILE), run)
+        state = read_weights(path)
+        home = path.resolve().parent
+        home = home.parent if home.name == "checkpoints" else home
+        return cls(weights, state, RunFolder.open(home) if RunFolder.started_in(home) else None)
+
+    @property
+    def name(self) -> str:
+        """Of its run folder, or of the file."""
+        return self.run.folder.name if self.run else Path(self.source).name
+
+    @property
+    def findings(self) -> tuple[str, ...] | None:
+        """What the run learned to find; None where it is not known."""
+        return tuple(self.run.started["findings"]) if self.run else None
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """Size, normalisation and treatment of the pictures that the run learned from."""
+        return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
+
+    def pixels(
+        self, size: int, treatment: Treatment, hint: tuple[float, float] | None = None
+    ) -> dict[str, float]:
+        """How pixels are normalised for these weights, and say what differs from their training.
+
+        Args:
+            size: Side of the images that the new training uses, px.
+            treatment: What is done to them.
+            hint: Mean and standard deviation that the weights themselves show.
+
+        Returns:
+            ``mean`` and ``std``; empty where nothing is known and the builder's default holds,
+            which is ImageNet's.
+        """
+        was = self.preprocess
+        mean, std = (was.mean, was.std) if was else hint or (None, None)
+        if mean is None or std is None:
+            return {}
+        told = [
+            f"{self.source}: pixels are normalised as it learned them, mean {mean:g}, std {std:g}"
+        ]
+        if was and was.size != size:
+            told.append(f"it learned at {was.size} px, this training is at {size} px")
+        if was and was.treatment != treatment:
+            told.append(f"its pictures had {_words(was.treatment)}, these {_words(treatment)}")
+        console.say("; ".join(told))
+        return {"mean": mean, "std": std}
+
+    @property
+    def seen(self) -> pd.DataFrame | None:
+        """Every image that the run used to fit or to select, and those of what it started from."""
+        return self.run.seen if self.run else None
+
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says of it: which weights, what they learned, on what, from what."""
+        if self.run is None:
+            return {"weights": self.source, "trained_on": "unknown"}
+        started, seen = self.run.started, self.run.seen
+        kept = ("name", "model_kind", "target", "findings", "seed", "data_set", "started_from")
+        return {
+            "weights": self.source,
+            **{key: started[key] for key in kept if key in started},
+            "n_images": len(seen),
+            "n_patients": int(seen["patient_id"].nunique()),
+        }
+
+
+def _words(treatment: Treatment) -> str:
+    return f"crop {treatment.crop} and enhance {treatment.enhance}"
+
+
+def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> pd.DataFrame:
+    """Add what the starting weights saw to what a training uses.
+
+    An image that either used to fit is fitted on, whatever the other used it for.
+
+    Args:
+        own: ``image_id, patient_id, role`` of the new training.
+        inherited: The same of what it starts from; None where it starts from nothing seen.
+        name: Of what it starts from: tells ids apart that mean two different patients' images.
+
+    Returns:
+        One row an image; the new training's first, in their order.
+    """
+    import pandas as pd
+
+    if inherited is None or inherited.empty:
+        return own
+    patients = own.set_index("image_id")["patient_id"]
+    known = inherited["image_id"].isin(patients.index)
+    same = known & (inherited["patient_id"] == inherited["image_id"].map(patients))
+    fitted = set(inherited.loc[same & (inherited["role"] == "train"), "image_id"])
+    own = own.assign(role=own["role"].mask(own["image_id"].isin(fitted), "train"))
+    rest = inherited[~same].copy()
+    clash = known[~same]
+    rest.loc[clash, "image_id"] = name + ":" + rest.loc[clash, "image_id"]
+    return pd.concat([own, rest[own.columns]], ignore_index=True)
+
+
+def leak_lines(
+    own: pd.DataFrame, inherited: pd.DataFrame | None, test: pd.DataFrame, source: str
+) -> list[str]:
+    """Say where the starting weights make a training's figures too good.
+
+    Args:
+        own: ``image_id, patient_id, role`` of the new training.
+        inherited: The same of what it starts from.
+        test: ``image_id, patient_id`` of the split's test images.
+        source: What it starts from.
+
+    Returns:
+        Lines to show; none where nothing overlaps.
+    """
+    if inherited is None:
+        return []
+    used = inherited[inherited["role"].isin(_USED)]
+    lines = []
+    chosen = own[own["role"] == "val"]
+    fitted = set(used.loc[used["role"] == "train", "patient_id"])
+    if n := int(chosen["patient_id"].isin(fitted).sum()):
+        lines.append(
+            f"{source}: learned from patients of {n} of the {len(chosen)} validation images; the "
+            "validation figures will look better than they are"
+        )
+    leaked = test["patient_id"].isin(set(used["patient_id"]))
+    leaked |= test["image_id"].isin(set(used["image_id"]))
+    if n := int(leaked.sum()):
+        lines.append(
+            f"{source}: has seen patients of {n} of the {len(test)} test images; cxr compare will "
+            "refuse this run on this split: train both on the same split"
+        )
+    return lines

@@ -1,0 +1,221 @@
+"""A detector starts from a classifier or a detector, and what those have seen comes along."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data_prep.dataset import DataSet
+from data_prep.draw_split import SplitRule, add_splits
+from data_prep.errors import InputError
+from data_prep.predictions import Predictions
+from data_prep.prepare import prepare
+from data_prep.preprocess import Preprocess, Treatment
+from data_prep.synth import write_phantom
+from evaluation.lineup import judged_images
+from scripts.predict import predict
+from scripts.starting_weights import Start, leak_lines, merge_seen
+from scripts.train import train
+from training.run_folder import RunFolder
+
+_DETECTOR = [
+    "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
+]  # fmt: skip
+_CLASSIFIER = [
+    "data.image_size=128", "training.epochs=1", "model.architecture=resnet18",
+    "model.last_stride=16", "data.split=other",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[96, 128], workers=0)
+    add_splits(DataSet.open(folder / "data"), "other", SplitRule(seed=5))
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on another split, at another size and stride, of pixels normalised another way."""
+    out = tmp_path_factory.mktemp("runs") / "chexnet"
+    train("chexnet_quickstart", data, out, _CLASSIFIER, resume=True, device="cpu")
+    Preprocess(128, mean=0.3, std=0.2, treatment=Treatment("lungs")).to_json(
+        out / "preprocess.json"
+    )
+    return out
+
+
+def _detector(data: Path, out: Path, weights: Path, *overrides: str) -> RunFolder:
+    keys = [*_DETECTOR, f"model.weights={weights}", *overrides]
+    train("retinanet_quickstart", data, out, keys, resume=True, device="cpu")
+    return RunFolder.open(out)
+
+
+@pytest.fixture(scope="module")
+def started(data: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A detector from the classifier's run, whose body does not learn."""
+    out = tmp_path_factory.mktemp("runs") / "retinanet"
+    return _detector(data, out, classifier, "model.trainable_layers=0")
+
+
+def test_detector_takes_the_features_of_a_classifier_run(
+    started: RunFolder, classifier: Path
+) -> None:
+    source = load_file(classifier / "model.safetensors")
+    state = load_file(started.folder / "model.safetensors")
+    body = {k: v for k, v in state.items() if k.startswith("backbone.body.")}
+    assert len(body) == sum(key.startswith("trunk.") for key in source)
+    for name, value in body.items():
+        if name.endswith("num_batches_tracked"):
+            continue  # a counter that nothing reads
+        assert torch.equal(value, source[name.replace("backbone.body", "trunk")]), name
+
+
+def test_detector_normalises_pixels_as_the_run_that_it_started_from(started: RunFolder) -> None:
+    preprocess = Preprocess.from_json(started.folder / "preprocess.json")
+    assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
+    # Size and crop are this training's own.
+    assert (preprocess.size, preprocess.treatment) == (96, Treatment())
+
+
+def test_run_says_what_it_started_from(started: RunFolder, classifier: Path) -> None:
+    said = started.info["started_from"]
+    assert said["weights"] == str(classifier)
+    assert (said["model_kind"], said["data_set"]["split"]) == ("classifier", "other")
+    assert said["n_images"] == len(RunFolder.open(classifier).seen)
+
+
+def test_what_the_classifier_saw_is_seen_by_the_detector(
+    data: Path, started: RunFolder, classifier: Path
+) -> None:
+    seen, before = started.seen, RunFolder.open(classifier).seen
+    split = DataSet.open(data).split()
+    own = split.loc[split["role"].isin(["train", "val"]), "image_id"]
+    assert set(seen["image_id"]) == set(own) | set(before["image_id"])
+    # What the classifier was fitted on stays so, though this training only validates on it.
+    fitted = set(before.loc[before["role"] == "train", "image_id"])
+    validates = set(split.loc[split["role"] == "val", "image_id"])
+    assert fitted & validates
+    roles = seen.set_index("image_id")["role"]
+    assert set(roles[list(fitted & validates)]) == {"train"}
+
+
+def test_detector_whose_start_saw_test_patients_is_not_compared(
+    data: Path, started: RunFolder, tmp_path: Path
+) -> None:
+    predict(started.folder, tmp_path / "predictions", data=data, device="cpu")
+    dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
+    with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
+        judged_images({"RetinaNet": system}, dataset, dataset.target())
+
+
+def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(
+    data: Path, started: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = started.folder / "model.safetensors"  # a file in a run folder is that run
+    run = _detector(data, tmp_path / "again", weights)
+    assert set(run.seen["image_id"]) == set(started.seen["image_id"])
+    assert run.info["started_from"]["started_from"]["model_kind"] == "classifier"
+    said = capsys.readouterr().err
+    assert f"{weights}: takes the detector\n" in said
+    assert "validation figures will look better than they are" in said
+    assert "cxr compare will refuse this run on this split" in said
+
+
+def test_what_a_file_from_elsewhere_saw_is_unknown_and_recorded_so(
+    data: Path, classifier: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "resnet.safetensors"
+    state = load_file(classifier / "model.safetensors")
+    save_file({k.replace("trunk.", "module."): v for k, v in state.items()}, file)
+    run = _detector(data, tmp_path / "run", file)
+    assert run.info["started_from"] == {"weights": str(file), "trained_on": "unknown"}
+    assert set(run.seen["role"]) == {"train", "val"}
+
+
+def test_ended_detector_is_left_as_it_is_though_its_start_is_gone(
+    data: Path, started: RunFolder, tmp_path: Path
+) -> None:
+    copy = tmp_path / "start"
+    shutil.copytree(started.folder, copy)
+    _detector(data, tmp_path / "run", copy)
+    shutil.rmtree(copy)
+    _detector(data, tmp_path / "run", copy)  # ended before: nothing is read again
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder.mkdir(), r"holds no run \(no config.toml\)"),
+        (lambda folder: None, r"no such weights file"),
+    ],
+)
+def test_folder_that_is_no_run_is_refused_and_nothing_is_left(
+    data: Path, tmp_path: Path, make, message: str
+) -> None:
+    make(tmp_path / "start")
+    with pytest.raises(InputError, match=message):
+        _detector(data, tmp_path / "run", tmp_path / "start")
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_that_has_not_ended_is_refused(data: Path, started: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "start"
+    shutil.copytree(started.folder, copy)
+    (copy / "run.json").unlink()
+    for weights in (copy, next((copy / "checkpoints").glob("best-*.safetensors"))):
+        with pytest.raises(InputError, match="this training has not ended"):
+            _detector(data, tmp_path / "run", weights)
+
+
+def test_run_with_another_backbone_or_size_names_the_key(
+    data: Path, classifier: Path, started: RunFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"of resnet18, not of densenet121; set model.backbone"):
+        _detector(data, tmp_path / "run", classifier, "model.backbone=densenet121")
+    with pytest.raises(InputError, match=r"fpn_channels 16 instead of 32; set model.fpn_channels"):
+        _detector(data, tmp_path / "run", started.folder, "model.fpn_channels=32")
+    assert not (tmp_path / "run").exists()
+
+
+def _seen(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["image_id", "patient_id", "role"])
+
+
+def test_seen_images_are_joined_by_image_and_patient() -> None:
+    own = _seen(("1", "rsna:a", "train"), ("2", "rsna:b", "val"), ("3", "rsna:c", "val"))
+    before = _seen(
+        ("2", "rsna:b", "train"),  # the same image, fitted on before
+        ("1", "rsna:a", "val"),  # fitted on now
+        ("3", "nih:z", "train"),  # another patient's image that has the same id
+        ("4", "rsna:d", "val"),
+    )
+    assert merge_seen(own, before, "chexnet").to_numpy().tolist() == [
+        ["1", "rsna:a", "train"],
+        ["2", "rsna:b", "train"],
+        ["3", "rsna:c", "val"],
+        ["chexnet:3", "nih:z", "train"],
+        ["4", "rsna:d", "val"],
+    ]
+    assert merge_seen(own, None, "chexnet") is own
+
+
+def test_overlap_is_told_only_where_there_is_one() -> None:
+    own, test = _seen(("1", "a", "train"), ("2", "b", "val")), _seen(("9", "t", "test"))
+    assert leak_lines(own, _seen(("1", "a", "train"), ("2", "b", "val")), test, "run") == []
+    assert leak_lines(own, None, test, "run") == []
+    lines = leak_lines(own, _seen(("7", "b", "train"), ("8", "t", "val")), test, "run")
+    assert "patients of 1 of the 1 validation images" in lines[0]
+    assert "patients of 1 of the 1 test images" in lines[1]
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet", "coco"])
+def test_published_weights_are_left_to_the_builder(weights: str) -> None:
+    assert Start.open(weights) is None
