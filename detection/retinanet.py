@@ -136,6 +136,7 @@ class LesionRetinaNet(RetinaNet):
         self.transform = StoreTransform(preprocess)  # type: ignore[assignment]
         self.preprocess = preprocess
         self.n_findings = n_findings
+        self.detections_per_finding = MAX_PER_FINDING
         per_place = anchor_generator.num_anchors_per_location()[0]
         self.match = match or build_matching(per_place=per_place)
         self.image_head = None
@@ -237,7 +238,7 @@ class LesionRetinaNet(RetinaNet):
         anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
         with torch.autocast(logits.device.type, enabled=False):
             found = self.postprocess_detections(levels, anchors, heads.image_sizes)
-        best = [_best_per_finding(image) for image in found]
+        best = [_best_per_finding(image, self.detections_per_finding) for image in found]
         if self.image_head is None or heads.image_logits is None:
             return [{**image, "finite": ok} for image, ok in zip(best, finite, strict=True)]
         finite = finite & heads.image_logits.isfinite().all(dim=1)
@@ -250,12 +251,12 @@ class LesionRetinaNet(RetinaNet):
         ]
 
 
-def _best_per_finding(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the first 100 boxes of each label; they come sorted by score."""
+def _best_per_finding(found: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
+    """Keep the first boxes of each label; they come sorted by score."""
     labels = found["labels"]
     rank = torch.zeros_like(labels)
     for label in labels.unique():
         same = labels == label
         rank[same] = torch.arange(int(same.sum()), device=labels.device)
-    kept = rank < MAX_PER_FINDING
+    kept = rank < limit
     return {name: values[kept] for name, values in found.items()}

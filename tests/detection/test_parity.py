@@ -1,0 +1,189 @@
+"""With torchvision's settings ours is torchvision's RetinaNet, bit for bit: losses and boxes.
+
+Same weights and images, float32, 91 classes, COCO's anchors, torchvision's thresholds (score 0.05,
+NMS 0.5, 1,000 candidates a level, 300 boxes), images of the model's size, so that torchvision's
+transform is an identity. Ours differs on purpose in what follows; the tests at the end show each.
+
+- Class 0. torchvision counts background as a class and returns it where it scores; ours never
+  does. Training drives its scores to nothing in both, and the weights here have it there.
+- The limits. torchvision keeps 300 boxes an image, ours 100 a finding, so that one finding cannot
+  crowd out another; and ours takes 1,000 candidates a level *for each finding*.
+- The threshold. torchvision keeps a score above it, ours one that reaches it, as everywhere here.
+- The pixels. torchvision takes mean and deviation off each colour in [0, 1]; ours off the one grey
+  value in [0, 255], once, in `Preprocess`. Both nets get ours here; else they agree to rounding.
+- A NaN. torchvision returns no boxes, which reads as "nothing found"; ours says ``finite``.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.detection import (
+    RetinaNet,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from detection.dataset import LesionBatch
+from detection.model import build_retinanet, torchvision_targets, training_losses
+
+CLASSES = 91  # COCO's
+COCO_ANCHORS = (32, 64, 128, 256, 512)
+PUBLISHED = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
+NORMS = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}
+
+
+def torchvision_small(version: str, norm: str, **settings: object) -> RetinaNet:
+    """`retinanet_resnet50_fpn` or `_v2` line by line, on a ResNet-18."""
+    body = resnet18(weights=None, norm_layer=NORMS[norm])
+    top = LastLevelP6P7(256 if version == "v1" else 512, 256)
+    pyramid = _resnet_fpn_extractor(body, 5, returned_layers=[2, 3, 4], extra_blocks=top)
+    if version == "v1":
+        return RetinaNet(pyramid, CLASSES, **settings)
+    anchors = _default_anchorgen()
+    groups = partial(nn.GroupNorm, 32)
+    head = RetinaNetHead(256, anchors.num_anchors_per_location()[0], CLASSES, norm_layer=groups)
+    head.regression_head._loss_type = "giou"
+    return RetinaNet(pyramid, CLASSES, anchor_generator=anchors, head=head, **settings)
+
+
+def transform_settings(size: int) -> dict[str, object]:
+    """Neither resize nor normalise: the images are at model size, and normalised before."""
+    plain = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    return {"min_size": size, "max_size": size, **plain}
+
+
+def build_pair(version: str, *, backbone: str, norm: str, size: int, seed: int):
+    """Our model and torchvision's, with one set of weights and one set of thresholds."""
+    torch.manual_seed(seed)
+    ours = build_retinanet(
+        backbone=backbone,
+        head=version,
+        norm=norm,
+        n_findings=CLASSES - 1,
+        image_size=size,
+        anchor_sizes=COCO_ANCHORS,
+    )
+    if backbone == "resnet18":
+        theirs = torchvision_small(version, norm, **transform_settings(size))
+    else:
+        none = {"weights": None, "weights_backbone": None}
+        theirs = PUBLISHED[version](**none, **transform_settings(size))
+    with torch.no_grad():  # scores spread widely, but for background's: so they are after training
+        logits = ours.head.classification_head.cls_logits
+        logits.weight.normal_(std=0.05)
+        logits.bias.uniform_(-3.5, -3.0)
+        logits.weight.view(9, CLASSES, -1)[:, 0] = 0.0
+        logits.bias.view(9, CLASSES)[:, 0] = -50.0
+        ours.head.regression_head.bbox_reg.weight.normal_(std=0.02)
+    for name in ("score_thresh", "nms_thresh", "detections_per_img", "topk_candidates"):
+        setattr(ours, name, getattr(theirs, name))
+    ours.detections_per_finding = ours.detections_per_img
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def draw_batch(size: int, count: int, seed: int) -> LesionBatch:
+    """Noise with boxes of all classes; the second image has none."""
+    rng = np.random.default_rng(seed)
+    boxes, labels = [], []
+    for image in range(count):
+        n = 0 if image == 1 else int(rng.integers(1, 6))
+        sides = rng.uniform(8, size / 2, (n, 2))
+        corner = rng.uniform(0, size - sides)
+        boxes.append(torch.from_numpy(np.concatenate([corner, corner + sides], 1)).float())
+        labels.append(torch.from_numpy(rng.integers(1, CLASSES, n)))
+    pixels = rng.integers(0, 256, (count, 1, size, size), dtype=np.uint8)
+    return LesionBatch([str(i) for i in range(count)], torch.from_numpy(pixels), boxes, labels)
+
+
+def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tensor]]:
+    """Losses, gradients, running statistics and detections are the same bits; gives the last."""
+    pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
+    expected = theirs.train()(pixels, torchvision_targets(batch, CLASSES - 1))
+    got = training_losses(ours.train(), batch)
+    assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
+    sum(got.values()).backward()
+    sum(expected.values()).backward()
+    peers = dict(theirs.named_parameters())
+    for name, value in ours.named_parameters():
+        assert torch.equal(value.grad, peers[name].grad), name
+    with torch.no_grad():
+        found, reference = ours.eval()(batch.images), theirs.eval()(pixels)
+    for image, peer in zip(found, reference, strict=True):
+        assert len(peer["boxes"]) > 0
+        for name in ("boxes", "scores", "labels"):
+            assert torch.equal(image[name], peer[name]), name
+    return found
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("norm", "size", "count", "seed"), [("batch", 128, 2, 0), ("frozen", 160, 2, 1)]
+)
+def test_losses_gradients_and_boxes_are_torchvisions(version, norm, size, count, seed):
+    ours, theirs = build_pair(version, backbone="resnet18", norm=norm, size=size, seed=seed)
+    found = require_equal(ours, theirs, draw_batch(size, count, seed))
+    assert max(len(image["boxes"]) for image in found) == 300  # torchvision's limit was at work
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(("size", "seed"), [(128, 0), (256, 1)])
+def test_the_published_resnet50_models_are_ours_bit_for_bit(version, size, seed):
+    ours, theirs = build_pair(version, backbone="resnet50", norm="batch", size=size, seed=seed)
+    require_equal(ours, theirs, draw_batch(size, 2, seed))
+
+
+def test_the_mean_over_many_images_is_torchvisions_too():
+    # A sum of nine terms has an order; torch.mean's is another than torchvision's.
+    ours, theirs = build_pair("v2", backbone="resnet18", norm="frozen", size=32, seed=2)
+    require_equal(ours, theirs, draw_batch(32, 9, 2))
+
+
+def test_a_batch_without_any_box_has_torchvisions_losses():
+    ours, theirs = build_pair("v2", backbone="resnet18", norm="frozen", size=64, seed=3)
+    batch = draw_batch(64, 3, 3)
+    empty = LesionBatch(
+        batch.image_ids,
+        batch.images,
+        [b[:0] for b in batch.boxes],
+        [label[:0] for label in batch.labels],
+    )
+    require_equal(ours, theirs, empty)
+
+
+def test_background_is_left_out_where_torchvision_returns_it():
+    ours, theirs = build_pair("v1", backbone="resnet18", norm="frozen", size=64, seed=4)
+    for model in (ours, theirs):
+        model.head.classification_head.cls_logits.bias.data.view(9, CLASSES)[:, 0] = 2.0
+        # Limits that do not bind: background would take places under them.
+        model.topk_candidates = model.detections_per_img = 100_000
+        model.score_thresh = 0.2
+    batch = draw_batch(64, 1, 4)
+    pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
+    with torch.no_grad():
+        found, reference = ours.eval()(batch.images)[0], theirs.eval()(pixels)[0]
+    lesion = reference["labels"] > 0
+    assert not lesion.all()
+    assert torch.equal(found["scores"], reference["scores"][lesion])
+    assert torch.equal(found["boxes"], reference["boxes"][lesion])
+
+
+def test_normalising_in_torchvisions_place_differs_by_rounding_only():
+    ours, theirs = build_pair("v2", backbone="resnet18", norm="frozen", size=64, seed=5)
+    theirs.transform.image_mean = [ours.preprocess.mean] * 3
+    theirs.transform.image_std = [ours.preprocess.std] * 3
+    batch = draw_batch(64, 2, 5)
+    pixels = list((batch.images.float() / 255).expand(-1, 3, -1, -1))
+    expected = theirs.train()(pixels, torchvision_targets(batch, CLASSES - 1))
+    got = training_losses(ours.train(), batch)
+    for name, value in got.items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-4)
