@@ -8,6 +8,8 @@ import numpy as np
 
 MIN_VISIBLE = 0.3
 """A box is dropped where less than this share of its area stays inside the picture."""
+MIN_SIDE = 2.0
+"""A box is dropped where augmentation makes a side shorter than this, in px."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.augment import MIN_SIDE, Augmentation, augment, build_augmentation
+from data_prep.augment import Augmentation, augment, build_augmentation, why_dropped
+from data_prep.dropped_boxes import DroppedBoxes
 from data_prep.errors import InputError
+from data_prep.placement import MIN_SIDE
 
 WIDTH, HEIGHT = 120, 90
 EVERYTHING = {
     "rotate_degrees": 20, "scale": 0.3, "shift": 0.2, "brightness": 0.2, "contrast": 0.2,
-    "blur": 1.5, "noise": 0.05, "horizontal_flip": 0.5,
+    "blur": 1.5, "noise": 0.05, "horizontal_flip": 0.5, "gamma": 0.3, "cutout": 0.2,
 }  # fmt: skip
 
 seeds = st.integers(0, 2**63 - 1)
@@ -178,6 +180,93 @@ def test_hearts_are_not_mirrored_unless_asked() -> None:
     for seed in range(30):
         changed = augment(chain(**settings_), left, None, seed)[0].astype(int)
         assert changed[:, :32].sum() > changed[:, 32:].sum()
+
+
+# What the kinds that were there first gave before there were others.
+_OF_OLD = {
+    7: ([[0, 57, 113], [91, 147, 48], [181, 0, 55]],
+        [[8.315, 0.86, 58.853, 51.398], [75.029, 30.903, 113.767, 81.188]]),
+    2**40 + 5: ([[24, 105, 24], [144, 201, 255], [240, 29, 87]],
+                [[10.518, 6.24, 64.115, 59.837], [80.923, 38.771, 120.0, 90.0]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", list(_OF_OLD))
+def test_pictures_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    pixels = ((x * 2 + y * 3) % 256).astype(np.uint8)
+    small = chain(rotate_degrees=10.0, scale=0.15, shift=0.08, brightness=0.2, contrast=0.2)
+    given_boxes = np.array([[10.0, 10.0, 60.0, 60.0], [80.0, 30.0, 118.0, 80.0]])
+    changed, boxes, _ = augment(small, pixels, given_boxes, seed)
+    np.testing.assert_allclose(changed[::30, ::40], _OF_OLD[seed][0], atol=1)
+    np.testing.assert_allclose(boxes, _OF_OLD[seed][1], atol=2e-3)
+
+
+def test_several_scales_shrink_as_often_as_they_enlarge_about_the_middle() -> None:
+    box = np.array([[50.0, 35.0, 70.0, 55.0]])
+    sides = []
+    for seed in range(200):
+        _, boxes, _ = augment(chain(multi_scale=1.0), noise_picture(), box, seed)
+        x1, y1, x2, y2 = boxes[0]
+        assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
+        np.testing.assert_allclose([x1 + x2, y1 + y2], [WIDTH, HEIGHT], atol=2)
+        sides.append(x2 - x1)
+    assert min(sides) >= 10 - 0.01
+    assert max(sides) <= 40 + 0.01
+    assert np.mean(np.array(sides) < 20) == pytest.approx(0.5, abs=0.1)
+    assert min(sides) < 12
+    assert max(sides) > 36
+
+
+def test_scale_and_several_scales_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"both scale=0.1 and multi_scale=0.5; give one"):
+        build_augmentation(scale=0.1, multi_scale=0.5)
+
+
+def test_gamma_keeps_black_white_and_the_order_of_greys() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
+    middles = set()
+    for seed in range(20):
+        changed, _, _ = augment(chain(gamma=0.5), ramp, None, seed)
+        assert changed[0, [0, 255]].tolist() == [0, 255]
+        assert (np.diff(changed[0].astype(int)) >= 0).all()
+        middles.add(int(changed[0, 128]))
+    low, high = (255 * (128 / 255) ** power for power in (1.5, 1 / 1.5))
+    assert low - 1 <= min(middles) < 128 < max(middles) <= high + 1
+
+
+def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise() -> None:
+    given_boxes = np.array([[10.3, 10.2, 40.7, 40.6], [60.5, 30.5, 66.5, 36.5]])
+    white = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    gone = 0
+    for seed in range(200):
+        changed, boxes, kept = augment(chain(cutout=0.5), white, given_boxes, seed)
+        np.testing.assert_array_equal(boxes, given_boxes[kept].astype(np.float32))
+        for row, (x1, y1, x2, y2) in enumerate(given_boxes.astype(int)):
+            seen = (changed[y1 : y2 + 1, x1 : x2 + 1] == 255).mean()
+            assert (row in kept) == (seen >= 0.3), (seed, row)
+        counts = why_dropped(chain(cutout=0.5), white, given_boxes, kept, seed)
+        assert counts == DroppedBoxes(2, covered=2 - len(kept))
+        gone += counts.total
+    assert gone > 5
+
+
+def test_each_dropped_box_is_counted_under_its_reason() -> None:
+    corner, tiny = [0.0, 0.0, 10.0, 10.0], [50.0, 40.0, 53.0, 43.0]
+    far = chain(shift=0.3)
+    reasons = {
+        why_dropped(far, noise_picture(), np.array([corner]), kept, seed)
+        for seed in range(40)
+        for kept in [augment(far, noise_picture(), np.array([corner]), seed)[2]]
+    }
+    assert reasons == {DroppedBoxes(1), DroppedBoxes(1, outside=1)}
+    shrinking = chain(multi_scale=1.0)
+    reasons = {
+        why_dropped(shrinking, noise_picture(), np.array([tiny]), kept, seed)
+        for seed in range(40)
+        for kept in [augment(shrinking, noise_picture(), np.array([tiny]), seed)[2]]
+    }
+    assert reasons == {DroppedBoxes(1), DroppedBoxes(1, small=1)}
 
 
 @pytest.mark.parametrize(
