@@ -57,14 +57,46 @@ class AugmentationSettings(_Section):
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45)
     scale: Fraction = Field(default=0.0, description="0.1: between 90 and 110 %")
+    multi_scale: float = Field(
+        default=0.0, ge=0, le=3, description="in place of scale; 0.5: between 1/1.5 and 1.5"
+    )
     shift: Fraction = Field(default=0.0, description="of the image's side")
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
+    gamma: float = Field(default=0.0, ge=0, le=3, description="0.5: between 1/1.5 and 1.5")
     blur: float = Field(default=0.0, ge=0, le=5, description="largest sigma, px")
     noise: Fraction = Field(
         default=0.0, description="largest standard deviation, of the grey range"
     )
+    cutout: float = Field(default=0.0, ge=0, le=0.9, description="largest side of a hole, share")
     horizontal_flip: float = Field(default=0.0, ge=0, le=1, description="probability")
+    mosaic: float = Field(
+        default=0.0, ge=0, le=1, description="probability of four pictures in one; a detector's"
+    )
+
+    @model_validator(mode="after")
+    def _one_range_of_scales(self) -> Self:
+        if self.scale and self.multi_scale:
+            raise ValueError(
+                f"both scale = {self.scale} and multi_scale = {self.multi_scale} are given; "
+                "multi_scale takes the place of scale: set one of them to 0"
+            )
+        return self
+
+
+class DrawSettings(_Section):
+    """Shares of what an epoch draws, for sets that tell normal images from other negatives."""
+
+    positive: float = Field(ge=0, le=1, description="has a finding of the target")
+    not_normal: float = Field(ge=0, le=1, description="has none, and x_class is 'not_normal'")
+    normal: float = Field(ge=0, le=1, description="has none, and x_class is 'normal'")
+
+    @model_validator(mode="after")
+    def _shares_make_a_whole(self) -> Self:
+        total = self.positive + self.not_normal + self.normal
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, and make {total:.6g}")
+        return self
 
 
 class TrainingSettings(_Section):
@@ -91,6 +123,9 @@ class TrainingSettings(_Section):
         default=0.0, description="of the averaged weights; 0 does not average"
     )
     positive_share: Fraction = Field(default=0.0, description="of what is drawn; 0 as in the data")
+    draw: DrawSettings | None = Field(
+        default=None, description="in place of positive_share: {positive, not_normal, normal}"
+    )
     patience: int = Field(
         default=0, ge=0, description="epochs without improvement; 0 never stops early"
     )
@@ -102,6 +137,15 @@ class TrainingSettings(_Section):
     )
     compile: bool = Field(default=False, description="torch.compile of backbone and heads")
     tensorboard: bool = Field(default=False, description="events/ for TensorBoard, too")
+
+    @model_validator(mode="after")
+    def _one_rule_of_drawing(self) -> Self:
+        if self.positive_share and self.draw is not None:
+            raise ValueError(
+                f"both positive_share = {self.positive_share} and draw are given; draw takes the "
+                "place of positive_share: set it to 0, or leave draw out"
+            )
+        return self
 
 
 class DetectorModelSettings(_Section):
@@ -183,8 +227,11 @@ class ClassifierModelSettings(_Section):
 
 
 class DetectorTrainingSettings(TrainingSettings):
-    """As every training, and the figure that picks the best epoch."""
+    """As every training, the figure that picks the best epoch, and what is drawn more often."""
 
+    hard_negatives: Fraction = Field(
+        default=0.0, description="share of negative draws that the most mistaken fifth gets"
+    )
     monitor: Literal["ap50", "ap", "auroc", "val_loss"] = "ap50"
 
 
@@ -218,6 +265,15 @@ class ClassifierConfig(_Config):
     kind: Literal["classifier"]
     model: ClassifierModelSettings
     training: ClassifierTrainingSettings
+
+    @model_validator(mode="after")
+    def _no_mosaic(self) -> Self:
+        if self.augmentation.mosaic:
+            raise ValueError(
+                f"augmentation.mosaic = {self.augmentation.mosaic} joins the boxes of four "
+                "images, and a classifier learns from none; set it to 0"
+            )
+        return self
 
 
 TrainConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="kind")]

@@ -11,7 +11,8 @@ def dump_toml(content: Mapping[str, Any]) -> str:
     """Write a mapping as TOML; None is left out, since TOML has no such value.
 
     Args:
-        content: Texts, numbers, booleans, lists of them, and one level of tables.
+        content: Texts, numbers, booleans, lists of them, and tables; tables in tables are written
+            inline.
 
     Returns:
         Text that `tomllib` reads back to the same values.
@@ -47,4 +48,8 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
-    raise TypeError(f"Expected a text, number, boolean or list but got {type(value).__name__}")
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(_lines(value)) + " }"
+    raise TypeError(
+        f"Expected a text, number, boolean, list or table but got {type(value).__name__}"
+    )

@@ -138,7 +138,7 @@ def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool)
 def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:
     from data_prep.augment import build_augmentation
 
-    augmentation = build_augmentation(**settings.augmentation.model_dump())
+    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
     if settings.kind == "detector":
         from scripts import train_detector
 

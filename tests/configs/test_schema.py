@@ -64,7 +64,10 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
         ("training.channels_last=1", "input should be a valid boolean, got 1"),
         ("training.learning_rate=nan", "input should be a finite number, got nan"),
-        ("model.backbone=vgg16", "input should be 'resnet18', 'resnet34', 'resnet50', 'resnet101',"),
+        (
+            "model.backbone=vgg16",
+            "input should be 'resnet18', 'resnet34', 'resnet50', 'resnet101',",
+        ),
         ("model.anchor_sizes=[1.0, 2.0]", "list should have at least 5 items"),
         ("model.architecture=densenet121", "unknown key"),  # of a classifier
         ("model.norm=frozen", "norm = 'frozen' keeps pretrained statistics, and weights = 'none'"),
@@ -75,6 +78,14 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("data.enhance=true", "input should be 'none', 'clahe' or 'histogram', got True"),
         ("data.enhanse=clahe", "unknown key; did you mean 'data.enhance'?"),
         ("training=3", "--set training: input should be"),
+        ("training.draw={positive = 0.5, not_normal = 0.3, normal = 0.3}", "must add up to 1, and"),
+        ("training.draw={positive = 0.5, normal = 0.5}", "training.draw.not_normal: is missing"),
+        (
+            "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
+            "both positive_share = 0.5 and draw are given",
+        ),
+        ("training.hard_negative=0.5", "did you mean 'training.hard_negatives'?"),
+        ("augmentation.multi_scale=4", "input should be less than or equal to 3"),
         ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
         ("training.epochs", "--set training.epochs: write it as section.key=value"),
         ("training.epochs.x=1", "'epochs' is a value, not a section"),
@@ -106,6 +117,41 @@ def test_override_replaces_what_the_file_says(
 ) -> None:
     config = read_config(find_config("retinanet_quickstart"), [override])
     assert getattr(getattr(config, section), key) == value
+
+
+def test_shares_of_what_is_drawn_survive_a_round_trip() -> None:
+    changes = [
+        "training.positive_share=0",
+        "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
+        "training.hard_negatives=0.25",
+    ]
+    config = read_config(find_config("retinanet_quickstart"), changes)
+    assert config.training.draw is not None
+    assert config.training.draw.not_normal == 0.3
+    assert parse_config(dump_config(config), "again") == config
+    other = [*changes[:1], "training.draw={positive = 0.4, not_normal = 0.4, normal = 0.2}"]
+    later = read_config(find_config("retinanet_quickstart"), [*other, *changes[2:]])
+    difference = "training.draw.not_normal was 0.3, is now 0.4"
+    assert first_difference(config, later) == difference
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("chexnet_quickstart", ["augmentation.mosaic=0.5"], "a classifier learns from none"),
+        (
+            "retinanet_quickstart",
+            ["augmentation.scale=0.1", "augmentation.multi_scale=0.5"],
+            "both scale = 0.1 and multi_scale = 0.5 are given",
+        ),
+        ("chexnet_quickstart", ["training.hard_negatives=0.5"], "unknown key"),
+    ],
+)
+def test_changes_that_do_not_go_together_are_refused(
+    name: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_config(find_config(name), overrides)
 
 
 def _file(folder: Path, text: str) -> Path:
