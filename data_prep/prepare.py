@@ -188,11 +188,11 @@ def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) ->
     """The user's own split file, read before any picture: it may be refused."""
     if split is None:
         return None
-    return (
-        "official"
-        if str(split) == "official"
-        else read_split_file(Path(split), tables.images, strict=strict)
-    )
+    if str(split) != "official":
+        return read_split_file(Path(split), tables.images, strict=strict)
+    if tables.official.empty:
+        raise InputError("--split official: the source comes with no split; leave it out")
+    return "official"
 
 
 def _build(

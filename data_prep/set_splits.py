@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from data_prep.draw_split import draw_split, image_strata, picture_links
-from data_prep.errors import InputError
 from data_prep.membership import is_member
 from data_prep.sources import SourceTables
 from data_prep.split_files import official_split
@@ -34,13 +33,11 @@ def make_splits(
         tables: The complete tables.
         decode: The decode table: patients who share a picture stay together.
         rule: How the default split is drawn.
-        default: The default split instead: ``official``, or one that the user gave.
+        default: The default split instead: ``official``, where the source has one, or one that the
+            user gave.
 
     Returns:
         ``default`` and, where the publisher has one, ``official``, and whatever was there.
-
-    Raises:
-        InputError: There is no official split.
     """
     linked = picture_links(decode)
     made: dict[str, Made] = {}
@@ -69,8 +66,6 @@ def _default(
     if isinstance(default, tuple):
         split, how = default
         return split[is_member(split["image_id"], tables.images["image_id"])], how
-    if "official" not in made:
-        raise InputError("--split official: the source comes with no split; leave it out")
     return made["official"]
 
 

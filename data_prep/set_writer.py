@@ -104,9 +104,6 @@ def write_set(
         rule: How the default split is drawn.
         settings: As for `begin_set`.
         default: The default split instead: ``official``, or one that the user gave.
-
-    Raises:
-        InputError: There is no official split; nothing of the folder has changed then.
     """
     splits = make_splits(out, tables, decode, rule, default)
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete

@@ -146,7 +146,10 @@ def read_text_csv(path: Path, required: Iterable[str]) -> pd.DataFrame:
         InputError: The file is missing or is not such a CSV.
     """
     if not path.is_file():
-        raise InputError(f"{path}: not found; it must hold the columns {', '.join(required)}")
+        columns = ", ".join(required)
+        raise InputError(
+            f"{path}: not found" + f"; it must hold the columns {columns}" * bool(columns)
+        )
     try:
         frame = _parse_csv(path)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
