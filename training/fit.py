@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from training.checkpoint import WholeFiles, require_same_architecture
+from training.checkpoint import require_same_architecture
+from training.devices import share_batch_statistics
+from training.events import EventLog
 from training.loop import Loop, TrainingLosses, ValidationStep
 from training.optimisation import Optimisation
 from training.record import EpochRecord, Metrics, Mode, Row, best_row
 from training.run_folder import RunFolder
-
-Precision = Literal["fp32", "bf16"]
-_LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+from training.trainer import Precision, averaging, build_trainer, interruptible, quiet
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,8 @@ def fit(
     resume: bool = False,
     accelerator: Literal["cpu", "cuda"] = "cpu",
     devices: int = 1,
+    compiled: Sequence[nn.Module] = (),
+    tensorboard: bool = False,
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> FitResult:
@@ -79,7 +74,8 @@ def fit(
         validation_step: ``(model, batch) -> (losses, output)`` in eval mode, without gradient.
         validation_metrics: Outputs of all validation batches to figures by name.
         train_loader: Training batches; a `SeededSampler` makes the order resumable.
-        val_loader: Validation batches. Every process validates all of them.
+        val_loader: Validation batches. Every process validates all of them; the figures are the
+            first's.
         run: Folder for the checkpoint, the history and the best weights.
         monitor: Figure that picks the best epoch: a metric, or ``val_loss``.
         mode: Whether a small (``min``) or a large (``max``) figure is good.
@@ -92,7 +88,12 @@ def fit(
         seed: Seed of what the model itself draws while training.
         resume: Go on from the folder's checkpoint, where there is one.
         accelerator: Where to train.
-        devices: How many of them.
+        devices: How many of them. Above 1, every process calls this, with its place among them
+            in ``LOCAL_RANK`` and loaders of its share of each batch; gradients are means over
+            the processes. On CUDA live batch norm measures the whole batch, on CPUs each
+            process's share.
+        compiled: Parts of the model to compile, see `training.compilation`.
+        tensorboard: Write the figures of each epoch to ``events/``, too.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
 
@@ -100,9 +101,10 @@ def fit(
         The best epoch and the history.
 
     Raises:
-        InputError: A loss or gradient is not finite (names the images), the monitored figure is
-            unknown or undefined, the checkpoint is damaged or of another architecture, or the
-            disk is full.
+        InputError: A loss or gradient is not finite or a batch fails (names the images), the
+            training diverges, the monitored figure is unknown or undefined, the checkpoint is
+            damaged or of another architecture, or the disk is full.
+        torch.OutOfMemoryError: A step did not fit.
         KeyboardInterrupt: The user interrupted; the folder can be resumed.
     """
     how = optimisation or Optimisation()
@@ -114,9 +116,14 @@ def fit(
         patience=patience,
         progress=progress,
         on_epoch=on_epoch,
+        events=EventLog(run.folder / "events") if tensorboard else None,
     )
     if channels_last:
         model.to(memory_format=torch.channels_last)
+    if devices > 1 and accelerator == "cuda":
+        share_batch_statistics(model.train())
+    for part in compiled:
+        part.compile()
     loop = Loop(
         model,
         training_losses=training_losses,
@@ -129,10 +136,11 @@ def fit(
     if checkpoint is not None:
         require_same_architecture(loop, checkpoint)
     cuda = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
-    with _quiet(), _interruptible(), torch.random.fork_rng(cuda):
-        trainer = _build_trainer(
+    with quiet(), interruptible(), torch.random.fork_rng(cuda):
+        trainer = build_trainer(
             run.folder,
-            callbacks=_callbacks(record, how.ema_decay),
+            # The record comes first: it must see averaged weights before they are swapped back.
+            callbacks=[record, *averaging(how.ema_decay)],
             epochs=epochs,
             accumulate=how.accumulate,
             precision=precision,
@@ -149,102 +157,3 @@ def fit(
         history=record.history,
         stopped_early=len(record.history) < epochs,
     )
-
-
-def _build_trainer(
-    folder: Path,
-    *,
-    callbacks: list[Callback],
-    epochs: int,
-    accumulate: int,
-    precision: Precision,
-    accelerator: str,
-    devices: int,
-) -> Trainer:
-    """Lightning's loop and devices; what it would log, show or save by itself is off."""
-    return Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        precision=_LIGHTNING_PRECISION[precision],
-        max_epochs=epochs,
-        accumulate_grad_batches=accumulate,
-        plugins=[WholeFiles()],
-        callbacks=callbacks,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # SeededSampler shares the rows itself
-    )
-
-
-def _callbacks(record: EpochRecord, ema_decay: float) -> list[Callback]:
-    # The record comes first: it must see the averaged weights before they are swapped back.
-    if ema_decay == 0:
-        return [record]
-    return [record, WeightAveraging(avg_fn=_RampedAverage(ema_decay))]
-
-
-@dataclass(frozen=True)
-class _RampedAverage:
-    """A moving average that follows quickly at first, so that early epochs are not all start.
-
-    Source:
-        TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
-    """
-
-    decay: float
-
-    def __call__(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-        if not average.is_floating_point():  # a batch norm's counter
-            return current
-        n = float(n_averaged)
-        return average.lerp(current, 1 - min(self.decay, (1 + n) / (10 + n)))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C reach the caller: Lightning exits the process and goes deaf to the signal."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as exit_:
-        if isinstance(exit_.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what Lightning says about choices that are made on purpose here."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for message in _MEANT:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-_MEANT = (
-    # Pixels come from a memory map: worker processes would only fight torch for the cores.
-    r".*does not have many workers.*",
-    # Frozen batch norm stays in eval mode.
-    r".*module\(s\) in eval mode at the start of training.*",
-    # Resuming starts over at an epoch's end, where nothing of the loader's state is left.
-    r".*You're resuming from a checkpoint that ended before the epoch ended.*",
-    # Lightning's own use of a torch interface that torch renamed.
-    r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",
-    # More devices than are used.
-    r".*available but not used.*",
-)

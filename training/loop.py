@@ -12,6 +12,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from data_prep.errors import InputError
+from training.devices import gather
+from training.loading import naming, require_loaded
 from training.optimisation import Optimisation, build_optimiser, build_schedule
 
 Losses = dict[str, Tensor]
@@ -73,12 +75,13 @@ class Loop(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Losses of a batch; refuses to learn from one that is not finite."""
-        self._since_step += batch.image_ids
+        self._since_step += require_loaded(batch).image_ids
         # By step, not by epoch: a loader draws too when it starts, a resumed one at another time.
         place = [self._seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-        losses = self._training_losses(self.model, batch)
-        values = read_losses(losses)
+        with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: learning"):
+            losses = self._training_losses(self.model, batch)
+            values = read_losses(losses)
         if not all(math.isfinite(value) for value in values.values()):
             raise self._not_finite(f"loss ({_shown(values)})", batch.image_ids)
         return {"loss": torch.stack([*losses.values()]).sum(), "losses": values}
@@ -93,12 +96,15 @@ class Loop(LightningModule):
         limit = self._optimisation.clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
         if not bool(torch.isfinite(norm)):
-            raise self._not_finite("gradient", self._since_step)
+            images = [name for share in gather(self._since_step) for name in share]
+            raise self._not_finite("gradient", images)
         self._since_step = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Losses of a batch and what the metrics will need of it."""
-        losses, output = self._validation_step(self.model, batch)
+        require_loaded(batch)
+        with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):
+            losses, output = self._validation_step(self.model, batch)
         return {"losses": read_losses(losses), "output": output}
 
     def _not_finite(self, what: str, image_ids: list[str]) -> InputError:

@@ -12,6 +12,9 @@ from safetensors.torch import save
 
 from data_prep.errors import InputError
 from data_prep.folders import atomic_path
+from training.devices import gather
+from training.divergence import EXPLODED, has_exploded, usual_loss
+from training.events import EventLog
 from training.loop import Loop
 from training.run_folder import RunFolder
 
@@ -58,6 +61,7 @@ class EpochRecord(Callback):
         patience: Epochs without improvement before the training stops; None never stops early.
         progress: Called with the number of batches done.
         on_epoch: Called with each epoch's row.
+        events: Where TensorBoard will look; None writes nothing for it.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class EpochRecord(Callback):
         patience: int | None,
         progress: Callable[[int], None] | None,
         on_epoch: Callable[[Row], None] | None,
+        events: EventLog | None = None,
     ) -> None:
         self._run = run
         self._metrics = validation_metrics
@@ -77,18 +82,22 @@ class EpochRecord(Callback):
         self._patience = patience
         self._progress = progress or (lambda n: None)
         self._on_epoch = on_epoch or (lambda row: None)
+        self._events = events
         self.history: list[Row] = []
+        self._usual: float | None = None  # loss of a batch, before any harm is done
         self._train, self._val = _Means(), _Means()
         self._outputs: list[Any] = []
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The history: all else follows from it."""
-        return {"history": self.history}
+        """The history, and what it does not say: all else follows from them."""
+        return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the history of the training that is resumed."""
         self.history = state_dict["history"]
+        # A checkpoint of an older version has no usual loss; the first epoch's mean is near it.
+        self._usual = state_dict.get("usual_loss") or self.history[0]["train_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once where the resumed training had decided to."""
@@ -124,13 +133,21 @@ class EpochRecord(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure; keep the weights (the averaged ones, where there is an average) if best."""
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            **self._train.row("train"),
-            **self._val.row("val"),
-            **self._metrics(self._outputs),
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-        }
+        shares = gather(self._train)
+        train = _Means.of(shares)
+        if self._usual is None:
+            self._usual = usual_loss(train.losses)
+        row: Row = {}
+        if trainer.is_global_zero:  # every process has validated, one of them speaks for all
+            row = {
+                "epoch": trainer.current_epoch + 1,
+                **train.row("train"),
+                **self._val.row("val"),
+                **self._metrics(self._outputs),
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            }
+        row = trainer.strategy.broadcast(row)
+        self._require_health(row, train.losses)
         self._require_monitor(row)
         self.history = [*self.history, row]
         if trainer.is_global_zero and best_row(self.history, *self._rule) is row:
@@ -151,7 +168,30 @@ class EpochRecord(Callback):
             if weights != kept:
                 weights.unlink()
         self._run.write_history(self.history)
+        if self._events is not None:
+            self._events.write(self.history)
         self._on_epoch(row)
+
+    def _require_health(self, row: Row, losses: list[float]) -> None:
+        """Stop a training that only burns time; what was good before stays in the folder."""
+        usual = cast(float, self._usual)
+        if has_exploded(losses, usual):
+            what = (
+                f"every batch's loss is above {EXPLODED:.0f} times the first epoch's {usual:.3g} "
+                f"(mean {row['train_loss']:.3g})"
+            )
+        elif not math.isfinite(row["val_loss"]):
+            what = f"the validation loss is {row['val_loss']}"
+        else:
+            return
+        kept = "no epoch was good"
+        if self.history:
+            weights = self._run.best_weights(best_row(self.history, *self._rule)["epoch"])
+            kept = f"the best weights so far stay in {weights}"
+        raise InputError(
+            f"epoch {row['epoch']}: the training has diverged: {what}; lower "
+            f"training.learning_rate, or set training.clip, and choose another --out ({kept})"
+        )
 
     def _require_monitor(self, row: Row) -> None:
         monitor = self._rule[0]
@@ -173,11 +213,27 @@ class _Means:
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._n = 0
+        self.losses: list[float] = []  # of each batch, its parts added
+
+    @classmethod
+    def of(cls, shares: Sequence[_Means]) -> _Means:
+        """The figures of several processes together; batch k is theirs together, too."""
+        if len(shares) == 1:
+            return shares[0]
+        whole = cls()
+        for share in shares:
+            for name, total in share._sums.items():
+                whole._sums[name] = whole._sums.get(name, 0.0) + total
+            whole._n += share._n
+        parts = zip(*(share.losses for share in shares), strict=True)
+        whole.losses = [sum(part) / len(part) for part in parts]
+        return whole
 
     def add(self, values: dict[str, float], n: int) -> None:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * n
         self._n += n
+        self.losses.append(sum(values.values()))
 
     def row(self, role: str) -> dict[str, float]:
         means = {f"{role}_{name}": total / self._n for name, total in self._sums.items()}

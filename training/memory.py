@@ -1,0 +1,159 @@
+"""How many images a batch may hold, found on a copy of the model before training starts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from training.optimisation import Optimisation, build_optimiser
+
+_CPU_COMPLAINTS = ("can't allocate memory", "not enough memory")
+_STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
+_TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
+_CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
+
+TrainingLosses = Callable[[Any, Any], dict[str, Tensor]]
+MakeBatch = Callable[[int], Any]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("memory"))
+        (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(c in str(error) for c in _CPU_COMPLAINTS)
+
+
+def largest_batch(
+    model: nn.Module,
+    make_batch: MakeBatch,
+    training_losses: TrainingLosses,
+    *,
+    limit: int,
+    device: Literal["cpu", "cuda"],
+    precision: Literal["fp32", "bf16"] = "fp32",
+    budget: int | None = None,
+) -> int:
+    """The largest power of two of images that a training step can take.
+
+    On CUDA the batch is doubled until a step runs out of memory. A CPU has no such end: its
+    system ends the process. There the need is reckoned from what two small batches save for the
+    backward pass.
+
+    The model, its gradients and the state of the random generators stay as they are.
+
+    Args:
+        model: In any mode, on any device.
+        make_batch: ``(size) -> batch`` with ``to(device)``.
+        training_losses: ``(model, batch) -> losses``.
+        limit: Most images, at least 1.
+        device: Where training will run.
+        precision: As it will run.
+        budget: Bytes that may be used on a CPU.
+
+    Returns:
+        1, 2, 4, ... or 0 where not even one image fits.
+    """
+    cuda = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        trial = copy.deepcopy(model).to(device).train()
+
+        def measured(size: int) -> int:
+            return _saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
+
+        def runs(size: int) -> bool:
+            return _step_fits(trial, make_batch, size, training_losses, precision)
+
+        if device == "cuda":
+            return _double(runs, limit)
+        need = reckon(trial, measured, min(2, limit), min(4, limit))
+        return _double(lambda size: budget is None or need(size) <= budget, limit)
+
+
+def reckon(
+    model: nn.Module, saved_bytes: Callable[[int], int], small: int, large: int
+) -> Callable[[int], int]:
+    """Memory of a training step by batch size, from what two batches save.
+
+    Args:
+        model: Its parameters count with their gradients and the optimiser's states.
+        saved_bytes: ``(size) -> bytes`` that a batch's forward pass saves for the backward pass.
+        small: A batch size.
+        large: Another; where there is only one image, the same.
+
+    Returns:
+        ``(size) -> bytes``, beside the model itself.
+
+    Example:
+        >>> need = reckon(nn.Linear(1, 1), lambda size: 1000 + 100 * size, 2, 4)
+        >>> need(10) - need(9)
+        150
+    """
+    state = _STATES * sum(p.numel() * p.element_size() for p in model.parameters())
+    first = saved_bytes(small)
+    each = (saved_bytes(large) - first) / (large - small) if large > small else first / small
+    return lambda size: int(state + _TRANSIENT * (first + each * (size - small)))
+
+
+def _double(fits: Callable[[int], bool], limit: int) -> int:
+    # From 2: live batch norm cannot learn from one image whose last features are a single pixel.
+    size = 2
+    while size <= limit and fits(size):
+        size *= 2
+    if size > 2:
+        return size // 2
+    return 1 if limit >= 1 and fits(1) else 0
+
+
+def _saved_bytes(
+    model: nn.Module, batch: Any, training_losses: TrainingLosses, precision: str
+) -> int:
+    seen: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = []  # a storage that is freed gives its address to the next
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        losses = _forward(model, batch, training_losses, precision)
+    del losses
+    return sum(seen.values())
+
+
+def _step_fits(
+    model: nn.Module, make_batch: MakeBatch, size: int, losses: TrainingLosses, precision: str
+) -> bool:
+    device = next(model.parameters()).device
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        optimiser = build_optimiser(model, Optimisation(learning_rate=1e-12))
+        _forward(model, make_batch(size).to(device), losses, precision).backward()
+        optimiser.step()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+    total = torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.max_memory_reserved(device) <= _CUDA_SHARE * total
+
+
+def _forward(model: nn.Module, batch: Any, losses: TrainingLosses, precision: str) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return torch.stack([*losses(model, batch).values()]).sum()
