@@ -169,7 +169,9 @@ def checked_decision(
 def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> Scorecard:
     scores = evidence.scores(decision.reduction)
     boxes = evidence.boxes(scores, decision.map_scale, decision.map_box_level)
-    return Scorecard(judged, scores, decision.thresholds, evidence.points(), boxes)
+    return Scorecard(
+        judged, scores, decision.thresholds, evidence.points(), boxes, decision.box_cut
+    )
 
 
 def _decisions_table(

@@ -4,29 +4,61 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evaluation.box_rule import BoxRule
+from evaluation.intervals import find_difference
 from evaluation.report_tables import Cell, Row
-from evaluation.wording import number
+from evaluation.wording import UNDEFINED, metric_words, number
 
 if TYPE_CHECKING:
     from evaluation.compare import Comparison
 
 
+_GAINS = ("auroc", "ap50", "froc_mean", "rsna_score")
+
+
 def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return parameters, FLOPs and latency, one cell per system; "unknown" where not given."""
-    wanted = (
-        ("Parameters", lambda cost: _scaled(cost.get("parameters"), 1e6, "million", 1)),
-        ("FLOPs an image", lambda cost: _scaled(cost.get("flops"), 1e9, "billion", 1)),
-        ("Time an image", lambda cost: _scaled(cost.get("latency_ms"), 1.0, "ms", 1)),
-        ("Timed on", _timed_on),
-    )
+    """Return size and time, one cell per system; "unknown" where not given.
+
+    Where a system is made of others, their cost is summed, and what each system gains over the
+    first stands beside it.
+    """
     costs = [comparison.costs.get(name) or {} for name in comparison.systems]
-    return [Row(title, tuple(Cell(words(cost)) for cost in costs)) for title, words in wanted]
+    joined = any(cost.get("made_of") for cost in costs)
+    first = costs[0] if joined and costs else {}
+    wanted = (
+        ("Parameters", "parameters", 1e6, "million"),
+        ("FLOPs an image", "flops", 1e9, "billion"),
+        ("Time an image", "latency_ms", 1.0, "ms"),
+    )
+    rows = [
+        (title, [_scaled(cost.get(key), unit, word, first.get(key)) for cost in costs])
+        for title, key, unit, word in wanted
+    ]
+    rows.append(("Timed on", [_timed_on(cost) for cost in costs]))
+    if joined:
+        rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
+        rows += _gains(comparison)
+    return [Row(title, tuple(map(Cell, told))) for title, told in rows]
 
 
-def _scaled(value: Any, unit: float, word: str, digits: int) -> str:
+def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What each system gains over the first, with its interval, metric by metric."""
+    first, *others = comparison.systems
+    rows = []
+    for metric in _GAINS:
+        gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
+        if any(gap.known for gap in gaps):
+            told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]
+            rows.append((f"{metric_words(metric).title} gained over {first}", [UNDEFINED, *told]))
+    return rows
+
+
+def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
+    """A quantity in words, and how many times that of the first system it is."""
     if value is None or value != value:
         return "unknown"
-    return f"{float(value) / unit:,.{digits}f} {word}"
+    told = f"{float(value) / unit:,.1f} {word}"
+    return f"{told} ({value / first:.1f} times)" if first and value != first else told
 
 
 def _timed_on(cost: dict[str, Any]) -> str:
@@ -44,14 +76,43 @@ def decision_rows(comparison: Comparison) -> list[Row]:
     if not any(decisions):
         return []
     wanted = (
+        ("Boxes", _boxes),
         ("Score of an image", _reduction),
         ("Chosen on", _chosen_on),
         ("Settings tried", lambda decision: str(decision.get("settings_tried", "unknown"))),
+        ("Search", _search),
         ("Full scale of maps", _map_scale),
         ("Boxes cut from maps", _map_boxes),
         ("Probability", _probability),
     )
-    return [Row(title, tuple(Cell(words(each)) for each in decisions)) for title, words in wanted]
+    rows = [(title, [words(each) for each in decisions]) for title, words in wanted]
+    return [
+        Row(title, tuple(Cell(words or "not searched") for words in told))
+        for title, told in rows
+        if any(told)
+    ]
+
+
+def _boxes(decision: dict[str, Any]) -> str:
+    """How boxes were fused and scaled; nothing where no search was made."""
+    if not decision.get("search"):
+        return ""
+    cut = decision.get("box_cut")
+    called = f"; called from score {cut:g} in the RSNA score" if cut is not None else ""
+    return BoxRule.from_json(decision.get("box_fusion")).words + called
+
+
+def _search(decision: dict[str, Any]) -> str:
+    """What the search promised on validation, and what is left of it on folds it did not see."""
+    search = decision.get("search")
+    if not search:
+        return ""
+    stored = (search.get("boxes_as_stored") or {}).get("folds")
+    return (
+        f"for {search['objective']}: mean over {search['folds']} folds of patients "
+        f"{number(search['chosen']['folds'])} (boxes as stored {number(stored)}; held out from "
+        f"its own choice {number(search['held_out'])})"
+    )
 
 
 def _reduction(decision: dict[str, Any]) -> str:

@@ -14,22 +14,27 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.bootstrap import per_cluster
+from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
 from evaluation.localisation import average_precision, localised
-from evaluation.matching import WeightedAveragePrecision, match_boxes
+from evaluation.matching import WeightedAveragePrecision, match_pairs
 from evaluation.metrics import COUNT_METRICS, THRESHOLD_METRICS, UNDEFINED, confusion_counts, rates
+from evaluation.pairs import pair_boxes
 from evaluation.ranking import Floats, Integers, RankedScores
 from evaluation.thresholds import ThresholdChoice
 
 ALL = "all"
 VERSUS_NORMAL = "vs_normal"
 NO_TRUE_BOX = "no judged image has a true box"
+OF_BOXES = ("ap50", "ap", "froc_mean")
 NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
 _REASONS = UNDEFINED | {
     "pointing_accuracy": NO_TRUE_BOX,
     "localised_sensitivity": NO_TRUE_BOX,
-    "ap50": NO_TRUE_BOX,
-    "ap": NO_TRUE_BOX,
+    **dict.fromkeys(OF_BOXES, NO_TRUE_BOX),
+    "rsna_score": "no judged image has a true box or a called one",
 }
+
+_OF_PLACE = frozenset((*OF_BOXES, "rsna_score", "pointing_accuracy", "localised_sensitivity"))
 
 
 class Figure(NamedTuple):
@@ -73,7 +78,7 @@ class JudgedImages:
         """The images that a figure is computed on, shape ``(N,)``."""
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal
-        if figure.metric in ("ap50", "ap", "pointing_accuracy", "localised_sensitivity"):
+        if figure.metric in _OF_PLACE:
             return self.boxes_trusted
         return np.ones(len(self.image_ids), dtype=bool)
 
@@ -87,6 +92,8 @@ class Scorecard:
         thresholds: A choice per policy; one without a threshold gives no figures.
         points: ``point_x``, ``point_y`` of each image, or `None`.
         boxes: The system's boxes on these images, or `None`.
+        box_cut: Score from which boxes are called in the RSNA score; `None`: there is no such
+            figure.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class Scorecard:
         thresholds: dict[str, ThresholdChoice],
         points: pd.DataFrame | None,
         boxes: pd.DataFrame | None,
+        box_cut: float | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.scores = scores.to_numpy(dtype=np.float64)
@@ -103,12 +111,16 @@ class Scorecard:
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
         self._ranked_normal = self._against_normal()
         self._precision: WeightedAveragePrecision | None = None
+        self._froc: WeightedFroc | None = None
+        self._rsna: WeightedRsnaScore | None = None
         if boxes is not None:
             trusted = judged.boxes_trusted
-            matches = match_boxes(boxes, judged.truth, judged.image_ids[trusted])
-            self._precision = WeightedAveragePrecision(
-                matches, judged.patients[trusted], judged.n_patients
-            )
+            pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            of_patients = (judged.patients[trusted], judged.n_patients)
+            self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
+            self._froc = WeightedFroc(pairs, *of_patients)
+            if box_cut is not None:
+                self._rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
         self._count_names, self._counts = self._patient_counts()
 
     def _against_normal(self) -> RankedScores | None:
@@ -173,6 +185,10 @@ class Scorecard:
             at_iou = self._precision(weights)
             figures[Figure(ALL, "", "ap50")] = at_iou[:, 0]
             figures[Figure(ALL, "", "ap")] = at_iou.mean(axis=1)
+        if self._froc is not None:
+            figures[Figure(ALL, "", "froc_mean")] = self._froc(weights)
+        if self._rsna is not None:
+            figures[Figure(ALL, "", "rsna_score")] = self._rsna(weights)[:, 0]
         for policy in self.thresholds:
             if (policy, "tp") not in counts:
                 continue
@@ -199,7 +215,7 @@ class Scorecard:
         lost: dict[Figure, str] = {}
         if self.boxes is None:
             reason = "the system gives no boxes, and no map cut on validation"
-            lost |= {Figure(ALL, "", metric): reason for metric in ("ap50", "ap")}
+            lost |= {Figure(ALL, "", metric): reason for metric in OF_BOXES}
         if self.localised is None:
             lost[Figure(ALL, "", "pointing_accuracy")] = NOTHING_TO_POINT_WITH
         for policy, choice in self.thresholds.items():

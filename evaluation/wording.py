@@ -66,9 +66,15 @@ METRICS = {
     "brier": MetricWords("Brier score", "Mean squared error of the probability; less is better."),
     "log_loss": MetricWords("Log loss", "Mean negative log-likelihood; less is better."),
     "ece": MetricWords("ECE", "Expected calibration error; less is better."),
-    "rsna_score": MetricWords("RSNA 2018 score", "The score of the RSNA 2018 challenge."),
+    "rsna_score": MetricWords(
+        "RSNA 2018 score",
+        "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
+        "mean over images of TP / (TP + FP + FN), averaged over overlaps above 0.4 to 0.75.",
+    ),
     "froc_mean": MetricWords(
-        "FROC mean", "Mean sensitivity per lesion at 1/8 to 8 false marks an image."
+        "FROC mean",
+        "Mean sensitivity per lesion at 1/8 to 8 false marks an image; a mark hits with an "
+        "intersection over union of at least 0.2.",
     ),
 }
 

@@ -1,0 +1,68 @@
+"""What the report says of a system beside its figures."""
+
+import pytest
+
+from evaluation.compare import compare_systems
+from evaluation.decision import tune
+from evaluation.intervals import find_interval
+from evaluation.report_facts import cost_rows, decision_rows
+from evaluation.search_space import Search
+
+
+def as_table(rows):
+    return {row.title: [cell.text for cell in row.cells] for row in rows}
+
+
+def test_costs_of_single_models_are_told_as_they_are(comparison):
+    table = as_table(cost_rows(comparison))
+    assert table["Parameters"] == ["32.2 million", "7.0 million"]
+    assert table["Time an image"] == ["196.0 ms", "unknown"]
+    assert list(table) == ["Parameters", "FLOPs an image", "Time an image", "Timed on"]
+
+
+def test_an_ensemble_shows_gain_and_cost_against_the_first_system(comparison):
+    comparison.costs["CheXNet"] = {
+        "parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"
+    }  # fmt: skip
+    table = as_table(cost_rows(comparison))
+    assert table["Made of"] == ["one model", "A + B"]
+    assert table["Parameters"] == ["32.2 million", "64.4 million (2.0 times)"]
+    assert table["Time an image"] == ["196.0 ms", "392.0 ms (2.0 times)"]
+    # The stored difference is RetinaNet - CheXNet; the gain is the other way round.
+    assert table["AUROC gained over RetinaNet"] == ["–", "−0.029 (−0.089 to 0.021)"]
+
+
+@pytest.fixture
+def searched(predict, judged_set):
+    """A searched detector and one tuned as ever."""
+    target = judged_set.target()
+    systems = {name: predict(name, "boxes", seed=seed) for seed, name in ((1, "A"), (2, "B"))}
+    for name, search in (("A", Search("boxes", "rsna")), ("B", None)):
+        decision = tune(systems[name], judged_set, target, search=search)
+        systems[name].write_decision("opacity", decision.to_json())
+    return compare_systems(systems, judged_set, target, replicates=100)
+
+
+def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
+    table = as_table(decision_rows(searched))
+    decision = searched.provenance["systems"]["A"]["decision"]
+    assert table["Boxes"][0].endswith(
+        f"called from score {decision['box_cut']:g} in the RSNA score"
+    )
+    assert "held out from its own choice" in table["Search"][0]
+    assert table["Boxes"][1] == table["Search"][1] == "not searched"
+
+
+def test_froc_is_always_judged_and_the_rsna_score_where_a_cut_was_chosen(searched):
+    for name in ("A", "B"):
+        froc = find_interval(searched.metrics, name, "froc_mean")
+        assert froc.low < froc.estimate < froc.high
+    rsna = find_interval(searched.metrics, "A", "rsna_score")
+    assert rsna.low < rsna.estimate < rsna.high
+    assert not find_interval(searched.metrics, "B", "rsna_score").known
+
+
+def test_without_a_search_nothing_is_said_of_one(predict, judged_set):
+    systems = {"A": predict("A", "boxes", seed=1)}
+    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    assert not {"Boxes", "Search"} & set(as_table(decision_rows(comparison)))
