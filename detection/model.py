@@ -17,7 +17,8 @@ from detection.image_head import ImageHead, ImageHeadMode
 from detection.matching import MatchingRule, build_matching
 from detection.pretrained import load_coco, load_imagenet
 from detection.pyramid import build_pyramid, freeze_stages
-from detection.retinanet import Detections, LesionRetinaNet, Targets
+from detection.retinanet import Detections, LesionRetinaNet
+from detection.targets import torchvision_targets
 
 Weights = Literal["imagenet", "coco"]
 
@@ -207,39 +208,3 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def torchvision_targets(batch: LesionBatch, n_findings: int) -> Targets:
-    """The boxes of a batch as torchvision wants them, checked.
-
-    torchvision takes NaN boxes, and learns label 0 as background without a word.
-
-    Args:
-        batch: Images with their boxes.
-        n_findings: Number of findings K; labels are 1 to K.
-
-    Returns:
-        Per image ``boxes`` and ``labels``.
-
-    Raises:
-        InputError: A box is not finite or not positive in size, or a label is outside 1 to K.
-    """
-    for image_id, boxes, labels in zip(batch.image_ids, batch.boxes, batch.labels, strict=True):
-        if boxes.shape != (len(labels), 4):
-            raise InputError(
-                f"image {image_id!r}: expected boxes of shape ({len(labels)}, 4), "
-                f"but got {tuple(boxes.shape)}"
-            )
-    boxes, labels = torch.cat(batch.boxes), torch.cat(batch.labels)
-    bad_box = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
-    bad = bad_box | (labels < 1) | (labels > n_findings)
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        owner = [i for i, b in zip(batch.image_ids, batch.boxes, strict=True) for _ in b][row]
-        raise InputError(
-            f"image {owner!r}: box {boxes[row].tolist()} px with label {int(labels[row])}; boxes "
-            f"need x1 < x2 and y1 < y2, labels 1 to {n_findings} (0 is background)"
-        )
-    return [
-        {"boxes": b, "labels": label} for b, label in zip(batch.boxes, batch.labels, strict=True)
-    ]

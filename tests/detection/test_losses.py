@@ -1,0 +1,182 @@
+"""The box loss is the one asked for, as published, weighted, and finite where boxes collapse."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.errors import InputError
+from detection.head import SMOOTH_L1_BETA, BoxHead
+from detection.model import torchvision_targets, training_losses
+
+LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
+
+
+def head_of(loss: str, version: str = "v1", weight: float = 1.0) -> BoxHead:
+    return BoxHead(16, 9, version=version, convs=1, loss=loss, weight=weight)
+
+
+def pair_loss(box: list[float], truth: list[float], loss: str) -> float:
+    """A loss of one decoded box, from the papers' formulas and math alone."""
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = box, truth
+    shared = max(min(x2, u2) - max(x1, u1), 0) * max(min(y2, v2) - max(y1, v1), 0)
+    union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared
+    iou = shared / union
+    width, height = max(x2, u2) - min(x1, u1), max(y2, v2) - min(y1, v1)
+    if loss == "giou":
+        return 1 - iou + (width * height - union) / (width * height)
+    away = ((x1 + x2 - u1 - u2) ** 2 + (y1 + y2 - v1 - v2) ** 2) / 4
+    diou = 1 - iou + away / (width**2 + height**2)
+    if loss == "diou":
+        return diou
+    angle = math.atan((u2 - u1) / (v2 - v1)) - math.atan((x2 - x1) / (y2 - y1))
+    shape = 4 / math.pi**2 * angle**2
+    return diou + shape * shape / (1 - iou + shape)
+
+
+def expected_loss(offsets: np.ndarray, anchors: np.ndarray, boxes: np.ndarray, loss: str) -> float:
+    """Sum over pairs; offsets as in Faster R-CNN."""
+    total = 0.0
+    for offset, anchor, truth in zip(offsets, anchors, boxes, strict=True):
+        side, middle = anchor[2:] - anchor[:2], (anchor[2:] + anchor[:2]) / 2
+        if loss in ("l1", "smooth_l1"):
+            wanted = np.append(
+                ((truth[2:] + truth[:2]) / 2 - middle) / side,
+                np.log((truth[2:] - truth[:2]) / side),
+            )
+            off = np.abs(offset - wanted)
+            if loss == "smooth_l1":
+                beta = SMOOTH_L1_BETA
+                off = np.where(off < beta, off**2 / (2 * beta), off - beta / 2)
+            total += off.sum()
+        else:
+            centre, size = middle + offset[:2] * side, np.exp(offset[2:]) * side
+            box = [*(centre - size / 2), *(centre + size / 2)]
+            total += pair_loss(box, list(truth), loss)
+    return total
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_box_losses_are_the_published_ones(loss):
+    rng = np.random.default_rng(0)
+    corner, sides = rng.uniform(0, 50, (12, 2)), rng.uniform(8, 40, (12, 2))
+    anchors = np.concatenate([corner, corner + sides], axis=1)
+    boxes = anchors + rng.normal(0, 3, (12, 4))
+    offsets = rng.normal(0, 0.2, (12, 4))
+    offsets[:2, 0] = 5.0  # far off: no overlap at all
+    matched = torch.tensor([*range(10), -1, -2])  # the last two are nobody's
+    value = head_of(loss).compute_loss(
+        [{"boxes": torch.from_numpy(boxes)}],
+        {"bbox_regression": torch.from_numpy(offsets)[None]},
+        [torch.from_numpy(anchors)],
+        [matched],
+    )
+    expected = expected_loss(offsets[:10], anchors[:10], boxes[:10], loss) / 10
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("version", "loss"), [("v1", "l1"), ("v2", "giou")])
+def test_auto_is_the_head_versions_own_loss(version, loss):
+    assert head_of("auto", version).loss == loss
+    assert head_of("ciou", version).loss == "ciou"
+
+
+@pytest.mark.parametrize("loss", ["auto", *LOSSES])
+def test_every_box_loss_trains_batches_with_and_without_boxes(loss, build_small, batch):
+    model = build_small(box_loss=loss)
+    bare = [torch.zeros(0, 4)] * len(batch), [torch.zeros(0, dtype=torch.int64)] * len(batch)
+    for lesions, labels in ((batch.boxes, batch.labels), bare):
+        losses = training_losses(model, type(batch)(batch.image_ids, batch.images, lesions, labels))
+        assert (losses["bbox_regression"].item() > 0) is (lesions is batch.boxes)
+        model.zero_grad()
+        sum(losses.values()).backward()
+        gradient = model.head.regression_head.bbox_reg.weight.grad
+        assert gradient.isfinite().all()
+        assert bool(gradient.any()) is (lesions is batch.boxes)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("extreme", [-200.0, 200.0])
+def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
+    offsets = torch.tensor([[[0.0, 0.0, 0.0, extreme], [0.0, 0.0, extreme, 0.0]]])
+    offsets.requires_grad_()
+    anchors = torch.tensor([[16.0, 16.0, 48.0, 48.0]] * 2)
+    value = head_of(loss).compute_loss(
+        [{"boxes": torch.tensor([[10.0, 20.0, 40.0, 50.0]])}],
+        {"bbox_regression": offsets},
+        [anchors],
+        [torch.tensor([0, 0])],
+    )
+    value.backward()
+    assert value.isfinite()
+    assert offsets.grad.isfinite().all()
+
+
+def test_box_weight_multiplies_the_box_loss_alone(build_small, batch):
+    torch.manual_seed(0)
+    once, thrice = build_small(), build_small(box_weight=3.0)
+    thrice.load_state_dict(once.state_dict())
+    first, second = training_losses(once, batch), training_losses(thrice, batch)
+    ratio = second["bbox_regression"].item() / first["bbox_regression"].item()
+    assert ratio == pytest.approx(3.0, rel=1e-6)
+    assert second["classification"].item() == first["classification"].item()
+
+
+def test_settings_of_old_runs_still_build_the_same_detector(build_small, batch):
+    # The arguments that model.json held before box_loss, matching and image_head existed.
+    old = {
+        "backbone": "resnet18",
+        "head": "v2",
+        "norm": "group",
+        "fpn_channels": 32,
+        "head_convs": 1,
+        "n_findings": 1,
+        "image_size": 64,
+        "anchor_sizes": [16, 32, 64, 128, 256],
+        "anchor_ratios": [0.5, 1.0, 2.0],
+        "trainable_layers": 5,
+        "mean": 0.449,
+        "std": 0.226,
+        "prior": 0.01,
+        "focal_alpha": 0.25,
+        "focal_gamma": 2.0,
+    }
+    torch.manual_seed(0)
+    model, default = build_small(**old), build_small(head="v2")
+    default.load_state_dict(model.state_dict())
+    first, second = training_losses(model, batch), training_losses(default, batch)
+    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
+    assert list(first) == ["classification", "bbox_regression"]
+
+
+def test_a_model_opens_again_from_its_own_arguments(build_small):
+    model = build_small(
+        box_loss="ciou", box_weight=2.0, matching="atss", image_head=True, image_head_weight=0.3
+    )
+    again = build_small(**model.architecture["arguments"])
+    assert again.architecture == model.architecture
+    again.load_state_dict(model.state_dict())
+    assert again.head.regression_head.loss == "ciou"
+    assert again.image_head.weight == 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"box_loss": "l2"}, "box_loss: expected one of auto, l1, smooth_l1, giou, diou, ciou"),
+        ({"box_weight": 0.0}, "box_weight: expected a number above 0"),
+        ({"box_weight": float("nan")}, "box_weight: expected a number above 0, but got nan"),
+    ],
+)
+def test_a_bad_loss_is_named(build_small, arguments, message):
+    with pytest.raises(InputError, match=message):
+        build_small(**arguments)
+
+
+def test_a_box_beside_the_image_is_refused_with_its_image(batch):
+    beside = torch.tensor([[70.0, 5.0, 90.0, 25.0]])  # the images have 64 px
+    labels = [*batch.labels[:3], torch.tensor([1])]
+    bad = type(batch)(batch.image_ids, batch.images, [*batch.boxes[:3], beside], labels)
+    with pytest.raises(InputError, match=r"image 'empty': box .* lies outside the image of 64 px"):
+        torchvision_targets(bad, 1)
