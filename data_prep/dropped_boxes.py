@@ -52,3 +52,7 @@ class DroppedBoxes(NamedTuple):
             return f"dropped none of {self.given:,} boxes"
         named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items() if count)
         return f"dropped {self.total:,} of {self.given:,} boxes: {named}"
+
+
+NONE_DROPPED = DroppedBoxes()
+"""Where there was nothing to drop."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_prep.dropped_boxes import NONE_DROPPED, DroppedBoxes
+from data_prep.mosaic import N_TILES, join_mosaic
 from data_prep.pixel_source import require_images
 from data_prep.placement import MIN_VISIBLE, clip_to_square
 from data_prep.tables import InputError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from data_prep.pixel_source import PixelSource
 
 EDGES = ["x1", "y1", "x2", "y2"]
+_MOSAIC = 1  # beside the sample's seed, so that mosaics do not follow the other draws
 
 
 class LesionSample(NamedTuple):
@@ -31,12 +34,14 @@ class LesionSample(NamedTuple):
         pixels: uint8 (S, S), store pixels.
         boxes: float32 (N, 4) xyxy, store px.
         labels: int64 (N,), the finding's place in the data set's ``findings``, from 1.
+        dropped: What augmentation did with the boxes.
     """
 
     image_id: str
     pixels: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    dropped: DroppedBoxes = NONE_DROPPED
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class LesionBatch:
         images: uint8 (B, 1, S, S), store pixels; the model normalises.
         boxes: Per image float32 (N, 4) xyxy, store px; N may be 0.
         labels: Per image int64 (N,), from 1.
+        dropped: What augmentation did with the boxes, all images together.
     """
 
     image_ids: list[str]
     images: Tensor
     boxes: list[Tensor]
     labels: list[Tensor]
+    dropped: DroppedBoxes = NONE_DROPPED
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -65,6 +72,7 @@ class LesionBatch:
             self.images.to(device, non_blocking=non_blocking),
             [boxes.to(device, non_blocking=non_blocking) for boxes in self.boxes],
             [labels.to(device, non_blocking=non_blocking) for labels in self.labels],
+            self.dropped,
         )
 
     def pin_memory(self) -> LesionBatch:
@@ -74,6 +82,7 @@ class LesionBatch:
             self.images.pin_memory(),
             [boxes.pin_memory() for boxes in self.boxes],
             [labels.pin_memory() for labels in self.labels],
+            self.dropped,
         )
 
 
@@ -90,6 +99,10 @@ class LesionDataset(Dataset[LesionSample]):
         findings: Names in label order: the first is label 1.
         augmentation: From `data_prep.augment.build_augmentation`; applied where a sample is asked
             for with a seed.
+        mosaic: Probability that a sample which is asked for with a seed is a mosaic: its own
+            picture and three that the seed draws from this set, joined before they are augmented
+            together. It goes by the name of its own picture, though a negative one may have
+            boxes then.
 
     Raises:
         InputError: An image is not in the store, a finding is not among ``findings``, or a box
@@ -103,11 +116,14 @@ class LesionDataset(Dataset[LesionSample]):
         boxes: pd.DataFrame | None,
         findings: Sequence[str],
         augmentation: Augmentation | None = None,
+        *,
+        mosaic: float = 0.0,
     ) -> None:
         self.store = store
         self.image_ids = pd.Index(image_ids)
         self.findings = tuple(findings)
         self.augmentation = augmentation
+        self.mosaic = mosaic
         require_images(store, self.image_ids)
         table = pd.DataFrame(columns=["image_id", "finding", *EDGES]) if boxes is None else boxes
         table = table[table["image_id"].isin(self.image_ids)]
@@ -150,15 +166,45 @@ class LesionDataset(Dataset[LesionSample]):
             The image with its boxes, store px.
         """
         row, seed = key if isinstance(key, tuple) else (key, None)
+        sample = self._plain(row)
+        if seed is None:
+            return sample
+        if self.mosaic:
+            sample = self._maybe_mosaic(sample, seed)
+        return sample if self.augmentation is None else _augmented(sample, self.augmentation, seed)
+
+    def _plain(self, row: int) -> LesionSample:
         image_id = str(self.image_ids[row])
         span = slice(self._start[row], self._start[row + 1])
-        pixels, boxes, labels = self.store.image(image_id), self._boxes[span], self._labels[span]
-        if self.augmentation is not None and seed is not None:
-            from data_prep.augment import augment  # albumentations: 1.7 s, for training only
+        boxes = np.asarray(self._boxes[span], np.float32).reshape(-1, 4)
+        count = DroppedBoxes(len(boxes))
+        return LesionSample(image_id, self.store.image(image_id), boxes, self._labels[span], count)
 
-            pixels, boxes, kept = augment(self.augmentation, pixels, boxes, seed)
-            labels = labels[kept]
-        return LesionSample(image_id, pixels, np.asarray(boxes, np.float32).reshape(-1, 4), labels)
+    def _maybe_mosaic(self, own: LesionSample, seed: int) -> LesionSample:
+        rng = np.random.default_rng([seed, _MOSAIC])
+        if rng.random() >= self.mosaic:
+            return own
+        others = rng.integers(len(self), size=N_TILES - 1)
+        parts = [own, *(self._plain(int(row)) for row in others)]
+        parts = [parts[at] for at in rng.permutation(N_TILES)]
+        joined = join_mosaic(
+            [part.pixels for part in parts],
+            [part.boxes for part in parts],
+            seed=int(rng.integers(2**32)),
+        )
+        labels = [part.labels[kept] for part, kept in zip(parts, joined.kept, strict=True)]
+        return LesionSample(
+            own.image_id, joined.pixels, joined.boxes, np.concatenate(labels), joined.dropped
+        )
+
+
+def _augmented(sample: LesionSample, augmentation: Augmentation, seed: int) -> LesionSample:
+    from data_prep.augment import augment, why_dropped  # albumentations: 1.7 s, for training only
+
+    pixels, boxes, kept = augment(augmentation, sample.pixels, sample.boxes, seed)
+    now = why_dropped(augmentation, sample.pixels, sample.boxes, kept, seed)
+    dropped = sample.dropped.plus(now._replace(given=0))  # they were counted when they came
+    return LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
 
 
 def _check_boxes(table: pd.DataFrame, findings: tuple[str, ...]) -> None:
@@ -195,4 +241,5 @@ def collate(samples: Sequence[LesionSample]) -> LesionBatch:
         torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1),
         [torch.from_numpy(sample.boxes.copy()) for sample in samples],
         [torch.from_numpy(sample.labels.copy()) for sample in samples],
+        DroppedBoxes(*(sum(counts) for counts in zip(*(s.dropped for s in samples), strict=True))),
     )

@@ -129,3 +129,41 @@ def test_a_flip_carries_boxes_and_labels_with_the_pixels(store, boxes):
 def test_an_empty_table_of_boxes_needs_no_types(store):
     empty = pd.DataFrame(columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
     assert len(LesionDataset(store, store.ids, empty, ("opacity",))[2].boxes) == 0
+
+
+def test_a_mosaic_depends_on_its_seed_alone_and_keeps_boxes_on_their_patches(store, boxes):
+    boxes.loc[1, "finding"] = "nodule"
+    findings = ("opacity", "nodule")
+    dataset = LesionDataset(store, store.ids, boxes, findings, mosaic=1.0)
+    again = LesionDataset(store, store.ids, boxes, findings, mosaic=1.0)
+    n_boxes = 0
+    for seed in range(20):
+        one, two = dataset[2, seed], again[2, seed]
+        np.testing.assert_array_equal(one.pixels, two.pixels)
+        np.testing.assert_array_equal(one.boxes, two.boxes)
+        assert one.image_id == "high"
+        assert len(one.labels) == len(one.boxes) == one.dropped.given - one.dropped.total
+        for x1, y1, x2, y2 in one.boxes.round().astype(int):
+            assert one.pixels[y1 : y2 + 1, x1 : x2 + 1].max() > 120
+        n_boxes += len(one.boxes)
+    assert n_boxes > 20
+    assert np.array_equal(dataset[2].pixels, store.image("high")), "without a seed: the plain one"
+
+
+def test_a_mosaic_is_as_frequent_as_asked_for(store, boxes):
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",), mosaic=0.3)
+    plain = store.image("square")
+    share = np.mean([not np.array_equal(dataset[0, seed].pixels, plain) for seed in range(300)])
+    assert share == pytest.approx(0.3, abs=0.08)
+
+
+def test_a_batch_counts_the_boxes_that_augmentation_dropped(store, boxes):
+    augment = pytest.importorskip("data_prep.augment")
+    far = augment.build_augmentation(shift=0.6)
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",), far)
+    batch = collate([dataset[row, seed] for row in range(4) for seed in range(10)])
+    left = sum(len(image) for image in batch.boxes)
+    assert batch.dropped.given == 10 * len(boxes)
+    assert 0 < batch.dropped.total == batch.dropped.given - left
+    assert batch.to("cpu").dropped == batch.dropped
+    assert collate([dataset[row] for row in range(4)]).dropped.total == 0
