@@ -28,6 +28,8 @@ _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
     "head": "model.head",
     "anchors at a place": "model.anchor_ratios",
 }
+# Guesses that name no one network: of such a file the tensors tell more.
+_FAMILIES_HERE = ("resnet", "densenet", "mobilenet or efficientnet")
 # torchxrayvision's pixels go from -1024 to 1024: (x / 255 - 0.5) * 2048.
 XRAYVISION_RANGE = (0.5, 1 / 2048)
 
@@ -208,7 +210,7 @@ def _body_problem(
     known = ", ".join(BACKBONES)
     if what in BACKBONES and what != name:
         return f"weights of {what}, not of {name}; set model.backbone to {what}"
-    if what is not None and what != name:
+    if what is not None and what not in (name, *_FAMILIES_HERE):
         return f"weights of {what}, which is not one of the backbones here: {known}"
     missing = [key for key in wanted if key not in found]
     other = [key for key in wanted if key in found and found[key] != wanted[key]]

@@ -1,0 +1,198 @@
+"""Every backbone gives C3, C4 and C5 at their strides, learns, and is torchvision's own."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from configs.settings import DetectorModelSettings
+from data_prep.errors import InputError
+from detection.backbone import BACKBONES, Backbone, body_layers, build_body, group_norm
+from detection.dataset import LesionBatch
+from detection.model import build_retinanet, training_losses
+from detection.pyramid import build_pyramid, freeze_stages
+
+SIZE = 96
+# torchvision's documented number of parameters, and of those in the layers left out here.
+PARAMETERS = {
+    "resnet18": (11_689_512, 513_000),
+    "resnet34": (21_797_672, 513_000),
+    "resnet50": (25_557_032, 2_049_000),
+    "resnet101": (44_549_160, 2_049_000),
+    "resnext50_32x4d": (25_028_904, 2_049_000),
+    "mobilenet_v3_small": (2_542_856, 576 * 1024 + 1024 + 1024 * 1000 + 1000),
+    "mobilenet_v3_large": (5_483_032, 960 * 1280 + 1280 + 1280 * 1000 + 1000),
+    "efficientnet_b0": (5_288_548, 1_281_000),
+    "efficientnet_b1": (7_794_184, 1_281_000),
+    "efficientnet_b2": (9_109_994, 1_409_000),
+    "efficientnet_b3": (12_233_232, 1_537_000),
+    "densenet121": (7_978_856, 1_025_000),
+}
+STAGES = {  # by stride 32, 16, 8, 4, 2
+    "resnet18": ["layer4", "layer3", "layer2", "layer1", "bn1 conv1"],
+    "mobilenet_v3_small": ["10 11 12 9", "4 5 6 7 8", "2 3", "1", "0"],
+    "mobilenet_v3_large": ["13 14 15 16", "10 11 12 7 8 9", "4 5 6", "2 3", "0 1"],
+    "efficientnet_b0": ["6 7 8", "4 5", "3", "2", "0 1"],
+    "densenet121": [
+        "denseblock4 norm5 transition3", "denseblock3 transition2", "denseblock2 transition1",
+        "denseblock1", "conv0 norm0",
+    ],
+}  # fmt: skip
+
+
+def _batch() -> LesionBatch:
+    """Two noise images, one with a lesion."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 1, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    boxes = [torch.tensor([[20.0, 20.0, 60.0, 70.0]]), torch.zeros(0, 4)]
+    labels = [torch.ones(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)]
+    return LesionBatch(["a", "b"], images, boxes, labels)
+
+
+def test_config_and_builder_know_the_same_backbones() -> None:
+    key = DetectorModelSettings.model_fields["backbone"]
+    assert get_args(key.annotation) == get_args(Backbone) == tuple(BACKBONES) == tuple(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> None:
+    model = build_retinanet(
+        backbone=name, norm="group", head="v2", fpn_channels=16, head_convs=1, image_size=SIZE
+    )
+    taken = []
+    hook = model.backbone.body.register_forward_hook(lambda _, __, out: taken.append(out))
+    levels = []
+    model.backbone.register_forward_hook(lambda _, __, out: levels.extend(out.values()))
+    sum(training_losses(model, _batch()).values()).backward()
+    hook.remove()
+    # C3, C4, C5 at strides 8, 16, 32, as wide as what the pyramid reads.
+    widths = [block[0].in_channels for block in model.backbone.fpn.inner_blocks]
+    assert [tuple(c.shape[1:]) for c in taken[0].values()] == [
+        (width, SIZE // stride, SIZE // stride)
+        for width, stride in zip(widths, (8, 16, 32), strict=True)
+    ]
+    assert [level.shape[-1] for level in levels] == [12, 6, 3, 2, 1]
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert missing == []
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "densenet121"])
+def test_body_learns_with_batch_norm_of_either_kind(name: str, norm: str) -> None:
+    model = build_retinanet(
+        backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
+    )
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    sum(training_losses(model, _batch()).values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    moved = [key for key, value in model.named_buffers() if not torch.equal(value, before[key])]
+    assert bool(moved) == (norm == "batch")
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_body_is_torchvisions_less_the_last_layers(name: str) -> None:
+    with torch.device("meta"):
+        body = build_body(name, "batch")
+        whole = getattr(models, name)(weights=None)
+    total, last = PARAMETERS[name]
+    assert sum(p.numel() for p in whole.parameters()) == total
+    assert sum(p.numel() for p in body.parameters()) == total - last
+
+
+def test_densenet_under_a_pyramid_is_torchvisions_densenet() -> None:
+    network = models.densenet121(weights=None).eval()
+    pyramid = build_pyramid("densenet121", build_body("densenet121", "batch"), 8, p6_from_c5=True)
+    pyramid.body.load_state_dict(network.features.state_dict())  # the names are its own
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        found = pyramid.eval().body(image)
+        assert torch.equal(found["2"], network.features(image).relu())
+        # C4 is what the network's own last transition rectifies.
+        seen = []
+        network.features.transition3.conv.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+        network(image)
+    assert torch.equal(found["1"], seen[0])
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+@pytest.mark.parametrize("layers", [0, 2, 5])
+def test_stages_thaw_from_the_top_by_their_stride(name: str, layers: int) -> None:
+    with torch.device("meta"):
+        pyramid = build_pyramid(name, build_body(name, "batch"), 8, p6_from_c5=True)
+    frozen = freeze_stages(name, pyramid, layers)
+    parameters = pyramid.body.named_parameters()
+    learning = {key.split(".")[0] for key, p in parameters if p.requires_grad}
+    assert learning == {child for stage in STAGES[name][:layers] for child in stage.split()}
+    assert all(p.requires_grad for p in pyramid.fpn.parameters())
+    assert not any(p.requires_grad for module in frozen for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "densenet121"])
+def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name: str) -> None:
+    live, frozen = build_body(name, "batch").eval(), build_body(name, "frozen")
+    for module in live.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(1e-3, 2.0)  # small ones show a wrong epsilon
+    missing = frozen.load_state_dict(live.state_dict(), strict=False)
+    assert missing.missing_keys == []
+    assert all(key.endswith("num_batches_tracked") for key in missing.unexpected_keys)
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in frozen.modules())
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen.double().train()(image), live.double()(image))
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_group_norm_divides_every_width_of_every_backbone(name: str) -> None:
+    with torch.device("meta"):
+        body = build_body(name, "group")
+    kinds = {type(module) for module in body.modules()}
+    assert nn.GroupNorm in kinds
+    assert not kinds & {nn.BatchNorm2d, FrozenBatchNorm2d}
+    norms = [module for module in body.modules() if isinstance(module, nn.GroupNorm)]
+    assert min(norm.num_channels // norm.num_groups for norm in norms) >= 8
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24), (816, 24)])
+def test_groups_hold_eight_channels_or_more(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("channels", [0, 4, 12])
+def test_channels_that_make_no_groups_of_eight_are_refused(channels: int) -> None:
+    with pytest.raises(InputError, match=f"a multiple of 8 channels, but got {channels}"):
+        group_norm(channels)
+
+
+def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have() -> None:
+    with torch.device("meta"):
+        ours = build_pyramid("resnet18", build_body("resnet18", "batch"), 16, p6_from_c5=False)
+        body = models.resnet18(weights=None)
+    stages = {"layer2": "0", "layer3": "1", "layer4": "2"}
+    theirs = BackboneWithFPN(body, stages, [128, 256, 512], 16)
+    names = {k for k in ours.state_dict() if not k.startswith("fpn.extra_blocks.")}
+    assert names == set(theirs.state_dict())
+
+
+def test_strides_and_widths_are_found_by_running_the_body() -> None:
+    layers = {layer.name: (layer.stride, layer.channels) for layer in body_layers("densenet121")}
+    assert layers["denseblock2"] == (8, 512)
+    assert layers["transition2"] == (16, 256)
+    assert layers["norm5"] == (32, 1024)
+
+
+def test_looking_for_strides_draws_no_random_number() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    body_layers.cache_clear()
+    body_layers("resnet18")
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,273 @@
+"""A detector takes the weights that fit it, from whatever they came in, and refuses the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, retinanet_resnet50_fpn
+
+from data_prep.errors import InputError
+from detection.backbone import BACKBONES, build_body
+from detection.checkpoints import is_detector, load_body, pixel_range
+from detection.model import build_retinanet
+from detection.retinanet import LesionRetinaNet
+from detection.start import start_from
+
+State = dict[str, Tensor]
+
+
+def _random(state: Mapping[str, Tensor], seed: int = 0) -> State:
+    """Other values in a state's shapes; variances stay above 0."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: torch.rand(value.shape, generator=generator) + 0.01
+        if value.is_floating_point()
+        else torch.zeros(value.shape, dtype=value.dtype)
+        for key, value in state.items()
+    }
+
+
+def _network(name: str) -> State:
+    """A whole classifier's tensors, under torchvision's names."""
+    with torch.device("meta"):  # the shapes alone: no time for their initial values
+        network = getattr(models, name)(weights=None)
+    return _random(network.state_dict())
+
+
+def _dotted(key: str) -> str:
+    """torchvision's name of a dense layer's tensor before 2018."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key)
+
+
+def _chexnet(layout: str) -> State:
+    """DenseNet-121 as a public CheXNet has it."""
+    state = {k: v for k, v in _network("densenet121").items() if not k.startswith("classifier")}
+    last = {"weight": torch.zeros(14, 1024), "bias": torch.zeros(14)}
+    if layout == "arnoweng":
+        renamed = {f"module.densenet121.{_dotted(k)}": v for k, v in state.items()}
+        renamed = {k: v for k, v in renamed.items() if not k.endswith("num_batches_tracked")}
+        return renamed | {f"module.densenet121.classifier.0.{k}": v for k, v in last.items()}
+    if layout == "zoogzog":
+        renamed = {f"module.densenet121.{k}": v for k, v in state.items()}
+        return renamed | {f"module.densenet121.classifier.0.{k}": v for k, v in last.items()}
+    if layout == "torchvision":
+        return {_dotted(k): v for k, v in state.items()} | {
+            f"classifier.{k}": v for k, v in last.items()
+        }
+    if layout == "ours":
+        trunk = {k.replace("features.", "trunk."): v for k, v in state.items()}
+        return trunk | {f"classifier.{k}": v[:1] for k, v in last.items()}
+    assert layout == "torchxrayvision"
+    state["features.conv0.weight"] = state["features.conv0.weight"][:, :1]
+    return state | {"classifier.weight": torch.zeros(18, 1024), "op_threshs": torch.zeros(18)}
+
+
+def _densenet(**arguments: Any) -> LesionRetinaNet:
+    small = {"norm": "frozen", "fpn_channels": 16, "head_convs": 1, "image_size": 64}
+    return build_retinanet(backbone="densenet121", **{**small, **arguments})
+
+
+@pytest.mark.parametrize("layout", ["arnoweng", "zoogzog", "torchvision", "ours"])
+def test_chexnet_of_any_layout_gives_its_features(layout: str) -> None:
+    model, state = _densenet(), _chexnet(layout)
+    said = start_from(model, state, source="chexnet.pth")
+    assert said == ("chexnet.pth: takes the features of densenet121; pyramid and heads start anew")
+    network = models.densenet121(weights=None)
+    network.load_state_dict(_network("densenet121"))
+    expected = network.features.state_dict()
+    for name, value in model.backbone.body.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_grey_network_of_torchxrayvision_sees_what_it_saw_there() -> None:
+    state = _chexnet("torchxrayvision")
+    mean, std = pixel_range(state)
+    model = _densenet(mean=mean, std=std)
+    start_from(model, state, source="xrv.pth")
+    image = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
+    theirs = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    theirs.weight.data = state["features.conv0.weight"]
+    # datasets.normalize of torchxrayvision: pixels from -1024 to 1024.
+    expected = theirs((2 * (image / 255.0) - 1.0) * 1024)
+    found = model.backbone.body.conv0(model.transform(image).tensors)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.1)
+    assert pixel_range(_chexnet("arnoweng")) is None
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_imagenet_file_of_every_backbone_fits_it(name: str) -> None:
+    state, body = _network(name), build_body(name, "frozen")
+    load_body(body, state, name=name, source="weights imagenet")
+    first = next(iter(body.state_dict()))
+    source = state.get(first, state.get(f"features.{first}"))
+    assert torch.equal(body.state_dict()[first], source)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("resnet18", "resnet34"),  # all of resnet18's tensors are in resnet34, too
+        ("resnet50", "resnet101"),
+        ("resnet50", "resnext50_32x4d"),  # the same names
+        ("resnext50_32x4d", "resnet50"),
+        ("efficientnet_b0", "efficientnet_b1"),
+        ("efficientnet_b2", "efficientnet_b3"),
+        ("mobilenet_v3_small", "mobilenet_v3_large"),
+        ("densenet121", "resnet18"),
+        ("resnet18", "densenet121"),
+    ],
+)
+def test_another_backbone_is_named_with_the_key_to_set(name: str, other: str) -> None:
+    body = build_body(name, "frozen")
+    before = {key: value.clone() for key, value in body.state_dict().items()}
+    message = f"^w.pth: weights of {other}, not of {name}; set model.backbone to {other}$"
+    with pytest.raises(InputError, match=message):
+        load_body(body, _network(other), name=name, source="w.pth")
+    assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
+
+
+def test_network_that_is_no_backbone_here_is_guessed(shared_data: Path) -> None:
+    state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
+    for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
+        with pytest.raises(InputError, match="weights of squeezenet, which is not one of the back"):
+            load_body(build_body(name, "frozen"), state, name=name, source="squeeze.pth")
+    with pytest.raises(InputError, match="weights of densenet169, which is not one of"):
+        load_body(
+            build_body("densenet121", "batch"), _network("densenet169"), name="densenet121",
+            source="w.pth",
+        )  # fmt: skip
+
+
+def _truncated(state: State) -> State:
+    return dict(list(state.items())[:-20])
+
+
+def _not_finite(state: State) -> State:
+    return {**state, "layer1.0.conv1.weight": torch.full((64, 64, 3, 3), torch.nan)}
+
+
+def _twice(state: State) -> State:
+    return {**state, **{f"module.{key}": value for key, value in state.items()}}
+
+
+def _without_statistics(state: State) -> State:
+    return {key: value for key, value in state.items() if "running_" not in key}
+
+
+@pytest.mark.parametrize(
+    ("damage", "norm", "message"),
+    [
+        (_truncated, "frozen", r"not weights of resnet18, whose 100 tensors .* missing"),
+        (_not_finite, "frozen", "layer1.0.conv1.weight holds values that are not finite"),
+        (_twice, "frozen", "holds two networks .*; save one alone"),
+        (_without_statistics, "frozen", "made with group norm; set model.norm to group"),
+        (dict, "group", "was made with batch norm; set model.norm to frozen or batch, not group"),
+        (lambda _: {"alpha": torch.zeros(1)}, "batch", r"not weights of resnet18.*100 missing"),
+    ],
+)  # fmt: skip
+def test_unusable_weights_say_why_and_change_nothing(damage, norm: str, message: str) -> None:
+    body = build_body("resnet18", norm)
+    before = {key: value.clone() for key, value in body.state_dict().items()}
+    with pytest.raises(InputError, match=f"^w.pth: .*{message}") as caught:
+        load_body(body, damage(_network("resnet18")), name="resnet18", source="w.pth")
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
+
+
+def test_detector_comes_back_whole_under_a_wrapper(build_small) -> None:
+    old, new = build_small(norm="batch"), build_small(norm="frozen")
+    state = {f"module.{k}": v for k, v in _random(old.state_dict()).items()}
+    assert start_from(new, state, source="run") == "run: takes the detector"
+    for name, value in new.state_dict().items():
+        assert torch.equal(value, state[f"module.{name}"]), name
+
+
+@pytest.mark.parametrize(
+    ("k", "findings", "own"),
+    [
+        (2, ("mass", "nodule"), ("opacity",)),
+        (2, None, None),
+        (1, ("mass",), ("opacity",)),  # as many, but others
+    ],
+)
+def test_detector_of_other_findings_gives_all_but_its_class_layer(
+    build_small, k: int, findings, own
+) -> None:
+    old, new = build_small(n_findings=k), build_small()
+    state, layer = _random(old.state_dict()), new.head.classification_head.cls_logits
+    before = layer.weight.clone(), layer.bias.clone()
+    said = start_from(new, state, source="run", findings=findings, own_findings=own)
+    assert said.startswith(f"run: takes the detector; its class layer ({k} findings) is left out")
+    assert torch.equal(layer.weight, before[0])
+    assert torch.equal(layer.bias, before[1])
+    for name, value in new.state_dict().items():
+        if "cls_logits" not in name:
+            assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "resnet34"}, "weights of resnet34, not of resnet18; set model.backbone to"),
+        ({"norm": "batch"}, "was made with batch norm; set model.norm"),
+        ({"fpn_channels": 64}, "fpn_channels 64 instead of 32; set model.fpn_channels as it was"),
+        (
+            {"head_convs": 2, "head": "v2"},
+            "head_convs 2 instead of 1, head v2 instead of v1; set model.head_convs and model.head",
+        ),
+        ({"anchor_ratios": (1.0,)}, "anchors at a place 3 instead of 9; set model.anchor_ratios"),
+    ],
+)
+def test_detector_of_another_size_is_refused_with_the_keys(
+    build_small, arguments: dict[str, Any], message: str
+) -> None:
+    state, new = build_small(**arguments).state_dict(), build_small()
+    before = {key: value.clone() for key, value in new.state_dict().items()}
+    with pytest.raises(InputError, match=f"^run: .*{message}"):
+        start_from(new, state, source="run")
+    assert all(torch.equal(value, before[key]) for key, value in new.state_dict().items())
+
+
+def test_damaged_detector_is_refused(build_small) -> None:
+    new, state = build_small(), build_small().state_dict()
+    state.pop("backbone.fpn.layer_blocks.1.0.weight")
+    with pytest.raises(InputError, match=r"run: 1 tensors of the detector are missing .*layer_bl"):
+        start_from(new, state, source="run")
+
+
+def test_layers_that_an_older_detector_lacks_start_anew(build_small) -> None:
+    state, new = build_small().state_dict(), build_small()
+    new.add_module("extra", nn.Linear(2, 1))
+    said = start_from(new, state, source="run")
+    assert said == "run: takes the detector; 2 tensors that it lacks start anew, first extra.weight"
+
+
+def test_coco_file_of_torchvision_gives_all_but_its_class_layer() -> None:
+    published = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    state = _random(published)
+    model = build_retinanet(head="v1", norm="frozen", image_size=64)
+    said = start_from(model, state, source="coco.pth")
+    assert said == "coco.pth: takes torchvision's COCO detector, all but its class layer"
+    box = "head.regression_head.bbox_reg.weight"
+    assert torch.equal(model.state_dict()[box], state[box])
+    # Published for an epsilon of 0; ours adds 1e-5.
+    variance = "backbone.body.bn1.running_var"
+    assert torch.equal(model.state_dict()[variance], state[variance] - 1e-5)
+
+
+def test_other_detectors_give_their_features() -> None:
+    with torch.device("meta"):
+        peer = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+    state = _random(peer.state_dict())
+    assert not is_detector(state)
+    model = build_retinanet(
+        backbone="mobilenet_v3_large", norm="frozen", fpn_channels=16, head_convs=1, image_size=64
+    )
+    assert "takes the features of mobilenet_v3_large" in start_from(model, state, source="rcnn.pth")
