@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch.distributed
@@ -19,7 +19,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
         n_rows: Rows of the data set.
         seed: Seed of the whole training.
         weights: How often to draw each row relative to the others, shape ``(n_rows,)``, finite
-            and at least 0; rows are then drawn with replacement. None draws each row once.
+            and at least 0; rows are then drawn with replacement. None draws each row once. A
+            function is asked for them at the start of each epoch.
         rank: Index of this process; None asks `torch.distributed` when the epoch starts.
         world_size: Number of processes; each gets an equal share, padded by the first rows.
 
@@ -39,7 +40,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         n_rows: int,
         *,
         seed: int,
-        weights: np.ndarray | None = None,
+        weights: np.ndarray | Callable[[], np.ndarray] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -47,7 +48,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
             raise ValueError("Expected at least one row to draw but got none")
         self._n_rows = n_rows
         self._seed = seed
-        self._shares = None if weights is None else _shares(weights, n_rows)
+        self._weights = weights if callable(weights) else None
+        self._shares = None if weights is None or callable(weights) else _shares(weights, n_rows)
         self._rank = rank
         self._world_size = world_size
         self._epoch = 0
@@ -63,10 +65,11 @@ class SeededSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world_size = self._process()
         rng = np.random.default_rng([self._seed, self._epoch])
-        if self._shares is None:
+        shares = self._shares if self._weights is None else _shares(self._weights(), self._n_rows)
+        if shares is None:
             rows = rng.permutation(self._n_rows)
         else:
-            rows = rng.choice(self._n_rows, size=self._n_rows, p=self._shares)
+            rows = rng.choice(self._n_rows, size=self._n_rows, p=shares)
         seeds = rng.integers(2**63, size=self._n_rows)
         for position in range(rank, len(self) * world_size, world_size):
             drawn = position % self._n_rows
@@ -117,3 +120,27 @@ def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray
         return np.ones(len(positive))
     negative_weight = (1 - positive_share) / (len(positive) - n_positive)
     return np.where(positive, positive_share / n_positive, negative_weight)
+
+
+def shared_weights(kinds: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Weights that give each kind of row its share of what is drawn.
+
+    Args:
+        kinds: The kind of each row, an index into `shares`, shape ``(N,)``.
+        shares: At least 0; those of kinds with rows must not all be 0.
+
+    Returns:
+        Weights for `SeededSampler`, shape ``(N,)``.
+
+    Raises:
+        ValueError: A kind has a share above 0 but no row, which nothing could be drawn from.
+
+    Example:
+        >>> shared_weights(np.array([0, 1, 1, 2]), [0.5, 0.4, 0.1]).tolist()
+        [0.5, 0.2, 0.2, 0.1]
+    """
+    counts = np.bincount(kinds, minlength=len(shares))
+    for kind, (share, count) in enumerate(zip(shares, counts, strict=True)):
+        if share > 0 and count == 0:
+            raise ValueError(f"Expected a row of kind {kind}, which has the share {share}")
+    return (np.asarray(shares, dtype=np.float64) / np.maximum(counts, 1))[kinds]
