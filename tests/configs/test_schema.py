@@ -47,6 +47,17 @@ def test_shipped_config_leaves_the_pictures_as_they_are(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "given", ["anchor_sizes=[8.0, 16.0, 32.0, 64.0, 128.0]", "anchor_ratios=[1.0]"]
+)
+def test_anchors_are_either_given_or_fitted(given: str) -> None:
+    with pytest.raises(
+        ConfigError, match="anchors = 'fitted' finds anchor_sizes and anchor_ratios"
+    ):
+        read_config(find_config("retinanet"), ["model.anchors=fitted", f"model.{given}"])
+    assert read_config(find_config("retinanet"), ["model.anchors=fitted"]).model.anchors == "fitted"
+
+
 def test_dumped_config_states_the_defaults_too() -> None:
     text = dump_config(read_config(find_config("retinanet_quickstart")))
     assert tomllib.loads(text)["training"]["optimiser"] == "adamw"
@@ -72,6 +83,15 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("model.architecture=densenet121", "unknown key"),  # of a classifier
         ("model.norm=frozen", "norm = 'frozen' keeps pretrained statistics, and weights = 'none'"),
         ("training.monitor=f1", "--set training.monitor: input should be 'ap50', 'ap', 'auroc'"),
+        ("model.anchor_sizes=[0.5, 2.0, 4.0, 8.0, 16.0]", "greater than or equal to 1, got 0.5"),
+        ("model.anchors=kmeans", "--set model.anchors: input should be 'config' or 'fitted', got"),
+        (
+            "model.box_loss=l2",
+            "input should be 'auto', 'l1', 'smooth_l1', 'giou', 'diou' or 'ciou'",
+        ),
+        ("model.matching=hungarian", "--set model.matching: input should be 'iou' or 'atss', got"),
+        ("model.matching_low=0.6", "matching_low = 0.6 lies above matching_high = 0.5; swap them"),
+        ("model.image_head_mode=gate", "input should be 'multiply' or 'none', got 'gate'"),
         ("data.image_size=64", "input should be greater than or equal to 96"),  # see settings.py
         ("data.image_size=100", "input should be a multiple of 32, got 100"),
         ("data.crop=lung", "--set data.crop: input should be 'none' or 'lungs', got 'lung'"),
