@@ -14,6 +14,7 @@ from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.loss import positive_weights, training_losses, validation_losses
 from classification.model import ImageClassifier, build_classifier
 from evaluation.metrics import auroc, image_average_precision
+from scripts.sampling import image_classes
 from scripts.trainee import Trainee, initialise, require_both_kinds
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def build(
         validation_step=partial(validate, pos_weight=weight),
         validation_metrics=score_metrics,
         describe=partial(describe, findings=findings),
+        classes=image_classes(dataset, ids["train"]),
     )
 
 

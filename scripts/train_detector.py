@@ -13,12 +13,18 @@ from data_prep.placement import MIN_VISIBLE
 from detection.anchor_fit import fit_anchors
 from detection.checkpoints import pixel_range
 from detection.dataset import LesionBatch, LesionDataset, collate
-from detection.model import build_retinanet, training_losses, validation_losses
+from detection.model import (
+    build_retinanet,
+    torchvision_targets,
+    training_losses,
+    validation_losses,
+)
 from detection.retinanet import LesionRetinaNet
 from detection.start import start_from
 from evaluation.localisation import average_precision
 from evaluation.metrics import auroc
 from scripts import console
+from scripts.sampling import image_classes
 from scripts.starting_weights import Start
 from scripts.trainee import Trainee, initialise, require_both_kinds
 
@@ -72,7 +78,8 @@ def build(
     boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
     for role, positive in boxed.items():
         require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
-    train = LesionDataset(store, ids["train"], boxes, findings, augmentation)
+    mosaic = config.augmentation.mosaic
+    train = LesionDataset(store, ids["train"], boxes, findings, augmentation, mosaic=mosaic)
     arguments = config.model.model_dump()
     if arguments.pop("anchors") == "fitted":
         fit = fit_anchors(train.boxes, store.size, seed=config.training.seed)
@@ -107,6 +114,9 @@ def build(
         validation_metrics=detection_metrics,
         describe=describe,
         start=start,
+        classes=image_classes(dataset, ids["train"]),
+        scored_losses=scored_losses,
+        counts_boxes=augmentation is not None or mosaic > 0,
     )
 
 
@@ -129,6 +139,23 @@ def hidden_by_crop(store: PixelStore, boxes: pd.DataFrame) -> pd.Index:
         f"{len(hidden)} images are left out because it hides a lesion"
     )
     return hidden
+
+
+def scored_losses(
+    model: LesionRetinaNet, batch: LesionBatch
+) -> tuple[dict[str, Tensor], list[str], Tensor]:
+    """Losses of a training batch, and what the same forward says about its negative images.
+
+    Returns:
+        As `detection.model.training_losses`; ids of the images without a box, as augmented; and
+        the score of the most confident finding on each, ``(len(ids),)``.
+    """
+    targets = torchvision_targets(batch, model.n_findings)
+    heads = model.run_heads(batch.images)
+    rows = [row for row, boxes in enumerate(batch.boxes) if not len(boxes)]
+    logits = heads.outputs["cls_logits"].detach()[rows, :, 1:]  # class 0 is background
+    scores = logits.flatten(1).amax(dim=1).sigmoid()
+    return model.losses(heads, targets), [batch.image_ids[row] for row in rows], scores
 
 
 def validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], Seen]:

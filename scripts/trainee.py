@@ -46,6 +46,10 @@ class Trainee:
         validation_metrics: Likewise.
         describe: A batch to captions and boxes, for the picture of a batch.
         start: The weights that it starts from; None for random or published ones.
+        classes: The data set's own class of each training image; None where it has none.
+        scored_losses: As `training_losses`, with the ids of the batch's negative images and the
+            most confident finding on each; None where it cannot tell.
+        counts_boxes: Whether augmentation may drop boxes, and batches say so in ``dropped``.
     """
 
     model: nn.Module
@@ -59,6 +63,9 @@ class Trainee:
     validation_metrics: Callable[[list[Any]], dict[str, float]]
     describe: Callable[[Any], tuple[list[str], list[np.ndarray] | None]]
     start: Start | None = None
+    classes: pd.Series | None = None
+    scored_losses: Callable[[Any, Any], tuple[dict[str, Tensor], list[str], Tensor]] | None = None
+    counts_boxes: bool = False
 
 
 def initialise(

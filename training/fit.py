@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -60,6 +61,7 @@ def fit(
     devices: int = 1,
     compiled: Sequence[nn.Module] = (),
     tensorboard: bool = False,
+    callbacks: Sequence[Callback] = (),
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> FitResult:
@@ -94,6 +96,7 @@ def fit(
             process's share.
         compiled: Parts of the model to compile, see `training.compilation`.
         tensorboard: Write the figures of each epoch to ``events/``, too.
+        callbacks: Called before the record of each epoch; their state lives in the checkpoint.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
 
@@ -139,8 +142,9 @@ def fit(
     with quiet(), interruptible(), torch.random.fork_rng(cuda):
         trainer = build_trainer(
             run.folder,
-            # The record comes first: it must see averaged weights before they are swapped back.
-            callbacks=[record, *averaging(how.ema_decay)],
+            # The record comes before the average: it must see averaged weights before they are
+            # swapped back. And after the others, whose state it saves.
+            callbacks=[*callbacks, record, *averaging(how.ema_decay)],
             epochs=epochs,
             accumulate=how.accumulate,
             precision=precision,
