@@ -75,9 +75,7 @@ def _weights_by_kind(
     return shared_weights(kinds, shares)
 
 
-def build_sampler(
-    trainee: Trainee, how: TrainingSettings
-) -> tuple[SeededSampler, Trainee, list[Callback]]:
+def build_sampler(trainee: Trainee, how: TrainingSettings) -> tuple[SeededSampler, Trainee]:
     """Make the sampler, and let the training report what hard negatives and counts need.
 
     Args:
@@ -85,8 +83,7 @@ def build_sampler(
         how: Seed and shares.
 
     Returns:
-        The sampler; the trainee, whose losses and figures also report; and callbacks for
-        `training.fit.fit`.
+        The sampler, and the trainee, whose losses and figures also report to its callbacks.
 
     Raises:
         InputError: As `drawing_weights`.
@@ -105,7 +102,8 @@ def build_sampler(
         sums = EpochSums(list(_COLUMNS))
         trainee = _counting(trainee, sums)
         callbacks.append(sums)
-    return SeededSampler(n_rows, seed=how.seed, weights=weights), trainee, callbacks
+    sampler = SeededSampler(n_rows, seed=how.seed, weights=weights)
+    return sampler, replace(trainee, callbacks=callbacks)
 
 
 def _reporting(

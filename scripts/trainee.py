@@ -50,6 +50,7 @@ class Trainee:
         scored_losses: As `training_losses`, with the ids of the batch's negative images and the
             most confident finding on each; None where it cannot tell.
         counts_boxes: Whether augmentation may drop boxes, and batches say so in ``dropped``.
+        callbacks: For `training.fit.fit`.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class Trainee:
     classes: pd.Series | None = None
     scored_losses: Callable[[Any, Any], tuple[dict[str, Tensor], list[str], Tensor]] | None = None
     counts_boxes: bool = False
+    callbacks: Sequence[Any] = ()
 
 
 def initialise(
