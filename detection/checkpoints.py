@@ -149,6 +149,9 @@ def load_detector(
     new = [k for k in own if k not in given and not k.startswith(CLASS_LAYER)]
     if new:
         notes.append(f"{len(new)} tensors that it lacks start anew, first {new[0]}")
+    left = [k for k in given if k not in own]
+    if left:
+        notes.append(f"{len(left)} tensors have no place in this model, first {left[0]}")
     kept = {key: value for key, value in given.items() if key in own}
     _require_finite(kept, source)
     model.load_state_dict(kept, strict=False)

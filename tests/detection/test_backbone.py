@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -17,6 +18,7 @@ from detection.backbone import BACKBONES, Backbone, body_layers, build_body, gro
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses
 from detection.pyramid import build_pyramid, freeze_stages
+from training.model_files import load_model, save_model
 
 SIZE = 96
 # torchvision's documented number of parameters, and of those in the layers left out here.
@@ -94,6 +96,20 @@ def test_body_learns_with_batch_norm_of_either_kind(name: str, norm: str) -> Non
     assert all(p.grad is not None for p in model.parameters())
     moved = [key for key, value in model.named_buffers() if not torch.equal(value, before[key])]
     assert bool(moved) == (norm == "batch")
+
+
+@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_large"])
+def test_saved_detector_comes_back_on_its_backbone(name: str, tmp_path: Path) -> None:
+    model = build_retinanet(
+        backbone=name, norm="batch", fpn_channels=16, head_convs=1, image_size=SIZE
+    )
+    sum(training_losses(model, _batch()).values()).backward()  # moves the statistics
+    save_model(model, tmp_path)
+    back = load_model(tmp_path, {"retinanet": build_retinanet})
+    with torch.no_grad():
+        found, expected = back(_batch().images), model.eval()(_batch().images)
+    assert torch.equal(found[0]["scores"], expected[0]["scores"])
+    assert torch.equal(found[1]["boxes"], expected[1]["boxes"])
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

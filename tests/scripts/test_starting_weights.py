@@ -166,6 +166,24 @@ def test_folder_that_is_no_run_is_refused_and_nothing_is_left(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("foreign_keras_v1.0.hdf5", "is an HDF5 file, as Keras writes it"),
+        (
+            "squeezenet1_1_model.pth",
+            "weights of squeezenet, which is not one of the backbones here",
+        ),
+    ],
+)
+def test_real_file_of_another_program_or_network_is_refused(
+    data: Path, shared_data: Path, tmp_path: Path, file: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=f"{file}: {message}"):
+        _detector(data, tmp_path / "run", shared_data / "weights" / file)
+    assert not (tmp_path / "run").exists()
+
+
 def test_run_that_has_not_ended_is_refused(data: Path, started: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "start"
     shutil.copytree(started.folder, copy)
