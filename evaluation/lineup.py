@@ -46,7 +46,7 @@ def judged_images(
             another data set, or a system has seen a patient of these images.
     """
     for name, system in systems.items():
-        _check_data_set(name, system, dataset)
+        check_data_set(name, system, dataset)
     labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
     known = labels.dropna()
     notes = []
@@ -98,7 +98,12 @@ def _describe(
     )
 
 
-def _check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
+def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
+    """Refuse predictions of other images than a data set's.
+
+    Raises:
+        InputError: They are of loose files or of another data set.
+    """
     made_on, here = system.info.get("data_set"), dataset.ids["content_id"]
     if not made_on:
         raise InputError(
@@ -141,10 +146,12 @@ def trained_on(system: Predictions) -> dict[str, str] | str:
     if not path.is_file():
         return "unknown"
     counts = read_table(path, "seen").groupby("role")[["image_id", "patient_id"]].nunique()
-    return {
+    known = {
         str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"
         for role, row in zip(counts.index, counts.itertuples(), strict=True)
     }
+    unknown = system.info.get("seen_unknown")  # members of an ensemble
+    return known | {"unknown": ", ".join(unknown)} if unknown else known
 
 
 def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index) -> list[str]:
@@ -152,6 +159,11 @@ def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.
     path = system.folder / SEEN_FILE
     if not path.is_file():
         return [f"What {name} was trained on is unknown: its test images may not be new to it."]
+    unknown = system.info.get("seen_unknown") or []
+    notes = [
+        f"What {member} in {name} was trained on is unknown: test images may not be new to it."
+        for member in unknown
+    ]
     seen = read_table(path, "seen")
     used = seen[seen["role"].isin(["train", "val"])]
     patients = patients_of(dataset.images, image_ids)
@@ -164,4 +176,4 @@ def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.
             f"{int(leaked.sum())} test images in training ({shown}); compare on a split whose "
             "test patients it has not seen"
         )
-    return []
+    return notes

@@ -52,6 +52,7 @@ def build_app() -> typer.Typer:
         bench,
         check,
         compare,
+        ensemble,
         export,
         import_predictions,
         overlay,
@@ -81,6 +82,7 @@ def build_app() -> typer.Typer:
     app.command("train")(train.train)
     app.command("predict")(predict.predict)
     app.command("import")(import_predictions.import_predictions)
+    app.command("ensemble")(ensemble.ensemble)
     app.command("tune")(tune.tune)
     app.command("compare")(compare.compare)
     app.command("overlay")(overlay.overlay)

@@ -106,7 +106,17 @@ def test_show_names_the_verb_that_completes_a_folder(tmp_path: Path, left: str, 
 def test_help_names_every_verb() -> None:
     done = cxr("--help")
     assert done.returncode == 0
-    for verb in ("synth", "prepare", "train", "predict", "import", "tune", "compare", "overlay"):
+    for verb in (
+        "synth",
+        "prepare",
+        "train",
+        "predict",
+        "import",
+        "ensemble",
+        "tune",
+        "compare",
+        "overlay",
+    ):
         assert verb in done.stdout
 
 

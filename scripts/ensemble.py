@@ -1,0 +1,208 @@
+"""`cxr ensemble`: several systems as one, to be tuned and compared like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet
+    from data_prep.predictions import Predictions
+    from evaluation.ensemble import Joined
+
+_PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
+
+
+def ensemble(
+    predictions: Annotated[
+        list[Path], typer.Argument(help="Predictions folders of folds, seeds or rivals.")
+    ],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the system in the report; the members' if absent.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A weight per member, with commas; all 1 by default.")
+    ] = None,
+    iou: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Boxes that overlap more belong together.")
+    ] = 0.55,
+    gate: Annotated[
+        Literal["multiply", "threshold"] | None,
+        typer.Option(
+            help="One detector and one classifier: its score multiplies those of the boxes, or "
+            "boxes of images below a threshold, chosen on validation, are dropped."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="What --gate threshold is chosen for; may be left out where one."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="--gate threshold is chosen on this split's val images.")
+    ] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """Join systems: detectors by weighted box fusion, classifiers by mean probability.
+
+    The result is a predictions folder that names its members, sums their cost and remembers every
+    patient that any of them has seen. An image that failed in one member failed.
+
+    Example: cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
+    --out out/ensemble-predictions --name "RetinaNet x 2"
+    """
+    from data_prep.dataset import DataSet
+    from data_prep.predictions import Predictions
+    from evaluation.ensemble import check_members
+
+    dataset = DataSet.open(data)
+    members = [Predictions.open(folder) for folder in predictions]
+    check_members(members, dataset)
+    facts: dict[str, Any] = {}
+    if gate is None:
+        joined = _join(members, dataset, _numbers(weights), iou)
+    else:
+        if weights is not None:
+            raise InputError("ensemble: --weights is not for --gate; leave it out")
+        joined, facts = _gate(members, dataset, gate, target, split)
+    info = _write(members, joined, dataset, out, name or _default_name(members, gate), facts)
+    for note in joined.notes:
+        console.say(note)
+    rows = len(joined.tables[joined.kind])
+    ran = int((joined.images["status"] == "ok").sum())
+    console.say(f"{info['system']}: {joined.made_of}; {rows:,} {joined.kind} on {ran:,} images")
+    if "gate" in facts:
+        _tell_gate(facts["gate"])
+    console.say(f"Predictions: {out}")
+    if as_json:
+        console.emit_json({"folder": str(out), "images": ran, **info})
+
+
+def _numbers(weights: str | None) -> list[float] | None:
+    if weights is None:
+        return None
+    try:
+        return [float(part) for part in weights.split(",")]
+    except ValueError:
+        raise InputError(f"--weights {weights}: expected numbers with commas, as 2,1,1") from None
+
+
+def _default_name(members: list[Predictions], gate: str | None) -> str:
+    names = list(dict.fromkeys(member.name for member in members))
+    if gate is not None:
+        return f"{' + '.join(names)} (gate: {gate})"
+    return f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
+
+
+def _join(
+    members: list[Predictions], dataset: DataSet, weights: list[float] | None, iou: float
+) -> Joined:
+    from evaluation.ensemble import join_classifiers, join_detectors
+
+    kinds = {member.kind for member in members}
+    if len(kinds) > 1:
+        raise InputError(
+            "ensemble: some members give boxes and some scores; join a detector and a classifier "
+            "with --gate multiply or --gate threshold"
+        )
+    if kinds == {"boxes"}:
+        return join_detectors(members, dataset, weights=weights, iou_threshold=iou)
+    return join_classifiers(members, weights=weights)
+
+
+def _gate(
+    members: list[Predictions],
+    dataset: DataSet,
+    rule: Literal["multiply", "threshold"],
+    target: str | None,
+    split: str,
+) -> tuple[Joined, dict[str, Any]]:
+    """Gate the detector; also what the predictions folder records of it."""
+    from evaluation.gate import choose_gate, gate_boxes, sort_members
+
+    detector, classifier = sort_members(members)
+    if rule == "multiply":
+        return gate_boxes(detector, classifier, rule=rule), {"gate": {"rule": rule}}
+    judged = dataset.target(target)
+    choice = choose_gate(detector, classifier, dataset, judged, split)
+    joined = gate_boxes(detector, classifier, rule=rule, threshold=choice.threshold)
+    return joined, {"gate": {"rule": rule, **choice.record}}
+
+
+def _write(
+    members: list[Predictions],
+    joined: Joined,
+    dataset: DataSet,
+    out: Path,
+    name: str,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the predictions folder; returns the content of its ``predictions.json``."""
+    from data_prep.folders import provenance
+    from data_prep.predictions import PredictionWriter
+    from data_prep.tables import write_table
+    from evaluation.ensemble import findings_of
+    from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
+    from evaluation.lineup import SEEN_FILE
+
+    seen, unknown = joined_seen(members)
+    if "chosen_on" in facts.get("gate", {}):
+        seen = with_gate_images(seen, dataset, facts["gate"]["chosen_on"]["split"])
+    detectors = [member for member in members if member.kind == joined.kind]
+    info: dict[str, Any] = {
+        "system": name,
+        "seed": None,
+        "kind": joined.kind,
+        "findings": sorted(findings_of(detectors[0])),
+        "inference_id": joined_id(members, joined.settings),
+        "data_set": members[0].info["data_set"],
+        "cost": joined_cost(members, joined.made_of),
+        "members": [
+            {
+                "system": member.name,
+                "folder": str(member.folder.resolve()),
+                "inference_id": member.info.get("inference_id"),
+                "cost": member.info.get("cost"),
+            }
+            for member in members
+        ],
+        "ensemble": joined.settings,
+        "seen_unknown": unknown,
+        **facts,
+        **provenance(),
+    }
+    with PredictionWriter(out, info) as writer:
+        for start in range(0, len(joined.images), _PART_SIZE):
+            part = joined.images.iloc[start : start + _PART_SIZE]
+            if set(part["image_id"]) <= writer.done:
+                continue  # an interrupted run goes on
+            of_part = {
+                table: rows[rows["image_id"].isin(part["image_id"])]
+                for table, rows in joined.tables.items()
+            }
+            writer.add(
+                part,
+                scores=of_part.get("scores"),
+                boxes=of_part.get("boxes"),
+                maps=of_part.get("maps"),
+            )
+        if seen is not None:
+            write_table(seen, out / SEEN_FILE, "seen")
+    return info
+
+
+def _tell_gate(gate: dict[str, Any]) -> None:
+    if "threshold" not in gate:
+        return
+    with_gate, without = gate["chosen"]["folds"], gate["boxes_as_stored"]["folds"]
+    console.say(
+        f"  gate at {gate['threshold']:.4g}, chosen on {gate['chosen_on']['n_images']} validation "
+        f"images: {gate['objective']} {with_gate:.3f} as the mean over folds, without a gate "
+        f"{without:.3f}"
+    )

@@ -1,0 +1,125 @@
+"""`cxr ensemble` from the outside: a system like any other, that knows what it is made of."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.dataset import DataSet
+from data_prep.predictions import Predictions, PredictionWriter
+from data_prep.tables import InputError, write_table
+from evaluation.compare import compare_systems
+from evaluation.report_facts import cost_rows
+from scripts.ensemble import ensemble
+from scripts.prepare import prepare
+
+LESION = (20.0, 20.0, 60.0, 60.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set without pixels: 80 patients, every second image positive and boxed."""
+    folder = tmp_path_factory.mktemp("set")
+    source = folder / "source"
+    source.mkdir()
+    ids = [f"i{number:02d}" for number in range(80)]
+    roles = ["val", "val", "test", "test"] * 20
+    frame = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles})
+    frame.assign(width=100, height=100).to_csv(source / "images.csv", index=False)
+    states = ["present", "absent"] * 40
+    labels = pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states})
+    labels.to_csv(source / "labels.csv", index=False)
+    boxes = pd.DataFrame([(i, *LESION) for i in ids[::2]], columns=["image_id", *"abcd"])
+    boxes.columns = ["image_id", "x1", "y1", "x2", "y2"]
+    boxes.assign(finding="opacity").to_csv(source / "boxes.csv", index=False)
+    prepare([source, folder / "data"], format="csv")
+    return folder / "data"
+
+
+@pytest.fixture
+def member(data: Path, tmp_path: Path):
+    """Write a system of a given skill: ``member(name, kind, seed)``."""
+
+    def write(name: str, kind: str = "boxes", seed: int = 0) -> Path:
+        rng = np.random.default_rng(seed)
+        dataset = DataSet.open(data)
+        labels = dataset.labels(dataset.target())
+        score = 1 / (1 + np.exp(-rng.normal(2.0 * labels.to_numpy() - 1.0, 1.0)))
+        rows = pd.DataFrame({"image_id": labels.index, "finding": "opacity", "score": score})
+        if kind == "boxes":
+            corners = np.clip(np.array(LESION) + rng.normal(0, 8, (len(rows), 4)), 0, 100)
+            rows[["x1", "y1", "x2", "y2"]] = corners
+        info = {"system": name, "kind": kind, "inference_id": name, "findings": ["opacity"],
+                "data_set": {"content_id": dataset.ids["content_id"]},
+                "cost": {"parameters": 3_000_000, "flops": 2e9, "latency_ms": 5.0,
+                         "latency_device": "cpu"}}  # fmt: skip
+        with PredictionWriter(tmp_path / name, info) as writer:
+            images = pd.DataFrame({"image_id": labels.index, "status": "ok", "reason": None})
+            writer.add(images, **{kind: rows})
+            seen = pd.DataFrame({"image_id": [name], "patient_id": [name], "role": ["train"]})
+            write_table(seen, tmp_path / name / "seen.parquet", "seen")
+        return tmp_path / name
+
+    return write
+
+
+def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(data, member, tmp_path, capsys):
+    folders = [member("A", seed=1), member("B", seed=2), member("C", seed=3)]
+    ensemble(folders, data=data, out=tmp_path / "all", name="Three", iou=0.5, as_json=True)
+    shown = capsys.readouterr()
+    assert "Three: A + B + C: weighted box fusion at IoU 0.5; " in shown.err
+    info = Predictions.open(tmp_path / "all").info
+    assert json.loads(shown.out)["inference_id"] == info["inference_id"]
+    assert [one["inference_id"] for one in info["members"]] == ["A", "B", "C"]
+    assert info["cost"]["parameters"] == 9_000_000
+    seen = pd.read_parquet(tmp_path / "all" / "seen.parquet")
+    assert seen["image_id"].tolist() == ["A", "B", "C"]
+    systems = {
+        n: Predictions.open(f) for n, f in (("One", folders[0]), ("Three", tmp_path / "all"))
+    }
+    dataset = DataSet.open(data)
+    comparison = compare_systems(systems, dataset, dataset.target(), replicates=100)
+    rows = {row.title: [cell.text for cell in row.cells] for row in cost_rows(comparison)}
+    assert rows["Parameters"] == ["3.0 million", "9.0 million (3.0 times)"]
+    assert rows["Time an image"] == ["5.0 ms", "15.0 ms (3.0 times)"]
+    gain = float(rows["AP50 gained over One"][1].split()[0])
+    assert gain > 0.05  # three noisy readings of one place are better than one
+
+
+def test_a_gate_is_recorded_and_its_validation_images_count_as_seen(data, member, tmp_path, capsys):
+    folders = [member("C", "scores", seed=5), member("D", seed=6)]
+    ensemble(folders, data=data, out=tmp_path / "gated", gate="threshold")
+    shown = capsys.readouterr().err
+    info = Predictions.open(tmp_path / "gated").info
+    assert info["system"] == "C + D (gate: threshold)"
+    assert info["gate"]["chosen_on"]["role"] == "val"
+    assert f"gate at {info['gate']['threshold']:.4g}, chosen on 40 validation images" in shown
+    seen = pd.read_parquet(tmp_path / "gated" / "seen.parquet").set_index("image_id")["role"]
+    assert set(seen[seen == "val"].index) == set(DataSet.open(data).image_ids("val"))
+
+
+def test_mixed_kinds_need_a_gate_and_weights_need_numbers(data, member, tmp_path):
+    folders = [member("C", "scores"), member("D")]
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="--gate multiply"):
+        ensemble(folders, data=data, out=out)
+    with pytest.raises(InputError, match="not for --gate"):
+        ensemble(folders, data=data, out=out, gate="multiply", weights="1,2")
+    with pytest.raises(InputError, match="expected numbers with commas"):
+        ensemble([folders[1], member("E", seed=4)], data=data, out=out, weights="1;2")
+    assert not out.exists()
+
+
+def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.ensemble._PART_SIZE", 30)
+    folders = [member("C", "scores", seed=1), member("E", "scores", seed=2)]
+    ensemble(folders, data=data, out=tmp_path / "mean", weights="1,1")
+    parts = sorted((tmp_path / "mean" / "scores.parquet").glob("part-*"))
+    assert len(parts) == 3
+    first, second, mean = (
+        Predictions.open(f).scores.set_index("image_id")["score"]
+        for f in (*folders, tmp_path / "mean")
+    )
+    np.testing.assert_allclose(mean, (first + second)[mean.index] / 2)
