@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pydicom
+from pydicom.uid import JPEGBaseline8Bit
 
 from data_prep.decoded import pixel_digest
 from data_prep.decoding import DecodeTask, decode_and_letterbox
@@ -27,7 +28,7 @@ from scripts.bench_rows import Row, milliseconds, paired_row, rate
 from scripts.bench_setting import Setting, is_dicom
 
 _SIZES, _QUICK_SIZES = (256, 512), (32,)
-_PREPARED = 200  # images: fewer would measure the start of the processes
+_PREPARED, _PREPARE_ROUNDS = 1000, 3  # with fewer images one would time the start of processes
 _BATCH = 8
 _JPEG_QUALITY = 95
 
@@ -58,9 +59,7 @@ def _epoch_rows(setting: Setting, size: int) -> Iterator[Row]:
     images = _as_table(setting.pictures)
     store = build_pixel_store(setting.scratch / "set", images, Path("/"), size, workers=1)
     store_kib = sum(path.stat().st_size for path in store.folder.iterdir()) / len(images) / 1024
-    originals = _Copies(setting.pictures, partial(_plain_square, size=size))
-    name = "DICOM (pydicom, cv2)" if is_dicom(setting.pictures[0]) else "the original files (cv2)"
-    peers = {name: originals, **_copies(setting, store)}
+    peers = {**_originals(setting, size), **_copies(setting, store)}
     order = np.random.default_rng(setting.seed).permutation(len(images))
     candidates: dict[str, Callable[[], float]] = {
         "store": partial(_epoch_from_store, store, images["image_id"].to_numpy()[order])
@@ -75,6 +74,18 @@ def _epoch_rows(setting: Setting, size: int) -> Iterator[Row]:
         )
         title = f"read an epoch at {size} px: store against decoding {peer}"
         yield paired_row(title, timings, "store", peer, "images/s", rate, note)
+
+
+def _originals(setting: Setting, size: int) -> dict[str, _Copies]:
+    """The files as they came, resized on the way; DICOM in two ways, since decoders differ."""
+    if not is_dicom(setting.pictures[0]):
+        return {"the files (cv2)": _Copies(setting.pictures, partial(_plain_square, size=size))}
+    return {
+        f"DICOM ({name}, cv2)": _Copies(
+            setting.pictures, partial(_plain_square, size=size, pillow=pillow)
+        )
+        for name, pillow in (("pydicom", False), ("pydicom with Pillow", True))
+    }
 
 
 def _as_table(paths: list[Path], n_images: int | None = None) -> pd.DataFrame:
@@ -106,17 +117,24 @@ def _read_grey(path: Path, flags: int) -> np.ndarray:
     return pixels
 
 
-def _plain_pixels(path: Path) -> np.ndarray:
-    """What a plain loop would read: no LUT, no window, no check."""
+def _plain_pixels(path: Path, *, pillow: bool) -> np.ndarray:
+    """What a plain loop would read: no LUT, no window, no check.
+
+    Left alone, pydicom takes another decoder for JPEG than Pillow, which is the fastest.
+    """
     if not is_dicom(path):
         return _read_grey(path, cv2.IMREAD_GRAYSCALE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pydicom.dcmread(path).pixel_array
+        header = pydicom.dcmread(path)
+        if pillow and header.file_meta.TransferSyntaxUID == JPEGBaseline8Bit:
+            header.pixel_array_options(decoding_plugin="pillow")
+        return header.pixel_array
 
 
-def _plain_square(path: Path, size: int) -> np.ndarray:
-    return cv2.resize(_plain_pixels(path), (size, size), interpolation=cv2.INTER_AREA)
+def _plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
+    pixels = _plain_pixels(path, pillow=pillow)
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def _epoch_from_store(store: PixelStore, ids: np.ndarray) -> float:
@@ -135,27 +153,26 @@ def _prepare_rows(setting: Setting, size: int) -> Iterator[Row]:
     """Decode, hash, measure, letterbox, store: as `cxr prepare` does with every picture."""
     n_images = len(setting.pictures) if setting.quick else max(_PREPARED, len(setting.pictures))
     images = _as_table(setting.pictures, n_images)
-    cores = cpu_count()
-    every, single, plain = f"{cores} processors", "1 processor", "a plain loop"
+    paths, cores = images["path"].tolist(), cpu_count()
+    every, single = f"{cores} processors", "1 processor"
+    plain, pillow = "a plain loop", "a plain loop with Pillow"
     timings = setting.meter.compare(
         {
             every: partial(_build, setting.scratch / "built", images, size, cores),
             single: partial(_build, setting.scratch / "built", images, size, 1),
-            plain: partial(_plain_loop, setting.scratch / "plain", images["path"].tolist(), size),
-        }
+            plain: partial(_plain_loop, setting.scratch / "plain", paths, size, pillow=False),
+            pillow: partial(_plain_loop, setting.scratch / "plain", paths, size, pillow=True),
+        },
+        warm=False,
+        most_rounds=_PREPARE_ROUNDS,
     )
-    what = f"prepare at {size} px"
     note = (
-        "the plain loop decodes with pydicom, resizes with cv2 and saves with np.save on 1 "
+        "a plain loop decodes with pydicom, resizes with cv2 and saves with np.save on 1 "
         "processor: no LUT or window, no hash, no record, nothing to go on with after a kill"
     )
-    yield paired_row(f"{what}: {every} against 1", timings, every, single, "images/s", rate)
-    yield paired_row(
-        f"{what}: 1 processor against {plain}", timings, single, plain, "images/s", rate
-    )
-    yield paired_row(
-        f"{what}: {every} against {plain}", timings, every, plain, "images/s", rate, note
-    )
+    for ours, peer in ((every, single), (single, plain), (single, pillow), (every, plain)):
+        title = f"prepare at {size} px: {ours} against {peer}"
+        yield paired_row(title, timings, ours, peer, "images/s", rate, note)
 
 
 def _build(folder: Path, images: pd.DataFrame, size: int, workers: int) -> float:
@@ -164,11 +181,11 @@ def _build(folder: Path, images: pd.DataFrame, size: int, workers: int) -> float
     return float(len(images))
 
 
-def _plain_loop(folder: Path, paths: list[str], size: int) -> float:
+def _plain_loop(folder: Path, paths: list[str], size: int, *, pillow: bool) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for number, path in enumerate(paths):
-        np.save(folder / f"{number}.npy", _plain_square(Path(path), size))
+        np.save(folder / f"{number}.npy", _plain_square(Path(path), size, pillow=pillow))
     return float(len(paths))
 
 

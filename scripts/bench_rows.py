@@ -136,7 +136,7 @@ def as_sentence(row: Row) -> str:
     if row.ours is None:
         return f"{row.name}: not measured, others use the machine"
     against = "" if row.peer is None else f" to {_figure(row.peer)}"
-    ratio = "" if row.ratio is None else f", {row.ratio:.3g}x"
+    ratio = "" if row.ratio is None else f", {_figure(row.ratio)}x"
     return f"{row.name}: {_figure(row.ours)}{against} {row.unit}{ratio}"
 
 
@@ -162,10 +162,8 @@ def as_lines(rows: Iterable[Row]) -> list[str]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     peer = f"limit {_figure(row.limit)}" if row.limit is not None else _figure(row.peer)
-    ratio = "" if row.ratio is None else f"{row.ratio:.3g}x"
-    spread = (
-        "" if row.ratio_range is None else "-".join(f"{value:.3g}" for value in row.ratio_range)
-    )
+    ratio = "" if row.ratio is None else f"{_figure(row.ratio)}x"
+    spread = "" if row.ratio_range is None else "-".join(map(_figure, row.ratio_range))
     counts = str(row.n), str(row.rejected)
     return (row.name, _figure(row.ours), peer, row.unit, ratio, spread, *counts)
 
