@@ -68,8 +68,8 @@ def fit_anchors(boxes: np.ndarray, image_size: int, *, seed: int = 0) -> AnchorF
     Keeps RetinaNet's structure (each level twice the one below, three sizes an octave, three
     ratios) and tries every smallest size with every three ratios. A box is judged by its best IoU
     with an anchor where anchors really lie, one stride apart, so small sizes are not preferred
-    for shapes that no place of the pyramid can hold. The default anchors are among those tried:
-    the fit is never worse than they are.
+    for shapes that no place of the pyramid can hold. The default anchors are among those tried,
+    and none that reaches fewer boxes is taken: the fit is never worse than they are.
 
     Args:
         boxes: (N, 4) xyxy, store px.
@@ -77,7 +77,8 @@ def fit_anchors(boxes: np.ndarray, image_size: int, *, seed: int = 0) -> AnchorF
         seed: Draws the boxes that count, where there are more than 10,000.
 
     Returns:
-        The anchors with the highest mean best IoU; among equals the default, then the smaller.
+        The anchors with the highest mean best IoU of those whose recall is not below the
+        default's; among equals the default, then the smaller.
 
     Raises:
         InputError: No boxes, or one that is not finite or not positive in size.
@@ -103,7 +104,7 @@ def fit_anchors(boxes: np.ndarray, image_size: int, *, seed: int = 0) -> AnchorF
         by_ratio = [best_overlaps(boxes, image_size, levels, [ratio]) for ratio in RATIOS]
         for chosen in combinations(range(len(RATIOS)), len(DEFAULT_RATIOS)):
             overlaps = np.maximum.reduce([by_ratio[i] for i in chosen])
-            if overlaps.mean() > best.mean():
+            if overlaps.mean() > best.mean() and _recall(overlaps) >= _recall(default):
                 sizes, ratios, best = levels, tuple(RATIOS[i] for i in chosen), overlaps
     return AnchorFit(sizes, ratios, len(boxes), _coverage(default), _coverage(best))
 
@@ -166,7 +167,11 @@ def _finest_sizes(default: int) -> list[int]:
 
 
 def _coverage(overlaps: np.ndarray) -> Coverage:
-    return Coverage(float(overlaps.mean()), float((overlaps >= MATCH_IOU).mean()))
+    return Coverage(float(overlaps.mean()), _recall(overlaps))
+
+
+def _recall(overlaps: np.ndarray) -> float:
+    return float((overlaps >= MATCH_IOU).mean())
 
 
 def _checked(boxes: np.ndarray) -> np.ndarray:

@@ -95,6 +95,14 @@ def test_fitted_anchors_reopen_from_the_arguments_of_the_model(build_small, batc
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fit_never_reaches_fewer_boxes(seed):
+    boxes = draw_boxes(12, 128, width=18, height=22, seed=seed)
+    fit = fit_anchors(boxes, 128)
+    assert fit.after.recall >= fit.before.recall
+    assert fit.after.mean_iou >= fit.before.mean_iou
+
+
 @pytest.mark.parametrize("sizes", [(12.6, 25.2, 50.4, 100.8, 201.6), (12, 24, 48, 96, 192)])
 def test_sizes_of_part_pixels_survive_a_reopening(build_small, sizes):
     model = build_small(anchor_sizes=sizes)
