@@ -221,7 +221,7 @@ def test_every_class_finding_view_and_source_gets_its_share_of_images(seed, n_pa
         shares = share or dict.fromkeys(range(5), 0.2)
         for name, wanted in shares.items():
             found = image_counts(strata, (split[part] == name).fillna(False).to_numpy(dtype=bool))
-            assert (found - wanted * total).abs().max() <= 6  # images, of up to thousands
+            assert (found - wanted * total).abs().max() <= 10  # images, of up to thousands
 
 
 def test_strata_too_rare_to_share_out_change_nothing_else():
