@@ -36,6 +36,15 @@ PARAMETERS = {
     "efficientnet_b3": (12_233_232, 1_537_000),
     "densenet121": (7_978_856, 1_025_000),
 }
+# Of each family one runs always; together these take several seconds.
+HEAVY = (
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnext50_32x4d",
+    "efficientnet_b1",
+    "efficientnet_b3",
+)
 STAGES = {  # by stride 32, 16, 8, 4, 2
     "resnet18": ["layer4", "layer3", "layer2", "layer1", "bn1 conv1"],
     "mobilenet_v3_small": ["10 11 12 9", "4 5 6 7 8", "2 3", "1", "0"],
@@ -62,7 +71,10 @@ def test_config_and_builder_know_the_same_backbones() -> None:
     assert get_args(key.annotation) == get_args(Backbone) == tuple(BACKBONES) == tuple(PARAMETERS)
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in BACKBONES],
+)
 def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> None:
     model = build_retinanet(
         backbone=name, norm="group", head="v2", fpn_channels=16, head_convs=1, image_size=SIZE
