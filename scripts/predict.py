@@ -42,6 +42,13 @@ def predict(
         typer.Option(help="bf16 is faster; decisions made at one do not fit the other."),
     ] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    tta: Annotated[
+        str,
+        typer.Option(
+            metavar="VIEWS",
+            help="Test-time augmentation: flip,scale0.8,scale1.2 or some of them; joins the views.",
+        ),
+    ] = "",
 ) -> None:
     """Write a model's boxes or scores for the val and test images of a data set.
 
@@ -54,9 +61,11 @@ def predict(
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
+    from data_prep.views import View, parse_views
     from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
 
-    model = TrainedModel.open(run, precision=precision, device=choose_device(device))
+    views = parse_views(tta) if tta else (View(),)
+    model = TrainedModel.open(run, precision=precision, device=choose_device(device), views=views)
     if data is not None:
         from data_prep.dataset import DataSet
 
@@ -147,6 +156,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "findings": list(model.findings),
         "inference_id": model.inference_id(),
         "run": str(model.run.folder.resolve()),
+        **({} if model.tta is None else {"tta": model.tta}),
     }
 
 

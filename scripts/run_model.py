@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pandas as pd
 import torch
@@ -19,11 +21,13 @@ from classification.inference import predict_scores
 from classification.model import ImageClassifier, build_classifier
 from data_prep.pixel_source import PixelSource
 from data_prep.preprocess import Preprocess
+from data_prep.views import View
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
+from scripts.tta import FUSION_IOU, with_views
 from training.cost import count_flops, count_parameters, measure_latency
 from training.model_files import load_model
 from training.run_folder import RunFolder
@@ -57,6 +61,7 @@ class TrainedModel:
         preprocess: Size and normalisation it was trained with.
         precision: What it computes in.
         device: Where it computes.
+        views: What it looks at, the plain picture first; more than one is test-time augmentation.
     """
 
     run: RunFolder
@@ -64,10 +69,16 @@ class TrainedModel:
     preprocess: Preprocess
     precision: Precision
     device: str
+    views: tuple[View, ...] = (View(),)
 
     @classmethod
     def open(
-        cls, folder: Path, *, precision: Precision = "fp32", device: str = "cpu"
+        cls,
+        folder: Path,
+        *,
+        precision: Precision = "fp32",
+        device: str = "cpu",
+        views: tuple[View, ...] = (View(),),
     ) -> TrainedModel:
         """Load a complete run.
 
@@ -77,7 +88,22 @@ class TrainedModel:
         run = RunFolder.open(folder)
         model = load_model(folder, BUILDERS).to(device).eval()
         preprocess = Preprocess.from_json(folder / "preprocess.json")
-        return cls(run, model, preprocess, precision, device)
+        return cls(run, model, preprocess, precision, device, views)
+
+    @cached_property
+    def viewed(self) -> nn.Module:
+        """The network that looks through all views."""
+        return with_views(self.model, self.views)
+
+    @property
+    def tta(self) -> dict[str, Any] | None:
+        """How the views are joined, for the record; None where there is but the plain one."""
+        if len(self.views) < 2:
+            return None
+        names = [view.name for view in self.views]
+        if self.kind == "boxes":
+            return {"views": names, "joined_by": "weighted box fusion", "iou": FUSION_IOU}
+        return {"views": names, "joined_by": "mean"}
 
     @property
     def kind(self) -> str:
@@ -98,6 +124,8 @@ class TrainedModel:
         for name in ("model.json", "preprocess.json"):
             digest.update((self.run.folder / name).read_bytes())
         digest.update(f"torch {self.precision} {self.device}".encode())
+        if self.tta is not None:
+            digest.update(json.dumps(self.tta, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     def cost(self, pictures: np.ndarray | None = None) -> dict[str, Any]:
@@ -110,11 +138,11 @@ class TrainedModel:
         size = self.preprocess.size
         images = None if pictures is None else torch.from_numpy(pictures).unsqueeze(1)
         latency = measure_latency(
-            self.model, size, images=images, device=self.device, precision=self.precision
+            self.viewed, size, images=images, device=self.device, precision=self.precision
         )
         return {
             "parameters": count_parameters(self.model)[0],
-            "flops": count_flops(self.model, size),
+            "flops": count_flops(self.viewed, size),
             "latency_ms": latency.median_ms,
             "latency_low_ms": latency.low_ms,
             "latency_high_ms": latency.high_ms,
@@ -145,10 +173,12 @@ class TrainedModel:
         if isinstance(self.model, LesionRetinaNet):
             lesions = LesionDataset(source, image_ids, None, self.findings)
             boxed = DataLoader(lesions, batch_size, collate_fn=collate_lesions)
-            for found in predict_boxes(self.model, boxed, self.findings, images=sizes, **shared):
+            detector = cast("LesionRetinaNet", self.viewed)
+            for found in predict_boxes(detector, boxed, self.findings, images=sizes, **shared):
                 yield Part(found.images, {"boxes": found.boxes})
         elif isinstance(self.model, ImageClassifier):
             labelled = ImageLabelDataset(source, image_ids, None, self.findings)
             scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
-            for said in predict_scores(self.model, scored, self.findings, **shared):
+            classifier = cast("ImageClassifier", self.viewed)
+            for said in predict_scores(classifier, scored, self.findings, **shared):
                 yield Part(said.images, {"scores": said.scores, "maps": said.maps})

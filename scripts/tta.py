@@ -1,0 +1,203 @@
+"""Test-time augmentation: a model that looks at each picture several times and says one thing.
+
+The wrapped models take the place of plain ones in `detection.inference.predict_boxes` and
+`classification.inference.predict_scores`, and in what measures time and operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from classification.loss import scores_of
+from classification.model import ImageClassifier
+from data_prep.views import View
+from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
+from evaluation.fusion import weighted_box_fusion
+
+FUSION_IOU = 0.55
+
+
+def look(images: Tensor, view: View) -> Tensor:
+    """Pictures as a view shows them.
+
+    Args:
+        images: uint8 (B, 1, S, S), store pixels.
+        view: How.
+
+    Returns:
+        uint8 (B, 1, C, C), C the side of the view's canvas.
+    """
+    if view.flip:
+        images = images.flip(3)
+    if view.scale == 1.0:
+        return images
+    size = images.shape[-1]
+    content, before = view.content(size), view.offset(size)
+    # Continuous edges, as boxes have them: the first pixel begins at 0 before and after.
+    scaled = functional.interpolate(
+        images.float(), (content, content), mode="bilinear", antialias=True, align_corners=False
+    )
+    after = view.canvas(size) - content - before
+    return functional.pad(
+        scaled.round().clamp(0, 255).to(torch.uint8), (before, after, before, after)
+    )
+
+
+@contextmanager
+def _reading(holder: Any, side: int) -> Iterator[None]:
+    """Let a model read squares of another side: its layers and anchors do not mind."""
+    before = holder.preprocess
+    holder.preprocess = replace(before, size=side)
+    try:
+        yield
+    finally:
+        holder.preprocess = before
+
+
+class ViewedDetector(nn.Module):
+    """A detector whose boxes from several views are joined by weighted box fusion.
+
+    Args:
+        model: The detector.
+        views: At least one.
+    """
+
+    def __init__(self, model: LesionRetinaNet, views: Sequence[View]) -> None:
+        super().__init__()
+        self.model = model
+        self.views = tuple(views)
+        self.n_findings = model.n_findings
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Detections in store px, as `LesionRetinaNet` gives them in evaluation mode.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+
+        Returns:
+            Per image ``boxes`` (N, 4) xyxy, ``scores``, ``labels`` and ``finite``.
+        """
+        size = images.shape[-1]
+        n_images, parts = len(images), []
+        finite = torch.ones(n_images, dtype=torch.bool)
+        for number, view in enumerate(self.views):
+            with _reading(self.model.transform, view.canvas(size)):
+                found = self.model(look(images, view))
+            for image, one in enumerate(found):
+                finite[image] &= bool(one["finite"])
+                boxes = view.boxes_back(one["boxes"].float().cpu().numpy(), size)
+                group = image * (self.n_findings + 1) + one["labels"].cpu().numpy()
+                scores = one["scores"].double().cpu().numpy()
+                parts.append((boxes, scores, group, np.full(len(boxes), number)))
+        corners, scores, groups, models = (
+            np.concatenate(part) for part in zip(*parts, strict=True)
+        )
+        shown = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+        fused = weighted_box_fusion(
+            corners[shown],
+            scores[shown],
+            groups[shown],
+            models=models[shown],
+            weights=[1.0] * len(self.views),
+            iou_threshold=FUSION_IOU,
+        )
+        return [self._of_image(image, *fused, finite[image]) for image in range(n_images)]
+
+    def _of_image(
+        self, image: int, corners: np.ndarray, scores: np.ndarray, groups: np.ndarray, ok: Tensor
+    ) -> dict[str, Tensor]:
+        first = image * (self.n_findings + 1)
+        rows = []
+        for group in range(first + 1, first + self.n_findings + 1):
+            start, stop = np.searchsorted(groups, [group, group + 1])  # by falling score
+            rows.append(np.arange(start, stop)[scores[start:stop] >= MIN_SCORE][:MAX_PER_FINDING])
+        kept = np.concatenate(rows)
+        kept = kept[np.argsort(-scores[kept], kind="stable")]
+        return {
+            "boxes": torch.from_numpy(corners[kept]),
+            "scores": torch.from_numpy(scores[kept]),
+            "labels": torch.from_numpy(groups[kept] - first),
+            "finite": ok,
+        }
+
+
+class ViewedClassifier(nn.Module):
+    """A classifier whose probabilities and maps are means over several views.
+
+    Maps are laid back onto the grid of the plain view first. The mean of a mean map plus the bias
+    is near, but no longer equal to, the logit.
+
+    Args:
+        model: The classifier.
+        views: The plain one first.
+    """
+
+    def __init__(self, model: ImageClassifier, views: Sequence[View]) -> None:
+        super().__init__()
+        self.model = model
+        self.views = tuple(views)
+        self.n_findings = model.n_findings
+        self.map_frame = model.map_frame
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The last feature maps of each view; see `ImageClassifier.features`."""
+        self._size = images.shape[-1]
+        features = []
+        for view in self.views:
+            with _reading(self.model, view.canvas(self._size)):
+                features.append(self.model.features(look(images, view)))
+        return features
+
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """Logit of the mean probability, float64 (B, K)."""
+        return torch.stack([scores_of(self.model.logits(f)) for f in features]).mean(dim=0).logit()
+
+    def maps(self, features: Sequence[Tensor]) -> Tensor:
+        """Mean of the maps on the grid of the plain view, float32 (B, K, h, w)."""
+        plain = self.model.maps(features[0])
+        back = [
+            self._back(self.model.maps(f), view, plain.shape[2:])
+            for view, f in zip(self.views[1:], features[1:], strict=True)
+        ]
+        return torch.stack([plain, *back]).mean(dim=0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch."""
+        return self.logits(self.features(images))
+
+    def _back(self, maps: Tensor, view: View, grid: Sequence[int]) -> Tensor:
+        """A view's maps where the plain view's cells look, by linear interpolation."""
+        start, _, end, _ = self.model.map_frame(1, 1)
+        stride, middle = end - start, (start + end) / 2
+        matrices = []
+        for axis, (n_out, n_in) in enumerate(zip(grid, maps.shape[2:], strict=True)):
+            place = middle + stride * np.arange(n_out)  # store px
+            if view.flip and axis == 1:
+                place = self._size - place
+            place = place * view.content(self._size) / self._size + view.offset(self._size)
+            at = np.clip((place - middle) / stride, 0, n_in - 1)
+            matrix = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(n_in)))
+            matrices.append(torch.from_numpy(matrix).to(maps))
+        return torch.einsum("yh,bkhw,xw->bkyx", matrices[0], maps, matrices[1])
+
+
+def with_views(model: nn.Module, views: Sequence[View]) -> nn.Module:
+    """The model that looks through all views; the model itself where there is but the plain one.
+
+    Args:
+        model: A detector or a classifier.
+        views: The plain one first.
+    """
+    if len(views) < 2:
+        return model
+    if isinstance(model, LesionRetinaNet):
+        return ViewedDetector(model, views)
+    return ViewedClassifier(model, views)  # type: ignore[arg-type]

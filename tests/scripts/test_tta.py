@@ -1,0 +1,163 @@
+"""Test-time augmentation: views are joined where they belong, recorded, and paid for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classification.model import build_classifier
+from data_prep.preprocess import Preprocess
+from data_prep.views import View, parse_views
+from detection.model import build_retinanet
+from scripts.run_model import TrainedModel
+from scripts.tta import ViewedClassifier, ViewedDetector, look, with_views
+from training.cost import count_flops
+
+SIZE = 96
+EVERY = parse_views("flip,scale0.75,scale1.25")
+
+
+class PatchFinder(nn.Module):
+    """Finds the bright patch of a picture exactly; blind where the picture is smaller."""
+
+    n_findings = 2
+
+    def __init__(self, *, blind_below: int = 0) -> None:
+        super().__init__()
+        self.transform = SimpleNamespace(preprocess=Preprocess(SIZE, 0.5, 0.25))
+        self.blind_below = blind_below
+        self.sides: list[int] = []
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        assert self.transform.preprocess.size == images.shape[-1]
+        self.sides.append(images.shape[-1])
+        return [self._find(image[0].numpy()) for image in images]
+
+    def _find(self, pixels: np.ndarray) -> dict[str, Tensor]:
+        rows, columns = np.nonzero(pixels > 127)
+        seen = len(rows) and len(pixels) >= self.blind_below
+        boxes = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]] if seen else []
+        return {
+            "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            "scores": torch.full((len(boxes),), 0.8),
+            "labels": torch.full((len(boxes),), 2),
+            "finite": torch.tensor(not np.isnan(pixels).any()),
+        }
+
+
+def pictures() -> Tensor:
+    images = torch.zeros(2, 1, SIZE, SIZE, dtype=torch.uint8)
+    images[0, 0, 20:44, 8:40] = 255
+    return images
+
+
+def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
+    model: Any = PatchFinder()
+    patch, nothing = ViewedDetector(model, EVERY)(pictures())
+    np.testing.assert_allclose(patch["boxes"], [[8, 20, 40, 44]], atol=0.7)
+    assert patch["labels"].tolist() == [2]
+    assert patch["scores"].tolist() == pytest.approx([0.8])
+    assert len(nothing["boxes"]) == 0
+    assert model.sides == [96, 96, 96, 128]
+    assert model.transform.preprocess.size == SIZE, "and the model is as it was"
+
+
+def test_a_box_that_one_view_alone_saw_counts_less() -> None:
+    model: Any = PatchFinder(blind_below=128)
+    found = ViewedDetector(model, EVERY)(pictures())[0]
+    assert found["scores"].tolist() == pytest.approx([0.8 / 4])
+
+
+@pytest.mark.parametrize("view", EVERY)
+def test_a_view_shows_the_picture_where_its_boxes_say(view: View) -> None:
+    seen = look(pictures()[:1], view)[0, 0].numpy()
+    rows, columns = np.nonzero(seen > 127)
+    box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
+    np.testing.assert_allclose(view.boxes_back(box, SIZE), [[8, 20, 40, 44]], atol=0.8)
+
+
+def detector() -> nn.Module:
+    torch.manual_seed(0)
+    return build_retinanet(
+        backbone="resnet18", fpn_channels=16, head_convs=1, image_size=SIZE
+    ).eval()
+
+
+def test_operations_are_those_of_all_views_and_the_model_alone_is_left_alone() -> None:
+    model = detector()
+    plain, both = count_flops(model, SIZE), count_flops(with_views(model, EVERY[:2]), SIZE)
+    assert both == 2 * plain
+    assert count_flops(with_views(model, EVERY), SIZE) > 4 * plain
+    assert with_views(model, EVERY[:1]) is model
+
+
+def test_a_mirrored_picture_gives_mirrored_boxes() -> None:
+    model = with_views(detector(), parse_views("flip"))
+    images = torch.randint(256, (1, 1, SIZE, SIZE), dtype=torch.uint8)
+    with torch.inference_mode():
+        one, two = model(images)[0], model(images.flip(3))[0]
+    mirrored = torch.stack([SIZE - two["boxes"][:, 2], two["boxes"][:, 1],
+                            SIZE - two["boxes"][:, 0], two["boxes"][:, 3]], 1)  # fmt: skip
+    assert len(one["boxes"]) > 10
+    torch.testing.assert_close(one["scores"], two["scores"], atol=1e-5, rtol=0)
+    best = mirrored[:3]
+    distances = (one["boxes"][None] - best[:, None]).abs().amax(2).amin(1)
+    assert distances.max() < 0.5
+
+
+def classifier() -> Any:
+    torch.manual_seed(0)
+    return build_classifier("resnet18", image_size=SIZE, last_stride=16).eval()
+
+
+def test_probabilities_are_means_over_the_views() -> None:
+    model, images = classifier(), torch.randint(256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
+    with torch.inference_mode():
+        logits = [model(images), model(images.flip(3))]
+        joined = with_views(model, parse_views("flip"))(images)
+    expected = torch.stack([one.double().sigmoid() for one in logits]).mean(0)
+    torch.testing.assert_close(joined.sigmoid(), expected)
+
+
+@pytest.mark.parametrize("view", EVERY[1:])
+def test_maps_come_back_to_the_places_where_they_looked(view: View) -> None:
+    model = classifier()
+    viewed = ViewedClassifier(model, [View(), view])
+    viewed._size = SIZE
+    start, _, end, _ = model.map_frame(1, 1)
+    stride, middle = end - start, (start + end) / 2
+    n_in = -(-view.canvas(SIZE) // 16)
+    places = torch.tensor([middle + stride * n for n in range(n_in)], dtype=torch.float64)
+    ramp = places.expand(1, 1, n_in, n_in)  # each cell says where it looks along x
+    back = viewed._back(ramp, view, (6, 6))[0, 0]
+    looked = middle + stride * np.arange(6)
+    expected = SIZE - looked if view.flip else looked
+    expected = expected * view.content(SIZE) / SIZE + view.offset(SIZE)
+    np.testing.assert_allclose(
+        back, np.tile(np.clip(expected, float(places[0]), float(places[-1])), (6, 1)), atol=1e-9
+    )
+
+
+def test_views_are_part_of_the_record_and_of_the_identity(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.json", "preprocess.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    run: Any = SimpleNamespace(folder=tmp_path, info={"findings": ["opacity"]})
+    opened = {
+        views: TrainedModel(run, detector(), Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", views)
+        for views in (EVERY[:1], EVERY[:2], EVERY)
+    }
+    assert len({model.inference_id() for model in opened.values()}) == 3
+    assert opened[EVERY[:1]].tta is None
+    assert opened[EVERY[:2]].tta == {
+        "views": ["plain", "flip"], "joined_by": "weighted box fusion", "iou": 0.55,
+    }  # fmt: skip
+    assert opened[EVERY[:2]].kind == "boxes"
+    # Predictions of before must still be known as those of the same system.
+    before = "4da7cea44ac6e49f"
+    assert opened[EVERY[:1]].inference_id() == before
