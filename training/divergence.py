@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 EXPLODED = 10.0  # times the losses of the first epoch
+_HARMLESS = 1.0  # a loss that a model which knows nothing has, too
 _ENOUGH = 20  # batches of an epoch from which its first quarter says something
 
 
@@ -45,4 +46,4 @@ def has_exploded(losses: Sequence[float], usual: float) -> bool:
         >>> has_exploded([20.0, 30.0], 1.0), has_exploded([0.5, 30.0], 1.0)
         (True, False)
     """
-    return min(losses, default=0.0) > EXPLODED * usual
+    return min(losses, default=0.0) > max(EXPLODED * usual, _HARMLESS)

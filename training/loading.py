@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
 from data_prep.errors import InputError
 from training.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class NamedRows(Dataset[Any]):
         image_ids: The image of each row.
     """
 
-    def __init__(self, rows: Any, image_ids: Sequence[str]) -> None:
+    def __init__(self, rows: Any, image_ids: Sequence[str] | pd.Index) -> None:
         self._rows = rows
         self._image_ids = image_ids
 

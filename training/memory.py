@@ -74,7 +74,12 @@ def largest_batch(
 
         if device == "cuda":
             return _double(runs, limit)
-        need = reckon(trial, measured, min(2, limit), min(4, limit))
+        try:
+            need = reckon(trial, measured, min(2, limit), min(4, limit))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return 0
         return _double(lambda size: budget is None or need(size) <= budget, limit)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -269,6 +271,84 @@ def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path) -> 
     with pytest.raises(InputError, match="epoch 2"):
         _fit(tmp_path, training_losses=nan_later)
     assert len(_fit(tmp_path, resume=True).history) == 4
+
+
+def _growing(by: float, after: int) -> Callable[..., Any]:
+    """Losses that are multiplied from some step on."""
+
+    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        losses.calls += 1  # type: ignore[attr-defined]
+        factor = by if losses.calls > after else 1.0  # type: ignore[attr-defined]
+        return {"bce": _losses(model, batch)["bce"] * factor}
+
+    losses.calls = 0  # type: ignore[attr-defined]
+    return losses
+
+
+def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"epoch 3: the training has diverged: every") as caught:
+        # From the middle of the second epoch on: a half is not a whole epoch.
+        _fit(tmp_path, training_losses=_growing(100.0, after=7))
+    assert "\n" not in str(caught.value)
+    best = re.search(r"best weights so far stay in (\S+)\)", str(caught.value))
+    assert best is not None
+    assert Path(best.group(1)).is_file()
+    assert len(_fit(tmp_path, resume=True).history) == 4  # from the end of the second epoch
+
+
+def test_explosion_is_known_to_a_resumed_training_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path, training_losses=_Stopper(8))
+    with pytest.raises(InputError, match="epoch 2: the training has diverged"):
+        _fit(tmp_path, resume=True, training_losses=_growing(100.0, after=0))
+
+
+def test_training_whose_loss_grows_a_little_goes_on(tmp_path: Path) -> None:
+    assert len(_fit(tmp_path, training_losses=_growing(5.0, after=5)).history) == 4
+
+
+def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    def broken(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
+        losses, output = _validate(model, batch)
+        return {"bce": losses["bce"] * math.inf}, output
+
+    with pytest.raises(InputError, match=r"epoch 1: .*validation loss is inf.*no epoch was good"):
+        _fit(tmp_path, validation_step=broken, monitor="accuracy", mode="max")
+
+
+@pytest.mark.parametrize("step", ["training_losses", "validation_step"])
+def test_step_that_fails_names_its_images(tmp_path: Path, step: str) -> None:
+    def fails(model: nn.Module, batch: _Batch) -> Any:
+        raise RuntimeError("sizes differ")
+
+    match = r"epoch 1: \w+ failed on the images image\d+, .*RuntimeError: sizes differ"
+    with pytest.raises(InputError, match=match):
+        _fit(tmp_path, **{step: fails})
+
+
+def test_want_of_memory_reaches_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        _fit(tmp_path, training_losses=_Stopper(3, torch.OutOfMemoryError))
+
+
+def test_events_for_tensorboard_are_written_on_request_and_change_nothing(tmp_path: Path) -> None:
+    plain, logged = _model(), _model()
+    _fit(tmp_path / "plain", plain)
+    _fit(tmp_path / "logged", logged, tensorboard=True)
+    assert all(torch.equal(v, logged.state_dict()[n]) for n, v in plain.state_dict().items())
+    (file,) = (tmp_path / "logged/events").iterdir()
+    assert file.read_bytes().count(b"train/loss") == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # of torch's own compiler
+def test_compiled_model_learns_the_same(tmp_path: Path) -> None:
+    plain, fast = _model(), _model()
+    expected = _fit(tmp_path / "plain", plain, epochs=1)
+    result = _fit(tmp_path / "compiled", fast, epochs=1, compiled=[fast])
+    assert result.best_value == pytest.approx(expected.best_value, rel=1e-3)
+    assert plain.state_dict().keys() == fast.state_dict().keys()
 
 
 def test_unknown_monitor_lists_what_is_measured(tmp_path: Path) -> None:
