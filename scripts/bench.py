@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("scripts.bench_data", "scripts.bench_tables"),
+    "detection": ("scripts.bench_detection",),
 }
 """Modules of each group; each has ``rows(setting)``, which yields rows as they are measured."""
 
