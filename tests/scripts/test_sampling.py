@@ -1,0 +1,139 @@
+"""Balanced draws, hard negatives and counted boxes, from the configuration to the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from configs.settings import DrawSettings
+from data_prep.errors import InputError
+from data_prep.prepare import prepare
+from data_prep.synth import write_phantom
+from detection.dataset import LesionBatch
+from detection.model import build_retinanet, training_losses, validation_losses
+from scripts import console
+from scripts.sampling import drawing_weights
+from scripts.train import train
+from scripts.train_detector import scored_losses
+from training.run_folder import RunFolder
+
+_SMALL = [
+    "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
+]  # fmt: skip
+_EVERYTHING = [
+    *_SMALL,
+    "training.positive_share=0",
+    "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
+    "training.hard_negatives=0.5",
+    "augmentation.mosaic=0.5",
+    "augmentation.multi_scale=1.0",
+    "augmentation.shift=0.4",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sampling")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
+    return folder / "data"
+
+
+def _train(data: Path, out: Path, overrides: list[str], say: Any = None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if say:
+            patch.setattr(console, "say", say)
+        train("retinanet_quickstart", data, out, overrides, resume=True, device="cpu")
+
+
+def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(
+    data: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def stop(text: str = "") -> None:
+        if text.startswith("epoch 1"):
+            raise KeyboardInterrupt
+
+    _train(data, tmp_path / "whole", _EVERYTHING, lambda text="": said.append(text))
+    with pytest.raises(KeyboardInterrupt):
+        _train(data, tmp_path / "halves", _EVERYTHING, stop)
+    _train(data, tmp_path / "halves", _EVERYTHING)
+
+    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
+    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+    rows, again = (pd.read_csv(tmp_path / f / "metrics.csv") for f in ("whole", "halves"))
+    columns = ["train_boxes", "train_boxes_out", "train_boxes_small", "train_boxes_covered"]
+    pd.testing.assert_frame_equal(rows[columns], again[columns])
+
+    boxes = RunFolder.open(tmp_path / "whole").info["boxes"]
+    assert boxes == dict(zip(["given", "outside", "small", "covered"], rows[columns].sum(),
+                             strict=True))  # fmt: skip
+    assert 0 < boxes["outside"] < boxes["given"]
+    line = next(text for text in said if text.startswith("augmentation: dropped"))
+    assert f"out of the picture {boxes['outside']}" in line
+
+
+def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path: Path) -> None:
+    _train(data, tmp_path / "run", [*_SMALL, "training.epochs=1"])
+    assert "train_boxes" not in pd.read_csv(tmp_path / "run/metrics.csv").columns
+    assert RunFolder.open(tmp_path / "run").info["boxes"] is None
+
+
+def _how(**shares: float) -> Any:
+    return SimpleNamespace(draw=DrawSettings(**shares), positive_share=0.0)
+
+
+def _trainee(classes: list[str | None] | None, positive: list[bool]) -> Any:
+    ids = pd.Index([f"i{n}" for n in range(len(positive))])
+    series = None if classes is None else pd.Series(classes, index=ids, dtype="object")
+    return SimpleNamespace(positive=np.array(positive), classes=series)
+
+
+def test_each_kind_gets_its_share_and_the_class_of_positives_does_not_matter() -> None:
+    trainee = _trainee(["lung_opacity", None, "not_normal", "normal", "normal"],
+                       [True, True, False, False, False])  # fmt: skip
+    weights = drawing_weights(trainee, _how(positive=0.5, not_normal=0.3, normal=0.2))
+    np.testing.assert_allclose(weights, [0.25, 0.25, 0.3, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (None, r"no column x_class\); use training.positive_share in place"),
+        (["lung_opacity", "normal", None], r"1 negative .* \(image 'i2' has no x_class\)"),
+        (["lung_opacity", "normal", "virus"], r"image 'i2' has x_class 'virus'"),
+        (["lung_opacity", "normal", "normal"], r"not_normal = 0.3, but no training image"),
+    ],
+)
+def test_a_set_that_does_not_tell_its_negatives_apart_is_refused(
+    classes: list[str | None] | None, message: str
+) -> None:
+    trainee = _trainee(classes, [True, False, False])
+    with pytest.raises(InputError, match=message):
+        drawing_weights(trainee, _how(positive=0.5, not_normal=0.3, normal=0.2))
+
+
+def test_scores_of_negatives_come_with_the_same_losses_as_without_them() -> None:
+    torch.manual_seed(0)
+    model = build_retinanet(
+        backbone="resnet18", fpn_channels=16, head_convs=1, image_size=96, norm="group"
+    )
+    boxes = [torch.tensor([[10.0, 10.0, 50.0, 60.0]]), torch.zeros(0, 4), torch.zeros(0, 4)]
+    labels = [torch.ones(len(b), dtype=torch.int64) for b in boxes]
+    images = torch.randint(256, (3, 1, 96, 96), dtype=torch.uint8)
+    batch = LesionBatch(["a", "b", "c"], images, boxes, labels)
+    losses, ids, scores = scored_losses(model, batch)
+    plain = training_losses(model, batch)
+    assert ids == ["b", "c"]
+    assert all(torch.equal(value, plain[name]) for name, value in losses.items())
+    assert not scores.requires_grad
+    best = [image["scores"].max() for image in validation_losses(model, batch)[1]]
+    torch.testing.assert_close(scores, torch.stack(best[1:]))  # group norm: the modes agree
