@@ -1,4 +1,4 @@
-"""How this process uses the machine: allocator, threads, device, precision."""
+"""How this process uses the machine: allocator, threads, memory, device, precision."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from data_prep.errors import InputError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _SPIN_COUNT = "1000"  # about 10 microseconds, instead of milliseconds
+_MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 
 
-def tune_cpu(*, workers: int = 0) -> None:
+def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     """Share the processors between torch and loaders, and keep freed memory for the next batch.
 
     Call it before torch is imported. Three measured traps:
@@ -28,6 +35,7 @@ def tune_cpu(*, workers: int = 0) -> None:
 
     Args:
         workers: Processes that load data beside this one.
+        shared_by: Processes like this one that share the machine, each with its loaders.
     """
     _keep_freed_memory()
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -38,7 +46,7 @@ def tune_cpu(*, workers: int = 0) -> None:
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)
     if "OMP_NUM_THREADS" not in os.environ:  # the user's word counts
-        torch.set_num_threads(max(1, usable_cpus() - workers))
+        torch.set_num_threads(max(1, usable_cpus() // shared_by - workers))
 
 
 def usable_cpus() -> int:
@@ -59,20 +67,43 @@ def _keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def choose_device(name: str = "auto") -> Literal["cpu", "cuda"]:
+def available_memory() -> int:
+    """Bytes that this process may still take: what is free, and what its container grants."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            free = 1024 * int(lines["MemAvailable"].split()[0])
+    for limit, used in _MEMORY_GROUPS:
+        try:
+            granted = int(Path(limit).read_text()) - int(Path(used).read_text())
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        free = min(free, max(granted, 0))
+    return free
+
+
+def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"]:
     """The device to compute on.
 
     Args:
         name: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
+        devices: How many of them.
 
     Raises:
-        InputError: Another name, or CUDA where there is none.
+        InputError: Another name, or CUDA where there is none or not enough of it.
     """
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {name}: choose auto, cpu or cuda")
     if name != "cpu" and torch.cuda.is_available():
+        if devices > (found := torch.cuda.device_count()):
+            raise InputError(
+                f"--devices {devices}: torch finds {found} CUDA devices; ask for {found} at most, "
+                "or add --device cpu"
+            )
         return "cuda"
     if name == "cuda":
         raise InputError("--device cuda: torch finds no CUDA device; choose cpu")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +42,9 @@ def train(
         ),
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch.")
+    ] = 1,
 ) -> None:
     """Train a detector or a classifier, and keep the weights of its best epoch.
 
@@ -49,15 +53,37 @@ def train(
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
     settings = _read(config, set_ or [])
+    from scripts.train_devices import end_with_starter, own_rank, require_shares, run_on_devices
+
+    rank = own_rank() or 0
+    require_shares(settings.training.batch_size, devices)
+    if devices > 1 and own_rank() is None:
+        sets = [word for override in set_ or [] for word in ("--set", override)]
+        words = ["train", config, "--data", data, "--out", out, *sets]
+        words += ["--resume" if resume else "--no-resume", "--device", device]
+        if status := run_on_devices([*map(str, words), "--devices", str(devices)], devices):
+            raise SystemExit(status)  # what went wrong has been said
+        return
+    if devices > 1:
+        end_with_starter()
     from scripts.runtime import choose_device, tune_cpu
 
-    tune_cpu(workers=settings.training.workers)
-    where = choose_device(device)
+    tune_cpu(workers=settings.training.workers, shared_by=devices)
+    where = choose_device(device, devices)
+    if settings.training.compile:
+        from training.compilation import require_compiler
+
+        require_compiler(where)
+    if rank:
+        _join(settings, data, out, where, devices)
+        return
     from data_prep.dataset import DataSet
+    from scripts.train_batch import settle_batch, with_known_batch
 
     dataset = DataSet.open(data)
     target = dataset.target(settings.data.target)
     started = _origin(settings, dataset, target)
+    settings = with_known_batch(settings, out)
     if _is_done(out, settings, started, resume):
         console.say(f"{out}: this training has ended before")
     else:
@@ -68,10 +94,32 @@ def train(
         from training.cost import count_parameters
 
         require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(trainee.model)[0])
+        settings = settle_batch(settings, trainee, where, devices)
         with folder_lock(out):
             run = _open_run(out, settings, dataset, trainee, started)
-            fit_trainee(settings, trainee, run, where)
+            fit_trainee(settings, trainee, run, where, devices)
     _say_results(out)
+
+
+def _join(
+    settings: Config, data: Path, out: Path, device: Literal["cpu", "cuda"], devices: int
+) -> None:
+    """Take part in the training that another process of this command leads."""
+    from data_prep.dataset import DataSet
+    from scripts.train_batch import with_known_batch
+    from scripts.train_run import fit_trainee
+    from training.run_folder import RunFolder
+
+    while (run := RunFolder.started_in(out)) is None:  # whoever started this one ends it
+        time.sleep(0.1)
+    if run.is_complete:
+        return
+    dataset = DataSet.open(data)
+    target = dataset.target(settings.data.target)
+    store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
+    settings = with_known_batch(settings, out)
+    trainee = _build(settings, dataset, target, store)
+    fit_trainee(settings, trainee, run, device, devices)
 
 
 def _read(config: str, overrides: list[str]) -> Config:

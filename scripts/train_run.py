@@ -7,20 +7,27 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import DataLoader
 
 from configs.settings import ClassifierConfig, DetectorConfig, TrainingSettings
+from data_prep.errors import InputError
 from scripts import console
 from scripts.pixels import treatment_of
 from scripts.runtime import choose_precision
 from scripts.sampling import build_sampler, dropped_boxes
+from scripts.train_batch import fitting_batch, too_large
+from scripts.train_devices import FAREWELL, own_rank, require_shares
 from scripts.trainee import Trainee
-from training.fit import FitResult, Precision, fit
+from training.fit import FitResult, fit
+from training.loading import NamedBatches, NamedRows, require_loaded
+from training.memory import is_out_of_memory
 from training.model_files import save_model
 from training.optimisation import Optimisation
 from training.pictures import draw_batch, draw_curves
 from training.run_folder import RunFolder
 from training.sampler import SeededSampler
+from training.trainer import Precision
 
 if TYPE_CHECKING:
     from data_prep.preprocess import Preprocess
@@ -31,6 +38,7 @@ def fit_trainee(
     trainee: Trainee,
     run: RunFolder,
     device: Literal["cpu", "cuda"],
+    devices: int = 1,
 ) -> None:
     """Train, and complete the run folder: weights, history, pictures, `run.json` last.
 
@@ -39,17 +47,27 @@ def fit_trainee(
         trainee: The model and its images.
         run: Started, or interrupted before.
         device: Where to train.
+        devices: How many share a batch; above 1, this is one of as many processes, of which the
+            first writes the folder.
+
+    Raises:
+        InputError: As `training.fit.fit`, or the batch does not fit in memory.
     """
     how = settings.training
+    require_shares(how.batch_size, devices)
     precision = choose_precision(how.precision, device)
     console.say(
         f"{settings.name}: {len(trainee.train)} training images ({int(trainee.positive.sum())} "
         f"positive), {len(trainee.val)} validation images; {precision} on {device}"
+        + (f", {devices} share a batch" if devices > 1 else "")
     )
     sampler, trainee = build_sampler(trainee, how)
-    _draw_first_batch(trainee, sampler, how.batch_size, run)
+    if not own_rank():
+        _draw_first_batch(trainee, sampler, int(how.batch_size), run)
     began = time.perf_counter()
-    result = _fit(trainee, how, run, sampler, device, precision)
+    result = _fit_or_say_why(settings, trainee, run, sampler, device, precision, devices)
+    if own_rank():
+        return
     if dropped := dropped_boxes(result.history):
         console.say(f"augmentation: {dropped.sentence()}, in all epochs together")
     save_model(trainee.model, run.folder)
@@ -77,6 +95,7 @@ def fit_trainee(
             "pretrained": settings.model.weights,
             "precision": precision,
             "device": device,
+            "devices": devices,
             "seconds": round(sum(row["seconds"] for row in result.history), 1),
             "seconds_since_resumed": round(time.perf_counter() - began, 1),
             "boxes": None if dropped is None else dropped._asdict(),
@@ -87,31 +106,59 @@ def fit_trainee(
 def _draw_first_batch(
     trainee: Trainee, sampler: SeededSampler, batch_size: int, run: RunFolder
 ) -> None:
-    batch = trainee.collate([trainee.train[pair] for pair in islice(sampler, batch_size)])
+    rows = NamedRows(trainee.train, trainee.train.image_ids)
+    samples = [rows[pair] for pair in islice(sampler, batch_size)]
+    batch = require_loaded(NamedBatches(trainee.collate)(samples))
     captions, boxes = trainee.describe(batch)
     draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
 
 
-def _fit(
+def _fit_or_say_why(
+    settings: DetectorConfig | ClassifierConfig,
     trainee: Trainee,
-    how: TrainingSettings,
     run: RunFolder,
     sampler: SeededSampler,
     device: Literal["cpu", "cuda"],
     precision: Precision,
+    devices: int,
 ) -> FitResult:
+    try:
+        return _fit(settings, trainee, run, sampler, device, precision, devices)
+    except InputError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            if devices > 1:
+                # Another process may have failed first, which ends this one meanwhile: that one
+                # knows why, and this one only knows that it no longer answers.
+                time.sleep(FAREWELL)
+            raise
+    # Outside of the handler: the error holds the memory that is to be measured.
+    found = fitting_batch(settings, trainee, device, devices)
+    raise too_large(settings, found, "do not fit in memory")
+
+
+def _fit(
+    settings: DetectorConfig | ClassifierConfig,
+    trainee: Trainee,
+    run: RunFolder,
+    sampler: SeededSampler,
+    device: Literal["cpu", "cuda"],
+    precision: Precision,
+    devices: int,
+) -> FitResult:
+    how = settings.training
     loading: dict[str, Any] = {
-        "batch_size": how.batch_size,
-        "collate_fn": trainee.collate,
+        "batch_size": int(how.batch_size) // devices,
+        "collate_fn": NamedBatches(trainee.collate),
         "num_workers": how.workers,
         "pin_memory": device == "cuda",
         "persistent_workers": how.workers > 0,
     }
-    train_loader: DataLoader[Any] = DataLoader(
-        cast("Dataset[Any]", trainee.train), sampler=sampler, **loading
-    )
-    val_loader: DataLoader[Any] = DataLoader(cast("Dataset[Any]", trainee.val), **loading)
-    batches = how.epochs * (len(train_loader) + len(val_loader))
+    rows, val_rows = (NamedRows(part, part.image_ids) for part in (trainee.train, trainee.val))
+    train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
+    val_loader: DataLoader[Any] = DataLoader(val_rows, **loading)
+    batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
     with console.progress("Training, batches", batches) as advance:
         return fit(
             trainee.model,
@@ -132,9 +179,18 @@ def _fit(
             seed=how.seed,
             resume=True,
             accelerator=device,
+            devices=devices,
+            compiled=_core(trainee.model) if how.compile else (),
+            tensorboard=how.tensorboard,
             progress=advance,
             on_epoch=lambda row: console.say(_line(row, how.epochs)),
         )
+
+
+def _core(model: nn.Module) -> list[nn.Module]:
+    """The convolutions; losses, matching and NMS change shape from image to image."""
+    names = ("backbone", "head", "trunk")
+    return [part for name in names if (part := getattr(model, name, None)) is not None]
 
 
 def _optimisation(how: TrainingSettings) -> Optimisation:
