@@ -1,0 +1,171 @@
+"""`cxr train --devices N`: one process a device, started and watched from here.
+
+Each runs the same command. The first writes the run folder and speaks; what the others say is
+kept aside and shown only where one of them fails first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import IO
+
+from data_prep.errors import InputError
+from scripts import console
+
+_RANK = "CXR_TRAINING_RANK"
+_POLL = 0.1  # s
+_OWN_WORDS = 2.0  # s: the first process may be about to say the same by itself
+_GRACE = 60.0  # s, to end after Ctrl-C
+_INTERRUPTED = 130
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+
+FAREWELL = 3 * _OWN_WORDS  # s
+
+
+def own_rank() -> int | None:
+    """This process's place among those of one training, from 0; None outside of such."""
+    text = os.environ.get(_RANK)
+    return None if text is None else int(text)
+
+
+def require_shares(batch_size: int | str, devices: int) -> None:
+    """Check that a batch can be shared equally, so that figures stay comparable.
+
+    Args:
+        batch_size: Images of the whole batch, or ``auto``.
+        devices: How many share it.
+
+    Raises:
+        InputError: It does not divide.
+
+    Example:
+        >>> require_shares(8, 2)
+    """
+    if batch_size != "auto" and int(batch_size) % devices:
+        near = max(devices, int(batch_size) // devices * devices)
+        raise InputError(
+            f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
+            f"does not divide by {devices}; add --set training.batch_size={near}"
+        )
+
+
+def end_with_starter() -> None:
+    """Let the system end this process when the one that started it is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_on_devices(arguments: Sequence[str], devices: int) -> int:
+    """Run one `cxr` command in several processes that form one training.
+
+    Args:
+        arguments: Of `cxr`.
+        devices: Number of processes.
+
+    Returns:
+        The exit status: of the process that failed first, or 0.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted, and the first process could not say so.
+    """
+    command = [sys.executable, "-P", "-m", "scripts.cli", *arguments]
+    port = _free_port()
+    with ExitStack() as stack:
+        logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
+        processes = [
+            subprocess.Popen(  # noqa: S603  our own command
+                command,
+                env=_environment(rank, devices, port),
+                stdin=subprocess.DEVNULL,
+                stdout=logs[rank] if rank else None,
+                stderr=logs[rank] if rank else None,
+                process_group=0,  # Ctrl-C comes here alone, and is passed on once
+            )
+            for rank in range(devices)
+        ]
+        try:
+            return _watch(processes, logs)
+        except KeyboardInterrupt:
+            for started in processes:
+                started.send_signal(signal.SIGINT)
+            _wait(processes, _GRACE)
+            if processes[0].poll() == _INTERRUPTED:
+                return _INTERRUPTED
+            raise
+        finally:
+            for started in processes:
+                started.kill()
+                started.wait()
+
+
+def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
+    return {
+        "GLOO_SOCKET_IFNAME": "lo",  # all on this machine: needs no network and no host name
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+        _RANK: str(rank),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) -> int:
+    while True:
+        codes = [started.poll() for started in processes]
+        failed = next((rank for rank, code in enumerate(codes) if code), None)
+        if failed is not None:
+            break
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(_POLL)
+    if failed and _wait(processes[:1], _OWN_WORDS):
+        failed = 0
+    code = processes[failed].returncode
+    if code < 0:
+        # The system's answer to too little memory is signal 9, without a word.
+        why = (
+            " (out of memory? try a smaller training.batch_size)" if code == -signal.SIGKILL else ""
+        )
+        console.say(
+            f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}{why}; "
+            "run the same command again to go on"
+        )
+        return 2
+    if failed:
+        console.say(_last_words(logs[failed]))
+    return int(code)
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
+    """Whether all end within some seconds."""
+    until = time.monotonic() + seconds
+    while any(started.poll() is None for started in processes):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+def _last_words(log: IO[bytes]) -> str:
+    """What a process said of its end: its line where it knew why, else all."""
+    log.seek(0)
+    text = log.read().decode(errors="replace").strip()
+    lines = [line for line in text.splitlines() if line.startswith("cxr: ")]
+    return lines[-1] if lines else text

@@ -1,0 +1,98 @@
+"""The batch of `cxr train`: found, recorded, taken again, and named when it is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from configs.schema import parse_config
+from data_prep.errors import InputError
+from data_prep.prepare import prepare
+from data_prep.synth import write_phantom
+from scripts import train_batch, train_detector
+from scripts.runtime import available_memory
+from scripts.train import train
+from training.run_folder import RunFolder
+
+_TINY = [
+    "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("batch")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
+    return folder / "data"
+
+
+def _train(data: Path, out: Path, *overrides: str) -> None:
+    train("retinanet_quickstart", data, out, [*_TINY, *overrides], resume=True, device="cpu")
+
+
+def test_batch_size_that_was_found_is_recorded_and_resumed_with(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_batch, "_STEPS", 4)
+    _train(data, tmp_path, "training.batch_size=auto")
+    assert "batch size: 4 images" in capsys.readouterr().err
+    config = parse_config(RunFolder.open(tmp_path).config, "config.toml")
+    assert config.training.batch_size == 4  # of 18 images, in at least 4 steps
+    _train(data, tmp_path, "training.batch_size=auto")
+    _train(data, tmp_path, "training.batch_size=4")
+    assert capsys.readouterr().err.count("has ended before") == 2
+
+
+def _failing_above(n_images: int, build: Callable[..., Any]) -> Callable[..., Any]:
+    """A detector whose step runs out of memory above some images."""
+
+    def failing(*arguments: Any) -> Any:
+        trainee = build(*arguments)
+
+        def losses(model: Any, batch: Any) -> Any:
+            if len(batch) > n_images:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return trainee.training_losses(model, batch)
+
+        return replace(trainee, training_losses=losses)
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("n_images", "message"),
+    [
+        (
+            4,
+            r"8 images do not fit in memory, 4 fit; choose another --out and add --set "
+            r"training.batch_size=4 --set training.accumulate=2",
+        ),
+        (0, r"not even one image of 96 px fits in memory; choose a smaller data.image_size"),
+    ],
+)
+def test_want_of_memory_says_the_batch_that_fits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_images: int, message: str
+) -> None:
+    monkeypatch.setattr(train_detector, "build", _failing_above(n_images, train_detector.build))
+    with pytest.raises(InputError, match=message) as caught:
+        _train(data, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_batch, "available_memory", lambda: 400 * 2**20)
+    with pytest.raises(InputError, match=r"256 images would need more than the memory .* fit"):
+        _train(data, tmp_path / "run", "training.batch_size=256")
+    assert not (tmp_path / "run").exists()
+
+
+def test_free_memory_is_a_plausible_number() -> None:
+    assert 2**24 < available_memory() < 2**50
