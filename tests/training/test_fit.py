@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -338,17 +337,6 @@ def test_events_for_tensorboard_are_written_on_request_and_change_nothing(tmp_pa
     assert all(torch.equal(v, logged.state_dict()[n]) for n, v in plain.state_dict().items())
     (file,) = (tmp_path / "logged/events").iterdir()
     assert file.read_bytes().count(b"train/loss") == 4
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("default")  # of torch's own compiler
-def test_compiled_model_learns_the_same(tmp_path: Path) -> None:
-    plain, fast = _model(), _model()
-    expected = _fit(tmp_path / "plain", plain, epochs=1)
-    result = _fit(tmp_path / "compiled", fast, epochs=1, compiled=[fast])
-    assert result.best_value == pytest.approx(expected.best_value, rel=1e-3)
-    assert plain.state_dict().keys() == fast.state_dict().keys()
 
 
 def test_unknown_monitor_lists_what_is_measured(tmp_path: Path) -> None:
