@@ -223,7 +223,7 @@ class ClassifierModelSettings(_Section):
     last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
     dropout: Fraction = 0.0
     prior: float | None = Field(default=None, gt=0, lt=1, description="score before training")
-    weights: str = Field(default="none", description="none, imagenet, or a file")
+    weights: str = Field(default="none", description="none, imagenet, a file, or a run folder")
 
 
 class DetectorTrainingSettings(TrainingSettings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,11 @@ from torch import Tensor
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.loss import positive_weights, training_losses, validation_losses
 from classification.model import ImageClassifier, build_classifier
+from classification.start import start_from
 from evaluation.metrics import auroc, image_average_precision
+from scripts import console
 from scripts.sampling import image_classes
+from scripts.starting_weights import Start
 from scripts.trainee import Trainee, initialise, require_both_kinds
 
 if TYPE_CHECKING:
@@ -58,15 +61,23 @@ def build(
     for role, chosen in ids.items():
         require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
     arguments = config.model.model_dump()
+    weights = arguments.pop("weights")
+    start = Start.open(weights)
+    if start is not None:
+        arguments |= start.pixels(store.size, store.treatment)
     model = initialise(
         build_classifier,
-        arguments.pop("weights"),
+        "none" if start else weights,
         seed=config.training.seed,
         name=arguments.pop("architecture"),
         n_findings=len(findings),
         image_size=store.size,
         **arguments,
     )
+    if start is not None:
+        known = {"findings": start.findings, "own_findings": findings}
+        network = cast("ImageClassifier", model)
+        console.say(start_from(network, start.state, source=weights, **known))
     train = ImageLabelDataset(store, ids["train"], labels, findings, augmentation)
     weight = _weight(config.training.positive_weight, train.targets)
     return Trainee(
@@ -80,6 +91,7 @@ def build(
         validation_step=partial(validate, pos_weight=weight),
         validation_metrics=score_metrics,
         describe=partial(describe, findings=findings),
+        start=start,
         classes=image_classes(dataset, ids["train"]),
     )
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 from data_prep.errors import InputError
 from scripts.starting_weights import PUBLISHED_WEIGHTS, Start
-from training.model_files import load_weights, read_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,26 +71,23 @@ class Trainee:
 def initialise(
     build: Callable[..., nn.Module], weights: str, *, seed: int, **arguments: Any
 ) -> nn.Module:
-    """Build a model from a seed, and load what it starts from.
+    """Build a model from a seed, or from published weights.
 
     Args:
         build: The builder of its room.
-        weights: ``none``, the name of published weights, or a file.
+        weights: ``none``, or the name of published weights.
         seed: Seed of the random weights.
         **arguments: The builder's.
 
     Raises:
-        InputError: The weights cannot be had, or are of another architecture.
+        InputError: The weights cannot be had.
     """
     import torch
 
     published = weights if weights in PUBLISHED_WEIGHTS else None
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = build(weights=published, **arguments)
-    if weights not in ("none", *PUBLISHED_WEIGHTS):
-        load_weights(model, read_weights(Path(weights)), weights)
-    return model
+        return build(weights=published, **arguments)
 
 
 def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
