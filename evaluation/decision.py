@@ -21,11 +21,13 @@ from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.calibration import CLIP, PlattScaling, choose_calibration, fit_platt
 from evaluation.evidence import Evidence, images_run, patients_of
 from evaluation.json_difference import first_difference
+from evaluation.lesion_figures import WeightedRsnaScore
 from evaluation.maps import MAP_BOX_LEVELS, boxes_from_map, map_scale
 from evaluation.matching import WeightedAveragePrecision, match_boxes
 from evaluation.metrics import auroc, classification_metrics, confusion_counts
+from evaluation.pairs import pair_boxes
 from evaluation.reduction import CANDIDATES, Reduction
-from evaluation.search_space import Search
+from evaluation.search_space import Search, search_space
 from evaluation.sweep import sweep
 from evaluation.sweep_images import sweep_images
 from evaluation.thresholds import POLICIES, ThresholdChoice, choose_threshold
@@ -44,7 +46,8 @@ class Decision:
         chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
         reduction: How a detector's boxes become an image score; `None` for image scores.
         boxes: How a detector's stored boxes become the ones that are judged.
-        box_cut: Score from which boxes are called in the RSNA score; `None` without a search.
+        box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
+            no lesion to choose it by.
         search: What was searched and what it gave; `None` without a search.
         calibration: Score to probability; `None` where validation cannot give it.
         map_scale: Low and high end of the map scale, raw; `None` without maps.
@@ -208,7 +211,7 @@ def tune(
         chosen_on=chosen_on,
         reduction=reduction,
         boxes=found.rule if found else AS_STORED,
-        box_cut=found.cut if found else None,
+        box_cut=found.cut if found else _choose_box_cut(evidence, dataset),
         search=record,
         calibration=calibration,
         map_scale=scale,
@@ -256,6 +259,20 @@ def _choose_reduction(
         if figure is not None and figure > best_figure + _SAME:
             best, best_figure = candidate, figure
     return best, tried
+
+
+def _choose_box_cut(evidence: Evidence, dataset: DataSet) -> float | None:
+    """The cut with the highest RSNA score on validation; among equals the lowest."""
+    if not evidence.gives_boxes:
+        return None
+    judged = evidence.image_ids.intersection(dataset.boxes_trusted(evidence.target)).sort_values()
+    pairs = pair_boxes(evidence.predicted_boxes, dataset.target_boxes(evidence.target), judged)
+    if not pairs.n_true.any():
+        return None
+    cuts = search_space("full").cuts
+    every = np.zeros(len(judged), dtype=np.int64)
+    scores = WeightedRsnaScore(pairs, every, 1, cuts)(np.ones((1, 1), dtype=np.int64))[0]
+    return cuts[int(np.nanargmax(scores))]
 
 
 def _choose_map_boxes(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 _GAINS = ("auroc", "ap50", "froc_mean", "rsna_score")
+_NOTHING = {"Boxes": "it gives none", "Search": "not searched"}
 
 
 def cost_rows(comparison: Comparison) -> list[Row]:
@@ -87,17 +88,17 @@ def decision_rows(comparison: Comparison) -> list[Row]:
     )
     rows = [(title, [words(each) for each in decisions]) for title, words in wanted]
     return [
-        Row(title, tuple(Cell(words or "not searched") for words in told))
+        Row(title, tuple(Cell(words or _NOTHING.get(title, "–")) for words in told))
         for title, told in rows
         if any(told)
     ]
 
 
 def _boxes(decision: dict[str, Any]) -> str:
-    """How boxes were fused and scaled; nothing where no search was made."""
-    if not decision.get("search"):
-        return ""
+    """How boxes were fused and scaled, and from which score the RSNA score calls them."""
     cut = decision.get("box_cut")
+    if cut is None and not decision.get("search"):
+        return ""
     called = f"; called from score {cut:g} in the RSNA score" if cut is not None else ""
     return BoxRule.from_json(decision.get("box_fusion")).words + called
 

@@ -12,7 +12,9 @@ from data_prep.tables import InputError
 from evaluation.calibration import PlattScaling, clipped_logit, fit_platt
 from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence
+from evaluation.lesion_figures import WeightedRsnaScore
 from evaluation.maps import MAP_BOX_LEVELS
+from evaluation.pairs import pair_boxes
 from evaluation.reduction import CANDIDATES
 
 
@@ -38,6 +40,20 @@ def test_the_rule_with_the_highest_validation_auroc_wins_and_every_try_is_record
 def test_among_equal_rules_the_simplest_wins(predict, judged_set, target, monkeypatch):
     monkeypatch.setattr("evaluation.decision.auroc", lambda *_: 0.75)
     assert tune(predict("A", "boxes"), judged_set, target).reduction == CANDIDATES[0]
+
+
+def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_set, target):
+    system = predict("A", "boxes", seed=1)
+    chosen = tune(system, judged_set, target).box_cut
+    ids = judged_set.image_ids("val")
+    boxes = Evidence(system, target, ids).predicted_boxes
+    pairs = pair_boxes(boxes, judged_set.target_boxes(target), ids)
+    every = np.zeros(len(ids), dtype=int)
+
+    def score(cut):
+        return WeightedRsnaScore(pairs, every, 1, [cut])(np.ones((1, 1), dtype=int))[0, 0]
+
+    assert all(score(chosen) >= score(cut) for cut in np.arange(1, 100) / 100)
 
 
 def test_a_decision_survives_its_file(predict, judged_set, target):
