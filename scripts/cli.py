@@ -54,6 +54,7 @@ def build_app() -> typer.Typer:
         compare,
         ensemble,
         export,
+        folds,
         import_predictions,
         overlay,
         predict,
@@ -85,6 +86,7 @@ def build_app() -> typer.Typer:
     app.command("ensemble")(ensemble.ensemble)
     app.command("tune")(tune.tune)
     app.command("compare")(compare.compare)
+    app.command("folds")(folds.folds)
     app.command("overlay")(overlay.overlay)
     app.command("export")(export.export)
     app.command("show")(show.show)

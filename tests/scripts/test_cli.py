@@ -115,6 +115,7 @@ def test_help_names_every_verb() -> None:
         "ensemble",
         "tune",
         "compare",
+        "folds",
         "overlay",
     ):
         assert verb in done.stdout
