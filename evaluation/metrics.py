@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from evaluation.ranking import Floats, RankedScores, check_truth_and_scores
 
-THRESHOLD_METRICS = ("accuracy", "precision", "recall", "specificity", "f1")
+THRESHOLD_METRICS = (
+    "accuracy", "precision", "recall", "specificity", "f1",
+    "balanced_accuracy", "mcc", "npv", "lr_positive", "lr_negative",
+)  # fmt: skip
 RANKING_METRICS = ("auroc", "average_precision")
 COUNT_METRICS = ("tp", "fp", "tn", "fn")
 UNDEFINED = {
@@ -18,6 +21,11 @@ UNDEFINED = {
     "recall": "there is no positive image",
     "specificity": "there is no negative image",
     "f1": "there is no positive image and none is called positive",
+    "balanced_accuracy": "there is no positive or no negative image",
+    "mcc": "a class is absent, or all images are called alike",
+    "npv": "no image is called negative",
+    "lr_positive": "no negative image is called positive, or a class is absent",
+    "lr_negative": "no negative image is called negative, or a class is absent",
     "auroc": "AUROC needs positive and negative images",
     "average_precision": "there is no positive image",
 }
@@ -57,7 +65,7 @@ def confusion_counts(
 def rates(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """Accuracy, precision, recall, specificity and F1 from counts, any shape.
+    """The figures of `THRESHOLD_METRICS` from counts, any shape.
 
     Args:
         tp: True positives, whole or weighted counts.
@@ -66,20 +74,35 @@ def rates(
         fn: False negatives, same shape.
 
     Returns:
-        Each rate in that shape; NaN where its denominator is 0.
+        Each figure in that shape; NaN where its denominator is 0, a likelihood ratio also where
+        it would be infinite.
+
+    Source:
+        Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.
 
     Example:
-        >>> {name: round(float(rate), 3) for name, rate in rates(1, 0, 1, 1).items()}
-        {'accuracy': 0.667, 'precision': 1.0, 'recall': 0.5, 'specificity': 1.0, 'f1': 0.667}
+        >>> found = rates(tp=8, fp=10, tn=90, fn=2)
+        >>> [round(float(found[name]), 3) for name in ("recall", "npv", "lr_positive", "mcc")]
+        [0.8, 0.978, 8.0, 0.544]
     """
     tp, fp, tn, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn))
+    positive, negative, called, left = tp + fn, tn + fp, tp + fp, tn + fn
     with np.errstate(invalid="ignore", divide="ignore"):
+        recall, specificity = tp / positive, tn / negative
+        rises, falls = tp * negative / (fp * positive), fn * negative / (tn * positive)
         return {
-            "accuracy": (tp + tn) / (tp + fp + tn + fn),
-            "precision": tp / (tp + fp),
-            "recall": tp / (tp + fn),
-            "specificity": tn / (tn + fp),
+            "accuracy": (tp + tn) / (positive + negative),
+            "precision": tp / called,
+            "recall": recall,
+            "specificity": specificity,
             "f1": 2 * tp / (2 * tp + fp + fn),
+            "balanced_accuracy": (recall + specificity) / 2,
+            # Roots before the product: four counts of a large set overflow nothing then.
+            "mcc": (tp * tn - fp * fn)
+            / (np.sqrt(positive) * np.sqrt(negative) * np.sqrt(called) * np.sqrt(left)),
+            "npv": tn / left,
+            "lr_positive": np.where(np.isinf(rises), np.nan, rises),
+            "lr_negative": np.where(np.isinf(falls), np.nan, falls),
         }
 
 

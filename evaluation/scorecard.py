@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.bootstrap import per_cluster
+from evaluation.calibration_figures import CALIBRATION_METRICS, CalibrationFigures
+from evaluation.calibration_figures import UNDEFINED as NOT_CALIBRATED
 from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
 from evaluation.localisation import average_precision, localised
 from evaluation.matching import WeightedAveragePrecision, match_pairs
@@ -27,12 +29,17 @@ VERSUS_NORMAL = "vs_normal"
 NO_TRUE_BOX = "no judged image has a true box"
 OF_BOXES = ("ap50", "ap", "froc_mean")
 NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
-_REASONS = UNDEFINED | {
-    "pointing_accuracy": NO_TRUE_BOX,
-    "localised_sensitivity": NO_TRUE_BOX,
-    **dict.fromkeys(OF_BOXES, NO_TRUE_BOX),
-    "rsna_score": "no judged image has a true box or a called one",
-}
+NO_PROBABILITY = "validation gives no probability to judge"
+_REASONS = (
+    UNDEFINED
+    | NOT_CALIBRATED
+    | {
+        "pointing_accuracy": NO_TRUE_BOX,
+        "localised_sensitivity": NO_TRUE_BOX,
+        **dict.fromkeys(OF_BOXES, NO_TRUE_BOX),
+        "rsna_score": "no judged image has a true box or a called one",
+    }
+)
 
 _OF_PLACE = frozenset((*OF_BOXES, "rsna_score", "pointing_accuracy", "localised_sensitivity"))
 
@@ -94,6 +101,8 @@ class Scorecard:
         boxes: The system's boxes on these images, or `None`.
         box_cut: Score from which boxes are called in the RSNA score; `None`: there is no such
             figure.
+        probability: Of the positive class, in the order of the images; `None`: its calibration
+            cannot be judged.
     """
 
     def __init__(
@@ -104,12 +113,16 @@ class Scorecard:
         points: pd.DataFrame | None,
         boxes: pd.DataFrame | None,
         box_cut: float | None = None,
+        probability: Floats | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.scores = scores.to_numpy(dtype=np.float64)
         self.localised = None if points is None else localised(points, judged.truth)
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
         self._ranked_normal = self._against_normal()
+        self._calibration: CalibrationFigures | None = None
+        if probability is not None:
+            self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
         self._precision: WeightedAveragePrecision | None = None
         self._froc: WeightedFroc | None = None
         self._rsna: WeightedRsnaScore | None = None
@@ -158,6 +171,9 @@ class Scorecard:
             columns[policy, "fp"] = called & ~j.y_true
             columns[policy, "tn"] = ~called & ~j.y_true
             columns[policy, "fn"] = ~called & j.y_true
+            if j.versus_normal is not None:
+                columns[policy, "normal_fp"] = called & ~j.y_true & j.versus_normal
+                columns[policy, "normal_tn"] = ~called & ~j.y_true & j.versus_normal
             if self.localised is not None:
                 columns[policy, "found"] = boxed & self.localised & called
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
@@ -176,6 +192,9 @@ class Scorecard:
         if self._ranked_normal is not None:
             against = self._ranked_normal.figures(weights)
             figures |= {Figure(VERSUS_NORMAL, "", m): v for m, v in against.items()}
+        if self._calibration is not None:
+            kept = self._calibration.figures(weights)
+            figures |= {Figure(ALL, "", m): v for m, v in kept.items()}
         sums = np.asarray(weights, dtype=np.float64) @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
         if self.localised is not None:
@@ -198,6 +217,10 @@ class Scorecard:
                 found = _share(counts[policy, "found"], counts["", "boxed"])
                 values["localised_sensitivity"] = found
             figures |= {Figure(ALL, policy, metric): v for metric, v in values.items()}
+            if (policy, "normal_fp") in counts:
+                normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
+                against = rates(**(of_policy | normal))
+                figures |= {Figure(VERSUS_NORMAL, policy, m): v for m, v in against.items()}
         return figures
 
     def estimates(self) -> dict[Figure, float | None]:
@@ -218,6 +241,8 @@ class Scorecard:
             lost |= {Figure(ALL, "", metric): reason for metric in OF_BOXES}
         if self.localised is None:
             lost[Figure(ALL, "", "pointing_accuracy")] = NOTHING_TO_POINT_WITH
+        if self._calibration is None:
+            lost |= {Figure(ALL, "", metric): NO_PROBABILITY for metric in CALIBRATION_METRICS}
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"

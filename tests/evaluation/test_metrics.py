@@ -9,6 +9,9 @@ from sklearn import metrics as oracle
 
 from data_prep.tables import InputError
 from evaluation.metrics import (
+    RANKING_METRICS,
+    THRESHOLD_METRICS,
+    UNDEFINED,
     auroc,
     classification_metrics,
     confusion_counts,
@@ -82,6 +85,19 @@ def test_counts_and_rates_are_those_of_scikit_learn(y_true, y_score, threshold):
         assert figures["recall"] == pytest.approx(oracle.recall_score(y_true, called))
     if called.any() or y_true.any():
         assert figures["f1"] == pytest.approx(oracle.f1_score(y_true, called))
+    if not called.all():
+        left = (~called.astype(bool), y_true == 0)
+        assert figures["npv"] == pytest.approx(oracle.precision_score(left[1], left[0]))
+    if y_true.any() and not y_true.all():
+        balanced = oracle.balanced_accuracy_score(y_true, called)
+        assert figures["balanced_accuracy"] == pytest.approx(balanced)
+        if called.any() and not called.all():
+            mcc = oracle.matthews_corrcoef(y_true, called)
+            assert figures["mcc"] == pytest.approx(mcc, abs=1e-12)
+        if counts["fp"] and counts["tn"]:
+            ratios = oracle.class_likelihood_ratios(y_true, called, labels=[0, 1])
+            ours = (figures["lr_positive"], figures["lr_negative"])
+            assert ours == pytest.approx(ratios)
 
 
 def test_three_images_counted_by_hand():
@@ -96,17 +112,42 @@ def test_three_images_counted_by_hand():
             "recall": 0.5,
             "specificity": 1.0,
             "f1": 2 / 3,
+            "balanced_accuracy": 0.75,
+            "mcc": 0.5,  # (1 x 1 - 0 x 1) / sqrt(1 x 2 x 1 x 2)
+            "npv": 0.5,
+            "lr_positive": None,  # nobody without the finding is called: infinite, so undefined
+            "lr_negative": 0.5,
         }
     )
+
+
+def test_two_by_two_counted_by_hand():
+    # 100 patients: 8 of 10 found, 10 of 90 called in vain.
+    figures = {name: float(value) for name, value in rates(tp=8, fp=10, tn=80, fn=2).items()}
+    assert figures["lr_positive"] == pytest.approx(0.8 / (10 / 90))
+    assert figures["lr_negative"] == pytest.approx(0.2 / (80 / 90))
+    assert figures["npv"] == pytest.approx(80 / 82)
+    assert figures["mcc"] == pytest.approx((8 * 80 - 10 * 2) / np.sqrt(18 * 10 * 90 * 82))
+
+
+def test_every_figure_that_can_be_undefined_has_a_reason():
+    names = {*THRESHOLD_METRICS, *RANKING_METRICS}
+    assert names == set(UNDEFINED)
+    assert set(rates(1, 1, 1, 1)) == set(THRESHOLD_METRICS)
+
+
+CLASS_ABSENT = {"auroc", "balanced_accuracy", "mcc", "lr_positive", "lr_negative"}
 
 
 @pytest.mark.parametrize(
     ("y_true", "y_score", "undefined"),
     [
-        ([1, 1], [0.9, 0.8], {"auroc", "specificity"}),  # no negative image
-        ([0, 0], [0.1, 0.9], {"auroc", "average_precision", "recall"}),  # no positive image
-        ([0, 1], [0.1, 0.2], {"precision"}),  # nobody called positive
-        ([0], [0.1], {"auroc", "average_precision", "recall", "precision", "f1"}),  # nothing at all
+        # No negative image, and none is called negative.
+        ([1, 1], [0.9, 0.8], {*CLASS_ABSENT, "specificity", "npv"}),
+        ([0, 0], [0.1, 0.9], {*CLASS_ABSENT, "average_precision", "recall"}),  # no positive image
+        ([0, 1], [0.1, 0.2], {"precision", "mcc", "lr_positive"}),  # nobody called positive
+        ([0, 1], [0.6, 0.9], {"npv", "mcc", "lr_negative"}),  # everybody called positive
+        ([0], [0.1], {*CLASS_ABSENT, "average_precision", "recall", "precision", "f1"}),
     ],
 )
 def test_an_undefined_figure_is_none_and_never_zero(y_true, y_score, undefined):

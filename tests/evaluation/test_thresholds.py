@@ -103,7 +103,67 @@ def test_validation_that_gives_no_threshold_says_why(y_true, y_score, reason):
     assert reason in choice.reason
 
 
-@pytest.mark.parametrize("policy", ["max_f2", "sensitivity>0.9", "sensitivity>=1.2", "f1>=0.5", ""])
+@settings(max_examples=80, deadline=None)
+@given(LABELS, SCORES, st.sampled_from([(1, 1, None), (10, 1, None), (5, 2, 0.1)]))
+def test_the_cheapest_threshold_is_that_of_an_exhaustive_search(y_true, y_score, costs):
+    missed, alarm, prevalence = costs
+    policy = f"cost:{missed}/{alarm}" + ("" if prevalence is None else f"@{prevalence}")
+    choice = choose_threshold(y_true, y_score, policy)
+    candidates = threshold_candidates(y_score).tolist()
+    if not y_true.any() or y_true.all() or not candidates:
+        assert choice.threshold is None
+        return
+    share = y_true.mean() if prevalence is None else prevalence
+
+    def cost(threshold):
+        called = y_score >= threshold
+        lost = missed * share * (1 - called[y_true == 1].mean())
+        return lost + alarm * (1 - share) * called[y_true == 0].mean()
+
+    costs_of = [cost(t) for t in candidates]
+    all_or_none = min(cost(-1), cost(2))
+    if all_or_none < min(costs_of) - 1e-9:
+        assert choice.threshold is None
+        assert "is cheaper than any threshold" in choice.reason
+    elif all_or_none > min(costs_of) + 1e-9:
+        best = [t for t, c in zip(candidates, costs_of, strict=True) if c < min(costs_of) + 1e-9]
+        assert choice.threshold == best[-1]
+
+
+def test_a_dearer_miss_lowers_the_threshold_and_a_rarer_finding_raises_it():
+    rng = np.random.default_rng(3)
+    y_true = rng.random(400) < 0.3
+    y_score = 1 / (1 + np.exp(-rng.normal(1.5 * y_true, 1.0)))
+    chosen = {
+        policy: choose_threshold(y_true, y_score, policy).threshold
+        for policy in ("cost:1/1", "cost:10/1", "cost:10/1@0.02")
+    }
+    assert chosen["cost:10/1"] < chosen["cost:1/1"]
+    assert chosen["cost:10/1"] < chosen["cost:10/1@0.02"]
+
+
+def test_a_miss_that_costs_everything_calls_for_no_threshold():
+    choice = choose_threshold([1, 0, 1], [0.1, 0.5, 0.9], "cost:1000/1")
+    assert choice.threshold is None
+    assert choice.reason == (
+        "at this cost calling every image positive is cheaper than any threshold"
+    )
+
+
+@pytest.mark.parametrize("y_true", [[0, 1, 0], [0, 0, 0]])
+def test_a_declared_threshold_is_taken_whatever_validation_says(y_true):
+    choice = choose_threshold(y_true, [0.3, 0.3, 0.3], "threshold=0.3")
+    assert (choice.threshold, choice.reason) == (0.3, None)
+    assert choose_threshold([], [], "threshold=1").threshold == 1.0
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "max_f2", "sensitivity>0.9", "sensitivity>=1.2", "f1>=0.5", "", "cost:0/1", "cost:1",
+        "cost:1/1@0", "cost:1/1@1.5", "threshold=1.5", "threshold=-0.1", "threshold>=0.3",
+    ],
+)  # fmt: skip
 def test_an_unknown_policy_is_refused(policy):
     with pytest.raises(InputError, match="unknown policy"):
         check_policy(policy)
