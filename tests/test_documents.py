@@ -28,7 +28,8 @@ def shell_blocks(text: str) -> str:
 
 
 def documented() -> list[str]:
-    readme = cxr_commands(shell_blocks((ROOT / "README.md").read_text()))
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    shown = [line for page in pages for line in cxr_commands(shell_blocks(page.read_text()))]
     # An example is the paragraph that begins with the word; it may run over several lines.
     helps = [inspect.cleandoc(verb.callback.__doc__) for verb in APP.commands.values()]  # type: ignore[attr-defined]
     examples = [
@@ -37,7 +38,7 @@ def documented() -> list[str]:
         for paragraph in text.split("\n\n")
         if paragraph.startswith("Example: ")
     ]
-    return readme + examples
+    return shown + examples
 
 
 @pytest.mark.parametrize("command", documented())
