@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
@@ -41,7 +45,10 @@ def _start(data: Path, out: Path) -> subprocess.Popen[str]:
         "--out", str(out), "--device", "cpu", "--devices", "2", *sets,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever started pytest may not
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeds
+    )
 
 
 def _finish(started: subprocess.Popen[str]) -> str:
@@ -63,6 +70,24 @@ def test_two_processes_learn_what_one_learns(data: Path, tmp_path: Path) -> None
         # Sums in another order: at first in the last digit, later rectifiers turn at it.
         assert two[name][0] == pytest.approx(one[name][0], rel=1e-3), name
         assert two[name].tolist() == pytest.approx(one[name].tolist(), rel=0.02, abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path: Path) -> None:
+    # Ctrl-C reaches the first process of all; it passes it on, and nothing of it is left.
+    started = _start(data, tmp_path / "halves")
+    while not (tmp_path / "halves/metrics.csv").exists() and started.poll() is None:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate()
+    assert started.returncode == 130, said
+    assert said.count("cxr: interrupted") == 1
+    assert "Traceback" not in said
+    assert not (tmp_path / "halves/run.json").exists()
+    _finish(_start(data, tmp_path / "halves"))
+    _finish(_start(data, tmp_path / "two"))
+    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("two", "halves"))
+    assert all(value.equal(halves[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 2), (8, 1), (7, 1), ("auto", 3), (2, 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -400,3 +401,19 @@ def test_global_random_state_is_left_as_it_was(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     _fit(tmp_path, epochs=1)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # of torch's own compiler
+def test_compiled_model_learns_the_same(tmp_path: Path) -> None:
+    def model() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    plain, fast = model(), model()
+    expected = _fit(tmp_path / "plain", plain, epochs=2)
+    result = _fit(tmp_path / "compiled", fast, epochs=2, compiled=[fast])
+    assert result.best_value == pytest.approx(expected.best_value, rel=1e-3)
+    assert plain.state_dict().keys() == fast.state_dict().keys()
