@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-CASES_PER_CATEGORY = 4
+CASES_PER_CATEGORY = 8
+"""Drawn of each kind; the first four stand in the report, the others on linked pages."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,30 @@ def select_cases(
         _agreement(table, per_category, np.random.default_rng(seed)),
     ]
     return [category for category in categories if category.image_ids]
+
+
+def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:
+    """How far apart the systems see each image: the range of its ranks, 0 to 1.
+
+    Scores of two systems have no common scale; their ranks within each system do.
+
+    Args:
+        decisions: ``image_id, system, score``.
+        systems: Whose ranks.
+
+    Returns:
+        By image; 0 where fewer than two systems score it.
+
+    Example:
+        >>> frame = pd.DataFrame({"image_id": ["a", "b"] * 2, "system": list("AABB"),
+        ...                       "score": [0.1, 0.2, 0.9, 0.3]})
+        >>> disagreement(frame, ["A", "B"])
+        {'a': 0.5, 'b': 0.5}
+    """
+    known = decisions[decisions["system"].isin(systems)].drop_duplicates(["image_id", "system"])
+    ranks = known.pivot(index="image_id", columns="system", values="score").rank(pct=True)
+    gaps = (ranks.max(axis=1) - ranks.min(axis=1)).fillna(0.0)
+    return dict(zip(map(str, gaps.index), gaps.round(4).tolist(), strict=True))
 
 
 def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Table:

@@ -22,6 +22,19 @@ from evaluation.shapes import (
 from evaluation.wording import score_words
 
 MAX_FAINT_BOXES = 5
+
+OUTCOMES = {
+    "placed": ("right", "found, on the lesion"),
+    "found": ("right", "found"),
+    "misplaced": ("wrong", "right image, wrong place"),
+    "missed": ("wrong", "missed"),
+    "alarm": ("wrong", "false alarm"),
+    "clear": ("right", "correctly clear"),
+    "undecided": ("open", "undecided"),
+    "unknown": ("open", "truth unknown"),
+}
+"""What can become of an image in a system: sign and words."""
+
 _NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
 
 
@@ -125,6 +138,26 @@ def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shap
     return faint + strong
 
 
+def outcome_kind(reading: Reading, truth: Truth) -> str:
+    """Name what became of one image in one system: a key of `OUTCOMES`.
+
+    Example:
+        >>> outcome_kind(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
+        'misplaced'
+    """
+    if reading.decision is None:
+        return "undecided"
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        return "alarm" if reading.decision else "clear"
+    if not reading.decision:
+        return "missed"
+    if reading.localised is None:
+        return "found"
+    return "placed" if reading.localised else "misplaced"
+
+
 def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
     """Say in words what became of one image in one system, and with which sign.
 
@@ -137,22 +170,7 @@ def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
         >>> outcome(Reading("A", "#E69F00", decision=False), Truth(0.0))
         ('right', 'correctly clear')
     """
-    if reading.decision is None or np.isnan(truth.label):
-        return "open", "undecided" if reading.decision is None else "truth unknown"
-    if truth.label >= 1:
-        if not reading.decision:
-            return "wrong", "missed"
-        if reading.localised is None:
-            return "right", "found"
-        return (
-            ("right", "found, on the lesion")
-            if reading.localised
-            else (
-                "wrong",
-                "right image, wrong place",
-            )
-        )
-    return ("wrong", "false alarm") if reading.decision else ("right", "correctly clear")
+    return OUTCOMES[outcome_kind(reading, truth)]
 
 
 def describe_score(reading: Reading) -> str:

@@ -22,11 +22,12 @@ from evaluation.charts import (
     roc_chart,
     whiskers,
 )
+from evaluation.exploration import explore_thresholds
 from evaluation.figures import save_figures
-from evaluation.gallery import select_cases
+from evaluation.gallery import CASES_PER_CATEGORY, disagreement, select_cases
 from evaluation.intervals import find_difference, find_interval, rows_of
-from evaluation.report_cases import Gallery, build_gallery
 from evaluation.report_facts import cost_rows, decision_rows
+from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table
 from evaluation.report_words import meanings, methods
 from evaluation.verdict import PRIMARY_METRIC, state_verdict
@@ -69,6 +70,7 @@ def write_report(
     out: Path,
     *,
     seed: int = 0,
+    cases: int = CASES_PER_CATEGORY,
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Write the report, its figures and its overlays.
@@ -76,35 +78,37 @@ def write_report(
     Args:
         comparison: What ``cxr compare`` found.
         dataset: The data set it was found on; without pixels the report has no pictures.
-        out: Report folder; made if absent. Gets ``report.html``, ``figures/``, ``overlays/``.
+        out: Report folder; made if absent. Gets ``report.html``, ``cases-002.html`` and so on
+            where there are more cases than the report holds, ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
+        cases: Drawn of each kind at most.
         progress: Called once per picture drawn.
 
     Returns:
         Path of ``report.html``, written last.
 
     Raises:
-        ValueError: The report would exceed 10 MB.
+        ValueError: A page would exceed 10 MB.
     """
     out = Path(out)
     make_folder(out / "figures")
-    _clear(out / "overlays")
+    for stale in (*out.glob("overlays/*.png"), *out.glob("cases-*.html")):
+        stale.unlink()  # the cases of an earlier report may not be those of this one
     save_figures(comparison, out / "figures")
-    policy = main_policy(comparison)
-    gallery = _draw_gallery(comparison, dataset, out, policy, seed, progress)
-    html = render_report(comparison, gallery, data_name=dataset.name)
-    size = len(html.encode())
-    if size > MAX_BYTES:
-        raise ValueError(f"report.html would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
-    with atomic_path(out / "report.html") as path:
-        path.write_text(html, encoding="utf-8")
+    galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
+    pages = {
+        name: _render("cases.html.jinja", gallery=gallery, **_titles(comparison, dataset.name))
+        for gallery in galleries[1:]
+        for name in [gallery.pages[gallery.page - 1]]
+    }
+    pages["report.html"] = render_report(comparison, galleries, data_name=dataset.name)
+    for name, html in pages.items():
+        size = len(html.encode())
+        if size > MAX_BYTES:
+            raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
+        with atomic_path(out / name) as path:
+            path.write_text(html, encoding="utf-8")
     return out / "report.html"
-
-
-def _clear(folder: Path) -> None:
-    """Remove the pictures of an earlier report: their cases may not be those of this one."""
-    for picture in folder.glob("*.png"):
-        picture.unlink()
 
 
 def main_policy(comparison: Comparison) -> str:
@@ -113,55 +117,68 @@ def main_policy(comparison: Comparison) -> str:
     return "max_f1" if "max_f1" in policies else next(iter(policies), "")
 
 
-def _draw_gallery(
+def _draw_galleries(
     comparison: Comparison,
     dataset: DataSet,
     out: Path,
-    policy: str,
     seed: int,
+    cases: int,
     progress: Callable[..., None] | None,
-) -> Gallery:
+) -> list[Gallery]:
     """Choose and draw the cases, or say why there are none."""
+    policy, decisions, systems = main_policy(comparison), comparison.decisions, comparison.systems
     if not dataset.has_pixels:
         reason = "The data set has no pixels, so there are no pictures: figures only."
-        return Gallery.empty(reason)
-    categories = select_cases(comparison.decisions, comparison.systems, policy, seed=seed)
+        return [Gallery.empty(reason)]
+    categories = select_cases(decisions, systems, policy, per_category=cases, seed=seed)
     if not categories:
         reason = "No system has a threshold, so no image is right or wrong yet: see cxr tune."
-        return Gallery.empty(reason)
-    return build_gallery(
+        return [Gallery.empty(reason)]
+    return build_galleries(
         categories,
         read_cases(comparison, dataset, policy),
         dataset,
         finding=comparison.target.display_name,
         policy=policy_words(policy),
         folder=out / "overlays",
+        gaps=disagreement(decisions, systems),
         progress=progress,
     )
 
 
-def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = "") -> str:
+def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
+    finding = comparison.target.display_name
+    title = f"{' and '.join(comparison.systems)}: {finding}"
+    return {"title": title, "finding": finding, "data_name": data_name}
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
+    return environment.get_template(template).render(**values)
+
+
+def render_report(comparison: Comparison, galleries: list[Gallery], *, data_name: str = "") -> str:
     """Return the report as HTML; pure, apart from reading the templates.
 
     Args:
         comparison: What ``cxr compare`` found.
-        gallery: The drawn cases.
+        galleries: The drawn cases, page by page.
         data_name: Name of the data set.
     """
     finding = comparison.target.display_name
-    verdict = state_verdict(comparison.metrics, comparison.systems, finding, seeds=comparison.seeds)
     policies = policies_of(comparison)
     place = metric_table(comparison, place=True)
     confusion = confusion_matrices(comparison)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("report.html.jinja").render(
-        title=f"{' and '.join(comparison.systems)}: {finding}",
-        finding=finding,
-        data_name=data_name,
+    return _render(
+        "report.html.jinja",
+        **_titles(comparison, data_name),
         counts=_counts(comparison),
-        verdict=verdict,
+        verdict=state_verdict(
+            comparison.metrics, comparison.systems, finding, seeds=comparison.seeds
+        ),
         strip=_strip(comparison),
         notes=comparison.notes,
         contents=[entry for entry in _CONTENTS if entry[0] != "confusion" or confusion],
@@ -174,13 +191,25 @@ def render_report(comparison: Comparison, gallery: Gallery, *, data_name: str = 
             for position, policy in enumerate(policies)
         ],
         confusion=confusion,
+        exploration=_exploration(comparison, galleries),
         cost=cost_rows(comparison),
         decisions=decision_rows(comparison),
-        gallery=gallery,
+        gallery=galleries[0],
         meanings=meanings(comparison),
         methods=methods(comparison),
         provenance=comparison.provenance,
     )
+
+
+def _exploration(comparison: Comparison, galleries: list[Gallery]) -> dict[str, Any]:
+    """What the page's script reads: counts at every threshold, and where each image is drawn."""
+    systems = comparison.systems
+    return {
+        **explore_thresholds(comparison.decisions, systems, comparison.thresholds),
+        "systems": systems,
+        "policies": {policy: policy_words(policy) for policy in policies_of(comparison)},
+        "drawn": case_places(galleries),
+    }
 
 
 def _counts(comparison: Comparison) -> str:

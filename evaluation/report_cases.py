@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
 from data_prep.folders import make_folder
 from data_prep.tables import InputError
-from evaluation.contours import LEVELS
+from evaluation.image_facts import ImageFacts
 from evaluation.overlays import (
     Reading,
     Truth,
     describe_score,
     describe_truth,
     outcome,
+    outcome_kind,
     reading_shapes,
     truth_shapes,
 )
@@ -29,10 +29,9 @@ from evaluation.raster import fit_panel
 from evaluation.shapes import TRUTH_COLOUR
 from evaluation.sheet import draw_overlay, save_overlay
 from evaluation.vector import svg_shapes
-from evaluation.wording import number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from data_prep.dataset import DataSet
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
     from evaluation.gallery import Category
 
 MAX_PICTURE_BYTES = 120_000
-"""The most that one picture may take; less where the report has more than 45."""
-
-_ALL_PICTURES_BYTES = 5_400_000  # 7.2 MB in base64
+"""The most that one picture may take; less where a page has more than 45."""
 
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
@@ -62,7 +59,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One case: a picture (data URL) that all its panels share."""
+    """One case: a picture (data URL) that all its panels share.
+
+    Args:
+        image_id: The image.
+        anchor: Unique within the report and its further pages.
+        facts: View, sex, age and the window, in words.
+        width: Original px.
+        height: Original px.
+        picture: Data URL.
+        panels: The plain image, the truth, one per system.
+        outcomes: What became of it in each system: keys of `overlays.OUTCOMES`.
+        lesion: Area of the largest true lesion, in percent of the image; None without a box.
+        gap: How far apart the systems see it, 0 to 1.
+    """
 
     image_id: str
     anchor: str
@@ -71,56 +81,43 @@ class DrawnCase:
     height: int
     picture: str
     panels: tuple[Panel, ...]
+    outcomes: tuple[str, ...] = ()
+    lesion: float | None = None
+    gap: float = 0.0
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """The drawn cases by category, or the reason why there are none."""
-
-    cases: list[tuple[Category, list[DrawnCase]]] = field(default_factory=list)
-    policy: str = ""
-    intro: str = ""
-    map_words: tuple[str, ...] = ()
-    reason: str = ""
-
-    @classmethod
-    def empty(cls, reason: str) -> Gallery:
-        """Return a gallery without cases.
-
-        Example:
-            >>> Gallery.empty("No pixels.").reason
-            'No pixels.'
-        """
-        return cls(reason=reason)
+Drawn = list[tuple["Category", list[DrawnCase]]]
 
 
-def build_gallery(
+def draw_cases(
     categories: list[Category],
     reader: CaseReader,
     dataset: DataSet,
     *,
     finding: str,
-    policy: str,
     folder: Path,
+    gaps: Mapping[str, float] | None = None,
+    most: int = MAX_PICTURE_BYTES,
     progress: Callable[..., None] | None = None,
-) -> Gallery:
+) -> tuple[Drawn, list[str]]:
     """Draw every case of every category, one image in memory at a time.
-
-    An image that cannot be read any more is left out, and the introduction says so.
 
     Args:
         categories: The chosen cases.
         reader: Truth and readings.
         dataset: Where the pixels come from.
         finding: Display name of the target.
-        policy: The threshold policy in words.
         folder: Gets one PNG a case; made if absent.
+        gaps: How far apart the systems see each image.
+        most: Bytes that one embedded picture may take.
         progress: Called once per case.
+
+    Returns:
+        The drawn cases by category, and the images whose file cannot be read any more.
     """
     make_folder(folder)
     drawn, lost = [], []
-    count = sum(len(category.image_ids) for category in categories)
-    most = min(MAX_PICTURE_BYTES, _ALL_PICTURES_BYTES // max(count, 1))
+    facts = ImageFacts(dataset)
     for category in categories:
         cases = []
         for position, image_id in enumerate(category.image_ids):
@@ -131,19 +128,19 @@ def build_gallery(
                 continue
             stem = f"{category.key}-{position + 1:02d}"
             truth, readings = reader.truth(image_id), reader.readings(image_id)
-            sheet = draw_overlay(pixels, truth, readings, finding=finding, title=image_id)
+            told = facts.words(image_id)
+            sheet = draw_overlay(
+                pixels, truth, readings, finding=finding, title=image_id, facts=told
+            )
             save_overlay(sheet, folder / f"{stem}.png")
             case = draw_case(
                 image_id, pixels, truth, readings, finding=finding, anchor=stem, most=most
             )
-            cases.append(replace(case, facts=_facts(dataset, image_id)))
+            cases.append(replace(case, facts=told, gap=(gaps or {}).get(image_id, 0.0)))
             if progress is not None:
                 progress()
         drawn.append((category, cases))
-    intro = "Choose a picture to enlarge it."
-    if lost:
-        intro += f" Left out, as the file could not be read: {', '.join(lost)}."
-    return Gallery(drawn, policy, intro, tuple(_map_words(reader)))
+    return drawn, lost
 
 
 def draw_case(
@@ -181,8 +178,23 @@ def draw_case(
         *(_panel(image_id, reading, truth, max(height, width)) for reading in readings),
     ]
     return DrawnCase(
-        image_id, f"x-{anchor}", "", width, height, _embed(pixels, most), tuple(panels)
+        image_id,
+        anchor,
+        "",
+        width,
+        height,
+        _embed(pixels, most),
+        tuple(panels),
+        outcomes=tuple(outcome_kind(reading, truth) for reading in readings),
+        lesion=_largest_lesion(truth, width * height),
     )
+
+
+def _largest_lesion(truth: Truth, area: int) -> float | None:
+    if truth.boxes is None or not len(truth.boxes):
+        return None
+    sides = truth.boxes[:, 2:4] - truth.boxes[:, :2]
+    return round(float(sides.prod(axis=1).max()) / area * 100, 2)
 
 
 def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> Panel:
@@ -208,24 +220,3 @@ def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
         if buffer.tell() <= most:
             break
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _facts(dataset: DataSet, image_id: str) -> str:
-    """View, sex and age of an image, where the data set has them."""
-    row = dataset.images.loc[dataset.images["image_id"] == image_id].iloc[0]
-    words = [str(row[name]) for name in ("view", "sex") if not pd.isna(row.get(name))]
-    if not pd.isna(row.get("age_years")):
-        words.append(f"{row['age_years']:.0f} years")
-    return ", ".join(words)
-
-
-def _map_words(reader: CaseReader) -> list[str]:
-    """Say for each system with maps where its contours lie."""
-    words = []
-    for system in reader.systems:
-        if system.maps is None or not len(system.maps) or system.scale is None:
-            continue
-        low, high = system.scale
-        levels = ", ".join(number(low + share * (high - low), 2) for share in LEVELS)
-        words.append(f"map of {system.name}: contours at {levels} (same for all images)")
-    return words

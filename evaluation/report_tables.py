@@ -203,13 +203,28 @@ def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Counts of one system at one policy; no counts where it has no threshold."""
+    """Counts of one system at one policy; no counts where it has no threshold.
+
+    Args:
+        system: Display name.
+        position: Its place among the systems.
+        key: The policy.
+        policy: The policy in words.
+        threshold: In words.
+        counts: ``tp``, ``fp``, ``tn``, ``fn``.
+    """
 
     system: str
     position: int
+    key: str
     policy: str
     threshold: str
     counts: dict[str, int] | None
+
+    @property
+    def printed(self) -> dict[str, str]:
+        """The counts with commas."""
+        return {name: f"{count:,}" for name, count in (self.counts or {}).items()}
 
 
 def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[ConfusionMatrix]]]:
@@ -221,6 +236,7 @@ def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[Confusion
                 ConfusionMatrix(
                     name,
                     position,
+                    policy,
                     policy_words(policy),
                     _threshold(comparison, name, policy),
                     comparison.confusion.get((name, policy)) or None,

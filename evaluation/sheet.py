@@ -32,6 +32,7 @@ def draw_overlay(
     *,
     finding: str,
     title: str,
+    facts: str = "",
     panel: int = 480,
 ) -> npt.NDArray[np.uint8]:
     """Draw the plain image, the truth and each system side by side, all on the same window.
@@ -41,7 +42,8 @@ def draw_overlay(
         truth: What is known of the image.
         readings: One per system, in the order of the panels.
         finding: Display name of the target, for the words.
-        title: One line above the words, e.g. the image id.
+        title: The image id, below the plain image.
+        facts: One more line there: view, window, inversion.
         panel: Longer side of each panel in pixels.
 
     Returns:
@@ -64,7 +66,7 @@ def draw_overlay(
         *(draw_shapes(pixels, reading_shapes(each, truth, side), panel) for each in readings),
     ]
     captions = [
-        ("Image", None, title, ""),
+        ("Image", None, title, facts),
         ("Truth", TRUTH_COLOUR, describe_truth(truth, finding), ""),
         *(_caption(reading, truth) for reading in readings),
     ]

@@ -105,10 +105,13 @@ def require_report_folder(out: Path) -> None:
         InputError: It does.
     """
     ours = {
-        "report.html", "metrics.json", "metrics.csv", "decisions.parquet", "overlays", "figures",
-        "systems", ".lock",
+        "report.html", "metrics.json", "metrics.csv", "tests.csv", "decisions.parquet",
+        "overlays", "figures", "systems", ".lock", "table.tex", "table.md",
     }  # fmt: skip
-    strangers = sorted(p.name for p in out.iterdir() if p.name not in ours) if out.is_dir() else []
+    found = list(out.iterdir()) if out.is_dir() else []
+    strangers = sorted(
+        p.name for p in found if p.name not in ours and not p.match("cases-[0-9]*.html")
+    )
     if strangers:
         raise InputError(
             f"{out}: holds '{strangers[0]}', which no report has; choose another --out"

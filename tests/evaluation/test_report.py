@@ -1,3 +1,4 @@
+import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from data_prep.tables import InputError
+from evaluation.gallery import CASES_PER_CATEGORY
 from evaluation.overlays import Truth
-from evaluation.report import write_report
+from evaluation.report import MAX_BYTES, write_report
 from evaluation.report_cases import MAX_PICTURE_BYTES, draw_case
 from evaluation.sheet import draw_overlay
 
@@ -52,6 +54,10 @@ def small_overlay(*args, **options):
     return draw_overlay(*args, **options, panel=64)
 
 
+def pages(folder):
+    return [folder / "report.html", *sorted(folder.glob("cases-*.html"))]
+
+
 @pytest.fixture
 def html(comparison, picture_set, report_folder):
     return write_report(comparison, picture_set, report_folder).read_text()
@@ -74,7 +80,7 @@ def test_report_opens_with_the_answer(html):
 
 def test_report_needs_nothing_from_outside(outline):
     outside = [link for link in outline.links if not link.startswith(("#", "data:"))]
-    assert outside == []
+    assert set(outside) <= {"cases-002.html"}  # beside it, and only more of the same
 
 
 def test_markup_is_well_formed(outline):
@@ -113,7 +119,9 @@ def test_right_and_wrong_have_a_word_and_a_shape(html):
 def test_overlays_lie_beside_the_report(html, report_folder):
     pictures = [path.stem for path in (report_folder / "overlays").glob("*.png")]
     assert "all-miss-01" in pictures
-    assert len(pictures) == html.count('<article class="case"')
+    drawn = [path.read_text().count('<article class="case"') for path in pages(report_folder)]
+    assert len(pictures) == sum(drawn)
+    assert drawn[0] == html.count('<article class="case"')
 
 
 def test_figures_lie_beside_the_report(comparison, picture_set, report_folder):
@@ -122,11 +130,12 @@ def test_figures_lie_beside_the_report(comparison, picture_set, report_folder):
 
 
 def test_second_report_leaves_no_picture_of_the_first(comparison, picture_set, report_folder):
-    stale = report_folder / "overlays" / "alarm-normal-99.png"
-    stale.parent.mkdir(parents=True)
-    stale.write_bytes(b"")
+    stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html"]
+    stale[0].parent.mkdir(parents=True)
+    for path in stale:
+        path.write_bytes(b"")
     write_report(comparison, picture_set, report_folder)
-    assert not stale.exists()
+    assert not any(path.exists() for path in stale)
 
 
 def test_the_same_comparison_gives_the_same_bytes(comparison, picture_set, tmp_path):
@@ -201,7 +210,48 @@ def test_report_is_bounded_however_many_images(comparison, picture_set, report_f
     many = replace(comparison, decisions=pd.concat(copies, ignore_index=True))
     picture_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
     write_report(many, picture_set, report_folder)
-    assert len(picture_set.reads) <= 28
+    assert len(picture_set.reads) <= 7 * CASES_PER_CATEGORY
+    assert all(path.stat().st_size < MAX_BYTES for path in pages(report_folder))
+
+
+def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
+    comparison, picture_set, report_folder, monkeypatch
+):
+    monkeypatch.setattr("evaluation.report_pages.IN_REPORT", 1)
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    further = (report_folder / "cases-002.html").read_text()
+    assert 'href="cases-002.html"' in html
+    assert 'href="report.html#gallery"' in further
+    parser = Outline()
+    parser.feed(further)
+    outside = {link for link in parser.links if not link.startswith(("#", "data:"))}
+    assert outside == {"report.html", "report.html#gallery"}
+    assert (parser.problems, parser.open) == ([], [])
+    shown = [re.findall(r'<article class="case" id="(.*?)"', text) for text in (html, further)]
+    assert len(shown[0]) >= 5
+    assert not set(shown[0]) & set(shown[1])
+
+
+def test_what_needs_the_script_is_hidden_without_it(html):
+    for opening in ('<form id="choose"', '<div id="explore"', '<div id="cell-images"'):
+        tag = html[html.index(opening) :].split(">")[0]
+        assert tag.endswith(" hidden"), tag
+
+
+def test_script_knows_every_image_and_where_it_is_drawn(html, comparison):
+    told = json.loads(re.search(r'id="exploration">(.*?)</script>', html, re.DOTALL)[1])
+    assert len(told["images"]) == comparison.decisions["image_id"].nunique()
+    anchors = re.findall(r'<article class="case" id="case-(.*?)"', html)
+    here = [anchor for page, anchor in told["drawn"].values() if page == ""]
+    assert sorted(here) == sorted(anchors)
+    step = told["steps"][0]["frozen"]["max_f1"]
+    assert told["steps"][0]["tp"][step] == comparison.confusion["RetinaNet", "max_f1"]["tp"]
+
+
+def test_case_carries_what_it_is_chosen_by(html):
+    case = re.search(r'<article class="case"[^>]*data-id="p05"[^>]*>', html)[0]
+    assert 'data-outcomes="misplaced placed"' in case
+    assert 'data-lesion="7.81"' in case  # 16 x 20 of 64 x 64 px
 
 
 def test_worst_picture_keeps_to_its_share():
