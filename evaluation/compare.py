@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from data_prep.dataset import DataSet, Target
 from data_prep.folders import provenance
@@ -14,13 +13,16 @@ from data_prep.predictions import Predictions
 from data_prep.tables import InputError
 from evaluation.bootstrap import Resamples, cluster_bootstrap
 from evaluation.comparison import Comparison
+from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
+from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
 from evaluation.lineup import Images, judged_images, trained_on
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Figure, JudgedImages, Scorecard
 from evaluation.search_space import Search
+from evaluation.seeds import SeedMean, mean_replicates, members_of
 from evaluation.summary import metrics_table
 from evaluation.thresholds import POLICIES
 
@@ -31,7 +33,7 @@ Replicates = dict[tuple[str, Figure], Floats]
 
 
 def compare_systems(
-    systems: Mapping[str, Predictions],
+    systems: Mapping[str, Predictions | Sequence[Predictions]],
     dataset: DataSet,
     target: Target,
     *,
@@ -48,7 +50,8 @@ def compare_systems(
     stored must agree with it.
 
     Args:
-        systems: Predictions by display name, in the order to show them.
+        systems: Predictions by display name, in the order to show them, the reference system
+            first; several training seeds of one system as a sequence.
         dataset: Labels, boxes and split.
         target: What is judged.
         split: Name of the split.
@@ -68,11 +71,12 @@ def compare_systems(
     """
     if not systems:
         raise InputError("compare needs at least one system")
-    judged, notes = judged_images(systems, dataset, target, split=split, images=images)
+    members, teams = members_of(systems)
+    judged, notes = judged_images(members, dataset, target, split=split, images=images)
     decisions: dict[str, Decision] = {}
     evidence: dict[str, Evidence] = {}
     cards: dict[str, Scorecard] = {}
-    for name, system in systems.items():
+    for name, system in members.items():
         decisions[name], new_notes = checked_decision(
             name, system, dataset, target, split, policies
         )
@@ -91,23 +95,45 @@ def compare_systems(
         }
 
     drawn = cluster_bootstrap(all_figures, resamples, advance)
+    grouped = {name: [cards[model] for model in models] for name, models in teams.items()}
+    metrics = metrics_table(
+        target.name,
+        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
+        mean_replicates(drawn, teams, resamples),
+        resamples,
+        seeds={name: len(group) for name, group in grouped.items()},
+    )
+    tests = paired_tests(target.name, grouped, metrics)
+    shown = {name: models[0] for name, models in teams.items()}
+    notes += [
+        f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
+        "matrices and pictures are those of the first."
+        for name, models in teams.items()
+        if len(models) > 1
+    ]
+    of_first = {name: cards[model] for name, model in shown.items()}
+    first_decisions = {name: decisions[model] for name, model in shown.items()}
     return Comparison(
         target=target,
         systems=list(systems),
-        metrics=metrics_table(target.name, cards, drawn, resamples),
-        decisions=_decisions_table(cards, decisions, dataset),
+        metrics=with_clustered_auroc(metrics, tests),
+        tests=tests,
+        decisions=decisions_table(of_first, first_decisions, dataset),
         thresholds={
             name: {policy: choice.threshold for policy, choice in card.thresholds.items()}
-            for name, card in cards.items()
+            for name, card in of_first.items()
         },
-        curves={name: curves(judged.y_true, card.scores) for name, card in cards.items()},
-        confusion=_confusion(cards),
-        boxes={name: card.boxes for name, card in cards.items() if card.boxes is not None},
-        maps={name: None if e.gives_boxes else e.maps for name, e in evidence.items()},
-        map_scale={n: d.map_scale for n, d in decisions.items() if d.map_scale is not None},
-        costs={name: dict(system.info.get("cost") or {}) for name, system in systems.items()},
+        curves={name: curves(judged.y_true, card.scores) for name, card in of_first.items()},
+        confusion=_confusion(of_first),
+        boxes={name: card.boxes for name, card in of_first.items() if card.boxes is not None},
+        maps={
+            name: None if (e := evidence[model]).gives_boxes else e.maps
+            for name, model in shown.items()
+        },
+        map_scale={n: d.map_scale for n, d in first_decisions.items() if d.map_scale is not None},
+        costs={name: dict(members[model].info.get("cost") or {}) for name, model in shown.items()},
         notes=notes,
-        provenance=_provenance(systems, dataset, decisions, split, resamples),
+        provenance=_provenance(members, teams, dataset, decisions, split, resamples),
     )
 
 
@@ -170,43 +196,14 @@ def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> 
     scores = evidence.scores(decision.reduction)
     boxes = evidence.boxes(scores, decision.map_scale, decision.map_box_level)
     return Scorecard(
-        judged, scores, decision.thresholds, evidence.points(), boxes, decision.box_cut
+        judged,
+        scores,
+        decision.thresholds,
+        evidence.points(),
+        boxes,
+        decision.box_cut,
+        decision.probability(scores),
     )
-
-
-def _decisions_table(
-    cards: Mapping[str, Scorecard], decisions: Mapping[str, Decision], dataset: DataSet
-) -> pd.DataFrame:
-    """One row per image and system, systems in order, images sorted."""
-    frames = []
-    for name, card in cards.items():
-        judged, platt = card.judged, decisions[name].calibration
-        frame = pd.DataFrame({"image_id": judged.image_ids.to_numpy(), "system": name})
-        frame["label"] = judged.y_true.astype(np.float64)
-        frame["score"] = card.scores
-        frame["probability"] = np.nan if platt is None else platt.probability(card.scores)
-        for policy in card.thresholds:
-            called = card.called(policy)
-            column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
-            frame[f"decision_{policy}"] = column
-        points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
-        frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
-        frame["localised"] = _localised_column(card)
-        if judged.x_class is not None:
-            frame["x_class"] = judged.x_class.to_numpy()
-        frames.append(frame)
-    table = pd.concat(frames, ignore_index=True)
-    return table.merge(dataset.images[["image_id", "patient_id"]], on="image_id", how="left")
-
-
-def _localised_column(card: Scorecard) -> pd.Series:
-    """Right place or not, known only for positive images whose boxes are trusted."""
-    judged = card.judged
-    column = pd.Series(pd.array([pd.NA] * len(judged.image_ids), dtype="boolean"))
-    if card.localised is not None:
-        asked = judged.y_true & judged.boxes_trusted
-        column[asked] = card.localised[asked]
-    return column
 
 
 def _confusion(cards: Mapping[str, Scorecard]) -> dict[tuple[str, str], dict[str, int]]:
@@ -219,23 +216,34 @@ def _confusion(cards: Mapping[str, Scorecard]) -> dict[tuple[str, str], dict[str
 
 
 def _provenance(
-    systems: Mapping[str, Predictions],
+    members: Mapping[str, Predictions],
+    teams: Mapping[str, list[str]],
     dataset: DataSet,
     decisions: Mapping[str, Decision],
     split: str,
     resamples: Resamples,
 ) -> dict[str, Any]:
+    facts = {
+        name: {
+            "folder": str(system.folder),
+            **{key: system.info.get(key) for key in _RECORDED},
+            "trained_on": trained_on(system),
+            "decision": decisions[name].to_json(),
+        }
+        for name, system in members.items()
+    }
+    seeds = {
+        name: facts[models[0]]["seed"] if len(models) == 1 else [facts[m]["seed"] for m in models]
+        for name, models in teams.items()
+    }
     return provenance() | {
         "data_set": {"name": dataset.name, **dataset.ids, "split": split},
         "bootstrap": {"replicates": resamples.n_replicates, "seed": resamples.seed},
-        "seeds": {name: system.info.get("seed") for name, system in systems.items()},
+        "seeds": seeds,
         "systems": {
-            name: {
-                "folder": str(system.folder),
-                **{key: system.info.get(key) for key in _RECORDED},
-                "trained_on": trained_on(system),
-                "decision": decisions[name].to_json(),
-            }
-            for name, system in systems.items()
+            name: facts[models[0]]
+            | {"seed": seeds[name]}
+            | ({"models": [facts[m] for m in models]} if len(models) > 1 else {})
+            for name, models in teams.items()
         },
     }

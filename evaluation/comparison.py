@@ -20,6 +20,7 @@ class Comparison:
         target: What was judged.
         systems: Display names, in the order given.
         metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
+        tests: Paired tests and intervals by other methods, see `evaluation.contrasts`.
         decisions: One row per image and system: ``label``, ``score``, ``probability``,
             ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
@@ -47,6 +48,7 @@ class Comparison:
     costs: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    tests: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def seeds(self) -> dict[str, int]:

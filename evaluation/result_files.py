@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from data_prep.folders import atomic_path, make_folder
 from data_prep.tables import write_json, write_table
@@ -10,7 +13,7 @@ from evaluation.comparison import Comparison
 
 
 def write_tables(comparison: Comparison, out: Path) -> None:
-    """Write ``metrics.csv``, ``decisions.parquet`` and, last, ``metrics.json``.
+    """Write ``metrics.csv``, ``tests.csv``, ``decisions.parquet`` and, last, ``metrics.json``.
 
     Args:
         comparison: From `compare_systems`.
@@ -22,15 +25,22 @@ def write_tables(comparison: Comparison, out: Path) -> None:
     make_folder(out)
     with atomic_path(out / "metrics.csv") as temporary:
         comparison.metrics.to_csv(temporary, index=False)
+    with atomic_path(out / "tests.csv") as temporary:
+        comparison.tests.to_csv(temporary, index=False)
     write_table(comparison.decisions, out / "decisions.parquet", "decisions")
-    rows = comparison.metrics.astype(object).where(comparison.metrics.notna(), None)
     payload = {
         "target": comparison.target.name,
         "systems": comparison.systems,
         "thresholds": comparison.thresholds,
         "costs": comparison.costs,
         "notes": comparison.notes,
-        "metrics": rows.to_dict("records"),
+        "metrics": _records(comparison.metrics),
+        "tests": _records(comparison.tests),
         "provenance": comparison.provenance,
     }
     write_json(out / "metrics.json", "metrics", payload)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON; what is undefined is null."""
+    return list(table.astype(object).where(table.notna(), None).to_dict("records"))

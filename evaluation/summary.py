@@ -13,6 +13,7 @@ from evaluation.bootstrap import Interval, Resamples, percentile_interval
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats
 from evaluation.scorecard import Figure, JudgedImages, Scorecard, why_undefined
+from evaluation.seeds import SeedMean
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
@@ -24,9 +25,10 @@ _ONE_PATIENT = "one patient gives no interval"
 
 def metrics_table(
     target: str,
-    cards: Mapping[str, Scorecard],
+    cards: Mapping[str, Scorecard | SeedMean],
     replicates: Mapping[tuple[str, Figure], Floats],
     resamples: Resamples,
+    seeds: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Put estimates and replicates of all systems into one tidy table.
 
@@ -35,13 +37,14 @@ def metrics_table(
         cards: Scorecard per system, all on the same images.
         replicates: Values of each system's figures on the same resamples.
         resamples: How they were drawn.
+        seeds: Training seeds behind each system; one where left out.
 
     Returns:
         The columns of `COLUMNS`; an undefined figure is NaN and its note says why.
     """
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
-    table = _Table(target, next(iter(cards.values())).judged, resamples)
+    table = _Table(target, next(iter(cards.values())).judged, resamples, seeds or {})
     for name in cards:
         for figure, estimate in estimates[name].items():
             note = why_undefined(figure.metric) if estimate is None else ""
@@ -79,8 +82,11 @@ def _why_no_difference(
 class _Table:
     """Rows under way; counts of a figure's images are found once."""
 
-    def __init__(self, target: str, judged: JudgedImages, resamples: Resamples) -> None:
+    def __init__(
+        self, target: str, judged: JudgedImages, resamples: Resamples, seeds: Mapping[str, int]
+    ) -> None:
         self._target, self._judged, self._resamples = target, judged, resamples
+        self._seeded = {name for name, count in seeds.items() if count > 1}
         self._rows: list[dict[str, Any]] = []
         self._counts: dict[bytes, dict[str, int]] = {}
 
@@ -94,6 +100,8 @@ class _Table:
         elif estimate is not None and drawn is not None:
             interval = percentile_interval(drawn)
         method = f"patient-cluster bootstrap percentile, {self._resamples.n_replicates} resamples"
+        if self._seeded.intersection(system.split(" - ")):
+            method += " of patients and training seeds"
         self._rows.append(
             {
                 "target": self._target,
