@@ -165,8 +165,8 @@ def _check(content: dict[str, Any], path: Path, overridden: set[str]) -> Any:
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(_KINDS[content["kind"]])
-        raise ConfigError(f"{place}: unknown key{_suggestion(key, known)}")
+        known = known_keys(_KINDS[content["kind"]])
+        raise ConfigError(f"{place}: unknown key{suggestion(key, known)}")
     if first["type"] == "missing":
         raise ConfigError(f"{place}: is missing; add it")
     if first["type"] == "value_error":  # a rule of ours, over several keys
@@ -174,11 +174,12 @@ def _check(content: dict[str, Any], path: Path, overridden: set[str]) -> Any:
     raise ConfigError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key of a model with its sections, as ``section.key``."""
     keys = []
     for name, field in model.model_fields.items():
         sections = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
-        keys += _known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
+        keys += known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
     return keys
 
 
@@ -186,7 +187,7 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _suggestion(key: str, known: list[str]) -> str:
+def suggestion(key: str, known: list[str]) -> str:
     """The nearest known key: in its own section first, then anywhere by its last word."""
     section, _, leaf = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]

@@ -23,14 +23,16 @@ def _batch_size(value: Any) -> Any:
 BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """What every table of a settings file keeps to."""
+
     # Strict: TOML has types, so `epochs = "3"` or `seed = true` is a slip, not a wish.
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True
     )
 
 
-class DataSettings(_Section):
+class DataSettings(Section):
     """What is learned, on which images, at which size."""
 
     target: str | None = Field(
@@ -52,7 +54,7 @@ class DetectorDataSettings(DataSettings):
     image_size: int = Field(ge=96, le=2048, multiple_of=32, description="px, a side")
 
 
-class AugmentationSettings(_Section):
+class AugmentationSettings(Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45)
@@ -84,7 +86,7 @@ class AugmentationSettings(_Section):
         return self
 
 
-class DrawSettings(_Section):
+class DrawSettings(Section):
     """Shares of what an epoch draws, for sets that tell normal images from other negatives."""
 
     positive: float = Field(ge=0, le=1, description="has a finding of the target")
@@ -99,7 +101,7 @@ class DrawSettings(_Section):
         return self
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How the weights are learned."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -148,7 +150,7 @@ class TrainingSettings(_Section):
         return self
 
 
-class DetectorModelSettings(_Section):
+class DetectorModelSettings(Section):
     """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
 
     backbone: Literal[
@@ -216,7 +218,7 @@ class DetectorModelSettings(_Section):
         return self
 
 
-class ClassifierModelSettings(_Section):
+class ClassifierModelSettings(Section):
     """An image classifier; the keys are the arguments of `classification.model`."""
 
     architecture: Literal["densenet121", "resnet18"] = "densenet121"
@@ -244,7 +246,7 @@ class ClassifierTrainingSettings(TrainingSettings):
     )
 
 
-class _Config(_Section):
+class _Config(Section):
     name: str = Field(min_length=1, max_length=60, description="shown in the report")
     data: DataSettings
     augmentation: AugmentationSettings = AugmentationSettings()
