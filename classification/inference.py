@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from classification.dataset import LabelBatch
+from classification.explain import MapMethod, explain
 from classification.loss import scores_of
 from classification.model import ImageClassifier, evaluating
 from data_prep.preprocess import Placement
 from data_prep.tables import InputError
 
-METHOD = "cam"
 NOT_FINITE = "the network's output is not finite"
 MAP_COLUMNS = [
     "image_id", "finding", "method", "grid_h", "grid_w", "values", "x1", "y1", "x2", "y2",
@@ -27,9 +27,9 @@ class PredictedScores(NamedTuple):
     Attributes:
         images: ``image_id, status, reason``, one row an image.
         scores: ``image_id, finding, score``, raw.
-        maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, in units of the
-            logit) and the grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the
-            store image with its black border, so the frame may reach beyond the original.
+        maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, raw) and the
+            grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the store image with
+            its black border, so the frame may reach beyond the original.
     """
 
     images: pd.DataFrame
@@ -71,6 +71,7 @@ def predict_scores(
     placement: Callable[[str], Placement],
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
+    maps: MapMethod = "cam",
 ) -> Iterator[PredictedScores]:
     """Score images, batch by batch; memory does not grow with the number of images.
 
@@ -81,13 +82,14 @@ def predict_scores(
         placement: How each image lies in the store, by image id.
         device: Where to compute.
         precision: ``bf16`` runs the trunk under autocast; logits and maps are float32.
+        maps: How to find where the model looks; scores are the same for all.
 
     Yields:
-        Frames of one batch; score and map come from one forward. An image for which the
-        network's output is not finite is ``failed`` and has neither.
+        Frames of one batch. An image for which the network's output is not finite is ``failed``
+        and has neither score nor map.
 
     Raises:
-        InputError: The number of findings is not the model's.
+        InputError: The number of findings is not the model's, or the method is unknown.
     """
     if len(findings) != model.n_findings:
         raise InputError(
@@ -98,22 +100,16 @@ def predict_scores(
     model.to(device)
     with evaluating(model):
         for batch in batches:
-            # Entered anew for each batch: a generator must not leave its caller in these modes.
-            with (
-                torch.inference_mode(),
-                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            ):
-                features = model.features(batch.images.to(device))
-                scores, maps = scores_of(model.logits(features)), model.maps(features)
+            # Entered anew for each batch: a generator must not leave its caller in this mode.
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found = explain(model, batch.images.to(device), maps)
             yield _to_frames(
                 batch.image_ids,
-                scores.cpu().numpy(),
-                maps.cpu().numpy(),
+                scores_of(found.logits).cpu().numpy(),
+                found.maps.cpu().numpy(),
+                maps,
                 findings,
-                [
-                    _in_original(model.map_frame(*maps.shape[2:]), placement(image_id))
-                    for image_id in batch.image_ids
-                ],
+                [_in_original(found.frame, placement(i)) for i in batch.image_ids],
             )
 
 
@@ -134,6 +130,7 @@ def _to_frames(
     image_ids: list[str],
     scores: np.ndarray,
     maps: np.ndarray,
+    method: str,
     findings: Sequence[str],
     frames: list[tuple[float, float, float, float]],
 ) -> PredictedScores:
@@ -151,7 +148,7 @@ def _to_frames(
         for k, finding in enumerate(findings):
             score_rows.append((image_ids[i], finding, float(scores[i, k])))
             values = maps[i, k].ravel()
-            map_rows.append((image_ids[i], finding, METHOD, *grid, values, *frames[i]))
+            map_rows.append((image_ids[i], finding, method, *grid, values, *frames[i]))
     return PredictedScores(
         status,
         pd.DataFrame(score_rows, columns=["image_id", "finding", "score"]),

@@ -49,6 +49,13 @@ def predict(
             help="Test-time augmentation: flip,scale0.8,scale1.2 or some of them; joins the views.",
         ),
     ] = "",
+    maps: Annotated[
+        Literal["cam", "gradcam", "gradcam++", "occlusion", "gradient"],
+        typer.Option(
+            help="How a classifier shows where it looks. The first three cost next to nothing, "
+            "gradient some ten looks at each picture, occlusion some hundred."
+        ),
+    ] = "cam",
 ) -> None:
     """Write a model's boxes or scores for the val and test images of a data set.
 
@@ -65,7 +72,9 @@ def predict(
     from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
 
     views = parse_views(tta) if tta else (View(),)
-    model = TrainedModel.open(run, precision=precision, device=choose_device(device), views=views)
+    model = TrainedModel.open(
+        run, precision=precision, device=choose_device(device), views=views, maps=maps
+    )
     if data is not None:
         from data_prep.dataset import DataSet
 
@@ -157,6 +166,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "inference_id": model.inference_id(),
         "run": str(model.run.folder.resolve()),
         **({} if model.tta is None else {"tta": model.tta}),
+        **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }
 
 

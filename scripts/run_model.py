@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 
 from classification.dataset import ImageLabelDataset
 from classification.dataset import collate as collate_labels
+from classification.explain import MapMethod
 from classification.inference import predict_scores
 from classification.model import ImageClassifier, build_classifier
+from data_prep.errors import InputError
 from data_prep.pixel_source import PixelSource
 from data_prep.preprocess import Preprocess
 from data_prep.views import View
@@ -62,6 +64,7 @@ class TrainedModel:
         precision: What it computes in.
         device: Where it computes.
         views: What it looks at, the plain picture first; more than one is test-time augmentation.
+        maps: How a classifier shows where it looks.
     """
 
     run: RunFolder
@@ -70,6 +73,7 @@ class TrainedModel:
     precision: Precision
     device: str
     views: tuple[View, ...] = (View(),)
+    maps: MapMethod = "cam"
 
     @classmethod
     def open(
@@ -79,16 +83,24 @@ class TrainedModel:
         precision: Precision = "fp32",
         device: str = "cpu",
         views: tuple[View, ...] = (View(),),
+        maps: MapMethod = "cam",
     ) -> TrainedModel:
         """Load a complete run.
 
         Raises:
-            InputError: The run is not complete, or its weights do not fit its architecture.
+            InputError: The run is not complete, its weights do not fit its architecture, or it
+                cannot make such maps.
         """
         run = RunFolder.open(folder)
         model = load_model(folder, BUILDERS).to(device).eval()
+        if maps != "cam" and not isinstance(model, ImageClassifier):
+            raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
+        if maps != "cam" and len(views) > 1:
+            raise InputError(
+                f"--maps {maps}: explains one look at a picture; leave out --tta, or take cam"
+            )
         preprocess = Preprocess.from_json(folder / "preprocess.json")
-        return cls(run, model, preprocess, precision, device, views)
+        return cls(run, model, preprocess, precision, device, views, maps)
 
     @cached_property
     def viewed(self) -> nn.Module:
@@ -116,7 +128,7 @@ class TrainedModel:
         return tuple(self.run.info["findings"])
 
     def inference_id(self) -> str:
-        """Digest of all that decides a prediction: weights, preprocessing, precision, device."""
+        """Digest of all that decides a prediction: weights, preprocessing, precision, maps, ..."""
         digest = hashlib.sha256()
         with (self.run.folder / "model.safetensors").open("rb") as weights:
             while block := weights.read(_HASH_BLOCK):
@@ -126,6 +138,8 @@ class TrainedModel:
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
+        if self.maps != "cam":
+            digest.update(f"maps {self.maps}".encode())
         return digest.hexdigest()[:16]
 
     def cost(self, pictures: np.ndarray | None = None) -> dict[str, Any]:
@@ -180,5 +194,6 @@ class TrainedModel:
             labelled = ImageLabelDataset(source, image_ids, None, self.findings)
             scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
-            for said in predict_scores(classifier, scored, self.findings, **shared):
+            said_of = predict_scores(classifier, scored, self.findings, maps=self.maps, **shared)
+            for said in said_of:
                 yield Part(said.images, {"scores": said.scores, "maps": said.maps})
