@@ -77,7 +77,8 @@ class BoxPairs:
 
     Attributes:
         boxes: The predicted boxes.
-        true_image: Position of each true box's image, shape ``(true boxes,)``.
+        true_image: Position of each true box's image, rising, shape ``(true boxes,)``.
+        true_corners: Shape ``(true boxes, 4)`` xyxy, original px.
         n_true: True boxes per image, shape ``(images,)``.
         box: Predicted box of each pair, rising, shape ``(pairs,)``.
         true: True box of each pair, shape ``(pairs,)``.
@@ -86,6 +87,7 @@ class BoxPairs:
 
     boxes: RankedBoxes
     true_image: npt.NDArray[np.int64]
+    true_corners: Floats
     n_true: npt.NDArray[np.int64]
     box: npt.NDArray[np.int64]
     true: npt.NDArray[np.int64]
@@ -134,7 +136,7 @@ def pair_ranked(boxes: RankedBoxes, truth: TrueBoxes) -> BoxPairs:
     within = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
     true = first_true[boxes.image[box]] + within
     iou = box_iou(boxes.corners[box], truth.corners[true])
-    return BoxPairs(boxes, truth.image, truth.per_image, box, true, iou)
+    return BoxPairs(boxes, truth.image, truth.corners, truth.per_image, box, true, iou)
 
 
 def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:

@@ -6,6 +6,7 @@ one definition of each figure serves both.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import pandas as pd
 from evaluation.bootstrap import per_cluster
 from evaluation.calibration_figures import CALIBRATION_METRICS, CalibrationFigures
 from evaluation.calibration_figures import UNDEFINED as NOT_CALIBRATED
+from evaluation.iobb import IOBB_METRICS, WeightedIobb
 from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
 from evaluation.localisation import average_precision, localised
 from evaluation.matching import WeightedAveragePrecision, match_pairs
@@ -36,12 +38,14 @@ _REASONS = (
     | {
         "pointing_accuracy": NO_TRUE_BOX,
         "localised_sensitivity": NO_TRUE_BOX,
-        **dict.fromkeys(OF_BOXES, NO_TRUE_BOX),
+        **dict.fromkeys((*OF_BOXES, *IOBB_METRICS), NO_TRUE_BOX),
         "rsna_score": "no judged image has a true box or a called one",
     }
 )
 
-_OF_PLACE = frozenset((*OF_BOXES, "rsna_score", "pointing_accuracy", "localised_sensitivity"))
+_OF_PLACE = frozenset(
+    (*OF_BOXES, *IOBB_METRICS, "rsna_score", "pointing_accuracy", "localised_sensitivity")
+)
 
 
 class Figure(NamedTuple):
@@ -99,8 +103,8 @@ class Scorecard:
         thresholds: A choice per policy; one without a threshold gives no figures.
         points: ``point_x``, ``point_y`` of each image, or `None`.
         boxes: The system's boxes on these images, or `None`.
-        box_cut: Score from which boxes are called in the RSNA score; `None`: there is no such
-            figure.
+        box_cut: Score from which boxes are called in the RSNA score and by IoBB; `None`: there
+            are no such figures.
         probability: Of the positive class, in the order of the images; `None`: its calibration
             cannot be judged.
     """
@@ -124,16 +128,17 @@ class Scorecard:
         if probability is not None:
             self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
         self._precision: WeightedAveragePrecision | None = None
-        self._froc: WeightedFroc | None = None
-        self._rsna: WeightedRsnaScore | None = None
+        self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
         if boxes is not None:
             trusted = judged.boxes_trusted
             pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
             of_patients = (judged.patients[trusted], judged.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
-            self._froc = WeightedFroc(pairs, *of_patients)
+            self._placed.append((["froc_mean"], WeightedFroc(pairs, *of_patients)))
             if box_cut is not None:
-                self._rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
+                rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
+                iobb = WeightedIobb(pairs, *of_patients, box_cut)
+                self._placed += [(["rsna_score"], rsna), (IOBB_METRICS, iobb)]
         self._count_names, self._counts = self._patient_counts()
 
     def _against_normal(self) -> RankedScores | None:
@@ -204,10 +209,9 @@ class Scorecard:
             at_iou = self._precision(weights)
             figures[Figure(ALL, "", "ap50")] = at_iou[:, 0]
             figures[Figure(ALL, "", "ap")] = at_iou.mean(axis=1)
-        if self._froc is not None:
-            figures[Figure(ALL, "", "froc_mean")] = self._froc(weights)
-        if self._rsna is not None:
-            figures[Figure(ALL, "", "rsna_score")] = self._rsna(weights)[:, 0]
+        for names, judge in self._placed:
+            columns = judge(weights).reshape(len(weights), -1).T
+            figures |= {Figure(ALL, "", m): v for m, v in zip(names, columns, strict=True)}
         for policy in self.thresholds:
             if (policy, "tp") not in counts:
                 continue

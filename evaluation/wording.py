@@ -71,6 +71,36 @@ METRICS = {
         "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
         "mean over images of TP / (TP + FP + FN), averaged over overlaps above 0.4 to 0.75.",
     ),
+    "iobb_accuracy_10": MetricWords(
+        "IoBB accuracy at 10 %",
+        "Of the true boxes, the share that a called box (from the score cut that validation chose) "
+        "has at least 10 % of its own area on. Marking much raises it: read it with the next.",
+    ),
+    "iobb_false_marks_10": MetricWords(
+        "False marks an image at 10 %",
+        "Called boxes that have less than 10 % of their area on any true box, per image; fewer "
+        "is better.",
+    ),
+    "iobb_accuracy_25": MetricWords(
+        "IoBB accuracy at 25 %",
+        "Of the true boxes, the share that a called box (from the score cut that validation chose) "
+        "has at least 25 % of its own area on. Marking much raises it: read it with the next.",
+    ),
+    "iobb_false_marks_25": MetricWords(
+        "False marks an image at 25 %",
+        "Called boxes that have less than 25 % of their area on any true box, per image; fewer "
+        "is better.",
+    ),
+    "iobb_accuracy_50": MetricWords(
+        "IoBB accuracy at 50 %",
+        "Of the true boxes, the share that a called box (from the score cut that validation chose) "
+        "has at least 50 % of its own area on. Marking much raises it: read it with the next.",
+    ),
+    "iobb_false_marks_50": MetricWords(
+        "False marks an image at 50 %",
+        "Called boxes that have less than 50 % of their area on any true box, per image; fewer "
+        "is better.",
+    ),
     "froc_mean": MetricWords(
         "FROC mean",
         "Mean sensitivity per lesion at 1/8 to 8 false marks an image; a mark hits with an "
@@ -85,6 +115,12 @@ PLACE_METRICS = (
     "ap",
     "rsna_score",
     "froc_mean",
+    "iobb_accuracy_10",
+    "iobb_false_marks_10",
+    "iobb_accuracy_25",
+    "iobb_false_marks_25",
+    "iobb_accuracy_50",
+    "iobb_false_marks_50",
 )
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
