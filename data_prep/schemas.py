@@ -182,7 +182,12 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         unique=["image_id"],
     ),
     "scores": _schema(
-        {"image_id": _text(), "finding": _text(), "score": _number(0, 1)},
+        {
+            "image_id": _text(),
+            "finding": _text(),
+            "score": _number(0, 1),
+            "spread": _number(0, optional=True),
+        },
         unique=["image_id", "finding"],
     ),
     "predicted_boxes": _schema(

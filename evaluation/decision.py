@@ -7,135 +7,42 @@ differ: no threshold can have been chosen on test images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_prep.dataset import DataSet, Target
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
 from evaluation.bootstrap import cluster_index
-from evaluation.box_rule import AS_STORED, BoxRule
-from evaluation.calibration import CLIP, PlattScaling, choose_calibration, fit_platt
+from evaluation.box_rule import AS_STORED
+from evaluation.calibration import Calibration
+from evaluation.calibration_fits import choose_calibration, fit_platt
+from evaluation.choices import (
+    CHOOSE,
+    Asked,
+    ReducedScores,
+    calibrate,
+    choose_among,
+    choose_box_cut,
+    choose_map_boxes,
+    choose_reduction,
+)
+from evaluation.decision_rule import Decision
 from evaluation.evidence import Evidence, images_run, patients_of
-from evaluation.json_difference import first_difference
-from evaluation.lesion_figures import WeightedRsnaScore
-from evaluation.maps import MAP_BOX_LEVELS, boxes_from_map, map_scale
-from evaluation.matching import WeightedAveragePrecision, match_boxes
-from evaluation.metrics import auroc, classification_metrics, confusion_counts
-from evaluation.pairs import pair_boxes
-from evaluation.reduction import CANDIDATES, Reduction
-from evaluation.search_space import Search, search_space
+from evaluation.metrics import classification_metrics, confusion_counts
+from evaluation.reduction import Reduction
+from evaluation.referral import Referral, choose_referral, doubt_of
+from evaluation.search_space import Search
+from evaluation.selection import patient_folds
 from evaluation.sweep import sweep
 from evaluation.sweep_images import sweep_images
-from evaluation.thresholds import POLICIES, ThresholdChoice, choose_threshold
+from evaluation.thresholds import POLICIES, ThresholdChoice, check_policy, choose_threshold
+from evaluation.units import Unit, gather
 
-_SAME = 1e-9
-_DEFAULT_LEVEL = 0.5
+__all__ = ["CHOSEN_ON", "Decision", "decision_ids", "tune"]
+
 CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What validation chose for one system and target.
-
-    Attributes:
-        target: The target's name.
-        chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
-        reduction: How a detector's boxes become an image score; `None` for image scores.
-        boxes: How a detector's stored boxes become the ones that are judged.
-        box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
-            no lesion to choose it by.
-        search: What was searched and what it gave; `None` without a search.
-        calibration: Score to probability; `None` where validation cannot give it.
-        map_scale: Low and high end of the map scale, raw; `None` without maps.
-        map_box_level: Where boxes are cut out of maps, as a share of the scale.
-        thresholds: A choice per policy.
-        validation: Figures on the validation images per policy, and ``""`` without threshold.
-        tried: Every setting tried, with the figure it was judged by.
-    """
-
-    target: str
-    chosen_on: dict[str, Any]
-    reduction: Reduction | None = None
-    boxes: BoxRule = AS_STORED
-    box_cut: float | None = None
-    search: dict[str, Any] | None = None
-    calibration: PlattScaling | None = None
-    map_scale: tuple[float, float] | None = None
-    map_box_level: float | None = None
-    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
-    validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    tried: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of ``decisions/<target>.json``."""
-        rule, platt = self.reduction, self.calibration
-        return {
-            "target": self.target,
-            "chosen_on": self.chosen_on,
-            "reduction": rule and {"rule": rule.rule, "min_score": rule.min_score},
-            "box_fusion": self.boxes.to_json(),
-            "box_cut": self.box_cut,
-            "search": self.search,
-            "calibration": platt
-            and {
-                "method": "platt",
-                "slope": platt.slope,
-                "intercept": platt.intercept,
-                "clip": CLIP,
-            },
-            "map_scale": self.map_scale and list(self.map_scale),
-            "map_box_level": self.map_box_level,
-            "policies": {
-                name: {
-                    "threshold": choice.threshold,
-                    "reason": choice.reason,
-                    "validation": self.validation.get(name, {}),
-                }
-                for name, choice in self.thresholds.items()
-            },
-            "validation": self.validation.get("", {}),
-            "settings_tried": self.search["settings_tried"] if self.search else len(self.tried),
-            "tried": self.tried,
-        }
-
-    @classmethod
-    def from_json(cls, payload: dict[str, Any]) -> Decision:
-        """Read what `to_json` wrote.
-
-        Raises:
-            InputError: A key is missing or holds another type.
-        """
-        try:
-            rule, platt, scale = (payload[key] for key in ("reduction", "calibration", "map_scale"))
-            policies = payload["policies"]
-            return cls(
-                target=payload["target"],
-                chosen_on=dict(payload["chosen_on"]),
-                reduction=Reduction(rule["rule"], rule["min_score"]) if rule else None,
-                boxes=BoxRule.from_json(payload["box_fusion"]),
-                box_cut=payload.get("box_cut"),
-                search=payload.get("search"),
-                calibration=PlattScaling(platt["slope"], platt["intercept"]) if platt else None,
-                map_scale=(scale[0], scale[1]) if scale else None,
-                map_box_level=payload["map_box_level"],
-                thresholds={
-                    name: ThresholdChoice(name, spec["threshold"], spec["reason"])
-                    for name, spec in policies.items()
-                },
-                validation={name: spec["validation"] for name, spec in policies.items()}
-                | {"": payload["validation"]},
-                tried=list(payload["tried"]),
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"decision: broken at {error}; run cxr tune again") from None
-
-    def difference(self, other: Decision) -> str | None:
-        """The first place where two decisions differ, `None` where they agree."""
-        return first_difference(self.to_json(), other.to_json())
 
 
 def tune(
@@ -146,6 +53,8 @@ def tune(
     split: str = "default",
     policies: Sequence[str] = POLICIES,
     search: Search | None = None,
+    asked: Asked | None = None,
+    unit: Unit = "image",
     advance: Callable[[int], None] | None = None,
 ) -> Decision:
     """Choose a system's decision rule on the validation images of a split.
@@ -161,66 +70,119 @@ def tune(
         split: Name of the split whose ``val`` images are used.
         policies: See `evaluation.thresholds.check_policy`.
         search: What to search, and for what; by default boxes stay as they are stored.
+        asked: What else is asked for: calibration, reductions, referral.
+        unit: Calibration, thresholds and referral are of images, studies or patients; a study's
+            or patient's score is the highest of its images. All else is chosen on images.
         advance: Called with the steps of the search done.
 
     Returns:
         The decision. Where the system ran on no validation image of known label, its thresholds
-        are `None` with that reason and nothing else is chosen.
+        are `None` with that reason, but for declared ones, and nothing else is chosen.
 
     Raises:
         InputError: A policy is unknown, the predictions are broken, or there is nothing to search.
     """
-    if search is not None and predictions.kind != "boxes":
-        raise InputError(
-            f"{predictions.folder}: {predictions.name} gives no boxes, so there is no fusion to "
-            "search; tune it without --search"
-        )
-    validation = dataset.image_ids("val", split)
-    labels = dataset.labels(target).reindex(validation).dropna()
-    ran = labels.index.intersection(images_run(predictions)).sort_values()
-    y_true = labels.reindex(ran)
+    asked = asked or Asked()
+    _check_boxes(predictions, search, asked)
+    labels = dataset.labels(target).reindex(dataset.image_ids("val", split))
+    known = labels.dropna()
+    ran = known.index.intersection(images_run(predictions)).sort_values()
+    y_true = known.reindex(ran)
     chosen_on = decision_ids(predictions, dataset, split) | {
         "role": "val",
         "n_images": len(ran),
         "n_patients": cluster_index(patients_of(dataset.images, ran))[1],
         "n_positive": int(y_true.sum()),
-        "n_not_run": len(labels) - len(ran),
+        "n_not_run": len(known) - len(ran),
     }
     evidence = Evidence(predictions, target, ran)
     if not len(ran):
         reason = f"the system ran on no validation image of split '{split}'"
-        none = {policy: ThresholdChoice(policy, None, reason) for policy in policies}
+        none = {policy: _without_validation(policy, reason) for policy in policies}
         reduction = Reduction("max") if evidence.gives_boxes else None
-        return Decision(target.name, chosen_on, reduction=reduction, thresholds=none)
-    found = None
-    if search is None:
-        reduction, tried = _choose_reduction(evidence, y_true)
-    else:
+        return Decision(target.name, chosen_on, reduction=reduction, thresholds=none, asked=asked)
+    found, folds = None, None
+    if asked.reductions or asked.calibration == CHOOSE:
+        folds = patient_folds(patients_of(dataset.images, ran), y_true.to_numpy() == 1)
+    if search is not None:
         found = sweep(sweep_images(evidence, y_true, dataset), search, advance)
-        reduction, tried = found.reduction, found.best
         evidence = Evidence(predictions, target, ran, found.rule, dataset.images)
-    scores = evidence.scores(reduction)
-    calibration, record = fit_platt(y_true, scores), None
-    if found is not None:
-        calibration, losses = choose_calibration(y_true, scores, found.folds)
-        record = found.record | {"calibration": losses}
-    scale, level, levels_tried = _choose_map_boxes(evidence, scores, dataset)
-    thresholds = {policy: choose_threshold(y_true, scores, policy) for policy in policies}
+        scored = ReducedScores(found.reduction, evidence.scores(found.reduction), found.best)
+    elif asked.reductions and folds is not None:
+        scored = choose_among(evidence, y_true, asked.reductions, folds)
+    else:
+        scored = choose_reduction(evidence, y_true)
+    scale, level, levels_tried = choose_map_boxes(evidence, scored.scores, dataset)
+    record = None if found is None else dict(found.record)
+    choices = {} if scored.record is None else {"reduction": scored.record}
+    truth, scores, spread = y_true, scored.scores, evidence.spread() if asked.refer else None
+    if unit != "image":
+        units = gather(dataset.images, labels, ran, unit)
+        truth, scores = (pd.Series(units.highest(v), units.names) for v in (y_true, scores))
+        spread = None if spread is None else pd.Series(units.highest(spread), units.names)
+        folds = None if folds is None else units.first(folds)
+    calibration: Calibration | None = fit_platt(truth, scores)
+    if asked.calibration is not None:
+        calibration, losses = calibrate(asked.calibration, truth, scores, folds)
+        choices |= {} if losses is None else {"calibration": losses}
+    elif found is not None and record is not None and unit == "image":
+        calibration, record["calibration"] = choose_calibration(truth, scores, found.folds)
+    thresholds = {policy: choose_threshold(truth, scores, policy) for policy in policies}
     return Decision(
         target=target.name,
         chosen_on=chosen_on,
-        reduction=reduction,
+        reduction=scored.reduction,
         boxes=found.rule if found else AS_STORED,
-        box_cut=found.cut if found else _choose_box_cut(evidence, dataset),
+        box_cut=found.cut if found else choose_box_cut(evidence, dataset),
         search=record,
         calibration=calibration,
         map_scale=scale,
         map_box_level=level,
         thresholds=thresholds,
-        validation={"": classification_metrics(y_true, scores)}
-        | {name: _figures(y_true, scores, choice) for name, choice in thresholds.items()},
-        tried=tried + levels_tried,
+        validation={"": classification_metrics(truth, scores)}
+        | {name: _figures(truth, scores, choice) for name, choice in thresholds.items()},
+        tried=scored.tried + levels_tried,
+        asked=asked,
+        choices=choices,
+        referral=_choose_referrals(scores, spread, thresholds, asked.refer),
     )
+
+
+def _check_boxes(predictions: Predictions, search: Search | None, asked: Asked) -> None:
+    if search is not None and predictions.kind != "boxes":
+        raise InputError(
+            f"{predictions.folder}: {predictions.name} gives no boxes, so there is no fusion to "
+            "search; tune it without --search"
+        )
+    if asked.reductions and predictions.kind != "boxes":
+        raise InputError(
+            f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
+            "to reduce; tune it without --reduction"
+        )
+    if asked.reductions and search is not None:
+        raise InputError("tune: --search tries reductions of its own; leave out --reduction")
+
+
+def _without_validation(policy: str, reason: str) -> ThresholdChoice:
+    if check_policy(policy).kind == "threshold":
+        return choose_threshold([], [], policy)
+    return ThresholdChoice(policy, None, reason)
+
+
+def _choose_referrals(
+    scores: pd.Series,
+    spread: pd.Series | None,
+    thresholds: dict[str, ThresholdChoice],
+    share: float | None,
+) -> dict[str, Referral]:
+    if share is None:
+        return {}
+    by, known = ("nearness", None) if spread is None else ("spread", spread.to_numpy())
+    return {
+        name: choose_referral(doubt_of(scores, choice.threshold, known), share, by)
+        for name, choice in thresholds.items()
+        if choice.threshold is not None
+    }
 
 
 def decision_ids(predictions: Predictions, dataset: DataSet, split: str) -> dict[str, Any]:
@@ -244,53 +206,3 @@ def _figures(y_true: pd.Series, scores: pd.Series, choice: ThresholdChoice) -> d
         for name, figure in figures.items()
         if name not in ("auroc", "average_precision")
     }
-
-
-def _choose_reduction(
-    evidence: Evidence, y_true: pd.Series
-) -> tuple[Reduction | None, list[dict[str, Any]]]:
-    """The reduction with the highest AUROC on validation; among equals the simpler."""
-    if not evidence.gives_boxes:
-        return None, []
-    best, best_figure, tried = CANDIDATES[0], -1.0, []
-    for candidate in CANDIDATES:
-        figure = auroc(y_true, evidence.scores(candidate))
-        tried.append({"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure})
-        if figure is not None and figure > best_figure + _SAME:
-            best, best_figure = candidate, figure
-    return best, tried
-
-
-def _choose_box_cut(evidence: Evidence, dataset: DataSet) -> float | None:
-    """The cut with the highest RSNA score on validation; among equals the lowest."""
-    if not evidence.gives_boxes:
-        return None
-    judged = evidence.image_ids.intersection(dataset.boxes_trusted(evidence.target)).sort_values()
-    pairs = pair_boxes(evidence.predicted_boxes, dataset.target_boxes(evidence.target), judged)
-    if not pairs.n_true.any():
-        return None
-    cuts = search_space("full").cuts
-    every = np.zeros(len(judged), dtype=np.int64)
-    scores = WeightedRsnaScore(pairs, every, 1, cuts)(np.ones((1, 1), dtype=np.int64))[0]
-    return cuts[int(np.nanargmax(scores))]
-
-
-def _choose_map_boxes(
-    evidence: Evidence, scores: pd.Series, dataset: DataSet
-) -> tuple[tuple[float, float] | None, float | None, list[dict[str, Any]]]:
-    """The map scale, and the level at which its boxes reach the highest AP50."""
-    if evidence.gives_boxes or evidence.maps is None:
-        return None, None, []
-    scale = map_scale(evidence.maps)
-    judged = evidence.image_ids.intersection(dataset.boxes_trusted(evidence.target)).sort_values()
-    truth = dataset.target_boxes(evidence.target)
-    level, best_figure, tried = _DEFAULT_LEVEL, 0.0, []
-    for candidate in MAP_BOX_LEVELS:
-        boxes = boxes_from_map(evidence.maps, scores, scale=scale, level=candidate)
-        matches = match_boxes(boxes, truth, judged, [0.5])
-        every = np.zeros(len(judged), dtype=np.int64)
-        figure = WeightedAveragePrecision(matches, every, 1)(np.ones((1, 1), dtype=np.int64))[0, 0]
-        tried.append({"map_box_level": candidate, "ap50": None if np.isnan(figure) else figure})
-        if figure >= best_figure - _SAME and figure > 0:
-            level, best_figure = candidate, float(figure)
-    return scale, level, tried

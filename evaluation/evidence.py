@@ -110,7 +110,11 @@ class Evidence:
         if self.gives_boxes:
             chosen = reduction or Reduction("max")
             return reduce_boxes(
-                self.predicted_boxes, self.image_ids, rule=chosen.rule, min_score=chosen.min_score
+                self.predicted_boxes,
+                self.image_ids,
+                rule=chosen.rule,
+                min_score=chosen.min_score,
+                weights=chosen.weights,
             )
         combined = combine_findings(self._finding_scores, self.image_ids, self.target.any_of)
         if combined.isna().any():
@@ -120,6 +124,19 @@ class Evidence:
                 f"{combined.index[combined.isna()][0]}'; predict or import that finding"
             )
         return combined
+
+    def spread(self) -> pd.Series | None:
+        """How far the scores that were averaged lie apart, per image; `None` where unknown.
+
+        Of several findings of a target the one that decides: the highest score.
+        """
+        rows = self._finding_scores
+        if "spread" not in rows or rows["spread"].isna().any():
+            return None
+        order = ["image_id", "score", "finding"]
+        highest = rows.sort_values(order, ascending=[True, False, True]).drop_duplicates("image_id")
+        spread = highest.set_index("image_id")["spread"].reindex(self.image_ids)
+        return None if spread.isna().any() else spread.astype(np.float64)
 
     def points(self) -> pd.DataFrame | None:
         """Where the decision points: top box's centre or map's peak; `None` without either."""

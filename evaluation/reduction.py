@@ -1,16 +1,19 @@
 """From boxes to one score per image, and from several findings to one target."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from data_prep.tables import InputError
+from evaluation.calibration import clipped_logit, sigmoid
 from evaluation.ranking import Floats, Integers
 
-Rule = Literal["max", "noisy_or", "top_k"]
+Rule = Literal["max", "noisy_or", "top_k", "learned"]
 TOP_K = 3
+COUNT_FLOORS = (0.05, 0.2)
+"""Scores from which a learned rule counts boxes."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,24 @@ class Reduction:
     Attributes:
         rule: How the box scores of an image combine.
         min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
+        weights: Of a learned rule: the intercept, then one per column of `box_features`.
     """
 
     rule: Rule
     min_score: float = 0.0
+    weights: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``decisions/<target>.json``."""
+        facts = {"rule": self.rule, "min_score": self.min_score}
+        return facts | {"weights": list(self.weights)} if self.weights else facts
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any] | None) -> "Reduction | None":
+        """Read what `to_json` wrote."""
+        if not payload:
+            return None
+        return cls(payload["rule"], payload["min_score"], tuple(payload.get("weights", ())))
 
 
 CANDIDATES = (
@@ -35,19 +52,25 @@ CANDIDATES = (
 
 
 def reduce_boxes(
-    boxes: pd.DataFrame, image_ids: pd.Index, *, rule: Rule = "max", min_score: float = 0.0
+    boxes: pd.DataFrame,
+    image_ids: pd.Index,
+    *,
+    rule: Rule = "max",
+    min_score: float = 0.0,
+    weights: tuple[float, ...] = (),
 ) -> pd.Series:
     """Reduce lesion boxes to one score per image.
 
     ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
-    is the sum of the three most confident scores divided by three, so that missing boxes count 0.
-    An image without boxes scores 0.
+    is the sum of the three most confident scores divided by three, so that missing boxes count 0;
+    ``learned`` is logistic in `box_features`. An image without boxes scores 0.
 
     Args:
         boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
         image_ids: Every image under evaluation, unique, shape ``(N,)``.
         rule: How box scores combine.
         min_score: Boxes with a lower score are left out first.
+        weights: Of a learned rule; see `Reduction`.
 
     Returns:
         Scores in [0, 1], float64, shape ``(N,)``, in the order of ``image_ids``.
@@ -71,10 +94,52 @@ def reduce_boxes(
     rows, scores = _rows_and_scores(boxes, image_ids)
     # By image, the most confident box first: the result cannot depend on the order of rows.
     order = np.lexsort((-scores, rows))
-    reduced = reduce_ranked(
-        rows[order], scores[order], len(image_ids), rule=rule, min_score=min_score
-    )
+    rows, scores, n_images = rows[order], scores[order], len(image_ids)
+    if rule == "learned":
+        features = ranked_features(rows, scores, n_images)
+        if len(weights) != features.shape[1] + 1:
+            raise InputError(
+                f"a learned reduction needs {features.shape[1] + 1} weights, got {len(weights)}"
+            )
+        reduced = sigmoid(weights[0] + features @ np.array(weights[1:]))
+        reduced[np.bincount(rows, minlength=n_images) == 0] = 0.0
+    else:
+        reduced = reduce_ranked(rows, scores, n_images, rule=rule, min_score=min_score)
     return pd.Series(reduced, index=image_ids, name="score")
+
+
+def box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
+    """What a learned rule sees of each image.
+
+    Args:
+        boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
+        image_ids: Every image, unique, shape ``(N,)``.
+
+    Returns:
+        Log-odds of the three most confident scores (a missing box counts as score 0), and
+        ``log(1 + boxes)`` from each of `COUNT_FLOORS`; shape ``(N, 5)``.
+
+    Raises:
+        InputError: As `reduce_boxes`.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.1]})
+        >>> box_features(boxes, pd.Index(["a"])).round(2).tolist()
+        [[0.0, -2.2, -9.21, 1.1, 0.69]]
+    """
+    rows, scores = _rows_and_scores(boxes, image_ids)
+    order = np.lexsort((-scores, rows))
+    return ranked_features(rows[order], scores[order], len(image_ids))
+
+
+def ranked_features(rows: Integers, scores: Floats, n_images: int) -> Floats:
+    """`box_features` of boxes that are sorted already, as in `reduce_ranked`."""
+    top = np.zeros((n_images, TOP_K))
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
+    first = rank < TOP_K
+    top[rows[first], rank[first]] = scores[first]
+    counts = [np.bincount(rows[scores >= floor], minlength=n_images) for floor in COUNT_FLOORS]
+    return np.column_stack([clipped_logit(top), np.log1p(np.column_stack(counts))])
 
 
 def reduce_ranked(

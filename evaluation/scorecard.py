@@ -6,7 +6,7 @@ one definition of each figure serves both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ from evaluation.matching import WeightedAveragePrecision, match_pairs
 from evaluation.metrics import COUNT_METRICS, THRESHOLD_METRICS, UNDEFINED, confusion_counts, rates
 from evaluation.pairs import pair_boxes
 from evaluation.ranking import Floats, Integers, RankedScores
+from evaluation.referral import REFERRAL_METRICS, Referral, ReferralFigures, doubt_of
+from evaluation.referral import UNDEFINED as NOT_COVERED
 from evaluation.thresholds import ThresholdChoice
 
 ALL = "all"
@@ -32,17 +34,15 @@ NO_TRUE_BOX = "no judged image has a true box"
 OF_BOXES = ("ap50", "ap", "froc_mean")
 NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
 NO_PROBABILITY = "validation gives no probability to judge"
-_REASONS = (
-    UNDEFINED
-    | NOT_CALIBRATED
-    | {
-        "pointing_accuracy": NO_TRUE_BOX,
-        "localised_sensitivity": NO_TRUE_BOX,
-        **dict.fromkeys((*OF_BOXES, *IOBB_METRICS), NO_TRUE_BOX),
-        "rsna_score": "no judged image has a true box or a called one",
-    }
-)
-
+_REASONS = {
+    **UNDEFINED,
+    **NOT_CALIBRATED,
+    **NOT_COVERED,
+    "pointing_accuracy": NO_TRUE_BOX,
+    "localised_sensitivity": NO_TRUE_BOX,
+    **dict.fromkeys((*OF_BOXES, *IOBB_METRICS), NO_TRUE_BOX),
+    "rsna_score": "no judged image has a true box or a called one",
+}
 _OF_PLACE = frozenset(
     (*OF_BOXES, *IOBB_METRICS, "rsna_score", "pointing_accuracy", "localised_sensitivity")
 )
@@ -107,6 +107,8 @@ class Scorecard:
             are no such figures.
         probability: Of the positive class, in the order of the images; `None`: its calibration
             cannot be judged.
+        referrals: Per policy, from which doubt on images are referred; none by default.
+        spread: Of several scores of each image, for doubt; `None` where unknown.
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class Scorecard:
         boxes: pd.DataFrame | None,
         box_cut: float | None = None,
         probability: Floats | None = None,
+        referrals: Mapping[str, Referral] | None = None,
+        spread: Floats | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.scores = scores.to_numpy(dtype=np.float64)
@@ -140,6 +144,22 @@ class Scorecard:
                 iobb = WeightedIobb(pairs, *of_patients, box_cut)
                 self._placed += [(["rsna_score"], rsna), (IOBB_METRICS, iobb)]
         self._count_names, self._counts = self._patient_counts()
+        self._referrals = referrals or {}
+        self.referred = self._refer(self._referrals, spread)
+
+    def _refer(
+        self, referrals: Mapping[str, Referral], spread: Floats | None
+    ) -> dict[str, ReferralFigures]:
+        found = {}
+        for policy, referral in referrals.items():
+            called, threshold = self.called(policy), self.thresholds[policy].threshold
+            if called is None or threshold is None:
+                continue
+            doubt = doubt_of(self.scores, threshold, spread if referral.by == "spread" else None)
+            found[policy] = ReferralFigures(
+                self.judged.y_true, called, doubt, referral.cut, self.judged.patients
+            )
+        return found
 
     def _against_normal(self) -> RankedScores | None:
         chosen = self.judged.versus_normal
@@ -225,6 +245,8 @@ class Scorecard:
                 normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
                 against = rates(**(of_policy | normal))
                 figures |= {Figure(VERSUS_NORMAL, policy, m): v for m, v in against.items()}
+        for policy, left in self.referred.items():
+            figures |= {Figure(ALL, policy, m): v for m, v in left.figures(weights).items()}
         return figures
 
     def estimates(self) -> dict[Figure, float | None]:
@@ -247,6 +269,10 @@ class Scorecard:
             lost[Figure(ALL, "", "pointing_accuracy")] = NOTHING_TO_POINT_WITH
         if self._calibration is None:
             lost |= {Figure(ALL, "", metric): NO_PROBABILITY for metric in CALIBRATION_METRICS}
+        for policy, referral in self._referrals.items():
+            if referral.cut is None:
+                names = [metric for metric in REFERRAL_METRICS if metric != "aurc"]
+                lost |= {Figure(ALL, policy, m): f"no cut: {referral.reason}" for m in names}
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"

@@ -1,5 +1,6 @@
 """What each figure and policy is called, and what it means: one owner for the report's words."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -63,9 +64,58 @@ METRICS = {
     "ap": MetricWords(
         "AP[.5:.95]", "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines."
     ),
-    "brier": MetricWords("Brier score", "Mean squared error of the probability; less is better."),
-    "log_loss": MetricWords("Log loss", "Mean negative log-likelihood; less is better."),
-    "ece": MetricWords("ECE", "Expected calibration error; less is better."),
+    "balanced_accuracy": MetricWords(
+        "Balanced accuracy", "The mean of sensitivity and specificity; 0.5 is guessing."
+    ),
+    "mcc": MetricWords(
+        "MCC",
+        "Matthews' correlation between truth and call: 1 is right throughout, 0 is guessing.",
+    ),
+    "npv": MetricWords(
+        "Negative predictive value",
+        "Of the images called negative, the share that is negative. Rises where positives are few.",
+    ),
+    "lr_positive": MetricWords(
+        "LR+",
+        "By what a positive call multiplies the odds of the finding: sensitivity / (1 − "
+        "specificity). Does not depend on the prevalence.",
+    ),
+    "lr_negative": MetricWords(
+        "LR−",
+        "By what a negative call multiplies the odds: (1 − sensitivity) / specificity; less is "
+        "better.",
+    ),
+    "brier": MetricWords(
+        "Brier score",
+        "Mean squared error of the probability that validation gave the score; less is better.",
+    ),
+    "log_loss": MetricWords(
+        "Log loss",
+        "Mean negative log-likelihood of that probability, held inside 0.0001 and 0.9999; less is "
+        "better.",
+    ),
+    "ece": MetricWords(
+        "ECE, equal width",
+        "Expected calibration error of the positive class's probability: the mean gap between "
+        "expected and observed share of positives over ten bins of equal width, closed on the "
+        "right; less is better.",
+    ),
+    "ece_equal_mass": MetricWords(
+        "ECE, equal mass",
+        "The same over bins cut at the deciles of the probabilities, equal ones in one bin.",
+    ),
+    "calibration_slope": MetricWords(
+        "Calibration slope",
+        "Slope of the logistic regression of truth on the probability's log-odds (held inside "
+        "±9.21), fitted with its intercept; 1 is ideal, less is too sure of itself.",
+    ),
+    "calibration_intercept": MetricWords(
+        "Calibration intercept", "The intercept of that regression; 0 is ideal."
+    ),
+    "calibration_in_the_large": MetricWords(
+        "Calibration in the large",
+        "The intercept with the slope held at 1: above 0 probabilities are too low on the whole.",
+    ),
     "rsna_score": MetricWords(
         "RSNA 2018 score",
         "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
@@ -130,6 +180,7 @@ _POLICIES = {
     "max_f1": "best F1",
     "youden": "best sensitivity + specificity",
 }
+_COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
 
 def metric_words(metric: str) -> MetricWords:
@@ -148,7 +199,14 @@ def policy_words(policy: str) -> str:
     Example:
         >>> policy_words("max_f1"), policy_words("sensitivity>=0.95")
         ('best F1', 'sensitivity ≥ 0.95')
+        >>> policy_words("cost:10/1@0.05"), policy_words("threshold=0.3")
+        ('least cost, a miss to a false alarm as 10 to 1, at prevalence 0.05', 'declared as 0.3')
     """
+    if cost := _COST.fullmatch(policy):
+        place = f"prevalence {cost[3]}" if cost[3] else "the prevalence of validation"
+        return f"least cost, a miss to a false alarm as {cost[1]} to {cost[2]}, at {place}"
+    if policy.startswith("threshold="):
+        return f"declared as {policy.removeprefix('threshold=')}"
     return _POLICIES.get(policy, policy.replace(">=", " ≥ ").replace("_", " "))
 
 

@@ -24,8 +24,30 @@ def tune(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="max_f1, youden, sensitivity>=F or specificity>=F; may be given several times. "
-            "By default max_f1, sensitivity>=0.95 and specificity>=0.90."
+            help="max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (what a miss and a "
+            "false alarm cost; cost:FN/FP@P at prevalence P) or threshold=T (declared); may be "
+            "given several times. By default max_f1, sensitivity>=0.95 and specificity>=0.90."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Literal["none", "temperature", "platt", "isotonic", "choose"] | None,
+        typer.Option(
+            help="How a score becomes a probability; choose: by the log loss of held-out folds of "
+            "validation patients. Platt scaling by default; a search chooses between it and none."
+        ),
+    ] = None,
+    reduction: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How boxes become an image score: max, top_k, noisy_or or learned; of several "
+            "given the best by the mean AUROC over folds of validation patients. By default the "
+            "first three compete by AUROC on all validation images."
+        ),
+    ] = None,
+    refer: Annotated[
+        float | None,
+        typer.Option(
+            help="Refer the most doubtful images to a reader: at most this share of validation."
         ),
     ] = None,
     search: Annotated[
@@ -49,6 +71,9 @@ def tune(
     With --search also how boxes are fused and scaled: compare and overlay then judge and show the
     boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1.
 
+    Doubt, for --refer, is the spread of an ensemble's scores or of cxr predict --mc-dropout where
+    there is one, else nearness to the threshold.
+
     Example: cxr tune out/retinanet-predictions --data out/data --target opacity --search default
     --objective ap50
     """
@@ -56,6 +81,7 @@ def tune(
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.dataset import DataSet
     from data_prep.predictions import Predictions
+    from evaluation.choices import Asked
     from evaluation.decision import tune as choose
     from evaluation.search_space import Search
     from evaluation.sweep import sweep_steps
@@ -64,10 +90,11 @@ def tune(
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for each in policies:
         check_policy(each)
+    asked = Asked(calibration, tuple(dict.fromkeys(reduction or ())), refer)
     dataset, system = DataSet.open(data), Predictions.open(predictions)
     judged = dataset.target(target)
     wanted = Search(search, objective or "auroc") if search else None
-    options: dict[str, Any] = {"split": split, "policies": policies}
+    options: dict[str, Any] = {"split": split, "policies": policies, "asked": asked}
     if wanted is None:
         decision = choose(system, dataset, judged, **options)
     else:
@@ -95,6 +122,14 @@ def _tell(name: str, decision: Decision) -> None:
         floor = f", boxes from score {decision.reduction.min_score:g}"
         shown = floor if decision.reduction.min_score else ""
         console.say(f"  image score: {decision.reduction.rule}{shown}")
+    if record := decision.choices.get("reduction"):
+        console.say(
+            f"    of {record['settings_tried']} settings, {record['folds']} folds of patients: "
+            f"AUROC {_shown(record['mean_over_folds'])}, held out from its own choice "
+            f"{_shown(record['held_out'])}"
+        )
+    if decision.asked.calibration:
+        _tell_calibration(decision)
     if decision.search:
         _tell_search(decision, decision.search)
     for policy, choice in decision.thresholds.items():
@@ -108,6 +143,21 @@ def _tell(name: str, decision: Decision) -> None:
             if (value := figures[metric]) is not None
         )
         console.say(f"  {policy}: score >= {choice.threshold:.6g} ({shown})")
+        if policy in decision.referral:
+            referral = decision.referral[policy]
+            cut = referral.reason if referral.cut is None else f"from {referral.cut:.4g} on"
+            console.say(f"    refer by {referral.by}, {cut}")
+
+
+def _tell_calibration(decision: Decision) -> None:
+    """The calibration, and the log losses by which it was chosen."""
+    facts = decision.calibration.to_json() if decision.calibration else {"method": "none possible"}
+    losses = decision.choices.get("calibration", {})
+    told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    method = facts["method"]
+    if decision.asked.calibration == "choose" and method == "platt" and facts["slope"] == 1:
+        method = "the score as it is"
+    console.say(f"  probability: {method}" + (f" (held-out log loss: {told})" if told else ""))
 
 
 def _tell_search(decision: Decision, search: dict[str, Any]) -> None:

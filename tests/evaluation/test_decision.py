@@ -4,18 +4,24 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from data_prep.tables import InputError
-from evaluation.calibration import PlattScaling, clipped_logit, fit_platt
+from evaluation.calibration import PlattScaling, clipped_logit
+from evaluation.calibration_fits import fit_platt
+from evaluation.choices import Asked
 from evaluation.decision import Decision, tune
-from evaluation.evidence import Evidence
+from evaluation.evidence import Evidence, patients_of
+from evaluation.learned_reduction import cross_fit
 from evaluation.lesion_figures import WeightedRsnaScore
 from evaluation.maps import MAP_BOX_LEVELS
 from evaluation.pairs import pair_boxes
 from evaluation.reduction import CANDIDATES
+from evaluation.selection import patient_folds
+from evaluation.thresholds import choose_threshold
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_the_rule_with_the_highest_validation_auroc_wins_and_every_try_is_record
 
 
 def test_among_equal_rules_the_simplest_wins(predict, judged_set, target, monkeypatch):
-    monkeypatch.setattr("evaluation.decision.auroc", lambda *_: 0.75)
+    monkeypatch.setattr("evaluation.choices.auroc", lambda *_: 0.75)
     assert tune(predict("A", "boxes"), judged_set, target).reduction == CANDIDATES[0]
 
 
@@ -151,3 +157,101 @@ def test_platt_scaling_exists_and_stays_finite(scores):
 
 def test_one_class_gives_no_probability():
     assert fit_platt([1, 1], [0.2, 0.4]) is None
+
+
+def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_set, target):
+    system = predict("A", "boxes", seed=1)
+    asked = Asked(calibration="choose", reductions=("max", "noisy_or", "learned"), refer=0.2)
+    decision = tune(system, judged_set, target, asked=asked)
+    system.write_decision("opacity", decision.to_json())
+    stored = Decision.from_json(system.decision("opacity"))
+    assert stored == decision
+    assert stored.asked == asked
+    again = tune(system, judged_set, target, asked=stored.asked)
+    assert stored.difference(again) is None
+    assert decision.choices["reduction"]["settings_tried"] == 8 == len(decision.tried)
+    assert set(decision.choices["calibration"]) == {
+        "as_it_is", "temperature", "platt", "isotonic",
+    }  # fmt: skip
+    assert decision.referral["max_f1"].by == "nearness"
+    assert decision.referral["max_f1"].cut < 1
+
+
+def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
+    predict, judged_set, target
+):
+    system = predict("A", "boxes", seed=1)
+    decision = tune(system, judged_set, target, asked=Asked(reductions=("learned",)))
+    ids = judged_set.image_ids("val")
+    y_true = judged_set.labels(target).reindex(ids)
+    evidence = Evidence(system, target, ids)
+    folds = patient_folds(patients_of(judged_set.images, ids), y_true.to_numpy() == 1)
+    whole, unseen = cross_fit(evidence.predicted_boxes, y_true, folds)
+    assert decision.reduction == whole
+    assert decision.thresholds["max_f1"] == choose_threshold(y_true, unseen, "max_f1")
+    seen = evidence.scores(whole)
+    assert oracle.roc_auc_score(y_true, seen) != oracle.roc_auc_score(y_true, unseen)
+
+
+@pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
+def test_a_given_calibration_is_taken(predict, judged_set, target, method):
+    decision = tune(predict("A", seed=1), judged_set, target, asked=Asked(calibration=method))
+    assert decision.to_json()["calibration"]["method"] == method
+
+
+def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, judged_set, target):
+    decision = tune(predict("A", "boxes", seed=1), judged_set, target)
+    old = decision.to_json()
+    for key in ("asked", "choices", "referral"):
+        del old[key]
+    old["box_cut"] = None
+    for spec in old["policies"].values():
+        told = ("tp", "f1", "recall")
+        spec["validation"] = {k: v for k, v in spec["validation"].items() if k in told}
+    stored = Decision.from_json(old)
+    assert stored.difference(decision) is None
+    old["policies"]["max_f1"]["validation"]["f1"] += 0.01
+    assert "max_f1.validation.f1" in Decision.from_json(old).difference(decision)
+
+
+def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, target):
+    system = predict("A", seed=1)
+    decision = tune(system, judged_set, target, unit="patient")
+    ids = judged_set.image_ids("val")
+    table = pd.DataFrame(
+        {"patient": patients_of(judged_set.images, ids),
+         "label": judged_set.labels(target).reindex(ids).to_numpy(),
+         "score": Evidence(system, target, ids).scores(None).to_numpy()}
+    ).groupby("patient").max()  # fmt: skip
+    assert len(table) == 50
+    expected = choose_threshold(table["label"], table["score"], "max_f1")
+    assert decision.thresholds["max_f1"] == expected
+    assert decision.validation[""]["auroc"] == pytest.approx(
+        oracle.roc_auc_score(table["label"], table["score"])
+    )
+
+
+def test_a_declared_threshold_needs_no_validation(predict, judged_set, target):
+    decision = tune(
+        predict("A", roles=("test",)), judged_set, target, policies=("max_f1", "threshold=0.3")
+    )
+    assert decision.thresholds["threshold=0.3"].threshold == 0.3
+    assert decision.thresholds["max_f1"].threshold is None
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"calibration": "beta"}, "--calibration beta: use one of none"),
+        ({"reductions": ("mean",)}, "--reduction mean: use one of max"),
+        ({"refer": 1.0}, "--refer 1: expected a share"),
+    ],
+)
+def test_an_impossible_wish_is_refused(wishes, message):
+    with pytest.raises(InputError, match=message):
+        Asked(**wishes)
+
+
+def test_a_classifier_has_no_boxes_to_reduce(predict, judged_set, target):
+    with pytest.raises(InputError, match="no boxes to reduce"):
+        tune(predict("A"), judged_set, target, asked=Asked(reductions=("max",)))
