@@ -12,6 +12,7 @@ from data_prep.folders import provenance
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
 from evaluation.bootstrap import Resamples, cluster_bootstrap
+from evaluation.by_unit import Judges, unit_metrics
 from evaluation.comparison import Comparison
 from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
@@ -19,12 +20,14 @@ from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
 from evaluation.lineup import Images, judged_images, trained_on
 from evaluation.metrics import COUNT_METRICS
+from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Figure, JudgedImages, Scorecard
 from evaluation.search_space import Search
 from evaluation.seeds import SeedMean, mean_replicates, members_of
 from evaluation.summary import metrics_table
 from evaluation.thresholds import POLICIES
+from evaluation.units import Unit
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
 
@@ -42,6 +45,8 @@ def compare_systems(
     policies: Sequence[str] = POLICIES,
     replicates: int = 2000,
     seed: int = 0,
+    protocol: Protocol = EXPLORATORY,
+    unit: Unit = "image",
     advance: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Score systems on the same test images, with paired patient-cluster bootstrap intervals.
@@ -60,6 +65,8 @@ def compare_systems(
         policies: Policies for systems that are not tuned yet.
         replicates: Bootstrap resamples.
         seed: Of the resamples.
+        protocol: The question: primary figure, margin, reference system, subgroups.
+        unit: ``study`` or ``patient``: the image-level figures by these, too.
         advance: Called with the number of replicates done in each step.
 
     Returns:
@@ -71,6 +78,8 @@ def compare_systems(
     """
     if not systems:
         raise InputError("compare needs at least one system")
+    systems = {name: systems[name] for name in protocol.in_order(systems)}
+    policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     members, teams = members_of(systems)
     judged, notes = judged_images(members, dataset, target, split=split, images=images)
     decisions: dict[str, Decision] = {}
@@ -83,6 +92,11 @@ def compare_systems(
         notes += new_notes
         boxes = decisions[name].boxes
         evidence[name] = Evidence(system, target, judged.image_ids, boxes, dataset.images)
+        if protocol.policy and protocol.policy not in decisions[name].thresholds:
+            raise InputError(
+                f"{system.folder}: the protocol asks for policy '{protocol.policy}', {name} is "
+                f"tuned for {', '.join(decisions[name].thresholds)}; run cxr tune again with it"
+            )
         cards[name] = _scorecard(evidence[name], decisions[name], judged)
     resamples = Resamples(judged.n_patients, replicates, seed)
 
@@ -103,6 +117,13 @@ def compare_systems(
         resamples,
         seeds={name: len(group) for name, group in grouped.items()},
     )
+    of_units = None
+    if unit != "image":
+        judges = Judges(members, teams, decisions, evidence)
+        of_units, new_notes = unit_metrics(
+            judges, judged, dataset, target, split=split, unit=unit, resamples=resamples
+        )
+        notes += new_notes
     tests = paired_tests(target.name, grouped, metrics)
     shown = {name: models[0] for name, models in teams.items()}
     notes += [
@@ -133,7 +154,14 @@ def compare_systems(
         map_scale={n: d.map_scale for n, d in first_decisions.items() if d.map_scale is not None},
         costs={name: dict(members[model].info.get("cost") or {}) for name, model in shown.items()},
         notes=notes,
-        provenance=_provenance(members, teams, dataset, decisions, split, resamples),
+        provenance=_provenance(members, teams, dataset, decisions, split, resamples)
+        | {"protocol": protocol.to_json()},
+        protocol=protocol,
+        by_unit=of_units,
+        coverage={
+            name: {policy: left.curve() for policy, left in card.referred.items()}
+            for name, card in of_first.items()
+        },
     )
 
 
@@ -182,6 +210,7 @@ def checked_decision(
         split=split,
         policies=list(stored.thresholds),
         search=Search.from_json(stored.search),
+        asked=stored.asked,
     )
     changed = stored.difference(derived)
     if changed:
@@ -189,7 +218,7 @@ def checked_decision(
             f"{system.folder}: the decision of {name} is not what its validation images give "
             f"({changed}); run cxr tune again"
         )
-    return stored, []
+    return derived, []  # it agrees, and tells what an older program did not tell yet
 
 
 def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> Scorecard:
@@ -203,7 +232,14 @@ def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> 
         boxes,
         decision.box_cut,
         decision.probability(scores),
+        decision.referral,
+        _spread(evidence) if decision.referral else None,
     )
+
+
+def _spread(evidence: Evidence) -> Floats | None:
+    spread = evidence.spread()
+    return None if spread is None else spread.to_numpy(dtype=np.float64)
 
 
 def _confusion(cards: Mapping[str, Scorecard]) -> dict[tuple[str, str], dict[str, int]]:

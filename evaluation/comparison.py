@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from data_prep.dataset import Target
+from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats
-from evaluation.verdict import state_verdict
+from evaluation.verdict import Verdict, state_verdict
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Comparison:
         costs: Per system parameters, FLOPs, latency; values may be `None`.
         notes: What a reader must know: images left out, systems without validation, ...
         provenance: Ids, seeds, versions, commands.
+        protocol: The question that was asked.
+        by_unit: The image-level figures by study or patient, where asked for; as `metrics`.
+        coverage: Per system and policy, where images are referred to a reader: ``coverage`` and
+            ``accuracy`` of the accuracy-coverage curve.
     """
 
     target: Target
@@ -49,6 +54,9 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
+    protocol: Protocol = EXPLORATORY
+    by_unit: pd.DataFrame | None = None
+    coverage: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -63,5 +71,17 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The answer in one sentence that the intervals support."""
-        name = self.target.display_name
-        return state_verdict(self.metrics, self.systems, name, seeds=self.seeds).headline
+        return self.answer.headline
+
+    @property
+    def answer(self) -> Verdict:
+        """The answer with its scope and the further comparisons."""
+        return state_verdict(
+            self.metrics,
+            self.systems,
+            self.target.display_name,
+            seeds=self.seeds,
+            protocol=self.protocol,
+            tests=self.tests,
+            looks_before=(self.provenance.get("looks") or {}).get("before_protocol"),
+        )

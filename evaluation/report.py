@@ -18,19 +18,20 @@ from evaluation.charts import (
     MARKERS,
     Whisker,
     policies_of,
-    precision_recall_chart,
-    roc_chart,
     whiskers,
 )
 from evaluation.exploration import explore_thresholds
 from evaluation.figures import save_figures
 from evaluation.gallery import CASES_PER_CATEGORY, disagreement, select_cases
 from evaluation.intervals import find_difference, find_interval, rows_of
+from evaluation.probability_charts import all_charts
+from evaluation.report_checklists import checklists
+from evaluation.report_details import agreement, difference_tests, published, subgroups
 from evaluation.report_facts import cost_rows, decision_rows
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table
 from evaluation.report_words import meanings, methods
-from evaluation.verdict import PRIMARY_METRIC, state_verdict
+from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ if TYPE_CHECKING:
 MAX_BYTES = 10_000_000
 _CONTENTS = (
     ("figures", "Side by side"),
+    ("published", "Published figures"),
     ("curves", "Curves"),
     ("confusion", "Confusion matrices"),
-    ("place", "Right place?"),
-    ("cost", "Cost"),
+    ("failures", "Where each fails"),
     ("gallery", "Cases"),
+    ("cost", "Cost"),
     ("reading", "How to read"),
     ("methods", "Methods and limits"),
+    ("checklists", "Checklists"),
     ("provenance", "Provenance"),
 )
 
@@ -101,7 +104,7 @@ def write_report(
         for gallery in galleries[1:]
         for name in [gallery.pages[gallery.page - 1]]
     }
-    pages["report.html"] = render_report(comparison, galleries, data_name=dataset.name)
+    pages["report.html"] = render_report(comparison, galleries, dataset)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
@@ -160,32 +163,37 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def render_report(comparison: Comparison, galleries: list[Gallery], *, data_name: str = "") -> str:
+def render_report(comparison: Comparison, galleries: list[Gallery], dataset: DataSet) -> str:
     """Return the report as HTML; pure, apart from reading the templates.
 
     Args:
         comparison: What ``cxr compare`` found.
         galleries: The drawn cases, page by page.
-        data_name: Name of the data set.
+        dataset: For its name, and for who and what is on the images.
     """
-    finding = comparison.target.display_name
-    policies = policies_of(comparison)
-    place = metric_table(comparison, place=True)
-    confusion = confusion_matrices(comparison)
+    policies, policy = policies_of(comparison), main_policy(comparison)
+    place, confusion = metric_table(comparison, "place"), confusion_matrices(comparison)
+    judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
+    sources = set(judged.get("source", []))
+    theirs = published(comparison, sources, policy)
+    absent = {"confusion": not confusion, "published": theirs is None}
     return _render(
         "report.html.jinja",
-        **_titles(comparison, data_name),
+        **_titles(comparison, dataset.name),
         counts=_counts(comparison),
-        verdict=state_verdict(
-            comparison.metrics, comparison.systems, finding, seeds=comparison.seeds
-        ),
+        verdict=comparison.answer,
         strip=_strip(comparison),
         notes=comparison.notes,
-        contents=[entry for entry in _CONTENTS if entry[0] != "confusion" or confusion],
-        table=metric_table(comparison, place=False),
+        contents=[entry for entry in _CONTENTS if not absent.get(entry[0])],
+        table=metric_table(comparison),
+        further=metric_table(comparison, "further"),
+        tests=difference_tests(comparison),
+        published=theirs,
         place=place,
         place_reason=place.reasons or "no system points at a place.",
-        charts=[roc_chart(comparison), precision_recall_chart(comparison)],
+        agreement=agreement(comparison, policy),
+        subgroups=subgroups(comparison, policy),
+        charts=[chart for chart in all_charts(comparison) if chart.series],
         policies=[
             (MARKERS[position % len(MARKERS)], policy_words(policy))
             for position, policy in enumerate(policies)
@@ -197,6 +205,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], *, data_name
         gallery=galleries[0],
         meanings=meanings(comparison),
         methods=methods(comparison),
+        checklists=checklists(comparison, dataset),
         provenance=comparison.provenance,
     )
 

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluation.intervals import Interval, find_difference, find_interval, rows_of
-from evaluation.wording import inside_sentence, listing, metric_words, number, policy_words
+from evaluation.protocol import EXPLORATORY, Protocol, margin_words, standing_words
+from evaluation.question import Question
+from evaluation.wording import (
+    PLACE_METRICS,
+    inside_sentence,
+    listing,
+    metric_words,
+    number,
+    policy_words,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PRIMARY_METRIC = "auroc"
+SIGNIFICANT = 0.05
 SUPPORTING = (
     ("average_precision", ""),
     ("recall", "max_f1"),
@@ -61,7 +71,14 @@ class Verdict:
 
 
 def state_verdict(
-    metrics: pd.DataFrame, systems: list[str], finding: str, *, seeds: dict[str, int] | None = None
+    metrics: pd.DataFrame,
+    systems: list[str],
+    finding: str,
+    *,
+    seeds: dict[str, int] | None = None,
+    protocol: Protocol = EXPLORATORY,
+    tests: pd.DataFrame | None = None,
+    looks_before: int | None = None,
 ) -> Verdict:
     """Say which system is better, as far as the intervals say so.
 
@@ -73,6 +90,10 @@ def state_verdict(
         systems: Display names; the first is the reference.
         finding: Display name of the target.
         seeds: Training runs behind each system; None where unknown (other software, readers).
+        protocol: The question; its primary figure decides.
+        tests: From `evaluation.contrasts.paired_tests`; where several systems are compared, a
+            difference is claimed only if its Holm-adjusted p-value is below 0.05 too.
+        looks_before: How often the test split was looked at before the protocol was first used.
 
     Example:
         >>> import pandas as pd
@@ -84,20 +105,60 @@ def state_verdict(
         opacity from images without: AUROC 0.900 and 0.800, difference 0.100 (95 % interval
         −0.100 to 0.200).
     """
+    known = Question(metrics, tests, protocol, many=len(systems) > 2)
+    primary = (protocol.metric, protocol.policy)
     findings = [
-        compare_pair(metrics, systems[0], other, metric, policy)
-        for metric, policy in SUPPORTING
+        _against_margin(known, systems[0], other)
         for other in systems[1:]
-        if find_difference(metrics, systems[0], other, metric, policy).known
+        if protocol.margin is not None
     ]
-    scope = _scope(systems, seeds)
+    findings += [
+        compare_pair(
+            metrics, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
+        )
+        for key in ((PRIMARY_METRIC, ""), *SUPPORTING)
+        if key != primary
+        for other in systems[1:]
+        if find_difference(metrics, systems[0], other, *key).known
+    ]
+    parts = [_scope(systems, seeds)]
     if len(systems) > 2:
-        scope += " The intervals are not widened for the number of comparisons."
-    return Verdict(_headline(metrics, systems, finding), scope, findings)
+        parts.append("The intervals are not widened for the number of comparisons.")
+    parts += _detectable(known, systems)
+    parts += [standing_words(protocol, looks_before)] if known.tested or protocol.declared else []
+    return Verdict(_headline(known, systems, finding), " ".join(parts), findings)
+
+
+def _against_margin(known: Question, reference: str, other: str) -> Finding:
+    protocol, gap = known.protocol, known.difference(other, reference)
+    margin = protocol.margin or 0.0
+    text = margin_words(reference, other, protocol.title, gap, margin)
+    decided = gap.bounded and (round(gap.low, 3) > -margin or round(gap.high, 3) < -margin)
+    return Finding(text, decided=decided, leader="", difference=gap)
+
+
+def _detectable(known: Question, systems: list[str]) -> list[str]:
+    """The smallest difference that the test set could have shown, per contrast."""
+    reaches = [(other, known.detectable(systems[0], other)) for other in systems[1:]]
+    told = [(other, reach) for other, reach in reaches if reach is not None]
+    if not told:
+        return []
+    versus = f" between {systems[0]} and " if known.many else ""
+    sizes = [f"{number(reach)}{versus + other if versus else ''}" for other, reach in told]
+    return [
+        f"Such a test set shows a true difference in {known.protocol.title} of {listing(sizes)} "
+        "in 80 % of cases (two-sided 5 %; 2.80 x the standard error of the paired difference, "
+        "by patient); smaller ones it mostly misses."
+    ]
 
 
 def compare_pair(
-    metrics: pd.DataFrame, first: str, second: str, metric: str, policy: str = ""
+    metrics: pd.DataFrame,
+    first: str,
+    second: str,
+    metric: str,
+    policy: str = "",
+    p_value: float | None = None,
 ) -> Finding:
     """Compare two systems on one metric in one sentence.
 
@@ -107,6 +168,7 @@ def compare_pair(
         second: Another system.
         metric: Short name; higher must be better.
         policy: Threshold policy, or "".
+        p_value: Adjusted for the number of comparisons; at 0.05 or above nothing is claimed.
     """
     difference = find_difference(metrics, first, second, metric, policy)
     if difference.estimate < 0:
@@ -121,31 +183,43 @@ def compare_pair(
         reason = difference.note or "no interval"
         text = f"{title}{at}: {first} {values[0]}, {second} {values[1]}; no claim ({reason})."
         return Finding(text, decided=False, leader="", difference=difference)
-    gap += f" (95 % interval {difference.ends})"
-    if difference.excludes_zero:
+    gap += f" (95 % interval {difference.ends}{_adjusted(p_value)})"
+    if _shown(difference, p_value):
         text = f"{title}{at} is higher for {first} than for {second}: {values[0]} and {values[1]}"
         return Finding(f"{text}, {gap}.", decided=True, leader=first, difference=difference)
     text = f"{title}{at} was not shown to differ: {first} {values[0]}, {second} {values[1]}"
     return Finding(f"{text}, {gap}.", decided=False, leader="", difference=difference)
 
 
-def _headline(metrics: pd.DataFrame, systems: list[str], finding: str) -> str:
-    where = _where(metrics)
+def _shown(difference: Interval, p_value: float | None) -> bool:
+    return difference.excludes_zero and (p_value is None or p_value < SIGNIFICANT)
+
+
+def _adjusted(p_value: float | None) -> str:
+    return "" if p_value is None else f"; p = {number(p_value)} after Holm"
+
+
+def _headline(known: Question, systems: list[str], finding: str) -> str:
+    where, title = _where(known), known.protocol.title
     task = f"telling images with {inside_sentence(finding)} from images without"
-    scores = {name: find_interval(metrics, name, PRIMARY_METRIC) for name in systems}
+    if known.protocol.metric in PLACE_METRICS:
+        task = f"finding {inside_sentence(finding)}"
+    scores = {name: known.score(name) for name in systems}
     if not all(score.known for score in scores.values()):
         lost = listing([name for name, score in scores.items() if not score.known])
-        return f"{where}, no comparison is possible: the AUROC of {lost} is undefined."
+        return f"{where}, no comparison is possible: the {title} of {lost} is undefined."
     if len(systems) == 1:
         name, score = systems[0], scores[systems[0]]
         ends = f" (95 % interval {score.ends})" if score.bounded else ""
-        return f"{where}, {name} reached an AUROC of {number(score.estimate)}{ends} in {task}."
+        article = "an" if title[0] in "AF" else "a"
+        reached = f"{where}, {name} reached {article} {title} of {number(score.estimate)}"
+        return f"{reached}{ends} in {task}."
     ranked = sorted(systems, key=lambda name: -scores[name].estimate)
     if len(systems) > 2:
-        return _headline_of_many(metrics, ranked, scores, where, task)
+        return _headline_of_many(known, ranked, scores, where, task)
     first, second = ranked
-    difference = find_difference(metrics, first, second, PRIMARY_METRIC)
-    values = f"AUROC {number(scores[first].estimate)} and {number(scores[second].estimate)}"
+    difference = known.difference(first, second)
+    values = f"{title} {number(scores[first].estimate)} and {number(scores[second].estimate)}"
     if not difference.bounded:
         reason = difference.note or "the paired difference has no interval"
         return f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
@@ -156,33 +230,32 @@ def _headline(metrics: pd.DataFrame, systems: list[str], finding: str) -> str:
 
 
 def _headline_of_many(
-    metrics: pd.DataFrame,
-    ranked: list[str],
-    scores: dict[str, Interval],
-    where: str,
-    task: str,
+    known: Question, ranked: list[str], scores: dict[str, Interval], where: str, task: str
 ) -> str:
     """Say of the highest which others it was shown to exceed, each with its difference."""
     best, *others = ranked
+    protocol = known.protocol
     beaten: list[str] = []
     open_: list[str] = []
     for other in others:
-        difference = find_difference(metrics, best, other, PRIMARY_METRIC)
+        difference = known.difference(best, other)
+        p_value = known.p_value(best, other, (protocol.metric, protocol.policy))
         words = f"{other} ({number(scores[other].estimate)}"
         if difference.bounded:
             words += f"; difference {number(difference.estimate)}, 95 % interval {difference.ends}"
-        (beaten if difference.excludes_zero else open_).append(words + ")")
+            words += _adjusted(p_value)
+        (beaten if _shown(difference, p_value) else open_).append(words + ")")
     parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
     parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
     return (
-        f"{where}, {best} had the highest AUROC of {len(ranked)} systems in {task} "
+        f"{where}, {best} had the highest {protocol.title} of {len(ranked)} systems in {task} "
         f"({number(scores[best].estimate)}); {listing(parts)}."
     )
 
 
-def _where(metrics: pd.DataFrame) -> str:
-    rows = rows_of(metrics)
-    rows = rows[rows["metric"] == PRIMARY_METRIC]
+def _where(known: Question) -> str:
+    rows = rows_of(known.metrics)
+    rows = rows[rows["metric"] == known.protocol.metric]
     count = int(rows["n_images"].max()) if len(rows) else 0
     return f"On these {count:,} test images" if count else "On this test set"
 

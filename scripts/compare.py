@@ -13,14 +13,16 @@ from scripts import console
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet, Target
     from data_prep.predictions import Predictions
+    from evaluation.protocol import Protocol
 
 
 def compare(
     systems: Annotated[
         list[str],
         typer.Argument(
-            help="Predictions folders or runs, each as PATH or NAME=PATH; a run is predicted and "
-            "tuned first."
+            help="Predictions folders or runs, each as PATH, NAME=PATH or, several training seeds "
+            "of one system, NAME=PATH,PATH,...; a run is predicted and tuned first. The first is "
+            "the reference."
         ),
     ],
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
@@ -35,6 +37,16 @@ def compare(
     ] = "all",
     replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of random picks.")] = 0,
+    protocol: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file that fixed the question beforehand (target, metric, policy, margin, "
+            "subgroups, reference): makes the report confirmatory."
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Margin of non-inferiority and equivalence.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.
@@ -42,23 +54,29 @@ def compare(
     Example: cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
     --data out/data --out out/report
     """
-    named = [split_name(system) for system in systems]
+    named = [split_seeds(system) for system in systems]
+    asked = read_question(protocol, margin, target)
     require_report_folder(out)
     from data_prep.dataset import DataSet
     from data_prep.folders import folder_lock
     from evaluation.compare import compare_systems
+    from evaluation.looks import record_look
     from evaluation.report import write_report
     from evaluation.result_files import write_tables
 
     dataset = DataSet.open(data)
-    judged = dataset.target(target)
+    judged = dataset.target(asked.target or target)
     with folder_lock(out):
         # Unmarked first: a report that is written anew is incomplete until its last file.
         (out / "metrics.json").unlink(missing_ok=True)
-        opened = {}
-        for name, path in named:
-            predictions = open_system(path, dataset, judged, out, split, name)
-            opened[name or predictions.name] = predictions
+        opened: dict[str, list[Predictions]] = {}
+        for name, paths in named:
+            called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
+            members = [
+                open_system(path, dataset, judged, out, split, label)
+                for path, label in zip(paths, called, strict=True)
+            ]
+            opened[name or members[0].name] = members
         if len(opened) < len(named):
             raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
         with console.progress("Resampling patients", replicates) as advance:
@@ -70,8 +88,12 @@ def compare(
                 images=images,
                 replicates=replicates,
                 seed=seed,
+                protocol=asked,
                 advance=advance,
             )
+        # Once the figures exist they count as seen, whatever becomes of the report.
+        looks = record_look(dataset, split, judged.name, opened, asked)
+        comparison = looks.told_in(comparison)
         with console.progress("Drawing cases", None) as advance:
             page = write_report(comparison, dataset, out, seed=seed, progress=advance)
         write_tables(comparison, out)
@@ -81,6 +103,35 @@ def compare(
         import json
 
         console.emit_json(json.loads((out / "metrics.json").read_text()))
+
+
+def read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
+    """The question of a comparison: from a protocol, or an exploratory one with a margin.
+
+    Raises:
+        InputError: The protocol cannot be used, or the command line contradicts it.
+    """
+    from evaluation.protocol import Protocol
+
+    if path is None:
+        return Protocol(margin=margin)
+    from configs.protocol import read_protocol
+    from configs.schema import ConfigError
+
+    try:
+        fixed, digest = read_protocol(path)
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+    for option, given, stands in (
+        ("target", target, fixed.target),
+        ("margin", margin, fixed.margin),
+    ):
+        if given is not None and given != stands:
+            raise InputError(
+                f"--{option} {given}: the protocol {path} fixed {stands}; leave the option out"
+            )
+    keys = fixed.model_dump() | {"subgroups": tuple(fixed.subgroups)}
+    return Protocol(**keys, declared=True, file_sha256=digest)
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
@@ -96,6 +147,20 @@ def split_name(system: str) -> tuple[str | None, Path]:
     if not name or not path:
         raise InputError(f"{system}: expected NAME=PATH")
     return name, Path(path)
+
+
+def split_seeds(system: str) -> tuple[str | None, list[Path]]:
+    """Split ``NAME=PATH,PATH``, several training seeds of one system; a bare path is one.
+
+    Example:
+        >>> split_seeds("A=out/a,out/b"), split_seeds("out/a")
+        (('A', [PosixPath('out/a'), PosixPath('out/b')]), (None, [PosixPath('out/a')]))
+    """
+    name, path = split_name(system)
+    each = str(path).split(",") if name and not path.exists() else [str(path)]
+    if not all(each):
+        raise InputError(f"{system}: expected NAME=PATH,PATH of several training seeds")
+    return name, [Path(one) for one in each]
 
 
 def require_report_folder(out: Path) -> None:

@@ -1,0 +1,173 @@
+"""What was fixed before the figures were seen: it makes a report confirmatory, not exploratory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_prep.tables import InputError
+from evaluation.metrics import THRESHOLD_METRICS
+from evaluation.thresholds import check_policy
+from evaluation.wording import METRICS, listing, metric_words, number, policy_words
+
+if TYPE_CHECKING:
+    from evaluation.intervals import Interval
+
+LESS_IS_BETTER = frozenset({"brier", "log_loss", "ece", "ece_equal_mass", "lr_negative"})
+_AT_THRESHOLD = frozenset((*THRESHOLD_METRICS, "localised_sensitivity"))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The question of a comparison.
+
+    Attributes:
+        metric: The primary figure, by its short name; more must be better.
+        policy: The threshold policy it is taken at; empty for a figure without a threshold.
+        margin: How much worse still counts as not worse: a difference in the metric, above 0.
+        subgroups: Columns of the images table whose groups are reported.
+        reference: Name of the reference system; `None`: the first one given.
+        target: Name of the target; `None`: the one asked for.
+        unit: What a decision is made for; `None`: as asked for.
+        declared: Whether a protocol file fixed this beforehand.
+        file_sha256: Of that file.
+    """
+
+    metric: str = "auroc"
+    policy: str = ""
+    margin: float | None = None
+    subgroups: tuple[str, ...] = ()
+    reference: str | None = None
+    target: str | None = None
+    unit: str | None = None
+    declared: bool = False
+    file_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a question that no figure answers.
+
+        Raises:
+            InputError: The metric is unknown or less of it is better, its policy is missing or
+                too much, or the margin is not above 0.
+        """
+        if self.metric in LESS_IS_BETTER:
+            raise InputError(f"protocol: metric '{self.metric}': less is better; choose another")
+        if self.metric not in METRICS and self.metric not in THRESHOLD_METRICS:
+            raise InputError(f"protocol: no metric '{self.metric}'; there are {', '.join(METRICS)}")
+        if self.metric in _AT_THRESHOLD and not self.policy:
+            raise InputError(f"protocol: metric '{self.metric}' needs a policy, such as max_f1")
+        if self.policy and self.metric not in _AT_THRESHOLD:
+            raise InputError(f"protocol: metric '{self.metric}' has no policy; leave it out")
+        if self.policy:
+            check_policy(self.policy)
+        if self.margin is not None and not 0 < self.margin < 1:
+            raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
+
+    @property
+    def title(self) -> str:
+        """The primary figure in words."""
+        at = f" at the threshold for {policy_words(self.policy)}" if self.policy else ""
+        return metric_words(self.metric).title + at
+
+    def in_order(self, systems: Mapping[str, Any]) -> list[str]:
+        """The systems' names, the reference first.
+
+        Raises:
+            InputError: The reference is none of them.
+        """
+        names = list(systems)
+        if self.reference is None:
+            return names
+        if self.reference not in names:
+            raise InputError(
+                f"protocol: reference '{self.reference}' is none of the systems "
+                f"{', '.join(names)}; give one NAME={self.reference}"
+            )
+        return [self.reference, *(name for name in names if name != self.reference)]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the report's provenance holds it."""
+        kind = "confirmatory" if self.declared else "exploratory"
+        return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
+
+
+EXPLORATORY = Protocol()
+"""No protocol: AUROC decides, nothing was fixed beforehand."""
+
+
+def margin_words(reference: str, other: str, title: str, gap: Interval, margin: float) -> str:
+    """Say whether a system is non-inferior or equivalent to the reference.
+
+    Non-inferior: the two-sided 95 % interval of other - reference lies above -margin (a one-sided
+    test at 2.5 %). Equivalent: it lies wholly between -margin and margin (both one-sided tests at
+    2.5 %, stricter than the usual 5 %).
+
+    Args:
+        reference: Name of the reference system.
+        other: Name of the other.
+        title: The metric in words.
+        gap: Difference other - reference.
+        margin: Above 0.
+
+    Source:
+        Schuirmann 1987, the two one-sided tests; ICH E9.
+
+    Example:
+        >>> from evaluation.intervals import Interval
+        >>> margin_words("A", "B", "F1", Interval(-0.01, -0.03, 0.01), 0.05).split(":")[1]
+        ' B is equivalent to A within the margin of 0.050'
+    """
+    if not gap.bounded:
+        return f"{title}: {other} and {reference} cannot be held against the margin: no interval."
+    numbers = f"difference {other} − {reference} {number(gap.estimate)} (95 % interval {gap.ends})"
+    low, high = round(gap.low, 3), round(gap.high, 3)
+    if -margin < low and high < margin:
+        claim = f"is equivalent to {reference} within"
+    elif low > -margin:
+        claim = f"is non-inferior to {reference} by"
+    elif high < -margin:
+        claim = f"is worse than {reference} by more than"
+    else:
+        claim = f"was not shown to be non-inferior to {reference} by"
+    return f"{title}: {other} {claim} the margin of {number(margin)}: {numbers}."
+
+
+def standing_words(protocol: Protocol, looks_before: int | None) -> str:
+    """Say whether a report confirms or explores.
+
+    Args:
+        protocol: Its protocol.
+        looks_before: How often this test split had been looked at before the protocol was first
+            used on it; `None` where that is unknown.
+
+    Example:
+        >>> standing_words(EXPLORATORY, None)
+        'Exploratory: no protocol fixed the question beforehand.'
+    """
+    if not protocol.declared:
+        return "Exploratory: no protocol fixed the question beforehand."
+    parts = [f"primary figure {protocol.title}"]
+    parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
+    parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
+    text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
+    if looks_before is None:
+        return f"{text}; how often this test split was looked at before is unknown."
+    if looks_before:
+        times = "once" if looks_before == 1 else f"{looks_before} times"
+        return f"{text}, but this test split had been looked at {times} before it was first used."
+    return f"{text}, before this test split was looked at."
+
+
+def check_groups(columns: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse subgroups that the images table has no column for.
+
+    Raises:
+        InputError: One is missing.
+    """
+    for group in groups:
+        if group not in columns:
+            raise InputError(
+                f"subgroup '{group}': the images have no such column; there are "
+                f"{', '.join(columns) or 'none'}"
+            )

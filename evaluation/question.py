@@ -1,0 +1,72 @@
+"""The figures and tests behind a verdict, looked up by the question that decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.intervals import ALL, Interval, find_difference, find_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evaluation.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Question:
+    """A comparison's figures and tests, and the figure that decides.
+
+    Attributes:
+        metrics: The tidy table.
+        tests: From `evaluation.contrasts.paired_tests`; `None` or empty where there are none.
+        protocol: Names the primary figure.
+        many: Whether more than two systems are compared.
+    """
+
+    metrics: pd.DataFrame
+    tests: pd.DataFrame | None
+    protocol: Protocol
+    many: bool
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are tests."""
+        return self.tests is not None and len(self.tests) > 0
+
+    def score(self, name: str) -> Interval:
+        """A system's primary figure."""
+        return find_interval(self.metrics, name, self.protocol.metric, self.protocol.policy)
+
+    def difference(self, first: str, second: str) -> Interval:
+        """The paired difference of the primary figure."""
+        primary = self.protocol.metric, self.protocol.policy
+        return find_difference(self.metrics, first, second, *primary)
+
+    def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
+        """Holm's p-value over all pairs, where several systems are compared and it is known.
+
+        Args:
+            first: A system.
+            second: Another.
+            key: Metric and policy.
+        """
+        return self._tested(first, second, key, "p_holm_pairs") if self.many else None
+
+    def detectable(self, first: str, second: str) -> float | None:
+        """The smallest difference of the primary figure that the test set could have shown."""
+        primary = self.protocol.metric, self.protocol.policy
+        return self._tested(first, second, primary, "detectable")
+
+    def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
+        table = self.tests
+        if table is None or table.empty:
+            return None
+        pair = (table["first"] == first) & (table["second"] == second)
+        pair |= (table["first"] == second) & (table["second"] == first)
+        of = (table["metric"] == key[0]) & (table["policy"] == key[1])
+        of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
+        values = table.loc[pair & of, column].dropna()
+        return None if values.empty else float(np.asarray(values)[0])
