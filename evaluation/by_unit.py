@@ -1,0 +1,162 @@
+"""The same comparison by study or patient: the highest score of its images, decided anew.
+
+Thresholds, calibration and referral are chosen again on validation studies or patients, because
+the highest of several scores is higher than one. How boxes become an image score stays as it was
+chosen on images; places are judged by image only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data_prep.dataset import DataSet, Target
+from data_prep.predictions import Predictions
+from evaluation.bootstrap import Resamples, cluster_bootstrap
+from evaluation.decision import Decision, tune
+from evaluation.evidence import Evidence
+from evaluation.metrics import COUNT_METRICS
+from evaluation.ranking import Floats
+from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.search_space import Search
+from evaluation.seeds import SeedMean, mean_replicates
+from evaluation.summary import metrics_table
+from evaluation.units import Unit, Units, gather, judged_units
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What an image comparison has at hand of each trained model.
+
+    Attributes:
+        systems: Predictions by the model's name.
+        teams: The models of each system, one per training seed.
+        decisions: What validation chose for each model, on images.
+        evidence: What each model says of the judged images.
+    """
+
+    systems: Mapping[str, Predictions]
+    teams: Mapping[str, list[str]]
+    decisions: Mapping[str, Decision]
+    evidence: Mapping[str, Evidence]
+
+
+def unit_metrics(
+    judges: Judges,
+    judged: JudgedImages,
+    dataset: DataSet,
+    target: Target,
+    *,
+    split: str,
+    unit: Unit,
+    resamples: Resamples,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Every image-level figure by study or patient, on the same resamples of patients.
+
+    Args:
+        judges: The models.
+        judged: The images that they were compared on.
+        dataset: Labels, split, and whose image is whose.
+        target: What is judged.
+        split: Name of the split.
+        unit: ``study`` or ``patient``.
+        resamples: Those of the comparison by image.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        A table as `evaluation.summary.metrics_table` gives it, its ``n_images`` counting units,
+        and notes.
+
+    Raises:
+        InputError: Studies are asked for and an image has none.
+    """
+    labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
+    units = gather(dataset.images, labels, judged.image_ids, unit)
+    whole = judged_units(judged, units)
+    cards = {
+        name: _card(name, judges, units, whole, dataset, target, split, unit)
+        for name in judges.systems
+    }
+
+    def all_figures(weights: np.ndarray) -> dict[tuple[str, Figure], Floats]:
+        return {
+            (name, figure): values
+            for name, card in cards.items()
+            for figure, values in card(weights).items()
+            if figure.metric not in COUNT_METRICS
+        }
+
+    drawn = cluster_bootstrap(all_figures, resamples, advance)
+    grouped = {name: [cards[model] for model in models] for name, models in judges.teams.items()}
+    teams = {name: list(models) for name, models in judges.teams.items()}
+    table = metrics_table(
+        target.name,
+        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
+        mean_replicates(drawn, teams, resamples),
+        resamples,
+        seeds={name: len(group) for name, group in grouped.items()},
+    )
+    # What needs a place has no row by unit, not even one that says why.
+    told = {figure.metric for card in cards.values() for figure in card.estimates()}
+    table = table[table["metric"].isin(told | _asked(cards))].assign(unit=unit)
+    return table.reset_index(drop=True), _notes(units, whole, judged, unit)
+
+
+def _card(
+    name: str,
+    judges: Judges,
+    units: Units,
+    whole: JudgedImages,
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    unit: Unit,
+) -> Scorecard:
+    chosen, evidence = judges.decisions[name], judges.evidence[name]
+    rule = tune(
+        judges.systems[name],
+        dataset,
+        target,
+        split=split,
+        policies=list(chosen.thresholds),
+        search=Search.from_json(chosen.search),
+        asked=chosen.asked,
+        unit=unit,
+    )
+    scores = pd.Series(units.highest(evidence.scores(chosen.reduction)), units.names)
+    spread = evidence.spread() if rule.referral else None
+    return Scorecard(
+        whole,
+        scores,
+        rule.thresholds,
+        None,
+        None,
+        probability=rule.probability(scores),
+        referrals=rule.referral,
+        spread=None if spread is None else units.highest(spread),
+    )
+
+
+def _asked(cards: Mapping[str, Scorecard]) -> set[str]:
+    """Figures that some system lacks for want of a threshold or a cut."""
+    return {
+        figure.metric
+        for card in cards.values()
+        for figure in card.missing()
+        if figure.policy and figure.metric != "localised_sensitivity"
+    }
+
+
+def _notes(units: Units, whole: JudgedImages, judged: JudgedImages, unit: Unit) -> list[str]:
+    plural = {"study": "studies", "patient": "patients"}[unit]
+    note = (
+        f"By {unit}: {len(units.names):,} {plural} of {len(judged.image_ids):,} images, "
+        f"{int(whole.y_true.sum()):,} positive (where any image is); the score is the highest of "
+        f"its images, and thresholds are chosen again on validation {plural}."
+    )
+    left = f" {units.n_left_out:,} {plural} with an image of unknown label are left out."
+    return [note + left if units.n_left_out else note]
