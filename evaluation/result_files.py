@@ -23,8 +23,9 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         InputError: The folder cannot be written.
     """
     make_folder(out)
+    metrics = pd.concat([comparison.metrics, comparison.by_unit], ignore_index=True)
     with atomic_path(out / "metrics.csv") as temporary:
-        comparison.metrics.to_csv(temporary, index=False)
+        metrics.to_csv(temporary, index=False)
     with atomic_path(out / "tests.csv") as temporary:
         comparison.tests.to_csv(temporary, index=False)
     write_table(comparison.decisions, out / "decisions.parquet", "decisions")
@@ -34,7 +35,8 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "thresholds": comparison.thresholds,
         "costs": comparison.costs,
         "notes": comparison.notes,
-        "metrics": _records(comparison.metrics),
+        "metrics": _records(metrics),
+        "coverage": comparison.coverage,
         "tests": _records(comparison.tests),
         "provenance": comparison.provenance,
     }
