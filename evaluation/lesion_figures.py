@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
 
 from evaluation.bootstrap import per_cluster
 from evaluation.matching import match_pairs
 from evaluation.pairs import BoxPairs
 from evaluation.ranking import Floats, Integers
+from evaluation.weighted_rows import RunningRows, SegmentSums
 
 RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
 """IoU thresholds of the RSNA score; just above, since an IoU must exceed them."""
@@ -102,9 +102,7 @@ class WeightedFroc:
         segment = np.searchsorted(-best[found], -boxes.score[false], side="left")
         of_box = owner[boxes.image[false]]
         counted = segment < len(found)
-        ones = np.ones(int(counted.sum()))
-        cells = (segment[counted], of_box[counted])
-        self._false = sparse.csr_matrix((ones, cells), shape=(len(found), n_clusters))
+        self._false = SegmentSums(segment[counted], of_box[counted], len(found), n_clusters)
         self._images = np.bincount(owner, minlength=n_clusters)
         self._lesions = np.bincount(owner, weights=pairs.n_true, minlength=n_clusters)
 
@@ -119,10 +117,10 @@ class WeightedFroc:
         """
         weight = np.asarray(weights, dtype=np.float64)
         n_images, n_lesions = weight @ self._images, weight @ self._lesions
-        false = np.cumsum(self._false @ weight.T, axis=0)  # (found, R)
-        finds = np.take(weight, self._finder, axis=1).T
-        total = np.zeros(len(weight))
-        for rate in FROC_RATES:
-            total += (finds * (false <= rate * n_images)).sum(axis=0)
+        false = RunningRows(self._false(weights))
+        found = np.cumsum(np.take(weights, self._finder, axis=1), axis=1, dtype=np.int64)
+        found = np.pad(found, ((0, 0), (1, 0)))  # before the first find, nothing is found
+        kept = false.place(np.floor(np.outer(n_images, FROC_RATES)), side="right")  # (R, rates)
+        total = np.take_along_axis(found, kept, axis=1).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(total / len(FROC_RATES) / n_lesions)

@@ -13,9 +13,11 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.matching import MAX_BOXES
+from evaluation.matching import IOU_THRESHOLDS
+from evaluation.pairs import CORNERS, MAX_BOXES, BoxPairs, pair_boxes
+from evaluation.ranking import Floats, Integers
 
-CORNERS = ["x1", "y1", "x2", "y2"]
+_MARGIN = 1e-6  # around the lowest threshold pycocotools decides itself
 
 
 def average_precision(
@@ -44,52 +46,94 @@ def average_precision(
         >>> {name: round(figure, 6) for name, figure in figures.items()}
         {'ap50': 1.0, 'ap': 1.0}
     """
-    true = _annotations(truth, image_ids)
-    if not true:
+    return coco_figures(pair_boxes(boxes, truth, image_ids))
+
+
+def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
+    """The figures of `average_precision` from boxes that are paired already.
+
+    A box that overlaps no true box by half can match none, so pycocotools is asked which of the
+    others match, which are few, and then for the precision of all of them.
+
+    Args:
+        pairs: Every predicted with every true box of its image.
+
+    Returns:
+        ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
+    """
+    n_true, boxes = len(pairs.true_image), pairs.boxes
+    if not n_true:
         return {"ap50": None, "ap": None}
-    found = _annotations(boxes, image_ids)
-    if not found:
+    if not len(boxes.score):
         return {"ap50": 0.0, "ap": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
-        judge = COCOeval(_coco(true, len(image_ids)), _coco(found, len(image_ids)), "bbox")
-        judge.params.maxDets = [MAX_BOXES]
-        # Boxes of all sizes only: the other three ranges would take three times as long again.
-        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], ["all"]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, 0, 0, 0]  # (thresholds, recall points)
+        precision = _precision(_matched(pairs), boxes.score, n_true)
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-def _annotations(boxes: pd.DataFrame, image_ids: pd.Index) -> list[dict[str, Any]]:
+def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
+    """Which boxes pycocotools matches, shape ``(thresholds, boxes)``."""
+    hit = np.zeros((len(IOU_THRESHOLDS), len(pairs.boxes.score)), dtype=bool)
+    near = np.unique(pairs.box[pairs.iou >= IOU_THRESHOLDS.min() - _MARGIN])
+    images = np.unique(pairs.boxes.image[near])
+    if not len(images):
+        return hit
+    boxes, scores = pairs.boxes, pairs.boxes.score[near]
+    found = _annotations(boxes.image[near], boxes.corners[near], scores)
+    asked = np.isin(pairs.true_image, images)
+    true = _annotations(pairs.true_image[asked], pairs.true_corners[asked])
+    judge = COCOeval(_coco(true, images), _coco(found, images), "bbox")
+    _ask_for_all_sizes(judge, MAX_BOXES)
+    judge.evaluate()
+    matches = np.concatenate([image["dtMatches"] for image in judge.evalImgs], axis=1)
+    ids = np.concatenate([image["dtIds"] for image in judge.evalImgs])
+    hit[:, near[ids - 1]] = matches > 0
+    return hit
+
+
+def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Floats:
+    """Precision as pycocotools accumulates it, shape ``(thresholds, recall points)``."""
+    judge = COCOeval(iouType="bbox")
+    _ask_for_all_sizes(judge, len(scores))
+    judge.params.imgIds, judge.params.catIds = [0], [1]
+    judge._paramsEval = judge.params
+    # All images as one: the boxes lie image by image, in the order in which it would lay them.
+    everything = {
+        "dtScores": scores,
+        "dtMatches": hit,
+        "dtIgnore": np.zeros_like(hit),
+        "gtIgnore": np.zeros(n_true),
+    }
+    judge.evalImgs = [everything]
+    judge.accumulate()
+    return np.asarray(judge.eval["precision"][:, :, 0, 0, 0], dtype=np.float64)
+
+
+def _ask_for_all_sizes(judge: COCOeval, max_boxes: int) -> None:
+    """Leave out the three ranges of sizes, which would take three times as long again."""
+    judge.params.maxDets = [max_boxes]
+    judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], ["all"]
+
+
+def _annotations(
+    image: Integers, corners: Floats, scores: Floats | None = None
+) -> list[dict[str, Any]]:
     """COCO annotations; ids start at 1, since pycocotools takes 0 for "not matched"."""
-    images = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
-    corners = boxes[CORNERS].to_numpy(np.float64)
-    scores = boxes["score"].to_numpy(np.float64) if "score" in boxes else np.ones(len(boxes))
-    annotations: list[dict[str, Any]] = []
-    for image, (x1, y1, x2, y2), score in zip(images, corners, scores, strict=True):
-        if image < 0:
-            continue
-        width, height = x2 - x1, y2 - y1
-        annotations.append(
-            {
-                "id": len(annotations) + 1,
-                "image_id": int(image),
-                "category_id": 1,
-                "bbox": [x1, y1, width, height],
-                "area": width * height,
-                "iscrowd": 0,
-                "score": score,
-            }
-        )
-    return annotations
+    given = np.ones(len(image)) if scores is None else scores
+    sizes = corners[:, 2:] - corners[:, :2]
+    columns = (image, np.hstack([corners[:, :2], sizes]), sizes.prod(axis=1), given)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        {"id": number, "image_id": place, "category_id": 1, "bbox": bbox, "area": area,
+         "iscrowd": 0, "score": score}
+        for number, (place, bbox, area, score) in enumerate(rows, start=1)
+    ]  # fmt: skip
 
 
-def _coco(annotations: list[dict[str, Any]], n_images: int) -> COCO:
-    """A COCO object that knows every image, those without boxes too."""
+def _coco(annotations: list[dict[str, Any]], images: Integers) -> COCO:
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": image} for image in range(n_images)],
+        "images": [{"id": image} for image in images.tolist()],
         "categories": [{"id": 1, "name": "target"}],
         "annotations": annotations,
     }

@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
 
 from evaluation.pairs import MAX_BOXES, BoxPairs, box_iou, pair_boxes
 from evaluation.ranking import Floats, Integers
+from evaluation.weighted_rows import RunningRows, SegmentSums
 
 __all__ = [
     "IOU_THRESHOLDS",
@@ -160,13 +160,12 @@ class WeightedAveragePrecision:
         self._n_true = np.bincount(owner, weights=matches.n_true, minlength=n_clusters)
         of_box = owner[matches.image]
         finds = matches.hit.any(axis=1)
-        self._finder, self._hit = of_box[finds], matches.hit[finds]
+        self._finder = of_box[finds]
+        self._hits = [np.flatnonzero(hit) for hit in matches.hit[finds].T]
         # Boxes that find nothing: above the first find, between the first and the second, ...
         segment: npt.NDArray[np.int64] = np.cumsum(finds) - finds
         counted = ~finds & (segment < finds.sum())
-        cells = (segment[counted], of_box[counted])
-        ones = np.ones(int(counted.sum()), dtype=np.float32)
-        self._idle = sparse.csr_matrix((ones, cells), shape=(int(finds.sum()), n_clusters))
+        self._idle = SegmentSums(segment[counted], of_box[counted], int(finds.sum()), n_clusters)
 
     def __call__(self, weights: Integers) -> Floats:
         """Average precision per weighting and IoU threshold.
@@ -178,33 +177,31 @@ class WeightedAveragePrecision:
             Shape ``(R, thresholds)``; NaN where a weighting has no true box.
         """
         n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
-        finder = np.take(weights, self._finder, axis=1).astype(np.float64)  # (R, finds)
-        # Whole numbers: single precision loses nothing within a segment.
-        idle = (self._idle @ weights.T.astype(np.float32)).T
-        called = np.cumsum(finder, axis=1) + np.cumsum(idle, axis=1, dtype=np.float64)
-        figures = np.full((len(weights), self._hit.shape[1]), np.nan)
-        for column, hit in enumerate(self._hit.T):
-            true = np.cumsum(finder[:, hit], axis=1)
-            figures[:, column] = _interpolated(true, called[:, hit], n_true)
+        finder = np.take(weights, self._finder, axis=1)  # (R, finds)
+        called = np.cumsum(self._idle(weights) + finder, axis=1, dtype=np.int64) + np.spacing(1)
+        needed = _needed(n_true)  # (R, 101)
+        figures = np.full((len(weights), len(self._hits)), np.nan)
+        for column, hit in enumerate(self._hits):
+            true = RunningRows(np.take(finder, hit, axis=1))
+            figures[:, column] = _interpolated(true, np.take(called, hit, axis=1), needed)
+        figures[n_true == 0] = np.nan
         return figures
 
 
-def _interpolated(true: Floats, called: Floats, n_true: Floats) -> Floats:
+def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
     """Mean over 101 recall levels of the best precision at that recall or beyond."""
-    replicates, finds = true.shape
-    undefined = np.where(n_true > 0, 0.0, np.nan)
-    if not finds:
-        return undefined
-    precision = true / (called + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    needed = _needed(n_true)  # (R, 101)
-    # One search for all rows: whole numbers, lifted so that each row lies above the one before.
-    lift = np.arange(replicates)[:, None] * (true.max() + n_true.max() + 2)
-    place = np.searchsorted((true + lift).ravel(), (needed + lift).ravel(), side="left")
-    place = place.reshape(needed.shape) - np.arange(replicates)[:, None] * finds
-    reached = place < finds
-    best = np.take_along_axis(envelope, np.where(reached, place, 0), axis=1)
-    return undefined + np.where(reached, best, 0.0).sum(axis=1) / len(RECALL_POINTS)
+    n_finds = called.shape[1]
+    if not n_finds:
+        return np.zeros(len(called))
+    precision = np.zeros(called.size + 1)  # row behind row, and an end
+    np.divide(true.sums, called, out=precision[:-1].reshape(called.shape))
+    place = true.place(needed)  # (R, 101), rising
+    # The best between one recall level and the next, then the best from there on. The first level
+    # is at the start of its row, so that no stretch runs into the next row.
+    best = np.maximum.reduceat(precision, (place + true.starts).ravel()).reshape(place.shape)
+    best[place == n_finds] = 0.0
+    best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(best.sum(axis=1) / len(RECALL_POINTS))
 
 
 def _needed(n_true: Floats) -> Floats:

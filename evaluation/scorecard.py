@@ -19,10 +19,10 @@ from evaluation.calibration_figures import CALIBRATION_METRICS, CalibrationFigur
 from evaluation.calibration_figures import UNDEFINED as NOT_CALIBRATED
 from evaluation.iobb import IOBB_METRICS, WeightedIobb
 from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
-from evaluation.localisation import average_precision, localised
+from evaluation.localisation import coco_figures, localised
 from evaluation.matching import WeightedAveragePrecision, match_pairs
 from evaluation.metrics import COUNT_METRICS, THRESHOLD_METRICS, UNDEFINED, confusion_counts, rates
-from evaluation.pairs import pair_boxes
+from evaluation.pairs import BoxPairs, pair_boxes
 from evaluation.ranking import Floats, Integers, RankedScores
 from evaluation.referral import REFERRAL_METRICS, Referral, ReferralFigures, doubt_of
 from evaluation.referral import UNDEFINED as NOT_COVERED
@@ -131,11 +131,12 @@ class Scorecard:
         self._calibration: CalibrationFigures | None = None
         if probability is not None:
             self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
+        self._pairs: BoxPairs | None = None
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
         if boxes is not None:
             trusted = judged.boxes_trusted
-            pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
             of_patients = (judged.patients[trusted], judged.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
             self._placed.append((["froc_mean"], WeightedFroc(pairs, *of_patients)))
@@ -253,9 +254,8 @@ class Scorecard:
         """Every figure on the images as they are; COCO's are those of pycocotools itself."""
         once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
-        if self.boxes is not None:
-            judged = self.judged.image_ids[self.judged.boxes_trusted]
-            coco = average_precision(self.boxes, self.judged.truth, judged)
+        if self._pairs is not None:
+            coco = coco_figures(self._pairs)
             figures |= {Figure(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
 

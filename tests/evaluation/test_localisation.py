@@ -6,6 +6,8 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -108,8 +110,98 @@ def test_no_prediction_scores_zero_and_no_truth_is_undefined():
     assert np.isnan(figure(np.ones((1, 1), int))).all()
 
 
+CELL = st.integers(0, 4)
+BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1, 3))
+
+
+def frame_of(rows):
+    """Boxes ``image, x, y, width, height`` on a coarse grid: equal overlaps are common."""
+    corners = [(f"i{i}", x, y, x + w, y + h) for i, x, y, w, h in rows]
+    frame = pd.DataFrame(corners, columns=["image_id", *CORNERS])
+    return frame.astype(dict.fromkeys(CORNERS, float))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(BOX, min_size=1, max_size=8),
+    st.lists(st.tuples(BOX, st.integers(1, 5)), min_size=1, max_size=14),
+    st.permutations(range(4)),
+)
+def test_both_forms_equal_plain_pycocotools_whatever_the_ties(true, found, order):
+    # Equal scores rank in the order of the images, then of the rows; 4 images, some without boxes.
+    truth, ids = frame_of(true), pd.Index([f"i{image}" for image in order])
+    boxes = frame_of([box for box, _ in found]).assign(score=[score / 5 for _, score in found])
+    expected = by_hand(boxes, truth, ids)
+    coco = average_precision(boxes, truth, ids)
+    np.testing.assert_allclose([coco["ap50"], coco["ap"]], [expected[0], expected.mean()], 0, 1e-12)
+    vectorised = WeightedAveragePrecision(match_boxes(boxes, truth, ids), np.arange(4), 4)
+    np.testing.assert_allclose(vectorised(np.ones((1, 4), int))[0], expected, atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(BOX, min_size=1, max_size=8),
+    st.lists(BOX, min_size=1, max_size=14),
+    st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any),
+)
+def test_any_weights_equal_plain_pycocotools_on_repeated_images(true, found, weights):
+    # No two boxes of an image score the same: repeats of a tie would be laid in another order.
+    truth, ids = frame_of(true), pd.Index([f"i{image}" for image in range(4)])
+    boxes = frame_of(found).assign(score=np.linspace(0.9, 0.1, len(found)))
+    vectorised = WeightedAveragePrecision(match_boxes(boxes, truth, ids), np.arange(4), 4)
+    (ours,) = vectorised(np.array([weights]))
+    if not np.repeat(ids, weights).isin(truth["image_id"]).any():
+        assert np.isnan(ours).all()
+    elif not np.repeat(ids, weights).isin(boxes["image_id"]).any():
+        assert (ours == 0).all()
+    else:
+        np.testing.assert_allclose(ours, by_hand(boxes, truth, ids, weights), atol=1e-12)
+
+
+def one_box_on(*images):
+    rows = [(image, 0.0, 0.0, 9.0, 9.0) for image in images]
+    return pd.DataFrame(rows, columns=["image_id", *CORNERS])
+
+
+def test_an_image_on_which_nothing_was_found_costs_recall():
+    # Trap 1: images without boxes left out. Half of the lesions are found: recall 0 to 0.5.
+    figures = average_precision(
+        one_box_on("a").assign(score=0.9), one_box_on("a", "b"), pd.Index(["a", "b", "c"])
+    )
+    assert figures["ap50"] == pytest.approx(51 / 101, abs=1e-12)
+
+
+def test_a_system_that_finds_nothing_at_all_scores_zero():
+    # Trap 2: pycocotools' loadRes fails on an empty list.
+    nothing = one_box_on().assign(score=[])
+    figures = average_precision(nothing, one_box_on("a"), pd.Index(["a", "b"]))
+    assert figures == {"ap50": 0.0, "ap": 0.0}
+    far = one_box_on("b").assign(score=0.9)  # boxes, but none that could match
+    assert average_precision(far, one_box_on("a"), pd.Index(["a", "b"])) == figures
+
+
+def test_a_more_confident_box_on_a_negative_image_halves_the_precision():
+    # Trap 4: negative images omitted. The find has one false box before it.
+    boxes = one_box_on("a", "b").assign(score=[0.8, 0.9])
+    figures = average_precision(boxes, one_box_on("a"), pd.Index(["a", "b"]))
+    assert figures["ap"] == pytest.approx(0.5, abs=1e-12)
+    tied = boxes.assign(score=0.8)  # the image that comes first ranks first
+    both = [
+        average_precision(tied, one_box_on("a"), pd.Index(list(ids)))["ap50"]
+        for ids in ("ab", "ba")
+    ]
+    assert both == pytest.approx([1.0, 0.5], abs=1e-12)
+
+
+def test_only_the_hundred_most_confident_boxes_of_an_image_count():
+    boxes = one_box_on(*["a"] * 101).assign(score=np.linspace(0.9, 0.5, 101))
+    boxes.loc[:99, "x1"] = 8.5  # all but the last, which alone would match, are slivers
+    figures = average_precision(boxes, one_box_on("a"), pd.Index(["a"]))
+    assert figures == {"ap50": 0.0, "ap": 0.0}
+
+
 def test_the_first_annotation_counts():
-    # pycocotools takes annotation id 0 for "not matched": a single perfect box scored 0.
+    # Trap 3: pycocotools takes annotation id 0 for "not matched": a single perfect box scored 0.
     true = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [9.0], "y2": [9.0]})
     assert average_precision(true.assign(score=0.9), true, pd.Index(["a"]))["ap"] == pytest.approx(
         1
