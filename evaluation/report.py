@@ -25,12 +25,13 @@ from evaluation.figures import save_figures
 from evaluation.gallery import CASES_PER_CATEGORY, disagreement, select_cases
 from evaluation.intervals import find_difference, find_interval, rows_of
 from evaluation.probability_charts import all_charts
-from evaluation.report_checklists import checklists
+from evaluation.report_checklists import checklists, methods_paragraph
 from evaluation.report_details import agreement, difference_tests, published, subgroups
 from evaluation.report_facts import cost_rows, decision_rows
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table
 from evaluation.report_words import meanings, methods
+from evaluation.table_files import write_table_files
 from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import number, policy_words
 
@@ -82,7 +83,8 @@ def write_report(
         comparison: What ``cxr compare`` found.
         dataset: The data set it was found on; without pixels the report has no pictures.
         out: Report folder; made if absent. Gets ``report.html``, ``cases-002.html`` and so on
-            where there are more cases than the report holds, ``figures/`` and ``overlays/``.
+            where there are more cases than the report holds, ``table.tex``, ``table.md``,
+            ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
         progress: Called once per picture drawn.
@@ -98,6 +100,7 @@ def write_report(
     for stale in (*out.glob("overlays/*.png"), *out.glob("cases-*.html")):
         stale.unlink()  # the cases of an earlier report may not be those of this one
     save_figures(comparison, out / "figures")
+    write_table_files(comparison, out)
     galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
     pages = {
         name: _render("cases.html.jinja", gallery=gallery, **_titles(comparison, dataset.name))
@@ -206,6 +209,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         meanings=meanings(comparison),
         methods=methods(comparison),
         checklists=checklists(comparison, dataset),
+        paragraph=methods_paragraph(comparison, dataset),
         provenance=comparison.provenance,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from evaluation.charts import Whisker, policies_of, whiskers
 from evaluation.intervals import ALL, Interval, find_difference, find_interval, rows_of
@@ -99,12 +99,16 @@ class MetricTable:
         return (cell for part in self.sections for row in part.rows for cell in row.cells)
 
 
-def metric_table(comparison: Comparison, *, place: bool) -> MetricTable:
+Part = Literal["first", "place", "further"]
+
+
+def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     """Arrange the figures with their intervals and paired differences.
 
     Args:
         comparison: What ``cxr compare`` found.
-        place: The localisation figures, or (False) all others.
+        part: ``first``: the figures that every report opens with, and the primary one; ``place``:
+            of localisation; ``further``: all others.
 
     Returns:
         The table; without sections where there is nothing to show.
@@ -112,7 +116,7 @@ def metric_table(comparison: Comparison, *, place: bool) -> MetricTable:
     systems = comparison.systems
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[_Key]] = {}
-    for key in _keys(comparison, place=place):
+    for key in _keys(comparison, part):
         groups.setdefault((key.subgroup, key.policy), []).append(key)
     sections = [_section(comparison, group, contrasts) for group in groups.values()]
     names = tuple(f"{first} − {second}" for first, second in contrasts)
@@ -144,6 +148,8 @@ def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str
     limits: tuple[str, ...] = ()
     if policy:
         title = f"At the threshold for {policy_words(policy)}"
+        if subgroup in SUBGROUPS:
+            title += ", against normal images only"
         limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
     words = f"{number(axis[0], 2)} to {number(axis[1], 2)}" if any(placed) else ""
     return Section(title, _count(metrics, keys[0]), limits, tuple(rows), words)
@@ -171,7 +177,7 @@ class _Key(NamedTuple):
     metric: str
 
 
-def _keys(comparison: Comparison, *, place: bool) -> list[_Key]:
+def _keys(comparison: Comparison, part: Part) -> list[_Key]:
     """Return the figures in reading order: known metrics first, policies as they come."""
     keys = dict.fromkeys(
         _Key(subgroup, policy, metric)
@@ -182,7 +188,7 @@ def _keys(comparison: Comparison, *, place: bool) -> list[_Key]:
         )
         if system in comparison.systems
         and metric not in _COUNTS
-        and (metric in PLACE_METRICS) == place
+        and _part_of(_Key(subgroup, policy, metric), comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
     policies = ["", *policies_of(comparison), *(key.policy for key in keys)]
@@ -195,6 +201,14 @@ def _keys(comparison: Comparison, *, place: bool) -> list[_Key]:
             order.index(key.metric),
         ),
     )
+
+
+def _part_of(key: _Key, comparison: Comparison) -> Part:
+    if key.metric in PLACE_METRICS:
+        return "place"
+    if key.subgroup != ALL and key.policy:
+        return "further"
+    return "first" if key.metric in (*_FIRST, comparison.protocol.metric) else "further"
 
 
 def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:

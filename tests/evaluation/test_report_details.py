@@ -1,0 +1,121 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation.metrics import classification_metrics
+from evaluation.probability_charts import calibration_chart
+from evaluation.published import PUBLISHED, related_figures
+from evaluation.report_checklists import UNKNOWN, checklists, methods_paragraph
+from evaluation.report_details import agreement, difference_tests, published, subgroups
+
+
+def test_agreement_counts_every_image_once(comparison):
+    (grid,) = agreement(comparison, "max_f1")
+    rows = {row[0]: tuple(map(int, row[1:])) for row in grid.rows}
+    # hand-counted from the twelve images; p05 and p06 are right as images, whatever the place
+    assert rows == {
+        "Both right": (3, 4, 7),
+        "Only RetinaNet right": (1, 1, 2),
+        "Only CheXNet right": (1, 1, 2),
+        "Both wrong": (1, 0, 1),
+    }
+
+
+def test_undecided_system_has_no_agreement(comparison):
+    called = comparison.decisions["system"] == "CheXNet"
+    comparison.decisions.loc[called, "decision_max_f1"] = pd.NA
+    assert agreement(comparison, "max_f1") == []
+    assert agreement(comparison, "no such policy") == []
+
+
+def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
+    rows = [("RetinaNet", "", "auroc", 0.7, 0.6, 0.8), ("CheXNet", "", "auroc", 0.6, 0.5, 0.7),
+            ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3)]  # fmt: skip
+    extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
+    metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
+    (grid,) = subgroups(replace(comparison, metrics=metrics), "max_f1")
+    assert grid.rows == (
+        ("x scanner=mobile", "7 (3 positive)", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)",
+         "0.100 (−0.100 to 0.300)"),
+    )  # fmt: skip
+    assert subgroups(comparison, "max_f1") == []
+
+
+def test_comparison_without_tests_shows_none(comparison):
+    assert difference_tests(comparison) is None
+
+
+def test_tests_of_a_real_comparison_are_all_there(judged_set, predict):
+    from evaluation.compare import compare_systems
+
+    systems = {"A": predict("a"), "B": predict("b", seed=3, skill=0.5)}
+    found = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
+    grid = difference_tests(found)
+    assert grid is not None
+    assert {row[1] for row in grid.rows} == {"A − B"}
+    auroc = next(row for row in grid.rows if row[0] == "AUROC" and "Obuchowski" in row[2])
+    gap = found.metrics.query("system == 'A - B' and metric == 'auroc' and subgroup == 'all'")
+    assert auroc[3].startswith(f"{gap['estimate'].iloc[0]:.3f}".replace("-", "−"))
+
+
+def test_published_figures_stand_only_beside_related_data(comparison):
+    assert published(comparison, {"vindr"}, "max_f1") is None
+    grid = published(comparison, {"rsna"}, "max_f1")
+    assert [row[2] for row in grid.rows] == ["0.2547", "0.327", "0.435 (0.387 to 0.481)"]
+    f1 = grid.rows[-1]
+    assert f1[3].startswith("0.760")  # RetinaNet's, at the threshold for best F1
+    assert all(len(row) == len(grid.columns) for row in grid.rows)
+
+
+def test_every_published_figure_says_where_it_is_from_and_why_it_may_not_be_compared():
+    for figure in PUBLISHED:
+        assert 0 < figure.value < 1
+        assert len(figure.source) > 20
+        assert len(figure.comparable) > 20
+        assert len(figure.data) > 20
+
+
+def test_counts_behind_the_resnet_study_are_those_it_is_said_to_have():
+    figures = {each.metric: each.value for each in related_figures({"kermany"}, {"pneumonia"})
+               if each.system == "ResNet50"}  # fmt: skip
+    truth = np.repeat([True, False], [390, 234])
+    called = np.concatenate([np.arange(390) < 387, np.arange(234) >= 197])
+    found = classification_metrics(truth, called.astype(float), 0.5)
+    assert found["accuracy"] == pytest.approx(figures["accuracy"], abs=5e-5)
+    assert found["recall"] == pytest.approx(figures["recall"], abs=5e-5)
+    assert found["specificity"] == pytest.approx(0.842, abs=5e-4)
+
+
+def test_checklist_says_what_the_run_knows_and_leaves_the_rest_open(comparison, picture_set):
+    stard, claim = checklists(comparison, picture_set)
+    told = {row[0]: row[2] for row in stard.rows if row[0] != "AI"}
+    assert "6 positive, 6 negative" in told["19"]
+    assert "best F1 0.500" in told["12a"]
+    assert told["28–30"] == UNKNOWN
+    assert told["18"] == UNKNOWN
+    assert "sex F 12" in told["20"]
+    assert "3 test images have no known label" in told["15, 16"]
+    known = {row[0]: row[2] for row in claim.rows}
+    assert "RetinaNet: trained on unknown" in known["24, 25"]
+    assert known["40–42"] == UNKNOWN
+
+
+def test_methods_paragraph_states_no_unknown_as_fact(comparison, picture_set):
+    text = methods_paragraph(comparison, picture_set)
+    assert "trained on unknown" in text
+    assert UNKNOWN not in text
+
+
+def test_calibration_chart_needs_probabilities(comparison):
+    assert calibration_chart(comparison).series == ()
+    rng = np.random.default_rng(0)
+    chance = rng.random(5000)
+    label = (rng.random(5000) < chance) * 1.0
+    frame = pd.DataFrame({"system": "RetinaNet", "label": label, "probability": chance})
+    (series,) = calibration_chart(replace(comparison, decisions=frame)).series
+    assert len(series.points) == 10
+    for point in series.points:  # honest probabilities lie on the diagonal
+        x, y = (point.x - 44) / 284, 1 - (point.y - 12) / 264
+        assert x == pytest.approx(y, abs=0.06)
