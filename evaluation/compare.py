@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data_prep.dataset import DataSet, Target
-from data_prep.folders import provenance
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
 from evaluation.bootstrap import Resamples, cluster_bootstrap
@@ -18,8 +17,10 @@ from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
 from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
-from evaluation.lineup import Images, judged_images, trained_on
+from evaluation.failures import failures_as_wrong
+from evaluation.lineup import Images, judged_images
 from evaluation.metrics import COUNT_METRICS
+from evaluation.origins import comparison_provenance
 from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Figure, JudgedImages, Scorecard
@@ -31,7 +32,6 @@ from evaluation.units import Unit
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
 
-_RECORDED = ("system", "seed", "kind", "inference_id", "command", "created", "revision", "versions")
 Replicates = dict[tuple[str, Figure], Floats]
 
 
@@ -47,6 +47,7 @@ def compare_systems(
     seed: int = 0,
     protocol: Protocol = EXPLORATORY,
     unit: Unit = "image",
+    extra_policies: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Score systems on the same test images, with paired patient-cluster bootstrap intervals.
@@ -67,6 +68,7 @@ def compare_systems(
         seed: Of the resamples.
         protocol: The question: primary figure, margin, reference system, subgroups.
         unit: ``study`` or ``patient``: the image-level figures by these, too.
+        extra_policies: Policies beside those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
 
     Returns:
@@ -87,7 +89,7 @@ def compare_systems(
     cards: dict[str, Scorecard] = {}
     for name, system in members.items():
         decisions[name], new_notes = checked_decision(
-            name, system, dataset, target, split, policies
+            name, system, dataset, target, split, policies, extra_policies
         )
         notes += new_notes
         boxes = decisions[name].boxes
@@ -125,6 +127,10 @@ def compare_systems(
         )
         notes += new_notes
     tests = paired_tests(target.name, grouped, metrics)
+    metrics = with_clustered_auroc(metrics, tests)
+    failed = failures_as_wrong(
+        metrics, members, teams, decisions, dataset, target, split, resamples
+    )
     shown = {name: models[0] for name, models in teams.items()}
     notes += [
         f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
@@ -137,7 +143,7 @@ def compare_systems(
     return Comparison(
         target=target,
         systems=list(systems),
-        metrics=with_clustered_auroc(metrics, tests),
+        metrics=pd.concat([metrics, failed], ignore_index=True),
         tests=tests,
         decisions=decisions_table(of_first, first_decisions, dataset),
         thresholds={
@@ -154,7 +160,7 @@ def compare_systems(
         map_scale={n: d.map_scale for n, d in first_decisions.items() if d.map_scale is not None},
         costs={name: dict(members[model].info.get("cost") or {}) for name, model in shown.items()},
         notes=notes,
-        provenance=_provenance(members, teams, dataset, decisions, split, resamples)
+        provenance=comparison_provenance(members, teams, dataset, decisions, split, resamples)
         | {"protocol": protocol.to_json()},
         protocol=protocol,
         by_unit=of_units,
@@ -172,6 +178,7 @@ def checked_decision(
     target: Target,
     split: str,
     policies: Sequence[str],
+    extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[str]]:
     """A system's decision, derived from its validation rows and held against the stored one.
 
@@ -182,6 +189,7 @@ def checked_decision(
         target: What is judged.
         split: Name of the split.
         policies: Used where no decision is stored.
+        extra_policies: Used in any case.
 
     Returns:
         The decision and notes on it.
@@ -191,9 +199,16 @@ def checked_decision(
     """
     payload = system.decision(target.name)
     if payload is None:
-        derived = tune(system, dataset, target, split=split, policies=policies)
+        wanted = list(dict.fromkeys((*policies, *extra_policies)))
+        derived = tune(system, dataset, target, split=split, policies=wanted)
         if not derived.chosen_on["n_images"]:
-            return derived, [f"{name} has no validation images: threshold-free figures only."]
+            given = any(choice.threshold is not None for choice in derived.thresholds.values())
+            kind = (
+                "threshold-free figures, and declared thresholds,"
+                if given
+                else ("threshold-free figures")
+            )
+            return derived, [f"{name} has no validation images: {kind} only."]
         return derived, [f"{name} was not tuned before: its decision is derived here."]
     stored = Decision.from_json(payload)
     here = decision_ids(system, dataset, split)
@@ -208,7 +223,7 @@ def checked_decision(
         dataset,
         target,
         split=split,
-        policies=list(stored.thresholds),
+        policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
         search=Search.from_json(stored.search),
         asked=stored.asked,
     )
@@ -223,7 +238,7 @@ def checked_decision(
 
 def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> Scorecard:
     scores = evidence.scores(decision.reduction)
-    boxes = evidence.boxes(scores, decision.map_scale, decision.map_box_level)
+    boxes = evidence.boxes(scores, decision.map_scale, decision.map_boxes)
     return Scorecard(
         judged,
         scores,
@@ -248,38 +263,4 @@ def _confusion(cards: Mapping[str, Scorecard]) -> dict[tuple[str, str], dict[str
         for name, card in cards.items()
         for policy in card.thresholds
         if (counts := card.confusion(policy)) is not None
-    }
-
-
-def _provenance(
-    members: Mapping[str, Predictions],
-    teams: Mapping[str, list[str]],
-    dataset: DataSet,
-    decisions: Mapping[str, Decision],
-    split: str,
-    resamples: Resamples,
-) -> dict[str, Any]:
-    facts = {
-        name: {
-            "folder": str(system.folder),
-            **{key: system.info.get(key) for key in _RECORDED},
-            "trained_on": trained_on(system),
-            "decision": decisions[name].to_json(),
-        }
-        for name, system in members.items()
-    }
-    seeds = {
-        name: facts[models[0]]["seed"] if len(models) == 1 else [facts[m]["seed"] for m in models]
-        for name, models in teams.items()
-    }
-    return provenance() | {
-        "data_set": {"name": dataset.name, **dataset.ids, "split": split},
-        "bootstrap": {"replicates": resamples.n_replicates, "seed": resamples.seed},
-        "seeds": seeds,
-        "systems": {
-            name: facts[models[0]]
-            | {"seed": seeds[name]}
-            | ({"models": [facts[m] for m in models]} if len(models) > 1 else {})
-            for name, models in teams.items()
-        },
     }

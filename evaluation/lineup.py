@@ -68,6 +68,8 @@ def judged_images(
             + "; ".join(f"{name} ran on {len(ids)}" for name, ids in ran.items())
             + "."
         )
+    if images != "common":
+        _refuse_failures(systems, known.index)
     if len(common) < len(known):
         notes.append(f"{len(known) - len(common)} of {len(known)} test images are not judged.")
     if not len(common):
@@ -78,12 +80,20 @@ def judged_images(
     common = common.sort_values()
     for name, system in systems.items():
         notes += _check_seen(name, system, dataset, common)
-    return _describe(dataset, target, common, known), notes
+    return describe_images(dataset, target, common, known), notes
 
 
-def _describe(
+def describe_images(
     dataset: DataSet, target: Target, image_ids: pd.Index, labels: pd.Series
 ) -> JudgedImages:
+    """What is true of images that are judged.
+
+    Args:
+        dataset: Its tables.
+        target: What is judged.
+        image_ids: Images of known label, sorted.
+        labels: 1.0 or 0.0, indexed by image id.
+    """
     patients, n_patients = cluster_index(patients_of(dataset.images, image_ids))
     truth = dataset.target_boxes(target)
     table = dataset.images.set_index("image_id").reindex(image_ids)
@@ -131,6 +141,36 @@ def _difference_line(ran: Mapping[str, pd.Index]) -> str:
         "the systems' test images differ: " + "; ".join(sides) + "; predict them, or compare on "
         "the images that all have with --images common"
     )
+
+
+def images_asked(
+    systems: Mapping[str, Predictions], dataset: DataSet, target: Target, split: str
+) -> pd.Index:
+    """Test images of known label that any system ran or failed on, sorted.
+
+    Args:
+        systems: Predictions by name.
+        dataset: Labels and split.
+        target: What is judged.
+        split: Name of the split.
+    """
+    labels = dataset.labels(target).reindex(dataset.image_ids("test", split)).dropna()
+    asked = pd.Index([]).append([pd.Index(s.images["image_id"]) for s in systems.values()])
+    return labels.index[labels.index.isin(asked)].sort_values()
+
+
+def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> None:
+    """Refuse images that every system failed on; those of some are refused as different."""
+    for name, system in systems.items():
+        rows = system.images[system.images["status"] == "failed"]
+        rows = rows[rows["image_id"].isin(known)]
+        if len(rows):
+            shown = ", ".join(map(str, rows["image_id"].sort_values()[:_SHOWN]))
+            raise InputError(
+                f"{system.folder}: {name} failed on {len(rows)} test images ({shown}); predict "
+                "them again, or compare on the images that all have with --images common, where "
+                "failures are counted as wrong beside"
+            )
 
 
 def trained_on(system: Predictions) -> dict[str, str] | str:

@@ -157,6 +157,8 @@ def predict_files(
 
 
 def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
+    from scripts.starting_weights import unknown_origins
+
     info = model.run.info
     return {
         "system": name or info["name"],
@@ -165,6 +167,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "findings": list(model.findings),
         "inference_id": model.inference_id(),
         "run": str(model.run.folder.resolve()),
+        **({"seen_unknown": unknown} if (unknown := unknown_origins(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }

@@ -156,6 +156,26 @@ def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> 
     return pd.concat([own, rest[own.columns]], ignore_index=True)
 
 
+def unknown_origins(started: dict[str, Any]) -> list[str]:
+    """Weights that a run began with, at whatever remove, of which nobody knows the training data.
+
+    Args:
+        started: What `run.json` says; each run it started from stands in its ``started_from``.
+
+    Example:
+        >>> unknown_origins({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
+        ['a.pth']
+        >>> unknown_origins({"seed": 1})
+        []
+    """
+    origin = started.get("started_from")
+    if not origin:
+        return []
+    if origin.get("trained_on") == "unknown":
+        return [str(origin["weights"])]
+    return unknown_origins(origin)
+
+
 def leak_lines(
     own: pd.DataFrame, inherited: pd.DataFrame | None, test: pd.DataFrame, source: str
 ) -> list[str]:

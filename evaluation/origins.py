@@ -1,0 +1,62 @@
+"""Where a comparison comes from: data, systems, what they learned from, how it was resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_prep.dataset import DataSet
+from data_prep.folders import provenance
+from data_prep.predictions import Predictions
+from evaluation.bootstrap import Resamples
+from evaluation.decision import Decision
+from evaluation.lineup import trained_on
+
+_RECORDED = ("system", "seed", "kind", "inference_id", "command", "created", "revision", "versions")
+
+
+def comparison_provenance(
+    members: Mapping[str, Predictions],
+    teams: Mapping[str, list[str]],
+    dataset: DataSet,
+    decisions: Mapping[str, Decision],
+    split: str,
+    resamples: Resamples,
+) -> dict[str, Any]:
+    """Ids, seeds, versions and what each system was trained on.
+
+    Args:
+        members: Predictions by model.
+        teams: The models of each system.
+        dataset: The data set judged on.
+        decisions: By model.
+        split: Name of the split.
+        resamples: Of the bootstrap.
+
+    Returns:
+        As `Comparison.provenance`.
+    """
+    facts = {
+        name: {
+            "folder": str(system.folder),
+            **{key: system.info.get(key) for key in _RECORDED},
+            "trained_on": trained_on(system),
+            "decision": decisions[name].to_json(),
+        }
+        for name, system in members.items()
+    }
+    seeds = {
+        name: facts[models[0]]["seed"] if len(models) == 1 else [facts[m]["seed"] for m in models]
+        for name, models in teams.items()
+    }
+    return provenance() | {
+        "data_set": {"name": dataset.name, **dataset.ids, "split": split},
+        "bootstrap": {"replicates": resamples.n_replicates, "seed": resamples.seed},
+        "seeds": seeds,
+        "systems": {
+            name: facts[models[0]]
+            | {"seed": seeds[name]}
+            | ({"models": [facts[m] for m in models]} if len(models) > 1 else {})
+            for name, models in teams.items()
+        },
+    }
