@@ -1,22 +1,22 @@
 """The convolutional trunks that a classifier may stand on."""
 
-from collections import OrderedDict
-from collections.abc import Callable
+from __future__ import annotations
+
+import difflib
 from dataclasses import dataclass
+from functools import cache
 
-from torch import Tensor, nn
-from torchvision.models import (
-    DenseNet121_Weights,
-    ResNet18_Weights,
-    WeightsEnum,
-    densenet121,
-    resnet18,
-)
+import torch
+from torch import nn
 
-from data_prep.tables import InputError
+from classification.geometry import trace_grid
+from classification.recipes import BACKBONES, STRIDES, Recipe
+from classification.timm_zoo import TIMM, build_timm, timm_normalisation
+from data_prep.errors import InputError
 
-STRIDES = (16, 32)
-_RESNET_TOP = ("avgpool", "fc")
+# Published comparisons name networks that do not exist; what their authors may have meant.
+NOT_A_NETWORK = {"resnet121": "densenet121, or resnet101"}
+_PROBE = 128  # px: every network here takes it
 
 
 @dataclass(frozen=True)
@@ -24,80 +24,113 @@ class Trunk:
     """A convolutional network without its classification layer.
 
     Attributes:
-        layers: Maps float (B, 3, S, S) to float (B, channels, S / stride, S / stride).
+        layers: Maps float (B, 3, S, S) to float (B, channels, h, w).
         channels: Channels of the last maps.
         stride: Input pixels from one cell of the last maps to the next.
         centre: Where the first cell looks, in px from the image's left or upper edge: the middle
             of its receptive field. Each further cell looks `stride` further.
+        rectify: Whether a rectifier follows that is no layer of the network.
     """
 
     layers: nn.Module
     channels: int
     stride: int
     centre: float
+    rectify: bool = False
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one backbone is built.
-
-    Attributes:
-        build: Takes a last stride and the weights of torchvision's whole network, or None.
-        imagenet: Its published weights.
-    """
-
-    build: Callable[[int, dict[str, Tensor] | None], Trunk]
-    imagenet: WeightsEnum
-
-
-def build_trunk(name: str, last_stride: int, state: dict[str, Tensor] | None = None) -> Trunk:
-    """Build a trunk, from random or given weights.
+def find_recipe(name: str) -> Recipe:
+    """How a backbone is built.
 
     Args:
-        name: A key of `BACKBONES`.
+        name: A key of `BACKBONES`, or ``timm:`` and a name of timm's.
+
+    Raises:
+        InputError: There is no such backbone, or timm is not installed.
+
+    Example:
+        >>> find_recipe("inception_v3").smallest
+        75
+    """
+    if name.startswith(TIMM):
+        mean, std = timm_normalisation(name)
+        return Recipe(lambda finer: build_timm(name), None, (), mean=mean, std=std)
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if meant := NOT_A_NETWORK.get(name.lower()):
+        raise InputError(f"architecture: there is no {name}; the paper may mean {meant}")
+    near = difflib.get_close_matches(name, BACKBONES, n=1)
+    raise InputError(
+        f"architecture: expected one of {', '.join(BACKBONES)} or {TIMM}NAME, but got {name!r}"
+        + (f"; did you mean {near[0]}?" if near else "")
+    )
+
+
+def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
+    """Build a trunk with random weights.
+
+    Args:
+        name: A key of `BACKBONES`, or ``timm:`` and a name of timm's.
         last_stride: Input pixels per position of the last maps: 32, or 16 to leave out the last
-            halving. Leaving it out moves no weight: the same file fits both.
-        state: Weights of torchvision's whole network.
+            halving where the network can be without it. Leaving it out moves no weight: the same
+            file fits both.
+        image_size: Side of the images, px.
 
     Returns:
         The trunk.
 
     Raises:
-        InputError: Unknown name or stride.
+        InputError: Unknown name, a stride that this network does not have, images too small for
+            it, or a network without feature maps.
     """
-    if name not in BACKBONES:
-        raise InputError(f"backbone: expected one of {', '.join(BACKBONES)}, but got {name!r}")
+    recipe = find_recipe(name)
     if last_stride not in STRIDES:
         raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")
-    return BACKBONES[name].build(last_stride, state)
+    if recipe.strides and last_stride not in recipe.strides:
+        raise InputError(
+            f"last_stride: {name} has cells of {recipe.strides[0]} px only; set model.last_stride "
+            f"= {recipe.strides[0]}"
+        )
+    if image_size < recipe.smallest:
+        raise InputError(
+            f"{name}: needs images of at least {recipe.smallest} px, but gets {image_size}; set "
+            "data.image_size"
+        )
+    layers = recipe.build(last_stride == 16)
+    try:
+        grid, channels, _ = trace_grid(layers, image_size)
+    except InputError as error:
+        raise InputError(f"{name}: {error}; choose a convolutional network") from None
+    if grid.stride != last_stride:
+        raise InputError(
+            f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}"
+            + (f"; set model.last_stride = {grid.stride}" if grid.stride in STRIDES else "")
+        )
+    return Trunk(layers, channels, grid.stride, grid.centre, recipe.rectify)
 
 
-def _densenet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
-    network = densenet121()
-    if state is not None:
-        network.load_state_dict(state)
-    if last_stride == 16:
-        network.features.get_submodule("transition3").pool = nn.Identity()
-    # The strides of the stem take every second position from the first pixel on (centre 0.5);
-    # each pooling of two by two after it looks between its positions: 0.5 + 2, + 4, (+ 8).
-    centre = last_stride / 2 - 1.5
-    return Trunk(network.features, network.classifier.in_features, last_stride, centre)
+@cache
+def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
+    """A trunk's layers in stages, from the image on: each begins where the maps get smaller.
 
+    Args:
+        name: A key of `BACKBONES`, or ``timm:`` and a name of timm's.
 
-def _resnet_trunk(last_stride: int, state: dict[str, Tensor] | None) -> Trunk:
-    network = resnet18()
-    if state is not None:
-        network.load_state_dict(state)
-    if last_stride == 16:
-        for name in ("conv1", "downsample.0"):
-            network.layer4.get_submodule(f"0.{name}").stride = (1, 1)
-    kept = [(name, layer) for name, layer in network.named_children() if name not in _RESNET_TOP]
-    # All its strides take every second position, so the first cell looks at the first pixel.
-    layers = nn.Sequential(OrderedDict(kept))
-    return Trunk(layers, network.fc.in_features, last_stride, centre=0.5)
+    Returns:
+        Names of the trunk's children; one without weights belongs to the stage before.
 
-
-BACKBONES = {
-    "densenet121": Recipe(_densenet_trunk, DenseNet121_Weights.IMAGENET1K_V1),
-    "resnet18": Recipe(_resnet_trunk, ResNet18_Weights.IMAGENET1K_V1),
-}
+    Example:
+        >>> trunk_stages("resnet18")[-2:]
+        (('layer3',), ('layer4',))
+    """
+    with torch.random.fork_rng(devices=()):
+        layers = find_recipe(name).build(False)
+    stages: list[list[str]] = [[]]
+    last = 0
+    for child, stride in trace_grid(layers, _PROBE)[2].items():
+        learns = any(True for _ in layers.get_submodule(child).parameters())
+        if stride > last and learns and last:
+            stages.append([])
+        last = stride if learns else last
+        stages[-1].append(child)
+    return tuple(tuple(stage) for stage in stages)

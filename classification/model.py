@@ -1,17 +1,21 @@
 """The image classifier: a convolutional trunk, global average pooling and one logit a finding."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from classification.backbones import BACKBONES, Trunk, build_trunk
-from classification.pretrained import fetch_weights
+from classification.backbones import Trunk, build_trunk, find_recipe
+from classification.pretrained import fetch_weights, load_features
+from data_prep.errors import InputError
 from data_prep.preprocess import Preprocess
-from data_prep.tables import InputError
+
+# ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
+COLOUR_MEAN = (0.485, 0.456, 0.406)
+COLOUR_STD = (0.229, 0.224, 0.225)
 
 
 class ImageClassifier(nn.Module):
@@ -22,6 +26,7 @@ class ImageClassifier(nn.Module):
         n_findings: Number of findings K.
         preprocess: Size and normalisation of the pixels.
         dropout: Share of pooled features dropped in training.
+        channels: As in `build_classifier`.
 
     Attributes:
         architecture: ``kind``, ``name`` and ``arguments``, from which `build_classifier` makes
@@ -29,26 +34,43 @@ class ImageClassifier(nn.Module):
     """
 
     architecture: dict[str, Any]
+    _gain: Tensor
+    _shift: Tensor
 
     def __init__(
-        self, trunk: Trunk, n_findings: int, preprocess: Preprocess, dropout: float
+        self,
+        trunk: Trunk,
+        n_findings: int,
+        preprocess: Preprocess,
+        dropout: float,
+        channels: Literal["same", "imagenet"] = "same",
     ) -> None:
         super().__init__()
         self.trunk = trunk.layers
-        self._stride, self._centre = trunk.stride, trunk.centre
+        self._stride, self._centre, self._rectify = trunk.stride, trunk.centre, trunk.rectify
+        self._frozen: tuple[nn.Module, ...] = ()
+        self._by_colour = channels == "imagenet"
+        mean, std = torch.tensor(COLOUR_MEAN), torch.tensor(COLOUR_STD)
+        # From the grey normalisation to that of each colour; no weights, so in no file.
+        for name, value in (
+            ("gain", preprocess.std / std),
+            ("shift", (preprocess.mean - mean) / std),
+        ):
+            self.register_buffer(f"_{name}", value.reshape(1, 3, 1, 1), persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(trunk.channels, n_findings)
         self.preprocess = preprocess
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """The last feature maps, after the rectifier.
+        """The last feature maps, as they are pooled: after the rectifier where there is one.
 
         Args:
             images: uint8 (B, 1, S, S), store pixels; normalised here, and nowhere else.
 
         Returns:
-            float32 (B, C, h, w), at least 0.
+            float32 (B, C, h, w); at least 0 but where the network ends in no rectifier
+            (MobileNetV3, EfficientNet, ConvNeXt, the small network).
 
         Raises:
             InputError: The images are not of the size that the model was built for.
@@ -59,8 +81,11 @@ class ImageClassifier(nn.Module):
                 f"classifier: expected uint8 images of shape (B, 1, {size}, {size}), but got "
                 f"{images.dtype} {tuple(images.shape)}; use the pixel store of this size"
             )
-        pixels = self.preprocess.normalise(images)  # (B, 1, S, S) float32
-        return F.relu(self.trunk(pixels.expand(-1, 3, -1, -1))).float()
+        pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)  # (B, 3, S, S) float32
+        if self._by_colour:
+            pixels = pixels * self._gain + self._shift
+        maps = self.trunk(pixels)
+        return (F.relu(maps) if self._rectify else maps).float()
 
     def logits(self, features: Tensor) -> Tensor:
         """Pool the feature maps and weigh them, in float32 also under autocast.
@@ -116,6 +141,27 @@ class ImageClassifier(nn.Module):
         start = self._centre - self._stride / 2
         return start, start, start + width * self._stride, start + height * self._stride
 
+    def freeze(self, frozen: Collection[str]) -> None:
+        """Keep children of the trunk as they are, batch norm's statistics included.
+
+        Args:
+            frozen: Names of the trunk's children that shall not learn; all others do.
+        """
+        parts = dict(self.trunk.named_children())
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self._frozen = tuple(parts[name] for name in frozen)
+        for part in self._frozen:
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but leave what is frozen in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of a batch.
 
@@ -137,24 +183,37 @@ def build_classifier(
     dropout: float = 0.0,
     prior: float | None = None,
     weights: Literal["imagenet"] | None = None,
-    mean: float = 0.449,
-    std: float = 0.226,
+    mean: float | None = None,
+    std: float | None = None,
+    channels: Literal["same", "imagenet"] = "same",
 ) -> ImageClassifier:
     """Build a classifier with one sigmoid output a finding.
 
+    Every network gets the same head: the mean over its last maps and one linear layer, from which
+    class activation maps follow without approximation. That is the published head of DenseNet,
+    ResNet, Inception, EfficientNet, MobileNetV2 and, norm included, of ConvNeXt. Others lose
+    layers: VGG its two hidden layers of 4,096 (124 million parameters of VGG16's 138, which fix
+    the image size and leave no place to point at), MobileNetV3 its one of 1,024 or 1,280,
+    SqueezeNet the rectifier behind its logits, Inception the auxiliary head that only training
+    uses.
+
     Args:
-        name: ``densenet121`` (CheXNet's) or ``resnet18`` (compact).
+        name: A key of `classification.backbones.BACKBONES`, such as ``densenet121`` (CheXNet's),
+            or ``timm:`` and a name of timm's.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
         last_stride: Input pixels per cell of the activation map. 16 leaves out the last halving:
             the map of a 128 px image is then 8 x 8 instead of 4 x 4 cells, for more computing
-            and the same parameters.
+            and the same parameters. InceptionV3 and ConvNeXt have 32 only, SqueezeNet 16 only.
         dropout: Share of pooled features dropped in training, in [0, 1).
         prior: Score that an untrained model gives; None starts at 0.5.
         weights: None or ``imagenet``, downloaded on first use. Weights from a file are loaded
             into the built model.
-        mean: Mean of the pixels, in [0, 1]; the default is ImageNet's, averaged over colours.
+        mean: Mean of the pixels, in [0, 1]; None for what the network's published weights want,
+            mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.
+        channels: The three channels that the network reads are all the grey picture, ``same``, or
+            normalised as ImageNet's colours, ``imagenet``, as public CheXNets learned.
 
     Returns:
         The model in training mode. It reads uint8 (B, 1, S, S).
@@ -175,9 +234,21 @@ def build_classifier(
         raise InputError(f"prior: expected a probability between 0 and 1, but got {prior}")
     if weights not in (None, "imagenet"):
         raise InputError(f"weights: expected none or imagenet, but got {weights!r}")
-    state = fetch_weights(BACKBONES[name].imagenet) if weights and name in BACKBONES else None
-    trunk = build_trunk(name, last_stride, state)
-    model = ImageClassifier(trunk, n_findings, Preprocess(image_size, mean, std), dropout)
+    if channels not in ("same", "imagenet"):
+        raise InputError(f"channels: expected same or imagenet, but got {channels!r}")
+    recipe = find_recipe(name)
+    mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
+    trunk = build_trunk(name, last_stride, image_size)
+    if weights:
+        load_features(
+            trunk.layers,
+            fetch_weights(name, recipe.imagenet),
+            source=f"weights of {name}",
+            name=name,
+            renamed=recipe.renamed,
+        )
+    preprocess = Preprocess(image_size, mean, std)
+    model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
     nn.init.constant_(
         model.classifier.bias, 0.0 if prior is None else float(torch.logit(torch.tensor(prior)))
     )
@@ -190,6 +261,7 @@ def build_classifier(
         "prior": prior,
         "mean": mean,
         "std": std,
+        "channels": channels,
     }
     model.architecture = {"kind": "classifier", "name": "classifier", "arguments": arguments}
     return model

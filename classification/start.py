@@ -1,4 +1,4 @@
-"""Start a classifier from other weights: the features, and the last layer where it is the same."""
+"""Start a classifier from other weights: the features, and what of the last layer is the same."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from classification.backbones import BACKBONES, find_recipe
 from classification.model import ImageClassifier
-from data_prep.checkpoint_names import body_key, guess_architecture
+from classification.pretrained import load_features
 from data_prep.errors import InputError
+from data_prep.public_checkpoints import PublicCheckpoint, recognise
 
-_LAST = "classifier."
-_COUNTER = "num_batches_tracked"
+_OWN_LAST = ("classifier.weight", "classifier.bias")
+
+
+def public_checkpoint(state: Mapping[str, Tensor]) -> PublicCheckpoint | None:
+    """What is known of weights that are a public checkpoint's; None where they are not.
+
+    Args:
+        state: Tensors by name.
+    """
+    return recognise({key: tuple(value.shape) for key, value in state.items()})
 
 
 def start_from(
@@ -26,8 +36,8 @@ def start_from(
     """Load what a classifier can use of a checkpoint, and say what that is.
 
     Features come from any network that has the model's backbone: a classifier with however many
-    findings, or a detector. The last layer comes with them only from a classifier of ours that
-    learned the same findings in the same order.
+    findings, or a detector. Of the last layer come the rows of those findings that both know, by
+    name: where the checkpoint is of a run of ours, or a public one whose findings are known.
 
     Args:
         model: From `classification.model.build_classifier`; untouched when the weights do not fit.
@@ -43,49 +53,50 @@ def start_from(
         InputError: The weights are of another network, or hold a value that is not finite.
     """
     name = model.architecture["arguments"]["name"]
-    own = {k: v for k, v in model.trunk.state_dict().items() if not k.endswith(_COUNTER)}
-    stem = next(iter(own))
-    parts = {key.split(".")[0] for key in own}
-    given: dict[str, Tensor] = {}
-    for key, value in state.items():
-        short = body_key(key)
-        if key.endswith(_COUNTER) or short.split(".")[0] not in parts:
-            continue
-        if short in given:
-            raise InputError(f"{source}: holds two networks ({key} twice); save one alone")
-        given[short] = value
-    if stem in given and given[stem].ndim == 4 and given[stem].shape[1] == 1:
-        given[stem] = given[stem].expand(-1, 3, -1, -1) / 3  # one grey channel, shown three times
-    if problem := _problem(given, own, name, state):
-        raise InputError(f"{source}: {problem}")
-    taken = {f"trunk.{key}": value for key, value in given.items()}
-    last = {key: value for key, value in state.items() if key.startswith(_LAST)}
-    same = findings is not None and tuple(findings) == tuple(own_findings or ())
-    shapes = {k: v.shape for k, v in model.state_dict().items() if k.startswith(_LAST)}
-    same = same and {key: value.shape for key, value in last.items()} == shapes
-    taken |= last if same else {}
-    if bad := [key for key, value in taken.items() if not torch.isfinite(value).all()]:
-        raise InputError(
-            f"{source}: {bad[0]} holds values that are not finite; its training diverged, take "
-            "another checkpoint"
-        )
-    model.load_state_dict(taken, strict=False)
-    rest = "and its last layer" if same else "; the last layer starts anew"
-    return f"{source}: takes the features of {name}{' ' if same else ''}{rest}"
+    public = public_checkpoint(state)
+    theirs = tuple(findings or (public.findings if public else ()))
+    keys = (public.weight, public.bias) if public and findings is None else _OWN_LAST
+    rows = _shared_rows(model, state, keys, theirs, tuple(own_findings or ()), source)
+    load_features(
+        model.trunk,
+        state,
+        source=source,
+        name=name,
+        known=tuple(BACKBONES),
+        renamed=find_recipe(name).renamed,
+    )
+    own = tuple(own_findings or ())
+    with torch.no_grad():
+        for finding, (weight, bias) in rows.items():
+            model.classifier.weight[own.index(finding)] = weight
+            model.classifier.bias[own.index(finding)] = bias
+    what = f"{source}: takes the features of {name}"
+    if not rows:
+        return f"{what}; the last layer starts anew"
+    new = [finding for finding in own if finding not in rows]
+    if not new:
+        return f"{what} and its last layer"
+    return f"{what} and its last layer for {', '.join(rows)}; it starts anew for {', '.join(new)}"
 
 
-def _problem(
-    given: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, state: Mapping[str, Tensor]
-) -> str | None:
-    """Why the features do not fit, and what to do."""
-    missing = [key for key in own if key not in given]
-    left = [key for key in given if key not in own]
-    other = [key for key in own if key in given and given[key].shape != own[key].shape]
-    if not (missing or left or other):
-        return None
-    what = guess_architecture(state)
-    if what is not None and what != name:
-        return f"weights of {what}, not of {name}; set model.architecture to it, or take another"
-    counts = {"missing": missing, "of another shape": other, "too many": left}
-    told = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in counts.items() if k)
-    return f"not weights of {name}, whose {len(own)} tensors were looked for: {told}"
+def _shared_rows(
+    model: ImageClassifier,
+    state: Mapping[str, Tensor],
+    keys: tuple[str, str],
+    theirs: tuple[str, ...],
+    own: tuple[str, ...],
+    source: str,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Rows of a checkpoint's last layer for the findings that the model has, too."""
+    if any(key not in state for key in keys):
+        return {}
+    weight, bias = (state[key] for key in keys)
+    if weight.shape != (len(theirs), model.classifier.in_features) or len(bias) != len(theirs):
+        return {}
+    for key in keys:
+        if not torch.isfinite(state[key]).all():
+            raise InputError(
+                f"{source}: {key} holds values that are not finite; its training diverged, take "
+                "another checkpoint"
+            )
+    return {f: (weight[theirs.index(f)], bias[theirs.index(f)]) for f in own if f in theirs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,18 @@ import torch
 from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
+from classification.freezing import freeze_for_epoch
 from classification.loss import positive_weights, training_losses, validation_losses
 from classification.model import ImageClassifier, build_classifier
-from classification.start import start_from
+from classification.start import public_checkpoint, start_from
+from data_prep.tables import read_json
 from evaluation.metrics import auroc, image_average_precision
 from scripts import console
 from scripts.sampling import image_classes
 from scripts.starting_weights import Start
 from scripts.trainee import Trainee, initialise, require_both_kinds
+from training.model_files import ARCHITECTURE_FILE
+from training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
@@ -61,10 +65,11 @@ def build(
     for role, chosen in ids.items():
         require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
     arguments = config.model.model_dump()
-    weights = arguments.pop("weights")
+    weights, trainable = arguments.pop("weights"), arguments.pop("trainable")
+    unfreeze_epochs = arguments.pop("unfreeze_epochs")
     start = Start.open(weights)
     if start is not None:
-        arguments |= start.pixels(store.size, store.treatment)
+        arguments |= _pixels(start, store)
     model = initialise(
         build_classifier,
         "none" if start else weights,
@@ -74,10 +79,14 @@ def build(
         image_size=store.size,
         **arguments,
     )
+    network = cast("ImageClassifier", model)
     if start is not None:
         known = {"findings": start.findings, "own_findings": findings}
-        network = cast("ImageClassifier", model)
         console.say(start_from(network, start.state, source=weights, **known))
+    settle = partial(freeze_for_epoch, network, trainable, unfreeze_epochs=unfreeze_epochs)
+    later = trainable in ("head_first", "stages")
+    if not later:  # else the optimiser must know all from the start
+        settle(0)
     train = ImageLabelDataset(store, ids["train"], labels, findings, augmentation)
     weight = _weight(config.training.positive_weight, train.targets)
     return Trainee(
@@ -93,7 +102,25 @@ def build(
         describe=partial(describe, findings=findings),
         start=start,
         classes=image_classes(dataset, ids["train"]),
+        callbacks=[Unfreezing(settle)] if later else [],
     )
+
+
+def _pixels(start: Start, store: PixelStore) -> dict[str, Any]:
+    """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
+    public = public_checkpoint(start.state)
+    hint = (public.mean, public.std) if public else None
+    arguments: dict[str, Any] = {**start.pixels(store.size, store.treatment, hint)}
+    if start.run is not None:
+        made = read_json(start.run.folder / ARCHITECTURE_FILE, "model")["architecture"]
+        return {**arguments, "channels": made["arguments"].get("channels", "same")}
+    if public is None:
+        return arguments
+    console.say(
+        f"{start.source}: is of {public.maker}, which learned at {public.size} px from "
+        f"{public.trained_on}; test images among those would look better than they are"
+    )
+    return {**arguments, "channels": public.channels}
 
 
 def finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from scripts.sampling import build_sampler, dropped_boxes
 from scripts.train_batch import fitting_batch, too_large
 from scripts.train_devices import FAREWELL, own_rank, require_shares
 from scripts.trainee import Trainee
+from training.cost import count_parameters
 from training.fit import FitResult, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.memory import is_out_of_memory
@@ -71,6 +72,7 @@ def fit_trainee(
     if dropped := dropped_boxes(result.history):
         console.say(f"augmentation: {dropped.sentence()}, in all epochs together")
     save_model(trainee.model, run.folder)
+    parameters, learned = count_parameters(trainee.model)
     # The model knows size and normalisation; what was done to the pictures before is settled here.
     seen = replace(
         cast("Preprocess", trainee.model.preprocess), treatment=treatment_of(settings.data)
@@ -93,6 +95,8 @@ def fit_trainee(
             "n_train": len(trainee.train),
             "n_val": len(trainee.val),
             "pretrained": settings.model.weights,
+            "parameters": parameters,
+            "trainable_parameters": learned,
             "precision": precision,
             "device": device,
             "devices": devices,

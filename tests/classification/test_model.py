@@ -5,33 +5,106 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import nn
-from torchvision.models import densenet121, resnet18
+from torchvision import models
+from torchvision.models import densenet121
 
+from classification.backbones import BACKBONES
 from classification.inference import activation_map
-from classification.model import build_chexnet
+from classification.model import COLOUR_MEAN, COLOUR_STD, build_chexnet
+from configs.model_settings import ARCHITECTURES
 from data_prep.tables import InputError
 
-PEERS = {"densenet121": densenet121, "resnet18": resnet18}
+COMPACT = ("densenet121", "resnet18")
+HEAVY = (
+    "resnet34", "resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn",
+    "mobilenet_v3_large", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+    "efficientnet_b4", "inception_v3",
+)  # fmt: skip
+ALL = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in BACKBONES]
+# Where our trunk and our last layer are in torchvision's network; None: another head.
+PLACES = {
+    "densenet": ("features.", "classifier."),
+    "resnet": ("", "fc."),
+    "inception": ("", "fc."),
+    "mobilenet_v2": ("features.", "classifier.1."),
+    "efficientnet": ("features.", "classifier.1."),
+    "convnext": ("features.", "classifier.2."),
+    "mobilenet_v3": ("features.", None),
+    "squeezenet": ("features.", None),
+    "vgg": ("features.", None),
+}
 
 
 def as_torchvision(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Our state dictionary in the names of torchvision's network."""
-    trunk, top = {"densenet121": ("features.", "classifier."), "resnet18": ("", "fc.")}[name]
-    return {
-        key.replace("trunk.", trunk, 1).replace("classifier.", top, 1): value
-        for key, value in state.items()
-    }
+    trunk, top = next(place for family, place in PLACES.items() if name.startswith(family))
+    own = {"trunk.norm.": "classifier.0.", "trunk.": trunk, "classifier.": top}
+    renamed = {}
+    for key, value in state.items():
+        ours = next(part for part in own if key.startswith(part))
+        if own[ours] is not None:
+            renamed[own[ours] + key.removeprefix(ours)] = value
+    return renamed
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_logits_equal_torchvision_on_the_same_weights(name, build_small, batch):
-    ours = build_small(name).eval()
-    theirs = PEERS[name](num_classes=2)
-    theirs.load_state_dict(as_torchvision(ours.state_dict(), name))
-    pixels = ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1)
+def torchvision_network(name: str, state: dict[str, torch.Tensor]) -> tuple[nn.Module, bool]:
+    """Torchvision's network with our weights, and whether its head is ours, too."""
+    extra = {"aux_logits": False, "init_weights": True} if name == "inception_v3" else {}
+    with torch.device("meta" if name.startswith("vgg") else "cpu"):  # its head is 500 MB
+        network = models.get_model(name, num_classes=2, **extra)
+    renamed = as_torchvision(state, name)
+    same_head = network.state_dict().keys() == renamed.keys()
+    loaded = network.load_state_dict(renamed, strict=False, assign=True)
+    assert loaded.unexpected_keys == []
+    assert same_head or all(key.startswith("classifier.") for key in loaded.missing_keys)
+    return network.eval(), same_head
+
+
+def test_config_and_builder_know_the_same_architectures():
+    assert tuple(BACKBONES) == ARCHITECTURES
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "small_cnn"])
+def test_logits_equal_torchvision_on_the_same_weights(name, build_small):
+    size = max(64, -(-BACKBONES[name].smallest // 32) * 32)
+    ours = build_small(name, last_stride=BACKBONES[name].strides[-1], image_size=size).eval()
+    if name == "convnext_tiny":
+        nn.init.normal_(ours.trunk.norm.weight)
+        nn.init.normal_(ours.trunk.norm.bias)
+    images = torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
+    theirs, same_head = torchvision_network(name, ours.state_dict())
+    pixels = ours.preprocess.normalise(images).expand(-1, 3, -1, -1)
     with torch.no_grad():
-        expected, logits = theirs.eval()(pixels), ours(batch.images)
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+        if same_head:
+            expected, found = theirs(pixels), ours(images)
+        else:
+            expected, found = theirs.features(pixels), ours.features(images)
+    assert same_head != name.startswith(("vgg", "squeezenet", "mobilenet_v3"))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "mobilenet_v3_small", "convnext_tiny"])
+def test_imagenet_weights_of_torchvisions_file_reach_the_trunk(name, build_small, monkeypatch):
+    theirs = models.get_model(name, **({"init_weights": True} if "inception" in name else {}))
+    file = theirs.state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: file)
+    ours = build_small(name, weights="imagenet", image_size=96)
+    for key, value in as_torchvision(ours.trunk.state_dict(prefix="trunk."), name).items():
+        assert torch.equal(value, file[key]), key
+    # Inception's file wants other pixels than the rest: (x - 0.5) / 0.5.
+    expected = (0.5, 0.5) if name == "inception_v3" else (0.449, 0.226)
+    assert (ours.preprocess.mean, ours.preprocess.std) == expected
+
+
+def test_channels_may_be_normalised_as_imagenets_colours(build_small, batch):
+    model = build_small(channels="imagenet", mean=0.3, std=0.1).eval()
+    seen = []
+    model.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(batch.images)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
+    torch.testing.assert_close(seen[0], (batch.images / 255 - mean) / std, rtol=0, atol=1e-5)
+    assert not any("gain" in key or "shift" in key for key in model.state_dict())
 
 
 def test_the_trunk_sees_the_pixels_of_the_store(build_small, batch):
@@ -46,7 +119,7 @@ def test_the_trunk_sees_the_pixels_of_the_store(build_small, batch):
         assert torch.equal(grey[:, channel], batch.images[:, 0])
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [*COMPACT, "vgg16", "mobilenet_v3_small", "small_cnn"])
 @pytest.mark.parametrize(("last_stride", "cells"), [(32, 2), (16, 4)])
 def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, build_small, batch):
     model = build_small(name, last_stride=last_stride).eval()
@@ -57,7 +130,7 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, 
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + model.classifier.bias, logits)
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [*COMPACT, "vgg16", "mobilenet_v2", "small_cnn"])
 def test_a_finer_map_has_the_same_parameters(name, build_small):
     coarse, fine = build_small(name), build_small(name, last_stride=16)
     fine.load_state_dict(coarse.state_dict())
@@ -95,8 +168,15 @@ def test_bf16_gives_float32_logits_near_the_full_ones(build_small, batch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg"}, "backbone: expected one of densenet121, resnet18, but got 'vgg'"),
-        ({"name": "vgg", "weights": "imagenet"}, "backbone: expected one of"),
+        ({"name": "vgg"}, "architecture: expected one of densenet121, .* did you mean vgg19?"),
+        ({"name": "vgg", "weights": "imagenet"}, "architecture: expected one of"),
+        ({"name": "ResNet121"}, "there is no ResNet121; the paper may mean densenet121, or resn"),
+        ({"name": "inception_v3"}, "needs images of at least 75 px, but gets 64"),
+        ({"name": "inception_v3", "image_size": 96, "last_stride": 16}, "cells of 32 px only"),
+        ({"name": "convnext_tiny", "last_stride": 16}, "set model.last_stride = 32"),
+        ({"name": "squeezenet1_1"}, "cells of 16 px only; set model.last_stride = 16"),
+        ({"name": "small_cnn", "weights": "imagenet"}, "there are none of small_cnn"),
+        ({"channels": "grey"}, "channels: expected same or imagenet"),
         ({"last_stride": 8}, "last_stride: expected 16 or 32"),
         ({"dropout": 1.0}, "dropout: expected a share"),
         ({"prior": 0.0}, "prior: expected a probability"),

@@ -92,3 +92,37 @@ def test_a_model_that_cannot_learn_is_refused() -> None:
 def test_sgd_without_momentum_works() -> None:
     optimiser = build_optimiser(nn.Linear(1, 1), Optimisation(optimiser="sgd", momentum=0.0))
     assert isinstance(optimiser, torch.optim.SGD)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
+)
+def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name: Any, kind: type) -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 1)
+    how = Optimisation(optimiser=name, learning_rate=0.05, weight_decay=0.0, momentum=0.5)
+    optimiser = build_optimiser(net, how)
+    assert type(optimiser) is kind
+    inputs = torch.randn(64, 4)
+    targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]])
+    losses = []
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = nn.functional.mse_loss(net(inputs), targets)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_rmsprop_takes_the_momentum_and_decays_kernels_only() -> None:
+    how = Optimisation(optimiser="rmsprop", momentum=0.3, weight_decay=0.1)
+    groups = build_optimiser(nn.Linear(2, 2), how).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert {(group["momentum"], group["alpha"]) for group in groups} == {(0.3, 0.9)}

@@ -1,0 +1,196 @@
+"""Where on the image each cell of a network's feature maps looks, found by following the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from data_prep.errors import InputError
+
+# What each layer that moves or spreads the cells is called with, in order, after its input.
+_SLIDING = {
+    "conv2d": ("weight", "bias", "stride", "padding", "dilation"),
+    "max_pool2d": ("kernel_size", "stride", "padding", "dilation"),
+    "avg_pool2d": ("kernel_size", "stride", "padding"),
+}
+_PROBE = 128  # px
+_PLACELESS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax", "sum"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the cells of a feature map lie over the image, in one direction.
+
+    Attributes:
+        stride: Input pixels from one cell to the next.
+        centre: Where the first cell looks, in px from the image's edge: the middle of its
+            receptive field. The middle of the first pixel is 0.5.
+    """
+
+    stride: int = 1
+    centre: float = 0.5
+
+    def slide(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Grid:
+        """The grid of what a convolution or a pooling makes of this one.
+
+        Source:
+            Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural
+            Networks.
+
+        Example:
+            >>> Grid().slide(7, 2, 3).slide(3, 2, 1).slide(2, 2, 0)  # DenseNet's stem, a transition
+            Grid(stride=8, centre=2.5)
+        """
+        moved = (dilation * (kernel - 1) / 2 - padding) * self.stride
+        return Grid(self.stride * stride, self.centre + moved)
+
+
+Grids = tuple[Grid, Grid]  # down the rows, along the columns
+
+
+def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int, dict[str, int]]:
+    """Follow a network's layers from the image to its feature maps, without convolving.
+
+    Branches that meet should look at the same place; where they do not, as in ResNet-D, the middle
+    between them is taken.
+
+    Args:
+        layers: The network, on the CPU; its mode and buffers stay as they are.
+        image_size: Side of the square image, px.
+
+    Returns:
+        The grid of the last maps, their channels, and the stride behind each child of the network,
+        in the order in which they are called.
+
+    Raises:
+        InputError: The network's last output is not a grid of square cells over the image.
+    """
+    # Where padding depends on the size it does so by what is left of 32, so a small one will do.
+    size = image_size if image_size < _PROBE else _PROBE + image_size % _PROBE
+    strides: dict[str, int] = {}
+
+    def note(name: str, out: Any) -> None:
+        if (grids := _grids(out)) is not None:
+            strides[name] = grids[0].stride
+
+    hooks = [
+        child.register_forward_hook(lambda _, __, out, name=name: note(name, out))
+        for name, child in layers.named_children()
+    ]
+    was_training = layers.training
+    layers.eval()
+    try:
+        pixels = torch.zeros(1, 3, size, size)
+        _mark(pixels, (Grid(), Grid()))
+        with torch.no_grad(), _Following():
+            maps = layers(pixels)
+    finally:
+        layers.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    grids = _grids(maps)
+    if grids is None or maps.ndim != 4 or grids[0] != grids[1] or maps.shape[2] != maps.shape[3]:
+        raise InputError("its output is not a grid of square cells over the image")
+    return grids[0], maps.shape[1], strides
+
+
+class _Following(TorchFunctionMode):
+    """Hands the grid on from each function's inputs to its outputs."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        before = _meet([*_tensors(args), *_tensors(kwargs.values())])
+        if before is None:
+            return func(*args, **kwargs)
+        # A convolution's numbers do not matter here, and are most of the work.
+        out = (_empty_convolution if name == "conv2d" else func)(*args, **kwargs)
+        if name not in _PLACELESS:
+            after = _slide(name, before, args, kwargs)
+            for tensor in _tensors([out]):
+                _mark(tensor, after)
+        return out
+
+
+def _empty_convolution(
+    input: Tensor,  # noqa: A002  torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Zeros in the shape of a convolution's output, from one channel of one image."""
+    one = torch.nn.functional.conv2d(input[:1, :1], weight[:1, :1], None, stride, padding, dilation)
+    return input.new_zeros(len(input), len(weight), *one.shape[2:])
+
+
+def _slide(name: str, grids: Grids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grids:
+    """The grids behind a function."""
+    if name == "pad":
+        left, _, top, _ = (*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0)[:4]
+        rows, columns = grids
+        return (
+            Grid(rows.stride, rows.centre - top * rows.stride),
+            Grid(columns.stride, columns.centre - left * columns.stride),
+        )
+    if name not in _SLIDING:
+        return grids
+    given = {**dict(zip(_SLIDING[name], args[1:], strict=False)), **kwargs}
+    kernel = given["weight"].shape[2:] if name == "conv2d" else _pair(given["kernel_size"])
+    stride = given.get("stride")
+    strides = _pair(stride if stride not in (None, (), []) else (1 if name == "conv2d" else kernel))
+    dilations = _pair(given.get("dilation", 1))
+    padding = given.get("padding", 0)
+    if padding == "same":
+        paddings = tuple(d * (k - 1) // 2 for d, k in zip(dilations, kernel, strict=True))
+    else:
+        paddings = (0, 0) if padding == "valid" else _pair(padding)
+    rows, columns = (
+        grid.slide(k, s, p, d)
+        for grid, k, s, p, d in zip(grids, kernel, strides, paddings, dilations, strict=True)
+    )
+    return rows, columns
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
+
+
+def _mark(tensor: Tensor, grids: Grids) -> None:
+    tensor.grids = grids  # type: ignore[attr-defined]
+
+
+def _grids(tensor: Any) -> Grids | None:
+    return getattr(tensor, "grids", None)
+
+
+def _meet(tensors: list[Tensor]) -> Grids | None:
+    """The grid that tensors have in common; those without one, such as weights, do not count."""
+    found = [grids for tensor in tensors if (grids := _grids(tensor)) is not None]
+    if not found:
+        return None
+    met = []
+    for axis in (0, 1):
+        stride = max(grids[axis].stride for grids in found)
+        centres = [grids[axis].centre for grids in found if grids[axis].stride == stride]
+        met.append(Grid(stride, (min(centres) + max(centres)) / 2))
+    return met[0], met[1]

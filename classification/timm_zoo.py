@@ -1,0 +1,96 @@
+"""Networks of the library timm, which is installed by the extra `zoo` only."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from data_prep.errors import InputError
+
+TIMM = "timm:"
+
+
+def build_timm(name: str) -> nn.Module:
+    """Build a network of timm's without its head, with random weights.
+
+    Args:
+        name: ``timm:`` and a name that timm knows.
+
+    Returns:
+        Maps float (B, 3, S, S) to its last feature maps, normed as timm does before pooling.
+
+    Raises:
+        InputError: timm is not installed, or has no such network.
+    """
+    return _create(name, pretrained=False)
+
+
+def fetch_timm(name: str) -> dict[str, Tensor]:
+    """Published weights of a network of timm's, from its cache or downloaded there.
+
+    Args:
+        name: As in `build_timm`.
+
+    Returns:
+        Tensors by the names of `build_timm`'s network.
+
+    Raises:
+        InputError: As `build_timm`, or the weights cannot be had.
+    """
+    return _create(name, pretrained=True).state_dict()
+
+
+def timm_normalisation(name: str) -> tuple[float, float]:
+    """Mean and standard deviation of the pixels that published weights want, over the colours.
+
+    Args:
+        name: As in `build_timm`.
+
+    Raises:
+        InputError: As `build_timm`.
+    """
+    library = _library(name)
+    plain = name.removeprefix(TIMM)
+    if not library.is_model(plain):
+        raise _unknown(name)
+    settings = library.models.get_pretrained_cfg(plain)
+    mean, std = (sum(values) / 3 for values in (settings.mean, settings.std))
+    return round(mean, 3), round(std, 3)
+
+
+def _create(name: str, *, pretrained: bool) -> nn.Module:
+    library = _library(name)
+    plain = name.removeprefix(TIMM)
+    if not library.is_model(plain):
+        raise _unknown(name)
+    arguments: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
+    try:
+        return library.create_model(plain, pretrained=pretrained, **arguments)
+    except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if pretrained:
+            raise InputError(
+                f"weights of {name}: cannot be fetched ({reason}); train with weights = none, or "
+                "from a file"
+            ) from None
+        raise InputError(f"{name}: timm cannot build it for a classifier ({reason})") from None
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise InputError(
+            f"architecture: {name} needs timm, which is not installed; pip install "
+            "'cxr-compare[zoo]'"
+        ) from None
+
+
+def _unknown(name: str) -> InputError:
+    return InputError(
+        f"architecture: timm has no network {name.removeprefix(TIMM)!r}; timm.list_models() "
+        "tells their names"
+    )

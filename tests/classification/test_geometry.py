@@ -1,0 +1,181 @@
+"""A cell of a map lies where the network looks, and only networks with such cells are taken."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from torchvision.models.convnext import LayerNorm2d
+from torchvision.ops import SqueezeExcitation
+
+from classification.backbones import BACKBONES, build_trunk, trunk_stages
+from classification.geometry import Grid, trace_grid
+from classification.model import build_classifier
+from classification.recipes import PooledNorm
+from data_prep.errors import InputError
+
+HEAVY = ("resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
+HEAVY += tuple(f"efficientnet_b{n}" for n in range(1, 5))
+ALL = [
+    pytest.param(name, stride, marks=[pytest.mark.slow] if name in HEAVY else [])
+    for name, recipe in BACKBONES.items()
+    for stride in recipe.strides
+]
+
+
+class _Mean(nn.Module):
+    """A pooling by the mean where there was one by the maximum: it looks at the same places."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.how = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(x, *self.how)
+
+
+def looking_evenly(network: nn.Module) -> None:
+    """Make each layer look evenly at its field: then the middle of the gradient is its middle."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, _Mean(child))
+            elif isinstance(child, SqueezeExcitation | LayerNorm2d | PooledNorm | nn.LayerNorm):
+                setattr(module, name, nn.Identity())  # looks at the whole image, or at channels
+            elif isinstance(child, nn.Linear):
+                nn.init.constant_(child.weight, 1 / child.in_features)
+            elif isinstance(child, nn.Conv2d):
+                odd = child.kernel_size[0] % 2 == 1
+                middle = tuple(k // 2 for k in child.kernel_size)
+                nn.init.zeros_(child.weight)
+                # Of an odd kernel the middle alone: else the field would be wider than the image.
+                place = (..., *middle) if odd else ...
+                child.weight.data[place] = (
+                    1
+                    / child.weight[0].numel()
+                    * (child.kernel_size[0] * child.kernel_size[1] if odd else 1)
+                )
+            if isinstance(child, nn.Linear | nn.Conv2d) and child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+@pytest.mark.parametrize(("name", "last_stride"), ALL)
+def test_the_gradient_of_each_cell_lies_in_its_middle(name, last_stride, monkeypatch):
+    size = 224 if name == "inception_v3" else 160
+    trunk = build_trunk(name, last_stride, size)
+    looking_evenly(trunk.layers)
+    monkeypatch.setattr(F, "max_pool2d", F.avg_pool2d)  # Inception calls it so
+    pixels = torch.full((1, 3, size, size), 1e-3, requires_grad=True)  # no ReLU6 is at its end
+    maps = trunk.layers.eval()(pixels).sum(dim=1)[0]  # (h, w)
+    places = np.arange(size) + 0.5
+    checked = 0
+    for row in range(1, len(maps) - 1):  # the outer cells' fields reach beyond the image
+        (gradient,) = torch.autograd.grad(maps[row, row], pixels, retain_graph=True)
+        for axis in (1, 2):
+            weight = gradient[0].sum(dim=(0, 3 - axis)).double().numpy()
+            middle = (weight * places).sum() / weight.sum()
+            assert middle == pytest.approx(trunk.centre + row * trunk.stride, abs=0.01)
+        checked += 1
+    assert checked >= 2
+
+
+def test_a_map_is_framed_by_the_cells_of_its_own_network():
+    model = build_classifier("squeezenet1_1", image_size=64, last_stride=16)
+    rows = model.features(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape[2]
+    assert rows == 3
+    assert model.map_frame(rows, rows) == (7.5, 7.5, 55.5, 55.5)  # not padded: the rim is not seen
+
+
+def test_branches_that_meet_apart_are_taken_at_the_middle_between_them():
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 3, 3, 2, 1), nn.AvgPool2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x) + self.pool(x)
+
+    assert trace_grid(Apart(), 64)[0] == Grid(2, 0.75)  # 0.5 and 1.0
+
+
+def test_padding_by_itself_moves_the_cells():
+    class Same(nn.Module):  # as timm's networks from TensorFlow do it
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+    assert trace_grid(Same(), 64)[:2] == (Grid(2, 1.5), 8)
+
+
+def test_tracing_changes_nothing():
+    layers = BACKBONES["mobilenet_v3_small"].build(False).train()
+    before = {key: value.clone() for key, value in layers.state_dict().items()}
+    state = torch.get_rng_state()
+    trace_grid(layers, 64)
+    assert layers.training
+    assert all(torch.equal(value, before[key]) for key, value in layers.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(child._forward_hooks for child in layers.children())
+
+
+@pytest.mark.parametrize("name", ["densenet121", "vgg16", "mobilenet_v3_small", "convnext_tiny"])
+def test_stages_hold_each_layer_once_from_the_image_on(name):
+    children = [child for child, _ in BACKBONES[name].build(False).named_children()]
+    stages = trunk_stages(name)
+    assert [child for stage in stages for child in stage] == children
+    assert 4 <= len(stages) <= 5
+
+
+def fake_timm(network: nn.Module) -> SimpleNamespace:
+    return SimpleNamespace(
+        is_model=lambda name: name == "tiny",
+        create_model=lambda name, **_: network,
+        models=SimpleNamespace(
+            get_pretrained_cfg=lambda name: SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2,) * 3)
+        ),
+    )
+
+
+def test_a_network_of_timm_gets_its_own_normalisation_and_cells(monkeypatch):
+    network = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 8, 8, 3, 2, 1) for i in range(5)))
+    monkeypatch.setitem(sys.modules, "timm", fake_timm(network))
+    model = build_classifier("timm:tiny", image_size=64)
+    assert model(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 1)
+    assert (model.preprocess.mean, model.preprocess.std) == (0.4, 0.2)
+    assert model.map_frame(2, 2) == (-15.5, -15.5, 48.5, 48.5)
+    with pytest.raises(InputError, match=r"cells of 32 px, not 16; set model.last_stride = 32"):
+        build_classifier("timm:tiny", image_size=64, last_stride=16)
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "message"),
+    [
+        (nn.Flatten(), "timm:tiny", "is not a grid of square cells.*choose a convolutional"),
+        (nn.Flatten(), "timm:huge", "timm has no network 'huge'"),
+        (
+            None,
+            "timm:tiny",
+            r"needs timm, which is not installed; pip install 'cxr-compare\[zoo\]'",
+        ),
+    ],
+)
+def test_what_timm_cannot_give_is_told_in_one_line(network, name, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", network and fake_timm(network))
+    with pytest.raises(InputError, match=message) as caught:
+        build_classifier(name, image_size=64)
+    assert "\n" not in str(caught.value)
+
+
+def test_real_networks_of_timm_have_cells():
+    pytest.importorskip("timm")
+    for name in ("timm:resnet18", "timm:tf_efficientnet_b0", "timm:convnext_atto"):
+        model = build_classifier(name, image_size=64).eval()
+        assert model.features(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape[2:] == (2, 2)
+    with pytest.raises(InputError, match="is not a grid"):
+        build_classifier("timm:vit_tiny_patch16_224", image_size=224)

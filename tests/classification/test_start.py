@@ -1,0 +1,243 @@
+"""A classifier starts from other weights, and public CheXNets give the same answers here."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import densenet121, resnet18, squeezenet1_1
+
+from classification.model import COLOUR_MEAN, COLOUR_STD, ImageClassifier, build_classifier
+from classification.start import public_checkpoint, start_from
+from data_prep.errors import InputError
+from data_prep.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
+from training.model_files import read_weights
+
+IMAGES = torch.randint(
+    0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+)
+
+
+class CheXNet(nn.Module):
+    """As arnoweng/CheXNet and zoogzog/chexnet make it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.densenet121 = densenet121()
+        self.densenet121.classifier = nn.Sequential(nn.Linear(1024, 14), nn.Sigmoid())
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.densenet121(pixels)
+
+
+def dotted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names as torchvision had them in 2017, without step counters."""
+    old = {}
+    for key, value in state.items():
+        for part in ("norm1", "norm2", "conv1", "conv2"):
+            if "denselayer" in key:
+                key = key.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
+        old[key] = value
+    return {key: value for key, value in old.items() if not key.endswith("num_batches_tracked")}
+
+
+def published(kind: str, network: nn.Module) -> dict[str, object]:
+    """What each maker's file holds."""
+    state = network.state_dict()
+    if kind == "jrzech":  # of a bare densenet121, after its conversion
+        return {key.removeprefix("densenet121."): value for key, value in state.items()}
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    rest: dict[str, object] = {"epoch": 7, "best_loss": np.float64(0.1)}
+    if kind == "arnoweng":
+        return {**rest, "state_dict": OrderedDict(dotted(wrapped)), "optimizer": {"state": {}}}
+    return {**rest, "state_dict": OrderedDict(wrapped), "optimizer": {"state": {}}}
+
+
+@pytest.fixture(scope="module")
+def chexnet() -> nn.Module:
+    torch.manual_seed(0)
+    network = CheXNet()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.eval()
+
+
+def build(name: str = "densenet121", **arguments: object) -> ImageClassifier:
+    return build_classifier(name, **{"n_findings": 3, "image_size": 64, **arguments}).eval()
+
+
+@pytest.mark.parametrize("kind", ["arnoweng", "zoogzog", "jrzech"])
+def test_a_public_chexnet_gives_its_own_scores_here(
+    kind: str, chexnet: nn.Module, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.pth.tar"
+    torch.save(published(kind, chexnet), file)
+    state = read_weights(file)
+    public = public_checkpoint(state)
+    assert public is not None
+    assert (public.findings, public.size) == (CHEXNET_FINDINGS, 224)
+    model = build(mean=public.mean, std=public.std, channels=public.channels)
+    own = ["pneumonia", "hernia", "lung_opacity"]
+    said = start_from(model, state, source="file", own_findings=own)
+    assert said.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
+    with torch.no_grad():
+        expected = chexnet((IMAGES.expand(-1, 3, -1, -1) / 255 - mean) / std)
+        scores = model(IMAGES).sigmoid()
+    places = [CHEXNET_FINDINGS.index(finding) for finding in own[:2]]
+    torch.testing.assert_close(scores[:, :2], expected[:, places], rtol=1e-4, atol=1e-5)
+
+
+def test_torchxrayvision_gives_its_own_logits_here() -> None:
+    torch.manual_seed(0)
+    network = densenet121(num_classes=18)
+    network.features.conv0 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    network.eval()
+    state = {**network.state_dict(), "op_threshs": torch.zeros(18)}
+    public = public_checkpoint(state)
+    assert public is not None
+    assert public.findings == XRAYVISION_FINDINGS
+    model = build(mean=public.mean, std=public.std, channels=public.channels)
+    own = ["lung_opacity", "pneumonia", "mass"]
+    assert start_from(model, state, source="file", own_findings=own).endswith("and its last layer")
+    with torch.no_grad():
+        expected = network((2 * (IMAGES / 255) - 1) * 1024)  # torchxrayvision's `normalize`
+        logits = model(IMAGES)
+    rows = [XRAYVISION_FINDINGS.index(finding) for finding in own]
+    torch.testing.assert_close(logits, expected[:, rows], rtol=1e-4, atol=1e-3)
+
+
+def test_a_pickled_model_is_refused_and_its_conversion_told(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint"  # as jrzech/reproduce-chexnet saves it
+    torch.save({"model": nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), "epoch": 3}, file)
+    with pytest.raises(InputError, match=r"holds Python objects.*torch.save\(model.state_dict\(\)"):
+        read_weights(file)
+
+
+def test_weights_only_never_runs_what_a_file_says(tmp_path: Path) -> None:
+    class Mark:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Mark()}))
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        densenet121(num_classes=14).state_dict(),  # 14 of what?
+        resnet18(num_classes=14).state_dict(),
+        {"alpha": torch.zeros(2)},
+    ],
+    ids=["plain densenet", "resnet", "nothing"],
+)
+def test_what_is_no_public_chexnet_is_not_taken_for_one(state: dict[str, torch.Tensor]) -> None:
+    assert public_checkpoint(state) is None
+
+
+def test_findings_of_another_run_are_matched_by_name() -> None:
+    source, model = build("resnet18"), build("resnet18", n_findings=2)
+    nn.init.normal_(source.classifier.bias)
+    before = model.classifier.weight[0].clone()
+    said = start_from(
+        model,
+        source.state_dict(),
+        source="run",
+        findings=("mass", "nodule", "edema"),
+        own_findings=("hernia", "edema"),
+    )
+    assert said == (
+        "run: takes the features of resnet18 and its last layer for edema; it starts anew for "
+        "hernia"
+    )
+    assert torch.equal(model.classifier.weight[1], source.classifier.weight[2])
+    assert model.classifier.bias[1] == source.classifier.bias[2]
+    assert torch.equal(model.classifier.weight[0], before)
+
+
+@pytest.mark.parametrize(
+    ("findings", "own"), [(None, ("mass", "nodule", "edema")), (("a", "b", "c"), ("d", "e", "f"))]
+)
+def test_the_last_layer_starts_anew_where_nothing_is_shared(
+    findings: tuple[str, ...] | None, own: tuple[str, ...]
+) -> None:
+    source, model = build("small_cnn"), build("small_cnn")
+    before = model.classifier.weight.clone()
+    said = start_from(model, source.state_dict(), source="run", findings=findings, own_findings=own)
+    assert said.endswith("the last layer starts anew")
+    assert torch.equal(model.classifier.weight, before)
+    assert torch.equal(model.trunk.block1.conv.weight, source.trunk.block1.conv.weight)
+
+
+def test_a_real_squeezenet_file_gives_its_own_features(shared_data: Path) -> None:
+    state = read_weights(shared_data / "weights" / "squeezenet1_1_model.pth")
+    model = build("squeezenet1_1", last_stride=16)
+    said = start_from(model, state, source="squeezenet1_1_model.pth")
+    assert said.endswith("takes the features of squeezenet1_1; the last layer starts anew")
+    theirs = squeezenet1_1(num_classes=3).eval()
+    theirs.load_state_dict(state)
+    pixels = model.preprocess.normalise(IMAGES).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(model.features(IMAGES), theirs.features(pixels))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("densenet121", "weights of squeezenet, not of densenet121; set model.architecture to sq"),
+        ("resnet18", "weights of squeezenet, not of resnet18"),
+    ],
+)
+def test_real_weights_of_another_network_are_refused(
+    shared_data: Path, name: str, message: str
+) -> None:
+    state = read_weights(shared_data / "weights" / "squeezenet1_1_model.pth")
+    model = build(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        start_from(model, state, source="file")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_keras_file_is_refused_in_one_line(shared_data: Path) -> None:
+    with pytest.raises(InputError, match="is an HDF5 file, as Keras writes it") as caught:
+        read_weights(shared_data / "weights" / "foreign_keras_v1.0.hdf5")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("layer3.0.conv1.weight"), r"1 missing \(first layer3.0.conv1.weight\)"),
+        (lambda s: s["layer1.0.bn1.bias"].fill_(float("nan")), "layer1.0.bn1.bias holds values"),
+        (lambda s: s.update({"module.conv1.weight": s["conv1.weight"]}), "holds two networks"),
+        (lambda s: s.update({"layer1.0.bn1.bias": torch.zeros(3)}), "1 of another shape"),
+    ],
+)
+def test_damaged_weights_are_told_and_change_nothing(spoil, message: str) -> None:
+    state = {key: value.clone() for key, value in resnet18().state_dict().items()}
+    spoil(state)
+    model = build("resnet18")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        start_from(model, state, source="file")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_last_layer_that_is_not_finite_is_told() -> None:
+    source, model = build("small_cnn"), build("small_cnn")
+    nn.init.constant_(source.classifier.bias, float("inf"))
+    with pytest.raises(InputError, match=r"classifier\.bias holds values"):
+        start_from(
+            model, source.state_dict(), source="run", findings=list("abc"), own_findings=list("abc")
+        )
