@@ -14,6 +14,7 @@ import pandas as pd
 from data_prep.dataset import DataSet
 from data_prep.membership import is_member
 from data_prep.tables import InputError
+from evaluation.blind import read_review
 from evaluation.foreign_files import CORNERS, ForeignColumns, read_rows
 from evaluation.matching import MAX_BOXES
 
@@ -50,6 +51,7 @@ def read_foreign(
     run_on: str = "all",
     ignore_unknown: bool = False,
     coco_truth: Path | None = None,
+    key: Path | None = None,
 ) -> ForeignPredictions:
     """Read a CSV of scores or boxes, or COCO results JSON, and check every row.
 
@@ -66,6 +68,7 @@ def read_foreign(
         run_on: ``all`` or ``listed``.
         ignore_unknown: Leave out rows of images or findings that the data set does not have.
         coco_truth: COCO annotation file that names the images and categories of COCO results.
+        key: Of a blind study whose filled-in form the file is, see `evaluation.blind`.
 
     Returns:
         The predictions, with notes on what was left out or assumed.
@@ -80,7 +83,7 @@ def read_foreign(
         what = "a folder; give one file" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}")
     names = columns or ForeignColumns()
-    raw = read_rows(path, names, coco_truth)
+    raw = read_rows(path, names, coco_truth) if key is None else read_review(path, key)
     notes: list[str] = []
     raw["image_id"] = _without_suffix(raw["image_id"], dataset)
     raw["finding"] = _findings(raw, path, dataset, finding)
@@ -96,7 +99,8 @@ def read_foreign(
         notes.append(f"{failed} val and test images have no row: counted as failed.")
     kind = "boxes" if gives_boxes else "scores"
     how = json.dumps([kind, names.image, names.score, names.finding, finding, run_on, split])
-    digest = hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:16]
+    content = path.read_bytes() + (b"" if key is None else key.read_bytes())
+    digest = hashlib.sha256(content + how.encode()).hexdigest()[:16]
     return ForeignPredictions(kind, images, rows, f"import-{digest}", notes)
 
 

@@ -41,6 +41,12 @@ def import_predictions(
         Path | None,
         typer.Option(help="COCO annotation file that the results' image and category ids are of."),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="key.csv of the blind study (cxr overlay --blind) that FILE is read for."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
     """Take over predictions of any other software, or a radiologist's readings.
@@ -66,6 +72,7 @@ def import_predictions(
         run_on=images,
         ignore_unknown=ignore_unknown,
         coco_truth=coco_truth,
+        key=key,
     )
     info = {
         "system": name,

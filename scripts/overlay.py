@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 def overlay(
     systems: Annotated[
-        list[str], typer.Argument(help="Predictions folders, each as PATH or NAME=PATH.")
-    ],
+        list[str] | None, typer.Argument(help="Predictions folders, each as PATH or NAME=PATH.")
+    ] = None,
+    *,
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")],
     target: Annotated[
@@ -33,6 +34,14 @@ def overlay(
     policy: Annotated[str, typer.Option(help="Decide at this policy's threshold.")] = "max_f1",
     panel: Annotated[int, typer.Option(min=64, max=2048, help="Side of a panel, px.")] = 480,
     seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind",
+            help="For a reader study: plain numbered pictures in random order, key.csv, and an "
+            "empty review.csv that cxr import --key reads back. Takes no systems.",
+        ),
+    ] = False,
 ) -> None:
     """Draw the plain image, the truth and each system side by side, one PNG an image.
 
@@ -43,6 +52,7 @@ def overlay(
     """
     from data_prep.dataset import DataSet
     from data_prep.folders import make_folder
+    from evaluation.image_facts import ImageFacts
     from evaluation.readings import read_systems
     from evaluation.sheet import draw_overlay, save_overlay
 
@@ -51,10 +61,16 @@ def overlay(
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
     image_ids = choose_images(dataset, image, role, split, limit, seed)
+    if blind:
+        write_study(dataset, image_ids, out, shown.display_name, panel, seed, systems)
+        return
+    if not systems:
+        raise InputError("overlay: give at least one predictions folder, or --blind")
     reader = read_systems(
         open_systems(systems), dataset, shown, image_ids, policy=policy, split=split
     )
     make_folder(out)
+    facts = ImageFacts(dataset)
     with console.progress("Drawing", len(image_ids)) as advance:
         for image_id in image_ids:
             picture = draw_overlay(
@@ -63,11 +79,37 @@ def overlay(
                 reader.readings(image_id),
                 finding=shown.display_name,
                 title=image_id,
+                facts=facts.words(image_id),
                 panel=panel,
             )
             save_overlay(picture, out / file_name(image_id))
             advance()
     console.say(f"Overlays: {len(image_ids)} in {out}")
+
+
+def write_study(
+    dataset: DataSet,
+    image_ids: list[str],
+    out: Path,
+    finding: str,
+    panel: int,
+    seed: int,
+    systems: list[str] | None,
+) -> None:
+    """Write a blind reader study of the images.
+
+    Raises:
+        InputError: Systems were named, or the folder holds a study already.
+    """
+    from evaluation.blind import write_blind_study
+
+    if systems:
+        raise InputError("overlay --blind: takes no systems; leave them out")
+    with console.progress("Drawing", len(image_ids)) as advance:
+        write_blind_study(
+            dataset, image_ids, out, finding=finding, panel=panel, seed=seed, progress=advance
+        )
+    console.say(f"Blind study: {len(image_ids)} pictures in {out}; keep key.csv from the readers")
 
 
 def choose_images(
