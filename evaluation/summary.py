@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.bootstrap import Interval, Resamples, percentile_interval
+from evaluation.bootstrap import NO_WIDTH, Interval, Resamples, percentile_interval
+from evaluation.exact import EXACT_METHOD, exact_interval
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats
 from evaluation.scorecard import Figure, JudgedImages, Scorecard, why_undefined
@@ -48,7 +49,8 @@ def metrics_table(
     for name in cards:
         for figure, estimate in estimates[name].items():
             note = why_undefined(figure.metric) if estimate is None else ""
-            table.add(name, figure, estimate, replicates.get((name, figure)), note)
+            drawn = replicates.get((name, figure))
+            table.add(name, figure, estimate, drawn, note, cards[name])
         for figure, reason in missing[name].items():
             table.add(name, figure, None, None, reason)
     for first, second in combinations(cards, 2):
@@ -91,7 +93,13 @@ class _Table:
         self._counts: dict[bytes, dict[str, int]] = {}
 
     def add(
-        self, system: str, figure: Figure, estimate: float | None, drawn: Floats | None, note: str
+        self,
+        system: str,
+        figure: Figure,
+        estimate: float | None,
+        drawn: Floats | None,
+        note: str,
+        card: Scorecard | SeedMean | None = None,
     ) -> None:
         interval = Interval(None, None)
         bootstrapped = estimate is not None and drawn is not None
@@ -102,6 +110,9 @@ class _Table:
         method = f"patient-cluster bootstrap percentile, {self._resamples.n_replicates} resamples"
         if self._seeded.intersection(system.split(" - ")):
             method += " of patients and training seeds"
+        if estimate is not None and interval.note == NO_WIDTH and isinstance(card, Scorecard):
+            exact = exact_interval(card, figure, estimate)
+            interval, method = (interval, method) if exact is None else (exact, EXACT_METHOD)
         self._rows.append(
             {
                 "target": self._target,
