@@ -29,7 +29,7 @@ class Joined:
     Attributes:
         kind: ``boxes`` or ``scores``.
         images: ``image_id``, ``status``, ``reason``.
-        tables: ``boxes``, or ``scores`` and perhaps ``maps``.
+        tables: ``boxes``, ``scores`` with the members' ``spread``, perhaps ``maps``.
         made_of: How it was made, in words.
         settings: All that decides the result beside the members.
         notes: What to know about it.
@@ -159,10 +159,12 @@ def join_detectors(
     fused = pd.DataFrame({"image_id": names[image], "finding": findings[finding]})
     fused[CORNERS] = scale_boxes(corners[kept], 1.0, limits)
     fused["score"] = scores[kept]
+    share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
     return Joined(
         "boxes",
         images,
-        {"boxes": fused},
+        # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
+        {"boxes": fused, "scores": _mean_scores(_every_finding(members, images), tops, share)},
         made_of=f"{names_of(members)}: weighted box fusion at IoU {iou_threshold:g}",
         settings={"method": "wbf", "iou": iou_threshold, "weights": weight},
     )
@@ -190,8 +192,8 @@ def join_classifiers(
                 f"{member.folder}: has scores for other images or findings than "
                 f"{members[0].folder}; predict both again"
             )
-    mean = share @ np.stack([table["score"].to_numpy(np.float64) for table in tables])
-    joined = {"scores": tables[0][_KEYS].assign(score=np.clip(mean, 0.0, 1.0))}
+    each = np.stack([table["score"].to_numpy(np.float64) for table in tables])
+    joined = {"scores": _mean_scores(tables[0][_KEYS], each, share)}
     notes = []
     maps = _mean_maps(members, images, share)
     if maps is not None:
@@ -206,6 +208,31 @@ def join_classifiers(
         settings={"method": "mean", "weights": weight},
         notes=notes,
     )
+
+
+def _mean_scores(keys: pd.DataFrame, each: np.ndarray, share: np.ndarray) -> pd.DataFrame:
+    """Mean and spread (standard deviation) of the members' scores, shape ``(members, N)``."""
+    mean = share @ each
+    spread = np.sqrt(share @ (each - mean) ** 2)
+    return keys.assign(score=np.clip(mean, 0.0, 1.0), spread=spread)
+
+
+def _top_scores(members: Sequence[Predictions], images: pd.DataFrame) -> np.ndarray:
+    """The most confident box of each image and finding per member; 0 where there is none.
+
+    Returns:
+        Shape ``(members, N)``, in the order of `_every_finding`.
+    """
+    keys = pd.MultiIndex.from_frame(_every_finding(members, images))
+    tops = [member.boxes.groupby(_KEYS)["score"].max() for member in members]
+    return np.stack([top.reindex(keys).fillna(0.0).to_numpy(np.float64) for top in tops])
+
+
+def _every_finding(members: Sequence[Predictions], images: pd.DataFrame) -> pd.DataFrame:
+    """``image_id``, ``finding``: every finding of every image that ran."""
+    ran = images.loc[images["status"] == "ok", "image_id"]
+    findings = sorted(findings_of(members[0]))
+    return pd.MultiIndex.from_product([ran, findings], names=_KEYS).to_frame(index=False)
 
 
 def _mean_maps(

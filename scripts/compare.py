@@ -47,6 +47,20 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(help="Margin of non-inferiority and equivalence.")
     ] = None,
+    unit: Annotated[
+        Literal["image", "study", "patient"],
+        typer.Option(
+            help="study or patient: the image-level figures by these, too; their score is the "
+            "highest of their images."
+        ),
+    ] = "image",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A policy as in cxr tune, beside those that systems are tuned for; may be given "
+            "several times. threshold=T declares a threshold, also without validation images."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.
@@ -63,7 +77,10 @@ def compare(
     from evaluation.looks import record_look
     from evaluation.report import write_report
     from evaluation.result_files import write_tables
+    from evaluation.thresholds import check_policy
 
+    for each in policy or ():
+        check_policy(each)
     dataset = DataSet.open(data)
     judged = dataset.target(asked.target or target)
     with folder_lock(out):
@@ -89,6 +106,8 @@ def compare(
                 replicates=replicates,
                 seed=seed,
                 protocol=asked,
+                unit=unit,
+                extra_policies=policy or (),
                 advance=advance,
             )
         # Once the figures exist they count as seen, whatever becomes of the report.

@@ -56,6 +56,15 @@ def predict(
             "gradient some ten looks at each picture, occlusion some hundred."
         ),
     ] = "cam",
+    mc_dropout: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Average a classifier's scores over N passes with dropout and store their spread, "
+            "which cxr tune --refer takes for doubt.",
+        ),
+    ] = 0,
 ) -> None:
     """Write a model's boxes or scores for the val and test images of a data set.
 
@@ -65,6 +74,8 @@ def predict(
     """
     if (data is None) == (not images):
         raise InputError("predict: give either --data, or files and folders of images")
+    if mc_dropout == 1:
+        raise InputError("--mc-dropout 1: needs at least 2 passes")
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
@@ -75,6 +86,8 @@ def predict(
     model = TrainedModel.open(
         run, precision=precision, device=choose_device(device), views=views, maps=maps
     )
+    if mc_dropout:
+        model = model.with_dropout(mc_dropout)
     if data is not None:
         from data_prep.dataset import DataSet
 
@@ -169,6 +182,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "run": str(model.run.folder.resolve()),
         **({"seen_unknown": unknown} if (unknown := unknown_origins(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
+        **({"mc_dropout": {"passes": model.mc_dropout}} if model.mc_dropout else {}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }
 

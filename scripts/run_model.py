@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,6 +19,7 @@ from classification.dataset import ImageLabelDataset
 from classification.dataset import collate as collate_labels
 from classification.explain import MapMethod
 from classification.inference import predict_scores
+from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
 from data_prep.errors import InputError
 from data_prep.pixel_source import PixelSource
@@ -65,6 +66,7 @@ class TrainedModel:
         device: Where it computes.
         views: What it looks at, the plain picture first; more than one is test-time augmentation.
         maps: How a classifier shows where it looks.
+        mc_dropout: Passes with dropout, over which a classifier's scores are averaged; 0: none.
     """
 
     run: RunFolder
@@ -74,6 +76,7 @@ class TrainedModel:
     device: str
     views: tuple[View, ...] = (View(),)
     maps: MapMethod = "cam"
+    mc_dropout: int = 0
 
     @classmethod
     def open(
@@ -101,6 +104,19 @@ class TrainedModel:
             )
         preprocess = Preprocess.from_json(folder / "preprocess.json")
         return cls(run, model, preprocess, precision, device, views, maps)
+
+    def with_dropout(self, passes: int) -> TrainedModel:
+        """The same model, its scores averaged over passes with dropout.
+
+        Raises:
+            InputError: It is a detector, looks through several views, or drops nothing.
+        """
+        if not isinstance(self.model, ImageClassifier):
+            raise InputError(f"{self.run.folder}: --mc-dropout is for classifiers; leave it out")
+        if len(self.views) > 1:
+            raise InputError("--mc-dropout: looks at one view; leave out --tta")
+        check_dropout(self.model)
+        return replace(self, mc_dropout=passes)
 
     @cached_property
     def viewed(self) -> nn.Module:
@@ -140,6 +156,8 @@ class TrainedModel:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
         if self.maps != "cam":
             digest.update(f"maps {self.maps}".encode())
+        if self.mc_dropout:
+            digest.update(f"dropout {self.mc_dropout}".encode())
         return digest.hexdigest()[:16]
 
     def cost(self, pictures: np.ndarray | None = None) -> dict[str, Any]:
@@ -194,6 +212,7 @@ class TrainedModel:
             labelled = ImageLabelDataset(source, image_ids, None, self.findings)
             scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
-            said_of = predict_scores(classifier, scored, self.findings, maps=self.maps, **shared)
+            shared |= {"maps": self.maps, "mc_dropout": self.mc_dropout}
+            said_of = predict_scores(classifier, scored, self.findings, **shared)
             for said in said_of:
                 yield Part(said.images, {"scores": said.scores, "maps": said.maps})

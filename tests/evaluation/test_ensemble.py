@@ -6,6 +6,8 @@ import pytest
 
 from data_prep.predictions import Predictions, PredictionWriter
 from data_prep.tables import InputError, write_table
+from evaluation.choices import Asked
+from evaluation.decision import tune
 from evaluation.ensemble import check_members, join_classifiers, join_detectors, join_images
 from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
 from evaluation.gate import choose_gate, gate_boxes, sort_members
@@ -202,3 +204,35 @@ def test_the_id_follows_members_and_settings(detectors):
     assert first == joined_id(detectors, {"iou": 0.5})
     assert first != joined_id(detectors, {"iou": 0.6})
     assert first != joined_id(detectors[::-1], {"iou": 0.5})
+
+
+def test_the_members_spread_is_kept_per_image_for_doubt(predict, detectors, judged_set):
+    members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
+    joined = join_classifiers(members, weights=[3, 1]).tables["scores"].set_index("image_id")
+    first, second = (m.scores.set_index("image_id")["score"] for m in members)
+    gap = (first - second).abs()[joined.index]
+    # Weights 3/4 and 1/4: the standard deviation is sqrt(3)/4 of the gap.
+    np.testing.assert_allclose(joined["spread"], np.sqrt(3) / 4 * gap, atol=1e-12)
+
+    tops = join_detectors(detectors, judged_set).tables["scores"].set_index("image_id")
+    highest = [d.boxes.groupby("image_id")["score"].max().reindex(tops.index) for d in detectors]
+    first, second = (scores.fillna(0.0) for scores in highest)  # silent: 0, as ever
+    assert (first == 0).any()
+    np.testing.assert_allclose(tops["score"], (first + second) / 2)
+    np.testing.assert_allclose(tops["spread"], (first - second).abs() / 2, atol=1e-12)
+    assert len(tops) == len(judged_set.image_ids("val")) + len(judged_set.image_ids("test"))
+
+
+def test_the_spread_of_an_ensemble_becomes_doubt(predict, judged_set, tmp_path):
+    members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
+    joined = join_classifiers(members)
+    info = {**members[0].info, "system": "both", "inference_id": "both"}
+    with PredictionWriter(tmp_path / "both", info) as writer:
+        writer.add(joined.images, **joined.tables)
+    system, target = Predictions.open(tmp_path / "both"), judged_set.target()
+    decision = tune(system, judged_set, target, asked=Asked(refer=0.2))
+    assert {each.by for each in decision.referral.values()} == {"spread"}
+    ids = judged_set.image_ids("val")
+    spread = joined.tables["scores"].set_index("image_id")["spread"].reindex(ids)
+    cut = decision.referral["max_f1"].cut
+    assert 0.15 < (spread >= cut).mean() <= 0.2
