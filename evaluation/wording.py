@@ -116,6 +116,25 @@ METRICS = {
         "Calibration in the large",
         "The intercept with the slope held at 1: above 0 probabilities are too low on the whole.",
     ),
+    "coverage": MetricWords(
+        "Coverage",
+        "The share of images that is decided; the most doubtful are referred to a reader, from a "
+        "doubt on that validation chose.",
+    ),
+    "accuracy_covered": MetricWords(
+        "Accuracy where decided", "The same figure among the images that are not referred."
+    ),
+    "recall_covered": MetricWords(
+        "Sensitivity where decided", "The same figure among the images that are not referred."
+    ),
+    "specificity_covered": MetricWords(
+        "Specificity where decided", "The same figure among the images that are not referred."
+    ),
+    "aurc": MetricWords(
+        "Area under the risk-coverage curve",
+        "The share of wrong decisions among the surest images, averaged over how many of them are "
+        "decided; needs no cut. Less is better.",
+    ),
     "rsna_score": MetricWords(
         "RSNA 2018 score",
         "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
