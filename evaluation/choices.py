@@ -15,6 +15,7 @@ from evaluation.calibration_fits import choose_calibration, fit_calibration
 from evaluation.evidence import Evidence
 from evaluation.learned_reduction import cross_fit
 from evaluation.lesion_figures import WeightedRsnaScore
+from evaluation.map_boxes import MapBoxRule
 from evaluation.maps import MAP_BOX_LEVELS, boxes_from_map, map_scale
 from evaluation.matching import WeightedAveragePrecision, match_boxes
 from evaluation.metrics import auroc
@@ -165,12 +166,14 @@ def calibrate(
     return choose_calibration(y_true, scores, folds, METHODS)
 
 
-def choose_box_cut(evidence: Evidence, dataset: DataSet) -> float | None:
+def choose_box_cut(
+    evidence: Evidence, boxes: pd.DataFrame | None, dataset: DataSet
+) -> float | None:
     """The cut with the highest RSNA score on validation; among equals the lowest."""
-    if not evidence.gives_boxes:
+    if boxes is None:
         return None
     judged = evidence.image_ids.intersection(dataset.boxes_trusted(evidence.target)).sort_values()
-    pairs = pair_boxes(evidence.predicted_boxes, dataset.target_boxes(evidence.target), judged)
+    pairs = pair_boxes(boxes, dataset.target_boxes(evidence.target), judged)
     if not pairs.n_true.any():
         return None
     cuts = search_space("full").cuts
@@ -181,7 +184,7 @@ def choose_box_cut(evidence: Evidence, dataset: DataSet) -> float | None:
 
 def choose_map_boxes(
     evidence: Evidence, scores: pd.Series, dataset: DataSet
-) -> tuple[tuple[float, float] | None, float | None, list[dict[str, Any]]]:
+) -> tuple[tuple[float, float] | None, MapBoxRule | None, list[dict[str, Any]]]:
     """The map scale, and the level at which its boxes reach the highest AP50."""
     if evidence.gives_boxes or evidence.maps is None:
         return None, None, []
@@ -197,4 +200,4 @@ def choose_map_boxes(
         tried.append({"map_box_level": candidate, "ap50": None if np.isnan(figure) else figure})
         if figure >= best_figure - _SAME and figure > 0:
             level, best_figure = candidate, float(figure)
-    return scale, level, tried
+    return scale, MapBoxRule(level), tried

@@ -30,6 +30,7 @@ from evaluation.choices import (
 )
 from evaluation.decision_rule import Decision
 from evaluation.evidence import Evidence, images_run, patients_of
+from evaluation.map_search import MapSearchResult, search_map_boxes
 from evaluation.metrics import classification_metrics, confusion_counts
 from evaluation.reduction import Reduction
 from evaluation.referral import Referral, choose_referral, doubt_of
@@ -61,7 +62,8 @@ def tune(
 
     The reduction rule is the one with the highest AUROC, the level of map boxes the one with the
     highest AP50; among equals the simpler rule and the highest level. A search chooses the fusion
-    and scale of a detector's boxes, too. Thresholds follow.
+    and scale of a detector's boxes, too, or how a classifier's maps become boxes. Thresholds
+    follow.
 
     Args:
         predictions: The system.
@@ -104,7 +106,7 @@ def tune(
     found, folds = None, None
     if asked.reductions or asked.calibration == CHOOSE:
         folds = patient_folds(patients_of(dataset.images, ran), y_true.to_numpy() == 1)
-    if search is not None:
+    if search is not None and evidence.gives_boxes:
         found = sweep(sweep_images(evidence, y_true, dataset), search, advance)
         evidence = Evidence(predictions, target, ran, found.rule, dataset.images)
         scored = ReducedScores(found.reduction, evidence.scores(found.reduction), found.best)
@@ -112,8 +114,17 @@ def tune(
         scored = choose_among(evidence, y_true, asked.reductions, folds)
     else:
         scored = choose_reduction(evidence, y_true)
-    scale, level, levels_tried = choose_map_boxes(evidence, scored.scores, dataset)
-    record = None if found is None else dict(found.record)
+    scale, rule, levels_tried = choose_map_boxes(evidence, scored.scores, dataset)
+    read = None
+    if search is not None and found is None:
+        read = _search_maps(evidence, y_true, scored.scores, scale, dataset, search, advance)
+        rule, levels_tried = read.rule, read.best
+    chosen_by = found or read
+    record = None if chosen_by is None else dict(chosen_by.record)
+    if chosen_by is None:
+        cut = choose_box_cut(evidence, evidence.boxes(scored.scores, scale, rule), dataset)
+    else:
+        cut = chosen_by.cut
     choices = {} if scored.record is None else {"reduction": scored.record}
     truth, scores, spread = y_true, scored.scores, evidence.spread() if asked.refer else None
     if unit != "image":
@@ -133,11 +144,11 @@ def tune(
         chosen_on=chosen_on,
         reduction=scored.reduction,
         boxes=found.rule if found else AS_STORED,
-        box_cut=found.cut if found else choose_box_cut(evidence, dataset),
+        box_cut=cut,
         search=record,
         calibration=calibration,
         map_scale=scale,
-        map_box_level=level,
+        map_boxes=rule,
         thresholds=thresholds,
         validation={"": classification_metrics(truth, scores)}
         | {name: _figures(truth, scores, choice) for name, choice in thresholds.items()},
@@ -149,11 +160,6 @@ def tune(
 
 
 def _check_boxes(predictions: Predictions, search: Search | None, asked: Asked) -> None:
-    if search is not None and predictions.kind != "boxes":
-        raise InputError(
-            f"{predictions.folder}: {predictions.name} gives no boxes, so there is no fusion to "
-            "search; tune it without --search"
-        )
     if asked.reductions and predictions.kind != "boxes":
         raise InputError(
             f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
@@ -161,6 +167,25 @@ def _check_boxes(predictions: Predictions, search: Search | None, asked: Asked) 
         )
     if asked.reductions and search is not None:
         raise InputError("tune: --search tries reductions of its own; leave out --reduction")
+
+
+def _search_maps(
+    evidence: Evidence,
+    y_true: pd.Series,
+    scores: pd.Series,
+    scale: tuple[float, float] | None,
+    dataset: DataSet,
+    search: Search,
+    advance: Callable[[int], None] | None,
+) -> MapSearchResult:
+    if evidence.maps is None or scale is None:
+        system = evidence.predictions
+        raise InputError(
+            f"{system.folder}: {system.name} gives neither boxes nor maps, so there is nothing to "
+            "search; tune it without --search"
+        )
+    images = sweep_images(evidence, y_true, dataset)
+    return search_map_boxes(images, evidence.maps, scores, scale, search, advance)
 
 
 def _without_validation(policy: str, reason: str) -> ThresholdChoice:

@@ -12,6 +12,7 @@ from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.calibration import Calibration, calibration_from_json
 from evaluation.choices import Asked
 from evaluation.json_difference import first_difference
+from evaluation.map_boxes import MapBoxRule
 from evaluation.ranking import Floats
 from evaluation.reduction import Reduction
 from evaluation.referral import Referral
@@ -32,7 +33,7 @@ class Decision:
         search: What was searched and what it gave; `None` without a search.
         calibration: Score to probability; `None` where validation cannot give it.
         map_scale: Low and high end of the map scale, raw; `None` without maps.
-        map_box_level: Where boxes are cut out of maps, as a share of the scale.
+        map_boxes: How maps become boxes; `None` without maps.
         thresholds: A choice per policy.
         validation: Figures on the validation images per policy, and ``""`` without threshold.
         tried: Every setting tried, with the figure it was judged by.
@@ -49,7 +50,7 @@ class Decision:
     search: dict[str, Any] | None = None
     calibration: Calibration | None = None
     map_scale: tuple[float, float] | None = None
-    map_box_level: float | None = None
+    map_boxes: MapBoxRule | None = None
     thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
@@ -74,7 +75,8 @@ class Decision:
             "search": self.search,
             "calibration": self.calibration and self.calibration.to_json(),
             "map_scale": self.map_scale and list(self.map_scale),
-            "map_box_level": self.map_box_level,
+            "map_box_level": self.map_boxes and self.map_boxes.level,
+            "map_boxes": self.map_boxes and self.map_boxes.to_json(),
             "policies": {
                 name: {
                     "threshold": choice.threshold,
@@ -107,7 +109,7 @@ class Decision:
                 search=payload.get("search"),
                 calibration=calibration_from_json(payload["calibration"]),
                 map_scale=(scale[0], scale[1]) if scale else None,
-                map_box_level=payload["map_box_level"],
+                map_boxes=MapBoxRule.from_json(payload.get("map_boxes"), payload["map_box_level"]),
                 thresholds={
                     name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                     for name, spec in policies.items()

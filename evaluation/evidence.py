@@ -13,7 +13,8 @@ from data_prep.predictions import Predictions
 from data_prep.tables import InputError, read_table
 from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.localisation import deciding_points
-from evaluation.maps import boxes_from_map, map_points
+from evaluation.map_boxes import MapBoxRule
+from evaluation.maps import map_points
 from evaluation.reduction import Reduction, combine_findings, reduce_boxes
 
 _TABLE_OF = {"scores": "scores", "boxes": "predicted_boxes", "maps": "maps"}
@@ -150,14 +151,14 @@ class Evidence:
         self,
         scores: pd.Series,
         scale: tuple[float, float] | None,
-        level: float | None,
+        rule: MapBoxRule | None,
     ) -> pd.DataFrame | None:
         """The system's boxes: a detector's own, a classifier's cut out of its maps.
 
         Args:
             scores: Image scores, indexed by image id.
             scale: Map scale, learned on validation.
-            level: Where maps are cut, likewise.
+            rule: How maps become boxes, likewise.
 
         Returns:
             ``image_id``, corners in original px, ``score``; `None` where there is nothing to
@@ -165,9 +166,9 @@ class Evidence:
         """
         if self.gives_boxes:
             return self.predicted_boxes
-        if self.maps is None or scale is None or level is None:
+        if self.maps is None or scale is None or rule is None:
             return None
-        return boxes_from_map(self.maps, scores, scale=scale, level=level)
+        return rule.apply(self.maps, scores, scale, self.sizes)
 
 
 def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:

@@ -6,8 +6,10 @@ a map normalised per image makes a healthy lung glow.
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import find_objects, label  # type: ignore[attr-defined]
 
@@ -16,7 +18,9 @@ from evaluation.ranking import Floats
 UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels on the map scale at which validation may cut boxes out of maps."""
-_MIN_SCORE = 0.001
+LEAST_SCORE = 0.001
+"""Boxes below it are not kept, as in every predictions folder."""
+LevelOf = Literal["scale", "peak"]
 _ALL_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
@@ -141,6 +145,74 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     return 0.0, high if high > 0 else 1.0
 
 
+class MapParts(NamedTuple):
+    """Connected parts of maps, image by image, in reading order.
+
+    Attributes:
+        image_ids: Image of each part, shape ``(N,)``.
+        corners: The part's frame, shape ``(N, 4)`` xyxy, original px, not clipped to the picture.
+        peak: The part's highest value, raw, shape ``(N,)``.
+        rank: Position among the image's parts by falling peak, 0 the highest, shape ``(N,)``.
+        highest: Highest value of the part's whole map, raw, shape ``(N,)``.
+    """
+
+    image_ids: pd.Index
+    corners: Floats
+    peak: Floats
+    rank: npt.NDArray[np.int64]
+    highest: Floats
+
+
+def map_parts(
+    maps: pd.DataFrame, *, scale: tuple[float, float], level: float, of: LevelOf = "scale"
+) -> MapParts:
+    """Find the connected parts of maps above a level; parts that touch at a corner are one.
+
+    Args:
+        maps: Rows of the maps table, one per image. Maps are upsampled bilinearly.
+        scale: Low and high end of the map scale, raw units.
+        level: Where to cut, in (0, 1).
+        of: What the level is a share of: the ``scale`` of all maps, or each map's own ``peak``
+            above the scale's low end (then every map that rises above it has a part).
+
+    Example:
+        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
+        ...     "values": [[0.0, 4.0]], "x1": [0.0], "y1": [0.0], "x2": [16.0], "y2": [8.0]})
+        >>> map_parts(maps, scale=(0.0, 40.0), level=0.5).corners.shape
+        (0, 4)
+        >>> map_parts(maps, scale=(0.0, 40.0), level=0.5, of="peak").corners.tolist()
+        [[8.0, 0.0, 16.0, 8.0]]
+    """
+    low, high = scale
+    image_ids: list[str] = []
+    rows: list[tuple[float, float, float, float, float, float, float]] = []
+    for image_id, grid, (x1, y1, x2, y2) in _each(maps):
+        highest = float(grid.max())
+        cut = low + level * ((high if of == "scale" else highest) - low)
+        if highest < cut or highest <= low:
+            continue
+        fine = upsample(grid)
+        highest = float(fine.max())  # upsampling flattens a lone cell's peak
+        if of == "peak":
+            cut = low + level * (highest - low)
+        parts, _ = label(fine >= cut, structure=_ALL_NEIGHBOURS)
+        step_x, step_y = (x2 - x1) / fine.shape[1], (y2 - y1) / fine.shape[0]
+        found, peaks = [], []
+        for number, (down, along) in enumerate(find_objects(parts), start=1):
+            peak = float(fine[down, along][parts[down, along] == number].max())
+            left, right = x1 + along.start * step_x, x1 + along.stop * step_x
+            top, bottom = y1 + down.start * step_y, y1 + down.stop * step_y
+            found.append((left, top, right, bottom))
+            peaks.append(peak)
+        ranks = np.argsort(np.argsort(-np.array(peaks), kind="stable"))
+        values = zip(found, peaks, ranks, strict=True)
+        rows += [(*corners, peak, rank, highest) for corners, peak, rank in values]
+        image_ids += [image_id] * len(found)
+    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
+    peak, rank, most = table[:, 4], table[:, 5].astype(np.int64), table[:, 6]
+    return MapParts(pd.Index(image_ids, dtype="str"), table[:, :4], peak, rank, most)
+
+
 def boxes_from_map(
     maps: pd.DataFrame,
     scores: pd.Series,
@@ -152,7 +224,7 @@ def boxes_from_map(
 
     The map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
     image's score times the part's peak on the map scale (at most 1), so that a box in a doubtful
-    image ranks below one in a certain image.
+    image ranks below one in a certain image. `evaluation.map_boxes.MapBoxRule` knows other ways.
 
     Args:
         maps: Rows of the maps table, one per image.
@@ -173,24 +245,23 @@ def boxes_from_map(
           image_id   x1   y1    x2   y2  score
         0        a  8.0  0.0  16.0  8.0    0.5
     """
+    parts = map_parts(maps, scale=scale, level=level)
+    return box_table(parts.image_ids, parts.corners, part_scores(parts, scores, scale))
+
+
+def part_scores(
+    parts: MapParts, scores: pd.Series, scale: tuple[float, float], of: LevelOf = "scale"
+) -> Floats:
+    """Score of each part: the image's score times its peak as a share of `of`, at most 1."""
     low, high = scale
-    cut = low + level * (high - low)
-    columns: list[tuple[str, float, float, float, float, float]] = []
-    for image_id, grid, (x1, y1, x2, y2) in _each(maps):
-        if grid.max() < cut:
-            continue
-        fine = upsample(grid)
-        parts, _ = label(fine >= cut, structure=_ALL_NEIGHBOURS)
-        step_x, step_y = (x2 - x1) / fine.shape[1], (y2 - y1) / fine.shape[0]
-        image_score = float(scores[image_id])
-        for number, (rows, cols) in enumerate(find_objects(parts), start=1):
-            peak = float(fine[rows, cols][parts[rows, cols] == number].max())
-            score = image_score * min(1.0, (peak - low) / (high - low))
-            if score < _MIN_SCORE:
-                continue
-            left, right = x1 + cols.start * step_x, x1 + cols.stop * step_x
-            top, bottom = y1 + rows.start * step_y, y1 + rows.stop * step_y
-            columns.append((image_id, left, top, right, bottom, score))
-    names = ["image_id", "x1", "y1", "x2", "y2", "score"]
-    boxes = pd.DataFrame(columns, columns=names)
-    return boxes.astype(dict.fromkeys(names[1:], np.float64) | {"image_id": "str"})
+    whole = (high if of == "scale" else parts.highest) - low
+    share = np.minimum(1.0, (parts.peak - low) / whole)
+    return np.asarray(scores.reindex(parts.image_ids).to_numpy(np.float64) * share)
+
+
+def box_table(image_ids: pd.Index, corners: Floats, scores: Floats) -> pd.DataFrame:
+    """Boxes as a table, without those whose score is too low to keep."""
+    boxes = pd.DataFrame(corners, columns=["x1", "y1", "x2", "y2"])
+    boxes.insert(0, "image_id", image_ids.to_numpy())
+    boxes = boxes.assign(score=scores)[scores >= LEAST_SCORE].reset_index(drop=True)
+    return boxes.astype({"image_id": "str"})

@@ -95,8 +95,8 @@ def _output(name: str, evidence: Evidence, decision: Decision | None, policy: st
             evidence.predictions, evidence.target, images_run(evidence.predictions)
         ).maps
         scale = map_scale(maps if everything is None else everything)
-    level = None if decision is None else decision.map_box_level
-    boxes = evidence.boxes(scores, scale, level)
+    rule = None if decision is None else decision.map_boxes
+    boxes = evidence.boxes(scores, scale, rule)
     empty = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2", "score"])
     return SystemOutput(name, table, empty if boxes is None else boxes, maps, scale, threshold)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.box_rule import BoxRule
 from evaluation.intervals import find_difference
+from evaluation.map_boxes import MapBoxRule
 from evaluation.report_tables import Cell, Row
 from evaluation.wording import UNDEFINED, metric_words, number
 
@@ -100,6 +101,8 @@ def _boxes(decision: dict[str, Any]) -> str:
     if cut is None and not decision.get("search"):
         return ""
     called = f"; called from score {cut:g} in the RSNA score" if cut is not None else ""
+    if decision.get("map_box_level") is not None:
+        return "read from its maps" + called
     return BoxRule.from_json(decision.get("box_fusion")).words + called
 
 
@@ -109,9 +112,10 @@ def _search(decision: dict[str, Any]) -> str:
     if not search:
         return ""
     stored = (search.get("boxes_as_stored") or {}).get("folds")
+    plain = "a level alone" if decision.get("map_boxes") else "boxes as stored"
     return (
         f"for {search['objective']}: mean over {search['folds']} folds of patients "
-        f"{number(search['chosen']['folds'])} (boxes as stored {number(stored)}; held out from "
+        f"{number(search['chosen']['folds'])} ({plain} {number(stored)}; held out from "
         f"its own choice {number(search['held_out'])})"
     )
 
@@ -145,8 +149,8 @@ def _map_scale(decision: dict[str, Any]) -> str:
 
 
 def _map_boxes(decision: dict[str, Any]) -> str:
-    level = decision.get("map_box_level")
-    return "no maps" if level is None else f"at {level:.0%} of the full scale".replace("%", " %")
+    rule = MapBoxRule.from_json(decision.get("map_boxes"), decision.get("map_box_level"))
+    return "no maps" if rule is None else rule.words
 
 
 def _probability(decision: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ matches, and all folds come from one weighted figure. The figures are those that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from evaluation.metrics import confusion_counts, rates
 from evaluation.pairs import BoxPairs
 from evaluation.ranking import Floats, Integers, RankedScores
 from evaluation.reduction import Reduction, reduce_ranked
-from evaluation.search_space import Search, Space, search_space
+from evaluation.search_space import Objective, Search, Space, search_space
 from evaluation.selection import Chosen, choose
 from evaluation.sweep_images import SweepImages
 from evaluation.thresholds import choose_threshold
@@ -184,21 +184,35 @@ def _try_boxes(
     rule: BoxRule,
     pairs: BoxPairs,
     space: Space,
-    objective: str,
+    objective: Objective,
 ) -> None:
     """Judge the boxes' places, for the RSNA score at every cut."""
+    for cut, figures in place_figures(images, pairs, objective, space.cuts):
+        tried.add(rule, _NO_REDUCTION, cut, figures)
+
+
+def place_figures(
+    images: SweepImages, pairs: BoxPairs, objective: Objective, cuts: Sequence[float]
+) -> list[tuple[float | None, Floats]]:
+    """Judge the places of boxes, fold by fold and on all images.
+
+    Args:
+        images: The validation images.
+        pairs: Boxes and lesions of the trusted ones.
+        objective: ``ap50``, ``rsna`` or ``froc``.
+        cuts: Scores from which boxes may be called, rising.
+
+    Returns:
+        A cut, `None` but for the RSNA score, and its figures, shape ``(folds + 1,)``.
+    """
     folds, n_folds = images.folds[images.trusted], images.n_folds
     if objective == "rsna":
-        scores = WeightedRsnaScore(pairs, folds, n_folds, space.cuts)(images.weights)
-        for cut, figures in zip(space.cuts, scores.T, strict=True):
-            tried.add(rule, _NO_REDUCTION, cut, figures)
-        return
+        scores = WeightedRsnaScore(pairs, folds, n_folds, cuts)(images.weights)
+        return list(zip(cuts, scores.T, strict=True))
     if objective == "ap50":
         precision = WeightedAveragePrecision(match_pairs(pairs, [0.5]), folds, n_folds)
-        figures = precision(images.weights)[:, 0]
-    else:
-        figures = WeightedFroc(pairs, folds, n_folds)(images.weights)
-    tried.add(rule, _NO_REDUCTION, _NO_CUT, figures)
+        return [(_NO_CUT, precision(images.weights)[:, 0])]
+    return [(_NO_CUT, WeightedFroc(pairs, folds, n_folds)(images.weights))]
 
 
 def _told(tried: Tried, chosen: Chosen) -> list[dict[str, Any]]:

@@ -54,14 +54,15 @@ def tune(
         Literal["default", "boxes", "full"] | None,
         typer.Option(
             help="Try fusions (NMS, soft-NMS, weighted box fusion), box scales, reductions and "
-            "score cuts on the stored boxes: default, boxes (fusion and scale only) or full."
+            "score cuts on the stored boxes: default, boxes (fusion and scale only) or full. For a "
+            "classifier, ways to read boxes from its maps."
         ),
     ] = None,
     objective: Annotated[
         Literal["auroc", "f1", "ap50", "rsna", "froc"] | None,
         typer.Option(
             help="The figure that the search maximises, as the mean over folds of validation "
-            "patients; auroc by default."
+            "patients; auroc by default, ap50 for the maps of a classifier."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
@@ -69,7 +70,8 @@ def tune(
     """Choose how boxes become an image score, and a threshold per policy, on validation only.
 
     With --search also how boxes are fused and scaled: compare and overlay then judge and show the
-    boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1.
+    boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1. A
+    classifier's boxes come from its maps: where they are cut, which parts count, and their score.
 
     Doubt, for --refer, is the spread of an ensemble's scores or of cxr predict --mc-dropout where
     there is one, else nearness to the threshold.
@@ -83,6 +85,7 @@ def tune(
     from data_prep.predictions import Predictions
     from evaluation.choices import Asked
     from evaluation.decision import tune as choose
+    from evaluation.map_search import search_levels
     from evaluation.search_space import Search
     from evaluation.sweep import sweep_steps
     from evaluation.thresholds import POLICIES, check_policy
@@ -93,12 +96,14 @@ def tune(
     asked = Asked(calibration, tuple(dict.fromkeys(reduction or ())), refer)
     dataset, system = DataSet.open(data), Predictions.open(predictions)
     judged = dataset.target(target)
-    wanted = Search(search, objective or "auroc") if search else None
+    usual: Literal["auroc", "ap50"] = "auroc" if system.kind == "boxes" else "ap50"
+    wanted = Search(search, objective or usual) if search else None
     options: dict[str, Any] = {"split": split, "policies": policies, "asked": asked}
     if wanted is None:
         decision = choose(system, dataset, judged, **options)
     else:
-        with console.progress("Searching", sweep_steps(wanted)) as advance:
+        steps = sweep_steps(wanted) if system.kind == "boxes" else len(search_levels(wanted))
+        with console.progress("Searching", steps) as advance:
             decision = choose(system, dataset, judged, **options, search=wanted, advance=advance)
     if not decision.chosen_on["n_images"]:
         raise InputError(
@@ -162,12 +167,13 @@ def _tell_calibration(decision: Decision) -> None:
 
 def _tell_search(decision: Decision, search: dict[str, Any]) -> None:
     """What the search chose, and how much of its gain may be luck."""
-    console.say(f"  boxes: {decision.boxes.words}")
+    maps = decision.map_boxes
+    console.say(f"  boxes: {decision.boxes.words if maps is None else 'from maps ' + maps.words}")
     if decision.box_cut is not None:
         console.say(f"  boxes are called from score {decision.box_cut:g} (for the RSNA score)")
     figures = {
         "chosen": search["chosen"],
-        "boxes as stored": search["boxes_as_stored"],
+        "boxes as stored" if maps is None else "a level alone": search["boxes_as_stored"],
     }
     console.say(
         f"  {search['objective']}, {search['settings_tried']:,} settings, "
