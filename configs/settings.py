@@ -119,7 +119,7 @@ class TrainingSettings(Section):
     patience: int = Field(
         default=0, ge=0, description="epochs without improvement; 0 never stops early"
     )
-    monitor: str  # each kind says which figures it has
+    monitor: str  # picks the best epoch; each kind says which figures it has. epoch: the last
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     workers: int = Field(
@@ -144,13 +144,13 @@ class DetectorTrainingSettings(TrainingSettings):
     hard_negatives: Fraction = Field(
         default=0.0, description="share of negative draws that the most mistaken fifth gets"
     )
-    monitor: Literal["ap50", "ap", "auroc", "val_loss"] = "ap50"
+    monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = "ap50"
 
 
 class ClassifierTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, and the weight of positives."""
 
-    monitor: Literal["auroc", "average_precision", "val_loss"] = "auroc"
+    monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = "auroc"
     positive_weight: Literal["balanced"] | Positive = Field(
         1.0, description="balanced: negatives over positives, as in the CheXNet paper"
     )

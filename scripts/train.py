@@ -228,8 +228,10 @@ def _say_results(out: Path) -> None:
 
     info = RunFolder.open(out).info
     monitor, value = info["monitor"], info["best_value"]
-    console.say(
-        f"Best epoch {info['best_epoch']} of {info['epochs']}: {monitor} {value:.3f} on validation"
-    )
+    if monitor == "epoch":  # a schedule that ends at its best, or too few images to choose by
+        console.say(f"Kept the weights of the last epoch, {info['best_epoch']}")
+    else:
+        told = f"Best epoch {info['best_epoch']} of {info['epochs']}"
+        console.say(f"{told}: {monitor} {value:.3f} on validation")
     console.say(f"Run:      {out}")
     console.say(f"Pictures: {out / 'curves.png'}  {out / 'batch.png'}")

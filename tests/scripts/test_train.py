@@ -138,6 +138,17 @@ def test_run_lists_every_patient_it_saw(data: Path, tmp_path: Path) -> None:
     assert (seen.set_index("image_id")["patient_id"] == patients[seen.image_id]).all()
 
 
+def test_last_weights_are_kept_on_request(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Nothing is learned, so all figures are equal, and by any of them the first epoch is the best.
+    keys = ["training.monitor=epoch", "training.learning_rate=1e-12", "model.norm=group"]
+    _train(data, tmp_path / "run", *keys)
+    run = RunFolder.open(tmp_path / "run")
+    assert run.info["best_epoch"] == run.info["epochs"] == 2
+    assert "Kept the weights of the last epoch, 2" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("config", list(_SMALL))
 def test_interrupted_and_resumed_run_has_the_same_weights(
     data: Path, tmp_path: Path, config: str
