@@ -26,9 +26,11 @@ from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Figure, JudgedImages, Scorecard
 from evaluation.search_space import Search
 from evaluation.seeds import SeedMean, mean_replicates, members_of
+from evaluation.shortcut import shortcut_rows
 from evaluation.summary import metrics_table
 from evaluation.thresholds import POLICIES
 from evaluation.units import Unit
+from evaluation.where import Judged, main_policy, where_each_fails
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
 
@@ -46,6 +48,7 @@ def compare_systems(
     replicates: int = 2000,
     seed: int = 0,
     protocol: Protocol = EXPLORATORY,
+    prevalence: float | None = None,
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
@@ -67,6 +70,7 @@ def compare_systems(
         replicates: Bootstrap resamples.
         seed: Of the resamples.
         protocol: The question: primary figure, margin, reference system, subgroups.
+        prevalence: Of positives where the systems will be used, for PPV and NPV there.
         unit: ``study`` or ``patient``: the image-level figures by these, too.
         extra_policies: Policies beside those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
@@ -126,6 +130,14 @@ def compare_systems(
             judges, judged, dataset, target, split=split, unit=unit, resamples=resamples
         )
         notes += new_notes
+    where = where_each_fails(
+        {name: [Judged.of(cards[m], decisions[m]) for m in teams[name]] for name in teams},
+        dataset.images,
+        resamples,
+        policy=main_policy(list(next(iter(cards.values())).thresholds), protocol.policy),
+        subgroups=protocol.subgroups,
+        prevalence=prevalence,
+    )
     tests = paired_tests(target.name, grouped, metrics)
     metrics = with_clustered_auroc(metrics, tests)
     failed = failures_as_wrong(
@@ -145,6 +157,7 @@ def compare_systems(
         systems=list(systems),
         metrics=pd.concat([metrics, failed], ignore_index=True),
         tests=tests,
+        where=pd.concat([where, shortcut_rows(dataset, target, judged)], ignore_index=True),
         decisions=decisions_table(of_first, first_decisions, dataset),
         thresholds={
             name: {policy: choice.threshold for policy, choice in card.thresholds.items()}

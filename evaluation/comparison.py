@@ -22,6 +22,7 @@ class Comparison:
         systems: Display names, in the order given.
         metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
         tests: Paired tests and intervals by other methods, see `evaluation.contrasts`.
+        where: In which groups and ways each system fails, see `evaluation.where`.
         decisions: One row per image and system: ``label``, ``score``, ``probability``,
             ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
@@ -54,6 +55,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
+    where: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
     by_unit: pd.DataFrame | None = None
     coverage: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)

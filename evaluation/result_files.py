@@ -13,7 +13,9 @@ from evaluation.comparison import Comparison
 
 
 def write_tables(comparison: Comparison, out: Path) -> None:
-    """Write ``metrics.csv``, ``tests.csv``, ``decisions.parquet`` and, last, ``metrics.json``.
+    """Write ``metrics.csv``, ``tests.csv``, ``where.csv``, ``decisions.parquet``, ``metrics.json``.
+
+    The last marks the folder complete.
 
     Args:
         comparison: From `compare_systems`.
@@ -26,8 +28,9 @@ def write_tables(comparison: Comparison, out: Path) -> None:
     metrics = pd.concat([comparison.metrics, comparison.by_unit], ignore_index=True)
     with atomic_path(out / "metrics.csv") as temporary:
         metrics.to_csv(temporary, index=False)
-    with atomic_path(out / "tests.csv") as temporary:
-        comparison.tests.to_csv(temporary, index=False)
+    for name, table in (("tests", comparison.tests), ("where", comparison.where)):
+        with atomic_path(out / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
     write_table(comparison.decisions, out / "decisions.parquet", "decisions")
     payload = {
         "target": comparison.target.name,
@@ -38,6 +41,7 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "metrics": _records(metrics),
         "coverage": comparison.coverage,
         "tests": _records(comparison.tests),
+        "where": _records(comparison.where),
         "provenance": comparison.provenance,
     }
     write_json(out / "metrics.json", "metrics", payload)

@@ -47,6 +47,10 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(help="Margin of non-inferiority and equivalence.")
     ] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of positives where it will be used: PPV and NPV there."),
+    ] = None,
     unit: Annotated[
         Literal["image", "study", "patient"],
         typer.Option(
@@ -106,6 +110,7 @@ def compare(
                 replicates=replicates,
                 seed=seed,
                 protocol=asked,
+                prevalence=prevalence,
                 unit=unit,
                 extra_policies=policy or (),
                 advance=advance,
@@ -189,7 +194,7 @@ def require_report_folder(out: Path) -> None:
         InputError: It does.
     """
     ours = {
-        "report.html", "metrics.json", "metrics.csv", "tests.csv", "decisions.parquet",
+        "report.html", "metrics.json", "metrics.csv", "tests.csv", "where.csv", "decisions.parquet",
         "overlays", "figures", "systems", ".lock", "table.tex", "table.md",
     }  # fmt: skip
     found = list(out.iterdir()) if out.is_dir() else []

@@ -1,0 +1,144 @@
+"""AUROC in groups of images, and of systems combined, with the patients' variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.clustered import AurocParts, ClusteredEstimate, auroc_parts, mean_parts
+from evaluation.contrasts import OBUCHOWSKI
+from evaluation.ranking import Floats
+from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.shares import WHERE_COLUMNS
+
+
+def auroc_of_groups(
+    cards: Mapping[str, Sequence[Scorecard]],
+    groups: Mapping[str, npt.NDArray[np.object_]],
+    judged: JudgedImages,
+) -> pd.DataFrame:
+    """AUROC in every group, its paired difference between systems, and its gap to the rest.
+
+    Args:
+        cards: Per system one scorecard a training seed, the reference first.
+        groups: By topic, each image's group.
+        judged: The images.
+
+    Returns:
+        The columns of `WHERE_COLUMNS`.
+
+    Source:
+        Obuchowski 1997; the variance of a gap sums what a patient adds to either group.
+    """
+    rows = []
+    for topic, of_image in groups.items():
+        for group in sorted(set(of_image) - {""}):
+            inside = of_image == group
+            parts = {name: _parts(members, judged, inside) for name, members in cards.items()}
+            rest = {
+                name: _parts(members, judged, ~inside & (of_image != ""))
+                for name, members in cards.items()
+            }
+            known = {name: part for name, part in parts.items() if part is not None}
+            count = int((judged.y_true & inside).sum()), int(inside.sum())
+            held = len(np.unique(judged.patients[inside]))
+            of = {"topic": topic, "group": group}
+            for name, part in known.items():
+                rows.append(_estimated(part.estimate(), name, of, (*count, held)))
+            first = next(iter(cards))
+            for second in list(cards)[1:]:
+                if first in known and second in known:
+                    gap = (known[first] - known[second]).estimate()
+                    rows.append(_estimated(gap, f"{first} - {second}", of, (*count, held)))
+            for name, part in known.items():
+                other = rest[name]
+                if other is not None:
+                    gap = _between_groups(part, other, judged.n_patients)
+                    named = of | {"group": f"{group} - rest"}
+                    rows.append(_estimated(gap, name, named, (None, None, None)))
+    return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
+
+
+def _parts(
+    members: Sequence[Scorecard], judged: JudgedImages, chosen: npt.NDArray[np.bool_]
+) -> AurocParts | None:
+    each = [
+        auroc_parts(
+            judged.y_true[chosen], card.scores[chosen], judged.patients[chosen], judged.n_patients
+        )
+        for card in members
+    ]
+    known = [part for part in each if part is not None]
+    return mean_parts(known) if known and len(known) == len(each) else None
+
+
+def _between_groups(one: AurocParts, other: AurocParts, n_patients: int) -> ClusteredEstimate:
+    """Difference of the AUROCs of two groups of images; a patient may be in both."""
+    sums = one.sums - other.sums
+    variance = float((sums**2).sum()) * n_patients / max(n_patients - 1, 1)
+    error = float(np.sqrt(variance)) if variance > 0 else None
+    return ClusteredEstimate(one.value - other.value, error)
+
+
+def _estimated(
+    estimate: ClusteredEstimate,
+    system: str,
+    of: Mapping[str, str],
+    counts: tuple[int | None, int | None, int | None],
+) -> dict[str, Any]:
+    low, high = estimate.interval or (np.nan, np.nan)
+    return {
+        **of,
+        "system": system,
+        "policy": "",
+        "metric": "auroc",
+        "estimate": estimate.value,
+        "ci_low": low,
+        "ci_high": high,
+        "ci_method": "" if np.isnan(low) else OBUCHOWSKI,
+        "count": counts[0],
+        "of": counts[1],
+        "n_patients": counts[2],
+        "note": estimate.note,
+    }
+
+
+def combined_auroc(
+    cards: Mapping[str, Sequence[Scorecard]],
+    probabilities: Mapping[str, Floats | None],
+    judged: JudgedImages,
+) -> pd.DataFrame:
+    """AUROC of the mean probability of two systems, and what it gains over each of them.
+
+    Args:
+        cards: Per system one scorecard a training seed; the first counts.
+        probabilities: Of the first seed of each, calibrated on validation.
+        judged: The images.
+
+    Returns:
+        The columns of `WHERE_COLUMNS`, topic ``combined``, system ``mean of A and B``.
+    """
+    rows = []
+    of = {"topic": "combined", "group": ""}
+    counts = int(judged.y_true.sum()), len(judged.y_true), judged.n_patients
+    for pair in combinations(cards, 2):
+        one, two = (probabilities[name] for name in pair)
+        if one is None or two is None:
+            continue
+        joined = auroc_parts(judged.y_true, (one + two) / 2, judged.patients, judged.n_patients)
+        if joined is None:
+            continue
+        named = f"mean of {pair[0]} and {pair[1]}"
+        rows.append(_estimated(joined.estimate(), named, of, counts))
+        for name in pair:
+            scores = cards[name][0].scores
+            alone = auroc_parts(judged.y_true, scores, judged.patients, judged.n_patients)
+            if alone is not None:
+                gain = (joined - alone).estimate()
+                rows.append(_estimated(gain, f"{named} - {name}", of, counts))
+    return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))

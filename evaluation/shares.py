@@ -1,0 +1,178 @@
+"""Shares of images or lesions, by group and system, with intervals for groups and gaps alike.
+
+Whatever is a count over a count is summed by patient once; every resample is then one product of
+matrices, however many shares there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.bootstrap import Resamples, cluster_bootstrap, percentile_interval
+from evaluation.ranking import Floats
+
+WHERE_COLUMNS = (
+    "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",
+    "count", "of", "n_patients", "note",
+)  # fmt: skip
+NONE_OF_THEM = "there is none of them"
+
+
+class ShareName(NamedTuple):
+    """What a share is of: topic, group (such as ``F``), policy and metric."""
+
+    topic: str
+    group: str
+    policy: str
+    metric: str
+
+
+Key = tuple[str, ShareName]
+"""A system and what a share is of; a share without a topic only serves others."""
+
+
+class Derived(NamedTuple):
+    """A figure that follows from shares: its key, the shares, the function of them."""
+
+    key: Key
+    of: Sequence[Key]
+    compute: Callable[..., Floats]
+
+
+@dataclass
+class Shares:
+    """Counts over counts, by patient, of several systems.
+
+    Attributes:
+        n_patients: How many patients are resampled.
+        gaps: Topics whose groups are also held against the rest, as ``not GROUP`` in the same
+            topic.
+        derived: Figures that follow from shares.
+    """
+
+    n_patients: int
+    gaps: set[str] = field(default_factory=set)
+    derived: list[Derived] = field(default_factory=list)
+    _tops: dict[Key, Floats] = field(default_factory=dict)
+    _bottoms: dict[Key, Floats] = field(default_factory=dict)
+
+    def add(
+        self,
+        system: str,
+        name: ShareName,
+        counted: npt.ArrayLike,
+        of: npt.ArrayLike,
+        patients: npt.NDArray[np.integer[Any]],
+    ) -> None:
+        """Add a share of images or lesions.
+
+        Args:
+            system: Which system.
+            name: What the share is of.
+            counted: What counts, shape ``(N,)``: 0 or 1, a number, or a mean over seeds.
+            of: Of what, shape ``(N,)``.
+            patients: Patient of each, shape ``(N,)``.
+        """
+        for store, values in ((self._tops, counted), (self._bottoms, of)):
+            weights = np.asarray(values, dtype=np.float64)
+            store[system, name] = np.bincount(patients, weights, minlength=self.n_patients)
+
+    def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
+        """Estimate every share, its paired difference to the first system's, and its gap.
+
+        Args:
+            systems: Names, the reference first.
+            resamples: As for the other figures.
+
+        Returns:
+            The columns of `WHERE_COLUMNS`. A difference between systems has system ``A - B``, a
+            gap between a group and all others of its topic has group ``F - rest``.
+        """
+        keys = list(self._tops)
+        if not keys:
+            return pd.DataFrame(columns=list(WHERE_COLUMNS))
+        tops = np.stack([self._tops[key] for key in keys], axis=1)
+        bottoms = np.stack([self._bottoms[key] for key in keys], axis=1)
+
+        def shares(weights: npt.NDArray[Any]) -> dict[str, Floats]:
+            counts = np.asarray(weights, dtype=np.float64)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return {"share": (counts @ tops) / (counts @ bottoms)}
+
+        drawn = cluster_bootstrap(shares, resamples)["share"]  # (R, shares)
+        whole = shares(np.ones((1, self.n_patients)))["share"][0]
+        values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(keys)}
+        for derived in self.derived:
+            parts = [values[key] for key in derived.of]
+            estimate = float(derived.compute(*(part[0] for part in parts)))
+            values[derived.key] = estimate, derived.compute(*(part[1] for part in parts))
+        keys = [key for key in values if key[1].topic]
+        rows = []
+        for key in keys:
+            counts = self._counts_of(key)
+            rows.append(_row(*key, *values[key], resamples, counts))
+        for first, name in keys:
+            others = systems[1:] if first == systems[0] else ()
+            rows += [
+                _gap(values, first, second, name, name, resamples)
+                for second in others
+                if (second, name) in values
+            ]
+        for system, name in keys:
+            rest = name._replace(group=f"not {name.group}")
+            if name.topic in self.gaps and (system, rest) in values:
+                rows.append(_gap(values, system, system, name, rest, resamples))
+        return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
+
+    def _counts_of(self, key: Key) -> tuple[float | None, float | None, int | None]:
+        if key not in self._tops:
+            return None, None, None
+        of = self._bottoms[key]
+        return float(self._tops[key].sum()), float(of.sum()), int((of > 0).sum())
+
+
+def _row(
+    system: str,
+    name: ShareName,
+    estimate: float,
+    replicates: Floats,
+    resamples: Resamples,
+    counts: tuple[float | None, float | None, int | None],
+) -> dict[str, Any]:
+    known = not np.isnan(estimate)
+    interval = percentile_interval(replicates) if known else None
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    method = f"patient-cluster bootstrap percentile, {resamples.n_replicates} resamples"
+    return {
+        **name._asdict(),
+        "system": system,
+        "estimate": estimate,
+        "ci_low": np.nan if low is None else low,
+        "ci_high": np.nan if high is None else high,
+        "ci_method": "" if low is None else method,
+        "count": counts[0],
+        "of": counts[1],
+        "n_patients": counts[2],
+        "note": (interval.note or "") if interval else NONE_OF_THEM,
+    }
+
+
+def _gap(
+    values: Mapping[Key, tuple[float, Floats]],
+    first: str,
+    second: str,
+    name: ShareName,
+    other: ShareName,
+    resamples: Resamples,
+) -> dict[str, Any]:
+    """A paired difference: between systems on one group, or between groups of one system."""
+    (one, drawn_one), (two, drawn_two) = values[first, name], values[second, other]
+    system = first if first == second else f"{first} - {second}"
+    named = name if name == other else name._replace(group=f"{name.group} - rest")
+    return _row(system, named, one - two, drawn_one - drawn_two, resamples, (None, None, None))

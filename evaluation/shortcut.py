@@ -1,0 +1,61 @@
+"""How well the label can be guessed without the picture: the baseline beside the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.audit_shortcuts import measure_shortcuts
+from data_prep.dataset import DataSet, Target
+from data_prep.tables import empty_table, read_table
+from evaluation.groups import images_of
+from evaluation.scorecard import JudgedImages
+from evaluation.shares import WHERE_COLUMNS
+
+METADATA = "metadata only"
+"""Stands in the place of a system."""
+_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
+_NOT_METADATA = "siblings"
+
+
+def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.DataFrame:
+    """Guess the label of the judged images from view, sex, age, file and grey level alone.
+
+    Each guess is learned on four fifths of these images' patients and judged on the rest, in
+    turn: a system that does not beat it has not shown that it reads the picture.
+
+    Args:
+        dataset: Its images, and its decode table where there is one.
+        target: What is judged.
+        judged: The images.
+
+    Returns:
+        The columns of `WHERE_COLUMNS`, topic ``shortcut``, system ``metadata only``, one row a
+        fact; none where the facts say the same of all images, or a class has fewer than 20.
+    """
+    images = images_of(judged, dataset.images)
+    path = dataset.folder / "decode.parquet"
+    decode = read_table(path, "decode") if path.exists() else empty_table("decode")
+    truth = pd.DataFrame({target.name: judged.y_true.astype(np.float64)}, index=judged.image_ids)
+    rows: list[dict[str, Any]] = [
+        {
+            "topic": "shortcut",
+            "group": found["fact"],
+            "system": METADATA,
+            "policy": "",
+            "metric": "auroc",
+            "estimate": found["auroc"],
+            "ci_low": found["ci_low"],
+            "ci_high": found["ci_high"],
+            "ci_method": _METHOD if found["ci_low"] is not None else "",
+            "count": found["n_positive"],
+            "of": found["n_images"],
+            "n_patients": judged.n_patients,
+            "note": f"known of {found['n_known']} images",
+        }
+        for found in measure_shortcuts(images, decode, truth)
+        if found["kind"] != _NOT_METADATA
+    ]
+    return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
