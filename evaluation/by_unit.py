@@ -20,7 +20,7 @@ from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats
-from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.scorecard import ALL, Figure, JudgedImages, Scorecard
 from evaluation.search_space import Search
 from evaluation.seeds import SeedMean, mean_replicates
 from evaluation.summary import metrics_table
@@ -102,8 +102,24 @@ def unit_metrics(
     )
     # What needs a place has no row by unit, not even one that says why.
     told = {figure.metric for card in cards.values() for figure in card.estimates()}
-    table = table[table["metric"].isin(told | _asked(cards))].assign(unit=unit)
-    return table.reset_index(drop=True), _notes(units, whole, judged, unit)
+    table = table[table["metric"].isin(told | _asked(cards))]
+    table = pd.concat([table, _thresholds(table, grouped)], ignore_index=True).assign(unit=unit)
+    return table, _notes(units, whole, judged, unit)
+
+
+def _thresholds(table: pd.DataFrame, grouped: Mapping[str, list[Scorecard]]) -> pd.DataFrame:
+    """Rows that tell the thresholds, which are not those by image; of several seeds the first's."""
+    row = table.iloc[0].to_dict() | {
+        "subgroup": ALL, "metric": "threshold", "ci_low": np.nan, "ci_high": np.nan,
+        "ci_method": "", "note": "",
+    }  # fmt: skip
+    rows = [
+        row | {"system": name, "policy": policy, "estimate": choice.threshold}
+        for name, cards in grouped.items()
+        for policy, choice in cards[0].thresholds.items()
+        if choice.threshold is not None
+    ]
+    return pd.DataFrame(rows, columns=table.columns)
 
 
 def _card(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,8 @@ from evaluation.charts import (
     precision_recall_chart,
     roc_chart,
 )
-from evaluation.wording import number
+from evaluation.intervals import find_interval
+from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison
@@ -31,6 +33,7 @@ def all_charts(comparison: Comparison) -> list[Chart]:
         roc_chart(comparison),
         precision_recall_chart(comparison),
         calibration_chart(comparison),
+        coverage_chart(comparison),
     ]
 
 
@@ -67,6 +70,45 @@ def calibration_chart(comparison: Comparison) -> Chart:
         guide=f"M{LEFT:g} {TOP + HEIGHT:g}L{LEFT + WIDTH:g} {TOP:g}",
         guide_label="probabilities that hold; each point is an equal share of the images",
         description="Calibration curves of the probabilities that validation gave the scores.",
+    )
+
+
+def coverage_chart(comparison: Comparison) -> Chart:
+    """Return the accuracy of the surest images against how many of them are decided.
+
+    Only where images are referred to a reader: see ``cxr tune --refer``.
+    """
+    policies = list(dict.fromkeys(p for curves in comparison.coverage.values() for p in curves))
+    policy = "max_f1" if "max_f1" in policies else next(iter(policies), "")
+    series = []
+    for position, name in enumerate(comparison.systems):
+        curve = comparison.coverage.get(name, {}).get(policy)
+        if curve is None:
+            continue
+        x, y = (
+            find_interval(comparison.metrics, name, metric, policy).estimate
+            for metric in ("coverage", "accuracy_covered")
+        )
+        chosen = Point(
+            round(LEFT + x * WIDTH, 1),
+            round(TOP + (1 - y) * HEIGHT, 1),
+            "circle",
+            f"{name}: {number(x)} decided, {number(y)} of them right",
+        )
+        known = not (math.isnan(x) or math.isnan(y))
+        path = curve_path(curve["coverage"], curve["accuracy"])
+        series.append(Series(name, path, position, (chosen,) if known else ()))
+    labels = comparison.decisions.drop_duplicates("image_id")["label"].dropna()
+    most = max(labels.mean(), 1 - labels.mean()) if len(labels) else 0.5
+    return Chart(
+        key="coverage",
+        title=f"Accuracy and coverage, threshold for {policy_words(policy)}",
+        x_title="Coverage (share of images not referred)",
+        y_title="Accuracy of those",
+        series=tuple(series),
+        guide=f"M{LEFT:g} {TOP + HEIGHT * (1 - most):.1f}H{LEFT + WIDTH:g}",
+        guide_label=f"calling all images alike ({number(most)})",
+        description="Accuracy of the decided images as more of the doubtful ones are referred.",
     )
 
 

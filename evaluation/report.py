@@ -29,7 +29,7 @@ from evaluation.report_checklists import checklists, methods_paragraph
 from evaluation.report_details import agreement, difference_tests, published, subgroups
 from evaluation.report_facts import cost_rows, decision_rows
 from evaluation.report_pages import Gallery, build_galleries, case_places
-from evaluation.report_tables import confusion_matrices, metric_table
+from evaluation.report_tables import confusion_matrices, metric_table, unit_tables
 from evaluation.report_words import meanings, methods
 from evaluation.table_files import write_table_files
 from evaluation.verdict import PRIMARY_METRIC
@@ -190,6 +190,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         contents=[entry for entry in _CONTENTS if not absent.get(entry[0])],
         table=metric_table(comparison),
         further=metric_table(comparison, "further"),
+        by_unit=unit_tables(comparison),
         tests=difference_tests(comparison),
         published=theirs,
         place=place,

@@ -128,6 +128,25 @@ def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str
     metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
     gaps = [
         find_difference(metrics, *pair, key.metric, policy, subgroup=subgroup)
+def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
+    """Return ``study`` or ``patient`` with the tables by it; empty where only images were judged.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+    """
+    rows = comparison.by_unit
+    if rows is None or rows.empty:
+        return "", []
+    told = rows[rows["metric"] == "threshold"]
+    thresholds: dict[str, dict[str, float | None]] = {}
+    for system, policy, value in zip(told["system"], told["policy"], told["estimate"], strict=True):
+        thresholds.setdefault(system, {})[policy] = float(value)
+    by_unit = replace(comparison, metrics=rows, thresholds=thresholds)
+    parts: tuple[Part, ...] = ("first", "further")
+    tables = [metric_table(by_unit, part) for part in parts]
+    return str(rows["unit"].iloc[0]), [table for table in tables if table.sections]
+
+
         for key in keys
         for pair in contrasts
     ]
@@ -161,7 +180,9 @@ def _count(metrics: pd.DataFrame, key: _Key) -> str:
     rows = rows[(rows["metric"] == key.metric) & (rows["policy"] == key.policy)]
     if rows.empty or "n_positive" not in rows:
         return ""
-    return f"{int(rows['n_images'].iloc[0]):,} images, {int(rows['n_positive'].iloc[0]):,} positive"
+    first = rows.iloc[0]
+    units = {"study": "studies", "patient": "patients"}.get(first.get("unit"), "images")
+    return f"{int(first['n_images']):,} {units}, {int(first['n_positive']):,} positive"
 
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:

@@ -10,8 +10,11 @@ from evaluation.choices import Asked
 from evaluation.compare import compare_systems
 from evaluation.decision import tune
 from evaluation.evidence import Evidence, patients_of
+from evaluation.probability_charts import coverage_chart
+from evaluation.report_tables import unit_tables
 from evaluation.result_files import write_tables
 from evaluation.units import gather, unit_names
+from evaluation.wording import score_words
 
 IMAGES = pd.DataFrame(
     {
@@ -56,7 +59,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
     target = judged_set.target()
     systems = {"A": predict("A", seed=1), "B": predict("B", "boxes", seed=2)}
     comparison = compare_systems(systems, judged_set, target, replicates=100, unit="patient")
-    ids = judged_set.image_ids("test")
+    ids, by_patient = judged_set.image_ids("test"), {}
     for name, system in systems.items():
         rule = tune(system, judged_set, target, unit="patient")
         table = pd.DataFrame(
@@ -71,11 +74,19 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
         called = table["score"] >= rule.thresholds["max_f1"].threshold
         f1 = chosen(comparison.by_unit, system=name, metric="f1", policy="max_f1", subgroup="all")
         assert f1.estimate == pytest.approx(oracle.f1_score(table["label"], called))
+        cut = chosen(comparison.by_unit, system=name, metric="threshold", policy="max_f1")
+        by_patient[name] = cut.estimate
+        assert cut.estimate == rule.thresholds["max_f1"].threshold
     by_image = chosen(comparison.metrics, system="A", metric="auroc", subgroup="all")
     assert by_image.n_images == 100
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit["metric"]
     }
+    unit, tables = unit_tables(comparison)
+    assert unit == "patient"
+    section = next(s for s in tables[0].sections if "best F1" in s.title)
+    assert section.count.startswith("50 patients, ")
+    assert section.thresholds[0] == f"score ≥ {score_words(by_patient['A'])}"
     assert any("By patient: 50 patients of 100 images" in note for note in comparison.notes)
     write_tables(comparison, tmp_path / "report")
     written = pd.read_csv(tmp_path / "report" / "metrics.csv")
@@ -93,6 +104,7 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     keys = ["system", "subgroup", "policy", "metric"]
     both = comparison.metrics.merge(comparison.by_unit, on=keys, suffixes=("", "_unit"))
     assert len(both) > 40
+    assert not coverage_chart(comparison).series  # nothing is referred unless asked for
     pd.testing.assert_series_equal(
         both["estimate"], both["estimate_unit"], check_names=False, rtol=1e-9
     )
@@ -108,6 +120,9 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
         for metric in ("coverage", "accuracy_covered", "aurc"):
             row = chosen(table, system="A", metric=metric, policy="max_f1", subgroup="all")
             assert row.ci_low <= row.estimate <= row.ci_high
+    chart = coverage_chart(comparison)
+    assert [series.name for series in chart.series] == ["A"]
+    assert len(chart.series[0].points) == 1
     curve = comparison.coverage["A"]["max_f1"]
     assert curve["coverage"][-1] == 1.0
     accuracy = chosen(
