@@ -1,0 +1,69 @@
+"""The judge's benchmark: both sides give the same figures, and a quick run has every row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.localisation import average_precision
+from scripts.bench_evaluation import (
+    as_coco,
+    image_figures,
+    looped_figures,
+    plain_figures,
+    vectorised_figures,
+)
+from scripts.bench_judge import BOXES_PER_IMAGE, Systems, judge, make_systems
+from scripts.cli import build_app
+
+
+@pytest.fixture(scope="module")
+def systems() -> Systems:
+    return make_systems(150, seed=3)
+
+
+def test_our_replicates_are_those_of_the_loop_over_scikit_learn(systems: Systems) -> None:
+    ours = image_figures(systems, 12, seed=5)
+    assert ours.shape == (12, 3 * 7)
+    np.testing.assert_allclose(ours, looped_figures(systems, 12, seed=5), atol=1e-12)
+    assert (ours.std(axis=0) > 0).all()  # else equal figures would prove nothing
+
+
+def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems: Systems) -> None:
+    boxes, judged = systems.boxes["A"], systems.judged
+    plain = plain_figures(*as_coco(boxes, judged.truth, judged.image_ids))
+    assert 0.05 < plain["ap"] < plain["ap50"] < 0.95
+    assert vectorised_figures(systems) == pytest.approx(plain, abs=1e-12)
+    reported = average_precision(boxes, judged.truth, judged.image_ids)
+    assert reported == pytest.approx(plain, abs=1e-12)
+
+
+def test_the_systems_have_the_boxes_they_are_said_to_have(systems: Systems) -> None:
+    for frame in systems.boxes.values():
+        assert len(frame) == 150 * BOXES_PER_IMAGE
+        assert (frame["x1"] < frame["x2"]).all()
+        assert (frame["y1"] < frame["y2"]).all()
+
+
+def test_judging_gives_intervals_of_every_system_and_pair(systems: Systems) -> None:
+    table = judge(systems, 100, seed=0)
+    for metric in ("auroc", "average_precision", "ap50", "ap", "froc_mean"):
+        bounded = table[(table["metric"] == metric) & table["ci_low"].notna()]
+        wanted = {"A", "B", "A - B"} | (set() if metric[0] in "f" or metric[:2] == "ap" else {"C"})
+        assert wanted <= set(bounded["system"]), metric
+
+
+@pytest.mark.slow
+def test_a_quick_run_has_every_row(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    build_app()(["bench", "evaluation", "--quick", "--out", str(out)], standalone_mode=False)
+    found = json.loads(out.read_text())["rows"]
+    assert [row["unit"] for row in found] == ["s", "GiB", "replicates/s", "s", "s", "s"]
+    for row in found:
+        assert (row["group"], row["n"]) == ("evaluation", 1)
+        assert row["ours"] > 0
+    for row in found[2:]:
+        assert row["ratio"] > 0
