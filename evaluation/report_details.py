@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from evaluation.failures import FAILURES_WRONG, NONE_FAILED
 from evaluation.intervals import ALL, Interval, find_difference, find_interval
 from evaluation.published import related_figures
 from evaluation.wording import SUBGROUPS, metric_words, number, policy_words
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from evaluation.comparison import Comparison
 
+_GROUPS = {FAILURES_WRONG: "all images, failures counted as wrong"}
 _OF_SUBGROUPS = ("auroc", "recall", "specificity", "localised_sensitivity", "ap50")
 
 
@@ -85,6 +87,8 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
         policy: For figures that need a threshold.
     """
     metrics = comparison.metrics
+    # Where nothing failed, the figures with failures counted as wrong are those of all images.
+    metrics = metrics[metrics["note"].fillna("") != NONE_FAILED]
     known = dict.fromkeys(metrics["subgroup"].dropna())
     groups = [each for each in known if each not in ("", ALL, *SUBGROUPS)]
     grids = []
@@ -111,12 +115,12 @@ def _subgroup_grid(
             find_difference(rows, systems[0], name, metric, policy, subgroup=group)
             for name in systems[1:]
         ]
-        told.append((group.replace("_", " "), counts, *map(_figure, cells)))
+        title = _GROUPS.get(group, group.replace("_", " "))
+        told.append((title, counts, *map(_figure, cells)))
     title = metric_words(metric).title
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
-    lead = "With 95 % intervals and without tests: these groups were not what the set was made for."
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
-    return Grid(title, lead, ("Subgroup", "Images", *systems, *gaps), tuple(told))
+    return Grid(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(told))
 
 
 def _figure(figure: Interval) -> str:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _FIRST = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy")
 _COUNTS = frozenset({"tp", "fp", "tn", "fn", "threshold"})
+_OFF_SCALE = frozenset(
+    {"lr_positive", "lr_negative", "calibration_slope", "calibration_intercept",
+     "calibration_in_the_large"}
+)  # fmt: skip
+"""Not shares: on a common axis they would press all others into a point."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +128,6 @@ def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     return MetricTable(tuple(systems), names, tuple(sections))
 
 
-def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str, str]]) -> Section:
-    """Figures on the same images at the same policy, their differences on one axis."""
-    metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
-    gaps = [
-        find_difference(metrics, *pair, key.metric, policy, subgroup=subgroup)
 def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     """Return ``study`` or ``patient`` with the tables by it; empty where only images were judged.
 
@@ -147,10 +147,19 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     return str(rows["unit"].iloc[0]), [table for table in tables if table.sections]
 
 
+def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str, str]]) -> Section:
+    """Figures on the same images at the same policy, their differences on one axis."""
+    metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
+    gaps = [
+        find_difference(metrics, *pair, key.metric, policy, subgroup=subgroup)
         for key in keys
         for pair in contrasts
     ]
-    placed, axis = whiskers(gaps, around_zero=True)
+    drawn = [key.metric not in _OFF_SCALE for key in keys for _ in contrasts]
+    placed, axis = whiskers(
+        [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
+        around_zero=True,
+    )
     differences = iter([_cell(gap, whisker) for gap, whisker in zip(gaps, placed, strict=True)])
     rows = []
     for key in keys:
