@@ -13,8 +13,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, ndtri
-from scipy.stats import t
+from scipy.special import expit, logit, ndtri, stdtr, stdtrit
 
 from evaluation.bootstrap import LEVEL, NO_WIDTH, cluster_index
 from evaluation.ranking import Floats, Integers, check_truth_and_scores
@@ -51,7 +50,7 @@ class ClusteredEstimate:
         """
         if not self.error:
             return None
-        reach = float(t.ppf((1 + LEVEL) / 2, self.freedom)) * self.error
+        reach = float(stdtrit(self.freedom, (1 + LEVEL) / 2)) * self.error
         if not self.bounded:
             return self.value - reach, self.value + reach
         if not 0 < self.value < 1:
@@ -65,7 +64,7 @@ class ClusteredEstimate:
         """Two-sided p-value of a difference of 0; `None` without a standard error."""
         if not self.error:
             return None
-        return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
 
     @property
     def detectable(self) -> float | None:

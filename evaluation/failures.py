@@ -89,10 +89,10 @@ def failures_as_wrong(
     words = rows["system"].map(
         lambda system: _words(system, {name: [lacking[m] for m in teams[name]] for name in teams})
     )
-    notes = [
+    told = [
         f"{note}; {word}" if note else word for note, word in zip(rows["note"], words, strict=True)
     ]
-    return rows.assign(subgroup=FAILURES_WRONG, note=notes)
+    return rows.assign(subgroup=FAILURES_WRONG, note=told)
 
 
 def _card(

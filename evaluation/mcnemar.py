@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, norm
+from scipy.special import bdtr, ndtr
 
 from data_prep.tables import InputError
 from evaluation.bootstrap import NO_WIDTH, cluster_index, per_cluster
@@ -114,7 +114,7 @@ def clustered_mcnemar(
     )
     p_value = None
     if under_equal > 0:
-        p_value = float(2 * norm.sf(abs(difference) / np.sqrt(under_equal)))
+        p_value = float(2 * ndtr(-abs(difference) / np.sqrt(under_equal)))
         if len(seeds):
             p_value = ClusteredEstimate(difference, float(np.sqrt(under_equal)), freedom).p_value
     return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
@@ -132,7 +132,7 @@ def exact_mcnemar(first_only: int, second_only: int) -> float:
         (0.03125, 1.0)
     """
     n = first_only + second_only
-    return min(1.0, 2 * float(binom.cdf(min(first_only, second_only), n, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(first_only, second_only), n, 0.5)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
