@@ -12,7 +12,9 @@ from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision
 from evaluation.lineup import trained_on
 
-_RECORDED = ("system", "seed", "kind", "inference_id", "command", "created", "revision", "versions")
+_RECORDED = (
+    "system", "seed", "kind", "inference_id", "maps", "command", "created", "revision", "versions",
+)  # fmt: skip
 
 
 def comparison_provenance(

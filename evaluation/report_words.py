@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from evaluation.bootstrap import MOST_UNDEFINED
 from evaluation.charts import policies_of
 from evaluation.intervals import rows_of
+from evaluation.map_words import map_checks
 from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import METRICS, listing, metric_words, policy_words
 
@@ -94,8 +95,9 @@ def methods(comparison: Comparison) -> list[str]:
             "where the classifier's evidence lies, at the resolution of its last layer, not the "
             "outline of a lesion; a classifier is never told where a lesion is, so its peak may "
             "lie beside it. Boxes are the connected parts of a map above one level; a box scores "
-            "the image's score times the part's peak on the scale."
+            "the image's score times the part's peak, where validation chose nothing else."
         )
+        lines += map_checks(comparison.provenance.get("systems", {}))
     if single:
         lines.append(
             f"One training run (seed) of {listing(single)}: the intervals cover the choice of "

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from classification.explain import MapMethod
 from classification.inference import predict_scores
 from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
+from classification.sanity import randomisation_check
 from data_prep.errors import InputError
 from data_prep.pixel_source import PixelSource
 from data_prep.preprocess import Preprocess
@@ -35,15 +37,14 @@ from training.cost import count_flops, count_parameters, measure_latency
 from training.model_files import load_model
 from training.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "retinanet": build_retinanet,
     "classifier": build_classifier,
 }
 _HASH_BLOCK = 1 << 20
+_CHECKED, _CHECKED_DEAR = 16, {"gradient": 4, "occlusion": 2}
+"""Images whose maps are made again with random weights; fewer where a map takes many looks."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,24 @@ class TrainedModel:
             "precision": self.precision,
             "image_size": size,
         }
+
+    def check_maps(self, source: PixelSource, image_ids: pd.Index) -> dict[str, Any]:
+        """Whether random weights change a classifier's maps, on a drawn sample of images.
+
+        Args:
+            source: Pixels.
+            image_ids: Images to draw from, in a fixed order.
+
+        Returns:
+            See `classification.sanity.randomisation_check`; nothing for a detector.
+        """
+        if not isinstance(self.model, ImageClassifier) or not len(image_ids):
+            return {}
+        wanted = min(len(image_ids), _CHECKED_DEAR.get(self.maps, _CHECKED))
+        drawn = np.random.default_rng(0).choice(len(image_ids), wanted, replace=False)
+        pictures = np.stack([source.image(image_ids[place]) for place in np.sort(drawn)])
+        images = torch.from_numpy(pictures).unsqueeze(1).to(self.device)
+        return randomisation_check(self.model, images, self.maps)
 
     def predict(
         self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int

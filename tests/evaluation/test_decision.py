@@ -101,10 +101,10 @@ def test_validation_figures_are_those_at_the_threshold(predict, judged_set, targ
 def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, judged_set, target):
     with_maps = tune(predict("A", maps=True), judged_set, target)
     assert with_maps.map_scale[0] == 0.0
-    assert with_maps.map_box_level in MAP_BOX_LEVELS
+    assert with_maps.map_boxes.level in MAP_BOX_LEVELS
     assert max(entry["ap50"] for entry in with_maps.tried) > 0
     without = tune(predict("B"), judged_set, target)
-    assert (without.map_scale, without.map_box_level, without.tried) == (None, None, [])
+    assert (without.map_scale, without.map_boxes, without.tried) == (None, None, [])
 
 
 def test_a_system_without_validation_rows_chooses_nothing(predict, judged_set, target):
