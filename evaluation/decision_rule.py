@@ -127,9 +127,12 @@ class Decision:
     def difference(self, other: Decision) -> str | None:
         """The first place where a stored decision and one derived now differ, or `None`.
 
-        Figures that were not told yet when it was stored are no difference: nothing rests on them.
+        Figures that were not told yet when it was stored, and policies that were not asked for,
+        are no difference: nothing rests on them.
         """
         stored, derived = self.to_json(), other.to_json()
+        for part in ("policies", "referral"):
+            derived[part] = {k: v for k, v in derived[part].items() if k in stored["policies"]}
         if self.box_cut is None and self.search is None:
             derived["box_cut"] = None
         places = [(stored, derived)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.box_rule import BoxRule
 from evaluation.intervals import find_difference
+from evaluation.learned_reduction import words_of
 from evaluation.map_boxes import MapBoxRule
 from evaluation.report_tables import Cell, Row
 from evaluation.wording import UNDEFINED, metric_words, number
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 _GAINS = ("auroc", "ap50", "froc_mean", "rsna_score")
-_NOTHING = {"Boxes": "it gives none", "Search": "not searched"}
+_NOTHING = {
+    "Boxes": "it gives none",
+    "Search": "not searched",
+    "Referred to a reader": "none",
+}
 
 
 def cost_rows(comparison: Comparison) -> list[Row]:
@@ -82,10 +87,12 @@ def decision_rows(comparison: Comparison) -> list[Row]:
         ("Score of an image", _reduction),
         ("Chosen on", _chosen_on),
         ("Settings tried", lambda decision: str(decision.get("settings_tried", "unknown"))),
+        ("Rules for boxes", _rules),
         ("Search", _search),
         ("Full scale of maps", _map_scale),
         ("Boxes cut from maps", _map_boxes),
         ("Probability", _probability),
+        ("Referred to a reader", _referral),
     )
     rows = [(title, [words(each) for each in decisions]) for title, words in wanted]
     return [
@@ -124,6 +131,8 @@ def _reduction(decision: dict[str, Any]) -> str:
     rule = decision.get("reduction")
     if not rule:
         return "as the system gives it"
+    if rule["rule"] == "learned":
+        return f"logistic regression learned on validation: {words_of(tuple(rule['weights']))}"
     words = {
         "max": "most confident box",
         "noisy_or": "noisy-or of the boxes",
@@ -153,10 +162,51 @@ def _map_boxes(decision: dict[str, Any]) -> str:
     return "no maps" if rule is None else rule.words
 
 
+def _rules(decision: dict[str, Any]) -> str:
+    """Among how many rules from boxes to a score folds of patients decided, and how well."""
+    record = (decision.get("choices") or {}).get("reduction")
+    if not record:
+        return ""
+    return (
+        f"{record['settings_tried']} tried, by AUROC: mean over {record['folds']} folds of "
+        f"patients {number(record['mean_over_folds'])} (held out from its own choice "
+        f"{number(record['held_out'])})"
+    )
+
+
 def _probability(decision: dict[str, Any]) -> str:
-    platt = decision.get("calibration")
-    if not platt:
+    """How a score becomes a probability, and by which log losses that was chosen."""
+    facts = decision.get("calibration")
+    if not facts:
         return "none"
-    return f"Platt scaling: slope {number(platt['slope'], 2)}, intercept " + number(
-        platt["intercept"], 2
+    method = facts.get("method", "platt")
+    if method == "none":
+        words = "the score as it is"
+    elif method == "temperature":
+        words = f"temperature {number(facts['temperature'], 2)}"
+    elif method == "isotonic":
+        words = (
+            f"isotonic: {facts['levels']} levels, straight lines between; order is kept, scores "
+            "on one level are tied"
+        )
+    else:
+        words = f"Platt scaling: slope {number(facts['slope'], 2)}, intercept " + number(
+            facts["intercept"], 2
+        )
+    losses = (decision.get("choices") or {}).get("calibration")
+    if not losses:
+        return words
+    told = ", ".join(f"{name.replace('_', ' ')} {number(loss)}" for name, loss in losses.items())
+    return f"{words}; held-out log loss: {told}"
+
+
+def _referral(decision: dict[str, Any]) -> str:
+    """What share was asked for, and by what doubt."""
+    chosen = list((decision.get("referral") or {}).values())
+    if not chosen:
+        return ""
+    doubt = {"spread": "spread of its scores", "nearness": "nearness to the threshold"}
+    return (
+        f"the most doubtful {chosen[0]['share']:.0%} of validation at most".replace("%", " %")
+        + f", by {doubt[chosen[0]['by']]}; cuts chosen on validation"
     )

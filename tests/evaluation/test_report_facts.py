@@ -2,6 +2,7 @@
 
 import pytest
 
+from evaluation.choices import Asked
 from evaluation.compare import compare_systems
 from evaluation.decision import tune
 from evaluation.intervals import find_interval
@@ -65,3 +66,53 @@ def test_without_a_search_nothing_is_said_of_one(predict, judged_set):
     systems = {"A": predict("A", "boxes", seed=1)}
     comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
     assert "Search" not in as_table(decision_rows(comparison))
+
+
+def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, judged_set):
+    detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
+    target = judged_set.target()
+    for system, asked in (
+        (detector, Asked(calibration="choose", reductions=("max", "learned"), refer=0.1)),
+        (classifier, Asked(calibration="isotonic")),
+    ):
+        decision = tune(system, judged_set, target, asked=asked)
+        system.write_decision("opacity", decision.to_json())
+    systems = {"A": detector, "B": classifier}
+    comparison = compare_systems(systems, judged_set, target, replicates=100)
+    table = as_table(decision_rows(comparison))
+    assert table["Rules for boxes"][0].startswith(
+        "2 tried, by AUROC: mean over 5 folds of patients"
+    )
+    assert table["Rules for boxes"][1] == "–"
+    assert "held-out log loss: as it is" in table["Probability"][0]
+    assert "order is kept, scores on one level are tied" in table["Probability"][1]
+    assert table["Referred to a reader"] == [
+        "the most doubtful 10 % of validation at most, by nearness to the threshold; cuts chosen "
+        "on validation",
+        "none",
+    ]
+
+
+def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
+    system, target = predict("A", "boxes", seed=1), judged_set.target()
+    decision = tune(system, judged_set, target, asked=Asked(reductions=("learned",)))
+    system.write_decision("opacity", decision.to_json())
+    comparison = compare_systems({"A": system}, judged_set, target, replicates=100)
+    told = as_table(decision_rows(comparison))["Score of an image"][0]
+    assert told.startswith("logistic regression learned on validation: intercept ")
+    assert "boxes from 0.2" in told
+
+
+def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):
+    tuned, untuned, target = predict("A", seed=1), predict("B", seed=2), judged_set.target()
+    decision = tune(tuned, judged_set, target, policies=("youden",))
+    tuned.write_decision("opacity", decision.to_json())
+    comparison = compare_systems(
+        {"A": tuned, "B": untuned}, judged_set, target, replicates=100,
+        extra_policies=("threshold=0.3", "cost:5/1"),
+    )  # fmt: skip
+    assert list(comparison.thresholds["A"]) == ["youden", "threshold=0.3", "cost:5/1"]
+    assert comparison.thresholds["A"]["threshold=0.3"] == 0.3
+    assert {"max_f1", "threshold=0.3", "cost:5/1"} <= set(comparison.thresholds["B"])
+    expected = (comparison.decisions["score"] >= 0.3).tolist()
+    assert comparison.decisions["decision_threshold=0.3"].tolist() == expected

@@ -115,3 +115,37 @@ def test_a_search_for_lesions_where_none_is_drawn_is_refused(data, detector):
 def test_an_objective_without_a_search_is_refused_before_any_file_is_read(tmp_path):
     with pytest.raises(InputError, match="add --search"):
         tune(tmp_path / "none", data=tmp_path / "none", objective="ap50")
+
+
+def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions, capsys):
+    tune(predictions, data=data, calibration="choose", refer=0.2, policy=["threshold=0.5"])
+    shown = capsys.readouterr().err
+    stored = Predictions.open(predictions).decision("opacity")
+    assert set(stored["choices"]["calibration"]) == {
+        "as_it_is", "temperature", "platt", "isotonic",
+    }  # fmt: skip
+    assert "(held-out log loss: as_it_is " in shown
+    assert stored["policies"]["threshold=0.5"]["threshold"] == 0.5
+    cut = stored["referral"]["threshold=0.5"]["cut"]
+    assert f"refer by nearness, from {cut:.4g} on" in shown
+
+
+def test_tune_learns_a_rule_from_boxes_and_says_what_it_beat(data, detector, capsys):
+    tune(detector, data=data, reduction=["max", "learned"])
+    stored = Predictions.open(detector).decision("opacity")
+    assert stored["asked"]["reductions"] == ["max", "learned"]
+    assert [entry["rule"] for entry in stored["tried"]] == ["max", "learned"]
+    assert "of 2 settings, 5 folds of patients: AUROC " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": "beta"}, "--calibration beta: use one of"),
+        ({"reduction": ["mean"]}, "--reduction mean: use one of"),
+        ({"refer": 2.0}, "--refer 2: expected a share"),
+    ],
+)
+def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        tune(tmp_path / "none", data=tmp_path / "none", **options)
