@@ -26,10 +26,14 @@ _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each tw
 
 def train(
     config: Annotated[
-        str, typer.Argument(help="A TOML file, or the name of one that comes with the program.")
+        str,
+        typer.Argument(
+            help="A TOML file, of a model or of a list of them, or the name of one that comes with "
+            "the program."
+        ),
     ],
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
-    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make; of a list, their folder.")],
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the configuration."),
@@ -48,10 +52,17 @@ def train(
 ) -> None:
     """Train a detector or a classifier, and keep the weights of its best epoch.
 
-    May be interrupted: the same command goes on behind the last whole epoch.
+    May be interrupted: the same command goes on behind the last whole epoch. A list of models, such
+    as zoo, is trained one after another, each into a folder of its own; one that fails leaves the
+    others, and the exit status is then 1.
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
+    from scripts.train_zoo import read_models, train_models
+
+    if (models := read_models(config, set_ or [])) is not None:
+        train_models(models, data, out, resume=resume, device=device, devices=devices)
+        return
     settings = _read(config, set_ or [])
     from scripts.train_devices import end_with_starter, own_rank, require_shares, run_on_devices
 

@@ -1,0 +1,186 @@
+"""`cxr train` with a list of models: one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from configs.settings import ClassifierConfig
+
+_INTERRUPTED = 130
+_HEADINGS = ("model", "parameters", "that learn", "best epoch", "figure", "minutes", "")
+
+
+class Outcome(NamedTuple):
+    """What became of one model.
+
+    Attributes:
+        name: The model's.
+        run: Its folder.
+        problem: Why it has no run; None where it has.
+    """
+
+    name: str
+    run: Path
+    problem: str | None
+
+
+def read_models(config: str, overrides: Sequence[str]) -> list[ClassifierConfig] | None:
+    """The models of a zoo's configuration; None where it is one of a single model.
+
+    Raises:
+        InputError: The file cannot be read, or a model of it cannot be used.
+    """
+    from configs.schema import ConfigError, find_config, is_zoo, read_zoo
+
+    try:
+        path = find_config(config)
+        return read_zoo(path, overrides) if is_zoo(path) else None
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+
+
+def train_models(
+    models: Sequence[ClassifierConfig],
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = True,
+    device: str = "auto",
+    devices: int = 1,
+) -> None:
+    """Train models one after another, and show them in one table.
+
+    Each has its own process: memory is free again after each, and what kills one leaves the
+    others. One that has ended before is not trained again; an interrupted one goes on.
+
+    Args:
+        models: What to train.
+        data: Folder of the data set.
+        out: Folder of the runs, made where it is missing.
+        resume: As in `cxr train`.
+        device: Likewise.
+        devices: Likewise.
+
+    Raises:
+        InputError: There is no data set, or `out` is a run itself.
+        SystemExit: 1, where a model failed; the others are trained.
+        KeyboardInterrupt: The user interrupted.
+    """
+    from configs.schema import dump_config, folder_name
+    from data_prep.dataset import DataSet
+    from data_prep.folders import atomic_path
+    from training.run_folder import RunFolder
+
+    DataSet.open(data)
+    if RunFolder.started_in(out) is not None:
+        raise InputError(f"{out}: is a run; choose a folder for all the runs as --out")
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    for number, model in enumerate(models, 1):
+        run, file = out / folder_name(model.name), out / f"{folder_name(model.name)}.toml"
+        console.say(f"\n{model.name} ({number} of {len(models)}): {run}")
+        problem = None
+        if resume and _has_ended(run, model):
+            console.say("this training has ended before")
+        else:
+            with atomic_path(file) as temporary:
+                temporary.write_text(dump_config(model), encoding="utf-8")
+            words = ["train", file, "--data", data, "--out", run, "--device", device]
+            words += ["--devices", devices, "--resume" if resume else "--no-resume"]
+            problem = _problem(_run([str(word) for word in words]))
+        outcomes.append(Outcome(model.name, run, problem))
+    for line in table(outcomes):
+        console.say(line)
+    if failed := [outcome.name for outcome in outcomes if outcome.problem]:
+        console.say(
+            f"\n{len(failed)} of {len(models)} models failed: {', '.join(failed)}; what went wrong "
+            "is said above, and the same command tries them again"
+        )
+        raise SystemExit(1)
+
+
+def _has_ended(run: Path, model: ClassifierConfig) -> bool:
+    """Whether this very training is complete."""
+    from configs.schema import ConfigError, first_difference, parse_config
+    from training.run_folder import RunFolder
+
+    before = RunFolder.started_in(run)
+    if before is None or not before.is_complete:
+        return False
+    try:
+        return first_difference(parse_config(before.config, str(run)), model) is None
+    except ConfigError:
+        return False  # cxr train says why
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit status of a `cxr` command, which gets Ctrl-C once."""
+    command = [sys.executable, "-P", "-m", "scripts.cli", *arguments]
+    with subprocess.Popen(  # noqa: S603  our own command
+        command, stdin=subprocess.DEVNULL, process_group=0
+    ) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
+
+
+def _problem(status: int) -> str | None:
+    if status == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"failed with status {status}" if status else None
+
+
+def table(outcomes: Sequence[Outcome]) -> list[str]:
+    """The models' cost and best figure on validation, as lines of text.
+
+    Args:
+        outcomes: In the order of the table.
+
+    Returns:
+        A heading and a line a model.
+
+    Example:
+        >>> table([Outcome("VGG16", Path("runs/vgg16"), "ended by SIGKILL")])[-1].split()
+        ['VGG16', '-', '-', '-', '-', '-', 'ended', 'by', 'SIGKILL']
+    """
+    rows = [_HEADINGS, *(_row(outcome) for outcome in outcomes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return ["", *(_line(row, widths) for row in rows)]
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    from training.run_folder import RunFolder
+
+    if outcome.problem:
+        return (outcome.name, *"-----", outcome.problem)
+    info = RunFolder.open(outcome.run).info
+    return (
+        outcome.name,
+        f"{info['parameters']:,}" if "parameters" in info else "-",
+        f"{info['trainable_parameters']:,}" if "trainable_parameters" in info else "-",
+        f"{info['best_epoch']} of {info['epochs']}",
+        f"{info['monitor']} {info['best_value']:.4f}",
+        f"{info['seconds'] / 60:.1f}",
+        str(outcome.run),
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [row[0].ljust(widths[0])]
+    cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([*cells, row[-1]]).rstrip()

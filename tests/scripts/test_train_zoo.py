@@ -1,0 +1,144 @@
+"""A list of models is trained one after another, and what fails does not take the rest along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.schema import parse_config
+from data_prep.errors import InputError
+from data_prep.prepare import prepare
+from data_prep.synth import write_phantom
+from scripts import train_zoo
+from scripts.train import train
+from scripts.train_zoo import Outcome, table
+from training.run_folder import RunFolder
+
+_ZOO = """
+kind = "zoo"
+[data]
+image_size = 64
+[model]
+architecture = "small_cnn"
+[training]
+epochs = 1
+batch_size = 8
+learning_rate = 1e-3
+[[models]]
+name = "First one"
+[[models]]
+name = "Lost"
+model.weights = "no/such.pth"
+[[models]]
+name = "Last"
+training.optimiser = "rmsprop"
+training.momentum = 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
+    (folder / "zoo.toml").write_text(_ZOO)
+    return folder / "data"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs each command here instead of in a process of its own; the list of what was trained."""
+    trained: list[str] = []
+
+    def run(words: list[str]) -> int:
+        options = dict(zip(words[2::2], words[3::2], strict=False))
+        trained.append(Path(options["--out"]).name)
+        try:
+            train(words[1], Path(options["--data"]), Path(options["--out"]), device="cpu")
+        except InputError:
+            return 2
+        return 0
+
+    monkeypatch.setattr(train_zoo, "_run", run)
+    return trained
+
+
+def _train(data: Path, out: Path, *overrides: str) -> None:
+    train(str(data.parent / "zoo.toml"), data, out, list(overrides), device="cpu")
+
+
+def test_models_are_trained_though_one_fails_and_only_that_is_tried_again(
+    data: Path, tmp_path: Path, in_this_process: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        _train(data, tmp_path)
+    assert caught.value.code == 1
+    assert in_this_process == ["first_one", "lost", "last"]
+    said = capsys.readouterr().err
+    assert "1 of 3 models failed: Lost;" in said
+    row = next(line for line in said.splitlines() if line.startswith("First one  "))
+    assert "1 of 1" in row
+    assert "auroc 0." in row or "auroc 1." in row
+    info = RunFolder.open(tmp_path / "first_one").info
+    assert info["parameters"] == info["trainable_parameters"]
+    assert f"{info['parameters']:,}" in row
+    config = parse_config(RunFolder.open(tmp_path / "last").config, "last")
+    assert (config.name, config.training.optimiser) == ("Last", "rmsprop")
+    in_this_process.clear()
+    with pytest.raises(SystemExit):
+        _train(data, tmp_path)
+    assert in_this_process == ["lost"]
+
+
+def test_another_configuration_of_an_ended_model_is_not_passed_over(
+    data: Path, tmp_path: Path, in_this_process: list[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _train(data, tmp_path)
+    in_this_process.clear()
+    with pytest.raises(SystemExit):  # cxr train refuses to resume these with another seed
+        _train(data, tmp_path, "training.seed=5")
+    assert in_this_process == ["first_one", "lost", "last"]
+    assert RunFolder.open(tmp_path / "last").info["seed"] == 0
+
+
+def test_a_wrong_list_or_folder_is_refused_before_anything_is_trained(
+    data: Path, tmp_path: Path, in_this_process: list[str]
+) -> None:
+    with pytest.raises(InputError, match=r"--set training\.epoch: unknown key"):
+        _train(data, tmp_path / "runs", "training.epoch=3")
+    with pytest.raises(InputError):
+        _train(tmp_path, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    assert in_this_process == []
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (0, None),
+        (2, "failed with status 2"),
+        (-9, "ended by SIGKILL, perhaps for want of memory"),
+        (-15, "ended by SIGTERM"),
+    ],
+)
+def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
+    assert train_zoo._problem(status) == problem
+
+
+def test_an_interruption_ends_the_whole_list() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_zoo._problem(130)
+
+
+def test_a_process_of_its_own_gives_its_status() -> None:
+    assert train_zoo._run(["train", "no-such-configuration", "--data", "x", "--out", "y"]) == 2
+
+
+def test_failed_models_have_a_line_too() -> None:
+    lines = table(
+        [Outcome("A", Path("a"), "ended by SIGKILL"), Outcome("Long name", Path("b"), "x")]
+    )
+    assert [line.split()[0] for line in lines[2:]] == ["A", "Long"]
+    assert lines[2].endswith("ended by SIGKILL")
