@@ -56,7 +56,7 @@ def search_levels(search: Search) -> list[MapBoxRule]:
         >>> len(search_levels(Search("default", "ap50")))
         18
     """
-    levels = MAP_BOX_LEVELS
+    levels: tuple[float, ...] = MAP_BOX_LEVELS
     if search.space == "full":
         levels = tuple(percent / 100 for percent in range(5, 100, 5))
     return [

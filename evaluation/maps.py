@@ -209,8 +209,9 @@ def map_parts(
         rows += [(*corners, peak, rank, highest) for corners, peak, rank in values]
         image_ids += [image_id] * len(found)
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    peak, rank, most = table[:, 4], table[:, 5].astype(np.int64), table[:, 6]
-    return MapParts(pd.Index(image_ids, dtype="str"), table[:, :4], peak, rank, most)
+    rank = table[:, 5].astype(np.int64)
+    ids = pd.Index(image_ids, dtype="str")
+    return MapParts(ids, table[:, :4], table[:, 4], rank, table[:, 6])
 
 
 def boxes_from_map(
