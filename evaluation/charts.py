@@ -57,6 +57,9 @@ class Chart:
         guide: Path of the line that guessing gives.
         guide_label: What that line is.
         description: The chart in words, for those who cannot see it.
+        ticks: Where the grid lies, as a share of each axis.
+        x_labels: What stands at the ticks, where that is not their share.
+        y_labels: Likewise.
     """
 
     key: str
@@ -68,6 +71,8 @@ class Chart:
     guide_label: str
     description: str
     ticks: tuple[float, ...] = field(default=(0.0, 0.25, 0.5, 0.75, 1.0))
+    x_labels: tuple[str, ...] = ()
+    y_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

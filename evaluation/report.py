@@ -16,6 +16,7 @@ from data_prep.folders import atomic_path, make_folder
 from evaluation.cases import read_cases
 from evaluation.charts import (
     MARKERS,
+    Chart,
     Whisker,
     policies_of,
     whiskers,
@@ -30,8 +31,10 @@ from evaluation.report_details import agreement, difference_tests, published, su
 from evaluation.report_facts import cost_rows, decision_rows
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table, unit_tables
+from evaluation.report_where import group_tables, where_tables
 from evaluation.report_words import meanings, methods
 from evaluation.table_files import write_table_files
+from evaluation.usefulness_charts import cost_chart, net_benefit_chart
 from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import number, policy_words
 
@@ -197,7 +200,9 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         place_reason=place.reasons or "no system points at a place.",
         agreement=agreement(comparison, policy),
         subgroups=subgroups(comparison, policy),
-        charts=[chart for chart in all_charts(comparison) if chart.series],
+        where=where_tables(comparison),
+        groups=group_tables(comparison),
+        charts=_charts(comparison),
         policies=[
             (MARKERS[position % len(MARKERS)], policy_words(policy))
             for position, policy in enumerate(policies)
@@ -213,6 +218,12 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         paragraph=methods_paragraph(comparison, dataset),
         provenance=comparison.provenance,
     )
+
+
+def _charts(comparison: Comparison) -> list[Chart]:
+    """Return every chart that has a line."""
+    charts = [*all_charts(comparison), net_benefit_chart(comparison), cost_chart(comparison)]
+    return [chart for chart in charts if chart.series]
 
 
 def _exploration(comparison: Comparison, galleries: list[Gallery]) -> dict[str, Any]:

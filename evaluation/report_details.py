@@ -116,14 +116,20 @@ def _subgroup_grid(
             for name in systems[1:]
         ]
         title = _GROUPS.get(group, group.replace("_", " "))
-        told.append((title, counts, *map(_figure, cells)))
+        told.append((title, counts, *map(figure_words, cells)))
     title = metric_words(metric).title
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
     return Grid(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(told))
 
 
-def _figure(figure: Interval) -> str:
+def figure_words(figure: Interval) -> str:
+    """Return a figure with its interval, or why there is none.
+
+    Example:
+        >>> figure_words(Interval(0.5, 0.4, 0.6))
+        '0.500 (0.400 to 0.600)'
+    """
     if not figure.known:
         return f"– ({figure.note})" if figure.note else "–"
     return (
@@ -143,7 +149,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
         what = metric_words(row["metric"]).title + (f", {policy_words(policy)}" if policy else "")
         gap = Interval(*(_real(row[name]) for name in ("estimate", "ci_low", "ci_high")))
         rows.append(
-            (what, f"{row['first']} − {row['second']}", str(row["method"]), _figure(gap),
+            (what, f"{row['first']} − {row['second']}", str(row["method"]), figure_words(gap),
              p_words(row["p_value"]), p_words(row["p_holm"]), number(_real(row["detectable"])))
         )  # fmt: skip
     if not rows:
@@ -194,7 +200,7 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
         if each.interval:
             told += f" ({number(each.interval[0])} to {number(each.interval[1])})"
         rows.append(
-            (each.system, metric_words(each.metric).title, told, *map(_figure, here),
+            (each.system, metric_words(each.metric).title, told, *map(figure_words, here),
              f"{each.data[0].upper()}{each.data[1:]}. {each.source}", each.comparable)
         )  # fmt: skip
     if not rows:
