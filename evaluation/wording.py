@@ -218,14 +218,16 @@ def policy_words(policy: str) -> str:
     Example:
         >>> policy_words("max_f1"), policy_words("sensitivity>=0.95")
         ('best F1', 'sensitivity ≥ 0.95')
-        >>> policy_words("cost:10/1@0.05"), policy_words("threshold=0.3")
-        ('least cost, a miss to a false alarm as 10 to 1, at prevalence 0.05', 'declared as 0.3')
+        >>> policy_words("cost:10/1@0.05")
+        'least cost, a miss to a false alarm as 10 to 1, at prevalence 0.05'
+        >>> policy_words("threshold=0.3")
+        'a declared score of 0.3'
     """
     if cost := _COST.fullmatch(policy):
         place = f"prevalence {cost[3]}" if cost[3] else "the prevalence of validation"
         return f"least cost, a miss to a false alarm as {cost[1]} to {cost[2]}, at {place}"
     if policy.startswith("threshold="):
-        return f"declared as {policy.removeprefix('threshold=')}"
+        return f"a declared score of {policy.removeprefix('threshold=')}"
     return _POLICIES.get(policy, policy.replace(">=", " ≥ ").replace("_", " "))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,7 +28,11 @@ def compare(
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
     out: Annotated[Path, typer.Option(help="Report folder to make.")],
     target: Annotated[
-        str | None, typer.Option(help="What is judged; may be left out where there is one.")
+        list[str] | None,
+        typer.Option(
+            help="What is judged; may be left out where there is one. Given several times, or as "
+            "'all', each gets a report in a folder of its own, and one page joins them."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Judge on this split's test images.")] = "default",
     images: Annotated[
@@ -72,9 +76,10 @@ def compare(
     Example: cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
     --data out/data --out out/report
     """
+    from scripts.compare_targets import chosen_targets, compare_each
+
     named = [split_seeds(system) for system in systems]
-    asked = read_question(protocol, margin, target)
-    require_report_folder(out)
+    asked = read_question(protocol, margin, target[0] if target and not target[1:] else None)
     from data_prep.dataset import DataSet
     from data_prep.folders import folder_lock
     from evaluation.compare import compare_systems
@@ -86,7 +91,23 @@ def compare(
     for each in policy or ():
         check_policy(each)
     dataset = DataSet.open(data)
-    judged = dataset.target(asked.target or target)
+    wanted = chosen_targets(dataset, [asked.target] if asked.target else target)
+    if wanted[1:]:
+        rest: dict[str, Any] = {
+            "split": split, "images": images, "replicates": replicates, "seed": seed,
+            "margin": margin, "prevalence": prevalence, "unit": unit, "policy": policy,
+        }  # fmt: skip
+
+        def judge(name: str, members: list[str], folder: Path) -> None:
+            compare(members, data=data, out=folder, target=[name], **rest)
+
+        page = compare_each(judge, systems, dataset, wanted, out, split)
+        console.say(f"All targets: {page}")
+        if as_json:
+            console.emit_json({"targets": {t.name: str(out / t.name) for t in wanted}})
+        return
+    judged = wanted[0]
+    require_report_folder(out)
     with folder_lock(out):
         # Unmarked first: a report that is written anew is incomplete until its last file.
         (out / "metrics.json").unlink(missing_ok=True)

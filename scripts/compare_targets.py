@@ -1,0 +1,92 @@
+"""`cxr compare` for several targets: a report for each, one page and one table over all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.errors import InputError
+from scripts import console
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet, Target
+
+ALL = "all"
+
+
+def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
+    """The targets that are asked for, each once; ``all`` means every one of the data set.
+
+    Raises:
+        InputError: One is unknown, or there are several and none is named.
+    """
+    if names and ALL in names and ALL not in dataset.targets:
+        return list(dataset.targets.values())
+    return [dataset.target(name) for name in dict.fromkeys(names or [None])]
+
+
+def compare_each(
+    judge: Callable[[str, list[str], Path], Any],
+    systems: list[str],
+    dataset: DataSet,
+    targets: list[Target],
+    out: Path,
+    split: str,
+) -> Path:
+    """Compare the same systems on every target, each into a folder of its own.
+
+    Args:
+        judge: Compares systems on one target and writes its report; target, systems, folder.
+        systems: As on the command line; a run is predicted once.
+        dataset: Which data set.
+        targets: Two or more.
+        out: Folder to make; gets ``report.html`` and ``metrics.csv`` over all targets, last.
+        split: Name of the split.
+
+    Returns:
+        The page over all targets.
+
+    Raises:
+        InputError: The folder holds something else, or a system cannot be judged on a target.
+    """
+    from data_prep.folders import folder_lock
+    from evaluation.targets_page import write_targets_page
+
+    _require_folder(out, [target.name for target in targets])
+    with folder_lock(out):
+        # Without its page the folder is incomplete, whatever an earlier run had left.
+        (out / "report.html").unlink(missing_ok=True)
+        predicted = [_predicted(system, dataset, targets[0], out, split) for system in systems]
+        for target in targets:
+            console.say(f"{target.display_name}:")
+            judge(target.name, predicted, out / target.name)
+        return write_targets_page(out, targets, dataset.name)
+
+
+def _require_folder(out: Path, targets: list[str]) -> None:
+    ours = {"report.html", "metrics.csv", "systems", ".lock", *targets}
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strangers = [name for name in held if name not in ours]
+    if strangers:
+        raise InputError(
+            f"{out}: holds '{strangers[0]}', which no report on these targets has; choose another "
+            "--out"
+        )
+    reserved = sorted({"report.html", "metrics.csv", "systems", ".lock"} & set(targets))
+    if reserved:
+        raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
+
+
+def _predicted(system: str, dataset: DataSet, target: Target, out: Path, split: str) -> str:
+    """The system as predictions folders, so that no run is predicted once per target."""
+    from scripts.compare import open_system, split_seeds
+
+    name, paths = split_seeds(system)
+    labels = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
+    opened = [
+        open_system(path, dataset, target, out, split, label)
+        for path, label in zip(paths, labels, strict=True)
+    ]
+    folders = ",".join(str(each.folder) for each in opened)
+    return f"{name or opened[0].name}={folders}"

@@ -1,0 +1,85 @@
+"""`cxr compare` on several targets: a report each, one page and one table over all."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.dataset import DataSet
+from data_prep.predictions import PredictionWriter
+from data_prep.tables import InputError
+from scripts.compare import compare
+from scripts.prepare import prepare
+
+FINDINGS = ("effusion", "opacity")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set without pixels: 60 patients, two findings."""
+    folder = tmp_path_factory.mktemp("set")
+    source = folder / "source"
+    source.mkdir()
+    ids = [f"i{number:02d}" for number in range(60)]
+    roles = ["val", "test"] * 30
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles})
+    images.to_csv(source / "images.csv", index=False)
+    rows = [
+        (image_id, finding, "present" if number % (6 + 2 * place) < 2 else "absent")
+        for place, finding in enumerate(FINDINGS)
+        for number, image_id in enumerate(ids)
+    ]
+    labels = pd.DataFrame(rows, columns=["image_id", "finding", "state"])
+    labels.to_csv(source / "labels.csv", index=False)
+    prepare([source, folder / "data"], format="csv")
+    return folder / "data"
+
+
+@pytest.fixture
+def system(data: Path, tmp_path: Path) -> Path:
+    dataset = DataSet.open(data)
+    ids = dataset.images["image_id"].to_numpy()
+    rng = np.random.default_rng(0)
+    parts = [
+        pd.DataFrame({"image_id": ids, "finding": finding, "score": rng.random(len(ids))})
+        for finding in FINDINGS
+    ]
+    info = {"system": "Reader", "kind": "scores", "inference_id": "r1",
+            "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
+    with PredictionWriter(tmp_path / "reader", info) as writer:
+        images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
+        writer.add(images, scores=pd.concat(parts))
+    return tmp_path / "reader"
+
+
+def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_path):
+    out = tmp_path / "report"
+    compare([f"Reader={system}"], data=data, out=out, target=["all"], replicates=100)
+    joined = pd.read_csv(out / "metrics.csv")
+    assert set(joined["target"]) == set(FINDINGS)
+    page = (out / "report.html").read_text()
+    for finding in FINDINGS:
+        alone = pd.read_csv(out / finding / "metrics.csv")
+        part = joined[joined["target"] == finding].reset_index(drop=True)
+        pd.testing.assert_series_equal(part["estimate"], alone["estimate"])
+        assert f'href="{finding}/report.html"' in page
+        assert (out / finding / "report.html").is_file()
+        auroc = alone.query("metric == 'auroc' and subgroup == 'all'").iloc[0]
+        assert f"{auroc.estimate:.3f} ({auroc.ci_low:.3f} to {auroc.ci_high:.3f})" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")  # opens without a network
+    (out / "thesis.docx").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'thesis\.docx'"):
+        compare([f"Reader={system}"], data=data, out=out, target=["all"], replicates=100)
+
+
+def test_one_target_named_gives_the_report_itself(data, system, tmp_path):
+    out = tmp_path / "report"
+    compare([str(system)], data=data, out=out, target=["opacity"], replicates=100)
+    assert (out / "metrics.json").is_file()
+    assert not (out / "opacity").exists()
+
+
+def test_several_targets_and_none_named_are_refused(data, system, tmp_path):
+    with pytest.raises(InputError, match="choose one with --target"):
+        compare([str(system)], data=data, out=tmp_path / "report")
