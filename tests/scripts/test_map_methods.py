@@ -1,0 +1,123 @@
+"""`cxr predict --maps`: the method is part of the system, its maps lie in the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch import nn
+
+from classification.explain import MapMethod
+from classification.model import build_classifier
+from data_prep.errors import InputError
+from data_prep.placement import Placement
+from data_prep.preprocess import Preprocess
+from data_prep.views import View
+from scripts import run_model
+from scripts.run_model import TrainedModel
+
+SIZE = 32
+IDS = pd.Index([f"i{number}" for number in range(20)], name="image_id")
+METHODS = get_args(MapMethod)
+
+
+class Store:
+    """Stands for a pixel store of 64 px originals."""
+
+    size, ids = SIZE, IDS
+
+    def image(self, image_id: str) -> np.ndarray:
+        rng = np.random.default_rng(int(image_id[1:]))
+        return rng.integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+
+    def placement(self, image_id: str) -> Placement:
+        return Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=0.0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    for name in ("model.safetensors", "model.json", "preprocess.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    return SimpleNamespace(folder=tmp_path, info={"findings": ["opacity"]})
+
+
+@pytest.fixture
+def classifier() -> nn.Module:
+    """Two small layers in place of a real trunk."""
+    model = build_classifier("resnet18", image_size=SIZE)
+    model.trunk = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=8, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 6, 3, stride=4, padding=1),
+    )
+    model.classifier = nn.Linear(6, 1)
+    return model.eval()
+
+
+def opened(run: Any, model: nn.Module, maps: MapMethod) -> TrainedModel:
+    return TrainedModel(run, model, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", maps=maps)
+
+
+def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(
+    run: Any, classifier: nn.Module
+) -> None:
+    ids = {method: opened(run, classifier, method).inference_id() for method in METHODS}
+    assert len(set(ids.values())) == len(METHODS)
+    plain = TrainedModel(run, classifier, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
+    assert plain.inference_id() == ids["cam"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_of_each_method_are_named_and_lie_in_the_original(
+    run: Any, classifier: nn.Module, method: MapMethod
+) -> None:
+    sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
+    (part,) = opened(run, classifier, method).predict(Store(), IDS[:3], sizes, batch_size=4)
+    (usual,) = opened(run, classifier, "cam").predict(Store(), IDS[:3], sizes, batch_size=4)
+    pd.testing.assert_frame_equal(part.tables["scores"], usual.tables["scores"])
+    maps = part.tables["maps"]
+    assert set(maps["method"]) == {method}
+    assert [len(values) for values in maps["values"]] == list(maps["grid_h"] * maps["grid_w"])
+    side = {"occlusion": 2, "gradient": 4}.get(method)
+    if side is not None:  # cells of 16 and 8 px of the store, twice that of the original
+        assert set(maps["grid_h"]) == {side}
+        assert maps[["x1", "y1", "x2", "y2"]].drop_duplicates().values.tolist() == [[0, 0, 64, 64]]
+
+
+@pytest.mark.parametrize(("method", "images"), [("cam", 16), ("gradient", 4), ("occlusion", 2)])
+def test_the_check_of_maps_takes_few_images_and_repeats(
+    run: Any, classifier: nn.Module, method: MapMethod, images: int
+) -> None:
+    model = opened(run, classifier, method)
+    found = model.check_maps(Store(), IDS)
+    assert found["n_images"] == images
+    assert found["method"] == method
+    assert found == model.check_maps(Store(), IDS)
+    assert model.check_maps(Store(), IDS[:1])["n_images"] == 1
+    assert model.check_maps(Store(), IDS[:0]) == {}
+
+
+@pytest.mark.parametrize(
+    ("views", "detector", "words"),
+    [
+        ((View(), View(flip=True)), False, "leave out --tta"),
+        ((View(),), True, "a detector shows boxes, not maps"),
+    ],
+)
+def test_maps_that_cannot_be_made_are_refused(
+    run: Any,
+    classifier: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    views: tuple[View, ...],
+    detector: bool,
+    words: str,
+) -> None:
+    monkeypatch.setattr(run_model.RunFolder, "open", lambda _: run)
+    model = nn.Identity() if detector else classifier
+    monkeypatch.setattr(run_model, "load_model", lambda *_: model)
+    with pytest.raises(InputError, match=words):
+        TrainedModel.open(run.folder, views=views, maps="gradcam")
