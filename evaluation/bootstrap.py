@@ -5,7 +5,9 @@ A resample is a row of whole-number weights, one per patient, and a statistic ta
 rows at once, so no Python loop runs over the replicates and memory does not grow with them.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from data_prep.parallel import cpu_count
 from data_prep.tables import InputError
 from evaluation.ranking import Floats, Integers
 
@@ -66,10 +69,11 @@ def cluster_bootstrap(
     resamples: Resamples,
     advance: Callable[[int], None] | None = None,
 ) -> dict[Name, Floats]:
-    """Compute figures on every resample.
+    """Compute figures on every resample, one chunk of them on each processor.
 
     Args:
-        statistic: See `Statistic`.
+        statistic: See `Statistic`; called from several threads, since numpy lets others work
+            while it computes.
         resamples: Which patients count how often.
         advance: Called with the number of replicates done in each step.
 
@@ -85,10 +89,22 @@ def cluster_bootstrap(
         [2.0, 2.0, 2.0]
     """
     parts: list[Mapping[Name, Floats]] = []
-    for weights in resamples.chunks():
-        parts.append(statistic(weights))
+    workers = cpu_count()
+    under_way: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
+
+    def take() -> None:
+        n_rows, part = under_way.popleft()
+        parts.append(part.result())
         if advance is not None:
-            advance(len(weights))
+            advance(n_rows)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for weights in resamples.chunks():
+            under_way.append((len(weights), pool.submit(statistic, weights)))
+            if len(under_way) > workers:
+                take()
+        while under_way:
+            take()
     names = parts[0].keys() if parts else ()
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 

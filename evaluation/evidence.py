@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.dataset import Target
+from data_prep.membership import is_member
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError, read_table
 from evaluation.box_rule import AS_STORED, BoxRule
@@ -40,11 +41,10 @@ def read_rows(
     path = predictions.folder / f"{name}.parquet"
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     kept = []
-    known = pd.Index(image_ids.astype(object))  # hashed once, not for each part
     for part in parts or [path]:  # a folder without parts reads as an empty table
         rows = read_table(part, _TABLE_OF[name])
-        of_image = known.get_indexer(pd.Index(rows["image_id"].astype(object))) >= 0
-        kept.append(rows[of_image & rows["finding"].isin(target.any_of).to_numpy(dtype=bool)])
+        of_image = is_member(rows["image_id"], image_ids)
+        kept.append(rows[of_image & is_member(rows["finding"], target.any_of)])
     return pd.concat(kept, ignore_index=True)
 
 

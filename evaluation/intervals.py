@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from evaluation.wording import number
@@ -83,14 +84,15 @@ def find_interval(
         subgroup: On which images.
     """
     chosen = (metrics["system"] == system) & (metrics["metric"] == metric)
-    rows = rows_of(metrics[chosen], subgroup)
-    rows = rows[rows["policy"] == policy]
-    if rows.empty:
-        return Interval()
-    row = rows.iloc[0]
-    estimate, low, high = (_figure(row[name]) for name in ("estimate", "ci_low", "ci_high"))
-    note = row.get("note")
-    return Interval(estimate, low, high, note if isinstance(note, str) else "")
+    for place in np.flatnonzero(chosen.to_numpy(dtype=bool)):  # a few: no table need be made
+        at = {name: metrics[name].iat[place] for name in ("subgroup", "policy")}
+        if (_text(at["subgroup"]) or ALL, _text(at["policy"])) == (subgroup, policy):
+            estimate, low, high = (
+                _figure(metrics[name].iat[place]) for name in ("estimate", "ci_low", "ci_high")
+            )
+            note = metrics["note"].iat[place] if "note" in metrics else ""
+            return Interval(estimate, low, high, _text(note))
+    return Interval()
 
 
 def find_difference(
@@ -114,6 +116,10 @@ def rows_of(metrics: pd.DataFrame, subgroup: str = ALL) -> pd.DataFrame:
     """Return the rows of a subgroup ("" counts as all images), with "" for a missing policy."""
     rows = metrics[metrics["subgroup"].fillna("").replace("", ALL) == subgroup]
     return rows.assign(policy=rows["policy"].fillna(""))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _figure(value: object) -> float:

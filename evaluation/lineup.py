@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.dataset import DataSet, Target
+from data_prep.membership import is_member
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError, read_table
 from evaluation.bootstrap import cluster_index
@@ -54,11 +55,12 @@ def judged_images(
         unknown = len(labels) - len(known)
         notes.append(f"{unknown} test images have no known label for {target.display_name}.")
     ran = {
-        name: known.index[known.index.isin(images_run(system))] for name, system in systems.items()
+        name: known.index[is_member(known.index, images_run(system))]
+        for name, system in systems.items()
     }
     common = known.index
     for ids in ran.values():
-        common = common[common.isin(ids)]
+        common = common[is_member(common, ids)]
     differing = {name: ids.difference(common) for name, ids in ran.items()}
     if any(len(ids) for ids in differing.values()):
         if images != "common":
@@ -102,8 +104,8 @@ def describe_images(
         y_true=labels.reindex(image_ids).to_numpy() == 1,
         patients=patients,
         n_patients=n_patients,
-        boxes_trusted=np.asarray(image_ids.isin(dataset.boxes_trusted(target))),
-        truth=truth[truth["image_id"].isin(image_ids)].reset_index(drop=True),
+        boxes_trusted=is_member(image_ids, dataset.boxes_trusted(target)),
+        truth=truth[is_member(truth["image_id"], image_ids)].reset_index(drop=True),
         x_class=table.get("x_class"),
     )
 
@@ -208,7 +210,7 @@ def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.
     used = seen[seen["role"].isin(["train", "val"])]
     patients = patients_of(dataset.images, image_ids)
     leaked = np.isin(patients, used["patient_id"].to_numpy(dtype=str))
-    leaked |= np.asarray(image_ids.isin(used["image_id"]))
+    leaked |= is_member(image_ids, used["image_id"])
     if leaked.any():
         shown = ", ".join(sorted(set(patients[leaked]))[:_SHOWN])
         raise InputError(

@@ -13,6 +13,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from data_prep.membership import positions
 from evaluation.matching import IOU_THRESHOLDS
 from evaluation.pairs import CORNERS, MAX_BOXES, BoxPairs, pair_boxes
 from evaluation.ranking import Floats, Integers
@@ -186,7 +187,7 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
         >>> localised(points, true).tolist()
         [True, False]
     """
-    row = np.asarray(points.index.get_indexer(pd.Index(truth["image_id"])))
+    row = positions(truth["image_id"], points.index)
     asked = row >= 0
     row, corners = row[asked], truth[CORNERS].to_numpy(np.float64)[asked]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.membership import positions
 from evaluation.ranking import Floats, Integers
 
 MAX_BOXES = 100
@@ -120,7 +121,7 @@ def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
         truth: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px).
         image_ids: Every image judged, unique.
     """
-    image = np.asarray(image_ids.get_indexer(pd.Index(truth["image_id"])))
+    image = positions(truth["image_id"], image_ids)
     judged = image >= 0
     order = np.argsort(image[judged], kind="stable")
     image = image[judged][order]
@@ -153,7 +154,7 @@ def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) ->
         >>> pair_boxes(true.assign(score=0.9, x2=2.0), true, pd.Index(["a"])).iou.tolist()
         [0.5]
     """
-    image = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
+    image = positions(boxes["image_id"], image_ids)
     score = boxes["score"].to_numpy(np.float64)
     ranked = rank_boxes(image, score, boxes[CORNERS].to_numpy(np.float64), len(image_ids))
     return pair_ranked(ranked, true_boxes(truth, image_ids))

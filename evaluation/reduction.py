@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from data_prep.membership import positions
 from data_prep.tables import InputError
 from evaluation.calibration import clipped_logit, sigmoid
 from evaluation.ranking import Floats, Integers
@@ -183,7 +184,7 @@ def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarr
     if not image_ids.is_unique:
         repeated = image_ids[image_ids.duplicated()][0]
         raise InputError(f"image ids must be unique; {repeated!r} repeats")
-    rows = np.asarray(image_ids.get_indexer(pd.Index(boxes["image_id"])))
+    rows = positions(boxes["image_id"], image_ids)
     if (rows < 0).any():
         stray = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
         raise InputError(f"boxes: image {stray!r} is not among the images under evaluation")

@@ -1,5 +1,7 @@
 """The vectorised bootstrap equals a plain loop, and patients are drawn whole."""
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,6 +111,32 @@ def test_a_bootstrap_steps_its_progress_by_replicates(clustered):
     steps = []
     cluster_bootstrap(lambda w: {"n": w.sum(axis=1)}, Resamples(n_patients, 70), steps.append)
     assert sum(steps) == 70
+
+
+def test_chunks_that_end_in_another_order_are_put_back_in_theirs(monkeypatch):
+    monkeypatch.setattr("evaluation.bootstrap._CHUNK_CELLS", 40)
+    resamples = Resamples(10, 12, seed=4)
+    monkeypatch.setattr("evaluation.bootstrap.cpu_count", lambda: 1)
+    alone = cluster_bootstrap(lambda w: {"first": w[:, 0].astype(float)}, resamples)["first"]
+    monkeypatch.setattr("evaluation.bootstrap.cpu_count", lambda: 2)
+    begun, second_ended = iter(range(3)), threading.Event()
+
+    def first_chunk_ends_last(weights):
+        if next(begun) == 0:
+            assert second_ended.wait(timeout=60)  # so two are under way at once
+        else:
+            second_ended.set()
+        return {"first": weights[:, 0].astype(float)}
+
+    assert cluster_bootstrap(first_chunk_ends_last, resamples)["first"].tolist() == alone.tolist()
+
+
+def test_a_failure_in_a_chunk_is_heard():
+    def broken(weights):
+        raise InputError("no figure")
+
+    with pytest.raises(InputError, match="no figure"):
+        cluster_bootstrap(broken, Resamples(10, 12))
 
 
 def test_counts_of_other_images_are_refused():
