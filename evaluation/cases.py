@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.schemas import REFERENCE_READER
+from data_prep.tables import read_table
 from evaluation.contours import ActivationGrid
 from evaluation.maps import map_grid
 from evaluation.overlays import Reading, Truth
 from evaluation.shapes import system_colour
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet
+    from data_prep.dataset import DataSet, Target
     from evaluation.compare import Comparison
 
 _CORNERS = ["x1", "y1", "x2", "y2"]
@@ -127,6 +129,7 @@ class CaseReader:
         boxed: Images on which all lesions are boxed (or known to be none).
         kinds: A word for the kind of image, indexed by image id; may be empty.
         systems: The systems, in the order of the panels.
+        readers: What each single reader drew, see `single_readers`.
     """
 
     labels: pd.Series
@@ -134,6 +137,7 @@ class CaseReader:
     boxed: pd.Index
     kinds: pd.Series
     systems: tuple[SystemOutput, ...]
+    readers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def truth(self, image_id: str) -> Truth:
         """Return what is known of an image."""
@@ -143,7 +147,17 @@ class CaseReader:
         if image_id in self.boxed:
             mine = self.truth_boxes["image_id"] == image_id
             boxes = self.truth_boxes.loc[mine, _CORNERS].to_numpy(dtype=np.float64)
-        return Truth(label, boxes, kind if isinstance(kind, str) else "")
+        return Truth(label, boxes, kind if isinstance(kind, str) else "", self._drawn(image_id))
+
+    def _drawn(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
+        """The boxes of each reader who read this image; a reader who saw nothing has none."""
+        if self.readers.empty:
+            return {}
+        mine = self.readers[self.readers["image_id"] == image_id]
+        return {
+            str(reader): rows.dropna(subset=_CORNERS)[_CORNERS].to_numpy(dtype=np.float64)
+            for reader, rows in mine.groupby("reader")
+        }
 
     def readings(self, image_id: str) -> list[Reading]:
         """Return every system's view of an image, in the order of the panels."""
@@ -151,6 +165,32 @@ class CaseReader:
             system.reading(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
         ]
+
+
+def single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
+    """What readers beside the reference said of a target, image by image.
+
+    Args:
+        dataset: Its findings and boxes tables.
+        target: Its members are the findings that count.
+
+    Returns:
+        ``image_id``, ``reader`` and the corners of a box, original px; a reader who read an image
+        and drew nothing has one row without corners. Empty where there is only the reference.
+    """
+    names = ["image_id", "reader", *_CORNERS]
+    folder = getattr(dataset, "folder", None)
+    if folder is None:
+        return pd.DataFrame(columns=names)
+    tables = []
+    for name in ("findings", "boxes"):
+        table = read_table(folder / f"{name}.parquet", name)
+        mine = (table["reader"] != REFERENCE_READER) & table["finding"].isin(target.any_of)
+        tables.append(table[mine])
+    read, boxes = tables
+    keys = ["image_id", "reader"]
+    read = read[keys].drop_duplicates()
+    return read.merge(boxes[names], on=keys, how="outer")[names]
 
 
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseReader:
@@ -170,6 +210,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseRea
         boxed=dataset.boxes_trusted(target),
         kinds=kinds,
         systems=tuple(_output(comparison, name, policy) for name in comparison.systems),
+        readers=single_readers(dataset, target),
     )
 
 

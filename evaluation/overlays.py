@@ -46,11 +46,13 @@ class Truth:
         label: 1 present, 0 absent, NaN unknown.
         boxes: Lesions ``xyxy`` in original pixels, ``(N, 4)``; None where nobody drew them.
         kind: A word for the kind of image (``normal``, ``not_normal``), or "".
+        readers: Lesions as each single reader drew them, ``(N, 4)`` each, beside the reference.
     """
 
     label: float
     boxes: npt.NDArray[np.float64] | None = None
     kind: str = ""
+    readers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,19 @@ class Reading:
 
 
 def truth_shapes(truth: Truth) -> list[Shape]:
-    """Return the lesions as closed boxes.
+    """Return the lesions as closed boxes; those of single readers are thin.
 
     Example:
         >>> [shape.layer for shape in truth_shapes(Truth(1.0, np.array([[1, 2, 3, 4]])))]
         ['truth']
     """
     boxes = _NO_BOXES if truth.boxes is None else truth.boxes
-    return [Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in boxes]
+    thin = [
+        Shape("truth", (rectangle(box),), TRUTH_COLOUR, width=1.0, rim=0.8)
+        for drawn in truth.readers.values()
+        for box in drawn
+    ]
+    return thin + [Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in boxes]
 
 
 def reading_shapes(reading: Reading, truth: Truth, side: float) -> list[Shape]:
@@ -200,13 +207,22 @@ def describe_truth(truth: Truth, finding: str) -> str:
         'Lung opacity: present, 2 boxes'
         >>> describe_truth(Truth(0.0, kind="not_normal"), "Lung opacity")
         'Lung opacity: absent (not normal)'
+        >>> describe_truth(Truth(1.0, np.zeros((1, 4)), readers={"R8": np.zeros((2, 4))}), "Nodule")
+        'Nodule: present, 1 box; R8 2 boxes'
     """
+    told = f"{finding}: {_state(truth)}"
+    single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
+    return f"{told}; {', '.join(single)}" if single else told
+
+
+def _state(truth: Truth) -> str:
     if np.isnan(truth.label):
-        return f"{finding}: unknown"
+        return "unknown"
     if truth.label < 1:
         kind = truth.kind.replace("_", " ")
-        return f"{finding}: absent" + (f" ({kind})" if kind else "")
-    if truth.boxes is None:
-        return f"{finding}: present, not boxed"
-    count = len(truth.boxes)
-    return f"{finding}: present, {count} box{'' if count == 1 else 'es'}"
+        return "absent" + (f" ({kind})" if kind else "")
+    return "present, " + ("not boxed" if truth.boxes is None else _boxes(len(truth.boxes)))
+
+
+def _boxes(count: int) -> str:
+    return f"{count} box{'' if count == 1 else 'es'}"

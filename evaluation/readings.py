@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_prep.tables import InputError
 from evaluation.box_rule import AS_STORED
-from evaluation.cases import CaseReader, SystemOutput
+from evaluation.cases import CaseReader, SystemOutput, single_readers
 from evaluation.compare import checked_decision
 from evaluation.evidence import Evidence, images_run
 from evaluation.localisation import localised
@@ -66,7 +66,8 @@ def read_systems(
         outputs.append(output)
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
     boxed = dataset.boxes_trusted(target)
-    return CaseReader(labels, truth_boxes, boxed, kinds, tuple(outputs))
+    readers = single_readers(dataset, target)
+    return CaseReader(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
 
 
 def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:

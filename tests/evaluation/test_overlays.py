@@ -1,10 +1,22 @@
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from evaluation.cases import SystemOutput, box_cut
+from data_prep.dataset import DataSet
+from data_prep.tables import write_table
+from evaluation.cases import CaseReader, SystemOutput, box_cut, single_readers
 from evaluation.contours import ActivationGrid, map_shapes
-from evaluation.overlays import Reading, Truth, describe_score, outcome, reading_shapes
+from evaluation.image_facts import display_words
+from evaluation.overlays import (
+    Reading,
+    Truth,
+    describe_score,
+    describe_truth,
+    outcome,
+    reading_shapes,
+    truth_shapes,
+)
 from evaluation.raster import draw_shapes
 from evaluation.shapes import FAINT_COLOUR, Shape, rectangle
 from evaluation.sheet import draw_overlay, save_overlay
@@ -180,3 +192,49 @@ def test_overlay_survives_the_way_to_disk(tmp_path):
     with Image.open(tmp_path / "a.png") as again:
         assert (np.asarray(again) == picture).all()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_single_readers_are_drawn_thin_and_named(judged_set):
+    folder, target = judged_set.folder, judged_set.target()
+    assert single_readers(judged_set, target).empty
+    image_id = judged_set.boxes["image_id"].iloc[0]
+    findings = pd.read_parquet(folder / "findings.parquet")
+    boxes = pd.read_parquet(folder / "boxes.parquet")
+    mine = findings[findings["image_id"] == image_id]
+    drawn = boxes[boxes["image_id"] == image_id]
+    findings = pd.concat([findings, *(mine.assign(reader=name) for name in ("R1", "R2"))])
+    boxes = pd.concat([boxes, drawn.assign(reader="R1"), drawn.assign(reader="R1", x1=0.0)])
+    write_table(findings, folder / "findings.parquet", "findings")
+    write_table(boxes, folder / "boxes.parquet", "boxes")
+    dataset = DataSet.open(folder)
+    reader = CaseReader(
+        dataset.labels(target), dataset.target_boxes(target), dataset.boxes_trusted(target),
+        pd.Series(dtype=object), (), single_readers(dataset, target),
+    )  # fmt: skip
+    truth = reader.truth(image_id)
+    assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
+    assert [shape.width for shape in truth_shapes(truth)] == [1.0, 1.0, 2.0]
+    assert reader.truth("no such image").readers == {}
+
+
+@pytest.mark.parametrize(
+    ("decoded", "words"),
+    [
+        ({"voi": None, "inverted": True}, "grey as stored, inverted"),
+        ({"voi": "percentiles", "inverted": False}, "range of the pixels, not inverted"),
+        ({"voi": "window_sigmoid", "window_center": 40, "window_width": 80.5, "inverted": False},
+         "window 40/80.5 of the file, not inverted"),
+    ],
+    ids=["no window", "deep picture", "window"],
+)  # fmt: skip
+def test_overlay_says_how_its_greys_came_about(decoded, words):
+    assert display_words(decoded) == words
+
+
+def test_facts_stand_below_the_plain_image():
+    plain = np.zeros((64, 64), np.uint8)
+    options = {"finding": "F", "title": "a", "panel": 300}
+    bare = draw_overlay(plain, Truth(0.0), [], **options)
+    told = draw_overlay(plain, Truth(0.0), [], facts="PA, inverted", **options)
+    assert bare.shape == told.shape
+    assert (bare != told).any()
