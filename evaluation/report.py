@@ -250,9 +250,10 @@ def _counts(comparison: Comparison) -> str:
 
 
 def _strip(comparison: Comparison) -> dict[str, Any]:
-    """Return the opening chart: each system's AUROC on one axis, differences on their own."""
-    systems, metrics = comparison.systems, comparison.metrics
-    scores = [find_interval(metrics, name, PRIMARY_METRIC) for name in systems]
+    """Return the opening chart: the primary figure on one axis, differences on their own."""
+    systems, metrics, asked = comparison.systems, comparison.metrics, comparison.protocol
+    primary = asked.metric, asked.policy
+    scores = [find_interval(metrics, name, *primary) for name in systems]
     placed, axis = whiskers(scores)
     rows = [
         StripRow(name, position, number(score.estimate), score.ends, whisker)
@@ -260,7 +261,7 @@ def _strip(comparison: Comparison) -> dict[str, Any]:
         if whisker is not None
     ]
     words = f"Systems from {number(axis[0], 2)} to {number(axis[1], 2)}"
-    gaps = [find_difference(metrics, systems[0], name, PRIMARY_METRIC) for name in systems[1:]]
+    gaps = [find_difference(metrics, systems[0], name, *primary) for name in systems[1:]]
     placed, axis = whiskers(gaps, around_zero=True)
     differences = [
         StripRow(f"{systems[0]} − {name}", None, number(gap.estimate), gap.ends, whisker)
@@ -269,4 +270,9 @@ def _strip(comparison: Comparison) -> dict[str, Any]:
     ]
     if differences:
         words += f"; difference from {number(axis[0], 2)} to {number(axis[1], 2)}, dashed line at 0"
-    return {"rows": rows + differences, "difference": bool(differences), "axis": words + "."}
+    return {
+        "title": asked.title,
+        "rows": rows + differences,
+        "difference": bool(differences),
+        "axis": words + ".",
+    }

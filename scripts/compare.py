@@ -69,6 +69,10 @@ def compare(
             "several times. threshold=T declares a threshold, also without validation images."
         ),
     ] = None,
+    cases: Annotated[
+        int,
+        typer.Option(min=1, help="Draw so many of each kind; four in the report, others on pages."),
+    ] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.
@@ -96,6 +100,7 @@ def compare(
         rest: dict[str, Any] = {
             "split": split, "images": images, "replicates": replicates, "seed": seed,
             "margin": margin, "prevalence": prevalence, "unit": unit, "policy": policy,
+            "cases": cases,
         }  # fmt: skip
 
         def judge(name: str, members: list[str], folder: Path) -> None:
@@ -140,7 +145,7 @@ def compare(
         looks = record_look(dataset, split, judged.name, opened, asked)
         comparison = looks.told_in(comparison)
         with console.progress("Drawing cases", None) as advance:
-            page = write_report(comparison, dataset, out, seed=seed, progress=advance)
+            page = write_report(comparison, dataset, out, seed=seed, cases=cases, progress=advance)
         write_tables(comparison, out)
     console.say(comparison.verdict)
     console.say(f"Report: {page}")

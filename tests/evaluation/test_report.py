@@ -11,6 +11,7 @@ import pytest
 from data_prep.tables import InputError
 from evaluation.gallery import CASES_PER_CATEGORY
 from evaluation.overlays import Truth
+from evaluation.protocol import Protocol
 from evaluation.report import MAX_BYTES, write_report
 from evaluation.report_cases import MAX_PICTURE_BYTES, draw_case
 from evaluation.sheet import draw_overlay
@@ -230,6 +231,25 @@ def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
     shown = [re.findall(r'<article class="case" id="(.*?)"', text) for text in (html, further)]
     assert len(shown[0]) >= 5
     assert not set(shown[0]) & set(shown[1])
+
+
+def test_as_few_cases_are_drawn_as_asked_for(comparison, picture_set, report_folder):
+    html = write_report(comparison, picture_set, report_folder, cases=1).read_text()
+    kinds = re.findall(r'<section class="category" id="cases-(.*?)"', html)
+    assert len(picture_set.reads) == len(kinds) == html.count('<article class="case"')
+    assert pages(report_folder) == [report_folder / "report.html"]
+
+
+def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
+    comparison, picture_set, report_folder
+):
+    asked = Protocol(metric="recall", policy="max_f1", declared=True)
+    told = replace(comparison, protocol=asked)
+    html = write_report(told, picture_set, report_folder).read_text()
+    strip = html[html.index('<figure class="strip">') : html.index("</figure>")]
+    assert "Sensitivity (recall) at the threshold for best F1 with 95 % interval" in strip
+    assert "<b>0.700</b>" in strip
+    assert "<b>0.891</b>" not in strip
 
 
 def test_what_needs_the_script_is_hidden_without_it(html):
