@@ -152,7 +152,8 @@ class CalibrationFigures:
         if one:
             of_image = used[0][self._of_image]
             knots = self._exact
-            mass = np.bincount(self._place, of_image, minlength=len(knots))[None, :]
+            of_knot = np.bincount(self._place, of_image, minlength=len(knots))
+            mass: Floats = of_knot[None, :].astype(np.float64)
             fits = not self._separated(of_image)
         else:
             knots, mass, fits = self._grid, used @ self._on_grid, True

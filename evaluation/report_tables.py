@@ -190,7 +190,7 @@ def _count(metrics: pd.DataFrame, key: _Key) -> str:
     if rows.empty or "n_positive" not in rows:
         return ""
     first = rows.iloc[0]
-    units = {"study": "studies", "patient": "patients"}.get(first.get("unit"), "images")
+    units = {"study": "studies", "patient": "patients"}.get(str(first.get("unit")), "images")
     return f"{int(first['n_images']):,} {units}, {int(first['n_positive']):,} positive"
 
 

@@ -271,8 +271,8 @@ class Scorecard:
             lost |= {Figure(ALL, "", metric): NO_PROBABILITY for metric in CALIBRATION_METRICS}
         for policy, referral in self._referrals.items():
             if referral.cut is None:
-                names = [metric for metric in REFERRAL_METRICS if metric != "aurc"]
-                lost |= {Figure(ALL, policy, m): f"no cut: {referral.reason}" for m in names}
+                cut = [metric for metric in REFERRAL_METRICS if metric != "aurc"]
+                lost |= {Figure(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"

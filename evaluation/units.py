@@ -48,11 +48,11 @@ class Units:
         np.maximum.at(highest, self.of_image[used], np.asarray(values, dtype=np.float64)[used])
         return highest
 
-    def first(self, values: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    def first(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The value of each unit's first image, shape ``(U,)``."""
         used = np.flatnonzero(self.of_image >= 0)
         place = np.unique(self.of_image[used], return_index=True)[1]
-        return np.asarray(values)[used[place]]
+        return values[used[place]]
 
 
 def unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
@@ -117,7 +117,7 @@ def judged_units(judged: JudgedImages, units: Units) -> JudgedImages:
         judged,
         image_ids=units.names,
         y_true=units.highest(judged.y_true) > 0,
-        patients=units.first(judged.patients).astype(np.int64),
+        patients=units.first(judged.patients),
         boxes_trusted=np.zeros(count, dtype=bool),
         truth=judged.truth.iloc[:0],
         x_class=kinds,

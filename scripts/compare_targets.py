@@ -23,7 +23,9 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     """
     if names and ALL in names and ALL not in dataset.targets:
         return list(dataset.targets.values())
-    return [dataset.target(name) for name in dict.fromkeys(names or [None])]
+    if not names:
+        return [dataset.target()]
+    return [dataset.target(name) for name in dict.fromkeys(names)]
 
 
 def compare_each(
