@@ -18,6 +18,7 @@ from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
 from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
 from evaluation.failures import failures_as_wrong
+from evaluation.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.lineup import Images, judged_images
 from evaluation.metrics import COUNT_METRICS
 from evaluation.origins import comparison_provenance
@@ -86,6 +87,7 @@ def compare_systems(
         raise InputError("compare needs at least one system")
     systems = {name: systems[name] for name in protocol.in_order(systems)}
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
+    unit = protocol.unit_of(unit)
     members, teams = members_of(systems)
     judged, notes = judged_images(members, dataset, target, split=split, images=images)
     decisions: dict[str, Decision] = {}
@@ -130,6 +132,7 @@ def compare_systems(
             judges, judged, dataset, target, split=split, unit=unit, resamples=resamples
         )
         notes += new_notes
+    store = open_largest_store(dataset)
     where = where_each_fails(
         {name: [Judged.of(cards[m], decisions[m]) for m in teams[name]] for name in teams},
         dataset.images,
@@ -137,6 +140,7 @@ def compare_systems(
         policy=main_policy(list(next(iter(cards.values())).thresholds), protocol.policy),
         subgroups=protocol.subgroups,
         prevalence=prevalence,
+        contrast=None if store is None else lesion_contrast(judged.truth, store),
     )
     tests = paired_tests(target.name, grouped, metrics)
     metrics = with_clustered_auroc(metrics, tests)

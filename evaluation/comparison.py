@@ -77,13 +77,14 @@ class Comparison:
 
     @property
     def answer(self) -> Verdict:
-        """The answer with its scope and the further comparisons."""
+        """The answer with its scope and the further comparisons, for the protocol's unit."""
+        of_units = self.by_unit is not None and self.protocol.unit in ("study", "patient")
         return state_verdict(
-            self.metrics,
+            self.by_unit if of_units and self.by_unit is not None else self.metrics,
             self.systems,
             self.target.display_name,
             seeds=self.seeds,
             protocol=self.protocol,
-            tests=self.tests,
+            tests=None if of_units else self.tests,
             looks_before=(self.provenance.get("looks") or {}).get("before_protocol"),
         )

@@ -13,6 +13,7 @@ from evaluation.wording import METRICS, listing, metric_words, number, policy_wo
 
 if TYPE_CHECKING:
     from evaluation.intervals import Interval
+    from evaluation.units import Unit
 
 LESS_IS_BETTER = frozenset({"brier", "log_loss", "ece", "ece_equal_mass", "lr_negative"})
 _AT_THRESHOLD = frozenset((*THRESHOLD_METRICS, "localised_sensitivity"))
@@ -40,7 +41,7 @@ class Protocol:
     subgroups: tuple[str, ...] = ()
     reference: str | None = None
     target: str | None = None
-    unit: str | None = None
+    unit: Unit | None = None
     declared: bool = False
     file_sha256: str | None = None
 
@@ -85,6 +86,18 @@ class Protocol:
                 f"{', '.join(names)}; give one NAME={self.reference}"
             )
         return [self.reference, *(name for name in names if name != self.reference)]
+
+    def unit_of(self, asked: Unit) -> Unit:
+        """What a decision is made for: as fixed, else as asked.
+
+        Raises:
+            InputError: The two contradict each other.
+        """
+        if self.unit is None or self.unit == asked:
+            return asked
+        if asked != "image":
+            raise InputError(f"--unit {asked}: the protocol fixed '{self.unit}'; leave it out")
+        return self.unit
 
     def to_json(self) -> dict[str, Any]:
         """As the report's provenance holds it."""

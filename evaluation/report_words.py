@@ -8,7 +8,6 @@ from evaluation.bootstrap import MOST_UNDEFINED
 from evaluation.charts import policies_of
 from evaluation.intervals import rows_of
 from evaluation.map_words import map_checks
-from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import METRICS, listing, metric_words, policy_words
 
 if TYPE_CHECKING:
@@ -63,6 +62,17 @@ def _policy_meaning(policy: str) -> str:
     return "Chosen on the validation images, or declared by the user."
 
 
+TESTS_WORDS = (
+    "AUROC has Obuchowski's intervals (1997: the variance is summed by patient; of one system on "
+    "the logit scale). Paired decisions are tested by Obuchowski's clustered McNemar test (1998), "
+    "on accuracy, sensitivity and specificity. DeLong's intervals and the exact McNemar test, both "
+    "of images taken as independent, and the bootstrap's stand beside in tests.csv. p-values of "
+    "contrasts with the first system are adjusted by Holm, per metric. The smallest detectable "
+    "difference is (1.96 + 0.84) times the standard error of the paired difference, by patient. "
+    "Subgroups have intervals and no p-values."
+)
+
+
 def methods(comparison: Comparison) -> list[str]:
     """Return methods and limits, one point each."""
     rows = rows_of(comparison.metrics)
@@ -82,9 +92,19 @@ def methods(comparison: Comparison) -> list[str]:
         else "No intervals were computed.",
         "A figure that cannot be computed is left empty with its reason; it is never put at 0.",
     ]
+    if len(comparison.tests):
+        lines.append(TESTS_WORDS)
+    lines += [
+        f"{name}: figures are means over {runs} training seeds. Intervals resample patients and "
+        "seeds: a replicate is the mean over seeds on the drawn patients, plus sqrt(S / (S - 1)) "
+        "times what the mean over S drawn seeds differs from it; of AUROC, the variance between "
+        "seeds / S is added, with Satterthwaite's degrees of freedom."
+        for name, runs in comparison.seeds.items()
+        if runs > 1
+    ]
     if len(comparison.systems) > 1:
         lines.append(
-            f"The answer rests on the {metric_words(PRIMARY_METRIC).title}; all other differences "
+            f"The answer rests on the {comparison.protocol.title}; all other differences "
             "are there to explain it. The intervals are not widened for the number of "
             "comparisons, so a single interval just beside 0 is weak evidence."
         )

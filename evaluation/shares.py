@@ -98,15 +98,16 @@ class Shares:
         if not keys:
             return pd.DataFrame(columns=list(WHERE_COLUMNS))
         tops = np.stack([self._tops[key] for key in keys], axis=1)
-        bottoms = np.stack([self._bottoms[key] for key in keys], axis=1)
-
-        def shares(weights: npt.NDArray[Any]) -> dict[str, Floats]:
-            counts = np.asarray(weights, dtype=np.float64)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return {"share": (counts @ tops) / (counts @ bottoms)}
-
-        drawn = cluster_bootstrap(shares, resamples)["share"]  # (R, shares)
-        whole = shares(np.ones((1, self.n_patients)))["share"][0]
+        # Many shares are of the same images: every distinct denominator is summed once.
+        places: dict[bytes, int] = {}
+        of = [places.setdefault(self._bottoms[key].tobytes(), len(places)) for key in keys]
+        bottoms = np.stack([np.frombuffer(each) for each in places], axis=1)
+        whole = _ratios(np.ones((1, self.n_patients)), tops, bottoms, of)[0]
+        # Replicates need no more digits than single precision has, and come twice as fast.
+        short = tops.astype(np.float32), bottoms.astype(np.float32)
+        drawn = cluster_bootstrap(
+            lambda weights: {"share": _ratios(weights.astype(np.float32), *short, of)}, resamples
+        )["share"]  # (R, shares)
         values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(keys)}
         for derived in self.derived:
             parts = [values[key] for key in derived.of]
@@ -135,6 +136,17 @@ class Shares:
             return None, None, None
         of = self._bottoms[key]
         return float(self._tops[key].sum()), float(of.sum()), int((of > 0).sum())
+
+
+def _ratios(
+    weights: npt.NDArray[np.floating[Any]],
+    tops: npt.NDArray[np.floating[Any]],
+    bottoms: npt.NDArray[np.floating[Any]],
+    of: Sequence[int],
+) -> Floats:
+    """Weighted counts over weighted counts, shape ``(R, shares)``."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((weights @ tops) / (weights @ bottoms)[:, of], dtype=np.float64)
 
 
 def _row(

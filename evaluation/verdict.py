@@ -201,7 +201,8 @@ def _adjusted(p_value: float | None) -> str:
 
 def _headline(known: Question, systems: list[str], finding: str) -> str:
     where, title = _where(known), known.protocol.title
-    task = f"telling images with {inside_sentence(finding)} from images without"
+    things = where.rsplit(" ", 1)[1] if where[-1] == "s" else "images"
+    task = f"telling {things} with {inside_sentence(finding)} from {things} without"
     if known.protocol.metric in PLACE_METRICS:
         task = f"finding {inside_sentence(finding)}"
     scores = {name: known.score(name) for name in systems}
@@ -257,7 +258,9 @@ def _where(known: Question) -> str:
     rows = rows_of(known.metrics)
     rows = rows[rows["metric"] == known.protocol.metric]
     count = int(rows["n_images"].max()) if len(rows) else 0
-    return f"On these {count:,} test images" if count else "On this test set"
+    nouns = {"study": "studies", "patient": "patients"}
+    unit = str(rows["unit"].iloc[0]) if len(rows) and "unit" in rows else "image"
+    return f"On these {count:,} test {nouns.get(unit, 'images')}" if count else "On this test set"
 
 
 def _scope(systems: list[str], seeds: dict[str, int] | None) -> str:

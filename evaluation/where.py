@@ -15,6 +15,7 @@ from evaluation.decision import Decision
 from evaluation.error_kinds import error_kinds, lesions_reached
 from evaluation.group_auroc import auroc_of_groups, combined_auroc
 from evaluation.groups import image_groups, images_of, lesion_groups
+from evaluation.lesion_contrast import contrast_thirds
 from evaluation.pairs import BoxPairs, pair_boxes
 from evaluation.ranking import Floats
 from evaluation.scorecard import JudgedImages, Scorecard
@@ -66,6 +67,7 @@ def where_each_fails(
     policy: str,
     subgroups: Sequence[str] = (),
     prevalence: float | None = None,
+    contrast: Floats | None = None,
 ) -> pd.DataFrame:
     """Say in which groups, and in which way, each system fails.
 
@@ -76,6 +78,7 @@ def where_each_fails(
         policy: Threshold policy of everything that needs decisions.
         subgroups: Columns to group images by; left out: sex, age band, source and view.
         prevalence: Of positives where the systems will be used, for PPV and NPV there.
+        contrast: Of each true lesion, in the order of the judged images' truth.
 
     Returns:
         The columns of `evaluation.shares.WHERE_COLUMNS`, by topic: ``sex``, ``age_band``,
@@ -96,7 +99,7 @@ def where_each_fails(
     shares = Shares(judged.n_patients, gaps=set(groups))
     for name, members in systems.items():
         _add_groups(shares, name, cards[name], groups, policy)
-        _add_lesions(shares, name, members, rows)
+        _add_lesions(shares, name, members, rows, contrast)
         add_net_benefit(shares, name, members)
     add_agreement(shares, cards, policy)
     add_at_prevalence(shares, cards, policy, prevalence)
@@ -144,7 +147,13 @@ def _add_groups(
                     shares.add(name, key, value * mask, mask, judged.patients)
 
 
-def _add_lesions(shares: Shares, name: str, members: Sequence[Judged], rows: pd.DataFrame) -> None:
+def _add_lesions(
+    shares: Shares,
+    name: str,
+    members: Sequence[Judged],
+    rows: pd.DataFrame,
+    contrast: Floats | None,
+) -> None:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
     judged = members[0].card.judged
     pairs = [_pairs(each) for each in members]
@@ -163,7 +172,10 @@ def _add_lesions(shares: Shares, name: str, members: Sequence[Judged], rows: pd.
     image = first.true_image
     truth = _ordered_truth(judged)
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
-    for topic, of_lesion in lesion_groups(truth, image, trusted).items():
+    groups = lesion_groups(truth, image, trusted)
+    if contrast is not None:
+        groups["contrast"] = contrast_thirds(contrast[truth.index])
+    for topic, of_lesion in groups.items():
         for group in sorted(set(of_lesion) - {""}):
             chosen = of_lesion == group
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")

@@ -96,6 +96,19 @@ def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, judged_set):
         compare_systems({"A": system}, judged_set, target, protocol=protocol)
 
 
+def test_a_protocol_for_patients_is_answered_for_patients(predict, judged_set):
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    protocol = Protocol(unit="patient", declared=True)
+    comparison = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=50, protocol=protocol
+    )
+    assert comparison.verdict.startswith("On these 50 test patients")
+    assert "telling patients with" in comparison.verdict
+    with pytest.raises(InputError, match="--unit study: the protocol fixed 'patient'"):
+        protocol.unit_of("study")
+    assert EXPLORATORY.unit_of("study") == "study"
+
+
 def test_three_systems_claim_only_what_is_left_after_holm(make_metrics):
     rows = [
         (n, "", "auroc", v, v - 0.05, v + 0.05) for n, v in (("A", 0.8), ("B", 0.9), ("C", 0.7))

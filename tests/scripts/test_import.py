@@ -221,7 +221,8 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
     auroc = rows.set_index("system")["estimate"].round(4)
     assert auroc[list(systems)].tolist() == [0.7891, 0.8161, 0.8017]
     assert (rows["n_images"] == 3553).all()
-    assert set(comparison.metrics.query("metric == 'auroc'")["subgroup"]) == {"all", "vs_normal"}
+    subgroups = set(comparison.metrics.query("metric == 'auroc'")["subgroup"])
+    assert subgroups == {"all", "vs_normal", "failures_wrong"}
 
 
 @pytest.mark.parametrize(
