@@ -90,7 +90,7 @@ def build_sampler(trainee: Trainee, how: TrainingSettings) -> tuple[SeededSample
     """
     weights: Any = drawing_weights(trainee, how)
     n_rows = len(trainee.positive)
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [*trainee.callbacks]
     share = getattr(how, "hard_negatives", 0.0)
     if share and trainee.scored_losses is not None:
         base = np.ones(n_rows) if weights is None else weights

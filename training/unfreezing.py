@@ -23,8 +23,8 @@ class Unfreezing(Callback):
     def __init__(self, settle: Callable[[int], None]) -> None:
         self._settle = settle
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze and unfreeze.
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse several devices; settle for an epoch that is resumed, which has no start.
 
         Raises:
             InputError: Several devices share a batch: they agree once which gradients to expect.
@@ -34,4 +34,8 @@ class Unfreezing(Callback):
                 "model.trainable: parts cannot be unfrozen while several devices share a batch; "
                 "train on one device, or choose trainable = 'all' or 'head'"
             )
+        self._settle(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze and unfreeze."""
         self._settle(trainer.current_epoch)

@@ -1,0 +1,164 @@
+"""A classifier's training from other weights: what learns, what stays, and what the run says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torchvision.models import densenet121
+
+from classification.dataset import ImageLabelDataset
+from classification.model import build_classifier
+from data_prep.errors import InputError
+from data_prep.nih_files import FINDINGS
+from data_prep.prepare import prepare
+from data_prep.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
+from data_prep.synth import write_phantom
+from scripts import console
+from scripts.run_model import BUILDERS
+from scripts.train import train
+from scripts.train_classifier import Scored, score_metrics
+from training.model_files import load_model
+from training.run_folder import RunFolder
+
+_KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
+    return folder / "data"
+
+
+def _train(data: Path, out: Path, *overrides: str) -> RunFolder:
+    train("chexnet_quickstart", data, out, [*_KEYS, *overrides], resume=True, device="cpu")
+    return RunFolder.open(out)
+
+
+@pytest.fixture(scope="module")
+def before(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run to start from, with the published normalisation of the colours."""
+    out = tmp_path_factory.mktemp("runs") / "before"
+    run = _train(data, out, "training.epochs=1", "training.optimiser=rmsprop")
+    model = out / "model.json"
+    model.write_text(model.read_text().replace('"channels": "same"', '"channels": "imagenet"'))
+    return run
+
+
+def _changed(run: RunFolder, start: RunFolder) -> set[str]:
+    old, new = (load_file(folder / "model.safetensors") for folder in (start.folder, run.folder))
+    return {
+        key.split(".")[1] if key.startswith("trunk.") else "head"
+        for key, value in new.items()
+        if not torch.equal(value, old[key]) and not key.endswith("num_batches_tracked")
+    }  # which counts each training's own steps, and nothing reads
+
+
+def test_a_head_learns_alone_on_the_features_of_a_run(
+    data: Path, before: RunFolder, tmp_path: Path
+) -> None:
+    run = _train(data, tmp_path / "run", f"model.weights={before.folder}", "model.trainable=head")
+    assert _changed(run, before) == {"head"}  # no statistic of a batch norm either
+    assert run.info["trainable_parameters"] == 257
+    assert run.info["parameters"] == before.info["parameters"] > 100_000
+    assert before.info["trainable_parameters"] == before.info["parameters"]
+    rebuilt = load_model(run.folder, BUILDERS)
+    assert rebuilt.architecture["arguments"]["channels"] == "imagenet"  # as its start had it
+
+
+def _interrupted(data: Path, out: Path, after: int, *overrides: str) -> None:
+    def say(text: str = "") -> None:
+        if text.startswith(f"epoch {after}"):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "say", say)
+        with pytest.raises(KeyboardInterrupt):
+            _train(data, out, *overrides)
+
+
+def test_stages_learn_one_after_another_also_in_a_resumed_training(
+    data: Path, before: RunFolder, tmp_path: Path
+) -> None:
+    keys = (f"model.weights={before.folder}", "model.trainable=stages", "training.monitor=val_loss")
+    whole = _train(data, tmp_path / "whole", *keys)
+    last = RunFolder.open(tmp_path / "whole").last_checkpoint
+    weights = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    old = load_file(before.folder / "model.safetensors")
+    moved = {
+        key.split(".")[2]
+        for key, value in weights.items()
+        if ".trunk." in key
+        and not key.endswith("num_batches_tracked")
+        and not torch.equal(value, old[key.removeprefix("model.")])
+    }
+    assert moved == {"block5", "block4"}  # one more in epoch 2, another in epoch 3
+    _interrupted(data, tmp_path / "halves", 2, *keys)
+    halves = _train(data, tmp_path / "halves", *keys)
+    assert _changed(whole, halves) == set()
+
+
+def test_features_that_are_random_are_not_frozen(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="weights = 'none' has none worth keeping"):
+        _train(data, tmp_path / "run", "model.trainable=head")
+
+
+def test_a_public_checkpoint_brings_its_preprocessing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = densenet121(num_classes=18)
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    state["features.conv0.weight"] = state["features.conv0.weight"][:, :1].contiguous()
+    save_file(state, tmp_path / "xrv.safetensors")
+    keys = [f"model.weights={tmp_path / 'xrv.safetensors'}", "model.architecture=densenet121"]
+    run = _train(data, tmp_path / "run", *keys, "model.trainable=head", "training.epochs=1")
+    said = capsys.readouterr().err
+    assert "is of torchxrayvision, which learned at 224 px from public chest X-rays" in said
+    assert "takes the features of densenet121 and its last layer\n" in said
+    arguments = load_model(run.folder, BUILDERS).architecture["arguments"]
+    assert (arguments["mean"], arguments["std"]) == (0.5, 1 / 2048)
+
+
+def test_public_checkpoints_call_findings_as_our_readers_do() -> None:
+    assert set(CHEXNET_FINDINGS) == set(FINDINGS)
+    assert set(CHEXNET_FINDINGS) < set(XRAYVISION_FINDINGS)
+    assert "lung_opacity" in XRAYVISION_FINDINGS  # RSNA's
+
+
+class _Store:
+    size = 64
+    ids = pd.Index([f"image{n}" for n in range(6)])
+
+    def image(self, image_id: str) -> np.ndarray:
+        return np.full((64, 64), 40 * int(image_id[-1]), np.uint8)
+
+
+def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> None:
+    """As NIH's labels with a second reading of some: unknown ones neither teach nor count."""
+    rng = np.random.default_rng(0)
+    table = rng.integers(0, 2, size=(6, 14)).astype(float)
+    table[rng.random(table.shape) < 0.4] = np.nan
+    table[:, 3] = np.nan  # never read
+    store = _Store()
+    labels = pd.DataFrame(table, index=store.ids, columns=list(FINDINGS))
+    rows = ImageLabelDataset(store, store.ids, labels, FINDINGS)  # type: ignore[arg-type]
+    from classification.dataset import collate
+    from classification.loss import training_losses
+
+    batch = collate([rows[n] for n in range(6)])
+    model = build_classifier("small_cnn", n_findings=14, image_size=64)
+    training_losses(model, batch)["classification"].backward()
+    gradient = model.classifier.weight.grad
+    assert gradient is not None
+    assert not gradient[3].any()
+    assert all(gradient[k].any() for k in range(14) if not np.isnan(table[:, k]).all())
+    scores = rng.random((6, 14))
+    whole = score_metrics([Scored(scores, batch.targets.numpy())])
+    spoiled = np.where(np.isnan(table), 1 - scores, scores)
+    assert score_metrics([Scored(spoiled, batch.targets.numpy())]) == whole
