@@ -22,6 +22,8 @@ from evaluation.shapes import (
 from evaluation.wording import score_words
 
 MAX_FAINT_BOXES = 5
+MAX_FULL_BOXES = 8
+"""More would hide the lungs; the caption then says how many there are."""
 
 OUTCOMES = {
     "placed": ("right", "found, on the lesion"),
@@ -104,7 +106,7 @@ def reading_shapes(reading: Reading, truth: Truth, side: float) -> list[Shape]:
     """Return one system's map, boxes and deciding point, with the truth as thin corners.
 
     A box whose centre lies on a lesion is solid, any other is dashed; boxes below the cut are
-    thin and grey, the five most confident of them.
+    thin and grey, the five most confident of them; of the others the eight most confident stand.
 
     Args:
         reading: The system's view.
@@ -138,7 +140,7 @@ def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shap
         for box in ordered[~full][:MAX_FAINT_BOXES]
     ]
     strong = []
-    for box in ordered[full][::-1]:
+    for box in ordered[full][:MAX_FULL_BOXES][::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = not on_lesion(*centre, lesions)
         strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
@@ -191,12 +193,18 @@ def describe_score(reading: Reading) -> str:
         return "no score"
     score = score_words(reading.score)
     if reading.threshold is None:
-        return f"score {score}, no threshold"
+        return f"score {score}, no threshold{_left_out(reading)}"
     sign = "≥" if reading.score >= reading.threshold else "<"
     limit = score_words(reading.threshold)
     if score == limit and reading.score != reading.threshold:
         score, limit = f"{reading.score:.7g}", f"{reading.threshold:.7g}"
-    return f"score {score} {sign} {limit}"
+    return f"score {score} {sign} {limit}{_left_out(reading)}"
+
+
+def _left_out(reading: Reading) -> str:
+    """How many of the boxes that count are drawn, where that is not all of them."""
+    count = int((reading.boxes[:, 4] >= reading.box_cut).sum())
+    return f"; {MAX_FULL_BOXES} of {count} boxes" if count > MAX_FULL_BOXES else ""
 
 
 def describe_truth(truth: Truth, finding: str) -> str:

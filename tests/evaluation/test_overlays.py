@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -238,3 +240,12 @@ def test_facts_stand_below_the_plain_image():
     told = draw_overlay(plain, Truth(0.0), [], facts="PA, inverted", **options)
     assert bare.shape == told.shape
     assert (bare != told).any()
+
+
+def test_flood_of_boxes_is_bounded_and_counted():
+    boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.5, 0.9, 30)])
+    reading = Reading("A", COLOUR, score=0.9, threshold=0.3, boxes=boxes, box_cut=0.3)
+    shapes = reading_shapes(reading, Truth(0.0), 64)
+    assert len(shapes) == 8
+    assert describe_score(reading) == "score 0.900 ≥ 0.300; 8 of 30 boxes"
+    assert describe_score(replace(reading, boxes=boxes[:8])) == "score 0.900 ≥ 0.300"
