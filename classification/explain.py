@@ -20,6 +20,7 @@ AT_ONCE = 64
 _NOISE = 0.1
 _DRAWS = 8
 _GRADIENTS_AT_ONCE = 8
+_MOST_LOGIT = 60.0
 
 Frame = tuple[float, float, float, float]
 
@@ -163,7 +164,8 @@ def grad_cam_plus_plus(features: Tensor, gradients: Tensor, logits: Tensor) -> T
     total = features.sum(dim=(2, 3))[:, None, :, None, None]  # (B, 1, C, 1, 1)
     below = 2 * square + total * square * gradients
     share = torch.where(below == 0, 0.0, square / torch.where(below == 0, 1.0, below))
-    slope = F.relu(logits.exp()[:, :, None, None, None] * gradients)
+    # Beyond this, float32 would overflow; the order of places within a map stays.
+    slope = F.relu(logits.clamp(max=_MOST_LOGIT).exp()[:, :, None, None, None] * gradients)
     weights = (share * slope).sum(dim=(3, 4))  # (B, K, C)
     return F.relu(torch.einsum("bkc,bchw->bkhw", weights, features))
 

@@ -102,6 +102,13 @@ def test_grad_cam_plus_plus_is_the_papers_formula(seed):
             np.testing.assert_allclose(maps[image, finding], expected, rtol=1e-12)
 
 
+def test_an_extreme_logit_keeps_a_finite_map():
+    features, gradients = torch.rand(1, 5, 3, 4), torch.rand(1, 1, 5, 3, 4)
+    maps = grad_cam_plus_plus(features, gradients, torch.tensor([[500.0]]))
+    usual = grad_cam_plus_plus(features, gradients, torch.tensor([[0.0]]))
+    torch.testing.assert_close(maps / maps.max(), usual / usual.max())
+
+
 def test_gradients_of_a_head_that_works_in_place_are_those_of_small_steps(bent, batch):
     with torch.no_grad():
         features = bent.features(batch.images[:1])
