@@ -52,7 +52,9 @@ def image_groups(images: pd.DataFrame, asked: Sequence[str] = ()) -> dict[str, G
         source = "age_years" if column == "age_band" else column
         if source not in images:
             if asked:
-                known = ", ".join(c for c in images if c not in ("image_id", "path", "file_sha256"))
+                known = ", ".join(
+                    str(c) for c in images if c not in ("image_id", "path", "file_sha256")
+                )
                 raise InputError(f"subgroup '{column}': the images have no such column; {known}")
             continue
         values = _age_bands(images[source]) if column == "age_band" else images[source]

@@ -81,7 +81,8 @@ class Shares:
         """
         for store, values in ((self._tops, counted), (self._bottoms, of)):
             weights = np.asarray(values, dtype=np.float64)
-            store[system, name] = np.bincount(patients, weights, minlength=self.n_patients)
+            sums = np.bincount(patients, weights, minlength=self.n_patients)
+            store[system, name] = np.asarray(sums, dtype=np.float64)
 
     def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
         """Estimate every share, its paired difference to the first system's, and its gap.

@@ -145,7 +145,9 @@ def add_at_prevalence(
         for cost_share in COST_SHARES:
             key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
             shares.derived.append(Derived((name, key), needed, partial(_cost, cost_share)))
-        for metric in ("ppv", "npv") if prevalence is not None else ():
+        if prevalence is None:
+            continue
+        for metric in ("ppv", "npv"):
             key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
             compute = partial(_predictive, metric, prevalence)
             shares.derived.append(Derived((name, key), needed, compute))
