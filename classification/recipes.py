@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import WeightsEnum, vgg
+from torchvision.models import WeightsEnum, mobilenetv2, mobilenetv3, vgg
 
 STRIDES = (16, 32)
 IMAGENET = (0.449, 0.226)  # mean and standard deviation, averaged over the colours
@@ -102,7 +102,7 @@ def _vgg(depth: str, batch_norm: bool, finer: bool) -> nn.Module:
     # Not by the whole network, whose first linear layer alone is 400 MB that nothing here reads.
     features = vgg.make_layers(vgg.cfgs[depth], batch_norm=batch_norm)
     for layer in features:
-        if isinstance(layer, nn.Conv2d):  # as torchvision starts them
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # as torchvision starts them
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     if finer:
@@ -121,7 +121,8 @@ def _convnext(finer: bool) -> nn.Module:
 
 def _small_cnn(finer: bool) -> nn.Module:
     """Five blocks of convolution, rectifier, dropout, batch norm and pooling."""
-    blocks, before = [], 3
+    blocks: list[tuple[str, nn.Module]] = []
+    before = 3
     for width, dropout in ((32, 0.0), (64, 0.1), (64, 0.0), (128, 0.2), (256, 0.2)):
         last = finer and len(blocks) == 4
         parts: list[tuple[str, nn.Module]] = [
@@ -145,9 +146,9 @@ def _recipes() -> dict[str, Recipe]:
         "resnet50": (_children, models.ResNet50_Weights),
         "resnet101": (_children, models.ResNet101_Weights),
         "resnet152": (_children, models.ResNet152_Weights),
-        "mobilenet_v2": (_features, models.MobileNet_V2_Weights),
-        "mobilenet_v3_small": (_features, models.MobileNet_V3_Small_Weights),
-        "mobilenet_v3_large": (_features, models.MobileNet_V3_Large_Weights),
+        "mobilenet_v2": (_features, mobilenetv2.MobileNet_V2_Weights),
+        "mobilenet_v3_small": (_features, mobilenetv3.MobileNet_V3_Small_Weights),
+        "mobilenet_v3_large": (_features, mobilenetv3.MobileNet_V3_Large_Weights),
         "efficientnet_b0": (_features, models.EfficientNet_B0_Weights),
         "efficientnet_b1": (_features, models.EfficientNet_B1_Weights),
         "efficientnet_b2": (_features, models.EfficientNet_B2_Weights),
