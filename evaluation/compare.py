@@ -18,6 +18,7 @@ from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
 from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
 from evaluation.failures import failures_as_wrong
+from evaluation.groups import image_groups
 from evaluation.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.lineup import Images, judged_images
 from evaluation.metrics import COUNT_METRICS
@@ -31,6 +32,7 @@ from evaluation.shortcut import shortcut_rows
 from evaluation.summary import metrics_table
 from evaluation.thresholds import POLICIES
 from evaluation.units import Unit
+from evaluation.usefulness import check_prevalence
 from evaluation.where import Judged, main_policy, where_each_fails
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
@@ -88,6 +90,8 @@ def compare_systems(
     systems = {name: systems[name] for name in protocol.in_order(systems)}
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
+    check_prevalence(prevalence)
+    image_groups(dataset.images, protocol.subgroups)  # refuses what is no column, before the work
     members, teams = members_of(systems)
     judged, notes = judged_images(members, dataset, target, split=split, images=images)
     decisions: dict[str, Decision] = {}

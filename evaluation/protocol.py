@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,17 +170,3 @@ def standing_words(protocol: Protocol, looks_before: int | None) -> str:
         times = "once" if looks_before == 1 else f"{looks_before} times"
         return f"{text}, but this test split had been looked at {times} before it was first used."
     return f"{text}, before this test split was looked at."
-
-
-def check_groups(columns: Sequence[str], groups: Sequence[str]) -> None:
-    """Refuse subgroups that the images table has no column for.
-
-    Raises:
-        InputError: One is missing.
-    """
-    for group in groups:
-        if group not in columns:
-            raise InputError(
-                f"subgroup '{group}': the images have no such column; there are "
-                f"{', '.join(columns) or 'none'}"
-            )

@@ -103,6 +103,16 @@ def predictive_values(
         }
 
 
+def check_prevalence(prevalence: float | None) -> None:
+    """Refuse a prevalence at which there is nothing to predict.
+
+    Raises:
+        InputError: It does not lie between 0 and 1.
+    """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
+
+
 def add_at_prevalence(
     shares: Shares,
     cards: Mapping[str, Sequence[Scorecard]],
@@ -120,14 +130,9 @@ def add_at_prevalence(
         policy: Threshold policy.
         prevalence: Where the systems will be used; `None`: no PPV and NPV.
 
-    Raises:
-        InputError: The prevalence does not lie between 0 and 1.
-
     Source:
         Drummond and Holte 2006, cost curves.
     """
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
     for name, members in cards.items():
         calls = [card.called(policy) if policy in card.thresholds else None for card in members]
         known = [called for called in calls if called is not None]

@@ -86,6 +86,15 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
 
 
+def test_what_cannot_be_reported_is_refused_before_the_work(predict, judged_set):
+    systems, target = {"A": predict("A", seed=1)}, judged_set.target()
+    ward = Protocol(subgroups=("ward",), declared=True)
+    with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
+        compare_systems(systems, judged_set, target, protocol=ward)
+    with pytest.raises(InputError, match="--prevalence 1: must lie above 0 and below 1"):
+        compare_systems(systems, judged_set, target, prevalence=1.0)
+
+
 def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, judged_set):
     from evaluation.decision import tune
 
