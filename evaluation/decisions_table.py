@@ -36,6 +36,9 @@ def decisions_table(
             called = card.called(policy)
             column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
             frame[f"decision_{policy}"] = column
+            left = card.referred.get(policy)
+            if left is not None and left.referred is not None:
+                frame[f"referred_{policy}"] = pd.array(left.referred, dtype="boolean")
         points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         frame["localised"] = _localised_column(card)

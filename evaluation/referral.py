@@ -111,6 +111,9 @@ class ReferralFigures:
         cut: See `Referral`; `None`: nothing but the area.
         clusters: Patient of each image as an index from 0, shape ``(N,)``.
 
+    Attributes:
+        referred: Which images are referred, shape ``(N,)``; `None` without a cut.
+
     Source:
         Geifman and El-Yaniv 2017.
 
@@ -137,8 +140,9 @@ class ReferralFigures:
         self._of_image, self._wrong = clusters[order], (called != y_true)[order]
         self._upto = np.searchsorted(doubt[order], doubt[order], side="right")
         self._counts = None
-        if cut is not None:
-            kept = doubt < cut
+        self.referred = None if cut is None else doubt >= cut
+        if self.referred is not None:
+            kept = ~self.referred
             columns = (
                 called & y_true & kept,
                 called & ~y_true & kept,

@@ -129,6 +129,9 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
         comparison.metrics, system="A", metric="accuracy", policy="max_f1", subgroup="all"
     )
     assert curve["accuracy"][-1] == pytest.approx(accuracy.estimate)
+    referred = comparison.decisions["referred_max_f1"]
+    left = chosen(comparison.metrics, system="A", metric="coverage", policy="max_f1")
+    assert 1 - referred.mean() == pytest.approx(left.estimate)
     probability = comparison.decisions["probability"]
     expected = decision.probability(comparison.decisions["score"])
     np.testing.assert_allclose(probability, expected)
