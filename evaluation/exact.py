@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.tables import InputError
 from evaluation.bootstrap import LEVEL, Interval
@@ -41,8 +41,8 @@ def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
     if not 0 <= hits <= trials or not trials:
         raise InputError(f"clopper_pearson: {hits} hits of {trials} trials; give at least one")
     tail = (1 - level) / 2
-    low = float(stats.beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
+    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
     return Interval(low, high)
 
 

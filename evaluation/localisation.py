@@ -97,7 +97,7 @@ def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Float
     judge = COCOeval(iouType="bbox")
     _ask_for_all_sizes(judge, len(scores))
     judge.params.imgIds, judge.params.catIds = [0], [1]
-    judge._paramsEval = judge.params
+    judge._paramsEval = judge.params  # type: ignore[assignment]
     # All images as one: the boxes lie image by image, in the order in which it would lay them.
     everything = {
         "dtScores": scores,
@@ -105,7 +105,7 @@ def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Float
         "dtIgnore": np.zeros_like(hit),
         "gtIgnore": np.zeros(n_true),
     }
-    judge.evalImgs = [everything]
+    judge.evalImgs = [everything]  # type: ignore[assignment]
     judge.accumulate()
     return np.asarray(judge.eval["precision"][:, :, 0, 0, 0], dtype=np.float64)
 

@@ -57,7 +57,7 @@ class SegmentSums:
         """
         fits = _MOST * int(weights.max(initial=1)) <= np.iinfo(_SMALL).max
         kind: type = _SMALL if fits else np.float64  # whole numbers below 2 ** 53 are exact in it
-        columns = np.ascontiguousarray(weights.T, dtype=kind)
+        columns: npt.NDArray[Any] = np.ascontiguousarray(weights.T, dtype=kind)
         sums = np.ascontiguousarray((self._sparse.astype(kind, copy=False) @ columns).T)
         if len(self._crowded):
             sums = sums.astype(np.int64)

@@ -56,7 +56,8 @@ def make_systems(n_images: int, seed: int) -> Systems:
     rng = np.random.default_rng(seed)
     ids = pd.Index([f"i{number:06d}" for number in range(n_images)])
     sick = rng.random(n_images) < _POSITIVE
-    patients, n_patients = cluster_index(rng.integers(0, n_images / _IMAGES_PER_PATIENT, n_images))
+    owners = rng.integers(0, max(1, int(n_images / _IMAGES_PER_PATIENT)), n_images)
+    patients, n_patients = cluster_index(owners)
     lesions = np.repeat(np.arange(n_images), np.where(sick, rng.integers(1, 4, n_images), 0))
     truth = _boxes_at(rng, len(lesions))
     kinds = np.where(rng.random(n_images) < 0.4, "normal", "not_normal")
