@@ -45,7 +45,11 @@ class ImageFacts:
         if not pd.isna(row.get("age_years")):
             words.append(f"{row['age_years']:.0f} years")
         if image_id in self._decoded.index:
-            words.append(display_words(self._decoded.loc[image_id].to_dict()))
+            words.append(
+                display_words(
+                    {str(key): value for key, value in self._decoded.loc[image_id].items()}
+                )
+            )
         return ", ".join(words)
 
 

@@ -134,8 +134,8 @@ def people(images: pd.DataFrame, image_ids: Any) -> str:
     if "patient_id" in mine:
         words[0] += f" of {mine['patient_id'].nunique():,} patients"
     for column in ("sex", "age_years", "view"):
-        known = mine[column].dropna() if column in mine else []
-        if not len(known):
+        known = mine[column].dropna() if column in mine else None
+        if known is None or known.empty:
             words.append(f"{column.removesuffix('_years')} unknown")
         elif column == "age_years":
             low, middle, high = known.quantile([0.25, 0.5, 0.75])

@@ -91,7 +91,7 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
     metrics = metrics[metrics["note"].fillna("") != NONE_FAILED]
     known = dict.fromkeys(metrics["subgroup"].dropna())
     groups = [each for each in known if each not in ("", ALL, *SUBGROUPS)]
-    grids = []
+    grids: list[Grid] = []
     for metric in _OF_SUBGROUPS:
         rows = metrics[metrics["metric"] == metric]
         for at in ("", policy):
@@ -147,7 +147,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
     for row in chosen.to_dict("records"):
         policy = row["policy"] if isinstance(row["policy"], str) else ""
         what = metric_words(row["metric"]).title + (f", {policy_words(policy)}" if policy else "")
-        gap = Interval(*(_real(row[name]) for name in ("estimate", "ci_low", "ci_high")))
+        gap = Interval(_real(row["estimate"]), _real(row["ci_low"]), _real(row["ci_high"]))
         rows.append(
             (what, f"{row['first']} − {row['second']}", str(row["method"]), figure_words(gap),
              p_words(row["p_value"]), p_words(row["p_holm"]), number(_real(row["detectable"])))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -192,12 +193,14 @@ def _first(rows: pd.DataFrame) -> Interval:
     return Interval() if rows.empty else _interval(rows.iloc[0])
 
 
-def _interval(row: pd.Series | dict[str, object]) -> Interval:
-    figures = [
-        pd.to_numeric(row[name], errors="coerce") for name in ("estimate", "ci_low", "ci_high")
-    ]
+def _interval(row: Any) -> Interval:
+    """A figure of a row, whatever the row is read as."""
+    low, estimate, high = (
+        math.nan if pd.isna(row[name]) else float(row[name])
+        for name in ("ci_low", "estimate", "ci_high")
+    )
     note = row["note"]
-    return Interval(*map(float, figures), note if isinstance(note, str) else "")
+    return Interval(estimate, low, high, note if isinstance(note, str) else "")
 
 
 def _named(topic: str, group: str) -> str:
