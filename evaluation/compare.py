@@ -147,7 +147,7 @@ def compare_systems(
         contrast=None if store is None else lesion_contrast(judged.truth, store),
     )
     tests = paired_tests(target.name, grouped, metrics)
-    metrics = with_clustered_auroc(metrics, tests)
+    metrics = with_clustered_auroc(metrics, tests, teams)
     failed = failures_as_wrong(
         metrics, members, teams, decisions, dataset, target, split, resamples
     )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.bootstrap import LEVEL
 from evaluation.clustered import (
     AurocParts,
     ClusteredEstimate,
@@ -233,12 +232,15 @@ def _adjusted(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, "float64"))
 
 
-def with_clustered_auroc(metrics: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+def with_clustered_auroc(
+    metrics: pd.DataFrame, tests: pd.DataFrame, teams: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
     """Give the AUROC rows of the tidy table Obuchowski's intervals.
 
     Args:
         metrics: The tidy table with bootstrap intervals.
         tests: From `paired_tests`.
+        teams: The models of each system; those of several seeds are told as such.
 
     Returns:
         The table; where Obuchowski gives no interval, neither does it.
@@ -247,6 +249,7 @@ def with_clustered_auroc(metrics: pd.DataFrame, tests: pd.DataFrame) -> pd.DataF
     second = chosen["second"].where(chosen["second"] == "", " - " + chosen["second"])
     keyed = chosen.set_index([chosen["first"] + second, "subgroup"])
     table = metrics.copy()
+    several = {name for name, models in teams.items() if len(models) > 1}
     for row in table.index[table["metric"] == "auroc"]:
         key = (table.loc[row, "system"], table.loc[row, "subgroup"])
         if key not in keyed.index:
@@ -255,7 +258,8 @@ def with_clustered_auroc(metrics: pd.DataFrame, tests: pd.DataFrame) -> pd.DataF
         table.loc[row, ["ci_low", "ci_high"]] = [found["ci_low"], found["ci_high"]]
         known = pd.notna(found["ci_low"])
         single = " (on the logit)" if " - " not in str(key[0]) else ""
-        table.loc[row, "ci_method"] = f"{OBUCHOWSKI}{single}, {LEVEL:.0%}" if known else ""
+        seeds = " and training seed" if several.intersection(str(key[0]).split(" - ")) else ""
+        table.loc[row, "ci_method"] = f"{OBUCHOWSKI}{seeds}{single}" if known else ""
         if known:
             table.loc[row, "note"] = ""
     return table

@@ -84,7 +84,7 @@ def failures_as_wrong(
         resamples,
         seeds={name: len(group) for name, group in grouped.items()},
     )
-    table = with_clustered_auroc(table, paired_tests(target.name, grouped, table))
+    table = with_clustered_auroc(table, paired_tests(target.name, grouped, table), teams)
     rows = table[(table["subgroup"] == ALL) & table["metric"].isin(KEPT)]
     words = rows["system"].map(
         lambda system: _words(system, {name: [lacking[m] for m in teams[name]] for name in teams})

@@ -45,15 +45,20 @@ class Question:
         primary = self.protocol.metric, self.protocol.policy
         return find_difference(self.metrics, first, second, *primary)
 
-    def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """Holm's p-value over all pairs, where several systems are compared and it is known.
+    def p_value(
+        self, first: str, second: str, key: tuple[str, str], *, all_pairs: bool = False
+    ) -> float | None:
+        """Holm's p-value, where several systems are compared and it is known.
 
         Args:
             first: A system.
             second: Another.
             key: Metric and policy.
+            all_pairs: Over all pairs, as for the best of several, which the figures chose; else
+                over the contrasts with the reference system.
         """
-        return self._tested(first, second, key, "p_holm_pairs") if self.many else None
+        column = "p_holm_pairs" if all_pairs else "p_holm"
+        return self._tested(first, second, key, column) if self.many else None
 
     def detectable(self, first: str, second: str) -> float | None:
         """The smallest difference of the primary figure that the test set could have shown."""

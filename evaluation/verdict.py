@@ -195,8 +195,11 @@ def _shown(difference: Interval, p_value: float | None) -> bool:
     return difference.excludes_zero and (p_value is None or p_value < SIGNIFICANT)
 
 
-def _adjusted(p_value: float | None) -> str:
-    return "" if p_value is None else f"; p = {number(p_value)} after Holm"
+def _adjusted(p_value: float | None, family: str = "") -> str:
+    if p_value is None:
+        return ""
+    size = "p < 0.001" if p_value < 0.001 else f"p = {number(p_value)}"
+    return f"; {size} after Holm{family}"
 
 
 def _headline(known: Question, systems: list[str], finding: str) -> str:
@@ -240,11 +243,12 @@ def _headline_of_many(
     open_: list[str] = []
     for other in others:
         difference = known.difference(best, other)
-        p_value = known.p_value(best, other, (protocol.metric, protocol.policy))
+        primary = (protocol.metric, protocol.policy)
+        p_value = known.p_value(best, other, primary, all_pairs=True)
         words = f"{other} ({number(scores[other].estimate)}"
         if difference.bounded:
             words += f"; difference {number(difference.estimate)}, 95 % interval {difference.ends}"
-            words += _adjusted(p_value)
+            words += _adjusted(p_value, " over all pairs")
         (beaten if _shown(difference, p_value) else open_).append(words + ")")
     parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
     parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []

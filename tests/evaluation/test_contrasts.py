@@ -135,6 +135,7 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     ]
     row = row_of(comparison.metrics, system="A", metric="auroc", subgroup="all")
     assert row["estimate"] == pytest.approx(np.mean([part.value for part in each]))
+    assert row["ci_method"] == f"{OBUCHOWSKI} and training seed (on the logit)"
     of = {"metric": "f1", "policy": "max_f1", "subgroup": "all"}
     drawn = row_of(comparison.metrics, system="A - B", **of)
     assert drawn["ci_method"].endswith("of patients and training seeds")

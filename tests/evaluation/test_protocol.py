@@ -131,7 +131,23 @@ def test_three_systems_claim_only_what_is_left_after_holm(make_metrics):
     verdict = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests)
     assert "shown to exceed C" in verdict.headline
     assert "not shown to differ from A" in verdict.headline
-    assert "p = 0.060 after Holm" in verdict.headline
+    assert "p = 0.060 after Holm over all pairs" in verdict.headline
+    assert "p < 0.001 after Holm over all pairs" in verdict.headline
+
+
+def test_a_contrast_with_the_reference_is_adjusted_over_such_contrasts_only(make_metrics):
+    rows = [(n, "max_f1", "recall", v, v - 0.1, v + 0.1) for n, v in (("A", 0.8), ("B", 0.6))]
+    rows += [("A - B", "max_f1", "recall", 0.2, 0.01, 0.39)]
+    rows += [(name, "", "auroc", 0.8, 0.7, 0.9) for name in "ABC"]
+    tests = pd.DataFrame({"first": ["A"], "second": ["B"], "p_holm": [0.04], "p_holm_pairs": 0.06})
+    tests = tests.assign(metric="recall", policy="max_f1", subgroup="all", detectable=0.1)
+    tests = tests.assign(independent="patients")
+    told = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
+    assert [finding.decided for finding in told] == [True]
+    assert "p = 0.040 after Holm)" in told[0].text
+    tests["p_holm"] = 0.05
+    told = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
+    assert [finding.decided for finding in told] == [False]
 
 
 def test_every_look_is_counted_and_none_is_forgotten(predict, judged_set):
