@@ -28,7 +28,8 @@ class Looks:
     """What is known of the looks at a test split.
 
     Attributes:
-        entries: Every look, the present one last: ``when, target, systems, protocol``.
+        entries: Every look, the present one last: ``when, split_id, target, systems,
+            protocol``.
         note: Why the record may be incomplete; empty where it is whole.
         protocol: SHA-256 of the present look's protocol; `None` without one.
     """
@@ -106,8 +107,10 @@ def record_look(
         InputError: The record is damaged: a look that cannot be counted is not forgotten.
     """
     path = looks_file(dataset, split)
+    split_id = dataset.ids["split_ids"].get(split)
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "split_id": split_id,
         "target": target,
         "systems": {
             name: [str(each.info.get("inference_id")) for each in members]
@@ -128,7 +131,9 @@ def record_look(
             f"({error.strerror})."
         )
         return Looks((), note, protocol.file_sha256)
-    return Looks(_parse(lines, path), "", protocol.file_sha256)
+    # A split drawn anew under the same name has other test images: looks at the old do not count.
+    entries = [each for each in _parse(lines, path) if each.get("split_id") == split_id]
+    return Looks(entries, "", protocol.file_sha256)
 
 
 def _parse(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:

@@ -168,6 +168,15 @@ def test_every_look_is_counted_and_none_is_forgotten(predict, judged_set):
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
 
 
+def test_looks_at_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
+    systems = {"A": [predict("A", seed=1)]}
+    record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    judged_set.ids["split_ids"]["default"] = "s2"
+    anew = record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    assert len(anew.entries) == 1
+    assert len(looks_file(judged_set, "default").read_text().splitlines()) == 2
+
+
 def test_a_damaged_record_is_refused(predict, judged_set):
     looks_file(judged_set, "default").write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1 is not a record of a look"):
