@@ -32,7 +32,7 @@ from scripts.bench_setting import Setting
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
 _REPLICATES, _QUICK_REPLICATES = 2_000, 20
-_LOOP_REPLICATES = 20  # the plain loop is timed on so many: all of them would take half an hour
+_LOOP_REPLICATES = 20  # the plain loop is timed on so many: all of them would take minutes
 _LIMIT_SECONDS, _LIMIT_GIB = 10.0, 2.0
 _ROUNDS = 3
 _THRESHOLD = 0.5
