@@ -140,26 +140,26 @@ def _small_cnn(finer: bool) -> nn.Module:
 def _recipes() -> dict[str, Recipe]:
     found = {}
     published = {
-        "densenet121": (_densenet, models.DenseNet121_Weights),
-        "resnet18": (_children, models.ResNet18_Weights),
-        "resnet34": (_children, models.ResNet34_Weights),
-        "resnet50": (_children, models.ResNet50_Weights),
-        "resnet101": (_children, models.ResNet101_Weights),
-        "resnet152": (_children, models.ResNet152_Weights),
-        "mobilenet_v2": (_features, mobilenetv2.MobileNet_V2_Weights),
-        "mobilenet_v3_small": (_features, mobilenetv3.MobileNet_V3_Small_Weights),
-        "mobilenet_v3_large": (_features, mobilenetv3.MobileNet_V3_Large_Weights),
-        "efficientnet_b0": (_features, models.EfficientNet_B0_Weights),
-        "efficientnet_b1": (_features, models.EfficientNet_B1_Weights),
-        "efficientnet_b2": (_features, models.EfficientNet_B2_Weights),
-        "efficientnet_b3": (_features, models.EfficientNet_B3_Weights),
-        "efficientnet_b4": (_features, models.EfficientNet_B4_Weights),
+        "densenet121": (_densenet, models.DenseNet121_Weights.IMAGENET1K_V1),
+        "resnet18": (_children, models.ResNet18_Weights.IMAGENET1K_V1),
+        "resnet34": (_children, models.ResNet34_Weights.IMAGENET1K_V1),
+        "resnet50": (_children, models.ResNet50_Weights.IMAGENET1K_V1),
+        "resnet101": (_children, models.ResNet101_Weights.IMAGENET1K_V1),
+        "resnet152": (_children, models.ResNet152_Weights.IMAGENET1K_V1),
+        "mobilenet_v2": (_features, mobilenetv2.MobileNet_V2_Weights.IMAGENET1K_V1),
+        "mobilenet_v3_small": (_features, mobilenetv3.MobileNet_V3_Small_Weights.IMAGENET1K_V1),
+        "mobilenet_v3_large": (_features, mobilenetv3.MobileNet_V3_Large_Weights.IMAGENET1K_V1),
+        "efficientnet_b0": (_features, models.EfficientNet_B0_Weights.IMAGENET1K_V1),
+        "efficientnet_b1": (_features, models.EfficientNet_B1_Weights.IMAGENET1K_V1),
+        "efficientnet_b2": (_features, models.EfficientNet_B2_Weights.IMAGENET1K_V1),
+        "efficientnet_b3": (_features, models.EfficientNet_B3_Weights.IMAGENET1K_V1),
+        "efficientnet_b4": (_features, models.EfficientNet_B4_Weights.IMAGENET1K_V1),
     }
     for name, (family, weights) in published.items():
         build = partial(family, getattr(models, name))
         # The rectifier behind DenseNet's last norm is no layer of it.
         rectify = family is _densenet
-        found[name] = Recipe(build, weights.IMAGENET1K_V1, rectify=rectify)
+        found[name] = Recipe(build, weights, rectify=rectify)
     return found
 
 

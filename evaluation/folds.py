@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from data_prep.tables import InputError, read_json, read_table
 
@@ -125,7 +125,7 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     known = values.notna().all(axis=1)
     mean = values.mean(axis=1).where(known)
     spread = values.std(axis=1, ddof=1).where(known)
-    half = student.ppf((1 + LEVEL) / 2, n_folds - 1) * spread / np.sqrt(n_folds)
+    half = stdtrit(n_folds - 1, (1 + LEVEL) / 2) * spread / np.sqrt(n_folds)
     missing = values.isna().sum(axis=1)
     note = missing.map(lambda n: f"undefined in {n} of {n_folds} folds" if n else "")
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]

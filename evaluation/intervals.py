@@ -84,7 +84,7 @@ def find_interval(
         subgroup: On which images.
     """
     chosen = (metrics["system"] == system) & (metrics["metric"] == metric)
-    for place in np.flatnonzero(chosen.to_numpy(dtype=bool)):  # a few: no table need be made
+    for place in np.flatnonzero(chosen.to_numpy(dtype=bool)).tolist():  # few
         at = {name: metrics[name].iat[place] for name in ("subgroup", "policy")}
         if (_text(at["subgroup"]) or ALL, _text(at["policy"])) == (subgroup, policy):
             estimate, low, high = (

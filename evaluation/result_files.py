@@ -49,4 +49,5 @@ def write_tables(comparison: Comparison, out: Path) -> None:
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows for JSON; what is undefined is null."""
-    return list(table.astype(object).where(table.notna(), None).to_dict("records"))
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

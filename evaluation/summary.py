@@ -60,8 +60,8 @@ def metrics_table(
             pair = [estimates[name].get(figure) for name in (first, second)]
             note = _why_no_difference(figure, (first, second), estimates, missing)
             estimate = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
-            drawn = [replicates.get((name, figure)) for name in (first, second)]
-            values = None if drawn[0] is None or drawn[1] is None else drawn[0] - drawn[1]
+            one, other = (replicates.get((name, figure)) for name in (first, second))
+            values = None if one is None or other is None else one - other
             table.add(f"{first} - {second}", figure, estimate, values, note)
     return table.frame()
 

@@ -6,6 +6,7 @@ import pytest
 from data_prep.dataset import Target
 from data_prep.predictions import Predictions, PredictionWriter
 from evaluation.evidence import Evidence, images_run, read_rows
+from evaluation.map_boxes import MapBoxRule
 from evaluation.reduction import Reduction
 
 TARGET = Target("either", ("x", "y"), "X or Y")
@@ -53,7 +54,7 @@ def test_a_target_of_two_findings_takes_the_higher_score_and_its_map(classifier)
 def test_without_a_scale_maps_give_no_boxes(classifier):
     evidence = Evidence(classifier, TARGET, pd.Index(["a"]))
     assert evidence.boxes(evidence.scores(None), None, None) is None
-    boxes = evidence.boxes(evidence.scores(None), (0.0, 1.0), 0.5)
+    boxes = evidence.boxes(evidence.scores(None), (0.0, 1.0), MapBoxRule(0.5))
     assert boxes["score"].round(6).tolist() == [0.6]
 
 
