@@ -1,0 +1,97 @@
+"""What a detector must be able to do before any figure of it is worth reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_prep.images import read_image
+from data_prep.placement import Placement
+from data_prep.prepare import prepare
+from data_prep.preprocess import letterbox
+from data_prep.synth import write_phantom
+from detection.dataset import LesionDataset, collate
+from detection.model import build_retinanet, training_losses
+from scripts.runtime import choose_precision
+from scripts.train import train
+from scripts.train_detector import detection_metrics, validate
+from training.optimisation import Optimisation, build_optimiser, build_schedule
+from training.run_folder import RunFolder
+
+_SIDE, _STEPS = 192, 160
+
+
+class _Films:
+    """Eight films in memory, as a pixel store gives them."""
+
+    size = _SIDE
+
+    def __init__(self, folder: Path, image_ids: list[str]) -> None:
+        self.ids = pd.Index(image_ids)
+        read = [read_image(folder / f"{image_id}.dcm").pixels for image_id in image_ids]
+        self._squares = dict(zip(image_ids, (letterbox(p, _SIDE) for p in read), strict=True))
+
+    def image(self, image_id: str) -> np.ndarray:
+        return self._squares[image_id][0]
+
+    def placement(self, image_id: str) -> Placement:
+        return self._squares[image_id][1]
+
+
+@pytest.mark.slow
+def test_eight_real_films_are_learned_by_heart(shared_data: Path) -> None:
+    labels = pd.read_csv(shared_data / "rsna/stage_2_train_labels.csv")
+    boxed = labels[labels["Target"] == 1]
+    image_ids = sorted(boxed["patientId"].unique())[:8]
+    boxed = boxed[boxed["patientId"].isin(image_ids)]
+    boxes = pd.DataFrame(
+        {
+            "image_id": boxed["patientId"],
+            "finding": "opacity",
+            "x1": boxed["x"],
+            "y1": boxed["y"],
+            "x2": boxed["x"] + boxed["width"],
+            "y2": boxed["y"] + boxed["height"],
+        }
+    )
+    films = _Films(shared_data / "rsna/stage_2_train_images", image_ids)
+    dataset = LesionDataset(films, image_ids, boxes, ("opacity",))
+    batch = collate([dataset[row] for row in range(len(dataset))])
+    torch.manual_seed(0)
+    model = build_retinanet(
+        backbone="resnet18",
+        head="v2",
+        norm="batch",
+        fpn_channels=64,
+        head_convs=2,
+        image_size=_SIDE,
+    ).to(memory_format=torch.channels_last)
+    how = Optimisation(learning_rate=2e-3, warmup_epochs=0.2)
+    optimiser = build_optimiser(model, how)
+    schedule = build_schedule(optimiser, how, epochs=1, steps=_STEPS)
+    bf16 = choose_precision("auto", "cpu") == "bf16"
+    for _ in range(_STEPS):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            losses = training_losses(model, batch)
+        optimiser.zero_grad()
+        torch.stack([*losses.values()]).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    assert detection_metrics([validate(model, batch)[1]])["ap50"] == 1.0
+
+
+@pytest.mark.slow
+def test_lesions_well_above_the_noise_are_found(tmp_path: Path) -> None:
+    write_phantom(
+        tmp_path / "source", n_images=900, seed=1, size=128, contrast="high", prevalence=0.5
+    )
+    prepare(tmp_path / "source", tmp_path / "data", format="rsna", sizes=[128], workers=0)
+    changes = ["training.epochs=14"]
+    train("retinanet_quickstart", tmp_path / "data", tmp_path / "run", changes, device="cpu")
+    info = RunFolder.open(tmp_path / "run").info
+    assert info["best_figures"]["ap50"] >= 0.95
