@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -177,6 +178,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_d
     running = subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # pytest's may be ignored
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list((tmp_path / "data").glob("pixels/*/*.npy")) and time.monotonic() < deadline:

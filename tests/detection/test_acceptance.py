@@ -42,7 +42,7 @@ class _Films:
         return self._squares[image_id][1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_real_films_are_learned_by_heart(shared_data: Path) -> None:
     labels = pd.read_csv(shared_data / "rsna/stage_2_train_labels.csv")
     boxed = labels[labels["Target"] == 1]
@@ -85,7 +85,7 @@ def test_eight_real_films_are_learned_by_heart(shared_data: Path) -> None:
     assert detection_metrics([validate(model, batch)[1]])["ap50"] == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lesions_well_above_the_noise_are_found(tmp_path: Path) -> None:
     write_phantom(
         tmp_path / "source", n_images=900, seed=1, size=128, contrast="high", prevalence=0.5

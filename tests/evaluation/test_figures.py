@@ -71,7 +71,7 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
     metrics = comparison.metrics.copy()
     wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
     metrics.loc[wide, "ci_high"] = 0.42
-    table = metric_table(replace(comparison, metrics=metrics), place=False)
+    table = metric_table(replace(comparison, metrics=metrics))
     assert [part.axis for part in table.sections[:2]] == ["−0.10 to 0.10", "−0.45 to 0.45"]
     assert {part.count for part in table.sections} == {"12 images, 6 positive"}
 
