@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluation.intervals import Interval, find_difference, find_interval, rows_of
+from evaluation.headline import IN_A_SENTENCE, adjusted, headline, shown
+from evaluation.intervals import Interval, find_difference, find_interval
 from evaluation.protocol import EXPLORATORY, Protocol, margin_words, standing_words
 from evaluation.question import Question
 from evaluation.wording import (
-    PLACE_METRICS,
-    inside_sentence,
     listing,
     metric_words,
     number,
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRIMARY_METRIC = "auroc"
-SIGNIFICANT = 0.05
 SUPPORTING = (
     ("average_precision", ""),
     ("recall", "max_f1"),
@@ -121,12 +119,43 @@ def state_verdict(
         for other in systems[1:]
         if find_difference(metrics, systems[0], other, *key).known
     ]
+    if len(systems) > IN_A_SENTENCE:
+        findings = _gather(_against_best(known, systems) + findings)
     parts = [_scope(systems, seeds)]
     if len(systems) > 2:
         parts.append("The intervals are not widened for the number of comparisons.")
     parts += _detectable(known, systems)
     parts += [standing_words(protocol, looks_before)] if known.tested or protocol.declared else []
-    return Verdict(_headline(known, systems, finding), " ".join(parts), findings)
+    return Verdict(headline(known, systems, finding), " ".join(parts), findings)
+
+
+def _against_best(known: Question, systems: list[str]) -> list[Finding]:
+    """What the headline of many systems leaves out: the highest against each other one."""
+    protocol = known.protocol
+    if not all(known.score(name).known for name in systems):
+        return []
+    best, *others = sorted(systems, key=lambda name: -known.score(name).estimate)
+    primary = (protocol.metric, protocol.policy)
+    return [
+        compare_pair(
+            known.metrics,
+            best,
+            other,
+            *primary,
+            p_value=known.p_value(best, other, primary, all_pairs=True),
+        )
+        for other in others
+    ]
+
+
+def _gather(findings: list[Finding]) -> list[Finding]:
+    """What was decided in full, the rest as a count: the table has every figure."""
+    decided = [finding for finding in findings if finding.decided]
+    left = len(findings) - len(decided)
+    if not left:
+        return decided
+    text = f"{left} further comparisons were not shown to differ; the table has their intervals."
+    return [*decided, Finding(text, decided=False, leader="", difference=Interval())]
 
 
 def _against_margin(known: Question, reference: str, other: str) -> Finding:
@@ -145,6 +174,9 @@ def _detectable(known: Question, systems: list[str]) -> list[str]:
         return []
     versus = f" between {systems[0]} and " if known.many else ""
     sizes = [f"{number(reach)}{versus + other if versus else ''}" for other, reach in told]
+    if len(told) >= IN_A_SENTENCE:
+        reach_of = sorted(reach for _, reach in told)
+        sizes = [f"{number(reach_of[0])} to {number(reach_of[-1])} against {systems[0]}"]
     return [
         f"Such a test set shows a true difference in {known.protocol.title} of {listing(sizes)} "
         "in 80 % of cases (two-sided 5 %; 2.80 x the standard error of the paired difference, "
@@ -183,88 +215,12 @@ def compare_pair(
         reason = difference.note or "no interval"
         text = f"{title}{at}: {first} {values[0]}, {second} {values[1]}; no claim ({reason})."
         return Finding(text, decided=False, leader="", difference=difference)
-    gap += f" (95 % interval {difference.ends}{_adjusted(p_value)})"
-    if _shown(difference, p_value):
+    gap += f" (95 % interval {difference.ends}{adjusted(p_value)})"
+    if shown(difference, p_value):
         text = f"{title}{at} is higher for {first} than for {second}: {values[0]} and {values[1]}"
         return Finding(f"{text}, {gap}.", decided=True, leader=first, difference=difference)
     text = f"{title}{at} was not shown to differ: {first} {values[0]}, {second} {values[1]}"
     return Finding(f"{text}, {gap}.", decided=False, leader="", difference=difference)
-
-
-def _shown(difference: Interval, p_value: float | None) -> bool:
-    return difference.excludes_zero and (p_value is None or p_value < SIGNIFICANT)
-
-
-def _adjusted(p_value: float | None, family: str = "") -> str:
-    if p_value is None:
-        return ""
-    size = "p < 0.001" if p_value < 0.001 else f"p = {number(p_value)}"
-    return f"; {size} after Holm{family}"
-
-
-def _headline(known: Question, systems: list[str], finding: str) -> str:
-    where, title = _where(known), known.protocol.title
-    things = where.rsplit(" ", 1)[1] if where[-1] == "s" else "images"
-    task = f"telling {things} with {inside_sentence(finding)} from {things} without"
-    if known.protocol.metric in PLACE_METRICS:
-        task = f"finding {inside_sentence(finding)}"
-    scores = {name: known.score(name) for name in systems}
-    if not all(score.known for score in scores.values()):
-        lost = listing([name for name, score in scores.items() if not score.known])
-        return f"{where}, no comparison is possible: the {title} of {lost} is undefined."
-    if len(systems) == 1:
-        name, score = systems[0], scores[systems[0]]
-        ends = f" (95 % interval {score.ends})" if score.bounded else ""
-        article = "an" if title[0] in "AF" else "a"
-        reached = f"{where}, {name} reached {article} {title} of {number(score.estimate)}"
-        return f"{reached}{ends} in {task}."
-    ranked = sorted(systems, key=lambda name: -scores[name].estimate)
-    if len(systems) > 2:
-        return _headline_of_many(known, ranked, scores, where, task)
-    first, second = ranked
-    difference = known.difference(first, second)
-    values = f"{title} {number(scores[first].estimate)} and {number(scores[second].estimate)}"
-    if not difference.bounded:
-        reason = difference.note or "the paired difference has no interval"
-        return f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
-    gap = f"difference {number(difference.estimate)} (95 % interval {difference.ends})"
-    if difference.excludes_zero:
-        return f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
-    return f"{where}, {first} and {second} were not shown to differ in {task}: {values}, {gap}."
-
-
-def _headline_of_many(
-    known: Question, ranked: list[str], scores: dict[str, Interval], where: str, task: str
-) -> str:
-    """Say of the highest which others it was shown to exceed, each with its difference."""
-    best, *others = ranked
-    protocol = known.protocol
-    beaten: list[str] = []
-    open_: list[str] = []
-    for other in others:
-        difference = known.difference(best, other)
-        primary = (protocol.metric, protocol.policy)
-        p_value = known.p_value(best, other, primary, all_pairs=True)
-        words = f"{other} ({number(scores[other].estimate)}"
-        if difference.bounded:
-            words += f"; difference {number(difference.estimate)}, 95 % interval {difference.ends}"
-            words += _adjusted(p_value, " over all pairs")
-        (beaten if _shown(difference, p_value) else open_).append(words + ")")
-    parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
-    parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
-    return (
-        f"{where}, {best} had the highest {protocol.title} of {len(ranked)} systems in {task} "
-        f"({number(scores[best].estimate)}); {listing(parts)}."
-    )
-
-
-def _where(known: Question) -> str:
-    rows = rows_of(known.metrics)
-    rows = rows[rows["metric"] == known.protocol.metric]
-    count = int(rows["n_images"].max()) if len(rows) else 0
-    nouns = {"study": "studies", "patient": "patients"}
-    unit = str(rows["unit"].iloc[0]) if len(rows) and "unit" in rows else "image"
-    return f"On these {count:,} test {nouns.get(unit, 'images')}" if count else "On this test set"
 
 
 def _scope(systems: list[str], seeds: dict[str, int] | None) -> str:

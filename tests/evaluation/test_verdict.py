@@ -77,6 +77,21 @@ def test_best_of_three_is_held_against_each_other(make_metrics):
     assert "not shown to differ from A (0.800; difference 0.100" in headline
 
 
+def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(make_metrics):
+    scores = {name: 0.9 - 0.01 * place for place, name in enumerate("ABCDE")}
+    rows = [(name, "", "auroc", score, score - 0.1, 0.95) for name, score in scores.items()]
+    for place, first in enumerate("ABCDE"):
+        for second in "ABCDE"[place + 1 :]:
+            low = 0.01 if second == "E" else -0.05
+            rows.append((f"{first} - {second}", "", "auroc", 0.05, low, 0.15))
+    verdict = state_verdict(make_metrics(rows), list("ABCDE"), "X")
+    assert "shown to exceed E (0.860) and it was not shown to differ from B" in verdict.headline
+    assert "interval" not in verdict.headline
+    texts = [finding.text for finding in verdict.findings]
+    assert [text.startswith("AUROC is higher for A than for E") for text in texts] == [True, False]
+    assert texts[1].startswith("3 further comparisons were not shown to differ")
+
+
 def test_undefined_auroc_gives_no_verdict(make_metrics):
     metrics = two(make_metrics, (0.05, 0.01, 0.09))
     metrics.loc[metrics["system"] == "B", "estimate"] = float("nan")
