@@ -59,7 +59,7 @@ def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
 
 
 def markdown_table(folds: Folds, table: pd.DataFrame) -> str:
-    """The headline figures, a row a system: mean (interval).
+    """The headline figures, a row a system and a row a contrast with the first: mean (interval).
 
     Args:
         folds: From `evaluation.folds.read_folds`.
@@ -68,7 +68,8 @@ def markdown_table(folds: Folds, table: pd.DataFrame) -> str:
     shown = _shown(table)
     titles = [_title(metric, policy) for metric, policy in shown]
     lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
-    for system in dict.fromkeys(table["system"]):
+    contrasts = [f"{folds.systems[0]} - {other}" for other in folds.systems[1:]]
+    for system in [*folds.systems, *contrasts]:
         cells = [_cell(table, system, *figure) for figure in shown]
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     k = len(folds.folders)
