@@ -20,7 +20,6 @@ _WRAPPERS = re.compile(r"^(?:module|_orig_mod|model)\.")
 _OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
 _OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-_DENSE_PART = re.compile(r"^(?:conv0|norm0|norm5|denseblock[1-4]|transition[1-3])\.")
 _DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
 _RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
 
@@ -52,6 +51,10 @@ _FAMILIES = (
 def body_key(key: str) -> str:
     """Name of a tensor inside the convolutional body that it belongs to.
 
+    Reads torchvision's own files and what is made of them: CheXNet by arnoweng and by zoogzog
+    (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``), and
+    the classifiers (``trunk...``) and detectors (``backbone.body...``) of this program.
+
     Args:
         key: Its name in a checkpoint.
 
@@ -59,6 +62,10 @@ def body_key(key: str) -> str:
         The name without what holds the body, as torchvision's network has it today: below
         ``features`` in a DenseNet, MobileNet or EfficientNet, at the top in a ResNet. Names of
         other layers (``classifier.weight``) come back without their holders, too.
+
+    Source:
+        arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
+        mlmed/torchxrayvision ``models.py``, as published.
 
     Example:
         >>> body_key("module.densenet121.features.denseblock1.denselayer1.norm.1.weight")
@@ -69,34 +76,6 @@ def body_key(key: str) -> str:
     while (shorter := _HOLDERS.sub("", key, count=1)) != key:
         key = shorter
     return _OLD_DENSE.sub(r"\1\2", key)
-
-
-def normal_densenet_key(key: str) -> str | None:
-    """Name that torchvision's DenseNet of today has for a tensor of a checkpoint.
-
-    Reads torchvision's own files and what is made of them: CheXNet by arnoweng and by zoogzog
-    (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``), and
-    the classifiers (``trunk...``) and detectors (``backbone.body...``) of this program.
-
-    Args:
-        key: The tensor's name in the checkpoint.
-
-    Returns:
-        The name below ``features.``; None where it is no part of a DenseNet's features, as the
-        last layer is not.
-
-    Source:
-        arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
-        mlmed/torchxrayvision ``models.py``, as published.
-
-    Example:
-        >>> normal_densenet_key("module.densenet121.features.denseblock4.denselayer9.conv.2.weight")
-        'features.denseblock4.denselayer9.conv2.weight'
-        >>> normal_densenet_key("module.densenet121.classifier.0.weight") is None
-        True
-    """
-    name = body_key(key)
-    return f"features.{name}" if _DENSE_PART.match(name) else None
 
 
 def detector_key(key: str) -> str:

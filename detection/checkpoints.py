@@ -12,7 +12,6 @@ from data_prep.checkpoint_names import (
     body_key,
     detector_key,
     guess_architecture,
-    normal_densenet_key,
 )
 from data_prep.errors import InputError
 from detection.backbone import BACKBONES, body_shapes
@@ -30,8 +29,6 @@ _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
 }
 # Guesses that name no one network: of such a file the tensors tell more.
 _FAMILIES_HERE = ("resnet", "densenet", "mobilenet or efficientnet")
-# torchxrayvision's pixels go from -1024 to 1024: (x / 255 - 0.5) * 2048.
-XRAYVISION_RANGE = (0.5, 1 / 2048)
 
 
 def is_retinanet_key(name: str) -> bool:
@@ -43,25 +40,6 @@ def is_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether a checkpoint is of a RetinaNet, torchvision's or ours, not of a classifier."""
     names = {detector_key(key) for key in state}
     return f"{CLASS_LAYER}weight" in names and any(name.startswith(BODY) for name in names)
-
-
-def pixel_range(state: Mapping[str, Tensor]) -> tuple[float, float] | None:
-    """Mean and standard deviation of the pixels that a checkpoint wants, where it shows.
-
-    Args:
-        state: Tensors by name.
-
-    Returns:
-        torchxrayvision's for a DenseNet that reads one channel, as only its networks do; None
-        where the weights do not say.
-
-    Source:
-        mlmed/torchxrayvision, ``datasets.normalize``.
-    """
-    for key, value in state.items():
-        if normal_densenet_key(key) == "features.conv0.weight" and value.shape[1] == 1:
-            return XRAYVISION_RANGE
-    return None
 
 
 def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:

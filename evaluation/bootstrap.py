@@ -23,6 +23,7 @@ Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
 """Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
 
+BOOTSTRAP = "patient-cluster bootstrap percentile"
 LEVEL = 0.95
 NO_WIDTH = "no interval: the resamples do not move it, so how sure it is stays unknown"
 _CHUNK_CELLS = 500_000
@@ -43,6 +44,11 @@ class Resamples:
     n_clusters: int
     n_replicates: int = 2000
     seed: int = 0
+
+    @property
+    def method(self) -> str:
+        """What its intervals are called, as in ``ci_method``."""
+        return f"{BOOTSTRAP}, {self.n_replicates} resamples"
 
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yield weights in chunks, together shape ``(n_replicates, n_clusters)``.

@@ -15,15 +15,13 @@ import pandas as pd
 
 from data_prep.dataset import DataSet, Target
 from data_prep.predictions import Predictions
-from evaluation.bootstrap import Resamples, cluster_bootstrap
+from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence
-from evaluation.metrics import COUNT_METRICS
-from evaluation.ranking import Floats
-from evaluation.scorecard import ALL, Figure, JudgedImages, Scorecard
+from evaluation.scorecard import ALL, JudgedImages, Scorecard
 from evaluation.search_space import Search
-from evaluation.seeds import SeedMean, mean_replicates
-from evaluation.summary import metrics_table
+from evaluation.seeds import by_system
+from evaluation.summary import resampled_table
 from evaluation.units import Unit, Units, gather, judged_units
 
 
@@ -81,25 +79,8 @@ def unit_metrics(
         name: _card(name, judges, units, whole, dataset, target, split, unit)
         for name in judges.systems
     }
-
-    def all_figures(weights: np.ndarray) -> dict[tuple[str, Figure], Floats]:
-        return {
-            (name, figure): values
-            for name, card in cards.items()
-            for figure, values in card(weights).items()
-            if figure.metric not in COUNT_METRICS
-        }
-
-    drawn = cluster_bootstrap(all_figures, resamples, advance)
-    grouped = {name: [cards[model] for model in models] for name, models in judges.teams.items()}
-    teams = {name: list(models) for name, models in judges.teams.items()}
-    table = metrics_table(
-        target.name,
-        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
-        mean_replicates(drawn, teams, resamples),
-        resamples,
-        seeds={name: len(group) for name, group in grouped.items()},
-    )
+    table = resampled_table(target.name, cards, judges.teams, resamples, advance=advance)
+    grouped = by_system(cards, judges.teams)
     # What needs a place has no row by unit, not even one that says why.
     told = {figure.metric for card in cards.values() for figure in card.estimates()}
     table = table[table["metric"].isin(told | _asked(cards))]

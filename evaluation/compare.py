@@ -10,7 +10,7 @@ import pandas as pd
 from data_prep.dataset import DataSet, Target
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
-from evaluation.bootstrap import Resamples, cluster_bootstrap
+from evaluation.bootstrap import Resamples
 from evaluation.by_unit import Judges, unit_metrics
 from evaluation.comparison import Comparison
 from evaluation.contrasts import paired_tests, with_clustered_auroc
@@ -21,23 +21,20 @@ from evaluation.failures import failures_as_wrong
 from evaluation.groups import image_groups
 from evaluation.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.lineup import Images, judged_images
-from evaluation.metrics import COUNT_METRICS
 from evaluation.origins import comparison_provenance
 from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats, curves
-from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.scorecard import JudgedImages, Scorecard
 from evaluation.search_space import Search
-from evaluation.seeds import SeedMean, mean_replicates, members_of
+from evaluation.seeds import by_system, members_of
 from evaluation.shortcut import shortcut_rows
-from evaluation.summary import metrics_table
+from evaluation.summary import resampled_table
 from evaluation.thresholds import POLICIES
 from evaluation.units import Unit
 from evaluation.usefulness import check_prevalence
 from evaluation.where import Judged, main_policy, where_each_fails
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
-
-Replicates = dict[tuple[str, Figure], Floats]
 
 
 def compare_systems(
@@ -111,24 +108,8 @@ def compare_systems(
             )
         cards[name] = _scorecard(evidence[name], decisions[name], judged)
     resamples = Resamples(judged.n_patients, replicates, seed)
-
-    def all_figures(weights: np.ndarray) -> Replicates:
-        return {
-            (name, figure): values
-            for name, card in cards.items()
-            for figure, values in card(weights).items()
-            if figure.metric not in COUNT_METRICS
-        }
-
-    drawn = cluster_bootstrap(all_figures, resamples, advance)
-    grouped = {name: [cards[model] for model in models] for name, models in teams.items()}
-    metrics = metrics_table(
-        target.name,
-        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
-        mean_replicates(drawn, teams, resamples),
-        resamples,
-        seeds={name: len(group) for name, group in grouped.items()},
-    )
+    metrics = resampled_table(target.name, cards, teams, resamples, advance=advance)
+    grouped = by_system(cards, teams)
     of_units = None
     if unit != "image":
         judges = Judges(members, teams, decisions, evidence)

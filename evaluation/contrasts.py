@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.bootstrap import BOOTSTRAP
 from evaluation.clustered import (
     AurocParts,
     ClusteredEstimate,
@@ -30,7 +31,6 @@ OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
-BOOTSTRAP = "patient-cluster bootstrap percentile"
 _FAMILY = ["subgroup", "policy", "metric", "method"]
 
 

@@ -10,14 +10,14 @@ import pandas as pd
 
 from data_prep.dataset import DataSet, Target
 from data_prep.predictions import Predictions
-from evaluation.bootstrap import Resamples, cluster_bootstrap
+from evaluation.bootstrap import Resamples
 from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import Decision
 from evaluation.evidence import Evidence, images_run
 from evaluation.lineup import describe_images, images_asked
 from evaluation.scorecard import ALL, JudgedImages, Scorecard
-from evaluation.seeds import SeedMean, mean_replicates
-from evaluation.summary import metrics_table
+from evaluation.seeds import by_system
+from evaluation.summary import resampled_table
 
 FAILURES_WRONG = "failures_wrong"
 """The subgroup of all images that any system was asked for."""
@@ -67,24 +67,15 @@ def failures_as_wrong(
         name: _card(system, decisions[name], target, judged, dataset)
         for name, system in members.items()
     }
-    drawn = cluster_bootstrap(
-        lambda weights: {
-            (name, figure): values
-            for name, card in cards.items()
-            for figure, values in card(weights).items()
-            if figure.metric in KEPT and figure.subgroup == ALL
-        },
-        replace(resamples, n_clusters=judged.n_patients),
-    )
-    grouped = {name: [cards[model] for model in models] for name, models in teams.items()}
-    table = metrics_table(
+    table = resampled_table(
         target.name,
-        {name: SeedMean(group) if group[1:] else group[0] for name, group in grouped.items()},
-        mean_replicates(drawn, teams, resamples),
-        resamples,
-        seeds={name: len(group) for name, group in grouped.items()},
+        cards,
+        teams,
+        replace(resamples, n_clusters=judged.n_patients),
+        kept=lambda figure: figure.metric in KEPT and figure.subgroup == ALL,
     )
-    table = with_clustered_auroc(table, paired_tests(target.name, grouped, table), teams)
+    tests = paired_tests(target.name, by_system(cards, teams), table)
+    table = with_clustered_auroc(table, tests, teams)
     rows = table[(table["subgroup"] == ALL) & table["metric"].isin(KEPT)]
     words = rows["system"].map(
         lambda system: _words(system, {name: [lacking[m] for m in teams[name]] for name in teams})

@@ -59,6 +59,13 @@ def members_of(
     return members, teams
 
 
+def by_system(
+    cards: Mapping[str, Scorecard], teams: Mapping[str, list[str]]
+) -> dict[str, list[Scorecard]]:
+    """The scorecards of each system's models, in the order of its seeds."""
+    return {name: [cards[model] for model in models] for name, models in teams.items()}
+
+
 def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
     """Refuse the same training twice, which would make a recipe look steadier than it is."""
     ids = [str(member.info.get("inference_id")) for member in members]

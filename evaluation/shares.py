@@ -161,14 +161,13 @@ def _row(
     known = not np.isnan(estimate)
     interval = percentile_interval(replicates) if known else None
     low, high = (interval.low, interval.high) if interval else (None, None)
-    method = f"patient-cluster bootstrap percentile, {resamples.n_replicates} resamples"
     return {
         **name._asdict(),
         "system": system,
         "estimate": estimate,
         "ci_low": np.nan if low is None else low,
         "ci_high": np.nan if high is None else high,
-        "ci_method": "" if low is None else method,
+        "ci_method": "" if low is None else resamples.method,
         "count": counts[0],
         "of": counts[1],
         "n_patients": counts[2],

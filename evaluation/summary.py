@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.bootstrap import NO_WIDTH, Interval, Resamples, percentile_interval
+from evaluation.bootstrap import (
+    NO_WIDTH,
+    Interval,
+    Resamples,
+    cluster_bootstrap,
+    percentile_interval,
+)
 from evaluation.exact import EXACT_METHOD, exact_interval
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats
 from evaluation.scorecard import Figure, JudgedImages, Scorecard, why_undefined
-from evaluation.seeds import SeedMean
+from evaluation.seeds import SeedMean, by_system, mean_replicates
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
@@ -22,6 +28,48 @@ COLUMNS = (
 )  # fmt: skip
 NOT_TUNED = "not tuned for this policy"
 _ONE_PATIENT = "one patient gives no interval"
+
+
+def resampled_table(
+    target: str,
+    cards: Mapping[str, Scorecard],
+    teams: Mapping[str, list[str]],
+    resamples: Resamples,
+    *,
+    kept: Callable[[Figure], bool] = lambda figure: figure.metric not in COUNT_METRICS,
+    advance: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Resample the patients of all models at once, and put their systems into one tidy table.
+
+    Args:
+        target: The target's name.
+        cards: Scorecard per trained model, all on the same images.
+        teams: The models of each system, one per training seed.
+        resamples: How patients are drawn.
+        kept: Which figures get an interval; all but counts by default.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        As `metrics_table`.
+    """
+
+    def figures(weights: np.ndarray) -> dict[tuple[str, Figure], Floats]:
+        return {
+            (name, figure): values
+            for name, card in cards.items()
+            for figure, values in card(weights).items()
+            if kept(figure)
+        }
+
+    drawn = cluster_bootstrap(figures, resamples, advance)
+    grouped = by_system(cards, teams)
+    return metrics_table(
+        target,
+        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
+        mean_replicates(drawn, teams, resamples),
+        resamples,
+        seeds={name: len(group) for name, group in grouped.items()},
+    )
 
 
 def metrics_table(
@@ -107,7 +155,7 @@ class _Table:
             interval = Interval(None, None, _ONE_PATIENT)
         elif estimate is not None and drawn is not None:
             interval = percentile_interval(drawn)
-        method = f"patient-cluster bootstrap percentile, {self._resamples.n_replicates} resamples"
+        method = self._resamples.method
         if self._seeded.intersection(system.split(" - ")):
             method += " of patients and training seeds"
         if estimate is not None and interval.note == NO_WIDTH and isinstance(card, Scorecard):

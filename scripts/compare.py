@@ -118,11 +118,7 @@ def compare(
         (out / "metrics.json").unlink(missing_ok=True)
         opened: dict[str, list[Predictions]] = {}
         for name, paths in named:
-            called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
-            members = [
-                open_system(path, dataset, judged, out, split, label)
-                for path, label in zip(paths, called, strict=True)
-            ]
+            members = open_seeds(name, paths, dataset, judged, out, split)
             opened[name or members[0].name] = members
         if len(opened) < len(named):
             raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
@@ -231,6 +227,17 @@ def require_report_folder(out: Path) -> None:
         raise InputError(
             f"{out}: holds '{strangers[0]}', which no report has; choose another --out"
         )
+
+
+def open_seeds(
+    name: str | None, paths: list[Path], dataset: DataSet, target: Target, out: Path, split: str
+) -> list[Predictions]:
+    """Open every training seed of a system, see `open_system`; of several each has its number."""
+    called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
+    return [
+        open_system(path, dataset, target, out, split, label)
+        for path, label in zip(paths, called, strict=True)
+    ]
 
 
 def open_system(

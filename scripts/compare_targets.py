@@ -82,13 +82,9 @@ def _require_folder(out: Path, targets: list[str]) -> None:
 
 def _predicted(system: str, dataset: DataSet, target: Target, out: Path, split: str) -> str:
     """The system as predictions folders, so that no run is predicted once per target."""
-    from scripts.compare import open_system, split_seeds
+    from scripts.compare import open_seeds, split_seeds
 
     name, paths = split_seeds(system)
-    labels = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
-    opened = [
-        open_system(path, dataset, target, out, split, label)
-        for path, label in zip(paths, labels, strict=True)
-    ]
+    opened = open_seeds(name, paths, dataset, target, out, split)
     folders = ",".join(str(each.folder) for each in opened)
     return f"{name or opened[0].name}={folders}"

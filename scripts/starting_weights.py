@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.preprocess import Preprocess, Treatment
+from data_prep.public_checkpoints import PublicCheckpoint, recognise
 from scripts import console
 from training.model_files import WEIGHTS_FILE, read_weights
 from training.run_folder import RunFolder
@@ -77,33 +78,43 @@ class Start:
         """Size, normalisation and treatment of the pictures that the run learned from."""
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
-    def pixels(
-        self, size: int, treatment: Treatment, hint: tuple[float, float] | None = None
-    ) -> dict[str, float]:
+    @property
+    def public(self) -> PublicCheckpoint | None:
+        """What is known of weights from elsewhere; None of a run's, and of those not known."""
+        if self.run is not None:
+            return None
+        return recognise({key: tuple(value.shape) for key, value in self.state.items()})
+
+    def pixels(self, size: int, treatment: Treatment) -> dict[str, float]:
         """How pixels are normalised for these weights, and say what differs from their training.
 
         Args:
             size: Side of the images that the new training uses, px.
             treatment: What is done to them.
-            hint: Mean and standard deviation that the weights themselves show.
 
         Returns:
             ``mean`` and ``std``; empty where nothing is known and the builder's default holds,
             which is ImageNet's.
         """
-        was = self.preprocess
-        mean, std = (was.mean, was.std) if was else hint or (None, None)
-        if mean is None or std is None:
+        was, public = self.preprocess, self.public
+        known = was or public
+        if known is None:
             return {}
         told = [
-            f"{self.source}: pixels are normalised as it learned them, mean {mean:g}, std {std:g}"
+            f"{self.source}: pixels are normalised as it learned them, mean {known.mean:g}, "
+            f"std {known.std:g}"
         ]
+        if public:
+            told.append(
+                f"it is of {public.maker}, which learned at {public.size} px from "
+                f"{public.trained_on}: test images among those would look better than they are"
+            )
         if was and was.size != size:
             told.append(f"it learned at {was.size} px, this training is at {size} px")
         if was and was.treatment != treatment:
             told.append(f"its pictures had {_words(was.treatment)}, these {_words(treatment)}")
         console.say("; ".join(told))
-        return {"mean": mean, "std": std}
+        return {"mean": known.mean, "std": known.std}
 
     @property
     def seen(self) -> pd.DataFrame | None:

@@ -14,7 +14,7 @@ from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.freezing import freeze_for_epoch
 from classification.loss import positive_weights, training_losses, validation_losses
 from classification.model import ImageClassifier, build_classifier
-from classification.start import public_checkpoint, start_from
+from classification.start import start_from
 from data_prep.tables import read_json
 from evaluation.metrics import auroc, image_average_precision
 from scripts import console
@@ -108,19 +108,12 @@ def build(
 
 def _pixels(start: Start, store: PixelStore) -> dict[str, Any]:
     """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
-    public = public_checkpoint(start.state)
-    hint = (public.mean, public.std) if public else None
-    arguments: dict[str, Any] = {**start.pixels(store.size, store.treatment, hint)}
+    arguments: dict[str, Any] = {**start.pixels(store.size, store.treatment)}
     if start.run is not None:
         made = read_json(start.run.folder / ARCHITECTURE_FILE, "model")["architecture"]
         return {**arguments, "channels": made["arguments"].get("channels", "same")}
-    if public is None:
-        return arguments
-    console.say(
-        f"{start.source}: is of {public.maker}, which learned at {public.size} px from "
-        f"{public.trained_on}; test images among those would look better than they are"
-    )
-    return {**arguments, "channels": public.channels}
+    public = start.public
+    return arguments if public is None else {**arguments, "channels": public.channels}
 
 
 def finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:

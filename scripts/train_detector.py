@@ -11,7 +11,6 @@ from torch import Tensor
 from data_prep.pixel_source import visible_share
 from data_prep.placement import MIN_VISIBLE
 from detection.anchor_fit import fit_anchors
-from detection.checkpoints import pixel_range
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
     build_retinanet,
@@ -88,7 +87,7 @@ def build(
     weights = arguments.pop("weights")
     start = Start.open(weights)
     if start is not None:
-        arguments |= start.pixels(store.size, store.treatment, pixel_range(start.state))
+        arguments |= start.pixels(store.size, store.treatment)
     model = initialise(
         build_retinanet,
         "none" if start else weights,

@@ -14,8 +14,9 @@ from torchvision import models
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, retinanet_resnet50_fpn
 
 from data_prep.errors import InputError
+from data_prep.public_checkpoints import recognise
 from detection.backbone import BACKBONES, build_body
-from detection.checkpoints import is_detector, load_body, pixel_range
+from detection.checkpoints import is_detector, load_body
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from detection.start import start_from
@@ -105,8 +106,8 @@ def test_chexnet_of_any_layout_gives_its_features(layout: str) -> None:
 
 def test_grey_network_of_torchxrayvision_sees_what_it_saw_there() -> None:
     state = _chexnet("torchxrayvision")
-    mean, std = pixel_range(state)
-    model = _densenet(mean=mean, std=std)
+    public = recognise({key: tuple(value.shape) for key, value in state.items()})
+    model = _densenet(mean=public.mean, std=public.std)
     start_from(model, state, source="xrv.pth")
     image = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
     theirs = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
@@ -115,7 +116,13 @@ def test_grey_network_of_torchxrayvision_sees_what_it_saw_there() -> None:
     expected = theirs((2 * (image / 255.0) - 1.0) * 1024)
     found = model.backbone.body.conv0(model.transform(image).tensors)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.1)
-    assert pixel_range(_chexnet("arnoweng")) is None
+
+
+def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked() -> None:
+    state = _chexnet("arnoweng")
+    public = recognise({key: tuple(value.shape) for key, value in state.items()})
+    usual = _densenet().preprocess
+    assert (public.mean, public.std) == (usual.mean, usual.std)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
