@@ -13,6 +13,7 @@ import numpy.typing as npt
 from data_prep.tables import InputError
 from evaluation.bootstrap import per_cluster
 from evaluation.calibration import CLIP, clipped_logit
+from evaluation.logistic_rows import Overlap, fit_line, fit_offset
 from evaluation.ranking import Floats, Integers, check_truth_and_scores
 
 CALIBRATION_METRICS = (
@@ -29,9 +30,6 @@ UNDEFINED = {
 }
 """Why a figure can be undefined, by its name."""
 _KNOTS = 256
-_STEPS = 40
-_CONVERGED = 1e-9
-_FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
 
 
 def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
@@ -115,8 +113,9 @@ class CalibrationFigures:
             )
         }
         self._exact, place = np.unique(x, return_inverse=True)
-        self._truth, self._place, self._of_image = truth, place, of_image
+        self._place, self._of_image = place, of_image
         self._grid, self._on_grid = self._gridded()
+        self._overlap = Overlap(place, truth, of_image)
 
     def _gridded(self) -> tuple[Floats, Floats]:
         """The logits on at most `_KNOTS` knots, each image shared between its two neighbours."""
@@ -134,14 +133,14 @@ class CalibrationFigures:
         """Every figure for every row of weights.
 
         Args:
-            weights: How often each cluster counts, shape ``(R, clusters)``; left out: once each.
-                One row is fitted on the probabilities themselves; of several rows slope and
-                intercepts are fitted on 256 knots, which moves them by less than their third digit.
+            weights: How often each cluster counts, shape ``(R, clusters)``. With them slope and
+                intercepts are fitted on 256 knots, which moves them by less than their third
+                digit, and a row's figures do not depend on what other rows there are. Left out:
+                once each, fitted on the probabilities themselves.
 
         Returns:
             The figures of `CALIBRATION_METRICS`, each shape ``(R,)``; NaN where undefined.
         """
-        one = weights is None or len(weights) == 1
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]
         n, positive, positive_logit, brier, loss = (used @ self._sums).T
@@ -149,28 +148,16 @@ class CalibrationFigures:
             figures = {"brier": brier / n, "log_loss": loss / n}
             for name, residuals in self._residuals.items():
                 figures[name] = np.abs(used @ residuals).sum(axis=1) / n
-        if one:
-            of_image = used[0][self._of_image]
-            knots = self._exact
-            of_knot = np.bincount(self._place, of_image, minlength=len(knots))
-            mass: Floats = of_knot[None, :].astype(np.float64)
-            fits = not self._separated(of_image)
+        if weights is None:
+            knots, mass = self._exact, np.bincount(self._place)[None, :].astype(np.float64)
         else:
-            knots, mass, fits = self._grid, used @ self._on_grid, True
-        slope, intercept = _fit_line(knots, mass, positive, positive_logit)
-        nothing = np.full(len(n), np.nan)
-        figures["calibration_slope"] = slope if fits else nothing
-        figures["calibration_intercept"] = intercept if fits else nothing
-        figures["calibration_in_the_large"] = _fit_offset(knots, mass, positive)
+            knots, mass = self._grid, used @ self._on_grid
+        slope, intercept = fit_line(knots, mass, positive, positive_logit)
+        parted = self._overlap.parted(used)
+        figures["calibration_slope"] = np.where(parted, np.nan, slope)
+        figures["calibration_intercept"] = np.where(parted, np.nan, intercept)
+        figures["calibration_in_the_large"] = fit_offset(knots, mass, positive)
         return figures
-
-    def _separated(self, weights: Floats) -> bool:
-        """Whether a cut between the probabilities parts the classes: then no fit is finite."""
-        positive = self._place[self._truth & (weights > 0)]
-        negative = self._place[~self._truth & (weights > 0)]
-        if not len(positive) or not len(negative):
-            return True
-        return bool(positive.min() >= negative.max() or negative.min() >= positive.max())
 
 
 def _spread(columns: npt.NDArray[np.int64], values: Floats, width: int = N_BINS + 1) -> Floats:
@@ -178,53 +165,3 @@ def _spread(columns: npt.NDArray[np.int64], values: Floats, width: int = N_BINS 
     table = np.zeros((len(columns), width))
     table[np.arange(len(columns)), columns] = values
     return table
-
-
-def _fit_line(
-    x: Floats, mass: Floats, positive: Floats, positive_x: Floats
-) -> tuple[Floats, Floats]:
-    """Logistic regressions on one variable, by Newton's method, one per row.
-
-    Args:
-        x: Values of the variable, shape ``(D,)``.
-        mass: Weight of the images at each value, shape ``(R, D)``.
-        positive: Weight of the positive images, shape ``(R,)``.
-        positive_x: Their weighted sum of the variable, shape ``(R,)``.
-
-    Returns:
-        Slope and intercept, each shape ``(R,)``; NaN where there is no finite fit.
-    """
-    n = mass.sum(axis=1)
-    with np.errstate(all="ignore"):
-        slope, intercept = np.zeros(len(n)), np.log(positive / (n - positive))
-        for _ in range(_STEPS):
-            fitted = 1 / (1 + np.exp(-np.clip(intercept[:, None] + slope[:, None] * x, -700, 700)))
-            expected, spread = mass * fitted, mass * fitted * (1 - fitted)
-            gaps = positive - expected.sum(axis=1), positive_x - expected @ x
-            h0, h1, h2 = spread.sum(axis=1), spread @ x, spread @ x**2
-            inverse = 1 / (h0 * h2 - h1**2)
-            slope = slope + inverse * (h0 * gaps[1] - h1 * gaps[0])
-            intercept = intercept + inverse * (h2 * gaps[0] - h1 * gaps[1])
-            if not (np.abs(np.stack(gaps)) > _CONVERGED * n).any():
-                break
-        farthest = np.abs(intercept[:, None] + slope[:, None] * x[[0, -1]]).max(axis=1)
-        lost = ~((np.abs(np.stack(gaps)) <= 1e-6 * n).all(axis=0) & (farthest < _FARTHEST))
-    return np.where(lost, np.nan, slope), np.where(lost, np.nan, intercept)
-
-
-def _fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
-    """The shifts of log-odds that give each row its number of positives; NaN without a class."""
-    n = mass.sum(axis=1)
-    shift = np.zeros(len(n))
-    # Twice the range of log-odds, then halved: Newton's method can overshoot on steep ends.
-    low, high = np.full(len(n), -40.0), np.full(len(n), 40.0)
-    for _ in range(_STEPS):
-        fitted = 1 / (1 + np.exp(-(x + shift[:, None])))
-        gap = (mass * fitted).sum(axis=1) - positive
-        high, low = np.where(gap >= 0, shift, high), np.where(gap <= 0, shift, low)
-        with np.errstate(all="ignore"):
-            step = shift - gap / (mass * fitted * (1 - fitted)).sum(axis=1)
-        shift = np.where((step > low) & (step < high), step, (low + high) / 2)
-        if not (np.abs(gap) > _CONVERGED * n).any():
-            break
-    return np.where((positive > 0) & (positive < n), shift, np.nan)

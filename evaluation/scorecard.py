@@ -206,7 +206,7 @@ class Scorecard:
         return list(columns), per_cluster(table, j.patients, j.n_patients)
 
     def __call__(self, weights: Integers) -> dict[Figure, Floats]:
-        """Every figure for every row of patient weights.
+        """Every figure for every row of patient weights, each row by itself.
 
         Args:
             weights: Shape ``(R, n_patients)``.
@@ -253,6 +253,9 @@ class Scorecard:
     def estimates(self) -> dict[Figure, float | None]:
         """Every figure on the images as they are; COCO's are those of pycocotools itself."""
         once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
+        if self._calibration is not None:
+            exact = self._calibration.figures()  # replicates are fitted on knots
+            once |= {Figure(ALL, "", metric): value for metric, value in exact.items()}
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
         if self._pairs is not None:
             coco = coco_figures(self._pairs)

@@ -118,17 +118,48 @@ def test_weights_mean_the_same_as_repeated_images(y_true, probability, weights):
             assert weighted[name][0] == pytest.approx(repeated[name], nan_ok=True, abs=1e-6)
 
 
-def test_replicates_on_knots_are_those_of_an_exact_fit(sample):
-    y_true, probability = sample
-    clusters = np.arange(600) // 2
-    found = CalibrationFigures(y_true, probability, clusters)
-    rng = np.random.default_rng(1)
-    weights = rng.multinomial(300, np.full(300, 1 / 300), size=20)
+@pytest.fixture
+def clustered():
+    """Two images a patient, more distinct probabilities than knots, and 40 resamples."""
+    rng = np.random.default_rng(7)
+    logits = rng.normal(-1.5, 2.0, 600)
+    y_true, probability = rng.random(600) < expit(0.4 + 0.6 * logits), expit(logits)
+    weights = rng.multinomial(300, np.full(300, 1 / 300), size=40)
+    return y_true, probability, np.arange(600) // 2, weights
+
+
+def test_replicates_on_knots_are_those_of_an_exact_fit(clustered):
+    y_true, probability, patients, weights = clustered
+    together = CalibrationFigures(y_true, probability, patients).figures(weights)
+    for place, row in enumerate(weights):
+        times = row[patients]
+        exact = figures_of(np.repeat(y_true, times), np.repeat(probability, times))
+        for name in CALIBRATION_METRICS:
+            if name != "ece_equal_mass":  # its bins stay where the images as they are put them
+                assert together[name][place] == pytest.approx(exact[name], abs=5e-4), name
+
+
+@pytest.mark.parametrize("rows", [1, 3, 39])  # the last chunk of 39 + 1 has a single row
+def test_a_replicate_does_not_depend_on_how_replicates_are_chunked(clustered, rows):
+    y_true, probability, patients, weights = clustered
+    # One row whose patients a cut nearly parts takes far longer to fit than its neighbours.
+    logit = clipped_logit(probability)
+    alike = (y_true == (logit > -1)) | (np.arange(600) == 5)
+    weights[7] = np.minimum.reduceat(alike.astype(int), np.arange(0, 600, 2))
+    found = CalibrationFigures(y_true, probability, patients)
     together = found.figures(weights)
-    alone = [found.figures(row[None, :]) for row in weights]
+    parts = [found.figures(weights[start : start + rows]) for start in range(0, 40, rows)]
     for name in CALIBRATION_METRICS:
-        exact = np.array([each[name][0] for each in alone])
-        np.testing.assert_allclose(together[name], exact, atol=5e-4)
+        chunked = np.concatenate([part[name] for part in parts])
+        np.testing.assert_allclose(chunked, together[name], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_a_resample_that_a_cut_parts_has_no_slope_whatever_is_beside_it():
+    # Without the last patient 0.6 is above every negative: a steeper line always fits better.
+    figures = CalibrationFigures([0, 0, 1, 1, 1], [0.1, 0.4, 0.6, 0.9, 0.2])
+    slopes = figures.figures(np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 2, 0, 0, 2]]))
+    assert np.isnan(slopes["calibration_slope"]).tolist() == [True, False, False]
+    assert np.isnan(slopes["calibration_intercept"]).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(
