@@ -27,6 +27,9 @@ class ProtocolFile(Section):
     subgroups: list[Name] = Field(default=[], description="Columns whose groups are reported.")
     reference: Name | None = Field(default=None, description="Reference system; None: the first.")
     unit: Literal["image", "study", "patient"] = Field(default="image")
+    interval: Literal["percentile", "bca"] = Field(
+        default="percentile", description="How the bootstrap's resamples become an interval."
+    )
 
 
 def read_protocol(path: Path) -> tuple[ProtocolFile, str]:

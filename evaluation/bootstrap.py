@@ -5,11 +5,13 @@ A resample is a row of whole-number weights, one per patient, and a statistic ta
 rows at once, so no Python loop runs over the replicates and memory does not grow with them.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,9 @@ Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
 """Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
 
+IntervalKind = Literal["percentile", "bca"]
 BOOTSTRAP = "patient-cluster bootstrap percentile"
+BOOTSTRAP_BCA = "patient-cluster bootstrap BCa"
 LEVEL = 0.95
 NO_WIDTH = "no interval: the resamples do not move it, so how sure it is stays unknown"
 _CHUNK_CELLS = 500_000
@@ -39,16 +43,18 @@ class Resamples:
         n_clusters: Number of patients.
         n_replicates: Number of resamples.
         seed: The same seed gives the same resamples, whatever they are used for.
+        interval: How replicates become an interval.
     """
 
     n_clusters: int
     n_replicates: int = 2000
     seed: int = 0
+    interval: IntervalKind = "percentile"
 
-    @property
-    def method(self) -> str:
-        """What its intervals are called, as in ``ci_method``."""
-        return f"{BOOTSTRAP}, {self.n_replicates} resamples"
+    def method(self, interval: Interval) -> str:
+        """What an interval of these resamples is called, as in ``ci_method``."""
+        name = BOOTSTRAP_BCA if interval.kind == "bca" else BOOTSTRAP
+        return f"{name}, {self.n_replicates} resamples"
 
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yield weights in chunks, together shape ``(n_replicates, n_clusters)``.
@@ -61,13 +67,18 @@ class Resamples:
         if self.n_clusters < 1:
             return
         rng = np.random.default_rng(self.seed)
-        rows_at_once = max(1, min(self.n_replicates, _CHUNK_CELLS // self.n_clusters))
-        for start in range(0, self.n_replicates, rows_at_once):
-            rows = min(rows_at_once, self.n_replicates - start)
+        step = rows_at_once(self.n_clusters, self.n_replicates)
+        for start in range(0, self.n_replicates, step):
+            rows = min(step, self.n_replicates - start)
             drawn = rng.integers(0, self.n_clusters, size=(rows, self.n_clusters))
             cells = drawn + np.arange(rows)[:, None] * self.n_clusters
             counts = np.bincount(cells.ravel(), minlength=rows * self.n_clusters)
             yield counts.reshape(rows, self.n_clusters).astype(np.int16)
+
+
+def rows_at_once(n_clusters: int, n_rows: int) -> int:
+    """How many rows of weights a chunk holds, so that memory does not grow with them."""
+    return max(1, min(n_rows, _CHUNK_CELLS // n_clusters))
 
 
 def cluster_bootstrap(
@@ -94,6 +105,24 @@ def cluster_bootstrap(
         >>> totals["n"].tolist()
         [2.0, 2.0, 2.0]
     """
+    return over_chunks(statistic, resamples.chunks(), advance)
+
+
+def over_chunks(
+    statistic: Statistic[Name],
+    chunks: Iterator[npt.NDArray[np.int16]],
+    advance: Callable[[int], None] | None = None,
+) -> dict[Name, Floats]:
+    """Compute figures on rows of patient weights, one chunk of them on each processor.
+
+    Args:
+        statistic: See `Statistic`.
+        chunks: Rows of weights.
+        advance: Called with the number of rows done in each step.
+
+    Returns:
+        Figures by name, one value a row, in the order of the rows.
+    """
     parts: list[Mapping[Name, Floats]] = []
     workers = cpu_count()
     under_way: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
@@ -105,7 +134,7 @@ def cluster_bootstrap(
             advance(n_rows)
 
     with ThreadPoolExecutor(workers) as pool:
-        for weights in resamples.chunks():
+        for weights in chunks:
             under_way.append((len(weights), pool.submit(statistic, weights)))
             if len(under_way) > workers:
                 take()
@@ -117,17 +146,19 @@ def cluster_bootstrap(
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval, or why there is none.
+    """An interval, or why there is none.
 
     Attributes:
         low: Lower end, `None` without an interval.
         high: Upper end.
         note: Why there is no interval, or on how many replicates the figure was undefined.
+        kind: How it came from the replicates.
     """
 
     low: float | None
     high: float | None
     note: str | None = None
+    kind: IntervalKind = "percentile"
 
 
 def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
@@ -144,7 +175,7 @@ def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
 
     Example:
         >>> percentile_interval(np.arange(1001.0))
-        Interval(low=25.0, high=975.0, note=None)
+        Interval(low=25.0, high=975.0, note=None, kind='percentile')
     """
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)

@@ -107,7 +107,7 @@ def compare_systems(
                 f"tuned for {', '.join(decisions[name].thresholds)}; run cxr tune again with it"
             )
         cards[name] = _scorecard(evidence[name], decisions[name], judged)
-    resamples = Resamples(judged.n_patients, replicates, seed)
+    resamples = Resamples(judged.n_patients, replicates, seed, protocol.interval)
     metrics = resampled_table(target.name, cards, teams, resamples, advance=advance)
     grouped = by_system(cards, teams)
     of_units = None

@@ -149,7 +149,8 @@ def _bootstrap_rows(
         row = by_name.loc[name]
         estimate = ClusteredEstimate(float(row["estimate"]), None, note=str(row["note"]))
         ends = {end: None if pd.isna(row[end]) else row[end] for end in ("ci_low", "ci_high")}
-        rows.add(estimate, (first, second), **of, **ends, method=BOOTSTRAP, independent="patients")
+        method = str(row["ci_method"]).partition(",")[0] or BOOTSTRAP
+        rows.add(estimate, (first, second), **of, **ends, method=method, independent="patients")
 
 
 def _decision_rows(

@@ -30,9 +30,7 @@ class Overlap:
         [False, True]
     """
 
-    def __init__(
-        self, place: Integers, truth: npt.NDArray[np.bool_], clusters: Integers
-    ) -> None:
+    def __init__(self, place: Integers, truth: npt.NDArray[np.bool_], clusters: Integers) -> None:
         self._ends = {
             (label, sign): _Lowest(sign * place[truth == label], clusters[truth == label])
             for label in (False, True)

@@ -8,6 +8,7 @@ from typing import Any
 from data_prep.dataset import DataSet
 from data_prep.folders import provenance
 from data_prep.predictions import Predictions
+from evaluation.bca import n_groups
 from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision
 from evaluation.lineup import trained_on
@@ -53,7 +54,7 @@ def comparison_provenance(
     }
     return provenance() | {
         "data_set": {"name": dataset.name, **dataset.ids, "split": split},
-        "bootstrap": {"replicates": resamples.n_replicates, "seed": resamples.seed},
+        "bootstrap": how_resampled(resamples),
         "seeds": seeds,
         "systems": {
             name: facts[models[0]]
@@ -62,3 +63,19 @@ def comparison_provenance(
             for name, models in teams.items()
         },
     }
+
+
+def how_resampled(resamples: Resamples) -> dict[str, Any]:
+    """What gives the same intervals again, and for BCa what the jackknife left out.
+
+    Example:
+        >>> how_resampled(Resamples(5000, interval="bca"))["left_out"]
+        '1,000 groups of patients'
+    """
+    told = {"replicates": resamples.n_replicates, "seed": resamples.seed}
+    if resamples.interval == "percentile":
+        return told | {"interval": "percentile"}
+    groups = n_groups(resamples.n_clusters)
+    alone = groups == resamples.n_clusters
+    left_out = f"each of {groups:,} patients" if alone else f"{groups:,} groups of patients"
+    return told | {"interval": "bca", "left_out": left_out}

@@ -12,6 +12,7 @@ from evaluation.thresholds import check_policy
 from evaluation.wording import METRICS, listing, metric_words, number, policy_words
 
 if TYPE_CHECKING:
+    from evaluation.bootstrap import IntervalKind
     from evaluation.intervals import Interval
     from evaluation.units import Unit
 
@@ -31,6 +32,7 @@ class Protocol:
         reference: Name of the reference system; `None`: the first one given.
         target: Name of the target; `None`: the one asked for.
         unit: What a decision is made for; `None`: as asked for.
+        interval: How the bootstrap's replicates become an interval.
         declared: Whether a protocol file fixed this beforehand.
         file_sha256: Of that file.
     """
@@ -42,6 +44,7 @@ class Protocol:
     reference: str | None = None
     target: str | None = None
     unit: Unit | None = None
+    interval: IntervalKind = "percentile"
     declared: bool = False
     file_sha256: str | None = None
 
@@ -163,6 +166,7 @@ def standing_words(protocol: Protocol, looks_before: int | None) -> str:
     parts = [f"primary figure {protocol.title}"]
     parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
     parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
+    parts += ["BCa intervals"] if protocol.interval == "bca" else []
     text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
     if looks_before is None:
         return f"{text}; how often this test split was looked at before is unknown."

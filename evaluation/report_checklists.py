@@ -72,7 +72,8 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         "crosstab": "See “Confusion matrices”, for every threshold and system.",
         "estimates": "See “Side by side”: every figure and difference with its 95 % interval.",
         "uncertainty": f"Patient-cluster bootstrap, {bootstrap.get('replicates', 'unknown')} "
-        "resamples, the same for all systems, thresholds held.",
+        f"resamples ({bootstrap.get('interval', 'percentile')}), the same for all systems, "
+        "thresholds held.",
         "metrics": _measures(comparison) + "; each defined under “How to read the numbers”.",
         "failure": "See “Where each fails” and “Cases”, chosen by rule and not by hand.",
         "explain": "Boxes, activation maps on one fixed scale, localised sensitivity."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluation.bootstrap import MOST_UNDEFINED
+from evaluation.bootstrap import BOOTSTRAP_BCA, MOST_UNDEFINED
 from evaluation.charts import policies_of
 from evaluation.intervals import rows_of
 from evaluation.map_words import map_checks
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     """Return name and meaning of every metric in the report, and of the words around them."""
     present = set(rows_of(comparison.metrics)["metric"])
+    by_bca = comparison.protocol.interval == "bca"
     words = [
         (metric_words(metric).title, metric_words(metric).meaning)
         for metric in METRICS
@@ -28,7 +29,8 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
             "95 % interval",
             "What the figure could have been with other patients like these: the middle 95 % of "
             "its values when patients (not images) are drawn again at random, with replacement, "
-            "and the thresholds are held.",
+            "and the thresholds are held."
+            + (" BCa moves its ends for bias and skew." if by_bca else ""),
         ),
         (
             "Paired difference",
@@ -41,6 +43,12 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
             for each in policies_of(comparison)
         ),
     ]
+
+
+def _moved(comparison: Comparison) -> str:
+    return (
+        "; BCa moves its ends for bias and skew." if comparison.protocol.interval == "bca" else "."
+    )
 
 
 def _policy_meaning(policy: str) -> str:
@@ -73,6 +81,17 @@ TESTS_WORDS = (
 )
 
 
+def _bca_words(comparison: Comparison) -> str:
+    told = comparison.provenance.get("bootstrap") or {}
+    return (
+        "BCa (Efron 1987) moves the ends of the bootstrap's interval: for bias, by the share of "
+        "resamples below the figure, those equal to it counted half; for skew, by the jackknife "
+        f"that leaves out {told.get('left_out', 'patients')} in turn. Where it is undefined, as "
+        "where every resample lies on one side of the figure, the percentile interval stands, and "
+        "the figure's note and ci_method in metrics.csv say so."
+    )
+
+
 def methods(comparison: Comparison) -> list[str]:
     """Return methods and limits, one point each."""
     rows = rows_of(comparison.metrics)
@@ -90,8 +109,15 @@ def methods(comparison: Comparison) -> list[str]:
         "interval."
         if ways
         else "No intervals were computed.",
+        *(
+            [_bca_words(comparison)]
+            if any(str(way).startswith(BOOTSTRAP_BCA) for way in ways)
+            else []
+        ),
         "A figure that cannot be computed is left empty with its reason; it is never put at 0.",
     ]
+    if any(str(way).startswith(BOOTSTRAP_BCA) for way in ways):
+        lines.append(_bca_words(comparison))
     if len(comparison.tests):
         lines.append(TESTS_WORDS)
     lines += [

@@ -9,18 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.bootstrap import (
-    NO_WIDTH,
-    Interval,
-    Resamples,
-    cluster_bootstrap,
-    percentile_interval,
-)
+from evaluation.bca import Jackknife, Resampled, cluster_jackknife, with_jackknife
+from evaluation.bootstrap import NO_WIDTH, Interval, Resamples, cluster_bootstrap
 from evaluation.exact import EXACT_METHOD, exact_interval
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats
 from evaluation.scorecard import Figure, JudgedImages, Scorecard, why_undefined
-from evaluation.seeds import SeedMean, by_system, mean_replicates
+from evaluation.seeds import SeedMean, by_system, mean_jackknife, mean_replicates
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
@@ -62,6 +57,7 @@ def resampled_table(
         }
 
     drawn = cluster_bootstrap(figures, resamples, advance)
+    left = cluster_jackknife(figures, resamples) if resamples.interval == "bca" else {}
     grouped = by_system(cards, teams)
     return metrics_table(
         target,
@@ -69,6 +65,7 @@ def resampled_table(
         mean_replicates(drawn, teams, resamples),
         resamples,
         seeds={name: len(group) for name, group in grouped.items()},
+        jackknives=mean_jackknife(left, teams),
     )
 
 
@@ -78,6 +75,7 @@ def metrics_table(
     replicates: Mapping[tuple[str, Figure], Floats],
     resamples: Resamples,
     seeds: Mapping[str, int] | None = None,
+    jackknives: Mapping[tuple[str, Figure], Jackknife] | None = None,
 ) -> pd.DataFrame:
     """Put estimates and replicates of all systems into one tidy table.
 
@@ -87,6 +85,8 @@ def metrics_table(
         replicates: Values of each system's figures on the same resamples.
         resamples: How they were drawn.
         seeds: Training seeds behind each system; one where left out.
+        jackknives: Of each system's figures, for BCa intervals; a figure without has percentile
+            ones.
 
     Returns:
         The columns of `COLUMNS`; an undefined figure is NaN and its note says why.
@@ -94,11 +94,11 @@ def metrics_table(
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
     table = _Table(target, next(iter(cards.values())).judged, resamples, seeds or {})
+    resampled = with_jackknife(replicates, jackknives or {})
     for name in cards:
         for figure, estimate in estimates[name].items():
             note = why_undefined(figure.metric) if estimate is None else ""
-            drawn = replicates.get((name, figure))
-            table.add(name, figure, estimate, drawn, note, cards[name])
+            table.add(name, figure, estimate, resampled.get((name, figure)), note, cards[name])
         for figure, reason in missing[name].items():
             table.add(name, figure, None, None, reason)
     for first, second in combinations(cards, 2):
@@ -108,7 +108,7 @@ def metrics_table(
             pair = [estimates[name].get(figure) for name in (first, second)]
             note = _why_no_difference(figure, (first, second), estimates, missing)
             estimate = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
-            one, other = (replicates.get((name, figure)) for name in (first, second))
+            one, other = (resampled.get((name, figure)) for name in (first, second))
             values = None if one is None or other is None else one - other
             table.add(f"{first} - {second}", figure, estimate, values, note)
     return table.frame()
@@ -145,7 +145,7 @@ class _Table:
         system: str,
         figure: Figure,
         estimate: float | None,
-        drawn: Floats | None,
+        drawn: Resampled | None,
         note: str,
         card: Scorecard | SeedMean | None = None,
     ) -> None:
@@ -154,8 +154,8 @@ class _Table:
         if bootstrapped and self._judged.n_patients < 2:
             interval = Interval(None, None, _ONE_PATIENT)
         elif estimate is not None and drawn is not None:
-            interval = percentile_interval(drawn)
-        method = self._resamples.method
+            interval = drawn.interval()
+        method = self._resamples.method(interval)
         if self._seeded.intersection(system.split(" - ")):
             method += " of patients and training seeds"
         if estimate is not None and interval.note == NO_WIDTH and isinstance(card, Scorecard):
