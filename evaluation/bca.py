@@ -130,7 +130,8 @@ def bca_interval(replicates: Floats, jackknife: Jackknife, level: float = LEVEL)
 
     Example:
         >>> left = Jackknife(500.0, np.array([499.0, 500.0, 501.0]))
-        >>> round(bca_interval(np.arange(1001.0), left).low, 6)  # neither bias nor skew: as percentile
+        >>> found = bca_interval(np.arange(1001.0), left)  # neither bias nor skew: as percentile
+        >>> round(found.low, 6)
         25.0
     """
     plain = percentile_interval(replicates, level)

@@ -18,7 +18,7 @@ class Published:
         value: The figure, as a share.
         interval: Its 95 % interval, or None where none was published.
         data: What it was measured on.
-        source: Where it stands.
+        source: Where it stands, or that this is unknown.
         comparable: Why it can or cannot be held against this report's figures.
         sources: Data sets (``source`` of the images table) beside which it is shown.
         findings: Findings beside which it is shown.
@@ -41,7 +41,10 @@ _KERMANY_WHY = (
     "Comparable only where this report's test images are that folder. Here splits are by patient, "
     "and byte-identical copies are found; and all are children of one hospital."
 )
-_RESNET = "A ResNet50 study, quoted as in this project's plan; the publication was not checked"
+_RESNET = (
+    "Source unknown: handed down with this project's plan; no publication with these figures was "
+    "found by search in November 2026"
+)
 _RESNET_WHY = (
     "As above. The figures mean 584 of 624 images right and 387 of 390 found, so 197 of 234 normal "
     "images (0.842) were called normal; where its threshold was chosen is not known."
@@ -59,14 +62,17 @@ PUBLISHED = (
         ("rsna",),
     ),
     Published(
-        "RetinaNet ensemble",
+        "RetinaNet ensemble, the best three",
         "rsna_score",
-        0.327,
+        0.3272,
         "an own split of the RSNA training images",
-        "Quoted as in this project's plan; the publication was not checked",
-        "Not comparable: another split of the same images, of unknown share of positives, maybe "
-        "not by patient; a score on easier images is not a better system.",
+        "Rajaraman, Guo, Xue, Antani: Diagnostics 2022;12:1442, doi 10.3390/diagnostics12061442 "
+        "(abstract read)",
+        "Not comparable: a mean average precision on another split of the same images, beside which "
+        "its authors set the challenge's 0.2547; whether it is scored by the challenge's rule was "
+        "not checked, and a score on easier images is not a better system.",
         ("rsna",),
+        interval=(0.3006, 0.3538),
     ),
     Published(
         "CheXNet",

@@ -198,7 +198,8 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
         digits = 4 if round(each.value, 3) != each.value else 3
         told = number(each.value, digits)
         if each.interval:
-            told += f" ({number(each.interval[0])} to {number(each.interval[1])})"
+            low, high = (number(end, digits) for end in each.interval)
+            told += f" ({low} to {high})"
         rows.append(
             (each.system, metric_words(each.metric).title, told, *map(figure_words, here),
              f"{each.data[0].upper()}{each.data[1:]}. {each.source}", each.comparable)
