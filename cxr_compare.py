@@ -40,7 +40,7 @@ _HOMES = {
     "Decision": "evaluation.decision",
     "auroc_difference": "evaluation.clustered",
     "average_precision": "evaluation.localisation",
-    "boxes_from_map": "evaluation.maps",
+    "boxes_from_map": "evaluation.map_boxes",
     "choose_threshold": "evaluation.thresholds",
     "classification_metrics": "evaluation.metrics",
     "cluster_bootstrap": "evaluation.bootstrap",

@@ -16,7 +16,7 @@ from evaluation.evidence import Evidence
 from evaluation.learned_reduction import cross_fit
 from evaluation.lesion_figures import WeightedRsnaScore
 from evaluation.map_boxes import MapBoxRule
-from evaluation.maps import MAP_BOX_LEVELS, boxes_from_map, map_scale
+from evaluation.maps import MAP_BOX_LEVELS, map_scale
 from evaluation.matching import WeightedAveragePrecision, match_boxes
 from evaluation.metrics import auroc
 from evaluation.pairs import pair_boxes
@@ -193,7 +193,7 @@ def choose_map_boxes(
     truth = dataset.target_boxes(evidence.target)
     level, best_figure, tried = _DEFAULT_LEVEL, 0.0, []
     for candidate in MAP_BOX_LEVELS:
-        boxes = boxes_from_map(evidence.maps, scores, scale=scale, level=candidate)
+        boxes = MapBoxRule(candidate).apply(evidence.maps, scores, scale)
         matches = match_boxes(boxes, truth, judged, [0.5])
         every = np.zeros(len(judged), dtype=np.int64)
         figure = WeightedAveragePrecision(matches, every, 1)(np.ones((1, 1), dtype=np.int64))[0, 0]

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.tables import InputError
-from evaluation.box_rule import picture_limits
+from evaluation.box_rule import LEAST_SCORE, picture_limits
 from evaluation.fusion import scale_boxes
-from evaluation.maps import LEAST_SCORE, LevelOf, MapParts, box_table, map_parts, part_scores
+from evaluation.maps import LevelOf, MapParts, map_parts, part_scores
 from evaluation.ranking import Floats
 
 
@@ -137,4 +137,41 @@ class MapBoxRule:
         points = part_scores(parts, scores, scale, self.score_of)
         limits = None if sizes is None else picture_limits(sizes, parts.image_ids)
         kept, corners = self.finish(parts, points, limits)
-        return box_table(parts.image_ids[kept], corners[kept], points[kept])
+        boxes = pd.DataFrame(corners[kept], columns=["x1", "y1", "x2", "y2"])
+        boxes.insert(0, "image_id", parts.image_ids[kept].to_numpy())
+        return boxes.assign(score=points[kept]).astype({"image_id": "str"})
+
+
+def boxes_from_map(
+    maps: pd.DataFrame,
+    scores: pd.Series,
+    *,
+    scale: tuple[float, float],
+    level: float,
+) -> pd.DataFrame:
+    """Cut boxes out of activation maps: connected parts of the map above a level.
+
+    The map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
+    image's score times the part's peak on the map scale (at most 1), so that a box in a doubtful
+    image ranks below one in a certain image. `MapBoxRule` knows other ways.
+
+    Args:
+        maps: Rows of the maps table, one per image.
+        scores: Image scores in [0, 1], indexed by image id.
+        scale: Low and high end of the map scale, raw units.
+        level: Where to cut, as a share of the scale, in (0, 1).
+
+    Returns:
+        ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), ``score``. May be empty.
+
+    Source:
+        Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
+
+    Example:
+        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
+        ...     "values": [[0.0, 4.0]], "x1": [0.0], "y1": [0.0], "x2": [16.0], "y2": [8.0]})
+        >>> boxes_from_map(maps, pd.Series({"a": 0.5}), scale=(0.0, 4.0), level=0.5)
+          image_id   x1   y1    x2   y2  score
+        0        a  8.0  0.0  16.0  8.0    0.5
+    """
+    return MapBoxRule(level).apply(maps, scores, scale)

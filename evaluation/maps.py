@@ -18,8 +18,6 @@ from evaluation.ranking import Floats
 UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels on the map scale at which validation may cut boxes out of maps."""
-LEAST_SCORE = 0.001
-"""Boxes below it are not kept, as in every predictions folder."""
 LevelOf = Literal["scale", "peak"]
 _ALL_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -214,42 +212,6 @@ def map_parts(
     return MapParts(ids, table[:, :4], table[:, 4], rank, table[:, 6])
 
 
-def boxes_from_map(
-    maps: pd.DataFrame,
-    scores: pd.Series,
-    *,
-    scale: tuple[float, float],
-    level: float,
-) -> pd.DataFrame:
-    """Cut boxes out of activation maps: connected parts of the map above a level.
-
-    The map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
-    image's score times the part's peak on the map scale (at most 1), so that a box in a doubtful
-    image ranks below one in a certain image. `evaluation.map_boxes.MapBoxRule` knows other ways.
-
-    Args:
-        maps: Rows of the maps table, one per image.
-        scores: Image scores in [0, 1], indexed by image id.
-        scale: Low and high end of the map scale, raw units.
-        level: Where to cut, as a share of the scale, in (0, 1).
-
-    Returns:
-        ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), ``score``. May be empty.
-
-    Source:
-        Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
-        ...     "values": [[0.0, 4.0]], "x1": [0.0], "y1": [0.0], "x2": [16.0], "y2": [8.0]})
-        >>> boxes_from_map(maps, pd.Series({"a": 0.5}), scale=(0.0, 4.0), level=0.5)
-          image_id   x1   y1    x2   y2  score
-        0        a  8.0  0.0  16.0  8.0    0.5
-    """
-    parts = map_parts(maps, scale=scale, level=level)
-    return box_table(parts.image_ids, parts.corners, part_scores(parts, scores, scale))
-
-
 def part_scores(
     parts: MapParts, scores: pd.Series, scale: tuple[float, float], of: LevelOf = "scale"
 ) -> Floats:
@@ -258,11 +220,3 @@ def part_scores(
     whole = (high if of == "scale" else parts.highest) - low
     share = np.minimum(1.0, (parts.peak - low) / whole)
     return np.asarray(scores.reindex(parts.image_ids).to_numpy(np.float64) * share)
-
-
-def box_table(image_ids: pd.Index, corners: Floats, scores: Floats) -> pd.DataFrame:
-    """Boxes as a table, without those whose score is too low to keep."""
-    boxes = pd.DataFrame(corners, columns=["x1", "y1", "x2", "y2"])
-    boxes.insert(0, "image_id", image_ids.to_numpy())
-    boxes = boxes.assign(score=scores)[scores >= LEAST_SCORE].reset_index(drop=True)
-    return boxes.astype({"image_id": "str"})

@@ -13,9 +13,9 @@ from evaluation.evidence import Evidence
 from evaluation.intervals import find_interval
 from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
 from evaluation.localisation import average_precision
-from evaluation.map_boxes import MapBoxRule
+from evaluation.map_boxes import MapBoxRule, boxes_from_map
 from evaluation.map_search import search_levels
-from evaluation.maps import boxes_from_map, map_parts
+from evaluation.maps import map_parts
 from evaluation.pairs import CORNERS, pair_boxes
 from evaluation.search_space import Search
 

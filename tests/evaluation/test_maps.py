@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from evaluation.contours import ActivationGrid, map_shapes
-from evaluation.maps import boxes_from_map, map_peak, map_points, map_scale, upsample
+from evaluation.map_boxes import boxes_from_map
+from evaluation.maps import map_peak, map_points, map_scale, upsample
 
 
 def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
