@@ -81,7 +81,7 @@ def explain(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -
         elif method == "occlusion":
             with torch.inference_mode():
                 logits = model(images)
-                return Explanation(logits, *occlusion_map(model, images))
+                return Explanation(logits, *occlusion_map(model, images, logits))
         elif method == "gradient":
             with torch.inference_mode():
                 logits = model(images)
@@ -170,7 +170,7 @@ def grad_cam_plus_plus(features: Tensor, gradients: Tensor, logits: Tensor) -> T
     return F.relu(torch.einsum("bkc,bchw->bkhw", weights, features))
 
 
-def occlusion_map(model: ImageClassifier, images: Tensor) -> tuple[Tensor, Frame]:
+def occlusion_map(model: ImageClassifier, images: Tensor, whole: Tensor) -> tuple[Tensor, Frame]:
     """By how much each logit falls where a grey square hides a place.
 
     The square has the side of one cell of the last feature maps, its grey is the mean that pixels
@@ -179,6 +179,7 @@ def occlusion_map(model: ImageClassifier, images: Tensor) -> tuple[Tensor, Frame
     Args:
         model: In evaluation mode; needs no gradients.
         images: uint8 (B, 1, S, S), store pixels.
+        whole: Logits of the whole pictures, float32 (B, K).
 
     Returns:
         float32 (B, K, h, w), with cells of half a square's side, each in the middle of its
@@ -195,7 +196,6 @@ def occlusion_map(model: ImageClassifier, images: Tensor) -> tuple[Tensor, Frame
     along = (place >= start) & (place < start + side)  # (cells, S)
     hidden = (along[:, None, :, None] & along[None, :, None, :]).reshape(-1, 1, size, size)
     grey = torch.tensor(round(255 * model.preprocess.mean), dtype=torch.uint8).to(images.device)
-    whole = model.logits(model.features(images))
     pairs = torch.arange(len(images) * len(hidden), device=images.device)
     logits = [
         model.logits(

@@ -191,7 +191,7 @@ def test_occlusion_is_the_light_that_the_square_hides(window):
     images = torch.full((2, 1, 64, 64), 255, dtype=torch.uint8)
     images[1] = 51
     with torch.no_grad():
-        maps, frame = occlusion_map(window, images)
+        maps, frame = occlusion_map(window, images, window(images))
     assert frame == (0.0, 0.0, 64.0, 64.0)
     assert maps.shape == (2, 1, 8, 8)
     # The square of cell i covers px 8i - 4 to 8i + 12, at the border the part inside.
@@ -200,6 +200,13 @@ def test_occlusion_is_the_light_that_the_square_hides(window):
     expected = 2 * np.outer(rows, columns) / 64**2
     np.testing.assert_allclose(maps[0, 0].numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(maps[1, 0].numpy(), expected / 5, atol=1e-6)
+
+
+def test_occlusion_looks_at_each_whole_picture_once(window, monkeypatch):
+    looked, features = [], window.features
+    monkeypatch.setattr(window, "features", lambda x: looked.append(len(x)) or features(x))
+    explain(window, torch.full((2, 1, 64, 64), 255, dtype=torch.uint8), "occlusion")
+    assert sum(looked) == 2 + 2 * 8 * 8  # whole, and with each cell's square over it
 
 
 def test_the_input_gradient_lies_where_the_network_looks(window):
