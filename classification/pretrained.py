@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,10 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from classification.timm_zoo import TIMM, fetch_timm
+from data_prep.checkpoint_match import match_body, tell_difference
 from data_prep.checkpoint_names import body_key, guess_architecture
 from data_prep.errors import InputError
-
-_COUNTER = "num_batches_tracked"
 
 
 def fetch_weights(name: str, source: WeightsEnum | None) -> dict[str, Tensor]:
@@ -60,14 +60,11 @@ def load_features(
 ) -> None:
     """Load a trunk's weights from a checkpoint of any network that has this trunk.
 
-    Names are compared without what holds the trunk. A first layer that reads one grey channel is
-    spread over the three that a trunk here reads, which all hold the same picture: each gets a
-    third.
+    See `data_prep.checkpoint_match.match_body` for what fits.
 
     Args:
         layers: A trunk's; untouched when the weights do not fit.
-        state: Tensors by name, see `data_prep.checkpoint_names`. Tensors of other layers are left
-            out.
+        state: Tensors by name, those of other layers among them.
         source: Where the weights come from, for errors.
         name: The trunk's, for errors.
         known: Names of trunks that could be chosen instead.
@@ -76,52 +73,24 @@ def load_features(
     Raises:
         InputError: The weights are of another network, of two, or hold a value that is not finite.
     """
-    own = {body_key(k): k for k in layers.state_dict() if not k.endswith(_COUNTER)}
-    shapes = {short: layers.state_dict()[key].shape for short, key in own.items()}
-    parts = {short.split(".")[0] for short in own}
-    given: dict[str, Tensor] = {}
-    for key, value in state.items():
+
+    def rename(key: str) -> str:
         short = body_key(key)
         for old, new in (renamed or {}).items():
             short = new + short.removeprefix(old) if short.startswith(old) else short
-        if key.endswith(_COUNTER) or short.split(".")[0] not in parts:
-            continue
-        if short in given:
-            raise InputError(f"{source}: holds two networks ({key} twice); save one alone")
-        given[short] = value
-    stem = next(iter(own))
-    if stem in given and given[stem].ndim == 4 and given[stem].shape[1] == 1:
-        given[stem] = given[stem].expand(-1, 3, -1, -1) / 3
-    missing = [key for key in own if key not in given]
-    left = [key for key in given if key not in own]
-    other = [key for key in own if key in given and given[key].shape != shapes[key]]
-    if missing or left or other:
-        counts = {"missing": missing, "of another shape": other, "too many": left}
-        told = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in counts.items() if k)
-        problem = _other_network(state, name, known) or (
-            f"not weights of {name}, whose {len(own)} tensors were looked for: {told}"
-        )
-        raise InputError(f"{source}: {problem}")
-    if bad := [key for key, value in given.items() if not torch.isfinite(value).all()]:
-        raise InputError(
-            f"{source}: {bad[0]} holds values that are not finite; its training diverged, take "
-            "another checkpoint"
-        )
+        return short
+
+    describe = partial(
+        tell_difference,
+        name=name,
+        what=guess_architecture(state),
+        known=known,
+        setting="model.architecture",
+    )
+    own = layers.state_dict()
+    values = match_body(state, own, source=source, describe=describe, rename=rename)
     # Not strict: files from before step counters, and frozen layers, have none.
-    layers.load_state_dict({own[short]: value for short, value in given.items()}, strict=False)
-
-
-def _other_network(state: Mapping[str, Tensor], name: str, known: Collection[str]) -> str | None:
-    """What network weights are of, where that shows and is another one."""
-    what = guess_architecture(state)
-    if what is None or what == name:
-        return None
-    # A guess may be exact, or name a family or two, of which the wanted network may be one.
-    fitting = [other for other in known if other.startswith(tuple(what.split(" or ")))]
-    if name in fitting:
-        return None
-    wanted = f"set model.architecture to {' or '.join(fitting)}" if fitting else "take another file"
-    return f"weights of {what}, not of {name}; {wanted}"
+    layers.load_state_dict(values, strict=False)
 
 
 def _reason(error: Exception) -> str:

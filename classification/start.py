@@ -10,19 +10,10 @@ from torch import Tensor
 from classification.backbones import BACKBONES, find_recipe
 from classification.model import ImageClassifier
 from classification.pretrained import load_features
-from data_prep.errors import InputError
-from data_prep.public_checkpoints import PublicCheckpoint, recognise
+from data_prep.checkpoint_match import require_finite
+from data_prep.public_checkpoints import recognise
 
 _OWN_LAST = ("classifier.weight", "classifier.bias")
-
-
-def public_checkpoint(state: Mapping[str, Tensor]) -> PublicCheckpoint | None:
-    """What is known of weights that are a public checkpoint's; None where they are not.
-
-    Args:
-        state: Tensors by name.
-    """
-    return recognise({key: tuple(value.shape) for key, value in state.items()})
 
 
 def start_from(
@@ -53,7 +44,7 @@ def start_from(
         InputError: The weights are of another network, or hold a value that is not finite.
     """
     name = model.architecture["arguments"]["name"]
-    public = public_checkpoint(state)
+    public = recognise({key: tuple(value.shape) for key, value in state.items()})
     theirs = tuple(findings or (public.findings if public else ()))
     keys = (public.weight, public.bias) if public and findings is None else _OWN_LAST
     rows = _shared_rows(model, state, keys, theirs, tuple(own_findings or ()), source)
@@ -94,9 +85,5 @@ def _shared_rows(
     if weight.shape != (len(theirs), model.classifier.in_features) or len(bias) != len(theirs):
         return {}
     for key in keys:
-        if not torch.isfinite(state[key]).all():
-            raise InputError(
-                f"{source}: {key} holds values that are not finite; its training diverged, take "
-                "another checkpoint"
-            )
+        require_finite(state[key], key, source)
     return {f: (weight[theirs.index(f)], bias[theirs.index(f)]) for f in own if f in theirs}

@@ -24,6 +24,14 @@ XRAYVISION_FINDINGS = (
 )  # fmt: skip
 
 
+# `model_urls` in torchxrayvision's models.py says so; its README says what the short names are.
+_XRAYVISION_LEARNED = {
+    "densenet121": "the data set that its file's name tells, or as `all` from NIH, PadChest, "
+    "CheXpert, MIMIC-CXR, NIH as Google labelled it, OpenI and RSNA",
+    "resnet50": "PadChest, NIH, RSNA, SIIM and VinDr-CXR",
+}
+
+
 @dataclass(frozen=True)
 class PublicCheckpoint:
     """What is known of a public checkpoint.
@@ -63,7 +71,7 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> PublicCheckpoint | None:
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
         ``ChexnetTrainer.py``, jrzech/reproduce-chexnet ``model.py`` and ``cxr_dataset.py``,
-        mlmed/torchxrayvision ``models.py``, ``datasets.py`` and ``utils.normalize``.
+        mlmed/torchxrayvision ``models.py``, ``datasets.py`` and ``utils.normalize``, version 1.5.2.
 
     Example:
         >>> shapes = {f"features.denseblock{b}.denselayer{n}.conv1.weight": (128, 64, 1, 1)
@@ -73,14 +81,17 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> PublicCheckpoint | None:
         >>> found.maker, found.mean, 1 / found.std  # from -1024 to 1024
         ('torchxrayvision', 0.5, 2048.0)
     """
-    if guess_architecture(shapes) != "densenet121":
+    what = guess_architecture(shapes)
+    if what not in _XRAYVISION_LEARNED:
         return None
     names = {body_key(key): key for key in shapes}
-    stem = shapes.get(names.get("conv0.weight", ""), ())
-    grey = len(stem) == 4 and stem[1] == 1
-    plain = names.get("classifier.weight", "")
-    if grey:
-        known = bool(plain) and shapes[plain][0] == len(XRAYVISION_FINDINGS)
+    first, plain = (
+        names.get(f"{layer}.weight", "")
+        for layer in (("conv0", "classifier") if what == "densenet121" else ("conv1", "fc"))
+    )
+    known = bool(plain) and shapes[plain][0] == len(XRAYVISION_FINDINGS)
+    stem = shapes.get(first, ())
+    if len(stem) == 4 and stem[1] == 1 and (known or what == "densenet121"):
         return PublicCheckpoint(
             maker="torchxrayvision",
             findings=XRAYVISION_FINDINGS if known else (),
@@ -89,12 +100,12 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> PublicCheckpoint | None:
             mean=0.5,
             std=1 / 2048,
             channels="same",
-            size=224,
-            trained_on="public chest X-rays, mostly with NIH ChestX-ray14 and RSNA's among them",
+            size=224 if what == "densenet121" else 512,
+            trained_on=_XRAYVISION_LEARNED[what],
         )
     # A linear layer and a sigmoid in a row, as all three CheXNets of 14 findings have it.
     last = names.get("classifier.0.weight", "")
-    if not last or shapes[last][0] != len(CHEXNET_FINDINGS):
+    if what != "densenet121" or not last or shapes[last][0] != len(CHEXNET_FINDINGS):
         return None
     return PublicCheckpoint(
         maker="a public CheXNet",

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from data_prep.checkpoint_names import (
-    body_key,
-    detector_key,
-    guess_architecture,
+from data_prep.checkpoint_match import (
+    STEP_COUNTER,
+    Shapes,
+    match_body,
+    match_names,
+    require_finite,
+    tell_difference,
 )
+from data_prep.checkpoint_names import body_key, detector_key, guess_architecture
 from data_prep.errors import InputError
 from detection.backbone import BACKBONES, body_shapes
 
 BODY = "backbone.body."
 CLASS_LAYER = "head.classification_head.cls_logits."
 _HEADS = ("head.classification_head.", "head.regression_head.")
-_COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
 _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
     "fpn_channels": "model.fpn_channels",
@@ -27,8 +30,6 @@ _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
     "head": "model.head",
     "anchors at a place": "model.anchor_ratios",
 }
-# Guesses that name no one network: of such a file the tensors tell more.
-_FAMILIES_HERE = ("resnet", "densenet", "mobilenet or efficientnet")
 
 
 def is_retinanet_key(name: str) -> bool:
@@ -46,8 +47,7 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
     """Load a body's weights from a checkpoint of any network that has this body.
 
     Other layers of the checkpoint, such as the last one of a classifier with however many
-    classes, are left out. A first layer that reads one grey channel is spread over the three
-    that a body here reads, which all hold the same picture: each gets a third.
+    classes, are left out; see `data_prep.checkpoint_match.match_body`.
 
     Args:
         body: From `detection.backbone.build_body`, or as it lies under a pyramid; untouched when
@@ -60,17 +60,9 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
         InputError: The checkpoint is of another network or another normalisation, holds two
             networks, or a value that is not finite; one line names it and says what to do.
     """
-    own = {key: value for key, value in body.state_dict().items() if not key.endswith(_COUNTER)}
-    parts = {key.split(".")[0] for key in own}
-    renamed = _renamed(state, body_key, source)
-    given = {key: value for key, value in renamed.items() if key.split(".")[0] in parts}
-    stem = next(iter(own))
-    if stem in given and _is_grey_stem(given[stem], own[stem]):
-        given[stem] = given[stem].expand(-1, own[stem].shape[1], -1, -1) / own[stem].shape[1]
-    if _shapes(given) != _shapes(own):
-        raise InputError(f"{source}: {_body_problem(given, own, name, state)}")
-    _require_finite(given, source)
-    body.load_state_dict(given, strict=False)  # strict would ask for the step counters
+    describe = partial(_body_problem, given=_shapes(state), name=name)
+    values = match_body(state, body.state_dict(), source=source, describe=describe)
+    body.load_state_dict(values, strict=False)  # strict would ask for the step counters
 
 
 def load_detector(
@@ -96,13 +88,16 @@ def load_detector(
     Raises:
         InputError: As `load_body`, or the pyramid or the heads are of another size.
     """
-    given = _renamed(state, detector_key, source)
-    own = {k: v for k, v in model.state_dict().items() if not k.endswith(_COUNTER)}
+    places = match_names(state, detector_key, source=source)
+    given = {name: state[place] for name, place in places.items()}
+    own = {k: v for k, v in model.state_dict().items() if not k.endswith(STEP_COUNTER)}
     theirs, ours = _sizes(given), _sizes(own)
-    bodies = [{k: v for k, v in s.items() if k.startswith(BODY)} for s in (given, own)]
-    if _shapes(bodies[0]) != _shapes(bodies[1]):
-        found, wanted = ({k.removeprefix(BODY): v for k, v in b.items()} for b in bodies)
-        raise InputError(f"{source}: {_body_problem(found, wanted, name, bodies[0])}")
+    found, wanted = (
+        {k.removeprefix(BODY): v for k, v in _shapes(s).items() if k.startswith(BODY)}
+        for s in (given, own)
+    )
+    if found != wanted:
+        raise InputError(f"{source}: {_body_problem(found, wanted, given=found, name=name)}")
     if differing := [key for key in _SIZES if theirs.get(key) != ours[key]]:
         told = ", ".join(f"{key} {theirs.get(key)} instead of {ours[key]}" for key in differing)
         raise InputError(
@@ -131,7 +126,8 @@ def load_detector(
     if left:
         notes.append(f"{len(left)} tensors have no place in this model, first {left[0]}")
     kept = {key: value for key, value in given.items() if key in own}
-    _require_finite(kept, source)
+    for key, value in kept.items():
+        require_finite(value, places[key], source)
     model.load_state_dict(kept, strict=False)
     return notes
 
@@ -141,24 +137,8 @@ def detector_findings(state: Mapping[str, Tensor]) -> int:
     return int(_sizes({detector_key(key): value for key, value in state.items()})["findings"])
 
 
-def _renamed(
-    state: Mapping[str, Tensor], rename: Callable[[str], str], source: str
-) -> dict[str, Tensor]:
-    """Tensors under their normal names, without the step counters of batch norm."""
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if key.endswith(_COUNTER):
-            continue
-        if rename(key) in renamed:
-            raise InputError(
-                f"{source}: holds two networks ({key} and another of that name); save one alone"
-            )
-        renamed[rename(key)] = value
-    return renamed
-
-
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state.items()}
+    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith(STEP_COUNTER)}
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -174,39 +154,21 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _is_grey_stem(given: Tensor, own: Tensor) -> bool:
-    return given.ndim == 4 and given.shape[1] == 1 and given.shape[::2] == own.shape[::2]
-
-
-def _body_problem(
-    given: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, state: Mapping[str, Tensor]
-) -> str:
-    """Why a checkpoint's body is not the wanted one, and what to do."""
-    found, wanted = _shapes(given), _shapes(own)
+def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) -> str:
+    """Why a checkpoint's body is not the wanted one, and what to do; `given` is all of it."""
     if _without_statistics(found) == _without_statistics(wanted):
         if len(found) > len(wanted):
             return "was made with batch norm; set model.norm to frozen or batch, not group"
         return "has no batch statistics: it was made with group norm; set model.norm to group"
-    what = _exact_body(state) or guess_architecture(state)
-    known = ", ".join(BACKBONES)
-    if what in BACKBONES and what != name:
-        return f"weights of {what}, not of {name}; set model.backbone to {what}"
-    if what is not None and what not in (name, *_FAMILIES_HERE):
-        return f"weights of {what}, which is not one of the backbones here: {known}"
-    missing = [key for key in wanted if key not in found]
-    other = [key for key in wanted if key in found and found[key] != wanted[key]]
-    left = [key for key in found if key not in wanted]
-    counts = {"missing": missing, "of another shape": other, "too many": left}
-    told = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in counts.items() if k)
-    return (
-        f"not weights of {name}, whose {len(wanted)} tensors were looked for: {told}; take a file "
-        f"of one of {known}"
+    what = _exact_body(given) or guess_architecture(given)
+    return tell_difference(
+        found, wanted, name=name, what=what, known=BACKBONES, setting="model.backbone"
     )
 
 
-def _exact_body(state: Mapping[str, Tensor]) -> str | None:
+def _exact_body(given: Shapes) -> str | None:
     """The backbone that a checkpoint has tensor by tensor."""
-    given = {body_key(k): tuple(v.shape) for k, v in state.items() if not k.endswith(_COUNTER)}
+    given = {body_key(key): shape for key, shape in given.items()}
     for name in BACKBONES:
         wanted = _without_statistics(body_shapes(name))
         parts = {key.split(".")[0] for key in wanted}
@@ -216,14 +178,5 @@ def _exact_body(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _without_statistics(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _without_statistics(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return {key: shape for key, shape in shapes.items() if not key.endswith(_STATISTICS)}
-
-
-def _require_finite(state: Mapping[str, Tensor], source: str) -> None:
-    for key, value in state.items():
-        if not torch.isfinite(value).all():
-            raise InputError(
-                f"{source}: {key} holds values that are not finite; its training diverged, take "
-                "another checkpoint"
-            )

@@ -10,17 +10,26 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.models import densenet121, resnet18, squeezenet1_1
+from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
 from classification.model import COLOUR_MEAN, COLOUR_STD, ImageClassifier, build_classifier
-from classification.start import public_checkpoint, start_from
+from classification.start import start_from
 from data_prep.errors import InputError
-from data_prep.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
+from data_prep.public_checkpoints import (
+    CHEXNET_FINDINGS,
+    XRAYVISION_FINDINGS,
+    PublicCheckpoint,
+    recognise,
+)
 from training.model_files import read_weights
 
 IMAGES = torch.randint(
     0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
 )
+
+
+def public_checkpoint(state: dict[str, torch.Tensor]) -> PublicCheckpoint | None:
+    return recognise({key: tuple(value.shape) for key, value in state.items()})
 
 
 class CheXNet(nn.Module):
@@ -95,16 +104,22 @@ def test_a_public_chexnet_gives_its_own_scores_here(
     torch.testing.assert_close(scores[:, :2], expected[:, places], rtol=1e-4, atol=1e-5)
 
 
-def test_torchxrayvision_gives_its_own_logits_here() -> None:
+@pytest.mark.parametrize(("name", "size"), [("densenet121", 224), ("resnet50", 512)])
+def test_torchxrayvision_gives_its_own_logits_here(name: str, size: int) -> None:
     torch.manual_seed(0)
-    network = densenet121(num_classes=18)
-    network.features.conv0 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    grey = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    if name == "densenet121":
+        network = densenet121(num_classes=18)
+        network.features.conv0 = grey
+    else:
+        network = resnet50(num_classes=18)
+        network.conv1 = grey
     network.eval()
     state = {**network.state_dict(), "op_threshs": torch.zeros(18)}
     public = public_checkpoint(state)
     assert public is not None
-    assert public.findings == XRAYVISION_FINDINGS
-    model = build(mean=public.mean, std=public.std, channels=public.channels)
+    assert (public.findings, public.size) == (XRAYVISION_FINDINGS, size)
+    model = build(name, mean=public.mean, std=public.std, channels=public.channels)
     own = ["lung_opacity", "pneumonia", "mass"]
     assert start_from(model, state, source="file", own_findings=own).endswith("and its last layer")
     with torch.no_grad():
@@ -137,9 +152,10 @@ def test_weights_only_never_runs_what_a_file_says(tmp_path: Path) -> None:
     [
         densenet121(num_classes=14).state_dict(),  # 14 of what?
         resnet18(num_classes=14).state_dict(),
+        resnet50(num_classes=18).state_dict(),  # in colour
         {"alpha": torch.zeros(2)},
     ],
-    ids=["plain densenet", "resnet", "nothing"],
+    ids=["plain densenet", "resnet", "colour", "nothing"],
 )
 def test_what_is_no_public_chexnet_is_not_taken_for_one(state: dict[str, torch.Tensor]) -> None:
     assert public_checkpoint(state) is None

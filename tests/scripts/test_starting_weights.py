@@ -172,7 +172,7 @@ def test_folder_that_is_no_run_is_refused_and_nothing_is_left(
         ("foreign_keras_v1.0.hdf5", "is an HDF5 file, as Keras writes it"),
         (
             "squeezenet1_1_model.pth",
-            "weights of squeezenet, which is not one of the backbones here",
+            "weights of squeezenet, not of resnet18; take a file of one of",
         ),
     ],
 )
