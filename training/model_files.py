@@ -96,7 +96,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if start == _HDF5:
         raise InputError(
             f"{path}: is an HDF5 file, as Keras writes it; only weights of PyTorch can be read: "
-            "convert it, or take another file"
+            "take another file"
         )
     try:
         if path.suffix == ".safetensors":
@@ -108,7 +108,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if blocked := _BLOCKED.search(str(error)):
             raise InputError(
                 f"{path}: holds Python objects ({blocked[1]}), and reading those could run code; "
-                "where you trust it, load it in its own program and torch.save(model.state_dict())"
+                "where you trust it, convert it as docs/weights.md shows, with its own program and "
+                "torch.save(model.state_dict(), FILE)"
             ) from None
         raise _unreadable(path, error) from None
     except (safetensors.SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
