@@ -1,4 +1,6 @@
-"""Binary cross entropy where some answers are unknown, and its class balance."""
+"""Losses where some answers are unknown: cross entropy with its class balance, and focal loss."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -6,7 +8,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from classification.dataset import LabelBatch
+from classification.mixing import mix_pairs, smooth
 from classification.model import ImageClassifier, evaluating
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 
 
 def masked_cross_entropy(
@@ -16,7 +21,7 @@ def masked_cross_entropy(
 
     Args:
         logits: float (B, K).
-        targets: float32 (B, K): 1 present, 0 absent, NaN unknown.
+        targets: float32 (B, K): 1 present, 0 absent, between them in part, NaN unknown.
         pos_weight: float (K,): weight of each finding's positives; None for 1.
 
     Returns:
@@ -34,6 +39,44 @@ def masked_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(
         logits.float(), targets.nan_to_num(0.0), pos_weight=weight, reduction="none"
     )
+    return _mean_of_known(loss, known)
+
+
+def masked_focal_loss(
+    logits: Tensor, targets: Tensor, *, gamma: float = 2.0, alpha: float = 0.5
+) -> Tensor:
+    """Mean focal loss over the known targets: what is answered well already counts little.
+
+    Args:
+        logits: float (B, K).
+        targets: float32 (B, K): 1 present, 0 absent, NaN unknown. One between is the mean of the
+            loss of a present and of an absent finding, as in cross entropy.
+        gamma: How little, at least 0; 0 is cross entropy.
+        alpha: Weight of present findings, in [0, 1]; absent ones weigh ``1 - alpha``. At 0.5 both
+            weigh the same, and `gamma` of 0 gives half the cross entropy.
+
+    Returns:
+        A scalar, float32; 0 (with zero gradients) where nothing is known.
+
+    Source:
+        Lin et al. 2017, Focal Loss for Dense Object Detection; torchvision's
+        ``sigmoid_focal_loss``, whose gradient is NaN for sure answers where gamma is below 1.
+
+    Example:
+        >>> targets = torch.tensor([[1.0], [0.0], [float("nan")]])
+        >>> round(masked_focal_loss(torch.zeros(3, 1), targets).item(), 6)  # log(2) / 8
+        0.086643
+    """
+    known = ~targets.isnan()
+    present, logits = targets.nan_to_num(0.0), logits.float()
+    # -log of the score and of one less the score: powers as exponents keep gradients finite.
+    missed, alarmed = F.softplus(-logits), F.softplus(logits)
+    loss = alpha * present * torch.exp(-gamma * alarmed) * missed
+    loss = loss + (1 - alpha) * (1 - present) * torch.exp(-gamma * missed) * alarmed
+    return _mean_of_known(loss, known)
+
+
+def _mean_of_known(loss: Tensor, known: Tensor) -> Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
@@ -59,33 +102,42 @@ def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
 
 
 def training_losses(
-    model: ImageClassifier, batch: LabelBatch, pos_weight: Tensor | None = None
+    model: ImageClassifier,
+    batch: LabelBatch,
+    criterion: Criterion = masked_cross_entropy,
+    *,
+    smoothing: float = 0.0,
+    mixup: float = 0.0,
 ) -> dict[str, Tensor]:
     """Loss of one training batch.
 
     Args:
         model: In training mode.
         batch: Images with their targets; all of them may be unknown.
-        pos_weight: As in `masked_cross_entropy`.
+        criterion: Logits and targets to a loss.
+        smoothing: As in `classification.mixing.smooth`.
+        mixup: As ``alpha`` of `classification.mixing.mix_pairs`; 0 mixes nothing.
 
     Returns:
         ``classification``, a scalar.
     """
-    logits = model(batch.images)
-    return {"classification": masked_cross_entropy(logits, batch.targets, pos_weight)}
+    if mixup:
+        batch = mix_pairs(batch, mixup)
+    targets = smooth(batch.targets, smoothing)
+    return {"classification": criterion(model(batch.images), targets)}
 
 
 def validation_losses(
-    model: ImageClassifier, batch: LabelBatch, pos_weight: Tensor | None = None
+    model: ImageClassifier, batch: LabelBatch, criterion: Criterion = masked_cross_entropy
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Loss and scores of one validation batch, from one forward in evaluation mode.
 
-    Batch-norm statistics and the model's mode stay as they are.
+    Batch-norm statistics and the model's mode stay as they are; nothing is smoothed or mixed.
 
     Args:
         model: In either mode.
         batch: Images with their targets.
-        pos_weight: As in `masked_cross_entropy`.
+        criterion: Logits and targets to a loss.
 
     Returns:
         The loss as in `training_losses`, without gradient, and the scores, float64 (B, K), in
@@ -93,8 +145,7 @@ def validation_losses(
     """
     with evaluating(model), torch.no_grad():
         logits = model(batch.images)
-    loss = masked_cross_entropy(logits, batch.targets, pos_weight)
-    return {"classification": loss}, scores_of(logits)
+    return {"classification": criterion(logits, batch.targets)}, scores_of(logits)
 
 
 def scores_of(logits: Tensor) -> Tensor:

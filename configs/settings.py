@@ -102,12 +102,16 @@ class TrainingSettings(Section):
     learning_rate: Positive
     weight_decay: NotNegative = 0.01
     momentum: Fraction = Field(default=0.9, description="of sgd and rmsprop")
-    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = "one_cycle"
     warmup_epochs: NotNegative = 1.0
     step_milestones: list[Fraction] = Field(
         default=[0.67, 0.92], min_length=1, description="of step: shares of the training"
     )
     step_factor: float = Field(default=0.1, gt=0, lt=1, description="of step, at each milestone")
+    plateau_patience: Count = Field(
+        default=3, description="of plateau: epochs without improvement before each fall"
+    )
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="of plateau, at each fall")
     clip: NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
     ema_decay: Fraction = Field(
         default=0.0, description="of the averaged weights; 0 does not average"
@@ -137,6 +141,27 @@ class TrainingSettings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _plateau_can_be_met(self) -> Self:
+        if self.schedule != "plateau":
+            if (self.plateau_patience, self.plateau_factor) != (3, 0.1):
+                raise ValueError(
+                    f"plateau_patience = {self.plateau_patience} and plateau_factor = "
+                    f"{self.plateau_factor} are of schedule = 'plateau', and schedule is "
+                    f"'{self.schedule}'; choose one"
+                )
+        elif self.monitor == "epoch":
+            raise ValueError(
+                "schedule = 'plateau' waits until monitor improves no more, and monitor = 'epoch' "
+                "always does; choose a figure, such as monitor = 'val_loss'"
+            )
+        elif self.patience and self.patience <= self.plateau_patience:
+            raise ValueError(
+                f"patience = {self.patience} ends the training before plateau_patience = "
+                f"{self.plateau_patience} lowers the rate; set patience above it, or to 0"
+            )
+        return self
+
 
 class DetectorTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, and what is drawn more often."""
@@ -148,12 +173,46 @@ class DetectorTrainingSettings(TrainingSettings):
 
 
 class ClassifierTrainingSettings(TrainingSettings):
-    """As every training, the figure that picks the best epoch, and the weight of positives."""
+    """As every training, the figure that picks the best epoch, the loss, and softer targets."""
 
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = "auroc"
     positive_weight: Literal["balanced"] | Positive = Field(
         1.0, description="balanced: negatives over positives, as in the CheXNet paper"
     )
+    loss: Literal["bce", "focal"] = "bce"
+    focal_gamma: NotNegative = Field(default=2.0, description="how little sure answers count")
+    focal_alpha: float = Field(
+        default=0.5, ge=0, le=1, description="weight of positives; negatives weigh the rest of 1"
+    )
+    label_smoothing: Fraction = Field(
+        default=0.0, description="0.1 teaches 0.95 and 0.05 in place of 1 and 0"
+    )
+    mixup: NotNegative = Field(
+        default=0.0, le=10, description="alpha of the Beta that weighs pairs; 0 mixes none"
+    )
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> Self:
+        if self.loss == "focal" and self.positive_weight != 1:
+            raise ValueError(
+                f"loss = 'focal' weighs positives by focal_alpha, and positive_weight = "
+                f"{self.positive_weight!r} would do so again; set positive_weight = 1.0"
+            )
+        if self.loss == "bce" and (self.focal_gamma, self.focal_alpha) != (2.0, 0.5):
+            raise ValueError(
+                f"focal_gamma = {self.focal_gamma} and focal_alpha = {self.focal_alpha} are of "
+                "loss = 'focal', and loss is 'bce'; choose one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_need_two(self) -> Self:
+        if self.mixup and self.batch_size == 1:
+            raise ValueError(
+                f"mixup = {self.mixup} mixes the images of a batch, and batch_size = 1 has one; "
+                "choose a larger batch, or mixup = 0.0"
+            )
+        return self
 
 
 class _Config(Section):

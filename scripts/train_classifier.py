@@ -6,31 +6,36 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.freezing import freeze_for_epoch
-from classification.loss import positive_weights, training_losses, validation_losses
+from classification.loss import (
+    Criterion,
+    masked_cross_entropy,
+    masked_focal_loss,
+    positive_weights,
+    training_losses,
+    validation_losses,
+)
 from classification.model import ImageClassifier, build_classifier
 from classification.start import start_from
 from data_prep.tables import read_json
 from evaluation.metrics import auroc, image_average_precision
 from scripts import console
+from scripts.labels import labelled_images
 from scripts.sampling import image_classes
 from scripts.starting_weights import Start
-from scripts.trainee import Trainee, initialise, require_both_kinds
+from scripts.trainee import Trainee, initialise
 from training.model_files import ARCHITECTURE_FILE
 from training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:
-    from configs.settings import ClassifierConfig
+    from configs.settings import ClassifierConfig, ClassifierTrainingSettings
     from data_prep.augment import Augmentation
     from data_prep.dataset import DataSet, Target
     from data_prep.pixel_store import PixelStore
-
-_STATES = {"present": 1.0, "absent": 0.0}
 
 
 class Scored(NamedTuple):
@@ -57,13 +62,8 @@ def build(
     Raises:
         InputError: The split lacks such images, or the model cannot be built.
     """
-    findings, labels = target.any_of, finding_labels(dataset, target)
-    ids = {
-        role: dataset.image_ids(role, config.data.split).intersection(labels.index)
-        for role in ("train", "val")
-    }
-    for role, chosen in ids.items():
-        require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
+    findings = target.any_of
+    labels, ids = labelled_images(dataset, target, config.data.split)
     arguments = config.model.model_dump()
     weights, trainable = arguments.pop("weights"), arguments.pop("trainable")
     unfreeze_epochs = arguments.pop("unfreeze_epochs")
@@ -88,7 +88,7 @@ def build(
     if not later:  # else the optimiser must know all from the start
         settle(0)
     train = ImageLabelDataset(store, ids["train"], labels, findings, augmentation)
-    weight = _weight(config.training.positive_weight, train.targets)
+    criterion, how = _criterion(config.training, train.targets), config.training
     return Trainee(
         model=model,
         findings=findings,
@@ -96,8 +96,10 @@ def build(
         val=ImageLabelDataset(store, ids["val"], labels, findings),
         collate=collate,
         positive=(train.targets == 1).any(axis=1),
-        training_losses=partial(training_losses, pos_weight=weight),
-        validation_step=partial(validate, pos_weight=weight),
+        training_losses=partial(
+            training_losses, criterion=criterion, smoothing=how.label_smoothing, mixup=how.mixup
+        ),
+        validation_step=partial(validate, criterion=criterion),
         validation_metrics=score_metrics,
         describe=partial(describe, findings=findings),
         start=start,
@@ -116,29 +118,21 @@ def _pixels(start: Start, store: PixelStore) -> dict[str, Any]:
     return arguments if public is None else {**arguments, "channels": public.channels}
 
 
-def finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
-    """Labels of each finding of a target, for the images where one is known.
-
-    Returns:
-        Index ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown.
-    """
-    rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
-    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
-    labels = rows.pivot(index="image_id", columns="finding", values="label")
-    return labels.reindex(columns=list(target.any_of))
-
-
-def _weight(positive_weight: float | str, targets: np.ndarray) -> Tensor | None:
-    if positive_weight == "balanced":
-        return positive_weights(targets)
-    return None if positive_weight == 1 else torch.full((targets.shape[1],), float(positive_weight))
+def _criterion(how: ClassifierTrainingSettings, targets: np.ndarray) -> Criterion:
+    if how.loss == "focal":
+        return partial(masked_focal_loss, gamma=how.focal_gamma, alpha=how.focal_alpha)
+    weight = how.positive_weight
+    if weight == "balanced":
+        return partial(masked_cross_entropy, pos_weight=positive_weights(targets))
+    each = None if weight == 1 else torch.full((targets.shape[1],), float(weight))
+    return partial(masked_cross_entropy, pos_weight=each)
 
 
 def validate(
-    model: ImageClassifier, batch: LabelBatch, pos_weight: Tensor | None
+    model: ImageClassifier, batch: LabelBatch, criterion: Criterion
 ) -> tuple[dict[str, Tensor], Scored]:
     """Loss and scores of a validation batch."""
-    losses, scores = validation_losses(model, batch, pos_weight)
+    losses, scores = validation_losses(model, batch, criterion)
     return losses, Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
 
 

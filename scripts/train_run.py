@@ -207,6 +207,8 @@ def _optimisation(how: TrainingSettings) -> Optimisation:
         warmup_epochs=how.warmup_epochs,
         step_milestones=how.step_milestones,
         step_factor=how.step_factor,
+        plateau_patience=how.plateau_patience,
+        plateau_factor=how.plateau_factor,
         accumulate=how.accumulate,
         clip=how.clip or None,
         ema_decay=how.ema_decay,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from data_prep.errors import InputError
 from scripts.starting_weights import PUBLISHED_WEIGHTS, Start
 
 if TYPE_CHECKING:
@@ -88,23 +87,3 @@ def initialise(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         return build(weights=published, **arguments)
-
-
-def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
-    """Check that a role has images with and without a finding.
-
-    Args:
-        positive: bool, by image.
-        role: ``train`` or ``val``.
-        what: What makes an image usable, for the message.
-
-    Raises:
-        InputError: It lacks one kind, or has no images.
-    """
-    if positive.any() and not positive.all():
-        return
-    lack = "no images" if positive.empty else f"only {'positive' if positive.any() else 'negative'}"
-    raise InputError(
-        f"split: role '{role}' has {lack}{'' if positive.empty else ' images'} ({what}); "
-        "make another split with cxr split"
-    )

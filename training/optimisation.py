@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+Schedule = Literal["one_cycle", "cosine", "step", "plateau", "constant"]
+Mode = Literal["min", "max"]
 MILESTONES = (0.67, 0.92)  # two thirds and eleven twelfths: RetinaNet's own
 
 
@@ -28,10 +29,13 @@ class Optimisation:
         momentum: Of SGD and RMSprop; Adam and AdamW ignore it.
         schedule: ``one_cycle`` rises over the warm-up and falls to almost 0; ``cosine`` rises
             linearly over the warm-up, then falls along a cosine to 0; ``step`` rises likewise,
-            then falls at each milestone; ``constant`` stays after the warm-up.
+            then falls at each milestone; ``plateau`` rises likewise, then falls whenever the
+            monitored figure has not improved for some epochs; ``constant`` stays after the warm-up.
         warmup_epochs: Length of the rise, in epochs; may be a fraction.
         step_milestones: Shares of the training, 0 to 1, at which ``step`` falls.
         step_factor: What ``step`` multiplies the rate by at each of them.
+        plateau_patience: Epochs without improvement before each fall of ``plateau``.
+        plateau_factor: What it multiplies the rate by then.
         accumulate: Batches that make one optimiser step.
         clip: Largest gradient norm; None leaves gradients alone.
         ema_decay: Decay of the moving average of the weights that is validated and kept; 0
@@ -46,6 +50,8 @@ class Optimisation:
     warmup_epochs: float = 1.0
     step_milestones: Sequence[float] = MILESTONES
     step_factor: float = 0.1
+    plateau_patience: int = 3
+    plateau_factor: float = 0.1
     accumulate: int = 1
     clip: float | None = None
     ema_decay: float = 0.0
@@ -95,6 +101,8 @@ def build_schedule(optimiser: Optimizer, how: Optimisation, epochs: int, steps: 
             optimiser, max_lr=how.learning_rate, total_steps=steps + 1, pct_start=rise
         )
     warmup = round(how.warmup_epochs / epochs * steps)
+    if how.schedule == "plateau":
+        return Plateau(optimiser, warmup, patience=how.plateau_patience, factor=how.plateau_factor)
     name, shares, fall = how.schedule, how.step_milestones, how.step_factor
 
     def factor(step: int) -> float:
@@ -103,6 +111,63 @@ def build_schedule(optimiser: Optimizer, how: Optimisation, epochs: int, steps: 
         )
 
     return LambdaLR(optimiser, factor)
+
+
+class Plateau(LRScheduler):
+    """Warms up step by step, then lowers the rate when a figure stops improving.
+
+    All that it remembers is in its state, so a resumed training goes on as it would have.
+
+    Args:
+        optimiser: What it drives.
+        warmup: Steps of linear rise.
+        patience: Epochs without improvement before each fall, counted anew after it.
+        factor: What the rate is multiplied by then.
+
+    Source:
+        As torch's ``ReduceLROnPlateau`` with a threshold of 0 and a patience of one less: here, as
+        in early stopping, the fall comes in the epoch that makes `patience` full.
+
+    Example:
+        >>> optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = Plateau(optimiser, 0, patience=2, factor=0.5)
+        >>> for loss in (0.9, 0.8, 0.8, 0.85):
+        ...     schedule.observe(loss, "min")
+        >>> schedule.get_last_lr()
+        [0.5]
+    """
+
+    def __init__(self, optimiser: Optimizer, warmup: int, *, patience: int, factor: float) -> None:
+        self._warmup, self._patience, self._factor = warmup, patience, factor
+        self._best: float | None = None
+        self._stalled = 0  # epochs since the best, or since the last fall
+        self._falls = 0
+        super().__init__(optimiser)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of each group at the present step."""
+        rise = min(1.0, (self.last_epoch + 1) / self._warmup) if self._warmup else 1.0
+        return [base * rise * self._factor**self._falls for base in self.base_lrs]
+
+    def observe(self, value: float, mode: Mode) -> None:
+        """Take an epoch's figure, and lower the rate at once where it is time.
+
+        Args:
+            value: The monitored figure.
+            mode: Whether a small (``min``) or a large (``max``) one is good.
+        """
+        loss = value if mode == "min" else -value
+        if self._best is None or loss < self._best:
+            self._best, self._stalled = loss, 0
+            return
+        self._stalled += 1
+        if self._stalled < self._patience:
+            return
+        self._stalled, self._falls = 0, self._falls + 1
+        # The rate of the next step was set before this epoch was validated.
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
 
 def learning_rate_factor(

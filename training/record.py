@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save
@@ -16,9 +16,9 @@ from training.devices import gather
 from training.divergence import EXPLODED, has_exploded, usual_loss
 from training.events import EventLog
 from training.loop import Loop
+from training.optimisation import Mode, Plateau
 from training.run_folder import RunFolder
 
-Mode = Literal["min", "max"]
 Row = dict[str, Any]
 Metrics = Callable[[list[Any]], dict[str, float]]
 
@@ -159,6 +159,9 @@ class EpochRecord(Callback):
         """Write the epoch: checkpoint first, since all else follows from it."""
         row = self.history[-1]
         row["seconds"] = time.perf_counter() - self._began
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, Plateau):
+                config.scheduler.observe(row[self._rule[0]], self._rule[1])
         trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
         trainer.save_checkpoint(self._run.last_checkpoint)
         if not trainer.is_global_zero:

@@ -165,6 +165,40 @@ def test_shares_of_what_is_drawn_survive_a_round_trip() -> None:
             "both scale = 0.1 and multi_scale = 0.5 are given",
         ),
         ("chexnet_quickstart", ["training.hard_negatives=0.5"], "unknown key"),
+        (
+            "chexnet",  # whose positives are weighed
+            ["training.loss=focal"],
+            "positive_weight = 'balanced' would do so again; set positive_weight = 1.0",
+        ),
+        (
+            "chexnet",
+            ["training.loss=focal", "training.positive_weight=3"],
+            "positive_weight = 3.0 would do so again",
+        ),
+        ("chexnet", ["training.focal_gamma=3"], "of loss = 'focal', and loss is 'bce'"),
+        ("chexnet", ["training.focal_alpha=0.25"], "of loss = 'focal', and loss is 'bce'"),
+        ("chexnet", ["training.loss=dice"], "input should be 'bce' or 'focal', got 'dice'"),
+        ("chexnet", ["training.focal_alpha=1.5"], "less than or equal to 1, got 1.5"),
+        ("chexnet", ["training.label_smoothing=1"], "less than 1, got 1"),
+        ("chexnet", ["training.mixup=-0.1"], "greater than or equal to 0, got -0.1"),
+        (
+            "chexnet",
+            ["training.mixup=0.2", "training.batch_size=1"],
+            "batch_size = 1 has one; choose a larger batch",
+        ),
+        ("retinanet_quickstart", ["training.mixup=0.2"], "unknown key"),
+        ("retinanet_quickstart", ["training.label_smoothing=0.1"], "unknown key"),
+        (
+            "retinanet_quickstart",
+            ["training.schedule=plateau", "training.monitor=epoch"],
+            "monitor = 'epoch' always does; choose a figure",
+        ),
+        (
+            "chexnet",
+            ["training.schedule=plateau", "training.plateau_patience=5"],
+            "patience = 5 ends the training before plateau_patience = 5 lowers the rate",
+        ),
+        ("chexnet", ["training.plateau_factor=0.5"], "schedule is 'cosine'; choose one"),
     ],
 )
 def test_changes_that_do_not_go_together_are_refused(
@@ -172,6 +206,29 @@ def test_changes_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         read_config(find_config(name), overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        (
+            "chexnet",
+            [
+                "training.loss=focal", "training.positive_weight=1", "training.focal_gamma=1.5",
+                "training.focal_alpha=0.75", "training.label_smoothing=0.1", "training.mixup=0.2",
+            ],
+        ),
+        ("chexnet", ["training.schedule=plateau", "training.plateau_factor=0.5"]),
+        ("retinanet", ["training.schedule=plateau", "training.plateau_patience=2"]),
+    ],
+)  # fmt: skip
+def test_losses_softer_targets_and_plateaus_survive_a_round_trip(
+    name: str, overrides: list[str]
+) -> None:
+    config = read_config(find_config(name), overrides)
+    assert parse_config(dump_config(config), "again") == config
+    for override in overrides:
+        assert override.partition("=")[0].partition(".")[2] in dump_config(config)
 
 
 def _file(folder: Path, text: str) -> Path:

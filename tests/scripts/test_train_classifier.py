@@ -12,16 +12,21 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
 from classification.dataset import ImageLabelDataset
+from classification.loss import masked_focal_loss
+from classification.mixing import mix_pairs, smooth
 from classification.model import build_classifier
+from configs.schema import find_config, read_config
+from data_prep.dataset import DataSet
 from data_prep.errors import InputError
 from data_prep.nih_files import FINDINGS
 from data_prep.prepare import prepare
 from data_prep.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from data_prep.synth import write_phantom
 from scripts import console
+from scripts.pixels import open_store, treatment_of
 from scripts.run_model import BUILDERS
 from scripts.train import train
-from scripts.train_classifier import Scored, score_metrics
+from scripts.train_classifier import Scored, build, score_metrics
 from training.model_files import load_model
 from training.run_folder import RunFolder
 
@@ -102,6 +107,53 @@ def test_stages_learn_one_after_another_also_in_a_resumed_training(
     _interrupted(data, tmp_path / "halves", 2, *keys)
     halves = _train(data, tmp_path / "halves", *keys)
     assert _changed(whole, halves) == set()
+
+
+_SOFT = (
+    "training.loss=focal",
+    "training.focal_gamma=1.5",
+    "training.label_smoothing=0.1",
+    "training.mixup=0.4",
+    "training.monitor=val_loss",
+)
+
+
+def test_focal_loss_smoothing_and_mixup_are_resumed_exactly(data: Path, tmp_path: Path) -> None:
+    whole = _train(data, tmp_path / "whole", *_SOFT)
+    _interrupted(data, tmp_path / "halves", 2, *_SOFT)
+    halves = _train(data, tmp_path / "halves", *_SOFT)
+    assert _figures(halves) == _figures(whole)
+    last = [torch.load(run.last_checkpoint, weights_only=True) for run in (whole, halves)]
+    for name, value in last[0]["state_dict"].items():
+        assert torch.equal(value, last[1]["state_dict"][name]), name
+
+
+def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validation(
+    data: Path,
+) -> None:
+    changes = [key for key in _SOFT if "monitor" not in key]
+    settings = read_config(find_config("chexnet_quickstart"), [*_KEYS, *changes])
+    dataset = DataSet.open(data)
+    target = dataset.target(None)
+    store = open_store(dataset, 64, treatment_of(settings.data))
+    trainee = build(settings, dataset, target, store, None)
+    batch = trainee.collate([trainee.train[row] for row in range(8)])
+    trainee.model.eval()
+    logits = trainee.model(batch.images)
+    losses, _ = trainee.validation_step(trainee.model, batch)
+    focal = masked_focal_loss(logits, batch.targets, gamma=1.5)
+    assert losses["classification"].item() == pytest.approx(focal.item())
+    torch.manual_seed(5)
+    learned = trainee.training_losses(trainee.model, batch)["classification"]
+    torch.manual_seed(5)
+    mixed = mix_pairs(batch, 0.4)
+    expected = masked_focal_loss(trainee.model(mixed.images), smooth(mixed.targets, 0.1), gamma=1.5)
+    assert learned.item() == pytest.approx(expected.item())
+
+
+def _figures(run: RunFolder) -> list[dict[str, float]]:
+    table = pd.read_csv(run.folder / "metrics.csv").drop(columns="seconds")
+    return table.to_dict("records")
 
 
 def test_features_that_are_random_are_not_frozen(data: Path, tmp_path: Path) -> None:

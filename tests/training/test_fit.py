@@ -126,6 +126,9 @@ _HOW = {
         optimiser="sgd", schedule="cosine", learning_rate=0.1, accumulate=2, clip=0.5
     ),
     "averaged weights": Optimisation(learning_rate=0.05, ema_decay=0.9),
+    "plateau": Optimisation(
+        schedule="plateau", learning_rate=0.5, plateau_patience=1, plateau_factor=0.5
+    ),
 }
 
 
@@ -136,6 +139,7 @@ _HOW = {
         (6, "one cycle"),  # first step after a checkpoint
         (13, "sgd, cosine, accumulated, clipped"),
         (18, "averaged weights"),  # in the last epoch
+        (11, "plateau"),  # first step after the rate has fallen, see below
     ],
 )
 def test_interrupted_and_resumed_training_ends_with_the_same_weights(
@@ -158,6 +162,36 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(
         for f in ("whole", "halves")
     ]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_plateau_lowers_the_rate_from_the_epoch_after_the_one_that_did_not_improve(
+    tmp_path: Path,
+) -> None:
+    figures = iter([0.5, 0.5, 0.6, 0.1])
+    result = _fit(
+        tmp_path, optimisation=_HOW["plateau"], monitor="figure", mode="max",
+        validation_metrics=lambda outputs: {"figure": next(figures)},
+    )  # fmt: skip
+    rates = [row["learning_rate"] for row in result.history]
+    assert rates == [0.5, 0.5, 0.25, 0.25]  # at the end of each epoch
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == 0.125
+
+
+def test_plateau_remembers_across_an_interruption_how_long_nothing_improved(
+    tmp_path: Path,
+) -> None:
+    """Stalled in epochs 2 and 3, of which only the first is before the interruption."""
+
+    def figure(outputs: list[Tensor]) -> dict[str, float]:
+        return {"figure": 0.5}
+
+    how = Optimisation(schedule="plateau", learning_rate=0.5, plateau_patience=2)
+    changes: dict[str, Any] = {"monitor": "figure", "mode": "max", "validation_metrics": figure}
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path, training_losses=_Stopper(12), optimisation=how, **changes)
+    result = _fit(tmp_path, optimisation=how, resume=True, **changes)
+    assert [row["learning_rate"] for row in result.history] == pytest.approx([0.5, 0.5, 0.5, 0.05])
 
 
 def test_interruption_between_epochs_loses_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimisation import Optimisation, build_optimiser, build_schedule
+from training.optimisation import Optimisation, Plateau, build_optimiser, build_schedule
 
 
 def _rates(how: Optimisation, epochs: int, steps: int) -> list[float]:
@@ -55,7 +55,44 @@ def test_step_rises_and_falls_at_each_milestone_of_the_training() -> None:
     assert rates[30:] == pytest.approx([0.04] * 10)
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "constant"])
+_FIGURES = [0.5, 0.6, 0.6, 0.55, 0.7, 0.1, 0.2, 0.7, 0.3, 0.71, 0.7, 0.7, 0.7, 0.7, 0.7, 0.72]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_plateau_falls_as_torchs_own(mode: Any, patience: int) -> None:
+    ours, theirs = (torch.optim.SGD([torch.zeros(1)], lr=1.0) for _ in range(2))
+    plateau = Plateau(ours, 0, patience=patience, factor=0.5)
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        theirs, mode=mode, factor=0.5, patience=patience - 1, threshold=0.0, eps=0.0
+    )
+    for figure in _FIGURES:
+        plateau.observe(figure, mode)
+        oracle.step(figure)
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+    assert ours.param_groups[0]["lr"] < 1.0
+
+
+def test_plateau_rises_first_and_stays_lowered_in_later_steps() -> None:
+    how = Optimisation(
+        schedule="plateau", learning_rate=1.0, warmup_epochs=1, plateau_patience=1,
+        plateau_factor=0.1,
+    )  # fmt: skip
+    assert _rates(how, epochs=3, steps=12) == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 9])
+    optimiser = build_optimiser(nn.Linear(2, 1), how)
+    schedule = build_schedule(optimiser, how, 3, 12)
+    assert isinstance(schedule, Plateau)
+    schedule.observe(0.5, "max")
+    schedule.observe(0.5, "max")  # in the middle of the rise
+    rates = []
+    for _ in range(6):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau", "constant"])
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 5)])  # as in a first try
 def test_warm_up_longer_than_the_training_is_harmless(
     schedule: Any, epochs: int, steps: int

@@ -1,0 +1,72 @@
+"""Which images of a data set a classifier can learn from; needs no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from data_prep.errors import InputError
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet, Target
+
+_STATES = {"present": 1.0, "absent": 0.0}
+
+
+def labelled_images(
+    dataset: DataSet, target: Target, split: str
+) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
+    """Labels, and the images that are learned from and validated on.
+
+    Args:
+        dataset: The data set.
+        target: What is learned.
+        split: Name of the split.
+
+    Returns:
+        The labels as `finding_labels`, and the image ids of the roles ``train`` and ``val`` of
+        which a label is known.
+
+    Raises:
+        InputError: There is no such split, or a role lacks positive or negative images.
+    """
+    labels = finding_labels(dataset, target)
+    ids = {
+        role: dataset.image_ids(role, split).intersection(labels.index) for role in ("train", "val")
+    }
+    for role, chosen in ids.items():
+        require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
+    return labels, ids
+
+
+def finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
+    """Labels of each finding of a target, for the images where one is known.
+
+    Returns:
+        Index ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown.
+    """
+    rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
+    labels = rows.pivot(index="image_id", columns="finding", values="label")
+    return labels.reindex(columns=list(target.any_of))
+
+
+def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
+    """Check that a role has images with and without a finding.
+
+    Args:
+        positive: bool, by image.
+        role: ``train`` or ``val``.
+        what: What makes an image usable, for the message.
+
+    Raises:
+        InputError: It lacks one kind, or has no images.
+    """
+    if positive.any() and not positive.all():
+        return
+    lack = "no images" if positive.empty else f"only {'positive' if positive.any() else 'negative'}"
+    raise InputError(
+        f"split: role '{role}' has {lack}{'' if positive.empty else ' images'} ({what}); "
+        "make another split with cxr split"
+    )
