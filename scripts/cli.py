@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
@@ -13,7 +16,7 @@ from typer.exceptions import TyperException
 from data_prep.errors import InputError
 from scripts.console import say
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 # A full disk or a forbidden file, wherever met, is the machine's doing and not our bug.
 _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -102,8 +105,41 @@ def _usage_line(error: TyperException) -> str:
     return " ".join(f"{message} See '{verb} --help'.".split())
 
 
+class _Termination:
+    """Lets SIGTERM end the program as Ctrl-C does: what is being written is cleaned up first."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._process = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked loader or pool ends at once, without a word
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.asked = True
+        raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run `cxr`: exit 0 done, 1 the work found a problem, 2 bad input, 130 interrupted."""
+    """Run `cxr`: exit 0 done, 1 a problem found, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    termination = _Termination()
+    before = signal.signal(signal.SIGTERM, termination)
+    try:
+        _run()
+    except (KeyboardInterrupt, typer.Abort):
+        word = "ended by SIGTERM" if termination.asked else "interrupted"
+        say(f"cxr: {word}; run the same command again to go on")
+        sys.exit(_TERMINATED if termination.asked else _INTERRUPTED)
+    except SystemExit as exit_:
+        # Processes that share a training were interrupted in its place, and have said so.
+        if exit_.code == _INTERRUPTED and termination.asked:
+            sys.exit(_TERMINATED)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run() -> None:
     try:
         refuse_intruders()
         # Not standalone: usage errors, too, become one line.
@@ -117,9 +153,6 @@ def main() -> None:
     except TyperException as error:
         say("cxr: " + _usage_line(error))
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        say("cxr: interrupted; run the same command again to go on")
-        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:

@@ -58,8 +58,10 @@ def train(
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
+    from scripts.train_devices import heed_starter
     from scripts.train_zoo import read_models, train_models
 
+    heed_starter()
     if (models := read_models(config, set_ or [])) is not None:
         train_models(models, data, out, resume=resume, device=device, devices=devices)
         return

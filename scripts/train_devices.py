@@ -22,10 +22,11 @@ from data_prep.errors import InputError
 from scripts import console
 
 _RANK = "CXR_TRAINING_RANK"
+_STARTER = "CXR_ENDS_WITH"
 _POLL = 0.1  # s
 _OWN_WORDS = 2.0  # s: the first process may be about to say the same by itself
 _GRACE = 60.0  # s, to end after Ctrl-C
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 FAREWELL = 3 * _OWN_WORDS  # s
@@ -64,6 +65,26 @@ def end_with_starter() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def ending_with_this() -> dict[str, str]:
+    """Environment of a `cxr` command that shall not outlive this process, see `heed_starter`."""
+    return {**os.environ, _STARTER: str(os.getpid())}
+
+
+def heed_starter() -> None:
+    """End with the process that started this one, where that asked for it."""
+    starter = os.environ.pop(_STARTER, None)  # it asked this process alone
+    if starter is not None:
+        end_with_starter()
+        if os.getppid() != int(starter):  # it was gone before it could be heeded
+            raise KeyboardInterrupt
+
+
+def interrupt(started: subprocess.Popen[bytes]) -> None:
+    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a background job; there, too
+    started.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
+
+
 def run_on_devices(arguments: Sequence[str], devices: int) -> int:
     """Run one `cxr` command in several processes that form one training.
 
@@ -96,10 +117,10 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
             return _watch(processes, logs)
         except KeyboardInterrupt:
             for started in processes:
-                started.send_signal(signal.SIGINT)
+                interrupt(started)
             _wait(processes, _GRACE)
-            if processes[0].poll() == _INTERRUPTED:
-                return _INTERRUPTED
+            if (status := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
+                return status  # it has said so
             raise
         finally:
             for started in processes:

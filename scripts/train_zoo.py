@@ -6,16 +6,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.train_devices import ending_with_this, interrupt, require_shares
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
+    from data_prep.dataset import DataSet
 
 _INTERRUPTED = 130
+_TERMINATED = 143
+_GRACE = 60.0  # s, to end after Ctrl-C
 _HEADINGS = ("model", "parameters", "that learn", "best epoch", "figure", "minutes", "")
 
 
@@ -71,18 +76,23 @@ def train_models(
         devices: Likewise.
 
     Raises:
-        InputError: There is no data set, or `out` is a run itself.
+        InputError: There is no data set or device, `out` is a run itself, or no model can learn
+            from the data set, for want of a target, a split, labels or pixels.
         SystemExit: 1, where a model failed; the others are trained.
         KeyboardInterrupt: The user interrupted.
     """
     from configs.schema import dump_config, folder_name
     from data_prep.dataset import DataSet
     from data_prep.folders import atomic_path
+    from scripts.runtime import choose_device
     from training.run_folder import RunFolder
 
-    DataSet.open(data)
+    dataset = DataSet.open(data)
     if RunFolder.started_in(out) is not None:
         raise InputError(f"{out}: is a run; choose a folder for all the runs as --out")
+    if device not in ("auto", "cpu") or devices > 1:
+        choose_device(device, devices)
+    _require_one_that_can_learn(dataset, models, devices)
     out.mkdir(parents=True, exist_ok=True)
     outcomes = []
     for number, model in enumerate(models, 1):
@@ -108,6 +118,37 @@ def train_models(
         raise SystemExit(1)
 
 
+def _require_one_that_can_learn(
+    dataset: DataSet, models: Sequence[ClassifierConfig], devices: int
+) -> None:
+    """Refuse at once what would fail model by model.
+
+    A slip of one model leaves the others, so each is asked; most ask the same.
+
+    Raises:
+        InputError: Every model lacks its target, split, labels or pixels, or has a batch that the
+            devices cannot share; tells why the first is refused.
+    """
+    from scripts.labels import labelled_images
+
+    if not dataset.has_pixels:
+        raise InputError(
+            f"{dataset.folder}: has no pixels to learn from; prepare it with its images"
+        )
+    first: InputError | None = None
+    asked = [(m.data.target, m.data.split, m.training.batch_size) for m in models]
+    for target, split, batch_size in dict.fromkeys(asked):
+        try:
+            require_shares(batch_size, devices)
+            labelled_images(dataset, dataset.target(target), split)
+        except InputError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
+
+
 def _has_ended(run: Path, model: ClassifierConfig) -> bool:
     """Whether this very training is complete."""
     from configs.schema import ConfigError, first_difference, parse_config
@@ -123,22 +164,28 @@ def _has_ended(run: Path, model: ClassifierConfig) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
-    """The exit status of a `cxr` command, which gets Ctrl-C once."""
+    """The exit status of a `cxr` command, which gets Ctrl-C once and does not outlive this."""
     command = [sys.executable, "-P", "-m", "scripts.cli", *arguments]
-    with subprocess.Popen(  # noqa: S603  our own command
-        command, stdin=subprocess.DEVNULL, process_group=0
-    ) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise
+    child = subprocess.Popen(  # noqa: S603  our own command
+        command, env=ending_with_this(), stdin=subprocess.DEVNULL, process_group=0
+    )
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        interrupt(child)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE)
+        raise
+    finally:
+        child.kill()
+        child.wait()
 
 
 def _problem(status: int) -> str | None:
     if status == _INTERRUPTED:
         raise KeyboardInterrupt
+    if status == _TERMINATED:  # by its own exit status, or as the system tells it
+        status = -signal.SIGTERM
     if status < 0:
         name = signal.Signals(-status).name
         return f"ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")

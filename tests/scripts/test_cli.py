@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,29 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
         cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
+
+
+def test_sigterm_is_one_line_too_after_all_is_cleaned_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def terminated(folder: Path) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            cleaned.append(folder)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(show, "describe", terminated)
+    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "cxr: ended by SIGTERM; run the same command again to go on\n"
+    assert cleaned == [tmp_path]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_full_disk_met_anywhere_is_one_line(

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from configs.schema import parse_config
@@ -15,6 +27,7 @@ from scripts.train import train
 from scripts.train_zoo import Outcome, table
 from training.run_folder import RunFolder
 
+ROOT = Path(__file__).resolve().parents[2]
 _ZOO = """
 kind = "zoo"
 [data]
@@ -62,6 +75,17 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(train_zoo, "_run", run)
     return trained
+
+
+@pytest.fixture(scope="module")
+def two_targets(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("targets") / "data"
+    shutil.copytree(data, folder)
+    info = json.loads((folder / "dataset.json").read_text())
+    (target,) = info["targets"].values()
+    info["targets"]["twin"] = target
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
 
 
 def _train(data: Path, out: Path, *overrides: str) -> None:
@@ -115,12 +139,121 @@ def test_a_wrong_list_or_folder_is_refused_before_anything_is_trained(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ([], "has targets .*, twin; choose one"),
+        (["data.target=lump"], "has no target 'lump'"),
+        (["data.target=twin", "data.split=mine"], "has no split 'mine'"),
+    ],
+)
+def test_what_all_models_lack_ends_the_list_before_it_begins(
+    two_targets: Path,
+    data: Path,
+    tmp_path: Path,
+    in_this_process: list[str],
+    overrides: list[str],
+    says: str,
+) -> None:
+    zoo = str(data.parent / "zoo.toml")
+    with pytest.raises(InputError, match=says):
+        train(zoo, two_targets, tmp_path / "runs", overrides, device="cpu")
+    assert not (tmp_path / "runs").exists()
+    assert in_this_process == []
+
+
+def test_what_one_model_lacks_leaves_the_others(
+    data: Path, tmp_path: Path, in_this_process: list[str]
+) -> None:
+    zoo = tmp_path / "zoo.toml"
+    zoo.write_text(_ZOO.replace('model.weights = "no/such.pth"', 'data.split = "mine"'))
+    with pytest.raises(SystemExit):
+        train(str(zoo), data, tmp_path / "runs", device="cpu")
+    assert in_this_process == ["first_one", "lost", "last"]
+    assert RunFolder.open(tmp_path / "runs" / "last").is_complete
+
+
+def test_a_split_without_labels_or_a_missing_gpu_ends_the_list_too(
+    data: Path, tmp_path: Path, in_this_process: list[str]
+) -> None:
+    lame = tmp_path / "data"
+    shutil.copytree(data, lame)
+    split = lame / "splits" / "default.parquet"
+    table = pd.read_parquet(split)
+    metadata = pq.read_schema(split).metadata
+    bare = pa.Table.from_pandas(table[table["role"] != "val"], preserve_index=False)
+    pq.write_table(bare.replace_schema_metadata(metadata), lame / "splits" / "bare.parquet")
+    zoo = str(data.parent / "zoo.toml")
+    with pytest.raises(InputError, match="role 'val' has no images"):
+        train(zoo, lame, tmp_path / "runs", ["data.split=bare"], device="cpu")
+    with pytest.raises(InputError, match="--device gpu: choose auto, cpu or cuda"):
+        train(zoo, lame, tmp_path / "runs", device="gpu")
+    with pytest.raises(InputError, match="batch_size = 8 is the whole batch"):
+        train(zoo, lame, tmp_path / "runs", device="cpu", devices=3)
+    assert in_this_process == []
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _wait_for(reached: Callable[[], object], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < until, "took too long"
+        time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_what_ends_the_list_ends_the_training_that_it_started(
+    data: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    words = ["train", data.parent / "zoo.toml", "--data", data, "--out", tmp_path / "runs"]
+    words += ["--device", "cpu", "--set", "training.epochs=100000"]
+    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)]
+    # As in a background job, where Ctrl-C is ignored, and as in a terminal.
+    heeds = signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN
+    with (tmp_path / "said").open("w") as said:
+        started = subprocess.Popen(
+            command, stderr=said, cwd=ROOT, preexec_fn=partial(signal.signal, signal.SIGINT, heeds)
+        )
+    try:
+        _wait_for(lambda: (tmp_path / "runs/first_one/metrics.csv").exists())
+        (child,) = _children(started.pid)
+        started.send_signal(number)
+        assert started.wait(90) == status
+        _wait_for(lambda: not _lives(child), 10)
+    finally:
+        started.kill()
+        started.wait()
+    lines = (tmp_path / "said").read_text().splitlines()
+    if number == signal.SIGTERM:
+        assert lines[-1] == "cxr: ended by SIGTERM; run the same command again to go on"
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
     ("status", "problem"),
     [
         (0, None),
         (2, "failed with status 2"),
         (-9, "ended by SIGKILL, perhaps for want of memory"),
         (-15, "ended by SIGTERM"),
+        (143, "ended by SIGTERM"),
     ],
 )
 def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
