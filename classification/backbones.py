@@ -11,7 +11,7 @@ from torch import nn
 
 from classification.geometry import trace_grid
 from classification.recipes import BACKBONES, STRIDES, Recipe
-from classification.timm_zoo import TIMM, build_timm, timm_normalisation
+from classification.timm_zoo import TIMM, build_timm, timm_fixed_size, timm_normalisation
 from data_prep.errors import InputError
 
 # Published comparisons name networks that do not exist; what their authors may have meant.
@@ -54,7 +54,8 @@ def find_recipe(name: str) -> Recipe:
     """
     if name.startswith(TIMM):
         mean, std = timm_normalisation(name)
-        return Recipe(lambda finer: build_timm(name), None, (), mean=mean, std=std)
+        size = timm_fixed_size(name)
+        return Recipe(lambda finer: build_timm(name), None, (), mean=mean, std=std, size=size)
     if name in BACKBONES:
         return BACKBONES[name]
     if meant := NOT_A_NETWORK.get(name.lower()):
@@ -80,8 +81,8 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
         The trunk.
 
     Raises:
-        InputError: Unknown name, a stride that this network does not have, images too small for
-            it, or a network without feature maps.
+        InputError: Unknown name, a stride that this network does not have, images of a size that
+            it does not take, or a network without feature maps.
     """
     recipe = find_recipe(name)
     if last_stride not in STRIDES:
@@ -98,15 +99,43 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
         )
     layers = recipe.build(last_stride == 16)
     try:
-        grid, channels, _ = trace_grid(layers, image_size)
+        grid, channels, _ = trace_grid(layers, image_size, whole=recipe.size is not None)
     except InputError as error:
         raise InputError(f"{name}: {error}; choose a convolutional network") from None
+    except Exception as error:  # networks of one size say so by errors of many kinds
+        if not name.startswith(TIMM):
+            raise
+        raise _other_size(name, layers, image_size, recipe.size, _reason(error)) from None
     if grid.stride != last_stride:
         raise InputError(
             f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}"
             + (f"; set model.last_stride = {grid.stride}" if grid.stride in STRIDES else "")
         )
     return Trunk(layers, channels, grid.stride, grid.centre, recipe.rectify)
+
+
+def _other_size(
+    name: str, layers: nn.Module, image_size: int, takes: int | None, reason: str
+) -> InputError:
+    """The line for images of a size that a network does not take."""
+    if takes is None or takes == image_size:
+        return InputError(
+            f"{name}: cannot read images of {image_size} px ({reason}); choose another "
+            "data.image_size, or another network"
+        )
+    told = f"{name}: takes images of {takes} px only, but gets {image_size}"
+    try:
+        trace_grid(layers, takes, whole=True)
+    except InputError as error:  # else its user would be sent from one error to the next
+        return InputError(f"{told}, and {error}; choose a convolutional network")
+    if takes % 32:
+        return InputError(f"{told}, and no pixel store has {takes}; choose another network")
+    return InputError(f"{told}; set data.image_size = {takes}")
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @cache
@@ -124,10 +153,12 @@ def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
         (('layer3',), ('layer4',))
     """
     with torch.random.fork_rng(devices=()):
-        layers = find_recipe(name).build(False)
+        recipe = find_recipe(name)
+        layers = recipe.build(False)
+    size, whole = recipe.size or _PROBE, recipe.size is not None
     stages: list[list[str]] = [[]]
     last = 0
-    for child, stride in trace_grid(layers, _PROBE)[2].items():
+    for child, stride in trace_grid(layers, size, whole=whole)[2].items():
         learns = any(True for _ in layers.get_submodule(child).parameters())
         if stride > last and learns and last:
             stages.append([])

@@ -53,7 +53,9 @@ class Grid:
 Grids = tuple[Grid, Grid]  # down the rows, along the columns
 
 
-def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int, dict[str, int]]:
+def trace_grid(
+    layers: nn.Module, image_size: int, *, whole: bool = False
+) -> tuple[Grid, int, dict[str, int]]:
     """Follow a network's layers from the image to its feature maps, without convolving.
 
     Branches that meet should look at the same place; where they do not, as in ResNet-D, the middle
@@ -62,6 +64,7 @@ def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int, dict[str,
     Args:
         layers: The network, on the CPU; its mode and buffers stay as they are.
         image_size: Side of the square image, px.
+        whole: Follow an image of this very size; else a smaller one where that gives the same.
 
     Returns:
         The grid of the last maps, their channels, and the stride behind each child of the network,
@@ -71,7 +74,8 @@ def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int, dict[str,
         InputError: The network's last output is not a grid of square cells over the image.
     """
     # Where padding depends on the size it does so by what is left of 32, so a small one will do.
-    size = image_size if image_size < _PROBE else _PROBE + image_size % _PROBE
+    as_it_is = whole or image_size < _PROBE
+    size = image_size if as_it_is else _PROBE + image_size % _PROBE
     strides: dict[str, int] = {}
 
     def note(name: str, out: Any) -> None:

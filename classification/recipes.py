@@ -29,6 +29,7 @@ class Recipe:
         mean: Mean of the pixels that the published weights want, in [0, 1].
         std: Standard deviation, likewise.
         renamed: Beginnings of names in torchvision's whole network that are others here.
+        size: Side of the only images that it takes, px; None where any will do.
     """
 
     build: Callable[[bool], nn.Module]
@@ -38,6 +39,7 @@ class Recipe:
     mean: float = IMAGENET[0]
     std: float = IMAGENET[1]
     renamed: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
 
     @property
     def smallest(self) -> int:

@@ -52,13 +52,30 @@ def timm_normalisation(name: str) -> tuple[float, float]:
     Raises:
         InputError: As `build_timm`.
     """
+    settings = _settings(name)
+    mean, std = (sum(values) / 3 for values in (settings.mean, settings.std))
+    return round(mean, 3), round(std, 3)
+
+
+def timm_fixed_size(name: str) -> int | None:
+    """Side of the only images that a network takes, px; None where any will do.
+
+    Args:
+        name: As in `build_timm`.
+
+    Raises:
+        InputError: As `build_timm`.
+    """
+    settings = _settings(name)
+    return int(settings.input_size[-1]) if settings.fixed_input_size else None
+
+
+def _settings(name: str) -> Any:
     library = _library(name)
     plain = name.removeprefix(TIMM)
     if not library.is_model(plain):
         raise _unknown(name)
-    settings = library.models.get_pretrained_cfg(plain)
-    mean, std = (sum(values) / 3 for values in (settings.mean, settings.std))
-    return round(mean, 3), round(std, 3)
+    return library.models.get_pretrained_cfg(plain)
 
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
