@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -19,12 +20,13 @@ from scripts.sampling import build_sampler, dropped_boxes
 from scripts.train_batch import fitting_batch, too_large
 from scripts.train_devices import FAREWELL, own_rank, require_shares
 from scripts.trainee import Trainee
-from training.cost import count_parameters
+from training.cost import count_parameters, describe_device
 from training.fit import FitResult, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.memory import is_out_of_memory
 from training.model_files import save_model
 from training.optimisation import Optimisation
+from training.peak_memory import PeakMemory
 from training.pictures import draw_batch, draw_curves
 from training.run_folder import RunFolder
 from training.sampler import SeededSampler
@@ -65,7 +67,7 @@ def fit_trainee(
     sampler, trainee = build_sampler(trainee, how)
     if not own_rank():
         _draw_first_batch(trainee, sampler, int(how.batch_size), run)
-    began = time.perf_counter()
+    began, memory = time.perf_counter(), PeakMemory(trainee.model, device)
     result = _fit_or_say_why(settings, trainee, run, sampler, device, precision, devices)
     if own_rank():
         return
@@ -100,8 +102,11 @@ def fit_trainee(
             "precision": precision,
             "device": device,
             "devices": devices,
+            "device_name": (f"{devices} x " if devices > 1 else "")
+            + describe_device(torch.device(device)),
             "seconds": round(sum(row["seconds"] for row in result.history), 1),
             "seconds_since_resumed": round(time.perf_counter() - began, 1),
+            "peak_memory_bytes": memory.read(),
             "boxes": None if dropped is None else dropped._asdict(),
         }
     )
