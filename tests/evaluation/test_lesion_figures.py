@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from evaluation.bootstrap import Resamples
-from evaluation.lesion_figures import FROC_RATES, WeightedFroc, WeightedRsnaScore
+from evaluation.lesion_figures import (
+    FROC_METRICS,
+    FROC_RATES,
+    WeightedFroc,
+    WeightedRsnaScore,
+    froc_curve,
+)
 from evaluation.pairs import CORNERS, box_iou, pair_boxes
 
 CUTS = [0.1, 0.35, 0.6]
@@ -64,22 +70,35 @@ def rsna_by_hand(boxes, truth, images, cut):
     return float(np.mean(scores)) if scores else None
 
 
-def froc_by_hand(boxes, truth, images):
-    """Every score as a threshold; of those that keep the rate, the most sensitive."""
+def hits(mark, lesion, how):
+    """Word by word: enough overlap, or the mark's centre on the lesion or its border."""
+    if how == "iou":
+        return overlap(mark, lesion) >= 0.2
+    x, y = (mark[0] + mark[2]) / 2, (mark[1] + mark[3]) / 2
+    return lesion[0] <= x <= lesion[2] and lesion[1] <= y <= lesion[3]
+
+
+def froc_points_by_hand(boxes, truth, images, how):
+    """Every score as a threshold: false marks an image, and share of lesions found."""
     points, n_lesions = [(0.0, 0.0)], sum(len(rows_of(truth, image)[0]) for image in images)
-    overlaps = []
+    every = []
     for image in images:
         (marks, score), (lesions, _) = rows_of(boxes, image), rows_of(truth, image)
-        near = np.array([[overlap(m, box) >= 0.2 for box in lesions] for m in marks])
-        overlaps.append((near.reshape(len(marks), len(lesions)), score))
-    for threshold in np.unique(boxes["score"]):
-        found = false = 0
-        for every, score in overlaps:
-            near = every[score >= threshold]
-            found += near.any(axis=0).sum()
-            false += (~near.any(axis=1)).sum()
+        near = np.array([[hits(mark, box, how) for box in lesions] for mark in marks], dtype=bool)
+        every.append((near.reshape(len(marks), len(lesions)), score))
+    for threshold in np.unique(boxes["score"])[::-1]:
+        called = [near[score >= threshold] for near, score in every]
+        found = sum(near.any(axis=0).sum() for near in called)
+        false = sum((~near.any(axis=1)).sum() for near in called)
         points.append((false / len(images), found / n_lesions))
-    return np.mean([max(s for f, s in points if f <= rate) for rate in FROC_RATES])
+    return points
+
+
+def froc_by_hand(boxes, truth, images, how="iou"):
+    """Mean, then each rate: of the points that keep it, the most sensitive."""
+    points = froc_points_by_hand(boxes, truth, images, how)
+    at_rates = [max(s for f, s in points if f <= rate) for rate in FROC_RATES]
+    return [np.mean(at_rates), *at_rates]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,8 +111,25 @@ def test_figures_equal_plain_loops(seed, decimals):
     ours = WeightedRsnaScore(pairs, each, len(ids), CUTS)(once)[0]
     np.testing.assert_allclose(ours, expected, atol=1e-12)
     assert 0 <= min(expected) < max(expected) < 1
-    froc = WeightedFroc(pairs, each, len(ids))(once)[0]
-    assert froc == pytest.approx(froc_by_hand(boxes, truth, ids), abs=1e-12)
+
+
+@pytest.mark.parametrize("how", ["iou", "centre"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decimals", [None, 1])  # rounded: many equal scores
+def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(seed, decimals, how):
+    boxes, truth, ids = simulate(seed, decimals=decimals)
+    pairs = pair_boxes(boxes, truth, ids)
+    froc = WeightedFroc(pairs, np.arange(len(ids)), len(ids), how)
+    ours = froc.figures(np.ones((1, len(ids)), int))[0]
+    np.testing.assert_allclose(ours, froc_by_hand(boxes, truth, ids, how), atol=1e-12)
+    assert len(ours) == len(FROC_METRICS[how])
+    curve = froc_curve(pairs, how)
+    drawn = list(zip(curve["false_marks"], curve["sensitivity"], strict=True))
+    points = froc_points_by_hand(boxes, truth, ids, how)
+    for rate in (*FROC_RATES, 0.3, 3.3):  # the same step everywhere, from fewer points
+        expected = max(s for f, s in points if f <= rate)
+        assert max(s for f, s in drawn if f <= rate) == pytest.approx(expected)
+    assert drawn[-1] == pytest.approx(points[-1])
 
 
 def test_weights_mean_the_same_as_repeated_images():
@@ -101,11 +137,13 @@ def test_weights_mean_the_same_as_repeated_images():
     pairs, each = pair_boxes(boxes, truth, ids), np.arange(len(ids))
     weights = next(Resamples(len(ids), 4, seed=2).chunks())
     rsna = WeightedRsnaScore(pairs, each, len(ids), [0.35])(weights)[:, 0]
-    froc = WeightedFroc(pairs, each, len(ids))(weights)
-    for row, one_rsna, one_froc in zip(weights, rsna, froc, strict=True):
+    froc = {how: WeightedFroc(pairs, each, len(ids), how).figures(weights) for how in FROC_METRICS}
+    for number, (row, one_rsna) in enumerate(zip(weights, rsna, strict=True)):
         repeated = ids.repeat(row)
         assert one_rsna == pytest.approx(rsna_by_hand(boxes, truth, repeated, 0.35), abs=1e-12)
-        assert one_froc == pytest.approx(froc_by_hand(boxes, truth, repeated), abs=1e-12)
+        for how, ours in froc.items():
+            expected = froc_by_hand(boxes, truth, repeated, how)
+            np.testing.assert_allclose(ours[number], expected, atol=1e-12)
 
 
 def one_lesion(*boxes):
@@ -143,6 +181,28 @@ def test_a_false_mark_before_the_find_costs_the_low_rates():
     assert froc(np.ones((1, 2), int))[0] == pytest.approx(5 / 7)
     tied = WeightedFroc(one_lesion(("b", 10.0, 0.8), ("a", 10.0, 0.8)), np.arange(2), 2)
     assert tied(np.ones((1, 2), int))[0] == pytest.approx(5 / 7)
+
+
+def test_each_rate_stands_by_itself():
+    pairs = one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8))
+    at_rates = WeightedFroc(pairs, np.arange(2), 2).figures(np.ones((1, 2), int))[0]
+    named = dict(zip(FROC_METRICS["iou"], at_rates, strict=True))
+    assert named["froc_at_1_4"] == 0
+    assert named["froc_at_1_2"] == named["froc_at_8"] == 1
+
+
+@pytest.mark.parametrize(
+    ("x2", "by_iou", "by_centre", "why"),
+    [
+        (1.5, 0.0, 1.0, "too small to overlap by 0.2, its centre on the lesion"),
+        (20.0, 1.0, 1.0, "its centre on the lesion's border counts"),
+        (24.0, 1.0, 0.0, "overlaps enough, its centre beside the lesion"),
+    ],
+)
+def test_the_centre_in_the_box_is_another_hit_than_the_overlap(x2, by_iou, by_centre, why):
+    pairs, once = one_lesion(("a", x2, 0.9)), np.ones((1, 2), int)
+    assert WeightedFroc(pairs, np.arange(2), 2, "iou")(once)[0] == by_iou, why
+    assert WeightedFroc(pairs, np.arange(2), 2, "centre")(once)[0] == by_centre, why
 
 
 def test_without_boxes_the_figures_are_zero_and_without_lesions_froc_is_undefined():
