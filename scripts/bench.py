@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("scripts.bench_data", "scripts.bench_tables"),
     "detection": ("scripts.bench_detection",),
+    "classification": ("scripts.bench_classification", "scripts.bench_allocator"),
     "evaluation": ("scripts.bench_evaluation",),
 }
 """Modules of each group; each has ``rows(setting)``, which yields rows as they are measured."""

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 from torchvision.models import resnet18, resnet50
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -23,19 +22,22 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from data_prep.images import read_image
-from data_prep.preprocess import letterbox
 from detection.backbone import group_norm
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses
 from detection.retinanet import LesionRetinaNet
-from scripts.bench_rows import Row, paired_row, rate
+from scripts.bench_networks import (
+    LEARNING_RATE,
+    autocast,
+    image_rows,
+    our_step,
+    stack_pictures,
+)
+from scripts.bench_rows import Row
 from scripts.bench_setting import Setting
 from scripts.runtime import choose_device, choose_precision, tune_cpu
-from training.loop import read_losses
-from training.optimisation import Optimisation, build_optimiser
+from training.optimisation import Optimisation
 
-_LEARNING_RATE = 1e-5  # small: weights that run away would change what boxes cost
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
 
 
@@ -64,18 +66,19 @@ def rows(setting: Setting) -> Iterator[Row]:
     tune_cpu()
     device = choose_device()
     for size in _QUICK if setting.quick else _SIZES:
-        yield _training_row(setting, size, device)
+        yield from _training_rows(setting, size, device)
         yield from _inference_rows(setting, size, device)
 
 
-def _training_row(setting: Setting, size: _Size, device: str) -> Row:
+def _training_rows(setting: Setting, size: _Size, device: str) -> Iterator[Row]:
     """One optimiser step, pictures in main memory to updated weights."""
     precision = choose_precision("auto", cast("Any", device))
     ours, peer = _twins(size, setting.seed, device)
     batch = _batch(setting, size)
+    how = Optimisation(optimiser="sgd", learning_rate=LEARNING_RATE)
     timings = setting.meter.compare(
         {
-            "ours": _our_step(ours, batch, device, precision),
+            "ours": our_step(ours, training_losses, batch, device, precision, how),
             "torchvision": _peer_step(peer, batch, device),
         }
     )
@@ -85,7 +88,7 @@ def _training_row(setting: Setting, size: _Size, device: str) -> Row:
         "Lightning"
     )
     title = f"training step on {device}, {size.name}: ours against torchvision's reference"
-    return paired_row(title, timings, "ours", "torchvision", "images/s", rate, note)
+    yield from image_rows(timings, [("ours", "torchvision")], title, note)
 
 
 def _inference_rows(setting: Setting, size: _Size, device: str) -> Iterator[Row]:
@@ -97,11 +100,10 @@ def _inference_rows(setting: Setting, size: _Size, device: str) -> Iterator[Row]
         for precision in ("fp32", "bf16")
     }
     candidates["torchvision"] = partial(_peer_boxes, peer.eval(), pictures, device)
-    timings = setting.meter.compare(candidates)
-    for precision in ("fp32", "bf16"):
-        title = f"inference on {device} in {precision}, {size.name}: ours against torchvision fp32"
-        note = "inference keeps boxes from a score of 0.001 on; the weights are random"
-        yield paired_row(title, timings, precision, "torchvision", "images/s", rate, note)
+    pairs = [(precision, "torchvision") for precision in ("fp32", "bf16")]
+    title = f"inference on {device} in {{ours}}, {size.name}: ours against {{peer}} fp32"
+    note = "inference keeps boxes from a score of 0.001 on; the weights are random"
+    yield from image_rows(setting.meter.compare(candidates), pairs, title, note)
 
 
 def _twins(size: _Size, seed: int, device: str) -> tuple[LesionRetinaNet, RetinaNet]:
@@ -117,7 +119,7 @@ def _twins(size: _Size, seed: int, device: str) -> tuple[LesionRetinaNet, Retina
     )
     peer = _torchvision_twin(ours, size)
     peer.load_state_dict(ours.state_dict())
-    ours.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours.to(device).to(memory_format=torch.channels_last)
     return ours, peer.to(device)
 
 
@@ -160,8 +162,6 @@ def _torchvision_twin(ours: LesionRetinaNet, size: _Size) -> RetinaNet:
 def _batch(setting: Setting, size: _Size) -> LesionBatch:
     """Real pictures with up to two boxes each, drawn from the seed."""
     rng = np.random.default_rng(setting.seed)
-    paths = [setting.pictures[n % len(setting.pictures)] for n in range(size.batch)]
-    pixels = np.stack([letterbox(read_image(path).pixels, size.side)[0] for path in paths])
     boxes = []
     for number in range(size.batch):
         corner = rng.uniform(0, 0.5, size=(number % 3, 2)) * size.side
@@ -169,33 +169,13 @@ def _batch(setting: Setting, size: _Size) -> LesionBatch:
         boxes.append(torch.from_numpy(np.hstack([corner, corner + sides]).astype(np.float32)))
     labels = [torch.ones(len(b), dtype=torch.int64) for b in boxes]
     names = [str(number) for number in range(size.batch)]
-    return LesionBatch(names, torch.from_numpy(pixels).unsqueeze(1), boxes, labels)
-
-
-def _our_step(
-    model: LesionRetinaNet, batch: LesionBatch, device: str, precision: str
-) -> Callable[[], float]:
-    how = Optimisation(optimiser="sgd", learning_rate=_LEARNING_RATE)
-    optimiser = build_optimiser(model.train(), how)
-
-    def step() -> float:
-        moved = batch.to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            losses = training_losses(model, moved)
-        read_losses(losses)
-        optimiser.zero_grad()
-        torch.stack([*losses.values()]).sum().backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))  # finite or not?
-        optimiser.step()
-        norm.item()
-        return float(len(batch))
-
-    return step
+    pixels = stack_pictures(setting, size.batch, size.side)
+    return LesionBatch(names, pixels, boxes, labels)
 
 
 def _peer_step(model: RetinaNet, batch: LesionBatch, device: str) -> Callable[[], float]:
     optimiser = torch.optim.SGD(
-        model.train().parameters(), lr=_LEARNING_RATE, momentum=0.9, weight_decay=1e-4
+        model.train().parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4
     )
     pictures = _as_floats(batch.images)
 
@@ -222,10 +202,7 @@ def _as_floats(images: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _our_boxes(model: LesionRetinaNet, images: torch.Tensor, device: str, precision: str) -> float:
-    with (
-        torch.inference_mode(),
-        torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
-    ):
+    with torch.inference_mode(), autocast(device, precision):
         found = model(images.to(device))
     for image in found:
         cast("dict[str, torch.Tensor]", image)["boxes"].cpu()

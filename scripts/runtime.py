@@ -22,7 +22,7 @@ _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 
 
-def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
+def tune_cpu(*, workers: int = 0, shared_by: int = 1, allocator: bool = True) -> None:
     """Share the processors between torch and loaders, and keep freed memory for the next batch.
 
     Call it before torch is imported. Three measured traps:
@@ -36,8 +36,10 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     Args:
         workers: Processes that load data beside this one.
         shared_by: Processes like this one that share the machine, each with its loaders.
+        allocator: Whether malloc keeps freed memory; the benchmark measures it without.
     """
-    _keep_freed_memory()
+    if allocator:
+        _keep_freed_memory()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when torch loads libgomp
     import cv2
@@ -111,14 +113,22 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 
 
 def choose_precision(
-    name: Literal["auto", "fp32", "bf16"], device: Literal["cpu", "cuda"]
-) -> Literal["fp32", "bf16"]:
+    name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
+) -> Literal["fp32", "bf16", "fp16"]:
     """The precision to train in.
 
     Args:
-        name: ``auto`` takes bf16 where the hardware multiplies it faster than fp32.
+        name: ``auto`` takes bf16 where the hardware multiplies it faster than fp32, else fp32.
         device: Where.
+
+    Raises:
+        InputError: ``fp16`` on a CPU, which is slower there than fp32.
     """
+    if name == "fp16" and device == "cpu":
+        raise InputError(
+            "training.precision: fp16 is for CUDA devices, and this is the CPU; choose auto, fp32 "
+            "or bf16"
+        )
     if name != "auto":
         return name
     return "bf16" if _computes_bf16(device) else "fp32"
