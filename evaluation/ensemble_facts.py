@@ -13,25 +13,35 @@ import pandas as pd
 from data_prep.dataset import DataSet
 from data_prep.predictions import Predictions
 from data_prep.tables import read_table
-from evaluation.lineup import SEEN_FILE
+from evaluation.exposure import SEEN_FILE
 
-_SUMMED = ("parameters", "flops", "latency_ms")
-_SAME_FOR_ALL = ("latency_device", "precision", "image_size", "batch_size")
+_SUMMED = (
+    "parameters", "trainable_parameters", "flops", "size_bytes", "train_seconds", "latency_ms",
+)  # fmt: skip
+_GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
+_SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
 _ROLE_ORDER = ("train", "val", "test", "unused")
 
 
 def joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
-    """The members' cost, one after the other; unknown where one is, or where devices differ."""
+    """The members' cost, one after the other; unknown where one is, or where devices differ.
+
+    Memory is that of the member that needs most: one after the other, each gives its back.
+    """
     costs = [dict(member.info.get("cost") or {}) for member in members]
     total: dict[str, Any] = {"made_of": made_of}
-    for key in _SUMMED:
+    for key in (*_SUMMED, *_GREATEST):
         values = [cost.get(key) for cost in costs]
-        total[key] = None if any(value is None for value in values) else sum(values)
+        known = [value for value in values if value is not None]
+        whole = max(known, default=None) if key in _GREATEST else sum(known)
+        total[key] = whole if len(known) == len(values) else None
     for key in _SAME_FOR_ALL:
         values = [cost.get(key) for cost in costs]
         total[key] = values[0] if all(value == values[0] for value in values) else None
     if total["latency_device"] is None or len({cost.get("precision") for cost in costs}) > 1:
         total["latency_ms"] = None
+    if total["train_device"] is None:
+        total["train_seconds"] = None
     return total
 
 

@@ -21,6 +21,8 @@ from evaluation.charts import (
     policies_of,
     whiskers,
 )
+from evaluation.cost_charts import FRAME, cost_charts
+from evaluation.costs import cost_rows
 from evaluation.exploration import explore_thresholds
 from evaluation.figures import save_figures
 from evaluation.gallery import CASES_PER_CATEGORY, disagreement, select_cases
@@ -28,7 +30,7 @@ from evaluation.intervals import find_difference, find_interval, rows_of
 from evaluation.probability_charts import all_charts
 from evaluation.report_checklists import checklists, methods_paragraph
 from evaluation.report_details import agreement, difference_tests, published, subgroups
-from evaluation.report_facts import cost_rows, decision_rows
+from evaluation.report_facts import decision_rows
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table, unit_tables
 from evaluation.report_where import group_tables, where_tables
@@ -210,6 +212,8 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         confusion=confusion,
         exploration=_exploration(comparison, galleries),
         cost=cost_rows(comparison),
+        cost_charts=cost_charts(comparison),
+        cost_frame=FRAME,
         decisions=decision_rows(comparison),
         gallery=galleries[0],
         meanings=meanings(comparison),

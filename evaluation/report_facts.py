@@ -1,79 +1,24 @@
-"""What is known of each system beside its figures: its cost, and what validation chose for it."""
+"""What validation chose for each system."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from evaluation.box_rule import BoxRule
-from evaluation.intervals import find_difference
 from evaluation.learned_reduction import words_of
 from evaluation.map_boxes import MapBoxRule
 from evaluation.report_tables import Cell, Row
-from evaluation.wording import UNDEFINED, metric_words, number
+from evaluation.wording import number
 
 if TYPE_CHECKING:
     from evaluation.compare import Comparison
 
 
-_GAINS = ("auroc", "ap50", "froc_mean", "rsna_score")
 _NOTHING = {
     "Boxes": "it gives none",
     "Search": "not searched",
     "Referred to a reader": "none",
 }
-
-
-def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return size and time, one cell per system; "unknown" where not given.
-
-    Where a system is made of others, their cost is summed, and what each system gains over the
-    first stands beside it.
-    """
-    costs = [comparison.costs.get(name) or {} for name in comparison.systems]
-    joined = any(cost.get("made_of") for cost in costs)
-    first = costs[0] if joined and costs else {}
-    wanted = (
-        ("Parameters", "parameters", 1e6, "million"),
-        ("FLOPs an image", "flops", 1e9, "billion"),
-        ("Time an image", "latency_ms", 1.0, "ms"),
-    )
-    rows = [
-        (title, [_scaled(cost.get(key), unit, word, first.get(key)) for cost in costs])
-        for title, key, unit, word in wanted
-    ]
-    rows.append(("Timed on", [_timed_on(cost) for cost in costs]))
-    if joined:
-        rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
-        rows += _gains(comparison)
-    return [Row(title, tuple(map(Cell, told))) for title, told in rows]
-
-
-def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """What each system gains over the first, with its interval, metric by metric."""
-    first, *others = comparison.systems
-    rows = []
-    for metric in _GAINS:
-        gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
-        if any(gap.known for gap in gaps):
-            told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]
-            rows.append((f"{metric_words(metric).title} gained over {first}", [UNDEFINED, *told]))
-    return rows
-
-
-def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
-    """A quantity in words, and how many times that of the first system it is."""
-    if value is None or value != value:
-        return "unknown"
-    told = f"{float(value) / unit:,.1f} {word}"
-    return f"{told} ({value / first:.1f} times)" if first and value != first else told
-
-
-def _timed_on(cost: dict[str, Any]) -> str:
-    device = cost.get("latency_device")
-    if not device:
-        return "unknown"
-    batch = cost.get("batch_size")
-    return f"{device}, batch {batch}" if batch else str(device)
 
 
 def decision_rows(comparison: Comparison) -> list[Row]:

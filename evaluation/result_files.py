@@ -10,12 +10,13 @@ import pandas as pd
 from data_prep.folders import atomic_path, make_folder
 from data_prep.tables import write_json, write_table
 from evaluation.comparison import Comparison
+from evaluation.costs import cost_table
 
 
 def write_tables(comparison: Comparison, out: Path) -> None:
-    """Write ``metrics.csv``, ``tests.csv``, ``where.csv``, ``decisions.parquet``, ``metrics.json``.
+    """Write what programs read; ``metrics.json`` comes last and marks the folder complete.
 
-    The last marks the folder complete.
+    Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``.
 
     Args:
         comparison: From `compare_systems`.
@@ -28,7 +29,12 @@ def write_tables(comparison: Comparison, out: Path) -> None:
     metrics = pd.concat([comparison.metrics, comparison.by_unit], ignore_index=True)
     with atomic_path(out / "metrics.csv") as temporary:
         metrics.to_csv(temporary, index=False)
-    for name, table in (("tests", comparison.tests), ("where", comparison.where)):
+    tables = {
+        "tests": comparison.tests,
+        "where": comparison.where,
+        "costs": cost_table(comparison),
+    }
+    for name, table in tables.items():
         with atomic_path(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
     write_table(comparison.decisions, out / "decisions.parquet", "decisions")

@@ -11,7 +11,8 @@ from evaluation.decision import tune
 from evaluation.ensemble import check_members, join_classifiers, join_detectors, join_images
 from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
 from evaluation.gate import choose_gate, gate_boxes, sort_members
-from evaluation.lineup import judged_images, trained_on
+from evaluation.exposure import trained_on
+from evaluation.lineup import judged_images
 from evaluation.pairs import CORNERS
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
@@ -164,6 +165,19 @@ def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors):
     other = with_info(detectors[1], cost=cost | {"latency_device": "gpu", "flops": None})
     mixed = joined_cost([members[0], other], "")
     assert (mixed["parameters"], mixed["flops"], mixed["latency_ms"]) == (20, None, None)
+
+
+def test_training_adds_up_on_one_machine_and_memory_is_that_of_the_largest_member(detectors):
+    cost = {"size_bytes": 8, "train_seconds": 60.0, "train_device": "cpu", "peak_memory_bytes": 5}
+    members = [
+        with_info(detectors[0], cost=cost),
+        with_info(detectors[1], cost=cost | {"peak_memory_bytes": 9}),
+    ]
+    total = joined_cost(members, "A + B")
+    assert (total["size_bytes"], total["train_seconds"], total["peak_memory_bytes"]) == (16, 120, 9)
+    assert total["flops"] is None
+    other = with_info(detectors[1], cost=cost | {"train_device": "gpu"})
+    assert joined_cost([members[0], other], "")["train_seconds"] is None
 
 
 def write_seen(member, ids, role):

@@ -11,7 +11,7 @@ from data_prep.dataset import DataSet
 from data_prep.predictions import Predictions, PredictionWriter
 from data_prep.tables import InputError, write_table
 from evaluation.compare import compare_systems
-from evaluation.report_facts import cost_rows
+from evaluation.costs import cost_rows
 from scripts.ensemble import ensemble
 from scripts.prepare import prepare
 
