@@ -18,7 +18,8 @@ from data_prep.predictions import Predictions
 from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence
-from evaluation.scorecard import ALL, JudgedImages, Scorecard
+from evaluation.judged import ALL, JudgedImages
+from evaluation.scorecard import Scorecard
 from evaluation.search_space import Search
 from evaluation.seeds import by_system
 from evaluation.summary import resampled_table

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,18 +16,18 @@ from evaluation.bootstrap import Resamples
 from evaluation.by_unit import Judges, unit_metrics
 from evaluation.comparison import Comparison
 from evaluation.contrasts import paired_tests, with_clustered_auroc
-from evaluation.decision import CHOSEN_ON, Decision, decision_ids, tune
+from evaluation.decision import Decision, checked_decision
 from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
 from evaluation.failures import failures_as_wrong
 from evaluation.groups import image_groups
+from evaluation.judged import JudgedImages
 from evaluation.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.lineup import Images, judged_images
 from evaluation.origins import comparison_provenance
 from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats, curves
-from evaluation.scorecard import JudgedImages, Scorecard
-from evaluation.search_space import Search
+from evaluation.scorecard import Scorecard
 from evaluation.seeds import by_system, members_of
 from evaluation.shortcut import shortcut_rows
 from evaluation.summary import resampled_table
@@ -91,151 +93,149 @@ def compare_systems(
     image_groups(dataset.images, protocol.subgroups)  # refuses what is no column, before the work
     members, teams = members_of(systems)
     judged, notes = judged_images(members, dataset, target, split=split, images=images)
-    decisions: dict[str, Decision] = {}
-    evidence: dict[str, Evidence] = {}
-    cards: dict[str, Scorecard] = {}
-    for name, system in members.items():
-        decisions[name], new_notes = checked_decision(
-            name, system, dataset, target, split, policies, extra_policies
-        )
-        notes += new_notes
-        boxes = decisions[name].boxes
-        evidence[name] = Evidence(system, target, judged.image_ids, boxes, dataset.images)
-        if protocol.policy and protocol.policy not in decisions[name].thresholds:
-            raise InputError(
-                f"{system.folder}: the protocol asks for policy '{protocol.policy}', {name} is "
-                f"tuned for {', '.join(decisions[name].thresholds)}; run cxr tune again with it"
-            )
-        cards[name] = _scorecard(evidence[name], decisions[name], judged)
+    wanted = _Wanted(dataset, target, split, policies, tuple(extra_policies), protocol)
+    judges, cards, told = _judge(members, teams, judged, wanted)
     resamples = Resamples(judged.n_patients, replicates, seed, protocol.interval)
     metrics = resampled_table(target.name, cards, teams, resamples, advance=advance)
-    grouped = by_system(cards, teams)
-    of_units = None
-    if unit != "image":
-        judges = Judges(members, teams, decisions, evidence)
-        of_units, new_notes = unit_metrics(
-            judges, judged, dataset, target, split=split, unit=unit, resamples=resamples
-        )
-        notes += new_notes
-    store = open_largest_store(dataset)
-    where = where_each_fails(
-        {name: [Judged.of(cards[m], decisions[m]) for m in teams[name]] for name in teams},
-        dataset.images,
-        resamples,
-        policy=main_policy(list(next(iter(cards.values())).thresholds), protocol.policy),
-        subgroups=protocol.subgroups,
-        prevalence=prevalence,
-        contrast=None if store is None else lesion_contrast(judged.truth, store),
-    )
-    tests = paired_tests(target.name, grouped, metrics)
+    of_units, told_of_units = _by_unit(judges, judged, wanted, unit, resamples)
+    where = _where(judges, cards, judged, wanted, prevalence, resamples)
+    tests = paired_tests(target.name, by_system(cards, teams), metrics)
     metrics = with_clustered_auroc(metrics, tests, teams)
     failed = failures_as_wrong(
-        metrics, members, teams, decisions, dataset, target, split, resamples
+        metrics, members, teams, judges.decisions, dataset, target, split, resamples
     )
-    shown = {name: models[0] for name, models in teams.items()}
-    notes += [
-        f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
-        "matrices and pictures are those of the first."
-        for name, models in teams.items()
-        if len(models) > 1
-    ]
-    of_first = {name: cards[model] for name, model in shown.items()}
-    first_decisions = {name: decisions[model] for name, model in shown.items()}
+    provenance = comparison_provenance(members, teams, dataset, judges.decisions, split, resamples)
     return Comparison(
         target=target,
         systems=list(systems),
         metrics=pd.concat([metrics, failed], ignore_index=True),
         tests=tests,
-        where=pd.concat([where, shortcut_rows(dataset, target, judged)], ignore_index=True),
-        decisions=decisions_table(of_first, first_decisions, dataset),
-        thresholds={
-            name: {policy: choice.threshold for policy, choice in card.thresholds.items()}
-            for name, card in of_first.items()
-        },
-        curves={name: curves(judged.y_true, card.scores) for name, card in of_first.items()},
-        confusion=_confusion(of_first),
-        boxes={name: card.boxes for name, card in of_first.items() if card.boxes is not None},
-        maps={
-            name: None if (e := evidence[model]).gives_boxes else e.maps
-            for name, model in shown.items()
-        },
-        map_scale={n: d.map_scale for n, d in first_decisions.items() if d.map_scale is not None},
-        costs={name: dict(members[model].info.get("cost") or {}) for name, model in shown.items()},
-        notes=notes,
-        provenance=comparison_provenance(members, teams, dataset, decisions, split, resamples)
-        | {"protocol": protocol.to_json()},
+        where=where,
+        notes=[*notes, *told, *told_of_units, *_seed_notes(teams)],
+        provenance=provenance | {"protocol": protocol.to_json()},
         protocol=protocol,
         by_unit=of_units,
-        coverage={
-            name: {policy: left.curve() for policy, left in card.referred.items()}
-            for name, card in of_first.items()
-        },
+        **_pictures(judges, cards, dataset),
     )
 
 
-def checked_decision(
-    name: str,
-    system: Predictions,
-    dataset: DataSet,
-    target: Target,
-    split: str,
-    policies: Sequence[str],
-    extra_policies: Sequence[str] = (),
-) -> tuple[Decision, list[str]]:
-    """A system's decision, derived from its validation rows and held against the stored one.
+@dataclass(frozen=True)
+class _Wanted:
+    """What every system is judged on, and how."""
 
-    Args:
-        name: Display name, for messages.
-        system: Its predictions.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split.
-        policies: Used where no decision is stored.
-        extra_policies: Used in any case.
+    dataset: DataSet
+    target: Target
+    split: str
+    policies: tuple[str, ...]
+    extra_policies: tuple[str, ...]
+    protocol: Protocol
 
-    Returns:
-        The decision and notes on it.
 
-    Raises:
-        InputError: The stored decision was chosen on something else, or differs.
-    """
-    payload = system.decision(target.name)
-    if payload is None:
-        wanted = list(dict.fromkeys((*policies, *extra_policies)))
-        derived = tune(system, dataset, target, split=split, policies=wanted)
-        if not derived.chosen_on["n_images"]:
-            given = any(choice.threshold is not None for choice in derived.thresholds.values())
-            kind = (
-                "threshold-free figures, and declared thresholds,"
-                if given
-                else ("threshold-free figures")
-            )
-            return derived, [f"{name} has no validation images: {kind} only."]
-        return derived, [f"{name} was not tuned before: its decision is derived here."]
-    stored = Decision.from_json(payload)
-    here = decision_ids(system, dataset, split)
-    for key in CHOSEN_ON:
-        if stored.chosen_on.get(key) != here[key]:
-            raise InputError(
-                f"{system.folder}: the decision of {name} was chosen with {key} "
-                f"{stored.chosen_on.get(key)}, here it is {here[key]}; run cxr tune again"
-            )
-    derived = tune(
-        system,
-        dataset,
-        target,
-        split=split,
-        policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
-        search=Search.from_json(stored.search),
-        asked=stored.asked,
-    )
-    changed = stored.difference(derived)
-    if changed:
-        raise InputError(
-            f"{system.folder}: the decision of {name} is not what its validation images give "
-            f"({changed}); run cxr tune again"
+def _judge(
+    members: Mapping[str, Predictions],
+    teams: Mapping[str, list[str]],
+    judged: JudgedImages,
+    wanted: _Wanted,
+) -> tuple[Judges, dict[str, Scorecard], list[str]]:
+    """Every trained model's decision, evidence and scorecard, and notes."""
+    decisions: dict[str, Decision] = {}
+    evidence: dict[str, Evidence] = {}
+    cards: dict[str, Scorecard] = {}
+    notes: list[str] = []
+    dataset, target, policy = wanted.dataset, wanted.target, wanted.protocol.policy
+    for name, system in members.items():
+        decision, told = checked_decision(
+            name, system, dataset, target, wanted.split, wanted.policies, wanted.extra_policies
         )
-    return derived, []  # it agrees, and tells what an older program did not tell yet
+        notes += told
+        if policy and policy not in decision.thresholds:
+            raise InputError(
+                f"{system.folder}: the protocol asks for policy '{policy}', {name} is "
+                f"tuned for {', '.join(decision.thresholds)}; run cxr tune again with it"
+            )
+        decisions[name] = decision
+        evidence[name] = Evidence(system, target, judged.image_ids, decision.boxes, dataset.images)
+        cards[name] = _scorecard(evidence[name], decision, judged)
+    return Judges(members, teams, decisions, evidence), cards, notes
+
+
+def _by_unit(
+    judges: Judges, judged: JudgedImages, wanted: _Wanted, unit: Unit, resamples: Resamples
+) -> tuple[pd.DataFrame | None, list[str]]:
+    """The figures by study or patient with notes; nothing where images are the unit."""
+    if unit == "image":
+        return None, []
+    return unit_metrics(
+        judges,
+        judged,
+        wanted.dataset,
+        wanted.target,
+        split=wanted.split,
+        unit=unit,
+        resamples=resamples,
+    )
+
+
+def _where(
+    judges: Judges,
+    cards: Mapping[str, Scorecard],
+    judged: JudgedImages,
+    wanted: _Wanted,
+    prevalence: float | None,
+    resamples: Resamples,
+) -> pd.DataFrame:
+    """Where each system fails, with the shortcut baseline beside."""
+    dataset, protocol = wanted.dataset, wanted.protocol
+    store = open_largest_store(dataset)
+    thresholds = list(next(iter(cards.values())).thresholds)
+    table = where_each_fails(
+        {
+            name: [Judged.of(cards[model], judges.decisions[model]) for model in models]
+            for name, models in judges.teams.items()
+        },
+        dataset.images,
+        resamples,
+        policy=main_policy(thresholds, protocol.policy),
+        subgroups=protocol.subgroups,
+        prevalence=prevalence,
+        contrast=None if store is None else lesion_contrast(judged.truth, store),
+    )
+    return pd.concat([table, shortcut_rows(dataset, wanted.target, judged)], ignore_index=True)
+
+
+def _seed_notes(teams: Mapping[str, Sequence[str]]) -> list[str]:
+    return [
+        f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
+        "matrices and pictures are those of the first."
+        for name, models in teams.items()
+        if len(models) > 1
+    ]
+
+
+def _pictures(judges: Judges, cards: Mapping[str, Scorecard], dataset: DataSet) -> dict[str, Any]:
+    """What is drawn or listed by image, of each system's first seed, as `Comparison` has it."""
+    shown = {name: models[0] for name, models in judges.teams.items()}
+    card = {name: cards[model] for name, model in shown.items()}
+    decision = {name: judges.decisions[model] for name, model in shown.items()}
+    evidence = {name: judges.evidence[model] for name, model in shown.items()}
+    info = {name: judges.systems[model].info for name, model in shown.items()}
+    return {
+        "decisions": decisions_table(card, decision, dataset),
+        "thresholds": {
+            name: {policy: choice.threshold for policy, choice in each.thresholds.items()}
+            for name, each in card.items()
+        },
+        "curves": {name: curves(each.judged.y_true, each.scores) for name, each in card.items()},
+        "confusion": _confusion(card),
+        "boxes": {name: each.boxes for name, each in card.items() if each.boxes is not None},
+        "maps": {n: None if each.gives_boxes else each.maps for n, each in evidence.items()},
+        "map_scale": {n: d.map_scale for n, d in decision.items() if d.map_scale is not None},
+        "costs": {name: dict(each.get("cost") or {}) for name, each in info.items()},
+        "coverage": {
+            name: {policy: left.curve() for policy, left in each.referred.items()}
+            for name, each in card.items()
+        },
+    }
 
 
 def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> Scorecard:

@@ -18,9 +18,10 @@ from evaluation.clustered import (
     auroc_parts,
     mean_parts,
 )
+from evaluation.judged import ALL, VERSUS_NORMAL, JudgedImages
 from evaluation.mcnemar import clustered_mcnemar, holm
 from evaluation.ranking import Floats
-from evaluation.scorecard import ALL, VERSUS_NORMAL, JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 
 TEST_COLUMNS = (
     "target", "subgroup", "policy", "metric", "first", "second", "method", "independent",

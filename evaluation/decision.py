@@ -14,34 +14,26 @@ import pandas as pd
 from data_prep.dataset import DataSet, Target
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
-from evaluation.bootstrap import cluster_index
 from evaluation.box_rule import AS_STORED
-from evaluation.calibration import Calibration
-from evaluation.calibration_fits import choose_calibration, fit_platt
-from evaluation.choices import (
-    CHOOSE,
-    Asked,
-    ReducedScores,
-    calibrate,
-    choose_among,
-    choose_box_cut,
-    choose_map_boxes,
-    choose_reduction,
-)
+from evaluation.choices import Asked
 from evaluation.decision_rule import Decision
-from evaluation.evidence import Evidence, images_run, patients_of
-from evaluation.map_search import MapSearchResult, search_map_boxes
+from evaluation.evidence import Evidence
 from evaluation.metrics import classification_metrics, confusion_counts
 from evaluation.reduction import Reduction
 from evaluation.referral import Referral, choose_referral, doubt_of
 from evaluation.search_space import Search
-from evaluation.selection import patient_folds
-from evaluation.sweep import sweep
-from evaluation.sweep_images import sweep_images
 from evaluation.thresholds import POLICIES, ThresholdChoice, check_policy, choose_threshold
-from evaluation.units import Unit, gather
+from evaluation.tuning import (
+    JudgedScores,
+    calibrate_scores,
+    gather_units,
+    read_places,
+    score_images,
+    validation_rows,
+)
+from evaluation.units import Unit
 
-__all__ = ["CHOSEN_ON", "Decision", "decision_ids", "tune"]
+__all__ = ["CHOSEN_ON", "Decision", "checked_decision", "decision_ids", "tune"]
 
 CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
 
@@ -86,76 +78,37 @@ def tune(
     """
     asked = asked or Asked()
     _check_boxes(predictions, search, asked)
-    labels = dataset.labels(target).reindex(dataset.image_ids("val", split))
-    known = labels.dropna()
-    ran = known.index.intersection(images_run(predictions)).sort_values()
-    y_true = known.reindex(ran)
-    chosen_on = decision_ids(predictions, dataset, split) | {
-        "role": "val",
-        "n_images": len(ran),
-        "n_patients": cluster_index(patients_of(dataset.images, ran))[1],
-        "n_positive": int(y_true.sum()),
-        "n_not_run": len(known) - len(ran),
-    }
-    evidence = Evidence(predictions, target, ran)
-    if not len(ran):
+    rows = validation_rows(predictions, dataset, target, split)
+    chosen_on = decision_ids(predictions, dataset, split) | rows.counts
+    evidence = Evidence(predictions, target, rows.image_ids)
+    if not len(rows.image_ids):
         reason = f"the system ran on no validation image of split '{split}'"
         none = {policy: _without_validation(policy, reason) for policy in policies}
         reduction = Reduction("max") if evidence.gives_boxes else None
         return Decision(target.name, chosen_on, reduction=reduction, thresholds=none, asked=asked)
-    found, folds = None, None
-    if asked.reductions or asked.calibration == CHOOSE:
-        folds = patient_folds(patients_of(dataset.images, ran), y_true.to_numpy() == 1)
-    if search is not None and evidence.gives_boxes:
-        found = sweep(sweep_images(evidence, y_true, dataset), search, advance)
-        evidence = Evidence(predictions, target, ran, found.rule, dataset.images)
-        scored = ReducedScores(found.reduction, evidence.scores(found.reduction), found.best)
-    elif asked.reductions and folds is not None:
-        scored = choose_among(evidence, y_true, asked.reductions, folds)
-    else:
-        scored = choose_reduction(evidence, y_true)
-    scale, rule, levels_tried = choose_map_boxes(evidence, scored.scores, dataset)
-    read = None
-    if search is not None and found is None:
-        read = _search_maps(evidence, y_true, scored.scores, scale, dataset, search, advance)
-        rule, levels_tried = read.rule, read.best
-    chosen_by = found or read
-    record = None if chosen_by is None else dict(chosen_by.record)
-    if chosen_by is None:
-        cut = choose_box_cut(evidence, evidence.boxes(scored.scores, scale, rule), dataset)
-    else:
-        cut = chosen_by.cut
-    choices = {} if scored.record is None else {"reduction": scored.record}
-    truth, scores, spread = y_true, scored.scores, evidence.spread() if asked.refer else None
-    if unit != "image":
-        units = gather(dataset.images, labels, ran, unit)
-        truth, scores = (pd.Series(units.highest(v), units.names) for v in (y_true, scores))
-        spread = None if spread is None else pd.Series(units.highest(spread), units.names)
-        folds = None if folds is None else units.first(folds)
-    calibration: Calibration | None = fit_platt(truth, scores)
-    if asked.calibration is not None:
-        calibration, losses = calibrate(asked.calibration, truth, scores, folds)
-        choices |= {} if losses is None else {"calibration": losses}
-    elif found is not None and record is not None and unit == "image":
-        calibration, record["calibration"] = choose_calibration(truth, scores, found.folds)
-    thresholds = {policy: choose_threshold(truth, scores, policy) for policy in policies}
+    scored = score_images(evidence, rows, dataset, search, asked, advance)
+    placed = read_places(scored, rows, dataset, search, advance)
+    judged = gather_units(scored, rows, dataset, unit, asked)
+    calibration, told = calibrate_scores(judged, scored, asked, unit)
+    thresholds = {
+        policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
+    }
     return Decision(
         target=target.name,
         chosen_on=chosen_on,
-        reduction=scored.reduction,
-        boxes=found.rule if found else AS_STORED,
-        box_cut=cut,
-        search=record,
+        reduction=scored.reduced.reduction,
+        boxes=scored.swept.rule if scored.swept else AS_STORED,
+        box_cut=placed.cut,
+        search=placed.record if placed.record is None else placed.record | told.searched,
         calibration=calibration,
-        map_scale=scale,
-        map_boxes=rule,
+        map_scale=placed.scale,
+        map_boxes=placed.rule,
         thresholds=thresholds,
-        validation={"": classification_metrics(truth, scores)}
-        | {name: _figures(truth, scores, choice) for name, choice in thresholds.items()},
-        tried=scored.tried + levels_tried,
+        validation=_validation_figures(judged, thresholds),
+        tried=scored.reduced.tried + placed.tried,
         asked=asked,
-        choices=choices,
-        referral=_choose_referrals(scores, spread, thresholds, asked.refer),
+        choices=told.choices,
+        referral=_choose_referrals(judged.scores, judged.spread, thresholds, asked.refer),
     )
 
 
@@ -169,23 +122,66 @@ def _check_boxes(predictions: Predictions, search: Search | None, asked: Asked) 
         raise InputError("tune: --search tries reductions of its own; leave out --reduction")
 
 
-def _search_maps(
-    evidence: Evidence,
-    y_true: pd.Series,
-    scores: pd.Series,
-    scale: tuple[float, float] | None,
+def checked_decision(
+    name: str,
+    system: Predictions,
     dataset: DataSet,
-    search: Search,
-    advance: Callable[[int], None] | None,
-) -> MapSearchResult:
-    if evidence.maps is None or scale is None:
-        system = evidence.predictions
+    target: Target,
+    split: str,
+    policies: Sequence[str],
+    extra_policies: Sequence[str] = (),
+) -> tuple[Decision, list[str]]:
+    """A system's decision, derived from its validation rows and held against the stored one.
+
+    Args:
+        name: Display name, for messages.
+        system: Its predictions.
+        dataset: Labels and split.
+        target: What is judged.
+        split: Name of the split.
+        policies: Used where no decision is stored.
+        extra_policies: Used in any case.
+
+    Returns:
+        The decision and notes on it.
+
+    Raises:
+        InputError: The stored decision was chosen on something else, or differs.
+    """
+    payload = system.decision(target.name)
+    if payload is None:
+        wanted = list(dict.fromkeys((*policies, *extra_policies)))
+        derived = tune(system, dataset, target, split=split, policies=wanted)
+        if not derived.chosen_on["n_images"]:
+            given = any(choice.threshold is not None for choice in derived.thresholds.values())
+            declared = ", and declared thresholds," if given else ""
+            kind = f"threshold-free figures{declared}"
+            return derived, [f"{name} has no validation images: {kind} only."]
+        return derived, [f"{name} was not tuned before: its decision is derived here."]
+    stored = Decision.from_json(payload)
+    here = decision_ids(system, dataset, split)
+    for key in CHOSEN_ON:
+        if stored.chosen_on.get(key) != here[key]:
+            raise InputError(
+                f"{system.folder}: the decision of {name} was chosen with {key} "
+                f"{stored.chosen_on.get(key)}, here it is {here[key]}; run cxr tune again"
+            )
+    derived = tune(
+        system,
+        dataset,
+        target,
+        split=split,
+        policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
+        search=Search.from_json(stored.search),
+        asked=stored.asked,
+    )
+    changed = stored.difference(derived)
+    if changed:
         raise InputError(
-            f"{system.folder}: {system.name} gives neither boxes nor maps, so there is nothing to "
-            "search; tune it without --search"
+            f"{system.folder}: the decision of {name} is not what its validation images give "
+            f"({changed}); run cxr tune again"
         )
-    images = sweep_images(evidence, y_true, dataset)
-    return search_map_boxes(images, evidence.maps, scores, scale, search, advance)
+    return derived, []  # it agrees, and tells what an older program did not tell yet
 
 
 def _without_validation(policy: str, reason: str) -> ThresholdChoice:
@@ -220,6 +216,14 @@ def decision_ids(predictions: Predictions, dataset: DataSet, split: str) -> dict
         "split": split,
         "split_id": ids.get("split_ids", {}).get(split),
     }
+
+
+def _validation_figures(
+    judged: JudgedScores, thresholds: dict[str, ThresholdChoice]
+) -> dict[str, dict[str, Any]]:
+    """By policy, and under "" the threshold-free ones."""
+    at = {name: _figures(judged.y_true, judged.scores, c) for name, c in thresholds.items()}
+    return {"": classification_metrics(judged.y_true, judged.scores)} | at
 
 
 def _figures(y_true: pd.Series, scores: pd.Series, choice: ThresholdChoice) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from data_prep.tables import InputError
 from evaluation.bootstrap import LEVEL, Interval
 
 if TYPE_CHECKING:
-    from evaluation.scorecard import Figure, Scorecard
+    from evaluation.judged import Figure
+    from evaluation.scorecard import Scorecard
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 

@@ -14,8 +14,9 @@ from evaluation.bootstrap import Resamples
 from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import Decision
 from evaluation.evidence import Evidence, images_run
+from evaluation.judged import ALL, JudgedImages
 from evaluation.lineup import describe_images, images_asked
-from evaluation.scorecard import ALL, JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.seeds import by_system
 from evaluation.summary import resampled_table
 

@@ -12,8 +12,9 @@ import pandas as pd
 
 from evaluation.clustered import AurocParts, ClusteredEstimate, auroc_parts, mean_parts
 from evaluation.contrasts import OBUCHOWSKI
+from evaluation.judged import JudgedImages
 from evaluation.ranking import Floats
-from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.shares import WHERE_COLUMNS
 
 

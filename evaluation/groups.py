@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.tables import InputError
+from evaluation.judged import JudgedImages
 from evaluation.ranking import Floats
-from evaluation.scorecard import JudgedImages
 
 Groups = npt.NDArray[np.object_]
 """Name of each image's or lesion's group, "" where it is unknown."""

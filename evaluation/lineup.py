@@ -14,7 +14,7 @@ from data_prep.predictions import Predictions
 from data_prep.tables import InputError, read_table
 from evaluation.bootstrap import cluster_index
 from evaluation.evidence import images_run, patients_of
-from evaluation.scorecard import JudgedImages
+from evaluation.judged import JudgedImages
 
 SEEN_FILE = "seen.parquet"
 _SHOWN = 5

@@ -68,9 +68,9 @@ PUBLISHED = (
         "an own split of the RSNA training images",
         "Rajaraman, Guo, Xue, Antani: Diagnostics 2022;12:1442, doi 10.3390/diagnostics12061442 "
         "(abstract read)",
-        "Not comparable: a mean average precision on another split of the same images, beside which "
-        "its authors set the challenge's 0.2547; whether it is scored by the challenge's rule was "
-        "not checked, and a score on easier images is not a better system.",
+        "Not comparable: a mean average precision on another split of the same images; its authors "
+        "set the challenge's 0.2547 beside it, but whether the rule of scoring is the challenge's "
+        "was not checked, and a score on easier images is not a better system.",
         ("rsna",),
         interval=(0.3006, 0.3538),
     ),

@@ -7,8 +7,6 @@ one definition of each figure serves both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from evaluation.bootstrap import per_cluster
 from evaluation.calibration_figures import CALIBRATION_METRICS, CalibrationFigures
 from evaluation.calibration_figures import UNDEFINED as NOT_CALIBRATED
 from evaluation.iobb import IOBB_METRICS, WeightedIobb
+from evaluation.judged import ALL, OF_BOXES, VERSUS_NORMAL, Figure, JudgedImages
 from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
 from evaluation.localisation import coco_figures, localised
 from evaluation.matching import WeightedAveragePrecision, match_pairs
@@ -28,10 +27,7 @@ from evaluation.referral import REFERRAL_METRICS, Referral, ReferralFigures, dou
 from evaluation.referral import UNDEFINED as NOT_COVERED
 from evaluation.thresholds import ThresholdChoice
 
-ALL = "all"
-VERSUS_NORMAL = "vs_normal"
 NO_TRUE_BOX = "no judged image has a true box"
-OF_BOXES = ("ap50", "ap", "froc_mean")
 NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
 NO_PROBABILITY = "validation gives no probability to judge"
 _REASONS = {
@@ -43,55 +39,6 @@ _REASONS = {
     **dict.fromkeys((*OF_BOXES, *IOBB_METRICS), NO_TRUE_BOX),
     "rsna_score": "no judged image has a true box or a called one",
 }
-_OF_PLACE = frozenset(
-    (*OF_BOXES, *IOBB_METRICS, "rsna_score", "pointing_accuracy", "localised_sensitivity")
-)
-
-
-class Figure(NamedTuple):
-    """The name of a figure: on which images, at which policy (``""``: none), which metric."""
-
-    subgroup: str
-    policy: str
-    metric: str
-
-
-@dataclass(frozen=True)
-class JudgedImages:
-    """The images that every system is scored on, and what is true of them.
-
-    Attributes:
-        image_ids: Shape ``(N,)``, sorted.
-        y_true: Shape ``(N,)``.
-        patients: Patient of each image as an index from 0, shape ``(N,)``.
-        n_patients: How many patients.
-        boxes_trusted: Whether localisation may be judged on an image, shape ``(N,)``.
-        truth: True boxes of the target on these images, original px.
-        x_class: The kind of each image, where the data set knows it.
-    """
-
-    image_ids: pd.Index
-    y_true: npt.NDArray[np.bool_]
-    patients: npt.NDArray[np.int64]
-    n_patients: int
-    boxes_trusted: npt.NDArray[np.bool_]
-    truth: pd.DataFrame
-    x_class: pd.Series | None = None
-
-    @property
-    def versus_normal(self) -> npt.NDArray[np.bool_] | None:
-        """Positive images and those that are normal, shape ``(N,)``; `None` where unknown."""
-        if self.x_class is None or not (self.x_class == "normal").any():
-            return None
-        return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
-
-    def population(self, figure: Figure) -> npt.NDArray[np.bool_]:
-        """The images that a figure is computed on, shape ``(N,)``."""
-        if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
-            return self.versus_normal
-        if figure.metric in _OF_PLACE:
-            return self.boxes_trusted
-        return np.ones(len(self.image_ids), dtype=bool)
 
 
 class Scorecard:

@@ -20,8 +20,9 @@ from evaluation.bca import Jackknife
 if TYPE_CHECKING:
     from data_prep.predictions import Predictions
     from evaluation.bootstrap import Resamples
+    from evaluation.judged import Figure, JudgedImages
     from evaluation.ranking import Floats
-    from evaluation.scorecard import Figure, JudgedImages, Scorecard
+    from evaluation.scorecard import Scorecard
 
 _OF_SEEDS = 7919
 """Makes the draws of seeds others than those of patients."""

@@ -11,7 +11,7 @@ from data_prep.audit_shortcuts import measure_shortcuts
 from data_prep.dataset import DataSet, Target
 from data_prep.tables import empty_table, read_table
 from evaluation.groups import images_of
-from evaluation.scorecard import JudgedImages
+from evaluation.judged import JudgedImages
 from evaluation.shares import WHERE_COLUMNS
 
 METADATA = "metadata only"

@@ -12,9 +12,10 @@ import pandas as pd
 from evaluation.bca import Jackknife, Resampled, cluster_jackknife, with_jackknife
 from evaluation.bootstrap import NO_WIDTH, Interval, Resamples, cluster_bootstrap
 from evaluation.exact import EXACT_METHOD, exact_interval
+from evaluation.judged import Figure, JudgedImages
 from evaluation.metrics import COUNT_METRICS
 from evaluation.ranking import Floats
-from evaluation.scorecard import Figure, JudgedImages, Scorecard, why_undefined
+from evaluation.scorecard import Scorecard, why_undefined
 from evaluation.seeds import SeedMean, by_system, mean_jackknife, mean_replicates
 
 COLUMNS = (

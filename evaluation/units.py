@@ -15,8 +15,8 @@ import pandas as pd
 
 from data_prep.tables import InputError
 from evaluation.evidence import patients_of
+from evaluation.judged import JudgedImages
 from evaluation.ranking import Floats
-from evaluation.scorecard import JudgedImages
 
 Unit = Literal["image", "study", "patient"]
 NORMAL = "normal"

@@ -15,10 +15,11 @@ from evaluation.decision import Decision
 from evaluation.error_kinds import error_kinds, lesions_reached
 from evaluation.group_auroc import auroc_of_groups, combined_auroc
 from evaluation.groups import image_groups, images_of, lesion_groups
+from evaluation.judged import JudgedImages
 from evaluation.lesion_contrast import contrast_thirds
 from evaluation.pairs import BoxPairs, pair_boxes
 from evaluation.ranking import Floats
-from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.shares import WHERE_COLUMNS, ShareName, Shares
 from evaluation.usefulness import add_at_prevalence, add_net_benefit
 

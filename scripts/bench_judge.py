@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.bootstrap import Resamples, cluster_bootstrap, cluster_index
+from evaluation.judged import JudgedImages
 from evaluation.metrics import COUNT_METRICS
 from evaluation.pairs import CORNERS
-from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.summary import metrics_table
 from evaluation.thresholds import POLICIES, choose_threshold
 

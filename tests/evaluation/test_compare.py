@@ -14,10 +14,11 @@ from evaluation.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 from evaluation.compare import compare_systems
 from evaluation.decision import tune
 from evaluation.evidence import Evidence
+from evaluation.judged import JudgedImages
 from evaluation.localisation import average_precision
 from evaluation.reduction import reduce_boxes
 from evaluation.result_files import write_tables
-from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.summary import COLUMNS, metrics_table
 
 
@@ -140,6 +141,28 @@ def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
     after = tune(system, type(judged_set).open(judged_set.folder), target)
     assert after.thresholds == before.thresholds
     assert after.calibration == before.calibration
+
+
+def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
+    predict, judged_set, target
+):
+    # The known mistake: a bootstrap by image, which takes images of one patient for new evidence.
+    system = predict("CheXNet", "scores", seed=2)
+    comparison = compare_systems({"CheXNet": system}, judged_set, target, replicates=150, seed=9)
+    ids = judged_set.image_ids("test").sort_values()
+    images = judged_set.images.set_index("image_id").loc[ids]
+    y_true = judged_set.labels(target).reindex(ids).to_numpy()
+    mine = comparison.decisions.set_index("image_id").loc[ids]
+    called = mine["decision_max_f1"].to_numpy(dtype=bool)
+    names = np.unique(images["patient_id"].to_numpy(dtype=str))
+    of_patient = [np.flatnonzero(images["patient_id"] == name) for name in names]
+    assert {len(rows) for rows in of_patient} == {2}
+    drawn = np.random.default_rng(9).integers(0, len(names), size=(150, len(names)))
+    rows = [np.concatenate([of_patient[patient] for patient in draw]) for draw in drawn]
+    slow = [oracle.f1_score(y_true[chosen], called[chosen]) for chosen in rows]
+    found = figure(comparison, "CheXNet", "f1", "max_f1")
+    expected = np.quantile(slow, [0.025, 0.975])
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_different_images_are_refused_and_listed(predict, judged_set, target):

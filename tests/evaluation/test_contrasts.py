@@ -17,8 +17,9 @@ from evaluation.contrasts import (
     TEST_COLUMNS,
     paired_tests,
 )
+from evaluation.judged import Figure, JudgedImages
 from evaluation.mcnemar import holm
-from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.seeds import SeedMean, mean_replicates, members_of
 from evaluation.summary import COLUMNS
 from evaluation.thresholds import ThresholdChoice

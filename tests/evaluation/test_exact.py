@@ -8,8 +8,9 @@ from scipy.stats import binomtest
 from data_prep.tables import InputError
 from evaluation.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 from evaluation.exact import EXACT_METHOD, clopper_pearson
+from evaluation.judged import JudgedImages
 from evaluation.metrics import COUNT_METRICS
-from evaluation.scorecard import JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.summary import metrics_table
 from evaluation.thresholds import ThresholdChoice
 

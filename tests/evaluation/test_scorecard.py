@@ -6,16 +6,9 @@ import pytest
 from sklearn import metrics as oracle
 
 from evaluation.calibration_figures import CALIBRATION_METRICS, CalibrationFigures
+from evaluation.judged import ALL, VERSUS_NORMAL, Figure, JudgedImages
 from evaluation.metrics import THRESHOLD_METRICS, classification_metrics
-from evaluation.scorecard import (
-    ALL,
-    NO_PROBABILITY,
-    VERSUS_NORMAL,
-    Figure,
-    JudgedImages,
-    Scorecard,
-    why_undefined,
-)
+from evaluation.scorecard import NO_PROBABILITY, Scorecard, why_undefined
 from evaluation.thresholds import ThresholdChoice
 
 N = 120
@@ -84,3 +77,19 @@ def test_calibration_under_weights_draws_patients_and_not_images(judged, scores)
 def test_without_a_probability_calibration_is_missing_with_the_reason(judged, scores):
     missing = Scorecard(judged, scores, {}, None, None).missing()
     assert {missing[Figure(ALL, "", name)] for name in CALIBRATION_METRICS} == {NO_PROBABILITY}
+
+
+def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(judged, scores):
+    # The known mistake: > for >=, which turns every score at the threshold into a negative.
+    tied = scores.round(1)
+    card = Scorecard(judged, tied, {"max_f1": ThresholdChoice("max_f1", 0.4)}, None, None)
+    at = (tied == 0.4).to_numpy()
+    assert at[judged.y_true].any()
+    assert at[~judged.y_true].any()
+    called = (tied >= 0.4).to_numpy()
+    assert card.called("max_f1")[at].all()
+    tp, fp = int((called & judged.y_true).sum()), int((called & ~judged.y_true).sum())
+    assert (card.confusion("max_f1")["tp"], card.confusion("max_f1")["fp"]) == (tp, fp)
+    found = card.estimates()
+    assert (found[Figure(ALL, "max_f1", "tp")], found[Figure(ALL, "max_f1", "fp")]) == (tp, fp)
+    assert found[Figure(ALL, "max_f1", "recall")] == pytest.approx(tp / judged.y_true.sum())

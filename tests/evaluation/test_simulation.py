@@ -10,8 +10,9 @@ from scipy.stats import norm
 
 from evaluation.bootstrap import Resamples, cluster_bootstrap, percentile_interval
 from evaluation.clustered import SeedSpread, auroc_parts, mean_parts
+from evaluation.judged import Figure, JudgedImages
 from evaluation.mcnemar import clustered_mcnemar, exact_mcnemar
-from evaluation.scorecard import Figure, JudgedImages, Scorecard
+from evaluation.scorecard import Scorecard
 from evaluation.thresholds import ThresholdChoice
 
 pytestmark = pytest.mark.slow
