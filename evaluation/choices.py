@@ -96,9 +96,11 @@ def choose_reduction(evidence: Evidence, y_true: pd.Series) -> ReducedScores:
         return ReducedScores(None, evidence.scores(None), [])
     best, best_figure, tried = CANDIDATES[0], -1.0, []
     for candidate in CANDIDATES:
-        figure = auroc(y_true, evidence.scores(candidate))
+        scores = evidence.scores(candidate)
+        figure = auroc(y_true, scores)
         tried.append({"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure})
-        if figure is not None and figure > best_figure + _SAME:
+        # One score for all has AUROC 0.5, more than a weak detector, and allows no threshold.
+        if figure is not None and figure > best_figure + _SAME and scores.nunique() > 1:
             best, best_figure = candidate, figure
     return ReducedScores(best, evidence.scores(best), tried)
 

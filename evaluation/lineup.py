@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from data_prep.dataset import DataSet, Target
 from data_prep.membership import is_member
 from data_prep.predictions import Predictions
-from data_prep.tables import InputError, read_table
+from data_prep.tables import InputError
 from evaluation.bootstrap import cluster_index
 from evaluation.evidence import images_run, patients_of
+from evaluation.exposure import refuse_seen
 from evaluation.judged import JudgedImages
 
-SEEN_FILE = "seen.parquet"
 _SHOWN = 5
 Images = Literal["all", "common"]
 
@@ -81,7 +80,7 @@ def judged_images(
         )
     common = common.sort_values()
     for name, system in systems.items():
-        notes += _check_seen(name, system, dataset, common)
+        notes += refuse_seen(name, system, dataset, common)
     return describe_images(dataset, target, common, known), notes
 
 
@@ -173,49 +172,3 @@ def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> Non
                 "them again, or compare on the images that all have with --images common, where "
                 "failures are counted as wrong beside"
             )
-
-
-def trained_on(system: Predictions) -> dict[str, str] | str:
-    """What a system is known to have learned from, in words, by role.
-
-    Args:
-        system: Its predictions; ``seen.parquet`` beside them names every patient used.
-
-    Returns:
-        How many images of how many patients it was fitted and selected on, or ``"unknown"``.
-    """
-    path = system.folder / SEEN_FILE
-    if not path.is_file():
-        return "unknown"
-    counts = read_table(path, "seen").groupby("role")[["image_id", "patient_id"]].nunique()
-    known = {
-        str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"
-        for role, row in zip(counts.index, counts.itertuples(), strict=True)
-    }
-    unknown = system.info.get("seen_unknown")  # members of an ensemble
-    return known | {"unknown": ", ".join(unknown)} if unknown else known
-
-
-def _check_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index) -> list[str]:
-    """Refuse test images of patients that a system was fitted or selected on."""
-    path = system.folder / SEEN_FILE
-    if not path.is_file():
-        return [f"What {name} was trained on is unknown: its test images may not be new to it."]
-    unknown = system.info.get("seen_unknown") or []
-    notes = [
-        f"What {member} in {name} was trained on is unknown: test images may not be new to it."
-        for member in unknown
-    ]
-    seen = read_table(path, "seen")
-    used = seen[seen["role"].isin(["train", "val"])]
-    patients = patients_of(dataset.images, image_ids)
-    leaked = np.isin(patients, used["patient_id"].to_numpy(dtype=str))
-    leaked |= is_member(image_ids, used["image_id"])
-    if leaked.any():
-        shown = ", ".join(sorted(set(patients[leaked]))[:_SHOWN])
-        raise InputError(
-            f"{system.folder}: {name} has seen {len(set(patients[leaked]))} patients of "
-            f"{int(leaked.sum())} test images in training ({shown}); compare on a split whose "
-            "test patients it has not seen"
-        )
-    return notes

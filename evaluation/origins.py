@@ -11,7 +11,7 @@ from data_prep.predictions import Predictions
 from evaluation.bca import n_groups
 from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision
-from evaluation.lineup import trained_on
+from evaluation.exposure import trained_on
 
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "maps", "command", "created", "revision", "versions",

@@ -9,6 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet, Target
@@ -34,7 +35,9 @@ def compare(
             "'all', each gets a report in a folder of its own, and one page joins them."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Judge on this split's test images.")] = "default",
+    split: Annotated[
+        str | None, typer.Option(help="Judge on this split's test images; by default the systems'.")
+    ] = None,
     images: Annotated[
         Literal["all", "common"],
         typer.Option(help="all: refuse systems whose images differ; common: judge the rest."),
@@ -103,6 +106,7 @@ def compare(
     for each in policy or ():
         check_policy(each)
     dataset = DataSet.open(data)
+    split = own_split(split, [path for _, paths in named for path in paths], dataset)
     wanted = chosen_targets(dataset, [asked.target] if asked.target else target)
     if wanted[1:]:
         rest: dict[str, Any] = {

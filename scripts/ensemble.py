@@ -9,6 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet
@@ -45,8 +46,11 @@ def ensemble(
         typer.Option(help="What --gate threshold is chosen for; may be left out where one."),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="--gate threshold is chosen on this split's val images.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            help="--gate threshold is chosen on this split's val images; by default theirs."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
     """Join systems: detectors by weighted box fusion, classifiers by mean probability.
@@ -70,6 +74,7 @@ def ensemble(
     else:
         if weights is not None:
             raise InputError("ensemble: --weights is not for --gate; leave it out")
+        split = own_split(split, predictions, dataset)
         joined, facts = _gate(members, dataset, gate, target, split)
     info = _write(members, joined, dataset, out, name or _default_name(members, gate), facts)
     for note in joined.notes:
@@ -149,7 +154,7 @@ def _write(
     from data_prep.tables import write_table
     from evaluation.ensemble import findings_of
     from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
-    from evaluation.lineup import SEEN_FILE
+    from evaluation.exposure import SEEN_FILE
 
     seen, unknown = joined_seen(members)
     if "chosen_on" in facts.get("gate", {}):

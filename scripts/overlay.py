@@ -9,6 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet
@@ -29,7 +30,9 @@ def overlay(
         list[str] | None, typer.Option(help="An image id; may be repeated. Goes before --role.")
     ] = None,
     role: Annotated[str, typer.Option(help="Sample from these images: train, val, test.")] = "test",
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    split: Annotated[
+        str | None, typer.Option(help="Name of the split; by default the systems'.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Draw at most this many, at random.")] = 20,
     policy: Annotated[str, typer.Option(help="Decide at this policy's threshold.")] = "max_f1",
     panel: Annotated[int, typer.Option(min=64, max=2048, help="Side of a panel, px.")] = 480,
@@ -55,9 +58,11 @@ def overlay(
     from evaluation.image_facts import ImageFacts
     from evaluation.readings import read_systems
     from evaluation.sheet import draw_overlay, save_overlay
+    from scripts.compare import split_name
 
     dataset = DataSet.open(data)
     shown = dataset.target(target)
+    split = own_split(split, [split_name(each)[1] for each in systems or ()], dataset)
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
     image_ids = choose_images(dataset, image, role, split, limit, seed)

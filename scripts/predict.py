@@ -10,6 +10,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,9 @@ def predict(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set that cxr prepare made.")] = None,
     split: Annotated[
-        str, typer.Option(help="Predict this split's val and test images.")
-    ] = "default",
+        str | None,
+        typer.Option(help="Predict this split's val and test images; by default the run's."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the system; the run's if absent.")
     ] = None,
@@ -91,7 +93,9 @@ def predict(
     if data is not None:
         from data_prep.dataset import DataSet
 
-        predict_data_set(model, DataSet.open(data), out, split, batch_size, name)
+        dataset = DataSet.open(data)
+        split = own_split(split, [run], dataset)
+        predict_data_set(model, dataset, out, split, batch_size, name)
     else:
         predict_files(model, images or [], out, batch_size, name)
     console.say(f"Predictions: {out}")
@@ -197,6 +201,7 @@ def _finish(
 
     from data_prep.folders import atomic_path, provenance
 
+    console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
     with atomic_path(writer.folder / "seen.parquet") as temporary:
         shutil.copyfile(model.run.folder / "seen.parquet", temporary)
     writer.info |= {"cost": model.cost(pictures), **provenance()}

@@ -9,6 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     from evaluation.decision import Decision
@@ -20,7 +21,9 @@ def tune(
     target: Annotated[
         str | None, typer.Option(help="What is judged; may be left out where there is one.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Choose on this split's val images.")] = "default",
+    split: Annotated[
+        str | None, typer.Option(help="Choose on this split's val images; by default its own.")
+    ] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +88,7 @@ def tune(
     from data_prep.predictions import Predictions
     from evaluation.choices import Asked
     from evaluation.decision import tune as choose
+    from evaluation.exposure import learned_validation
     from evaluation.map_search import search_levels
     from evaluation.search_space import Search
     from evaluation.sweep import sweep_steps
@@ -95,6 +99,7 @@ def tune(
         check_policy(each)
     asked = Asked(calibration, tuple(dict.fromkeys(reduction or ())), refer)
     dataset, system = DataSet.open(data), Predictions.open(predictions)
+    split = own_split(split, [predictions], dataset)
     judged = dataset.target(target)
     usual: Literal["auroc", "ap50"] = "auroc" if system.kind == "boxes" else "ap50"
     wanted = Search(search, objective or usual) if search else None
@@ -112,6 +117,8 @@ def tune(
         )
     path = system.write_decision(judged.name, decision.to_json())
     _tell(system.name, decision)
+    for note in learned_validation(system.name, system, dataset, judged, split):
+        console.say(f"  {note}")
     console.say(f"Decision: {path}")
     if as_json:
         console.emit_json(decision.to_json())
@@ -185,6 +192,8 @@ def _tell_search(decision: Decision, search: dict[str, Any]) -> None:
             f"once {_shown(pair['validation'])}"
         )
     console.say(f"    held out from its own choice: {_shown(search['held_out'])}")
+    if not search["chosen"]["folds"]:
+        console.say("    no setting finds anything here: the first was taken, not the best")
 
 
 def _shown(figure: float | None) -> str:

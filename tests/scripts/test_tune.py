@@ -11,6 +11,7 @@ from data_prep.dataset import DataSet
 from data_prep.predictions import Predictions, PredictionWriter
 from data_prep.tables import InputError, write_table
 from scripts.prepare import prepare
+from scripts.split import split
 from scripts.tune import tune
 
 
@@ -112,6 +113,16 @@ def test_a_search_for_lesions_where_none_is_drawn_is_refused(data, detector):
     assert not (detector / "decisions").exists()
 
 
+def test_a_rule_that_gives_every_image_one_score_is_not_chosen(data, detector):
+    boxes = Predictions.open(detector).boxes
+    part = next((detector / "boxes.parquet").iterdir())  # a folder of parts
+    write_table(boxes.assign(score=(1 - boxes["score"]) * 0.05), part, "predicted_boxes")
+    tune(detector, data=data)  # worse than chance: noisy-or above 0.3 would be constant, 0.5
+    stored = Predictions.open(detector).decision("opacity")
+    assert any(entry["auroc"] == 0.5 for entry in stored["tried"])
+    assert stored["policies"]["max_f1"]["threshold"] is not None
+
+
 def test_an_objective_without_a_search_is_refused_before_any_file_is_read(tmp_path):
     with pytest.raises(InputError, match="add --search"):
         tune(tmp_path / "none", data=tmp_path / "none", objective="ap50")
@@ -149,3 +160,25 @@ def test_tune_learns_a_rule_from_boxes_and_says_what_it_beat(data, detector, cap
 def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         tune(tmp_path / "none", data=tmp_path / "none", **options)
+
+
+def test_tune_tells_of_validation_images_that_taught_the_system(data, predictions, capsys):
+    seen = pd.DataFrame({"image_id": ["i00", "i02"], "patient_id": ["i00", "i02"],
+                         "role": ["train", "val"]})  # fmt: skip
+    write_table(seen, predictions / "seen.parquet", "seen")
+    tune(predictions, data=data)
+    told = capsys.readouterr().err
+    assert (
+        "Reader learned from patients of 1 of the 30 validation images of split 'default'" in told
+    )
+
+
+def test_tune_keeps_to_the_split_that_was_predicted(data, predictions, capsys):
+    split(data, name="other", val=0.5, test=0.2, seed=3)
+    info = json.loads((predictions / "predictions.json").read_text())
+    info["data_set"]["split"] = "other"
+    (predictions / "predictions.json").write_text(json.dumps(info))
+    tune(predictions, data=data)
+    assert Predictions.open(predictions).decision("opacity")["chosen_on"]["split"] == "other"
+    tune(predictions, data=data, split="default")
+    assert Predictions.open(predictions).decision("opacity")["chosen_on"]["split"] == "default"

@@ -1,0 +1,52 @@
+"""Which split a command works on where none is named: the one that its runs or predictions have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.errors import InputError
+from data_prep.tables import read_json
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet
+
+_USUAL = "default"
+
+
+def own_split(asked: str | None, sources: Iterable[Path], dataset: DataSet) -> str:
+    """Name the split to work on.
+
+    A model that learned on one split and is judged on another has often learned from the images
+    that it is judged on, so what is not asked for is never another split than its own.
+
+    Args:
+        asked: What the user named, which holds; `None` for the split of the sources.
+        sources: Folders of runs or predictions.
+        dataset: Where they are used. What was made on another data set has no split here.
+
+    Returns:
+        The sources' split on this data set; ``default`` where they have none.
+
+    Raises:
+        InputError: They have different ones.
+    """
+    if asked is not None:
+        return asked
+    found = {source: _split_of(source, dataset) for source in sources}
+    names = sorted(set(found.values()))
+    if len(names) > 1:
+        told = ", ".join(f"{source} '{name}'" for source, name in found.items())
+        raise InputError(f"made on different splits: {told}; choose one with --split")
+    return names[0] if names else _USUAL
+
+
+def _split_of(source: Path, dataset: DataSet) -> str:
+    for name in ("predictions", "run"):
+        if (source / f"{name}.json").is_file():
+            made_on = read_json(source / f"{name}.json", name).get("data_set") or {}
+            here = made_on.get("content_id") == dataset.ids["content_id"]
+            known = made_on.get("split") in dataset.ids["split_ids"]
+            return str(made_on["split"]) if here and known else _USUAL
+    return _USUAL  # what opens it says what is wrong with it
