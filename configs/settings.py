@@ -124,7 +124,9 @@ class TrainingSettings(Section):
         default=0, ge=0, description="epochs without improvement; 0 never stops early"
     )
     monitor: str  # picks the best epoch; each kind says which figures it has. epoch: the last
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 where the device has it, else fp32; fp16: CUDA"
+    )
     channels_last: bool = True
     workers: int = Field(
         default=0, ge=0, le=64, description="processes that load, a device; 0 loads in this one"

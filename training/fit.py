@@ -84,7 +84,7 @@ def fit(
         epochs: Most epochs to train.
         patience: Epochs without improvement before stopping; None trains all epochs.
         optimisation: Optimiser, schedule, accumulation, clipping and averaging.
-        precision: ``fp32``, or ``bf16`` autocast with weights in fp32.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` with weights in fp32.
         channels_last: Memory format of the weights, which the activations follow; faster on
             CPUs and GPUs alike.
         seed: Seed of what the model itself draws while training.
@@ -117,6 +117,7 @@ def fit(
         monitor=monitor,
         mode=mode,
         patience=patience,
+        learning_rate=how.learning_rate,
         progress=progress,
         on_epoch=on_epoch,
         events=EventLog(run.folder / "events") if tensorboard else None,
@@ -134,6 +135,7 @@ def fit(
         optimisation=how,
         epochs=epochs,
         seed=seed,
+        way_on=record.way_on,
     )
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:

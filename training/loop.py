@@ -42,6 +42,7 @@ class Loop(LightningModule):
         optimisation: How the weights move.
         epochs: Epochs of the whole training.
         seed: Seed of what the model itself draws, such as dropout.
+        way_on: Says what to do where the training cannot go on.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Loop(LightningModule):
         optimisation: Optimisation,
         epochs: int,
         seed: int,
+        way_on: Callable[[], str],
     ) -> None:
         super().__init__()
         self.model: nn.Module = model
@@ -61,11 +63,13 @@ class Loop(LightningModule):
         self._optimisation = optimisation
         self._epochs = epochs
         self._seed = seed
+        self._way_on = way_on
         self._since_step: list[str] = []  # images behind the gradient
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that is stepped with it."""
-        optimiser = build_optimiser(self.model, self._optimisation)
+        # Fused steps unscale by themselves, too late to see whether the gradient is finite.
+        optimiser = build_optimiser(self.model, self._optimisation, fused=self._scaler is None)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimiser, self._optimisation, self._epochs, steps)
         return {
@@ -95,7 +99,10 @@ class Loop(LightningModule):
         """Clip, and refuse a step whose gradient is not finite: it would destroy the weights."""
         limit = self._optimisation.clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
-        if not bool(torch.isfinite(norm)):
+        # Where the loss is scaled, a step that overflows is skipped and the scale halved, at first
+        # several times; a gradient that overflows even at scale 1 is not finite by itself.
+        skipped = self._scaler is not None and self._scaler.get_scale() > 1
+        if not bool(torch.isfinite(norm)) and not skipped:
             images = [name for share in gather(self._since_step) for name in share]
             raise self._not_finite("gradient", images)
         self._since_step = []
@@ -107,11 +114,14 @@ class Loop(LightningModule):
             losses, output = self._validation_step(self.model, batch)
         return {"losses": read_losses(losses), "output": output}
 
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
     def _not_finite(self, what: str, image_ids: list[str]) -> InputError:
         return InputError(
             f"epoch {self.current_epoch + 1}: the {what} is not finite on the images "
-            f"{', '.join(image_ids)}; look at these images and their boxes, or lower "
-            "training.learning_rate (the checkpoint of the last whole epoch is kept)"
+            f"{', '.join(image_ids)}; look at these images and their boxes, or {self._way_on()}"
         )
 
 

@@ -39,7 +39,7 @@ def largest_batch(
     *,
     limit: int,
     device: Literal["cpu", "cuda"],
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     budget: int | None = None,
 ) -> int:
     """The largest power of two of images that a training step can take.
@@ -160,5 +160,6 @@ def _step_fits(
 
 def _forward(model: nn.Module, batch: Any, losses: TrainingLosses, precision: str) -> Tensor:
     device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(device.type, kind, enabled=precision != "fp32"):
         return torch.stack([*losses(model, batch).values()]).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -59,6 +60,7 @@ class EpochRecord(Callback):
         monitor: The figure that decides, a metric or ``val_loss``.
         mode: Whether a small or a large value is good.
         patience: Epochs without improvement before the training stops; None never stops early.
+        learning_rate: The peak, of which a diverged training is told to take a tenth.
         progress: Called with the number of batches done.
         on_epoch: Called with each epoch's row.
         events: Where TensorBoard will look; None writes nothing for it.
@@ -72,6 +74,7 @@ class EpochRecord(Callback):
         monitor: str,
         mode: Mode,
         patience: int | None,
+        learning_rate: float,
         progress: Callable[[int], None] | None,
         on_epoch: Callable[[Row], None] | None,
         events: EventLog | None = None,
@@ -80,6 +83,7 @@ class EpochRecord(Callback):
         self._metrics = validation_metrics
         self._rule: tuple[str, Mode] = (monitor, mode)
         self._patience = patience
+        self._learning_rate = learning_rate
         self._progress = progress or (lambda n: None)
         self._on_epoch = on_epoch or (lambda row: None)
         self._events = events
@@ -137,17 +141,15 @@ class EpochRecord(Callback):
         train = _Means.of(shares)
         if self._usual is None:
             self._usual = usual_loss(train.losses)
-        row: Row = {}
-        if trainer.is_global_zero:  # every process has validated, one of them speaks for all
-            row = {
-                "epoch": trainer.current_epoch + 1,
-                **train.row("train"),
-                **self._val.row("val"),
-                **self._metrics(self._outputs),
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            }
+        # Every process has validated, the first speaks for all.
+        losses = {**train.row("train"), **self._val.row("val")}
+        row: Row = {"epoch": trainer.current_epoch + 1, **losses}
         row = trainer.strategy.broadcast(row)
-        self._require_health(row, train.losses)
+        self._require_health(row, train.losses)  # first: scores may not be finite either
+        if trainer.is_global_zero:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            row = {**row, **self._metrics(self._outputs), "learning_rate": rate}
+        row = trainer.strategy.broadcast(row)
         self._require_monitor(row)
         self.history = [*self.history, row]
         if trainer.is_global_zero and best_row(self.history, *self._rule) is row:
@@ -187,13 +189,22 @@ class EpochRecord(Callback):
             what = f"the validation loss is {row['val_loss']}"
         else:
             return
-        kept = "no epoch was good"
-        if self.history:
-            weights = self._run.best_weights(best_row(self.history, *self._rule)["epoch"])
-            kept = f"the best weights so far stay in {weights}"
         raise InputError(
-            f"epoch {row['epoch']}: the training has diverged: {what}; lower "
-            f"training.learning_rate, or set training.clip, and choose another --out ({kept})"
+            f"epoch {row['epoch']}: the training has diverged: {what}; {self.way_on()}"
+        )
+
+    def way_on(self) -> str:
+        """What to do when a training cannot go on as it was set, in words."""
+        lower = "lower training.learning_rate, or set training.clip"
+        if not self.history:
+            return f"{lower}, and choose another --out (no epoch was good)"
+        weights = self._run.best_weights(best_row(self.history, *self._rule)["epoch"])
+        config, start = (
+            shlex.quote(str(part)) for part in (self._run.config_file, f"model.weights={weights}")
+        )
+        return (
+            f"{lower}, and start from the best weights so far: cxr train {config} --data DATA "
+            f"--out NEW --set training.learning_rate={self._learning_rate / 10:g} --set {start}"
         )
 
     def _require_monitor(self, row: Row) -> None:

@@ -88,9 +88,11 @@ class RunFolder:
         if run is None:
             raise InputError(f"{folder}: holds no run (no {_CONFIG}); give a folder of cxr train")
         if not run.is_complete:
+            kept = max(run.checkpoints.glob("best-*.safetensors"), default=None)
+            start = "" if kept is None else f", or start another with --set model.weights={kept}"
             raise InputError(
                 f"{folder}: this training has not ended (no {_RUN}); run the same cxr train "
-                "again to go on"
+                f"again to go on{start}"
             )
         return run
 
@@ -114,9 +116,14 @@ class RunFolder:
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
     @property
+    def config_file(self) -> Path:
+        """Where the resolved configuration lies."""
+        return self.folder / _CONFIG
+
+    @property
     def config(self) -> str:
         """The resolved configuration, TOML."""
-        return (self.folder / _CONFIG).read_text(encoding="utf-8")
+        return self.config_file.read_text(encoding="utf-8")
 
     @property
     def started(self) -> dict[str, Any]:

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from training.checkpoint import WholeFiles
 
-Precision = Literal["fp32", "bf16"]
-_LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def build_trainer(
@@ -40,12 +41,16 @@ def build_trainer(
         callbacks: What watches the training.
         epochs: Most epochs.
         accumulate: Batches that make one optimiser step.
-        precision: ``fp32``, or ``bf16`` autocast.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; in fp16 the loss is scaled, and
+            the scale lives in the checkpoint.
         accelerator: ``cpu`` or ``cuda``.
         devices: How many. Above 1, this is one of as many processes, and ``LOCAL_RANK`` in the
             environment says which.
     """
     plugins: list[Any] = [WholeFiles()]
+    if precision == "fp16":  # by name: on a CPU Lightning would take bf16 in its place
+        scaler = torch.amp.GradScaler(accelerator)
+        plugins.append(MixedPrecision("16-mixed", accelerator, scaler))
     strategy: Any = "auto"
     if devices > 1:
         # By name: on a cluster Lightning would ask the scheduler, which started one process only.
@@ -55,7 +60,8 @@ def build_trainer(
         accelerator=accelerator,
         devices=devices,
         strategy=strategy,
-        precision=_LIGHTNING_PRECISION[precision],
+        # Of fp16 the plugin says it.
+        precision={"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision),  # type: ignore[arg-type]
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         plugins=plugins,
@@ -133,6 +139,8 @@ _MEANT = (
     r".*You're resuming from a checkpoint that ended before the epoch ended.*",
     # Lightning's own use of a torch interface that torch renamed.
     r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    # In fp16 the first steps are skipped until the loss is scaled low enough.
+    r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",
     # More devices than are used.
     r".*available but not used.*",
 )

@@ -50,6 +50,12 @@ def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         choose_device("cuda")
 
 
+def test_fp16_is_for_cuda_alone() -> None:
+    assert choose_precision("fp16", "cuda") == "fp16"
+    with pytest.raises(InputError, match="precision: fp16 is for CUDA devices"):
+        choose_precision("fp16", "cpu")
+
+
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_follows_the_hardware(
     monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path) -> 
         return {"bce": _losses(model, batch)["bce"] * (math.nan if bad else 1)}
 
     nan_later.calls = 0  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match="epoch 2"):
+    with pytest.raises(InputError, match=r"epoch 2: .*--set model.weights=\S+best-0001.safeten"):
         _fit(tmp_path, training_losses=nan_later)
     assert len(_fit(tmp_path, resume=True).history) == 4
 
@@ -324,9 +325,11 @@ def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path: Path) ->
         # From the middle of the second epoch on: a half is not a whole epoch.
         _fit(tmp_path, training_losses=_growing(100.0, after=7))
     assert "\n" not in str(caught.value)
-    best = re.search(r"best weights so far stay in (\S+)\)", str(caught.value))
-    assert best is not None
-    assert Path(best.group(1)).is_file()
+    way_on = re.search(r"cxr train (\S+) .*=(\S+) --set model.weights=(\S+)$", str(caught.value))
+    assert way_on is not None
+    assert Path(way_on[1]).is_file()
+    assert float(way_on[2]) == 0.005  # a tenth
+    assert Path(way_on[3]).is_file()
     assert len(_fit(tmp_path, resume=True).history) == 4  # from the end of the second epoch
 
 
@@ -348,6 +351,19 @@ def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -
 
     with pytest.raises(InputError, match=r"epoch 1: .*validation loss is inf.*no epoch was good"):
         _fit(tmp_path, validation_step=broken, monitor="accuracy", mode="max")
+
+
+def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(
+    tmp_path: Path,
+) -> None:
+    def broken(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
+        return {"bce": torch.tensor(math.nan)}, torch.full((1,), math.nan)
+
+    def metrics(outputs: list[Tensor]) -> dict[str, float]:
+        raise ValueError("y_score must be finite")
+
+    with pytest.raises(InputError, match="epoch 1: the training has diverged"):
+        _fit(tmp_path, validation_step=broken, validation_metrics=metrics)
 
 
 @pytest.mark.parametrize("step", ["training_losses", "validation_step"])
@@ -429,6 +445,66 @@ def test_bf16_trains_with_weights_in_fp32(tmp_path: Path) -> None:
     _fit(tmp_path, model, epochs=1, training_losses=losses, precision="bf16")
     assert kinds == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def _overflowing(above: float, batches: range) -> Callable[..., Any]:
+    """Gradients of some batches that overflow where the loss is scaled above a number."""
+
+    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        losses.calls += 1  # type: ignore[attr-defined]
+        loss = _losses(model, batch)["bce"].float()
+        if losses.calls in batches:  # type: ignore[attr-defined]
+            loss.register_hook(lambda gradient: gradient * (math.inf if gradient > above else 1))
+        return {"bce": loss}
+
+    losses.calls = 0  # type: ignore[attr-defined]
+    return losses
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(
+    tmp_path: Path, optimiser: Any
+) -> None:
+    model, after = _model(), []
+
+    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        after.append(_weights(model)["0.weight"])
+        return overflowing(model, batch)
+
+    overflowing = _overflowing(2.0**15, range(2, 4))  # scale 65,536 at first: both batches
+    how = Optimisation(optimiser=optimiser, learning_rate=0.05, clip=1.0)
+    _fit(tmp_path, model, epochs=1, training_losses=losses, precision="fp16", optimisation=how)
+    moved = [not torch.equal(a, b) for a, b in pairwise(after)]
+    assert moved == [True, False, True, True]  # the second is skipped, the third fits at half
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["MixedPrecision"]["scale"] == 2.0**15
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path: Path) -> None:
+    whole, halves = _model(), _model()
+    overflow = {"precision": "fp16", "training_losses": _overflowing(2.0**15, range(3, 4))}
+    _fit(tmp_path / "whole", whole, **overflow)
+    stopped = _overflowing(2.0**15, range(3, 4))
+
+    def interrupted(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+        if stopped.calls == 12:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return stopped(model, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "halves", precision="fp16", training_losses=interrupted)
+    _fit(tmp_path / "halves", halves, resume=True, precision="fp16")
+    last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
+    assert last[0]["MixedPrecision"] == last[1]["MixedPrecision"]
+    assert last[0]["MixedPrecision"]["scale"] == 2.0**15
+    for name, value in last[0]["state_dict"].items():
+        assert torch.equal(value, last[1]["state_dict"][name]), name
+
+
+def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the gradient is not finite on the images image"):
+        _fit(tmp_path, epochs=9, training_losses=_overflowing(0.0, range(1, 99)), precision="fp16")
 
 
 def test_global_random_state_is_left_as_it_was(tmp_path: Path) -> None:
