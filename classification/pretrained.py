@@ -55,6 +55,7 @@ def load_features(
     *,
     source: str,
     name: str,
+    what: str | None = None,
     known: Collection[str] = (),
     renamed: Mapping[str, str] | None = None,
 ) -> None:
@@ -67,6 +68,7 @@ def load_features(
         state: Tensors by name, those of other layers among them.
         source: Where the weights come from, for errors.
         name: The trunk's, for errors.
+        what: The network that the weights are of, for errors; None guesses.
         known: Names of trunks that could be chosen instead.
         renamed: Beginnings of names that are others in the trunk.
 
@@ -83,7 +85,7 @@ def load_features(
     describe = partial(
         tell_difference,
         name=name,
-        what=guess_architecture(state),
+        what=what or guess_architecture(state),
         known=known,
         setting="model.architecture",
     )

@@ -23,6 +23,7 @@ def start_from(
     source: str,
     findings: Sequence[str] | None = None,
     own_findings: Sequence[str] | None = None,
+    network: str | None = None,
 ) -> str:
     """Load what a classifier can use of a checkpoint, and say what that is.
 
@@ -36,6 +37,7 @@ def start_from(
         source: Where the weights come from, for errors.
         findings: What the checkpoint's run learned, in order; None where not known.
         own_findings: What the model shall learn, in order.
+        network: Backbone that the checkpoint's run says it has; None where not known.
 
     Returns:
         A line that says what was taken and what was not.
@@ -53,7 +55,8 @@ def start_from(
         state,
         source=source,
         name=name,
-        known=tuple(BACKBONES),
+        what=network,
+        known=tuple({**BACKBONES, **({network: None} if network else {})}),
         renamed=find_recipe(name).renamed,
     )
     own = tuple(own_findings or ())

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.preprocess import Preprocess, Treatment
 from data_prep.public_checkpoints import PublicCheckpoint, recognise
+from data_prep.tables import read_json
 from scripts import console
-from training.model_files import WEIGHTS_FILE, read_weights
+from training.model_files import ARCHITECTURE_FILE, WEIGHTS_FILE, read_weights
 from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Start:
         """Read what a configuration's ``weights`` names.
 
         A weights file that lies in a run folder counts as that run, so that what it has seen is
-        not lost.
+        not lost; the run need not have ended, as one that diverges never does.
 
         Args:
             weights: ``none``, the name of published weights, a file, or a run folder.
@@ -49,8 +50,8 @@ class Start:
             None for ``none`` and for published weights, which the builders fetch.
 
         Raises:
-            InputError: There is no such file or run, the run is not complete, or it cannot be
-                read.
+            InputError: There is no such file or run, a run that is named by its folder is not
+                complete, or it cannot be read.
         """
         if weights in ("none", *PUBLISHED_WEIGHTS):
             return None
@@ -61,7 +62,7 @@ class Start:
         state = read_weights(path)
         home = path.resolve().parent
         home = home.parent if home.name == "checkpoints" else home
-        return cls(weights, state, RunFolder.open(home) if RunFolder.started_in(home) else None)
+        return cls(weights, state, RunFolder.started_in(home))
 
     @property
     def name(self) -> str:
@@ -77,6 +78,19 @@ class Start:
     def preprocess(self) -> Preprocess | None:
         """Size, normalisation and treatment of the pictures that the run learned from."""
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the run's model was built with; empty where that is not known."""
+        if self.run is None:
+            return {}
+        made = read_json(self.run.folder / ARCHITECTURE_FILE, "model")["architecture"]
+        return dict(made["arguments"])
+
+    @property
+    def network(self) -> str | None:
+        """Backbone of the run's model, a classifier's or a detector's; None where not known."""
+        return self.arguments.get("name") or self.arguments.get("backbone")
 
     @property
     def public(self) -> PublicCheckpoint | None:

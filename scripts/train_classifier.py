@@ -21,14 +21,12 @@ from classification.loss import (
 )
 from classification.model import ImageClassifier, build_classifier
 from classification.start import start_from
-from data_prep.tables import read_json
 from evaluation.metrics import auroc, image_average_precision
 from scripts import console
 from scripts.labels import labelled_images
 from scripts.sampling import image_classes
 from scripts.starting_weights import Start
 from scripts.trainee import Trainee, initialise
-from training.model_files import ARCHITECTURE_FILE
 from training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:
@@ -82,7 +80,9 @@ def build(
     network = cast("ImageClassifier", model)
     if start is not None:
         known = {"findings": start.findings, "own_findings": findings}
-        console.say(start_from(network, start.state, source=weights, **known))
+        console.say(
+            start_from(network, start.state, source=weights, network=start.network, **known)
+        )
     settle = partial(freeze_for_epoch, network, trainable, unfreeze_epochs=unfreeze_epochs)
     later = trainable in ("head_first", "stages")
     if not later:  # else the optimiser must know all from the start
@@ -112,8 +112,7 @@ def _pixels(start: Start, store: PixelStore) -> dict[str, Any]:
     """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
     arguments: dict[str, Any] = {**start.pixels(store.size, store.treatment)}
     if start.run is not None:
-        made = read_json(start.run.folder / ARCHITECTURE_FILE, "model")["architecture"]
-        return {**arguments, "channels": made["arguments"].get("channels", "same")}
+        return {**arguments, "channels": start.arguments.get("channels", "same")}
     public = start.public
     return arguments if public is None else {**arguments, "channels": public.channels}
 

@@ -24,7 +24,7 @@ from training.cost import count_parameters, describe_device
 from training.fit import FitResult, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.memory import is_out_of_memory
-from training.model_files import save_model
+from training.model_files import save_architecture, save_model
 from training.optimisation import Optimisation
 from training.peak_memory import PeakMemory
 from training.pictures import draw_batch, draw_curves
@@ -65,8 +65,15 @@ def fit_trainee(
         + (f", {devices} share a batch" if devices > 1 else "")
     )
     sampler, trainee = build_sampler(trainee, how)
+    # The model knows size and normalisation; what was done to the pictures before is settled here.
+    seen = replace(
+        cast("Preprocess", trainee.model.preprocess), treatment=treatment_of(settings.data)
+    )
     if not own_rank():
         _draw_first_batch(trainee, sampler, int(how.batch_size), run)
+        # Now: of a training that diverges the best weights are of use only with these beside them.
+        save_architecture(trainee.model, run.folder)
+        seen.to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(trainee.model, device)
     result = _fit_or_say_why(settings, trainee, run, sampler, device, precision, devices)
     if own_rank():
@@ -75,11 +82,6 @@ def fit_trainee(
         console.say(f"augmentation: {dropped.sentence()}, in all epochs together")
     save_model(trainee.model, run.folder)
     parameters, learned = count_parameters(trainee.model)
-    # The model knows size and normalisation; what was done to the pictures before is settled here.
-    seen = replace(
-        cast("Preprocess", trainee.model.preprocess), treatment=treatment_of(settings.data)
-    )
-    seen.to_json(run.folder / "preprocess.json")
     draw_curves(
         result.history,
         run.folder / "curves.png",

@@ -43,6 +43,11 @@ def save_model(model: nn.Module, folder: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         temporary.write_bytes(save(state, metadata={"format": "pt"}))
+    save_architecture(model, folder)
+
+
+def save_architecture(model: nn.Module, folder: Path) -> None:
+    """Write a model's architecture alone, as `save_model` does; its weights may change yet."""
     write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
 
 

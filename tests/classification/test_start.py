@@ -28,6 +28,14 @@ IMAGES = torch.randint(
 )
 
 
+def test_a_run_of_another_network_is_named() -> None:
+    state = build_classifier("small_cnn", image_size=64).state_dict()
+    model = build_classifier("resnet18", image_size=64)
+    match = "run: weights of small_cnn, not of resnet18; set model.architecture to small_cnn"
+    with pytest.raises(InputError, match=match):
+        start_from(model, state, source="run", network="small_cnn")
+
+
 def public_checkpoint(state: dict[str, torch.Tensor]) -> PublicCheckpoint | None:
     return recognise({key: tuple(value.shape) for key, value in state.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from evaluation.lineup import judged_images
 from scripts.predict import predict
 from scripts.starting_weights import Start, leak_lines, merge_seen
 from scripts.train import train
+from training.record import EpochRecord
 from training.run_folder import RunFolder
 
 _DETECTOR = [
@@ -184,13 +186,36 @@ def test_real_file_of_another_program_or_network_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_run_that_has_not_ended_is_refused(data: Path, started: RunFolder, tmp_path: Path) -> None:
-    copy = tmp_path / "start"
-    shutil.copytree(started.folder, copy)
-    (copy / "run.json").unlink()
-    for weights in (copy, next((copy / "checkpoints").glob("best-*.safetensors"))):
-        with pytest.raises(InputError, match="this training has not ended"):
-            _detector(data, tmp_path / "run", weights)
+def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it_saw(
+    data: Path,
+    classifier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def explode(record: EpochRecord, row: dict, losses: list[float]) -> None:
+        if row["epoch"] == 2:
+            raise InputError(record.way_on())
+
+    monkeypatch.setattr(EpochRecord, "_require_health", explode)
+    first = tmp_path / "first"
+    with pytest.raises(InputError) as caught:
+        _detector(data, first, classifier, "training.epochs=2")
+    monkeypatch.undo()
+    # The message's command, with its two blanks filled in.
+    words = shlex.split(str(caught.value).split("cxr train ")[1])
+    config, overrides = words[0], [words[n + 1] for n, word in enumerate(words) if word == "--set"]
+    with pytest.raises(InputError, match=r"not ended .*--set model.weights=\S+best-0001.safetens"):
+        _detector(data, tmp_path / "run", first)  # a folder stands for its end
+    train(config, data, tmp_path / "run", overrides, resume=True, device="cpu")
+
+    run = RunFolder.open(tmp_path / "run")
+    assert len(run.seen) > 0
+    assert set(run.seen["image_id"]) == set(RunFolder(first).seen["image_id"])
+    origin = run.info["started_from"]
+    assert origin["model_kind"] == "detector"
+    assert origin["started_from"]["model_kind"] == "classifier"
+    preprocess = Preprocess.from_json(run.folder / "preprocess.json")
+    assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
 
 
 def test_run_with_another_backbone_or_size_names_the_key(
