@@ -190,9 +190,11 @@ def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) ->
         return None
     if str(split) != "official":
         return read_split_file(Path(split), tables.images, strict=strict)
-    if tables.official.empty:
-        raise InputError("--split official: the source comes with no split; leave it out")
-    return "official"
+    if not tables.official.empty:
+        return "official"
+    if len(tables.split) and len(tables.split) == len(tables.images):
+        return None  # every image comes with a role: the default split is the source's own
+    raise InputError("--split official: the source comes with no split; leave it out")
 
 
 def _build(

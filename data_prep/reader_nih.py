@@ -33,6 +33,8 @@ BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
 # Side of the published pictures, px: the boxes are in it.
 SIDE = 1024
+# A model learns the findings of its target: with this one all 14, as CheXNet did.
+ANY, _ANY_SHOWN = "any_finding", {"display_name": "Any finding"}
 _OLDEST = 120
 _KEY = ["image_id", "finding"]
 
@@ -47,8 +49,9 @@ def read_nih(source: Path) -> SourceTables:
             (``images/``, ``images_001/images/``).
 
     Returns:
-        14 findings, a target each. Without any picture, a data set without pixels; with some, a
-        row without its picture is excluded, and a picture without its row.
+        14 findings, a target each, and one of all, ``any_finding``. Without any picture, a data set
+        without pixels; with some, a row without its picture is excluded, and a picture without its
+        row.
 
     Raises:
         InputError: The folder is not of this format, a table is malformed, an image is in both
@@ -81,7 +84,7 @@ def read_nih(source: Path) -> SourceTables:
         .assign(reader=REFERENCE_READER, coverage="all")
         .reset_index(drop=True),
         excluded=out.table(dict(zip(pictures["stem"], pictures["path"], strict=True))),
-        targets=one_target_each(FINDINGS),
+        targets={**one_target_each(FINDINGS), ANY: {"any_of": list(FINDINGS), **_ANY_SHOWN}},
         split=no_roles(),
         official=_official(source, images["image_id"], notes),
         notes=tuple(notes),

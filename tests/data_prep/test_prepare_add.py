@@ -152,6 +152,19 @@ def test_an_official_split_is_asked_for_in_vain_where_there_is_none(tmp_path):
         make(source, tmp_path / "set", split="official")
 
 
+def test_the_split_column_of_a_csv_set_is_its_official_split(tmp_path):
+    source = write_source(tmp_path / "source")
+    images = pd.read_csv(source / "images.csv", dtype="str")
+    patients = images["patient_id"].astype("category").cat.codes
+    images.assign(split=(patients % 3).map({0: "test", 1: "val", 2: "train"})).to_csv(
+        source / "images.csv", index=False
+    )
+    make(source, tmp_path / "set", split="official")
+    split = DataSet.open(tmp_path / "set").split().set_index("image_id")["role"]
+    given = pd.read_csv(source / "images.csv", dtype="str").set_index("image_id")["split"]
+    assert split[given.index].tolist() == given.tolist()
+
+
 def test_a_target_of_the_users_joins_findings_and_a_strange_one_is_refused(tmp_path):
     source = write_source(tmp_path / "source")
     summary = make(source, tmp_path / "set", targets={"any_lesion": ["mass"]})
