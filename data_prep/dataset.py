@@ -120,15 +120,19 @@ class DataSet:
         table = read_table(self.folder / f"{name}.parquet", name)
         return table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
 
-    def target(self, name: str | None = None) -> Target:
+    def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
         """The named target; the name may be left out where there is exactly one.
+
+        Args:
+            name: Of the target.
+            option: How the command that runs is told the name, for errors.
 
         Raises:
             InputError: No such target, or several and none named.
         """
         known = ", ".join(self.targets)
         if name is None and len(self.targets) != 1:
-            raise InputError(f"{self.folder}: has targets {known}; choose one with --target")
+            raise InputError(f"{self.folder}: has targets {known}; choose one with {option}")
         name = next(iter(self.targets)) if name is None else name
         if name not in self.targets:
             raise InputError(f"{self.folder}: has no target '{name}'; it has {known}")

@@ -10,7 +10,9 @@ import typer
 
 def split(
     data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
-    name: Annotated[str, typer.Option(help="Name of the new split, as in train --split NAME.")],
+    name: Annotated[
+        str, typer.Option(help="Name of the new split, as in train --set data.split=NAME.")
+    ],
     val: Annotated[
         float | None, typer.Option(help="Share of patients for validation; 0.15 if left out.")
     ] = None,

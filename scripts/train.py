@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Config = DetectorConfig | ClassifierConfig
 
 _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each twice while written
+_TARGET = "--set data.target=NAME"
 
 
 def train(
@@ -94,7 +95,7 @@ def train(
     from scripts.train_batch import settle_batch, with_known_batch
 
     dataset = DataSet.open(data)
-    target = dataset.target(settings.data.target)
+    target = dataset.target(settings.data.target, option=_TARGET)
     started = _origin(settings, dataset, target)
     settings = with_known_batch(settings, out)
     if _is_done(out, settings, started, resume):
@@ -128,7 +129,7 @@ def _join(
     if run.is_complete:
         return
     dataset = DataSet.open(data)
-    target = dataset.target(settings.data.target)
+    target = dataset.target(settings.data.target, option=_TARGET)
     store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
     settings = with_known_batch(settings, out)
     trainee = _build(settings, dataset, target, store)

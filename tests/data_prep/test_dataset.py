@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -87,6 +88,14 @@ def test_unknown_target_split_and_image_are_named(dataset: DataSet) -> None:
     with pytest.raises(InputError, match="'no_row' has no file"):
         dataset.image_path("no_row")
     assert not dataset.has_pixels
+
+
+def test_want_of_a_target_names_the_option_of_the_command_that_runs(dataset: DataSet) -> None:
+    two = replace(dataset, targets={**dataset.targets, "b": dataset.targets["any"]})
+    with pytest.raises(InputError, match=r"has targets any, b; choose one with --target NAME$"):
+        two.target()
+    with pytest.raises(InputError, match=r"choose one with --set data.target=NAME$"):
+        two.target(option="--set data.target=NAME")
 
 
 def test_corrected_label_changes_the_labels_id_only(dataset: DataSet) -> None:
