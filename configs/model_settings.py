@@ -74,7 +74,8 @@ class DetectorModelSettings(Section):
     image_head: bool = Field(default=False, description="also score the whole image, jointly")
     image_head_weight: Positive = Field(default=0.5, description="of its loss")
     image_head_mode: Literal["multiply", "none"] = Field(
-        default="multiply", description="multiply: its score ranks the boxes of an image"
+        default="multiply",
+        description="multiply: boxes get the square root of the product of both scores",
     )
 
     @model_validator(mode="after")
@@ -101,7 +102,7 @@ class DetectorModelSettings(Section):
         if self.norm == "frozen" and self.weights == "none":
             raise ValueError(
                 "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
-                "choose norm = 'group'"
+                "choose norm = 'batch', or 'group' for batches below 8"
             )
         return self
 

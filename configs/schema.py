@@ -255,8 +255,13 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
         raise ConfigError(f"{place}: unknown key{suggestion(key, known)}")
     if first["type"] == "missing":
         raise ConfigError(f"{place}: is missing; add it")
-    if first["type"] == "value_error":  # a rule of ours, over several keys
-        raise ConfigError(f"{place}: {first['msg'].removeprefix('Value error, ')}")
+    if first["type"] == "value_error":  # a rule of ours, maybe over several keys, which it names
+        rule = first["msg"].removeprefix("Value error, ")
+        named = set(re.findall(r"\w+", rule))
+        inside = sorted(o for o in overridden if o.startswith(f"{key}.".lstrip(".")))
+        if given := [f"--set {o}" for o in inside if o.rpartition(".")[2] in named]:
+            place = f"{' '.join(given)}: on {path}"
+        raise ConfigError(f"{place.removesuffix(': ')}: {rule}")
     raise ConfigError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
 
 

@@ -24,8 +24,8 @@ class ImageHead(nn.Module):
         channels: Channels of every pyramid level.
         n_findings: Findings K.
         weight: Multiplies its loss.
-        mode: ``multiply`` also lets its score rank the boxes of an image (`rescore`); ``none``
-            only learns with it.
+        mode: ``multiply`` also multiplies its score into those of the boxes and takes the square
+            root, their geometric mean (`rescore`); ``none`` only learns with it.
 
     Raises:
         InputError: The weight or the mode is not usable.

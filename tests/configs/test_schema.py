@@ -119,6 +119,24 @@ def test_wrong_override_gets_one_line(override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(
+    tmp_path: Path,
+) -> None:
+    shipped = find_config("retinanet_small")
+    with pytest.raises(ConfigError) as caught:
+        read_config(shipped, ["model.norm=frozen", "model.head=v1"])
+    assert str(caught.value).startswith(f"--set model.norm: on {shipped}: norm = 'frozen'")
+    assert "choose norm = 'batch'" in str(caught.value)
+    own = tmp_path / "own.toml"
+    own.write_text(shipped.read_text().replace('norm = "batch"', 'norm = "frozen"'))
+    with pytest.raises(ConfigError) as caught:
+        read_config(own, ["model.head=v1"])
+    assert str(caught.value).startswith(f"{own}: model: norm = 'frozen'")
+    with pytest.raises(ConfigError) as caught:  # a rule over sections
+        read_config(find_config("chexnet"), ["augmentation.mosaic=0.5"])
+    assert str(caught.value).startswith("--set augmentation.mosaic: on ")
+
+
 @pytest.mark.parametrize(
     ("override", "section", "key", "value"),
     [
