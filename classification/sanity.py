@@ -1,7 +1,7 @@
 """Do maps show what was learned? Randomise weights, and see whether the maps change."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,7 +15,18 @@ from classification.model import ImageClassifier
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 """Of the layers, from the output down, that are random; 0 stands for the output layer alone."""
+DRAWS = 3
 _AT_ONCE = 8
+
+
+def rounds(draws: int = DRAWS) -> int:
+    """How many networks `randomisation_check` asks for maps: the trained one, and random ones.
+
+    Example:
+        >>> rounds(draws=1)
+        5
+    """
+    return 1 + draws * len(SHARES)
 
 
 def randomisation_check(
@@ -24,8 +35,9 @@ def randomisation_check(
     method: MapMethod = "cam",
     *,
     mode: Literal["cascading", "independent"] = "cascading",
-    draws: int = 3,
+    draws: int = DRAWS,
     seed: int = 0,
+    progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Compare a model's maps with those of the same network with random weights.
 
@@ -41,6 +53,7 @@ def randomisation_check(
             ``independent`` only those between one share and the next, the others stay trained.
         draws: Random networks for each share; the correlation is their mean.
         seed: Of the random weights.
+        progress: Called with 1 after each of `rounds` networks.
 
     Returns:
         ``method``, ``mode``, ``n_images``, ``draws``, ``seed``, and ``stages``: for each share
@@ -63,6 +76,7 @@ def randomisation_check(
     layers = [each for each in twin.modules() if list(each.parameters(recurse=False))][::-1]
     trained = {name: value.clone() for name, value in twin.state_dict().items()}
     maps = _maps(twin, images, method)
+    progress(1)
     generator = torch.Generator().manual_seed(seed)
     edges = [0, *(max(1, int(share * len(layers))) for share in SHARES)]
     found: list[list[float]] = [[] for _ in SHARES]
@@ -75,6 +89,7 @@ def randomisation_check(
                 for parameter, value in zip(layer.parameters(recurse=False), values, strict=True):
                     parameter.data.copy_(value)
             found[stage] += rank_correlations(maps, _maps(twin, images, method))
+            progress(1)
     return {
         "method": method,
         "mode": mode,

@@ -22,7 +22,7 @@ from classification.explain import MapMethod
 from classification.inference import predict_scores
 from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
-from classification.sanity import randomisation_check
+from classification.sanity import randomisation_check, rounds
 from data_prep.errors import InputError
 from data_prep.pixel_source import PixelSource
 from data_prep.preprocess import Preprocess
@@ -32,6 +32,7 @@ from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
+from scripts import console
 from scripts.tta import FUSION_IOU, with_views
 from training.cost import count_flops, count_parameters, measure_latency
 from training.model_files import WEIGHTS_FILE, load_model
@@ -210,7 +211,8 @@ class TrainedModel:
         drawn = np.random.default_rng(0).choice(len(image_ids), wanted, replace=False)
         pictures = np.stack([source.image(image_ids[place]) for place in np.sort(drawn)])
         images = torch.from_numpy(pictures).unsqueeze(1).to(self.device)
-        return randomisation_check(self.model, images, self.maps)
+        with console.progress(f"Checking {self.maps} maps with random weights", rounds()) as done:
+            return randomisation_check(self.model, images, self.maps, progress=done)
 
     def predict(
         self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from classification.sanity import SHARES, randomisation_check, rank_correlations
+from classification.sanity import SHARES, randomisation_check, rank_correlations, rounds
 
 
 @pytest.fixture
@@ -79,6 +79,12 @@ def test_maps_of_the_picture_alone_are_found_out(build_small, images):
     found = randomisation_check(model, images, "gradient", draws=2)
     for stage in found["stages"]:
         assert stage["spearman"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_check_tells_of_each_network_that_it_has_done(tiny, images):
+    done: list[int] = []
+    randomisation_check(tiny, images, draws=2, progress=done.append)
+    assert sum(done) == rounds(draws=2) == 1 + 2 * len(SHARES)
 
 
 def test_the_check_repeats_and_leaves_the_model_as_it_was(tiny, images):
