@@ -175,6 +175,15 @@ def test_a_second_mark_on_a_lesion_is_neither_hit_nor_false():
     assert rsna(pairs) == pytest.approx(0.5)  # there it is false
 
 
+def test_a_second_mark_between_two_finds_costs_the_low_rates_nothing():
+    # The known mistake: duplicates counted twice. As a false mark it would be 1/2 an image, and
+    # the second lesion would be missed at 1/8 and 1/4.
+    true = pd.DataFrame({"image_id": ["a", "b"], "x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0})
+    marks = true.iloc[[0, 0, 1]].assign(score=[0.9, 0.8, 0.7])
+    froc = WeightedFroc(pair_boxes(marks, true, pd.Index(["a", "b"])), np.arange(2), 2)
+    assert froc(np.ones((1, 2), int)).tolist() == [1.0]
+
+
 def test_a_false_mark_before_the_find_costs_the_low_rates():
     # One false mark on two images is a rate of 0.5: kept by 1/2 to 8, not by 1/8 and 1/4.
     froc = WeightedFroc(one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8)), np.arange(2), 2)
