@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.clustered import AurocParts, ClusteredEstimate, auroc_parts, mean_parts
+from evaluation.clustered import (
+    FEW_PATIENTS,
+    AurocParts,
+    ClusteredEstimate,
+    SeedSpread,
+    add_seeds,
+    auroc_parts,
+    mean_parts,
+)
 from evaluation.contrasts import OBUCHOWSKI
 from evaluation.judged import JudgedImages
 from evaluation.ranking import Floats
@@ -34,17 +43,16 @@ def auroc_of_groups(
         The columns of `WHERE_COLUMNS`.
 
     Source:
-        Obuchowski 1997; the variance of a gap sums what a patient adds to either group.
+        Obuchowski 1997; the variance of a gap sums what a patient adds to either group. That
+        between training seeds is added, as in `evaluation.clustered.add_seeds`.
     """
     rows = []
     for topic, of_image in groups.items():
         for group in sorted(set(of_image) - {""}):
             inside = of_image == group
+            outside = ~inside & (of_image != "")
             parts = {name: _parts(members, judged, inside) for name, members in cards.items()}
-            rest = {
-                name: _parts(members, judged, ~inside & (of_image != ""))
-                for name, members in cards.items()
-            }
+            rest = {name: _parts(members, judged, outside) for name, members in cards.items()}
             known = {name: part for name, part in parts.items() if part is not None}
             count = int((judged.y_true & inside).sum()), int(inside.sum())
             held = len(np.unique(judged.patients[inside]))
@@ -54,7 +62,7 @@ def auroc_of_groups(
             first = next(iter(cards))
             for second in list(cards)[1:]:
                 if first in known and second in known:
-                    gap = (known[first] - known[second]).estimate()
+                    gap = known[first].minus(known[second])
                     rows.append(_estimated(gap, f"{first} - {second}", of, (*count, held)))
             for name, part in known.items():
                 other = rest[name]
@@ -65,9 +73,25 @@ def auroc_of_groups(
     return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
 
 
+@dataclass(frozen=True)
+class _OfSeeds:
+    """The mean over a system's training seeds, and the AUROC of each."""
+
+    mean: AurocParts
+    each: tuple[float, ...]
+
+    def estimate(self) -> ClusteredEstimate:
+        return self.mean.estimate(SeedSpread.of(self.each))
+
+    def minus(self, other: _OfSeeds) -> ClusteredEstimate:
+        """The difference from another system, whose seeds are others."""
+        spread = SeedSpread.of(self.each) + SeedSpread.of(other.each)
+        return (self.mean - other.mean).estimate(spread)
+
+
 def _parts(
     members: Sequence[Scorecard], judged: JudgedImages, chosen: npt.NDArray[np.bool_]
-) -> AurocParts | None:
+) -> _OfSeeds | None:
     each = [
         auroc_parts(
             judged.y_true[chosen], card.scores[chosen], judged.patients[chosen], judged.n_patients
@@ -75,15 +99,24 @@ def _parts(
         for card in members
     ]
     known = [part for part in each if part is not None]
-    return mean_parts(known) if known and len(known) == len(each) else None
+    if not known or len(known) < len(each):
+        return None
+    return _OfSeeds(mean_parts(known), tuple(part.value for part in known))
 
 
-def _between_groups(one: AurocParts, other: AurocParts, n_patients: int) -> ClusteredEstimate:
-    """Difference of the AUROCs of two groups of images; a patient may be in both."""
-    sums = one.sums - other.sums
+def _between_groups(one: _OfSeeds, other: _OfSeeds, n_patients: int) -> ClusteredEstimate:
+    """Difference of the AUROCs of two groups of images; a patient may be in both.
+
+    A seed is one training in both groups, so it is the gap that differs between seeds.
+    """
+    value = one.mean.value - other.mean.value
+    if one.mean.variance is None or other.mean.variance is None:
+        return ClusteredEstimate(value, None, note=FEW_PATIENTS)
+    sums = one.mean.sums - other.mean.sums
     variance = float((sums**2).sum()) * n_patients / max(n_patients - 1, 1)
-    error = float(np.sqrt(variance)) if variance > 0 else None
-    return ClusteredEstimate(one.value - other.value, error)
+    gaps = [inside - rest for inside, rest in zip(one.each, other.each, strict=True)]
+    total, freedom = add_seeds(variance, n_patients - 1, SeedSpread.of(gaps))
+    return ClusteredEstimate(value, float(np.sqrt(total)) if total > 0 else None, freedom)
 
 
 def _estimated(
