@@ -60,6 +60,8 @@ class Chart:
         ticks: Where the grid lies, as a share of each axis.
         x_labels: What stands at the ticks, where that is not their share.
         y_labels: Likewise.
+        x_ticks: Where the grid lies on the x axis, if elsewhere than `ticks`.
+        note: Below the chart.
     """
 
     key: str
@@ -73,6 +75,8 @@ class Chart:
     ticks: tuple[float, ...] = field(default=(0.0, 0.25, 0.5, 0.75, 1.0))
     x_labels: tuple[str, ...] = ()
     y_labels: tuple[str, ...] = ()
+    x_ticks: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,7 @@ def _pictures(judges: Judges, cards: Mapping[str, Scorecard], dataset: DataSet) 
         "maps": {n: None if each.gives_boxes else each.maps for n, each in evidence.items()},
         "map_scale": {n: d.map_scale for n, d in decision.items() if d.map_scale is not None},
         "costs": {name: dict(each.get("cost") or {}) for name, each in info.items()},
+        "froc": {name: each.froc() for name, each in card.items() if each.boxes is not None},
         "coverage": {
             name: {policy: left.curve() for policy, left in each.referred.items()}
             for name, each in card.items()

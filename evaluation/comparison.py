@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from data_prep.dataset import Target
+from evaluation.lesion_figures import Hit
 from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats
 from evaluation.verdict import Verdict, state_verdict
@@ -39,6 +40,8 @@ class Comparison:
         by_unit: The image-level figures by study or patient, where asked for; as `metrics`.
         coverage: Per system and policy, where images are referred to a reader: ``coverage`` and
             ``accuracy`` of the accuracy-coverage curve.
+        froc: Per system with boxes and kind of hit (``iou``, ``centre``) ``false_marks`` an image
+            and ``sensitivity`` of the FROC curve.
     """
 
     target: Target
@@ -59,6 +62,7 @@ class Comparison:
     protocol: Protocol = EXPLORATORY
     by_unit: pd.DataFrame | None = None
     coverage: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    froc: dict[str, dict[Hit, dict[str, Floats]]] = field(default_factory=dict)
 
     @property
     def seeds(self) -> dict[str, int]:

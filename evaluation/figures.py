@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evaluation.charts import operating_points, policies_of
 from evaluation.intervals import find_interval
+from evaluation.lesion_figures import FROC_METRICS, FROC_RATES, RATE_WORDS
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ _DPI = 200
 
 
 def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``roc.png``, ``precision_recall.png`` and, where decided, ``confusion.png``.
+    """Write ``roc.png``, ``precision_recall.png``, ``confusion.png`` and ``froc.png``.
+
+    The third where there are decisions, the last where a system has boxes.
 
     Args:
         comparison: What ``cxr compare`` found.
@@ -41,6 +45,9 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
     if comparison.confusion:
         files.append(folder / "confusion.png")
         _save(_confusion(comparison), files[-1])
+    if any(len(curves["iou"]["sensitivity"]) for curves in comparison.froc.values()):
+        files.append(folder / "froc.png")
+        _save(_froc(comparison), files[-1])
     return files
 
 
@@ -90,6 +97,35 @@ def _dress(axes: Axes, x: str) -> None:
         axes.set(xlabel="Sensitivity (recall)", ylabel="Precision")
     axes.grid(color="#E3E3E3", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _froc(comparison: Comparison) -> Figure:
+    """Steps of the overlap's curves, on the rates that the figures are given at."""
+    figure = Figure(figsize=(4.6, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for position, name in enumerate(comparison.systems):
+        curve = comparison.froc.get(name, {}).get("iou")
+        if curve is None:
+            continue
+        score = find_interval(comparison.metrics, name, FROC_METRICS["iou"][0])
+        label = f"{name} {number(score.estimate)}" + (f" ({score.ends})" if score.bounded else "")
+        colour = PAPER_COLOURS[position % len(PAPER_COLOURS)]
+        line = _LINES[position % len(_LINES)]
+        # A step from the axis' left end on: a logarithmic axis has no 0.
+        ends = np.append(np.maximum(curve["false_marks"], FROC_RATES[0]), FROC_RATES[-1])
+        found = np.append(curve["sensitivity"], curve["sensitivity"][-1])
+        axes.step(
+            ends, found, where="post", label=label, color=colour, linestyle=line, linewidth=1.6
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(FROC_RATES, RATE_WORDS)
+    axes.set(xlim=(FROC_RATES[0], FROC_RATES[-1]), ylim=(-0.01, 1.01))
+    axes.set(xlabel="False marks an image", ylabel="Sensitivity per lesion")
+    axes.grid(color="#E3E3E3", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper left", title="FROC, mean",
+                title_fontsize=7.5)  # fmt: skip
+    return figure
 
 
 def _confusion(comparison: Comparison) -> Figure:

@@ -58,8 +58,7 @@ def headline(known: Question, systems: list[str], finding: str) -> str:
     if len(systems) == 1:
         name, score = systems[0], scores[systems[0]]
         ends = f" (95 % interval {score.ends})" if score.bounded else ""
-        article = "an" if title[0] in "AF" else "a"
-        reached = f"{where}, {name} reached {article} {title} of {number(score.estimate)}"
+        reached = f"{where}, {name} reached {_article(title)} {title} of {number(score.estimate)}"
         return f"{reached}{ends} in {task}."
     ranked = sorted(systems, key=lambda name: -scores[name].estimate)
     if len(systems) > 2:
@@ -99,6 +98,11 @@ def _headline_of_many(
         f"{where}, {best} had the highest {protocol.title} of {len(ranked)} systems in {task} "
         f"({number(scores[best].estimate)}); {listing(parts)}."
     )
+
+
+def _article(title: str) -> str:
+    spoken = ("a", "A", "e", "E", "F1", "i", "I", "LR", "MCC", "RSNA")  # as they sound
+    return "an" if title.startswith(spoken) else "a"
 
 
 def _where(known: Question) -> str:

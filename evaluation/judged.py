@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.iobb import IOBB_METRICS
+from evaluation.lesion_figures import FROC_METRICS
 
 ALL = "all"
 VERSUS_NORMAL = "vs_normal"
-OF_BOXES = ("ap50", "ap", "froc_mean")
+OF_BOXES = ("ap50", "ap", *FROC_METRICS["iou"], *FROC_METRICS["centre"])
 OF_PLACE = frozenset(
     (*OF_BOXES, *IOBB_METRICS, "rsna_score", "pointing_accuracy", "localised_sensitivity")
 )

@@ -21,6 +21,7 @@ from evaluation.charts import (
     roc_chart,
 )
 from evaluation.intervals import find_interval
+from evaluation.place_charts import froc_charts
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def all_charts(comparison: Comparison) -> list[Chart]:
     return [
         roc_chart(comparison),
         precision_recall_chart(comparison),
+        *froc_charts(comparison),
         calibration_chart(comparison),
         coverage_chart(comparison),
     ]

@@ -70,9 +70,9 @@ class Protocol:
 
     @property
     def title(self) -> str:
-        """The primary figure in words."""
+        """The primary figure in words, as they stand inside a sentence."""
         at = f" at the threshold for {policy_words(self.policy)}" if self.policy else ""
-        return metric_words(self.metric).title + at
+        return metric_words(self.metric).inside + at
 
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
         """The systems' names, the reference first.

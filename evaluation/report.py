@@ -29,10 +29,11 @@ from evaluation.gallery import CASES_PER_CATEGORY, disagreement, select_cases
 from evaluation.intervals import find_difference, find_interval, rows_of
 from evaluation.probability_charts import all_charts
 from evaluation.report_checklists import checklists, methods_paragraph
-from evaluation.report_details import agreement, difference_tests, published, subgroups
+from evaluation.report_details import agreement, published, subgroups
 from evaluation.report_facts import decision_rows
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table, unit_tables
+from evaluation.report_tests import difference_tests, every_pair
 from evaluation.report_where import group_tables, where_tables
 from evaluation.report_words import meanings, methods
 from evaluation.table_files import write_table_files
@@ -199,6 +200,8 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         tests=difference_tests(comparison),
         published=theirs,
         place=place,
+        rates=metric_table(comparison, "rates"),
+        pairs=every_pair(comparison),
         place_reason=place.reasons or "no system points at a place.",
         agreement=agreement(comparison, policy),
         subgroups=subgroups(comparison, policy),
@@ -275,7 +278,7 @@ def _strip(comparison: Comparison) -> dict[str, Any]:
     if differences:
         words += f"; difference from {number(axis[0], 2)} to {number(axis[1], 2)}, dashed line at 0"
     return {
-        "title": asked.title,
+        "title": asked.title[0].upper() + asked.title[1:],
         "rows": rows + differences,
         "difference": bool(differences),
         "axis": words + ".",

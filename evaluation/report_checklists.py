@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evaluation.checklist_items import CLAIM, STARD
 from evaluation.intervals import ALL
+from evaluation.lesion_figures import FROC_METRICS
 from evaluation.report_details import Grid
+from evaluation.report_facts import tried_words
+from evaluation.report_words import uncertainty_words
 from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import listing, metric_words, number, policy_words
 
@@ -31,8 +35,8 @@ def checklists(comparison: Comparison, dataset: DataSet) -> list[Grid]:
     """
     facts = run_facts(comparison, dataset)
     heads = ("Item", "Asks for", "In this run")
-    stard = [(number, asks, facts.get(key, UNKNOWN)) for number, asks, key in _STARD]
-    claim = [(number, asks, facts.get(key, UNKNOWN)) for number, asks, key in _CLAIM]
+    stard = [(number, asks, facts.get(key, UNKNOWN)) for number, asks, key in STARD]
+    claim = [(number, asks, facts.get(key, UNKNOWN)) for number, asks, key in CLAIM]
     return [
         Grid("STARD 2015, with what STARD-AI (2025) adds", _LEAD, heads, tuple(stard)),
         Grid("CLAIM (2020 numbering; the 2024 update renumbers)", _LEAD, heads, tuple(claim)),
@@ -50,7 +54,9 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
     systems: dict[str, dict[str, Any]] = provenance.get("systems", {})
     told = {name: systems.get(name) or {} for name in comparison.systems}
     decided = [each.get("decision") or {} for each in told.values()]
-    bootstrap, data = provenance.get("bootstrap") or {}, provenance.get("data_set") or {}
+    data, notes = provenance.get("data_set") or {}, _sorted_notes(comparison.notes)
+    split = str(data.get("split", "unknown"))
+    split_id = (data.get("split_ids") or {}).get(split, "no id")
     target, name = comparison.target, comparison.target.display_name
     facts = {
         "identification": f"{listing(list(told))}, judged by {_measures(comparison)} on {name}.",
@@ -60,37 +66,37 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         "reference": f"{name}: positive where the reference reader has any of "
         f"{listing(list(target.any_of))} present, negative where all are absent; unknown left out.",
         "cutoffs": f"Score ≥ threshold. {_thresholds(comparison)} All chosen on validation images "
-        "only, or declared.",
+        f"only, or declared. {notes['cutoffs']}",
         "blind": "cxr predict gives a system pixels only; what an imported system or a reader knew "
         "is not known from the run.",
-        "missing": " ".join(comparison.notes) or "No image was left out and none failed.",
-        "partition": f"Split “{data.get('split', 'unknown')}” ({data.get('split_id', 'no id')}): "
-        "each patient has one role; a system that has seen a test patient is refused.",
+        "missing": notes["missing"] or "No test image was left out, and no system failed on one.",
+        "subset": f"The test images of split “{split}” with a known label. {notes['missing']}",
+        "partition": f"Split “{split}” ({split_id}): each patient has one role; a system that is "
+        "known to have seen a test patient is refused.",
+        "partitions": _partitions(dataset, split),
         "data": f"Data set {data.get('name', dataset.name)}, ids in the provenance.",
         "people": people(dataset.images, comparison.decisions["image_id"].unique()),
         "flow": _flow(comparison),
         "crosstab": "See “Confusion matrices”, for every threshold and system.",
         "estimates": "See “Side by side”: every figure and difference with its 95 % interval.",
-        "uncertainty": f"Patient-cluster bootstrap, {bootstrap.get('replicates', 'unknown')} "
-        f"resamples ({bootstrap.get('interval', 'percentile')}), the same for all systems, "
-        "thresholds held.",
+        "uncertainty": uncertainty_words(comparison),
         "metrics": _measures(comparison) + "; each defined under “How to read the numbers”.",
         "failure": "See “Where each fails” and “Cases”, chosen by rule and not by hand.",
         "explain": "Boxes, activation maps on one fixed scale, localised sensitivity."
         if comparison.boxes or any(each is not None for each in comparison.maps.values())
         else "No system points at a place.",
-        "limits": "See “Methods and limits”.",
+        "limits": "See “Methods and limits”"
+        + (" and “Before you rely on this”." if comparison.notes else "."),
         "subgroups": "See “Where each fails”: intervals by subgroup, without tests."
         if (~comparison.metrics["subgroup"].fillna("").isin(["", ALL, "vs_normal"])).any()
         else "Not computed in this run.",
-        "seeds": _by_system(told, "seed", "training seeds"),
-        "trained": _by_system(told, "trained_on", "trained on"),
+        "seeds": f"{_by_system(told, 'seed', 'training seeds')} {notes['seeds']}",
+        "trained": f"{_by_system(told, 'trained_on', 'trained on')} {notes['trained']}",
         "selection": "; ".join(
-            f"{system}: {each.get('settings_tried', 'an unknown number of')} settings tried on "
-            "validation"
+            f"{system}: settings tried on validation: {tried_words(each)}"
             for system, each in zip(told, decided, strict=True)
         )
-        + ".",
+        + f". {notes['selection']}",
         "software": ", ".join(f"{k} {v}" for k, v in (provenance.get("versions") or {}).items()),
         "hardware": _hardware(comparison, provenance),
         "command": str(provenance.get("command") or ""),
@@ -100,7 +106,7 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         )
         + ".",
     }
-    return {topic: words for topic, words in facts.items() if words.strip(" .;")}
+    return {topic: words.strip() for topic, words in facts.items() if words.strip(" .;")}
 
 
 def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
@@ -149,10 +155,48 @@ def people(images: pd.DataFrame, image_ids: Any) -> str:
     return "; ".join(words) + "."
 
 
+def _sorted_notes(notes: list[str]) -> dict[str, str]:
+    """The notes by the topic that each answers; one of no topic stands above the report only."""
+    topics: dict[str, list[str]] = {topic: [] for _, topic in _NOTES}
+    for note in notes:
+        topic = next((topic for phrase, topic in _NOTES if phrase in note), None)
+        if topic is not None:
+            topics[topic].append(note)
+    return {topic: " ".join(told) for topic, told in topics.items()}
+
+
+_NOTES = (
+    ("no known label", "missing"),
+    ("that all systems ran on", "missing"),
+    ("are not judged", "missing"),
+    ("was trained on is unknown", "trained"),
+    ("has no validation images", "cutoffs"),
+    ("learned from patients", "cutoffs"),
+    ("was not tuned before", "selection"),
+    ("training seeds", "seeds"),
+)
+"""What tells a note, and the topic that it belongs to."""
+
+
+def _partitions(dataset: DataSet, split: str) -> str:
+    """Who is on the images of each role of a split."""
+    if split not in dataset.ids.get("split_ids", {}):
+        return ""
+    roles = dataset.split(split)
+    told = [
+        f"{role}: {people(dataset.images, roles.loc[roles['role'] == role, 'image_id'])}"
+        for role in ("train", "val", "test")
+        if (roles["role"] == role).any()
+    ]
+    return " ".join(told)
+
+
 def _measures(comparison: Comparison) -> str:
-    known = dict.fromkeys(comparison.metrics["metric"])
-    first = [PRIMARY_METRIC, "average_precision", "recall", "specificity", "ap50"]
-    return listing([metric_words(each).title for each in first if each in known])
+    rows = comparison.metrics.dropna(subset=["estimate"])
+    known = set(rows.loc[rows["system"].isin(comparison.systems), "metric"])
+    first = [PRIMARY_METRIC, "average_precision", "recall", "specificity",
+             "localised_sensitivity", "ap50", FROC_METRICS["iou"][0]]  # fmt: skip
+    return listing([metric_words(each).inside for each in first if each in known])
 
 
 def _kind(system: dict[str, Any]) -> str:
@@ -199,80 +243,3 @@ def _hardware(comparison: Comparison, provenance: dict[str, Any]) -> str:
         if cost.get("latency_device")
     ]
     return "; ".join(([f"judged on: {judged}"] if judged else []) + timed)
-
-
-_STARD = (
-    ("1", "Title or abstract: a study of diagnostic accuracy, with its measures", "identification"),
-    ("2", "Structured summary", "verdict"),
-    ("3", "Background, intended use and role of the test", ""),
-    ("4", "Objectives and hypotheses", ""),
-    ("5", "Prospective or retrospective", "retrospective"),
-    ("6", "Eligibility of participants", ""),
-    ("7", "How they were identified", ""),
-    ("8", "Where and when", ""),
-    ("9", "Consecutive, random or convenience series", ""),
-    ("10a", "The index test, so that it can be repeated", "index"),
-    ("10b", "The reference standard, so that it can be repeated", "reference"),
-    ("11", "Why this reference standard", ""),
-    ("12a", "Cut-offs of the index test, pre-specified or not", "cutoffs"),
-    ("12b", "Cut-offs of the reference standard", "reference"),
-    ("13a", "What those who ran the index test knew", "blind"),
-    ("13b", "What those who set the reference knew", ""),
-    ("14", "Methods of estimating and comparing accuracy", "uncertainty"),
-    ("15, 16", "Indeterminate results and missing data", "missing"),
-    ("17", "Analyses of variability, pre-specified or exploratory", "subgroups"),
-    ("18", "Intended sample size", ""),
-    ("19", "Flow of participants", "flow"),
-    ("20", "Who the participants are", "people"),
-    ("21", "Severity of disease, other diagnoses", ""),
-    ("22", "Time between index test and reference standard", ""),
-    ("23", "Cross tabulation", "crosstab"),
-    ("24", "Estimates with their precision", "estimates"),
-    ("25", "Adverse events", ""),
-    ("26", "Limitations", "limits"),
-    ("27", "Implications for practice", ""),
-    ("28–30", "Registration, protocol, funding", ""),
-    ("AI", "Source and making of the data", "data"),
-    ("AI", "How data were divided, and that patients do not leak", "partition"),
-    ("AI", "What each system was trained on", "trained"),
-    ("AI", "Version, software and hardware of the systems", "software"),
-    ("AI", "Errors, and where the systems fail", "failure"),
-    ("AI", "Fairness: performance in groups of people", "subgroups"),
-    ("AI", "Availability of code, and how to run this again", "command"),
-    ("AI", "Interests of those who made the systems", ""),
-)
-
-_CLAIM = (
-    ("1, 2", "AI methodology in the title; structured summary", "identification"),
-    ("3, 4", "Background, intended use, objectives", ""),
-    ("5", "Prospective or retrospective", "retrospective"),
-    ("6", "Goal of the study", "identification"),
-    ("7", "Sources of the data", "data"),
-    ("8", "Eligibility", ""),
-    ("9", "Steps of preprocessing", ""),
-    ("10", "Selection of subsets", "missing"),
-    ("11", "Definitions of the data's elements", "reference"),
-    ("12", "De-identification", ""),
-    ("13", "Missing data", "missing"),
-    ("14", "Definition of the ground truth", "reference"),
-    ("15–18", "Its rationale, annotators, tools, variability between readers", ""),
-    ("19", "Sample size and how it was set", ""),
-    ("20, 21", "Partitions, and the level at which they are disjoint", "partition"),
-    ("22", "The models", "index"),
-    ("23", "Software", "software"),
-    ("24, 25", "How parameters start, training", "trained"),
-    ("26", "How the final model was chosen", "selection"),
-    ("27", "Ensembling", "ensemble"),
-    ("28", "Metrics", "metrics"),
-    ("29", "Significance and uncertainty", "uncertainty"),
-    ("30", "Robustness", "seeds"),
-    ("31", "Explainability", "explain"),
-    ("32", "Validation on external data", ""),
-    ("33", "Flow of participants", "flow"),
-    ("34", "Demography of each partition", "people"),
-    ("35, 36", "Performance, with its precision", "estimates"),
-    ("37", "Analysis of failures", "failure"),
-    ("38", "Limitations", "limits"),
-    ("39", "Implications for practice", ""),
-    ("40–42", "Registration, protocol, funding", ""),
-)

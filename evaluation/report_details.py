@@ -1,11 +1,9 @@
-"""The report's plainer tables: agreement, subgroups, tests of differences, published figures."""
+"""The report's plainer tables: agreement, subgroups, published figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from evaluation.failures import FAILURES_WRONG, NONE_FAILED
 from evaluation.intervals import ALL, Interval, find_difference, find_interval
@@ -14,6 +12,8 @@ from evaluation.wording import SUBGROUPS, metric_words, number, policy_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    import pandas as pd
 
     from evaluation.comparison import Comparison
 
@@ -137,46 +137,6 @@ def figure_words(figure: Interval) -> str:
     )
 
 
-def difference_tests(comparison: Comparison) -> Grid | None:
-    """Return the tests of paired differences on all images, or None where none were made."""
-    table: pd.DataFrame = comparison.tests
-    if table.empty:
-        return None
-    chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
-    rows = []
-    for row in chosen.to_dict("records"):
-        policy = row["policy"] if isinstance(row["policy"], str) else ""
-        what = metric_words(row["metric"]).title + (f", {policy_words(policy)}" if policy else "")
-        gap = Interval(_real(row["estimate"]), _real(row["ci_low"]), _real(row["ci_high"]))
-        rows.append(
-            (what, f"{row['first']} − {row['second']}", str(row["method"]), figure_words(gap),
-             p_words(row["p_value"]), p_words(row["p_holm"]), number(_real(row["detectable"])))
-        )  # fmt: skip
-    if not rows:
-        return None
-    lead = (
-        "p-values beside the intervals, for those who must report them. Those that take images as "
-        "independent stand here only to be compared: images of one patient are not. Holm: over the "
-        "differences from the first system. Detectable: the smallest true difference that a test "
-        "set like this one shows with 80 % power."
-    )
-    columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
-    return Grid("Tests of the differences", lead, columns, tuple(rows))
-
-
-def p_words(value: Any) -> str:
-    """Return a p-value with two digits that count.
-
-    Example:
-        >>> p_words(0.0312), p_words(0.21), p_words(1e-9), p_words(None)
-        ('0.031', '0.21', '< 0.0001', '–')
-    """
-    real = _real(value)
-    if real != real:
-        return "–"
-    return "< 0.0001" if real < 1e-4 else f"{real:.2g}" if real < 0.1 else f"{real:.2f}"
-
-
 def published(comparison: Comparison, sources: Collection[str], policy: str) -> Grid | None:
     """Return published figures on the same data or finding beside the measured ones.
 
@@ -213,7 +173,3 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
     columns = ("Published", "Figure", "There", *(f"{name}, here" for name in comparison.systems),
                "Their data and source", "Comparable?")  # fmt: skip
     return Grid("Published figures", lead, columns, tuple(rows))
-
-
-def _real(value: Any) -> float:
-    return float("nan") if value is None or pd.isna(value) else float(value)

@@ -31,7 +31,7 @@ def decision_rows(comparison: Comparison) -> list[Row]:
         ("Boxes", _boxes),
         ("Score of an image", _reduction),
         ("Chosen on", _chosen_on),
-        ("Settings tried", lambda decision: str(decision.get("settings_tried", "unknown"))),
+        ("Settings tried", tried_words),
         ("Rules for boxes", _rules),
         ("Search", _search),
         ("Full scale of maps", _map_scale),
@@ -45,6 +45,28 @@ def decision_rows(comparison: Comparison) -> list[Row]:
         for title, told in rows
         if any(told)
     ]
+
+
+def tried_words(decision: dict[str, Any]) -> str:
+    """Say among how many settings validation chose, or that there was nothing to choose.
+
+    Args:
+        decision: As provenance holds it.
+
+    Example:
+        >>> tried_words({"settings_tried": 12})
+        '12'
+        >>> tried_words({"settings_tried": 0, "chosen_on": {"n_images": 40}})
+        'nothing to choose: its scores are taken as they are'
+    """
+    tried = decision.get("settings_tried")
+    if tried is None:
+        return "unknown"
+    if tried:
+        return str(tried)
+    if not (decision.get("chosen_on") or {}).get("n_images"):
+        return "nothing chosen: no validation images"
+    return "nothing to choose: its scores are taken as they are"
 
 
 def _boxes(decision: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from evaluation.charts import Whisker, policies_of, whiskers
 from evaluation.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.wording import (
     PLACE_METRICS,
+    RATE_METRICS,
     SUBGROUPS,
     UNDEFINED,
     metric_words,
@@ -104,7 +105,7 @@ class MetricTable:
         return (cell for part in self.sections for row in part.rows for cell in row.cells)
 
 
-Part = Literal["first", "place", "further"]
+Part = Literal["first", "place", "rates", "further"]
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
@@ -113,15 +114,16 @@ def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     Args:
         comparison: What ``cxr compare`` found.
         part: ``first``: the figures that every report opens with, and the primary one; ``place``:
-            of localisation; ``further``: all others.
+            of localisation; ``rates``: sensitivity per lesion at single rates of false marks;
+            ``further``: all others.
 
     Returns:
         The table; without sections where there is nothing to show.
     """
     systems = comparison.systems
     contrasts = [(systems[0], other) for other in systems[1:]]
-    groups: dict[tuple[str, str], list[_Key]] = {}
-    for key in _keys(comparison, part):
+    groups: dict[tuple[str, str], list[Key]] = {}
+    for key in figure_keys(comparison, part):
         groups.setdefault((key.subgroup, key.policy), []).append(key)
     sections = [_section(comparison, group, contrasts) for group in groups.values()]
     names = tuple(f"{first} − {second}" for first, second in contrasts)
@@ -147,7 +149,7 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     return str(rows["unit"].iloc[0]), [table for table in tables if table.sections]
 
 
-def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str, str]]) -> Section:
+def _section(comparison: Comparison, keys: list[Key], contrasts: list[tuple[str, str]]) -> Section:
     """Figures on the same images at the same policy, their differences on one axis."""
     metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
     gaps = [
@@ -183,7 +185,7 @@ def _section(comparison: Comparison, keys: list[_Key], contrasts: list[tuple[str
     return Section(title, _count(metrics, keys[0]), limits, tuple(rows), words)
 
 
-def _count(metrics: pd.DataFrame, key: _Key) -> str:
+def _count(metrics: pd.DataFrame, key: Key) -> str:
     """How many images the figures of a section are computed on."""
     rows = rows_of(metrics, key.subgroup)
     rows = rows[(rows["metric"] == key.metric) & (rows["policy"] == key.policy)]
@@ -199,7 +201,7 @@ def _threshold(comparison: Comparison, system: str, policy: str) -> str:
     return "no threshold" if value is None else f"score ≥ {score_words(value)}"
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """Which figure: on which images, at which policy, which metric."""
 
     subgroup: str
@@ -207,10 +209,15 @@ class _Key(NamedTuple):
     metric: str
 
 
-def _keys(comparison: Comparison, part: Part) -> list[_Key]:
-    """Return the figures in reading order: known metrics first, policies as they come."""
+def figure_keys(comparison: Comparison, part: Part) -> list[Key]:
+    """Return the figures of a part in reading order: known metrics first, policies as they come.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        part: As in `metric_table`.
+    """
     keys = dict.fromkeys(
-        _Key(subgroup, policy, metric)
+        Key(subgroup, policy, metric)
         for subgroup in (ALL, *SUBGROUPS)
         for rows in [rows_of(comparison.metrics, subgroup)]
         for system, policy, metric in zip(
@@ -218,22 +225,22 @@ def _keys(comparison: Comparison, part: Part) -> list[_Key]:
         )
         if system in comparison.systems
         and metric not in _COUNTS
-        and _part_of(_Key(subgroup, policy, metric), comparison) == part
+        and _part_of(Key(subgroup, policy, metric), comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
     policies = ["", *policies_of(comparison), *(key.policy for key in keys)]
     order = [*_FIRST, *PLACE_METRICS, *(key.metric for key in keys)]
-    return sorted(
-        keys,
-        key=lambda key: (
-            policies.index(key.policy),
-            subgroups.index(key.subgroup),
-            order.index(key.metric),
-        ),
-    )
+
+    def place(key: Key) -> tuple[int, int, int]:
+        asked = policies.index(key.policy), subgroups.index(key.subgroup)
+        return (*asked, order.index(key.metric))
+
+    return sorted(keys, key=place)
 
 
-def _part_of(key: _Key, comparison: Comparison) -> Part:
+def _part_of(key: Key, comparison: Comparison) -> Part:
+    if key.metric in RATE_METRICS:
+        return "rates"
     if key.metric in PLACE_METRICS:
         return "place"
     if key.subgroup != ALL and key.policy:

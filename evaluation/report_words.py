@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluation.bootstrap import BOOTSTRAP_BCA, MOST_UNDEFINED
+from evaluation.bootstrap import BOOTSTRAP, BOOTSTRAP_BCA, MOST_UNDEFINED
 from evaluation.charts import policies_of
+from evaluation.contrasts import MCNEMAR, OBUCHOWSKI
+from evaluation.exact import EXACT_METHOD
 from evaluation.intervals import rows_of
 from evaluation.map_words import map_checks
-from evaluation.wording import METRICS, listing, metric_words, policy_words
+from evaluation.thresholds import check_policy
+from evaluation.wording import METRICS, RATE_METRICS, listing, metric_words, policy_words
 
 if TYPE_CHECKING:
     from evaluation.compare import Comparison
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
 
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     """Return name and meaning of every metric in the report, and of the words around them."""
-    present = set(rows_of(comparison.metrics)["metric"])
-    by_bca = comparison.protocol.interval == "bca"
+    rows = rows_of(comparison.metrics).dropna(subset=["estimate"])
+    present = set(rows["metric"]) - set(RATE_METRICS)  # the mean says what they are
     words = [
         (metric_words(metric).title, metric_words(metric).meaning)
         for metric in METRICS
@@ -27,16 +30,13 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
         *words,
         (
             "95 % interval",
-            "What the figure could have been with other patients like these: the middle 95 % of "
-            "its values when patients (not images) are drawn again at random, with replacement, "
-            "and the thresholds are held."
-            + (" BCa moves its ends for bias and skew." if by_bca else ""),
+            f"What the figure could have been with other patients like these. {_way(comparison)}",
         ),
         (
             "Paired difference",
-            "Both systems are scored on the same redrawn patients, and the difference is taken "
-            "each time. Two intervals may overlap and the difference still be clear; so read the "
-            "difference's own interval. Where it contains 0, the systems were not shown to differ.",
+            f"{_paired_way(comparison)} Two intervals may overlap and the difference still be "
+            "clear; so read the difference's own interval. Where it contains 0, the systems were "
+            "not shown to differ.",
         ),
         *(
             (f"Threshold for {policy_words(each)}", _policy_meaning(each))
@@ -45,29 +45,124 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _moved(comparison: Comparison) -> str:
-    return (
-        "; BCa moves its ends for bias and skew." if comparison.protocol.interval == "bca" else "."
-    )
+def _way(comparison: Comparison) -> str:
+    """How intervals are computed, as far as this report has them."""
+    ways = _ways(comparison)
+    told = []
+    if any(way.startswith(OBUCHOWSKI) for way in ways):
+        told.append(
+            "Of AUROC: Obuchowski (1997), from the variance summed by patient; of one system on "
+            "the logit scale, so that it stays inside 0 and 1."
+        )
+    if any(way.startswith((BOOTSTRAP, BOOTSTRAP_BCA)) for way in ways):
+        told.append(
+            "Of all other figures: the middle 95 % of the values when patients (not images) are "
+            "drawn again at random, with replacement, and the thresholds are held."
+            + (" BCa moves its ends for bias and skew." if _by_bca(ways) else "")
+        )
+    if EXACT_METHOD in ways:
+        told.append(
+            "Of a share that no redrawing moves (0 or 1): Clopper and Pearson's exact one, with "
+            "patients as trials."
+        )
+    return " ".join(told) or "This report has none."
+
+
+def _paired_way(comparison: Comparison) -> str:
+    ways = _ways(comparison, paired=True)
+    told = []
+    if any(way.startswith(OBUCHOWSKI) for way in ways):
+        told.append(
+            "Of AUROC: Obuchowski's variance of the difference, in which what both systems share "
+            "on a patient counts; not on the logit scale."
+        )
+    if any(way.startswith((BOOTSTRAP, BOOTSTRAP_BCA)) for way in ways):
+        told.append(
+            "Of all other figures: both systems are scored on the same redrawn patients, and the "
+            "difference is taken each time."
+        )
+    return " ".join(told) or "The figure of one system less that of the other, on the same images."
+
+
+def _ways(comparison: Comparison, *, paired: bool = False) -> list[str]:
+    """The methods behind the intervals of this report, each once."""
+    rows = rows_of(comparison.metrics)
+    rows = rows[rows["system"].isin(comparison.systems) != paired]
+    return [str(way) for way in rows["ci_method"].dropna().unique() if way]
+
+
+def _by_bca(ways: list[str]) -> bool:
+    return any(way.startswith(BOOTSTRAP_BCA) for way in ways)
+
+
+_HIGHEST = "of several equally good ones the highest"
 
 
 def _policy_meaning(policy: str) -> str:
-    if policy == "max_f1":
-        return "The threshold with the highest F1 on the validation images."
-    if policy.startswith("sensitivity>="):
-        floor = policy.split(">=")[1]
+    """How a policy's threshold is chosen, with what decides between equals."""
+    asked = check_policy(policy)
+    if asked.kind == "threshold":
+        return "Declared by the user and used as it is: no image chose it."
+    if asked.kind == "max_f1":
+        return f"The threshold with the highest F1 on the validation images; {_HIGHEST}."
+    if asked.kind == "youden":
         return (
-            f"The highest threshold that reaches a sensitivity of {floor} on the validation "
-            "images; on test images it may come out lower."
+            "The threshold with the highest Youden's J = sensitivity + specificity − 1 on the "
+            f"validation images; {_HIGHEST}."
         )
-    if policy.startswith("specificity>="):
-        floor = policy.split(">=")[1]
+    if asked.kind == "cost":
+        place = "that of validation" if asked.prevalence is None else f"{asked.prevalence:g}"
         return (
-            f"The lowest threshold that reaches a specificity of {floor} on the validation "
-            "images, so that systems are compared at about equal false alarms; on test images it "
-            "may come out otherwise."
+            "The threshold of least expected cost on the validation images: a missed positive "
+            f"costs {asked.value:g} times what a false alarm costs, at a prevalence of {place}; "
+            f"{_HIGHEST}. None where calling all images alike is cheaper."
         )
-    return "Chosen on the validation images, or declared by the user."
+    if asked.kind == "sensitivity":
+        return (
+            f"The highest threshold that reaches a sensitivity of {asked.value:g} on the "
+            "validation images; on test images it may come out lower."
+        )
+    return (
+        f"The lowest threshold that reaches a specificity of {asked.value:g} on the validation "
+        "images, so that systems are compared at about equal false alarms; on test images it may "
+        "come out otherwise."
+    )
+
+
+def uncertainty_words(comparison: Comparison) -> str:
+    """Say how this report estimates uncertainty and tests differences, and nothing that it lacks.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+    """
+    ways = [*_ways(comparison), *_ways(comparison, paired=True)]
+    bootstrap, tests = comparison.provenance.get("bootstrap") or {}, comparison.tests
+    methods = set(tests["method"]) if len(tests) else set()
+    told = []
+    if any(way.startswith(OBUCHOWSKI) for way in ways):
+        told.append(
+            "AUROC: intervals and paired differences by Obuchowski (1997), clustered by patient."
+        )
+    if any(way.startswith((BOOTSTRAP, BOOTSTRAP_BCA)) for way in ways):
+        told.append(
+            "Other figures and differences: patient-cluster bootstrap, "
+            f"{bootstrap.get('replicates', 'an unknown number of')} resamples "
+            f"({'BCa' if _by_bca(ways) else 'percentile'}), the same for all systems, thresholds "
+            "held."
+        )
+    if EXACT_METHOD in ways:
+        told.append("Shares of 0 or 1: exact Clopper-Pearson intervals, with patients as trials.")
+    if MCNEMAR in methods:
+        told.append(
+            "Paired decisions: Obuchowski's McNemar test (1998), clustered by patient, on "
+            "accuracy, sensitivity and specificity."
+        )
+    if methods and len(comparison.systems) > 2:
+        told.append(
+            "p-values are adjusted by Holm, per figure: over the contrasts with the first system, "
+            "and for the best of several over all pairs."
+        )
+    return " ".join(told) or "No intervals were computed."
 
 
 TESTS_WORDS = (
@@ -94,8 +189,7 @@ def _bca_words(comparison: Comparison) -> str:
 
 def methods(comparison: Comparison) -> list[str]:
     """Return methods and limits, one point each."""
-    rows = rows_of(comparison.metrics)
-    ways = [way for way in rows["ci_method"].dropna().unique() if way]
+    ways = list(dict.fromkeys([*_ways(comparison), *_ways(comparison, paired=True)]))
     single = [name for name, runs in comparison.seeds.items() if runs == 1]
     lines = [
         "All systems are scored on exactly the same test images; an image without boxes scores "
@@ -103,20 +197,15 @@ def methods(comparison: Comparison) -> list[str]:
         "An image is called positive where its score is at or above the threshold (≥). "
         "Thresholds were chosen on validation images only, as midpoints between observed scores, "
         "and so was all else that stands under “What validation chose”.",
-        f"Intervals: {', '.join(map(str, ways))}; the same resamples for all systems, thresholds "
+        f"Intervals: {', '.join(ways)}; the same resamples for all systems, thresholds "
         "held. Resamples in which a figure is undefined are left out; with more than "
         f"{100 * MOST_UNDEFINED:.0f} % of them, and where no resample moves a figure, there is no "
         "interval."
         if ways
         else "No intervals were computed.",
-        *(
-            [_bca_words(comparison)]
-            if any(str(way).startswith(BOOTSTRAP_BCA) for way in ways)
-            else []
-        ),
         "A figure that cannot be computed is left empty with its reason; it is never put at 0.",
     ]
-    if any(str(way).startswith(BOOTSTRAP_BCA) for way in ways):
+    if _by_bca(ways):
         lines.append(_bca_words(comparison))
     if len(comparison.tests):
         lines.append(TESTS_WORDS)

@@ -17,7 +17,7 @@ from evaluation.calibration_figures import CALIBRATION_METRICS, CalibrationFigur
 from evaluation.calibration_figures import UNDEFINED as NOT_CALIBRATED
 from evaluation.iobb import IOBB_METRICS, WeightedIobb
 from evaluation.judged import ALL, OF_BOXES, VERSUS_NORMAL, Figure, JudgedImages
-from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
+from evaluation.lesion_figures import FROC_METRICS, Hit, WeightedFroc, WeightedRsnaScore, froc_curve
 from evaluation.localisation import coco_figures, localised
 from evaluation.matching import WeightedAveragePrecision, match_pairs
 from evaluation.metrics import COUNT_METRICS, THRESHOLD_METRICS, UNDEFINED, confusion_counts, rates
@@ -86,7 +86,8 @@ class Scorecard:
             pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
             of_patients = (judged.patients[trusted], judged.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
-            self._placed.append((["froc_mean"], WeightedFroc(pairs, *of_patients)))
+            for hit, names in FROC_METRICS.items():
+                self._placed.append((names, WeightedFroc(pairs, *of_patients, hit).figures))
             if box_cut is not None:
                 rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
                 iobb = WeightedIobb(pairs, *of_patients, box_cut)
@@ -208,6 +209,12 @@ class Scorecard:
             coco = coco_figures(self._pairs)
             figures |= {Figure(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
+
+    def froc(self) -> dict[Hit, dict[str, Floats]]:
+        """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
+        if self._pairs is None:
+            return {}
+        return {hit: froc_curve(self._pairs, hit) for hit in FROC_METRICS}
 
     def missing(self) -> dict[Figure, str]:
         """Figures that this system cannot have, with the reason."""

@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from evaluation.iobb import IOBB_THRESHOLDS
+from evaluation.lesion_figures import FROC_METRICS, RATE_WORDS
+
 
 @dataclass(frozen=True)
 class MetricWords:
@@ -15,6 +18,60 @@ class MetricWords:
 
     title: str
     meaning: str
+
+    @property
+    def inside(self) -> str:
+        """The title as it stands inside a sentence: names and abbreviations keep their capitals.
+
+        Example:
+            >>> [METRICS[each].inside for each in ("recall", "f1", "brier", "iobb_accuracy_10")]
+            ['sensitivity (recall)', 'F1', 'Brier score', 'IoBB accuracy at 10 %']
+        """
+        first = self.title.split()[0] if self.title else ""
+        proper = first != first.capitalize() or not first.isalpha() or first in _NAMES
+        return self.title if proper else self.title[:1].lower() + self.title[1:]
+
+
+_NAMES = frozenset({"Brier"})
+
+
+def _iobb_words() -> dict[str, MetricWords]:
+    told = {}
+    for share in (round(100 * each) for each in IOBB_THRESHOLDS):
+        told[f"iobb_accuracy_{share}"] = MetricWords(
+            f"IoBB accuracy at {share} %",
+            "Of the true boxes, the share that a called box (from the score cut that validation "
+            f"chose) has at least {share} % of its own area on. Marking much raises it: read it "
+            "with the next.",
+        )
+        told[f"iobb_false_marks_{share}"] = MetricWords(
+            f"False marks an image at {share} %",
+            f"Called boxes that have less than {share} % of their area on any true box, per image; "
+            "fewer is better.",
+        )
+    return told
+
+
+def _froc_words() -> dict[str, MetricWords]:
+    """The mean says what is counted, the rates only where."""
+    kinds = (
+        ("FROC", FROC_METRICS["iou"], "an intersection over union of at least 0.2"),
+        ("FROC by centre", FROC_METRICS["centre"], "its centre on the lesion, borders included"),
+    )
+    told = {}
+    for name, (mean, *at_rates), hit in kinds:
+        told[mean] = MetricWords(
+            f"{name}, mean",
+            "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks an "
+            f"image, over all images. A mark hits with {hit}; any mark that hits finds the "
+            "lesion, further ones on it are neither hits nor false. Of the points that keep a "
+            "rate the most sensitive counts (steps, no line between points).",
+        )
+        for metric, rate in zip(at_rates, RATE_WORDS, strict=True):
+            told[metric] = MetricWords(
+                f"{name}, at {rate}", f"Sensitivity per lesion at {rate} false marks an image."
+            )
+    return told
 
 
 METRICS = {
@@ -140,56 +197,20 @@ METRICS = {
         "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
         "mean over images of TP / (TP + FP + FN), averaged over overlaps above 0.4 to 0.75.",
     ),
-    "iobb_accuracy_10": MetricWords(
-        "IoBB accuracy at 10 %",
-        "Of the true boxes, the share that a called box (from the score cut that validation chose) "
-        "has at least 10 % of its own area on. Marking much raises it: read it with the next.",
-    ),
-    "iobb_false_marks_10": MetricWords(
-        "False marks an image at 10 %",
-        "Called boxes that have less than 10 % of their area on any true box, per image; fewer "
-        "is better.",
-    ),
-    "iobb_accuracy_25": MetricWords(
-        "IoBB accuracy at 25 %",
-        "Of the true boxes, the share that a called box (from the score cut that validation chose) "
-        "has at least 25 % of its own area on. Marking much raises it: read it with the next.",
-    ),
-    "iobb_false_marks_25": MetricWords(
-        "False marks an image at 25 %",
-        "Called boxes that have less than 25 % of their area on any true box, per image; fewer "
-        "is better.",
-    ),
-    "iobb_accuracy_50": MetricWords(
-        "IoBB accuracy at 50 %",
-        "Of the true boxes, the share that a called box (from the score cut that validation chose) "
-        "has at least 50 % of its own area on. Marking much raises it: read it with the next.",
-    ),
-    "iobb_false_marks_50": MetricWords(
-        "False marks an image at 50 %",
-        "Called boxes that have less than 50 % of their area on any true box, per image; fewer "
-        "is better.",
-    ),
-    "froc_mean": MetricWords(
-        "FROC mean",
-        "Mean sensitivity per lesion at 1/8 to 8 false marks an image; a mark hits with an "
-        "intersection over union of at least 0.2.",
-    ),
+    **_froc_words(),
+    **_iobb_words(),
 }
 
+RATE_METRICS = tuple(metric for _, *rates in FROC_METRICS.values() for metric in rates)
+"""Sensitivities at single rates of false marks, which have a table of their own."""
 PLACE_METRICS = (
     "localised_sensitivity",
     "pointing_accuracy",
     "ap50",
     "ap",
     "rsna_score",
-    "froc_mean",
-    "iobb_accuracy_10",
-    "iobb_false_marks_10",
-    "iobb_accuracy_25",
-    "iobb_false_marks_25",
-    "iobb_accuracy_50",
-    "iobb_false_marks_50",
+    *_froc_words(),
+    *_iobb_words(),
 )
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""

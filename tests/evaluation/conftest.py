@@ -41,6 +41,11 @@ class PictureSet:
     name: str = "hand-made"
     has_pixels: bool = True
     reads: list[str] = field(default_factory=list)
+    ids: dict = field(default_factory=lambda: {"split_ids": {"default": "51d"}})
+
+    def split(self, name: str = "default") -> pd.DataFrame:
+        roles = ["val" if image_id in ("p01", "n01") else "test" for image_id in IMAGES]
+        return pd.DataFrame({"image_id": list(IMAGES), "role": roles})
 
     def read_original(self, image_id: str) -> np.ndarray:
         self.reads.append(image_id)
@@ -113,7 +118,8 @@ def make_comparison() -> Comparison:
         provenance={
             "command": "cxr compare a b --data d --out r",
             "versions": {"python": "3.11", "numpy": "2.4"},
-            "data_set": {"name": "hand-made", "content_id": "0123456789abcdef"},
+            "data_set": {"name": "hand-made", "content_id": "0123456789abcdef",
+                         "split": "default", "split_ids": {"default": "51d"}},
             "systems": {name: {"seed": 1, "kind": "boxes"} for name in SYSTEMS},
         },
     )  # fmt: skip

@@ -8,7 +8,8 @@ from evaluation.metrics import classification_metrics
 from evaluation.probability_charts import calibration_chart
 from evaluation.published import PUBLISHED, related_figures
 from evaluation.report_checklists import UNKNOWN, checklists, methods_paragraph
-from evaluation.report_details import agreement, difference_tests, published, subgroups
+from evaluation.report_details import agreement, published, subgroups
+from evaluation.report_facts import decision_rows
 
 
 def test_agreement_counts_every_image_once(comparison):
@@ -41,23 +42,6 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
          "0.100 (−0.100 to 0.300)"),
     )  # fmt: skip
     assert subgroups(comparison, "max_f1") == []
-
-
-def test_comparison_without_tests_shows_none(comparison):
-    assert difference_tests(comparison) is None
-
-
-def test_tests_of_a_real_comparison_are_all_there(judged_set, predict):
-    from evaluation.compare import compare_systems
-
-    systems = {"A": predict("a"), "B": predict("b", seed=3, skill=0.5)}
-    found = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
-    grid = difference_tests(found)
-    assert grid is not None
-    assert {row[1] for row in grid.rows} == {"A − B"}
-    auroc = next(row for row in grid.rows if row[0] == "AUROC" and "Obuchowski" in row[2])
-    gap = found.metrics.query("system == 'A - B' and metric == 'auroc' and subgroup == 'all'")
-    assert auroc[3].startswith(f"{gap['estimate'].iloc[0]:.3f}".replace("-", "−"))
 
 
 def test_published_figures_stand_only_beside_related_data(comparison):
@@ -101,6 +85,61 @@ def test_checklist_says_what_the_run_knows_and_leaves_the_rest_open(comparison, 
     known = {row[0]: row[2] for row in claim.rows}
     assert "RetinaNet: trained on unknown" in known["24, 25"]
     assert known["40–42"] == UNKNOWN
+
+
+def answers(grid):
+    return {row[0]: row[2] for row in grid.rows}
+
+
+def test_split_is_named_with_its_id(comparison, picture_set):
+    _, claim = checklists(comparison, picture_set)
+    assert "Split “default” (51d)" in answers(claim)["20, 21"]
+    assert "Split “default” (51d)" in methods_paragraph(comparison, picture_set)
+
+
+def test_every_note_answers_the_item_that_it_belongs_to(comparison, picture_set):
+    notes = [
+        "What CheXNet was trained on is unknown: its test images may not be new to it.",
+        "RetinaNet has no validation images: threshold-free figures only.",
+        "CheXNet was not tuned before: its decision is derived here.",
+        "A note on nothing in particular.",
+    ]
+    stard, claim = checklists(replace(comparison, notes=notes), picture_set)
+    told = answers(claim)
+    assert notes[0] in told["24, 25"]
+    assert notes[1] in answers(stard)["12a"]
+    assert notes[2] in told["26"]
+    missing = "No test image was left out, and no system failed on one."
+    assert told["13"] == answers(stard)["15, 16"] == missing
+    assert not any(note in told["10"] for note in notes)
+
+
+def test_every_partition_says_who_is_in_it(comparison, picture_set):
+    _, claim = checklists(comparison, picture_set)
+    assert answers(claim)["34"] == (
+        "val: 2 images of 2 patients; sex F 2; age median 50 (quartiles 50 to 50); view PA 2. "
+        "test: 10 images of 10 patients; sex F 10; age median 50 (quartiles 50 to 50); view PA 10."
+    )
+
+
+def test_measures_are_those_that_this_report_has(comparison, picture_set):
+    has, lacks = "judged by AUROC, average precision", "AP50"
+    assert lacks in methods_paragraph(comparison, picture_set)
+    metrics = comparison.metrics.copy()
+    metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
+    text = methods_paragraph(replace(comparison, metrics=metrics), picture_set)
+    assert has in text
+    assert lacks not in text
+
+
+def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, picture_set):
+    decision = {"settings_tried": 0, "chosen_on": {"n_images": 40, "n_patients": 40,
+                                                     "n_positive": 9}}  # fmt: skip
+    comparison.provenance["systems"]["CheXNet"]["decision"] = decision
+    _, claim = checklists(comparison, picture_set)
+    assert "CheXNet: settings tried on validation: nothing to choose" in answers(claim)["26"]
+    (row,) = [row for row in decision_rows(comparison) if row.title == "Settings tried"]
+    assert row.cells[1].text == "nothing to choose: its scores are taken as they are"
 
 
 def test_methods_paragraph_states_no_unknown_as_fact(comparison, picture_set):
