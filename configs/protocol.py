@@ -26,7 +26,9 @@ class ProtocolFile(Section):
     )
     subgroups: list[Name] = Field(default=[], description="Columns whose groups are reported.")
     reference: Name | None = Field(default=None, description="Reference system; None: the first.")
-    unit: Literal["image", "study", "patient"] = Field(default="image")
+    unit: Literal["image", "study", "patient"] | None = Field(
+        default=None, description="What the answer is for; None: images, --unit shows others too."
+    )
     interval: Literal["percentile", "bca"] = Field(
         default="percentile", description="How the bootstrap's resamples become an interval."
     )

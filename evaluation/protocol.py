@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from data_prep.tables import InputError
+from evaluation.directions import DIRECTIONS, why_not_primary
 from evaluation.metrics import THRESHOLD_METRICS
 from evaluation.thresholds import check_policy
-from evaluation.wording import METRICS, listing, metric_words, number, policy_words
+from evaluation.wording import PLACE_METRICS, listing, metric_words, number, policy_words
 
 if TYPE_CHECKING:
     from evaluation.bootstrap import IntervalKind
     from evaluation.intervals import Interval
     from evaluation.units import Unit
 
-LESS_IS_BETTER = frozenset({"brier", "log_loss", "ece", "ece_equal_mass", "lr_negative"})
+_MOST_DIGITS = 9
 _AT_THRESHOLD = frozenset((*THRESHOLD_METRICS, "localised_sensitivity"))
 
 
@@ -31,7 +34,7 @@ class Protocol:
         subgroups: Columns of the images table whose groups are reported.
         reference: Name of the reference system; `None`: the first one given.
         target: Name of the target; `None`: the one asked for.
-        unit: What a decision is made for; `None`: as asked for.
+        unit: What the answer is for; `None`: images, and tables by what is asked for beside.
         interval: How the bootstrap's replicates become an interval.
         declared: Whether a protocol file fixed this beforehand.
         file_sha256: Of that file.
@@ -52,19 +55,25 @@ class Protocol:
         """Refuse a question that no figure answers.
 
         Raises:
-            InputError: The metric is unknown or less of it is better, its policy is missing or
-                too much, or the margin is not above 0.
+            InputError: The metric is unknown or more of it is not better, its policy is missing
+                or too much, the unit has no such figure, or the margin is not above 0.
         """
-        if self.metric in LESS_IS_BETTER:
-            raise InputError(f"protocol: metric '{self.metric}': less is better; choose another")
-        if self.metric not in METRICS and self.metric not in THRESHOLD_METRICS:
-            raise InputError(f"protocol: no metric '{self.metric}'; there are {', '.join(METRICS)}")
+        if self.metric not in DIRECTIONS:
+            able = [metric for metric in DIRECTIONS if not why_not_primary(metric)]
+            raise InputError(f"protocol: no metric '{self.metric}'; there are {', '.join(able)}")
+        if why := why_not_primary(self.metric):
+            raise InputError(f"protocol: metric '{self.metric}': {why}; choose another")
         if self.metric in _AT_THRESHOLD and not self.policy:
             raise InputError(f"protocol: metric '{self.metric}' needs a policy, such as max_f1")
         if self.policy and self.metric not in _AT_THRESHOLD:
             raise InputError(f"protocol: metric '{self.metric}' has no policy; leave it out")
         if self.policy:
             check_policy(self.policy)
+        if self.metric in PLACE_METRICS and self.unit not in (None, "image"):
+            raise InputError(
+                f"protocol: metric '{self.metric}': places are judged by image only; leave out "
+                f"unit = '{self.unit}', or choose another metric"
+            )
         if self.margin is not None and not 0 < self.margin < 1:
             raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
 
@@ -99,7 +108,10 @@ class Protocol:
         if self.unit is None or self.unit == asked:
             return asked
         if asked != "image":
-            raise InputError(f"--unit {asked}: the protocol fixed '{self.unit}'; leave it out")
+            raise InputError(
+                f"--unit {asked}: the protocol's unit is '{self.unit}'; leave the option out, or "
+                "take unit out of the protocol to see others beside the answer by image"
+            )
         return self.unit
 
     def to_json(self) -> dict[str, Any]:
@@ -112,18 +124,18 @@ EXPLORATORY = Protocol()
 """No protocol: AUROC decides, nothing was fixed beforehand."""
 
 
-def margin_words(reference: str, other: str, title: str, gap: Interval, margin: float) -> str:
-    """Say whether a system is non-inferior or equivalent to the reference.
+Standing = Literal["equivalent", "non-inferior", "worse", "open", "unknown"]
 
-    Non-inferior: the two-sided 95 % interval of other - reference lies above -margin (a one-sided
-    test at 2.5 %). Equivalent: it lies wholly between -margin and margin (both one-sided tests at
-    2.5 %, stricter than the usual 5 %).
+
+def against_margin(gap: Interval, margin: float) -> Standing:
+    """Hold the interval of a difference other - reference against a margin, unrounded.
+
+    Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
+    leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
+    Worse: it lies below -margin. An end that is the margin shows nothing.
 
     Args:
-        reference: Name of the reference system.
-        other: Name of the other.
-        title: The metric in words.
-        gap: Difference other - reference.
+        gap: With an interval; the verdict's is simultaneous over the contrasts.
         margin: Above 0.
 
     Source:
@@ -131,22 +143,70 @@ def margin_words(reference: str, other: str, title: str, gap: Interval, margin: 
 
     Example:
         >>> from evaluation.intervals import Interval
+        >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
+        'open'
+    """
+    if not gap.bounded:
+        return "unknown"
+    if -margin < gap.low and gap.high < margin:
+        return "equivalent"
+    if gap.low > -margin:
+        return "non-inferior"
+    return "worse" if gap.high < -margin else "open"
+
+
+def margin_words(
+    reference: str, other: str, title: str, gap: Interval, margin: float, contrasts: int = 1
+) -> str:
+    """Say whether a system is non-inferior or equivalent to the reference.
+
+    Args:
+        reference: Name of the reference system.
+        other: Name of the other.
+        title: The metric in words.
+        gap: Difference other - reference; of several contrasts its interval covers
+            ``1 - 0.05 / contrasts``, so that all of them hold at once in 95 % of cases.
+        margin: Above 0.
+        contrasts: How many systems are held against the margin.
+
+    Source:
+        As `against_margin`; Bonferroni's inequality.
+
+    Example:
+        >>> from evaluation.intervals import Interval
         >>> margin_words("A", "B", "F1", Interval(-0.01, -0.03, 0.01), 0.05).split(":")[1]
         ' B is equivalent to A within the margin of 0.050'
     """
-    if not gap.bounded:
-        return f"{title}: {other} and {reference} cannot be held against the margin: no interval."
-    numbers = f"difference {other} − {reference} {number(gap.estimate)} (95 % interval {gap.ends})"
-    low, high = round(gap.low, 3), round(gap.high, 3)
-    if -margin < low and high < margin:
-        claim = f"is equivalent to {reference} within"
-    elif low > -margin:
-        claim = f"is non-inferior to {reference} by"
-    elif high < -margin:
-        claim = f"is worse than {reference} by more than"
-    else:
-        claim = f"was not shown to be non-inferior to {reference} by"
-    return f"{title}: {other} {claim} the margin of {number(margin)}: {numbers}."
+    standing, begun = against_margin(gap, margin), title[:1].upper() + title[1:]
+    if standing == "unknown":
+        return f"{begun}: {other} and {reference} cannot be held against the margin: no interval."
+    digits = _telling_digits((gap.low, gap.high), margin)
+    ends = f"{number(gap.low, digits)} to {number(gap.high, digits)}"
+    several = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
+    claim = {
+        "equivalent": f"is equivalent to {reference} within",
+        "non-inferior": f"is non-inferior to {reference} by",
+        "worse": f"is worse than {reference} by more than",
+        "open": f"was not shown to be non-inferior to {reference} by",
+    }[standing]
+    return (
+        f"{begun}: {other} {claim} the margin of {number(margin, digits)}: difference {other} − "
+        f"{reference} {number(gap.estimate, digits)} ({100 - 5 / contrasts:.4g} % interval "
+        f"{ends}{several})."
+    )
+
+
+def _telling_digits(ends: tuple[float, float], margin: float) -> int:
+    """So many digits, at least 3, that printed ends lie to the margin as true ones do."""
+
+    def kept(digits: int) -> bool:
+        return all(
+            np.sign(round(end, digits) - round(mark, digits)) == np.sign(end - mark)
+            for end in ends
+            for mark in (-margin, margin)
+        )
+
+    return next((digits for digits in range(3, _MOST_DIGITS) if kept(digits)), _MOST_DIGITS)
 
 
 def standing_words(protocol: Protocol, looks_before: int | None) -> str:
