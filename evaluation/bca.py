@@ -37,6 +37,15 @@ NO_SKEW = "percentile: BCa is undefined, as is the figure without some patients"
 UNMOVED = "percentile: BCa is undefined, no patient left out moves the figure"
 TOO_SKEWED = "percentile: BCa is undefined, the figure is too skewed"
 BEYOND = "an end of BCa lies beyond the resamples; the outermost stands for it"
+SHIFTED = (
+    "no interval: resampling itself shifts this figure (middle {ends}), so neither percentile nor "
+    "BCa ends hold it; of calibration, read Brier score, slope and in the large"
+)
+"""Once more than 97.5 % of resamples lie on one side of a figure, BCa leaves it out as well.
+
+So does expected calibration error near 0: a resample adds noise to every bin, and the mean size of
+gaps only grows by it.
+"""
 
 
 @dataclass(frozen=True)
@@ -105,11 +114,25 @@ class Resampled:
         whole = float(compute(*(each.whole for each in left)))
         return cls(drawn, Jackknife(whole, compute(*(each.left_out for each in left))))
 
-    def interval(self) -> Interval:
-        """Its percentile or BCa interval."""
-        if self.left is None:
-            return percentile_interval(self.drawn)
-        return bca_interval(self.drawn, self.left)
+    def interval(self, estimate: float | None = None, level: float = LEVEL) -> Interval:
+        """Its percentile or BCa interval.
+
+        Args:
+            estimate: The figure; an interval that leaves it out is none, see `SHIFTED`.
+            level: Coverage asked for.
+        """
+        found = (
+            percentile_interval(self.drawn, level)
+            if self.left is None
+            else bca_interval(self.drawn, self.left, level)
+        )
+        if estimate is None or found.low is None or found.high is None:
+            return found
+        if found.low - _ROUNDING <= estimate <= found.high + _ROUNDING:
+            return found
+        middle = percentile_interval(self.drawn, level)
+        ends = f"{100 * level:.4g} % of resamples: {middle.low:.3f} to {middle.high:.3f}"
+        return Interval(None, None, SHIFTED.format(ends=ends))
 
 
 def bca_interval(replicates: Floats, jackknife: Jackknife, level: float = LEVEL) -> Interval:

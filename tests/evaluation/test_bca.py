@@ -26,6 +26,7 @@ from evaluation.bootstrap import (
     cluster_bootstrap,
     percentile_interval,
 )
+from evaluation.calibration_figures import CalibrationFigures
 from evaluation.compare import compare_systems
 from evaluation.protocol import Protocol
 from evaluation.ranking import RankedScores
@@ -218,3 +219,27 @@ def test_the_spread_of_seeds_enters_the_skew():
     expected = (moves**3).sum() / (6 * (moves**2).sum() ** 1.5)
     assert skewed.acceleration() == pytest.approx(expected)
     assert (alone - skewed).acceleration() < 0
+
+
+@pytest.mark.parametrize("bca", [False, True])
+def test_a_figure_that_resampling_itself_shifts_has_no_interval_and_says_why(bca):
+    """Expected calibration error near 0: every resample adds noise to the gaps of its bins."""
+    rng = np.random.default_rng(1)
+    n = 4000
+    p = rng.uniform(0.02, 0.98, n)
+    # As well calibrated as can be: the labels of each tenth sum to what it expects.
+    truth = np.zeros(n)
+    order = np.argsort(p)
+    truth[order[np.flatnonzero(np.diff(np.floor(np.r_[0.0, np.cumsum(p[order])])) > 0)]] = 1
+    figures = CalibrationFigures(truth, p, np.arange(n))
+    drawn = cluster_bootstrap(figures.figures, Resamples(n, 400))["ece"]
+    estimate = float(figures.figures()["ece"][0])
+    plain = percentile_interval(drawn)
+    assert plain.low > estimate  # what the reader would have been shown
+    left = Jackknife(estimate, estimate + rng.normal(0, 1e-4, 200)) if bca else None
+    found = Resampled(drawn, left).interval(estimate)
+    assert (found.low, found.high) == (None, None)
+    assert f"{plain.low:.3f} to {plain.high:.3f}" in found.note
+    assert "Brier score" in found.note
+    kept = cluster_bootstrap(figures.figures, Resamples(n, 400))["brier"]
+    assert Resampled(kept).interval(float(figures.figures()["brier"][0])).low is not None
