@@ -19,6 +19,7 @@ from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence
 from evaluation.judged import ALL, JudgedImages
+from evaluation.resampled_tests import resampled_tests
 from evaluation.scorecard import Scorecard
 from evaluation.search_space import Search
 from evaluation.seeds import by_system
@@ -53,7 +54,7 @@ def unit_metrics(
     unit: Unit,
     resamples: Resamples,
     advance: Callable[[int], None] | None = None,
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
     """Every image-level figure by study or patient, on the same resamples of patients.
 
     Args:
@@ -68,7 +69,7 @@ def unit_metrics(
 
     Returns:
         A table as `evaluation.summary.metrics_table` gives it, its ``n_images`` counting units,
-        and notes.
+        notes, and the bootstrap's tests of its differences.
 
     Raises:
         InputError: Studies are asked for and an image has none.
@@ -80,13 +81,14 @@ def unit_metrics(
         name: _card(name, judges, units, whole, dataset, target, split, unit)
         for name in judges.systems
     }
-    table = resampled_table(target.name, cards, judges.teams, resamples, advance=advance)
+    table, drawn = resampled_table(target.name, cards, judges.teams, resamples, advance=advance)
     grouped = by_system(cards, judges.teams)
     # What needs a place has no row by unit, not even one that says why.
     told = {figure.metric for card in cards.values() for figure in card.estimates()}
-    table = table[table["metric"].isin(told | _asked(cards))]
-    table = pd.concat([table, _thresholds(table, grouped)], ignore_index=True).assign(unit=unit)
-    return table, _notes(units, whole, judged, unit)
+    table = table[table["metric"].isin(told | _asked(cards))].assign(unit=unit)
+    tests = resampled_tests(table, list(judges.teams), drawn)
+    table = pd.concat([table, _thresholds(table, grouped)], ignore_index=True)
+    return table, _notes(units, whole, judged, unit), tests
 
 
 def _thresholds(table: pd.DataFrame, grouped: Mapping[str, list[Scorecard]]) -> pd.DataFrame:

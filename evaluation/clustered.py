@@ -48,9 +48,13 @@ class ClusteredEstimate:
             >>> [round(end, 3) for end in ClusteredEstimate(0.1, 0.05).interval]
             [0.002, 0.198]
         """
+        return self.interval_at(LEVEL)
+
+    def interval_at(self, level: float) -> tuple[float, float] | None:
+        """As `interval`, with another coverage."""
         if not self.error:
             return None
-        reach = float(stdtrit(self.freedom, (1 + LEVEL) / 2)) * self.error
+        reach = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
         if not self.bounded:
             return self.value - reach, self.value + reach
         if not 0 < self.value < 1:

@@ -19,12 +19,14 @@ from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import Decision, checked_decision
 from evaluation.decisions_table import decisions_table
 from evaluation.evidence import Evidence
+from evaluation.exposure import learned_validation
 from evaluation.failures import failures_as_wrong
 from evaluation.groups import image_groups
 from evaluation.judged import JudgedImages
 from evaluation.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.lineup import Images, judged_images
 from evaluation.origins import comparison_provenance
+from evaluation.primary import require_primary
 from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats, curves
 from evaluation.scorecard import Scorecard
@@ -82,7 +84,8 @@ def compare_systems(
 
     Raises:
         InputError: The systems' images differ, a decision was chosen on other rows than the
-            validation rows at hand, or a system has seen test patients.
+            validation rows at hand, a system has seen test patients, or one lacks the figure that
+            a protocol named.
     """
     if not systems:
         raise InputError("compare needs at least one system")
@@ -95,11 +98,13 @@ def compare_systems(
     judged, notes = judged_images(members, dataset, target, split=split, images=images)
     wanted = _Wanted(dataset, target, split, policies, tuple(extra_policies), protocol)
     judges, cards, told = _judge(members, teams, judged, wanted)
+    require_primary(protocol, cards)
     resamples = Resamples(judged.n_patients, replicates, seed, protocol.interval)
-    metrics = resampled_table(target.name, cards, teams, resamples, advance=advance)
-    of_units, told_of_units = _by_unit(judges, judged, wanted, unit, resamples)
+    metrics, drawn = resampled_table(target.name, cards, teams, resamples, advance=advance)
+    of_units, told_of_units, tests_of_units = _by_unit(judges, judged, wanted, unit, resamples)
     where = _where(judges, cards, judged, wanted, prevalence, resamples)
-    tests = paired_tests(target.name, by_system(cards, teams), metrics)
+    grouped = by_system(cards, teams)
+    tests = paired_tests(target.name, grouped, metrics, drawn, tests_of_units)
     metrics = with_clustered_auroc(metrics, tests, teams)
     failed = failures_as_wrong(
         metrics, members, teams, judges.decisions, dataset, target, split, resamples
@@ -148,6 +153,7 @@ def _judge(
             name, system, dataset, target, wanted.split, wanted.policies, wanted.extra_policies
         )
         notes += told
+        notes += learned_validation(name, system, dataset, target, wanted.split)
         if policy and policy not in decision.thresholds:
             raise InputError(
                 f"{system.folder}: the protocol asks for policy '{policy}', {name} is "
@@ -161,10 +167,10 @@ def _judge(
 
 def _by_unit(
     judges: Judges, judged: JudgedImages, wanted: _Wanted, unit: Unit, resamples: Resamples
-) -> tuple[pd.DataFrame | None, list[str]]:
-    """The figures by study or patient with notes; nothing where images are the unit."""
+) -> tuple[pd.DataFrame | None, list[str], pd.DataFrame | None]:
+    """The figures by study or patient, notes and tests; nothing where images are the unit."""
     if unit == "image":
-        return None, []
+        return None, [], None
     return unit_metrics(
         judges,
         judged,

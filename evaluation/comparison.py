@@ -89,6 +89,9 @@ class Comparison:
             self.target.display_name,
             seeds=self.seeds,
             protocol=self.protocol,
-            tests=None if of_units else self.tests,
+            tests=self._tests_of(self.protocol.unit if of_units else "image"),
             looks_before=(self.provenance.get("looks") or {}).get("before_protocol"),
         )
+
+    def _tests_of(self, unit: str | None) -> pd.DataFrame:
+        return self.tests[self.tests["unit"] == unit] if len(self.tests) else self.tests

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.bootstrap import BOOTSTRAP
+from evaluation.bca import Resampled
 from evaluation.clustered import (
     AurocParts,
     ClusteredEstimate,
@@ -18,54 +18,65 @@ from evaluation.clustered import (
     auroc_parts,
     mean_parts,
 )
-from evaluation.judged import ALL, VERSUS_NORMAL, JudgedImages
-from evaluation.mcnemar import clustered_mcnemar, holm
+from evaluation.judged import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.mcnemar import clustered_mcnemar
 from evaluation.ranking import Floats
+from evaluation.resampled_tests import (
+    TEST_COLUMNS,
+    adjusted,
+    resampled_tests,
+    simultaneous_level,
+)
 from evaluation.scorecard import Scorecard
 
-TEST_COLUMNS = (
-    "target", "subgroup", "policy", "metric", "first", "second", "method", "independent",
-    "estimate", "ci_low", "ci_high", "standard_error", "p_value", "p_holm", "p_holm_pairs",
-    "detectable", "first_only", "second_only", "n_images", "n_patients", "note",
-)  # fmt: skip
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
-_FAMILY = ["subgroup", "policy", "metric", "method"]
 
 
 def paired_tests(
-    target: str, cards: Mapping[str, Sequence[Scorecard]], metrics: pd.DataFrame
+    target: str,
+    cards: Mapping[str, Sequence[Scorecard]],
+    metrics: pd.DataFrame,
+    differences: Mapping[tuple[str, Figure], Resampled] | None = None,
+    more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Test every pair of systems on AUROC, accuracy, sensitivity and specificity.
+    """Test every pair of systems on every figure.
+
+    AUROC, accuracy, sensitivity and specificity have tests of their own, by patient and by image;
+    all that the bootstrap has replicates of has its p-value, too, and stands after them.
 
     Args:
         target: The target's name.
         cards: Per system one scorecard a training seed, all on the same images; the first system
             is the reference.
-        metrics: The tidy table; its bootstrap intervals of AUROC are set beside.
+        metrics: The tidy table; its bootstrap intervals are taken over.
+        differences: Replicates of its paired differences; those left out have no such p-value.
+        more: Tests by another unit, from `evaluation.resampled_tests.resampled_tests`.
 
     Returns:
         The columns of `TEST_COLUMNS`. ``second`` is empty for the interval of one system.
         ``independent`` says what is taken as independent: patients or images. ``p_holm`` is over
         the contrasts with the reference system, ``p_holm_pairs`` over all pairs; each is per
-        subgroup, policy, metric and method. ``detectable`` is the smallest true difference that
-        such a test set shows with 80 % power (two-sided 5 %).
+        unit, subgroup, policy, metric and method. ``ci_low_all`` and ``ci_high_all`` cover all
+        contrasts with the reference at once (Bonferroni). ``detectable`` is the smallest true
+        difference that such a test set shows with 80 % power (two-sided 5 %).
 
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
     judged = next(iter(cards.values()))[0].judged
-    rows = _Rows(target)
+    rows = _Rows(target, next(iter(cards)), simultaneous_level(len(cards)))
     subgroups = {ALL: np.ones(len(judged.y_true), dtype=bool)}
     if judged.versus_normal is not None:
         subgroups[VERSUS_NORMAL] = judged.versus_normal
     for subgroup, chosen in subgroups.items():
-        _auroc_rows(rows, subgroup, cards, chosen, metrics)
+        _auroc_rows(rows, subgroup, cards, chosen)
         _decision_rows(rows, subgroup, cards, chosen)
-    table = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
-    return _adjusted(table, next(iter(cards)))
+    own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
+    drawn = resampled_tests(metrics, list(cards), differences or {})
+    return adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
 
 
 @dataclass
@@ -73,6 +84,8 @@ class _Rows:
     """Rows under way."""
 
     target: str
+    reference: str
+    level: float
 
     def __post_init__(self) -> None:
         self.found: list[dict[str, Any]] = []
@@ -81,13 +94,17 @@ class _Rows:
         """Add a row: an estimate with what follows from it, and what it is of."""
         low, high = estimate.interval or (None, None)
         differs = bool(pair[1])
+        wide = estimate.interval_at(self.level) if differs and pair[0] == self.reference else None
         row = {
             "target": self.target,
+            "unit": "image",
             "first": pair[0],
             "second": pair[1],
             "estimate": estimate.value,
             "ci_low": low,
             "ci_high": high,
+            "ci_low_all": wide[0] if wide else None,
+            "ci_high_all": wide[1] if wide else None,
             "standard_error": estimate.error,
             "p_value": estimate.p_value if differs else None,
             "detectable": estimate.detectable if differs else None,
@@ -101,7 +118,6 @@ def _auroc_rows(
     subgroup: str,
     cards: Mapping[str, Sequence[Scorecard]],
     chosen: np.ndarray,
-    metrics: pd.DataFrame,
 ) -> None:
     judged = next(iter(cards.values()))[0].judged
     n_images = int(chosen.sum())
@@ -133,25 +149,6 @@ def _auroc_rows(
         for first, second in combinations(parts, 2):
             gap = (parts[first] - parts[second]).estimate(spread[first] + spread[second])
             rows.add(gap, (first, second), **described)
-    _bootstrap_rows(rows, of, cards, metrics)
-
-
-def _bootstrap_rows(
-    rows: _Rows, of: dict[str, Any], cards: Mapping[str, Any], metrics: pd.DataFrame
-) -> None:
-    """The bootstrap's interval of each AUROC and difference, to hold the other against."""
-    pairs = [(name, "") for name in cards] + list(combinations(cards, 2))
-    chosen = metrics[(metrics["metric"] == "auroc") & (metrics["subgroup"] == of["subgroup"])]
-    by_name = chosen.drop_duplicates("system").set_index("system")
-    for first, second in pairs:
-        name = f"{first} - {second}" if second else first
-        if name not in by_name.index or pd.isna(by_name.loc[name, "estimate"]):
-            continue
-        row = by_name.loc[name]
-        estimate = ClusteredEstimate(float(row["estimate"]), None, note=str(row["note"]))
-        ends = {end: None if pd.isna(row[end]) else row[end] for end in ("ci_low", "ci_high")}
-        method = str(row["ci_method"]).partition(",")[0] or BOOTSTRAP
-        rows.add(estimate, (first, second), **of, **ends, method=method, independent="patients")
 
 
 def _decision_rows(
@@ -217,21 +214,6 @@ def shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
             return None
         right.append((called == card.judged.y_true).astype(np.float64))
     return np.stack(right)
-
-
-def _adjusted(table: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Add Holm's p-values, over the contrasts with the reference and over all pairs."""
-    paired = table["second"] != ""
-    for column, family in (
-        ("p_holm", paired & (table["first"] == reference)),
-        ("p_holm_pairs", paired),
-    ):
-        for _, rows in table[family].groupby(_FAMILY, sort=False):
-            values = [None if pd.isna(p) else float(p) for p in rows["p_value"]]
-            table.loc[rows.index, column] = pd.Series(holm(values), rows.index, dtype="float64")
-    numbers = ["ci_low", "ci_high", "standard_error", "p_value", "p_holm", "p_holm_pairs"]
-    numbers += ["detectable", "first_only", "second_only"]
-    return table.astype(dict.fromkeys(numbers, "float64"))
 
 
 def with_clustered_auroc(

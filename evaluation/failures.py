@@ -68,7 +68,7 @@ def failures_as_wrong(
         name: _card(system, decisions[name], target, judged, dataset)
         for name, system in members.items()
     }
-    table = resampled_table(
+    table, _ = resampled_table(
         target.name,
         cards,
         teams,

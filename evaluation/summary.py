@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,13 @@ NOT_TUNED = "not tuned for this policy"
 _ONE_PATIENT = "one patient gives no interval"
 
 
+class ResampledTable(NamedTuple):
+    """A tidy table, and the replicates of its paired differences."""
+
+    table: pd.DataFrame
+    differences: dict[tuple[str, Figure], Resampled]
+
+
 def resampled_table(
     target: str,
     cards: Mapping[str, Scorecard],
@@ -34,7 +41,7 @@ def resampled_table(
     *,
     kept: Callable[[Figure], bool] = lambda figure: figure.metric not in COUNT_METRICS,
     advance: Callable[[int], None] | None = None,
-) -> pd.DataFrame:
+) -> ResampledTable:
     """Resample the patients of all models at once, and put their systems into one tidy table.
 
     Args:
@@ -46,7 +53,7 @@ def resampled_table(
         advance: Called with the number of replicates done in each step.
 
     Returns:
-        As `metrics_table`.
+        The table as `metrics_table` gives it, and by ``A - B`` and figure what tests are made of.
     """
 
     def figures(weights: np.ndarray) -> dict[tuple[str, Figure], Floats]:
@@ -60,14 +67,24 @@ def resampled_table(
     drawn = cluster_bootstrap(figures, resamples, advance)
     left = cluster_jackknife(figures, resamples) if resamples.interval == "bca" else {}
     grouped = by_system(cards, teams)
-    return metrics_table(
+    replicates = mean_replicates(drawn, teams, resamples)
+    jackknives = mean_jackknife(left, teams)
+    table = metrics_table(
         target,
         {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
-        mean_replicates(drawn, teams, resamples),
+        replicates,
         resamples,
         seeds={name: len(group) for name, group in grouped.items()},
-        jackknives=mean_jackknife(left, teams),
+        jackknives=jackknives,
     )
+    resampled = with_jackknife(replicates, jackknives)
+    differences = {
+        (f"{first} - {second}", figure): values - resampled[second, figure]
+        for first, second in combinations(teams, 2)
+        for (name, figure), values in resampled.items()
+        if name == first and (second, figure) in resampled
+    }
+    return ResampledTable(table, differences)
 
 
 def metrics_table(
@@ -155,7 +172,7 @@ class _Table:
         if bootstrapped and self._judged.n_patients < 2:
             interval = Interval(None, None, _ONE_PATIENT)
         elif estimate is not None and drawn is not None:
-            interval = drawn.interval()
+            interval = drawn.interval(estimate)
         method = self._resamples.method(interval)
         if self._seeded.intersection(system.split(" - ")):
             method += " of patients and training seeds"

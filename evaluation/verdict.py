@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from evaluation.headline import IN_A_SENTENCE, adjusted, headline, shown
 from evaluation.intervals import Interval, find_difference, find_interval
-from evaluation.protocol import EXPLORATORY, Protocol, margin_words, standing_words
+from evaluation.protocol import EXPLORATORY, Protocol, against_margin, margin_words, standing_words
 from evaluation.question import Question
 from evaluation.wording import (
     listing,
@@ -26,6 +26,13 @@ SUPPORTING = (
     ("specificity", "max_f1"),
     ("localised_sensitivity", "max_f1"),
     ("ap50", ""),
+)
+SECONDARY = "Secondary, explains but does not confirm: "
+"""Before every claim of a confirmatory report that is not of its primary figure."""
+_NOT_WIDENED = "The intervals are not widened for the number of comparisons"
+_ALSO_TESTED = (
+    " (but those held against a margin are); a difference is claimed only where p after Holm is "
+    "below 0.05, too."
 )
 
 
@@ -105,12 +112,12 @@ def state_verdict(
     """
     known = Question(metrics, tests, protocol, many=len(systems) > 2)
     primary = (protocol.metric, protocol.policy)
-    findings = [
-        _against_margin(known, systems[0], other)
+    answers = [
+        _against_margin(known, systems[0], other, len(systems) - 1)
         for other in systems[1:]
         if protocol.margin is not None
     ]
-    findings += [
+    findings = [
         compare_pair(
             metrics, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
         )
@@ -119,13 +126,21 @@ def state_verdict(
         for other in systems[1:]
         if find_difference(metrics, systems[0], other, *key).known
     ]
+    if protocol.declared:
+        findings = [replace(each, text=SECONDARY + each.text) for each in findings]
     if len(systems) > IN_A_SENTENCE:
         findings = _gather(_against_best(known, systems) + findings)
+    findings = answers + findings
     parts = [_scope(systems, seeds)]
     if len(systems) > 2:
-        parts.append("The intervals are not widened for the number of comparisons.")
+        parts.append(_NOT_WIDENED + (_ALSO_TESTED if known.tested else "."))
     parts += _detectable(known, systems)
     parts += [standing_words(protocol, looks_before)] if known.tested or protocol.declared else []
+    if any(each.text.startswith(SECONDARY) for each in findings):
+        parts.append(
+            "Findings marked as secondary explain the answer; the protocol did not fix them, so "
+            "they confirm nothing."
+        )
     return Verdict(headline(known, systems, finding), " ".join(parts), findings)
 
 
@@ -158,11 +173,11 @@ def _gather(findings: list[Finding]) -> list[Finding]:
     return [*decided, Finding(text, decided=False, leader="", difference=Interval())]
 
 
-def _against_margin(known: Question, reference: str, other: str) -> Finding:
-    protocol, gap = known.protocol, known.difference(other, reference)
+def _against_margin(known: Question, reference: str, other: str, contrasts: int) -> Finding:
+    protocol, gap = known.protocol, known.simultaneous(other, reference)
     margin = protocol.margin or 0.0
-    text = margin_words(reference, other, protocol.title, gap, margin)
-    decided = gap.bounded and (round(gap.low, 3) > -margin or round(gap.high, 3) < -margin)
+    text = margin_words(reference, other, protocol.title, gap, margin, contrasts)
+    decided = against_margin(gap, margin) not in ("open", "unknown")
     return Finding(text, decided=decided, leader="", difference=gap)
 
 

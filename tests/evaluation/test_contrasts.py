@@ -5,20 +5,14 @@ import pandas as pd
 import pytest
 
 from data_prep.tables import InputError
-from evaluation.bootstrap import Resamples
+from evaluation.bootstrap import BOOTSTRAP, Resamples
 from evaluation.clustered import auroc_difference, auroc_parts
 from evaluation.compare import compare_systems
-from evaluation.contrasts import (
-    BOOTSTRAP,
-    DELONG,
-    EXACT,
-    MCNEMAR,
-    OBUCHOWSKI,
-    TEST_COLUMNS,
-    paired_tests,
-)
+from evaluation.contrasts import DELONG, EXACT, MCNEMAR, OBUCHOWSKI, paired_tests
+from evaluation.group_auroc import auroc_of_groups
 from evaluation.judged import Figure, JudgedImages
 from evaluation.mcnemar import holm
+from evaluation.resampled_tests import TEST_COLUMNS, percentile_p, simultaneous_level
 from evaluation.scorecard import Scorecard
 from evaluation.seeds import SeedMean, mean_replicates, members_of
 from evaluation.summary import COLUMNS
@@ -97,6 +91,75 @@ def test_holm_counts_the_contrasts_with_the_reference_per_metric(judged):
     two = pairs_of({name: [card(judged, seed)] for seed, name in enumerate("AB")})
     pair = two[two["p_value"].notna()]
     np.testing.assert_allclose(pair["p_holm"], pair["p_value"])
+
+
+def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
+    predict, judged_set
+):
+    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
+    comparison = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=200, unit="patient"
+    )
+    for table in (comparison.metrics, comparison.by_unit):
+        rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
+        rows = rows[~rows["subgroup"].isin(["failures_wrong"])]
+        assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
+        for row in rows.to_dict("records"):
+            first, second = row["system"].split(" - ")
+            of = {key: row[key] for key in ("unit", "subgroup", "policy", "metric")}
+            of |= {"first": first, "second": second, "method": BOOTSTRAP}
+            found = row_of(comparison.tests, **of)
+            assert 2 / 201 <= found["p_value"] <= found["p_holm_pairs"] <= 1
+            against = found["p_holm"]
+            assert np.isnan(against) if first == "B" else against >= found["p_value"]
+    assert set(comparison.tests["unit"]) == {"image", "patient"}
+
+
+def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
+    assert percentile_p(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
+    assert percentile_p(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
+    assert percentile_p(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
+    assert percentile_p(np.array([np.nan, np.nan])) is None
+    # On normal replicates it is the normal p-value.
+    drawn = np.random.default_rng(0).normal(2.0, 1.0, 200_000)
+    assert percentile_p(drawn) == pytest.approx(0.0455, abs=0.002)
+
+
+def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
+    cards = {name: [card(judged, seed)] for seed, name in enumerate("ABC")}
+    row = row_of(pairs_of(cards), first="A", second="B", metric="auroc", method=OBUCHOWSKI)
+    assert simultaneous_level(3) == pytest.approx(0.975)
+    reach = 2.241402728 * row["standard_error"]  # normal, two-sided 2.5 %
+    assert row["ci_low_all"] == pytest.approx(row["estimate"] - reach)
+    assert row["ci_high_all"] == pytest.approx(row["estimate"] + reach)
+    other = row_of(pairs_of(cards), first="B", second="C", metric="auroc", method=OBUCHOWSKI)
+    assert np.isnan(other["ci_low_all"])
+
+
+def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judged):
+    of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
+    seeds = [card(judged, 1, skill=0.3), card(judged, 1, skill=2.0)]
+    several = auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, judged)
+    inside = of_image == "F"
+    values, parts = [], []
+    for chosen in (inside, ~inside):
+        each = [
+            auroc_parts(judged.y_true[chosen], one.scores[chosen], judged.patients[chosen], 90)
+            for one in seeds
+        ]
+        values.append(np.array([part.value for part in each]))
+        parts.append(each)
+    row = row_of(several, system="A", group="F")
+    mean = values[0].mean()
+    logit_reach = np.log(row["ci_high"] / (1 - row["ci_high"])) - np.log(mean / (1 - mean))
+    # By hand: between seeds, var / 2 is far more than patients alone would give.
+    least = 1.96 * np.sqrt(values[0].var(ddof=1) / 2) / (mean * (1 - mean))
+    assert logit_reach > least
+    gap = row_of(several, system="A", group="F - rest")
+    of_gap = np.sqrt((values[0] - values[1]).var(ddof=1) / 2)
+    assert (gap["ci_high"] - gap["ci_low"]) / 2 > 1.96 * of_gap
+    pair = row_of(several, system="A - B", group="F")
+    assert (pair["ci_high"] - pair["ci_low"]) / 2 > 1.96 * np.sqrt(values[0].var(ddof=1) / 2)
 
 
 def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, judged_set):

@@ -7,11 +7,17 @@ import pandas as pd
 import pytest
 
 from data_prep.tables import InputError
+from evaluation.calibration_figures import CALIBRATION_METRICS
 from evaluation.compare import compare_systems
+from evaluation.directions import DIRECTIONS
 from evaluation.intervals import Interval
+from evaluation.iobb import IOBB_METRICS
 from evaluation.looks import Looks, looks_file, record_look
+from evaluation.metrics import COUNT_METRICS, THRESHOLD_METRICS
 from evaluation.protocol import EXPLORATORY, Protocol, margin_words, standing_words
+from evaluation.referral import REFERRAL_METRICS
 from evaluation.verdict import state_verdict
+from evaluation.wording import METRICS
 from scripts.compare import read_question, split_seeds
 
 
@@ -35,6 +41,11 @@ def test_a_margin_is_held_against_the_whole_interval(low, high, words):
     ("keys", "says"),
     [
         ({"metric": "brier"}, "less is better"),
+        ({"metric": "iobb_false_marks_10"}, "less is better"),
+        ({"metric": "aurc"}, "less is better"),
+        ({"metric": "calibration_slope"}, "neither more nor less is better, 1 is ideal"),
+        ({"metric": "coverage"}, "neither more nor less is better"),
+        ({"metric": "ap50", "unit": "patient"}, "places are judged by image only"),
         ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
         ({"metric": "recall"}, "needs a policy"),
         ({"metric": "auroc", "policy": "max_f1"}, "has no policy"),
@@ -45,6 +56,86 @@ def test_a_margin_is_held_against_the_whole_interval(low, high, words):
 def test_a_question_that_no_figure_answers_is_refused(keys, says):
     with pytest.raises(InputError, match=says):
         Protocol(**keys)
+
+
+def test_every_metric_that_a_table_holds_has_one_direction(predict, judged_set):
+    systems = {"A": predict("A", "boxes", seed=1)}
+    comparison = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=50, unit="patient"
+    )
+    held = {*comparison.metrics["metric"], *comparison.by_unit["metric"]}
+    named = {*METRICS, *THRESHOLD_METRICS, *COUNT_METRICS, *CALIBRATION_METRICS, *IOBB_METRICS}
+    assert held | named | {*REFERRAL_METRICS} <= set(DIRECTIONS)
+    # What the words call better, the direction does, too.
+    for metric, words in METRICS.items():
+        says_less = "less is better" in words.meaning.lower() or "fewer is" in words.meaning
+        assert not says_less or DIRECTIONS[metric] == "less", metric
+
+
+def test_printed_ends_never_contradict_what_is_said_of_the_margin():
+    told = margin_words("A", "B", "F1", Interval(-0.01, -0.03049, 0.010), 0.0304)
+    assert "was not shown to be non-inferior to A by the margin of 0.0304" in told
+    assert "−0.0305 to 0.0100" in told
+    told = margin_words("A", "B", "precision", Interval(-0.01, -0.02996, 0.010), 0.03)
+    assert told.startswith("Precision: B")
+    assert "is equivalent to A within the margin of 0.03000" in told
+    assert "−0.02996 to 0.01000" in told
+
+
+def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metrics):
+    rows = [(name, "", "auroc", 0.8, 0.7, 0.9) for name in "ABC"]
+    rows += [(f"A - {name}", "", "auroc", 0.01, -0.02, 0.04) for name in "BC"]
+    tests = pd.DataFrame({"first": ["A", "A"], "second": ["B", "C"]}).assign(
+        metric="auroc", policy="", subgroup="all", independent="patients", ci_low=-0.02,
+        ci_high=0.04, ci_low_all=-0.03, ci_high_all=[0.0499, 0.0501], p_holm=0.5,
+        p_holm_pairs=0.5, detectable=0.1,
+    )  # fmt: skip
+    protocol = Protocol(margin=0.05, declared=True)
+    told = state_verdict(make_metrics(rows), list("ABC"), "X", protocol=protocol, tests=tests)
+    texts = [finding.text for finding in told.findings]
+    assert "B is equivalent to A within the margin of 0.0500" in texts[0]
+    assert "97.5 % interval −0.0499 to 0.0300, Bonferroni over 2 contrasts" in texts[0]
+    assert "C was not shown to be non-inferior to A" in texts[1]
+    plain = state_verdict(make_metrics(rows), list("ABC"), "X", protocol=protocol)
+    assert "cannot be held against the margin" in plain.findings[0].text
+
+
+def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics):
+    rows = [(name, "", metric, 0.8, 0.7, 0.9)
+            for name in "AB" for metric in ("auroc", "average_precision")]  # fmt: skip
+    rows += [("A - B", "", m, 0.2, 0.1, 0.3) for m in ("auroc", "average_precision")]
+    fixed = Protocol(margin=0.05, declared=True)
+    told = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=fixed)
+    assert told.findings[0].text.startswith("AUROC: B is worse than A")
+    assert told.findings[1].text.startswith(
+        "Secondary, explains but does not confirm: Average precision is higher for A"
+    )
+    assert "they confirm nothing" in told.scope
+    free = state_verdict(make_metrics(rows), ["A", "B"], "X")
+    assert not any("Secondary" in finding.text for finding in free.findings)
+
+
+def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(predict, judged_set):
+    systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
+    for metric in ("iobb_accuracy_10", "ap50"):
+        protocol = Protocol(metric=metric, declared=True)
+        with pytest.raises(InputError, match=f"primary figure '{metric}' is undefined for"):
+            compare_systems(systems, judged_set, judged_set.target(), protocol=protocol)
+    assert not looks_file(judged_set, "default").exists()
+    explored = compare_systems(
+        {"B": systems["B"]}, judged_set, judged_set.target(), replicates=50,
+        protocol=Protocol(metric="ap50"),
+    )  # fmt: skip
+    assert "is undefined" in explored.verdict
+
+
+def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown(tmp_path):
+    path = tmp_path / "protocol.toml"
+    path.write_text('target = "opacity"\n')
+    assert read_question(path, None, None).unit_of("patient") == "patient"
+    path.write_text('target = "opacity"\nunit = "image"\n')
+    with pytest.raises(InputError, match="--unit patient: the protocol's unit is 'image'"):
+        read_question(path, None, None).unit_of("patient")
 
 
 def test_the_reference_comes_first_and_must_be_there():
@@ -60,9 +151,9 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics):
     protocol = Protocol(metric="recall", policy="max_f1", margin=0.05, declared=True)
     verdict = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=protocol, looks_before=2)
     assert "A was better than B" in verdict.headline
-    assert "Sensitivity (recall) at the threshold for best F1 0.800 and 0.600" in verdict.headline
+    assert "ensitivity (recall) at the threshold for best F1 0.800 and 0.600" in verdict.headline
     assert "B is worse than A by more than the margin" in verdict.findings[0].text
-    assert verdict.findings[1].text.startswith("AUROC was not shown to differ")
+    assert "confirm: AUROC was not shown to differ" in verdict.findings[1].text
     assert "Confirmatory" in verdict.scope
     assert "looked at 2 times before" in verdict.scope
 
@@ -82,7 +173,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
     )
     fixed = compare_systems(systems, judged_set, target, replicates=50, protocol=protocol)
     assert fixed.systems == ["B", "A"]
-    assert "Specificity at the threshold for best sensitivity" in fixed.verdict
+    assert "pecificity at the threshold for best sensitivity" in fixed.verdict
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
 
 
@@ -113,7 +204,7 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, judged_set):
     )
     assert comparison.verdict.startswith("On these 50 test patients")
     assert "telling patients with" in comparison.verdict
-    with pytest.raises(InputError, match="--unit study: the protocol fixed 'patient'"):
+    with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
         protocol.unit_of("study")
     assert EXPLORATORY.unit_of("study") == "study"
 
