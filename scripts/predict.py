@@ -202,7 +202,6 @@ def _finish(
     from data_prep.folders import atomic_path, provenance
 
     console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
-    console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
     with atomic_path(writer.folder / "seen.parquet") as temporary:
         shutil.copyfile(model.run.folder / "seen.parquet", temporary)
     writer.info |= {"cost": model.cost(pictures), **provenance()}
