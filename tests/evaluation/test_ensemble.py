@@ -10,8 +10,8 @@ from evaluation.choices import Asked
 from evaluation.decision import tune
 from evaluation.ensemble import check_members, join_classifiers, join_detectors, join_images
 from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
-from evaluation.gate import choose_gate, gate_boxes, sort_members
 from evaluation.exposure import trained_on
+from evaluation.gate import choose_gate, gate_boxes, sort_members
 from evaluation.lineup import judged_images
 from evaluation.pairs import CORNERS
 
