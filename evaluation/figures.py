@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evaluation.charts import operating_points, policies_of
 from evaluation.intervals import find_interval
 from evaluation.lesion_figures import FROC_METRICS, FROC_RATES, RATE_WORDS
+from evaluation.place_charts import steps
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
@@ -111,11 +111,8 @@ def _froc(comparison: Comparison) -> Figure:
         label = f"{name} {number(score.estimate)}" + (f" ({score.ends})" if score.bounded else "")
         colour = PAPER_COLOURS[position % len(PAPER_COLOURS)]
         line = _LINES[position % len(_LINES)]
-        # A step from the axis' left end on: a logarithmic axis has no 0.
-        ends = np.append(np.maximum(curve["false_marks"], FROC_RATES[0]), FROC_RATES[-1])
-        found = np.append(curve["sensitivity"], curve["sensitivity"][-1])
         axes.step(
-            ends, found, where="post", label=label, color=colour, linestyle=line, linewidth=1.6
+            *steps(curve), where="post", label=label, color=colour, linestyle=line, linewidth=1.6
         )
     axes.set_xscale("log", base=2)
     axes.set_xticks(FROC_RATES, RATE_WORDS)

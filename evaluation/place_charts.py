@@ -60,7 +60,7 @@ def froc_chart(comparison: Comparison, hit: Hit) -> Chart:
         key=f"froc-{hit}",
         title=_TITLES[hit],
         x_title="False marks an image (logarithmic)",
-        y_title="Sensitivity per lesion",
+        y_title="Lesions found",
         series=tuple(series),
         guide="",
         guide_label="",
@@ -91,14 +91,30 @@ def _place(rate: float) -> float:
     return (math.log2(rate) - _LOW) / (_HIGH - _LOW)
 
 
-def _steps(curve: dict[str, Floats]) -> str:
-    """The curve as steps: level up to the rate at which a further lesion is found."""
+def steps(curve: dict[str, Floats]) -> tuple[Floats, Floats]:
+    """Return where each level of a curve begins, on the rates that figures are given at.
+
+    Args:
+        curve: From `evaluation.lesion_figures.froc_curve`.
+
+    Returns:
+        Rates from 1/8 to 8 and the sensitivity from each on; the last level ends at 8.
+
+    Example:
+        >>> rates, level = steps({"false_marks": np.array([0, 0.5, 9]),
+        ...                       "sensitivity": np.array([0, 0.4, 0.6])})
+        >>> rates.tolist(), level.tolist()
+        ([0.125, 0.5, 8.0], [0.0, 0.4, 0.4])
+    """
     marks, found = curve["false_marks"], curve["sensitivity"]
     inside = (marks > FROC_RATES[0]) & (marks <= FROC_RATES[-1])
-    ends = sensitivity_at(curve)
-    x = (np.log2(marks[inside]) - _LOW) / (_HIGH - _LOW)
-    level = np.concatenate([[ends[0]], found[inside]])
-    return curve_path(
-        np.concatenate([[0.0], np.repeat(x, 2), [1.0]]),
-        np.concatenate([np.repeat(level[:-1], 2), np.repeat(level[-1], 2)]),
-    )
+    at = sensitivity_at(curve)
+    rates = np.concatenate([[FROC_RATES[0]], marks[inside], [FROC_RATES[-1]]])
+    return rates, np.concatenate([[at[0]], found[inside], [at[-1]]])
+
+
+def _steps(curve: dict[str, Floats]) -> str:
+    """The curve as steps: level up to the rate at which a further lesion is found."""
+    rates, level = steps(curve)
+    x = (np.log2(rates) - _LOW) / (_HIGH - _LOW)
+    return curve_path(np.repeat(x, 2)[1:], np.repeat(level, 2)[:-1])

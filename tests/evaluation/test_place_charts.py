@@ -10,7 +10,7 @@ from evaluation.compare import compare_systems
 from evaluation.figures import save_figures
 from evaluation.intervals import find_interval
 from evaluation.lesion_figures import FROC_METRICS
-from evaluation.place_charts import froc_chart, froc_charts, sensitivity_at
+from evaluation.place_charts import froc_chart, froc_charts, sensitivity_at, steps
 from evaluation.report_tables import metric_table
 
 
@@ -72,3 +72,11 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
     assert "froc.png" in [path.name for path in save_figures(found, tmp_path)]
+
+
+def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
+    curve = drawn.froc["CheXNet"]["iou"]
+    curve["false_marks"][-1] = 20.0
+    rates, level = steps(curve)
+    assert rates.tolist() == [1 / 8, 1 / 4, 1, 8]
+    assert level.tolist() == [0, 0.5, 0.75, 0.75]
