@@ -36,12 +36,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One system's curve and its operating points, in view box units."""
+    """One system's curve and its operating points, in view box units; faint: drawn thin."""
 
     name: str
     path: str
     position: int
     points: tuple[Point, ...] = ()
+    faint: bool = False
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from evaluation.seeds import by_system, members_of
 from evaluation.shortcut import shortcut_rows
 from evaluation.summary import resampled_table
 from evaluation.thresholds import POLICIES
+from evaluation.transfer import validation_scores
 from evaluation.units import Unit
 from evaluation.usefulness import check_prevalence
 from evaluation.where import Judged, main_policy, where_each_fails
@@ -120,7 +121,7 @@ def compare_systems(
         provenance=provenance | {"protocol": protocol.to_json()},
         protocol=protocol,
         by_unit=of_units,
-        **_pictures(judges, cards, dataset),
+        **_pictures(judges, cards, wanted),
     )
 
 
@@ -218,7 +219,7 @@ def _seed_notes(teams: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def _pictures(judges: Judges, cards: Mapping[str, Scorecard], dataset: DataSet) -> dict[str, Any]:
+def _pictures(judges: Judges, cards: Mapping[str, Scorecard], wanted: _Wanted) -> dict[str, Any]:
     """What is drawn or listed by image, of each system's first seed, as `Comparison` has it."""
     shown = {name: models[0] for name, models in judges.teams.items()}
     card = {name: cards[model] for name, model in shown.items()}
@@ -226,7 +227,7 @@ def _pictures(judges: Judges, cards: Mapping[str, Scorecard], dataset: DataSet) 
     evidence = {name: judges.evidence[model] for name, model in shown.items()}
     info = {name: judges.systems[model].info for name, model in shown.items()}
     return {
-        "decisions": decisions_table(card, decision, dataset),
+        "decisions": decisions_table(card, decision, wanted.dataset),
         "thresholds": {
             name: {policy: choice.threshold for policy, choice in each.thresholds.items()}
             for name, each in card.items()
@@ -237,6 +238,12 @@ def _pictures(judges: Judges, cards: Mapping[str, Scorecard], dataset: DataSet) 
         "maps": {n: None if each.gives_boxes else each.maps for n, each in evidence.items()},
         "map_scale": {n: d.map_scale for n, d in decision.items() if d.map_scale is not None},
         "costs": {name: dict(each.get("cost") or {}) for name, each in info.items()},
+        "validation": {
+            name: validation_scores(
+                judges.systems[model], decision[name], wanted.dataset, wanted.target, wanted.split
+            )
+            for name, model in shown.items()
+        },
         "froc": {name: each.froc() for name, each in card.items() if each.boxes is not None},
         "coverage": {
             name: {policy: left.curve() for policy, left in each.referred.items()}

@@ -42,6 +42,7 @@ class Comparison:
             ``accuracy`` of the accuracy-coverage curve.
         froc: Per system with boxes and kind of hit (``iou``, ``centre``) ``false_marks`` an image
             and ``sensitivity`` of the FROC curve.
+        validation: Per system ``label`` and ``score`` of the validation images.
     """
 
     target: Target
@@ -63,6 +64,7 @@ class Comparison:
     by_unit: pd.DataFrame | None = None
     coverage: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     froc: dict[str, dict[Hit, dict[str, Floats]]] = field(default_factory=dict)
+    validation: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def seeds(self) -> dict[str, int]:

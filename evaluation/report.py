@@ -37,6 +37,7 @@ from evaluation.report_tests import difference_tests, every_pair
 from evaluation.report_where import group_tables, where_tables
 from evaluation.report_words import meanings, methods
 from evaluation.table_files import write_table_files
+from evaluation.transfer import transfer_charts, transfer_table
 from evaluation.usefulness_charts import cost_chart, net_benefit_chart
 from evaluation.verdict import PRIMARY_METRIC
 from evaluation.wording import number, policy_words
@@ -203,6 +204,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         rates=metric_table(comparison, "rates"),
         pairs=every_pair(comparison),
         place_reason=place.reasons or "no system points at a place.",
+        transfer=transfer_table(comparison),
         agreement=agreement(comparison, policy),
         subgroups=subgroups(comparison, policy),
         where=where_tables(comparison),
@@ -229,7 +231,8 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
 
 def _charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a line."""
-    charts = [*all_charts(comparison), net_benefit_chart(comparison), cost_chart(comparison)]
+    charts = [*all_charts(comparison), *transfer_charts(comparison)]
+    charts += [net_benefit_chart(comparison), cost_chart(comparison)]
     return [chart for chart in charts if chart.series]
 
 
