@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEFT, TOP, WIDTH, HEIGHT = 44.0, 12.0, 284.0, 264.0
 """The plot area inside a view box of 340 x 320."""
 
-MARKERS = ("circle", "triangle", "square", "diamond")
+MARKERS = ("circle", "triangle", "square", "diamond", "down", "plus")
 _GRID = 1000  # curves are rounded to 1/1000 of the axis: finer than a screen shows
 
 

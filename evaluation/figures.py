@@ -23,7 +23,7 @@ PAPER_COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")
 """Okabe and Ito's colours that stand on white, in the order of the systems."""
 
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-_MARKERS = ("o", "^", "s", "D")
+_MARKERS = ("o", "^", "s", "D", "v", "P")
 _DPI = 200
 
 
@@ -63,7 +63,7 @@ def _curves(comparison: Comparison, x: str, y: str, metric: str) -> Figure:
         score = find_interval(comparison.metrics, name, metric)
         label = f"{name} {number(score.estimate)}"
         label += f" ({score.ends})" if score.bounded else ""
-        line = _LINES[position % len(_LINES)]
+        line = _line(position)
         axes.plot(curve[x], curve[y], color=colour, linestyle=line, linewidth=1.6, label=label)
         for policy, rates in operating_points(comparison, name).items():
             place = (rates["fpr" if x == "fpr" else "tpr"], rates["tpr" if x == "fpr" else y])
@@ -76,6 +76,11 @@ def _curves(comparison: Comparison, x: str, y: str, metric: str) -> Figure:
         axes.plot([], [], **look, label=f"threshold: {policy_words(policy)}")
     axes.legend(fontsize=7.5, frameon=False, loc="lower right" if x == "fpr" else "lower left")
     return figure
+
+
+def _line(position: int) -> Any:
+    """A dash that no other system of the same colour has, for the first sixteen."""
+    return _LINES[(position + position // len(PAPER_COLOURS)) % len(_LINES)]
 
 
 def _marker_look(marker: str, colour: str) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def _froc(comparison: Comparison) -> Figure:
         score = find_interval(comparison.metrics, name, FROC_METRICS["iou"][0])
         label = f"{name} {number(score.estimate)}" + (f" ({score.ends})" if score.bounded else "")
         colour = PAPER_COLOURS[position % len(PAPER_COLOURS)]
-        line = _LINES[position % len(_LINES)]
+        line = _line(position)
         axes.step(
             *steps(curve), where="post", label=label, color=colour, linestyle=line, linewidth=1.6
         )

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from evaluation.comparison import Comparison
     from evaluation.decision_rule import Decision
 
-_TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-_REACH = math.log(0.999 / 0.001)  # log-odds at either end of the axis
+_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99)
+_LAST = 0.999  # where the axis ends; it begins at 0.001
+_REACH = math.log(_LAST / (1 - _LAST))
 _STEPS = 400
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE = " ▲"
@@ -159,7 +160,7 @@ def _chart(comparison: Comparison, label: float) -> Chart:
         key=f"transfer-{kind}",
         title=f"{kind.capitalize()} images called positive, validation and test",
         x_title="Threshold (log-odds scale)",
-        y_title=f"Share of {kind} images",
+        y_title="Called positive",
         series=tuple(series),
         guide="",
         guide_label="",
@@ -181,5 +182,5 @@ def _rates(known: pd.DataFrame, threshold: float) -> dict[str, float]:
 
 def _place(score: float) -> float:
     """Where a score lies on the axis, in [0, 1]; what is beyond its ends lies on them."""
-    inside = min(max(score, _TICKS[0]), _TICKS[-1])
+    inside = min(max(score, 1 - _LAST), _LAST)
     return (math.log(inside / (1 - inside)) / _REACH + 1) / 2

@@ -234,7 +234,8 @@ def require_report_folder(out: Path) -> None:
         InputError: It does.
     """
     ours = {
-        "report.html", "metrics.json", "metrics.csv", "tests.csv", "where.csv", "decisions.parquet",
+        "report.html", "metrics.json", "metrics.csv", "tests.csv", "where.csv", "costs.csv",
+        "decisions.parquet",
         "overlays", "figures", "systems", ".lock", "table.tex", "table.md",
     }  # fmt: skip
     found = list(out.iterdir()) if out.is_dir() else []
