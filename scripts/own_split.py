@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.errors import InputError
-from data_prep.tables import read_json
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet
@@ -43,6 +42,8 @@ def own_split(asked: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
 
 def _split_of(source: Path, dataset: DataSet) -> str:
+    from data_prep.tables import read_json  # pandas, which no --help needs
+
     for name in ("predictions", "run"):
         if (source / f"{name}.json").is_file():
             made_on = read_json(source / f"{name}.json", name).get("data_set") or {}

@@ -171,7 +171,7 @@ def test_a_public_checkpoint_brings_its_preprocessing(
     keys = [f"model.weights={tmp_path / 'xrv.safetensors'}", "model.architecture=densenet121"]
     run = _train(data, tmp_path / "run", *keys, "model.trainable=head", "training.epochs=1")
     said = capsys.readouterr().err
-    assert "is of torchxrayvision, which learned at 224 px from public chest X-rays" in said
+    assert "is of torchxrayvision, which learned at 224 px from the data set that its file" in said
     assert "takes the features of densenet121 and its last layer\n" in said
     arguments = load_model(run.folder, BUILDERS).architecture["arguments"]
     assert (arguments["mean"], arguments["std"]) == (0.5, 1 / 2048)
