@@ -19,7 +19,7 @@ from evaluation.shapes import system_colour
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet, Target
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 _CORNERS = ["x1", "y1", "x2", "y2"]
 

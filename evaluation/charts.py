@@ -15,7 +15,7 @@ from evaluation.wording import number, policy_words
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 LEFT, TOP, WIDTH, HEIGHT = 44.0, 12.0, 284.0, 264.0
 """The plot area inside a view box of 340 x 320."""

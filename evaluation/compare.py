@@ -23,6 +23,7 @@ from evaluation.exposure import learned_validation
 from evaluation.failures import failures_as_wrong
 from evaluation.groups import image_groups
 from evaluation.judged import JudgedImages
+from evaluation.judged_model import JudgedModel
 from evaluation.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.lineup import Images, judged_images
 from evaluation.origins import comparison_provenance
@@ -34,10 +35,10 @@ from evaluation.seeds import by_system, members_of
 from evaluation.shortcut import shortcut_rows
 from evaluation.summary import resampled_table
 from evaluation.thresholds import POLICIES
-from evaluation.transfer import validation_scores
+from evaluation.tuning import validation_scores
 from evaluation.units import Unit
 from evaluation.usefulness import check_prevalence
-from evaluation.where import Judged, main_policy, where_each_fails
+from evaluation.where import main_policy, where_each_fails
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
 
@@ -197,7 +198,7 @@ def _where(
     thresholds = list(next(iter(cards.values())).thresholds)
     table = where_each_fails(
         {
-            name: [Judged.of(cards[model], judges.decisions[model]) for model in models]
+            name: [JudgedModel.of(cards[model], judges.decisions[model]) for model in models]
             for name, models in judges.teams.items()
         },
         dataset.images,

@@ -17,7 +17,7 @@ from evaluation.wording import number, policy_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 PAPER_COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")
 """Okabe and Ito's colours that stand on white, in the order of the systems."""

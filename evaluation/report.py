@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_prep.dataset import DataSet
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 MAX_BYTES = 10_000_000
 _CONTENTS = (

@@ -11,7 +11,7 @@ from evaluation.report_tables import Cell, Row
 from evaluation.wording import number
 
 if TYPE_CHECKING:
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 
 _NOTHING = {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 _FIRST = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy")
 _COUNTS = frozenset({"tp", "fp", "tn", "fn", "threshold"})

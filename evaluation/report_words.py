@@ -14,7 +14,7 @@ from evaluation.thresholds import check_policy
 from evaluation.wording import METRICS, RATE_METRICS, listing, metric_words, policy_words
 
 if TYPE_CHECKING:
-    from evaluation.compare import Comparison
+    from evaluation.comparison import Comparison
 
 
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:

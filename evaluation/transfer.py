@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from evaluation.charts import (
     HEIGHT,
@@ -20,18 +19,15 @@ from evaluation.charts import (
     curve_path,
     policies_of,
 )
-from evaluation.evidence import Evidence
 from evaluation.intervals import find_interval
 from evaluation.ranking import Floats
 from evaluation.report_details import Grid, figure_words
-from evaluation.tuning import validation_rows
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet, Target
-    from data_prep.predictions import Predictions
+    import pandas as pd
+
     from evaluation.comparison import Comparison
-    from evaluation.decision_rule import Decision
 
 _TICKS = (0.01, 0.1, 0.5, 0.9, 0.99)
 _LAST = 0.999  # where the axis ends; it begins at 0.001
@@ -39,28 +35,6 @@ _REACH = math.log(_LAST / (1 - _LAST))
 _STEPS = 400
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE = " ▲"
-
-
-def validation_scores(
-    system: Predictions, decision: Decision, dataset: DataSet, target: Target, split: str
-) -> pd.DataFrame:
-    """Score the validation images as the test images are scored.
-
-    Args:
-        system: Its predictions.
-        decision: Its reduction and fusion.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split.
-
-    Returns:
-        ``label`` and ``score`` by image id; empty where it ran on no validation image.
-    """
-    rows = validation_rows(system, dataset, target, split)
-    if not len(rows.image_ids):
-        return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
-    evidence = Evidence(system, target, rows.image_ids, decision.boxes, dataset.images)
-    return pd.DataFrame({"label": rows.y_true, "score": evidence.scores(decision.reduction)})
 
 
 def transfer_table(comparison: Comparison) -> Grid | None:

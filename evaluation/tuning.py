@@ -26,6 +26,7 @@ from evaluation.choices import (
     choose_map_boxes,
     choose_reduction,
 )
+from evaluation.decision_rule import Decision
 from evaluation.evidence import Evidence, images_run, patients_of
 from evaluation.map_boxes import MapBoxRule
 from evaluation.map_search import MapSearchResult, search_map_boxes
@@ -120,6 +121,28 @@ def validation_rows(
         "n_not_run": len(known) - len(ran),
     }
     return ValidationRows(labels, y_true, counts)
+
+
+def validation_scores(
+    system: Predictions, decision: Decision, dataset: DataSet, target: Target, split: str
+) -> pd.DataFrame:
+    """Score the validation images as the test images are scored.
+
+    Args:
+        system: Its predictions.
+        decision: Its reduction and fusion.
+        dataset: Labels and split.
+        target: What is judged.
+        split: Name of the split.
+
+    Returns:
+        ``label`` and ``score`` by image id; empty where it ran on no validation image.
+    """
+    rows = validation_rows(system, dataset, target, split)
+    if not len(rows.image_ids):
+        return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
+    evidence = Evidence(system, target, rows.image_ids, decision.boxes, dataset.images)
+    return pd.DataFrame({"label": rows.y_true, "score": evidence.scores(decision.reduction)})
 
 
 def score_images(

@@ -16,7 +16,7 @@ from evaluation.scorecard import Scorecard
 from evaluation.shares import Derived, ShareName, Shares
 
 if TYPE_CHECKING:
-    from evaluation.where import Judged
+    from evaluation.judged_model import JudgedModel
 
 RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Risks from which a user would act, at which the decision curve is given."""
@@ -49,7 +49,7 @@ def _benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) ->
     return np.asarray(np.where(called, np.where(truth, 1.0, -risk / (1 - risk)), 0.0))
 
 
-def add_net_benefit(shares: Shares, name: str, members: Sequence[Judged]) -> None:
+def add_net_benefit(shares: Shares, name: str, members: Sequence[JudgedModel]) -> None:
     """Add the decision curve of a system, of its scores as they are and calibrated on validation.
 
     The scores are held inside the clip of the calibration, as probabilities. Calling every image

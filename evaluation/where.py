@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,11 @@ import pandas as pd
 
 from evaluation.agreement import add_agreement
 from evaluation.bootstrap import Resamples
-from evaluation.decision import Decision
 from evaluation.error_kinds import error_kinds, lesions_reached
 from evaluation.group_auroc import auroc_of_groups, combined_auroc
 from evaluation.groups import image_groups, images_of, lesion_groups
 from evaluation.judged import JudgedImages
+from evaluation.judged_model import JudgedModel
 from evaluation.lesion_contrast import contrast_thirds
 from evaluation.pairs import BoxPairs, pair_boxes
 from evaluation.ranking import Floats
@@ -25,29 +24,6 @@ from evaluation.usefulness import add_at_prevalence, add_net_benefit
 
 _PER_IMAGE = ("poor_box", "duplicate", "background")
 _PER_LESION = ("found", "poorly_boxed", "missed")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One trained model as this module sees it.
-
-    Attributes:
-        card: Its figures on the judged images.
-        box_cut: Score from which its boxes are called; `None`: they are not called.
-        probability: Calibrated on validation, shape ``(N,)``; `None` where it was not.
-    """
-
-    card: Scorecard
-    box_cut: float | None
-    probability: Floats | None
-
-    @classmethod
-    def of(cls, card: Scorecard, decision: Decision) -> Judged:
-        """A model's scorecard and decision."""
-        scores = pd.Series(card.scores, index=card.judged.image_ids)
-        probability = decision.probability(scores)
-        known = None if probability is None else np.asarray(probability, dtype=np.float64)
-        return cls(card, decision.box_cut, known)
 
 
 def main_policy(thresholds: Sequence[str], protocol_policy: str = "") -> str:
@@ -61,7 +37,7 @@ def main_policy(thresholds: Sequence[str], protocol_policy: str = "") -> str:
 
 
 def where_each_fails(
-    systems: Mapping[str, Sequence[Judged]],
+    systems: Mapping[str, Sequence[JudgedModel]],
     images: pd.DataFrame,
     resamples: Resamples,
     *,
@@ -151,7 +127,7 @@ def _add_groups(
 def _add_lesions(
     shares: Shares,
     name: str,
-    members: Sequence[Judged],
+    members: Sequence[JudgedModel],
     rows: pd.DataFrame,
     contrast: Floats | None,
 ) -> None:
@@ -183,7 +159,7 @@ def _add_lesions(
             shares.add(name, key, reached * chosen, chosen, patients[image])
 
 
-def _pairs(each: Judged) -> BoxPairs | None:
+def _pairs(each: JudgedModel) -> BoxPairs | None:
     judged = each.card.judged
     if each.card.boxes is None or each.box_cut is None:
         return None
