@@ -82,7 +82,7 @@ def _require_folder(out: Path, targets: list[str]) -> None:
 
 def _predicted(system: str, dataset: DataSet, target: Target, out: Path, split: str) -> str:
     """The system as predictions folders, so that no run is predicted once per target."""
-    from scripts.compare import open_seeds, split_seeds
+    from scripts.systems import open_seeds, split_seeds
 
     name, paths = split_seeds(system)
     opened = open_seeds(name, paths, dataset, target, out, split)

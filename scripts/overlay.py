@@ -58,7 +58,7 @@ def overlay(
     from evaluation.image_facts import ImageFacts
     from evaluation.readings import read_systems
     from evaluation.sheet import draw_overlay, save_overlay
-    from scripts.compare import split_name
+    from scripts.systems import split_name
 
     dataset = DataSet.open(data)
     shown = dataset.target(target)
@@ -147,7 +147,7 @@ def open_systems(systems: list[str]) -> dict[str, Predictions]:
         InputError: A folder holds no predictions, or two have the same name.
     """
     from data_prep.predictions import Predictions
-    from scripts.compare import split_name
+    from scripts.systems import split_name
 
     opened: dict[str, Predictions] = {}
     for each in systems:

@@ -18,7 +18,8 @@ from evaluation.protocol import EXPLORATORY, Protocol, margin_words, standing_wo
 from evaluation.referral import REFERRAL_METRICS
 from evaluation.verdict import state_verdict
 from evaluation.wording import METRICS
-from scripts.compare import read_question, split_seeds
+from scripts.compare import read_question
+from scripts.systems import split_seeds
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""The systems that a command names: ``PATH``, ``NAME=PATH``, or with seeds ``NAME=PATH,PATH``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.errors import InputError
+
+if TYPE_CHECKING:
+    from data_prep.dataset import DataSet, Target
+    from data_prep.predictions import Predictions
+
+
+def split_name(system: str) -> tuple[str | None, Path]:
+    """Split ``NAME=PATH``; a bare path has no name.
+
+    Example:
+        >>> split_name("A=out/a"), split_name("out/a")
+        (('A', PosixPath('out/a')), (None, PosixPath('out/a')))
+    """
+    name, equals, path = system.partition("=")
+    if not equals:
+        return None, Path(system)
+    if not name or not path:
+        raise InputError(f"{system}: expected NAME=PATH")
+    return name, Path(path)
+
+
+def split_seeds(system: str) -> tuple[str | None, list[Path]]:
+    """Split ``NAME=PATH,PATH``, several training seeds of one system; a bare path is one.
+
+    Example:
+        >>> split_seeds("A=out/a,out/b"), split_seeds("out/a")
+        (('A', [PosixPath('out/a'), PosixPath('out/b')]), (None, [PosixPath('out/a')]))
+    """
+    name, path = split_name(system)
+    each = str(path).split(",") if name and not path.exists() else [str(path)]
+    if not all(each):
+        raise InputError(f"{system}: expected NAME=PATH,PATH of several training seeds")
+    return name, [Path(one) for one in each]
+
+
+def open_seeds(
+    name: str | None, paths: list[Path], dataset: DataSet, target: Target, out: Path, split: str
+) -> list[Predictions]:
+    """Open every training seed of a system, see `open_system`; of several each has its number."""
+    called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
+    return [
+        open_system(path, dataset, target, out, split, label)
+        for path, label in zip(paths, called, strict=True)
+    ]
+
+
+def open_system(
+    path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
+) -> Predictions:
+    """Open predictions; a run is predicted (into the report's ``systems``) and tuned first.
+
+    Raises:
+        InputError: The path is neither, or the report was made from another training of the run.
+    """
+    from data_prep.predictions import Predictions, is_predictions_folder
+
+    if not (path / "run.json").is_file() or is_predictions_folder(path):
+        return Predictions.open(path)
+    from evaluation.decision import tune
+    from scripts.predict import predict_data_set
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
+
+    model = TrainedModel.open(path, device=choose_device("auto"))
+    folder = out / "systems" / (name or path.name)
+    if not (folder / "predictions.json").is_file():
+        predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
+    elif Predictions.open(folder).info["inference_id"] != model.inference_id():
+        raise InputError(
+            f"{folder}: holds predictions of another training than {path}; remove it, or choose "
+            "another --out"
+        )
+    predictions = Predictions.open(folder)
+    if predictions.decision(target.name) is None:
+        decision = tune(predictions, dataset, target, split=split)
+        predictions.write_decision(target.name, decision.to_json())
+    return predictions
