@@ -71,6 +71,9 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+LOCK = ".lock"  # in every folder while it is written
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder for one writer; the lock goes with the process, however that ends.
@@ -80,7 +83,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     made = not folder.exists()
     make_folder(folder)
-    lock = folder / ".lock"
+    lock = folder / LOCK
     try:
         handle = lock.open("w")
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.folders import folder_lock, make_folder
+from data_prep.folders import LOCK, folder_lock, make_folder
 from data_prep.tables import InputError, read_json, read_table, write_json, write_table
 
 # Folder of parts -> the table that each part holds.
@@ -56,7 +56,7 @@ class PredictionWriter:
         if not str(self.info.get("system") or "").strip():
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
         if self.folder.is_dir() and not is_predictions_folder(self.folder):
-            strangers = [p.name for p in self.folder.iterdir() if p.name != ".lock"]
+            strangers = [p.name for p in self.folder.iterdir() if p.name != LOCK]
             if strangers:
                 raise InputError(
                     f"{self.folder}: holds '{strangers[0]}', which no predictions folder has; "

@@ -12,7 +12,7 @@ from data_prep.audit import audit
 from data_prep.audit_page import write_audit
 from data_prep.dataset import DataSet, Target, dataset_ids
 from data_prep.draw_split import write_split
-from data_prep.folders import make_folder, provenance
+from data_prep.folders import LOCK, make_folder, provenance
 from data_prep.set_splits import Made, make_splits
 from data_prep.sources import SourceTables
 from data_prep.splits import SplitRule
@@ -39,7 +39,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
             found = read_json(path, kind)["settings"]
             _require_same(out, found, settings, may_grow=add)
             return kind == "dataset" and found.get("source_id") == settings.get("source_id")
-    if out.is_dir() and any(p.name not in (".lock", _WORK, JOURNAL) for p in out.iterdir()):
+    if out.is_dir() and any(p.name not in (LOCK, _WORK, JOURNAL) for p in out.iterdir()):
         raise InputError(f"{out}: not empty and not a data set of ours; choose a new folder")
     return False
 

@@ -45,7 +45,7 @@ class Series:
     faint: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """A square chart with both axes from 0 to 1.
 
@@ -55,9 +55,9 @@ class Chart:
         x_title: Below the chart.
         y_title: At its left.
         series: One per system.
-        guide: Path of the line that guessing gives.
-        guide_label: What that line is.
         description: The chart in words, for those who cannot see it.
+        guide: Path of the line that guessing gives, where it says something.
+        guide_label: What that line is.
         ticks: Where the grid lies, as a share of each axis.
         x_labels: What stands at the ticks, where that is not their share.
         y_labels: Likewise.
@@ -70,9 +70,9 @@ class Chart:
     x_title: str
     y_title: str
     series: tuple[Series, ...]
-    guide: str
-    guide_label: str
     description: str
+    guide: str = ""
+    guide_label: str = ""
     ticks: tuple[float, ...] = field(default=(0.0, 0.25, 0.5, 0.75, 1.0))
     x_labels: tuple[str, ...] = ()
     y_labels: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from data_prep.tables import InputError, read_json, read_table
+from evaluation.report_folder import DECISIONS, METRICS
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 COUNTS = ("tp", "fp", "tn", "fn")
@@ -50,7 +51,7 @@ def read_folds(folders: list[Path]) -> Folds:
     """
     if len(folders) < 2:
         raise InputError("folds: at least two reports make a cross-validation")
-    reports = [read_json(folder / "metrics.json", "metrics") for folder in folders]
+    reports = [read_json(folder / METRICS, "metrics") for folder in folders]
     for what, facts in (
         ("target", [report["target"] for report in reports]),
         ("systems", [report["systems"] for report in reports]),
@@ -64,7 +65,7 @@ def read_folds(folders: list[Path]) -> Folds:
                     "folds are reports on the same systems and data"
                 )
     tested = [
-        read_table(folder / "decisions.parquet", "decisions")[["image_id", "patient_id"]]
+        read_table(folder / DECISIONS, "decisions")[["image_id", "patient_id"]]
         for folder in folders
     ]
     _require_disjoint(folders, [set(images["patient_id"]) for images in tested])

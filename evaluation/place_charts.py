@@ -62,8 +62,6 @@ def froc_chart(comparison: Comparison, hit: Hit) -> Chart:
         x_title="False marks an image (logarithmic)",
         y_title="Lesions found",
         series=tuple(series),
-        guide="",
-        guide_label="",
         description=f"FROC curves. {_HITS[hit]} {'; '.join(told)}.",
         x_ticks=tuple(_place(rate) for rate in FROC_RATES),
         x_labels=RATE_WORDS,

@@ -31,6 +31,7 @@ from evaluation.probability_charts import all_charts
 from evaluation.report_checklists import checklists, methods_paragraph
 from evaluation.report_details import agreement, published, subgroups
 from evaluation.report_facts import decision_rows
+from evaluation.report_folder import FIGURES, MORE_CASES, OVERLAYS, PAGE
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table, unit_tables
 from evaluation.report_tests import difference_tests, every_pair
@@ -103,10 +104,10 @@ def write_report(
         ValueError: A page would exceed 10 MB.
     """
     out = Path(out)
-    make_folder(out / "figures")
-    for stale in (*out.glob("overlays/*.png"), *out.glob("cases-*.html")):
+    make_folder(out / FIGURES)
+    for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(MORE_CASES)):
         stale.unlink()  # the cases of an earlier report may not be those of this one
-    save_figures(comparison, out / "figures")
+    save_figures(comparison, out / FIGURES)
     write_table_files(comparison, out)
     galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
     pages = {
@@ -114,14 +115,14 @@ def write_report(
         for gallery in galleries[1:]
         for name in [gallery.pages[gallery.page - 1]]
     }
-    pages["report.html"] = render_report(comparison, galleries, dataset)
+    pages[PAGE] = render_report(comparison, galleries, dataset)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
         with atomic_path(out / name) as path:
             path.write_text(html, encoding="utf-8")
-    return out / "report.html"
+    return out / PAGE
 
 
 def main_policy(comparison: Comparison) -> str:
@@ -153,7 +154,7 @@ def _draw_galleries(
         dataset,
         finding=comparison.target.display_name,
         policy=policy_words(policy),
-        folder=out / "overlays",
+        folder=out / OVERLAYS,
         gaps=disagreement(decisions, systems),
         progress=progress,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.contours import LEVELS
 from evaluation.report_cases import MAX_PICTURE_BYTES, DrawnCase, draw_cases
+from evaluation.report_folder import MORE_CASES, PAGE
 from evaluation.wording import number
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Gallery:
     reason: str = ""
     systems: tuple[str, ...] = ()
     page: int = 1
-    pages: tuple[str, ...] = ("report.html",)
+    pages: tuple[str, ...] = (PAGE,)
 
     @classmethod
     def empty(cls, reason: str) -> Gallery:
@@ -112,7 +113,7 @@ def build_galleries(
     if lost:
         intro += f" Left out, as the file could not be read: {', '.join(lost)}."
     laid = lay_out(drawn)
-    names = ("report.html", *(f"cases-{page:03d}.html" for page in range(2, len(laid) + 1)))
+    names = (PAGE, *(MORE_CASES.replace("*", f"{page:03d}") for page in range(2, len(laid) + 1)))
     first = Gallery(
         policy=policy,
         intro=intro,

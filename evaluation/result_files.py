@@ -11,6 +11,14 @@ from data_prep.folders import atomic_path, make_folder
 from data_prep.tables import write_json, write_table
 from evaluation.comparison import Comparison
 from evaluation.costs import cost_table
+from evaluation.report_folder import (
+    COSTS_TABLE,
+    DECISIONS,
+    METRICS,
+    METRICS_TABLE,
+    TESTS_TABLE,
+    WHERE_TABLE,
+)
 
 
 def write_tables(comparison: Comparison, out: Path) -> None:
@@ -27,17 +35,17 @@ def write_tables(comparison: Comparison, out: Path) -> None:
     """
     make_folder(out)
     metrics = pd.concat([comparison.metrics, comparison.by_unit], ignore_index=True)
-    with atomic_path(out / "metrics.csv") as temporary:
+    with atomic_path(out / METRICS_TABLE) as temporary:
         metrics.to_csv(temporary, index=False)
     tables = {
-        "tests": comparison.tests,
-        "where": comparison.where,
-        "costs": cost_table(comparison),
+        TESTS_TABLE: comparison.tests,
+        WHERE_TABLE: comparison.where,
+        COSTS_TABLE: cost_table(comparison),
     }
     for name, table in tables.items():
-        with atomic_path(out / f"{name}.csv") as temporary:
+        with atomic_path(out / name) as temporary:
             table.to_csv(temporary, index=False)
-    write_table(comparison.decisions, out / "decisions.parquet", "decisions")
+    write_table(comparison.decisions, out / DECISIONS, "decisions")
     payload = {
         "target": comparison.target.name,
         "systems": comparison.systems,
@@ -50,7 +58,7 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "where": _records(comparison.where),
         "provenance": comparison.provenance,
     }
-    write_json(out / "metrics.json", "metrics", payload)
+    write_json(out / METRICS, "metrics", payload)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

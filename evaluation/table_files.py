@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.folders import atomic_path
+from evaluation.report_folder import LATEX_TABLE, MARKDOWN_TABLE
 from evaluation.report_tables import Cell, MetricTable, metric_table
 from evaluation.wording import inside_sentence
 
@@ -30,7 +31,7 @@ def write_table_files(comparison: Comparison, out: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    texts = {"table.tex": latex_table(comparison), "table.md": markdown_table(comparison)}
+    texts = {LATEX_TABLE: latex_table(comparison), MARKDOWN_TABLE: markdown_table(comparison)}
     for name, text in texts.items():
         with atomic_path(out / name) as path:
             path.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from data_prep.folders import atomic_path
 from data_prep.tables import read_json
 from evaluation.intervals import find_interval
+from evaluation.report_folder import METRICS, METRICS_TABLE, PAGE
 from evaluation.wording import metric_words, number
 
 if TYPE_CHECKING:
@@ -57,11 +58,9 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
     Raises:
         InputError: A target's report is not complete.
     """
-    read = {
-        target.name: read_json(out / target.name / "metrics.json", "metrics") for target in targets
-    }
+    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
     tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
-    with atomic_path(out / "metrics.csv") as temporary:
+    with atomic_path(out / METRICS_TABLE) as temporary:
         pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
     sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
     environment = Environment(
@@ -70,9 +69,9 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
     page = environment.get_template("targets.html.jinja").render(
         data_name=data_name, sections=sections
     )
-    with atomic_path(out / "report.html") as temporary:
+    with atomic_path(out / PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return out / "report.html"
+    return out / PAGE
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> TargetSection:

@@ -20,13 +20,12 @@ from evaluation.charts import (
     policies_of,
 )
 from evaluation.intervals import find_interval
+from evaluation.metrics import classification_metrics
 from evaluation.ranking import Floats
 from evaluation.report_details import Grid, figure_words
 from evaluation.wording import number, policy_words
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from evaluation.comparison import Comparison
 
 _TICKS = (0.01, 0.1, 0.5, 0.9, 0.99)
@@ -52,12 +51,13 @@ def transfer_table(comparison: Comparison) -> Grid | None:
             threshold = comparison.thresholds.get(name, {}).get(policy)
             if threshold is None:
                 continue
-            then = _rates(known, threshold)
+            then = classification_metrics(known["label"], known["score"], threshold)
             cells = []
             for metric, _ in _RATES:
+                promised = then[metric]
                 now = find_interval(comparison.metrics, name, metric, policy)
-                outside = now.bounded and not now.low <= then[metric] <= now.high
-                cells += [number(then[metric]), figure_words(now) + (_OUTSIDE if outside else "")]
+                held = promised is None or not now.bounded or now.low <= promised <= now.high
+                cells += [number(promised), figure_words(now) + ("" if held else _OUTSIDE)]
             rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))
     if not rows:
         return None
@@ -136,22 +136,11 @@ def _chart(comparison: Comparison, label: float) -> Chart:
         x_title="Threshold (log-odds scale)",
         y_title="Called positive",
         series=tuple(series),
-        guide="",
-        guide_label="",
         description=f"Share of {kind} images called positive at each threshold. {'; '.join(told)}.",
         x_ticks=tuple(_place(tick) for tick in _TICKS),
         x_labels=tuple(f"{tick:g}" for tick in _TICKS),
         note="Thin: validation; thick: test. Where they part, a threshold does not carry over.",
     )
-
-
-def _rates(known: pd.DataFrame, threshold: float) -> dict[str, float]:
-    called, positive = known["score"] >= threshold, known["label"] == 1
-    return {
-        "recall": float(called[positive].mean()),
-        "specificity": float((~called[~positive]).mean()),
-        "accuracy": float((called == positive).mean()),
-    }
 
 
 def _place(score: float) -> float:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.errors import InputError
+from data_prep.folders import folder_lock
+from evaluation.report_folder import METRICS, OF_ONE_TARGET, require_only
 from scripts import console
 from scripts.own_split import own_split
 from scripts.systems import open_seeds, split_seeds
@@ -96,7 +98,6 @@ def compare(
     only = target[0] if target and not target[1:] else None
     asked = read_question(protocol, margin, only, interval)
     from data_prep.dataset import DataSet
-    from data_prep.folders import folder_lock
     from evaluation.compare import compare_systems
     from evaluation.looks import record_look
     from evaluation.report import write_report
@@ -124,10 +125,10 @@ def compare(
             console.emit_json({"targets": {t.name: str(out / t.name) for t in wanted}})
         return
     judged = wanted[0]
-    require_report_folder(out)
+    require_only(out, OF_ONE_TARGET, "report")
     with folder_lock(out):
         # Unmarked first: a report that is written anew is incomplete until its last file.
-        (out / "metrics.json").unlink(missing_ok=True)
+        (out / METRICS).unlink(missing_ok=True)
         opened: dict[str, list[Predictions]] = {}
         for name, paths in named:
             members = open_seeds(name, paths, dataset, judged, out, split)
@@ -160,7 +161,7 @@ def compare(
     if as_json:
         import json
 
-        console.emit_json(json.loads((out / "metrics.json").read_text()))
+        console.emit_json(json.loads((out / METRICS).read_text()))
 
 
 def read_question(
@@ -196,24 +197,3 @@ def read_question(
             )
     keys = fixed.model_dump() | {"subgroups": tuple(fixed.subgroups)}
     return Protocol(**keys, declared=True, file_sha256=digest)
-
-
-def require_report_folder(out: Path) -> None:
-    """Refuse a folder that holds anything but a report.
-
-    Raises:
-        InputError: It does.
-    """
-    ours = {
-        "report.html", "metrics.json", "metrics.csv", "tests.csv", "where.csv", "costs.csv",
-        "decisions.parquet",
-        "overlays", "figures", "systems", ".lock", "table.tex", "table.md",
-    }  # fmt: skip
-    found = list(out.iterdir()) if out.is_dir() else []
-    strangers = sorted(
-        p.name for p in found if p.name not in ours and not p.match("cases-[0-9]*.html")
-    )
-    if strangers:
-        raise InputError(
-            f"{out}: holds '{strangers[0]}', which no report has; choose another --out"
-        )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError
+from data_prep.folders import LOCK, folder_lock
+from evaluation.report_folder import OF_ALL_TARGETS, PAGE, require_only
 from scripts import console
 
 if TYPE_CHECKING:
@@ -52,13 +54,12 @@ def compare_each(
     Raises:
         InputError: The folder holds something else, or a system cannot be judged on a target.
     """
-    from data_prep.folders import folder_lock
     from evaluation.targets_page import write_targets_page
 
     _require_folder(out, [target.name for target in targets])
     with folder_lock(out):
         # Without its page the folder is incomplete, whatever an earlier run had left.
-        (out / "report.html").unlink(missing_ok=True)
+        (out / PAGE).unlink(missing_ok=True)
         predicted = [_predicted(system, dataset, targets[0], out, split) for system in systems]
         for target in targets:
             console.say(f"{target.display_name}:")
@@ -67,15 +68,8 @@ def compare_each(
 
 
 def _require_folder(out: Path, targets: list[str]) -> None:
-    ours = {"report.html", "metrics.csv", "systems", ".lock", *targets}
-    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    strangers = [name for name in held if name not in ours]
-    if strangers:
-        raise InputError(
-            f"{out}: holds '{strangers[0]}', which no report on these targets has; choose another "
-            "--out"
-        )
-    reserved = sorted({"report.html", "metrics.csv", "systems", ".lock"} & set(targets))
+    require_only(out, OF_ALL_TARGETS.union(targets), "report on these targets")
+    reserved = sorted({*OF_ALL_TARGETS, LOCK} & set(targets))
     if reserved:
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_prep.errors import InputError
+from evaluation.report_folder import METRICS, PAGE
 from scripts import console
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "dataset.json": _dataset,
         "run.json": _run,
         "predictions.json": _predictions,
-        "metrics.json": _report,
+        METRICS: _report,
         "synth.json": _phantom,
     }
     for marker, reader in readers.items():
@@ -116,10 +117,10 @@ def _predictions(folder: Path) -> dict[str, Any]:
 def _report(folder: Path) -> dict[str, Any]:
     from data_prep.tables import read_json
 
-    metrics = read_json(folder / "metrics.json", "metrics")
+    metrics = read_json(folder / METRICS, "metrics")
     return {
         "kind": "report, complete",
-        "open": folder / "report.html",
+        "open": folder / PAGE,
         "target": metrics.get("target"),
         "systems": metrics.get("systems"),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.errors import InputError
+from evaluation.report_folder import SYSTEMS
 
 if TYPE_CHECKING:
     from data_prep.dataset import DataSet, Target
@@ -72,7 +73,7 @@ def open_system(
     from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
 
     model = TrainedModel.open(path, device=choose_device("auto"))
-    folder = out / "systems" / (name or path.name)
+    folder = out / SYSTEMS / (name or path.name)
     if not (folder / "predictions.json").is_file():
         predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():

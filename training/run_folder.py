@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from data_prep.errors import InputError
-from data_prep.folders import atomic_path, make_folder, provenance
+from data_prep.folders import LOCK, atomic_path, make_folder, provenance
 from data_prep.tables import read_json, read_table, write_json, write_table
 
 _CONFIG, _STARTED, _RUN = "config.toml", "started.json", "run.json"
@@ -64,7 +64,7 @@ class RunFolder:
                 "choose another --out"
             )
         # A start that was interrupted before its last file left only these: it may start again.
-        own = {"checkpoints", "seen.parquet", _STARTED, ".lock"}
+        own = {"checkpoints", "seen.parquet", _STARTED, LOCK}
         foreign = [p.name for p in folder.glob("*") if p.name not in own] if folder.is_dir() else []
         if foreign:
             raise InputError(
