@@ -8,13 +8,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_prep.errors import InputError
 
@@ -75,32 +75,55 @@ LOCK = ".lock"  # in every folder while it is written
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold a folder for one writer; the lock goes with the process, however that ends.
 
+    Args:
+        folder: Made if absent.
+        before_wait: Called once where another process holds the folder, which is then waited
+            for; None refuses instead.
+
     Raises:
-        InputError: Another process is writing the folder.
+        InputError: The folder cannot be written, or another process is writing it.
     """
     made = not folder.exists()
-    make_folder(folder)
     lock = folder / LOCK
-    try:
-        handle = lock.open("w")
-    except OSError as error:
-        raise _as_input_error(error, lock) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another cxr is writing here; wait for it or choose another folder"
-            ) from None
+    with _locked(lock, before_wait):
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
             if made and not any(folder.iterdir()):  # refused before anything was written
                 folder.rmdir()
+
+
+def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
+    """The lock's open file, held by this process alone."""
+    told = False
+    while True:
+        make_folder(lock.parent)
+        try:
+            handle = lock.open("w")
+        except OSError as error:
+            raise _as_input_error(error, lock) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if before_wait is None:
+                handle.close()
+                raise InputError(
+                    f"{lock.parent}: another cxr is writing here; wait for it or choose another "
+                    "folder"
+                ) from None
+            if not told:
+                before_wait()
+                told = True
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Who held it removed it at the end: what was waited for may be no one's lock any more.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                return handle
+        handle.close()
 
 
 def require_free_space(folder: Path, need_bytes: int) -> None:

@@ -153,6 +153,7 @@ def build_pixel_store(
     window: str | None = None,
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
+    before_wait: Callable[[], object] | None = None,
 ) -> PixelStore:
     """Make sure that a data set has its pixels at a size; only what is missing is decoded.
 
@@ -166,13 +167,15 @@ def build_pixel_store(
         workers: Processes; by default as many as are worth starting; 0 and 1 work
             in this one.
         progress: Called with 1 for each image decoded.
+        before_wait: As in `data_prep.folders.folder_lock`: another process may be building.
 
     Returns:
         The complete store.
 
     Raises:
         InputError: An image has no file or cannot be read any more, the disk is full, or
-            another process is building. What was decoded stays; running again goes on.
+            another process is building and shall not be waited for. What was decoded stays;
+            running again goes on.
     """
     folder = store_folder(dataset_folder, size, treatment)
     no_file = images.loc[images["path"].isna(), "image_id"]
@@ -182,7 +185,7 @@ def build_pixel_store(
         store = PixelStore.open(folder)
         if images["image_id"].isin(store.ids).all():
             return store
-    with folder_lock(folder), PixelStoreWriter(folder, size, treatment) as writer:
+    with folder_lock(folder, before_wait), PixelStoreWriter(folder, size, treatment) as writer:
         missing = images[~images["image_id"].isin(list(writer.done))]
         if workers is None:
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)

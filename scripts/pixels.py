@@ -23,6 +23,8 @@ def treatment_of(settings: DataSettings) -> Treatment:
 def open_store(dataset: DataSet, size: int, treatment: Treatment) -> PixelStore:
     """Open the pixel store of a size and treatment; decode what it lacks.
 
+    Where another training is decoding the same pixels, wait for it: one does the work.
+
     Args:
         dataset: The data set.
         size: Side of the model's square, px.
@@ -44,4 +46,5 @@ def open_store(dataset: DataSet, size: int, treatment: Treatment) -> PixelStore:
             treatment,
             window=dataset.window,
             progress=advance,
+            before_wait=lambda: console.say(f"{title}: another cxr decodes them; waiting"),
         )

@@ -69,6 +69,31 @@ def test_second_writer_is_refused_and_the_lock_goes_afterwards(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def _wait_for_lock(folder: Path, answers: multiprocessing.Queue) -> None:
+    with folder_lock(folder, lambda: answers.put("waits")):
+        # Else a third writer would see no lock, and write as well.
+        assert (folder / ".lock").exists()
+        answers.put((folder / "made").read_text())
+
+
+def test_a_writer_may_wait_and_finds_what_the_other_made(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    writers = [
+        context.Process(target=_wait_for_lock, args=(tmp_path / "set", answers)) for _ in range(2)
+    ]
+    with folder_lock(tmp_path / "set"):
+        for writer in writers:
+            writer.start()
+        assert [answers.get(timeout=300) for _ in writers] == ["waits"] * 2
+        (tmp_path / "set" / "made").write_text("whole")
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [answers.get(timeout=300) for _ in writers] == ["whole"] * 2
+    assert not (tmp_path / "set" / ".lock").exists()
+
+
 def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="a file stands where a folder is needed"):
