@@ -35,8 +35,11 @@ def test_shipped_config_explains_itself_and_never_flips(name: str) -> None:
 
 @pytest.mark.parametrize("size", ["", "_small", "_quickstart"])
 def test_detector_and_classifier_learn_from_the_same_augmentation(size: str) -> None:
-    pair = [read_config(find_config(name + size)) for name in ("retinanet", "chexnet")]
-    assert pair[0].augmentation == pair[1].augmentation
+    detector, classifier = (
+        read_config(find_config(name + size)).augmentation for name in ("retinanet", "chexnet")
+    )
+    # A mosaic joins boxes, of which a classifier has none.
+    assert detector.model_copy(update={"mosaic": 0.0}) == classifier
 
 
 @pytest.mark.parametrize("name", shipped_configs())
