@@ -31,7 +31,7 @@ from evaluation.probability_charts import all_charts
 from evaluation.report_checklists import checklists, methods_paragraph
 from evaluation.report_details import agreement, published, subgroups
 from evaluation.report_facts import decision_rows
-from evaluation.report_folder import FIGURES, MORE_CASES, OVERLAYS, PAGE
+from evaluation.report_folder import CASES_PAGES, FIGURES, OVERLAYS, PAGE
 from evaluation.report_pages import Gallery, build_galleries, case_places
 from evaluation.report_tables import confusion_matrices, metric_table, unit_tables
 from evaluation.report_tests import difference_tests, every_pair
@@ -105,7 +105,7 @@ def write_report(
     """
     out = Path(out)
     make_folder(out / FIGURES)
-    for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(MORE_CASES)):
+    for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(CASES_PAGES)):
         stale.unlink()  # the cases of an earlier report may not be those of this one
     save_figures(comparison, out / FIGURES)
     write_table_files(comparison, out)

@@ -16,7 +16,7 @@ DECISIONS = "decisions.parquet"
 LATEX_TABLE, MARKDOWN_TABLE = "table.tex", "table.md"
 FIGURES, OVERLAYS = "figures", "overlays"
 SYSTEMS = "systems"  # what runs predicted for this report
-MORE_CASES = "cases-*.html"
+CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, to find
 
 OF_ONE_TARGET = frozenset({
     PAGE, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
@@ -25,13 +25,14 @@ OF_ONE_TARGET = frozenset({
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
 
 
-def require_only(out: Path, names: Collection[str], what: str) -> None:
+def require_only(out: Path, names: Collection[str], what: str, pattern: str | None = None) -> None:
     """Refuse a folder that holds anything else, so that no report is mixed with other work.
 
     Args:
         out: Report folder; it need not exist.
-        names: What it may hold, beside further pages of cases.
+        names: What it may hold.
         what: What it is, for the message.
+        pattern: Of further files that it may hold.
 
     Raises:
         InputError: It holds something else.
@@ -41,7 +42,8 @@ def require_only(out: Path, names: Collection[str], what: str) -> None:
     """
     held = sorted(out.iterdir()) if out.is_dir() else []
     for path in held:
-        if path.name not in {*names, LOCK} and not path.match(MORE_CASES):
+        ours = path.name in {*names, LOCK} or (pattern is not None and path.match(pattern))
+        if not ours:
             raise InputError(
                 f"{out}: holds '{path.name}', which no {what} has; choose another --out"
             )

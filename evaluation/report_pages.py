@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.contours import LEVELS
 from evaluation.report_cases import MAX_PICTURE_BYTES, DrawnCase, draw_cases
-from evaluation.report_folder import MORE_CASES, PAGE
+from evaluation.report_folder import CASES_PAGE, PAGE
 from evaluation.wording import number
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def build_galleries(
     if lost:
         intro += f" Left out, as the file could not be read: {', '.join(lost)}."
     laid = lay_out(drawn)
-    names = (PAGE, *(MORE_CASES.replace("*", f"{page:03d}") for page in range(2, len(laid) + 1)))
+    names = (PAGE, *(CASES_PAGE.format(page) for page in range(2, len(laid) + 1)))
     first = Gallery(
         policy=policy,
         intro=intro,

@@ -9,7 +9,7 @@ import typer
 
 from data_prep.errors import InputError
 from data_prep.folders import folder_lock
-from evaluation.report_folder import METRICS, OF_ONE_TARGET, require_only
+from evaluation.report_folder import CASES_PAGES, METRICS, OF_ONE_TARGET, require_only
 from scripts import console
 from scripts.own_split import own_split
 from scripts.systems import open_seeds, split_seeds
@@ -125,7 +125,7 @@ def compare(
             console.emit_json({"targets": {t.name: str(out / t.name) for t in wanted}})
         return
     judged = wanted[0]
-    require_only(out, OF_ONE_TARGET, "report")
+    require_only(out, OF_ONE_TARGET, "report", CASES_PAGES)
     with folder_lock(out):
         # Unmarked first: a report that is written anew is incomplete until its last file.
         (out / METRICS).unlink(missing_ok=True)

@@ -50,6 +50,14 @@ def test_a_report_may_be_written_again_into_its_own_folder(made):
     assert (made / "report" / "costs.csv").is_file()
 
 
+def test_a_page_of_ones_own_is_refused_and_kept(made):
+    (made / "report").mkdir()
+    (made / "report" / "cases-smith.html").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds .cases-smith\.html."):
+        compare([str(made / "a")], data=made / "data", out=made / "report", replicates=100)
+    assert (made / "report" / "cases-smith.html").read_text() == "years of work"
+
+
 def test_a_folder_with_anything_else_is_refused_and_named(made):
     (made / "report").mkdir()
     (made / "report" / "thesis.tex").write_text("years of work")
