@@ -50,6 +50,7 @@ class AugmentationSettings(Section):
     multi_scale: float = Field(
         default=0.0, ge=0, le=3, description="in place of scale; 0.5: between 1/1.5 and 1.5"
     )
+    stretch: bool = Field(default=False, description="draw the scale of width and height apart")
     shift: Fraction = Field(default=0.0, description="of the image's side")
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
@@ -63,6 +64,15 @@ class AugmentationSettings(Section):
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="probability of four pictures in one; a detector's"
     )
+
+    @model_validator(mode="after")
+    def _stretch_has_a_range(self) -> Self:
+        if self.stretch and not (self.scale or self.multi_scale):
+            raise ValueError(
+                "stretch = true draws the scale of width and height apart, and both scale and "
+                "multi_scale are 0; set one of them, such as scale = 0.2"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_range_of_scales(self) -> Self:

@@ -59,6 +59,7 @@ def build_augmentation(
     noise: float = 0,
     cutout: float = 0,
     horizontal_flip: float = 0.0,
+    stretch: bool = False,
 ) -> Augmentation | None:
     """Choose the changes; each is drawn evenly from its range for every picture.
 
@@ -81,13 +82,16 @@ def build_augmentation(
             grey, on half of the pictures.
         horizontal_flip: Probability of a mirror image. Off unless asked for: a chest has its
             heart on the left.
+        stretch: Draw `scale` or `multi_scale` for width and height apart. For pictures that
+            someone squeezed into squares: how wide they were differs from hospital to hospital,
+            and with it between ill and healthy.
 
     Returns:
         The chain, or None where every argument is 0.
 
     Raises:
-        InputError: An argument is negative, not finite, or above its limit, or both `scale` and
-            `multi_scale` are given.
+        InputError: An argument is negative, not finite, or above its limit, both `scale` and
+            `multi_scale` are given, or `stretch` without either.
 
     Example:
         >>> build_augmentation() is None
@@ -105,11 +109,13 @@ def build_augmentation(
         raise InputError(
             f"augmentation: both scale={scale} and multi_scale={multi_scale}; give one of them"
         )
+    if stretch and not (scale or multi_scale):
+        raise InputError("augmentation: stretch=True without a range; give scale or multi_scale")
     if not any(asked.values()):
         return None
 
     def chain(min_side: float) -> albumentations.Compose:
-        moves = _geometry(rotate_degrees, scale, multi_scale, shift, horizontal_flip)
+        moves = _geometry(rotate_degrees, scale, multi_scale, shift, horizontal_flip, stretch)
         greys = _greys(brightness, contrast, gamma, blur, noise)
         # albumentations warns of boxes that no step moves; last, so that no draw changes.
         steps = [*moves, *greys] if moves else [*greys, albumentations.NoOp(p=1.0)]
@@ -132,6 +138,7 @@ def _geometry(
     multi_scale: float,
     shift: float,
     horizontal_flip: float,
+    stretch: bool,
 ) -> list[_Step]:
     steps: list[_Step] = []
     if horizontal_flip:
@@ -142,7 +149,7 @@ def _geometry(
                 rotate=(-rotate_degrees, rotate_degrees),
                 scale=(1 / (1 + multi_scale) - scale, 1 + multi_scale + scale),
                 balanced_scale=multi_scale > 0,  # as often smaller as larger
-                keep_ratio=True,  # else x and y are drawn apart, and hearts change shape
+                keep_ratio=not stretch,  # else x and y are drawn apart, and hearts change shape
                 translate_percent=(-shift, shift),
                 # A lesion fills the ellipse in its box better than its corners.
                 rotate_method="ellipse",

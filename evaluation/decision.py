@@ -52,10 +52,10 @@ def tune(
 ) -> Decision:
     """Choose a system's decision rule on the validation images of a split.
 
-    The reduction rule is the one with the highest AUROC, the level of map boxes the one with the
-    highest AP50; among equals the simpler rule and the highest level. A search chooses the fusion
-    and scale of a detector's boxes, too, or how a classifier's maps become boxes. Thresholds
-    follow.
+    An image scores as its highest box, unless another rule's AUROC is higher by more than chance;
+    the level of map boxes is the one with the highest AP50, among equals the highest. A search
+    chooses the fusion and scale of a detector's boxes, too, or how a classifier's maps become
+    boxes. Thresholds follow.
 
     Args:
         predictions: The system.

@@ -154,9 +154,8 @@ def score_images(
     advance: Advance,
 ) -> ScoredImages:
     """Choose how boxes become an image score; a search chooses their fusion and scale, too."""
-    folds = None
+    folds, patients = None, patients_of(dataset.images, rows.image_ids)
     if asked.reductions or asked.calibration == CHOOSE:
-        patients = patients_of(dataset.images, rows.image_ids)
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
     if search is not None and evidence.gives_boxes:
         found = sweep(sweep_images(evidence, rows.y_true, dataset), search, advance)
@@ -168,7 +167,7 @@ def score_images(
     if asked.reductions and folds is not None:
         reduced = choose_among(evidence, rows.y_true, asked.reductions, folds)
     else:
-        reduced = choose_reduction(evidence, rows.y_true)
+        reduced = choose_reduction(evidence, rows.y_true, patients)
     return ScoredImages(evidence, reduced, None, folds)
 
 

@@ -43,8 +43,8 @@ def tune(
         list[str] | None,
         typer.Option(
             help="How boxes become an image score: max, top_k, noisy_or or learned; of several "
-            "given the best by the mean AUROC over folds of validation patients. By default the "
-            "first three compete by AUROC on all validation images."
+            "given the best by the mean AUROC over folds of validation patients. By default max, "
+            "unless the next two have a higher AUROC on validation by more than chance."
         ),
     ] = None,
     refer: Annotated[

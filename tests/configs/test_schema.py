@@ -185,6 +185,11 @@ def test_shares_of_what_is_drawn_survive_a_round_trip() -> None:
             ["augmentation.scale=0.1", "augmentation.multi_scale=0.5"],
             "both scale = 0.1 and multi_scale = 0.5 are given",
         ),
+        (
+            "chexnet_quickstart",
+            ["augmentation.scale=0", "augmentation.stretch=true"],
+            "stretch = true draws the scale of width and height apart",
+        ),
         ("chexnet_quickstart", ["training.hard_negatives=0.5"], "unknown key"),
         (
             "chexnet",  # whose positives are weighed

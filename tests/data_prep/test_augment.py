@@ -223,6 +223,26 @@ def test_scale_and_several_scales_exclude_each_other() -> None:
         build_augmentation(scale=0.1, multi_scale=0.5)
 
 
+def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
+    box = np.array([[50.0, 35.0, 70.0, 55.0]])
+    sides = np.array([
+        [x2 - x1, y2 - y1]
+        for seed in range(200)
+        for x1, y1, x2, y2 in augment(chain(scale=0.2, stretch=True), noise_picture(), box, seed)[1]
+    ])  # fmt: skip
+    assert sides.min() >= 16 - 0.01
+    assert sides.max() <= 24 + 0.01
+    ratios = sides[:, 0] / sides[:, 1]
+    assert ratios.min() < 0.8
+    assert ratios.max() > 1.25
+    assert abs(np.corrcoef(sides.T)[0, 1]) < 0.2
+
+
+def test_stretching_without_a_range_is_refused() -> None:
+    with pytest.raises(InputError, match="give scale or multi_scale"):
+        build_augmentation(shift=0.1, stretch=True)
+
+
 def test_gamma_keeps_black_white_and_the_order_of_greys() -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
     middles = set()
