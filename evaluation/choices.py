@@ -114,12 +114,12 @@ def choose_reduction(
     figures = [auroc(y_true, column) for column in columns]
     # One score for all has AUROC 0.5, more than a weak detector, and allows no threshold.
     usable = [place for place, column in enumerate(columns) if column.nunique() > 1] or [0]
-    simplest, best = usable[0], usable[0]
+    best, best_gap = usable[0], 0.0
     for place in usable[1:]:
-        gap = auroc_difference(y_true, columns[place], columns[simplest], patients)
+        gap = auroc_difference(y_true, columns[place], columns[usable[0]], patients)
         shown = gap is not None and gap.p_value is not None and gap.p_value < _LEVEL_OF_RULE
-        if shown and figures[place] > max(figures[simplest], figures[best] + _SAME):
-            best = place
+        if gap is not None and shown and gap.value > best_gap + _SAME:
+            best, best_gap = place, gap.value
     tried = [
         {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure}
         for candidate, figure in zip(CANDIDATES, figures, strict=True)
