@@ -100,8 +100,8 @@ def choose_reduction(
 
     More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
-    would mostly be luck where validation is small: on 68 films a fold it cost 0.010 of AUROC on
-    test (docs/measured.md).
+    can be luck where validation is small: on 68 films a fold it cost 0.010 of AUROC on test
+    (docs/measured.md).
 
     Args:
         evidence: A system on the validation images.
@@ -117,8 +117,9 @@ def choose_reduction(
     best, best_gap = usable[0], 0.0
     for place in usable[1:]:
         gap = auroc_difference(y_true, columns[place], columns[usable[0]], patients)
-        shown = gap is not None and gap.p_value is not None and gap.p_value < _LEVEL_OF_RULE
-        if gap is not None and shown and gap.value > best_gap + _SAME:
+        if gap is None or gap.p_value is None or gap.p_value >= _LEVEL_OF_RULE:
+            continue
+        if gap.value > best_gap + _SAME:
             best, best_gap = place, gap.value
     tried = [
         {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure}

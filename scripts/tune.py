@@ -44,7 +44,7 @@ def tune(
         typer.Option(
             help="How boxes become an image score: max, top_k, noisy_or or learned; of several "
             "given the best by the mean AUROC over folds of validation patients. By default max, "
-            "unless the next two have a higher AUROC on validation by more than chance."
+            "unless the AUROC of top_k or noisy_or is higher there by more than chance."
         ),
     ] = None,
     refer: Annotated[
