@@ -15,14 +15,15 @@ from classification.timm_zoo import TIMM, fetch_timm
 from data_prep.checkpoint_match import match_body, tell_difference
 from data_prep.checkpoint_names import body_key, guess_architecture
 from data_prep.errors import InputError
+from networks.packaged import PackagedWeights
 
 
-def fetch_weights(name: str, source: WeightsEnum | None) -> dict[str, Tensor]:
+def fetch_weights(name: str, source: WeightsEnum | PackagedWeights | None) -> dict[str, Tensor]:
     """Read a published weights file from the library's cache, or download it there.
 
     Args:
         name: The backbone's.
-        source: Which file of torchvision's; None where it is not torchvision's.
+        source: Which file of torchvision's or of a package; None where it is neither.
 
     Returns:
         Its tensors by name, on the CPU.

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum, mobilenetv2, mobilenetv3, vgg
 
+from networks import efficientnet_lite as lite
+from networks.efficientnet_lite import EfficientNetLite
+from networks.packaged import PackagedWeights
+
 STRIDES = (16, 32)
 IMAGENET = (0.449, 0.226)  # mean and standard deviation, averaged over the colours
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
@@ -33,7 +37,7 @@ class Recipe:
     """
 
     build: Callable[[bool], nn.Module]
-    imagenet: WeightsEnum | None
+    imagenet: WeightsEnum | PackagedWeights | None
     strides: tuple[int, ...] = STRIDES
     rectify: bool = False
     mean: float = IMAGENET[0]
@@ -193,5 +197,14 @@ BACKBONES: dict[str, Recipe] = {
         models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
         strides=(16,),
     ),
+    **{
+        name: Recipe(
+            partial(_features, partial(EfficientNetLite, name)),
+            size.imagenet,
+            mean=lite.MEAN,
+            std=lite.STD,
+        )
+        for name, size in lite.SIZES.items()
+    },
     "small_cnn": Recipe(_small_cnn, None),
 }

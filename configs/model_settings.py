@@ -15,7 +15,8 @@ ARCHITECTURES = (
     "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
     "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
     "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
-    "inception_v3", "convnext_tiny", "squeezenet1_1", "small_cnn",
+    "inception_v3", "convnext_tiny", "squeezenet1_1",
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "small_cnn",
 )  # fmt: skip
 # A published comparison of ten networks names one that does not exist, and no such weights.
 _MEANT = {"resnet121": "densenet121 or resnet101"}
@@ -46,6 +47,7 @@ class DetectorModelSettings(Section):
         "mobilenet_v3_small", "mobilenet_v3_large",
         "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
         "densenet121",
+        "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
     ] = "resnet50"  # fmt: skip
     head: Literal["v1", "v2"] = "v2"
     norm: Literal["frozen", "batch", "group"] = "frozen"

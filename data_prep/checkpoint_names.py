@@ -23,6 +23,18 @@ _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
 _RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
 
+# EfficientNets published for PyTorch by lukemelas count their norms from 0 in each block.
+_LITE_LAYERS = {
+    "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "last.conv", "_bn1": "last.norm",
+}  # fmt: skip
+_LITE_PARTS = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm",
+    "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
+    "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
+_LITE_LAYER = re.compile(rf"^({'|'.join(_LITE_LAYERS)})\.")
+_LITE_BLOCK = re.compile(rf"^_blocks\.(\d+)\.({'|'.join(_LITE_PARTS)})\.")
+
 _DENSENETS: dict[tuple[int, ...], str] = {
     (6, 12, 24, 16): "densenet121",
     (6, 12, 36, 24): "densenet161",
@@ -38,6 +50,7 @@ _BOTTLENECK_RESNETS: dict[tuple[int, ...], str] = {
 # In this order: the first that is found names the family.
 _FAMILIES = (
     (re.compile(r"^\d+\.squeeze\."), "squeezenet"),
+    (re.compile(r"^block\d+\.depthwise\."), "efficientnet_lite"),
     (re.compile(r"^(?:Mixed_\d|inception\d)"), "inception"),
     (re.compile(r"^(?:encoder_layer|layers\.encoder_layer_|blocks\.\d+\.attn\.)"), "transformer"),
     (re.compile(r"^\d+\.\d+\.(?:attn|norm1)\."), "swin transformer"),
@@ -65,16 +78,21 @@ def body_key(key: str) -> str:
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
-        mlmed/torchxrayvision ``models.py``, as published.
+        mlmed/torchxrayvision ``models.py``, and lukemelas/EfficientNet-PyTorch ``model.py``, as
+        published.
 
     Example:
         >>> body_key("module.densenet121.features.denseblock1.denselayer1.norm.1.weight")
         'denseblock1.denselayer1.norm1.weight'
         >>> body_key("trunk.layer1.0.conv1.weight"), body_key("features.0.0.weight")
         ('layer1.0.conv1.weight', '0.0.weight')
+        >>> body_key("_blocks.3._bn1.weight")  # EfficientNet-Lite's published names
+        'block3.depthwise.norm.weight'
     """
     while (shorter := _HOLDERS.sub("", key, count=1)) != key:
         key = shorter
+    key = _LITE_LAYER.sub(lambda m: f"{_LITE_LAYERS[m[1]]}.", key)
+    key = _LITE_BLOCK.sub(lambda m: f"block{m[1]}.{_LITE_PARTS[m[2]]}.", key)
     return _OLD_DENSE.sub(r"\1\2", key)
 
 

@@ -1,10 +1,10 @@
-"""The convolutional bodies that a detector may stand on, all torchvision's, and their norms."""
+"""The convolutional bodies that a detector may stand on, and their norms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -14,17 +14,22 @@ from torchvision.models import WeightsEnum, mobilenetv3
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.errors import InputError
+from networks import efficientnet_lite as lite
+from networks.efficientnet_lite import EfficientNetLite
+from networks.packaged import PackagedWeights
 
 Backbone = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
     "mobilenet_v3_small", "mobilenet_v3_large",
     "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
     "densenet121",
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
 ]  # fmt: skip
 Norm = Literal["frozen", "batch", "group"]
 
 CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
 MAX_GROUPS = 32
+IMAGENET = (0.449, 0.226)  # mean and standard deviation, averaged over the colours
 _PROBE = 64  # px: the smallest side that the largest stride, 32, divides into more than one place
 
 
@@ -33,12 +38,17 @@ class Recipe:
     """How a body is built, and where its ImageNet weights come from.
 
     Attributes:
-        build: torchvision's builder of the whole classifier.
+        build: Makes a network whose ``features`` are the body, or a whole ResNet, with random
+            weights.
         imagenet: Its published weights.
+        mean: Mean of the pixels that they want, in [0, 1].
+        std: Standard deviation, likewise.
     """
 
-    build: Callable[..., nn.Module]
-    imagenet: WeightsEnum
+    build: Callable[[], nn.Module]
+    imagenet: WeightsEnum | PackagedWeights
+    mean: float = IMAGENET[0]
+    std: float = IMAGENET[1]
 
 
 BACKBONES: dict[str, Recipe] = {
@@ -58,6 +68,10 @@ BACKBONES: dict[str, Recipe] = {
     "efficientnet_b2": Recipe(models.efficientnet_b2, models.EfficientNet_B2_Weights.IMAGENET1K_V1),
     "efficientnet_b3": Recipe(models.efficientnet_b3, models.EfficientNet_B3_Weights.IMAGENET1K_V1),
     "densenet121": Recipe(models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1),
+    **{
+        name: Recipe(partial(EfficientNetLite, name), size.imagenet, lite.MEAN, lite.STD)
+        for name, size in lite.SIZES.items()
+    },
 }
 
 
@@ -102,7 +116,7 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 
 
 def build_body(name: str, norm: str) -> nn.Module:
-    """Build a randomly initialised body of torchvision's with the chosen normalisation.
+    """Build a randomly initialised body with the chosen normalisation.
 
     Args:
         name: A key of `BACKBONES`.
@@ -120,7 +134,7 @@ def build_body(name: str, norm: str) -> nn.Module:
         raise InputError(f"backbone: expected one of {', '.join(BACKBONES)}, but got {name!r}")
     if norm not in NORMS:
         raise InputError(f"norm: expected one of {', '.join(NORMS)}, but got {norm!r}")
-    network = BACKBONES[name].build(weights=None)
+    network = BACKBONES[name].build()
     _replace_norms(network, NORMS[norm])
     if isinstance(features := getattr(network, "features", None), nn.Module):
         return features

@@ -10,7 +10,7 @@ from torch import Tensor
 from data_prep.preprocess import Preprocess
 from data_prep.tables import InputError
 from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
-from detection.backbone import Backbone, Norm, build_body
+from detection.backbone import BACKBONES, Backbone, Norm, build_body
 from detection.dataset import LesionBatch
 from detection.head import BoxLoss, HeadVersion, build_head
 from detection.image_head import ImageHead, ImageHeadMode
@@ -36,8 +36,8 @@ def build_retinanet(
     anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
     trainable_layers: int | None = None,
     weights: Weights | None = None,
-    mean: float = 0.449,
-    std: float = 0.226,
+    mean: float | None = None,
+    std: float | None = None,
     prior: float = 0.01,
     focal_alpha: float = 0.25,
     focal_gamma: float = 2.0,
@@ -75,7 +75,8 @@ def build_retinanet(
         weights: None, ``imagenet`` (backbone) or ``coco`` (everything but the class layer);
             downloaded on first use. Weights from a file or a run are loaded into the built
             model, see `detection.checkpoints`.
-        mean: Mean of the pixels, in [0, 1]; the default is ImageNet's, averaged over colours.
+        mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
+            mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.
         prior: Score that every anchor starts with.
         focal_alpha: Weight of lesions in the focal loss.
@@ -117,6 +118,8 @@ def build_retinanet(
     if trainable_layers is None:
         trainable_layers = 5 if weights is None else 3
     body = build_body(backbone, norm)
+    recipe = BACKBONES[backbone]
+    mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
     if weights == "imagenet":
         load_imagenet(body, backbone, norm)
     pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
@@ -154,6 +157,8 @@ def build_retinanet(
     arguments |= {
         "anchor_sizes": list(sizes),
         "anchor_ratios": list(anchor_ratios),
+        "mean": mean,
+        "std": std,
         "trainable_layers": trainable_layers,
     }
     model.architecture = {"kind": "detector", "name": "retinanet", "arguments": arguments}

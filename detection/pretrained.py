@@ -18,6 +18,7 @@ from torchvision.models.detection import (
 from data_prep.errors import InputError
 from detection.backbone import BACKBONES
 from detection.checkpoints import CLASS_LAYER, is_retinanet_key, load_body
+from networks.packaged import PackagedWeights
 
 COCO: dict[str, WeightsEnum] = {
     "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
@@ -27,7 +28,7 @@ COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 BATCH_NORM_EPS = 1e-5
 
 
-def fetch_weights(source: WeightsEnum) -> dict[str, Tensor]:
+def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
     """Read a published weights file from torch's cache, or download it there.
 
     Args:
