@@ -64,7 +64,7 @@ def test_config_and_builder_know_the_same_architectures():
     assert tuple(BACKBONES) == ARCHITECTURES
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "small_cnn"])
+@pytest.mark.parametrize("name", [n for n in ALL if n != "small_cnn" and "lite" not in str(n)])
 def test_logits_equal_torchvision_on_the_same_weights(name, build_small):
     size = max(64, -(-BACKBONES[name].smallest // 32) * 32)
     ours = build_small(name, last_stride=BACKBONES[name].strides[-1], image_size=size).eval()

@@ -35,6 +35,9 @@ PARAMETERS = {
     "efficientnet_b2": (9_109_994, 1_409_000),
     "efficientnet_b3": (12_233_232, 1_537_000),
     "densenet121": (7_978_856, 1_025_000),
+    "efficientnet_lite0": (3_371_008, 0),  # features alone; published with 1,281,000 more
+    "efficientnet_lite1": (4_135_680, 0),
+    "efficientnet_lite2": (4_811_072, 0),
 }
 # Of each family one runs always; together these take several seconds.
 HEAVY = (
@@ -44,6 +47,8 @@ HEAVY = (
     "resnext50_32x4d",
     "efficientnet_b1",
     "efficientnet_b3",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
 )
 STAGES = {  # by stride 32, 16, 8, 4, 2
     "resnet18": ["layer4", "layer3", "layer2", "layer1", "bn1 conv1"],
@@ -125,10 +130,10 @@ def test_saved_detector_comes_back_on_its_backbone(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_body_is_torchvisions_less_the_last_layers(name: str) -> None:
+def test_body_is_the_published_network_less_the_last_layers(name: str) -> None:
     with torch.device("meta"):
         body = build_body(name, "batch")
-        whole = getattr(models, name)(weights=None)
+        whole = BACKBONES[name].build()
     total, last = PARAMETERS[name]
     assert sum(p.numel() for p in whole.parameters()) == total
     assert sum(p.numel() for p in body.parameters()) == total - last
