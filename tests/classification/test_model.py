@@ -119,7 +119,9 @@ def test_the_trunk_sees_the_pixels_of_the_store(build_small, batch):
         assert torch.equal(grey[:, channel], batch.images[:, 0])
 
 
-@pytest.mark.parametrize("name", [*COMPACT, "vgg16", "mobilenet_v3_small", "small_cnn"])
+@pytest.mark.parametrize(
+    "name", [*COMPACT, "vgg16", "mobilenet_v3_small", "efficientnet_lite0", "small_cnn"]
+)
 @pytest.mark.parametrize(("last_stride", "cells"), [(32, 2), (16, 4)])
 def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, build_small, batch):
     model = build_small(name, last_stride=last_stride).eval()
@@ -130,7 +132,9 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, 
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + model.classifier.bias, logits)
 
 
-@pytest.mark.parametrize("name", [*COMPACT, "vgg16", "mobilenet_v2", "small_cnn"])
+@pytest.mark.parametrize(
+    "name", [*COMPACT, "vgg16", "mobilenet_v2", "efficientnet_lite0", "small_cnn"]
+)
 def test_a_finer_map_has_the_same_parameters(name, build_small):
     coarse, fine = build_small(name), build_small(name, last_stride=16)
     fine.load_state_dict(coarse.state_dict())
