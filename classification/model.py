@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from classification.backbones import Trunk, build_trunk, find_recipe
-from classification.pretrained import fetch_weights, load_features
+from classification.pretrained import fetch_features, load_features
 from data_prep.errors import InputError
 from data_prep.preprocess import Preprocess
 
@@ -242,7 +242,7 @@ def build_classifier(
     if weights:
         load_features(
             trunk.layers,
-            fetch_weights(name, recipe.imagenet),
+            fetch_features(name, recipe.imagenet),
             source=f"weights of {name}",
             name=name,
             renamed=recipe.renamed,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Collection, Mapping
 from functools import partial
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
@@ -16,10 +13,11 @@ from data_prep.checkpoint_match import match_body, tell_difference
 from data_prep.checkpoint_names import body_key, guess_architecture
 from data_prep.errors import InputError
 from networks.packaged import PackagedWeights
+from networks.published import fetch_weights
 
 
-def fetch_weights(name: str, source: WeightsEnum | PackagedWeights | None) -> dict[str, Tensor]:
-    """Read a published weights file from the library's cache, or download it there.
+def fetch_features(name: str, source: WeightsEnum | PackagedWeights | None) -> dict[str, Tensor]:
+    """Published weights of a backbone, downloaded where they are neither cached nor installed.
 
     Args:
         name: The backbone's.
@@ -29,25 +27,13 @@ def fetch_weights(name: str, source: WeightsEnum | PackagedWeights | None) -> di
         Its tensors by name, on the CPU.
 
     Raises:
-        InputError: There is none, or it is not in the cache and cannot be downloaded, or it is
-            damaged.
+        InputError: There are none, or they cannot be had.
     """
-    if source is None and name.startswith(TIMM):
+    if source is not None:
+        return fetch_weights(source)
+    if name.startswith(TIMM):
         return fetch_timm(name)
-    if source is None:
-        raise InputError(f"weights: there are none of {name} from ImageNet; set weights = none")
-    try:
-        state: Mapping[str, Tensor] = source.get_state_dict(
-            progress=True, check_hash=True, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        file = Path(source.url).name
-        place = Path(torch.hub.get_dir()) / "checkpoints" / file
-        raise InputError(
-            f"weights {file}: cannot be fetched ({_reason(error)}); put the file from "
-            f"{source.url} at {place}, or train with weights = none"
-        ) from None
-    return dict(state)
+    raise InputError(f"weights: there are none of {name} from ImageNet; set weights = none")
 
 
 def load_features(
@@ -94,7 +80,3 @@ def load_features(
     values = match_body(state, own, source=source, describe=describe, rename=rename)
     # Not strict: files from before step counters, and frozen layers, have none.
     layers.load_state_dict(values, strict=False)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

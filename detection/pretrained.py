@@ -1,10 +1,7 @@
 """ImageNet and COCO weights from torchvision's server, fetched only when asked for."""
 
-import pickle
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.detection import (
@@ -18,7 +15,7 @@ from torchvision.models.detection import (
 from data_prep.errors import InputError
 from detection.backbone import BACKBONES
 from detection.checkpoints import CLASS_LAYER, is_retinanet_key, load_body
-from networks.packaged import PackagedWeights
+from networks.published import fetch_weights
 
 COCO: dict[str, WeightsEnum] = {
     "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
@@ -26,31 +23,6 @@ COCO: dict[str, WeightsEnum] = {
 }
 COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 BATCH_NORM_EPS = 1e-5
-
-
-def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
-    """Read a published weights file from torch's cache, or download it there.
-
-    Args:
-        source: Which file.
-
-    Returns:
-        Its tensors by name, on the CPU.
-
-    Raises:
-        InputError: The file is not in the cache and cannot be downloaded, or is damaged.
-    """
-    try:
-        return source.get_state_dict(
-            progress=True, check_hash=True, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        name = Path(source.url).name
-        place = Path(torch.hub.get_dir()) / "checkpoints" / name
-        raise InputError(
-            f"weights {name}: cannot be fetched ({_reason(error)}); put the file from "
-            f"{source.url} at {place}, or train with weights = none"
-        ) from None
 
 
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
@@ -121,7 +93,3 @@ def _refuse_group_norm(weights: str, norm: str) -> None:
         raise InputError(
             f"weights {weights}: were made with batch norm; set norm to frozen or batch, not group"
         )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

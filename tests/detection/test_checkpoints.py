@@ -45,7 +45,8 @@ def _network(name: str) -> State:
 def _shapes_of(name: str) -> State:
     """As `_network`, of one value everywhere, which takes no memory and no time."""
     with torch.device("meta"):
-        network = BACKBONES[name].build()
+        build = BACKBONES[name].build if name in BACKBONES else getattr(models, name)
+        network = build()
     return {k: torch.tensor(0.5).expand(v.shape) for k, v in network.state_dict().items()}
 
 
