@@ -207,8 +207,8 @@ def build_classifier(
             and the same parameters. InceptionV3 and ConvNeXt have 32 only, SqueezeNet 16 only.
         dropout: Share of pooled features dropped in training, in [0, 1).
         prior: Score that an untrained model gives; None starts at 0.5.
-        weights: None or ``imagenet``, downloaded on first use. Weights from a file are loaded
-            into the built model.
+        weights: None or ``imagenet``, downloaded on first use, or from an installed package.
+            Weights from a file are loaded into the built model.
         mean: Mean of the pixels, in [0, 1]; None for what the network's published weights want,
             mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.

@@ -14,9 +14,9 @@ from torchvision.models import WeightsEnum, mobilenetv2, mobilenetv3, vgg
 from networks import efficientnet_lite as lite
 from networks.efficientnet_lite import EfficientNetLite
 from networks.packaged import PackagedWeights
+from networks.published import IMAGENET
 
 STRIDES = (16, 32)
-IMAGENET = (0.449, 0.226)  # mean and standard deviation, averaged over the colours
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
 
 
@@ -96,7 +96,10 @@ def _children(build: Callable[[], nn.Module], finer: bool) -> nn.Module:
 
 
 def _features(build: Callable[[], nn.Module], finer: bool) -> nn.Module:
-    """MobileNet and EfficientNet halve by one convolution each time, padded to its middle."""
+    """MobileNet and EfficientNet halve by one convolution each time.
+
+    At stride 1 each is padded alike on both sides, EfficientNet-Lite's, too.
+    """
     features = build().get_submodule("features")
     if finer:
         [*_, last] = [m for m in features.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1]

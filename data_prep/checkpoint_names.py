@@ -1,4 +1,4 @@
-"""Names of the tensors in other people's checkpoints, brought to torchvision's of today. No torch.
+"""Names of the tensors in other people's checkpoints, brought to those of today. No torch.
 
 Weights of one network come under many names: wrapped for several GPUs (``module.``), held by a
 larger network (``densenet121.``, ``backbone.body.``, ``trunk.``), or from a time when module names
@@ -23,7 +23,8 @@ _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
 _RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
 
-# EfficientNets published for PyTorch by lukemelas count their norms from 0 in each block.
+# lukemelas' EfficientNets for PyTorch count the norms of each block from 0. What a block has beside
+# these parts (B0 to B7: squeeze and excitation) keeps its name, so that it is seen as too many.
 _LITE_LAYERS = {
     "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "last.conv", "_bn1": "last.norm",
 }  # fmt: skip
@@ -33,7 +34,7 @@ _LITE_PARTS = {
     "_project_conv": "project.conv", "_bn2": "project.norm",
 }  # fmt: skip
 _LITE_LAYER = re.compile(rf"^({'|'.join(_LITE_LAYERS)})\.")
-_LITE_BLOCK = re.compile(rf"^_blocks\.(\d+)\.({'|'.join(_LITE_PARTS)})\.")
+_LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
 
 _DENSENETS: dict[tuple[int, ...], str] = {
     (6, 12, 24, 16): "densenet121",
@@ -50,12 +51,13 @@ _BOTTLENECK_RESNETS: dict[tuple[int, ...], str] = {
 # In this order: the first that is found names the family.
 _FAMILIES = (
     (re.compile(r"^\d+\.squeeze\."), "squeezenet"),
+    (re.compile(r"^block\d+\._se_"), "efficientnet as lukemelas has it"),
     (re.compile(r"^block\d+\.depthwise\."), "efficientnet_lite"),
     (re.compile(r"^(?:Mixed_\d|inception\d)"), "inception"),
     (re.compile(r"^(?:encoder_layer|layers\.encoder_layer_|blocks\.\d+\.attn\.)"), "transformer"),
     (re.compile(r"^\d+\.\d+\.(?:attn|norm1)\."), "swin transformer"),
     (re.compile(r"^\d+\.\d+\.layer_scale"), "convnext"),
-    (re.compile(r"^\d+\.\d+\.block\.\d+\.(?:\d+|fc1|avgpool)\b"), "mobilenet or efficientnet"),
+    (re.compile(r"^\d+\.\d+\.block\.\d+\.(?:\d+|fc1|avgpool)\b"), "mobilenet or efficientnet_b"),
     (re.compile(r"^(?:down|up|inc|outc)\d*\."), "u-net"),
     (re.compile(r"^\d+\.(?:weight|bias)$"), "vgg or alexnet"),
 )
@@ -65,8 +67,9 @@ def body_key(key: str) -> str:
     """Name of a tensor inside the convolutional body that it belongs to.
 
     Reads torchvision's own files and what is made of them: CheXNet by arnoweng and by zoogzog
-    (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``), and
-    the classifiers (``trunk...``) and detectors (``backbone.body...``) of this program.
+    (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``),
+    EfficientNet-Lite as lukemelas and its packages name it (``_blocks.0._bn1...``), and the
+    classifiers (``trunk...``) and detectors (``backbone.body...``) of this program.
 
     Args:
         key: Its name in a checkpoint.
@@ -92,7 +95,7 @@ def body_key(key: str) -> str:
     while (shorter := _HOLDERS.sub("", key, count=1)) != key:
         key = shorter
     key = _LITE_LAYER.sub(lambda m: f"{_LITE_LAYERS[m[1]]}.", key)
-    key = _LITE_BLOCK.sub(lambda m: f"block{m[1]}.{_LITE_PARTS[m[2]]}.", key)
+    key = _LITE_BLOCK.sub(lambda m: f"block{m[1]}.{_LITE_PARTS.get(m[2], m[2])}.", key)
     return _OLD_DENSE.sub(r"\1\2", key)
 
 
@@ -123,7 +126,7 @@ def guess_architecture(keys: Iterable[str]) -> str | None:
     """Guess from the names of its tensors what network a checkpoint is of.
 
     Names alone do not tell a ResNet-50 from a ResNeXt-50 or a wide one, nor the sizes of a
-    MobileNet or EfficientNet apart: there the family is named.
+    MobileNet or EfficientNet apart: there the family, as our names begin, is said.
 
     Args:
         keys: Names as in the checkpoint.

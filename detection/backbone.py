@@ -17,6 +17,7 @@ from data_prep.errors import InputError
 from networks import efficientnet_lite as lite
 from networks.efficientnet_lite import EfficientNetLite
 from networks.packaged import PackagedWeights
+from networks.published import IMAGENET
 
 Backbone = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
@@ -29,7 +30,6 @@ Norm = Literal["frozen", "batch", "group"]
 
 CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
 MAX_GROUPS = 32
-IMAGENET = (0.449, 0.226)  # mean and standard deviation, averaged over the colours
 _PROBE = 64  # px: the smallest side that the largest stride, 32, divides into more than one place
 
 
@@ -108,7 +108,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
-    # The epsilon stays: MobileNet has one of its own.
+    # The epsilon stays: MobileNet and EfficientNet-Lite have one of their own.
     "frozen": lambda norm: FrozenBatchNorm2d(norm.num_features, eps=norm.eps),
     "batch": lambda norm: norm,
     "group": lambda norm: group_norm(norm.num_features),

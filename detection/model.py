@@ -73,8 +73,8 @@ def build_retinanet(
         trainable_layers: Backbone stages that learn, 0 to 5 from the top, see
             `detection.pyramid.freeze_stages`; None means 3 with ``weights`` and 5 without.
         weights: None, ``imagenet`` (backbone) or ``coco`` (everything but the class layer);
-            downloaded on first use. Weights from a file or a run are loaded into the built
-            model, see `detection.checkpoints`.
+            downloaded on first use, or from an installed package. Weights from a file or a run
+            are loaded into the built model, see `detection.checkpoints`.
         mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
             mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.

@@ -1,4 +1,4 @@
-"""ImageNet and COCO weights from torchvision's server, fetched only when asked for."""
+"""Published weights of ImageNet and COCO brought into a detector, only when asked for."""
 
 from collections.abc import Mapping
 

@@ -99,6 +99,7 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     MobileNet L 13 to 16                7 to 12        4 to 6         2, 3     0, 1
     MobileNet S 9 to 12                 4 to 8         2, 3           1        0
     EfficientN. 6 to 8                  4, 5           3              2        0, 1
+    Lite0       blocks 11 to 15, last   5 to 10        3, 4           1, 2     stem, 0
     DenseNet    transition3, block4, .. transition2, . transition1, . block1   conv0, norm0
     =========== ======================= ============== ============== ======== ============
 

@@ -1,1 +1,1 @@
-"""Networks that torchvision lacks, for the detector and the classifier alike. Needs torch."""
+"""What both models stand on: published weights, and networks that torchvision lacks."""

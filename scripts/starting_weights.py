@@ -107,8 +107,8 @@ class Start:
             treatment: What is done to them.
 
         Returns:
-            ``mean`` and ``std``; empty where nothing is known and the builder's default holds,
-            which is ImageNet's.
+            ``mean`` and ``std``; empty where nothing is known and the builder's default holds:
+            what the network's published weights want.
         """
         was, public = self.preprocess, self.public
         known = was or public

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = sorted(p.parent.name for p in ROOT.glob("*/__init__.py"))
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).glob("*.py"))
@@ -19,7 +21,7 @@ def test_setup_cfg_lists_every_room_and_no_tests() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     packages = config["options"]["packages"].split()
-    assert packages == ROOMS
+    assert packages == ROOMS == list(cli.ROOMS)  # the last guards against strangers
     assert "tests" not in packages
 
 

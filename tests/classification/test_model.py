@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
-from torchvision.models import densenet121
+from torchvision.models import WeightsEnum, densenet121
 
 from classification.backbones import BACKBONES
 from classification.inference import activation_map
@@ -20,7 +20,11 @@ HEAVY = (
     "mobilenet_v3_large", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
     "efficientnet_b4", "inception_v3",
 )  # fmt: skip
-ALL = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in BACKBONES]
+TORCHVISION = [
+    pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name
+    for name, recipe in BACKBONES.items()
+    if isinstance(recipe.imagenet, WeightsEnum)
+]
 # Where our trunk and our last layer are in torchvision's network; None: another head.
 PLACES = {
     "densenet": ("features.", "classifier."),
@@ -64,7 +68,7 @@ def test_config_and_builder_know_the_same_architectures():
     assert tuple(BACKBONES) == ARCHITECTURES
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "small_cnn" and "lite" not in str(n)])
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_logits_equal_torchvision_on_the_same_weights(name, build_small):
     size = max(64, -(-BACKBONES[name].smallest // 32) * 32)
     ours = build_small(name, last_stride=BACKBONES[name].strides[-1], image_size=size).eval()

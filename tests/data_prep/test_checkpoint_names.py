@@ -60,6 +60,12 @@ def test_densenet_of_any_maker_gets_torchvisions_names(key: str, normal: str) ->
         ("backbone.body.4.1.block.0.0.weight", "4.1.block.0.0.weight"),
         ("features.16.0.weight", "16.0.weight"),
         ("backbone.fpn.layer_blocks.0.0.bias", "fpn.layer_blocks.0.0.bias"),
+        # lukemelas' EfficientNets: a block's norms by what they follow, and what Lite lacks stays
+        ("_bn0.weight", "stem.norm.weight"),
+        ("module._conv_head.weight", "last.conv.weight"),
+        ("_blocks.10._bn0.running_var", "block10.expand.norm.running_var"),
+        ("_blocks.0._depthwise_conv.weight", "block0.depthwise.conv.weight"),
+        ("_blocks.0._se_reduce.bias", "block0._se_reduce.bias"),
     ],
 )
 def test_name_inside_a_body_drops_what_holds_it(key: str, inside: str) -> None:
@@ -117,7 +123,12 @@ def _densenet(layers: tuple[int, ...]) -> list[str]:
         (["features.3.squeeze.weight", "classifier.1.weight"], "squeezenet"),
         (["features.0.weight", "features.2.bias", "classifier.0.weight"], "vgg or alexnet"),
         (["Mixed_5b.branch1x1.conv.weight"], "inception"),
-        (["features.4.0.block.0.0.weight"], "mobilenet or efficientnet"),
+        (["features.4.0.block.0.0.weight"], "mobilenet or efficientnet_b"),
+        (["_conv_stem.weight", "_blocks.0._depthwise_conv.weight"], "efficientnet_lite"),
+        (
+            ["_blocks.0._depthwise_conv.weight", "_blocks.0._se_reduce.weight"],
+            "efficientnet as lukemelas has it",
+        ),
         (["features.1.0.layer_scale", "features.1.0.block.0.weight"], "convnext"),
         (["encoder.layers.encoder_layer_0.ln_1.weight", "class_token"], "transformer"),
         (["classifier.weight"], None),

