@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,15 @@ from data_prep.dataset import DataSet
 from data_prep.membership import is_member
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
+from evaluation.best_box_fusion import OVERLAP, best_box_fusion
 from evaluation.box_rule import LEAST_SCORE, group_boxes, picture_limits
 from evaluation.fusion import scale_boxes, weighted_box_fusion
 from evaluation.lineup import check_data_set
 from evaluation.pairs import CORNERS, MAX_BOXES
 
+Fusion = Literal["best", "wbf"]
+FUSIONS: dict[Fusion, str] = {"best": "fusion of best boxes", "wbf": "weighted box fusion"}
+_IOU: dict[Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *CORNERS]
 
@@ -123,18 +127,18 @@ def join_detectors(
     dataset: DataSet,
     *,
     weights: Sequence[float] | None = None,
-    iou_threshold: float = 0.55,
+    fusion: Fusion = "best",
+    iou_threshold: float | None = None,
 ) -> Joined:
-    """Fuse the stored boxes of detectors by weighted box fusion, image by image and class-wise.
+    """Fuse the stored boxes of detectors, image by image and class-wise.
 
     Args:
         members: Detectors of the same findings.
         dataset: Sizes of the originals.
         weights: A weight per member; 1 by default.
-        iou_threshold: Boxes that overlap more belong together.
-
-    Source:
-        Solovyev, Wang and Gabruseva 2021.
+        fusion: ``best`` for `evaluation.best_box_fusion`, ``wbf`` for weighted box fusion.
+        iou_threshold: Boxes that overlap more belong together; 0.5 for ``best`` and 0.55 for
+            ``wbf`` by default.
     """
     check_same_findings(members)
     images = join_images(members)
@@ -143,13 +147,15 @@ def join_detectors(
     boxes = pd.concat(parts, ignore_index=True)
     boxes = boxes[of_images_that_ran(boxes, images)]
     groups, names, findings = group_boxes(boxes)
-    corners, scores, groups = weighted_box_fusion(
+    iou = _IOU[fusion] if iou_threshold is None else iou_threshold
+    fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
+    corners, scores, groups = fuse(
         boxes[CORNERS].to_numpy(np.float64),
         boxes["score"].to_numpy(np.float64),
         groups,
         models=boxes["model"].to_numpy(),
         weights=weight,
-        iou_threshold=iou_threshold,
+        iou_threshold=iou,
     )
     # Sorted by group and falling score: the place within the group is the rank.
     first = np.searchsorted(groups, groups, side="left")
@@ -165,8 +171,8 @@ def join_detectors(
         images,
         # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
         {"boxes": fused, "scores": _mean_scores(_every_finding(members, images), tops, share)},
-        made_of=f"{names_of(members)}: weighted box fusion at IoU {iou_threshold:g}",
-        settings={"method": "wbf", "iou": iou_threshold, "weights": weight},
+        made_of=f"{names_of(members)}: {FUSIONS[fusion]} at IoU {iou:g}",
+        settings={"method": fusion, "iou": iou, "weights": weight},
     )
 
 

@@ -1,23 +1,22 @@
 """Fuse overlapping boxes: NMS, soft-NMS, weighted box fusion, and scaling, in numpy.
 
-Boxes of one group (an image and a finding) only ever meet each other. The groups are laid out as
-rows of a table, the most confident box first, and all rows advance together: the only Python loop
-runs over the boxes of the fullest group. Among equal scores the earlier row goes first.
+Boxes of one group (an image and a finding) only ever meet each other, see
+`evaluation.box_tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.tables import InputError
+from evaluation.box_tables import box_sides, box_tables, overlaps
 from evaluation.ranking import Floats, Integers
 
 Confidence = Literal["avg", "max"]
-_ROWS_AT_ONCE = 512  # such tables stay in the processor's cache
 _LEAST = 1e-12  # a box of score 0 still has a place
 
 
@@ -44,15 +43,15 @@ def nms(
         [False, True, True]
     """
     kept = np.zeros(len(scores), dtype=bool)
-    for place in _tables(groups, scores):
+    for place in box_tables(groups, scores):
         alive = place >= 0
-        sides = _sides(corners, place)
+        sides = box_sides(corners, place)
         for slot in range(place.shape[1] - 1):
             rows = np.flatnonzero(alive[:, slot])
             if not len(rows):
                 continue
             rest = sides[:, rows, slot + 1 :]
-            overlap = _iou(sides[:, rows, slot, None], rest)
+            overlap = overlaps(sides[:, rows, slot, None], rest)
             alive[rows, slot + 1 :] &= overlap <= iou_threshold
         kept[place[alive]] = True
     return kept
@@ -94,10 +93,10 @@ def soft_nms(
         [0.8, 0.1]
     """
     lowered = np.zeros(len(scores))
-    for place in _tables(groups, scores):
+    for place in box_tables(groups, scores):
         every = np.arange(len(place))
         left = np.where(place >= 0, scores[place], -1.0)  # -1: chosen already, or not there
-        sides = _sides(corners, place)
+        sides = box_sides(corners, place)
         for _ in range(place.shape[1]):
             best = left.argmax(axis=1)
             value = left[every, best]
@@ -106,7 +105,7 @@ def soft_nms(
                 break
             lowered[place[every, best][going]] = value[going]
             left[every, best] = -1.0
-            overlap = _iou(sides[:, every, best, None], sides)
+            overlap = overlaps(sides[:, every, best, None], sides)
             if method == "linear":
                 factor = np.where(overlap > iou_threshold, 1 - overlap, 1.0)
             else:
@@ -166,7 +165,7 @@ def weighted_box_fusion(
     fused: list[tuple[Floats, Floats, Integers]] = [
         (np.empty((0, 4)), np.empty(0), np.empty(0, dtype=groups.dtype))
     ]
-    for place in _tables(groups, weighed):
+    for place in box_tables(groups, weighed):
         sides, total, highest, count = _clusters(corners, weighed, place, iou_threshold)
         row, column = np.nonzero(count)
         boxes, sum_of, most = count[row, column], total[row, column], highest[row, column]
@@ -185,7 +184,7 @@ def _clusters(
 ) -> tuple[Floats, Floats, Floats, Integers]:
     """Cluster the boxes of each row: fused sides ``(4, R, K)``, sum, highest and count."""
     rows, slots = place.shape
-    sides = _sides(corners, place)
+    sides = box_sides(corners, place)
     score = np.where(place >= 0, np.maximum(weighed[place], _LEAST), 0.0)
     fused, summed = np.zeros((4, rows, slots)), np.zeros((4, rows, slots))
     total, highest = np.zeros((rows, slots)), np.zeros((rows, slots))
@@ -196,7 +195,7 @@ def _clusters(
         box, open_to = sides[:, there, slot], int(used.max())
         target = used[there].copy()
         if open_to:
-            overlap = _iou(box[..., None], fused[:, there, :open_to])
+            overlap = overlaps(box[..., None], fused[:, there, :open_to])
             overlap[np.arange(open_to) >= used[there, None]] = -1.0
             best = overlap.argmax(axis=1)
             joins = overlap[np.arange(len(there)), best] > iou_threshold
@@ -250,34 +249,3 @@ def scale_boxes(corners: Floats, scale: float, limits: Floats | None = None) -> 
         return corners if scale == 1.0 else np.maximum(corners, 0.0)
     upper = np.where(np.isnan(limits), np.inf, limits)
     return np.clip(corners, 0.0, np.concatenate([upper, upper], axis=1))
-
-
-def _tables(groups: Integers, scores: Floats) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of the boxes of each group, most confident first, -1 beyond: shape ``(R, K)``."""
-    order = np.lexsort((-scores, groups))
-    if not len(order):
-        return
-    edge = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
-    counts = np.diff(np.append(edge, len(order)))
-    by_size = np.argsort(counts, kind="stable")  # groups of like size share a table
-    for start in range(0, len(by_size), _ROWS_AT_ONCE):
-        rows = by_size[start : start + _ROWS_AT_ONCE]
-        slot = np.arange(counts[rows].max())
-        there = slot < counts[rows, None]
-        yield np.where(there, order[np.where(there, edge[rows, None] + slot, 0)], -1)
-
-
-def _sides(corners: Floats, place: Integers) -> Floats:
-    """Corners as ``(4, R, K)``."""
-    return np.ascontiguousarray(np.moveaxis(corners[place], -1, 0))
-
-
-def _iou(one: Floats, others: Floats) -> Floats:
-    """IoU of one box a row with the others of the row; sides first."""
-    across = np.minimum(one[2], others[2]) - np.maximum(one[0], others[0])
-    down = np.minimum(one[3], others[3]) - np.maximum(one[1], others[1])
-    shared = np.maximum(across, 0) * np.maximum(down, 0)
-    area = (one[2] - one[0]) * (one[3] - one[1])
-    areas = (others[2] - others[0]) * (others[3] - others[1])
-    whole = area + areas - shared
-    return np.asarray(np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0))

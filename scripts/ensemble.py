@@ -31,9 +31,18 @@ def ensemble(
     weights: Annotated[
         str | None, typer.Option(help="A weight per member, with commas; all 1 by default.")
     ] = None,
+    fusion: Annotated[
+        Literal["best", "wbf"],
+        typer.Option(help="How boxes join: each detector's best box of a lesion, or all (WBF)."),
+    ] = "best",
     iou: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Boxes that overlap more belong together.")
-    ] = 0.55,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Boxes that overlap more belong together; 0.5, with wbf 0.55, if absent.",
+        ),
+    ] = None,
     gate: Annotated[
         Literal["multiply", "threshold"] | None,
         typer.Option(
@@ -53,7 +62,7 @@ def ensemble(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
-    """Join systems: detectors by weighted box fusion, classifiers by mean probability.
+    """Join systems: detectors by fusion of their boxes, classifiers by mean probability.
 
     The result is a predictions folder that names its members, sums their cost and remembers every
     patient that any of them has seen. An image that failed in one member failed.
@@ -70,7 +79,7 @@ def ensemble(
     check_members(members, dataset)
     facts: dict[str, Any] = {}
     if gate is None:
-        joined = _join(members, dataset, _numbers(weights), iou)
+        joined = _join(members, dataset, _numbers(weights), fusion, iou)
     else:
         if weights is not None:
             raise InputError("ensemble: --weights is not for --gate; leave it out")
@@ -106,7 +115,11 @@ def _default_name(members: list[Predictions], gate: str | None) -> str:
 
 
 def _join(
-    members: list[Predictions], dataset: DataSet, weights: list[float] | None, iou: float
+    members: list[Predictions],
+    dataset: DataSet,
+    weights: list[float] | None,
+    fusion: Literal["best", "wbf"],
+    iou: float | None,
 ) -> Joined:
     from evaluation.ensemble import join_classifiers, join_detectors
 
@@ -117,7 +130,7 @@ def _join(
             "with --gate multiply or --gate threshold"
         )
     if kinds == {"boxes"}:
-        return join_detectors(members, dataset, weights=weights, iou_threshold=iou)
+        return join_detectors(members, dataset, weights=weights, fusion=fusion, iou_threshold=iou)
     return join_classifiers(members, weights=weights)
 
 

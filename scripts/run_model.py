@@ -32,8 +32,9 @@ from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
+from evaluation.best_box_fusion import OVERLAP
 from scripts import console
-from scripts.tta import FUSION_IOU, with_views
+from scripts.tta import with_views
 from training.cost import count_flops, count_parameters, measure_latency
 from training.model_files import WEIGHTS_FILE, load_model
 from training.peak_memory import PeakMemory
@@ -134,7 +135,7 @@ class TrainedModel:
             return None
         names = [view.name for view in self.views]
         if self.kind == "boxes":
-            return {"views": names, "joined_by": "weighted box fusion", "iou": FUSION_IOU}
+            return {"views": names, "joined_by": "fusion of best boxes", "iou": OVERLAP}
         return {"views": names, "joined_by": "mean"}
 
     @property

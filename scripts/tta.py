@@ -20,9 +20,7 @@ from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.views import View
 from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
-from evaluation.fusion import weighted_box_fusion
-
-FUSION_IOU = 0.55
+from evaluation.best_box_fusion import best_box_fusion
 
 
 def look(images: Tensor, view: View) -> Tensor:
@@ -63,7 +61,7 @@ def _reading(holder: Any, side: int) -> Iterator[None]:
 
 
 class ViewedDetector(nn.Module):
-    """A detector whose boxes from several views are joined by weighted box fusion.
+    """A detector whose boxes from several views are joined by `evaluation.best_box_fusion`.
 
     Args:
         model: The detector.
@@ -101,13 +99,12 @@ class ViewedDetector(nn.Module):
             np.concatenate(part) for part in zip(*parts, strict=True)
         )
         shown = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-        fused = weighted_box_fusion(
+        fused = best_box_fusion(
             corners[shown],
             scores[shown],
             groups[shown],
             models=models[shown],
             weights=[1.0] * len(self.views),
-            iou_threshold=FUSION_IOU,
         )
         return [self._of_image(image, *fused, finite[image]) for image in range(n_images)]
 

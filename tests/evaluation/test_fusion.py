@@ -119,7 +119,7 @@ def test_groups_never_meet_and_their_order_does_not_matter():
 def test_more_groups_than_one_table_holds(monkeypatch):
     corners, scores, groups = simulate(9, n_groups=20, most=8)
     whole = weighted_box_fusion(corners, scores, groups)
-    monkeypatch.setattr("evaluation.fusion._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("evaluation.box_tables._ROWS_AT_ONCE", 3)
     for part, again in zip(whole, weighted_box_fusion(corners, scores, groups), strict=True):
         np.testing.assert_array_equal(part, again)
 

@@ -67,9 +67,9 @@ def member(data: Path, tmp_path: Path):
 
 def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(data, member, tmp_path, capsys):
     folders = [member("A", seed=1), member("B", seed=2), member("C", seed=3)]
-    ensemble(folders, data=data, out=tmp_path / "all", name="Three", iou=0.5, as_json=True)
+    ensemble(folders, data=data, out=tmp_path / "all", name="Three", iou=0.4, as_json=True)
     shown = capsys.readouterr()
-    assert "Three: A + B + C: weighted box fusion at IoU 0.5; " in shown.err
+    assert "Three: A + B + C: fusion of best boxes at IoU 0.4; " in shown.err
     info = Predictions.open(tmp_path / "all").info
     assert json.loads(shown.out)["inference_id"] == info["inference_id"]
     assert [one["inference_id"] for one in info["members"]] == ["A", "B", "C"]

@@ -155,7 +155,7 @@ def test_views_are_part_of_the_record_and_of_the_identity(tmp_path: Path) -> Non
     assert len({model.inference_id() for model in opened.values()}) == 3
     assert opened[EVERY[:1]].tta is None
     assert opened[EVERY[:2]].tta == {
-        "views": ["plain", "flip"], "joined_by": "weighted box fusion", "iou": 0.55,
+        "views": ["plain", "flip"], "joined_by": "fusion of best boxes", "iou": 0.5,
     }  # fmt: skip
     assert opened[EVERY[:2]].kind == "boxes"
     # Predictions of before must still be known as those of the same system.
