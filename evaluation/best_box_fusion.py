@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.tables import InputError
 from evaluation.box_tables import box_sides, box_tables, overlaps
+from evaluation.fusion import model_weights
 from evaluation.ranking import Floats, Integers
 
+NAME = "fusion of best boxes"
 OVERLAP = 0.5
 """IoU from which boxes are of one lesion: as non-maximum suppression and AP50 have it."""
 
@@ -58,11 +59,7 @@ def best_box_fusion(
         >>> [part.round(3).tolist() for part in fused]
         [[[0.0, 0.0, 4.0, 3.75]], [0.6], [0]]
     """
-    weight = np.asarray(weights, dtype=np.float64)
-    if int(models.max(initial=-1)) >= len(weight):
-        raise InputError(f"fusion: {int(models.max()) + 1} models but {len(weight)} weights")
-    if not (np.isfinite(weight) & (weight > 0)).all():
-        raise InputError("fusion: every weight must be a number above 0")
+    weight, models = model_weights(models, weights, len(scores))
     weighed = scores * weight[models]
     fused: list[tuple[Floats, Floats, Integers]] = [
         (np.empty((0, 4)), np.empty(0), np.empty(0, dtype=groups.dtype))

@@ -13,14 +13,14 @@ from data_prep.dataset import DataSet
 from data_prep.membership import is_member
 from data_prep.predictions import Predictions
 from data_prep.tables import InputError
-from evaluation.best_box_fusion import OVERLAP, best_box_fusion
+from evaluation.best_box_fusion import NAME, OVERLAP, best_box_fusion
 from evaluation.box_rule import LEAST_SCORE, group_boxes, picture_limits
 from evaluation.fusion import scale_boxes, weighted_box_fusion
 from evaluation.lineup import check_data_set
 from evaluation.pairs import CORNERS, MAX_BOXES
 
 Fusion = Literal["best", "wbf"]
-FUSIONS: dict[Fusion, str] = {"best": "fusion of best boxes", "wbf": "weighted box fusion"}
+FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
 _IOU: dict[Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *CORNERS]

@@ -158,7 +158,7 @@ def weighted_box_fusion(
         >>> [part.round(3).tolist() for part in fused]
         [[[0.0, 0.0, 4.0, 3.75]], [0.6], [0]]
     """
-    weight, model = _weights(models, weights, len(scores))
+    weight, model = model_weights(models, weights, len(scores))
     entering = np.flatnonzero(scores >= min_score)
     corners, groups = corners[entering], groups[entering]
     weighed = scores[entering] * weight[model[entering]]
@@ -213,16 +213,21 @@ def _clusters(
     return fused, total, highest, count
 
 
-def _weights(
+def model_weights(
     models: Integers | None, weights: Sequence[float] | None, n_boxes: int
 ) -> tuple[Floats, Integers]:
+    """The weight of each model and the model of each box, all 1 and all the first by default.
+
+    Raises:
+        InputError: A model has no weight, or a weight is not above 0.
+    """
     model = np.zeros(n_boxes, dtype=np.int64) if models is None else np.asarray(models)
     n_models = int(model.max(initial=0)) + 1
     weight = np.ones(n_models) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(weight) < n_models:
-        raise InputError(f"weighted box fusion: {n_models} models but {len(weight)} weights")
+        raise InputError(f"box fusion: {n_models} models but {len(weight)} weights")
     if not (np.isfinite(weight) & (weight > 0)).all():
-        raise InputError("weighted box fusion: every weight must be a number above 0")
+        raise InputError("box fusion: every weight must be a number above 0")
     return weight, model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,7 +71,7 @@ class PackagedWeights:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {self._again}") from None
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(f"{path}: is not as it was published; {self._again}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     @property
     def _again(self) -> str:

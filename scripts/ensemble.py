@@ -32,9 +32,11 @@ def ensemble(
         str | None, typer.Option(help="A weight per member, with commas; all 1 by default.")
     ] = None,
     fusion: Annotated[
-        Literal["best", "wbf"],
-        typer.Option(help="How boxes join: each detector's best box of a lesion, or all (WBF)."),
-    ] = "best",
+        Literal["best", "wbf"] | None,
+        typer.Option(
+            help="How boxes join: each detector's best box of a lesion, the default, or all (WBF)."
+        ),
+    ] = None,
     iou: Annotated[
         float | None,
         typer.Option(
@@ -81,8 +83,9 @@ def ensemble(
     if gate is None:
         joined = _join(members, dataset, _numbers(weights), fusion, iou)
     else:
-        if weights is not None:
-            raise InputError("ensemble: --weights is not for --gate; leave it out")
+        given = {"--weights": weights, "--fusion": fusion, "--iou": iou}
+        if unused := [option for option, value in given.items() if value is not None]:
+            raise InputError(f"ensemble: {unused[0]} is not for --gate; leave it out")
         split = own_split(split, predictions, dataset)
         joined, facts = _gate(members, dataset, gate, target, split)
     info = _write(members, joined, dataset, out, name or _default_name(members, gate), facts)
@@ -118,7 +121,7 @@ def _join(
     members: list[Predictions],
     dataset: DataSet,
     weights: list[float] | None,
-    fusion: Literal["best", "wbf"],
+    fusion: Literal["best", "wbf"] | None,
     iou: float | None,
 ) -> Joined:
     from evaluation.ensemble import join_classifiers, join_detectors
@@ -130,7 +133,8 @@ def _join(
             "with --gate multiply or --gate threshold"
         )
     if kinds == {"boxes"}:
-        return join_detectors(members, dataset, weights=weights, fusion=fusion, iou_threshold=iou)
+        how = fusion or "best"
+        return join_detectors(members, dataset, weights=weights, fusion=how, iou_threshold=iou)
     return join_classifiers(members, weights=weights)
 
 

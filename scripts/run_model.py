@@ -32,7 +32,7 @@ from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
-from evaluation.best_box_fusion import OVERLAP
+from evaluation.best_box_fusion import NAME, OVERLAP
 from scripts import console
 from scripts.tta import with_views
 from training.cost import count_flops, count_parameters, measure_latency
@@ -135,7 +135,7 @@ class TrainedModel:
             return None
         names = [view.name for view in self.views]
         if self.kind == "boxes":
-            return {"views": names, "joined_by": "fusion of best boxes", "iou": OVERLAP}
+            return {"views": names, "joined_by": NAME, "iou": OVERLAP}
         return {"views": names, "joined_by": "mean"}
 
     @property

@@ -65,11 +65,22 @@ def member(data: Path, tmp_path: Path):
     return write
 
 
-def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(data, member, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({}, "fusion of best boxes at IoU 0.5"),
+        ({"iou": 0.4}, "fusion of best boxes at IoU 0.4"),
+        ({"fusion": "wbf", "iou": 0.5}, "weighted box fusion at IoU 0.5"),
+        ({"fusion": "wbf"}, "weighted box fusion at IoU 0.55"),
+    ],
+)
+def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(
+    how, words, data, member, tmp_path, capsys
+):
     folders = [member("A", seed=1), member("B", seed=2), member("C", seed=3)]
-    ensemble(folders, data=data, out=tmp_path / "all", name="Three", iou=0.4, as_json=True)
+    ensemble(folders, data=data, out=tmp_path / "all", name="Three", as_json=True, **how)
     shown = capsys.readouterr()
-    assert "Three: A + B + C: fusion of best boxes at IoU 0.4; " in shown.err
+    assert f"Three: A + B + C: {words}; " in shown.err
     info = Predictions.open(tmp_path / "all").info
     assert json.loads(shown.out)["inference_id"] == info["inference_id"]
     assert [one["inference_id"] for one in info["members"]] == ["A", "B", "C"]
@@ -105,8 +116,6 @@ def test_mixed_kinds_need_a_gate_and_weights_need_numbers(data, member, tmp_path
     out = tmp_path / "out"
     with pytest.raises(InputError, match="--gate multiply"):
         ensemble(folders, data=data, out=out)
-    with pytest.raises(InputError, match="not for --gate"):
-        ensemble(folders, data=data, out=out, gate="multiply", weights="1,2")
     with pytest.raises(InputError, match="expected numbers with commas"):
         ensemble([folders[1], member("E", seed=4)], data=data, out=out, weights="1;2")
     assert not out.exists()
@@ -123,3 +132,11 @@ def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_pat
         for f in (*folders, tmp_path / "mean")
     )
     np.testing.assert_allclose(mean, (first + second)[mean.index] / 2)
+
+
+@pytest.mark.parametrize("given", [{"weights": "1,2"}, {"fusion": "wbf"}, {"iou": 0.4}])
+def test_what_a_gate_does_not_use_is_refused(given, data, member, tmp_path):
+    folders = [member("A", seed=1), member("B", seed=2)]
+    with pytest.raises(InputError, match=f"--{next(iter(given))} is not for --gate; leave it out"):
+        ensemble(folders, data=data, out=tmp_path / "gated", gate="multiply", **given)
+    assert not (tmp_path / "gated").exists()
