@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -137,14 +138,30 @@ def _context() -> BaseContext:
 def _start_server() -> None:
     """Start the server deaf to Ctrl-C, as its forks then are: it is the parent's to handle.
 
-    Else it, or a worker that is not ready yet, dies of it amid an import and shows where.
+    Else it, or a worker that is not ready yet, dies of it amid an import and shows where. It must
+    not import from the user's folder either, as Python by itself would: a folder there that is
+    called like a module of some library ends it.
     """
-    resource_tracker.ensure_running()  # first: its own start lets the signal through again
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _environment("PYTHONSAFEPATH", "1"):
+        resource_tracker.ensure_running()  # first: its own start lets the signal through again
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
-        forkserver.ensure_running()
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _begin_worker() -> None:

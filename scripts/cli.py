@@ -127,7 +127,9 @@ def main() -> None:
     before = signal.signal(signal.SIGTERM, termination)
     try:
         _run()
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        if isinstance(stopped.__cause__, EOFError):  # typer takes any for Ctrl-C; it is a bug
+            raise stopped.__cause__ from None
         word = "ended by SIGTERM" if termination.asked else "interrupted"
         say(f"cxr: {word}; run the same command again to go on")
         sys.exit(_TERMINATED if termination.asked else _INTERRUPTED)

@@ -2,13 +2,11 @@
 
 import errno
 import json
-import operator
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from data_prep.decoding import DecodeTask, decode_all, decode_and_letterbox
 from data_prep.errors import InputError
 from data_prep.loose_images import decode_loose
 from data_prep.lung_region import LungRegion
-from data_prep.parallel import map_rows
 from data_prep.pixel_source import visible_share
 from data_prep.pixel_store import PixelStore, PixelStoreWriter, build_pixel_store, store_folder
 from data_prep.placement import Placement
@@ -321,33 +318,6 @@ def test_failed_row_is_an_error_and_not_an_exception(tmp_path: Path) -> None:
     row = decode_and_letterbox(DecodeTask("a", tmp_path / "none.png", (SIZE,)))
     assert row.error == f"{tmp_path / 'none.png'}: no such file or directory"
     assert row.squares == {}
-
-
-def test_order_is_kept_and_rows_are_read_lazily() -> None:
-    taken = []
-
-    def rows() -> Iterator[int]:
-        for number in range(100):
-            taken.append(number)
-            yield -number
-
-    answers = map_rows(abs, rows(), workers=2, lost=lambda row: -1)
-    assert next(answers) == 0
-    assert len(taken) <= 9
-    assert list(answers) == list(range(1, 100))
-
-
-def test_row_that_ends_its_process_costs_that_row_only() -> None:
-    # Workers cannot import a test module, so the rows themselves say what to do; leaving the
-    # process at once is what a crash in a decoder written in C does.
-    rows = [partial(int, n) if n != 5 else partial(os._exit, 1) for n in range(12)]
-    answers = list(map_rows(operator.call, rows, workers=2, lost=lambda row: -1))
-    assert answers == [0, 1, 2, 3, 4, -1, 6, 7, 8, 9, 10, 11]
-
-
-def test_programming_error_in_a_worker_is_not_hidden() -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
-        list(map_rows(int, ["1", "x", "3"], workers=2, lost=lambda row: -1))
 
 
 def test_decoding_in_processes_gives_rows_in_order(

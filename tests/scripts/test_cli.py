@@ -82,6 +82,18 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
     assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
 
 
+def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(folder: Path) -> None:
+        raise EOFError("no data left")
+
+    monkeypatch.setattr(show, "describe", end)
+    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
+    with pytest.raises(EOFError, match="no data left"):
+        cli.main()
+
+
 def test_sigterm_is_one_line_too_after_all_is_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
