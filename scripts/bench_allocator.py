@@ -16,6 +16,7 @@ from typing import Any
 
 from scripts.bench_rows import Row, paired_row, rate
 from scripts.bench_setting import Setting
+from scripts.child_process import own_command
 from scripts.runtime import choose_device, tune_cpu
 
 Child = subprocess.Popen[str]
@@ -53,7 +54,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 @contextmanager
 def _child(asked: dict[str, Any]) -> Iterator[Child]:
     """A process that does one batch of what it is told, each time that it is told."""
-    command = [sys.executable, "-P", "-m", "scripts.bench_allocator", json.dumps(asked)]
+    command = own_command("scripts.bench_allocator", json.dumps(asked))
     with subprocess.Popen(  # noqa: S603  our own command
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +24,7 @@ from evaluation.ranking import RankedScores
 from scripts.bench_judge import BOXES_PER_IMAGE, Systems, make_systems
 from scripts.bench_rows import Row, duration, paired_row, rate, single_row
 from scripts.bench_setting import Setting
+from scripts.child_process import answer_of
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
 _REPLICATES, _QUICK_REPLICATES = 2_000, 20
@@ -53,7 +49,7 @@ def _whole_rows(setting: Setting, n_images: int, n_replicates: int) -> Iterator[
     """All statistics of three systems, each time in a fresh process."""
     runs: list[dict[str, float]] = []
     counted, rejected = [], 0
-    judged = partial(_run_child, n_images, n_replicates, setting.seed)
+    judged = partial(answer_of, "scripts.bench_judge", n_images, n_replicates, setting.seed)
     for _ in range(min(_ROUNDS, setting.meter.rounds)):
         sample, noisy = setting.meter.quiet_sample(lambda: runs.append(judged()))
         rejected += noisy
@@ -73,21 +69,6 @@ def _whole_rows(setting: Setting, n_images: int, n_replicates: int) -> Iterator[
         yield single_row(
             f"{what}: {words}", unit, values, rejected=rejected, limit=given, note=note
         )
-
-
-def _run_child(*arguments: int) -> dict[str, float]:
-    home = str(Path(__file__).resolve().parents[1])
-    done = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "scripts.bench_judge", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": home},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"judging failed: {done.stderr.strip()[-500:]}")
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def _bootstrap_row(setting: Setting, systems: Systems, n_replicates: int) -> Row:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -29,6 +25,7 @@ from data_prep.synth_tables import synth_tables
 from data_prep.tables import read_json, read_table, write_json, write_table
 from scripts.bench_rows import Row, duration, paired_row, single_row
 from scripts.bench_setting import Setting
+from scripts.child_process import answer_of
 
 _IMAGES, _QUICK_IMAGES = 1_000_000, 2_000
 _LIMIT_SECONDS, _LIMIT_GIB = 60.0, 4.0
@@ -70,7 +67,9 @@ def _checking_rows(setting: Setting, folder: Path, what: str) -> Iterator[Row]:
     runs: list[dict[str, Any]] = []
     counted, rejected = [], 0
     for _ in range(min(_ROUNDS, setting.meter.rounds)):
-        sample, noisy = setting.meter.quiet_sample(lambda: runs.append(run_child(folder)))
+        sample, noisy = setting.meter.quiet_sample(
+            lambda: runs.append(answer_of("scripts.bench_child", folder))
+        )
         rejected += noisy
         if sample is not None:
             counted.append(runs[-1])
@@ -86,28 +85,6 @@ def _checking_rows(setting: Setting, folder: Path, what: str) -> Iterator[Row]:
     title = f"{what}: greatest memory of that process"
     limit = None if setting.quick else _LIMIT_GIB
     yield single_row(title, "GiB", peaks, rejected=rejected, limit=limit)
-
-
-def run_child(folder: Path) -> dict[str, Any]:
-    """Run `scripts.bench_child` on a data set, in a fresh process.
-
-    Returns:
-        ``seconds`` by part, and ``peak_gib``.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    home = str(Path(__file__).resolve().parents[1])
-    done = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "scripts.bench_child", str(folder)],
-        env={**os.environ, "PYTHONPATH": home},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"checking {folder} failed: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)
 
 
 def _membership_row(setting: Setting, ids: pd.Series) -> Row:

@@ -20,6 +20,7 @@ from typing import IO
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.child_process import own_command
 
 _RANK = "CXR_TRAINING_RANK"
 _STARTER = "CXR_ENDS_WITH"
@@ -98,7 +99,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
     Raises:
         KeyboardInterrupt: The user interrupted, and the first process could not say so.
     """
-    command = [sys.executable, "-P", "-m", "scripts.cli", *arguments]
+    command = own_command("scripts.cli", *arguments)
     port = _free_port()
     with ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]

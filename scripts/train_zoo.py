@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.errors import InputError
 from scripts import console
+from scripts.child_process import own_command
 from scripts.train_devices import ending_with_this, interrupt, require_shares
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _has_ended(run: Path, model: ClassifierConfig) -> bool:
 
 def _run(arguments: list[str]) -> int:
     """The exit status of a `cxr` command, which gets Ctrl-C once and does not outlive this."""
-    command = [sys.executable, "-P", "-m", "scripts.cli", *arguments]
+    command = own_command("scripts.cli", *arguments)
     child = subprocess.Popen(  # noqa: S603  our own command
         command, env=ending_with_this(), stdin=subprocess.DEVNULL, process_group=0
     )
