@@ -44,6 +44,14 @@ def predict(
         typer.Option(help="bf16 is faster; decisions made at one do not fit the other."),
     ] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LEARNT=NAME",
+            help="Only this finding of the model, under the name that the data set gives it: "
+            "pneumonia=lung_opacity, or pneumonia where both call it so; may be repeated.",
+        ),
+    ] = None,
     tta: Annotated[
         str,
         typer.Option(
@@ -90,6 +98,8 @@ def predict(
     )
     if mc_dropout:
         model = model.with_dropout(mc_dropout)
+    if finding:
+        model = model.with_names(_parse_names(finding))
     if data is not None:
         from data_prep.dataset import DataSet
 
@@ -99,6 +109,27 @@ def predict(
     else:
         predict_files(model, images or [], out, batch_size, name)
     console.say(f"Predictions: {out}")
+
+
+def _parse_names(given: list[str]) -> dict[str, str]:
+    """Read LEARNT=NAME, or NAME alone, some of them.
+
+    Raises:
+        InputError: It is not written so, or one finding is given two names.
+
+    Example:
+        >>> _parse_names(["pneumonia=lung_opacity", "mass"])
+        {'pneumonia': 'lung_opacity', 'mass': 'mass'}
+    """
+    names: dict[str, str] = {}
+    for text in given:
+        learnt, equals, name = (part.strip() for part in text.partition("="))
+        if not learnt or (equals and not name):
+            raise InputError(f"--finding {text!r}: write LEARNT=NAME, pneumonia=lung_opacity")
+        if learnt in names:
+            raise InputError(f"--finding {text!r}: {learnt} is already called {names[learnt]!r}")
+        names[learnt] = name or learnt
+    return names
 
 
 def predict_data_set(
@@ -121,7 +152,8 @@ def predict_data_set(
     if lacking:
         raise InputError(
             f"{model.run.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; "
-            f"it has {', '.join(sorted(known))}"
+            f"it has {', '.join(sorted(known))}; if one of these means the same, 'cxr predict "
+            f"--finding {lacking[0]}={min(known)}' predicts it under that name"
         )
     roles = dataset.split(split)
     wanted = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
@@ -184,6 +216,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "kind": model.kind,
         "seed": info["seed"],
         "findings": list(model.findings),
+        **({"names": dict(model.names)} if model.names else {}),
         "inference_id": model.inference_id(),
         "run": str(model.run.folder.resolve()),
         **({"seen_unknown": unknown} if (unknown := unknown_origins(info)) else {}),

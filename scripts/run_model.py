@@ -71,6 +71,8 @@ class TrainedModel:
         views: What it looks at, the plain picture first; more than one is test-time augmentation.
         maps: How a classifier shows where it looks.
         mc_dropout: Passes with dropout, over which a classifier's scores are averaged; 0: none.
+        names: Findings it answers for, by the name that it learnt: what they are called there.
+            None: all that it learnt.
     """
 
     run: RunFolder
@@ -81,6 +83,7 @@ class TrainedModel:
     views: tuple[View, ...] = (View(),)
     maps: MapMethod = "cam"
     mc_dropout: int = 0
+    names: Mapping[str, str] | None = None
 
     @classmethod
     def open(
@@ -123,6 +126,23 @@ class TrainedModel:
         check_dropout(self.model)
         return replace(self, mc_dropout=passes)
 
+    def with_names(self, names: Mapping[str, str]) -> TrainedModel:
+        """The same model for some of its findings, under the names that a data set gives them.
+
+        Raises:
+            InputError: It did not learn one of them, or two would have one name.
+        """
+        for learnt, name in names.items():
+            if learnt not in self.learnt:
+                raise InputError(
+                    f"--finding {learnt}: {self.run.folder} learnt {', '.join(self.learnt)}"
+                )
+            if list(names.values()).count(name) > 1:
+                raise InputError(
+                    f"--finding: two findings would be called {name!r}; give each its own"
+                )
+        return replace(self, names=names)
+
     @cached_property
     def viewed(self) -> nn.Module:
         """The network that looks through all views."""
@@ -144,9 +164,14 @@ class TrainedModel:
         return "boxes" if isinstance(self.model, LesionRetinaNet) else "scores"
 
     @property
-    def findings(self) -> tuple[str, ...]:
+    def learnt(self) -> tuple[str, ...]:
         """Findings in the order of the model's outputs."""
         return tuple(self.run.info["findings"])
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Findings it answers for, as they are called where it predicts."""
+        return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
         """Digest of all that decides a prediction: weights, preprocessing, precision, maps, ..."""
@@ -235,16 +260,24 @@ class TrainedModel:
             "precision": self.precision,
         }
         if isinstance(self.model, LesionRetinaNet):
-            lesions = LesionDataset(source, image_ids, None, self.findings)
+            lesions = LesionDataset(source, image_ids, None, self.learnt)
             boxed = DataLoader(lesions, batch_size, collate_fn=collate_lesions)
             detector = cast("LesionRetinaNet", self.viewed)
-            for found in predict_boxes(detector, boxed, self.findings, images=sizes, **shared):
-                yield Part(found.images, {"boxes": found.boxes})
+            for found in predict_boxes(detector, boxed, self.learnt, images=sizes, **shared):
+                yield Part(found.images, {"boxes": self._named(found.boxes)})
         elif isinstance(self.model, ImageClassifier):
-            labelled = ImageLabelDataset(source, image_ids, None, self.findings)
+            labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
             scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
             shared |= {"maps": self.maps, "mc_dropout": self.mc_dropout}
-            said_of = predict_scores(classifier, scored, self.findings, **shared)
+            said_of = predict_scores(classifier, scored, self.learnt, **shared)
             for said in said_of:
-                yield Part(said.images, {"scores": said.scores, "maps": said.maps})
+                tables = {"scores": self._named(said.scores), "maps": self._named(said.maps)}
+                yield Part(said.images, tables)
+
+    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of findings it answers for, with their names there."""
+        if self.names is None:
+            return table
+        kept = table[table["finding"].isin(list(self.names))]
+        return kept.assign(finding=kept["finding"].map(self.names))

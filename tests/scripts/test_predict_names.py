@@ -1,0 +1,93 @@
+"""`cxr predict --finding`: a model answers for what another data set calls otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from classification.model import build_classifier
+from data_prep.errors import InputError
+from data_prep.placement import Placement
+from data_prep.preprocess import Preprocess
+from detection.model import build_retinanet
+from scripts.predict import _parse_names, predict_data_set
+from scripts.run_model import TrainedModel
+
+LEARNT = ["pneumonia", "mass"]
+IDS = pd.Index(["a", "b"], name="image_id")
+
+
+class Store:
+    """Stands for a pixel store of 64 px originals."""
+
+    size, ids = 64, IDS
+
+    def image(self, image_id: str) -> np.ndarray:
+        return np.random.default_rng(ord(image_id)).integers(0, 256, (64, 64), dtype=np.uint8)
+
+    def placement(self, image_id: str) -> Placement:
+        return Placement(scale_x=1.0, scale_y=1.0, offset_x=0.0, offset_y=0.0)
+
+
+def trained(folder: Path, model: Any) -> TrainedModel:
+    run: Any = SimpleNamespace(folder=folder, info={"findings": LEARNT})
+    return TrainedModel(run, model.eval(), Preprocess(64, 0.5, 0.25), "fp32", "cpu")
+
+
+def predicted(model: TrainedModel) -> dict[str, pd.DataFrame]:
+    store: Any = Store()
+    sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
+    return dict(next(iter(model.predict(store, IDS, sizes, 2))).tables)
+
+
+def test_a_classifier_answers_for_the_named_finding_alone(tmp_path: Path) -> None:
+    model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
+    named = model.with_names({"mass": "nodule"})
+    assert named.findings == ("nodule",)
+    everything, only = predicted(model), predicted(named)
+    for name in ("scores", "maps"):
+        wanted = everything[name][everything[name]["finding"] == "mass"].assign(finding="nodule")
+        pd.testing.assert_frame_equal(only[name], wanted)
+        assert len(wanted) == len(IDS)
+
+
+def test_a_detector_s_boxes_take_the_name_too(tmp_path: Path) -> None:
+    model = trained(tmp_path, build_retinanet(backbone="resnet18", n_findings=2, image_size=64))
+    everything = predicted(model)["boxes"]
+    only = predicted(model.with_names({"pneumonia": "mass"}))["boxes"]  # a name it learnt, too
+    assert set(everything["finding"]) == set(LEARNT)
+    assert len(only) == (everything["finding"] == "pneumonia").sum()
+    assert set(only["finding"]) == {"mass"}
+
+
+def test_what_it_did_not_learn_and_one_name_for_two_are_refused(tmp_path: Path) -> None:
+    model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
+    with pytest.raises(InputError, match=r"--finding oedema: .* learnt pneumonia, mass"):
+        model.with_names({"oedema": "opacity"})
+    with pytest.raises(InputError, match="two findings would be called 'opacity'"):
+        model.with_names({"pneumonia": "opacity", "mass": "opacity"})
+
+
+@pytest.mark.parametrize("text", ["=opacity", "pneumonia=", "="])
+def test_half_a_name_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="write LEARNT=NAME"):
+        _parse_names([text])
+
+
+def test_two_names_for_one_finding_are_refused() -> None:
+    with pytest.raises(InputError, match="mass is already called 'nodule'"):
+        _parse_names(["mass=nodule", "mass=opacity"])
+
+
+def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path: Path) -> None:
+    model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
+    dataset: Any = SimpleNamespace(
+        folder=tmp_path / "set", findings=pd.DataFrame({"finding": ["lung_opacity"]})
+    )
+    with pytest.raises(InputError, match="'cxr predict --finding pneumonia=lung_opacity'"):
+        predict_data_set(model, dataset, tmp_path / "out", "default", 2, None)
