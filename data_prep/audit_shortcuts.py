@@ -19,6 +19,7 @@ from data_prep.audit_auroc import (
 from data_prep.audit_images import OLDEST_YEARS, aligned
 from data_prep.audit_problem import Problem, Severity
 from data_prep.membership import positions
+from data_prep.picture_border import read_border_greys
 
 # A system has to beat these to have learned anything from the picture.
 SHORTCUT_AUROC = 0.65
@@ -34,11 +35,14 @@ _FILE = {
     "spacing_col_mm": "pixel spacing",
 }
 _PICTURE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
+_BORDER = "outer tenth of the picture"
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
 _ADVICE = {
     "person": "report systems on its subgroups too; a difference in who was ill is not skill",
     "file": "a system may learn the kind of file instead of the disease: judge within one kind",
     "picture": "look whether the two classes were exposed or processed differently",
+    "border": "no lung lies there: a system may learn how films are framed and marked. Judge on "
+    "films from elsewhere, try data.crop = 'lungs', and look where systems look",
     "siblings": "never split by image, and keep every figure of a patient in one role",
     "together": "read every result against this figure: it needs no picture",
 }
@@ -73,6 +77,7 @@ def measure_shortcuts(
         [('view', 1.0)]
     """
     facts = _facts(images, decode)
+    border = _border_facts(images, decode)
     fold = patient_folds(images["patient_id"], seed)
     patient = pd.factorize(images["patient_id"])[0]
     rows = []
@@ -84,7 +89,7 @@ def measure_shortcuts(
         if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
             continue
         judged = Truth(positive, fold[known], patient[known])
-        for kind, name, n_known, auroc in _judge(facts, known, judged, seed):
+        for kind, name, n_known, auroc in _judge(facts, border, known, judged, seed):
             if auroc is not None:
                 rows.append(
                     {
@@ -162,14 +167,29 @@ def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]
     return facts
 
 
+def _border_facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[Fact]:
+    """The greys around each picture, one fact a piece; none where they were not measured."""
+    if "border_greys" not in decode.columns:
+        return []
+    rows = positions(images["image_id"], decode["image_id"])
+    greys = read_border_greys(pd.Series(decode["border_greys"].array.take(rows, allow_fill=True)))
+    pieces = [Fact.of(_BORDER, pd.Series(piece.astype("float64"))) for piece in greys.T]
+    return [fact for fact in pieces if fact is not None]
+
+
+def _of(fact: Fact, rows: np.ndarray) -> Fact:
+    return Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
+
+
 def _judge(
-    facts: list[tuple[str, Fact]], known: np.ndarray, truth: Truth, seed: int
+    facts: list[tuple[str, Fact]],
+    border: list[Fact],
+    known: np.ndarray,
+    truth: Truth,
+    seed: int,
 ) -> list[tuple[str, str, int, Auroc | None]]:
     """Kind, name, number of images on which it is known, and AUROC of each fact."""
-    chosen = [
-        (kind, Fact(fact.name, fact.codes[known], fact.table, fact.known[known]))
-        for kind, fact in facts
-    ]
+    chosen = [(kind, _of(fact, known)) for kind, fact in facts]
     found = [
         (kind, fact.name, int(fact.known.sum()), auroc_of_fact(fact, truth))
         for kind, fact in chosen
@@ -182,6 +202,10 @@ def _judge(
         found.append(("person", name, n, auroc_of_facts(person, truth, seed)))
     if len(every) > max(len(person), 1):
         found.append(("together", "all together", n, auroc_of_facts(every, truth, seed)))
+    if border:
+        pieces = [_of(fact, known) for fact in border]
+        n_known = int(pieces[0].known.sum())
+        found.append(("border", _BORDER, n_known, auroc_of_facts(pieces, truth, seed)))
     siblings = _sibling_means(truth)
     if not np.isnan(siblings).all():
         scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)

@@ -30,7 +30,7 @@ EDGE_TOLERANCE_PX = 0.01
 _TEXTS = (
     "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",
     "photometric", "modality_transform", "voi", "orientation", "pixel_sha256", "warnings",
-    "burned_in_annotation", "perceptual_hash",
+    "burned_in_annotation", "perceptual_hash", "border_greys",
 )  # fmt: skip
 _NUMBERS = (
     "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",

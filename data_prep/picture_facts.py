@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.burned_text import text_score
 from data_prep.perceptual_hash import perceptual_hash
+from data_prep.picture_border import border_greys
 
 
 def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
@@ -18,7 +19,8 @@ def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
 
     Returns:
         ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies;
-        ``text_score``, characters in the longest line of burned-in text.
+        ``text_score``, characters in the longest line of burned-in text; ``border_greys``, mean
+        greys of the outer tenth.
 
     Example:
         >>> picture_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
@@ -28,4 +30,5 @@ def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
         "mean_grey": float(pixels.mean()),
         "perceptual_hash": perceptual_hash(pixels),
         "text_score": text_score(pixels),
+        "border_greys": border_greys(pixels),
     }

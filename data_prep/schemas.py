@@ -21,8 +21,16 @@ ROLES = ("train", "val", "test", "unused")
 REFERENCE_READER = "reference"
 
 
-def _text(*, optional: bool = False, nullable: bool = False, allowed: Any = None) -> pa.Column:
+def _text(
+    *,
+    optional: bool = False,
+    nullable: bool = False,
+    allowed: Any = None,
+    pattern: str | None = None,
+) -> pa.Column:
     checks = [pa.Check.isin(allowed, error=f"one of {', '.join(allowed)}")] if allowed else []
+    if pattern:
+        checks.append(pa.Check(lambda s: s.str.fullmatch(pattern), error=f"like {pattern}"))
     if not nullable:
         checks.append(pa.Check(lambda s: s.str.len() > 0, error="not empty"))
     # No pandera dtype: it would ask for pandas' NA strings, and `==` on those gives no boolean.
@@ -145,6 +153,7 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "mean_grey": _number(0, 255, optional=True, nullable=True),
             "perceptual_hash": _text(optional=True, nullable=True),
             "text_score": _number(0, optional=True, nullable=True),
+            "border_greys": _text(optional=True, nullable=True, pattern=r"[0-9a-f]{32}"),
         },
         unique=["image_id"],
     ),

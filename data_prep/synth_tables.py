@@ -196,6 +196,7 @@ def _decode(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
             "mean_grey": rng.normal(125, 20, n_images).clip(0, 255),
             "perceptual_hash": _hex(_fingerprints(rng, picture, copied[edited])),
             "text_score": rng.exponential(0.01, n_images),
+            "border_greys": _hex(_random_bytes(rng, n_images)[:, :16]),
         }
     )
 
