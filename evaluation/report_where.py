@@ -153,8 +153,8 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
         for name in comparison.systems
     ]
     lead = (
-        "How well the label is guessed without the picture, by guesses learned on four fifths of "
-        "these patients. A system that does not beat them has not shown that it reads the image."
+        "How well the label is guessed without the lungs, by guesses learned on four fifths of "
+        "these patients. A system that does not beat them has not shown that it reads more."
     )
     return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
 

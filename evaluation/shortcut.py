@@ -1,4 +1,4 @@
-"""How well the label can be guessed without the picture: the baseline beside the models."""
+"""How well the label can be guessed without the lungs: the baseline beside the models."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from evaluation.groups import images_of
 from evaluation.judged import JudgedImages
 from evaluation.shares import WHERE_COLUMNS
 
-METADATA = "metadata only"
+WITHOUT_LUNGS = "without the lungs"
 """Stands in the place of a system."""
 _METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
-_NOT_METADATA = "siblings"
+_LEFT_OUT = "siblings"
 
 
 def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.DataFrame:
-    """Guess the label of the judged images from view, sex, age, file and grey level alone.
+    """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
 
     Each guess is learned on four fifths of these images' patients and judged on the rest, in
-    turn: a system that does not beat it has not shown that it reads the picture.
+    turn: a system that does not beat it has not shown that it reads the lungs.
 
     Args:
         dataset: Its images, and its decode table where there is one.
@@ -32,7 +32,7 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
         judged: The images.
 
     Returns:
-        The columns of `WHERE_COLUMNS`, topic ``shortcut``, system ``metadata only``, one row a
+        The columns of `WHERE_COLUMNS`, topic ``shortcut``, system ``without the lungs``, one row a
         fact; none where the facts say the same of all images, or a class has fewer than 20.
     """
     images = images_of(judged, dataset.images)
@@ -43,7 +43,7 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
         {
             "topic": "shortcut",
             "group": found["fact"],
-            "system": METADATA,
+            "system": WITHOUT_LUNGS,
             "policy": "",
             "metric": "auroc",
             "estimate": found["auroc"],
@@ -56,6 +56,6 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
             "note": f"known of {found['n_known']} images",
         }
         for found in measure_shortcuts(images, decode, truth)
-        if found["kind"] != _NOT_METADATA
+        if found["kind"] != _LEFT_OUT
     ]
     return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
