@@ -44,7 +44,7 @@ _ADVICE = {
     "border": "no lung lies there: a system may learn how films are framed and marked. Judge on "
     "films from elsewhere, try data.crop = 'lungs', and look where systems look",
     "siblings": "never split by image, and keep every figure of a patient in one role",
-    "together": "read every result against this figure: it needs no picture",
+    "together": "read every result against this figure: it needs no lungs",
 }
 
 
@@ -130,7 +130,7 @@ def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
 def _problem(row: dict[str, Any], more: int) -> Problem:
     ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
     subject = {
-        "together": "all that is known without the picture predicts",
+        "together": "all that is known without the lungs predicts",
         "siblings": "other images of the same patient predict",
     }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
     text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"
@@ -195,17 +195,17 @@ def _judge(
         for kind, fact in chosen
     ]
     person = [fact for kind, fact in chosen if kind == "person"]
-    every = [fact for _, fact in chosen]
+    pieces = [_of(fact, known) for fact in border]
     n = len(known)
     if len(person) > 1:
         name = " + ".join(fact.name for fact in person)
         found.append(("person", name, n, auroc_of_facts(person, truth, seed)))
-    if len(every) > max(len(person), 1):
-        found.append(("together", "all together", n, auroc_of_facts(every, truth, seed)))
-    if border:
-        pieces = [_of(fact, known) for fact in border]
+    if pieces:
         n_known = int(pieces[0].known.sum())
         found.append(("border", _BORDER, n_known, auroc_of_facts(pieces, truth, seed)))
+    if len(found) > 1 and len(chosen) + bool(pieces) > len(person):
+        every = [*(fact for _, fact in chosen), *pieces]
+        found.append(("together", "all together", n, auroc_of_facts(every, truth, seed)))
     siblings = _sibling_means(truth)
     if not np.isnan(siblings).all():
         scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
