@@ -92,11 +92,15 @@ def check_same_findings(members: Sequence[Predictions]) -> None:
     """
     first = findings_of(members[0])
     for member in members[1:]:
-        if findings_of(member) != first:
-            raise InputError(
-                f"{member.folder}: predicts {', '.join(sorted(findings_of(member)))}, "
-                f"{members[0].folder} {', '.join(sorted(first))}; join systems of the same findings"
-            )
+        found = findings_of(member)
+        if found == first:
+            continue
+        shared = sorted(found & first)
+        advice = f"; 'cxr predict --finding {shared[0]}' leaves out the others" if shared else ""
+        raise InputError(
+            f"{member.folder}: predicts {', '.join(sorted(found))}, {members[0].folder} "
+            f"{', '.join(sorted(first))}; join systems of the same findings{advice}"
+        )
 
 
 def join_images(members: Sequence[Predictions]) -> pd.DataFrame:

@@ -8,7 +8,13 @@ from data_prep.predictions import Predictions, PredictionWriter
 from data_prep.tables import InputError, write_table
 from evaluation.choices import Asked
 from evaluation.decision import tune
-from evaluation.ensemble import check_members, join_classifiers, join_detectors, join_images
+from evaluation.ensemble import (
+    check_members,
+    findings_of,
+    join_classifiers,
+    join_detectors,
+    join_images,
+)
 from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
 from evaluation.exposure import trained_on
 from evaluation.gate import choose_gate, gate_boxes, sort_members
@@ -95,8 +101,12 @@ def test_members_that_do_not_belong_together_are_refused(predict, judged_set, de
     with pytest.raises(InputError, match="content_id x"):
         check_members([detectors[0], other], judged_set)
     mass = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass"]})
-    with pytest.raises(InputError, match="systems of the same findings"):
+    with pytest.raises(InputError, match=r"systems of the same findings$"):
         join_detectors([detectors[0], mass], judged_set)
+    shared = sorted(findings_of(detectors[0]))[0]
+    more = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass", shared]})
+    with pytest.raises(InputError, match=f"--finding {shared}' leaves out the others"):
+        join_detectors([detectors[0], more], judged_set)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
