@@ -92,6 +92,10 @@ class Truth:
     fold: np.ndarray
     patient: np.ndarray
 
+    def of(self, rows: np.ndarray) -> Truth:
+        """The labels of some of the images."""
+        return Truth(self.positive[rows], self.fold[rows], self.patient[rows])
+
     @cached_property
     def rows(self) -> list[np.ndarray]:
         """The images of each fold that has any."""

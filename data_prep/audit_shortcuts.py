@@ -21,7 +21,7 @@ from data_prep.audit_problem import Problem, Severity
 from data_prep.membership import positions
 from data_prep.picture_border import read_border_greys
 
-# A system has to beat these to have learned anything from the picture.
+# A system has to beat these to have learned more than what is beside the lungs.
 SHORTCUT_AUROC = 0.65
 _MIN_IMAGES = 20
 _PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
@@ -34,6 +34,7 @@ _FILE = {
     "bits": "bits",
     "spacing_col_mm": "pixel spacing",
 }
+# Of the whole picture, which disease changes too: shown, but not taken for "without the lungs".
 _PICTURE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
 _BORDER = "outer tenth of the picture"
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
@@ -41,8 +42,8 @@ _ADVICE = {
     "person": "report systems on its subgroups too; a difference in who was ill is not skill",
     "file": "a system may learn the kind of file instead of the disease: judge within one kind",
     "picture": "look whether the two classes were exposed or processed differently",
-    "border": "no lung lies there: a system may learn how films are framed and marked. Judge on "
-    "films from elsewhere, try data.crop = 'lungs', and look where systems look",
+    "border": "little lung lies there: a system may learn how films are framed and marked. Judge "
+    "it on films from elsewhere, compare it with data.crop = 'lungs', and look where it looks",
     "siblings": "never split by image, and keep every figure of a patient in one role",
     "together": "read every result against this figure: it needs no lungs",
 }
@@ -178,6 +179,7 @@ def _border_facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[Fact]:
 
 
 def _of(fact: Fact, rows: np.ndarray) -> Fact:
+    """A fact about some of the images."""
     return Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
 
 
@@ -195,17 +197,22 @@ def _judge(
         for kind, fact in chosen
     ]
     person = [fact for kind, fact in chosen if kind == "person"]
-    pieces = [_of(fact, known) for fact in border]
+    every = [fact for kind, fact in chosen if kind != "picture"]
     n = len(known)
     if len(person) > 1:
         name = " + ".join(fact.name for fact in person)
         found.append(("person", name, n, auroc_of_facts(person, truth, seed)))
-    if pieces:
-        n_known = int(pieces[0].known.sum())
-        found.append(("border", _BORDER, n_known, auroc_of_facts(pieces, truth, seed)))
-    if len(found) > 1 and len(chosen) + bool(pieces) > len(person):
-        every = [*(fact for _, fact in chosen), *pieces]
-        found.append(("together", "all together", n, auroc_of_facts(every, truth, seed)))
+    kinds = len(every)
+    measured = np.flatnonzero(border[0].known[known]) if border else np.array([], dtype=int)
+    edge = _auroc_of_edge(border, known[measured], truth.of(measured), seed)
+    if edge is not None:
+        found.append(("border", _BORDER, len(measured), edge))
+        if len(measured) == n:  # else what is missing would tell when a picture was prepared
+            every += [_of(piece, known) for piece in border]
+            kinds += 1
+    if kinds > max(len(person), 1):
+        name = "all beside the lungs"
+        found.append(("together", name, n, auroc_of_facts(every, truth, seed)))
     siblings = _sibling_means(truth)
     if not np.isnan(siblings).all():
         scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
@@ -215,6 +222,13 @@ def _judge(
         auroc = clustered_auroc(ranks, one_fold)
         found.append(("siblings", "sibling images", n_siblings, auroc))
     return found
+
+
+def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: Truth, seed: int) -> Auroc | None:
+    """AUROC of a label guessed from the greys around the pictures that were measured."""
+    if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
+        return None
+    return auroc_of_facts([_of(piece, rows) for piece in border], truth, seed)
 
 
 def _sibling_means(truth: Truth) -> np.ndarray:

@@ -154,7 +154,7 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
     ]
     lead = (
         "How well the label is guessed without the lungs, by guesses learned on four fifths of "
-        "these patients. A system that does not beat them has not shown that it reads more."
+        "these patients. A system that does not beat them has not shown that it reads the lungs."
     )
     return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
 

@@ -128,7 +128,7 @@ def main() -> None:
     try:
         _run()
     except (KeyboardInterrupt, typer.Abort) as stopped:
-        if isinstance(stopped.__cause__, EOFError):  # typer takes any for Ctrl-C; it is a bug
+        if _is_bug(stopped, termination):
             raise stopped.__cause__ from None
         word = "ended by SIGTERM" if termination.asked else "interrupted"
         say(f"cxr: {word}; run the same command again to go on")
@@ -140,6 +140,14 @@ def main() -> None:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_bug(stopped: BaseException, termination: _Termination) -> bool:
+    """Whether nobody interrupted: typer takes any end of a file for Ctrl-C."""
+    ended = stopped.__cause__
+    if termination.asked or not isinstance(ended, EOFError):
+        return False
+    return not isinstance(ended.__context__, KeyboardInterrupt)  # it came of cleaning up after one
 
 
 def _run() -> None:

@@ -49,7 +49,8 @@ def predict(
         typer.Option(
             metavar="LEARNT=NAME",
             help="Only this finding of the model, under the name that the data set gives it: "
-            "pneumonia=lung_opacity, or pneumonia where both call it so; may be repeated.",
+            "pneumonia=lung_opacity, or pneumonia where both call it so. May be repeated; all "
+            "other findings are left out.",
         ),
     ] = None,
     tta: Annotated[
@@ -147,14 +148,7 @@ def predict_data_set(
     from data_prep.predictions import PredictionWriter
     from scripts.pixels import open_store
 
-    known = set(dataset.findings["finding"])
-    lacking = [finding for finding in model.findings if finding not in known]
-    if lacking:
-        raise InputError(
-            f"{model.run.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; "
-            f"it has {', '.join(sorted(known))}; if one of these means the same, 'cxr predict "
-            f"--finding {lacking[0]}={min(known)}' predicts it under that name"
-        )
+    _require_labels(model, dataset)
     roles = dataset.split(split)
     wanted = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
     store = open_store(dataset, model.preprocess.size, model.preprocess.treatment)
@@ -178,6 +172,27 @@ def predict_data_set(
             writer.info["maps"]["sanity"] = model.check_maps(store, pd.Index(wanted))
         samples = np.stack([store.image(image_id) for image_id in wanted[:LATENCY_IMAGES]])
         _finish(model, writer, samples)
+
+
+def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
+    known = sorted(set(dataset.findings["finding"]))
+    learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
+    lacking = [name for name in learnt if name not in known]
+    if not lacking:
+        return
+    shared = [own if own == name else f"{own}={name}" for name, own in learnt.items()
+              if name in known]  # fmt: skip
+    if shared:
+        advice = f"'cxr predict --finding {' --finding '.join(shared)}' leaves the others out"
+    else:
+        advice = (
+            f"where one of these means the same, 'cxr predict --finding {learnt[lacking[0]]}=NAME' "
+            "predicts it under that name"
+        )
+    raise InputError(
+        f"{model.run.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; it "
+        + (f"has {', '.join(known)}; {advice}" if known else "has no labels")
+    )
 
 
 def predict_files(

@@ -188,6 +188,8 @@ class TrainedModel:
             digest.update(f"maps {self.maps}".encode())
         if self.mc_dropout:
             digest.update(f"dropout {self.mc_dropout}".encode())
+        if self.names is not None:
+            digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
 
     def cost(self, pictures: np.ndarray | None = None) -> dict[str, Any]:

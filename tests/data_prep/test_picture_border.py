@@ -15,11 +15,17 @@ from data_prep.picture_border import N_PIECES, border_greys, read_border_greys
 N = 400
 
 
-def measured(films: list[np.ndarray], ill: np.ndarray) -> dict[str, float]:
-    """AUROC by fact."""
+def measured(
+    films: list[np.ndarray], ill: np.ndarray, seen: np.ndarray | None = None
+) -> dict[str, float]:
+    """AUROC by fact; of films not seen the greys are missing."""
+    seen = np.ones(len(films), dtype=bool) if seen is None else seen
     ids = [f"i{number}" for number in range(len(films))]
     images = pd.DataFrame({"image_id": ids, "patient_id": ids})
-    decode = pd.DataFrame({"image_id": ids, "border_greys": [border_greys(f) for f in films]})
+    greys = [border_greys(film) if known else None for film, known in zip(films, seen, strict=True)]
+    means = [float(film.mean()) for film in films]
+    decode = pd.DataFrame({"image_id": ids, "border_greys": greys, "mean_grey": means})
+    images["view"] = ["AP", "PA", "PA"] * (len(films) // 3) + ["AP"] * (len(films) % 3)
     labels = pd.DataFrame({"mass": ill.astype(float)}, index=pd.Index(ids, name="image_id"))
     return {row["fact"]: row["auroc"] for row in measure_shortcuts(images, decode, labels)}
 
@@ -56,9 +62,20 @@ def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not() -> No
     for number in np.flatnonzero(ill):
         marked[number][1:4, 24:30] = 255
         opaque[number][15:25, 10:20] = 255
-    fact = "outer tenth of the picture"
-    assert measured(marked, ill)[fact] > 0.95
-    assert abs(measured(opaque, ill)[fact] - 0.5) < 0.1
+    of_marks, of_opacities = measured(marked, ill), measured(opaque, ill)
+    for fact in ("outer tenth of the picture", "all beside the lungs"):
+        assert of_marks[fact] > 0.95
+        assert abs(of_opacities[fact] - 0.5) < 0.1
+    assert of_opacities["mean brightness"] > 0.95  # of the whole picture: shown, but not beside
+
+
+def test_what_was_not_measured_tells_nothing() -> None:
+    rng = np.random.default_rng(0)
+    ill = np.arange(N) % 2 == 0
+    seen = np.where(ill, np.arange(N) % 5 == 0, np.arange(N) % 5 != 0)  # rarely of the ill
+    found = measured([noise(rng) for _ in range(N)], ill, seen)
+    assert abs(found["outer tenth of the picture"] - 0.5) < 0.15
+    assert "all beside the lungs" not in found  # the view alone is left
 
 
 def test_a_strong_border_is_told_with_what_to_do() -> None:

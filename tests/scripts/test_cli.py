@@ -94,6 +94,23 @@ def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(
         cli.main()
 
 
+def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(folder: Path) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise EOFError("pipe closed")
+
+    monkeypatch.setattr(show, "describe", end)
+    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_sigterm_is_one_line_too_after_all_is_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,10 +84,32 @@ def test_two_names_for_one_finding_are_refused() -> None:
         _parse_names(["mass=nodule", "mass=opacity"])
 
 
-def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path: Path) -> None:
+def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path: Path) -> None:
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
+    for name in ("model.safetensors", "model.json", "preprocess.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    names: list[dict[str, str]] = [{"mass": "mass"}, {"mass": "nodule"}, {"pneumonia": "nodule"}]
+    ids = {model.inference_id(), *(model.with_names(each).inference_id() for each in names)}
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("named", "has", "advice"),
+    [
+        (None, ["effusion", "lung_opacity"], "'cxr predict --finding pneumonia=NAME'"),
+        (None, ["effusion", "mass"], "'cxr predict --finding mass' leaves the others out"),
+        ({"pneumonia": "opacity"}, ["lung_opacity"], "'cxr predict --finding pneumonia=NAME'"),
+        ({"pneumonia": "a", "mass": "b"}, ["a"], "'cxr predict --finding pneumonia=a' leaves"),
+        (None, [], "it has no labels$"),
+    ],
+)
+def test_the_refusal_of_a_strange_name_says_how_to_go_on(
+    tmp_path: Path, named: dict[str, str] | None, has: list[str], advice: str
+) -> None:
+    model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
+    model = model if named is None else model.with_names(named)
     dataset: Any = SimpleNamespace(
-        folder=tmp_path / "set", findings=pd.DataFrame({"finding": ["lung_opacity"]})
+        folder=tmp_path / "set", findings=pd.DataFrame({"finding": has}, dtype="str")
     )
-    with pytest.raises(InputError, match="'cxr predict --finding pneumonia=lung_opacity'"):
+    with pytest.raises(InputError, match=advice):
         predict_data_set(model, dataset, tmp_path / "out", "default", 2, None)
