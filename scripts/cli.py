@@ -128,8 +128,8 @@ def main() -> None:
     try:
         _run()
     except (KeyboardInterrupt, typer.Abort) as stopped:
-        if _is_bug(stopped, termination):
-            raise stopped.__cause__ from None
+        if (bug := _bug_behind(stopped)) is not None and not termination.asked:
+            raise bug from None
         word = "ended by SIGTERM" if termination.asked else "interrupted"
         say(f"cxr: {word}; run the same command again to go on")
         sys.exit(_TERMINATED if termination.asked else _INTERRUPTED)
@@ -142,12 +142,12 @@ def main() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _is_bug(stopped: BaseException, termination: _Termination) -> bool:
-    """Whether nobody interrupted: typer takes any end of a file for Ctrl-C."""
+def _bug_behind(stopped: BaseException) -> EOFError | None:
+    """What ended the program if nobody did: typer takes any end of a file for Ctrl-C."""
     ended = stopped.__cause__
-    if termination.asked or not isinstance(ended, EOFError):
-        return False
-    return not isinstance(ended.__context__, KeyboardInterrupt)  # it came of cleaning up after one
+    if not isinstance(ended, EOFError) or isinstance(ended.__context__, KeyboardInterrupt):
+        return None  # the second came of cleaning up after Ctrl-C
+    return ended
 
 
 def _run() -> None:
