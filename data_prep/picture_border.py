@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:  # every process that decodes imports this module
+    import pandas as pd
 
 SHARE = 0.1
 _PIECES_A_SIDE = 4
@@ -58,6 +61,7 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
         ValueError: One is not 32 hexadecimal digits.
 
     Example:
+        >>> import pandas as pd
         >>> read_border_greys(pd.Series(["ff" * 16, None]))[:, 0].tolist()
         [255.0, nan]
     """
