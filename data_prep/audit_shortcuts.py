@@ -34,7 +34,7 @@ _FILE = {
     "bits": "bits",
     "spacing_col_mm": "pixel spacing",
 }
-# Of the whole picture, which disease changes too: shown, but not taken for "without the lungs".
+# Of the whole picture, which disease changes too: shown, but not taken for "beside the lungs".
 _PICTURE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
 _BORDER = "outer tenth of the picture"
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
@@ -45,7 +45,7 @@ _ADVICE = {
     "border": "little lung lies there: a system may learn how films are framed and marked. Judge "
     "it on films from elsewhere, compare it with data.crop = 'lungs', and look where it looks",
     "siblings": "never split by image, and keep every figure of a patient in one role",
-    "together": "read every result against this figure: it needs no lungs",
+    "together": "read every result against this figure: it needs no look at the lungs",
 }
 
 
@@ -131,7 +131,7 @@ def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
 def _problem(row: dict[str, Any], more: int) -> Problem:
     ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
     subject = {
-        "together": "all that is known without the lungs predicts",
+        "together": "all that is known beside the lungs predicts",
         "siblings": "other images of the same patient predict",
     }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
     text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"

@@ -26,7 +26,7 @@ METHODS = (
     "95 % interval is DeLong's, summed by patient, on the logit. Sibling images: the mean label of "
     "the same patient's other images, the overall mean where there is none. Outer tenth: the mean "
     "greys of 16 pieces around the picture, four a side, in one such model: what is seen of it "
-    "with the lungs cut out (Maguolo and Nanni, 2021).",
+    "where little lung lies (after Maguolo and Nanni, 2021).",
     "Split by image: of N images, m drawn for test; an image of a patient with k images has all "
     "siblings in test with probability (m−1)…(m−k+1) / ((N−1)…(N−k+1)), given that it is "
     "itself. The expected share of leaking test images is 1 minus the mean of that.",

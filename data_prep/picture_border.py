@@ -1,4 +1,4 @@
-"""The outer tenth of a picture, where no lung should lie: how it was framed, marked and exposed."""
+"""The outer tenth of a picture, where little lung lies: how it was framed, marked and exposed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N_PIECES = 4 * _PIECES_A_SIDE
 
 
 def border_greys(pixels: np.ndarray) -> str:
-    """Mean greys around a picture: what can be seen of it with the lungs cut out.
+    """Mean greys around a picture: what is seen of it where little lung lies.
 
     That much often tells a label is known of chest X-rays (Maguolo and Nanni, A critic evaluation
     of methods for COVID-19 automatic detection from X-ray images, 2021).

@@ -1,4 +1,4 @@
-"""How well the label can be guessed without the lungs: the baseline beside the models."""
+"""How well the label can be guessed without reading the lungs: the baseline beside the models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evaluation.groups import images_of
 from evaluation.judged import JudgedImages
 from evaluation.shares import WHERE_COLUMNS
 
-WITHOUT_LUNGS = "without the lungs"
+SHORTCUT = "shortcut"
 """Stands in the place of a system."""
 _METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _LEFT_OUT = "siblings"
@@ -32,7 +32,7 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
         judged: The images.
 
     Returns:
-        The columns of `WHERE_COLUMNS`, topic ``shortcut``, system ``without the lungs``, one row a
+        The columns of `WHERE_COLUMNS`, topic ``shortcut``, system ``shortcut``, one row a
         fact; none where the facts say the same of all images, or a class has fewer than 20.
     """
     images = images_of(judged, dataset.images)
@@ -43,7 +43,7 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
         {
             "topic": "shortcut",
             "group": found["fact"],
-            "system": WITHOUT_LUNGS,
+            "system": SHORTCUT,
             "policy": "",
             "metric": "auroc",
             "estimate": found["auroc"],

@@ -16,7 +16,7 @@ from evaluation.groups import image_groups, lesion_groups, trusted_spacing
 from evaluation.lesion_contrast import contrast_thirds, lesion_contrast
 from evaluation.pairs import pair_boxes
 from evaluation.shares import ShareName, Shares
-from evaluation.shortcut import WITHOUT_LUNGS
+from evaluation.shortcut import SHORTCUT
 from evaluation.usefulness import TREAT_ALL, net_benefit, predictive_values
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
@@ -223,6 +223,6 @@ def test_a_comparison_says_what_it_is_worth_elsewhere(compared):
         assert row["estimate"] == pytest.approx(net_benefit(mine["label"], mine[column], 0.2))
     every = row_of(table, topic="decision_curve", group="0.2", system=TREAT_ALL)
     assert every["estimate"] == pytest.approx(net_benefit(mine["label"], np.ones(len(mine)), 0.2))
-    guesses = table[table["system"] == WITHOUT_LUNGS]
+    guesses = table[table["system"] == SHORTCUT]
     assert set(guesses["metric"]) == {"auroc"}
     assert "sex + age" in set(guesses["group"])
