@@ -155,7 +155,8 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
     lead = (
         "How well the label is guessed without reading the lungs, by guesses learned on four "
         "fifths of these patients; mean brightness and file size, which disease changes too, are "
-        "no part of what is beside the lungs. A system that does not beat them has not shown that it reads the lungs."
+        "no part of what is beside the lungs. A system that does not beat them has not shown that "
+        "it reads the lungs."
     )
     return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,17 +69,24 @@ def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path: Path) -> None:
     assert "package 'training' comes from" in done.stderr
 
 
+def exit_code(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, describe: Callable[[Path], None]
+) -> int | str | None:
+    """What `cxr show` ends with where it does this in place of its work."""
+    monkeypatch.setattr(show, "describe", describe)
+    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
 def test_ctrl_c_is_one_line_and_exit_code_130(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(show, "describe", interrupt)
-    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130
+    assert exit_code(monkeypatch, tmp_path, interrupt) == 130
     assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
 
 
@@ -88,10 +96,8 @@ def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(
     def end(folder: Path) -> None:
         raise EOFError("no data left")
 
-    monkeypatch.setattr(show, "describe", end)
-    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
     with pytest.raises(EOFError, match="no data left"):
-        cli.main()
+        exit_code(monkeypatch, tmp_path, end)
 
 
 def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(
@@ -103,11 +109,7 @@ def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(
         finally:
             raise EOFError("pipe closed")
 
-    monkeypatch.setattr(show, "describe", end)
-    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130
+    assert exit_code(monkeypatch, tmp_path, end) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
@@ -124,11 +126,7 @@ def test_sigterm_is_one_line_too_after_all_is_cleaned_up(
             cleaned.append(folder)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(show, "describe", terminated)
-    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 143
+    assert exit_code(monkeypatch, tmp_path, terminated) == 143
     assert capsys.readouterr().err == "cxr: ended by SIGTERM; run the same command again to go on\n"
     assert cleaned == [tmp_path]
     assert signal.getsignal(signal.SIGTERM) is before
@@ -140,11 +138,7 @@ def test_full_disk_met_anywhere_is_one_line(
     def fill(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "shard.npy")
 
-    monkeypatch.setattr(show, "describe", fill)
-    monkeypatch.setattr(sys, "argv", ["cxr", "show", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
+    assert exit_code(monkeypatch, tmp_path, fill) == 2
     assert "shard.npy: No space left on device" in capsys.readouterr().err
 
 
