@@ -12,7 +12,7 @@ from torch import nn
 from classification.geometry import trace_grid
 from classification.recipes import BACKBONES, STRIDES, Recipe
 from classification.timm_zoo import TIMM, build_timm, timm_fixed_size, timm_normalisation
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 # Published comparisons name networks that do not exist; what their authors may have meant.
 NOT_A_NETWORK = {"resnet121": "densenet121, or resnet101"}

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from classification.model import ImageClassifier, evaluating
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 MapMethod = Literal["cam", "gradcam", "gradcam++", "occlusion", "gradient"]
 AT_ONCE = 64

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 # What each layer that moves or spreads the cells is called with, in order, after its input.
 _SLIDING = {

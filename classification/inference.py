@@ -13,8 +13,8 @@ from classification.explain import MapMethod, explain
 from classification.loss import scores_of
 from classification.mc_dropout import dropout_scores
 from classification.model import ImageClassifier, evaluating
-from data_prep.preprocess import Placement
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.preprocess import Placement
 
 NOT_FINITE = "the network's output is not finite"
 MAP_COLUMNS = [
@@ -23,7 +23,7 @@ MAP_COLUMNS = [
 
 
 class PredictedScores(NamedTuple):
-    """What one batch gives: rows for `data_prep.predictions.PredictionWriter.add`.
+    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`.
 
     Attributes:
         images: ``image_id, status, reason``, one row an image.

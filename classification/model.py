@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from classification.backbones import Trunk, build_trunk, find_recipe
 from classification.pretrained import fetch_features, load_features
-from data_prep.errors import InputError
-from data_prep.preprocess import Preprocess
+from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Preprocess
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 COLOUR_MEAN = (0.485, 0.456, 0.406)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from classification.timm_zoo import TIMM, fetch_timm
-from data_prep.checkpoint_match import match_body, tell_difference
-from data_prep.checkpoint_names import body_key, guess_architecture
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
+from networks.checkpoint_names import body_key, guess_architecture
+from networks.checkpoints import match_body, tell_difference
 from networks.packaged import PackagedWeights
 from networks.published import fetch_weights
 
@@ -48,7 +48,7 @@ def load_features(
 ) -> None:
     """Load a trunk's weights from a checkpoint of any network that has this trunk.
 
-    See `data_prep.checkpoint_match.match_body` for what fits.
+    See `networks.checkpoints.match_body` for what fits.
 
     Args:
         layers: A trunk's; untouched when the weights do not fit.

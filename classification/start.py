@@ -10,8 +10,8 @@ from torch import Tensor
 from classification.backbones import BACKBONES, find_recipe
 from classification.model import ImageClassifier
 from classification.pretrained import load_features
-from data_prep.checkpoint_match import require_finite
-from data_prep.public_checkpoints import recognise
+from networks.checkpoints import require_finite
+from networks.public_checkpoints import recognise
 
 _OWN_LAST = ("classifier.weight", "classifier.bias")
 
@@ -33,7 +33,7 @@ def start_from(
 
     Args:
         model: From `classification.model.build_classifier`; untouched when the weights do not fit.
-        state: Tensors by name, see `data_prep.checkpoint_names`.
+        state: Tensors by name, see `networks.checkpoint_names`.
         source: Where the weights come from, for errors.
         findings: What the checkpoint's run learned, in order; None where not known.
         own_findings: What the model shall learn, in order.

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 TIMM = "timm:"
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.anchors import (
     DEFAULT_RATIOS,
     FINEST_STRIDE,

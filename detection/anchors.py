@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 LEVELS = 5  # P3 to P7
 FINEST_STRIDE = 8  # px, of P3; each level doubles it

@@ -13,7 +13,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum, mobilenetv3
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from networks import efficientnet_lite as lite
 from networks.efficientnet_lite import EfficientNetLite
 from networks.packaged import PackagedWeights

@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from data_prep.checkpoint_match import (
+from data_prep.contracts.errors import InputError
+from detection.backbone import BACKBONES, body_shapes
+from networks.checkpoint_names import body_key, detector_key, guess_architecture
+from networks.checkpoints import (
     STEP_COUNTER,
     Shapes,
     match_body,
@@ -16,9 +19,6 @@ from data_prep.checkpoint_match import (
     require_finite,
     tell_difference,
 )
-from data_prep.checkpoint_names import body_key, detector_key, guess_architecture
-from data_prep.errors import InputError
-from detection.backbone import BACKBONES, body_shapes
 
 BODY = "backbone.body."
 CLASS_LAYER = "head.classification_head.cls_logits."
@@ -47,12 +47,12 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
     """Load a body's weights from a checkpoint of any network that has this body.
 
     Other layers of the checkpoint, such as the last one of a classifier with however many
-    classes, are left out; see `data_prep.checkpoint_match.match_body`.
+    classes, are left out; see `networks.checkpoints.match_body`.
 
     Args:
         body: From `detection.backbone.build_body`, or as it lies under a pyramid; untouched when
             the weights do not fit.
-        state: Tensors by name, see `data_prep.checkpoint_names`.
+        state: Tensors by name, see `networks.checkpoint_names`.
         name: The body's, a key of `BACKBONES`.
         source: Where the weights come from, for errors.
 

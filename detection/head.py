@@ -18,7 +18,7 @@ from torchvision.ops import (
     sigmoid_focal_loss,
 )
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.backbone import group_norm
 
 HeadVersion = Literal["v1", "v2"]

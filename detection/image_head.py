@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.anchors import LEVELS
 
 ImageHeadMode = Literal["multiply", "none"]

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data_prep.preprocess import Placement
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.preprocess import Placement
 from detection.dataset import EDGES, LesionBatch
 from detection.model import evaluating
 from detection.retinanet import LesionRetinaNet
@@ -18,7 +18,7 @@ NOT_FINITE = "the network's output is not finite"
 
 
 class PredictedBoxes(NamedTuple):
-    """What one batch gives: rows for `data_prep.predictions.PredictionWriter.add`.
+    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`.
 
     Attributes:
         images: ``image_id, status, reason``, one row an image.

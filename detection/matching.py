@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 MatchingRule = Literal["iou", "atss"]
 Match = Callable[[Tensor, Tensor, Sequence[int]], Tensor]

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from data_prep.preprocess import Preprocess
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.preprocess import Preprocess
 from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 from detection.backbone import BACKBONES, Backbone, Norm, build_body
 from detection.dataset import LesionBatch

@@ -12,7 +12,7 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn_v2,
 )
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.backbone import BACKBONES
 from detection.checkpoints import CLASS_LAYER, is_retinanet_key, load_body
 from networks.published import fetch_weights

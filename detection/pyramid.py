@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.backbone import body_layers
 
 TAP_STRIDES = (8, 16, 32)  # of C3, C4 and C5

@@ -11,8 +11,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from data_prep.preprocess import Preprocess
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.preprocess import Preprocess
 from detection.anchors import LEVELS
 from detection.image_head import ImageHead, rescore
 from detection.matching import Match, build_matching

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.dataset import LesionBatch
 from detection.retinanet import Targets
 

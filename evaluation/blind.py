@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_prep.folders import atomic_path, make_folder
-from data_prep.tables import InputError
+from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.tables import InputError
 from evaluation.raster import fit_panel
 from evaluation.wording import inside_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
 
 _KEY = ("number", "image_id")
 _REVIEW = ("number", "score", "remark")

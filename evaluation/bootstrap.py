@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from data_prep.parallel import cpu_count
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.workers import cpu_count
 from evaluation.ranking import Floats, Integers
 
 Name = TypeVar("Name", bound=Hashable)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.fusion import Confidence, nms, scale_boxes, soft_nms, weighted_box_fusion
 from evaluation.pairs import CORNERS
 from evaluation.ranking import Floats, Integers

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.predictions import Predictions
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence

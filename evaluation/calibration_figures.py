@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bootstrap import per_cluster
 from evaluation.calibration import CLIP, clipped_logit
 from evaluation.logistic_rows import Overlap, fit_line, fit_offset

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.schemas import REFERENCE_READER
-from data_prep.tables import read_table
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import read_table
 from evaluation.contours import ActivationGrid
 from evaluation.maps import map_grid
 from evaluation.overlays import Reading, Truth
 from evaluation.shapes import system_colour
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet, Target
+    from data_prep.store.dataset import DataSet, Target
     from evaluation.comparison import Comparison
 
 _CORNERS = ["x1", "y1", "x2", "y2"]

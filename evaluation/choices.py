@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.dataset import DataSet
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
 from evaluation.calibration import METHODS, Calibration
 from evaluation.calibration_fits import choose_calibration, fit_calibration
 from evaluation.clustered import auroc_difference

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.dataset import Target
+from data_prep.store.dataset import Target
 from evaluation.lesion_figures import Hit
 from evaluation.protocol import EXPLORATORY, Protocol
 from evaluation.ranking import Floats

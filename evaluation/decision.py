@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.box_rule import AS_STORED
 from evaluation.choices import Asked
 from evaluation.decision_rule import Decision

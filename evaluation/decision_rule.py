@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.calibration import Calibration, calibration_from_json
 from evaluation.choices import Asked

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet
+from data_prep.store.dataset import DataSet
 from evaluation.decision import Decision
 from evaluation.scorecard import Scorecard
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet
-from data_prep.membership import is_member
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from evaluation.best_box_fusion import NAME, OVERLAP, best_box_fusion
 from evaluation.box_rule import LEAST_SCORE, group_boxes, picture_limits
 from evaluation.fusion import scale_boxes, weighted_box_fusion

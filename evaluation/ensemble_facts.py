@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet
-from data_prep.predictions import Predictions
-from data_prep.tables import read_table
+from data_prep.contracts.tables import read_table
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from evaluation.exposure import SEEN_FILE
 
 _SUMMED = (

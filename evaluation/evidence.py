@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import Target
-from data_prep.membership import is_member
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError, read_table
+from data_prep.contracts.tables import InputError, read_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import Target
+from data_prep.store.predictions import Predictions
 from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.localisation import deciding_points
 from evaluation.map_boxes import MapBoxRule

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import beta  # type: ignore[attr-defined]
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bootstrap import LEVEL, Interval
 
 if TYPE_CHECKING:

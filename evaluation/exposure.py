@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.membership import is_member
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError, read_table
+from data_prep.contracts.tables import InputError, read_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.evidence import patients_of
 
 SEEN_FILE = "seen.parquet"

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.predictions import Predictions
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.bootstrap import Resamples
 from evaluation.contrasts import paired_tests, with_clustered_auroc
 from evaluation.decision import Decision

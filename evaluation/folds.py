@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from data_prep.tables import InputError, read_json, read_table
+from data_prep.contracts.tables import InputError, read_json, read_table
 from evaluation.report_folder import DECISIONS, METRICS
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]

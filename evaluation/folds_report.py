@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data_prep.folders import atomic_path, provenance
-from data_prep.tables import write_json
+from data_prep.contracts.folders import atomic_path, provenance
+from data_prep.contracts.tables import write_json
 from evaluation.figures import PAPER_COLOURS
 from evaluation.folds import Folds
 from evaluation.intervals import ALL

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet
-from data_prep.membership import is_member
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet
 from evaluation.blind import read_review
 from evaluation.foreign_files import CORNERS, ForeignColumns, read_rows
 from evaluation.matching import MAX_BOXES

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 
 CORNERS = ["x1", "y1", "x2", "y2"]
 _SHOWN = 5

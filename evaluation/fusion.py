@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_tables import box_sides, box_tables, overlaps
 from evaluation.ranking import Floats, Integers
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.box_rule import LEAST_SCORE
 from evaluation.ensemble import Joined, findings_of, join_images, names_of, of_images_that_ran
 from evaluation.evidence import patients_of, read_rows

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data_prep.tables import read_table
+from data_prep.contracts.tables import read_table
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
 
 _VOI = {
     "full_range": "full range",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.ranking import Floats, Integers
 from evaluation.reduction import COUNT_FLOORS, TOP_K, Reduction, box_features, reduce_boxes
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.dataset import DataSet
-from data_prep.pixel_store import PixelStore
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore
 from evaluation.ranking import Floats
 
 _PLAIN = re.compile(r"letterbox-(\d+)")

@@ -7,10 +7,10 @@ from typing import Literal
 
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.membership import is_member
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.bootstrap import cluster_index
 from evaluation.evidence import images_run, patients_of
 from evaluation.exposure import refuse_seen

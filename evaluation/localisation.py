@@ -13,7 +13,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data_prep.membership import positions
+from data_prep.contracts.text_lookup import positions
 from evaluation.matching import IOU_THRESHOLDS
 from evaluation.pairs import CORNERS, MAX_BOXES, BoxPairs, pair_boxes
 from evaluation.ranking import Floats, Integers

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.dataset import DataSet
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from evaluation.protocol import Protocol
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import LEAST_SCORE, picture_limits
 from evaluation.fusion import scale_boxes
 from evaluation.maps import LevelOf, MapParts, map_parts, part_scores

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import picture_limits
 from evaluation.map_boxes import MapBoxRule
 from evaluation.maps import MAP_BOX_LEVELS, LevelOf, part_scores

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, ndtr
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bootstrap import NO_WIDTH, cluster_index, per_cluster
 from evaluation.clustered import ClusteredEstimate, SeedSpread, add_seeds
 from evaluation.ranking import Floats, Integers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_prep.dataset import DataSet
-from data_prep.folders import provenance
-from data_prep.predictions import Predictions
+from data_prep.contracts.folders import provenance
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from evaluation.bca import n_groups
 from evaluation.bootstrap import Resamples
 from evaluation.decision import Decision

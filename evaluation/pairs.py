@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.membership import positions
+from data_prep.contracts.text_lookup import positions
 from evaluation.ranking import Floats, Integers
 
 MAX_BOXES = 100

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.judged import ALL, Figure
 from evaluation.protocol import Protocol
 from evaluation.scorecard import Scorecard, why_undefined

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.directions import DIRECTIONS, why_not_primary
 from evaluation.metrics import THRESHOLD_METRICS
 from evaluation.thresholds import check_policy

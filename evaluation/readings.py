@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import AS_STORED
 from evaluation.cases import CaseReader, SystemOutput, single_readers
 from evaluation.compare import checked_decision
@@ -17,8 +17,8 @@ from evaluation.localisation import localised
 from evaluation.maps import map_scale
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet, Target
-    from data_prep.predictions import Predictions
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.predictions import Predictions
     from evaluation.decision import Decision
 
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from data_prep.membership import positions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import positions
 from evaluation.calibration import clipped_logit, sigmoid
 from evaluation.ranking import Floats, Integers
 

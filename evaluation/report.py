@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_prep.folders import atomic_path, make_folder
+from data_prep.contracts.folders import atomic_path, make_folder
 from evaluation.cases import read_cases
 from evaluation.charts import (
     MARKERS,
@@ -46,7 +46,7 @@ from evaluation.wording import number, policy_words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from evaluation.comparison import Comparison
 
 MAX_BYTES = 10_000_000

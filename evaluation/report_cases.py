@@ -12,8 +12,8 @@ import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
-from data_prep.folders import make_folder
-from data_prep.tables import InputError
+from data_prep.contracts.folders import make_folder
+from data_prep.contracts.tables import InputError
 from evaluation.image_facts import ImageFacts
 from evaluation.overlays import (
     Reading,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from evaluation.cases import CaseReader
     from evaluation.gallery import Category
 

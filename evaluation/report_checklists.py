@@ -16,7 +16,7 @@ from evaluation.wording import listing, metric_words, number, policy_words
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from evaluation.comparison import Comparison
 
 UNKNOWN = "Not known from the run: for the authors to say."

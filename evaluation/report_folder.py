@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from data_prep.errors import InputError
-from data_prep.folders import LOCK
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import LOCK
 
 PAGE = "report.html"
 METRICS = "metrics.json"  # written last: marks the folder complete

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from evaluation.cases import CaseReader
     from evaluation.gallery import Category
     from evaluation.report_cases import Drawn

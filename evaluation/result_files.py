@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.folders import atomic_path, make_folder
-from data_prep.tables import write_json, write_table
+from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.tables import write_json, write_table
 from evaluation.comparison import Comparison
 from evaluation.costs import cost_table
 from evaluation.report_folder import (

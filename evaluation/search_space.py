@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import BoxRule
 from evaluation.fusion import Confidence
 from evaluation.reduction import CANDIDATES, Reduction

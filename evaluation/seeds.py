@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bca import Jackknife
 
 if TYPE_CHECKING:
-    from data_prep.predictions import Predictions
+    from data_prep.store.predictions import Predictions
     from evaluation.bootstrap import Resamples
     from evaluation.judged import Figure, JudgedImages
     from evaluation.ranking import Floats

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.folders import atomic_path
+from data_prep.contracts.folders import atomic_path
 from evaluation.overlays import (
     Reading,
     Truth,

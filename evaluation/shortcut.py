@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.audit_shortcuts import measure_shortcuts
-from data_prep.dataset import DataSet, Target
-from data_prep.tables import empty_table, read_table
+from data_prep.audit.shortcuts import measure_shortcuts
+from data_prep.contracts.tables import empty_table, read_table
+from data_prep.store.dataset import DataSet, Target
 from evaluation.groups import images_of
 from evaluation.judged import JudgedImages
 from evaluation.shares import WHERE_COLUMNS

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import BoxRule, FusedBoxes
 from evaluation.lesion_figures import WeightedFroc, WeightedRsnaScore
 from evaluation.matching import WeightedAveragePrecision, match_pairs

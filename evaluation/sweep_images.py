@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.dataset import DataSet
+from data_prep.store.dataset import DataSet
 from evaluation.box_rule import BoxRule, FusedBoxes, group_boxes, picture_limits
 from evaluation.evidence import Evidence, patients_of, read_rows
 from evaluation.fusion import scale_boxes

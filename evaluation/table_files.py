@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.folders import atomic_path
+from data_prep.contracts.folders import atomic_path
 from evaluation.report_folder import LATEX_TABLE, MARKDOWN_TABLE
 from evaluation.report_tables import Cell, MetricTable, metric_table
 from evaluation.wording import inside_sentence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_prep.folders import atomic_path
-from data_prep.tables import read_json
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.tables import read_json
 from evaluation.intervals import find_interval
 from evaluation.report_folder import METRICS, METRICS_TABLE, PAGE
 from evaluation.wording import metric_words, number
@@ -18,7 +18,7 @@ from evaluation.wording import metric_words, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from data_prep.dataset import Target
+    from data_prep.store.dataset import Target
 
 SHOWN = ("auroc", "average_precision", "brier")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.metrics import rates
 from evaluation.ranking import Floats, check_truth_and_scores
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.dataset import DataSet, Target
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.bootstrap import cluster_index
 from evaluation.calibration import Calibration
 from evaluation.calibration_fits import choose_calibration, fit_platt

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.evidence import patients_of
 from evaluation.judged import JudgedImages
 from evaluation.ranking import Floats

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.calibration import CLIP
 from evaluation.ranking import Floats
 from evaluation.scorecard import Scorecard

@@ -114,7 +114,7 @@ class EfficientNetLite(nn.Module):
 
     EfficientNet without squeeze and excitation, with ReLU6; its stochastic depth is left out.
     Tensors are named so that the published files' names follow by a rule, see
-    `data_prep.checkpoint_names.body_key`.
+    `networks.checkpoint_names.body_key`.
 
     Args:
         name: A key of `SIZES`.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from networks.packaged import PackagedWeights
 
 IMAGENET = (0.449, 0.226)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def bench(
 
     Example: cxr bench data --source ~/rsna --out bench.json
     """
-    from data_prep.tables import write_json
+    from data_prep.contracts.tables import write_json
     from scripts.bench_rows import as_lines, as_payload
     from scripts.bench_setting import open_setting
 

@@ -20,11 +20,11 @@ def check_tables(folder: Path) -> dict[str, float]:
     Returns:
         Seconds by part.
     """
-    from data_prep.audit import audit
-    from data_prep.dataset import DataSet
-    from data_prep.draw_split import SplitRule, draw_split
-    from data_prep.sources import no_roles
-    from data_prep.tables import read_table, validate_table
+    from data_prep.audit.audit import audit
+    from data_prep.contracts.tables import read_table, validate_table
+    from data_prep.formats.source import no_roles
+    from data_prep.splits.add_split import SplitRule, draw_split
+    from data_prep.store.dataset import DataSet
 
     times = [time.perf_counter()]
     dataset = DataSet.open(folder)

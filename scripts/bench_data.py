@@ -17,13 +17,13 @@ import pandas as pd
 import pydicom
 from pydicom.uid import JPEGBaseline8Bit
 
-from data_prep.decoded import pixel_digest
-from data_prep.decoding import DecodeTask, decode_and_letterbox
-from data_prep.images import read_image
-from data_prep.parallel import cpu_count
-from data_prep.picture_facts import picture_facts
-from data_prep.pixel_store import PixelStore, build_pixel_store
-from data_prep.preprocess import letterbox
+from data_prep.contracts.workers import cpu_count
+from data_prep.images.decoded_image import pixel_digest
+from data_prep.images.image import read_image
+from data_prep.images.image_facts import picture_facts
+from data_prep.store.decode import DecodeTask, decode_and_letterbox
+from data_prep.store.pixel_store import PixelStore, build_pixel_store
+from data_prep.store.preprocess import letterbox
 from scripts.bench_rows import Row, milliseconds, paired_row, rate
 from scripts.bench_setting import Setting, is_dicom
 

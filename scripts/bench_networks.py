@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_prep.images import read_image
-from data_prep.preprocess import letterbox
+from data_prep.images.image import read_image
+from data_prep.store.preprocess import letterbox
 from scripts.bench_measure import Timings
 from scripts.bench_rows import Row, paired_row, rate
 from scripts.bench_setting import Setting

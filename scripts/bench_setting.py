@@ -12,14 +12,14 @@ from typing import Any
 
 import cv2
 
-from data_prep.dataset import DataSet
-from data_prep.errors import InputError
-from data_prep.folders import provenance, require_free_space
-from data_prep.images import read_image
-from data_prep.parallel import cpu_count
-from data_prep.source_rows import list_pictures
-from data_prep.synth import write_phantom
-from data_prep.synth_files import TRAIN_FOLDER
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance, require_free_space
+from data_prep.contracts.workers import cpu_count
+from data_prep.formats.common import list_pictures
+from data_prep.images.image import read_image
+from data_prep.store.dataset import DataSet
+from data_prep.synth.files import TRAIN_FOLDER
+from data_prep.synth.phantom import write_phantom
 from scripts.bench_measure import MOST_NOISE, LinuxMachine, Meter
 
 _MOST_PICTURES = 200

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.membership import is_member
-from data_prep.pixel_store import PixelStore
-from data_prep.pixel_writer import (
+from benchmarks.synth_tables import synth_tables
+from data_prep.contracts.tables import read_json, read_table, write_json, write_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.pixel_store import PixelStore
+from data_prep.store.pixel_writer import (
     INDEX_NAME,
     INFO_KIND,
     INFO_NAME,
@@ -20,9 +22,7 @@ from data_prep.pixel_writer import (
     PixelStoreWriter,
     shard_name,
 )
-from data_prep.preprocess import letterbox
-from data_prep.synth_tables import synth_tables
-from data_prep.tables import read_json, read_table, write_json, write_table
+from data_prep.store.preprocess import letterbox
 from scripts.bench_rows import Row, duration, paired_row, single_row
 from scripts.bench_setting import Setting
 from scripts.child_process import answer_of

@@ -29,11 +29,11 @@ def check(
 
     Example: cxr check data/rsna
     """
-    from data_prep.audit import audit
-    from data_prep.audit_page import write_audit
-    from data_prep.audit_words import counted
-    from data_prep.dataset import DataSet
-    from data_prep.folders import folder_lock
+    from data_prep.audit.audit import audit
+    from data_prep.audit.audit_words import counted
+    from data_prep.audit.page import write_audit
+    from data_prep.contracts.folders import folder_lock
+    from data_prep.store.dataset import DataSet
     from scripts import console
 
     dataset = DataSet.open(data)

@@ -13,7 +13,7 @@ from types import FrameType
 import typer
 from typer.exceptions import TyperException
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts.console import say
 
 _INTERRUPTED, _TERMINATED = 130, 143

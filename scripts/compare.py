@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from data_prep.errors import InputError
-from data_prep.folders import folder_lock
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock
 from evaluation.report_folder import CASES_PAGES, METRICS, OF_ONE_TARGET, require_only
 from scripts import console
 from scripts.own_split import own_split
 from scripts.systems import open_seeds, split_seeds
 
 if TYPE_CHECKING:
-    from data_prep.predictions import Predictions
+    from data_prep.store.predictions import Predictions
     from evaluation.protocol import Protocol
 
 
@@ -97,7 +97,7 @@ def compare(
     named = [split_seeds(system) for system in systems]
     only = target[0] if target and not target[1:] else None
     asked = read_question(protocol, margin, only, interval)
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from evaluation.compare import compare_systems
     from evaluation.looks import record_look
     from evaluation.report import write_report

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.errors import InputError
-from data_prep.folders import LOCK, folder_lock
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import LOCK, folder_lock
 from evaluation.report_folder import OF_ALL_TARGETS, PAGE, require_only
 from scripts import console
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet, Target
+    from data_prep.store.dataset import DataSet, Target
 
 ALL = "all"
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet
-    from data_prep.predictions import Predictions
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import Predictions
     from evaluation.ensemble import Joined
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
@@ -72,8 +72,8 @@ def ensemble(
     Example: cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
     --out out/ensemble-predictions --name "RetinaNet x 2"
     """
-    from data_prep.dataset import DataSet
-    from data_prep.predictions import Predictions
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import Predictions
     from evaluation.ensemble import check_members
 
     dataset = DataSet.open(data)
@@ -166,9 +166,9 @@ def _write(
     facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the predictions folder; returns the content of its ``predictions.json``."""
-    from data_prep.folders import provenance
-    from data_prep.predictions import PredictionWriter
-    from data_prep.tables import write_table
+    from data_prep.contracts.folders import provenance
+    from data_prep.contracts.tables import write_table
+    from data_prep.store.predictions import PredictionWriter
     from evaluation.ensemble import findings_of
     from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
     from evaluation.exposure import SEEN_FILE

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 
 def export(
@@ -34,8 +34,8 @@ def export(
 
     Example: cxr export data/rsna out/rsna-yolo --format yolo --split default --images link
     """
-    from data_prep.annotation_writers import WRITERS, export_annotations
-    from data_prep.dataset import DataSet
+    from data_prep.export.export import WRITERS, export_annotations
+    from data_prep.store.dataset import DataSet
     from scripts import console
 
     if (data / "run.json").is_file():

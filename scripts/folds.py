@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 
 _OURS = {"folds.csv", "folds.md", "folds.png", "folds.json"}
@@ -28,7 +28,7 @@ def folds(
     strangers = sorted(p.name for p in out.iterdir() if p.name not in _OURS) if out.is_dir() else []
     if strangers:
         raise InputError(f"{out}: holds '{strangers[0]}', which is not ours; choose another --out")
-    from data_prep.folders import make_folder
+    from data_prep.contracts.folders import make_folder
     from evaluation.folds import read_folds, summarise_folds
     from evaluation.folds_report import markdown_table, write_folds
 

@@ -57,9 +57,9 @@ def import_predictions(
     Example: cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
     --image-column "Image Index" --score-column prob_Pneumonia
     """
-    from data_prep.dataset import DataSet
-    from data_prep.folders import provenance
-    from data_prep.predictions import PredictionWriter
+    from data_prep.contracts.folders import provenance
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import PredictionWriter
     from evaluation.foreign import ForeignColumns, read_foreign
 
     dataset = DataSet.open(data)

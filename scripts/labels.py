@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet, Target
+    from data_prep.store.dataset import DataSet, Target
 
 _STATES = {"present": 1.0, "absent": 0.0}
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet
-    from data_prep.predictions import Predictions
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import Predictions
 
 
 def overlay(
@@ -53,8 +53,8 @@ def overlay(
     Example: cxr overlay RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
     --data out/data --out out/overlays --limit 12
     """
-    from data_prep.dataset import DataSet
-    from data_prep.folders import make_folder
+    from data_prep.contracts.folders import make_folder
+    from data_prep.store.dataset import DataSet
     from evaluation.image_facts import ImageFacts
     from evaluation.readings import read_systems
     from evaluation.sheet import draw_overlay, save_overlay
@@ -146,7 +146,7 @@ def open_systems(systems: list[str]) -> dict[str, Predictions]:
     Raises:
         InputError: A folder holds no predictions, or two have the same name.
     """
-    from data_prep.predictions import Predictions
+    from data_prep.store.predictions import Predictions
     from scripts.systems import split_name
 
     opened: dict[str, Predictions] = {}

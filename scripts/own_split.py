@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
 
 _USUAL = "default"
 
@@ -42,7 +42,7 @@ def own_split(asked: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
 
 def _split_of(source: Path, dataset: DataSet) -> str:
-    from data_prep.tables import read_json  # pandas, which no --help needs
+    from data_prep.contracts.tables import read_json  # pandas, which no --help needs
 
     for name in ("predictions", "run"):
         if (source / f"{name}.json").is_file():

@@ -8,14 +8,14 @@ from scripts import console
 
 if TYPE_CHECKING:
     from configs.settings import DataSettings
-    from data_prep.dataset import DataSet
-    from data_prep.pixel_store import PixelStore
-    from data_prep.preprocess import Treatment
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.pixel_store import PixelStore
+    from data_prep.store.preprocess import Treatment
 
 
 def treatment_of(settings: DataSettings) -> Treatment:
     """The crop and enhancement that a configuration asks for."""
-    from data_prep.preprocess import Treatment
+    from data_prep.store.preprocess import Treatment
 
     return Treatment(crop=settings.crop, enhance=settings.enhance)
 
@@ -33,7 +33,7 @@ def open_store(dataset: DataSet, size: int, treatment: Treatment) -> PixelStore:
     Raises:
         InputError: The data set has no pixels, or a file is gone.
     """
-    from data_prep.pixel_store import build_pixel_store
+    from data_prep.store.pixel_store import build_pixel_store
 
     steps = [step for step in (treatment.crop, treatment.enhance) if step != "none"]
     title = ", ".join([f"Pixels at {size} px", *steps])

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from data_prep.dataset import DataSet
-    from data_prep.predictions import PredictionWriter
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import PredictionWriter
     from scripts.run_model import Part, TrainedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
@@ -90,7 +90,7 @@ def predict(
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
-    from data_prep.views import View, parse_views
+    from data_prep.augment.views import View, parse_views
     from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
 
     views = parse_views(tta) if tta else (View(),)
@@ -102,7 +102,7 @@ def predict(
     if finding:
         model = model.with_names(_parse_names(finding))
     if data is not None:
-        from data_prep.dataset import DataSet
+        from data_prep.store.dataset import DataSet
 
         dataset = DataSet.open(data)
         split = own_split(split, [run], dataset)
@@ -145,7 +145,7 @@ def predict_data_set(
     import numpy as np
     import pandas as pd
 
-    from data_prep.predictions import PredictionWriter
+    from data_prep.store.predictions import PredictionWriter
     from scripts.pixels import open_store
 
     _require_labels(model, dataset)
@@ -203,8 +203,8 @@ def predict_files(
     Raises:
         InputError: There are no files, or the folder holds something else.
     """
-    from data_prep.loose_images import decode_loose, list_images
-    from data_prep.predictions import PredictionWriter
+    from data_prep.store.loose_images import decode_loose, list_images
+    from data_prep.store.predictions import PredictionWriter
 
     files = list_images(sources)
     with PredictionWriter(out, _describe(model, name) | {"data_set": None}) as writer:
@@ -247,7 +247,7 @@ def _finish(
     """Copy what the model has seen, and measure its cost, last: the machine is then quiet."""
     import shutil
 
-    from data_prep.folders import atomic_path, provenance
+    from data_prep.contracts.folders import atomic_path, provenance
 
     console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
     with atomic_path(writer.folder / "seen.parquet") as temporary:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 
 def prepare(
@@ -113,12 +113,12 @@ def prepare(
 
     Example: cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
-    from data_prep.combine import combine
-    from data_prep.dataset import DataSet
-    from data_prep.prepare import prepare as prepare_dataset
-    from data_prep.preprocess import PLAIN
-    from data_prep.sources import ReadOptions
-    from data_prep.splits import SplitRule
+    from data_prep.assemble.combine import combine
+    from data_prep.assemble.prepare import prepare as prepare_dataset
+    from data_prep.formats.source import ReadOptions
+    from data_prep.splits.split import SplitRule
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.preprocess import PLAIN
     from scripts import console
     from scripts.pixels import open_store
 

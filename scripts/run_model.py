@@ -23,10 +23,10 @@ from classification.inference import predict_scores
 from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
 from classification.sanity import randomisation_check, rounds
-from data_prep.errors import InputError
-from data_prep.pixel_source import PixelSource
-from data_prep.preprocess import Preprocess
-from data_prep.views import View
+from data_prep.augment.views import View
+from data_prep.contracts.errors import InputError
+from data_prep.store.pixel_source import PixelSource
+from data_prep.store.preprocess import Preprocess
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _SPIN_COUNT = "1000"  # about 10 microseconds, instead of milliseconds
@@ -53,7 +53,7 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1, allocator: bool = True) ->
 
 def usable_cpus() -> int:
     """Processors that this process may use, which can be fewer than the machine has."""
-    from data_prep.parallel import cpu_count
+    from data_prep.contracts.workers import cpu_count
 
     return cpu_count()
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from data_prep.dropped_boxes import DroppedBoxes
-from data_prep.errors import InputError
+from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.contracts.errors import InputError
 from training.epoch_sums import EpochSums
 from training.hard_negatives import HardNegatives
 from training.sampler import SeededSampler, balancing_weights, shared_weights
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from configs.settings import DrawSettings, TrainingSettings
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from scripts.trainee import Trainee
 
 _NEGATIVES = ("not_normal", "normal")

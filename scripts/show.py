@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.report_folder import METRICS, PAGE
 from scripts import console
 
@@ -64,7 +64,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
 
     dataset = DataSet.open(folder)
     images = dataset.images
@@ -90,7 +90,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from data_prep.tables import read_json
+    from data_prep.contracts.tables import read_json
 
     run = read_json(folder / "run.json", "run")
     hidden = {"schema_version", "contract", "versions"}
@@ -98,7 +98,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _predictions(folder: Path) -> dict[str, Any]:
-    from data_prep.predictions import Predictions
+    from data_prep.store.predictions import Predictions
 
     predictions = Predictions.open(folder)
     failed = int((predictions.images["status"] == "failed").sum())
@@ -115,7 +115,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _report(folder: Path) -> dict[str, Any]:
-    from data_prep.tables import read_json
+    from data_prep.contracts.tables import read_json
 
     metrics = read_json(folder / METRICS, "metrics")
     return {
@@ -127,7 +127,7 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    from data_prep.tables import read_json
+    from data_prep.contracts.tables import read_json
 
     facts = read_json(folder / "synth.json", "synth")
     return {"kind": "synthetic chest X-rays in RSNA layout"} | {

@@ -57,10 +57,10 @@ def split(
 
     Example: cxr split data/rsna --name mine --file split.csv
     """
-    from data_prep.dataset import DataSet
-    from data_prep.draw_split import SplitRule, add_splits
-    from data_prep.errors import InputError
-    from data_prep.split_counts import role_lines
+    from data_prep.contracts.errors import InputError
+    from data_prep.splits.add_split import SplitRule, add_splits
+    from data_prep.splits.split_counts import role_lines
+    from data_prep.store.dataset import DataSet
     from scripts import console
 
     asked = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}

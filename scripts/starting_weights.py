@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.preprocess import Preprocess, Treatment
-from data_prep.public_checkpoints import PublicCheckpoint, recognise
-from data_prep.tables import read_json
+from data_prep.contracts.tables import read_json
+from data_prep.store.preprocess import Preprocess, Treatment
+from networks.public_checkpoints import PublicCheckpoint, recognise
 from scripts import console
 from training.model_files import ARCHITECTURE_FILE, WEIGHTS_FILE, read_weights
 from training.run_folder import RunFolder

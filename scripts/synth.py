@@ -39,9 +39,9 @@ def synth(
     import shlex
     from dataclasses import asdict
 
-    from data_prep.parallel import cpu_count
-    from data_prep.synth import write_phantom
-    from data_prep.synth_chunks import count_test_images
+    from data_prep.contracts.workers import cpu_count
+    from data_prep.synth.phantom import write_phantom
+    from data_prep.synth.synth_chunks import count_test_images
     from scripts import console
 
     with console.progress("Drawing films", images + count_test_images(images)) as advance:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.report_folder import SYSTEMS
 
 if TYPE_CHECKING:
-    from data_prep.dataset import DataSet, Target
-    from data_prep.predictions import Predictions
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.predictions import Predictions
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
@@ -61,7 +61,7 @@ def open_system(
     Raises:
         InputError: The path is neither, or the report was made from another training of the run.
     """
-    from data_prep.predictions import Predictions, is_predictions_folder
+    from data_prep.store.predictions import Predictions, is_predictions_folder
 
     if not (path / "run.json").is_file() or is_predictions_folder(path):
         return Predictions.open(path)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.pixels import open_store, treatment_of
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
-    from data_prep.dataset import DataSet, Target
-    from data_prep.pixel_store import PixelStore
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.pixel_store import PixelStore
     from scripts.trainee import Trainee
     from training.run_folder import RunFolder
 
@@ -91,7 +91,7 @@ def train(
     if rank:
         _join(settings, data, out, where, devices)
         return
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from scripts.train_batch import settle_batch, with_known_batch
 
     dataset = DataSet.open(data)
@@ -104,7 +104,7 @@ def train(
         _require_packaged_weights(settings)
         store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
         trainee = _build(settings, dataset, target, store)
-        from data_prep.folders import folder_lock, require_free_space
+        from data_prep.contracts.folders import folder_lock, require_free_space
         from scripts.train_run import fit_trainee
         from training.cost import count_parameters
 
@@ -120,7 +120,7 @@ def _join(
     settings: Config, data: Path, out: Path, device: Literal["cpu", "cuda"], devices: int
 ) -> None:
     """Take part in the training that another process of this command leads."""
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
     from scripts.train_batch import with_known_batch
     from scripts.train_run import fit_trainee
     from training.run_folder import RunFolder
@@ -213,7 +213,7 @@ def _require_packaged_weights(settings: Config) -> None:
 
 
 def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:
-    from data_prep.augment import build_augmentation
+    from data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
     if settings.kind == "detector":

@@ -11,7 +11,7 @@ import torch
 
 from configs.schema import ConfigError, parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import available_memory, choose_precision
 from scripts.trainee import Trainee

@@ -31,9 +31,9 @@ from training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, ClassifierTrainingSettings
-    from data_prep.augment import Augmentation
-    from data_prep.dataset import DataSet, Target
-    from data_prep.pixel_store import PixelStore
+    from data_prep.augment.augment import Augmentation
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.pixel_store import PixelStore
 
 
 class Scored(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from data_prep.pixel_source import visible_share
-from data_prep.placement import MIN_VISIBLE
+from data_prep.store.pixel_source import visible_share
+from data_prep.store.placement import MIN_VISIBLE
 from detection.anchor_fit import fit_anchors
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
@@ -30,9 +30,9 @@ from scripts.trainee import Trainee, initialise
 
 if TYPE_CHECKING:
     from configs.settings import DetectorConfig
-    from data_prep.augment import Augmentation
-    from data_prep.dataset import DataSet, Target
-    from data_prep.pixel_store import PixelStore
+    from data_prep.augment.augment import Augmentation
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.pixel_store import PixelStore
 
 _EDGES = ["x1", "y1", "x2", "y2"]
 _WHOLE = 0.999  # share of a box: the rest is rounding

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.child_process import own_command
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from configs.settings import ClassifierConfig, DetectorConfig, TrainingSettings
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.pixels import treatment_of
 from scripts.runtime import choose_precision
@@ -33,7 +33,7 @@ from training.sampler import SeededSampler
 from training.trainer import Precision
 
 if TYPE_CHECKING:
-    from data_prep.preprocess import Preprocess
+    from data_prep.store.preprocess import Preprocess
 
 
 def fit_trainee(

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.child_process import own_command
 from scripts.train_devices import ending_with_this, interrupt, require_shares
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
-    from data_prep.dataset import DataSet
+    from data_prep.store.dataset import DataSet
 
 _INTERRUPTED = 130
 _TERMINATED = 143
@@ -82,8 +82,8 @@ def train_models(
         KeyboardInterrupt: The user interrupted.
     """
     from configs.schema import dump_config, folder_name
-    from data_prep.dataset import DataSet
-    from data_prep.folders import atomic_path
+    from data_prep.contracts.folders import atomic_path
+    from data_prep.store.dataset import DataSet
     from scripts.runtime import choose_device
     from training.run_folder import RunFolder
 

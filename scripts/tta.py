@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from classification.loss import scores_of
 from classification.model import ImageClassifier
-from data_prep.views import View
+from data_prep.augment.views import View
 from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
 from evaluation.best_box_fusion import best_box_fusion
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.own_split import own_split
 
@@ -84,8 +84,8 @@ def tune(
     """
     if objective is not None and search is None:
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
-    from data_prep.dataset import DataSet
-    from data_prep.predictions import Predictions
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import Predictions
     from evaluation.choices import Asked
     from evaluation.decision import tune as choose
     from evaluation.exposure import learned_validation

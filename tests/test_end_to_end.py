@@ -156,7 +156,7 @@ def test_compare_refuses(rsna: Path, tmp_path: Path, prepare, says: str) -> None
 
 
 def _drop_one_test_image(out: Path) -> None:
-    from data_prep.tables import read_table, write_table
+    from data_prep.contracts.tables import read_table, write_table
 
     part = next((out / "predicted_images.parquet").glob("part-*.parquet"))
     write_table(read_table(part, "predicted_images").iloc[1:], part, "predicted_images")

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from data_prep.errors import InputError
-from data_prep.folders import atomic_path
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -8,7 +8,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 
 def require_compiler(device: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from training.memory import is_out_of_memory
 
 if TYPE_CHECKING:

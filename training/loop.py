@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from training.devices import gather
 from training.loading import naming, require_loaded
 from training.optimisation import Optimisation, build_optimiser, build_schedule

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from data_prep.folders import atomic_path
-from data_prep.tables import InputError, read_json, write_json
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.tables import InputError, read_json, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "model.json"

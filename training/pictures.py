@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from data_prep.folders import atomic_path
+from data_prep.contracts.folders import atomic_path
 
 _TRAIN, _VAL, _BOX = "#0072b2", "#d55e00", "#ffd92f"  # told apart by colour-blind eyes too
 _LINES = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")

@@ -11,8 +11,8 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save
 
-from data_prep.errors import InputError
-from data_prep.folders import atomic_path
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
 from training.devices import gather
 from training.divergence import EXPLODED, has_exploded, usual_loss
 from training.events import EventLog

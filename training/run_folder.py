@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.errors import InputError
-from data_prep.folders import LOCK, atomic_path, make_folder, provenance
-from data_prep.tables import read_json, read_table, write_json, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import LOCK, atomic_path, make_folder, provenance
+from data_prep.contracts.tables import read_json, read_table, write_json, write_table
 
 _CONFIG, _STARTED, _RUN = "config.toml", "started.json", "run.json"
 

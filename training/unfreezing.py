@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 
 class Unfreezing(Callback):

@@ -9,7 +9,7 @@ import torch
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.model import ImageClassifier, build_classifier
-from data_prep.preprocess import Placement, letterbox
+from data_prep.store.preprocess import Placement, letterbox
 
 SIZE = 64
 SHAPES = {"square": (128, 128), "wide": (100, 200), "high": (256, 128), "unknown": (64, 64)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classification.dataset import ImageLabelDataset, collate
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 
 
 def test_labels_follow_the_order_of_images_and_findings(store, labels):
@@ -47,7 +47,7 @@ def test_an_image_that_the_store_lacks_is_named(store, labels):
 
 
 def test_augmentation_needs_a_seed_and_repeats_with_it(store, labels):
-    from data_prep.augment import build_augmentation
+    from data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(rotate_degrees=10, brightness=0.2)
     dataset = ImageLabelDataset(store, store.ids, labels, ("opacity",), augmentation)

@@ -15,7 +15,7 @@ from classification.explain import (
     input_gradient,
     occlusion_map,
 )
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 METHODS = ("cam", "gradcam", "gradcam++", "occlusion", "gradient")
 

@@ -15,7 +15,7 @@ from classification.backbones import BACKBONES, build_trunk, trunk_stages
 from classification.geometry import Grid, trace_grid
 from classification.model import build_classifier
 from classification.recipes import PooledNorm
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 
 HEAVY = ("resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
 HEAVY += tuple(f"efficientnet_b{n}" for n in range(1, 5))

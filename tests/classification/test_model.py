@@ -12,7 +12,7 @@ from classification.backbones import BACKBONES
 from classification.inference import activation_map
 from classification.model import COLOUR_MEAN, COLOUR_STD, build_chexnet
 from configs.model_settings import ARCHITECTURES
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 
 COMPACT = ("densenet121", "resnet18")
 HEAVY = (

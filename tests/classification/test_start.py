@@ -14,8 +14,8 @@ from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
 from classification.model import COLOUR_MEAN, COLOUR_STD, ImageClassifier, build_classifier
 from classification.start import start_from
-from data_prep.errors import InputError
-from data_prep.public_checkpoints import (
+from data_prep.contracts.errors import InputError
+from networks.public_checkpoints import (
     CHEXNET_FINDINGS,
     XRAYVISION_FINDINGS,
     PublicCheckpoint,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from data_prep.preprocess import Placement, letterbox
+from data_prep.store.preprocess import Placement, letterbox
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet

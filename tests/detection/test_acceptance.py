@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from data_prep.images import read_image
-from data_prep.placement import Placement
-from data_prep.prepare import prepare
-from data_prep.preprocess import letterbox
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.images.image import read_image
+from data_prep.store.placement import Placement
+from data_prep.store.preprocess import letterbox
+from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.runtime import choose_precision

@@ -6,7 +6,7 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.anchor_fit import MATCH_IOU, best_overlaps, fit_anchors
 from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 

@@ -13,7 +13,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from configs.settings import DetectorModelSettings
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.backbone import BACKBONES, Backbone, body_layers, build_body, group_norm
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses

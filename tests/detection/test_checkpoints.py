@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, retinanet_resnet50_fpn
 
-from data_prep.errors import InputError
-from data_prep.public_checkpoints import recognise
+from data_prep.contracts.errors import InputError
 from detection.backbone import BACKBONES, build_body
 from detection.checkpoints import is_detector, load_body
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from detection.start import start_from
+from networks.public_checkpoints import recognise
 
 State = dict[str, Tensor]
 

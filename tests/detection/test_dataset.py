@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.placement import Placement
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.placement import Placement
 from detection.dataset import LesionDataset, collate
 
 
@@ -104,7 +104,7 @@ def test_boxes_of_other_images_are_left_aside(store, boxes):
 
 
 def test_the_same_seed_gives_the_same_picture_and_no_seed_the_plain_one(store, boxes):
-    augment = pytest.importorskip("data_prep.augment")
+    augment = pytest.importorskip("data_prep.augment.augment")
     augmentation = augment.build_augmentation(rotate_degrees=10, scale=0.1, brightness=0.2)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), augmentation)
     first, again, other, plain = dataset[0, 1], dataset[0, 1], dataset[0, 2], dataset[0]
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_picture_and_no_seed_the_plain_one(store, b
 
 
 def test_a_flip_carries_boxes_and_labels_with_the_pixels(store, boxes):
-    augment = pytest.importorskip("data_prep.augment")
+    augment = pytest.importorskip("data_prep.augment.augment")
     boxes.loc[1, "finding"] = "nodule"
     flip = augment.build_augmentation(horizontal_flip=1.0)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity", "nodule"), flip)
@@ -158,7 +158,7 @@ def test_a_mosaic_is_as_frequent_as_asked_for(store, boxes):
 
 
 def test_a_batch_counts_the_boxes_that_augmentation_dropped(store, boxes):
-    augment = pytest.importorskip("data_prep.augment")
+    augment = pytest.importorskip("data_prep.augment.augment")
     far = augment.build_augmentation(shift=0.6)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), far)
     batch = collate([dataset[row, seed] for row in range(4) for seed in range(10)])

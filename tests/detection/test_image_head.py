@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_prep.errors import InputError
-from data_prep.tables import validate_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import validate_table
 from detection.dataset import LesionDataset, collate
 from detection.image_head import ImageHead, has_finding, rescore
 from detection.inference import predict_boxes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.head import SMOOTH_L1_BETA, BoxHead
 from detection.model import torchvision_targets, training_losses
 

@@ -10,7 +10,7 @@ import torch
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection.anchors import DEFAULT_RATIOS, build_anchors
 from detection.matching import build_matching, match_by_atss
 from detection.model import training_losses

@@ -12,7 +12,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resne
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from detection.anchors import default_anchor_sizes
 from detection.backbone import build_body
 from detection.model import (

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet, Target, dataset_ids
-from data_prep.predictions import Predictions, PredictionWriter
-from data_prep.tables import write_json, write_table
+from data_prep.contracts.tables import write_json, write_table
+from data_prep.store.dataset import DataSet, Target, dataset_ids
+from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.comparison import Comparison
 
 SIDE = 64

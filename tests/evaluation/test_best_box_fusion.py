@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.best_box_fusion import best_box_fusion
 from evaluation.fusion import nms
 from evaluation.pairs import box_iou

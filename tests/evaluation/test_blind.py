@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.predictions import Predictions, PredictionWriter
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.blind import read_review, write_blind_study
 from evaluation.compare import compare_systems
 from evaluation.foreign import read_foreign

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bootstrap import (
     NO_WIDTH,
     Resamples,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.box_rule import AS_STORED, BoxRule
 from evaluation.pairs import CORNERS
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.tables import InputError, read_table, write_table
+from data_prep.contracts.tables import InputError, read_table, write_table
 from evaluation.choices import Asked
 from evaluation.compare import compare_systems
 from evaluation.decision import tune

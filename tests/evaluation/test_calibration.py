@@ -10,7 +10,7 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 from sklearn.isotonic import IsotonicRegression
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.calibration import CLIP, METHODS, calibration_from_json, clipped_logit
 from evaluation.calibration_fits import (
     STEEPEST,

@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.calibration import CLIP, clipped_logit
 from evaluation.calibration_figures import (
     CALIBRATION_METRICS,

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError, read_json, read_table, write_json, write_table
+from data_prep.contracts.tables import InputError, read_json, read_table, write_json, write_table
+from data_prep.store.predictions import Predictions
 from evaluation.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 from evaluation.compare import compare_systems
 from evaluation.decision import tune

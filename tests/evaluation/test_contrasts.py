@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bootstrap import BOOTSTRAP, Resamples
 from evaluation.clustered import auroc_difference, auroc_parts
 from evaluation.compare import compare_systems

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from data_prep.tables import read_json
+from data_prep.contracts.tables import read_json
 from evaluation.cost_charts import LEFT, TOP, WIDTH, cost_charts
 from evaluation.costs import COST_KEYS, cost_rows, cost_table
 from evaluation.result_files import write_tables

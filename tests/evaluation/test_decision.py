@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.calibration import PlattScaling, clipped_logit
 from evaluation.calibration_fits import fit_platt
 from evaluation.choices import Asked, choose_reduction

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.predictions import Predictions, PredictionWriter
-from data_prep.tables import InputError, write_table
+from data_prep.contracts.tables import InputError, write_table
+from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.choices import Asked
 from evaluation.decision import tune
 from evaluation.ensemble import (

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from data_prep.dataset import Target
-from data_prep.predictions import Predictions, PredictionWriter
+from data_prep.store.dataset import Target
+from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.evidence import Evidence, images_run, read_rows
 from evaluation.map_boxes import MapBoxRule
 from evaluation.reduction import Reduction

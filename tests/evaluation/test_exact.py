@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 from evaluation.exact import EXACT_METHOD, clopper_pearson
 from evaluation.judged import JudgedImages

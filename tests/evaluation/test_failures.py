@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError, read_table, write_table
+from data_prep.contracts.tables import InputError, read_table, write_table
+from data_prep.store.predictions import Predictions
 from evaluation.compare import compare_systems
 from evaluation.failures import FAILURES_WRONG, NONE_FAILED
 from scripts.starting_weights import unknown_origins

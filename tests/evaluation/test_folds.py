@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from data_prep.tables import InputError, write_json, write_table
+from data_prep.contracts.tables import InputError, write_json, write_table
 from evaluation.folds import read_folds, summarise_folds
 from evaluation.folds_report import markdown_table, write_folds
 

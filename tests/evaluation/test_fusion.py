@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.fusion import nms, scale_boxes, soft_nms, weighted_box_fusion
 
 oracle_nms = pytest.importorskip("ensemble_boxes.ensemble_boxes_nms")

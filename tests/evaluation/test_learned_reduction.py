@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.learned_reduction import cross_fit, fit_learned, words_of
 from evaluation.reduction import Reduction, box_features, reduce_boxes
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.tables import InputError, write_table
+from data_prep.contracts.tables import InputError, write_table
 from evaluation.compare import checked_decision, compare_systems
 from evaluation.decision import Decision, tune
 from evaluation.evidence import Evidence

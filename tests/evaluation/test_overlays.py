@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.dataset import DataSet
-from data_prep.tables import write_table
+from data_prep.contracts.tables import write_table
+from data_prep.store.dataset import DataSet
 from evaluation.cases import CaseReader, SystemOutput, box_cut, single_readers
 from evaluation.contours import ActivationGrid, map_shapes
 from evaluation.image_facts import display_words

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.calibration_figures import CALIBRATION_METRICS
 from evaluation.compare import compare_systems
 from evaluation.directions import DIRECTIONS

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
 from evaluation.compare import compare_systems
 from evaluation.decision import tune
 from evaluation.readings import read_systems

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.gallery import CASES_PER_CATEGORY
 from evaluation.overlays import Truth
 from evaluation.protocol import Protocol

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.tables import InputError, write_table
+from data_prep.contracts.tables import InputError, write_table
 from evaluation.bootstrap import cluster_index
 from evaluation.box_rule import AS_STORED
 from evaluation.compare import checked_decision, compare_systems

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from evaluation.metrics import classification_metrics
 from evaluation.thresholds import check_policy, choose_threshold, threshold_candidates
 

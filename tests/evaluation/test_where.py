@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from data_prep.pixel_store import PixelStore, build_pixel_store, store_folder
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
 from evaluation.agreement import kappa
 from evaluation.bootstrap import Resamples
 from evaluation.compare import compare_systems

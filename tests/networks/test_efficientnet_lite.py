@@ -18,12 +18,12 @@ from torch.nn import functional as F  # noqa: N812
 from classification import recipes
 from classification.model import build_classifier
 from classification.start import start_from as start_classifier
-from data_prep.checkpoint_match import STEP_COUNTER
-from data_prep.checkpoint_names import body_key
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from detection import backbone
 from detection.model import build_retinanet
 from detection.start import start_from as start_detector
+from networks.checkpoint_names import body_key
+from networks.checkpoints import STEP_COUNTER
 from networks.efficientnet_lite import MEAN, SIZES, STD, EfficientNetLite, SameConv2d
 from networks.packaged import PackagedWeights
 from networks.published import fetch_weights

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import bench
 from scripts.bench_child import peak_gib
 from scripts.bench_measure import LinuxMachine, Meter, Sample, Timings

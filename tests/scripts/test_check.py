@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import typer
 
-from data_prep.prepare import prepare
-from data_prep.tables import read_table, write_table
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.tables import read_table, write_table
 from scripts.check import check
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts import cli, show
 
 ROOT = Path(__file__).resolve().parents[2]

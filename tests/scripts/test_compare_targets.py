@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet
-from data_prep.predictions import PredictionWriter
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import PredictionWriter
 from scripts.compare import compare
 from scripts.prepare import prepare
 

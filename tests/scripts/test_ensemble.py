@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet
-from data_prep.predictions import Predictions, PredictionWriter
-from data_prep.tables import InputError, write_table
+from data_prep.contracts.tables import InputError, write_table
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare import compare_systems
 from evaluation.costs import cost_rows
 from scripts.ensemble import ensemble

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet
-from data_prep.predictions import Predictions
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from evaluation.compare import compare_systems
 from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare

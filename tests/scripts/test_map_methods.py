@@ -13,10 +13,10 @@ from torch import nn
 
 from classification.explain import MapMethod
 from classification.model import build_classifier
-from data_prep.errors import InputError
-from data_prep.placement import Placement
-from data_prep.preprocess import Preprocess
-from data_prep.views import View
+from data_prep.augment.views import View
+from data_prep.contracts.errors import InputError
+from data_prep.store.placement import Placement
+from data_prep.store.preprocess import Preprocess
 from scripts import run_model
 from scripts.run_model import TrainedModel
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from classification.model import build_classifier
-from data_prep.errors import InputError
-from data_prep.placement import Placement
-from data_prep.predictions import Predictions, PredictionWriter
-from data_prep.preprocess import Preprocess
-from data_prep.views import parse_views
+from data_prep.augment.views import parse_views
+from data_prep.contracts.errors import InputError
+from data_prep.store.placement import Placement
+from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from scripts.predict import predict
 from scripts.run_model import TrainedModel

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
 from scripts.own_split import own_split
 from scripts.prepare import prepare
 from scripts.split import split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from scripts.runtime import choose_device, choose_precision, tune_cpu
 
 

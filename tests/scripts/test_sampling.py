@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from configs.settings import DrawSettings
-from data_prep.errors import InputError
-from data_prep.prepare import prepare
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console

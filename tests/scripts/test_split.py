@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.dataset import DataSet
-from data_prep.prepare import prepare
-from data_prep.tables import InputError
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
 from scripts.split import split
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data_prep.dataset import DataSet
-from data_prep.draw_split import SplitRule, add_splits
-from data_prep.errors import InputError
-from data_prep.predictions import Predictions
-from data_prep.prepare import prepare
-from data_prep.preprocess import Preprocess, Treatment
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.splits.add_split import SplitRule, add_splits
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from data_prep.store.preprocess import Preprocess, Treatment
+from data_prep.synth.phantom import write_phantom
 from evaluation.lineup import judged_images
 from scripts.predict import predict
 from scripts.starting_weights import Start, leak_lines, merge_seen

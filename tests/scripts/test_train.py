@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from classification.model import build_classifier
-from data_prep.dataset import DataSet
-from data_prep.errors import InputError
-from data_prep.pixel_store import PixelStore, store_folder
-from data_prep.placement import Placement
-from data_prep.predictions import Predictions
-from data_prep.prepare import prepare
-from data_prep.preprocess import Preprocess, Treatment
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore, store_folder
+from data_prep.store.placement import Placement
+from data_prep.store.predictions import Predictions
+from data_prep.store.preprocess import Preprocess, Treatment
+from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
 from scripts import console
 from scripts.predict import predict

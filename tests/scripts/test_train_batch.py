@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from configs.schema import parse_config
-from data_prep.errors import InputError
-from data_prep.prepare import prepare
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.synth.phantom import write_phantom
 from scripts import train_batch, train_detector
 from scripts.runtime import available_memory
 from scripts.train import train

@@ -16,12 +16,12 @@ from classification.loss import masked_focal_loss
 from classification.mixing import mix_pairs, smooth
 from classification.model import build_classifier
 from configs.schema import find_config, read_config
-from data_prep.dataset import DataSet
-from data_prep.errors import InputError
-from data_prep.nih_files import FINDINGS
-from data_prep.prepare import prepare
-from data_prep.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.formats.nih_files import FINDINGS
+from data_prep.store.dataset import DataSet
+from data_prep.synth.phantom import write_phantom
+from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.pixels import open_store, treatment_of
 from scripts.run_model import BUILDERS

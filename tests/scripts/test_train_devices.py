@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from data_prep.errors import InputError
-from data_prep.prepare import prepare
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.synth.phantom import write_phantom
 from scripts import train_devices
 from scripts.train import train
 from scripts.train_devices import require_shares, run_on_devices

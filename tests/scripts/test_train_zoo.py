@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.schema import parse_config
-from data_prep.errors import InputError
-from data_prep.prepare import prepare
-from data_prep.synth import write_phantom
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.synth.phantom import write_phantom
 from scripts import train_zoo
 from scripts.train import train
 from scripts.train_zoo import Outcome, table

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from classification.model import build_classifier
-from data_prep.preprocess import Preprocess
-from data_prep.views import View, parse_views
+from data_prep.augment.views import View, parse_views
+from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from scripts.run_model import TrainedModel
 from scripts.tta import ViewedClassifier, ViewedDetector, look, with_views

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from training.loading import NamedBatches, NamedRows, Unreadable, naming, require_loaded
 
 

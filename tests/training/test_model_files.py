@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from data_prep.tables import InputError
+from data_prep.contracts.tables import InputError
 from training.model_files import load_model, load_weights, read_weights, save_model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
+from data_prep.contracts.errors import InputError
 from training.unfreezing import Unfreezing
 
 

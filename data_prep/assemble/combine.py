@@ -1,0 +1,247 @@
+"""Several prepared data sets as one: tables joined, pictures left where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.assemble.dataset_writer import begin_set, is_complete, write_set
+from data_prep.assemble.merge_targets import merge_targets
+from data_prep.assemble.summary import Summary, summarise
+from data_prep.contracts.folders import folder_lock
+from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
+from data_prep.contracts.schemas import SCHEMAS
+from data_prep.contracts.tables import InputError, frame_digest, read_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.formats.source import SourceTables
+from data_prep.splits.split import SplitRule
+from data_prep.store.dataset import DataSet
+
+_TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the sets: its name here, and its tables with the ids and paths that it gets here."""
+
+    name: str
+    dataset: DataSet
+    tables: dict[str, pd.DataFrame]
+
+
+def combine(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    name: str | None = None,
+    rule: SplitRule | None = None,
+    targets: Mapping[str, Sequence[str]] | None = None,
+) -> Summary:
+    """Make one data set folder of several; no picture is copied or decoded again.
+
+    Images keep their ids where no other set has the same one; else the set's name comes before
+    it. Patients with one id (``nih:00019124``) are one patient. A finding that a set did not ask
+    about stays unknown on its images. The split is drawn anew by patient, and patients of two
+    sets who share a picture stay together; images that a set leaves unused stay unused.
+
+    Args:
+        folders: Complete data set folders, at least two.
+        out: Folder to make; new, empty, or begun by the same call.
+        name: The new set's name; the folder's name by default.
+        rule: How the split is drawn.
+        targets: Targets of the user's own: name -> findings; see
+            `data_prep.assemble.merge_targets.merge_targets`.
+
+    Returns:
+        What came in.
+
+    Raises:
+        InputError: A folder is not complete, a set stands twice, ids are hashed with different
+            keys, one folder lies in another, targets do not fit together, or `out` holds something
+            else.
+    """
+    out, rule = Path(out), rule or SplitRule()
+    sets = _open(folders, out)
+    root = Path(os.path.commonpath([dataset.source_root for dataset in sets.values()]))
+    ids = {label: sets[label].ids for label in sorted(sets)}
+    parts = pd.DataFrame([[i["content_id"], i["labels_id"]] for i in ids.values()])
+    hidden = {d.info["id_key"] for d in sets.values() if "id_key" in d.info}
+    settings: dict[str, Any] = {
+        "source_format": "combined",
+        "source_root": str(root),
+        "source_parts": {label: i["content_id"] for label, i in ids.items()},
+        "source_id": frame_digest(
+            parts.set_axis(["content", "labels"], axis=1), ["content", "labels"]
+        ),
+        **asdict(rule),
+        **(
+            {"targets": {key: list(members) for key, members in targets.items()}} if targets else {}
+        ),
+        **({"id_key": hidden.pop()} if hidden else {}),
+        **({"window": window} if (window := _one_window(sets)) else {}),
+    }
+    is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
+    with folder_lock(out):
+        complete = is_complete(out, settings)
+        if not complete:
+            tables, decode = _join(sets, root, targets or {}, settings.get("id_key"))
+            begin_set(out, settings)
+            title = name or out.resolve().name
+            write_set(out, tables, decode, name=title, rule=rule, settings=settings)
+    return summarise(DataSet.open(out), already_complete=complete)
+
+
+def _one_window(sets: dict[str, DataSet]) -> str | None:
+    """The DICOM window that all sets are shown in."""
+    windows = {dataset.window: label for label, dataset in sets.items()}
+    if len(windows) > 1:
+        shown = "; ".join(f"{label}: {name or 'the first'}" for name, label in windows.items())
+        raise InputError(f"the sets are shown in different windows ({shown}); prepare one again")
+    return next(iter(windows))
+
+
+def _open(folders: Sequence[Path], out: Path) -> dict[str, DataSet]:
+    """Open the sets, each under a name of its own."""
+    if len(folders) < 2:
+        raise InputError("combining needs two data sets or more")
+    sets: dict[str, DataSet] = {}
+    for folder in map(Path, folders):
+        dataset = DataSet.open(folder)
+        here, there = folder.resolve(), out.resolve()
+        if here.is_relative_to(there) or there.is_relative_to(here):
+            raise InputError(f"{out}: choose a folder beside {folder}, not inside or around it")
+        for other in sets.values():
+            if dataset.ids["content_id"] == other.ids["content_id"]:
+                raise InputError(f"{folder}: holds the same images as {other.folder}; name it once")
+            keys = {d.info["id_key"] for d in (dataset, other) if "id_key" in d.info}
+            if len(keys) > 1:
+                raise InputError(
+                    f"{folder}: its ids are hashed with another key than those of {other.folder}, "
+                    "so nobody can tell who is in both; prepare both with one --id-key"
+                )
+        label, number = dataset.name, 2
+        while label in sets:
+            label, number = f"{dataset.name}-{number}", number + 1
+        sets[label] = dataset
+    return sets
+
+
+def _join(
+    sets: dict[str, DataSet], root: Path, targets: Mapping[str, Sequence[str]], key_id: str | None
+) -> tuple[SourceTables, pd.DataFrame]:
+    repeated = _repeated([dataset.images["image_id"] for dataset in sets.values()])
+    parts = [_Part(label, d, _read(label, d, root, repeated)) for label, d in sets.items()]
+    frames = {table: _concat([part.tables[table] for part in parts]) for table in _TABLES}
+    frames["images"] = frames["images"].sort_values("image_id", ignore_index=True)
+    twice = frames["images"]["image_id"].duplicated()
+    if twice.any():
+        image = frames["images"].loc[twice, "image_id"].iloc[0]
+        raise InputError(f"image '{image}' has the id that another set's image would get here")
+    if key_id is not None:
+        key = key_from_environment(key_id, next(iter(sets.values())).folder)
+        frames["images"] = hide_paths(frames["images"], key)
+        frames["excluded"] = hide_paths(frames["excluded"], key)
+    tables = SourceTables(
+        format="combined",
+        root=root,
+        **{table: frames[table] for table in _TABLES if table != "decode"},
+        targets={},
+        split=_unused(parts),
+        notes=tuple(_notes(parts, len(repeated))),
+    )
+    own = {part.name: part.dataset.info["targets"] for part in parts}
+    asked = {part.name: part.tables["findings"] for part in parts}
+    return merge_targets(tables, own, asked, targets), frames["decode"]
+
+
+def _repeated(columns: Sequence[pd.Series]) -> pd.Index:
+    values = pd.concat([column.drop_duplicates() for column in columns])
+    return pd.Index(values[values.duplicated()].unique())
+
+
+def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[str, pd.DataFrame]:
+    """The tables of a set, all readers, with their new ids and paths."""
+    tables = {name: read_table(dataset.folder / f"{name}.parquet", name) for name in _TABLES}
+    for name, table in tables.items():
+        if "image_id" in table.columns:
+            ids = table["image_id"]
+            tables[name] = table.assign(
+                image_id=ids.mask(is_member(ids, repeated), label + "/" + ids)
+            )
+    place = os.path.relpath(dataset.source_root, root)
+    start = "" if place == "." else f"{Path(place).as_posix()}/"
+    true = dataset.pictures["path"].to_numpy()  # where ids are hashed, paths are, too
+    tables["images"] = tables["images"].assign(
+        path=start + pd.Series(true, dtype="str"), x_set=label
+    )
+    paths = tables["excluded"]["path"]
+    if "id_key" not in dataset.info:  # what was left out of such a set is found by nobody
+        tables["excluded"] = tables["excluded"].assign(path=start + paths)
+    columns = {*tables["decode"].columns, *SCHEMAS["decode"].columns}
+    tables["decode"] = tables["decode"].reindex(columns=sorted(columns))
+    return tables
+
+
+def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join rows; a column that is text in one set is text in all."""
+    known = pd.concat([pd.Series(frame.dtypes) for frame in frames])
+    for column in known.index.unique():
+        kinds = {str(kind) for kind in known[known.index == column]}
+        lacking = sum(column not in frame.columns for frame in frames)
+        if len(kinds) > 1 and "str" in kinds:
+            frames = [f.astype({column: "str"}) if column in f.columns else f for f in frames]
+        elif kinds == {"bool"} and lacking:
+            frames = [f.astype({column: "boolean"}) if column in f.columns else f for f in frames]
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    return pd.concat(filled, ignore_index=True)
+
+
+def _unused(parts: Sequence[_Part]) -> pd.DataFrame:
+    """Images that a set uses for nothing: without label, or at its owner's wish."""
+    ids = []
+    for part in parts:
+        split = part.dataset.split()
+        was = part.dataset.images["image_id"]  # in the order of the renamed table
+        unused = is_member(was, split.loc[split["role"] == "unused", "image_id"])
+        ids.append(part.tables["images"].loc[unused, "image_id"])
+    return pd.DataFrame(
+        {"image_id": pd.concat(ids, ignore_index=True), "role": "unused"}, dtype="str"
+    )
+
+
+def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
+    said: dict[str, list[str]] = {}
+    for part in parts:
+        for note in part.dataset.info["notes"]:
+            if not note.startswith("split "):  # the parts' splits are not taken over
+                said.setdefault(note, []).append(part.name)
+    notes = [f"{' and '.join(names)}: {note}" for note, names in said.items()]
+    if n_repeated:
+        notes.append(
+            f"{n_repeated:,} image ids occur in several sets: the set's name comes first there, "
+            f"{parts[0].name}/... for one"
+        )
+    shared = _repeated([part.tables["images"]["patient_id"] for part in parts])
+    if len(shared):
+        notes.append(f"{len(shared):,} patients occur in several sets and count as one each")
+    hashed = [part.name for part in parts if "id_key" in part.dataset.info]
+    if 0 < len(hashed) < len(parts):
+        notes.append(
+            f"WARNING: ids of {' and '.join(hashed)} are hashed and the others are not: nobody can "
+            "tell who is in both, and the same person may be in training and test"
+        )
+    n_lacking = sum(int(part.tables["images"]["path"].isna().sum()) for part in parts)
+    if 0 < n_lacking < sum(len(part.tables["images"]) for part in parts):
+        notes.append(
+            f"{n_lacking:,} images have no pixels here, so the combined set can be judged on, but "
+            "nothing can be trained on it"
+        )
+    names = [p.name for p in parts if set(p.dataset.ids["split_ids"]) - {"default"}]
+    if names:
+        notes.append(f"splits of {', '.join(names)} beside the default were not taken over")
+    return notes

@@ -1,0 +1,149 @@
+"""Begin and finish a data set folder: whether it is ours, then its files, the JSON last."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.assemble.set_splits import Made, make_splits
+from data_prep.audit.audit import audit
+from data_prep.audit.page import write_audit
+from data_prep.contracts.folders import LOCK, make_folder, provenance
+from data_prep.contracts.tables import InputError, read_json, write_json, write_table
+from data_prep.formats.source import SourceTables
+from data_prep.splits.add_split import write_split
+from data_prep.splits.split import SplitRule
+from data_prep.store.dataset import DataSet, Target, dataset_ids
+
+JOURNAL = ".decoded"
+"""Folder in a data set that keeps what came of each file, so that none is decoded twice."""
+_WORK, _SETTINGS = ".prepare", "settings.json"
+
+
+def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
+    """Whether a folder holds a data set, complete; False for one to begin or go on with.
+
+    Args:
+        out: The data set folder, which need not exist.
+        settings: What the set is made with, as for `begin_set`.
+        add: A complete set whose source has changed since is one to go on with.
+
+    Raises:
+        InputError: It holds something else, or was made with other settings.
+    """
+    for path, kind in ((out / "dataset.json", "dataset"), (out / _WORK / _SETTINGS, "settings")):
+        if path.is_file():
+            found = read_json(path, kind)["settings"]
+            _require_same(out, found, settings, may_grow=add)
+            return kind == "dataset" and found.get("source_id") == settings.get("source_id")
+    if out.is_dir() and any(p.name not in (LOCK, _WORK, JOURNAL) for p in out.iterdir()):
+        raise InputError(f"{out}: not empty and not a data set of ours; choose a new folder")
+    return False
+
+
+def _require_same(
+    out: Path, found: dict[str, Any], wanted: dict[str, Any], *, may_grow: bool
+) -> None:
+    for key in {**wanted, **found}:
+        if found.get(key) == wanted.get(key) or (may_grow and key == "source_id"):
+            continue
+        if key == "source_id":
+            grow = (
+                ""
+                if found.get("source_format") == "combined"
+                else "--add takes in what is new, or "
+            )
+            raise InputError(
+                f"{out}: the source has changed since this folder was made; {grow}prepare a new "
+                "folder"
+            )
+        advice = "" if key.startswith("source") else ", or draw another split with cxr split"
+        raise InputError(
+            f"{out}: made with {key}={found.get(key)!r}, asked for {wanted.get(key)!r}; choose a "
+            f"new folder{advice}"
+        )
+
+
+def begin_set(out: Path, settings: dict[str, Any]) -> Path:
+    """Mark a folder as a data set in the making, so that the same call may go on with it.
+
+    Args:
+        out: The data set folder, there and held by the caller.
+        settings: What the set is made with, JSON-ready, to know it again.
+
+    Returns:
+        A folder in it for unfinished work; `write_set` removes it.
+    """
+    work = make_folder(out / _WORK)
+    write_json(work / _SETTINGS, "settings", {"settings": settings})
+    return work
+
+
+def write_set(
+    out: Path,
+    tables: SourceTables,
+    decode: pd.DataFrame,
+    *,
+    name: str,
+    rule: SplitRule,
+    settings: dict[str, Any],
+    default: str | Made | None = None,
+) -> None:
+    """Write every file of a data set but its pixels; ``dataset.json`` comes last and completes it.
+
+    Splits that are there already are kept and extended to images that are new.
+
+    Args:
+        out: The data set folder, there and held by the caller.
+        tables: Complete, as `data_prep.assemble.assemble.assemble` returns them.
+        decode: The ``decode`` table.
+        name: The data set's name.
+        rule: How the default split is drawn.
+        settings: As for `begin_set`.
+        default: The default split instead: ``official``, or one that the user gave.
+    """
+    splits = make_splits(out, tables, decode, rule, default)
+    (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
+    contents = {
+        "images": tables.images,
+        "findings": tables.findings,
+        "boxes": tables.boxes,
+        "box_coverage": tables.box_coverage,
+        "decode": decode,
+        "excluded": tables.excluded,
+    }
+    for table, frame in contents.items():
+        write_table(frame, out / f"{table}.parquet", table)
+    split_ids = {key: write_split(out, key, *made) for key, made in splits.items()}
+    ids = dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
+    info = {
+        "name": name,
+        "source_format": tables.format,
+        "source_root": str(tables.root.resolve()),
+        "targets": tables.targets,
+        "ids": {**ids, "split_ids": split_ids},
+        "settings": settings,
+        "notes": [*tables.notes, *_split_notes(splits)],
+        **({"id_key": settings["id_key"]} if "id_key" in settings else {}),
+        **provenance(),
+    }
+    targets = {
+        key: Target(key, tuple(spec["any_of"]), spec["display_name"])
+        for key, spec in tables.targets.items()
+    }
+    dataset = DataSet(out, info, targets)
+    write_audit(dataset, audit(dataset), out)
+    write_json(out / "dataset.json", "dataset", info)
+    shutil.rmtree(out / _WORK, ignore_errors=True)
+
+
+def _split_notes(splits: dict[str, Made]) -> list[str]:
+    """What the user must know of the splits, each with the names of those that it is said of."""
+    said: dict[str, list[str]] = {}
+    for name, (_, how) in splits.items():
+        for note in how.get("notes", ()):
+            said.setdefault(note, []).append(f"'{name}'")
+    return [f"split {' and '.join(names)}: {note}" for note, names in said.items()]

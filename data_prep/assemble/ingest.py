@@ -1,0 +1,228 @@
+"""Decode every picture of a source once, for its tables and all pixel stores, and survive a kill.
+
+The journal is a folder of part files, each with the outcome of a few hundred pictures, written
+after their pixels are on the disk. What a kill can lose is what came after the last part. It stays
+with the data set, so that pictures added to the source later do not cost the old ones again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
+from data_prep.store.pixel_writer import PixelStoreWriter
+from data_prep.store.preprocess import store_spec
+
+_PART_ROWS = 256
+# A published edge may overshoot by rounding only; more is another picture's box.
+EDGE_TOLERANCE_PX = 0.01
+
+_TEXTS = (
+    "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",
+    "photometric", "modality_transform", "voi", "orientation", "pixel_sha256", "warnings",
+    "burned_in_annotation", "perceptual_hash", "border_greys",
+)  # fmt: skip
+_NUMBERS = (
+    "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",
+    "text_score",
+)  # fmt: skip
+_COUNTS = ("height", "width", "bits", "file_bytes", "file_mtime_ns")
+OUTCOME_TYPES: dict[str, str] = {
+    **dict.fromkeys(_TEXTS, "str"),
+    **dict.fromkeys(_NUMBERS, "float64"),
+    **dict.fromkeys(_COUNTS, "Int64"),
+    "inverted": "boolean",
+}
+
+
+def ingest(
+    images: pd.DataFrame,
+    boxes: pd.DataFrame,
+    root: Path,
+    out: Path,
+    *,
+    journal: Path,
+    again: Iterable[str] = (),
+    sizes: Iterable[int] = (),
+    window: str | None = None,
+    workers: int = 1,
+    strict: bool = False,
+    advance: Callable[[int], None] = lambda n: None,
+) -> pd.DataFrame:
+    """Decode the pictures that the journal does not have yet.
+
+    Args:
+        images: Reads ``image_id``, ``path`` and, where the source gives them, ``height, width``.
+        boxes: Reads ``image_id``, ``x2``, ``y2``: a box must lie in its picture.
+        root: Folder that paths are relative to.
+        out: Data set folder; pixel stores go to ``pixels/`` in it. The caller holds its lock.
+        journal: Folder of the part files.
+        again: Images to decode although the journal has them, as `outdated_images` gives them.
+        sizes: Sides of the pixel stores to fill on the way, px.
+        window: Name of the DICOM window wanted; None for the first.
+        workers: Processes that decode.
+        strict: Stop at the first picture that cannot be used.
+        advance: Told how many pictures are settled.
+
+    Returns:
+        One row a picture, columns of `OUTCOME_TYPES`; ``error`` is missing where it is usable.
+
+    Raises:
+        InputError: Strict, and a picture is not usable; or the disk is full.
+    """
+    parts = _Journal(journal)
+    known = parts.read()
+    known = known[~is_member(known["image_id"], list(again))]
+    unusable = set(known.loc[known["error"].notna(), "image_id"])
+    with ExitStack() as stack:
+        stores = {
+            size: stack.enter_context(PixelStoreWriter(out / "pixels" / store_spec(size), size))
+            for size in dict.fromkeys(sizes)
+        }
+        settled = set(known["image_id"])
+        complete = set.intersection(settled, *(s.done | unusable for s in stores.values()))
+        todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
+        advance(len(images) - len(todo))
+        rows = decode_all(_tasks(todo, root, tuple(stores), window), workers=workers)
+        for row, path, labelled in zip(
+            rows, todo["path"], _labelled_sizes(todo, boxes), strict=True
+        ):
+            outcome = _outcome(row, root / path, labelled)
+            if strict and outcome["error"]:
+                raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
+            if not outcome["error"]:
+                for size, store in stores.items():
+                    store.add(row.image_id, *row.squares[size])
+            if row.image_id not in settled:
+                parts.add(outcome, before_writing=[s.commit for s in stores.values()])
+            advance(1)
+        parts.flush(before_writing=[s.commit for s in stores.values()])
+    outcomes = parts.read()
+    return outcomes[is_member(outcomes["image_id"], images["image_id"])].reset_index(drop=True)
+
+
+def outdated_images(images: pd.DataFrame, root: Path, journal: Path) -> pd.DataFrame:
+    """Find pictures whose file is another one than when it was decoded, or could not be used.
+
+    Args:
+        images: Reads ``image_id``, ``path``.
+        root: Folder that paths are relative to.
+        journal: Folder of the part files; need not be there.
+
+    Returns:
+        ``image_id, replaced``: True where the size or the time of the file has changed, False
+        where it was not usable and may be by now.
+    """
+    known = _Journal(journal).read() if journal.is_dir() else _typed(pd.DataFrame({"image_id": []}))
+    rows = known.merge(images[["image_id", "path"]].dropna(), on="image_id")
+    now = [_file_state(root / path) for path in rows["path"]]
+    stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
+    usable = rows["error"].isna().to_numpy()
+    changed = (stated != np.array(now, dtype="int64").reshape(-1, 2)).any(axis=1) & usable
+    chosen = rows.loc[changed | ~usable, ["image_id"]]
+    return chosen.assign(replaced=changed[changed | ~usable])
+
+
+def _file_state(path: Path) -> tuple[int, int]:
+    """Bytes and time of a file; zeros where it is gone, as no journal says."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def _tasks(
+    images: pd.DataFrame, root: Path, sizes: tuple[int, ...], window: str | None
+) -> Iterable[DecodeTask]:
+    pairs = zip(images["image_id"], images["path"], strict=True)
+    return (DecodeTask(image_id, root / path, sizes, window=window) for image_id, path in pairs)
+
+
+def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
+    """What the labels say of each picture's size, NaN where nothing.
+
+    Returns:
+        float64, shape ``(N, 4)``: stated width and height, reach of the boxes in x and y, px.
+    """
+    reach = boxes.groupby("image_id")[["x2", "y2"]].max()
+    stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
+    return np.hstack([stated, reach.reindex(images["image_id"].to_numpy()).to_numpy()])
+
+
+def _outcome(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
+    """Turn a decoded row into a journal row."""
+    if row.error:
+        reason = row.error.removeprefix(f"{path}: ")  # a path may say what must not be told
+        return {"image_id": row.image_id, "error_stage": "decode", "error": reason}
+    stage, error = _misfit(row, labelled)
+    header = {key: row.header.get(key) for key in ("view", "sex", "age_years")}
+    spacing = {"spacing_row_mm": row.spacing_row_mm, "spacing_col_mm": row.spacing_col_mm}
+    return {
+        "image_id": row.image_id,
+        "error_stage": stage,
+        "error": error,
+        "file_sha256": row.file_sha256,
+        "height": row.height,
+        "width": row.width,
+        **spacing,
+        **header,
+        **row.record,
+    }
+
+
+def _misfit(row: DecodedRow, labelled: np.ndarray) -> tuple[str | None, str | None]:
+    """Say why the labels cannot belong to this picture, as stage and reason."""
+    width, height, reach_x, reach_y = (float(value) for value in labelled)
+    for name, stated, actual in (("width", width, row.width), ("height", height, row.height)):
+        if not math.isnan(stated) and stated != actual:
+            return "size", f"not of the stated size: {name} {stated:g}, the picture has {actual} px"
+    for name, reach, actual in (("width", reach_x, row.width), ("height", reach_y, row.height)):
+        if reach > actual + EDGE_TOLERANCE_PX:
+            return "boxes", f"box outside the image: reaches {reach:g}, {name} is {actual} px"
+    return None, None
+
+
+class _Journal:
+    """Part files of outcomes; each appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, outcome: dict[str, Any], before_writing: list[Callable[[], None]]) -> None:
+        self._rows.append(outcome)
+        if len(self._rows) >= _PART_ROWS:
+            self.flush(before_writing)
+
+    def flush(self, before_writing: list[Callable[[], None]]) -> None:
+        if not self._rows:
+            return
+        for settle in before_writing:  # pixels first: a part promises that they are there
+            settle()
+        number = len(list(self.folder.glob("part-*.parquet")))
+        with atomic_path(self.folder / f"part-{number:06d}.parquet") as temporary:
+            _typed(pd.DataFrame(self._rows, dtype=object)).to_parquet(temporary, compression="zstd")
+        self._rows = []
+
+    def read(self) -> pd.DataFrame:
+        parts = [pd.read_parquet(path) for path in sorted(self.folder.glob("part-*.parquet"))]
+        if not parts:
+            return _typed(pd.DataFrame({"image_id": []}))
+        rows = _typed(pd.concat(parts, ignore_index=True))
+        return rows.drop_duplicates("image_id", keep="last", ignore_index=True)
+
+
+# Rows come as objects: by way of float64, a time in nanoseconds would lose its last digits.
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.reindex(columns=list(OUTCOME_TYPES)).astype(OUTCOME_TYPES)

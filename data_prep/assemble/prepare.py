@@ -1,0 +1,273 @@
+"""From a source folder to a data set folder: tables, pixels, splits, audit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.assemble.assemble import assemble
+from data_prep.assemble.dataset_writer import JOURNAL, begin_set, is_complete, write_set
+from data_prep.assemble.ingest import ingest, outdated_images
+from data_prep.assemble.set_settings import source_id, user_choices
+from data_prep.assemble.set_splits import Made
+from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
+from data_prep.contracts.folders import folder_lock, require_free_space
+from data_prep.contracts.pseudonyms import hide_paths, pseudonymise, read_id_key
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.workers import cpu_count
+from data_prep.formats.common import with_targets
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions, SourceTables
+from data_prep.splits.given_split import read_split_file
+from data_prep.splits.split import SplitRule
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
+from data_prep.store.preprocess import require_size
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def _no_progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda n: None)
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How the pictures are read; it does not change what comes out."""
+
+    sizes: tuple[int, ...]
+    strict: bool
+    workers: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the user wants of the set; another plan is another set."""
+
+    name: str
+    rule: SplitRule
+    split: str | Made | None
+    window: str | None
+    key: bytes | None
+    settings: dict[str, Any]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    format: str | None,  # noqa: A002 - the option's own name
+    options: ReadOptions | None = None,
+    name: str | None = None,
+    sizes: Iterable[int] = (),
+    targets: Mapping[str, Sequence[str]] | None = None,
+    rule: SplitRule | None = None,
+    split: str | Path | None = None,
+    window: str | None = None,
+    id_key: Path | None = None,
+    keep_ids: bool = False,
+    add: bool = False,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: Progress = _no_progress,
+) -> Summary:
+    """Make a data set folder from a source folder.
+
+    Every picture is decoded once. The work may be killed at any moment: the same call goes on
+    where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
+
+    Args:
+        source: The data set as its publisher gives it.
+        out: Folder to make; new, empty, or begun by the same call.
+        format: A name of `data_prep.formats.registry.READERS`.
+        options: What the reader should know beside the folder.
+        name: The data set's name in reports; the folder's name by default.
+        sizes: Sides of pixel stores to build now, px; a training builds the one it needs.
+        targets: Targets of the user's own: name -> findings of which any makes it positive.
+        rule: How the default split is drawn.
+        split: The default split instead: ``official``, or a CSV of the user's.
+        window: Name of the DICOM window to show, where a file has several; the first by default.
+        id_key: File of the key by which ids and paths are replaced; made where there is none.
+        keep_ids: Allows ``dicom`` without a key: its ids name nobody.
+        add: Take what is new or mended in the source into a complete folder; what it has keeps
+            its pixels and its roles.
+        strict: Stop at the first file or label that cannot be used, instead of leaving it out.
+        workers: Processes that decode; all available processors by default.
+        progress: ``progress(description, total)`` gives a context manager that yields
+            ``advance(n)``.
+
+    Returns:
+        What came in and what was left out.
+
+    Raises:
+        InputError: The source is not of this format, holds nothing usable, or has changed; the
+            folder holds something else; or, if strict, anything would be left out.
+    """
+    source, out = Path(source), Path(out)
+    rule, options = rule or SplitRule(), options or ReadOptions()
+    sizes = tuple(dict.fromkeys(sizes))
+    for size in sizes:
+        require_size(size)
+    effort = _Effort(sizes, strict, cpu_count() if workers is None else workers, progress)
+    key = _read_key(format, id_key, out, source, keep_ids)
+    tables = with_targets(_read(source, format, options, strict), targets or {})
+    default = _user_split(split, tables, strict)
+    if key is not None:
+        tables, new_names = pseudonymise(tables, key)
+        if isinstance(default, tuple):
+            given, how = default
+            default = given.assign(image_id=given["image_id"].map(new_names)), how
+    settings = {
+        "source_format": format,
+        "source_root": str(source.resolve()),
+        "source_id": source_id(tables),
+        **asdict(rule),
+        **user_choices(options, targets or {}, split, window, key),
+    }
+    plan = _Plan(name or out.resolve().name, rule, default, window, key, settings)
+    is_complete(out, settings, add=add)  # refuses a wrong folder before a lock is put into it
+    with folder_lock(out):
+        complete = is_complete(out, settings, add=add)
+        outdated = outdated_images(tables.images, tables.root, out / JOURNAL)
+        changes: tuple[str, ...] = ()
+        if not complete or (add and len(outdated)):
+            before = known_ids(out)
+            again = outdated if add else outdated[outdated["replaced"]]
+            _build(tables, out, plan, effort, again)
+            changes = describe_changes(before, known_ids(out), int(outdated["replaced"].sum()))
+            complete = False
+        dataset = DataSet.open(out)
+        _add_stores(dataset, tables, effort)
+    return summarise(dataset, already_complete=complete, changes=changes)
+
+
+def _read_key(
+    format: str | None,  # noqa: A002
+    id_key: Path | None,
+    out: Path,
+    source: Path,
+    keep_ids: bool,
+) -> bytes | None:
+    if id_key is not None:
+        if keep_ids:
+            raise InputError("--id-key and --keep-ids: choose one of them")
+        return read_id_key(id_key, out, source)
+    if format == "dicom" and not keep_ids:
+        raise InputError(
+            "--format dicom: ids and paths may name patients; give --id-key FILE (it is made where "
+            "there is none), or --keep-ids where the files are de-identified already"
+        )
+    return None
+
+
+def _read(
+    source: Path,
+    format: str | None,  # noqa: A002
+    options: ReadOptions,
+    strict: bool,
+) -> SourceTables:
+    tables = read_source(source, format, options)
+    if strict and len(tables.excluded):
+        first = tables.excluded.iloc[0]
+        raise InputError(
+            f"{source}: {first['path']}: {first['reason']} ({len(tables.excluded)} such images; "
+            "without --strict they are left out)"
+        )
+    return tables
+
+
+def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) -> str | Made | None:
+    """The user's own split file, read before any picture: it may be refused."""
+    if split is None:
+        return None
+    if str(split) != "official":
+        return read_split_file(Path(split), tables.images, strict=strict)
+    if not tables.official.empty:
+        return "official"
+    if len(tables.split) and len(tables.split) == len(tables.images):
+        return None  # every image comes with a role: the default split is the source's own
+    raise InputError("--split official: the source comes with no split; leave it out")
+
+
+def _build(
+    tables: SourceTables, out: Path, plan: _Plan, effort: _Effort, again: pd.DataFrame
+) -> None:
+    """Write every file of the data set; ``dataset.json`` comes last and completes it."""
+    begin_set(out, plan.settings)
+    if again["replaced"].any():  # stores that are not written now would keep the old pictures
+        kept = {store_folder(out, size) for size in effort.sizes}
+        for folder in set((out / "pixels").glob("*")) - kept:
+            shutil.rmtree(folder)
+    tables, decode = assemble(tables, _ingest(tables, out, effort, again["image_id"], plan.window))
+    if tables.images.empty:
+        first = tables.excluded.iloc[0]
+        raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
+    if plan.key is not None:
+        tables = replace(
+            tables,
+            images=hide_paths(tables.images, plan.key),
+            excluded=hide_paths(tables.excluded, plan.key),
+        )
+    write_set(
+        out,
+        tables,
+        decode,
+        name=plan.name,
+        rule=plan.rule,
+        settings=plan.settings,
+        default=plan.split,
+    )
+
+
+def _ingest(
+    tables: SourceTables, out: Path, effort: _Effort, again: pd.Series, window: str | None
+) -> pd.DataFrame | None:
+    if tables.images["path"].isna().all():
+        return None
+    n_images = len(tables.images)
+    # A row of all tables takes less than 1,000 bytes.
+    require_free_space(out, n_images * (1000 + sum(size * size for size in effort.sizes)))
+    with effort.progress("Reading images", n_images) as advance:
+        return ingest(
+            tables.images,
+            tables.boxes,
+            tables.root,
+            out,
+            journal=out / JOURNAL,
+            again=again,
+            sizes=effort.sizes,
+            window=window,
+            workers=effort.workers,
+            strict=effort.strict,
+            advance=advance,
+        )
+
+
+def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None:
+    """Build the wanted pixel stores that are not complete yet."""
+    if effort.sizes and not dataset.has_pixels:
+        raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
+    pictures = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
+    for size in effort.sizes:
+        if (store_folder(dataset.folder, size) / "pixels.json").is_file():
+            store = PixelStore.open(store_folder(dataset.folder, size))
+            if is_member(pictures["image_id"], store.ids).all():
+                continue
+        with effort.progress(f"Pixels at {size} px", len(pictures)) as advance:
+            build_pixel_store(
+                dataset.folder,
+                pictures,
+                dataset.source_root,
+                size,
+                window=dataset.window,
+                workers=effort.workers,
+                progress=advance,
+            )

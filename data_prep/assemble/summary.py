@@ -1,0 +1,159 @@
+"""What came into a data set, what was left out and why: for a person and for a program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.audit.audit import Audit
+from data_prep.contracts.tables import read_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.splits.split_counts import count_roles, role_lines
+from data_prep.store.dataset import DataSet
+
+_SPLITS = ("default", "official")
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a data set folder holds.
+
+    Attributes:
+        folder: The data set.
+        name: Its name.
+        n_images: Images that came in.
+        n_patients: Their patients.
+        n_boxes: Boxes on them.
+        targets: Per target the number of positive, negative and unknown images.
+        roles: Per split (``default`` and, where there is one, ``official``) and role the images,
+            patients, and positives by target.
+        excluded: ``path, stage, reason`` of what was left out.
+        notes: What the reader had to say of the source.
+        audit: What the audit found.
+        already_complete: Whether the folder was complete before the call.
+        changes: What was added to a set that had been complete.
+    """
+
+    folder: Path
+    name: str
+    n_images: int
+    n_patients: int
+    n_boxes: int
+    targets: dict[str, dict[str, int]]
+    roles: dict[str, dict[str, dict[str, int]]]
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
+    audit: Audit
+    already_complete: bool
+    changes: tuple[str, ...] = ()
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "folder": str(self.folder),
+            "name": self.name,
+            "n_images": self.n_images,
+            "n_patients": self.n_patients,
+            "n_boxes": self.n_boxes,
+            "targets": self.targets,
+            "roles": self.roles,
+            "excluded": self.excluded.to_dict("records"),
+            "notes": list(self.notes),
+            "audit": self.audit.payload,
+            "already_complete": self.already_complete,
+            "changes": list(self.changes),
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """As lines of text, the most important last."""
+        lines = [
+            f"{self.n_images:,} images of {self.n_patients:,} patients, {self.n_boxes:,} boxes"
+        ]
+        for name, count in self.targets.items():
+            lines.append(
+                f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
+            )
+        for split, roles in self.roles.items():
+            lines.append(f"split '{split}'")
+            lines += role_lines(roles)
+        lines += self._excluded_lines()
+        lines += list(self.notes)
+        lines += [f"check: {problem.line}" for problem in self.audit.problems]
+        lines += self.changes
+        state = "already complete" if self.already_complete else "complete"
+        return [*lines, f"{self.folder}: {state}"]
+
+    def _excluded_lines(self) -> list[str]:
+        if self.excluded.empty:
+            return ["left out: nothing"]
+        lines = [f"left out: {len(self.excluded):,} (all in {self.folder / 'excluded.parquet'})"]
+        shown = self.excluded.iloc[:_SHOWN]
+        lines += [f"  {row.path}: {row.reason}" for row in shown.itertuples()]
+        more = len(self.excluded) - len(shown)
+        return [*lines, f"  and {more:,} more"] if more else lines
+
+
+def summarise(
+    dataset: DataSet, *, already_complete: bool, changes: tuple[str, ...] = ()
+) -> Summary:
+    """Count what a data set holds.
+
+    Args:
+        dataset: A complete data set.
+        already_complete: Whether it was complete before.
+        changes: What was added to it, one line each.
+
+    Returns:
+        Its summary.
+    """
+    labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
+    shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
+    return Summary(
+        folder=dataset.folder,
+        name=dataset.name,
+        n_images=len(dataset.images),
+        n_patients=int(dataset.images["patient_id"].nunique()),
+        n_boxes=len(dataset.boxes),
+        targets={
+            str(name): {
+                "positive": int((column == 1).sum()),
+                "negative": int((column == 0).sum()),
+                "unknown": int(column.isna().sum()),
+            }
+            for name, column in labels.items()
+        },
+        roles={name: count_roles(dataset, dataset.split(name)) for name in shown},
+        excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
+        notes=tuple(dataset.info.get("notes", ())),
+        audit=Audit.read(dataset.folder / "audit.json"),
+        already_complete=already_complete,
+        changes=changes,
+    )
+
+
+def known_ids(folder: Path) -> pd.Series:
+    """Ids of the images that a data set folder has so far, which may be none."""
+    path = folder / "images.parquet"
+    if not path.is_file():
+        return pd.Series([], dtype="str")
+    return read_table(path, "images", ["image_id"])["image_id"]
+
+
+def describe_changes(before: pd.Series, now: pd.Series, n_replaced: int) -> tuple[str, ...]:
+    """What was added to a set that had images before, as lines of text.
+
+    Example:
+        >>> describe_changes(pd.Series(["a", "b"]), pd.Series(["b", "c"]), 0)
+        ('added: 1 images new, 0 replaced, 1 gone',)
+    """
+    if before.empty:
+        return ()
+    n_new = int((~is_member(now, before)).sum())
+    n_gone = int((~is_member(before, now)).sum())
+    return (f"added: {n_new:,} images new, {n_replaced:,} replaced, {n_gone:,} gone",)

@@ -1,0 +1,168 @@
+"""Box sanity: boxes that cannot be, that hardly can be, and labels that disagree with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from data_prep.audit.problem import Problem, Severity
+from data_prep.contracts.text_lookup import is_member, positions
+
+# The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
+TINY_SIDE = 0.01
+HUGE_AREA = 0.6
+SAME_BOX_IOU = 0.9
+_REDRAW = "draw the box again, or remove it"
+_WHICH = "ask who labelled it: either the box or the label is wrong"
+_EDGES = ["x1", "y1", "x2", "y2"]
+_KEY = ["image_id", "finding", "reader"]
+
+
+def check_boxes(
+    boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
+) -> list[Problem]:
+    """Check boxes against their images and labels.
+
+    Args:
+        boxes: The boxes table, original px.
+        images: Reads ``image_id``, ``width``, ``height``; boxes on images of unknown size are
+            not checked for place and size.
+        findings: The findings table.
+        coverage: The box_coverage table.
+
+    Returns:
+        One problem a kind of fault, none for a clean set.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
+        ...     "x1": 90.0, "y1": 10.0, "x2": 120.0, "y2": 60.0})
+        >>> images = pd.DataFrame({"image_id": ["a"], "width": [100], "height": [100]})
+        >>> labels = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
+        ...     "state": "present"})
+        >>> coverage = labels.assign(coverage="all")
+        >>> [problem.check for problem in check_boxes(boxes, images, labels, coverage)]
+        ['box_outside']
+    """
+    problems = [
+        *_check_geometry(boxes, images),
+        *_check_repeats(boxes),
+        *_check_labels(boxes, findings, coverage),
+    ]
+    return [problem for problem in problems if problem.count]
+
+
+def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
+    edges = boxes[_EDGES].to_numpy(dtype="float64")
+    places = positions(boxes["image_id"], images["image_id"])
+    sizes = images[["width", "height"]].astype("float64").to_numpy()
+    width, height = np.where(places[:, None] >= 0, sizes[places], np.nan).T
+    x1, y1, x2, y2 = edges.T
+    finite = np.isfinite(edges).all(axis=1)
+    real = finite & (x1 < x2) & (y1 < y2)
+    outside = real & ((x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height))
+    narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < TINY_SIDE
+    vast = (x2 - x1) * (y2 - y1) / (width * height) > HUGE_AREA
+    kinds: list[tuple[str, Severity, str, np.ndarray]] = [
+        ("box_not_finite", "error", "box with a missing or infinite edge", ~finite),
+        ("box_empty", "error", "box without area", finite & ~real),
+        ("box_outside", "error", "box that leaves its image", outside),
+        (
+            "box_tiny",
+            "warning",
+            f"box with a side below {TINY_SIDE:.0%} of the image: a slip of the mouse?",
+            real & ~outside & narrow,
+        ),
+        (
+            "box_huge",
+            "warning",
+            f"box that covers more than {HUGE_AREA:.0%} of the image: does it outline a lesion?",
+            real & ~outside & vast,
+        ),
+    ]
+    ids = boxes["image_id"].to_numpy()
+    return [
+        Problem.of(check, severity, text, ids[bad], advice=_REDRAW)
+        for check, severity, text, bad in kinds
+    ]
+
+
+def _check_repeats(boxes: pd.DataFrame) -> list[Problem]:
+    """Boxes of one finding on one image, so alike that they mean one lesion."""
+    return [
+        Problem.of(
+            "box_repeated",
+            "warning",
+            f"two boxes overlap by IoU above {SAME_BOX_IOU:g}, so one lesion counts as two",
+            boxes["image_id"].to_numpy()[_overlapping(boxes)],
+            advice="keep one of the two",
+        )
+    ]
+
+
+def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
+    """Rows of the boxes that another box of the same image, finding and reader nearly equals."""
+    keys = [pd.factorize(boxes[column])[0] for column in _KEY]
+    order = np.lexsort(keys)
+    image, finding, reader = (key[order] for key in keys)
+    x1, y1, x2, y2 = boxes[_EDGES].to_numpy(dtype="float64")[order].T
+    area = (x2 - x1) * (y2 - y1)
+    live, step, found = np.arange(len(boxes)), 1, [np.empty(0, dtype=np.int64)]
+    while len(live):
+        live = live[live + step < len(boxes)]
+        other = live + step
+        alike = (image[live] == image[other]) & (finding[live] == finding[other])
+        live = live[alike & (reader[live] == reader[other])]
+        other = live + step
+        across = np.minimum(x2[live], x2[other]) - np.maximum(x1[live], x1[other])
+        down = np.minimum(y2[live], y2[other]) - np.maximum(y1[live], y1[other])
+        shared = across.clip(0) * down.clip(0)
+        same = shared > SAME_BOX_IOU * (area[live] + area[other] - shared)
+        found.append(order[other[same]])
+        step += 1
+    return np.concatenate(found)
+
+
+def _check_labels(
+    boxes: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
+) -> list[Problem]:
+    boxed = boxes[_KEY].drop_duplicates()
+    on_boxed = findings.loc[is_member(findings["image_id"], boxed["image_id"]), [*_KEY, "state"]]
+    absent = on_boxed.loc[on_boxed["state"] == "absent", _KEY]
+    # A finding that nobody boxed is a finding without boxes, not one with missing boxes.
+    may_be_boxed = pd.concat([boxes["finding"], coverage["finding"]]).unique()
+    present = findings.loc[(findings["state"] == "present").to_numpy(), _KEY]
+    present = present[is_member(present["finding"], may_be_boxed)]
+    unboxed = _without(present, boxed)
+    complete = coverage.loc[(coverage["coverage"] == "all").to_numpy(), _KEY]
+    complete = complete[is_member(complete["image_id"], unboxed["image_id"])]
+    expected = unboxed[is_member(unboxed["finding"], boxes["finding"])]
+    return [
+        Problem.of(
+            "box_on_negative",
+            "error",
+            "box of a finding that the label says is absent",
+            boxed.merge(absent, on=_KEY)["image_id"],
+            advice=_WHICH,
+        ),
+        Problem.of(
+            "box_promised",
+            "error",
+            "all lesions are said to be boxed, the finding is present, and there is no box",
+            unboxed.merge(complete, on=_KEY)["image_id"],
+            advice=_WHICH,
+        ),
+        Problem.of(
+            "positive_without_box",
+            "warning",
+            "positive image whose lesions are not boxed: the detector does not learn from it, and "
+            "localisation is not judged on it",
+            _without(expected, complete)["image_id"],
+            advice="have the lesions boxed, or train the classifier only on these",
+        ),
+    ]
+
+
+def _without(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose key is not among the others."""
+    merged = rows.merge(others, on=_KEY, how="left", indicator="_where")
+    return merged.loc[merged["_where"] == "left_only", _KEY]

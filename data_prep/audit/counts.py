@@ -1,0 +1,223 @@
+"""Counts that a reader of results needs: who is in the set, how often the finding is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from data_prep.audit.patients import OLDEST_YEARS, aligned
+from data_prep.contracts.schemas import ROLES
+from data_prep.contracts.text_lookup import positions
+
+AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
+TEST_SHARE = 0.2
+MISSING = "missing"
+_IMPOSSIBLE = "impossible"
+_BAND_NAMES = [f"{low} to {high - 1:g}" for low, high in AGE_BANDS[:-1]] + ["80 and above"]
+_ORDERS = {"role": ROLES, "age": [*_BAND_NAMES, _IMPOSSIBLE]}
+_VALUES_SHOWN = 20
+_Z95 = float(ndtri(0.975))
+
+
+def wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927), which takes images for independent.
+
+    Example:
+        >>> low, high = wilson_interval(0, 20)
+        >>> low, round(high, 3)
+        (0.0, 0.161)
+    """
+    share, z2 = n_positive / n_images, _Z95**2
+    centre = share + z2 / (2 * n_images)
+    reach = _Z95 * math.sqrt(share * (1 - share) / n_images + z2 / (4 * n_images**2))
+    scale = 1 + z2 / n_images
+    # The ends are 0 and 1 exactly where the share is.
+    low = 0.0 if n_positive == 0 else (centre - reach) / scale
+    return low, 1.0 if n_positive == n_images else (centre + reach) / scale
+
+
+def count_prevalence(
+    images: pd.DataFrame, labels: pd.DataFrame, splits: dict[str, pd.DataFrame]
+) -> list[dict[str, Any]]:
+    """Count each target by role of each split, view, sex, age band and source.
+
+    Args:
+        images: The images table, with ``view``, ``sex`` and ``age_years``.
+        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
+        splits: Splits by name.
+
+    Returns:
+        Rows ``target, by, value, n_images, n_patients, n_known, n_positive, prevalence, ci_low,
+        ci_high``; the share is of the images whose label is known, and missing without any. Of
+        more than 20 values the rest is ``other``.
+    """
+    groups = {
+        "all": pd.Series("all images", index=images.index),
+        **{f"role in split {name}": _roles(images, split) for name, split in splits.items()},
+        "view": images["view"],
+        "sex": images["sex"],
+        "age": _age_bands(images["age_years"]),
+        "source": images["source"],
+    }
+    patient = pd.factorize(images["patient_id"])[0]
+    names_of_targets = [str(target) for target in labels.columns]
+    truths = dict(zip(names_of_targets, aligned(labels, images["image_id"]).T, strict=True))
+    rows = []
+    for by, values in groups.items():
+        names, codes = _common_values(values, _ORDERS.get(by.split(" ")[0], ()))
+        people = _patients_by_value(codes, patient, len(names))
+        n_images = np.bincount(codes, minlength=len(names))
+        for target, truth in truths.items():
+            known = np.bincount(codes[~np.isnan(truth)], minlength=len(names))
+            positive = np.bincount(codes[truth == 1], minlength=len(names))
+            for place, name in enumerate(names):
+                rows.append(
+                    {
+                        "target": target,
+                        "by": by,
+                        "value": name,
+                        "n_images": int(n_images[place]),
+                        "n_patients": int(people[place]),
+                        **_share(int(positive[place]), int(known[place])),
+                    }
+                )
+    order = list(truths)
+    return sorted(rows, key=lambda row: order.index(str(row["target"])))
+
+
+def expected_image_leak(images: pd.DataFrame, test: float = TEST_SHARE) -> dict[str, Any]:
+    """How many test images would have a sibling in training if images were split, not patients.
+
+    Drawing ``m`` of ``N`` images for test, an image of a patient with ``k`` images has all its
+    siblings in test too, given that it is in test itself, with probability
+    ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``; the expected share of leaking test images is
+    1 minus the mean of that over all images. Exact, no simulation.
+
+    Args:
+        images: Reads ``patient_id``.
+        test: Share of images for test; the others train.
+
+    Returns:
+        ``test_share, n_test, expected_share, expected_images, n_patients, most_images``.
+
+    Example:
+        >>> pair = pd.DataFrame({"patient_id": ["p", "p", "q", "r"]})
+        >>> round(expected_image_leak(pair, 0.5)["expected_share"], 4)  # 2 of 4 images x 2/3
+        0.3333
+    """
+    counts = images["patient_id"].value_counts().to_numpy()
+    sizes, patients = np.unique(counts, return_counts=True)
+    n = int(counts.sum())
+    m = min(max(round(test * n), 1), n)
+    alone = 0.0
+    for size, many in zip(sizes.tolist(), patients.tolist(), strict=True):
+        steps = np.arange(1, size)
+        chance = float(np.prod(np.clip(m - steps, 0, None) / (n - steps)))
+        alone += size * many * chance
+    share = 1 - alone / n
+    return {
+        "test_share": test,
+        "n_test": m,
+        "expected_share": share,
+        "expected_images": share * m,
+        "n_patients": int(patients.sum()),
+        "most_images": int(sizes.max()),
+    }
+
+
+def describe_pictures(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
+    """Sizes, spacing, and how the files store their pictures.
+
+    Args:
+        images: Reads ``width, height, spacing_col_mm``.
+        decode: The decode table; may be empty.
+
+    Returns:
+        ``sizes`` (``smallest, median, largest, different, commonest``), ``field_width_mm``
+        (quartiles of spacing x width, and ``n_known``) and, per kind of storage, counts by value.
+    """
+    known = images[["width", "height"]].dropna().astype("int64")
+    facts: dict[str, Any] = {"sizes": None, "field_width_mm": None, "files": {}}
+    if len(known):
+        sides = known["width"] * 100_000 + known["height"]
+        area = known["width"] * known["height"]
+        values, counts = np.unique(sides, return_counts=True)
+        common = int(values[counts.argmax()])
+        facts["sizes"] = {
+            "smallest": _size(known, int(area.argmin())),
+            "median_side": float(np.sqrt(area.median())),
+            "largest": _size(known, int(area.argmax())),
+            "different": len(values),
+            "commonest": f"{common // 100_000} x {common % 100_000}",
+            "commonest_share": float(counts.max() / len(known)),
+        }
+    if "spacing_col_mm" in images.columns:
+        field = (images["spacing_col_mm"] * images["width"].astype("float64")).dropna()
+        if len(field):
+            quartiles = [float(q) for q in field.quantile([0.25, 0.5, 0.75])]
+            facts["field_width_mm"] = {"quartiles": quartiles, "n_known": len(field)}
+    for column in ("transfer_syntax", "decoder", "bits", "photometric", "voi", "inverted"):
+        if column in decode.columns and len(decode):
+            names, codes = _common_values(decode[column])
+            counts = np.bincount(codes, minlength=len(names)).tolist()
+            facts["files"][column] = dict(zip(names, counts, strict=True))
+    return facts
+
+
+def _size(sides: pd.DataFrame, row: int) -> str:
+    return f"{sides['width'].iloc[row]} x {sides['height'].iloc[row]}"
+
+
+def _share(n_positive: int, n_known: int) -> dict[str, Any]:
+    low, high = wilson_interval(n_positive, n_known) if n_known else (None, None)
+    return {
+        "n_known": n_known,
+        "n_positive": n_positive,
+        "prevalence": n_positive / n_known if n_known else None,
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def _roles(images: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
+    place = positions(images["image_id"], split["image_id"])
+    return pd.Series(split["role"].array.take(place, allow_fill=True), index=images.index)
+
+
+def _age_bands(ages: pd.Series) -> pd.Series:
+    edges = [low for low, _ in AGE_BANDS] + [AGE_BANDS[-1][1]]
+    place = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
+    words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype="str")
+    place = np.where(ages.isna(), len(words) - 1, place)
+    return pd.Series(words.take(place), index=ages.index)
+
+
+def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[str], np.ndarray]:
+    """The commonest values, in order, then other and missing; and each row's place among them."""
+    codes, uniques = pd.factorize(values)
+    texts = [str(value) for value in uniques]
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    known = {text: place for place, text in enumerate(order)}
+    kept = sorted(
+        np.argsort(-counts, kind="stable")[:_VALUES_SHOWN],
+        key=lambda place: (known.get(texts[place], len(known)), texts[place]),
+    )
+    names = [texts[place] for place in kept]
+    place_of = np.full(len(texts) + 1, len(names))
+    place_of[kept] = np.arange(len(names))
+    place_of[-1] = len(names) + 1  # code -1: missing
+    place = place_of[codes]
+    used, place = np.unique(place, return_inverse=True)
+    every = [*names, "other", MISSING]
+    return [every[value] for value in used], place
+
+
+def _patients_by_value(codes: np.ndarray, patient: np.ndarray, n_values: int) -> np.ndarray:
+    n_patients = int(patient.max()) + 1 if len(patient) else 0
+    pairs = np.unique(codes.astype(np.int64) * max(n_patients, 1) + patient)
+    return np.bincount(pairs // max(n_patients, 1), minlength=n_values)

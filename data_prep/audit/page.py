@@ -1,0 +1,258 @@
+"""Write `audit.html`: one self-contained page that opens with the verdict, then shows the worst."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data_prep.audit.audit_files import text_suspects
+from data_prep.audit.audit_pictures import ILLEGIBLE_PX, THUMBNAIL_PX, open_pictures, thumbnail
+from data_prep.audit.audit_words import (
+    METHODS,
+    counted,
+    explain,
+    leak_words,
+    picture_rows,
+    tally,
+    verdict,
+)
+from data_prep.audit.counts import MISSING
+from data_prep.audit.shortcuts import SHORTCUT_AUROC
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.tables import read_table
+from data_prep.store.dataset import DataSet
+
+if TYPE_CHECKING:
+    from data_prep.audit.audit import Audit
+    from data_prep.audit.audit_pictures import Read
+    from data_prep.audit.problem import Problem
+
+JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
+_MAX_PICTURES = 60
+_AXIS = (0.4, 1.0)  # of the bars
+_CONTENTS = (
+    ("findings", "What was found"),
+    ("shortcuts", "What can be guessed"),
+    ("people", "Who is in the set"),
+    ("pictures", "Pictures and files"),
+    ("methods", "How this was done"),
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page.
+
+    Attributes:
+        image_id: Its name.
+        source: A ``data:`` address.
+        width: Of the original, px, as `boxes` are.
+        height: Likewise.
+        shown_width: On the page, px.
+        shown_height: Likewise.
+        boxes: ``x, y, width, height``.
+        words: Role and labels.
+    """
+
+    image_id: str
+    source: str
+    width: float
+    height: float
+    shown_width: int
+    shown_height: int
+    boxes: list[tuple[float, float, float, float]]
+    words: str
+
+
+def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
+    """Write ``audit.json`` and ``audit.html``.
+
+    Args:
+        dataset: The data set that was audited.
+        found: What `data_prep.audit.audit.audit` found.
+        folder: Where to write; it exists.
+        pixels: Whether to show pictures.
+
+    Returns:
+        The page, written last.
+
+    Raises:
+        InputError: The disk is full or the folder may not be written.
+    """
+    found.write(folder / JSON_NAME)
+    html = render_audit(dataset, found, pixels=pixels)
+    with atomic_path(folder / PAGE_NAME) as path:
+        path.write_text(html, encoding="utf-8")
+    return folder / PAGE_NAME
+
+
+def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
+    """Return the page as HTML.
+
+    Args:
+        dataset: The data set that was audited.
+        found: What was found in it.
+        pixels: Whether to show pictures.
+    """
+    titles = {name: target.display_name for name, target in dataset.targets.items()}
+    album = _Album(dataset, pixels)
+    problems = [(problem, album.cases(problem)) for problem in found.problems]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    facts = found.facts
+    return environment.get_template("audit.jinja").render(
+        name=dataset.name,
+        scope=", ".join(counted(n, thing) for thing, n in found.checked.items()),
+        verdict=verdict(found.counts),
+        explanation=explain(found.problems),
+        tally=tally(found.counts),
+        contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
+        problems=problems,
+        charts=_charts(facts.get("shortcuts", []), titles),
+        leak_words=leak_words(facts.get("split_by_image")),
+        unknown=_unknown(facts.get("prevalence", [])),
+        prevalences=_prevalences(facts.get("prevalence", []), titles),
+        pictures=picture_rows(facts),
+        methods=METHODS,
+        version=_version(),
+    )
+
+
+class _Album:
+    """Fetches the pictures that the page shows, and stops at a number."""
+
+    def __init__(self, dataset: DataSet, pixels: bool) -> None:
+        self.read: Read | None = open_pictures(dataset)[0] if pixels else None
+        self.left = _MAX_PICTURES
+        if self.read is None:
+            return
+        self.rows = pd.Index(dataset.images["image_id"])
+        self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
+        self.boxes = dataset.boxes
+        self.labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
+        self.roles = self._roles(dataset)
+        decode = dataset.folder / "decode.parquet"
+        self.illegible: set[str] = set()
+        if decode.exists():
+            self.illegible = set(text_suspects(read_table(decode, "decode")))
+
+    @staticmethod
+    def _roles(dataset: DataSet) -> pd.Series:
+        try:
+            return dataset.split().set_index("image_id")["role"]
+        except InputError:  # a set may have other splits only
+            return pd.Series(dtype="str")
+
+    def cases(self, problem: Problem) -> list[list[Shown]]:
+        """The pictures of a problem, one list a case; none where there are no pictures."""
+        shown = []
+        for case in problem.pictures:
+            pictures = [self._show(image_id) for image_id in case]
+            shown.append([picture for picture in pictures if picture is not None])
+        return [case for case in shown if case]
+
+    def _show(self, image_id: str) -> Shown | None:
+        if self.read is None or self.left <= 0 or image_id not in self.rows:
+            return None
+        try:
+            pixels = self.read(image_id)
+        except InputError:
+            return None  # the audit has said that pictures are gone
+        self.left -= 1
+        longest = ILLEGIBLE_PX if image_id in self.illegible else THUMBNAIL_PX
+        width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
+        if np.isnan(width) or np.isnan(height):
+            height, width = (float(side) for side in pixels.shape)
+        scale = longest / max(width, height)
+        return Shown(
+            image_id,
+            thumbnail(pixels, longest),
+            width,
+            height,
+            max(round(width * scale), 1),
+            max(round(height * scale), 1),
+            self._boxes_of(image_id),
+            self._words(image_id),
+        )
+
+    def _boxes_of(self, image_id: str) -> list[tuple[float, float, float, float]]:
+        rows = self.boxes[self.boxes["image_id"] == image_id]
+        edges = rows[["x1", "y1", "x2", "y2"]].to_numpy(dtype="float64")
+        edges = edges[np.isfinite(edges).all(axis=1)].round(1)
+        return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in edges.tolist()]
+
+    def _words(self, image_id: str) -> str:
+        states = {name: label.get(image_id) for name, label in self.labels.items()}
+        positive = [name for name, state in states.items() if state == 1]
+        known = [state for state in states.values() if state == state]  # not NaN
+        label = ", ".join(positive) or ("negative" if known else "unlabelled")
+        role = self.roles.get(image_id)
+        return f"{role}: {label}" if isinstance(role, str) else label
+
+
+def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, list[Any]]]:
+    """One bar chart a target."""
+    charts = []
+    for target, group in groupby(rows, key=lambda row: str(row["target"])):
+        entries = list(group)
+        note = (
+            f"{entries[0]['n_images']:,} images, {entries[0]['n_positive']:,} positive. Axis from "
+            f"{_AXIS[0]} to {_AXIS[1]:.0f}, dashed: chance. Whiskers: 95 % interval."
+        )
+        bars = [{**_bar(row), "note": note} for row in entries]
+        charts.append((titles.get(target, target), bars))
+    return charts
+
+
+def _bar(row: dict[str, Any]) -> dict[str, Any]:
+    ends = [row["ci_low"], row["ci_high"]]
+    known = None not in ends
+    part = row["n_known"] < row["n_images"]
+    words = f"{ends[0]:.3f} to {ends[1]:.3f}" if known else "no interval: wholly apart"
+    return {
+        "fact": row["fact"] + (f" ({row['n_known']:,} images)" if part else ""),
+        "text": f"{row['auroc']:.3f}",
+        "ends": words,
+        "strong": row["auroc"] >= SHORTCUT_AUROC,
+        "chance": _on_axis(0.5),
+        "end": _on_axis(row["auroc"]),
+        "low": _on_axis(ends[0]) if known else None,
+        "high": _on_axis(ends[1]) if known else None,
+    }
+
+
+def _on_axis(auroc: float) -> float:
+    low, high = _AXIS
+    return round(100 * min(max((auroc - low) / (high - low), 0.0), 1.0), 2)
+
+
+def _prevalences(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, list[Any]]]:
+    """One table a target, in groups; a group of one value says no more than the whole."""
+    tables = []
+    for target, group in groupby(rows, key=lambda row: str(row["target"])):
+        groups = [(by, list(part)) for by, part in groupby(group, key=lambda row: row["by"])]
+        told = [(by, part) for by, part in groups if by == "all" or len(part) > 1]
+        tables.append((titles.get(target, target), told))
+    return tables
+
+
+def _unknown(rows: list[dict[str, Any]]) -> str:
+    """What is known of no image."""
+    known = {row["by"] for row in rows if row["value"] != MISSING}
+    return ", ".join(dict.fromkeys(row["by"] for row in rows if row["by"] not in known))
+
+
+def _version() -> str:
+    try:
+        return metadata.version("cxr-compare")
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,297 @@
+"""Random changes to a training picture and its boxes, repeatable from a seed.
+
+The only module that imports albumentations, which takes 1.7 s: pixel reading must not import it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else asks the network
+
+import albumentations
+
+from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.contracts.errors import InputError
+from data_prep.store.placement import MIN_SIDE, MIN_VISIBLE
+
+_Step = albumentations.BasicTransform | albumentations.BaseCompose
+
+_ROUNDING = 0.01  # px; albumentations works in float32 shares of the side
+_LIMITS = {
+    "rotate_degrees": 180.0, "scale": 0.9, "multi_scale": 3.0, "shift": 0.9, "brightness": 1.0,
+    "contrast": 1.0, "gamma": 3.0, "blur": 50.0, "noise": 1.0, "cutout": 0.9,
+    "horizontal_flip": 1.0,
+}  # fmt: skip
+_HOLE_GREY = 114  # what a model that normalises as for ImageNet sees as 0
+_HOLE_SEED = 0x9E3779B9  # so that holes do not follow the draws of the other changes
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A chain of random changes; make it with `build_augmentation`, use it with `augment`.
+
+    Attributes:
+        chain: albumentations' own object; it is reseeded at each use, so share it between
+            threads only with a lock.
+        tolerant: The same chain, which keeps boxes however small: it tells why one was dropped.
+        holes: Cuts holes into what the chain gave; None where not asked for.
+    """
+
+    chain: albumentations.Compose
+    tolerant: albumentations.Compose
+    holes: albumentations.Compose | None = None
+
+
+def build_augmentation(
+    *,
+    rotate_degrees: float = 0,
+    scale: float = 0,
+    multi_scale: float = 0,
+    shift: float = 0,
+    brightness: float = 0,
+    contrast: float = 0,
+    gamma: float = 0,
+    blur: float = 0,
+    noise: float = 0,
+    cutout: float = 0,
+    horizontal_flip: float = 0.0,
+    stretch: bool = False,
+) -> Augmentation | None:
+    """Choose the changes; each is drawn evenly from its range for every picture.
+
+    Args:
+        rotate_degrees: Turn by up to this many degrees either way.
+        scale: Shrink or enlarge by up to this share: 0.1 is 0.9 to 1.1.
+        multi_scale: In place of `scale`, for much wider ranges: half of the pictures are shrunk by
+            up to this share more, half enlarged; 0.5 is 1/1.5 to 1.5. The square keeps its side:
+            an anchor's size in px stays what the model learned it to be, lesions move between the
+            levels of the pyramid, and every batch has one shape. Batches of other sizes would
+            change the spacing of the anchors on the upper levels, too.
+        shift: Move by up to this share of the side along x and y, each on its own.
+        brightness: Lighten or darken by up to this share of the full range.
+        contrast: Raise or lower contrast by up to this share.
+        gamma: Raise grey levels to a power of up to this share more or less: 0.5 is 1/1.5 to 1.5.
+        blur: Gaussian blur with a sigma of 0 to this many px, on half of the pictures.
+        noise: Gaussian noise with a standard deviation of 0 to this share of the full range,
+            on half of the pictures.
+        cutout: Cover one or two rectangles with sides of up to this share of the picture's with
+            grey, on half of the pictures.
+        horizontal_flip: Probability of a mirror image. Off unless asked for: a chest has its
+            heart on the left.
+        stretch: Draw `scale` or `multi_scale` for width and height apart. For pictures that
+            someone squeezed into squares: how wide they were differs from hospital to hospital,
+            and with it between ill and healthy.
+
+    Returns:
+        The chain, or None where every argument is 0.
+
+    Raises:
+        InputError: An argument is negative, not finite, or above its limit, both `scale` and
+            `multi_scale` are given, or `stretch` without either.
+
+    Example:
+        >>> build_augmentation() is None
+        True
+    """
+    asked = {
+        "rotate_degrees": rotate_degrees, "scale": scale, "multi_scale": multi_scale,
+        "shift": shift, "brightness": brightness, "contrast": contrast, "gamma": gamma,
+        "blur": blur, "noise": noise, "cutout": cutout, "horizontal_flip": horizontal_flip,
+    }  # fmt: skip
+    for name, value in asked.items():
+        if not 0 <= value <= _LIMITS[name]:
+            raise InputError(f"augmentation: {name}={value}; choose 0 to {_LIMITS[name]:g}")
+    if scale and multi_scale:
+        raise InputError(
+            f"augmentation: both scale={scale} and multi_scale={multi_scale}; give one of them"
+        )
+    if stretch and not (scale or multi_scale):
+        raise InputError("augmentation: stretch=True without a range; give scale or multi_scale")
+    if not any(asked.values()):
+        return None
+
+    def chain(min_side: float) -> albumentations.Compose:
+        moves = _geometry(rotate_degrees, scale, multi_scale, shift, horizontal_flip, stretch)
+        greys = _greys(brightness, contrast, gamma, blur, noise)
+        # albumentations warns of boxes that no step moves; last, so that no draw changes.
+        steps = [*moves, *greys] if moves else [*greys, albumentations.NoOp(p=1.0)]
+        boxes = albumentations.BboxParams(
+            format="pascal_voc",
+            label_fields=["rows"],
+            min_visibility=MIN_VISIBLE,
+            min_width=min_side,
+            min_height=min_side,
+            clip=True,
+        )
+        return albumentations.Compose(steps, bbox_params=boxes, seed=0)
+
+    return Augmentation(chain(MIN_SIDE - _ROUNDING), chain(0.0), _holes(cutout))
+
+
+def _geometry(
+    rotate_degrees: float,
+    scale: float,
+    multi_scale: float,
+    shift: float,
+    horizontal_flip: float,
+    stretch: bool,
+) -> list[_Step]:
+    steps: list[_Step] = []
+    if horizontal_flip:
+        steps.append(albumentations.HorizontalFlip(p=horizontal_flip))
+    if rotate_degrees or scale or multi_scale or shift:
+        steps.append(
+            albumentations.Affine(
+                rotate=(-rotate_degrees, rotate_degrees),
+                scale=(1 / (1 + multi_scale) - scale, 1 + multi_scale + scale),
+                balanced_scale=multi_scale > 0,  # as often smaller as larger
+                keep_ratio=not stretch,  # else x and y are drawn apart, and hearts change shape
+                translate_percent=(-shift, shift),
+                # A lesion fills the ellipse in its box better than its corners.
+                rotate_method="ellipse",
+                fill=0,
+                p=1.0,
+            )
+        )
+    return steps
+
+
+def _greys(
+    brightness: float, contrast: float, gamma: float, blur: float, noise: float
+) -> list[_Step]:
+    steps: list[_Step] = []
+    if brightness or contrast:
+        steps.append(
+            albumentations.RandomBrightnessContrast(
+                brightness_limit=brightness, contrast_limit=contrast, p=1.0
+            )
+        )
+    if gamma:
+        limits = (100 / (1 + gamma), 100 * (1 + gamma))  # albumentations counts in percent
+        steps.append(albumentations.RandomGamma(gamma_limit=limits, p=1.0))
+    if blur:
+        steps.append(albumentations.GaussianBlur(blur_limit=0, sigma_limit=(0, blur), p=0.5))
+    if noise:
+        steps.append(albumentations.GaussNoise(std_range=(0, noise), p=0.5))
+    return steps
+
+
+def _holes(cutout: float) -> albumentations.Compose | None:
+    if not cutout:
+        return None
+    sides = (min(0.05, cutout), cutout)
+    # Apart from the boxes: albumentations would round each of them to whole pixels. The mask says
+    # where the holes are.
+    step = albumentations.CoarseDropout(
+        num_holes_range=(1, 2),
+        hole_height_range=sides,
+        hole_width_range=sides,
+        fill=_HOLE_GREY,
+        fill_mask=1,
+        p=0.5,
+    )
+    return albumentations.Compose([step], seed=0)
+
+
+def augment(
+    augmentation: Augmentation | None,
+    pixels: np.ndarray,
+    boxes: np.ndarray | None,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Apply the chain once; the same seed gives the same result, whatever was done before.
+
+    Args:
+        augmentation: What `build_augmentation` gave; None changes nothing.
+        pixels: uint8, shape ``(H, W)``.
+        boxes: ``xyxy``, px of `pixels`, shape ``(N, 4)``; None for none.
+        seed: Any non-negative integer.
+
+    Returns:
+        Pixels, uint8, ``(H, W)``; boxes that are left, clipped to the picture, float32,
+        ``(M, 4)``; their rows in `boxes`, int64, ``(M,)``, ascending. A box is dropped where
+        under 30 % of its area are left or not covered, or under 2 px of a side; `why_dropped`
+        counts.
+
+    Raises:
+        ValueError: The boxes do not have shape ``(N, 4)``.
+
+    Example:
+        >>> flip = build_augmentation(horizontal_flip=1.0)
+        >>> pixels, boxes = np.zeros((8, 10), np.uint8), np.array([[0.0, 1.0, 4.0, 5.0]])
+        >>> augment(flip, pixels, boxes, seed=1)[1].tolist()
+        [[6.0, 1.0, 10.0, 5.0]]
+    """
+    given = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
+    if given.size == 0:
+        given = given.reshape(0, 4)
+    if given.ndim != 2 or given.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (N, 4), got {given.shape}")
+    rows = np.arange(len(given))
+    if augmentation is None:
+        return pixels, given.astype(np.float32), rows
+    pixels, moved, kept = _run(augmentation.chain, pixels, given, seed)
+    if augmentation.holes is not None:
+        pixels, visible = _cut_holes(augmentation.holes, pixels, moved, seed)
+        moved, kept = moved[visible], kept[visible]
+    return np.ascontiguousarray(pixels), moved, kept
+
+
+def why_dropped(
+    augmentation: Augmentation | None,
+    pixels: np.ndarray,
+    boxes: np.ndarray,
+    kept: np.ndarray,
+    seed: int,
+) -> DroppedBoxes:
+    """Count why boxes did not come back from `augment`; costs nothing where all did.
+
+    Args:
+        augmentation: As given to `augment`.
+        pixels: Likewise.
+        boxes: Likewise.
+        kept: The rows that came back.
+        seed: As given to `augment`.
+
+    Example:
+        >>> flip = build_augmentation(horizontal_flip=1.0)
+        >>> pixels, boxes = np.zeros((9, 9), np.uint8), np.array([[0, 0, 1, 5], [0, 0, 9, 9]])
+        >>> why_dropped(flip, pixels, boxes, augment(flip, pixels, boxes, 0)[2], 0)
+        DroppedBoxes(given=2, outside=0, small=1, covered=0)
+    """
+    if augmentation is None or len(kept) == len(boxes):
+        return DroppedBoxes(len(boxes))
+    # The chain again, from the same seed, with one rule after the other left out.
+    given = np.asarray(boxes, dtype=np.float64)
+    uncovered = len(_run(augmentation.chain, pixels, given, seed)[2])
+    inside = len(_run(augmentation.tolerant, pixels, given, seed)[2])
+    return DroppedBoxes(len(given), len(given) - inside, inside - uncovered, uncovered - len(kept))
+
+
+def _run(
+    chain: albumentations.Compose, pixels: np.ndarray, boxes: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    chain.set_random_seed(int(seed) % (1 << 32))
+    changed = chain(image=pixels, bboxes=boxes, rows=np.arange(len(boxes)))
+    kept = np.asarray(changed["rows"], dtype=np.int64)
+    moved = np.asarray(changed["bboxes"], dtype=np.float32).reshape(-1, 4)
+    height, width = pixels.shape
+    moved = np.clip(moved, 0, np.array([width, height, width, height], dtype=np.float32))
+    return changed["image"], moved, kept
+
+
+def _cut_holes(
+    holes: albumentations.Compose, pixels: np.ndarray, boxes: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture with holes, and which boxes are not covered by them."""
+    holes.set_random_seed((int(seed) ^ _HOLE_SEED) % (1 << 32))
+    changed = holes(image=pixels, mask=np.zeros_like(pixels))
+    covered = [
+        changed["mask"][int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))].mean()
+        for x1, y1, x2, y2 in boxes
+    ]
+    return changed["image"], 1 - np.array(covered) >= MIN_VISIBLE

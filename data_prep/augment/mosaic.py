@@ -1,0 +1,100 @@
+"""Four training pictures in one square: lesions at half their size, in places of all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.contracts.errors import InputError
+from data_prep.store.placement import MIN_SIDE, MIN_VISIBLE
+
+N_TILES = 4
+_NEAREST_EDGE = 0.3  # of the side: the parts meet at least so far from each edge
+
+
+class Mosaic(NamedTuple):
+    """A joined picture.
+
+    Attributes:
+        pixels: uint8 ``(S, S)``.
+        boxes: ``xyxy``, px of `pixels`, float32, ``(M, 4)``.
+        kept: Per part, the rows of its boxes that are left, int64, ascending; `boxes` holds them
+            part by part.
+        dropped: The counts of all parts.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    kept: list[np.ndarray]
+    dropped: DroppedBoxes
+
+
+def join_mosaic(
+    pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], seed: int | Sequence[int]
+) -> Mosaic:
+    """Join four pictures at a random point; each is shrunk until it fills its part.
+
+    A part that is not square shows the half of its picture that lies at the meeting point, and
+    boxes are cut to what it shows.
+
+    Args:
+        pictures: Four squares of one size, uint8 ``(S, S)``: upper left, upper right, lower left,
+            lower right.
+        boxes: Per picture ``xyxy``, its px, ``(N, 4)``.
+        seed: Decides the meeting point alone; it lies 30 to 70 % along each side.
+
+    Returns:
+        The mosaic. A box is dropped where under 30 % of its area or under 2 px of a side are left.
+
+    Raises:
+        InputError: There are not four squares of one size.
+
+    Source:
+        Bochkovskiy, Wang and Liao 2020, YOLOv4.
+
+    Example:
+        >>> quarters = [np.full((8, 8), grey, np.uint8) for grey in (1, 2, 3, 4)]
+        >>> mosaic = join_mosaic(quarters, [np.zeros((0, 4))] * 4, seed=1)
+        >>> mosaic.pixels[[0, 0, 7, 7], [0, 7, 0, 7]].tolist()
+        [1, 2, 3, 4]
+    """
+    shapes = {picture.shape for picture in pictures}
+    size = pictures[0].shape[0] if pictures else 0
+    if len(pictures) != N_TILES or shapes != {(size, size)}:
+        raise InputError(f"mosaic: needs {N_TILES} squares of one size, got shapes {shapes}")
+    near = round(_NEAREST_EDGE * size)
+    x, y = (int(at) for at in np.random.default_rng(seed).integers(near, size - near + 1, size=2))
+    pixels = np.zeros((size, size), np.uint8)
+    moved, kept, dropped = [], [], DroppedBoxes()
+    for place, (picture, own) in enumerate(zip(pictures, boxes, strict=True)):
+        left, top = place % 2 == 0, place < 2
+        tile = (0 if left else x, 0 if top else y, x if left else size, y if top else size)
+        side = max(tile[2] - tile[0], tile[3] - tile[1])
+        x0, y0 = (x - side if left else x), (y - side if top else y)
+        shrunk = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        pixels[tile[1] : tile[3], tile[0] : tile[2]] = shrunk[
+            tile[1] - y0 : tile[3] - y0, tile[0] - x0 : tile[2] - x0
+        ]
+        shown, rows, lost = _cut(own * (side / size) + [x0, y0, x0, y0], tile)
+        moved.append(shown)
+        kept.append(rows)
+        dropped = dropped.plus(lost)
+    return Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
+
+
+def _cut(
+    boxes: np.ndarray, tile: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray, DroppedBoxes]:
+    """Boxes cut to a part of the square, their rows, and what was dropped."""
+    low, high = [*tile[:2]] * 2, [*tile[2:]] * 2
+    cut = np.clip(boxes, low, high)
+    sides, whole = cut[:, 2:] - cut[:, :2], np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    visible = np.prod(sides, axis=1) >= MIN_VISIBLE * whole
+    large = (sides >= MIN_SIDE).all(axis=1)
+    rows = np.flatnonzero(visible & large)
+    lost = DroppedBoxes(len(boxes), int((~visible).sum()), int((visible & ~large).sum()))
+    return cut[rows], rows, lost

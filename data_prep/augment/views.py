@@ -1,0 +1,98 @@
+"""Views of a square picture for test-time augmentation: mirrored, smaller or larger; and back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+
+GRID = 32
+"""A view's side is a multiple of this, px: what networks of five halvings want."""
+_SCALES = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a square picture of side S.
+
+    The picture is scaled to a whole number of px, mirrored if asked, and laid into the middle of
+    the smallest black square whose side is a multiple of 32 px, so nothing of it is lost. A model
+    whose anchors are px sees lesions at another size.
+
+    Attributes:
+        flip: Mirrored left to right.
+        scale: Asked for; `content` says what whole pixels make of it.
+
+    Example:
+        >>> view = View(scale=0.8)
+        >>> view.content(256), view.canvas(256)
+        (205, 224)
+        >>> view.boxes_back(np.array([[9.0, 9.0, 214.0, 214.0]]), 256).tolist()
+        [[0.0, 0.0, 256.0, 256.0]]
+    """
+
+    flip: bool = False
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As a user writes it; ``plain`` for the picture as it is."""
+        return "flip" if self.flip else "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
+
+    def content(self, size: int) -> int:
+        """Side of the scaled picture, px."""
+        return round(size * self.scale)
+
+    def canvas(self, size: int) -> int:
+        """Side of the square that it is laid into, px."""
+        return size if self.scale == 1.0 else -(-self.content(size) // GRID) * GRID
+
+    def offset(self, size: int) -> int:
+        """Black columns to the left, and rows above, px."""
+        return (self.canvas(size) - self.content(size)) // 2
+
+    def boxes_back(self, boxes: np.ndarray, size: int) -> np.ndarray:
+        """Move boxes from the view to the picture, and clip them to it.
+
+        Args:
+            boxes: ``xyxy``, px of the view, ``(N, 4)``.
+            size: Side of the picture, px.
+
+        Returns:
+            float64 ``(N, 4)``; a box in the black border has no area left.
+        """
+        moved = (np.asarray(boxes, np.float64) - self.offset(size)) * (size / self.content(size))
+        if self.flip:
+            moved = np.stack([size - moved[:, 2], moved[:, 1], size - moved[:, 0], moved[:, 3]], 1)
+        return np.clip(moved, 0.0, float(size))
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """Read what a user asks for; the plain view always comes first.
+
+    Args:
+        text: ``flip`` and ``scale`` with a factor of 0.5 to 2, by commas.
+
+    Raises:
+        InputError: A word is neither, is out of range, or comes twice.
+
+    Example:
+        >>> [view.name for view in parse_views("flip,scale0.8")]
+        ['plain', 'flip', 'scale0.8']
+    """
+    views = [View()]
+    for word in (part.strip() for part in text.split(",")):
+        number = re.fullmatch(r"scale(\d+(?:\.\d+)?)", word)
+        if word != "flip" and number is None:
+            raise InputError(f"--tta {text}: '{word}' is not a view; use flip, scale0.8, scale1.2")
+        view = View(flip=True) if number is None else View(scale=float(number[1]))
+        if not _SCALES[0] <= view.scale <= _SCALES[1]:
+            low, high = _SCALES
+            raise InputError(f"--tta {text}: '{word}' is out of range; choose {low} to {high}")
+        if view in views:
+            raise InputError(f"--tta {text}: '{word}' is there already; leave it out")
+        views.append(view)
+    return tuple(views)

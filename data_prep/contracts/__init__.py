@@ -1,0 +1,1 @@
+"""Errors, table schemas, reading and writing tables, folders, pseudonyms, worker processes."""

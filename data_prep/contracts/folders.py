@@ -1,0 +1,187 @@
+"""Folders that other programs may read at any time: whole files, one writer, known origin."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from data_prep.contracts.errors import InputError
+
+_RECORDED = (
+    "albumentations", "lightning", "numpy", "opencv-python-headless", "pandas", "pillow",
+    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "scipy",
+    "torch", "torchvision",
+)  # fmt: skip
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place, or remove it on any error.
+
+    Args:
+        path: The file to make; its folder must exist.
+
+    Yields:
+        The path to write.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise _as_input_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _as_input_error(error: OSError, path: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"{path}: no space left on the disk; free some and run again to resume")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return InputError(f"{path}: may not be written ({error.strerror}); choose another folder")
+    return error
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and its parents.
+
+    Raises:
+        InputError: A file stands there, or the place may not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder}: a file stands where a folder is needed") from None
+    except OSError as error:
+        raise _as_input_error(error, folder) from error
+    return folder
+
+
+LOCK = ".lock"  # in every folder while it is written
+
+
+@contextmanager
+def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold a folder for one writer; the lock goes with the process, however that ends.
+
+    Args:
+        folder: Made if absent.
+        before_wait: Called once where another process holds the folder, which is then waited
+            for; None refuses instead.
+
+    Raises:
+        InputError: The folder cannot be written, or another process is writing it.
+    """
+    made = not folder.exists()
+    lock = folder / LOCK
+    with _locked(lock, before_wait):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if made and not any(folder.iterdir()):  # refused before anything was written
+                folder.rmdir()
+
+
+def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
+    """The lock's open file, held by this process alone."""
+    told = False
+    while True:
+        make_folder(lock.parent)
+        try:
+            handle = lock.open("w")
+        except OSError as error:
+            raise _as_input_error(error, lock) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if before_wait is None:
+                handle.close()
+                raise InputError(
+                    f"{lock.parent}: another cxr is writing here; wait for it or choose another "
+                    "folder"
+                ) from None
+            if not told:
+                before_wait()
+                told = True
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Who held it removed it at the end: what was waited for may be no one's lock any more.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                return handle
+        handle.close()
+
+
+def require_free_space(folder: Path, need_bytes: int) -> None:
+    """Refuse work that cannot fit, before it starts.
+
+    Args:
+        folder: Where the work will be written (or its nearest existing parent).
+        need_bytes: Estimate of what it will take.
+
+    Raises:
+        InputError: Less than that is free.
+    """
+    place = folder
+    while not place.exists():
+        place = place.parent
+    stat = os.statvfs(place)
+    free = stat.f_bavail * stat.f_frsize
+    if free < need_bytes:
+        raise InputError(
+            f"{folder}: needs about {need_bytes / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are "
+            "free on that disk; free some or choose another folder"
+        )
+
+
+@cache
+def _git_revision() -> str | None:
+    repository = Path(__file__).resolve().parents[1]
+    if not (repository / ".git").exists():
+        return None
+    command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def provenance() -> dict[str, Any]:
+    """What made a folder: command, time, revision, versions and hardware.
+
+    Returns:
+        A JSON-ready mapping. ``revision`` is None outside a git checkout; a package that is not
+        installed is left out of ``versions``.
+
+    Example:
+        >>> sorted(provenance())
+        ['command', 'created', 'hardware', 'revision', 'versions']
+    """
+    versions = {"python": platform.python_version()}
+    for package in ("cxr-compare", *_RECORDED):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": " ".join(["cxr", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": _git_revision(),
+        "versions": versions,
+        "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
+    }

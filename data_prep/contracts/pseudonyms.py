@@ -1,0 +1,226 @@
+"""Names that reveal nobody: ids and paths replaced by keyed hashes, and found again with the key.
+
+Whoever has the key can tell whether a hash is of a name that he knows, and nobody else can: a plain
+hash of a PatientID is undone by hashing all numbers. One key gives one person one name in every
+data set; losing it means that the pictures of a data set can no longer be found in its source.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.text_lookup import renamed
+from data_prep.formats.source import SourceTables
+
+KEY_VARIABLE = "CXR_ID_KEY"
+"""Environment variable that names the key file when pictures must be read again."""
+KEY_BYTES = 32
+"""Length of a key that is made here."""
+_SHORTEST_KEY, _LONGEST_KEY = 16, 4096
+_HEX_DIGITS = 24
+_HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
+
+
+def read_id_key(path: Path, *folders: Path) -> bytes:
+    """Read the key, or make one where there is none.
+
+    Args:
+        path: The key file; made with 32 random bytes, readable by its owner alone, if missing.
+        *folders: Folders that it must not lie in: the data set, which is passed on, and the
+            source, in which every file is looked at.
+
+    Returns:
+        The key.
+
+    Raises:
+        InputError: It lies in one of the folders, may be read by others, is shorter than 16 bytes
+            or no plain file, or cannot be made.
+    """
+    path = Path(path)
+    for folder in folders:
+        if path.resolve().is_relative_to(Path(folder).resolve()):
+            raise InputError(
+                f"{path}: the key must lie outside {folder}, else whoever gets the folder can undo "
+                "the hashes; choose another place"
+            )
+    if not path.exists():
+        _make_key(path)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is not a file; name a key file, or one to make")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise InputError(f"{path}: others may read the key; run: chmod 600 {path}")
+    if not _SHORTEST_KEY <= status.st_size <= _LONGEST_KEY:
+        raise InputError(
+            f"{path}: {status.st_size} bytes are no key; it must have {_SHORTEST_KEY} to "
+            f"{_LONGEST_KEY} random bytes. Name a file that does not exist to have one made"
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key under another name first: a half-written one would lock data out."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        place = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(place, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+        if not path.exists():  # another process may have been faster
+            temporary.rename(path)
+    except OSError as error:
+        raise InputError(f"{path}: the key cannot be made there ({error.strerror})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def key_from_environment(wanted: str, folder: Path) -> bytes:
+    """The key of a data set whose ids and paths are hashed, for who has to read its files.
+
+    Args:
+        wanted: The key's `key_id`, from ``dataset.json``.
+        folder: The data set.
+
+    Raises:
+        InputError: The variable `KEY_VARIABLE` does not name a file, or it holds another key.
+    """
+    name = os.environ.get(KEY_VARIABLE)
+    if not name or not Path(name).is_file():
+        raise InputError(
+            f"{folder}: its paths are keyed hashes; set {KEY_VARIABLE} to the file of the key, or "
+            "prepare it with the --size that is needed"
+        )
+    key = read_id_key(Path(name), folder)
+    if key_id(key) != wanted:
+        raise InputError(f"{name}: is not the key that {folder} was prepared with")
+    return key
+
+
+def keyed_hash(key: bytes, text: str) -> str:
+    """HMAC-SHA256 of a text, its first 24 hexadecimal digits.
+
+    96 bits: the chance that any two of 10^6 names get one hash is 10^12 / 2^97, or 6e-18.
+
+    Args:
+        key: As from `read_id_key`.
+        text: A name.
+
+    Example:
+        >>> keyed_hash(b"0" * 16, "patient:17")
+        '1984dfbe380506de1a1215f7'
+    """
+    message = text.encode("utf-8", errors="surrogateescape")
+    return hmac.digest(key, message, "sha256").hex()[:_HEX_DIGITS]
+
+
+def key_id(key: bytes) -> str:
+    """A name of the key, to tell later whether another one is the same; it reveals nothing."""
+    return keyed_hash(key, "key:")
+
+
+def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
+    """Replace the ids of images, patients and studies in all tables.
+
+    The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
+    true, since the pictures are yet to be read; `hide_paths` comes before anything is written.
+
+    Args:
+        tables: As a reader gave them.
+        key: As from `read_id_key`.
+
+    Returns:
+        The tables, and the old ids of images and patients with the new ones, which let a split
+        file of the user's be translated and must not be written.
+    """
+    images = tables.images.copy()
+    frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)
+    ids = pd.concat([frame["image_id"] for frame in (*frames, tables.official)]).unique()
+    names = {name: keyed_hash(key, f"image:{name}") for name in ids}
+    people = {name: _hide_patient(key, name) for name in images["patient_id"].unique()}
+    images["patient_id"] = renamed(images["patient_id"], people)
+    if "study_id" in images.columns:
+        studies = images["study_id"].dropna().unique()
+        hidden_studies = {name: keyed_hash(key, f"study:{name}") for name in studies}
+        images["study_id"] = renamed(images["study_id"], hidden_studies)
+
+    def hide(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(image_id=renamed(frame["image_id"], names))
+
+    hidden = replace(
+        tables,
+        images=hide(images),
+        findings=hide(tables.findings),
+        boxes=hide(tables.boxes),
+        box_coverage=hide(tables.box_coverage),
+        # An image without a file is listed there by its id, which is hidden as a path is.
+        excluded=hide_paths(tables.excluded, key),
+        split=hide(tables.split),
+        official=hide(tables.official),
+    )
+    return hidden, {**names, **people}
+
+
+def _hide_patient(key: bytes, name: str) -> str:
+    space, colon, _ = name.partition(":")
+    return f"{space if colon else 'hidden'}:{keyed_hash(key, f'patient:{name}')}"
+
+
+def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
+    """Replace the paths in a table that is about to be written.
+
+    Args:
+        frame: Has a column ``path``: the images, or what was excluded. Missing paths stay missing,
+            and those already hidden stay as they are.
+        key: As from `read_id_key`.
+
+    Returns:
+        The table with ``hidden/`` and 24 digits for each path.
+    """
+    return frame.assign(path=_hidden(frame["path"], key))
+
+
+def hide_path(key: bytes, path: str) -> str:
+    """What `hide_paths` writes for one path, relative to its folder, with ``/``."""
+    return path if _HIDDEN.fullmatch(path) else f"hidden/{keyed_hash(key, f'path:{path}')}"
+
+
+def _hidden(paths: pd.Series, key: bytes) -> pd.Series:
+    known = paths.dropna().unique()
+    return renamed(paths, {path: hide_path(key, path) for path in known})
+
+
+def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:
+    """Find the files behind hidden paths, to read their pictures again.
+
+    Args:
+        root: The source folder.
+        key: The key that hid them.
+        wanted: Hidden paths, as `hide_paths` wrote them.
+
+    Returns:
+        Hidden path -> file; those whose file is gone, or was hidden with another key, are missing.
+    """
+    missing = set(wanted)
+    found: dict[str, Path] = {}
+    for place, _, names in os.walk(root):
+        if not missing:
+            break
+        inside = Path(place).relative_to(root)
+        for name in names:
+            hidden = hide_path(key, (inside / name).as_posix())
+            if hidden in missing:
+                missing.discard(hidden)
+                found[hidden] = Path(place) / name
+    return found

@@ -1,0 +1,247 @@
+"""The tables and JSON files on disk: one owner for reading, writing and checking them.
+
+Every table is validated when it is written and again when it is read; a broken rule is an
+`InputError` that names the table, the rule, the row and the value. Files appear whole or not at
+all: each is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.errors
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.schemas import SCHEMA_VERSION, SCHEMAS
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "InputError",
+    "empty_table",
+    "frame_digest",
+    "read_json",
+    "read_table",
+    "validate_table",
+    "write_json",
+    "write_table",
+]
+
+_VERSION_KEY = b"cxr_schema_version"
+
+
+def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
+    """Bring a frame to the types of a table and check every rule.
+
+    Args:
+        frame: Rows to check; the index is ignored.
+        name: Table name, a key of `data_prep.contracts.schemas.SCHEMAS`.
+        where: Path or name to show in errors; the table's name by default.
+
+    Returns:
+        A new frame with the table's column types and a fresh ``RangeIndex``.
+
+    Raises:
+        InputError: A column is missing or unknown, a value has the wrong type or lies outside
+            its range, or a key repeats.
+
+    Example:
+        >>> frame = pd.DataFrame({"image_id": ["a"], "role": ["train"], "fold": [0]})
+        >>> validate_table(frame, "split")["role"].tolist()
+        ['train']
+        >>> validate_table(frame.assign(role="trian"), "split")
+        Traceback (most recent call last):
+        ...
+        data_prep.errors.InputError: split: role must be one of train, val, test, unused; \
+row 0, image_id 'a': role='trian'
+    """
+    schema = SCHEMAS[name]
+    label = str(where or name)
+    missing = [c for c, s in schema.columns.items() if s.required and c not in frame.columns]
+    if missing:
+        raise InputError(f"{label}: column '{missing[0]}' is missing; it has {list(frame.columns)}")
+    unknown = [c for c in frame.columns if c not in schema.columns] if schema.strict else []
+    if unknown:
+        raise InputError(f"{label}: unknown column '{unknown[0]}'; remove it")
+    typed = _with_types(frame, name, label)
+    try:
+        # Lazy: pandera then reports each failing value with its row.
+        return schema.validate(typed, lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        raise InputError(f"{label}: {_first_failure(error, typed)}") from None
+
+
+def _with_types(frame: pd.DataFrame, name: str, label: str) -> pd.DataFrame:
+    typed = frame.reset_index(drop=True)
+    for column, spec in SCHEMAS[name].columns.items():
+        target = (spec.metadata or {}).get("type")
+        if column not in typed.columns or target is None:
+            continue
+        try:
+            typed[column] = typed[column].astype(target)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{label}: column '{column}' must be {target}: {error}") from None
+    return typed
+
+
+def _first_failure(error: pandera.errors.SchemaErrors, frame: pd.DataFrame) -> str:
+    case = error.failure_cases.iloc[0]
+    check, column = str(case["check"]), case["column"]
+    if pd.isna(case["index"]):
+        return f"{column}: {check}, got {case['failure_case']!r}"
+    row = int(case["index"])
+    values = frame.loc[row]
+    place = f"row {row}" + (f", image_id {values['image_id']!r}" if "image_id" in values else "")
+    if check == "multiple_fields_uniqueness":
+        keys = [str(c) for c in error.schema.unique or []]
+        return f"{' + '.join(keys)} must be unique; {place} repeats one"
+    if check == "not_nullable":
+        return f"{column} must not be missing; {place}"
+    if case["schema_context"] == "Column":
+        value = values[column]
+        value = value.item() if isinstance(value, np.generic) else value
+        return f"{column} must be {check}; {place}: {column}={value!r}"
+    shown = [c for c in ("x1", "y1", "x2", "y2", "grid_h", "grid_w") if c in frame.columns]
+    return f"{check}; {place}: " + ", ".join(f"{c}={values[c]:g}" for c in shown)
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """An empty table with all required columns, typed.
+
+    Example:
+        >>> empty_table("scores").columns.tolist()
+        ['image_id', 'finding', 'score']
+    """
+    columns = [c for c, spec in SCHEMAS[name].columns.items() if spec.required]
+    return _with_types(pd.DataFrame({c: [] for c in columns}), name, name)
+
+
+def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
+    """Validate and write one Parquet file, whole or not at all.
+
+    Args:
+        frame: Rows of the table.
+        path: File to write; its folder must exist.
+        name: Table name.
+
+    Raises:
+        InputError: A rule of the table is broken, or the disk is full.
+    """
+    table = pa.Table.from_pandas(validate_table(frame, name, path.name), preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read and validate a table: one Parquet file, or a folder of ``part-*.parquet``.
+
+    Args:
+        path: File or folder.
+        name: Table name.
+        columns: Read these columns only (the rows are then not validated: they were when written).
+
+    Returns:
+        The rows; parts follow one another in the order of their names.
+
+    Raises:
+        InputError: The file is missing, unreadable, of another schema version, or breaks a rule.
+    """
+    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if path.is_dir() and not parts:
+        return empty_table(name) if columns is None else empty_table(name)[list(columns)]
+    frames = [_read_part(part, columns) for part in parts]
+    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    return frame if columns is not None else validate_table(frame, name, path)
+
+
+def _read_part(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: no such table; is this the right folder, and is it complete?")
+    try:
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as a table ({reason}); write it again") from None
+    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise InputError(
+            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "make the folder again with this version"
+        )
+    return table.to_pandas()
+
+
+def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
+    """Write a JSON file with its kind and schema version, whole or not at all.
+
+    Non-finite numbers are refused: an undefined figure is ``null`` with a reason beside it.
+    """
+    content = {**payload, "contract": kind, "schema_version": SCHEMA_VERSION}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | pd.Index | pd.Series):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    """Read a JSON file written by `write_json`.
+
+    Raises:
+        InputError: The file is missing, is not JSON, or is of another kind or version.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: not found, so {path.parent} is not a complete {kind.replace('_', ' ')} "
+            "folder; run the command that makes it again"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
+    found = content.get("contract") if isinstance(content, dict) else None
+    if found != kind:
+        raise InputError(f"{path}: holds '{found}', expected '{kind}'; is this the right folder?")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema version {content.get('schema_version')}, this program reads "
+            f"{SCHEMA_VERSION}; make the folder again with this version"
+        )
+    return content
+
+
+def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
+    """Digest the chosen columns, whatever the order of the rows.
+
+    Args:
+        frame: Any table.
+        columns: Columns that count.
+
+    Returns:
+        16 hexadecimal digits of SHA-256.
+
+    Example:
+        >>> frame = pd.DataFrame({"a": [1, 2]})
+        >>> frame_digest(frame, ["a"]) == frame_digest(frame[::-1], ["a"])
+        True
+    """
+    chosen = list(columns)
+    hashes = np.sort(pd.util.hash_pandas_object(frame[chosen], index=False).to_numpy())
+    return hashlib.sha256(",".join(chosen).encode() + hashes.tobytes()).hexdigest()[:16]

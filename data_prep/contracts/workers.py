@@ -1,0 +1,178 @@
+"""Work over many rows in several processes: ordered, bounded memory, survives a crash."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
+from typing import TypeVar
+
+import cv2
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+_ROWS_AHEAD = 4  # per worker: enough to keep all busy, few enough to bound memory
+
+
+def cpu_count() -> int:
+    """Processors that this process may use; containers and schedulers grant fewer than exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_rows(
+    function: Callable[[Row], Result],
+    rows: Iterable[Row],
+    *,
+    workers: int,
+    lost: Callable[[Row], Result],
+) -> Iterator[Result]:
+    """Apply a function to each row, in worker processes, results in the order of the rows.
+
+    A decoder in C can end its process on a broken file. The rows that were under way are then
+    tried again one by one, so that one bad file costs one row and not the job.
+
+    Args:
+        function: Pure function of one row, importable by name (the workers are not forks).
+        rows: Read lazily; at most four a worker are under way.
+        workers: Processes; 0 and 1 work in this process, without protection from crashes.
+        lost: Gives the result for a row whose process died.
+
+    Yields:
+        One result per row.
+
+    Raises:
+        RuntimeError: Worker processes cannot start at all.
+
+    Example:
+        >>> list(map_rows(abs, [-2, 1], workers=1, lost=lambda row: 0))
+        [2, 1]
+    """
+    if workers <= 1:
+        yield from map(function, rows)
+        return
+    source, pending = iter(rows), deque[tuple[Row, Future[Result]]]()
+    pool = _start_pool(workers)
+    try:
+        while True:
+            room = workers * _ROWS_AHEAD - len(pending)
+            pending.extend((row, _submit(pool, function, row)) for row in islice(source, room))
+            if not pending:
+                return
+            if _died(pending[0][1]):
+                yield from _one_by_one(function, pending, lost)
+                pool.shutdown(wait=True, cancel_futures=True)
+                pool = _start_pool(workers)
+            else:
+                yield pending.popleft()[1].result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[Row], Result], row: Row
+) -> Future[Result]:
+    try:
+        return pool.submit(function, row)
+    except BrokenProcessPool as error:  # it died since the last answer
+        never: Future[Result] = Future()
+        never.set_exception(error)
+        return never
+
+
+def _died(future: Future[Result]) -> bool:
+    """Wait for a row; True if its process died instead of answering."""
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
+def _one_by_one(
+    function: Callable[[Row], Result],
+    pending: deque[tuple[Row, Future[Result]]],
+    lost: Callable[[Row], Result],
+) -> Iterator[Result]:
+    while pending:
+        row, future = pending.popleft()
+        yield _alone(function, row, lost) if _died(future) else future.result()
+
+
+def _alone(function: Callable[[Row], Result], row: Row, lost: Callable[[Row], Result]) -> Result:
+    with _start_pool(1) as pool:
+        try:
+            pool.submit(cpu_count).result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "worker processes cannot start; use workers=1, and in a script of your own keep "
+                'the call under `if __name__ == "__main__":`'
+            ) from None
+        try:
+            return pool.submit(function, row).result()
+        except BrokenProcessPool:
+            return lost(row)
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_begin_worker)
+
+
+def _context() -> BaseContext:
+    """Start workers from a small server: forks of a process with threads can hang for ever."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_prep.store.decode"])
+    _start_server()
+    return context
+
+
+def _start_server() -> None:
+    """Start the server deaf to Ctrl-C, as its forks then are: it is the parent's to handle.
+
+    Else it, or a worker that is not ready yet, dies of it amid an import and shows where. It must
+    not import from the user's folder either, as Python by itself would: a folder there that is
+    called like a module of some library ends it.
+    """
+    with _environment("PYTHONSAFEPATH", "1"):
+        resource_tracker.ensure_running()  # first: its own start lets the signal through again
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers: they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Near duplicates: one search for `check` and `split`."""

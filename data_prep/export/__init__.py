@@ -1,0 +1,1 @@
+"""Label files for other software."""

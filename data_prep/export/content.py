@@ -1,0 +1,223 @@
+"""What of a data set goes into label files, and what those files cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import read_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet
+
+_TABLES = ("findings", "boxes", "box_coverage")
+_KEY = ["image_id", "finding"]
+_FACTS = ("study_id", "view", "sex", "age_years", "spacing_col_mm")
+MISREAD = (
+    "images: a finding is unknown, uncertain or not fully boxed; cxr prepare reads that back, "
+    "other programs take it for absent, or its boxes for all"
+)
+
+
+class ImageEntry(NamedTuple):
+    """What every label file says of an image.
+
+    Attributes:
+        image_id: Its id.
+        stem: The id as a file's name.
+        picture: Path of the picture as the tables have it; None without pixels.
+        width: px, None if unknown.
+        height: px, None if unknown.
+        role: In the split that is exported; None without one.
+    """
+
+    image_id: str
+    stem: str
+    picture: str | None
+    width: int | None
+    height: int | None
+    role: str | None
+
+
+@dataclass(frozen=True)
+class AnnotationContent:
+    """The part of a data set that is exported.
+
+    Attributes:
+        dataset: With the chosen reader's labels, of the chosen target, as the reference's.
+        images: The images table in the order of ``image_id``; also ``role`` (missing where no
+            split is exported), ``picture`` (its path) and ``stem`` (the id as a file's name).
+        labels: The tables ``findings``, ``boxes`` and ``box_coverage`` of all readers that go out;
+            the chosen one is ``reference``.
+        classes: Findings, in alphabetical order.
+        targets: As in ``dataset.json``.
+        how: Where the labels come from, ready for JSON and YAML.
+    """
+
+    dataset: DataSet
+    images: pd.DataFrame
+    labels: dict[str, pd.DataFrame]
+    classes: tuple[str, ...]
+    targets: dict[str, dict[str, Any]]
+    how: dict[str, Any]
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether a split is exported."""
+        return bool(self.images["role"].notna().all())
+
+    def entries(self, images: pd.DataFrame | None = None) -> Iterator[ImageEntry]:
+        """Each image, or each of some, in order."""
+        images = self.images if images is None else images
+        columns = images[list(ImageEntry._fields)].astype(object)
+        rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
+        return (ImageEntry(*row) for row in rows)
+
+    def facts_known(self) -> list[str]:
+        """Columns beside ids and labels that say something of an image."""
+        free = [c for c in self.images.columns if c.startswith("x_")]
+        several = ["source"] if self.images["source"].nunique() > 1 else []
+        known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
+        return [*several, *known]
+
+    def by_role(self) -> Iterator[tuple[str | None, pd.DataFrame]]:
+        """The images of each role, train first; all of them under None without a split."""
+        if not self.has_roles:
+            yield None, self.images
+            return
+        for role in ("train", "val", "test", "unused"):
+            chosen = self.images[self.images["role"] == role]
+            if len(chosen):
+                yield role, chosen
+
+    def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
+        """``finding, x1, y1, x2, y2`` of the reference's boxes, px, by image id."""
+        found: dict[str, list[tuple[str, float, float, float, float]]] = {}
+        columns = ["image_id", "finding", "x1", "y1", "x2", "y2"]
+        rows = self.dataset.boxes[columns].sort_values(columns)
+        for image_id, *box in rows.itertuples(index=False, name=None):
+            found.setdefault(image_id, []).append(tuple(box))
+        return found
+
+    def unsayable(self) -> pd.DataFrame:
+        """What boxes and silence cannot say of the reference's labels.
+
+        Returns:
+            ``image_id, finding, why`` with why one of ``unknown``, ``uncertain`` and ``not fully
+            boxed``: silence would say absent, and the boxes would be read as all.
+        """
+        findings, coverage = self.dataset.findings, self.dataset.box_coverage
+        pairs = self.images[["image_id"]].merge(
+            pd.DataFrame({"finding": list(self.classes)}, dtype="str"), how="cross"
+        )
+        whole = coverage.loc[coverage["coverage"] == "all", _KEY].assign(covered="yes")
+        boxed = self.dataset.boxes[_KEY].drop_duplicates().assign(boxed="yes")
+        pairs = pairs.merge(findings[[*_KEY, "state"]], on=_KEY, how="left")
+        pairs = pairs.merge(whole, on=_KEY, how="left").merge(boxed, on=_KEY, how="left")
+        state = pairs["state"]
+        complete = pairs["covered"].notna() & pairs["boxed"].notna()
+        why = state.map({"uncertain": "uncertain"}).where(state.notna(), "unknown")
+        why = why.mask((state == "present") & ~complete, "not fully boxed")
+        return pairs[_KEY].assign(why=why).dropna(ignore_index=True)
+
+
+def content_of(
+    dataset: DataSet, *, split: str | None, reader: str, target: str | None
+) -> AnnotationContent:
+    """Choose what goes out.
+
+    Args:
+        dataset: A prepared data set.
+        split: Name of the split whose roles go out, or None.
+        reader: Whose labels; with ``reference`` the others' go along where a format has a place.
+        target: Only the findings of this target, or None for all.
+
+    Returns:
+        The content.
+
+    Raises:
+        InputError: There is no such split, reader or target.
+    """
+    tables = {name: read_table(dataset.folder / f"{name}.parquet", name) for name in _TABLES}
+    known = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
+    if reader not in known:
+        raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(known)}")
+    targets = dict(dataset.info["targets"])
+    if target is not None:
+        members = dataset.target(target).any_of
+        targets = {target: targets[target]}
+        tables = {n: t[is_member(t["finding"], members)] for n, t in tables.items()}
+    if reader != REFERENCE_READER:
+        tables = {
+            name: table[table["reader"] == reader].assign(reader=REFERENCE_READER)
+            for name, table in tables.items()
+        }
+    chosen = DataSet(dataset.folder, dataset.info, dataset.targets)
+    for name, table in tables.items():
+        mine = table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
+        vars(chosen)[name] = mine  # in place of what the property would read
+    classes = sorted(set(tables["findings"]["finding"]) | set(tables["boxes"]["finding"]))
+    _require_plain(dataset, classes)
+    how = {
+        "program": f"cxr-compare {metadata.version('cxr-compare')}",
+        "data_set": dataset.name,
+        "content_id": dataset.ids["content_id"],
+        "labels_id": dataset.ids["labels_id"],
+        "reader": reader,
+        "split": split,
+    }
+    images = _images(dataset, split)
+    return AnnotationContent(chosen, images, tables, tuple(classes), targets, how)
+
+
+def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
+    images = dataset.images.sort_values("image_id", ignore_index=True)
+    images["role"] = pd.Series(index=images.index, dtype="str")
+    if split is not None:
+        roles = dataset.split(split).set_index("image_id")["role"]
+        images["role"] = images["image_id"].map(roles).fillna("unused").astype("str")
+    images["picture"] = images["path"]
+    images["stem"] = file_stems(images["image_id"])
+    return images
+
+
+def _require_plain(dataset: DataSet, names: list[str]) -> None:
+    odd = next((name for name in names if not name.isprintable() or name != name.strip()), None)
+    if odd is not None:
+        raise InputError(
+            f"{dataset.folder}: finding {odd!r} has characters that label files cannot hold"
+        )
+
+
+def file_stems(ids: pd.Series) -> pd.Series:
+    """Make each id fit to be a file's name, and different from the others whatever their case.
+
+    Args:
+        ids: Image ids, each once.
+
+    Returns:
+        The names; an id that is fit stays as it is.
+
+    Example:
+        >>> file_stems(pd.Series(["a-1", "a/1", "a_1", "../x"])).tolist()
+        ['a-1', 'a_1-1', 'a_1', '_x']
+    """
+    fit = ids.str.fullmatch(r"[\w-][\w.-]{0,149}")
+    stems = ids.where(fit, ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".").str[:150])
+    # Those that fit keep their names: they come first where several become one.
+    ordered = stems[(~fit).sort_values(kind="stable").index]
+    taken = set()
+    names = {}
+    for index, stem in ordered.items():
+        name, number = stem, 0
+        while name.lower() in taken or not name:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        names[index] = name
+    return pd.Series(names, dtype="str").reindex(ids.index)

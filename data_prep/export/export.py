@@ -1,0 +1,128 @@
+"""Label files for other programs, from a prepared data set: COCO, Pascal VOC, YOLO, Kaggle CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import require_free_space
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.export.annotation_folder import AnnotationFolder, whole_folder
+from data_prep.export.content import AnnotationContent, content_of
+from data_prep.export.writer_kaggle import write_kaggle
+from data_prep.export.writer_voc import write_voc
+from data_prep.export.writer_yolo import write_yolo
+from data_prep.export.writers import write_coco
+from data_prep.formats.common import PICTURE_SUFFIXES
+from data_prep.store.dataset import DataSet
+
+IMAGE_MODES = ("none", "link", "copy")
+WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
+    "coco": write_coco,
+    "voc": write_voc,
+    "yolo": write_yolo,
+    "kaggle": write_kaggle,
+}
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was written.
+
+    Attributes:
+        format: Name of the format.
+        folder: Where it is.
+        n_images: Images of the data set.
+        n_boxes: Boxes of the reader whose labels were written.
+        cannot: What the format could not say, one sentence each.
+    """
+
+    format: str
+    folder: Path
+    n_images: int
+    n_boxes: int
+    cannot: tuple[str, ...]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The same for a program, ready for JSON."""
+        return {
+            "format": self.format,
+            "folder": str(self.folder),
+            "n_images": self.n_images,
+            "n_boxes": self.n_boxes,
+            "cannot_say": list(self.cannot),
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """For the terminal: what was lost, then what was written."""
+        done = f"{self.n_images:,} images, {self.n_boxes:,} boxes"
+        return [
+            *(f"{self.format}: {line}" for line in self.cannot),
+            f"{self.folder}: {done} in {self.format} format",
+        ]
+
+
+def export_annotations(
+    dataset: DataSet,
+    out: Path,
+    format: str,  # noqa: A002 - the option's own name
+    *,
+    split: str | None = None,
+    reader: str = REFERENCE_READER,
+    target: str | None = None,
+    images: str = "none",
+    advance: Callable[[int], None] = lambda n: None,
+) -> ExportSummary:
+    """Write a data set's labels for other programs; the folder appears whole or not at all.
+
+    Args:
+        dataset: A prepared data set.
+        out: Folder to make; new or empty.
+        format: ``coco``, ``voc``, ``yolo`` or ``kaggle``.
+        split: Name of the split whose roles are written; no roles if None.
+        reader: Whose labels are written.
+        target: Write the findings of this target only; all if None. ``kaggle`` holds one target.
+        images: ``none``, ``link`` or ``copy`` the pictures beside the labels.
+        advance: Told how many images are done.
+
+    Returns:
+        What was written, and what the format could not say.
+
+    Raises:
+        InputError: An argument names nothing, the folder is not empty, a picture is gone, or the
+            format can say nothing of this data set.
+    """
+    if format not in WRITERS:
+        raise InputError(f"--format {format}: use one of {', '.join(WRITERS)}")
+    if images not in IMAGE_MODES:
+        raise InputError(f"--images {images}: use one of {', '.join(IMAGE_MODES)}")
+    if images != "none" and not dataset.has_pixels:
+        raise InputError(f"{dataset.folder}: has no pictures; leave out --images {images}")
+    if format == "kaggle":
+        target = dataset.target(target).name
+    if images == "link" and "id_key" in dataset.info:
+        raise InputError(
+            f"{dataset.folder}: links would show the paths that its key hides; use --images copy"
+        )
+    content = content_of(dataset, split=split, reader=reader, target=target)
+    if images == "copy":
+        paths = (dataset.image_path(image_id) for image_id in content.images["image_id"])
+        require_free_space(out, sum(path.stat().st_size for path in paths if path.is_file()))
+    with whole_folder(out) as temporary:
+        folder = AnnotationFolder(temporary, images, dataset, advance)
+        WRITERS[format](content, folder)
+    if images != "none" and format != "kaggle":
+        suffixes = content.images["picture"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
+        folder.cannot_say(
+            int((~suffixes.isin(PICTURE_SUFFIXES[:-2])).sum()),
+            "pictures are DICOM, which many programs of this format do not read",
+        )
+    if images == "copy" and "id_key" in dataset.info:
+        folder.cannot.append("the copies keep their headers, which may name the patients")
+    n_boxes = len(content.dataset.boxes)
+    return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.cannot))

@@ -1,0 +1,264 @@
+"""Reader of COCO JSON (instances), as CVAT, Label Studio, Roboflow and `cxr export` write it.
+
+- Every ``.json`` below the folder that lists ``images`` is read. Several files are one data set;
+  a name or folder that says train, val, valid or test gives the official role.
+- A picture is found by ``file_name``: from the JSON file, from ``images/`` beside it, from the
+  folder itself, then by its name alone, if one picture below the folder has it.
+- COCO is labelled exhaustively: an image is free of each category of its file that has no
+  annotation on it, and all lesions are boxed. A file without any annotation (a test set) has no
+  labels: its images are unknown. A first category of Roboflow that only groups the others is none.
+- ``bbox`` is x, y, width, height. An annotation with a polygon alone gets the box around it; one
+  with neither excludes its image. A crowd (``iscrowd``) is no single lesion: its finding is
+  present, its box is left out, and the image counts as boxed in part.
+- ``patient_id, study_id, view, sex, age_years`` of an image are taken where they are there, and all
+  of `data_prep.formats.cxr_extension` under ``cxr``, which then stands in place of what silence says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.contracts.errors import InputError
+from data_prep.formats.coco_files import (
+    box_edges,
+    id_text,
+    polygon_edges,
+    read_json_file,
+)
+from data_prep.formats.cxr_extension import KEY, read_object, read_set_facts
+from data_prep.formats.label_files import LabelFiles, class_finding
+from data_prep.formats.label_images import plain_facts, stated_size
+from data_prep.formats.match_pictures import PictureIndex, files_below, role_of
+from data_prep.formats.source import ReadOptions, SourceTables, require_source
+
+# What one file says of one picture: per finding its boxes (none: absent), and whether that is all.
+_Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
+
+
+def read_coco(source: Path, options: ReadOptions) -> SourceTables:
+    """Read the COCO files of a folder.
+
+    Args:
+        source: Folder with the JSON files and, below it, the pictures.
+        options: ``patient_pattern`` counts.
+
+    Returns:
+        The data set; one target a category, unless `cxr export` wrote the file.
+
+    Raises:
+        InputError: No file is COCO, or one is malformed; the message names file and place.
+    """
+    found = LabelFiles()
+    files, others = [], []
+    for path in files_below(source, ".json"):
+        content = read_json_file(source / path)
+        if isinstance(content, dict) and isinstance(content.get("images"), list):
+            files.append(_CocoFile(source, path, content, found))
+        else:
+            others.append(path)
+    if not files:
+        require_source(source, "coco")
+        if not others:
+            raise InputError(f"{source}: holds no JSON file but hidden ones")
+        raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
+    found.seen["JSON files are not COCO: passed over"] += len(others)
+    used = {category for file in files for category in file.used_categories()}
+    pictures = PictureIndex(source)
+    earlier: dict[str, tuple[str, _Labels]] = {}
+    for file in files:
+        file.read(pictures, used, earlier)
+    return found.tables("coco", source, options.patient_pattern)
+
+
+@dataclass
+class _CocoFile:
+    """One JSON file, and where what it says is gathered."""
+
+    root: Path
+    path: str
+    content: dict[str, Any]
+    found: LabelFiles
+    names: dict[str, str] = field(default_factory=dict)  # category id -> name
+    groups: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if "annotations" not in self.content:
+            self.content["annotations"] = []
+        for number, item in enumerate(self._items("categories", required=False)):
+            key, name = id_text(item.get("id")), item.get("name")
+            if key is None or not isinstance(name, str | int) or self.names.get(key, name) != name:
+                raise self._fail(f"categories[{number}]", "must have an id of its own and a name")
+            self.names[key] = str(name)
+            self.groups.add(str(item.get("supercategory")))
+
+    def used_categories(self) -> set[str]:
+        """Names of the categories that an annotation has."""
+        ids = {id_text(item.get("category_id")) for item in self._items("annotations")}
+        return {self.names[key] for key in ids if key in self.names}
+
+    def read(
+        self, pictures: PictureIndex, used: set[str], earlier: dict[str, tuple[str, _Labels]]
+    ) -> None:
+        """Gather what the file says.
+
+        Args:
+            pictures: Of the source.
+            used: Names of the categories that an annotation of any file has.
+            earlier: What the files before said of each picture; this file adds its own.
+        """
+        own = self._set_facts()
+        findings = {
+            key: name if own else class_finding(name, str(self.root / self.path))
+            for key, name in self.names.items()
+            if own or name in used or name not in self.groups
+        }
+        images = self._images(pictures, has_pixels=own is None or own["pixels"])
+        labels = self._labels(images, findings)
+        complete = bool(self.content["annotations"])
+        for key, (picture, image) in images.items():
+            said = labels.get(key, {})
+            if complete and KEY not in image:
+                said = self._with_absent(picture, image, said, findings)
+            self._tell(picture, image, said, earlier)
+
+    def _set_facts(self) -> dict[str, Any] | None:
+        """What `cxr export` says of the whole set; None in anybody else's file."""
+        info = self.content.get("info")
+        if not isinstance(info, dict) or KEY not in info:
+            return None
+        facts = read_set_facts(info[KEY], f"{self.root / self.path}: info: {KEY}")
+        self.found.targets |= facts["targets"]
+        return facts
+
+    def _images(
+        self, pictures: PictureIndex, *, has_pixels: bool
+    ) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Id -> path of the picture and the image's entry; roles and exclusions on the way."""
+        role, folder = role_of(self.path), self.path.rpartition("/")[0]
+        folders = (folder, f"{folder}/images", "", "images")
+        images: dict[str, tuple[str, dict[str, Any]]] = {}
+        for number, image in enumerate(self._items("images")):
+            key, name = id_text(image.get("id")), image.get("file_name")
+            if key is None or not isinstance(name, str) or not name:
+                raise self._fail(f"images[{number}]", "must have an id and a file_name")
+            if not has_pixels:
+                matches = [name]
+                self.found.without_pixels.add(name)
+            else:
+                matches = pictures.by_name(name, folders, role)
+            picture = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
+            if len(matches) != 1:
+                fits = f"file_name fits {len(matches)} pictures" if matches else "no such picture"
+                self.found.out.add([picture], fits)
+                continue
+            if key in images and images[key] != (picture, image):
+                self.found.out.add([picture, images[key][0]], f"image id {key} stands twice")
+            images[key] = (picture, image)
+            if role:
+                self.found.roles.append((picture, role))
+        return images
+
+    def _labels(
+        self, images: dict[str, tuple[str, dict[str, Any]]], findings: dict[str, str]
+    ) -> dict[str, _Labels]:
+        """What the annotations say, by image id; one that cannot be read excludes its image."""
+        labels: dict[str, _Labels] = {}
+        listed = {id_text(image.get("id")) for image in self.content["images"]}
+        out, seen, ids = self.found.out, self.found.seen, set()
+        for number, item in enumerate(self.content["annotations"]):
+            key, category = id_text(item.get("image_id")), id_text(item.get("category_id"))
+            if key is None or category is None:
+                raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
+            ids.add(id_text(item.get("id")))
+            if key not in images:
+                if key not in listed:
+                    out.add([f"{self.path}: image {key}"], "annotated, but not among the images")
+                continue
+            picture = images[key][0]
+            if category not in findings:
+                out.add([picture], f"category_id {category} is not among the categories")
+                continue
+            of_image = labels.setdefault(key, {})
+            boxes = of_image.setdefault(findings[category], ([], True))[0]
+            if item.get("iscrowd") in (1, True, "1"):
+                of_image[findings[category]] = (boxes, False)
+                seen["annotations are crowds: boxed in part"] += 1
+                continue
+            box = box_edges(item.get("bbox"))
+            if box is None:
+                box = polygon_edges(item.get("segmentation"))
+                seen["annotations have no bbox: the box around the polygon is taken"] += 1
+            if box is None:
+                out.add([picture], "annotation with neither bbox nor polygon")
+            elif not (box[0] < box[2] and box[1] < box[3]):
+                out.add([picture], "bbox without size (x, y, width, height; all of them numbers)")
+            else:
+                boxes.append(box)
+        repeated = len(self.content["annotations"]) - len(ids)
+        seen["annotations have the id of another: read as two"] += repeated
+        return labels
+
+    def _with_absent(
+        self, picture: str, image: dict[str, Any], said: _Labels, findings: dict[str, str]
+    ) -> _Labels:
+        """Add what silence says: absent, for all categories or, in LVIS, for those listed."""
+        listed = image.get("neg_category_ids")
+        if isinstance(listed, list):
+            absent = {findings.get(id_text(item) or "") for item in listed} - {None}
+            partly = image.get("not_exhaustive_category_ids")
+            for item in partly if isinstance(partly, list) else []:
+                finding = findings.get(id_text(item) or "")
+                if finding in said:
+                    said[finding] = (said[finding][0], False)
+        else:
+            absent = set(findings.values())
+        self.found.classes.setdefault(picture, ())
+        silent = sorted(str(finding) for finding in absent if finding not in said)
+        return {**said, **{finding: ([], True) for finding in silent}}
+
+    def _tell(
+        self,
+        picture: str,
+        image: dict[str, Any],
+        said: _Labels,
+        earlier: dict[str, tuple[str, _Labels]],
+    ) -> None:
+        """Gather what the file says of one picture that no earlier file said."""
+        is_new = picture not in earlier
+        before, known = earlier.get(picture, (self.path, {}))
+        if any(sorted(known[f][0]) != sorted(said[f][0]) for f in known.keys() & said.keys()):
+            self.found.out.add([picture], f"boxed differently in {before} and {self.path}")
+            return
+        new = {finding: label for finding, label in said.items() if finding not in known}
+        earlier[picture] = (before, {**known, **new})
+        facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
+        if KEY in image and is_new:
+            place = f"{self.root / self.path}: image {id_text(image['id'])}: {KEY}"
+            own, rows = read_object(image[KEY], picture, place)
+            facts |= own
+            self.found.rows.add(rows)
+        else:
+            facts |= plain_facts(image)
+        self.found.pictures.setdefault(picture, facts)
+        if picture in self.found.classes:
+            names = {*self.found.classes[picture], *new}
+            self.found.classes[picture] = tuple(sorted(names))
+        for finding, (boxes, whole) in new.items():
+            if not whole:
+                self.found.partial.add((picture, finding))
+            for box in boxes:
+                self.found.add_box(picture, finding, box)
+
+    def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
+        items = self.content.get(name, None if required else [])
+        if not isinstance(items, list):
+            raise self._fail(name, "is no list; is this a COCO instances file?")
+        wrong = next((n for n, item in enumerate(items) if not isinstance(item, dict)), None)
+        if wrong is not None:
+            raise self._fail(f"{name}[{wrong}]", "is no object")
+        return items
+
+    def _fail(self, place: str, reason: str) -> InputError:
+        return InputError(f"{self.root / self.path}: {place}: {reason}")

@@ -1,0 +1,228 @@
+"""Reader of any data set that its owner writes as three CSV files.
+
+- ``images.csv``: ``image_id, patient_id``, and where known ``path`` (relative to the folder),
+  ``height, width`` (px), ``view, sex, age_years, study_id, spacing_row_mm, spacing_col_mm``,
+  ``split`` (train, val, test, unused) and ``x_...`` columns for subgroups.
+- ``labels.csv``: ``image_id, finding, state`` (present, absent, uncertain; 1 and 0 also do), one
+  row an image and finding. An image without a row for a finding is unknown, not negative.
+- ``boxes.csv`` (optional): ``image_id, x1, y1, x2, y2, finding``, pixels of the original image.
+  An image with a box is taken to have all its lesions of that finding boxed.
+
+Without the ``path`` column the data set has no pixels: other systems' predictions can be judged on
+it, nothing can be trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from data_prep.contracts.tables import empty_table
+from data_prep.contracts.text_lookup import is_member, renamed
+from data_prep.formats.common import one_target_each
+from data_prep.formats.label_rules import (
+    EDGES,
+    FINDING_KEY,
+    STATE_WORDS,
+    coverage_of_boxed_findings,
+    rule_out_contradictions,
+    with_boxed_findings,
+)
+from data_prep.formats.source import (
+    Exclusions,
+    SourceTables,
+    first_line,
+    normal_views,
+    read_text_csv,
+    require_source,
+    to_numbers,
+)
+
+IMAGES, LABELS, BOXES = "images.csv", "labels.csv", "boxes.csv"
+_NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
+_TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
+
+
+def read_csv_set(source: Path) -> SourceTables:
+    """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``.
+
+    Args:
+        source: Folder that holds them.
+
+    Returns:
+        The data set, one target a finding. Patients get the folder's name as their name space
+        unless they come with one (``nih:00019124``).
+
+    Raises:
+        InputError: A file is missing or malformed, an image stands twice with different values,
+            or a patient has two roles.
+    """
+    require_source(source, "csv")
+    notes: list[str] = []
+    images, roles = _read_images(source / IMAGES, source.resolve().name, notes)
+    labels = _read_labels(source / LABELS, notes)
+    boxes = _read_boxes(source / BOXES, notes)
+    out = _contradictions(images, labels, boxes)
+    with_path = images[images["path"].notna()]
+    excluded = out.table(dict(zip(with_path["image_id"], with_path["path"], strict=True)))
+    images, boxes, roles = out.keep(images), out.keep(boxes), out.keep(roles)
+    if images.empty:
+        raise InputError(f"{source / LABELS}: rules out every image; {excluded['reason'].iloc[0]}")
+    findings = with_boxed_findings(out.keep(labels), boxes)
+    unlabelled = int((~is_member(images["image_id"], findings["image_id"])).sum())
+    if unlabelled:
+        notes.append(f"{unlabelled} images have no row in {LABELS}: unknown, not negative")
+    return SourceTables(
+        format="csv",
+        root=source,
+        images=images,
+        findings=findings,
+        boxes=boxes,
+        box_coverage=coverage_of_boxed_findings(findings, boxes),
+        excluded=excluded,
+        targets=one_target_each(findings["finding"].unique()),
+        split=roles,
+        notes=tuple(notes),
+    )
+
+
+def _read_images(
+    path: Path, name_space: str, notes: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The ``images`` table, and ``image_id, role`` where the file has a ``split`` column."""
+    text = _without_repeats(read_text_csv(path, ("image_id",)), path, ["image_id"], notes)
+    if text.empty:
+        raise InputError(f"{path}: lists no image")
+    free = [c for c in text.columns if c.startswith("x_")]
+    unknown = [c for c in text.columns if c not in (*_TEXTS, *_NUMBERS, *free)]
+    if unknown:
+        raise InputError(
+            f"{path}: unknown column '{unknown[0]}'; call it 'x_{unknown[0]}' to keep it for "
+            "subgroups, or remove it"
+        )
+    for column in {"patient_id", "path"} - set(text.columns):
+        text[column] = ""
+    images = text[["image_id", *free]].copy()
+    given = text["patient_id"]
+    spaced = given.where(given.str.contains(":"), f"{name_space}:" + given)
+    images["patient_id"] = spaced.where(given != "", f"{name_space}:image-" + text["image_id"])
+    images["patient_id_source"] = np.where(given != "", "given", "assumed_image")
+    n_assumed = int((given == "").sum())
+    if n_assumed:
+        notes.append(
+            f"WARNING: {path.name} gives no patient_id for {n_assumed} images, so each counts as a "
+            "patient of its own: the same person may be in training and test, and figures come "
+            "out too good"
+        )
+    images["source"] = name_space
+    images["path"] = _relative_paths(text["path"], path)
+    for column in _NUMBERS:
+        if column in text.columns:
+            images[column] = to_numbers(text[column], path, column)
+    for column in ("sex", "study_id"):
+        if column in text.columns:
+            images[column] = text[column].where(text[column] != "")
+    if "view" in text.columns:
+        images["view"] = normal_views(text["view"])
+    return images.reset_index(drop=True), _given_roles(text, images, path)
+
+
+def _without_repeats(
+    text: pd.DataFrame, path: Path, key: list[str], notes: list[str]
+) -> pd.DataFrame:
+    """Drop exact repeats with a note; an empty key, or a key in two versions, is an error."""
+    for column in key:
+        empty = text[column] == ""
+        if empty.any():
+            raise InputError(f"{path}: line {first_line(empty)}: {column} is empty; fill it in")
+    candidates = text[text.duplicated(key, keep=False)]  # comparing whole rows takes far longer
+    repeated = candidates.duplicated()
+    versions = candidates[~repeated]
+    twice = versions.duplicated(key)
+    if key == ["image_id"] and twice.any():
+        name = versions.loc[twice, "image_id"].iloc[0]
+        raise InputError(
+            f"{path}: line {first_line(twice)}: image_id {name!r} stands twice with different "
+            "values; keep one line"
+        )
+    if not repeated.any():
+        return text
+    notes.append(f"{path.name}: {int(repeated.sum())} repeated rows, kept once")
+    return text.drop(index=candidates.index[repeated])
+
+
+def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
+    """Paths as given, missing where empty; those that leave the folder are refused."""
+    outside = text.str.startswith(("/", "~", "\\")) | text.str.contains(
+        r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True
+    )
+    if outside.any():
+        raise InputError(
+            f"{path}: line {first_line(outside)}: path {text[outside].iloc[0]!r} must be "
+            "relative and inside the folder of images.csv"
+        )
+    return text.where(text != "")
+
+
+def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if "split" not in text.columns or (text["split"] == "").all():
+        return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
+    role = text["split"].str.lower().replace({"valid": "val", "validation": "val"})
+    wrong = ~role.isin(ROLES)
+    if wrong.any():
+        raise InputError(
+            f"{path}: line {first_line(wrong)}: split={text['split'][wrong].iloc[0]!r}; expected "
+            f"one of {', '.join(ROLES)} on every line, or no split column"
+        )
+    roles = pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
+    pairs = pd.DataFrame({"patient": images["patient_id"].to_numpy(), "role": roles["role"]})
+    pairs = pairs[pairs["role"] != "unused"].drop_duplicates()
+    twice = pairs["patient"].duplicated()
+    if twice.any():
+        patient = pairs.loc[twice, "patient"].iloc[0]
+        both = " and ".join(pairs.loc[pairs["patient"] == patient, "role"])
+        raise InputError(
+            f"{path}: patient {patient!r} has images in {both} ({int(twice.sum())} such patients); "
+            "a patient has one role: correct the split column or leave it out"
+        )
+    return roles
+
+
+def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
+    text = _without_repeats(read_text_csv(path, (*FINDING_KEY, "state")), path, FINDING_KEY, notes)
+    state = renamed(text["state"].str.lower(), STATE_WORDS)
+    wrong = state.isna()
+    if wrong.any():
+        raise InputError(
+            f"{path}: line {first_line(wrong)}: state={text['state'][wrong].iloc[0]!r}; expected "
+            "present, absent or uncertain (or 1, 0)"
+        )
+    if text.empty:
+        raise InputError(f"{path}: has no label")
+    labels = text[FINDING_KEY].assign(reader=REFERENCE_READER, state=state, origin="consensus")
+    return labels[~labels.duplicated([*FINDING_KEY, "state"])].reset_index(drop=True)
+
+
+def _read_boxes(path: Path, notes: list[str]) -> pd.DataFrame:
+    if not path.exists():
+        return empty_table("boxes")
+    required = ("image_id", *EDGES, "finding")
+    text = _without_repeats(read_text_csv(path, required), path, FINDING_KEY, notes)
+    edges = {c: to_numbers(text[c], path, c) for c in EDGES}
+    return text[FINDING_KEY].assign(**edges, reader=REFERENCE_READER).reset_index(drop=True)
+
+
+def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFrame) -> Exclusions:
+    """Rule out images whose label cannot be right; a wrong box is a wrong label."""
+    out = Exclusions("labels")
+    if images["path"].notna().any():
+        out.add(images.loc[images["path"].isna(), "image_id"], f"no path in {IMAGES}")
+    for frame, name in ((labels, LABELS), (boxes, BOXES)):
+        strangers = frame.loc[~is_member(frame["image_id"], images["image_id"]), "image_id"]
+        out.add(strangers, f"row in {name}, but not in {IMAGES}")
+    rule_out_contradictions(out, labels, boxes)
+    return out

@@ -1,0 +1,227 @@
+"""What COCO and VOC have no place for: one JSON object an image, under the key ``cxr``.
+
+Other programs pass over it. It holds::
+
+    {"image_id": "a", "patient_id": "nih:00019124", "patient_id_source": "mapped",
+     "source": "rsna", "study_id": ..., "view": "PA", "sex": "F", "age_years": 51.0,
+     "spacing_row_mm": ..., "spacing_col_mm": ..., "x_class": "normal",
+     "findings": {"mass": {"state": "absent", "origin": "consensus", "coverage": "all"}},
+     "readers": {"R1": {"findings": {...}, "boxes": [["mass", x1, y1, x2, y2]]}}}
+
+What is not known is left out. A finding that is not under ``findings`` is unknown, so an image with
+this object has no label by silence. The reference's boxes stay where the format has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import ORIGINS, PATIENT_SOURCES, REFERENCE_READER, STATES, VIEWS
+
+KEY = "cxr"
+VERSION = 1
+_TEXTS = ("image_id", "patient_id", "patient_id_source", "source", "study_id", "view", "sex")
+_NUMBERS = ("age_years", "spacing_row_mm", "spacing_col_mm")
+_ALLOWED = {"patient_id_source": PATIENT_SOURCES, "view": VIEWS}
+_LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
+
+
+@dataclass
+class LabelRows:
+    """Rows of three tables; the first item of each is the image.
+
+    Attributes:
+        states: ``image, finding, reader, state, origin``.
+        coverage: ``image, finding, reader, coverage``.
+        boxes: ``image, finding, reader, x1, y1, x2, y2``.
+    """
+
+    states: list[tuple[str, ...]] = field(default_factory=list)
+    coverage: list[tuple[str, ...]] = field(default_factory=list)
+    boxes: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def add(self, other: LabelRows) -> None:
+        """Append the rows of another."""
+        self.states += other.states
+        self.coverage += other.coverage
+        self.boxes += other.boxes
+
+
+def write_objects(
+    images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Make the object of each image.
+
+    Args:
+        images: The images table.
+        findings: The findings table, of the reference and of any other readers.
+        boxes: The boxes table; the reference's boxes are passed over.
+        box_coverage: The box_coverage table, of the same readers.
+
+    Yields:
+        One object a row of `images`, in their order.
+    """
+    labels: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
+    for frame in (findings, box_coverage):
+        columns = [c for c in ("state", "origin", "coverage") if c in frame.columns]
+        rows = frame[["image_id", "finding", "reader", *columns]].itertuples(index=False, name=None)
+        for image_id, finding, reader, *values in rows:
+            of_reader = labels.setdefault(image_id, {}).setdefault(reader, {})
+            of_reader.setdefault(finding, {}).update(zip(columns, values, strict=True))
+    drawn: dict[str, dict[str, list[list[Any]]]] = {}
+    others = boxes[boxes["reader"] != REFERENCE_READER]
+    for image_id, reader, *box in others[
+        ["image_id", "reader", "finding", "x1", "y1", "x2", "y2"]
+    ].itertuples(index=False, name=None):
+        drawn.setdefault(image_id, {}).setdefault(reader, []).append(box)
+    free = [c for c in images.columns if c.startswith("x_")]
+    known = [c for c in (*_TEXTS, *_NUMBERS, *free) if c in images.columns]
+    for row in images[known].itertuples(index=False, name=None):
+        facts = {k: _plain(v) for k, v in zip(known, row, strict=True) if not _is_missing(v)}
+        of_image, boxes_of_image = labels.get(row[0], {}), drawn.get(row[0], {})
+        facts["findings"] = of_image.get(REFERENCE_READER, {})
+        readers = sorted((set(of_image) | set(boxes_of_image)) - {REFERENCE_READER})
+        if readers:
+            facts["readers"] = {
+                name: {"findings": of_image.get(name, {}), "boxes": boxes_of_image.get(name, [])}
+                for name in readers
+            }
+        yield facts
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def read_object(given: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
+    """Read the object of one image.
+
+    Args:
+        given: What stands under the key.
+        image: First item of the rows.
+        where: Place of the object, for messages.
+
+    Returns:
+        The image's facts (columns of the images table), and its labels.
+
+    Raises:
+        InputError: It is not of the form above.
+    """
+    found = _mapping(given, where)
+    facts: dict[str, Any] = {}
+    for key, value in found.items():
+        place = f"{where}: {key}"
+        if key in _TEXTS:
+            facts[key] = _word(value, place, _ALLOWED.get(key))
+        elif key in _NUMBERS:
+            facts[key] = _number(value, place)
+        elif key.startswith("x_"):
+            _require(isinstance(value, str | int | float), place, "a text or a number")
+            facts[key] = value
+        else:
+            _require(key in ("findings", "readers"), place, "a key of ours")
+    _require({"image_id", "findings"} <= set(found), where, "with image_id and findings")
+    rows = LabelRows()
+    _read_labels(found["findings"], image, REFERENCE_READER, f"{where}: findings", rows)
+    for reader, given_labels in _mapping(found.get("readers", {}), f"{where}: readers").items():
+        place = f"{where}: readers: {reader}"
+        of_reader = _mapping(given_labels, place)
+        _read_labels(of_reader.get("findings", {}), image, reader, place, rows)
+        for box in _rows(of_reader.get("boxes", []), place):
+            _require(isinstance(box, list) and len(box) == 5, place, "finding, x1, y1, x2, y2")
+            edges = [_number(value, place) for value in box[1:]]
+            rows.boxes.append((image, _word(box[0], place), reader, *edges))
+    return facts, rows
+
+
+def write_set_facts(targets: dict[str, dict[str, Any]], **known: Any) -> dict[str, Any]:
+    """What is said once of a whole set: version, targets, and where the labels come from."""
+    return {"version": VERSION, **known, "targets": targets}
+
+
+def read_set_facts(given: Any, where: str) -> dict[str, Any]:
+    """Read what `write_set_facts` wrote.
+
+    Returns:
+        ``targets`` (as in a data set) and ``pixels`` (False for a set without pictures).
+
+    Raises:
+        InputError: It is not of that form, or of a later version.
+    """
+    found = _mapping(given, where)
+    _require(found.get("version") == VERSION, f"{where}: version", f"{VERSION} to be read here")
+    targets = {}
+    for name, target in _mapping(found.get("targets", {}), f"{where}: targets").items():
+        place = f"{where}: targets: {name}"
+        spec = _mapping(target, place)
+        members = [_word(member, place) for member in _rows(spec.get("any_of"), place)]
+        _require(bool(members), place, "a target with any_of")
+        shown = _word(spec.get("display_name", name), place)
+        targets[name] = {"any_of": members, "display_name": shown}
+    return {"targets": targets, "pixels": found.get("pixels") is not False}
+
+
+def _read_labels(given: Any, image: str, reader: str, where: str, rows: LabelRows) -> None:
+    for finding, label in _mapping(given, where).items():
+        place = f"{where}: {finding}"
+        _require(bool(finding), place, "a name")
+        values = {k: _word(v, place, _LABELS.get(k)) for k, v in _mapping(label, place).items()}
+        if "state" in values:
+            origin = values.get("origin", "consensus")
+            rows.states.append((image, finding, reader, values["state"], origin))
+        if "coverage" in values:
+            rows.coverage.append((image, finding, reader, values["coverage"]))
+
+
+def _require(right: bool, where: str, expected: str) -> None:
+    if not right:  # the value is not shown: it may say who the patient is
+        raise InputError(f"{where}: must be {expected}; leave the 'cxr' object as it was written")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    _require(isinstance(value, dict), where, "an object")
+    return value
+
+
+def _rows(value: Any, where: str) -> Iterable[Any]:
+    _require(isinstance(value, list), where, "a list")
+    return value
+
+
+def _word(value: Any, where: str, allowed: tuple[str, ...] | None = None) -> str:
+    _require(isinstance(value, str) and value != "", where, "a text")
+    _require(allowed is None or value in allowed, where, f"one of {', '.join(allowed or ())}")
+    return str(value)
+
+
+def _number(value: Any, where: str) -> float:
+    number = as_number(value)
+    _require(number is not None, where, "a finite number")
+    return float(number)  # type: ignore[arg-type]
+
+
+def as_number(value: Any) -> float | None:
+    """A JSON value as a finite number, or None where it is none.
+
+    Example:
+        >>> as_number(3), as_number(" 2.5 "), as_number(True), as_number("nan"), as_number([1])
+        (3.0, 2.5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

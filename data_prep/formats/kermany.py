@@ -1,0 +1,181 @@
+"""Reader of the paediatric chest X-rays of Kermany et al. (2018), as Kaggle and Mendeley give them.
+
+The folder is the label: ``NORMAL`` or ``PNEUMONIA``, under ``train``, ``val`` and ``test`` or under
+none. The name says bacterial or viral, and who the child is: ``person1_bacteria_2.jpeg``,
+``IM-0115-0001.jpeg``, ``NORMAL2-IM-1427-0001.jpeg``; in Mendeley's first release
+``BACTERIA-1008087-0001.jpeg``.
+
+``person1`` of a bacterial and of a viral name count as one child. That is the safe reading: numbers
+and picture numbers rise together within each kind, over train and test alike, so each kind seems to
+be counted by itself and most such pairs to be two children.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import empty_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.formats.common import (
+    display_name,
+    list_pictures,
+    patients_from_names,
+    require_unique_stems,
+)
+from data_prep.formats.source import Exclusions, SourceTables, no_roles, require_source
+
+FINDING, BACTERIAL, VIRAL = "pneumonia", "bacterial_pneumonia", "viral_pneumonia"
+NESTED = "chest_xray"
+_ROLES = ("train", "val", "test")
+_PLACE = r"^(?:(?P<role>train|val|test)/)?(?P<folder>NORMAL|PNEUMONIA)/(?P<name>[^/]+)\.\w+$"
+_PATIENT = (
+    r"^(?:(?:BACTERIA|VIRUS|NORMAL)-)?"
+    r"(person\d+(?=_)|(?:NORMAL2-)?IM-\d+(?=-)|(?<=[A-Z]-)\d+(?=-))"
+)
+_KIND = r"^(?:person\d+_)?(bacteria|virus)[_-]"
+_CLASSES = {"bacteria": "bacterial", "virus": "viral"}
+# Fewer images cannot tell two thresholds or two trainings apart.
+_SMALL_VAL = 100
+
+
+def read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTables:
+    """List the pictures and read labels, roles and patients from their paths.
+
+    Args:
+        source: Folder with ``train``, ``val``, ``test``, or with ``NORMAL`` and ``PNEUMONIA``, or
+            the one above, with ``chest_xray``.
+        patient_pattern: Finds the patient in names of another form than the published one.
+
+    Returns:
+        Findings ``pneumonia``, ``bacterial_pneumonia`` and ``viral_pneumonia``, a target each; of
+        a child whose kind the name does not say, only the first is known. ``x_class`` is normal,
+        bacterial, viral, or pneumonia. An image's id is its published name, or for a name of
+        another form, its path from ``train`` or ``NORMAL`` on: no other file changes it.
+
+    Raises:
+        InputError: The folder is not of this format or holds no picture, or two pictures have one
+            published name.
+    """
+    require_source(source, "kermany")
+    notes: list[str] = []
+    pictures, excluded = _list_labelled(source, notes)
+    images = pd.DataFrame({"image_id": pictures["image_id"]})
+    images = images.join(_patients(pictures, patient_pattern, notes))
+    images["source"] = "kermany"
+    images["path"] = pictures["path"]
+    images["view"] = "AP"
+    images["x_class"] = pictures["x_class"]
+    notes.append("children of one to five years, all anteroposterior: not to be read as adults")
+    return SourceTables(
+        format="kermany",
+        root=source,
+        images=images,
+        findings=_findings(pictures),
+        boxes=empty_table("boxes"),
+        box_coverage=empty_table("box_coverage"),
+        excluded=excluded,
+        targets={
+            name: {"any_of": [name], "display_name": display_name(name)}
+            for name in (FINDING, BACTERIAL, VIRAL)
+        },
+        split=no_roles(),
+        official=_official(pictures, images["patient_id"], notes),
+        notes=tuple(notes),
+    )
+
+
+def _list_labelled(source: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``image_id, path, role, folder, name, x_class`` of the usable pictures, and the others."""
+    holders = (*_ROLES, "NORMAL", "PNEUMONIA")
+    prefix = "" if any((source / name).is_dir() for name in holders) else f"{NESTED}/"
+    files = list_pictures(source)
+    files["inside"] = files["path"].str.removeprefix(prefix)
+    copies = files["inside"].str.startswith(f"{NESTED}/")  # Kaggle's archive holds the set twice
+    if copies.any():
+        notes.append(f"{int(copies.sum())} pictures are below a second {NESTED} folder: left out")
+    files = files[~copies].reset_index(drop=True)
+    files = files.join(files["inside"].str.extract(_PLACE))
+    kind = files["name"].str.lower().str.extract(_KIND)[0]
+    out = Exclusions("labels")
+    out.add(files.loc[files["folder"].isna(), "path"], "not in a NORMAL or PNEUMONIA folder")
+    in_normal = files["folder"] == "NORMAL"
+    out.add(files.loc[in_normal & kind.notna(), "path"], "in NORMAL, but named as a pneumonia")
+    named_normal = files["name"].str.startswith("NORMAL", na=False)
+    out.add(files.loc[~in_normal & named_normal, "path"], "in PNEUMONIA, but named as normal")
+    kinds = kind.map(_CLASSES).fillna("pneumonia")
+    files["x_class"] = kinds.where(~in_normal, "normal").astype("str")
+    published = files["name"].str.extract(_PATIENT)[0].notna()
+    files["image_id"] = files["name"].where(
+        published, files["inside"].str.replace(r"\.\w+$", "", regex=True)
+    )
+    kept = files[~is_member(files["path"], list(out.reasons))].reset_index(drop=True)
+    if kept.empty:
+        raise InputError(f"{source}: its NORMAL and PNEUMONIA folders hold no picture; unpack them")
+    require_unique_stems(kept.assign(stem=kept["image_id"]), source)
+    return kept, out.table({})
+
+
+def _patients(files: pd.DataFrame, pattern: str | None, notes: list[str]) -> pd.DataFrame:
+    patients = patients_from_names(
+        files["name"], pattern or _PATIENT, "kermany", image_ids=files["image_id"]
+    )
+    n_unknown = int((patients["patient_id_source"] == "assumed_image").sum())
+    if n_unknown:
+        notes.append(
+            f"WARNING: the names of {n_unknown} images do not tell the patient, so each counts as "
+            "a patient of its own (--patient-pattern finds them)"
+        )
+    return patients
+
+
+def _findings(files: pd.DataFrame) -> pd.DataFrame:
+    """Pneumonia by folder; its kind by name, unknown where the name does not say."""
+    classes = files["x_class"]
+    answers = {
+        FINDING: classes != "normal",
+        BACTERIAL: (classes == "bacterial").where(classes != "pneumonia"),
+        VIRAL: (classes == "viral").where(classes != "pneumonia"),
+    }
+    parts = []
+    for finding, answer in answers.items():
+        known = answer.dropna().astype(bool)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "image_id": files["image_id"].loc[known.index],
+                    "finding": finding,
+                    "reader": REFERENCE_READER,
+                    "state": np.where(known, "present", "absent"),
+                    "origin": "folder",
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.DataFrame:
+    """The folders' roles, with what is known against them."""
+    if not {"train", "test"} <= set(files["role"].dropna()):
+        return no_roles()  # a part of the set is no split
+    role = files["role"].fillna("unused").astype("str")
+    n_val = int((role == "val").sum())
+    if n_val < _SMALL_VAL:
+        notes.append(f"the official validation set has {n_val} images: too few to choose on")
+    tested, trained = patients[role == "test"], patients[role == "train"]
+    shared = tested[is_member(tested, trained)]
+    if len(shared):
+        same = patients + " " + files["x_class"]
+        n_same = int(is_member(same[role == "test"].drop_duplicates(), same[role == "train"]).sum())
+        notes.append(
+            f"WARNING: by name, {shared.nunique()} of {patients.nunique()} patients are in both "
+            f"the official train ({int(is_member(trained, shared).sum())} of {len(trained)} "
+            f"images) and test ({len(shared)} of {len(tested)} images), {n_same} of them with the "
+            "same kind of pneumonia in both. Each kind seems to be numbered by itself; here a "
+            "number is one patient, which the default split keeps whole"
+        )
+    return pd.DataFrame({"image_id": files["image_id"], "role": role})

@@ -1,0 +1,240 @@
+"""From label files that draw boxes (COCO, VOC, YOLO) to the tables of a data set.
+
+A reader gathers what the files say, picture by picture; what follows from it is the same for all:
+a picture that has a label file is free of every class that has no box in it, and a picture that
+has none is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.assemble.ingest import EDGE_TOLERANCE_PX
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.text_lookup import is_member
+from data_prep.formats.common import finding_name, one_target_each
+from data_prep.formats.cxr_extension import LabelRows, as_number
+from data_prep.formats.label_images import images_table
+from data_prep.formats.label_rules import EDGES, rule_out_contradictions, with_boxed_findings
+from data_prep.formats.source import Exclusions, SourceTables, no_roles
+
+NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})
+"""Class names that say that nothing is there; some converters box the whole picture with them."""
+
+_KEY = ["image_id", "finding", "reader"]
+
+
+def class_finding(name: str, where: str) -> str:
+    """The finding that a class of a label file means.
+
+    Raises:
+        InputError: The name has no letter and no digit.
+
+    Example:
+        >>> class_finding("Nodule/Mass", "x"), class_finding("肺 结节", "x")
+        ('nodule_mass', '肺_结节')
+    """
+    plain = finding_name(name) if name.isascii() else re.sub(r"\W+", "_", name.lower()).strip("_")
+    if not plain:
+        raise InputError(f"{where}: class name {name!r} has no letter; give it a name")
+    return plain
+
+
+def to_edges(values: Iterable[Any]) -> list[float]:
+    """Edges or sides of a box as numbers; what is no finite number becomes NaN."""
+    numbers = (as_number(value) for value in values)
+    return [math.nan if number is None else number for number in numbers]
+
+
+@dataclass
+class LabelFiles:
+    """What the label files of a source say; a picture's path stands for its image.
+
+    Attributes:
+        pictures: Path -> what is known of the picture beside labels: columns of the images table.
+        classes: Path of a labelled picture -> the findings that its file was labelled for.
+        rows: Boxes of these, reader ``reference``; and all that a ``cxr`` object says.
+        partial: Picture and finding whose lesions are not each in a box of their own.
+        roles: Picture and its published role.
+        out: Pictures that cannot be used.
+        seen: What the user must know, with how often it was met; the text follows the number.
+        targets: Targets that the source names itself.
+        without_pixels: Keys of `pictures` that are no files, as the label files say themselves.
+    """
+
+    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: LabelRows = field(default_factory=LabelRows)
+    partial: set[tuple[str, str]] = field(default_factory=set)
+    roles: list[tuple[str, str]] = field(default_factory=list)
+    out: Exclusions = field(default_factory=lambda: Exclusions("labels"))
+    seen: Counter[str] = field(default_factory=Counter)
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    without_pixels: set[str] = field(default_factory=set)
+
+    def add_box(self, picture: str, finding: str, edges: Iterable[float]) -> None:
+        """Add a box of the reference: x1, y1, x2, y2, px of the original image."""
+        self.rows.boxes.append((picture, finding, REFERENCE_READER, *edges))
+
+    def tables(self, format: str, root: Path, pattern: str | None) -> SourceTables:  # noqa: A002
+        """Conclude what the labels mean, and rule out what contradicts itself.
+
+        Args:
+            format: As in ``--format``.
+            root: The source folder.
+            pattern: ``patient_pattern`` of `data_prep.formats.source.ReadOptions`.
+
+        Returns:
+            The data set. Images without any label are ``unused``.
+
+        Raises:
+            InputError: No image can be used, or two images have one id.
+        """
+        if self.without_pixels and not self.without_pixels >= set(self.pictures):
+            self.out.add(sorted(self.without_pixels), "no such picture")
+        self._require_any(root)
+        notes: list[str] = []
+        images = images_table(self.pictures, root, pattern, notes)
+        ids = dict(zip(images["path"], images["image_id"], strict=True))
+        out = Exclusions(self.out.stage)
+        out.reasons = {ids.get(path, path): reason for path, reason in self.out.reasons.items()}
+        boxes = self._boxes(ids, out)
+        findings, coverage = self._labels(ids, boxes)
+        _rule_out(out, findings, coverage, boxes)
+        images, boxes, coverage = out.keep(images), out.keep(boxes), out.keep(coverage)
+        findings = _with_boxed(out.keep(findings), boxes)
+        excluded = out.table({image_id: path for path, image_id in ids.items()})
+        if images.empty or findings.empty:
+            first = excluded.iloc[0] if len(excluded) else None
+            why = "no label" if first is None else f"{first['path']}: {first['reason']}"
+            raise InputError(f"{root}: no image can be used; {why}")
+        unknown = images.loc[~is_member(images["image_id"], findings["image_id"]), ["image_id"]]
+        self.seen["images have no label: unknown, not negative; left unused"] = len(unknown)
+        official = self._official(images, ids)
+        if self.without_pixels:
+            images["path"] = pd.Series(index=images.index, dtype="str")
+        return SourceTables(
+            format=format,
+            root=root,
+            images=images,
+            findings=findings,
+            boxes=boxes,
+            box_coverage=coverage,
+            excluded=excluded,
+            targets=self.targets or one_target_each(findings["finding"]),
+            split=unknown.assign(role="unused").reset_index(drop=True),
+            official=official,
+            notes=(*(f"{n:,} {text}" for text, n in self.seen.items() if n), *notes),
+        )
+
+    def _require_any(self, root: Path) -> None:
+        if not self.pictures:
+            path, reason = next(iter(self.out.reasons.items()), (root, "holds no label file"))
+            raise InputError(f"{root}: no image can be used; {path}: {reason}")
+
+    def _boxes(self, ids: dict[str, str], out: Exclusions) -> pd.DataFrame:
+        """The boxes table; rounding below 0 is taken off, and what means 'no finding' left out."""
+        boxes = _frame(self.rows.boxes, [*_KEY, *EDGES], ids)
+        once = boxes.drop_duplicates(ignore_index=True)
+        self.seen["boxes stand twice: kept once"] = len(boxes) - len(once)
+        edges = once[EDGES]
+        once[EDGES] = edges.mask((edges < 0) & (edges >= -EDGE_TOLERANCE_PX), 0.0)
+        if not any(NO_FINDING & set(names) for names in set(self.classes.values())):
+            return once
+        nothing = is_member(once["finding"], NO_FINDING)
+        self.seen["boxes of a class that means 'no finding': left out"] = int(nothing.sum())
+        ill = once.loc[~nothing, "image_id"]
+        both = nothing & is_member(once["image_id"], ill)
+        out.add(once.loc[both, "image_id"], "boxed as 'no finding' and with a finding")
+        return once[~nothing].reset_index(drop=True)
+
+    def _labels(
+        self, ids: dict[str, str], boxes: pd.DataFrame
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The findings and box_coverage tables, with what a label file says by its silence."""
+        findings = _frame(self.rows.states, [*_KEY, "state", "origin"], ids)
+        coverage = _frame(self.rows.coverage, [*_KEY, "coverage"], ids)
+        labelled = self._labelled(ids)
+        partial = _frame([(*pair, "some") for pair in self.partial], [*_KEY[:2], "partly"], ids)
+        boxed = boxes[_KEY].drop_duplicates().assign(state="present")
+        joined = labelled.merge(boxed, on=_KEY, how="left").merge(partial, on=_KEY[:2], how="left")
+        state = joined["state"].fillna(joined["partly"].map({"some": "present"})).fillna("absent")
+        implied = joined[_KEY].assign(state=state, origin="boxes")
+        silent = int((state == "absent").sum())
+        self.seen["findings are absent because a label file has no box of them"] = silent
+        complete = joined[_KEY].assign(coverage=joined["partly"].fillna("all"))
+        return (
+            pd.concat([findings, implied], ignore_index=True),
+            pd.concat([coverage, complete], ignore_index=True),
+        )
+
+    def _labelled(self, ids: dict[str, str]) -> pd.DataFrame:
+        """Each labelled image with each finding that its file was labelled for."""
+        kinds = {names: str(number) for number, names in enumerate(set(self.classes.values()))}
+        rows = [(path, kinds[names]) for path, names in self.classes.items()]
+        members = [(kind, name) for names, kind in kinds.items() for name in names]
+        findings = pd.DataFrame(members, columns=["kind", "finding"], dtype="str")
+        findings = findings[~is_member(findings["finding"], NO_FINDING)]
+        labelled = _frame(rows, ["image_id", "kind"], ids).merge(findings, on="kind")
+        return labelled[["image_id", "finding"]].assign(reader=REFERENCE_READER)
+
+    def _official(self, images: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
+        """The published role of every image; nothing where no two roles are published."""
+        given = pd.DataFrame(
+            [(ids[path], role) for path, role in self.roles if path in ids],
+            columns=["image_id", "role"],
+            dtype="str",
+        ).drop_duplicates()
+        given = given[is_member(given["image_id"], images["image_id"])]
+        twice = given["image_id"].duplicated(keep=False)
+        both = int(given.loc[twice, "image_id"].nunique())
+        self.seen["images have two roles in the published split: unused in it"] = both
+        role = given[~twice].set_index("image_id")["role"]
+        if role[role != "unused"].nunique() < 2:
+            return no_roles()
+        roles = images["image_id"].map(role).fillna("unused").astype("str")
+        return pd.DataFrame({"image_id": images["image_id"], "role": roles})
+
+
+def _frame(
+    rows: Sequence[tuple[Any, ...]], columns: list[str], ids: dict[str, str]
+) -> pd.DataFrame:
+    """A table of rows whose first item is a picture, with the image's id in its place."""
+    frame = pd.DataFrame.from_records(list(rows), columns=columns)
+    for column in columns:
+        frame[column] = frame[column].astype("float64" if column in EDGES else "str")
+    frame["image_id"] = frame["image_id"].map(ids).fillna(frame["image_id"]).astype("str")
+    return frame
+
+
+def _with_boxed(findings: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
+    """Add a present finding of the reference for each of its boxes that has no label."""
+    mine = findings["reader"] == REFERENCE_READER
+    drawn = boxes[boxes["reader"] == REFERENCE_READER]
+    labels = with_boxed_findings(findings[mine], drawn)
+    return pd.concat([labels, findings[~mine]], ignore_index=True)
+
+
+def _rule_out(
+    out: Exclusions, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
+) -> None:
+    """Rule out images whose reference labels cannot be right."""
+    labels = findings[findings["reader"] == REFERENCE_READER]
+    rule_out_contradictions(out, labels, boxes[boxes["reader"] == REFERENCE_READER])
+    present = labels.loc[labels["state"] == "present", _KEY]
+    whole = coverage.loc[coverage["coverage"] == "all", _KEY].merge(present, on=_KEY)
+    boxed = boxes[_KEY].drop_duplicates()
+    found = whole.merge(boxed, on=_KEY, how="left", indicator=True)
+    out.add(
+        found.loc[found["_merge"] == "left_only", "image_id"],
+        "labelled present with every lesion boxed, but has no box",
+    )

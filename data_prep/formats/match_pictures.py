@@ -1,0 +1,206 @@
+"""Which picture a label file speaks of, what the image is called, and which role its folder gives.
+
+Label files name pictures loosely: by a path on another machine, by a name alone, or only by having
+the same name. Only pictures below the source folder are ever found.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pydicom
+from PIL import Image, UnidentifiedImageError
+
+from data_prep.contracts.errors import InputError
+from data_prep.formats.common import list_pictures
+from data_prep.images.decoded_image import plain_reason, require_file, require_size
+
+_ROLE = re.compile(
+    r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?)"
+    r"|(?P<unused>unused|unlabell?ed))(?![a-z])"
+)
+_LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+_EXIF_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
+
+
+def role_of(text: str) -> str | None:
+    """The role that a name or path says: the last folder or file that names one decides.
+
+    Example:
+        >>> role_of("labels/train2017"), role_of("valid/images"), role_of("instances_test.json")
+        ('train', 'val', 'test')
+        >>> role_of("trainval.txt"), role_of("constrained/0001.png")
+        (None, None)
+    """
+    for part in reversed(text.lower().split("/")):
+        match = _ROLE.search(part)
+        if match:
+            return match.lastgroup
+    return None
+
+
+def files_below(root: Path, suffix: str) -> list[str]:
+    """Relative paths of the files below a folder that end so, in order; hidden ones left out."""
+    found = []
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        found += [
+            (Path(place) / name).relative_to(root).as_posix()
+            for name in sorted(names)
+            if name.lower().endswith(suffix) and not name.startswith(".")
+        ]
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig").splitlines()
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or "is not text in UTF-8"
+        raise InputError(f"{path}: cannot be read ({reason})") from None
+
+
+class PictureIndex:
+    """The pictures below a folder, found by what label files call them.
+
+    Attributes:
+        paths: Relative paths with ``/``, sorted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.paths: list[str] = list_pictures(root)["path"].tolist()
+        self._known = set(self.paths)
+        self._by_name: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
+        self._by_place: dict[tuple[str, str], list[str]] = {}
+        for path in self.paths:
+            folder, name = posixpath.split(path)
+            stem = posixpath.splitext(name)[0]
+            self._by_name.setdefault(name.lower(), []).append(path)
+            self._by_stem.setdefault(stem, []).append(path)
+            self._by_place.setdefault((folder, stem), []).append(path)
+
+    def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
+        """Find a picture by the name or path that a label file gives.
+
+        Args:
+            name: A name, a relative path, a path of another machine, or an address.
+            folders: Where to look first, relative to the root.
+            role: Chooses among pictures of one name: that below a folder of this role.
+
+        Returns:
+            The picture's path; several where the name fits several pictures, none where nothing
+            fits. A path that ends in the name stands before the name alone, and that before the
+            name without its suffix.
+        """
+        parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
+        folders = list(folders)
+        for start in range(len(parts)):
+            for folder in folders:
+                path = posixpath.normpath(posixpath.join(folder, *parts[start:]))
+                if path in self._known or self._is_unlisted(path):
+                    return [path]
+        if not parts:
+            return []
+        last = parts[-1]
+        found = self._by_name.get(last.lower()) or self._by_stem.get(posixpath.splitext(last)[0])
+        if found and len(found) > 1 and role:
+            found = [path for path in found if role_of(posixpath.dirname(path)) == role] or found
+        return found or []
+
+    def _is_unlisted(self, path: str) -> bool:
+        """A file that the label names exactly is a picture whatever its suffix, or without one."""
+        if path.startswith(("..", "/")) or path.lower().endswith(_LABEL_SUFFIXES):
+            return False
+        try:
+            return (self._root / path).is_file()
+        except (OSError, ValueError):  # a name too long, or with a null character
+            return False
+
+    def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
+        """Find a picture that has the name of a label file.
+
+        Args:
+            stem: The label file's name without its suffix.
+            folders: Folders that it most likely lies in, relative to the root, the likeliest first.
+
+        Returns:
+            As `by_name`; below the whole root where none of the folders has one.
+        """
+        for folder in folders:
+            found = self._by_place.get((folder, stem))
+            if found:
+                return found
+        return self._by_stem.get(stem, [])
+
+
+def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """Give each picture its image id: its name without the suffix, where only one has that name.
+
+    Args:
+        paths: Relative paths.
+        root: For the message.
+
+    Returns:
+        Image id by path; where several pictures have one name, their whole paths without suffix.
+
+    Raises:
+        InputError: Two pictures differ by their suffix only.
+
+    Example:
+        >>> name_images(["train/1.png", "test/1.png", "test/2.png"], Path("."))
+        {'train/1.png': 'train/1', 'test/1.png': 'test/1', 'test/2.png': '2'}
+    """
+    frame = pd.DataFrame({"path": list(paths)}, dtype="str")
+    long = frame["path"].str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
+    short = long.str.rsplit("/", n=1).str[-1]
+    ids = short.where(~short.duplicated(keep=False), long)
+    twice = ids.duplicated(keep=False)
+    if twice.any():
+        first = frame.loc[ids == ids[twice].iloc[0], "path"].iloc[:2].tolist()
+        raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
+    return dict(zip(frame["path"], ids, strict=True))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, px, from its header alone, upright as its EXIF says.
+
+    Raises:
+        InputError: The file is missing, no known picture, or larger than the limits.
+    """
+    require_file(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            width, height = picture.size
+            if picture.getexif().get(_EXIF_ORIENTATION) in _LYING:
+                width, height = height, width
+    except UnidentifiedImageError:
+        width, height = _dicom_size(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{path}: larger than the limit; make it smaller") from None
+    except Exception as error:  # noqa: BLE001 - Pillow raises all kinds on broken files
+        raise InputError(f"{path}: its size cannot be read ({plain_reason(error)})") from None
+    require_size(path, width, height)
+    return width, height
+
+
+def _dicom_size(path: Path) -> tuple[int, int]:
+    try:
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["Rows", "Columns"], force=True
+        )
+        return int(header.Columns), int(header.Rows)
+    except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken files
+        raise InputError(f"{path}: neither DICOM nor a known picture format") from None

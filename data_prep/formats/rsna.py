@@ -1,0 +1,277 @@
+"""Reader of the RSNA Pneumonia Detection Challenge (2018), stage 2, as Kaggle gives it.
+
+``patientId`` there names an image, not a patient. Who the patient is comes from the public
+mapping to NIH ChestX-ray14 (``rsna_to_nih.csv`` in the same folder); without it every image counts
+as a patient of its own, and a split then leaks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import read_json
+from data_prep.contracts.text_lookup import is_member
+from data_prep.formats.nih_files import find_entries, read_field_sizes
+from data_prep.formats.rsna_files import (
+    BOX_EDGES,
+    find_headers,
+    read_classes,
+    read_headers,
+    read_labels,
+    read_mapping,
+)
+from data_prep.formats.source import Exclusions, SourceTables, require_source
+
+FINDING = "lung_opacity"
+TARGETS: dict[str, dict[str, Any]] = {
+    "opacity": {"any_of": [FINDING], "display_name": "Lung opacity"}
+}
+
+TRAIN_IMAGES = "stage_2_train_images"
+TEST_IMAGES = "stage_2_test_images"
+LABELS = "stage_2_train_labels.csv"
+CLASS_INFO = "stage_2_detailed_class_info.csv"
+MAPPING = "rsna_to_nih.csv"
+PHANTOM = "synth.json"
+# Side of the published pictures, px.
+SIDE = 1024
+
+
+def read_rsna(source: Path) -> SourceTables:
+    """Read the tables of an RSNA stage 2 folder; no pixel is decoded.
+
+    Args:
+        source: Folder with ``stage_2_train_images/``, ``stage_2_train_labels.csv`` and, where
+            there are any, ``stage_2_detailed_class_info.csv``, ``stage_2_test_images/``,
+            ``rsna_to_nih.csv``, ``*dicom_headers.csv`` (view, sex, age) and NIH's
+            ``Data_Entry_2017*.csv`` (for the pixel spacing; both also ``.gz``). A folder without
+            ``stage_2_train_images/`` is a data set without pixels.
+
+    Returns:
+        One finding, ``lung_opacity``. ``x_class`` keeps normal, not normal and lung opacity
+        apart. Images of the unlabelled test folder have the role ``unused``.
+
+    Raises:
+        InputError: The folder is not of this format, holds no image, or a table is malformed.
+    """
+    require_source(source, "rsna")
+    labels = read_labels(source / LABELS)
+    train = _train_images(source, labels)
+    classes = read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
+    people = _name_space(source)
+    mapping = read_mapping(source / MAPPING, people) if (source / MAPPING).exists() else None
+    nih, headers = find_entries(source), find_headers(source)
+    return rsna_tables(
+        source,
+        train=train,
+        test=_list_images(source, TEST_IMAGES),
+        labels=labels,
+        classes=classes,
+        mapping=mapping,
+        field_sizes=read_field_sizes(nih) if nih else None,
+        people=read_headers(headers) if headers else None,
+    )
+
+
+def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
+    """List ``image_id, path`` of the labelled images; without a folder of them, of no path."""
+    if not (source / TRAIN_IMAGES).exists() and not (source / TEST_IMAGES).exists():
+        ids = labels["image_id"].drop_duplicates().reset_index(drop=True)
+        if ids.empty:
+            raise InputError(f"{source / LABELS}: lists no image")
+        return pd.DataFrame({"image_id": ids, "path": None}, dtype="str")
+    train = _list_images(source, TRAIN_IMAGES)
+    if train.empty:
+        raise InputError(f"{source / TRAIN_IMAGES}: holds no images; unpack the download there")
+    return train
+
+
+def _name_space(source: Path) -> str:
+    """Whose patient numbers the mapping gives: NIH's, or those of one phantom."""
+    if not (source / PHANTOM).exists():
+        return "nih"
+    return f"phantom-{read_json(source / PHANTOM, 'synth')['arguments']['seed']}"
+
+
+def _list_images(source: Path, folder: str) -> pd.DataFrame:
+    """List ``image_id, path`` by file name; what a file is, its content will tell."""
+    if not (source / folder).is_dir():
+        return pd.DataFrame({"image_id": [], "path": []}, dtype="str")
+    with os.scandir(source / folder) as entries:
+        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
+    files = pd.DataFrame(
+        {"image_id": [Path(n).stem for n in names], "path": [f"{folder}/{n}" for n in names]},
+        dtype="str",
+    )
+    twice = files["image_id"].duplicated(keep=False)
+    if twice.any():
+        pair = files.loc[twice, "path"].iloc[:2].tolist()
+        raise InputError(f"{source}: {pair[0]} and {pair[1]} have one id; keep one of them")
+    return files
+
+
+def rsna_tables(
+    root: Path,
+    *,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    labels: pd.DataFrame,
+    classes: pd.DataFrame | None = None,
+    mapping: pd.DataFrame | None = None,
+    field_sizes: pd.DataFrame | None = None,
+    people: pd.DataFrame | None = None,
+) -> SourceTables:
+    """Join the source's tables and rule out what contradicts itself.
+
+    Args:
+        root: Folder that paths are relative to.
+        train: ``image_id, path`` of the labelled images; every path is missing where there are
+            no pixels.
+        test: The same of the unlabelled images; may be empty.
+        labels: As from `read_labels`.
+        classes: As from `read_classes`.
+        mapping: As from `read_mapping`.
+        field_sizes: As from `read_field_sizes`.
+        people: As from `read_headers`.
+
+    Returns:
+        The data set. A label that contradicts itself excludes its image, with the reason.
+    """
+    notes: list[str] = []
+    rows = labels.drop_duplicates()
+    if len(rows) < len(labels):
+        notes.append(f"{LABELS}: {len(labels) - len(rows)} repeated rows, kept once")
+    out = _contradictions(rows, train, classes)
+    images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
+    images["source"] = "rsna"
+    images = _with_classes(images, classes, notes)
+    images = _with_patients(images, mapping, set(test["image_id"]), notes)
+    if field_sizes is not None and mapping is not None:
+        known = mapping[["image_id", "nih_image"]].merge(field_sizes, on="nih_image")
+        images = images.merge(known.drop(columns="nih_image"), on="image_id", how="left")
+    if people is not None:
+        images = images.merge(people, on="image_id", how="left")
+    if images["path"].isna().all():
+        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to judge on only")
+        images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
+    rows = out.keep(rows)
+    return SourceTables(
+        format="rsna",
+        root=root,
+        images=images,
+        findings=_findings(rows),
+        boxes=_boxes(rows),
+        box_coverage=_coverage(rows),
+        excluded=out.table(dict(train.dropna()[["image_id", "path"]].to_numpy().tolist())),
+        targets=TARGETS,
+        split=out.keep(test[["image_id"]].assign(role="unused")),
+        notes=tuple(notes),
+    )
+
+
+def _contradictions(
+    rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
+) -> Exclusions:
+    """Rule out images whose label cannot be right; a wrong box is a wrong label."""
+    out = Exclusions("labels")
+    ids, edges = rows["image_id"], rows[BOX_EDGES]
+    out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
+    out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
+    out.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")
+    targets = rows.groupby("image_id")["Target"].nunique()
+    out.add(targets.index[targets > 1], "Target is both 0 and 1")
+    given = edges.notna()
+    out.add(ids[(rows["Target"] == 0) & given.any(axis=1)], "Target 0 with a box")
+    unusable = given.any(axis=1).to_numpy() & ~np.isfinite(edges.to_numpy()).all(axis=1)
+    out.add(ids[unusable], "box with a missing or infinite number")
+    out.add(ids[(edges[["width", "height"]] <= 0).any(axis=1)], "box of zero or negative size")
+    out.add(ids[(edges[["x", "y"]] < 0).any(axis=1)], "box outside the image")
+    if classes is None:
+        return out
+    kinds = classes.drop_duplicates()
+    out.add(kinds.loc[kinds["image_id"].duplicated(), "image_id"], f"two classes in {CLASS_INFO}")
+    opaque = ids.map(kinds.drop_duplicates("image_id").set_index("image_id")["x_class"])
+    disagree = opaque.notna() & ((opaque == "lung_opacity") != (rows["Target"] == 1))
+    out.add(ids[disagree], f"Target disagrees with {CLASS_INFO}")
+    return out
+
+
+def _with_classes(
+    images: pd.DataFrame, classes: pd.DataFrame | None, notes: list[str]
+) -> pd.DataFrame:
+    if classes is None:
+        notes.append(f"{CLASS_INFO}: not there, so 'normal' and 'not normal' cannot be told apart")
+        return images
+    return images.merge(classes.drop_duplicates("image_id"), on="image_id", how="left")
+
+
+def _with_patients(
+    images: pd.DataFrame, mapping: pd.DataFrame | None, unlabelled: set[str], notes: list[str]
+) -> pd.DataFrame:
+    """Add ``patient_id`` and its source; a labelled image of unknown patient makes a note."""
+    columns = ["image_id", "patient_id", "patient_id_source"]
+    if mapping is None:
+        mapping = pd.DataFrame(columns=columns, dtype="str")
+    images = images.merge(mapping[columns], on="image_id", how="left")
+    unknown = images["patient_id"].isna()
+    images.loc[unknown, "patient_id"] = "rsna:" + images.loc[unknown, "image_id"]
+    images.loc[unknown, "patient_id_source"] = "assumed_image"
+    n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
+    if n_labelled:
+        notes.append(
+            f"WARNING: the patient of {n_labelled} images is not known, so each counts as a patient"
+            " of its own: the same person may be in training and test, and figures come out too"
+            f" good. Put the public {MAPPING} (columns patientId, nih_image) into the folder"
+        )
+    n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
+    if n_doubtful:
+        notes.append(f"{n_doubtful} images have a doubtful patient: used for training only")
+    return images
+
+
+def _findings(rows: pd.DataFrame) -> pd.DataFrame:
+    one = rows.drop_duplicates("image_id")
+    return pd.DataFrame(
+        {
+            "image_id": one["image_id"],
+            "finding": FINDING,
+            "reader": REFERENCE_READER,
+            "state": np.where(one["Target"] == 1, "present", "absent"),
+            "origin": "consensus",
+        }
+    ).reset_index(drop=True)
+
+
+def _boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    boxed = rows[rows["x"].notna()]
+    return pd.DataFrame(
+        {
+            "image_id": boxed["image_id"],
+            "finding": FINDING,
+            "x1": boxed["x"],
+            "y1": boxed["y"],
+            "x2": boxed["x"] + boxed["width"],
+            "y2": boxed["y"] + boxed["height"],
+            "reader": REFERENCE_READER,
+        }
+    ).reset_index(drop=True)
+
+
+def _coverage(rows: pd.DataFrame) -> pd.DataFrame:
+    """All lesions are boxed, except on a positive image that came without any box."""
+    complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
+    return pd.DataFrame(
+        {
+            "image_id": complete["image_id"],
+            "finding": FINDING,
+            "reader": REFERENCE_READER,
+            "coverage": "all",
+        }
+    ).reset_index(drop=True)

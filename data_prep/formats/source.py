@@ -1,0 +1,298 @@
+"""What every reader of a public data set hands to `cxr prepare`, and which format a folder has."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import ROLES
+from data_prep.contracts.tables import empty_table
+from data_prep.contracts.text_lookup import is_member, renamed
+from data_prep.formats.folder_marks import has_columns as _has_columns
+from data_prep.formats.folder_marks import has_file as _has
+from data_prep.formats.folder_marks import has_match as _has_match
+from data_prep.formats.folder_marks import holds_dicom, is_vindr, require_folder
+
+VIEW_NAMES = {
+    "PA": "PA",
+    "AP": "AP",
+    "AP SUPINE": "AP",
+    "LL": "LL",
+    "RL": "LL",
+    "LATERAL": "LL",
+    "L": "LL",
+}
+_ARROW_NUMBER = pd.ArrowDtype(pa.float64())
+
+
+def no_roles() -> pd.DataFrame:
+    """An empty ``image_id, role`` table."""
+    return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    r"""What a user may tell a reader beside the folder; each format uses some of it.
+
+    Attributes:
+        reference: How several readers of one image become the reference: ``majority``, ``any``,
+            ``all`` or ``reader:NAME``.
+        labels: Table of labels that lies elsewhere.
+        class_names: Names of the classes where the format only numbers them.
+        patient_pattern: Regular expression that finds the patient in a file's name; its first
+            group is the patient, and the group's name, where it has one, the name space:
+            ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into ``nih:00019124``.
+    """
+
+    reference: str = "majority"
+    labels: Path | None = None
+    class_names: tuple[str, ...] = ()
+    patient_pattern: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceTables:
+    """One data set as its publisher gives it, before any pixel is read.
+
+    Attributes:
+        format: The reader's name, as in ``--format``.
+        root: Folder that `images.path` is relative to.
+        images: ``image_id, patient_id, patient_id_source, source, path`` and whatever else of the
+            ``images`` table the source knows. ``path`` is missing for an image without pixels.
+            ``field_width_mm`` and ``field_height_mm``, where there, are the true size of what the
+            picture shows; they become the pixel spacing once the picture's size is known.
+        findings: The ``findings`` table.
+        boxes: The ``boxes`` table, not yet checked against the size of the pictures.
+        box_coverage: The ``box_coverage`` table.
+        excluded: Files and images that the labels rule out: ``path, stage, reason``.
+        targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.
+        split: ``image_id, role`` where the source fixes the role; other images are drawn.
+        official: ``image_id, role`` of the publisher's own split, which becomes the split
+            ``official`` beside the drawn one; empty where there is none.
+        notes: What a user must know about this source, one sentence each.
+    """
+
+    format: str
+    root: Path
+    images: pd.DataFrame
+    findings: pd.DataFrame
+    boxes: pd.DataFrame
+    box_coverage: pd.DataFrame
+    excluded: pd.DataFrame
+    targets: dict[str, dict[str, Any]]
+    split: pd.DataFrame
+    official: pd.DataFrame = field(default_factory=no_roles)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Exclusions:
+    """Images ruled out one rule at a time; the first reason for an image stands.
+
+    Example:
+        >>> out = Exclusions("labels")
+        >>> out.add(["a", "a"], "two labels")
+        >>> out.add(["a", "b"], "no label")
+        >>> out.table({"a": "img/a.png"})["path"].tolist()
+        ['img/a.png', 'b']
+    """
+
+    stage: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, image_ids: Iterable[str], reason: str) -> None:
+        """Rule out images for one reason."""
+        for image_id in image_ids:
+            self.reasons.setdefault(image_id, reason)
+
+    def keep(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a frame whose ``image_id`` is not ruled out."""
+        if not self.reasons:
+            return frame
+        return frame[~is_member(frame["image_id"], list(self.reasons))].reset_index(drop=True)
+
+    def table(self, paths: dict[str, str]) -> pd.DataFrame:
+        """The ``excluded`` table; an image without a known path is listed by its id."""
+        if not self.reasons:
+            return empty_table("excluded")
+        return pd.DataFrame(
+            {
+                "path": [paths.get(image_id, image_id) for image_id in self.reasons],
+                "stage": self.stage,
+                "reason": list(self.reasons.values()),
+            }
+        )
+
+
+def read_text_csv(path: Path, required: Iterable[str]) -> pd.DataFrame:
+    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
+
+    Args:
+        path: A ``.csv`` or ``.csv.gz`` file, UTF-8 with or without a byte order mark.
+        required: Columns that must be there.
+
+    Returns:
+        All columns as stripped text, empty where the cell is empty; row ``i`` is line ``i + 2``.
+
+    Raises:
+        InputError: The file is missing or is not such a CSV.
+    """
+    if not path.is_file():
+        columns = ", ".join(required)
+        raise InputError(
+            f"{path}: not found" + f"; it must hold the columns {columns}" * bool(columns)
+        )
+    try:
+        frame = _parse_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as CSV in UTF-8 ({reason})") from None
+    frame.columns = [str(c).strip() for c in frame.columns]
+    missing = [c for c in required if c not in frame.columns]
+    if missing:
+        hint = "; save it with commas" if len(frame.columns) == 1 and _uses_semicolons(path) else ""
+        raise InputError(
+            f"{path}: column '{missing[0]}' is missing; found {', '.join(frame.columns)}{hint}"
+        )
+    frame = frame.apply(lambda column: column.str.strip())
+    return frame[(frame != "").any(axis=1)]  # a blank line is nothing, but keeps its number
+
+
+def _parse_csv(path: Path) -> pd.DataFrame:
+    """Parse with pandas, or with Arrow where nothing is quoted: the same, only faster."""
+    options: dict[str, Any] = {
+        "dtype": "str",
+        "keep_default_na": False,
+        "encoding": "utf-8-sig",
+        "skip_blank_lines": False,
+    }
+    content = path.read_bytes() if path.suffix == ".csv" else b""  # not if it is compressed
+    if content and b'"' not in content and b"\0" not in content:
+        names = pd.read_csv(path, nrows=0, **options).columns
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(content),
+                parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.large_string())
+                ),
+            )
+        except pa.ArrowInvalid:
+            pass  # a line of another length, or no UTF-8: pandas fills it up, or says where
+        else:
+            if table.column_names == list(names):
+                return table.to_pandas()
+    frame = pd.read_csv(path, **options).fillna("")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
+        raise InputError(f"{path}: line 2 has more cells than the header has names")
+    return frame
+
+
+def _uses_semicolons(path: Path) -> bool:
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        try:
+            return csv.Sniffer().sniff(handle.readline(), delimiters=",;\t").delimiter != ","
+        except csv.Error:
+            return False
+
+
+def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
+    """Turn a column of text into float64; empty cells become NaN.
+
+    Raises:
+        InputError: A cell is neither empty nor a number; the message names its line.
+    """
+    known = text.where(~is_member(text, ["", "nan", "NaN", "NA", "None", "null"]))
+    try:
+        numbers = known.astype(_ARROW_NUMBER).astype("float64")
+    except pa.ArrowInvalid:
+        numbers = pd.to_numeric(known, errors="coerce").astype("float64")
+    if numbers.isna().sum() == known.isna().sum():
+        return numbers
+    bad = numbers.isna() & ~is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
+    if bad.any():
+        value = text[bad].iloc[0]
+        raise InputError(f"{path}: line {first_line(bad)}: {column}={value!r} is not a number")
+    return numbers
+
+
+def first_line(bad: pd.Series) -> int:
+    """The line of a CSV file, as read by `read_text_csv`, on which a flag is first set."""
+    return int(bad.index[bad.to_numpy()][0]) + 2
+
+
+def normal_views(text: pd.Series) -> pd.Series:
+    """Bring view names to PA, AP, LL or other; empty becomes missing."""
+    upper = text.fillna("").astype("str").str.strip().str.upper()
+    return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
+
+
+# In this order: the first that fits is the likely one, so the vague ones stand last.
+_MARKS: dict[str, Callable[[Path], bool]] = {
+    "rsna": _has("stage_2_train_images", "stage_2_train_labels.csv"),
+    "csv": _has("images.csv", "labels.csv"),
+    "nih": _has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
+    "vindr": lambda folder: is_vindr(folder) or is_vindr(folder / "annotations"),
+    "kermany": _has(
+        "PNEUMONIA",
+        *(f"{place}{role}/PNEUMONIA" for place in ("", "chest_xray/") for role in ROLES[:3]),
+    ),
+    "covid": lambda folder: (
+        _has("COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")(
+            folder
+        )
+        or _has_columns(folder / "metadata.csv", "patientid", "finding")
+        or _has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
+    ),
+    "voc": _has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
+    "yolo": lambda folder: (
+        _has_match("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")(
+            folder
+        )
+        or (_has("images")(folder) and _has_match("*/*.txt")(folder))
+    ),
+    "coco": _has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+    "dicom": holds_dicom,
+}
+
+
+def detect_format(folder: Path) -> str | None:
+    """Guess the format of a source folder from what lies in it.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        A value of ``--format``, or None where nothing fits.
+    """
+    return next((name for name, fits in _MARKS.items() if fits(folder)), None)
+
+
+def require_source(source: Path, format: str) -> None:  # noqa: A002 - the option's own name
+    """Check that a folder can be of a format before anything is read.
+
+    Args:
+        source: Folder given by the user.
+        format: The format that the user named.
+
+    Raises:
+        InputError: The folder is missing or empty, or looks like another format or another level
+            of the same one.
+    """
+    require_folder(source)
+    if _MARKS[format](source):
+        return
+    for folder in (source.parent, *sorted(p for p in source.iterdir() if p.is_dir())[:50]):
+        if _MARKS[format](folder):
+            raise InputError(f"{source}: not in {format} format, but {folder} is; give that folder")
+    likely = detect_format(source)
+    advice = f"it looks like --format {likely}" if likely else "no known format fits it"
+    raise InputError(f"{source}: not in {format} format; {advice}")

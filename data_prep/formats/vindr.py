@@ -1,0 +1,266 @@
+"""Reader of VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
+
+Three of 17 radiologists read each training image alone; the test images come with the consensus of
+five. All that the three say is kept under their names, and the reader ``reference`` is made of it
+by vote (`data_prep.formats.reader_consensus`). No patient is given anywhere: each image counts as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import empty_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.formats.common import list_pictures, one_target_each, require_unique_stems
+from data_prep.formats.label_rules import EDGES, FINDING_KEY
+from data_prep.formats.reader_consensus import (
+    reference_boxes,
+    reference_coverage,
+    reference_findings,
+    require_rule,
+)
+from data_prep.formats.source import Exclusions, SourceTables, no_roles, require_source
+from data_prep.formats.vindr_files import (
+    LOCAL_FINDINGS,
+    NO_FINDING,
+    findings_from_annotations,
+    read_annotations,
+    read_image_labels,
+    read_original_sizes,
+    read_picture_sizes,
+)
+
+ABNORMAL = "any_finding"
+_ROW = [*FINDING_KEY, "reader"]
+# From so many boxed pictures on, boxes that all fit into resized copies were resized with them.
+_ENOUGH_TO_TELL = 20
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The training or the test images: pictures, what is said of them, and by whom.
+
+    Attributes:
+        images: ``image_id, path``.
+        findings: With ``reader`` and ``origin``; ``no_finding`` included.
+        boxes: Rows of the annotations that name a finding.
+        label_file: Name of the file that says which images are labelled; None for none.
+    """
+
+    images: pd.DataFrame
+    findings: pd.DataFrame
+    boxes: pd.DataFrame
+    label_file: str | None
+
+
+def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
+    """Read the tables of VinDr-CXR; no pixel is decoded.
+
+    Args:
+        source: Folder with ``train/`` and ``test/`` (DICOM, or PNG and the like) and, in it or in
+            ``annotations/``, ``annotations_train.csv``, ``image_labels_train.csv`` and the same
+            for test; or, from Kaggle, ``train.csv``. Pictures that are resized copies need
+            ``train_meta.csv`` (``image_id, dim0, dim1``: height and width of the original).
+        reference: How the readers of a training image become the reference: ``majority``,
+            ``any``, ``all`` or ``reader:NAME``.
+
+    Returns:
+        A target a finding, and ``any_finding``. ``x_labels`` tells images labelled by ``readers``
+        from those labelled by ``consensus``. PhysioNet's own split is in ``official``.
+
+    Raises:
+        InputError: The folder is not of this format, holds no image, a table is malformed, there
+            is no such reader, or boxes reach out of pictures whose original size is not known.
+    """
+    require_source(source, "vindr")
+    notes: list[str] = []
+    train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
+    if train.images.empty and test.images.empty:
+        raise InputError(f"{source}: train/ and test/ hold no images; unpack the download there")
+    pictures = pd.concat([train.images, test.images], ignore_index=True)
+    require_unique_stems(pictures.rename(columns={"image_id": "stem"}), source)
+    out = Exclusions("labels")
+    for part in (train, test):
+        _rule_out(out, part)
+    images = out.keep(pictures)
+    if images.empty:
+        reason = next(iter(out.reasons.values()))
+        raise InputError(f"{source}: every image is ruled out; {reason}")
+    findings = out.keep(pd.concat([train.findings, test.findings], ignore_index=True))
+    findings = findings[findings["finding"] != NO_FINDING]
+    boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
+    boxes = _in_pixels_of_the_pictures(boxes, images, source, notes)
+    findings, boxes, coverage = _with_reference(findings, boxes, reference, notes)
+    unlabelled = images.loc[~is_member(images["image_id"], findings["image_id"]), "image_id"]
+    official = pd.concat([train.images.assign(role="train"), test.images.assign(role="test")])
+    consensus = findings.loc[findings["origin"] == "consensus", "image_id"]
+    read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
+    labelled_by = np.where(is_member(images["image_id"], read_alone), "readers", "consensus")
+    notes.append(
+        "WARNING: VinDr-CXR names no patients, so each image counts as a patient of its own: should"
+        " the same person be in training and test, figures come out too good"
+    )
+    return SourceTables(
+        format="vindr",
+        root=source,
+        images=images.assign(
+            patient_id="vindr:" + images["image_id"],
+            patient_id_source="assumed_image",
+            source="vindr",
+            view="PA",  # all of them, says the publisher; the headers do not say
+            x_labels=pd.Series(labelled_by, index=images.index, dtype="str").where(
+                is_member(images["image_id"], pd.concat([consensus, read_alone]))
+            ),
+        ),
+        findings=findings,
+        boxes=boxes,
+        box_coverage=coverage,
+        excluded=out.table(dict(zip(pictures["image_id"], pictures["path"], strict=True))),
+        targets=_targets(findings),
+        split=pd.DataFrame({"image_id": unlabelled, "role": "unused"}).reset_index(drop=True),
+        official=out.keep(official[["image_id", "role"]])
+        if train.label_file and test.label_file
+        else no_roles(),
+        notes=tuple(notes),
+    )
+
+
+def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
+    """Read the pictures of ``train/`` or ``test/`` and what is said of them."""
+    pictures = list_pictures(source, name).rename(columns={"stem": "image_id"})
+    by_readers = name == "train"
+    labels = _find(source, f"image_labels_{name}.csv")
+    marks = _find(source, f"annotations_{name}.csv") or (
+        _find(source, "train.csv") if by_readers else None
+    )
+    annotations = read_annotations(marks, by_readers=by_readers) if marks else None
+    findings = empty_table("findings")
+    if labels is not None:
+        findings = read_image_labels(labels, by_readers=by_readers)
+        if annotations is None:
+            notes.append(f"annotations_{name}.csv: not there, so nothing of {name} is boxed")
+    elif annotations is not None:
+        findings = findings_from_annotations(annotations, by_readers=by_readers)
+    boxes = empty_table("boxes") if annotations is None else annotations
+    known = findings["image_id"].drop_duplicates()
+    if len(known) and pictures.empty:
+        notes.append(f"{name}/: holds no images, so the labels of {len(known)} are left out")
+        findings, boxes = findings.iloc[:0], boxes.iloc[:0]
+    if len(pictures) and not len(known):
+        notes.append(f"{len(pictures)} images of {name}/ have no labels: unused")
+    told_by = labels or marks
+    return _Part(
+        images=pictures,
+        findings=findings,
+        boxes=boxes[boxes["finding"] != NO_FINDING].reset_index(drop=True),
+        label_file=told_by.name if told_by and len(pictures) else None,
+    )
+
+
+def _find(source: Path, name: str) -> Path | None:
+    places = (source / "annotations" / name, source / name)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _rule_out(out: Exclusions, part: _Part) -> None:
+    """Rule out images that lack a picture or a label, or whose readers contradict themselves."""
+    if part.label_file is None:
+        return
+    images, findings, boxes = part.images["image_id"], part.findings, part.boxes
+    labelled = findings["image_id"].drop_duplicates()
+    out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
+    for rows in (labelled, boxes["image_id"]):
+        out.add(rows[~is_member(rows, images)], f"row in {part.label_file}, but no image file")
+    out.add(findings.loc[findings.duplicated(_ROW), "image_id"], "two labels by one reader")
+    said = findings[findings["state"] == "present"]
+    nothing = said["finding"] == NO_FINDING
+    key = ["image_id", "reader"]
+    both = said.loc[nothing, key].merge(said.loc[~nothing, key].drop_duplicates(), on=key)
+    out.add(both["image_id"], "a reader says both 'No finding' and a finding")
+    ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
+    out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
+    flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
+    out.add(ids[flat], "box of zero or negative size")
+    out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
+    absent = findings.loc[findings["state"] == "absent", _ROW]
+    contradicted = boxes.merge(absent.drop_duplicates(), on=_ROW)["image_id"]
+    out.add(contradicted, "box of a finding that its reader labels absent")
+
+
+def _in_pixels_of_the_pictures(
+    boxes: pd.DataFrame, images: pd.DataFrame, source: Path, notes: list[str]
+) -> pd.DataFrame:
+    """Scale boxes, which are in pixels of the original, to pictures that are resized copies."""
+    once = boxes.drop_duplicates()
+    if len(once) < len(boxes):
+        notes.append(f"{len(boxes) - len(once)} boxes stand twice, kept once")
+    boxed = images[is_member(images["image_id"], once["image_id"])]
+    sizes = read_picture_sizes(boxed, source).set_index("image_id")
+    if sizes.empty:  # all DICOM: the originals
+        return once.reset_index(drop=True)
+    files = [path for path in (_find(source, f"{n}_meta.csv") for n in ("train", "test")) if path]
+    originals = read_original_sizes(files).set_index("image_id").reindex(sizes.index)
+    reach = once.groupby("image_id")[["y2", "x2"]].max().reindex(sizes.index).to_numpy()
+    outside = (reach > sizes.to_numpy() + 1).any(axis=1)
+    if not outside.any() and len(sizes) >= _ENOUGH_TO_TELL:
+        return once.reset_index(drop=True)
+    unknown = outside & originals.isna().any(axis=1).to_numpy()
+    if unknown.any():
+        first = boxed.set_index("image_id")["path"][sizes.index[unknown][0]]
+        raise InputError(
+            f"{source}: the boxes of {first} reach out of it, so it is a resized copy: add "
+            "train_meta.csv (image_id, dim0, dim1: height and width of the original), which says "
+            f"by how much ({int(unknown.sum())} such pictures)"
+        )
+    scale = (sizes / originals).fillna(1.0)
+    resized = int((scale != 1.0).any(axis=1).sum())
+    if not resized:
+        return once.reset_index(drop=True)
+    notes.append(
+        f"{resized} boxed pictures are not of the size that train_meta.csv gives their originals: "
+        "taken as copies resized whole, without padding, and their boxes scaled"
+    )
+    by_row = scale.reindex(once["image_id"]).fillna(1.0).to_numpy()[:, [1, 0, 1, 0]]
+    edges = once[EDGES].to_numpy() * by_row
+    return once.assign(**dict(zip(EDGES, edges.T, strict=True))).reset_index(drop=True)
+
+
+def _with_reference(
+    findings: pd.DataFrame, boxes: pd.DataFrame, rule: str, notes: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Add the reference to what the readers say, and say where all lesions are boxed."""
+    mine = findings["reader"] == REFERENCE_READER  # the consensus of the test images
+    readers = findings[~mine]
+    require_rule(rule, readers["reader"])
+    made = reference_findings(readers, rule)
+    fused = reference_boxes(readers, boxes[boxes["reader"] != REFERENCE_READER], made, rule)
+    n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
+    if n_silent:
+        notes.append(f"{n_silent} images were not read by {rule.partition(':')[2]}: no reference")
+    findings = pd.concat([findings, made], ignore_index=True)
+    boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
+    named = pd.Series(LOCAL_FINDINGS if len(boxes) else (), dtype="str")
+    localised = pd.concat([named, boxes["finding"].drop_duplicates()])
+    coverage = reference_coverage(findings, boxes, localised)
+    present = made[(made["state"] == "present") & is_member(made["finding"], localised)]
+    n_split = len(present) - len(present.merge(fused[FINDING_KEY].drop_duplicates()))
+    if n_split and len(boxes):
+        notes.append(
+            f"{n_split} of {len(present)} present findings of the reference have no box of it: its "
+            "readers agree that it is there, not where; localisation is not judged on them"
+        )
+    return findings, boxes, coverage
+
+
+def _targets(findings: pd.DataFrame) -> dict[str, dict[str, object]]:
+    names = sorted(findings["finding"].unique())
+    return {
+        **one_target_each(names),
+        ABNORMAL: {"any_of": names, "display_name": "Any finding"},
+    }

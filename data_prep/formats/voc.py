@@ -1,0 +1,209 @@
+"""Reader of Pascal VOC XML: one ``<annotation>`` a picture, as of labelImg, CVAT and Roboflow.
+
+- Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007
+  to 2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower;
+  but no chest X-ray was in it, nearly every tool since writes edges, and the ``<database>`` that
+  could tell is copied from one script to the next.
+- The picture has the XML file's name (in ``JPEGImages/``, ``images/``, beside it, or anywhere if
+  only one has it), or else that of ``<path>`` or ``<filename>``. ``<size>`` must be its size.
+- A picture with a file is free of every class of the set that it has no box of. One without is
+  unknown. ``difficult`` and ``truncated`` objects count like others; how many is noted.
+- Roles come from ``ImageSets/Main/train.txt``, ``val.txt``, ``test.txt``, or from folder names.
+- ``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`data_prep.formats.cxr_extension`).
+- A file with a document type or entities is refused before it is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree import ElementTree
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.formats.coco_files import read_json_file
+from data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
+from data_prep.formats.label_files import LabelFiles, class_finding, to_edges
+from data_prep.formats.label_images import stated_size
+from data_prep.formats.match_pictures import PictureIndex, files_below, read_lines, role_of
+from data_prep.formats.source import ReadOptions, SourceTables, require_source
+from data_prep.images.decoded_image import require_file
+
+SET_FACTS = "cxr.json"
+"""What `cxr export` says of the whole set."""
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
+_PLACES = ("JPEGImages", "images")
+
+
+def read_voc(source: Path, options: ReadOptions) -> SourceTables:
+    """Read a folder of Pascal VOC annotations and pictures.
+
+    Args:
+        source: Folder with the XML files and the pictures, at any depth.
+        options: ``patient_pattern`` counts.
+
+    Returns:
+        The data set; one target a class. A file that cannot be read excludes its picture.
+
+    Raises:
+        InputError: The folder holds no annotation of a picture, or a list of roles is unreadable.
+    """
+    files = files_below(source, ".xml")
+    if not files:
+        require_source(source, "voc")
+        raise InputError(f"{source}: holds no XML file")
+    found, index = LabelFiles(), PictureIndex(source)
+    told: dict[str, str] = {}  # picture -> its XML file
+    for path in files:
+        picture = _near(path, index)
+        try:
+            root = _parse(source / path)
+            picture = _picture(path, root, index)
+            if picture in told:
+                raise InputError(f"{told[picture]} labels the same picture")
+            _gather(root, source / path, picture, found)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{source / path}: ")
+            found.out.add([picture or path], f"{path}: {reason}")
+        else:
+            told[picture] = path
+    names = tuple(sorted({row[1] for row in found.rows.boxes}))
+    found.classes = dict.fromkeys(found.classes, names)
+    places = {posixpath.dirname(picture) for picture in told}
+    for picture in index.paths:
+        if posixpath.dirname(picture) in places:
+            found.pictures.setdefault(picture, {})
+    found.roles = _roles(source, found, told)
+    if (source / SET_FACTS).is_file():
+        facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
+        found.targets = facts["targets"]
+    return found.tables("voc", source, options.patient_pattern)
+
+
+class _NoDocumentType(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
+        raise InputError("has a document type, which no annotation needs; remove it")
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    require_file(path)
+    content = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
+    if not content:
+        raise InputError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; no annotation is")
+    upper = content.upper()
+    if b"<!DOCTYPE" in upper or b"<!ENTITY" in upper:
+        raise InputError(f"{path}: has a document type or entities, which no annotation needs")
+    # Without a document type expat expands nothing and opens no file; an encoding that hides the
+    # words above from the search is met by the builder.
+    parser = ElementTree.XMLParser(target=_NoDocumentType())  # noqa: S314
+    try:
+        parser.feed(content)
+        root = parser.close()
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: not readable as XML ({' '.join(str(error).split())})") from None
+    if root.tag != "annotation":
+        hint = "; CVAT's own XML: export it as Pascal VOC" if root.tag == "annotations" else ""
+        raise InputError(f"{path}: is <{root.tag[:40]}>, not the <annotation> of Pascal VOC{hint}")
+    return root
+
+
+def _gather(root: ElementTree.Element, path: Path, picture: str, found: LabelFiles) -> None:
+    """Gather what one file says of its picture: all of it, or nothing where a part is wrong."""
+    facts: dict[str, Any] = {
+        side: stated_size(_text(root, f"size/{side}")) for side in ("height", "width")
+    }
+    rows, own = LabelRows(), root.find(KEY) is not None
+    if own:
+        try:
+            content = json.loads(_text(root, KEY))
+        except (ValueError, RecursionError):
+            raise InputError(f"<{KEY}> is not JSON") from None
+        known, rows = read_object(content, picture, f"<{KEY}>")
+        facts |= known
+    flags: Counter[str] = Counter()
+    for number, item in enumerate(root.findall("object"), start=1):
+        name, box = _text(item, "name"), item.find("bndbox")
+        if not name:
+            raise InputError(f"object {number}: has no name")
+        if box is None:
+            rotated = "; its box is rotated" if item.find("robndbox") is not None else ""
+            raise InputError(f"object {number}: has no bndbox{rotated}")
+        edges = to_edges(_text(box, side) for side in _SIDES)
+        if not (edges[0] < edges[2] and edges[1] < edges[3]):
+            raise InputError(f"object {number}: bndbox without size, or not of numbers")
+        finding = name if own else class_finding(name, f"object {number}")
+        rows.boxes.append((picture, finding, REFERENCE_READER, *edges))
+        for flag in ("difficult", "truncated"):
+            flags[f"objects are marked {flag}: read like the others"] += _text(item, flag) == "1"
+    found.seen.update(flags)
+    found.pictures[picture] = facts
+    found.rows.add(rows)
+    if not own:
+        found.classes[picture] = ()
+
+
+def _text(element: ElementTree.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _near(path: str, index: PictureIndex) -> str | None:
+    """The picture that has the XML file's name, if it is clear which."""
+    folder, name = posixpath.split(path)
+    parent = posixpath.dirname(folder)
+    places = [posixpath.join(place, word) for place in (parent, folder) for word in _PLACES]
+    matches = index.by_stem(posixpath.splitext(name)[0], [*places, folder, parent])
+    return matches[0] if len(matches) == 1 else None
+
+
+def _picture(path: str, root: ElementTree.Element, index: PictureIndex) -> str:
+    """The picture that an XML file labels.
+
+    Raises:
+        InputError: None is found, or the file's own name and what it says mean two pictures.
+    """
+    folder = posixpath.dirname(path)
+    parent = posixpath.dirname(folder)
+    places = [*(posixpath.join(parent, word) for word in _PLACES), folder, parent]
+    names = [text for tag in ("path", "filename") if (text := _text(root, tag))]
+    matches = [found for name in names if (found := index.by_name(name, places))]
+    near = _near(path, index)
+    if near is not None:
+        told = next((found[0] for found in matches if len(found) == 1), near)
+        if _stem(told) != _stem(near):
+            raise InputError(f"has the name of {near}, but says that it is of {told}")
+        return near
+    if not matches:
+        raise InputError("no such picture")
+    if len(matches[0]) > 1:
+        raise InputError(f"its name fits {len(matches[0])} pictures")
+    return matches[0][0]
+
+
+def _roles(root: Path, found: LabelFiles, told: dict[str, str]) -> list[tuple[str, str]]:
+    """The published role of each picture: from the lists of ImageSets, else by folder."""
+    by_stem: dict[str, list[str]] = {}
+    for picture in found.pictures:
+        for stem in {_stem(picture), _stem(told.get(picture, picture))}:
+            by_stem.setdefault(stem, []).append(picture)
+    roles = []
+    for path in files_below(root, ".txt"):
+        role = role_of(_stem(path)) if _stem(path).isalpha() else None  # not mass_train.txt
+        if role and posixpath.dirname(path).lower().endswith("imagesets/main"):
+            for line in read_lines(root / path):
+                roles += [(picture, role) for picture in by_stem.get(line.strip(), ())]
+    return roles or [
+        (picture, role)
+        for picture in found.pictures
+        if (role := role_of(posixpath.dirname(told.get(picture, picture))))
+    ]
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]

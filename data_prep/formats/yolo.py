@@ -1,0 +1,201 @@
+"""Reader of YOLO labels: a ``.txt`` for each picture, as of Ultralytics, Darknet, CVAT, Roboflow.
+
+- A label file belongs to the picture of its name: in the same folder, in the folder that has
+  ``images`` where the label's has another word (``labels/train`` -> ``images/train``), or anywhere
+  below the source if only one picture has that name. A label folder may have any name.
+- Lines are ``class cx cy w h`` in shares of the picture's size; more numbers are a polygon, which
+  gets the box around it. Six numbers are a model's boxes with a confidence: refused.
+- Class names come from --class-names, ``data.yaml``, ``classes.txt`` or ``obj.names``.
+- An empty label file says that the picture has no lesion of any class. A picture without one is
+  unknown. Roles come from ``data.yaml``, from lists (``train.txt``) or from the folders' names.
+- The picture's size is read from its header; no pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from data_prep.contracts.errors import InputError
+from data_prep.formats.cxr_extension import KEY, read_set_facts
+from data_prep.formats.label_files import LabelFiles, class_finding
+from data_prep.formats.match_pictures import (
+    PictureIndex,
+    files_below,
+    picture_size,
+    read_lines,
+    role_of,
+)
+from data_prep.formats.source import ReadOptions, SourceTables, require_source
+from data_prep.formats.yolo_files import (
+    Prediction,
+    class_names,
+    published_places,
+    read_boxes,
+    read_yamls,
+)
+
+_NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
+
+
+def read_yolo(source: Path, options: ReadOptions) -> SourceTables:
+    """Read a folder of YOLO labels and pictures.
+
+    Args:
+        source: Folder with the label files and the pictures, at any depth.
+        options: ``class_names`` and ``patient_pattern`` count.
+
+    Returns:
+        The data set; one target a class. A label file that cannot be read excludes its picture.
+
+    Raises:
+        InputError: No label file has a picture, classes have no names, or labels are predictions.
+    """
+    index = PictureIndex(source) if source.is_dir() else None
+    labels = _match(source, index) if index else {}
+    if index is None or not labels:
+        require_source(source, "yolo")
+        raise InputError(f"{source}: no label file (.txt) has the name of a picture")
+    found = LabelFiles()
+    yamls = read_yamls(source)
+    names = class_names(source, options.class_names, yamls)
+    own = _set_facts(source, yamls, found)
+    findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
+    classes = tuple(sorted(set(findings.values())))
+    for text, pictures in labels.items():
+        picture = pictures[0] if len(pictures) == 1 else text
+        reason = None
+        if len(pictures) > 1:
+            reason = f"label file whose name fits {len(pictures)} pictures"
+        elif not pictures:
+            reason = "label file without a picture"
+        elif picture in found.classes:
+            reason = "two label files have its name"
+        if reason:
+            found.out.add([picture], reason)
+            continue
+        found.classes[picture] = classes
+        _read_label(source, text, picture, findings, found)
+    for picture in _beside(index, found):
+        found.pictures.setdefault(picture, {})
+    found.roles = _roles(source, yamls, found, {p[0]: t for t, p in labels.items() if p})
+    return found.tables("yolo", source, options.patient_pattern)
+
+
+def _match(root: Path, index: PictureIndex) -> dict[str, list[str]]:
+    """Label file -> its picture; none or several where that is not clear."""
+    near: dict[str, list[str]] = {}
+    matched: dict[str, list[str]] = {}
+    for text in files_below(root, ".txt"):
+        folder, name = posixpath.split(text)
+        stem = name[: -len(".txt")]
+        if folder not in near:
+            near[folder] = _picture_folders(folder)
+        matched[text] = index.by_stem(stem, near[folder])
+    folders = {posixpath.dirname(text) for text, pictures in matched.items() if pictures}
+    return {
+        text: pictures
+        for text, pictures in matched.items()
+        if pictures or (posixpath.dirname(text) in folders and not _is_no_label(text))
+    }
+
+
+def _is_no_label(text: str) -> bool:
+    stem = posixpath.basename(text)[: -len(".txt")].lower()
+    return stem in _NO_LABELS or stem.startswith("readme")
+
+
+def _picture_folders(folder: str) -> list[str]:
+    """Where the pictures of a label folder may lie, the likeliest first."""
+    parts = folder.split("/") if folder else []
+    swapped = [
+        "/".join([*parts[:place], word, *parts[place + 1 :]])
+        for place in reversed(range(len(parts)))
+        for word in ("images", "JPEGImages")
+    ]
+    dropped = ["/".join(parts[:n] + parts[n + 1 :]) for n in reversed(range(len(parts)))]
+    return [*swapped, folder, *dropped]
+
+
+def _read_label(
+    root: Path, text: str, picture: str, findings: dict[int, str], found: LabelFiles
+) -> None:
+    """Gather what one label file says of its picture; one that cannot be read excludes it."""
+    facts: dict[str, Any] = {}
+    found.pictures[picture] = facts
+    try:
+        boxes = read_boxes(read_lines(root / text))
+        unnamed = next((number for number, *_ in boxes if number not in findings), None)
+        if unnamed is not None:
+            raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
+        if boxes:
+            facts["width"], facts["height"] = picture_size(root / picture)
+    except Prediction as place:
+        raise InputError(
+            f"{root / text}: {place}: six values: the last is a model's confidence, and labels have"
+            " none; to judge a model, give its boxes to cxr import"
+        ) from None
+    except InputError as error:
+        reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / picture}: ")
+        found.out.add([picture], f"{text}: {reason}")
+        return
+    sides = (facts.get("width", 0), facts.get("height", 0)) * 2
+    for number, shares, is_polygon in boxes:
+        edges = [share * side for share, side in zip(shares, sides, strict=True)]
+        found.add_box(picture, findings[number], edges)
+        found.seen["polygons: the box around each is taken"] += is_polygon
+
+
+def _set_facts(
+    root: Path, yamls: dict[str, dict[str, Any]], found: LabelFiles
+) -> dict[str, Any] | None:
+    """What `cxr export` says of the whole set in ``data.yaml``; None in anybody else's."""
+    for path, content in yamls.items():
+        if KEY in content:
+            facts = read_set_facts(content[KEY], f"{root / path}: {KEY}")
+            found.targets = facts["targets"]
+            return facts
+    return None
+
+
+def _beside(index: PictureIndex, found: LabelFiles) -> list[str]:
+    """Pictures where labelled ones lie, or in the same place under another role."""
+    places = {_without_role(posixpath.dirname(path)) for path in found.classes}
+    return [path for path in index.paths if _without_role(posixpath.dirname(path)) in places]
+
+
+@cache
+def _without_role(folder: str) -> str:
+    return "/".join(part for part in folder.split("/") if role_of(part) is None)
+
+
+def _roles(
+    root: Path, yamls: dict[str, dict[str, Any]], found: LabelFiles, texts: dict[str, str]
+) -> list[tuple[str, str]]:
+    """The published role of each picture: by place in ``data.yaml`` or a list, else by folder."""
+    known = set(found.pictures)
+    for path in found.pictures:
+        known.update(_places(path))
+    given: dict[str, set[str]] = {}
+    for place, role in published_places(root, yamls):
+        parts = [p for p in place.replace("\\", "/").split("/") if p not in ("", ".", "..")]
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        end = next((end for end in ends if end in known), None)
+        if end is not None:  # the longest end that is here: the rest is another machine's
+            given.setdefault(end, set()).add(role)
+    roles = []
+    for path in found.pictures:
+        said = {role for place in _places(path) for role in given.get(place, ())}
+        if not said:
+            folders = (posixpath.dirname(path), posixpath.dirname(texts.get(path, "")))
+            said = {named for folder in folders if (named := role_of(folder))}
+        roles += [(path, role) for role in sorted(said)]
+    return roles
+
+
+def _places(path: str) -> list[str]:
+    """A picture and the folders it lies in."""
+    parts = path.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]

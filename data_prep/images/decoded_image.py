@@ -1,0 +1,181 @@
+"""A decoded picture and the rules that hold for every file, whatever its format."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+
+MAX_SIDE = 10_000
+"""Longest side accepted, in pixels; the largest radiography plates have about 5,000."""
+MAX_PIXELS = 100_000_000
+"""Most pixels accepted in one picture."""
+MAX_FILE_BYTES = 1 << 29
+"""Largest file accepted, and the most that a deflated DICOM may inflate to."""
+
+DECODE_COLUMNS = (
+    "transfer_syntax", "decoder", "bits", "photometric", "modality_transform", "voi",
+    "window_center", "window_width", "inverted", "orientation", "pixel_sha256", "warnings",
+    "burned_in_annotation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One picture as it is displayed, and what was done to get there.
+
+    Attributes:
+        pixels: uint8, shape ``(H, W)``, 0 is black, air is dark.
+        record: The columns of the decode table except ``image_id``.
+        spacing_row_mm: Distance between rows as the header states it, in mm; None if unknown.
+        spacing_col_mm: Distance between columns, likewise.
+        header: ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
+            ``age_years`` (float or None) and ``modality`` (text or None). No identifiers.
+    """
+
+    pixels: np.ndarray
+    record: dict[str, Any]
+    spacing_row_mm: float | None = None
+    spacing_col_mm: float | None = None
+    header: dict[str, Any] = field(default_factory=dict)
+
+
+def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dict[str, Any]:
+    """Complete a record of the decode table.
+
+    Args:
+        pixels: The final picture, uint8, shape ``(H, W)``.
+        notes: What a reader of the data set should know; repeated ones are kept once.
+        **known: Columns of the decode table that the format knows.
+
+    Returns:
+        All columns of the decode table except ``image_id``.
+    """
+    record: dict[str, Any] = dict.fromkeys(DECODE_COLUMNS)
+    record.update(known)
+    record["inverted"] = bool(known.get("inverted", False))
+    record["pixel_sha256"] = pixel_digest(pixels)
+    record["warnings"] = "; ".join(dict.fromkeys(notes)) or None
+    return record
+
+
+def pixel_digest(pixels: np.ndarray) -> str:
+    """SHA-256 of a picture's shape and values: equal pictures in different files agree.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> flat = np.zeros((2, 3), np.uint8)
+        >>> pixel_digest(flat) == pixel_digest(flat.T)
+        False
+    """
+    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def require_size(path: Path, width: int, height: int) -> None:
+    """Refuse a picture by the size that its header states, before memory is taken for it.
+
+    Args:
+        path: File, for the message.
+        width: Columns, in pixels.
+        height: Rows, in pixels.
+
+    Raises:
+        InputError: A side is below 1 or above `MAX_SIDE`, or the area is above `MAX_PIXELS`.
+    """
+    if min(width, height) < 1:
+        raise InputError(f"{path}: its header says {width} x {height} px; not a picture")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(
+            f"{path}: {width} x {height} px is larger than the limit of {MAX_SIDE:,} px a side "
+            f"and {MAX_PIXELS // 10**6} megapixels; make it smaller"
+        )
+
+
+def require_file(path: Path) -> int:
+    """Check that a file is there and of a size worth reading.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        InputError: It is missing, empty, not a file, or larger than `MAX_FILE_BYTES`.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+    if not path.is_file():
+        raise InputError(f"{path}: is not a file")
+    if size == 0:
+        raise InputError(f"{path}: is empty (0 bytes)")
+    if size > MAX_FILE_BYTES:
+        raise InputError(
+            f"{path}: {size / 2**20:,.0f} MiB is larger than the limit of "
+            f"{MAX_FILE_BYTES / 2**20:,.0f} MiB"
+        )
+    return size
+
+
+def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
+    """Luma of a colour picture (ITU-R BT.601); equal channels come back unchanged.
+
+    Args:
+        rgb: uint8, shape ``(H, W, 3)``.
+
+    Returns:
+        uint8, shape ``(H, W)``.
+
+    Example:
+        >>> grey_from_rgb(np.full((1, 1, 3), 77, np.uint8)).item()
+        77
+    """
+    return np.asarray(Image.fromarray(rgb, mode=None).convert("L"))
+
+
+def colour_note(rgb: np.ndarray) -> str:
+    """Say whether a three-channel picture is really coloured.
+
+    Args:
+        rgb: uint8, shape ``(H, W, 3)``.
+
+    Returns:
+        A note for the decode record.
+    """
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return "grey stored as colour"
+    return "colour turned to grey"
+
+
+def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
+    r"""One short line from a library's exception or warning, without values from the file.
+
+    Decoders quote what they stumble over, and in a DICOM header that can be a patient's name.
+
+    Example:
+        >>> plain_reason(ValueError("Invalid value for VR PN: 'Doe^Jane'\nmore"))
+        "Invalid value for VR PN: '...'"
+    """
+    source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
+    lines = str(source).strip().splitlines() or [type(source).__name__]
+    line = lines[-1].strip() if lines[0].endswith(":") else lines[0]
+    # From the first quote to the last: what is quoted may have quotes in it, as O'Neil has.
+    quoted = r"(?<!\w)['\"](?:.*['\"](?!\w)|.*$)"
+    return textwrap.shorten(re.sub(quoted, "'...'", line), 160, placeholder=" ...")

@@ -1,0 +1,222 @@
+"""The first frame of a DICOM file as stored values: its decoder, and the bits that count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import gdcm as _gdcm
+import numpy as np
+from PIL import Image
+from pydicom import uid
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.codestream import Codestream, read_codestream
+from data_prep.images.decoded_image import plain_reason
+
+gdcm: Any = _gdcm  # its names come from C, unknown to mypy
+
+DECODERS: dict[str, tuple[str, ...]] = {
+    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
+    uid.JPEGExtended12Bit: ("pillow", "gdcm-12bit"),
+    uid.JPEGLossless: ("gdcm",),
+    uid.JPEGLosslessSV1: ("gdcm",),
+    uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
+    uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm"),
+    uid.HTJ2KLossless: ("pylibjpeg",),
+    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
+    uid.HTJ2K: ("pylibjpeg",),
+    uid.RLELossless: ("pydicom",),
+}
+"""Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
+Pillow's libjpeg-turbo is four times as fast as the rest."""
+
+_OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
+"""Syntaxes whose pictures hold no bits beyond their depth, and that pydicom gives their sign."""
+
+
+def decode_first_frame(
+    path: Path, header: FileDataset, notes: list[str]
+) -> tuple[np.ndarray, str, str]:
+    """Decode the first frame.
+
+    Args:
+        path: The file, for messages.
+        header: Its data set, which has passed the checks of `data_prep.images.dicom`.
+        notes: Takes what a reader of the record should know.
+
+    Returns:
+        Stored values, native byte order, shape ``(H, W)`` or ``(H, W, 3)``; the decoder's name;
+        what the values mean, as a DICOM photometric interpretation.
+
+    Raises:
+        InputError: What is inside is not what the header says, or no decoder reads it.
+    """
+    syntax = header.file_meta.TransferSyntaxUID
+    known = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
+    if known and not syntax.is_encapsulated:
+        if header["PixelData"].is_undefined_length:
+            raise InputError(
+                f"{path}: its pixels are compressed and its header does not say how; give it its "
+                f"transfer syntax"
+            )
+        _require_whole(path, header)
+        values, meaning = _by_pydicom(header, "")
+        return _significant_bits(values, header, notes), "native", meaning
+    names = DECODERS.get(syntax)
+    if names is None:
+        name = syntax.name if known else "its transfer syntax"
+        raise InputError(f"{path}: {name} is not read; store it uncompressed")
+    inside = _require_honest(path, header)
+    deep = inside is not None and inside.bits > 8
+    reasons = []
+    for name in names:
+        if name == "pillow" and deep:  # its libjpeg is built for 8 bits
+            continue
+        try:
+            values, meaning = _decoder(name)(header, name)
+        except Exception as error:  # noqa: BLE001 - the next decoder may do better
+            reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
+            continue
+        if syntax not in _OF_EXACT_DEPTH:
+            values = _significant_bits(values, header, notes)
+        return values, name, meaning
+    tried = "; ".join(reasons)
+    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
+
+
+def _decoder(name: str) -> Callable[[FileDataset, str], tuple[np.ndarray, str]]:
+    return _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
+
+
+def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+    decoder = get_decoder(header.file_meta.TransferSyntaxUID)
+    if name and name not in decoder.available_plugins:
+        raise ValueError("not installed")
+    # Where an Adobe marker names the colours, Pillow gives RGB; pydicom would turn it once more.
+    turned = name == "pillow" and header.SamplesPerPixel == 3 and _has_adobe_marker(header)
+    options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned}
+    values, known = decoder.as_array(header, index=0, decoding_plugin=name, **options)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    meaning = "RGB" if turned else str(known["photometric_interpretation"])
+    return np.ascontiguousarray(values), meaning
+
+
+def _has_adobe_marker(header: FileDataset) -> bool:
+    with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as picture:
+        return "adobe_transform" in picture.info
+
+
+def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+    """Decode 12-bit extended JPEG, which gdcm can and pydicom does not let it."""
+    frame, inside = _first_frame(header)
+    if inside is None or inside.samples != 1 or not 8 < inside.bits <= 12:
+        raise ValueError("not grey of 9 to 12 bits")
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(frame)
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((inside.width, inside.height, 1))
+    image.SetDataElement(element)
+    meaning = str(header.PhotometricInterpretation)
+    kind = gdcm.PhotometricInterpretation.GetPIType(meaning)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    syntax = gdcm.TransferSyntax.GetTSType(str(uid.JPEGExtended12Bit))
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    # 12 allocated: gdcm tries the codec of the allocated depth first, and prints that it failed.
+    image.SetPixelFormat(gdcm.PixelFormat(1, 12, 12, 11, 0))
+    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")
+    values = np.frombuffer(buffer, "<u2").reshape(inside.height, inside.width)
+    if header.PixelRepresentation:
+        return values.astype(np.int16), meaning
+    # The loss can overshoot the depth; cutting off that bit would turn white into black.
+    return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), meaning
+
+
+def _first_frame(header: Dataset) -> tuple[bytes, Codestream | None]:
+    frames = int(header.get("NumberOfFrames") or 1)
+    frame = get_frame(header.PixelData, 0, number_of_frames=frames)
+    return frame, read_codestream(frame)
+
+
+def _require_whole(path: Path, header: Dataset) -> None:
+    """Refuse uncompressed pixels that are fewer than the header announces."""
+    pixels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+    expected = pixels * header.SamplesPerPixel * int(header.BitsAllocated) // 8
+    if header.PhotometricInterpretation == "YBR_FULL_422":  # two pixels share their colour
+        expected = expected * 2 // 3
+    present = len(header.PixelData)
+    if present < expected:
+        raise InputError(f"{path}: is cut short: {present:,} of {expected:,} bytes of pixels")
+
+
+def _require_honest(path: Path, header: Dataset) -> Codestream | None:
+    """Refuse a compressed picture that is not the one that the header announces; read its header.
+
+    None for RLE, which says nothing about itself.
+    """
+    frame, inside = _first_frame(header)
+    samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
+    said = Codestream(int(header.Columns), int(header.Rows), bits, samples)
+    if len(frame) > 2 * samples * bits // 8 * said.width * said.height + (1 << 20):
+        raise InputError(f"{path}: its compressed data are larger than the picture; it is damaged")
+    if header.file_meta.TransferSyntaxUID == uid.RLELossless:
+        return None
+    if inside is None:
+        raise InputError(f"{path}: its pixel data hold no compressed picture; it is damaged")
+    if inside[:2] != said[:2] or inside.samples != samples or inside.bits > bits:
+        raise InputError(
+            f"{path}: the picture inside is {_say(inside)}, the header says {_say(said)}"
+        )
+    jpeg_ls = header.file_meta.TransferSyntaxUID in uid.JPEGLSTransferSyntaxes
+    # CharLS reads on through foreign memory until it meets such a marker.
+    if jpeg_ls and frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) < 0:
+        raise InputError(f"{path}: is cut short: its JPEG-LS picture has no end")
+    return inside
+
+
+def _say(picture: Codestream) -> str:
+    colour = {1: "grey", 3: "colour"}.get(picture.samples, f"{picture.samples} channels")
+    return f"{picture.width} x {picture.height} px, {colour}, {picture.bits} bits"
+
+
+def _significant_bits(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
+    """Keep the bits that the header calls stored: overlays may lie in the others.
+
+    Args:
+        values: As allocated, 8 or 16 bits.
+        header: Says ``BitsStored`` and ``HighBit``.
+        notes: Takes a high bit that cannot be.
+
+    Returns:
+        The stored values, sign extended where they are signed.
+
+    Source:
+        DICOM PS3.5 8.1.1; older editions let the high bit lie above the stored bits.
+    """
+    allocated, stored = values.dtype.itemsize * 8, int(header.BitsStored)
+    if stored >= allocated:
+        return values
+    high = header.get("HighBit")
+    lowest = int(high) + 1 - stored if isinstance(high, int) else 0
+    if not 0 <= lowest <= allocated - stored:
+        notes.append(f"HighBit {high} cannot be and was ignored")
+        lowest = 0
+    elif lowest:
+        used = int(np.bitwise_or.reduce(values, axis=None)) & ((1 << allocated) - 1)
+        if used < 1 << stored and used & ((1 << lowest) - 1):
+            notes.append(f"HighBit {high} is not true of the values and was ignored")
+            lowest = 0
+    # Up against the sign bit and back: clears what is above, and extends the sign.
+    left = allocated - stored - lowest
+    return (values << left) >> (allocated - stored)

@@ -1,0 +1,259 @@
+"""The splits of a data set: what to balance, whom to keep together, where they are written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.folders import folder_lock, make_folder
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import (
+    InputError,
+    frame_digest,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
+from data_prep.contracts.text_lookup import is_member
+from data_prep.duplicates.near_duplicates import linked_pictures, near_duplicate_groups
+from data_prep.splits.given_split import official_split, read_split_file
+from data_prep.splits.split import SplitRule, fold_as_test, fold_split, split_by_patient
+from data_prep.splits.split_counts import count_roles
+from data_prep.store.dataset import DataSet
+
+Linked = pd.Series | pd.DataFrame | None
+How = dict[str, Any]
+
+
+def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
+    """The class of each image that a split balances first.
+
+    Args:
+        images: Reads ``image_id`` and, where there is one, ``x_class``.
+        findings: Of all readers; the reference reader's count.
+
+    Returns:
+        Indexed by ``image_id``: ``x_class`` where the source has one; else the rarest finding
+        that is present, ``absent`` if none is, or missing if nothing is known.
+    """
+    ids = pd.Index(images["image_id"])
+    known = findings[findings["reader"] == REFERENCE_READER]
+    classes = pd.Series(index=ids, dtype="str")
+    classes[is_member(ids, known.loc[known["state"] == "absent", "image_id"])] = "absent"
+    present = known[known["state"] == "present"]
+    frequency = present["finding"].map(present["finding"].value_counts())
+    ordered = present.assign(frequency=frequency).sort_values(["frequency", "finding"])
+    rarest = ordered.drop_duplicates("image_id").set_index("image_id")["finding"].astype("str")
+    classes = classes.where(~is_member(ids, rarest.index), rarest.reindex(ids))
+    if "x_class" not in images.columns:
+        return classes
+    own = images.set_index("image_id")["x_class"].astype("str")
+    return own.where(own.notna(), classes)
+
+
+def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
+    """Everything that a split balances.
+
+    Args:
+        images: Reads ``image_id`` and, where there are, ``x_class``, ``source``, ``x_set`` (of
+            which a set was combined) and ``view``.
+        findings: Of all readers; the reference reader's count.
+
+    Returns:
+        Indexed by ``image_id``: ``class`` (as from `image_classes`), then ``source``, ``x_set`` and
+        ``view`` where there are several values; then, where there are several findings, a boolean
+        column for each that says whether it is present.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "source": "nih", "view": ["AP", "PA"]})
+        >>> findings = pd.DataFrame({"image_id": ["a", "a"], "finding": ["mass", "edema"],
+        ...     "reader": "reference", "state": "present"})
+        >>> image_strata(images, findings)
+                  class view  present: edema  present: mass
+        image_id
+        a         edema   AP            True           True
+        b           NaN   PA           False          False
+    """
+    strata = image_classes(images, findings).rename("class").to_frame()
+    for column in ("source", "x_set", "view"):
+        if column in images.columns:
+            strata[column] = images[column].astype("str").to_numpy()
+    several = [c for c in strata.columns if c == "class" or strata[c].nunique(dropna=False) > 1]
+    present = findings.loc[
+        (findings["reader"] == REFERENCE_READER) & (findings["state"] == "present"),
+        ["image_id", "finding"],
+    ]
+    code, names = pd.factorize(present["finding"], sort=True)
+    if len(names) < 2:
+        return strata[several]
+    row = strata.index.get_indexer(pd.Index(present["image_id"]))
+    flags = np.zeros((len(strata), len(names)), dtype=bool)
+    flags[row[row >= 0], code[row >= 0]] = True
+    columns = [f"present: {name}" for name in names]
+    return strata[several].join(pd.DataFrame(flags, index=strata.index, columns=columns))
+
+
+def draw_split(
+    images: pd.DataFrame,
+    findings: pd.DataFrame,
+    decode: pd.DataFrame,
+    given: pd.DataFrame,
+    rule: SplitRule,
+    linked: Linked = None,
+) -> tuple[pd.DataFrame, How]:
+    """Split a data set by patient, or follow the roles that it came with.
+
+    Args:
+        images: The images table.
+        findings: The findings table.
+        decode: The decode table: patients who share a picture stay together.
+        given: ``image_id, role`` where the source fixes it. Roles ``unused`` alone leave the
+            other images to be drawn.
+        rule: How to draw.
+        linked: Keys of images that show one film, where more is known than `picture_links` finds.
+
+    Returns:
+        The split table, and a JSON-ready mapping that says how it was made.
+    """
+    strata = image_strata(images, findings)
+    if (given["role"] != "unused").any():
+        return official_split(given, images, None, rule, strata=strata)
+    free = images[~is_member(images["image_id"], given["image_id"])]
+    linked = picture_links(decode) if linked is None else linked
+    split = split_by_patient(free, strata, linked=linked, **asdict(rule))
+    unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
+    how: How = {"method": "by patient", "rule": asdict(rule)}
+    if rule.method == "balanced":
+        how["balanced"] = list(strata.columns)
+    elif empty := sorted({r for r in ("val", "test") if asdict(rule)[r] > 0} - set(split["role"])):
+        how["notes"] = [f"by hash no patient came to {' and '.join(empty)}: too few for that share"]
+    return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
+
+
+def picture_links(decode: pd.DataFrame) -> pd.Series | None:
+    """The key that images of one film share: equal pixels, or nearly equal fingerprints.
+
+    Args:
+        decode: The decode table; reads ``image_id, pixel_sha256`` and, where there is one,
+            ``perceptual_hash``.
+
+    Returns:
+        Indexed by ``image_id``; None where there are no pictures.
+    """
+    if decode.empty:
+        return None
+    if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
+        return decode.set_index("image_id")["pixel_sha256"]
+    return linked_pictures(decode, near_duplicate_groups(decode))
+
+
+def add_splits(
+    dataset: DataSet,
+    name: str,
+    rule: SplitRule,
+    *,
+    each_fold: bool = False,
+    test_folds: bool = False,
+    file: Path | None = None,
+    keep_test_of: str | None = None,
+    strict: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Add a split to a prepared data set, or one for each fold.
+
+    Args:
+        dataset: The data set; its ``dataset.json`` is brought up to date.
+        name: Letters, digits, ``-``, ``_`` and ``.``; the splits of folds are called ``name-0``
+            and so on.
+        rule: How to draw. Images that the default split leaves unused stay unused.
+        each_fold: Make a split a fold: the fold validates, the others train, the test set is one.
+        test_folds: Make a split a fold: the fold tests, the next validates, the others train;
+            the rule's ``val`` and ``test`` count for nothing.
+        file: Follow this file instead of drawing; see `data_prep.splits.given_split.read_split_file`.
+        keep_test_of: Keep the test and unused images of this split, and draw validation (and
+            folds) anew among its other images; ``val`` is a share of their patients.
+        strict: As for `read_split_file`.
+
+    Returns:
+        By split: ``roles`` (as from `count_roles`) and ``how`` it was made.
+
+    Raises:
+        InputError: The name is taken or not fit for a file, the file is wrong, or there is no
+            split to keep the test images of.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
+    if test_folds and rule.folds < 3:
+        raise InputError(
+            "split: --test-folds needs 3 folds: one to test, one to validate, one more"
+        )
+    if test_folds:
+        rule = replace(rule, val=0.0, test=0.0)
+    split, how = _make_split(dataset, rule, file, keep_test_of, strict=strict)
+    splits = {name: split}
+    if file is not None and (test_folds or each_fold) and split["fold"].nunique() != rule.folds:
+        raise InputError(f"{file}: has {split['fold'].nunique()} folds, asked for {rule.folds}")
+    if test_folds:
+        how = {**how, "folds": "each fold tests once, the next one validates"}
+        splits = {f"{name}-{k}": fold_as_test(split, k, rule.folds) for k in range(rule.folds)}
+    elif each_fold:
+        how = {**how, "folds": "each fold validates once; the test set is one"}
+        splits = {f"{name}-{k}": fold_split(split, k) for k in range(rule.folds)}
+    _write_splits(dataset.folder, splits, how)
+    return {k: {"roles": count_roles(dataset, table), "how": how} for k, table in splits.items()}
+
+
+def _make_split(
+    dataset: DataSet, rule: SplitRule, file: Path | None, keep_test_of: str | None, *, strict: bool
+) -> tuple[pd.DataFrame, How]:
+    decode = read_table(dataset.folder / "decode.parquet", "decode")
+    if file is not None:
+        return read_split_file(file, dataset.images, picture_links(decode), strict=strict)
+    if keep_test_of is None:
+        default = dataset.split()
+        unused = default.loc[default["role"] == "unused", ["image_id", "role"]]
+        return draw_split(dataset.images, dataset.findings, decode, unused, rule)
+    kept = dataset.split(keep_test_of)
+    given = kept[["image_id"]].assign(role=kept["role"].where(kept["role"] != "val", "train"))
+    strata = image_strata(dataset.images, dataset.findings)
+    linked = picture_links(decode)
+    split, how = official_split(given, dataset.images, linked, rule, strata=strata)
+    return split, {**how, "method": f"test of split '{keep_test_of}', validation drawn by patient"}
+
+
+def _write_splits(folder: Path, splits: dict[str, pd.DataFrame], how: How) -> None:
+    with folder_lock(folder):
+        # Read again under the lock: another command may have added a split meanwhile.
+        info = read_json(folder / "dataset.json", "dataset")
+        taken = sorted(set(splits) & set(info["ids"]["split_ids"]))
+        if taken:
+            raise InputError(f"{folder}: split '{taken[0]}' is there; choose another name")
+        for name, table in splits.items():
+            info["ids"]["split_ids"][name] = write_split(folder, name, table, how)
+        write_json(folder / "dataset.json", "dataset", info)
+
+
+def write_split(folder: Path, name: str, split: pd.DataFrame, how: How) -> str:
+    """Write a split's table and how it was made.
+
+    Args:
+        folder: The data set.
+        name: The split's name.
+        split: The split table.
+        how: JSON-ready.
+
+    Returns:
+        The split's id.
+    """
+    place = make_folder(folder / "splits")
+    split_id = frame_digest(split, ["image_id", "role"])
+    write_table(split, place / f"{name}.parquet", "split")
+    n_images = {str(role): int(count) for role, count in split["role"].value_counts().items()}
+    payload = {"name": name, "split_id": split_id, "how": how, "n_images": n_images}
+    write_json(place / f"{name}.json", "split", payload)
+    return split_id

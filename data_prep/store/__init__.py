@@ -1,0 +1,1 @@
+"""Preprocessing, the pixel store, and the folders `DataSet` and `Predictions`."""

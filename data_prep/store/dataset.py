@@ -1,0 +1,280 @@
+"""A prepared data set: its tables, targets, splits and pixels, opened from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import InputError, frame_digest, read_json, read_table
+from data_prep.contracts.text_lookup import is_member, positions
+
+if TYPE_CHECKING:
+    from data_prep.store.pixel_store import PixelStore
+
+IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
+LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
+BOX_COLUMNS = ("image_id", "finding", "x1", "y1", "x2", "y2", "reader")
+COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is judged: an image is positive if any member finding is present.
+
+    Negative only if all members are absent; otherwise unknown, left out and counted.
+    """
+
+    name: str
+    any_of: tuple[str, ...]
+    display_name: str
+
+
+def dataset_ids(
+    images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
+) -> dict[str, str]:
+    """Ids of the content and of the labels, whatever the order of the rows.
+
+    Returns:
+        ``content_id`` (images and patients) and ``labels_id`` (findings, boxes, coverage): a
+        corrected label changes only the second, so predictions stay valid and tuning does not.
+    """
+    labels = [
+        frame_digest(findings, LABEL_COLUMNS),
+        frame_digest(boxes, BOX_COLUMNS),
+        frame_digest(coverage, COVERAGE_COLUMNS),
+    ]
+    return {
+        "content_id": frame_digest(images, IMAGE_ID_COLUMNS),
+        "labels_id": frame_digest(pd.DataFrame({"part": labels}), ["part"]),
+    }
+
+
+@dataclass
+class DataSet:
+    """A complete data set folder, read lazily.
+
+    Only the reference reader's findings and boxes are used for training and judging.
+
+    Example:
+        >>> DataSet.open(Path("no-such-folder"))
+        Traceback (most recent call last):
+        ...
+        data_prep.errors.InputError: no-such-folder/dataset.json: not found, ...
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    targets: dict[str, Target] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> DataSet:
+        """Open a folder made by ``cxr prepare``.
+
+        Raises:
+            InputError: The folder is not a complete data set.
+        """
+        info = read_json(Path(folder) / "dataset.json", "dataset")
+        targets = {
+            name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
+            for name, spec in info["targets"].items()
+        }
+        return cls(Path(folder), info, targets)
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return str(self.info["name"])
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """``content_id``, ``labels_id`` and ``split_ids`` (a mapping by split name)."""
+        return dict(self.info["ids"])
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """The images table, one row an image."""
+        return read_table(self.folder / "images.parquet", "images")
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """The reference reader's findings."""
+        return self._reference("findings")
+
+    @cached_property
+    def boxes(self) -> pd.DataFrame:
+        """The reference reader's boxes, original pixels."""
+        return self._reference("boxes")
+
+    @cached_property
+    def box_coverage(self) -> pd.DataFrame:
+        """For which images and findings the reference reader drew all or some boxes."""
+        return self._reference("box_coverage")
+
+    def _reference(self, name: str) -> pd.DataFrame:
+        table = read_table(self.folder / f"{name}.parquet", name)
+        return table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
+
+    def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
+        """The named target; the name may be left out where there is exactly one.
+
+        Args:
+            name: Of the target.
+            option: How the command that runs is told the name, for errors.
+
+        Raises:
+            InputError: No such target, or several and none named.
+        """
+        known = ", ".join(self.targets)
+        if name is None and len(self.targets) != 1:
+            raise InputError(f"{self.folder}: has targets {known}; choose one with {option}")
+        name = next(iter(self.targets)) if name is None else name
+        if name not in self.targets:
+            raise InputError(f"{self.folder}: has no target '{name}'; it has {known}")
+        return self.targets[name]
+
+    def split(self, name: str = "default") -> pd.DataFrame:
+        """The named split: ``image_id``, ``role``, ``fold``.
+
+        Raises:
+            InputError: No such split.
+        """
+        path = self.folder / "splits" / f"{name}.parquet"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
+            raise InputError(f"{self.folder}: has no split '{name}'; it has {known}")
+        return read_table(path, "split")
+
+    def image_ids(self, role: str, split: str = "default") -> pd.Index:
+        """Sorted ids of the images that have a role in a split."""
+        table = self.split(split)
+        return pd.Index(table.loc[table["role"] == role, "image_id"].sort_values(), name="image_id")
+
+    def labels(self, target: Target) -> pd.Series:
+        """Image labels for a target.
+
+        Returns:
+            1.0 positive, 0.0 negative, NaN unknown; float64, indexed by every ``image_id``.
+        """
+        images, states = self.images, self.findings
+        states = states[states["finding"].isin(target.any_of)]
+        row = positions(states["image_id"], images["image_id"])
+
+        def count(state: str) -> np.ndarray:
+            chosen = (row >= 0) & (states["state"] == state).to_numpy()
+            return np.bincount(row[chosen], minlength=len(images))
+
+        values = np.full(len(images), np.nan)
+        values[count("absent") == len(target.any_of)] = 0.0
+        values[count("present") > 0] = 1.0
+        return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
+
+    def boxes_trusted(self, target: Target) -> pd.Index:
+        """Images where all lesions of the target are boxed, and images known to have none.
+
+        Only on these may a detector learn and localisation be judged.
+        """
+        labels = self.labels(target)
+        findings, coverage = self.findings, self.box_coverage
+        present = findings[
+            findings["finding"].isin(target.any_of) & (findings["state"] == "present")
+        ]
+        complete = coverage[coverage["coverage"] == "all"]
+        keys = ["image_id", "finding"]
+        merged = present[keys].merge(complete[keys], on=keys, how="left", indicator=True)
+        lacking = merged.loc[merged["_merge"] == "left_only", "image_id"]
+        known = labels.index[labels.notna()]
+        return known[~is_member(known, lacking)]
+
+    def target_boxes(self, target: Target) -> pd.DataFrame:
+        """True boxes of a target on the images of `boxes_trusted`, original pixels.
+
+        Returns:
+            Columns ``image_id, finding, x1, y1, x2, y2``.
+        """
+        boxes = self.boxes
+        chosen = boxes["finding"].isin(target.any_of)
+        chosen &= is_member(boxes["image_id"], self.boxes_trusted(target))
+        return boxes.loc[chosen, list(BOX_COLUMNS[:-1])].reset_index(drop=True)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether every image has a file; a set without pixels can still be judged on."""
+        return bool(self.images["path"].notna().all())
+
+    @cached_property
+    def pictures(self) -> pd.DataFrame:
+        """``image_id, path`` of every image, the path as it is on the disk below `source_root`.
+
+        Raises:
+            InputError: The paths are keyed hashes, and the key is not at hand.
+        """
+        pictures = self.images[["image_id", "path"]]
+        if "id_key" not in self.info:
+            return pictures
+        from data_prep.contracts.pseudonyms import KEY_VARIABLE, find_hidden, key_from_environment
+
+        key = key_from_environment(self.info["id_key"], self.folder)
+        found = find_hidden(self.source_root, key, pictures["path"].dropna())
+        lost = pictures[~is_member(pictures["path"], list(found)) & pictures["path"].notna()]
+        if len(lost):
+            raise InputError(
+                f"{self.folder}: the file of image '{lost['image_id'].iloc[0]}' is not below "
+                f"{self.source_root} any more ({len(lost)} such images; {KEY_VARIABLE} names the "
+                "right key)"
+            )
+        true = {h: p.relative_to(self.source_root).as_posix() for h, p in found.items()}
+        return pictures.assign(path=pictures["path"].map(true).astype("str"))
+
+    @cached_property
+    def _paths(self) -> pd.Series:
+        return self.pictures.set_index("image_id")["path"]
+
+    @property
+    def source_root(self) -> Path:
+        """The folder that the images' relative paths start from."""
+        return Path(self.info["source_root"])
+
+    @property
+    def window(self) -> str | None:
+        """Name of the DICOM window that its pictures are shown in; None for the first."""
+        return self.info["settings"].get("window")
+
+    def image_path(self, image_id: str) -> Path:
+        """The source file of an image.
+
+        Raises:
+            InputError: The image is unknown or has no file.
+        """
+        path = self._paths.get(image_id)
+        if path is None or pd.isna(path):
+            raise InputError(f"{self.folder}: image '{image_id}' has no file in this data set")
+        return self.source_root / str(path)
+
+    def read_original(self, image_id: str) -> np.ndarray:
+        """Decode an image at its original size, as it is displayed.
+
+        Returns:
+            uint8, shape ``(H, W)``.
+
+        Raises:
+            InputError: The file is gone or cannot be decoded.
+        """
+        from data_prep.images.image import read_image  # judging without pixels needs no decoder
+
+        return read_image(self.image_path(image_id), window=self.window).pixels
+
+    def store(self, size: int) -> PixelStore:
+        """The pixel store at a size in pixels.
+
+        Raises:
+            InputError: It has not been built.
+        """
+        from data_prep.store.pixel_store import PixelStore, store_folder
+
+        return PixelStore.open(store_folder(self.folder, size))

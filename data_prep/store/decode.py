@@ -1,0 +1,129 @@
+"""One source file into everything that a data set keeps of it: a pure function of one row.
+
+Imports no pandas: worker processes start with this module, and start fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.workers import map_rows
+from data_prep.images.image import read_image
+from data_prep.images.image_facts import picture_facts
+from data_prep.store.placement import Placement
+from data_prep.store.preprocess import PLAIN, Treatment
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """A file to decode.
+
+    Attributes:
+        image_id: Name of the image.
+        path: Its file.
+        sizes: Sides of the squares wanted, in px; may be empty.
+        treatment: What else is done to the picture in its squares.
+        window: Name of the DICOM window wanted; None for the first.
+        measure: Whether to hash the file and to measure the picture; pixels alone need neither.
+    """
+
+    image_id: str
+    path: Path
+    sizes: tuple[int, ...] = ()
+    treatment: Treatment = PLAIN
+    window: str | None = None
+    measure: bool = True
+
+
+@dataclass(frozen=True)
+class DecodedRow:
+    """What came of a `DecodeTask`: a picture's facts and squares, or the reason for none.
+
+    Attributes:
+        image_id: Name of the image.
+        error: None, or one line that says why there is nothing else.
+        record: Columns of the decode table except ``image_id``.
+        height: Rows of the original, in px.
+        width: Columns of the original, in px.
+        spacing_row_mm: As the header states it, in mm.
+        spacing_col_mm: Likewise.
+        header: ``view``, ``sex``, ``age_years``, ``modality``; each may be missing or None.
+        file_sha256: Of the file's bytes, 64 hexadecimal digits; empty where not measured.
+        squares: Per size, uint8 ``(size, size)`` and the picture's place in it.
+    """
+
+    image_id: str
+    error: str | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    height: int = 0
+    width: int = 0
+    spacing_row_mm: float | None = None
+    spacing_col_mm: float | None = None
+    header: dict[str, Any] = field(default_factory=dict)
+    file_sha256: str = ""
+    squares: dict[int, tuple[np.ndarray, Placement]] = field(default_factory=dict)
+
+
+def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
+    """Decode one file and bring it to the wanted sizes.
+
+    Args:
+        task: The file, the sizes, and what else to do.
+
+    Returns:
+        The row; a file that cannot be read is a row with an ``error``, not an exception, so
+        that one bad file among thousands does not end the work.
+    """
+    try:
+        image = read_image(task.path, window=task.window)
+    except InputError as error:
+        return DecodedRow(task.image_id, error=str(error))
+    height, width = image.pixels.shape
+    return DecodedRow(
+        task.image_id,
+        record={**image.record, **(_facts(task.path, image.pixels) if task.measure else {})},
+        height=height,
+        width=width,
+        spacing_row_mm=image.spacing_row_mm,
+        spacing_col_mm=image.spacing_col_mm,
+        header=image.header,
+        file_sha256=_sha256(task.path) if task.measure else "",
+        squares={size: task.treatment.apply(image.pixels, size) for size in task.sizes},
+    )
+
+
+def _facts(path: Path, pixels: np.ndarray) -> dict[str, Any]:
+    state = path.stat()
+    file = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
+    return {**file, **picture_facts(pixels)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decode_all(tasks: Iterable[DecodeTask], *, workers: int) -> Iterator[DecodedRow]:
+    """Decode files in worker processes.
+
+    Args:
+        tasks: Read lazily.
+        workers: Processes; 0 and 1 work in this one.
+
+    Yields:
+        One row per task, in their order. A file that ends its worker process gives a row with
+        an ``error``.
+    """
+    return map_rows(decode_and_letterbox, tasks, workers=workers, lost=_lost)
+
+
+def _lost(task: DecodeTask) -> DecodedRow:
+    reason = "the decoder crashed or ran out of memory on this file"
+    return DecodedRow(task.image_id, error=f"{task.path}: {reason}")

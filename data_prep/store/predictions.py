@@ -1,0 +1,215 @@
+"""A predictions folder: what one system said about the images of one data set.
+
+Written in parts, so that memory stays bounded and an interrupted run resumes; `predictions.json`
+comes last and marks the folder complete.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+
+from data_prep.contracts.folders import LOCK, folder_lock, make_folder
+from data_prep.contracts.tables import InputError, read_json, read_table, write_json, write_table
+
+# Folder of parts -> the table that each part holds.
+_TABLES = {
+    "predicted_images": "predicted_images",
+    "scores": "scores",
+    "boxes": "predicted_boxes",
+    "maps": "maps",
+}
+_UNFINISHED = "unfinished.json"
+
+
+class PredictionWriter:
+    """Write predictions part by part; use as a context manager.
+
+    On a normal exit the folder is marked complete. After an interruption the parts stay, and a
+    writer with the same ``inference_id`` and data goes on behind them: see `done`.
+
+    Args:
+        folder: Predictions folder to make.
+        info: Content of ``predictions.json``: ``system``, ``kind`` ("boxes" or "scores"),
+            ``inference_id``, ``data_set``, ...
+
+    Raises:
+        InputError: The system has no name, the folder holds predictions of another system, or
+            somebody is writing it.
+    """
+
+    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.info = dict(info)
+        self.done: set[str] = set()
+
+    def _identity(self) -> dict[str, Any]:
+        return {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
+
+    def __enter__(self) -> PredictionWriter:
+        if not str(self.info.get("system") or "").strip():
+            raise InputError(f"{self.folder}: the system has no name; give one with --name")
+        if self.folder.is_dir() and not is_predictions_folder(self.folder):
+            strangers = [p.name for p in self.folder.iterdir() if p.name != LOCK]
+            if strangers:
+                raise InputError(
+                    f"{self.folder}: holds '{strangers[0]}', which no predictions folder has; "
+                    "choose a new or empty folder"
+                )
+        self._lock = folder_lock(self.folder)
+        self._lock.__enter__()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def _open(self) -> None:
+        if (self.folder / "predictions.json").is_file():
+            raise InputError(
+                f"{self.folder}: already holds complete predictions; choose another folder, or "
+                "remove it to predict again"
+            )
+        identity, journal = self._identity(), self.folder / _UNFINISHED
+        if journal.is_file():
+            before = read_json(journal, "unfinished_predictions")["identity"]
+            if before != identity:
+                changed = next(k for k in identity if before.get(k) != identity[k])
+                raise InputError(
+                    f"{self.folder}: was begun with another {changed}; choose another folder"
+                )
+        else:
+            write_json(journal, "unfinished_predictions", {"identity": identity})
+        for name in _TABLES:
+            make_folder(self.folder / f"{name}.parquet")
+        images = read_table(self.folder / "predicted_images.parquet", "predicted_images")
+        self.done = set(images["image_id"])
+        parts = (self.folder / "predicted_images.parquet").glob("part-*.parquet")
+        self._next = 1 + max((_part_number(p) for p in parts), default=-1)
+
+    def add(
+        self,
+        images: pd.DataFrame,
+        *,
+        scores: pd.DataFrame | None = None,
+        boxes: pd.DataFrame | None = None,
+        maps: pd.DataFrame | None = None,
+    ) -> None:
+        """Write one part.
+
+        Args:
+            images: ``image_id, status, reason`` of the images of this part.
+            scores: ``image_id, finding, score``.
+            boxes: ``image_id, finding, x1, y1, x2, y2, score``, original pixels.
+            maps: Activation maps; see DESIGN.md.
+        """
+        # The images come last: a part counts as done only when all of it is on the disk.
+        for name, frame in (("scores", scores), ("boxes", boxes), ("maps", maps)):
+            if frame is not None:
+                path = self.folder / f"{name}.parquet" / f"part-{self._next:05d}.parquet"
+                write_table(frame, path, _TABLES[name])
+        path = self.folder / "predicted_images.parquet" / f"part-{self._next:05d}.parquet"
+        write_table(images, path, "predicted_images")
+        self.done |= set(images["image_id"])
+        self._next += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                write_json(self.folder / "predictions.json", "predictions", self.info)
+                (self.folder / _UNFINISHED).unlink(missing_ok=True)
+        finally:
+            self._lock.__exit__(None, None, None)
+
+
+def _part_number(path: Path) -> int:
+    match = re.fullmatch(r"part-(\d+)\.parquet", path.name)
+    return int(match.group(1)) if match else -1
+
+
+def is_predictions_folder(folder: Path) -> bool:
+    """Whether a folder holds predictions, complete or begun."""
+    return any((folder / name).is_file() for name in ("predictions.json", _UNFINISHED))
+
+
+@dataclass
+class Predictions:
+    """A complete predictions folder, read lazily.
+
+    Example:
+        >>> Predictions.open(Path("no-such-folder"))
+        Traceback (most recent call last):
+        ...
+        data_prep.errors.InputError: no-such-folder/predictions.json: not found, ...
+    """
+
+    folder: Path
+    info: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Predictions:
+        """Open a folder made by ``cxr predict`` or ``cxr import``.
+
+        Raises:
+            InputError: The folder is not complete.
+        """
+        if (folder / _UNFINISHED).is_file() and not (folder / "predictions.json").is_file():
+            raise InputError(f"{folder}: predictions are unfinished; run the same command again")
+        return cls(folder, read_json(folder / "predictions.json", "predictions"))
+
+    @property
+    def name(self) -> str:
+        """The system's display name."""
+        return str(self.info["system"])
+
+    @property
+    def kind(self) -> str:
+        """``boxes`` for a detector, ``scores`` for a classifier or a reader."""
+        return str(self.info["kind"])
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """Every image that was tried: ``image_id, status, reason``."""
+        return read_table(self.folder / "predicted_images.parquet", "predicted_images")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Image scores; empty for a detector."""
+        return read_table(self.folder / "scores.parquet", "scores")
+
+    @cached_property
+    def boxes(self) -> pd.DataFrame:
+        """Predicted boxes, original pixels; empty for a classifier."""
+        return read_table(self.folder / "boxes.parquet", "predicted_boxes")
+
+    @cached_property
+    def maps(self) -> pd.DataFrame:
+        """Activation maps; empty where the system has none."""
+        return read_table(self.folder / "maps.parquet", "maps")
+
+    def _decision_path(self, target: str) -> Path:
+        return self.folder / "decisions" / f"{target}.json"
+
+    def decision(self, target: str) -> dict[str, Any] | None:
+        """What ``cxr tune`` chose for a target, or None before that."""
+        path = self._decision_path(target)
+        return read_json(path, "decision") if path.is_file() else None
+
+    def write_decision(self, target: str, payload: dict[str, Any]) -> Path:
+        """Store what was chosen for a target; returns the file."""
+        path = self._decision_path(target)
+        make_folder(path.parent)
+        write_json(path, "decision", payload)
+        return path

@@ -1,0 +1,217 @@
+"""The one place that crops, resizes, enhances and normalises pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+
+import cv2
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.enhance import Enhancement, enhance
+from data_prep.store.lung_region import find_lung_region
+from data_prep.store.placement import Placement
+
+Crop = Literal["none", "lungs"]
+
+MIN_SIZE, MAX_SIZE = 16, 4096
+"""Sides of the square that pictures may be brought to, in pixels."""
+
+Pixels = TypeVar("Pixels", bound=Any)
+
+
+def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
+    """Bring a picture into a square: same aspect, centred, black border.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+        size: Side of the square, in px.
+
+    Returns:
+        uint8, shape ``(size, size)``, and where the picture lies in it. Shrinking averages
+        areas; enlarging interpolates.
+
+    Raises:
+        ValueError: The picture is not uint8 ``(H, W)``.
+
+    Example:
+        >>> square, placement = letterbox(np.full((100, 200), 9, np.uint8), 64)
+        >>> square.shape, placement
+        ((64, 64), Placement(scale_x=0.32, scale_y=0.32, offset_x=0.0, offset_y=16.0))
+    """
+    return PLAIN.apply(pixels, size)
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to a picture on its way into a square; by default nothing but resizing.
+
+    The order is crop, resize, enhance. The crop comes first, so that the square's pixels are
+    spent on the lungs. Enhancing comes last: its histograms count what the model will see, a
+    tile of CLAHE is the same part of every picture, and the cost does not grow with the original.
+
+    Attributes:
+        crop: ``none``, or ``lungs`` for the region that `data_prep.store.lung_region` finds.
+        enhance: ``none``, ``clahe`` or ``histogram``, see `data_prep.store.enhance`.
+
+    Example:
+        >>> Treatment(crop="lungs", enhance="clahe").apply(np.zeros((90, 60), np.uint8), 32)[1]
+        Placement(scale_x=0.35, scale_y=0.35..., offset_x=5.0, offset_y=0.0)
+    """
+
+    crop: Crop = "none"
+    enhance: Enhancement = "none"
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("crop", Crop), ("enhance", Enhancement)):
+            if getattr(self, name) not in get_args(kinds):
+                known = ", ".join(get_args(kinds))
+                raise InputError(f"{name} '{getattr(self, name)}': unknown; choose one of {known}")
+
+    def apply(self, pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
+        """Bring a picture into a square, as `letterbox` does, cropped and enhanced.
+
+        Args:
+            pixels: uint8, shape ``(H, W)``.
+            size: Side of the square, in px.
+
+        Returns:
+            uint8, shape ``(size, size)``, and where the whole original lies in it. The black
+            border is not enhanced.
+
+        Raises:
+            ValueError: The picture is not uint8 ``(H, W)``.
+        """
+        if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
+            raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
+        x, y = 0, 0
+        if self.crop == "lungs":
+            region = find_lung_region(pixels)
+            x, y = region.x1, region.y1
+            pixels = pixels[y : region.y2, x : region.x2]
+        height, width = pixels.shape
+        picture = enhance(_resize(pixels, size), self.enhance)
+        new_height, new_width = picture.shape
+        left, top = (size - new_width) // 2, (size - new_height) // 2
+        square = np.zeros((size, size), dtype=np.uint8)
+        square[top : top + new_height, left : left + new_width] = picture
+        scale_x, scale_y = new_width / width, new_height / height
+        return square, Placement(scale_x, scale_y, left - x * scale_x, top - y * scale_y)
+
+
+PLAIN = Treatment()
+"""Neither cropped nor enhanced."""
+
+
+def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bring the longer side to a size, and keep the aspect to the rounding of whole pixels."""
+    height, width = pixels.shape
+    scale = size / max(height, width)
+    new_width, new_height = (max(1, round(side * scale)) for side in (width, height))
+    if (new_height, new_width) == (height, width):
+        return pixels
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (new_width, new_height), interpolation=method)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a model expects of its input; travels with the weights as ``preprocess.json``.
+
+    Attributes:
+        size: Side of the square, in px, 16 to 4,096.
+        mean: Mean of the pixel values on a scale of 0 to 1.
+        std: Standard deviation on that scale, above 0.
+        treatment: Crop and enhancement of the pictures that it learned from.
+
+    Example:
+        >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
+        >>> preprocess.spec
+        'letterbox-256'
+        >>> preprocess.normalise(np.array([0, 255], np.uint8)).tolist()
+        [-2.0, 2.0]
+    """
+
+    size: int
+    mean: float
+    std: float
+    treatment: Treatment = PLAIN
+
+    def __post_init__(self) -> None:
+        require_size(self.size)
+        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
+            raise InputError(f"mean {self.mean}, std {self.std}: must be finite, and std above 0")
+
+    @property
+    def spec(self) -> str:
+        """Name of the pixel store that holds such pictures."""
+        return store_spec(self.size, self.treatment)
+
+    def normalise(self, images: Pixels) -> Pixels:
+        """Turn grey levels into what the model sees: ``(x / 255 - mean) / std``.
+
+        Args:
+            images: 0 to 255, any shape, NumPy array or torch tensor; integers become float32.
+
+        Returns:
+            The same kind of array, same shape, floating point.
+        """
+        if isinstance(images, np.ndarray):
+            if not np.issubdtype(images.dtype, np.floating):
+                images = images.astype(np.float32)  # type: ignore[assignment]
+        elif not images.dtype.is_floating_point:
+            images = images.float()
+        return (images - 255.0 * self.mean) / (255.0 * self.std)
+
+    def to_json(self, path: Path) -> None:
+        """Write ``preprocess.json``."""
+        from data_prep.contracts.tables import (
+            write_json,  # pandas; kept out of the decoding workers
+        )
+
+        content = asdict(self)
+        treatment = content.pop("treatment")
+        write_json(path, "preprocess", {"resize": "letterbox", **content, **treatment})
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Read ``preprocess.json``; one from before there were treatments has none.
+
+        Raises:
+            InputError: The file is missing, not of this kind, lacks a key, or names a treatment
+                that this version does not know.
+        """
+        from data_prep.contracts.tables import read_json
+
+        content = read_json(path, "preprocess")
+        try:
+            size, mean, std = (content[key] for key in ("size", "mean", "std"))
+            treatment = Treatment(content.get("crop", "none"), content.get("enhance", "none"))
+            return cls(int(size), float(mean), float(std), treatment)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: must give size, mean and std ({error})") from None
+
+
+def require_size(size: int) -> None:
+    """Check the side of a square that a model or a pixel store may have, px.
+
+    Raises:
+        InputError: It is too small or too large.
+    """
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
+
+
+def store_spec(size: int, treatment: Treatment = PLAIN) -> str:
+    """Name of the pixel store of a size and treatment.
+
+    Example:
+        >>> store_spec(512), store_spec(256, Treatment(crop="lungs", enhance="clahe"))
+        ('letterbox-512', 'letterbox-256-lungs-clahe')
+    """
+    steps = [step for step in (treatment.crop, treatment.enhance) if step != "none"]
+    return "-".join(["letterbox", str(size), *steps])

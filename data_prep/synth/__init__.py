@@ -1,0 +1,1 @@
+"""The phantom: synthetic chest X-rays with known lesions."""

@@ -1,0 +1,235 @@
+"""One film of the phantom: patient, pose and exposure in, an 8-bit picture and its truth out."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.synth.anatomy import Anatomy, draw_anatomy
+from data_prep.synth.chest import draw_chest, power_law_texture
+from data_prep.synth.distractors import (
+    alter_anatomy,
+    draw_acute,
+    draw_chronic,
+    draw_distractors,
+)
+from data_prep.synth.lesions import Contrast, Lesion, Site, add_lesions, draw_sites
+from data_prep.synth.synth_canvas import Canvas, Field, blur
+
+View = Literal["PA", "AP"]
+
+# Difficulty of the phantom: noise, in attenuation units (see synth_chest).
+TEXTURE = {"PA": 0.022, "AP": 0.026}
+QUANTUM = {"PA": 0.010, "AP": 0.014}
+IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
+# How unevenly illness is spread over patients: Beta(concentration * prevalence, ...).
+_CONCENTRATION = 2.0
+_PURPOSES = ("count", "body", "illness", "chronic", "film", "acute", "noise", "lesions")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A phantom patient; the same on each of their films.
+
+    Attributes:
+        seed: The set's seed.
+        index: The patient's number in the set.
+        sex: `F` or `M`.
+        age: Years.
+        n_images: How many films there are of the patient.
+        anatomy: The chest.
+        chronic: Distractors on each film.
+        sites: Where the patient falls ill.
+        illness: Probability that a film shows lesions.
+        bedridden: Probability that a film is taken at the bedside (AP).
+    """
+
+    seed: int
+    index: int
+    sex: str
+    age: int
+    n_images: int
+    anatomy: Anatomy
+    chronic: tuple[str, ...]
+    sites: tuple[Site, ...]
+    illness: float
+    bedridden: float
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film and its truth.
+
+    Attributes:
+        pixels: uint8 `(size, size)`.
+        view: `PA` or `AP`.
+        lesions: Empty for a negative film.
+        distractors: Names, sorted.
+        spacing_mm: Size of a pixel.
+        jpeg: Whether to store it JPEG-compressed.
+    """
+
+    pixels: NDArray[np.uint8]
+    view: View
+    lesions: list[Lesion]
+    distractors: tuple[str, ...]
+    spacing_mm: float
+    jpeg: bool
+
+
+def count_images(seed: int, index: int) -> int:
+    """How many films a patient has; cheap, so that a plan needs no drawing.
+
+    Example:
+        >>> count_images(seed=0, index=0) in (1, 2, 3)
+        True
+    """
+    rng = _generator(seed, index, "count")
+    return 1 + int(rng.choice(3, p=IMAGES_PER_PATIENT))
+
+
+def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.random.Generator:
+    # One stream for each purpose: what shows on a healthy film cannot depend on the lesions.
+    key = (_PURPOSES.index(purpose), number)
+    return np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=key))
+
+
+def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
+    """Draw one patient; depends on its arguments alone.
+
+    Args:
+        seed: The set's seed.
+        index: The patient's number.
+        prevalence: Expected share of films with lesions, in (0, 1).
+
+    Returns:
+        The patient.
+    """
+    rng = _generator(seed, index, "body")
+    sex = "M" if rng.random() < 0.56 else "F"
+    age = int(np.clip(rng.normal(48, 17), 18, 92))
+    anatomy = draw_anatomy(rng, sex, age)
+    chronic = draw_chronic(rng)
+    illness_rng = _generator(seed, index, "illness")
+    illness = illness_rng.beta(_CONCENTRATION * prevalence, _CONCENTRATION * (1 - prevalence))
+    return Patient(
+        seed=seed,
+        index=index,
+        sex=sex,
+        age=age,
+        n_images=count_images(seed, index),
+        anatomy=alter_anatomy(anatomy, chronic, rng),
+        chronic=chronic,
+        sites=draw_sites(illness_rng),
+        illness=float(illness),
+        bedridden=float(rng.choice((0.15, 0.85), p=(0.6, 0.4))),
+    )
+
+
+def draw_film(patient: Patient, number: int, size: int, contrast: Contrast = "mixed") -> Film:
+    """Draw one film of a patient.
+
+    Args:
+        patient: From `draw_patient`.
+        number: Which of the patient's films, from 0.
+        size: Side in px.
+        contrast: `mixed`, or `high` for lesions that are all easy to see.
+
+    Returns:
+        The film.
+    """
+    key = (patient.seed, patient.index)
+    rng = _generator(*key, "film", number)
+    view: View = "AP" if rng.random() < patient.bedridden else "PA"
+    canvas = _draw_pose(rng, size, view)
+    anatomy = _breathe(patient.anatomy, rng, view)
+    acute = draw_acute(rng)
+    attenuation, visible = draw_chest(canvas, anatomy, portable=view == "AP")
+    # The same generator state for each film of a patient: a lasting distractor stays in place.
+    lasting = _generator(*key, "chronic")
+    attenuation += draw_distractors(canvas, anatomy, patient.chronic, lasting)
+    attenuation += draw_distractors(canvas, anatomy, acute, _generator(*key, "acute", number))
+    _add_noise(attenuation, visible, view, _generator(*key, "noise", number))
+    lesion_rng = _generator(*key, "lesions", number)
+    lesions: list[Lesion] = []
+    if lesion_rng.random() < patient.illness:
+        lesions = add_lesions(
+            attenuation, visible, canvas, anatomy, patient.sites, lesion_rng, contrast
+        )
+    return Film(
+        pixels=_develop(attenuation, rng, view),
+        view=view,
+        lesions=lesions,
+        distractors=tuple(sorted({*patient.chronic, *acute})),
+        spacing_mm=round(rng.uniform(370, 430) / size, 4),
+        jpeg=bool(rng.random() < 0.8),
+    )
+
+
+def _draw_pose(rng: np.random.Generator, size: int, view: View) -> Canvas:
+    portable = view == "AP"
+    return Canvas(
+        size=size,
+        scale=rng.uniform(0.94, 1.12) * (1.03 if portable else 1.0),
+        angle=rng.normal(0, 0.045 if portable else 0.018),
+        shift_x=rng.normal(0, 0.022 if portable else 0.012),
+        shift_y=rng.normal(0.01, 0.025),
+    )
+
+
+def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
+    """Depth of breath, and the larger heart of a film taken from the front."""
+    portable = view == "AP"
+    rise = rng.uniform(0.02, 0.09) if portable else rng.uniform(-0.02, 0.03)
+    growth = rng.uniform(1.06, 1.20) if portable else rng.uniform(0.97, 1.03)
+    return replace(anatomy, base=anatomy.base - rise, heart=anatomy.heart * growth)
+
+
+def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Generator) -> None:
+    size = attenuation.shape[0]
+    texture = power_law_texture(size, rng) * (0.35 + 0.65 * visible)
+    attenuation += np.float32(TEXTURE[view]) * texture
+    # Quanta are counted on a detector of 256 elements' grain whatever the film's size.
+    grain = rng.standard_normal((size, size), dtype=np.float32)
+    if size > 256:
+        sigma = 0.35 * size / 256
+        grain = blur(grain, sigma) * np.float32(2 * np.sqrt(np.pi) * sigma)
+    attenuation += np.float32(QUANTUM[view]) * grain
+
+
+def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArray[np.uint8]:
+    """Exposure and display: an S-shaped film curve, drawn without regard to the lesions."""
+    portable = view == "AP"
+    middle = rng.normal(0.72, 0.055)
+    width = rng.uniform(0.16, 0.26) * (1.25 if portable else 1.0)
+    shade = 1 / (1 + np.exp(-(attenuation - np.float32(middle)) / np.float32(width)))
+    low, high = rng.uniform(0.0, 0.06), rng.uniform(0.88, 1.0)
+    picture = np.clip(255 * (low + (high - low) * shade), 0, 255).astype(np.uint8)
+    _stamp_marker(picture, rng, view)
+    _collimate(picture, rng)
+    return picture
+
+
+def _stamp_marker(picture: NDArray[np.uint8], rng: np.random.Generator, view: View) -> None:
+    size = picture.shape[0]
+    left, height = rng.uniform(0.86, 0.92), rng.uniform(0.04, 0.12)
+    if rng.random() < 0.85:
+        place = (int(left * size), int(height * size))
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(picture, "L", place, font, size / 700, 245, max(1, size // 220), cv2.LINE_AA)
+        if view == "AP" and rng.random() < 0.6:
+            place = (int((left - 0.10) * size), int((height + 0.045) * size))
+            cv2.putText(picture, "PORTABLE", place, font, size / 1500, 235, 1, cv2.LINE_AA)
+
+
+def _collimate(picture: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Black borders where the beam was narrowed."""
+    size = picture.shape[0]
+    margins = np.maximum(0, rng.normal(-0.01, 0.022, 4)) * size
+    top, bottom, left, right = margins.astype(int)
+    picture[:top] = 0
+    picture[size - bottom :] = 0
+    picture[:, :left] = 0
+    picture[:, size - right :] = 0

@@ -1,0 +1,182 @@
+"""Synthetic chest X-rays with known lesions, in the layout of the RSNA pneumonia challenge."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_prep.contracts.folders import folder_lock, make_folder, require_free_space
+from data_prep.contracts.tables import InputError, read_json, write_json
+from data_prep.synth.files import TEST_FOLDER, TRAIN_FOLDER, rsna_tables, write_csv
+from data_prep.synth.flaws import FLAWS_CSV, plant_flaws
+from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
+from data_prep.synth.phantom import synth_chunks
+
+_JSON = "synth.json"
+_KIND = "synth"
+_STARTED = "synth.started.json"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a phantom is made from; the same arguments give the same bytes."""
+
+    n_images: int
+    seed: int
+    size: int
+    contrast: Contrast
+    prevalence: float
+    flaws: bool
+
+    def __post_init__(self) -> None:
+        rules = (
+            (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
+            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
+            (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
+            (
+                self.contrast in CONTRAST_TO_NOISE,
+                f"contrast must be one of {', '.join(CONTRAST_TO_NOISE)}, got {self.contrast!r}",
+            ),
+            (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
+            (
+                not self.flaws or self.n_images >= 20,
+                f"flaws need at least 20 images to hide among, got {self.n_images}",
+            ),
+        )
+        for holds, message in rules:
+            if not holds:
+                raise InputError(f"synth: {message}")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a phantom folder holds."""
+
+    folder: Path
+    n_images: int
+    n_patients: int
+    n_positive: int
+    n_boxes: int
+    n_test_images: int
+    n_flaws: int
+    already_complete: bool
+
+
+def write_phantom(
+    out: Path,
+    *,
+    n_images: int,
+    seed: int = 0,
+    size: int = 256,
+    contrast: Contrast = "mixed",
+    prevalence: float = 0.3,
+    flaws: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Summary:
+    """Write a synthetic chest X-ray set in RSNA layout.
+
+    The same arguments give the same bytes (with the same versions of numpy, opencv and pydicom),
+    whatever the number of workers. A run that was cut short goes on where it stopped; a complete
+    folder is left as it is.
+
+    Args:
+        out: Folder to write; new, empty, or one that this function began with the same arguments.
+        n_images: Number of labelled films; some 2 % unlabelled test films come on top.
+        seed: Seed of everything random.
+        size: Side of the films in px.
+        contrast: `mixed` draws lesions from below to well above the noise, `high` only clear ones.
+        prevalence: Expected share of films with lesions.
+        flaws: Also plant what `cxr check` must find; see `planted_flaws.csv` in the folder.
+        workers: Processes; 1 works in this one.
+        progress: Called with the number of films just done.
+
+    Returns:
+        Counts of what the folder holds.
+
+    Raises:
+        InputError: An argument is out of range, the folder holds something else, another process
+            writes it, or the disk is full.
+    """
+    arguments = Arguments(n_images, seed, size, contrast, prevalence, flaws)
+    advance = progress or (lambda n: None)
+    counts = _counts_of_complete(out, arguments)
+    if counts is not None:
+        advance(counts["n_images"] + counts["n_test_images"])
+        return Summary(folder=out, already_complete=True, **counts)
+    # JPEG takes about a third of a byte per pixel; a fifth of the films is not compressed.
+    require_free_space(out, int(n_images * size**2 * 0.6))
+    with folder_lock(out):
+        _begin(out, arguments)
+        chunks = synth_chunks.plan_chunks(
+            out, n_images=n_images, seed=seed, size=size, contrast=contrast, prevalence=prevalence
+        )
+        missing = [chunk for chunk in chunks if not chunk.part.exists()]
+        advance(sum(chunk.n_films for chunk in chunks) - sum(c.n_films for c in missing))
+        for n_films in synth_chunks.write_chunks(missing, workers):
+            advance(n_films)
+        counts = _finish(out, arguments, chunks)
+    return Summary(folder=out, already_complete=False, **counts)
+
+
+def _counts_of_complete(out: Path, arguments: Arguments) -> dict[str, int] | None:
+    """The counts of a complete phantom; None for a folder to begin or to go on with."""
+    # A dot file is a lock or a temporary file that a killed run left.
+    if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
+        return None
+    for name in (_JSON, _STARTED):
+        if not (out / name).is_file():
+            continue
+        found = read_json(out / name, _KIND)
+        for key, wanted in asdict(arguments).items():
+            if found["arguments"].get(key) != wanted:
+                raise InputError(
+                    f"{out}: holds a phantom with {key}={found['arguments'].get(key)!r}, asked "
+                    f"for {wanted!r}; choose another folder or remove this one"
+                )
+        return found["counts"] if name == _JSON else None
+    raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
+
+
+def _begin(out: Path, arguments: Arguments) -> None:
+    write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
+    for name in (TRAIN_FOLDER, TEST_FOLDER, synth_chunks.PARTS_FOLDER):
+        make_folder(out / name)
+
+
+def _finish(out: Path, arguments: Arguments, chunks: list[synth_chunks.Chunk]) -> dict[str, int]:
+    """Write tables, flaws, and last of all the JSON that marks the folder complete."""
+    records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
+    counts = {
+        "n_images": arguments.n_images,
+        "n_patients": len({record["nih_patient"] for record in records}),
+        "n_positive": sum(bool(record["lesions"]) for record in records),
+        "n_boxes": sum(len(record["lesions"]) for record in records),
+        "n_test_images": synth_chunks.count_test_images(arguments.n_images),
+        "n_flaws": 0,
+    }
+    if arguments.flaws:
+        tables, planted = plant_flaws(
+            out,
+            records,
+            seed=arguments.seed,
+            size=arguments.size,
+            contrast=arguments.contrast,
+            prevalence=arguments.prevalence,
+        )
+        write_csv(planted, out / FLAWS_CSV)
+        counts["n_flaws"] = len(planted)
+    else:
+        tables = rsna_tables(records)
+    for name, frame in tables.items():
+        write_csv(frame, out / name)
+    payload = {
+        "arguments": asdict(arguments),
+        "counts": counts,
+        "box_rule": f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
+        "contrast_to_noise": CONTRAST_TO_NOISE[arguments.contrast],
+    }
+    write_json(out / _JSON, _KIND, payload)
+    (out / _STARTED).unlink()
+    shutil.rmtree(out / synth_chunks.PARTS_FOLDER)
+    return counts

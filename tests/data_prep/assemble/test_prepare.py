@@ -1,0 +1,360 @@
+"""Preparing a data set: complete or absent, resumable, each picture decoded once."""
+
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.assemble.assemble import ingest
+from data_prep.assemble.prepare import prepare
+from data_prep.audit.audit import find_leaks
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock
+from data_prep.splits.add_split import SplitRule, add_splits
+from data_prep.store import decode as decoding
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore
+
+TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "splits/default")
+
+
+def write_source(folder: Path, n_images: int = 12, size: int = 40, **columns: list) -> Path:
+    """Write a CSV set of random pictures; every third is ill, with one box."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    ids = [f"i{n:03d}" for n in range(n_images)]
+    for name in ids:
+        pixels = rng.integers(0, 255, (size, size + 10), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    images = pd.DataFrame({"image_id": ids, "path": [f"{name}.png" for name in ids]})
+    images = images.assign(patient_id=[f"p{n // 2}" for n in range(n_images)], **columns)
+    ill = [n % 3 == 0 for n in range(n_images)]
+    states = pd.DataFrame({"image_id": ids, "finding": "mass", "state": ill})
+    boxes = states.loc[ill, ["image_id", "finding"]].assign(x1=1, y1=2, x2=30, y2=40)
+    images.to_csv(folder / "images.csv", index=False)
+    states.to_csv(folder / "labels.csv", index=False)
+    boxes.to_csv(folder / "boxes.csv", index=False)
+    return folder
+
+
+def make(source: Path, out: Path, **options):
+    options = {"format": "csv", "workers": 1, **options}
+    return prepare(source, out, **options)
+
+
+def tables(out: Path) -> dict[str, pd.DataFrame]:
+    return {name: pd.read_parquet(out / f"{name}.parquet") for name in TABLES}
+
+
+def assert_same(one: Path, two: Path) -> None:
+    for name, table in tables(one).items():
+        pd.testing.assert_frame_equal(table, tables(two)[name], obj=name)
+    assert DataSet.open(one).ids == DataSet.open(two).ids
+
+
+def stop_after(n_images: int):
+    """A progress that is interrupted, as by Ctrl-C."""
+
+    @contextmanager
+    def progress(description, total):
+        seen = 0
+
+        def advance(n):
+            nonlocal seen
+            seen += n
+            if seen >= n_images:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    return progress
+
+
+def test_every_image_comes_in_with_its_label_box_and_size(tmp_path):
+    summary = make(write_source(tmp_path / "source"), tmp_path / "set")
+    dataset = DataSet.open(tmp_path / "set")
+    assert (summary.n_images, summary.n_patients, summary.n_boxes) == (12, 6, 4)
+    assert summary.targets == {"mass": {"positive": 4, "negative": 8, "unknown": 0}}
+    assert dataset.images[["height", "width"]].drop_duplicates().to_numpy().tolist() == [[40, 50]]
+    assert len(dataset.target_boxes(dataset.target())) == 4
+    assert dataset.has_pixels
+    assert dataset.read_original("i000").shape == (40, 50)
+    assert find_leaks(dataset.images, dataset.split()).empty
+    assert not (tmp_path / "set" / ".prepare").exists()
+
+
+def test_a_second_run_adds_nothing_and_says_so(tmp_path):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    assert not make(source, out, sizes=(32,)).already_complete
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    summary = make(source, out, sizes=(32,))
+    assert summary.already_complete
+    assert "already complete" in summary.lines[-1]
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_each_picture_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypatch):
+    calls = []
+    read = decoding.read_image
+    monkeypatch.setattr(
+        decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
+    )
+    make(write_source(tmp_path / "source"), tmp_path / "set", sizes=(16, 32, 32))
+    assert len(calls) == len(set(calls)) == 12
+    dataset = DataSet.open(tmp_path / "set")
+    assert [dataset.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
+
+
+def test_a_size_can_be_added_to_a_complete_set(tmp_path):
+    source = write_source(tmp_path / "source")
+    make(source, tmp_path / "late")
+    make(source, tmp_path / "late", sizes=(32,))
+    make(source, tmp_path / "early", sizes=(32,))
+    early, late = (DataSet.open(tmp_path / name).store(32) for name in ("early", "late"))
+    assert early.pixels_id == late.pixels_id
+    for image_id in early.ids:
+        assert np.array_equal(early.image(image_id), late.image(image_id))
+
+
+@pytest.mark.parametrize("stop", [1, 6, 12])
+def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, monkeypatch, stop):
+    monkeypatch.setattr(ingest, "_PART_ROWS", 3)
+    source = write_source(tmp_path / "source")
+    make(source, tmp_path / "straight", sizes=(32,))
+    with pytest.raises(KeyboardInterrupt):
+        make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
+    with pytest.raises(InputError, match="not found"):
+        DataSet.open(tmp_path / "broken")
+    calls = []
+    read = decoding.read_image
+    monkeypatch.setattr(
+        decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
+    )
+    make(source, tmp_path / "broken", sizes=(32,))
+    assert len(calls) <= 12 - stop + 3  # at most one part is done again
+    assert_same(tmp_path / "straight", tmp_path / "broken")
+    ids = [DataSet.open(tmp_path / name).store(32).pixels_id for name in ("straight", "broken")]
+    assert ids[0] == ids[1]
+
+
+KILLED = """
+import os, sys
+from contextlib import contextmanager
+from pathlib import Path
+from data_prep.assemble.assemble import ingest
+from data_prep.assemble.prepare import prepare
+ingest._PART_ROWS = 3
+@contextmanager
+def progress(description, total):
+    done = []
+    yield lambda n: done.extend([1] * n) or (len(done) >= 8 and os._exit(9))
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), format="csv", sizes=(32,), workers=1,
+        progress=progress)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_result(tmp_path):
+    source = write_source(tmp_path / "source")
+    make(source, tmp_path / "straight", sizes=(32,))
+    command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "killed")]
+    home = Path(__file__).resolve().parents[3]
+    assert subprocess.run(command, check=False, cwd=home).returncode == 9
+    make(source, tmp_path / "killed", sizes=(32,))
+    assert_same(tmp_path / "straight", tmp_path / "killed")
+    stores = [PixelStore.open(tmp_path / n / "pixels/letterbox-32") for n in ("straight", "killed")]
+    for image_id in stores[0].ids:
+        assert np.array_equal(stores[0].image(image_id), stores[1].image(image_id))
+
+
+def test_workers_do_not_change_the_result(tmp_path):
+    source = write_source(tmp_path / "source")
+    make(source, tmp_path / "one", workers=1)
+    make(source, tmp_path / "two", workers=2)
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
+    source = write_source(tmp_path / "source")
+    (source / "i003.png").write_bytes(b"no picture")
+    (source / "i006.png").unlink()
+    summary = make(source, tmp_path / "set")
+    reasons = summary.excluded.set_index("path")["reason"]
+    assert sorted(reasons.index) == ["i003.png", "i006.png"]
+    assert "no such file" in reasons["i006.png"]
+    assert summary.n_boxes == 2
+    assert any("i003.png" in line for line in summary.lines)
+
+
+def test_strict_stops_at_the_first_unusable_file_and_completes_nothing(tmp_path):
+    source = write_source(tmp_path / "source")
+    (source / "i003.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="i003"):
+        make(source, tmp_path / "set", strict=True)
+    assert not (tmp_path / "set" / "dataset.json").exists()
+
+
+def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
+    source = write_source(tmp_path / "source")
+    with (source / "labels.csv").open("a") as labels:
+        labels.write("stranger,mass,1\n")
+    with pytest.raises(InputError, match=r"stranger: row in labels\.csv"):
+        make(source, tmp_path / "set", strict=True)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("x2", "kept"),
+    [
+        (50.0, True),  # on the edge
+        (50.004, True),  # rounding: trimmed to the edge
+        (50.5, False),  # another picture's box
+    ],
+)
+def test_a_box_must_lie_in_its_picture(tmp_path, x2, kept):
+    source = write_source(tmp_path / "source")
+    boxes = pd.read_csv(source / "boxes.csv").astype({"x2": "float64"})
+    boxes.loc[0, "x2"] = x2
+    boxes.to_csv(source / "boxes.csv", index=False)
+    summary = make(source, tmp_path / "set", sizes=(32,))
+    dataset = DataSet.open(tmp_path / "set")
+    assert ("i000" in set(dataset.images["image_id"])) is kept
+    assert dataset.boxes["x2"].max() <= 50.0
+    assert len(summary.excluded) == (0 if kept else 1)
+    assert len(dataset.store(32).ids) == summary.n_images
+
+
+def test_a_stated_size_that_the_picture_has_not_excludes_it(tmp_path):
+    sizes = {"height": [40] * 11 + [80], "width": [50] * 12}
+    summary = make(write_source(tmp_path / "source", **sizes), tmp_path / "set")
+    (row,) = summary.excluded.itertuples()
+    assert (row.path, row.stage) == ("i011.png", "size")
+
+
+def test_what_the_table_says_of_a_person_stands(tmp_path):
+    source = write_source(tmp_path / "source", sex=["F"] * 12, age_years=[50.5] * 12)
+    make(source, tmp_path / "set")
+    images = DataSet.open(tmp_path / "set").images
+    assert set(images["sex"]) == {"F"}
+    assert set(images["age_years"]) == {50.5}
+
+
+def test_a_source_without_one_readable_picture_is_an_error(tmp_path):
+    source = write_source(tmp_path / "source", n_images=3)
+    for path in source.glob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"no usable image; i000\.png: "):
+        make(source, tmp_path / "set")
+
+
+def test_other_settings_or_a_changed_source_are_refused(tmp_path):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    make(source, out)
+    with pytest.raises(InputError, match="made with seed=0, asked for 1"):
+        make(source, out, rule=SplitRule(seed=1))
+    with pytest.raises(InputError, match="made with source_root="):
+        make(write_source(tmp_path / "other"), out)
+    with (source / "labels.csv").open("a") as labels:
+        labels.write("i000,nodule,1\n")
+    with pytest.raises(InputError, match="the source has changed"):
+        make(source, out)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    out = tmp_path / "precious"
+    out.mkdir()
+    (out / "thesis.txt").write_text("two years of work")
+    with pytest.raises(InputError, match="not empty and not a data set"):
+        make(write_source(tmp_path / "source"), out)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_two_writers_of_one_folder_are_refused(tmp_path):
+    source = write_source(tmp_path / "source")
+    with folder_lock(tmp_path / "set"), pytest.raises(InputError, match="another cxr"):
+        make(source, tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [(None, "no --format given"), ("jpg", "--format jpg is not known")]
+)
+def test_a_missing_or_unknown_format_names_the_likely_one(tmp_path, name, message):
+    with pytest.raises(InputError, match=f"{message}; it looks like --format csv"):
+        make(write_source(tmp_path / "source"), tmp_path / "set", format=name)
+
+
+def test_given_roles_are_kept_and_validation_is_drawn_where_none_is_given(tmp_path):
+    roles = ["test"] * 4 + ["train"] * 8
+    source = write_source(tmp_path / "source", split=roles)
+    make(source, tmp_path / "set", rule=SplitRule(val=0.25))
+    split = DataSet.open(tmp_path / "set").split().set_index("image_id")["role"]
+    assert set(split[["i000", "i001", "i002", "i003"]]) == {"test"}
+    assert set(split.iloc[4:]) == {"train", "val"}
+
+
+def test_equal_pictures_of_two_patients_get_one_role(tmp_path):
+    source = write_source(tmp_path / "source", n_images=40)
+    for n in range(0, 40, 8):
+        shutil.copy(source / f"i{n:03d}.png", source / f"i{n + 4:03d}.png")
+    make(source, tmp_path / "set", rule=SplitRule(val=0.3, test=0.4))
+    roles = DataSet.open(tmp_path / "set").split().set_index("image_id")["role"]
+    for n in range(0, 40, 8):
+        assert roles[f"i{n:03d}"] == roles[f"i{n + 4:03d}"]
+    assert roles.nunique() == 3
+
+
+def test_a_set_without_pixels_can_be_judged_on_but_has_no_stores(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "images.csv").write_text("image_id,patient_id\na,p\nb,q\nc,r\n")
+    (source / "labels.csv").write_text("image_id,finding,state\na,mass,1\nb,mass,0\n")
+    summary = make(source, tmp_path / "set")
+    assert summary.targets["mass"] == {"positive": 1, "negative": 1, "unknown": 1}
+    assert not DataSet.open(tmp_path / "set").has_pixels
+    with pytest.raises(InputError, match="--size does not apply"):
+        make(source, tmp_path / "set", sizes=(32,))
+
+
+def test_more_splits_can_be_added_but_none_is_overwritten(tmp_path):
+    make(write_source(tmp_path / "source", n_images=40), tmp_path / "set")
+    dataset = DataSet.open(tmp_path / "set")
+    made = add_splits(dataset, "cv", SplitRule(folds=3), each_fold=True)
+    assert list(made) == ["cv-0", "cv-1", "cv-2"]
+    again = DataSet.open(tmp_path / "set")
+    assert set(again.ids["split_ids"]) == {"default", "cv-0", "cv-1", "cv-2"}
+    validated = [set(again.image_ids("val", name)) for name in made]
+    assert set.union(*validated) | set(again.image_ids("test", "cv-0")) == set(
+        again.images["image_id"]
+    )
+    with pytest.raises(InputError, match="'cv-0' is there"):
+        add_splits(again, "cv-0", SplitRule())
+    with pytest.raises(InputError, match="use letters"):
+        add_splits(again, "../cv", SplitRule())
+
+
+def test_real_dicoms_give_views_ages_and_no_false_spacing(tmp_path, shared_data):
+    real = shared_data / "rsna"
+    labels = pd.read_csv(real / "stage_2_train_labels.csv")
+    ids = [*labels.loc[labels["Target"] == 1, "patientId"].unique()[:6]]
+    ids += [*labels.loc[labels["Target"] == 0, "patientId"].unique()[:6]]
+    source = tmp_path / "rsna"
+    (source / "stage_2_train_images").mkdir(parents=True)
+    for name in ids:
+        link = source / "stage_2_train_images" / f"{name}.dcm"
+        link.symlink_to(real / "stage_2_train_images" / f"{name}.dcm")
+    for name in ("stage_2_train_labels", "stage_2_detailed_class_info", "rsna_to_nih"):
+        table = pd.read_csv(real / f"{name}.csv", dtype="str")
+        table[table["patientId"].isin(ids)].to_csv(source / f"{name}.csv", index=False)
+    summary = make(source, tmp_path / "set", format="rsna", sizes=(64,))
+    assert (summary.n_images, len(summary.excluded)) == (12, 0)
+    images = DataSet.open(tmp_path / "set").images
+    assert set(images["view"]) <= {"PA", "AP"}
+    assert images["age_years"].between(1, 100).all()
+    # The headers state NIH's spacing for another size: a chest 146 mm wide.
+    assert images["spacing_col_mm"].isna().all()
+    assert not any(column.lower().startswith(("patientname", "birth")) for column in images)

@@ -1,0 +1,236 @@
+"""Data sets that grow, splits that come from elsewhere, and ids that must not be told."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.assemble.assemble import ingest
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.formats.source import ReadOptions
+from data_prep.splits.add_split import add_splits
+from data_prep.splits.split import SplitRule
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore
+
+SIZE = 32
+
+
+def write_source(folder: Path, n_images: int = 24) -> Path:
+    """Write, or write on, a CSV set of two pictures a patient; every third picture is ill."""
+    folder.mkdir(exist_ok=True)
+    rows = []
+    for n in range(n_images):
+        path = folder / f"i{n:03d}.png"
+        if not path.exists():
+            noise = np.random.default_rng(n).integers(0, 255, (40, 50), dtype=np.uint8)
+            Image.fromarray(noise).save(path)
+        rows.append((path.stem, path.name, f"p{n // 2}", n % 3 == 0))
+    table = pd.DataFrame(rows, columns=["image_id", "path", "patient_id", "state"])
+    table.drop(columns="state").to_csv(folder / "images.csv", index=False)
+    table[["image_id", "state"]].assign(finding="mass").to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def make(source: Path, out: Path, **options):
+    return prepare(source, out, **{"format": "csv", "workers": 1, **options})
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Ids of the images that are decoded from now on."""
+    seen = []
+    decode_all = ingest.decode_all
+
+    def watched(tasks, **options):
+        tasks = list(tasks)
+        seen.extend(task.image_id for task in tasks)
+        return decode_all(tasks, **options)
+
+    monkeypatch.setattr(ingest, "decode_all", watched)
+    return seen
+
+
+def test_new_images_come_in_without_decoding_the_old_ones_again(tmp_path, decoded):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    make(source, out, sizes=[SIZE])
+    before = DataSet.open(out).split().set_index("image_id")["role"]
+    decoded.clear()
+    write_source(source, 31)
+    summary = make(source, out, sizes=[SIZE], add=True)
+    assert sorted(decoded) == [f"i{n:03d}" for n in range(24, 31)]
+    assert summary.changes == ("added: 7 images new, 0 replaced, 0 gone",)
+    dataset = DataSet.open(out)
+    after = dataset.split().set_index("image_id")["role"]
+    assert len(after) == 31
+    pd.testing.assert_series_equal(after[before.index], before)
+    assert set(PixelStore.open(out / "pixels" / f"letterbox-{SIZE}").ids) == set(after.index)
+    assert make(source, out, sizes=[SIZE], add=True).already_complete
+
+
+def test_a_new_image_of_a_known_patient_takes_that_patients_role_in_every_split(tmp_path):
+    source, out = write_source(tmp_path / "source", 23), tmp_path / "set"
+    make(source, out)
+    add_splits(DataSet.open(out), "other", SplitRule(seed=3))
+    write_source(source, 24)
+    make(source, out, add=True)
+    dataset = DataSet.open(out)
+    for name in ("default", "other"):
+        role = dataset.split(name).set_index("image_id")["role"]
+        assert role["i023"] == role["i022"]
+
+
+def test_a_changed_source_is_refused_unless_it_is_to_be_added(tmp_path):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    make(source, out)
+    write_source(source, 26)
+    with pytest.raises(InputError, match=r"has changed since .*--add"):
+        make(source, out)
+    assert len(DataSet.open(out).images) == 24
+
+
+def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    (source / "i005.png").write_bytes(b"not a picture")
+    make(source, out, sizes=[SIZE])
+    assert "i005" not in set(DataSet.open(out).images["image_id"])
+    for name in ("i005", "i007"):
+        Image.fromarray(np.full((40, 50), 99, np.uint8)).save(source / f"{name}.png")
+        os.utime(source / f"{name}.png", ns=(1, 1))
+    decoded.clear()
+    summary = make(source, out, sizes=[SIZE], add=True)
+    assert sorted(decoded) == ["i005", "i007"]
+    assert summary.changes == ("added: 1 images new, 1 replaced, 0 gone",)
+    assert DataSet.open(out).read_original("i007").max() == 99
+    store = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}")
+    assert store.image("i007")[SIZE // 2].max() == 99
+
+
+def test_an_image_that_is_gone_leaves_the_set(tmp_path):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    make(source, out)
+    write_source(source, 20)
+    assert make(source, out, add=True).changes == ("added: 0 images new, 0 replaced, 4 gone",)
+    dataset = DataSet.open(out)
+    assert len(dataset.images) == len(dataset.split()) == 20
+
+
+def test_a_kill_while_adding_leaves_a_complete_set_and_is_resumed(tmp_path, monkeypatch):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    make(source, out)
+    write_source(source, 30)
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.assemble.prepare.assemble", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(source, out, add=True)
+    assert len(DataSet.open(out).images) == 24
+    make(source, out, add=True)
+    assert len(DataSet.open(out).images) == 30
+
+
+def test_a_split_file_of_the_users_becomes_the_default_split(tmp_path):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    roles = ["test"] * 3 + ["val"] * 3 + ["train"] * 6
+    mine = pd.DataFrame({"patient_id": [f"source:p{n}" for n in range(12)], "role": roles})
+    mine.to_csv(tmp_path / "mine.csv", index=False)
+    make(source, out, split=tmp_path / "mine.csv")
+    counts = DataSet.open(out).split()["role"].value_counts().to_dict()
+    assert counts == {"train": 12, "val": 6, "test": 6}
+
+
+def test_an_official_split_is_asked_for_in_vain_where_there_is_none(tmp_path):
+    source = write_source(tmp_path / "source")
+    with pytest.raises(InputError, match="--split official: the source comes with no split"):
+        make(source, tmp_path / "set", split="official")
+
+
+def test_the_split_column_of_a_csv_set_is_its_official_split(tmp_path):
+    source = write_source(tmp_path / "source")
+    images = pd.read_csv(source / "images.csv", dtype="str")
+    patients = images["patient_id"].astype("category").cat.codes
+    images.assign(split=(patients % 3).map({0: "test", 1: "val", 2: "train"})).to_csv(
+        source / "images.csv", index=False
+    )
+    make(source, tmp_path / "set", split="official")
+    split = DataSet.open(tmp_path / "set").split().set_index("image_id")["role"]
+    given = pd.read_csv(source / "images.csv", dtype="str").set_index("image_id")["split"]
+    assert split[given.index].tolist() == given.tolist()
+
+
+def test_a_target_of_the_users_joins_findings_and_a_strange_one_is_refused(tmp_path):
+    source = write_source(tmp_path / "source")
+    summary = make(source, tmp_path / "set", targets={"any_lesion": ["mass"]})
+    assert summary.targets["any_lesion"] == summary.targets["mass"]
+    with pytest.raises(InputError, match="'nodule' is not in the source; it has mass"):
+        make(source, tmp_path / "other", targets={"x": ["mass", "nodule"]})
+
+
+def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
+    source = write_source(tmp_path / "source")
+    with pytest.raises(InputError, match="--reference: means nothing to --format csv"):
+        make(source, tmp_path / "set", options=ReadOptions(reference="any"))
+
+
+def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, monkeypatch):
+    source, out, key = write_source(tmp_path / "source"), tmp_path / "set", tmp_path / "key"
+    (source / "i003.png").write_bytes(b"not a picture")
+    mine = pd.DataFrame({"image_id": [f"i{n:03d}" for n in range(24)], "role": "train"})
+    mine.loc[:5, "role"] = "test"
+    mine.to_csv(tmp_path / "mine.csv", index=False)
+    make(source, out, id_key=key, sizes=[SIZE], split=tmp_path / "mine.csv")
+    secrets = [b"i000", b"i003", b"i023", b":p0", b":p11"]
+    for path in out.rglob("*"):
+        text = b""
+        if path.suffix == ".parquet":
+            text = pd.read_parquet(path).to_csv().encode()
+        elif path.is_file() and path.suffix in (".json", ".html", ".jsonl"):
+            text = path.read_bytes()
+        assert not [secret for secret in secrets if secret in text], path
+    dataset = DataSet.open(out)
+    assert dataset.split()["role"].value_counts().to_dict() == {"train": 18, "test": 5}
+    image_id = dataset.images["image_id"].iloc[0]
+    with pytest.raises(InputError, match="keyed hashes; set CXR_ID_KEY"):
+        dataset.read_original(image_id)
+    monkeypatch.setenv("CXR_ID_KEY", str(key))
+    square = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}").image(image_id)
+    original = DataSet.open(out).read_original(image_id)
+    assert original.shape == (40, 50)
+    assert abs(float(original.mean()) - float(square[4:-4].mean())) < 15
+    assert make(source, out, id_key=key, sizes=[SIZE], split=tmp_path / "mine.csv").already_complete
+
+
+def test_dicom_needs_a_key_or_the_users_word_that_its_ids_name_nobody(tmp_path):
+    source = write_source(tmp_path / "source")
+    with pytest.raises(InputError, match=r"give --id-key FILE .* or --keep-ids"):
+        make(source, tmp_path / "set", format="dicom")
+
+
+def test_a_named_window_is_used_everywhere_the_pictures_are_read(tmp_path, write_dicom):
+    values = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (64, 1))
+    (tmp_path / "source").mkdir()
+    write_dicom(
+        tmp_path / "source" / "a.dcm",
+        values,
+        bits_stored=12,
+        WindowCenter=[2048, 512],
+        WindowWidth=[4096, 1024],
+        WindowCenterWidthExplanation=["NORMAL", "LUNG"],
+        PatientID="p",
+    )
+    options = {"format": "dicom", "keep_ids": True, "window": "lung"}
+    make(tmp_path / "source", tmp_path / "set", sizes=[SIZE], **options)
+    dataset = DataSet.open(tmp_path / "set")
+    image_id = dataset.images["image_id"].iloc[0]
+    assert (dataset.read_original(image_id)[0, 20:] == 255).all()
+    store = PixelStore.open(tmp_path / "set" / "pixels" / f"letterbox-{SIZE}")
+    assert (store.image(image_id)[SIZE // 2, 10:] == 255).all()
+    with pytest.raises(InputError, match="made with window='lung', asked for None"):
+        make(tmp_path / "source", tmp_path / "set", format="dicom", keep_ids=True)

@@ -1,0 +1,89 @@
+"""Counts of the audit: every image counted once, shares with intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from data_prep.audit.counts import count_prevalence, describe_pictures, wilson_interval
+
+
+@pytest.fixture
+def images() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image_id": list("abcdef"),
+            "patient_id": list("ppqrst"),
+            "view": ["AP", "AP", "PA", None, "LL", "PA"],
+            "sex": ["F", "F", "M", "M", None, None],
+            "age_years": [3.0, 17.9, 18.0, 155.0, np.nan, -1.0],
+            "source": "s",
+            "width": pd.array([10, 10, 20, 30, None, 10], dtype="Int64"),
+            "height": pd.array([10, 10, 20, 30, None, 10], dtype="Int64"),
+            "spacing_col_mm": [40.0, None, None, None, None, 30.0],
+        }
+    )
+
+
+LABELS = pd.DataFrame({"mass": [1, 0, 1, np.nan, 0, 0]}, index=list("abcdef"))
+
+
+def rows_of(rows: list[dict], by: str) -> dict[str, tuple]:
+    return {
+        row["value"]: (row["n_images"], row["n_patients"], row["n_known"], row["n_positive"])
+        for row in rows
+        if row["by"] == by
+    }
+
+
+def test_every_image_is_counted_once_in_each_group(images):
+    split = pd.DataFrame({"image_id": list("abcdef"), "role": ["train"] * 4 + ["test"] * 2})
+    rows = count_prevalence(images, LABELS, {"default": split})
+    assert rows_of(rows, "all") == {"all images": (6, 5, 5, 2)}
+    assert rows_of(rows, "view") == {
+        "AP": (2, 1, 2, 1), "LL": (1, 1, 1, 0), "PA": (2, 2, 2, 1), "missing": (1, 1, 0, 0)
+    }  # fmt: skip
+    assert list(rows_of(rows, "role in split default")) == ["train", "test"]
+    for by in {row["by"] for row in rows}:
+        assert sum(counts[0] for counts in rows_of(rows, by).values()) == 6
+
+
+def test_ages_fall_into_their_bands_in_order(images):
+    rows = rows_of(count_prevalence(images, LABELS, {}), "age")
+    assert list(rows) == ["0 to 4", "5 to 17", "18 to 39", "impossible", "missing"]
+    assert rows["impossible"][0] == 2
+
+
+def test_a_share_of_nothing_is_missing_and_not_zero(images):
+    (row,) = [r for r in count_prevalence(images, LABELS, {}) if r["value"] == "missing"
+              and r["by"] == "view"]  # fmt: skip
+    assert (row["prevalence"], row["ci_low"]) == (None, None)
+
+
+def test_more_than_twenty_values_leave_an_other(images):
+    many = pd.concat([images] * 10, ignore_index=True)
+    many = many.assign(image_id=[str(n) for n in range(60)], source=[f"s{n}" for n in range(60)])
+    labels = pd.DataFrame({"mass": 1.0}, index=many["image_id"])
+    rows = rows_of(count_prevalence(many, labels, {}), "source")
+    assert (len(rows), rows["other"][0]) == (21, 40)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (225, 710), (1, 100_000)])
+def test_wilson_interval_is_that_of_scipy(k, n):
+    ends = binomtest(k, n).proportion_ci(method="wilson")
+    assert wilson_interval(k, n) == pytest.approx((ends.low, ends.high), abs=1e-9)
+
+
+def test_sizes_and_storage_are_described(images):
+    decode = pd.DataFrame({"image_id": list("abcdef"), "bits": [8, 8, 8, 8, 12, 12]})
+    facts = describe_pictures(images, decode)
+    assert facts["sizes"]["smallest"] == "10 x 10"
+    assert facts["sizes"]["largest"] == "30 x 30"
+    assert (facts["sizes"]["different"], facts["sizes"]["commonest"]) == (3, "10 x 10")
+    assert facts["field_width_mm"]["n_known"] == 2
+    assert facts["files"] == {"bits": {"12": 2, "8": 4}}
+
+
+def test_a_set_without_sizes_has_none(images):
+    unknown = images.assign(width=pd.array([None] * 6, dtype="Int64"))
+    assert describe_pictures(unknown, pd.DataFrame({"image_id": []}))["sizes"] is None

@@ -1,0 +1,216 @@
+"""The audit's page opens alone, shows the worst, and says nothing that is not so."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.assemble.prepare import prepare
+from data_prep.audit.audit import Audit, Problem, audit
+from data_prep.audit.audit_pictures import ILLEGIBLE_PX, open_pictures, thumbnail
+from data_prep.audit.audit_words import explain, tally, verdict
+from data_prep.audit.page import render_audit, write_audit
+from data_prep.contracts.tables import read_table, write_table
+from data_prep.store.dataset import DataSet
+
+N = 48
+
+
+def film(seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (150, 180), dtype=np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> DataSet:
+    """48 films; b1 is a stretched copy of b0 under another patient; boxes on some."""
+    folder = tmp_path_factory.mktemp("page")
+    source = folder / "source"
+    source.mkdir()
+    for n in range(N):
+        pixels = film(n) if n != 1 else film(0) // 2 + 30
+        cv2.imwrite(str(source / f"{n}.png"), pixels)
+    ids = [f"b{n}" for n in range(N)]
+    patients = [f"p{n}" for n in range(N)]
+    images = pd.DataFrame({"image_id": ids, "patient_id": patients})
+    images["path"] = [f"{n}.png" for n in range(N)]
+    images["view"] = ["AP", "PA"] * (N // 2)
+    images["age_years"] = [400] + [50] * (N - 1)
+    images.to_csv(source / "images.csv", index=False)
+    states = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 1, 0, 0] * (N // 4)})
+    states.to_csv(source / "labels.csv", index=False)
+    box = {"image_id": ["b0"], "x1": [10], "y1": [20], "x2": [60], "y2": [50], "finding": "mass"}
+    pd.DataFrame(box).to_csv(source / "boxes.csv", index=False)
+    prepare(source, folder / "set", format="csv", workers=1)
+    return DataSet.open(folder / "set")
+
+
+@pytest.fixture(scope="module")
+def found(dataset) -> Audit:
+    return audit(dataset)
+
+
+@pytest.fixture(scope="module")
+def html(dataset, found) -> str:
+    return render_audit(dataset, found)
+
+
+class Balance(HTMLParser):
+    """Checks that every element is closed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+
+def test_page_is_well_formed_and_needs_nothing_from_outside(html):
+    parser = Balance()
+    parser.feed(html)
+    assert parser.open == []
+    assert "<script" not in html
+    for address in re.findall(r'(?:href|src)="([^"]+)"', html):
+        assert address.startswith(("data:", "#")), address
+
+
+def test_page_opens_with_the_verdict(html, found):
+    words = re.search(r"<h1>(.*?)</h1>", html, re.DOTALL)[1]
+    assert words == verdict(found.counts)
+    assert html.index("<h1>") < html.index('class="problem')
+
+
+def test_copies_are_shown_side_by_side_with_their_boxes(html, found):
+    (problem,) = [p for p in found.problems if p.check == "near_patients"]
+    assert problem.pictures == (("b0", "b1"),)
+    article = next(a for a in html.split("<article") if "A copy of the picture" in a)
+    assert article.count("data:image/jpeg;base64,") == 2
+    assert '<rect x="10.0" y="20.0" width="50.0" height="30.0"/>' in article
+
+
+def test_every_problem_is_on_the_page_with_what_to_do(html, found):
+    assert html.count("<article") == len(found.problems)
+    for problem in found.problems:
+        assert not problem.advice or f"What to do:</strong> {problem.advice[:12]}" in html
+
+
+def test_ids_of_the_source_are_escaped(dataset, found):
+    problem = Problem.of("x", "error", "<b>bold</b> thing", ["<script>alert(1)</script>"])
+    html = render_audit(dataset, Audit((problem,), found.checked, found.facts))
+    assert "<script" not in html
+    assert "<b>bold" not in html
+
+
+def test_a_picture_with_text_is_too_small_to_read(dataset, found, tmp_path):
+    folder = shutil.copytree(dataset.folder, tmp_path / "set")
+    decode = read_table(folder / "decode.parquet", "decode")
+    flagged = decode.assign(text_score=np.where(decode["image_id"] == "b0", 50.0, 0.0))
+    write_table(flagged, folder / "decode.parquet", "decode")
+    other = DataSet.open(folder)
+    html = render_audit(other, audit(other))
+    pattern = r'width="(\d+)" height="\d+" role="img" aria-label="Image (\w+)"'
+    sizes = {image_id: width for width, image_id in re.findall(pattern, html)}
+    assert int(sizes["b0"]) == ILLEGIBLE_PX < int(sizes["b1"])
+
+
+def test_without_pixels_the_page_has_no_pictures(dataset, found):
+    assert "data:image/jpeg" not in render_audit(dataset, found, pixels=False)
+
+
+def test_gone_pictures_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
+    source = dataset.source_root
+    away = source.rename(source.with_name("elsewhere"))
+    try:
+        found = audit(dataset)
+        page = write_audit(dataset, found, tmp_path)
+    finally:
+        away.rename(source)
+    checks = {p.check: p for p in found.problems}
+    assert checks["pictures_gone"].severity == "warning"
+    assert checks["near_patients"].count == 2
+    assert "no longer in" in page.read_text()
+    assert Audit.read(tmp_path / "audit.json") == found
+
+
+def test_pictures_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
+    folder = shutil.copytree(dataset.folder, tmp_path / "set")
+    other = DataSet.open(folder)
+    from data_prep.store.pixel_store import build_pixel_store
+
+    build_pixel_store(folder, other.images, other.source_root, 128, workers=1)
+    read, problem = open_pictures(other)
+    assert problem is None
+    assert read("b3").shape == (107, 128)  # 150 x 180 px without the black border
+    small = cv2.resize(film(3), (128, 107), interpolation=cv2.INTER_AREA)
+    assert np.abs(read("b3").astype(int) - small).mean() < 3
+
+
+def test_a_set_of_fourteen_targets_stays_small(dataset, found):
+    rows = [r | {"target": f"t{n}"} for n in range(14) for r in found.facts["prevalence"]]
+    bars = [r | {"target": f"t{n}"} for n in range(14) for r in found.facts["shortcuts"]]
+    facts = found.facts | {"prevalence": rows, "shortcuts": bars}
+    html = render_audit(dataset, Audit(found.problems, found.checked, facts))
+    assert len(html) < 1_000_000
+    assert html.count('<figure class="bars">') == 14
+
+
+def test_an_audit_without_facts_has_a_page(dataset, tmp_path):
+    page = write_audit(dataset, Audit((), {"images": 0}), tmp_path)
+    assert "Nothing was found that makes results wrong" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ((1, 0, 0), "One fault makes results on this data set wrong."),
+        ((12, 1, 0), "12 faults make results on this data set wrong; one more may."),
+        ((0, 2, 9), "Nothing was found that makes results wrong; two things may."),
+        ((0, 0, 0), "Nothing was found that makes results wrong."),
+    ],
+)
+def test_the_verdict_counts(counts, says):
+    assert verdict(dict(zip(("error", "warning", "info"), counts, strict=True))) == says
+
+
+def test_what_to_mend_first_is_the_worst():
+    worst = Problem("a", "error", "patients in two roles", 1)
+    assert explain([worst]) == "Mend first: patients in two roles."
+    assert tally({"error": 1, "warning": 0, "info": 2}) == [
+        ("error", "1 makes results wrong"),
+        ("info", "2 worth knowing"),
+    ]
+
+
+def test_a_thumbnail_never_grows_and_keeps_its_shape():
+    def size(address: str) -> tuple[int, int]:
+        import base64
+
+        raw = np.frombuffer(base64.b64decode(address.split(",")[1]), np.uint8)
+        return cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE).shape
+
+    assert size(thumbnail(np.zeros((400, 200), np.uint8), 100)) == (100, 50)
+    assert size(thumbnail(np.zeros((9, 9), np.uint8), 100)) == (9, 9)
+
+
+def test_real_audit_fits_in_a_few_megabytes(html):
+    assert len(html.encode()) < 2_000_000
+
+
+def test_page_lies_beside_the_json(dataset, found, tmp_path: Path):
+    page = write_audit(dataset, found, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["audit.html", "audit.json"]
+    assert page.name == "audit.html"

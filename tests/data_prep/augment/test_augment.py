@@ -1,0 +1,319 @@
+"""Augmentation: repeatable, boxes stay on their lesions, and none is lost unknowingly."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.augment.augment import Augmentation, augment, build_augmentation, why_dropped
+from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.contracts.errors import InputError
+from data_prep.store.placement import MIN_SIDE
+
+WIDTH, HEIGHT = 120, 90
+EVERYTHING = {
+    "rotate_degrees": 20, "scale": 0.3, "shift": 0.2, "brightness": 0.2, "contrast": 0.2,
+    "blur": 1.5, "noise": 0.05, "horizontal_flip": 0.5, "gamma": 0.3, "cutout": 0.2,
+}  # fmt: skip
+
+seeds = st.integers(0, 2**63 - 1)
+
+
+@st.composite
+def boxes_on_canvas(draw: st.DrawFn) -> np.ndarray:
+    """Up to five boxes of at least 3 px, some of them on the border."""
+    boxes = []
+    for _ in range(draw(st.integers(0, 5))):
+        x1, y1 = draw(st.integers(0, WIDTH - 3)), draw(st.integers(0, HEIGHT - 3))
+        x2, y2 = draw(st.integers(x1 + 3, WIDTH)), draw(st.integers(y1 + 3, HEIGHT))
+        boxes.append((x1, y1, x2, y2))
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def chain(**settings_: Any) -> Augmentation:
+    built = build_augmentation(**settings_)
+    assert built is not None
+    return built
+
+
+def noise_picture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
+
+
+FLIP, ALL = chain(horizontal_flip=1.0), chain(**EVERYTHING)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(boxes=boxes_on_canvas(), seed=seeds)
+def test_two_flips_give_back_picture_and_boxes(boxes: np.ndarray, seed: int) -> None:
+    pixels = noise_picture()
+    once = augment(FLIP, pixels, boxes, seed)
+    twice = augment(FLIP, once[0], once[1], seed)
+    np.testing.assert_array_equal(once[0], pixels[:, ::-1])
+    np.testing.assert_array_equal(twice[0], pixels)
+    np.testing.assert_allclose(twice[1], boxes, atol=1e-3)
+    np.testing.assert_array_equal(twice[2], np.arange(len(boxes)))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, WIDTH, HEIGHT),
+        (0, 0, 5, 5),
+        (WIDTH - 5, HEIGHT - 5, WIDTH, HEIGHT),
+        (WIDTH - 2, 0, WIDTH, HEIGHT),
+    ],
+)
+def test_box_on_the_border_survives_flip(box: tuple[int, ...]) -> None:
+    _, boxes, kept = augment(FLIP, noise_picture(), np.array([box], float), seed=3)
+    x1, y1, x2, y2 = box
+    assert kept.tolist() == [0]
+    np.testing.assert_allclose(boxes, [[WIDTH - x2, y1, WIDTH - x1, y2]], atol=1e-3)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(boxes=boxes_on_canvas(), seed=seeds)
+def test_boxes_stay_inside_and_in_order(boxes: np.ndarray, seed: int) -> None:
+    pixels, moved, kept = augment(ALL, noise_picture(), boxes, seed)
+    assert pixels.shape == (HEIGHT, WIDTH)
+    assert pixels.dtype == np.uint8
+    assert moved.shape == (len(kept), 4)
+    assert moved.dtype == np.float32
+    assert kept.dtype == np.int64
+    assert (np.diff(kept) > 0).all()
+    assert (moved >= 0).all()
+    assert (moved <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
+    assert (moved[:, 2:] - moved[:, :2] >= MIN_SIDE - 0.02).all()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=seeds, other=seeds)
+def test_the_seed_alone_decides(seed: int, other: int) -> None:
+    boxes = np.array([[10.0, 10.0, 60.0, 60.0]])
+    first = augment(ALL, noise_picture(), boxes, seed)
+    augment(ALL, noise_picture(1), None, other)  # whatever happens in between
+    for again in (augment(ALL, noise_picture(), boxes, seed),
+                  augment(chain(**EVERYTHING), noise_picture(), boxes, seed)):  # fmt: skip
+        for one, two in zip(first, again, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_different_seeds_differ() -> None:
+    pictures = {augment(ALL, noise_picture(), None, seed)[0].tobytes() for seed in range(20)}
+    assert len(pictures) == 20
+
+
+def test_large_seeds_differ_too() -> None:
+    pictures = {
+        augment(ALL, noise_picture(), None, seed + 2**40)[0].tobytes() for seed in range(20)
+    }
+    assert len(pictures) == 20
+
+
+@pytest.mark.parametrize(
+    "settings_", [{"shift": 0.1}, {"scale": 0.3}, {"scale": 0.2, "shift": 0.1}]
+)
+def test_box_moves_with_the_lesion(settings_: dict[str, float]) -> None:
+    pixels = np.zeros((200, 300), np.uint8)
+    pixels[80:130, 100:190] = 255
+    for seed in range(20):
+        changed, boxes, _ = augment(
+            chain(**settings_), pixels, np.array([[100.0, 80.0, 190.0, 130.0]]), seed
+        )
+        rows, columns = np.nonzero(changed > 127)
+        drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(boxes[0], drawn, atol=0.51)
+
+
+def test_box_of_a_turned_ellipse_stays_tight() -> None:
+    y, x = np.mgrid[:200, :300] + 0.5
+    pixels = (((x - 140) / 50) ** 2 + ((y - 90) / 25) ** 2 <= 1).astype(np.uint8) * 255
+    for seed in range(20):
+        changed, boxes, _ = augment(
+            chain(rotate_degrees=40), pixels, np.array([[90.0, 65.0, 190.0, 115.0]]), seed
+        )
+        rows, columns = np.nonzero(changed > 127)
+        drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(boxes[0], drawn, atol=1.5)
+
+
+def test_scaling_keeps_the_shape_of_the_heart() -> None:
+    box = np.array([[140.0, 90.0, 160.0, 110.0]])
+    for seed in range(20):
+        _, boxes, _ = augment(chain(scale=0.5), np.zeros((200, 300), np.uint8), box, seed)
+        x1, y1, x2, y2 = boxes[0]
+        assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
+
+
+def test_box_mostly_out_of_the_picture_is_dropped_and_the_rest_clipped() -> None:
+    corner = np.array([[0.0, 0.0, 10.0, 10.0], [40.0, 30.0, 80.0, 60.0]])
+    seen = set()
+    for seed in range(40):
+        _, boxes, kept = augment(chain(shift=0.3), noise_picture(), corner, seed)
+        assert 1 in kept
+        seen.add(tuple(kept.tolist()))
+        for box, row in zip(boxes, kept, strict=True):
+            left = (box[2] - box[0]) * (box[3] - box[1])
+            whole = np.prod(corner[row, 2:] - corner[row, :2])
+            assert left >= 0.3 * whole - 1
+    assert seen == {(0, 1), (1,)}
+
+
+def test_nothing_asked_is_nothing_done() -> None:
+    assert build_augmentation() is None
+    pixels, boxes = noise_picture(), np.array([[1.0, 2.0, 30.0, 40.0]])
+    same, kept_boxes, kept = augment(None, pixels, boxes, seed=0)
+    assert same is pixels
+    np.testing.assert_array_equal(kept_boxes, boxes)
+    assert kept.tolist() == [0]
+
+
+def test_hearts_are_not_mirrored_unless_asked() -> None:
+    left = np.zeros((64, 64), np.uint8)
+    left[:, :20] = 200
+    settings_ = {**EVERYTHING, "horizontal_flip": 0.0, "noise": 0, "shift": 0.05}
+    for seed in range(30):
+        changed = augment(chain(**settings_), left, None, seed)[0].astype(int)
+        assert changed[:, :32].sum() > changed[:, 32:].sum()
+
+
+# What the kinds that were there first gave before there were others.
+_OF_OLD = {
+    7: ([[0, 57, 113], [91, 147, 48], [181, 0, 55]],
+        [[8.315, 0.86, 58.853, 51.398], [75.029, 30.903, 113.767, 81.188]]),
+    2**40 + 5: ([[24, 105, 24], [144, 201, 255], [240, 29, 87]],
+                [[10.518, 6.24, 64.115, 59.837], [80.923, 38.771, 120.0, 90.0]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", list(_OF_OLD))
+def test_pictures_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    pixels = ((x * 2 + y * 3) % 256).astype(np.uint8)
+    small = chain(rotate_degrees=10.0, scale=0.15, shift=0.08, brightness=0.2, contrast=0.2)
+    given_boxes = np.array([[10.0, 10.0, 60.0, 60.0], [80.0, 30.0, 118.0, 80.0]])
+    changed, boxes, _ = augment(small, pixels, given_boxes, seed)
+    np.testing.assert_allclose(changed[::30, ::40], _OF_OLD[seed][0], atol=1)
+    np.testing.assert_allclose(boxes, _OF_OLD[seed][1], atol=2e-3)
+
+
+def test_several_scales_shrink_as_often_as_they_enlarge_about_the_middle() -> None:
+    box = np.array([[50.0, 35.0, 70.0, 55.0]])
+    sides = []
+    for seed in range(200):
+        _, boxes, _ = augment(chain(multi_scale=1.0), noise_picture(), box, seed)
+        x1, y1, x2, y2 = boxes[0]
+        assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
+        np.testing.assert_allclose([x1 + x2, y1 + y2], [WIDTH, HEIGHT], atol=2)
+        sides.append(x2 - x1)
+    assert min(sides) >= 10 - 0.01
+    assert max(sides) <= 40 + 0.01
+    assert np.mean(np.array(sides) < 20) == pytest.approx(0.5, abs=0.1)
+    assert min(sides) < 12
+    assert max(sides) > 36
+
+
+def test_scale_and_several_scales_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"both scale=0.1 and multi_scale=0.5; give one"):
+        build_augmentation(scale=0.1, multi_scale=0.5)
+
+
+def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
+    box = np.array([[50.0, 35.0, 70.0, 55.0]])
+    sides = np.array([
+        [x2 - x1, y2 - y1]
+        for seed in range(200)
+        for x1, y1, x2, y2 in augment(chain(scale=0.2, stretch=True), noise_picture(), box, seed)[1]
+    ])  # fmt: skip
+    assert sides.min() >= 16 - 0.01
+    assert sides.max() <= 24 + 0.01
+    ratios = sides[:, 0] / sides[:, 1]
+    assert ratios.min() < 0.8
+    assert ratios.max() > 1.25
+    assert abs(np.corrcoef(sides.T)[0, 1]) < 0.2
+
+
+def test_stretching_without_a_range_is_refused() -> None:
+    with pytest.raises(InputError, match="give scale or multi_scale"):
+        build_augmentation(shift=0.1, stretch=True)
+
+
+def test_gamma_keeps_black_white_and_the_order_of_greys() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
+    middles = set()
+    for seed in range(20):
+        changed, _, _ = augment(chain(gamma=0.5), ramp, None, seed)
+        assert changed[0, [0, 255]].tolist() == [0, 255]
+        assert (np.diff(changed[0].astype(int)) >= 0).all()
+        middles.add(int(changed[0, 128]))
+    low, high = (255 * (128 / 255) ** power for power in (1.5, 1 / 1.5))
+    assert low - 1 <= min(middles) < 128 < max(middles) <= high + 1
+
+
+def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise() -> None:
+    given_boxes = np.array([[10.3, 10.2, 40.7, 40.6], [60.5, 30.5, 66.5, 36.5]])
+    white = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    gone = 0
+    for seed in range(200):
+        changed, boxes, kept = augment(chain(cutout=0.5), white, given_boxes, seed)
+        np.testing.assert_array_equal(boxes, given_boxes[kept].astype(np.float32))
+        for row, (x1, y1, x2, y2) in enumerate(given_boxes.astype(int)):
+            seen = (changed[y1 : y2 + 1, x1 : x2 + 1] == 255).mean()
+            assert (row in kept) == (seen >= 0.3), (seed, row)
+        counts = why_dropped(chain(cutout=0.5), white, given_boxes, kept, seed)
+        assert counts == DroppedBoxes(2, covered=2 - len(kept))
+        gone += counts.total
+    assert gone > 5
+
+
+def test_each_dropped_box_is_counted_under_its_reason() -> None:
+    corner, tiny = [0.0, 0.0, 10.0, 10.0], [50.0, 40.0, 53.0, 43.0]
+    far = chain(shift=0.3)
+    reasons = {
+        why_dropped(far, noise_picture(), np.array([corner]), kept, seed)
+        for seed in range(40)
+        for kept in [augment(far, noise_picture(), np.array([corner]), seed)[2]]
+    }
+    assert reasons == {DroppedBoxes(1), DroppedBoxes(1, outside=1)}
+    shrinking = chain(multi_scale=1.0)
+    reasons = {
+        why_dropped(shrinking, noise_picture(), np.array([tiny]), kept, seed)
+        for seed in range(40)
+        for kept in [augment(shrinking, noise_picture(), np.array([tiny]), seed)[2]]
+    }
+    assert reasons == {DroppedBoxes(1), DroppedBoxes(1, small=1)}
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [{"rotate_degrees": -1}, {"scale": 1.0}, {"noise": float("nan")}, {"horizontal_flip": 2}],
+)
+def test_impossible_settings_are_refused(settings_: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings_))):
+        build_augmentation(**settings_)
+
+
+def test_boxes_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(N, 4\)"):
+        augment(FLIP, noise_picture(), np.zeros((2, 5)), seed=0)
+
+
+def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None:
+    # Worker processes start with this module; 1.7 s each is what albumentations would cost.
+    program = (
+        "import sys, data_prep.store.decode; slow = {'albumentations', 'pandas', 'torch', 'pandera'}; "
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_albumentations_is_told_not_to_call_out() -> None:
+    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"

@@ -1,0 +1,115 @@
+"""Folders others may read at any time: whole files, one writer."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from data_prep.contracts.folders import (
+    atomic_path,
+    folder_lock,
+    make_folder,
+    provenance,
+    require_free_space,
+)
+from data_prep.contracts.tables import InputError
+
+
+def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_text("old")
+
+    def write_and_stop() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    def write_to_full_disk() -> None:
+        with atomic_path(tmp_path / "table"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="no space left on the disk"):
+        write_to_full_disk()
+
+
+def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
+    require_free_space(tmp_path / "not" / "yet", 1)
+    with pytest.raises(InputError, match="MiB are free"):
+        require_free_space(tmp_path, 2**62)
+
+
+def _try_to_lock(folder: Path, answers: multiprocessing.Queue) -> None:
+    try:
+        with folder_lock(folder):
+            answers.put("held")
+    except InputError as error:
+        answers.put(str(error))
+
+
+def test_second_writer_is_refused_and_the_lock_goes_afterwards(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    with folder_lock(tmp_path):
+        second = context.Process(target=_try_to_lock, args=(tmp_path, answers))
+        second.start()
+        assert "another cxr is writing here" in answers.get(timeout=300)
+        second.join()
+    with folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def _wait_for_lock(folder: Path, answers: multiprocessing.Queue) -> None:
+    with folder_lock(folder, lambda: answers.put("waits")):
+        # Else a third writer would see no lock, and write as well.
+        assert (folder / ".lock").exists()
+        answers.put((folder / "made").read_text())
+
+
+def test_a_writer_may_wait_and_finds_what_the_other_made(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    writers = [
+        context.Process(target=_wait_for_lock, args=(tmp_path / "set", answers)) for _ in range(2)
+    ]
+    with folder_lock(tmp_path / "set"):
+        for writer in writers:
+            writer.start()
+        assert [answers.get(timeout=300) for _ in writers] == ["waits"] * 2
+        (tmp_path / "set" / "made").write_text("whole")
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [answers.get(timeout=300) for _ in writers] == ["whole"] * 2
+    assert not (tmp_path / "set" / ".lock").exists()
+
+
+def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="a file stands where a folder is needed"):
+        make_folder(tmp_path / "out" / "inner")
+
+
+def test_provenance_names_versions_and_command() -> None:
+    facts = provenance()
+    assert {"python", "numpy", "pydicom"} <= set(facts["versions"])
+    assert facts["command"].split()[0] == "cxr"
+
+
+def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(InputError), folder_lock(tmp_path / "new"):
+        raise InputError("refused")
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError), folder_lock(tmp_path / "old"):
+        raise InputError("refused")
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]

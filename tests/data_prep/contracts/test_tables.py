@@ -1,0 +1,129 @@
+"""Contracts on disk: checked when written and when read, named errors, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.contracts import tables
+from data_prep.contracts.tables import InputError
+
+BOXES = pd.DataFrame(
+    {
+        "image_id": ["a", "b"],
+        "finding": "mass",
+        "x1": [0.0, 40.0],
+        "y1": [0.0, 1.0],
+        "x2": [3.0, 60.0],
+        "y2": [3.0, 4.0],
+        "reader": "reference",
+    }
+)
+
+
+def test_table_survives_writing_and_reading(tmp_path: Path) -> None:
+    tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
+    pd.testing.assert_frame_equal(tables.read_table(tmp_path / "boxes.parquet", "boxes"), BOXES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x2": [3.0, 40.0]}, r"x2 must exceed x1; row 1, image_id 'b': x1=40, y1=1, x2=40"),
+        ({"x1": [-1.0, 40.0]}, r"x1 must be at least 0; row 0, image_id 'a': x1=-1.0"),
+        ({"y2": [np.nan, 4.0]}, r"row 0, image_id 'a'"),
+        ({"y2": [np.inf, 4.0]}, r"y2 must be finite; row 0"),
+        ({"image_id": [None, "b"]}, r"image_id must not be missing; row 0"),
+        ({"image_id": ["", "b"]}, r"image_id must be not empty; row 0"),
+        ({"x1": ["left", "b"]}, r"column 'x1' must be float64"),
+        ({"extra": 1}, r"unknown column 'extra'"),
+    ],
+    ids=["zero width", "outside", "nan", "infinite", "no id", "empty id", "text", "stranger"],
+)
+def test_broken_rule_names_table_row_and_value(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tables.validate_table(BOXES.assign(**change), "boxes", "boxes.parquet")
+
+
+def test_missing_column_is_named() -> None:
+    with pytest.raises(InputError, match="column 'reader' is missing"):
+        tables.validate_table(BOXES.drop(columns="reader"), "boxes")
+
+
+def test_repeated_key_is_named() -> None:
+    frame = pd.DataFrame({"image_id": ["a", "a"], "role": "train", "fold": 0})
+    with pytest.raises(InputError, match="image_id must be unique; row 0, image_id 'a'"):
+        tables.validate_table(frame, "split")
+
+
+def test_map_must_have_the_size_it_says() -> None:
+    frame = pd.DataFrame(
+        {"image_id": ["a"], "finding": "f", "method": "cam", "grid_h": 2, "grid_w": 2,
+         "values": [[1.0, 2.0]], "x1": 0.0, "y1": 0.0, "x2": 8.0, "y2": 8.0}
+    )  # fmt: skip
+    with pytest.raises(InputError, match="grid_h x grid_w"):
+        tables.validate_table(frame, "maps")
+
+
+def test_invalid_table_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        tables.write_table(BOXES.assign(x1=-1.0), tmp_path / "boxes.parquet", "boxes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_are_read_in_order_of_their_names(tmp_path: Path) -> None:
+    for number, row in enumerate(["b", "a"]):
+        part = BOXES.head(1).assign(image_id=row)
+        tables.write_table(part, tmp_path / f"part-{number:05d}.parquet", "boxes")
+    assert tables.read_table(tmp_path, "boxes")["image_id"].tolist() == ["b", "a"]
+
+
+def test_columns_are_read_alone(tmp_path: Path) -> None:
+    tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
+    some = tables.read_table(tmp_path / "boxes.parquet", "boxes", ["finding", "x1"])
+    pd.testing.assert_frame_equal(some, BOXES[["finding", "x1"]])
+
+
+def test_repeated_text_takes_hardly_any_room(tmp_path: Path) -> None:
+    rows = pd.concat([BOXES] * 20_000, ignore_index=True)
+    tables.write_table(rows, tmp_path / "boxes.parquet", "boxes")
+    assert (tmp_path / "boxes.parquet").stat().st_size < 20_000
+
+
+def test_missing_table_and_foreign_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such table"):
+        tables.read_table(tmp_path / "boxes.parquet", "boxes")
+    (tmp_path / "boxes.parquet").write_bytes(b"not parquet")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        tables.read_table(tmp_path / "boxes.parquet", "boxes")
+
+
+def test_other_schema_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.parquet"
+    tables.write_table(BOXES, path, "boxes")
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"cxr_schema_version": "99"}), path)
+    with pytest.raises(InputError, match="schema version 99, this program reads 1"):
+        tables.read_table(path, "boxes")
+
+
+def test_json_keeps_kind_and_refuses_nan(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    tables.write_json(path, "run", {"n": np.int64(3)})
+    assert tables.read_json(path, "run")["n"] == 3
+    with pytest.raises(InputError, match="holds 'run', expected 'dataset'"):
+        tables.read_json(path, "dataset")
+    with pytest.raises(ValueError, match="Out of range"):
+        tables.write_json(path, "run", {"auroc": float("nan")})
+    assert json.loads(path.read_text())["n"] == 3, "the refused write left the old file whole"
+
+
+def test_digest_sees_values_not_row_order() -> None:
+    digest = tables.frame_digest(BOXES, ["image_id", "x1"])
+    assert digest == tables.frame_digest(BOXES[::-1], ["image_id", "x1"])
+    assert digest != tables.frame_digest(BOXES.assign(x1=[0.0, 41.0]), ["image_id", "x1"])

@@ -1,0 +1,193 @@
+"""Copies are found without exception up to a distance, and the pixels have the last word."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.errors import InputError
+from data_prep.duplicates.hash_search import CERTAIN_DISTANCE, close_pairs
+from data_prep.duplicates.near_duplicates import (
+    NEAR_CORRELATION,
+    find_near_duplicates,
+    likeness,
+    linked_pictures,
+    near_duplicate_groups,
+)
+from data_prep.images.decoded_image import pixel_digest
+from data_prep.images.fingerprint import TURNS, inverted_words, perceptual_hash, turned
+from data_prep.images.image import read_image
+
+
+def random_hashes(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8)
+
+
+def flipped_bits(one: np.ndarray, places: np.ndarray) -> np.ndarray:
+    bits = np.unpackbits(one)
+    bits[places] ^= 1
+    return np.packbits(bits)
+
+
+def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
+    rng = np.random.default_rng(5)
+    hashes = random_hashes(2000)
+    for row in range(1000):  # each of the first thousand has a turned and damaged copy
+        damaged = flipped_bits(hashes[row], rng.choice(256, CERTAIN_DISTANCE, replace=False))
+        words = np.unpackbits(damaged).reshape(4, 64) ^ inverted_words()[row % 8][:, None]
+        hashes[1000 + row] = np.packbits(words.ravel())
+    found = close_pairs(hashes, 40)
+    assert found.first.tolist() == list(range(1000))
+    assert found.second.tolist() == list(range(1000, 2000))
+    assert set(found.distance.tolist()) == {CERTAIN_DISTANCE}
+    assert found.turn.tolist() == [row % 8 for row in range(1000)]
+    assert found.complete
+
+
+def test_the_worst_place_for_damage_is_covered_too():
+    """Two wrong bits in each band but one, which has one: the pigeonhole's last hole."""
+    hashes = random_hashes(2, seed=9)
+    seen = flipped_bits(hashes[0], np.array([0, 64, *(band for b in range(1, 8) for band in
+                                                      (b, 64 + b))][1:]))  # fmt: skip
+    hashes[1] = seen
+    assert close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
+
+
+def test_pairs_beyond_the_distance_asked_are_left_out():
+    hashes = random_hashes(2, seed=9)
+    hashes[1] = flipped_bits(hashes[0], np.arange(12))
+    assert close_pairs(hashes, 11).first.size == 0
+    assert close_pairs(hashes, 12).first.size == 1
+
+
+def test_very_many_like_fingerprints_are_cut_short_and_it_is_said(monkeypatch):
+    monkeypatch.setattr("data_prep.duplicates.hash_search._PAIRS_AT_LEAST", 100)
+    hashes = np.repeat(random_hashes(1), 200, axis=0)
+    hashes[:, 31] = np.arange(200)
+    assert not close_pairs(hashes, 40).complete
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_nothing_has_no_pairs(n):
+    assert close_pairs(random_hashes(n), 40).first.size == 0
+
+
+class Films:
+    """A set of pictures in memory, with a decode table."""
+
+    def __init__(self, **pictures: np.ndarray) -> None:
+        self.pictures = pictures
+        self.reads = 0
+        self.decode = pd.DataFrame(
+            {
+                "image_id": list(pictures),
+                "pixel_sha256": [pixel_digest(picture) for picture in pictures.values()],
+                "perceptual_hash": [perceptual_hash(picture) for picture in pictures.values()],
+            }
+        )
+
+    def read(self, image_id: str) -> np.ndarray:
+        self.reads += 1
+        return self.pictures[image_id]
+
+
+def film(seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (160, 160), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
+
+
+def test_a_brighter_mirrored_copy_is_found_with_its_twins():
+    films = Films(a=film(1), b=film(2), c=film(1)[:, ::-1] // 2 + 40, d=film(1))
+    found = find_near_duplicates(films.decode, films.read)
+    assert found.pairs[["image_id", "other_id", "turn"]].to_numpy().tolist() == [
+        ["a", "c", "mirrored"]
+    ]
+    assert found.pairs["correlation"].min() > 0.95
+    assert found.groups.to_numpy().tolist() == [[0, "a"], [0, "c"], [0, "d"]]
+
+
+def test_equal_pictures_alone_are_no_near_duplicates():
+    films = Films(a=film(1), b=film(1))
+    assert near_duplicate_groups(films.decode, films.read).empty
+
+
+def test_like_fingerprints_of_unlike_pictures_are_refused_on_pixels():
+    films = Films(a=film(1), b=film(2))
+    films.decode["perceptual_hash"] = films.decode["perceptual_hash"].iloc[0]
+    found = find_near_duplicates(films.decode, films.read)
+    assert (found.candidates, len(found.pairs)) == (1, 0)
+    assert len(find_near_duplicates(films.decode).pairs) == 1  # without pixels it is believed
+
+
+def test_what_the_fingerprint_cannot_decide_is_counted_where_no_pixels_are():
+    films = Films(a=film(1), b=film(2))
+    near = flipped_bits(
+        np.frombuffer(bytes.fromhex(films.decode["perceptual_hash"].iloc[0]), np.uint8),
+        np.arange(30) % 3 + 64 * (np.arange(30) // 3 % 2) + 8 * (np.arange(30) // 6),
+    )
+    films.decode.loc[1, "perceptual_hash"] = near.tobytes().hex()
+
+    def gone(image_id: str) -> np.ndarray:
+        raise InputError(f"{image_id}: gone")
+
+    found = find_near_duplicates(films.decode, gone)
+    assert (found.candidates, found.undecided, len(found.pairs)) == (1, 1, 0)
+    assert find_near_duplicates(films.decode, films.read).undecided == 0
+
+
+def test_no_more_pictures_are_read_than_allowed():
+    films = Films(**{f"f{n}": film(n % 6) // (1 + n // 6) for n in range(12)})
+    found = find_near_duplicates(films.decode, films.read, max_pictures=4)
+    assert films.reads == 4
+    assert len(found.pairs) == 6  # the others by fingerprint
+    assert found.pairs["correlation"].isna().sum() == 4
+
+
+def test_pictures_without_a_fingerprint_are_passed_over():
+    films = Films(a=np.zeros((9, 9), np.uint8), b=np.ones((9, 9), np.uint8))
+    assert find_near_duplicates(films.decode).candidates == 0
+    old = films.decode.drop(columns="perceptual_hash")
+    assert find_near_duplicates(old).groups.empty
+
+
+def test_linked_pictures_join_equal_and_near_ones():
+    decode = pd.DataFrame({"image_id": list("abcd"), "pixel_sha256": ["1", "2", "2", "3"]})
+    groups = pd.DataFrame({"group": [0, 0], "image_id": ["a", "d"]})
+    keys = linked_pictures(decode, groups)
+    assert keys["a"] == keys["d"] != keys["b"] == keys["c"]
+
+
+def test_likeness_needs_the_right_turn():
+    one = film(3)
+    assert likeness(one, turned(one, "negative")) < -0.9
+    assert likeness(turned(one, "upside down"), one) < NEAR_CORRELATION
+    assert all(likeness(turned(turned(one, t), t), one) > 0.99 for t in TURNS)
+
+
+def test_stretched_copies_of_rsna_are_found_among_other_films(shared_data):
+    """SOURCE.md: rsna_png holds 15 of the same films, half of them stretched."""
+    copies = sorted((shared_data / "rsna_png").glob("*.png"))
+    sources = [shared_data / "rsna/stage_2_train_images" / f"{p.stem}.dcm" for p in copies]
+    films = Films(
+        **{f"dcm {p.stem}": read_image(p).pixels for p in sources},
+        **{f"png {p.stem}": read_image(p).pixels for p in copies},
+    )
+    found = find_near_duplicates(films.decode, films.read)
+    equal = films.decode["pixel_sha256"].duplicated().sum()
+    assert len(found.pairs) + equal == 15
+    assert (found.pairs["image_id"].str[4:] == found.pairs["other_id"].str[4:]).all()
+
+
+def test_squashed_copies_of_kermany_are_found_among_other_films(shared_data):
+    """SOURCE.md: kermany_full may hold films of kermany_224, which are 224 x 224 px."""
+    small = {p.stem: p for p in (shared_data / "kermany_224").rglob("*.jpeg")}
+    full = {p.stem: p for p in (shared_data / "kermany_full").rglob("*.jpeg")}
+    others = sorted(small.keys() - full.keys())[::20]
+    films = Films(
+        **{f"full {name}": read_image(path).pixels for name, path in full.items()},
+        **{f"k224 {name}": read_image(small[name]).pixels for name in [*full, *others]},
+    )
+    found = find_near_duplicates(films.decode, films.read)
+    assert len(found.pairs) == 24
+    assert (found.pairs["image_id"].str[5:] == found.pairs["other_id"].str[5:]).all()

@@ -1,0 +1,413 @@
+"""Label files for other programs: what is written reads back, and what is lost is said."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import empty_table, write_json, write_table
+from data_prep.export.content import file_stems
+from data_prep.export.export import export_annotations
+from data_prep.formats.coco import read_coco
+from data_prep.formats.rsna import read_rsna
+from data_prep.formats.source import ReadOptions, SourceTables
+from data_prep.formats.voc import read_voc
+from data_prep.formats.yolo import read_yolo
+from data_prep.store.dataset import DataSet, Target, dataset_ids
+
+EDGES = ["x1", "y1", "x2", "y2"]
+KEY = ["image_id", "finding", "reader"]
+READERS = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
+TARGETS = {"any": {"any_of": ["mass", "nodule"], "display_name": "Any lesion"}}
+
+Labels = dict[tuple[str, str, str], tuple[str | None, str | None, list[list[float]]]]
+
+
+def make_set(
+    folder: Path,
+    labels: Labels,
+    *,
+    images: dict[str, dict[str, Any]],
+    roles: dict[str, str] | None = None,
+    pictures: bool = True,
+) -> DataSet:
+    """Write a data set folder.
+
+    Args:
+        folder: Where to.
+        labels: ``image_id, finding, reader`` -> state, coverage, boxes.
+        images: Image id -> columns that differ from the defaults.
+        roles: Image id -> role in the split ``default``.
+        pictures: Whether there are pictures, of 100 x 80 px.
+    """
+    source = folder / "source"
+    rows = []
+    for number, (image_id, known) in enumerate(images.items()):
+        path = f"p{number}.png"
+        source.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (100, 80)).save(source / path)
+        rows.append({"image_id": image_id, "patient_id": f"t:{number}", "source": "t",
+                     "patient_id_source": "given", "path": path if pictures else None,
+                     "file_sha256": None, "height": 80, "width": 100, "study_id": None,
+                     "view": None, "sex": None, "age_years": None, **known})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    findings, boxes, coverage = [], [], []
+    for key, (state, covered, drawn) in labels.items():
+        if state:
+            findings.append((*key, state, "consensus"))
+        if covered:
+            coverage.append((*key, covered))
+        boxes += [(*key, *box) for box in drawn]
+    tables = {
+        "images": frame,
+        "findings": pd.DataFrame(findings, columns=[*KEY, "state", "origin"], dtype="str"),
+        "boxes": pd.DataFrame(boxes, columns=[*KEY, *EDGES]) if boxes else empty_table("boxes"),
+        "box_coverage": pd.DataFrame(coverage, columns=[*KEY, "coverage"], dtype="str"),
+    }
+    for name, table in tables.items():
+        write_table(table, folder / f"{name}.parquet", name)
+    split_ids = {}
+    if roles:
+        (folder / "splits").mkdir()
+        split = pd.DataFrame({"image_id": list(roles), "role": list(roles.values()), "fold": 0})
+        write_table(split, folder / "splits" / "default.parquet", "split")
+        split_ids = {"default": "x"}
+    ids = dataset_ids(frame, tables["findings"], tables["boxes"], tables["box_coverage"])
+    info = {"name": "tiny", "source_root": str(source), "targets": TARGETS,
+            "ids": {**ids, "split_ids": split_ids}}  # fmt: skip
+    write_json(folder / "dataset.json", "dataset", info)
+    return DataSet.open(folder)
+
+
+BOX = [10.0, 20.0, 40.5, 60.0]
+LABELS: Labels = {
+    ("a", "mass", "reference"): ("present", "all", [BOX, [0.0, 0.0, 100.0, 80.0]]),
+    ("a", "nodule", "reference"): ("absent", "all", []),
+    ("b", "mass", "reference"): ("absent", "all", []),
+    ("b", "nodule", "reference"): ("absent", None, []),
+    ("c", "mass", "reference"): ("uncertain", None, []),
+    ("c", "nodule", "reference"): ("present", "some", [BOX]),
+    ("d", "mass", "reference"): ("absent", None, []),
+    ("a", "mass", "R1"): ("absent", None, []),
+    ("b", "mass", "R1"): ("present", "all", [BOX]),
+}
+IMAGES = {
+    "a": {"patient_id": "nih:0001", "patient_id_source": "mapped_unverified", "sex": "F",
+          "age_years": 51.5, "view": "PA", "study_id": "s1", "x_ward": "north", "x_score": 0.25},
+    "b": {"patient_id": "nih:0001", "x_ward": "south", "x_score": 3.0},
+    "c": {"source": "other"},
+    "d": {"patient_id_source": "assumed_image"},
+}  # fmt: skip
+ROLES = {"a": "train", "b": "val", "c": "test", "d": "test"}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DataSet:
+    return make_set(tmp_path / "set", LABELS, images=IMAGES, roles=ROLES)
+
+
+def read(out: Path, format: str) -> SourceTables:  # noqa: A002
+    return READERS[format](out, ReadOptions())
+
+
+def labels_of(tables: SourceTables) -> tuple[dict, dict, list]:
+    states = {tuple(row[:3]): row[3] for row in tables.findings[[*KEY, "state"]].to_numpy()}
+    covered = {tuple(row[:3]): row[3] for row in tables.box_coverage[[*KEY, "coverage"]].to_numpy()}
+    boxes = sorted(tables.boxes[[*KEY, *EDGES]].to_numpy().tolist())
+    return states, covered, boxes
+
+
+def expected(labels: Labels) -> tuple[dict, dict, list]:
+    states = {key: state for key, (state, _, _) in labels.items() if state}
+    covered = {key: coverage for key, (_, coverage, _) in labels.items() if coverage}
+    boxes = sorted([*key, *box] for key, (_, _, drawn) in labels.items() for box in drawn)
+    return states, covered, boxes
+
+
+def assert_same_labels(found: tuple[dict, dict, list], wanted: tuple[dict, dict, list]) -> None:
+    assert found[0] == wanted[0]
+    assert found[1] == wanted[1]
+    assert [box[:3] for box in found[2]] == [box[:3] for box in wanted[2]]
+    edges = [[box[3:] for box in boxes] for boxes in (found[2], wanted[2])]
+    np.testing.assert_allclose(*(np.array(e, dtype=float).reshape(-1, 4) for e in edges), atol=1e-6)
+
+
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_all_that_a_data_set_knows_reads_back(dataset, tmp_path, format):  # noqa: A002
+    export_annotations(dataset, tmp_path / "out", format, split="default", images="link")
+    tables = read(tmp_path / "out", format)
+    assert_same_labels(labels_of(tables), expected(LABELS))
+    assert dict(zip(tables.official["image_id"], tables.official["role"], strict=True)) == ROLES
+    columns = [c for c in dataset.images.columns if c not in ("path", "file_sha256")]
+    found = tables.images.set_index("image_id").sort_index().reset_index()
+    found = found.reindex(columns=columns).astype({"age_years": "float64"})
+    wanted = dataset.images[columns].astype({"height": "int64", "width": "int64"})
+    pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
+    assert tables.excluded.empty
+    assert tables.targets == TARGETS
+
+
+def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
+    summary = export_annotations(dataset, tmp_path / "out", "yolo", split="default", images="link")
+    tables = read(tmp_path / "out", "yolo")
+    certain = {k: v for k, v in LABELS.items() if k[0] in "ab" and k[2] == "reference"}
+    states, _, boxes = labels_of(tables)
+    assert_same_labels((states, {}, boxes), (expected(certain)[0], {}, expected(certain)[2]))
+    assert tables.targets == TARGETS
+    roles = dict(zip(tables.official["image_id"], tables.official["role"], strict=True))
+    assert roles == {"a": "train", "b": "val", "c": "unused", "d": "unused"}
+    assert (tmp_path / "out" / "images" / "unlabelled" / "c.png").is_file()
+    assert not (tmp_path / "out" / "images" / "test").exists()
+    said = "\n".join(summary.cannot)
+    assert "2 images have no label file" in said
+    assert "1 uncertain" in said
+    assert "1 unknown" in said
+    assert "1 not fully boxed" in said
+    assert "3 patients cannot be said" in said
+    assert "cannot say source, study_id, view, sex, age_years, x_ward, x_score" in said
+
+
+def test_yolo_boxes_are_shares_and_the_description_names_the_places(dataset, tmp_path):
+    export_annotations(dataset, tmp_path / "out", "yolo", split="default")
+    lines = (tmp_path / "out" / "labels" / "train" / "a.txt").read_text().splitlines()
+    assert lines[1] == "0 0.252500000000 0.500000000000 0.305000000000 0.500000000000"
+    assert (tmp_path / "out" / "labels" / "val" / "b.txt").read_text() == ""
+    described = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
+    assert described["names"] == {0: "mass", 1: "nodule"}
+    assert (described["train"], described["val"]) == ("images/train", "images/val")
+
+
+def test_a_target_narrows_what_goes_out(dataset, tmp_path):
+    dataset.info["targets"] = {"m": {"any_of": ["mass"], "display_name": "Mass"}}
+    dataset = DataSet(dataset.folder, dataset.info, {"m": dataset.targets["any"]})
+    dataset.targets["m"] = Target("m", ("mass",), "Mass")
+    export_annotations(dataset, tmp_path / "out", "yolo", target="m", images="link")
+    tables = read(tmp_path / "out", "yolo")
+    assert set(tables.findings["finding"]) == {"mass"}
+    assert set(tables.findings["image_id"]) == {"a", "b", "d"}
+
+
+def test_the_labels_of_one_reader_go_out_as_the_labels(dataset, tmp_path):
+    export_annotations(dataset, tmp_path / "out", "coco", reader="R1", images="link")
+    states, _, boxes = labels_of(read(tmp_path / "out", "coco"))
+    assert states == {("a", "mass", "reference"): "absent", ("b", "mass", "reference"): "present"}
+    assert boxes == [["b", "mass", "reference", *BOX]]
+
+
+def test_pycocotools_loads_what_is_written(dataset, tmp_path):
+    export_annotations(dataset, tmp_path / "out", "coco")
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(tmp_path / "out" / "annotations" / "instances.json")
+    assert sorted(loaded.imgs) == [1, 2, 3, 4]
+    (mass,) = loaded.getCatIds(catNms=["mass"])
+    boxes = [loaded.anns[i]["bbox"] for i in loaded.getAnnIds(catIds=[mass])]
+    assert sorted(boxes) == [[0.0, 0.0, 100.0, 80.0], [10.0, 20.0, 30.5, 40.0]]
+    results = [{**loaded.anns[i], "score": 0.5} for i in loaded.getAnnIds()]
+    with contextlib.redirect_stdout(io.StringIO()):
+        judged = COCOeval(loaded, loaded.loadRes(results), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    assert judged.stats[0] == 1.0
+
+
+def test_a_set_without_pictures_goes_through_coco(tmp_path):
+    dataset = make_set(tmp_path / "set", LABELS, images=IMAGES, pictures=False)
+    export_annotations(dataset, tmp_path / "out", "coco")
+    tables = read(tmp_path / "out", "coco")
+    assert tables.images["path"].isna().all()
+    assert_same_labels(labels_of(tables), expected(LABELS))
+    with pytest.raises(InputError, match="has no pictures; leave out --images link"):
+        export_annotations(dataset, tmp_path / "x", "coco", images="link")
+
+
+def test_kaggle_reads_back_as_the_challenge(tmp_path):
+    labels: Labels = {
+        ("a", "lung_opacity", "reference"): ("present", "all", [BOX]),
+        ("b", "lung_opacity", "reference"): ("absent", "all", []),
+        ("c", "lung_opacity", "reference"): ("uncertain", None, []),
+        ("d", "lung_opacity", "reference"): ("present", None, []),
+    }
+    classes = dict(zip("abcd", ("lung_opacity", "normal", None, "lung_opacity"), strict=True))
+    sources = {"a": "mapped_unverified", "d": "assumed_image"}
+    images = {
+        name: {**known, "x_class": classes[name], "source": "rsna",
+               "patient_id": f"nih:000{name}" if name != "d" else "rsna:d",
+               "patient_id_source": sources.get(name, "mapped")}
+        for name, known in IMAGES.items()
+    }  # fmt: skip
+    dataset = make_set(tmp_path / "set", labels, images=images)
+    target = {"opacity": {"any_of": ["lung_opacity"], "display_name": "Lung opacity"}}
+    dataset.info["targets"] = target
+    dataset = DataSet(dataset.folder, dataset.info, {})
+    dataset.targets["opacity"] = Target("opacity", ("lung_opacity",), "Lung opacity")
+    summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="link")
+    tables = read_rsna(tmp_path / "out")
+    states, covered, boxes = labels_of(tables)
+    assert states == {k: v[0] for k, v in labels.items() if k[0] != "c"}
+    assert covered == {k: "all" for k in labels if k[0] in "ab"}
+    assert boxes == expected(labels)[2]
+    people = tables.images.set_index("image_id")[["patient_id", "patient_id_source"]]
+    assert people.loc[list("abcd")].to_numpy().tolist() == [
+        ["nih:000a", "mapped_unverified"],
+        ["nih:000b", "mapped"],
+        ["nih:000c", "mapped"],
+        ["rsna:d", "assumed_image"],
+    ]
+    assert (
+        dict(zip(tables.images["image_id"], tables.images["x_class"], strict=True))["b"] == "normal"
+    )
+    assert any("1 images have no label for the target" in line for line in summary.cannot)
+    assert any("1 positive images are not fully boxed" in line for line in summary.cannot)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "pascal"}, "use one of coco, voc, yolo, kaggle"),
+        ({"images": "some"}, "use one of none, link, copy"),
+        ({"split": "no"}, "has no split 'no'; it has default"),
+        ({"reader": "R9"}, "has no reader 'R9'; it has R1, reference"),
+        ({"target": "no"}, "has no target 'no'"),
+    ],
+)
+def test_a_name_of_nothing_is_refused_and_leaves_nothing(dataset, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        export_annotations(dataset, tmp_path / "out", **{"format": "coco", **arguments})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_appears_whole_or_not_at_all(dataset, tmp_path):
+    place = tmp_path / "place"
+    (dataset.source_root / "p3.png").unlink()
+    with pytest.raises(InputError, match=r"p3\.png: the picture is gone"):
+        export_annotations(dataset, place / "out", "voc", images="link")
+    assert list(place.iterdir()) == []
+    (place / "out").mkdir()
+    export_annotations(dataset, place / "out", "voc")  # an empty folder is as good as none
+    with pytest.raises(InputError, match="is there and is no empty folder"):
+        export_annotations(dataset, place / "out", "voc")
+    (place / "file").touch()
+    with pytest.raises(InputError, match="is there and is no empty folder"):
+        export_annotations(dataset, place / "file", "voc")
+    assert sorted(path.name for path in place.iterdir()) == ["file", "out"]
+
+
+def test_pictures_are_copied_linked_or_left(dataset, tmp_path):
+    for mode in ("none", "link", "copy"):
+        export_annotations(dataset, tmp_path / mode, "coco", images=mode)
+    assert not (tmp_path / "none" / "images").exists()
+    assert (tmp_path / "link" / "images" / "p0.png").is_symlink()
+    copied = tmp_path / "copy" / "images" / "p0.png"
+    assert not copied.is_symlink()
+    assert copied.read_bytes() == (dataset.source_root / "p0.png").read_bytes()
+
+
+def test_hidden_paths_are_not_shown_by_links(dataset, tmp_path):
+    dataset.info["id_key"] = "x"
+    with pytest.raises(InputError, match="links would show the paths"):
+        export_annotations(dataset, tmp_path / "out", "coco", images="link")
+    export_annotations(dataset, tmp_path / "out", "coco")
+    listed = json.loads((tmp_path / "out" / "annotations" / "instances.json").read_text())
+    assert listed["images"][0]["file_name"] == dataset.images["path"].iloc[0]
+
+
+def test_a_finding_that_no_file_can_hold_is_refused(tmp_path):
+    labels: Labels = {("a", "ma\x01ss", "reference"): ("absent", None, [])}
+    dataset = make_set(tmp_path / "set", labels, images={"a": {}})
+    with pytest.raises(InputError, match="has characters that label files cannot hold"):
+        export_annotations(dataset, tmp_path / "out", "coco")
+
+
+def test_ids_become_file_names_that_differ_in_any_case():
+    ids = pd.Series(["b/1", "b_1", "B_1", "", "..", "x" * 300, "ok", "-x", "é"])
+    stems = file_stems(ids).tolist()
+    assert len({stem.lower() for stem in stems}) == len(ids)
+    assert all(stem and "/" not in stem and stem[0] != "." and len(stem) < 200 for stem in stems)
+    assert (stems[1], stems[6], stems[8]) == ("b_1", "ok", "é")
+
+
+_NAMES = st.lists(
+    st.sampled_from(["a", "b.c", "Ünï", "x y", "d/1", "e,f", '"q"', "<&>", "0001"]),
+    min_size=1,
+    max_size=4,
+    unique=True,
+)
+_LABEL = st.sampled_from(
+    [(None, None, 0), ("absent", "all", 0), ("absent", None, 0), ("uncertain", None, 0),
+     ("uncertain", "some", 1), ("present", None, 0), ("present", "all", 1), ("present", "all", 3),
+     ("present", "some", 1)]
+)  # fmt: skip
+
+
+@st.composite
+def drawn_sets(draw: Any) -> tuple[list[str], Labels]:
+    ids = draw(_NAMES)
+    labels: Labels = {}
+    for key in product(ids, ("mass", "nodule"), ("reference", "R1")):
+        state, coverage, count = draw(_LABEL)
+        boxes = []
+        for number in range(count):
+            x, y = draw(st.floats(0, 80)), draw(st.floats(0, 60))
+            width, height = draw(st.floats(0.01, 20 - number)), draw(st.floats(0.01, 20))
+            boxes.append([x, y, x + width, y + height])
+        labels[key] = (state, coverage, sorted(boxes))
+    labels[(ids[0], "mass", "reference")] = ("present", "all", [BOX])
+    labels[(ids[0], "nodule", "reference")] = ("absent", "all", [])
+    return ids, labels
+
+
+def check_round_trip(folder: Path, ids: list[str], labels: Labels, format: str) -> None:  # noqa: A002
+    dataset = make_set(folder, labels, images={image_id: {} for image_id in ids})
+    export_annotations(dataset, folder / "out", format, images="link")
+    tables = read(folder / "out", format)
+    found, wanted = labels_of(tables), expected(labels)
+    if format == "yolo":
+        certain = {
+            image_id
+            for image_id in ids
+            if all(
+                state == "absent" or (state, coverage) == ("present", "all")
+                for (name, _, reader), (state, coverage, _) in labels.items()
+                if name == image_id and reader == "reference"
+            )
+        }
+        kept = {k: v for k, v in labels.items() if k[0] in certain and k[2] == "reference"}
+        stems = dict(zip(ids, file_stems(pd.Series(ids)), strict=True))
+        kept = {(stems[k[0]], *k[1:]): v for k, v in kept.items()}
+        found, wanted = (found[0], {}, found[2]), (expected(kept)[0], {}, expected(kept)[2])
+    else:
+        assert sorted(tables.images["image_id"]) == sorted(ids)
+        assert sorted(tables.images["patient_id"]) == sorted(dataset.images["patient_id"])
+    assert_same_labels(found, wanted)
+
+
+_FORMATS = st.sampled_from(["coco", "voc", "yolo"])
+
+
+@settings(max_examples=8, deadline=None)
+@given(drawn=drawn_sets(), format=_FORMATS)
+def test_whatever_is_written_reads_back(tmp_path_factory, drawn, format):  # noqa: A002
+    check_round_trip(tmp_path_factory.mktemp("set"), *drawn, format)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(drawn=drawn_sets(), format=_FORMATS)
+def test_much_that_is_written_reads_back(tmp_path_factory, drawn, format):  # noqa: A002
+    check_round_trip(tmp_path_factory.mktemp("set"), *drawn, format)

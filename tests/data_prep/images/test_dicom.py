@@ -1,0 +1,389 @@
+"""DICOM: the right grey for each stored value, and one clear line for each bad file."""
+
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import apply_windowing
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.dicom import read_dicom
+from data_prep.images.dicom_header import age_years
+from data_prep.images.image import decoded_image as decoded
+from data_prep.images.image import dicom, read_image
+
+WriteDicom = Callable[..., Path]
+
+
+def lut(entries: list[int], first: int, bits: int, *, descriptor_vr: str = "US") -> list[Dataset]:
+    item = Dataset()
+    item.add_new("LUTDescriptor", descriptor_vr, [len(entries), first, bits])
+    item.add_new("LUTData", "US", entries)
+    return [item]
+
+
+RAMP8 = np.array([[0, 1, 100], [128, 254, 255]], np.uint8)
+RAMP12 = np.array([[0, 1024, 2047], [2048, 3072, 4095]], np.uint16)
+SIGNED = np.array([[-1000, -500, 0], [0, 500, 1000]], np.int16)
+
+DISPLAY_CASES = [
+    ("8-bit picture keeps its values", RAMP8, {}, RAMP8),
+    ("MONOCHROME1 is inverted", RAMP8, {"PhotometricInterpretation": "MONOCHROME1"}, 255 - RAMP8),
+    ("inverse presentation LUT inverts", RAMP8, {"PresentationLUTShape": "INVERSE"}, 255 - RAMP8),
+    (
+        "MONOCHROME1 with INVERSE is inverted once, not twice",
+        RAMP8,
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+        255 - RAMP8,
+    ),
+    ("6 bits fill 8", np.array([[0, 21, 63]], np.uint8), {"bits_stored": 6}, [[0, 85, 255]]),
+    (
+        "8 bits with a rescale keep their values: the range moves along",
+        RAMP8,
+        {"RescaleSlope": 2, "RescaleIntercept": -100},
+        RAMP8,
+    ),
+    (
+        "a negative slope turns the picture over",
+        RAMP8,
+        {"RescaleSlope": -1, "RescaleIntercept": 255},
+        255 - RAMP8,
+    ),
+    ("without a window deep values span black to white", RAMP12, {"bits_stored": 12},
+     [[0, 64, 127], [128, 191, 255]]),
+    ("linear window clips", RAMP12, {"bits_stored": 12, "WindowCenter": 2048, "WindowWidth": 2048},
+     [[0, 0, 127], [128, 255, 255]]),
+    ("the first of several windows counts", RAMP12,
+     {"bits_stored": 12, "WindowCenter": [2048, 1], "WindowWidth": [2048, 2]},
+     [[0, 0, 127], [128, 255, 255]]),
+    ("the window acts after the rescale", SIGNED,
+     {"RescaleSlope": 1, "RescaleIntercept": 1000, "WindowCenter": 1000, "WindowWidth": 2000,
+      "VOILUTFunction": "LINEAR_EXACT"},
+     [[0, 64, 128], [128, 191, 255]]),
+    ("window and MONOCHROME1", RAMP12,
+     {"bits_stored": 12, "WindowCenter": 2048, "WindowWidth": 2048,
+      "PhotometricInterpretation": "MONOCHROME1"},
+     [[255, 255, 128], [127, 0, 0]]),
+    ("a width of 1 is a step", RAMP12,
+     {"bits_stored": 12, "WindowCenter": 2048, "WindowWidth": 1}, [[0, 0, 0], [255, 255, 255]]),
+    ("padding is black and does not stretch the range",
+     np.array([[100, 150, 200, 60000]], np.uint16), {"PixelPaddingValue": 60000},
+     [[0, 128, 255, 0]]),
+    ("a padding range, MONOCHROME1",
+     np.array([[0, 3, 100, 200]], np.uint16),
+     {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 5,
+      "PhotometricInterpretation": "MONOCHROME1"}, [[0, 0, 255, 0]]),
+    ("modality LUT of 10 bits, which pydicom's own function refuses",
+     np.array([[0, 1, 2, 3]], np.uint8), {"ModalityLUTSequence": lut([0, 1023, 512, 256], 0, 10)},
+     [[0, 255, 128, 64]]),
+    ("modality LUT that starts above 0 clamps below and above",
+     np.array([[0, 10, 11, 200]], np.uint8), {"ModalityLUTSequence": lut([0, 255], 10, 8)},
+     [[0, 0, 255, 255]]),
+    ("VOI LUT before window", np.array([[0, 1, 2, 3]], np.uint8),
+     {"VOILUTSequence": lut([255, 0, 0, 255], 0, 8), "WindowCenter": 1, "WindowWidth": 2},
+     [[255, 0, 0, 255]]),
+    ("VOI LUT that says 16 bits and uses 12 is not shown black",
+     np.array([[0, 1, 2, 3]], np.uint8), {"VOILUTSequence": lut([0, 1365, 2730, 4095], 0, 16)},
+     [[0, 85, 170, 255]]),
+    ("VOI LUT of signed values", np.array([[-2, -1, 0, 1]], np.int16),
+     {"VOILUTSequence": lut([0, 10, 20, 255], -2, 8, descriptor_vr="SS")}, [[0, 10, 20, 255]]),
+    ("big endian", RAMP12, {"bits_stored": 12, "syntax": uid.ExplicitVRBigEndian},
+     [[0, 64, 127], [128, 191, 255]]),
+    ("deflated", RAMP8, {"syntax": uid.DeflatedExplicitVRLittleEndian}, RAMP8),
+    ("implicit VR", RAMP8, {"syntax": uid.ImplicitVRLittleEndian}, RAMP8),
+    ("one value only is black", np.full((2, 2), 700, np.uint16), {}, np.zeros((2, 2))),
+    ("equal colour channels are that grey", np.repeat(RAMP8[..., None], 3, axis=2), {}, RAMP8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "elements", "expected"),
+    [case[1:] for case in DISPLAY_CASES],
+    ids=[case[0] for case in DISPLAY_CASES],
+)
+def test_stored_values_become_the_greys_of_the_standard(
+    write_dicom: WriteDicom,
+    tmp_path: Path,
+    values: np.ndarray,
+    elements: dict[str, Any],
+    expected: Any,
+) -> None:
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", values, **elements))
+
+    assert image.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(image.pixels, np.asarray(expected))
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (600, 300), (40.5, 3.25)])
+def test_windows_agree_with_pydicom(
+    write_dicom: WriteDicom, tmp_path: Path, function: str, center: float, width: float
+) -> None:
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    elements = {"WindowCenter": center, "WindowWidth": width, "VOILUTFunction": function}
+    path = write_dicom(tmp_path / "a.dcm", values, bits_stored=12, **elements)
+
+    expected = apply_windowing(values, pydicom.dcmread(path)) / 4095 * 255
+
+    assert np.abs(read_dicom(path).pixels - expected).max() <= 0.5 + 1e-9
+
+
+NOTE_CASES = [
+    ("window that shows nothing", {"WindowCenter": 60000, "WindowWidth": 10}, "shows nothing"),
+    ("window of no width", {"WindowCenter": 10, "WindowWidth": 0}, "window width 0 ignored"),
+    ("slope 0", {"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope 0 ignored"),
+    ("unknown function", {"WindowCenter": 2048, "WindowWidth": 4096, "VOILUTFunction": "CUBIC"},
+     "unknown VOI LUT function"),
+    ("mirrored picture", {"PatientOrientation": ["R", "F"]}, "mirrored"),
+    ("no sign given", {"PixelRepresentation": None}, "no PixelRepresentation, 0 assumed"),
+    ("no channels given", {"SamplesPerPixel": None}, "no SamplesPerPixel, 1 assumed"),
+    ("all of it padding", {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("elements", "note"), [case[1:] for case in NOTE_CASES], ids=[case[0] for case in NOTE_CASES]
+)
+def test_odd_headers_are_noted_and_the_picture_stays_visible(
+    write_dicom: WriteDicom, tmp_path: Path, elements: dict[str, Any], note: str | None
+) -> None:
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements))
+
+    assert np.ptp(image.pixels) == 255
+    assert (note in image.record["warnings"]) if note else image.record["warnings"] is None
+
+
+def test_record_says_what_was_done(write_dicom: WriteDicom, tmp_path: Path) -> None:
+    elements = {"RescaleSlope": 2, "RescaleIntercept": 0, "WindowCenter": 4000, "WindowWidth": 800}
+    path = write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements)
+
+    record = read_dicom(path).record
+
+    assert tuple(record) == decoded.DECODE_COLUMNS
+    assert len(record.pop("pixel_sha256")) == 64
+    assert record == {
+        "transfer_syntax": uid.ExplicitVRLittleEndian,
+        "decoder": "native",
+        "bits": 12,
+        "photometric": "MONOCHROME2",
+        "modality_transform": "rescale",
+        "voi": "window",
+        "window_center": 4000.0,
+        "window_width": 800.0,
+        "inverted": False,
+        "orientation": None,
+        "burned_in_annotation": None,
+        "warnings": None,
+    }
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_file_without_preamble_and_meta_header_is_read_by_a_noted_guess(
+    write_dicom: WriteDicom, tmp_path: Path, implicit: bool
+) -> None:
+    data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP8))
+    bare = Dataset(data)
+    bare.save_as(tmp_path / "b", implicit_vr=implicit, little_endian=True)
+
+    for read in (read_dicom, read_image):
+        image = read(tmp_path / "b")
+        np.testing.assert_array_equal(image.pixels, RAMP8)
+        assert "no DICOM preamble" in image.record["warnings"]
+        kind = "Implicit" if implicit else "Explicit"
+        assert f"{kind} VR Little Endian assumed" in image.record["warnings"]
+
+
+def test_first_frame_of_several_is_read_and_noted(write_dicom: WriteDicom, tmp_path: Path) -> None:
+    frames = np.stack([RAMP8, 255 - RAMP8])
+    data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP8, NumberOfFrames=2))
+    data.PixelData = frames.tobytes()
+    path = tmp_path / "b.dcm"
+    data.save_as(path)
+
+    image = read_dicom(path)
+
+    np.testing.assert_array_equal(image.pixels, RAMP8)
+    assert image.record["warnings"] == "first of 2 frames"
+
+
+def test_header_facts_and_spacing_are_read(write_dicom: WriteDicom, tmp_path: Path) -> None:
+    elements = {
+        "ViewPosition": "PA", "PatientSex": "F", "PatientAge": "045Y", "Modality": "DX",
+        "PixelSpacing": [0.2, 0.1],
+    }  # fmt: skip
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, **elements))
+
+    assert image.header == {"view": "PA", "sex": "F", "age_years": 45.0, "modality": "DX"}
+    assert (image.spacing_row_mm, image.spacing_col_mm) == (0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [("051Y", 51), ("6", 6), ("018M", 1.5), ("000D", 0), ("", None), ("Y", None), ("12X", None)],
+)
+def test_ages_of_every_form(text: str, years: float | None) -> None:
+    assert age_years(text) == years
+
+
+@pytest.mark.parametrize(
+    ("position", "view"),
+    [("pa", "PA"), ("AP ", "AP"), ("LATERAL", "LL"), ("LLO", "other"), ("", None)],
+)
+def test_views_of_every_form(
+    write_dicom: WriteDicom, tmp_path: Path, position: str, view: str | None
+) -> None:
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewPosition=position))
+    assert image.header["view"] == view
+
+
+@pytest.mark.parametrize(
+    ("code", "view"),
+    [("272479007", "PA"), ("R-10206", "AP"), ("399173006", "LL"), ("399182000", "other")],
+    ids=["posteroanterior", "anteroposterior, old code", "left lateral", "oblique"],
+)
+def test_view_code_counts_where_the_position_is_not_given(
+    write_dicom: WriteDicom, tmp_path: Path, code: str, view: str
+) -> None:
+    item = Dataset()
+    item.CodeValue = code
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewCodeSequence=[item]))
+    assert image.header["view"] == view
+
+
+@pytest.mark.parametrize("spacing", [[0, 0.1], [-1, 1], None], ids=["zero", "negative", "absent"])
+def test_impossible_spacing_is_unknown(
+    write_dicom: WriteDicom, tmp_path: Path, spacing: list[float] | None
+) -> None:
+    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, PixelSpacing=spacing))
+    assert (image.spacing_row_mm, image.spacing_col_mm) == (None, None)
+
+
+def test_no_identifier_reaches_record_or_message(write_dicom: WriteDicom, tmp_path: Path) -> None:
+    secrets = {"PatientName": "Doe^Jane", "PatientID": "Doe-1", "PatientAge": "Doe",
+               "PatientSex": "Doe", "ViewPosition": "Doe"}  # fmt: skip
+    path = write_dicom(tmp_path / "a.dcm", RAMP8, **secrets)
+    short = write_dicom(tmp_path / "b.dcm", RAMP8, Rows=999, **secrets)
+
+    image = read_dicom(path)
+    with pytest.raises(InputError) as error:
+        read_dicom(short)
+
+    assert "doe" not in str((image.record, image.header)).lower()
+    assert "doe" not in str(error.value).lower()
+
+
+def test_values_quoted_by_a_library_are_left_out_of_notes() -> None:
+    error = ValueError("Invalid value for VR PN: 'Doe^Jane' and \"Doe\"\nsecond line")
+    assert decoded.plain_reason(error) == "Invalid value for VR PN: '...'"
+
+
+# Bad files
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"Rows": 20_000, "Columns": 20}, "larger than the limit of 10,000 px"),
+        ({"Rows": 60_000, "Columns": 60_000}, "larger than the limit"),
+        ({"Rows": 0}, "not a picture"),
+        ({"Rows": 500}, "cut short: 6 of"),
+        ({"BitsAllocated": 32}, "32 bits per value"),
+        ({"SamplesPerPixel": 2}, "2 values per pixel"),
+        ({"PhotometricInterpretation": ""}, "lacks PhotometricInterpretation"),
+    ],
+)
+def test_impossible_headers_are_refused(
+    write_dicom: WriteDicom, tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    path = write_dicom(tmp_path / "a.dcm", RAMP8, **elements)
+
+    with pytest.raises(InputError, match=reason) as error:
+        read_dicom(path)
+
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_size_limit_comes_before_memory_is_taken(write_dicom: WriteDicom, tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", RAMP8, Rows=60_000, Columns=60_000)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="larger than the limit"):
+        read_dicom(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_picture_larger_inside_than_its_header_says_is_refused(
+    write_dicom: WriteDicom, tmp_path: Path
+) -> None:
+    inside = BytesIO()
+    Image.new("L", (64, 32)).save(inside, "JPEG")
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        np.zeros((8, 8), np.uint8),
+        syntax=uid.JPEGBaseline8Bit,
+        pixel_data=encapsulate([inside.getvalue()]),
+    )
+    with pytest.raises(InputError, match="inside is 64 x 32 px, grey, 8 bits, the header"):
+        read_dicom(path)
+
+
+def test_compressed_data_larger_than_the_picture_are_refused(
+    write_dicom: WriteDicom, tmp_path: Path
+) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        np.zeros((8, 8), np.uint8),
+        syntax=uid.RLELossless,
+        pixel_data=encapsulate([bytes(2 << 20)]),
+    )
+    with pytest.raises(InputError, match="larger than the picture"):
+        read_dicom(path)
+
+
+def test_deflated_file_that_inflates_without_end_is_refused(
+    write_dicom: WriteDicom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_dicom(tmp_path / "a.dcm", RAMP8, syntax=uid.DeflatedExplicitVRLittleEndian)
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = deflater.compress(bytes(16 << 20)) + deflater.flush()
+    meta_end = 132 + 12 + pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+    path.write_bytes(path.read_bytes()[:meta_end] + bomb)
+    monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 1 << 20)
+
+    with pytest.raises(InputError, match="inflates to more than"):
+        read_dicom(path)
+
+
+def test_files_that_are_missing_empty_or_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.dcm").touch()
+    for name, reason in (("none.dcm", "no such file"), ("empty.dcm", "empty"), ("", "not a file")):
+        with pytest.raises(InputError, match=reason):
+            read_dicom(tmp_path / name)
+
+
+# Real files
+
+
+def test_rsna_pixels_are_those_of_the_jpeg_inside(shared_data: Path) -> None:
+    path = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))[0]
+    frame = get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
+
+    image = read_dicom(path)
+
+    np.testing.assert_array_equal(image.pixels, np.asarray(Image.open(BytesIO(frame))))
+    assert image.record["decoder"] == "pillow"
+    assert image.record["warnings"] is None
+    assert set(image.header) == {"view", "sex", "age_years", "modality"}
+    assert path.stem not in str((image.record, image.header))

@@ -1,0 +1,98 @@
+"""The fingerprint survives what copies go through, and tells different films apart."""
+
+from itertools import combinations
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.images.fingerprint import (
+    TURNS,
+    grey_ranks,
+    hash_distance,
+    perceptual_hash,
+    squash,
+    turned,
+)
+from data_prep.images.image import read_image
+from data_prep.images.image_facts import picture_facts
+
+N_FILMS = 25
+
+
+@pytest.fixture(scope="module")
+def films(shared_data) -> list[np.ndarray]:
+    paths = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))
+    return [read_image(path).pixels for path in paths[:: len(paths) // N_FILMS][:N_FILMS]]
+
+
+def stretched(film: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(film, (1, 99))
+    return np.clip((film - low) * 255.0 / (high - low), 0, 255).astype(np.uint8)
+
+
+def jpeg(film: np.ndarray, quality: int) -> np.ndarray:
+    encoded = cv2.imencode(".jpg", film, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+
+
+def resized(film: np.ndarray, width: int, height: int) -> np.ndarray:
+    return cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
+
+
+COPIES = {
+    "stretched": stretched,
+    "gamma": lambda film: (255 * (film / 255.0) ** 0.6).astype(np.uint8),
+    "equalised": cv2.equalizeHist,
+    "jpeg": lambda film: jpeg(film, 50),
+    "224 px": lambda film: resized(film, 224, 224),
+    "squashed": lambda film: resized(film, 224, 300),
+    "all at once": lambda film: jpeg(resized(stretched(film), 224, 224), 75),
+}
+
+
+@pytest.mark.parametrize("change", COPIES)
+def test_a_copy_of_a_real_film_stays_close(films, change):
+    distances = [
+        hash_distance(perceptual_hash(film), perceptual_hash(COPIES[change](film)))
+        for film in films
+    ]
+    assert {turn for _, turn in distances} == {"as it is"}
+    assert max(distance for distance, _ in distances) <= 20
+    assert np.median([distance for distance, _ in distances]) <= 10
+
+
+def test_different_films_are_far_apart(films):
+    hashes = [perceptual_hash(film) for film in films]
+    assert min(hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_turned_copy_is_known_with_its_turn(films, turn):
+    for film in films[:5]:
+        distance, found = hash_distance(perceptual_hash(film), perceptual_hash(turned(film, turn)))
+        assert (found, distance <= 4) == (turn, True)
+
+
+def test_a_picture_of_one_grey_has_no_fingerprint():
+    assert perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
+    assert picture_facts(np.full((100, 80), 128, np.uint8))["perceptual_hash"] is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (63, 65), (40, 30), (3000, 10)])
+def test_odd_shapes_have_fingerprints_of_64_digits(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    found = perceptual_hash(pixels)
+    assert found is None if pixels.size == 1 else len(found) == 64
+
+
+def test_ranks_forget_the_grey_curve_and_turn_with_it():
+    pixels = np.random.default_rng(1).integers(0, 100, (30, 40), dtype=np.uint8)
+    np.testing.assert_array_equal(grey_ranks(pixels), grey_ranks(pixels * 2 + 7))
+    np.testing.assert_allclose(grey_ranks(pixels), -grey_ranks(255 - pixels), atol=1e-7)
+
+
+def test_squashing_averages_and_does_not_shift():
+    ramp = np.tile(np.arange(250, dtype=np.uint8), (333, 1))
+    small = squash(ramp, 64)
+    np.testing.assert_allclose(small[0], (np.arange(64) + 0.5) * 250 / 64 - 0.5, atol=1)

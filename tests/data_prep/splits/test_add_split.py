@@ -1,0 +1,221 @@
+"""Splits of a data set: what is balanced, what stays together, and that none is overwritten."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.assemble.dataset_writer import begin_set, write_set
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import empty_table, read_json
+from data_prep.formats.source import SourceTables, no_roles
+from data_prep.splits.add_split import (
+    add_splits,
+    draw_split,
+    image_classes,
+    image_strata,
+    picture_links,
+)
+from data_prep.splits.split import SplitRule
+from data_prep.splits.split_counts import role_lines
+from data_prep.store.dataset import DataSet
+
+RNG = np.random.default_rng(0)
+
+
+def make_tables(n_patients: int = 60, split: pd.DataFrame | None = None) -> SourceTables:
+    """Two images a patient of two findings and two views; every third patient is ill."""
+    n = 2 * n_patients
+    ids = [f"i{k:03d}" for k in range(n)]
+    images = pd.DataFrame(
+        {
+            "image_id": ids,
+            "patient_id": [f"set:{k // 2:03d}" for k in range(n)],
+            "patient_id_source": "given",
+            "source": "set",
+            "path": None,
+            "file_sha256": None,
+            "height": None,
+            "width": None,
+            "view": ["PA", "AP"] * n_patients,
+        }
+    )
+    ill = np.arange(n) // 2 % 3 == 0
+    findings = pd.concat(
+        pd.DataFrame(
+            {
+                "image_id": ids,
+                "finding": name,
+                "reader": "reference",
+                "state": np.where(flags, "present", "absent"),
+                "origin": "consensus",
+            }
+        )
+        for name, flags in (("mass", ill), ("edema", np.arange(n) % 10 == 0))
+    )
+    target = {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
+    tables = [empty_table(name) for name in ("boxes", "box_coverage", "excluded")]
+    return SourceTables(
+        "csv", Path("/nowhere"), images, findings, *tables, target,
+        no_roles() if split is None else split,
+    )  # fmt: skip
+
+
+def make_set(folder: Path, **options) -> DataSet:
+    folder.mkdir()
+    begin_set(folder, {})
+    rule = SplitRule()
+    write_set(
+        folder, make_tables(**options), empty_table("decode"), name="set", rule=rule, settings={}
+    )
+    return DataSet.open(folder)
+
+
+def test_the_class_is_the_sources_own_and_else_the_rarest_finding():
+    findings = pd.DataFrame(
+        {
+            "image_id": ["a", "a", "b", "c", "d", "d"],
+            "finding": ["mass", "edema", "mass", "mass", "mass", "edema"],
+            "reader": ["reference"] * 5 + ["another"],
+            "state": ["present", "present", "present", "absent", "uncertain", "present"],
+        }
+    )
+    images = pd.DataFrame({"image_id": list("abcd")})
+    classes = image_classes(images, findings)
+    assert classes.fillna("unknown").tolist() == ["edema", "mass", "absent", "unknown"]
+    own = image_classes(images.assign(x_class=["x", None, "y", None]), findings)
+    assert own.fillna("unknown").tolist() == ["x", "mass", "y", "unknown"]
+
+
+def test_strata_that_tell_nothing_are_left_out():
+    tables = make_tables(10)
+    strata = image_strata(tables.images, tables.findings)
+    assert list(strata.columns) == ["class", "view", "present: edema", "present: mass"]
+    one = tables.findings[tables.findings["finding"] == "mass"]
+    both = tables.images.assign(x_set=["a", "b"] * 10, view="PA")
+    assert list(image_strata(both, one).columns) == ["class", "x_set"]
+
+
+def test_the_split_says_how_it_was_drawn_and_needs_no_decoded_picture():
+    tables = make_tables()
+    rule = SplitRule(val=0.25, test=0.25, seed=4)
+    decode = empty_table("decode")
+    split, how = draw_split(tables.images, tables.findings, decode, no_roles(), rule)
+    assert how["rule"] == asdict(rule)
+    assert how["balanced"] == ["class", "view", "present: edema", "present: mass"]
+    assert split["role"].value_counts().to_dict() == {"train": 60, "val": 30, "test": 30}
+
+
+def test_roles_of_the_source_are_followed_and_unused_images_stay_unused():
+    tables = make_tables()
+    ids = tables.images["image_id"]
+    unused = pd.DataFrame({"image_id": ids[:10], "role": "unused"})
+    decode = empty_table("decode")
+    split, _ = draw_split(tables.images, tables.findings, decode, unused, SplitRule())
+    assert set(split["role"][:10]) == {"unused"}
+    assert set(split["role"][10:]) == {"train", "val", "test"}
+    given = pd.DataFrame({"image_id": ids, "role": ["train"] * 80 + ["test"] * 40})
+    split, how = draw_split(tables.images, tables.findings, decode, given, SplitRule())
+    assert set(split["role"][80:]) == {"test"}
+    assert set(split["role"][:80]) == {"train", "val"}
+    assert how["n_images_unused"] == 0
+
+
+def test_a_hash_that_gives_a_role_to_nobody_is_said():
+    tables = make_tables(2)
+    rule = SplitRule(val=0.01, test=0.01, method="hash")
+    decode = empty_table("decode")
+    _, how = draw_split(tables.images, tables.findings, decode, no_roles(), rule)
+    assert how["notes"] == ["by hash no patient came to test and val: too few for that share"]
+
+
+def test_equal_pictures_and_near_ones_are_linked():
+    rng = np.random.default_rng(3)
+    hashes = [rng.bytes(32) for _ in range(4)]
+    near = bytes([hashes[0][0] ^ 3, *hashes[0][1:]])  # two bits of 256 differ
+    decode = pd.DataFrame(
+        {
+            "image_id": list("abcde"),
+            "pixel_sha256": ["1", "2", "2", "3", "4"],
+            "perceptual_hash": [
+                h.hex() for h in (hashes[0], hashes[1], hashes[1], near, hashes[3])
+            ],
+        }
+    )
+    links = picture_links(decode)
+    assert links is not None
+    assert (links["a"] == links["d"], links["b"] == links["c"]) == (True, True)
+    assert links.nunique() == 3
+    plain = picture_links(decode.drop(columns="perceptual_hash"))
+    assert plain is not None
+    assert plain.nunique() == 4
+
+
+def test_folds_that_test_cover_every_image_once(tmp_path):
+    dataset = make_set(tmp_path / "set")
+    made = add_splits(dataset, "cv", SplitRule(folds=4), test_folds=True)
+    assert list(made) == ["cv-0", "cv-1", "cv-2", "cv-3"]
+    again = DataSet.open(tmp_path / "set")
+    for role in ("test", "val"):
+        ids = [i for name in made for i in again.image_ids(role, name)]
+        assert sorted(ids) == sorted(again.images["image_id"])
+    assert made["cv-2"]["roles"]["test"] == {
+        "images": 30,
+        "patients": 15,
+        "positive for mass": 10,
+    }
+    with pytest.raises(InputError, match="needs 3 folds"):
+        add_splits(dataset, "two", SplitRule(folds=2), test_folds=True)
+
+
+def test_another_validation_set_beside_the_same_test_set(tmp_path):
+    dataset = make_set(tmp_path / "set")
+    add_splits(dataset, "again", SplitRule(val=0.25, seed=7), keep_test_of="default")
+    again = DataSet.open(tmp_path / "set")
+    assert again.image_ids("test", "again").equals(again.image_ids("test"))
+    assert not again.image_ids("val", "again").equals(again.image_ids("val"))
+    assert len(again.image_ids("val", "again")) == 24  # a quarter of 48 patients, two images each
+    made = add_splits(dataset, "cv", SplitRule(folds=3), keep_test_of="default", each_fold=True)
+    tested = {tuple(DataSet.open(tmp_path / "set").image_ids("test", name)) for name in made}
+    assert tested == {tuple(again.image_ids("test"))}
+    with pytest.raises(InputError, match="has no split 'official'"):
+        add_splits(dataset, "x", SplitRule(), keep_test_of="official")
+
+
+def test_a_file_becomes_a_split_and_its_folds_several(tmp_path):
+    dataset = make_set(tmp_path / "set")
+    patients = dataset.images["patient_id"].drop_duplicates()
+    table = pd.DataFrame({"patient_id": patients, "role": "train", "fold": range(60)})
+    table["fold"] %= 3
+    table.to_csv(tmp_path / "folds.csv", index=False)
+    add_splits(dataset, "mine", SplitRule(), file=tmp_path / "folds.csv")
+    made = add_splits(
+        dataset, "cv", SplitRule(folds=3), file=tmp_path / "folds.csv", test_folds=True
+    )
+    again = DataSet.open(tmp_path / "set")
+    assert set(again.ids["split_ids"]) == {"default", "mine", *made}
+    assert again.image_ids("test", "cv-0").tolist()[:2] == ["i000", "i001"]
+    how = read_json(tmp_path / "set" / "splits" / "mine.json", "split")["how"]
+    assert how["file"] == "folds.csv"
+    with pytest.raises(InputError, match="has 3 folds, asked for 5"):
+        add_splits(dataset, "five", SplitRule(), file=tmp_path / "folds.csv", each_fold=True)
+
+
+def test_no_split_is_overwritten_and_no_name_leaves_the_folder(tmp_path):
+    dataset = make_set(tmp_path / "set")
+    add_splits(dataset, "one", SplitRule(seed=1))
+    with pytest.raises(InputError, match="'one' is there"):
+        add_splits(dataset, "one", SplitRule(seed=2))
+    with pytest.raises(InputError, match="use letters"):
+        add_splits(dataset, "../one", SplitRule())
+
+
+def test_many_targets_get_lines_of_their_own():
+    few = {"images": 8, "patients": 4, "positive for a": 1}
+    many = {**few, "positive for b": 2, "positive for c": 0, "positive for d": 3}
+    assert role_lines({"train": few}) == ["  train  8 images, 4 patients, 1 positive for a"]
+    lines = role_lines({"train": many, "val": many, "unused": {**many, "images": 0}})
+    assert lines[:2] == ["  train  8 images, 4 patients", "  val    8 images, 4 patients"]
+    assert lines[-1] == "  positive for d: 3 train, 3 val"

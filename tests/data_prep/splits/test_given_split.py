@@ -1,0 +1,173 @@
+"""Roles that others gave: followed as they are, unless they would take a patient apart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.contracts.errors import InputError
+from data_prep.splits.given_split import official_split, read_split_file
+from data_prep.splits.split import SplitRule
+
+
+def make_images(patients: list[int]) -> pd.DataFrame:
+    ids = [f"i{n:04d}" for n in range(len(patients))]
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "patient_id": [f"nih:{patient:03d}" for patient in patients],
+            "patient_id_source": "given",
+        }
+    )
+
+
+def give(images: pd.DataFrame, *roles: str) -> pd.DataFrame:
+    return images[["image_id"]].assign(role=list(roles))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.sampled_from(["train", "val", "test", "unused"])),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(0, 99),
+)
+def test_published_roles_stay_but_a_patient_keeps_only_test_then_validation(rows, seed):
+    images = make_images([patient for patient, _ in rows])
+    published = give(images, *[role for _, role in rows])
+    split, how = official_split(published, images, rule=SplitRule(seed=seed, folds=3))
+    found = split.merge(images).merge(published, on="image_id", suffixes=("", "_was"))
+    assert len(found) == len(images)
+    used = found[found["role"] != "unused"]
+    assert (used.groupby("patient_id")["role"].nunique() <= 1).all()
+    assert (used.groupby("patient_id")["fold"].nunique(dropna=False) <= 1).all()
+    assert used["fold"].notna().equals(used["role"] != "test")
+    # Test is never touched, nothing unused comes back, and what is lost is counted.
+    assert found["role"].eq("test").equals(found["role_was"].eq("test"))
+    lost = (found["role"] == "unused") & (found["role_was"] != "unused")
+    assert how["n_images_unused"] == lost.sum()
+    assert how["n_patients_in_two_roles"] == found.loc[lost, "patient_id"].nunique()
+    kept = found[~lost]
+    if "val" in set(kept["role_was"]):
+        assert kept["role"].equals(kept["role_was"])
+
+
+def test_validation_is_drawn_from_train_by_patient_where_there_is_none():
+    images = make_images([n // 3 for n in range(300)])
+    roles = np.where(np.arange(300) < 60, "test", "train")
+    strata = pd.Series(np.where(np.arange(300) % 2, "ill", "well"), index=images["image_id"])
+    rule = SplitRule(val=0.25, seed=1)
+    split, how = official_split(give(images, *roles), images, rule=rule, strata=strata)
+    learning = split.merge(images).iloc[60:]
+    assert set(split["role"][:60]) == {"test"}
+    of_patients = learning.drop_duplicates("patient_id")["role"].value_counts()
+    assert of_patients.to_dict() == {"train": 60, "val": 20}
+    assert "validation drawn" in how["method"]
+    assert how["notes"] == []
+
+
+def test_a_tiny_validation_set_is_kept_but_said_to_be_tiny():
+    images = make_images(list(range(400)))
+    roles = ["val"] * 16 + ["test"] * 100 + ["train"] * 284
+    split, how = official_split(give(images, *roles), images)
+    assert split["role"].tolist() == roles
+    assert "16 images, too few" in how["notes"][0]
+
+
+def test_patients_who_share_a_picture_count_as_one():
+    images = make_images([0, 1, 1, 2, 3])
+    film = pd.Series({"i0000": "film", "i0001": "film"})
+    published = give(images, "test", "train", "train", "train", "val")
+    split, how = official_split(published, images, film)
+    assert split["role"].tolist() == ["test", "unused", "unused", "train", "val"]
+    assert (how["n_patients_in_two_roles"], how["n_images_unused"]) == (1, 2)
+
+
+def test_an_image_without_a_published_role_is_unused_and_counted():
+    images = make_images([0, 1, 2])
+    split, how = official_split(give(images, "train", "val", "test").iloc[:2], images)
+    assert split["role"].tolist() == ["train", "val", "unused"]
+    assert how["n_images_without_role"] == 1
+
+
+def test_a_doubtful_image_never_comes_to_the_drawn_validation():
+    images = make_images(list(range(50)))
+    images.loc[:30, "patient_id_source"] = "mapped_unverified"
+    split, _ = official_split(give(images, *["train"] * 50), images, rule=SplitRule(val=0.5))
+    assert set(split["role"][:31]) == {"train"}
+    assert split["fold"][:31].isna().all()
+    assert (split["role"] == "val").sum() in (9, 10)  # of 19 whose identity is sure
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_by_image_is_followed_whatever_the_words_for_roles(tmp_path):
+    images = make_images([0, 1, 2, 3, 4])
+    file = write(
+        tmp_path / "s.csv",
+        "image_id,role,fold\ni0001,Valid,1\ni0000,TRAIN,0\ni0003,dev,\ni0002,test,\ni0004,unused,\n",
+    )
+    split, how = read_split_file(file, images)
+    assert split["role"].tolist() == ["train", "val", "test", "val", "unused"]
+    assert split["fold"].tolist()[:2] == [0, 1]
+    assert split["fold"].isna().sum() == 3
+    assert how["notes"] == []
+
+
+def test_a_file_by_patient_reaches_all_images_of_the_patient(tmp_path):
+    images = make_images([5, 6, 5])
+    file = write(tmp_path / "s.csv", "patient_id,role\nnih:005,test\nnih:006,train\n")
+    split, how = read_split_file(file, images)
+    assert split["role"].tolist() == ["test", "train", "test"]
+    assert how["by"] == "patient_id"
+
+
+def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_path):
+    images = make_images([0, 1, 2])
+    file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\nelsewhere,test\n")
+    split, how = read_split_file(file, images)
+    assert split["role"].tolist() == ["train", "unused", "unused"]
+    assert (how["n_images_without_role"], how["n_ids_unknown"]) == (2, 1)
+    assert len(how["notes"]) == 2
+    with pytest.raises(InputError, match="'elsewhere' is not in the data set"):
+        read_split_file(file, images, strict=True)
+    file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\n")
+    with pytest.raises(InputError, match=r"no role to image 'i0001' \(2 such"):
+        read_split_file(file, images, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id,split\ni0000,train\n", "column 'role' is missing"),
+        ("role\ntrain\n", "needs a column image_id or patient_id"),
+        ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
+        ("image_id,role\ni0000,train\ni0000,train\n", "line 3: image_id 'i0000' stands twice"),
+        ("patient_id,role\n000,train\n", r"'000' is not in the data set \(1 such lines\); .* nih:"),
+        ("image_id,role\ni0000,train\ni0001,test\n", "patient 'nih:000' is in train and test"),
+        ("image_id,role,fold\ni0000,train,0\ni0001,train,1\n", "train of fold 0 and train of fold"),
+        ("image_id,role,fold\ni0002,test,1\n", "line 2: fold='1'"),
+        ("image_id,role,fold\ni0002,train,1.5\n", "line 2: fold='1.5'"),
+        ("image_id,role,fold\ni0002,train,-1\n", "line 2: fold='-1'"),
+        ("image_id,role\ni0002,train\ni0003,test\n", "picture 'i0002' = 'i0003' is in train and"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(tmp_path, text, message):
+    images = make_images([0, 0, 1, 2])
+    film = pd.Series({"i0002": "film", "i0003": "film"})
+    with pytest.raises(InputError, match=message):
+        read_split_file(write(tmp_path / "s.csv", text), images, film)
+
+
+def test_unused_images_of_a_patient_or_picture_overlap_with_nothing(tmp_path):
+    images = make_images([0, 0, 1])
+    file = write(tmp_path / "s.csv", "image_id,role\ni0000,unused\ni0001,test\ni0002,train\n")
+    film = pd.Series({"i0000": "film", "i0002": "film"})
+    split, _ = read_split_file(file, images, film)
+    assert split["role"].tolist() == ["unused", "test", "train"]

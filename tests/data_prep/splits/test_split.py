@@ -1,0 +1,351 @@
+"""A patient has one role; shares and classes come out as asked; nothing depends on row order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.contracts.errors import InputError
+from data_prep.splits.split import (
+    METHODS,
+    SplitRule,
+    extend_split,
+    fold_as_test,
+    fold_split,
+    split_by_patient,
+)
+
+
+def make_images(patients: list[int]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{n:05d}" for n in range(len(patients))],
+            "patient_id": [f"p{patient}" for patient in patients],
+            "patient_id_source": "given",
+        }
+    )
+
+
+def make_large(n_patients: int = 2000, seed: int = 0) -> tuple[pd.DataFrame, pd.Series]:
+    """Patients with 1 to 12 images; one in five is positive on some of them."""
+    rng = np.random.default_rng(seed)
+    owners = np.repeat(np.arange(n_patients), rng.geometric(0.5, n_patients).clip(max=12))
+    images = make_images(owners.tolist())
+    positive = (owners % 5 == 0) & (rng.random(len(owners)) < 0.7)
+    return images, pd.Series(np.where(positive, "ill", "well"), index=images["image_id"])
+
+
+patients = st.lists(st.integers(0, 30), min_size=1, max_size=120)
+shares = st.tuples(st.floats(0, 0.45), st.floats(0, 0.5))
+
+
+methods = st.sampled_from(METHODS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(patients, shares, st.integers(0, 2**31), methods)
+def test_a_patient_has_one_role_and_one_fold(patients, shares, seed, method):
+    images = make_images(patients)
+    split = split_by_patient(images, val=shares[0], test=shares[1], seed=seed, method=method)
+    rows = split.merge(images, on="image_id")
+    assert len(rows) == len(images)
+    assert rows.groupby("patient_id")["role"].nunique().max() == 1
+    assert rows.groupby("patient_id")["fold"].nunique().max() <= 1
+    assert rows.loc[rows["role"] == "test", "fold"].isna().all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(patients, st.integers(0, 2**31), st.randoms(use_true_random=False), methods)
+def test_row_order_does_not_matter(patients, seed, random, method):
+    images = make_images(patients)
+    strata = pd.DataFrame(
+        {
+            "class": ["ill" if p % 3 else "well" for p in patients],
+            "view": [None if n % 7 == 0 else "AP" for n in range(len(patients))],
+            "mass": [n % 5 == 0 for n in range(len(patients))],
+        },
+        index=images["image_id"],
+    )
+    keys = pd.Series([f"k{n // 2 * 2 % 14}" for n in range(len(images))], index=images["image_id"])
+    order = list(range(len(images)))
+    random.shuffle(order)
+    rule = {"seed": seed, "method": method}
+    straight = split_by_patient(images, strata, **rule, linked=keys)
+    shuffled = split_by_patient(
+        images.iloc[order], strata.iloc[order[::-1]], **rule, linked=keys.iloc[order]
+    )
+    pd.testing.assert_frame_equal(straight, shuffled)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(0.15, 0.2), (0.1, 0.1), (0.3, 0.0), (0.5, 0.5)]))
+def test_shares_of_patients_images_and_positives_are_as_asked(seed, shares):
+    val, test = shares
+    images, strata = make_large()
+    rows = split_by_patient(images, strata, val=val, test=test, seed=seed).merge(images)
+    rows["ill"] = rows["image_id"].map(strata) == "ill"
+    for role, share in (("val", val), ("test", test)):
+        chosen = rows["role"] == role
+        of_patients = rows.loc[chosen, "patient_id"].nunique() / rows["patient_id"].nunique()
+        assert of_patients == pytest.approx(share, abs=0.01)
+        assert chosen.mean() == pytest.approx(share, abs=0.03)
+        assert rows.loc[chosen, "ill"].sum() / rows["ill"].sum() == pytest.approx(share, abs=0.04)
+
+
+def test_another_seed_gives_another_split():
+    images, strata = make_large(300)
+    one, two = (split_by_patient(images, strata, seed=seed)["role"] for seed in (1, 2))
+    assert not one.equals(two)
+
+
+def test_folds_share_patients_and_positives_evenly():
+    images, strata = make_large()
+    rows = split_by_patient(images, strata, folds=4, seed=3).merge(images)
+    sizes = rows.dropna(subset="fold").drop_duplicates("patient_id")["fold"].value_counts()
+    assert sorted(sizes.index) == [0, 1, 2, 3]
+    assert sizes.max() - sizes.min() <= 0.02 * sizes.sum()
+    ill = (rows["image_id"].map(strata) == "ill").groupby(rows["fold"]).mean()
+    assert ill.max() - ill.min() < 0.03
+
+
+def test_each_learning_patient_validates_in_exactly_one_fold():
+    images, strata = make_large(200)
+    split = split_by_patient(images, strata, folds=5, seed=3)
+    roles = pd.concat([fold_split(split, fold)["role"] for fold in range(5)], axis=1)
+    in_test = split["role"] == "test"
+    assert ((roles == "val").sum(axis=1) == (~in_test)).all()
+    assert (roles[in_test] == "test").all(axis=None)
+
+
+def test_a_patient_whose_identity_is_doubtful_only_trains():
+    images = make_images([n // 2 for n in range(400)])
+    doubtful = images["patient_id"].isin([f"p{n}" for n in range(0, 200, 4)])
+    first_of_each = doubtful & ~images["patient_id"].duplicated()
+    images.loc[first_of_each, "patient_id_source"] = "mapped_unverified"
+    rows = split_by_patient(images, val=0.3, test=0.3, seed=0).merge(images)
+    bound = rows["patient_id"].isin(images.loc[doubtful, "patient_id"])
+    assert (rows.loc[bound, "role"] == "train").all()
+    assert rows.loc[bound, "fold"].isna().all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_patients_who_share_a_picture_stay_together(seed):
+    images = make_images(list(range(60)))
+    # A chain: 0 and 1 share a picture, 1 and 2 share another.
+    keys = [f"k{n}" for n in range(60)]
+    images = pd.concat([images, make_images([1]).assign(image_id="extra")], ignore_index=True)
+    keys = [*keys, keys[2]]
+    keys[0] = keys[1]
+    linked = pd.Series(keys, index=images["image_id"])
+    rows = split_by_patient(images, val=0.4, test=0.4, seed=seed, linked=linked).merge(images)
+    chained = rows["patient_id"].isin(["p0", "p1", "p2"])
+    assert rows.loc[chained, "role"].nunique() == 1
+    assert rows["role"].nunique() == 3
+
+
+def test_patients_are_linked_by_any_of_several_keys():
+    images = make_images(list(range(30)))
+    keys = pd.DataFrame({"pixels": None, "film": None}, index=images["image_id"], dtype="str")
+    keys.loc[["i00000", "i00001"], "pixels"] = "equal"
+    keys.loc[["i00001", "i00002"], "film"] = "near"
+    for seed in range(4):
+        split = split_by_patient(images, val=0.4, test=0.4, seed=seed, linked=keys)
+        assert split["role"][:3].nunique() == 1
+        assert split["fold"][:3].nunique(dropna=False) == 1
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.0, 1.0), (0.0, 0.0), (0.5, 0.5)])
+@pytest.mark.parametrize("n_images", [0, 1, 40])
+def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, test, n_images):
+    images = make_images(list(range(n_images)))
+    for method in METHODS:
+        split = split_by_patient(images, val=val, test=test, method=method)
+        asked = {role for role, share in (("val", val), ("test", test)) if share}
+        assert len(split) == n_images
+        assert set(split["role"]) <= (asked or {"train"})
+
+
+def test_each_role_gets_a_patient_even_when_few_are_there():
+    for n_patients in (3, 4, 7, 11):
+        split = split_by_patient(make_images(list(range(n_patients))), val=0.05, test=0.05)
+        assert set(split["role"]) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"val": -0.1}, "val=-0.1"),  # a share below nothing
+        ({"val": 0.6, "test": 0.6}, "at most 1"),
+        ({"val": float("nan")}, "val=nan"),
+        ({"folds": 1}, "folds=1"),  # one fold is no cross-validation
+        ({"seed": -1}, "seed=-1"),
+        ({"method": "random"}, "balanced or hash"),
+    ],
+)
+def test_an_impossible_rule_is_refused(rule, message):
+    with pytest.raises(InputError, match=message):
+        split_by_patient(make_images([1, 2, 3]), **rule)
+
+
+def make_clustered(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Patients of three sources who lean to one view, with several findings an image."""
+    rng = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(n_patients), rng.geometric(0.4, n_patients).clip(max=15))
+    images, n = make_images(owner.tolist()), len(owner)
+    severity, lying = rng.random(n_patients)[owner] ** 2, rng.beta(0.4, 0.6, n_patients)[owner]
+    present = {f"f{k}": rng.random(n) < severity / (k + 2) for k in range(5)}
+    rarest = np.select([present[f"f{k}"] for k in (4, 3, 2, 1, 0)], list("edcba"), "absent")
+    texts = {
+        "class": rarest,
+        "source": rng.choice(["nih", "rsna", "covid"], n_patients, p=[0.7, 0.25, 0.05])[owner],
+        "view": np.where(rng.random(n) < lying, "AP", "PA"),
+    }
+    return images, pd.DataFrame({**texts, **present}, index=images["image_id"])
+
+
+def image_counts(strata: pd.DataFrame, chosen: np.ndarray) -> pd.Series:
+    """Chosen images of each class, source, view and finding."""
+    flags = pd.get_dummies(strata, columns=["class", "source", "view"])
+    return flags[chosen].sum()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([400, 2500]))
+def test_every_class_finding_view_and_source_gets_its_share_of_images(seed, n_patients):
+    images, strata = make_clustered(n_patients, seed)
+    split = split_by_patient(images, strata, val=0.15, test=0.2, seed=seed)
+    everything = image_counts(strata, np.ones(len(split), dtype=bool))
+    for part, share in (("role", {"val": 0.15, "test": 0.2, "train": 0.65}), ("fold", None)):
+        total = everything if share else image_counts(strata, split[part].notna().to_numpy())
+        shares = share or dict.fromkeys(range(5), 0.2)
+        for name, wanted in shares.items():
+            found = image_counts(strata, (split[part] == name).fillna(False).to_numpy(dtype=bool))
+            assert (found - wanted * total).abs().max() <= 10  # images, of up to thousands
+
+
+def test_strata_too_rare_to_share_out_change_nothing_else():
+    images, strata = make_clustered(300, 1)
+    lonely = strata.assign(odd=[f"level {n}" for n in range(len(strata))])
+    rows = split_by_patient(images, lonely, val=0.15, test=0.2)
+    ap = image_counts(strata, (rows["role"] == "test").to_numpy())["view_AP"]
+    assert abs(ap - 0.2 * (strata["view"] == "AP").sum()) <= 6
+
+
+@settings(max_examples=25, deadline=None)
+@given(patients, patients, st.integers(0, 2**31))
+def test_by_hash_added_images_and_patients_change_no_old_role_or_fold(old, new, seed):
+    images = make_images([*old, *new])
+    before = split_by_patient(images.iloc[: len(old)], method="hash", seed=seed)
+    after = split_by_patient(images.sample(frac=1, random_state=1), method="hash", seed=seed)
+    merged = before.merge(after, on="image_id", suffixes=("", "_after"))
+    assert len(merged) == len(old)
+    assert merged["role"].equals(merged["role_after"])
+    assert merged["fold"].equals(merged["fold_after"])
+
+
+def test_by_hash_shares_are_as_asked_and_another_share_of_validation_leaves_the_test_set():
+    images = make_images(list(range(4000)))
+    split = split_by_patient(images, val=0.15, test=0.2, method="hash", seed=3)
+    shares = split["role"].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.2, abs=0.02)
+    assert shares["val"] == pytest.approx(0.15, abs=0.02)
+    assert split["fold"].value_counts(normalize=True).max() == pytest.approx(0.2, abs=0.02)
+    more = split_by_patient(images, val=0.3, test=0.2, method="hash", seed=3)
+    assert (more["role"] == "test").equals(split["role"] == "test")
+    other = split_by_patient(images, val=0.15, test=0.2, method="hash", seed=4)
+    assert not other["role"].equals(split["role"])
+
+
+def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
+    images = make_images(list(range(200)))
+    alone = split_by_patient(images, method="hash").set_index("image_id")["role"]
+    linked = pd.Series(
+        "one film", index=images.loc[images["patient_id"].isin(["p17", "p4"]), "image_id"]
+    )
+    together = split_by_patient(images, method="hash", linked=linked).set_index("image_id")["role"]
+    changed = together.index[together != alone]
+    assert set(changed) <= {"i00004"}  # "p17" sorts before "p4"
+    assert together["i00004"] == together["i00017"] == alone["i00017"]
+
+
+def test_by_hash_a_doubtful_image_is_never_judged_on_and_moves_nobody():
+    images = make_images([n // 2 for n in range(400)])
+    sure = split_by_patient(images, method="hash", val=0.3, test=0.3)
+    images.loc[::2, "patient_id_source"] = "mapped_unverified"
+    split = split_by_patient(images, method="hash", val=0.3, test=0.3)
+    assert split["role"][1::2].equals(sure["role"][1::2])
+    assert set(split["role"][::2]) == {"train", "unused"}
+    assert (split["role"][::2] == "train").equals(sure["role"][::2] == "train")
+
+
+@settings(max_examples=40, deadline=None)
+@given(patients, patients, st.integers(0, 2**31), methods, st.data())
+def test_extending_keeps_old_roles_and_lets_no_patient_or_picture_have_two(
+    old, new, seed, method, draw
+):
+    images = make_images([*old, *new])
+    ids = images["image_id"]
+    pictures = draw.draw(
+        st.lists(st.integers(0, 3 * len(ids)), min_size=len(ids), max_size=len(ids))
+    )
+    linked = pd.Series([f"k{n}" for n in pictures], index=ids)
+    rule = SplitRule(seed=seed, method=method)
+    first = images.iloc[: len(old)]
+    before = split_by_patient(first, linked=linked, seed=seed, method=method)
+    after = extend_split(before, images, None, rule, linked)
+    assert sorted(after["image_id"]) == sorted(ids)
+    same = before.merge(after, on="image_id", suffixes=("", "_after"))
+    assert same["role"].equals(same["role_after"])
+    assert same["fold"].equals(same["fold_after"])
+    used = after[after["role"] != "unused"].merge(images, on="image_id")
+    used["picture"] = used["image_id"].map(linked)
+    assert (used.groupby("patient_id")["role"].nunique() <= 1).all()
+    assert (used.groupby("picture")["role"].nunique() <= 1).all()
+    assert (used.fillna({"fold": -1}).groupby("picture")["fold"].nunique() <= 1).all()
+
+
+def test_new_images_follow_their_patient_and_new_patients_bring_the_shares_to_the_rule():
+    images, strata = make_clustered(1200, 2)
+    number = images["patient_id"].str[1:].astype(int)
+    first = images[number < 300]
+    before = split_by_patient(first, strata, val=0.1, test=0.1, seed=2)
+    after = extend_split(before, images, strata, SplitRule(val=0.2, test=0.3, seed=2))
+    rows = after.merge(images, on="image_id")
+    of_patients = rows.drop_duplicates("patient_id")["role"].value_counts(normalize=True)
+    assert of_patients["val"] == pytest.approx(0.2, abs=0.02)
+    assert of_patients["test"] == pytest.approx(0.3, abs=0.02)
+    total = image_counts(strata, np.ones(len(strata), dtype=bool))
+    found = image_counts(strata.loc[after["image_id"]], (after["role"] == "test").to_numpy())
+    assert (found - 0.3 * total).abs().max() <= 8
+    assert after["fold"].notna().equals(after["role"] != "test")
+
+
+def test_an_image_that_shows_two_patients_to_be_one_is_unused():
+    images = make_images([0, 1, 0, 2])
+    before = pd.DataFrame(
+        {"image_id": ["i00000", "i00001"], "role": ["train", "test"], "fold": None}
+    )
+    linked = pd.Series({"i00001": "film", "i00002": "film"})  # a new image of 0 is one of 1
+    split = extend_split(before, images, None, SplitRule(val=0.0), linked)
+    assert split["role"].tolist()[:3] == ["train", "test", "unused"]
+    # A new patient who shares one picture with each of them cannot have either role.
+    linked = pd.Series({"i00000": "a", "i00001": "b", "i00002": "a", "i00003": "b"})
+    images = make_images([0, 1, 2, 2])
+    split = extend_split(before, images, None, SplitRule(), linked)
+    assert split["role"].tolist() == ["train", "test", "unused", "unused"]
+
+
+def test_a_split_without_folds_stays_without():
+    images = make_images([0, 1, 2, 3, 4, 0])
+    before = pd.DataFrame({"image_id": ["i00000"], "role": "train", "fold": None})
+    assert extend_split(before, images)["fold"].isna().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_over_all_folds_each_image_is_tested_once_and_validated_once(method):
+    images, strata = make_large(150)
+    split = split_by_patient(images, strata, val=0, test=0, folds=4, seed=3, method=method)
+    roles = pd.concat([fold_as_test(split, fold, 4)["role"] for fold in range(4)], axis=1)
+    for role, times in (("test", 1), ("val", 1), ("train", 2)):
+        assert ((roles == role).sum(axis=1) == times).all()

@@ -1,0 +1,416 @@
+"""The pixel store: same bytes however it is built, survives kills, refuses to be half there."""
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_table
+from data_prep.store import pixel_store, pixel_writer, preprocess
+from data_prep.store.decode import DecodeTask, decode_all, decode_and_letterbox
+from data_prep.store.loose_images import decode_loose
+from data_prep.store.lung_region import LungRegion
+from data_prep.store.pixel_source import visible_share
+from data_prep.store.pixel_store import (
+    PixelStore,
+    PixelStoreWriter,
+    build_pixel_store,
+    store_folder,
+)
+from data_prep.store.placement import Placement
+from data_prep.store.preprocess import Treatment, letterbox
+
+SIZE = 32
+HERE = Placement(1.0, 1.0, 0.0, 0.0)
+
+
+def square(value: int) -> np.ndarray:
+    return np.full((SIZE, SIZE), value % 256, np.uint8)
+
+
+def fill(folder: Path, values: Iterable[int]) -> None:
+    with PixelStoreWriter(folder, SIZE) as writer:
+        for value in values:
+            writer.add(f"i{value:05d}", square(value), HERE)
+
+
+def abandon(folder: Path, committed: range, lost: range) -> None:
+    """Leave a store as a kill leaves it: the last rows written, but in no index."""
+    writer = PixelStoreWriter(folder, SIZE)
+    for value in (*committed, *lost):
+        writer.add(f"i{value:05d}", square(value), HERE)
+        if committed and value == committed[-1]:
+            writer.commit()
+    assert writer._file is not None
+    writer._file.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[Path, pd.DataFrame]:
+    """Twelve small pictures of different shapes, and their images table."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "source"
+    root.mkdir()
+    names = [f"p{i:02d}" for i in range(12)]
+    for number, name in enumerate(names):
+        pixels = rng.integers(0, 256, (40 + number, 60)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{name}.png")
+    table = pd.DataFrame({"image_id": names, "path": [f"{name}.png" for name in names]})
+    return root, table
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_store_gives_the_letterboxed_picture(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    store = build_pixel_store(tmp_path, table, root, SIZE)
+
+    assert store.size == SIZE
+    assert store.ids.tolist() == table["image_id"].tolist()
+    for image_id in store.ids:
+        pixels, placement = letterbox(np.asarray(Image.open(root / f"{image_id}.png")), SIZE)
+        np.testing.assert_array_equal(store.image(image_id), pixels)
+        assert store.placement(image_id) == placement
+
+
+def test_processes_do_not_change_a_byte(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+    root, table = source
+    for workers in (1, 2):
+        build_pixel_store(tmp_path / str(workers), table, root, SIZE, workers=workers)
+    one, two = (contents(store_folder(tmp_path / w, SIZE)) for w in ("1", "2"))
+    assert one == two
+
+
+def test_new_images_are_added_without_decoding_the_old(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    first = build_pixel_store(tmp_path, table[:5], root, SIZE)
+    (root / "p00.png").unlink()  # would be an error if it were read again
+    decoded: list[int] = []
+
+    store = build_pixel_store(tmp_path, table, root, SIZE, progress=decoded.append)
+
+    assert len(decoded) == 7
+    assert len(store.ids) == 12
+    assert store.pixels_id != first.pixels_id
+    np.testing.assert_array_equal(store.image("p03"), first.image("p03"))
+
+
+def test_complete_store_is_opened_and_not_touched(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, table = source
+    build_pixel_store(tmp_path, table, root, SIZE)
+    monkeypatch.delattr(pixel_store, "PixelStoreWriter")
+    assert len(build_pixel_store(tmp_path, table[:4], root, SIZE).ids) == 12
+
+
+def test_unreadable_image_is_named_and_the_others_are_kept(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    (root / "p04.png").write_bytes(b"nothing")
+
+    with pytest.raises(InputError, match=r"p04\.png: neither DICOM"):
+        build_pixel_store(tmp_path, table, root, SIZE)
+
+    folder = store_folder(tmp_path, SIZE)
+    with pytest.raises(InputError, match=r"pixels\.json: not found"):
+        PixelStore.open(folder)
+    assert PixelStoreWriter(folder, SIZE).done == set(table["image_id"]) - {"p04"}
+
+
+def test_image_without_a_file_is_refused(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+    root, table = source
+    with pytest.raises(InputError, match="'p02': has no file"):
+        build_pixel_store(tmp_path, table.replace("p02.png", None), root, SIZE)
+
+
+# Shards
+
+
+def test_shards_split_where_they_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
+    fill(tmp_path, range(25))
+
+    store = PixelStore.open(tmp_path)
+
+    shapes = [np.load(path).shape for path in sorted(tmp_path.glob("shard-*.npy"))]
+    assert shapes == [(10, SIZE, SIZE), (10, SIZE, SIZE), (5, SIZE, SIZE)]
+    for value in range(25):
+        assert (store.image(f"i{value:05d}") == value).all()
+
+
+def test_header_of_a_shard_grows_in_place() -> None:
+    lengths = {len(pixel_writer._shard_header(n, SIZE)) for n in (0, 1, 4096)}
+    assert len(lengths) == 1
+
+
+def test_added_twice_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
+    with PixelStoreWriter(tmp_path, SIZE) as writer:
+        for value in (*range(15), 3, 14):
+            shade = value + 100 if f"i{value:05d}" in writer.done else value
+            writer.add(f"i{value:05d}", square(shade), HERE)
+    store = PixelStore.open(tmp_path)
+    assert len(store.ids) == 15
+    assert [int(store.image(f"i{v:05d}")[0, 0]) for v in (2, 3, 4, 13, 14)] == [2, 103, 4, 13, 114]
+
+
+# Kills
+
+
+@pytest.mark.parametrize(("committed", "lost"), [(8, 0), (8, 3), (10, 0), (10, 3), (13, 9), (0, 4)])
+def test_work_goes_on_after_a_kill(
+    tmp_path: Path, committed: int, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
+    fill(tmp_path / "whole", range(25))
+    killed = tmp_path / "killed"
+    abandon(killed, range(committed), range(committed, committed + lost))
+
+    with pytest.raises(InputError, match="not found"):
+        PixelStore.open(killed)
+    writer = PixelStoreWriter(killed, SIZE)
+    assert writer.done == {f"i{value:05d}" for value in range(committed)}
+    fill(killed, range(committed, 25))
+
+    assert contents(killed) == contents(tmp_path / "whole")
+
+
+def test_kill_while_a_complete_store_grows_keeps_what_was_there(tmp_path: Path) -> None:
+    fill(tmp_path, range(5))
+    abandon(tmp_path, range(5, 8), range(8, 9))
+    with pytest.raises(InputError, match="not found"):
+        PixelStore.open(tmp_path)
+    assert len(PixelStoreWriter(tmp_path, SIZE).done) == 8
+
+
+@pytest.mark.parametrize("tail", [b'["i0', b'["x"]["y"]\n', b"\xff\xfe\n"])
+def test_journal_cut_short_loses_its_last_line_only(tmp_path: Path, tail: bytes) -> None:
+    abandon(tmp_path, range(5), range(0))
+    with (tmp_path / "journal.jsonl").open("ab") as journal:
+        journal.write(tail)
+    fill(tmp_path, range(5, 7))
+    store = PixelStore.open(tmp_path)
+    assert [int(store.image(image_id)[0, 0]) for image_id in store.ids] == list(range(7))
+
+
+def test_sigkill_in_the_middle_is_survived(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, numpy as np
+from pathlib import Path
+from data_prep.store.pixel_writer import PixelStoreWriter
+from data_prep.store.preprocess import Placement
+writer = PixelStoreWriter(Path({str(tmp_path)!r}), {SIZE})
+for value in range(1000):
+    if value == 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+    pixels = np.full(({SIZE}, {SIZE}), value % 256, np.uint8)
+    writer.add(f"i{{value:05d}}", pixels, Placement(1.0, 1.0, 0.0, 0.0))
+"""
+    answer = subprocess.run([sys.executable, "-c", program], env=os.environ)
+    assert answer.returncode == -9
+    done = PixelStoreWriter(tmp_path, SIZE).done
+    assert 200 <= len(done) <= 300
+    fill(tmp_path, range(len(done), 400))
+    store = PixelStore.open(tmp_path)
+    assert all((store.image(f"i{v:05d}") == v % 256).all() for v in range(400))
+
+
+def test_interrupt_keeps_what_was_added_and_marks_nothing_complete(tmp_path: Path) -> None:
+    def images() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path, images())
+    assert PixelStoreWriter(tmp_path, SIZE).done == {"i00001"}
+    assert not (tmp_path / "pixels.json").exists()
+
+
+def test_full_disk_is_one_line_and_leaves_no_complete_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="no space left on the disk"):
+        fill(tmp_path, range(3))
+    assert not (tmp_path / "pixels.json").exists()
+
+
+# Damage
+
+
+def test_damaged_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    for name, harm in {
+        "shard gone": lambda f: (f / "shard-00000.npy").unlink(),
+        "shard cut": lambda f: os.truncate(f / "shard-00000.npy", 500),
+        "index gone": lambda f: (f / "index.parquet").unlink(),
+        "shard of another size": lambda f: np.save(
+            f / "shard-00000.npy", np.zeros((3, 8, 8), np.uint8)
+        ),
+    }.items():
+        folder = tmp_path / name
+        fill(folder, range(3))
+        harm(folder)
+        with pytest.raises(InputError, match=r"again|is it complete"):
+            PixelStore.open(folder)
+
+
+def test_writer_starts_a_damaged_store_again(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    os.truncate(tmp_path / "shard-00000.npy", 500)
+    assert PixelStoreWriter(tmp_path, SIZE).done == set()
+    fill(tmp_path, range(3))
+    assert len(PixelStore.open(tmp_path).ids) == 3
+
+
+def test_unknown_image_and_wrong_shape_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    with pytest.raises(InputError, match="holds no image 'z'"):
+        PixelStore.open(tmp_path).image("z")
+    with pytest.raises(ValueError, match="uint8"):
+        PixelStoreWriter(tmp_path, SIZE).add("z", np.zeros((SIZE, SIZE)), HERE)
+
+
+# Reading
+
+
+def test_pictures_are_read_only_views(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    picture = PixelStore.open(tmp_path).image("i00001")
+    with pytest.raises(ValueError, match="read-only"):
+        picture[0, 0] = 1
+
+
+def test_pickled_store_is_small_and_reads_the_same(tmp_path: Path) -> None:
+    fill(tmp_path, range(300))
+    store = PixelStore.open(tmp_path)
+    store.image("i00007")
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 300 * SIZE * SIZE / 4
+    assert (pickle.loads(pickled).image("i00007") == 7).all()  # noqa: S301
+
+
+def test_index_on_disk_is_the_contract(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    index = read_table(tmp_path / "index.parquet", "pixel_index")
+    assert index["row"].tolist() == [0, 1, 2]
+
+
+# Worker processes
+
+
+def test_failed_row_is_an_error_and_not_an_exception(tmp_path: Path) -> None:
+    row = decode_and_letterbox(DecodeTask("a", tmp_path / "none.png", (SIZE,)))
+    assert row.error == f"{tmp_path / 'none.png'}: no such file or directory"
+    assert row.squares == {}
+
+
+def test_decoding_in_processes_gives_rows_in_order(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    tasks = [DecodeTask(name, root / f"{name}.png", (SIZE, 64)) for name in table["image_id"]]
+    rows = list(decode_all(tasks, workers=2))
+    assert [row.image_id for row in rows] == table["image_id"].tolist()
+    assert [row.height for row in rows] == list(range(40, 52))
+    assert {row.squares[64][0].shape for row in rows} == {(64, 64)}
+    assert len({row.file_sha256 for row in rows}) == 12
+
+
+# Treatments
+
+
+def test_treated_store_stands_beside_the_plain_one(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    clear = Treatment(enhance="clahe")
+    plain = build_pixel_store(tmp_path, table, root, SIZE)
+    treated = build_pixel_store(tmp_path, table, root, SIZE, clear)
+
+    assert treated.folder.name == "letterbox-32-clahe"
+    assert (plain.treatment, treated.treatment) == (Treatment(), clear)
+    assert PixelStore.open(treated.folder).treatment == clear
+    assert plain.pixels_id != treated.pixels_id
+    for image_id in table["image_id"]:
+        pixels, placement = clear.apply(np.asarray(Image.open(root / f"{image_id}.png")), SIZE)
+        np.testing.assert_array_equal(treated.image(image_id), pixels)
+        assert treated.placement(image_id) == placement == plain.placement(image_id)
+
+
+def test_store_from_before_there_were_treatments_opens_as_plain(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    info = json.loads((tmp_path / "pixels.json").read_text())
+    del info["crop"], info["enhance"]
+    (tmp_path / "pixels.json").write_text(json.dumps(info))
+    assert PixelStore.open(tmp_path).treatment == Treatment()
+
+
+def test_cropped_store_puts_boxes_where_the_pixels_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preprocess, "find_lung_region", lambda _: LungRegion(20, 0, 84, 64, 1.0))
+    pixels = np.zeros((64, 100), np.uint8)
+    pixels[10:20, 30:50] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    table = pd.DataFrame({"image_id": ["a"], "path": ["a.png"]})
+    store = build_pixel_store(tmp_path / "set", table, tmp_path, 64, Treatment("lungs"))
+
+    boxes = pd.DataFrame(
+        [("a", 30, 10, 50, 20), ("a", 0, 0, 40, 10), ("a", 0, 0, 10, 10)],
+        columns=["image_id", "x1", "y1", "x2", "y2"],
+    )
+    x1, y1, x2, y2 = store.placement("a").to_store(boxes.iloc[:1, 1:].to_numpy())[0].astype(int)
+    assert (store.image("a")[y1:y2, x1:x2] == 255).all()
+    assert int((store.image("a") == 255).sum()) == 200
+    assert visible_share(store, boxes).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_loose_files_get_the_treatment_of_the_store(
+    tmp_path: Path, source: tuple[Path, pd.DataFrame]
+) -> None:
+    root, table = source
+    treatment = Treatment("lungs", "histogram")
+    store = build_pixel_store(tmp_path, table, root, SIZE, treatment)
+    files = {image_id: root / f"{image_id}.png" for image_id in table["image_id"]}
+    files["broken"] = tmp_path / "none.png"
+
+    first, second = decode_loose(files, SIZE, treatment, chunk=7)
+
+    assert (first.size, len(first.ids), len(second.ids)) == (SIZE, 7, 5)
+    assert second.failed["image_id"].tolist() == ["broken"]
+    for loose in (first, second):
+        for image_id in loose.ids:
+            np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
+            assert loose.placement(image_id) == store.placement(image_id)
+
+
+def test_pixels_alone_are_not_measured(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+    path = source[0] / "p00.png"
+    measured = decode_and_letterbox(DecodeTask("a", path, (SIZE,)))
+    alone = decode_and_letterbox(DecodeTask("a", path, (SIZE,), measure=False))
+    assert "mean_grey" in measured.record
+    assert len(measured.file_sha256) == 64
+    assert "mean_grey" not in alone.record
+    assert alone.file_sha256 == ""
+    np.testing.assert_array_equal(alone.squares[SIZE][0], measured.squares[SIZE][0])

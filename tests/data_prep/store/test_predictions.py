@@ -1,0 +1,77 @@
+"""Predictions folders: resumable parts, one system each, complete only at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import InputError
+from data_prep.store.predictions import Predictions, PredictionWriter
+
+INFO = {"system": "X", "kind": "scores", "inference_id": "i1", "data_set": {"content_id": "c"}}
+
+
+def images(*ids: str) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
+
+
+def scores(*ids: str) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": ids, "finding": "f", "score": 0.5})
+
+
+def write_and_stop(folder: Path) -> None:
+    with PredictionWriter(folder, INFO) as writer:
+        writer.add(images("a"), scores=scores("a"))
+        raise KeyboardInterrupt
+
+
+def test_interrupted_predictions_go_on_where_they_stopped(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop(tmp_path)
+    with pytest.raises(InputError, match="unfinished; run the same command again"):
+        Predictions.open(tmp_path)
+    with PredictionWriter(tmp_path, INFO) as writer:
+        assert writer.done == {"a"}
+        writer.add(images("b"), scores=scores("b"))
+    predictions = Predictions.open(tmp_path)
+    assert predictions.images["image_id"].tolist() == ["a", "b"]
+    assert predictions.scores["image_id"].tolist() == ["a", "b"]
+    assert predictions.boxes.empty
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_half_a_part_is_written_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop(tmp_path)
+    # As if killed between the scores and the images of the second part.
+    part = tmp_path / "scores.parquet" / "part-00000.parquet"
+    (tmp_path / "scores.parquet" / "part-00001.parquet").write_bytes(part.read_bytes())
+    with PredictionWriter(tmp_path, INFO) as writer:
+        writer.add(images("b"), scores=scores("b"))
+    assert Predictions.open(tmp_path).scores["image_id"].tolist() == ["a", "b"]
+
+
+def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop(tmp_path / "begun")
+    with (
+        pytest.raises(InputError, match="begun with another inference_id"),
+        PredictionWriter(tmp_path / "begun", {**INFO, "inference_id": "i2"}),
+    ):
+        pass
+    with PredictionWriter(tmp_path / "done", INFO) as writer:
+        writer.add(images("a"), scores=scores("a"))
+    with (
+        pytest.raises(InputError, match="already holds complete predictions"),
+        PredictionWriter(tmp_path / "done", INFO),
+    ):
+        pass
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "thesis.docx").write_text("")
+    with (
+        pytest.raises(InputError, match=r"holds 'thesis\.docx'"),
+        PredictionWriter(tmp_path / "strange", INFO),
+    ):
+        pass

@@ -1,0 +1,238 @@
+"""Resizing and boxes: what is drawn in the original is where its box says in the square."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.contracts.errors import InputError
+from data_prep.store import preprocess as preprocess_module
+from data_prep.store.enhance import Enhancement, enhance
+from data_prep.store.lung_region import LungRegion
+from data_prep.store.placement import Placement, clip_to_square
+from data_prep.store.preprocess import Crop, Preprocess, Treatment, letterbox, store_spec
+
+sides = st.integers(1, 700)
+sizes = st.integers(16, 300)
+shares = st.tuples(*[st.floats(0, 1) for _ in range(4)])
+
+
+def box_in(width: int, height: int, share: tuple[float, ...]) -> np.ndarray:
+    """A box of any position and extent inside a picture."""
+    left, right = sorted((share[0] * width, share[1] * width))
+    top, bottom = sorted((share[2] * height, share[3] * height))
+    return np.array([[left, top, right, bottom]])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(width=sides, height=sides, size=sizes, share=shares)
+def test_boxes_come_back_from_the_square(
+    width: int, height: int, size: int, share: tuple[float, ...]
+) -> None:
+    _, placement = letterbox(np.zeros((height, width), np.uint8), size)
+    box = box_in(width, height, share)
+    stored = placement.to_store(box)
+    assert stored.min() >= 0
+    assert stored.max() <= size + 1e-9
+    np.testing.assert_allclose(placement.to_original(stored, width, height), box, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(width=sides, height=sides, size=sizes)
+def test_aspect_is_kept_and_the_rest_is_black(width: int, height: int, size: int) -> None:
+    square, placement = letterbox(np.full((height, width), 200, np.uint8), size)
+    assert square.shape == (size, size)
+    x1, y1, x2, y2 = placement.to_store(np.array([[0, 0, width, height]]))[0]
+    outside = np.ones_like(square, dtype=bool)
+    outside[round(y1) : round(y2), round(x1) : round(x2)] = False
+    assert (square[outside] == 0).all()
+    assert (square[~outside] == 200).all()
+    # Rounding to whole pixels is the only distortion.
+    assert abs((x2 - x1) - width * size / max(width, height)) <= 1
+    assert abs((y2 - y1) - height * size / max(width, height)) <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1024, 1024), (600, 400), (100, 80), (333, 517)])
+def test_a_drawn_rectangle_lies_under_its_box(width: int, height: int) -> None:
+    pixels = np.zeros((height, width), np.uint8)
+    box = np.array([[width // 4, height // 3, width // 2, height * 3 // 4]], dtype=float)
+    x1, y1, x2, y2 = box[0].astype(int)
+    pixels[y1:y2, x1:x2] = 255
+
+    square, placement = letterbox(pixels, 256)
+
+    rows, columns = np.nonzero(square > 127)
+    drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(placement.to_store(box)[0], drawn, atol=0.75)
+
+
+def test_picture_of_the_right_size_is_not_touched() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    square, placement = letterbox(pixels, 64)
+    np.testing.assert_array_equal(square, pixels)
+    assert placement == Placement(1.0, 1.0, 0.0, 0.0)
+
+
+def test_shrinking_averages_areas() -> None:
+    pixels = np.indices((64, 64)).sum(axis=0).astype(np.uint8) % 2 * 200
+    assert set(np.unique(letterbox(pixels, 32)[0])) == {100}
+
+
+def test_box_beyond_the_border_is_clipped_to_the_original() -> None:
+    placement = letterbox(np.zeros((50, 100), np.uint8), 64)[1]
+    clipped = placement.to_original(np.array([[0.0, 0.0, 64.0, 64.0]]), 100, 50)
+    np.testing.assert_allclose(clipped, [[0, 0, 100, 50]])
+
+
+def test_no_boxes_are_fine_and_other_shapes_are_not() -> None:
+    placement = Placement(1.0, 1.0, 0.0, 0.0)
+    assert placement.to_store(np.zeros((0, 4))).shape == (0, 4)
+    assert placement.to_original(np.array([]), 10, 10).shape == (0, 4)
+    with pytest.raises(ValueError, match=r"shape \(N, 4\)"):
+        placement.to_store(np.zeros(4))
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)])
+def test_other_pictures_are_refused(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        letterbox(pixels, 64)
+
+
+def test_numpy_and_torch_are_normalised_alike() -> None:
+    torch = pytest.importorskip("torch")
+    preprocess = Preprocess(64, mean=0.449, std=0.226)
+    pixels = np.arange(256, dtype=np.uint8)
+    expected = (pixels / 255 - 0.449) / 0.226
+
+    np.testing.assert_allclose(preprocess.normalise(pixels), expected, atol=1e-6)
+    tensor = preprocess.normalise(torch.from_numpy(pixels))
+    assert tensor.dtype == torch.float32
+    np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-6)
+    assert preprocess.normalise(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("treatment", [Treatment(), Treatment("lungs", "histogram")])
+def test_preprocess_survives_its_file(tmp_path: Path, treatment: Treatment) -> None:
+    preprocess = Preprocess(512, mean=0.5, std=0.25, treatment=treatment)
+    preprocess.to_json(tmp_path / "preprocess.json")
+    assert Preprocess.from_json(tmp_path / "preprocess.json") == preprocess
+
+
+def test_file_from_before_there_were_treatments_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "preprocess.json"
+    Preprocess(512, mean=0.5, std=0.25).to_json(path)
+    content = json.loads(path.read_text())
+    del content["crop"], content["enhance"]
+    path.write_text(json.dumps(content))
+    assert Preprocess.from_json(path) == Preprocess(512, mean=0.5, std=0.25)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("enhance", "sharpen", "enhance 'sharpen': unknown; choose one of none, clahe, histogram"),
+        ("crop", None, "crop 'None': unknown; choose one of none, lungs"),
+        ("size", "big", "must give size, mean and std"),
+        ("mean", None, "must give size, mean and std"),
+    ],
+)
+def test_file_that_asks_for_something_else_is_refused(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    path = tmp_path / "preprocess.json"
+    Preprocess(512, mean=0.5, std=0.25).to_json(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(InputError, match=f"preprocess.json: {message}"):
+        Preprocess.from_json(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "mean", "std"), [(8, 0.5, 0.2), (9999, 0.5, 0.2), (64, 0.5, 0), (64, float("nan"), 1)]
+)
+def test_impossible_settings_are_refused(size: int, mean: float, std: float) -> None:
+    with pytest.raises(InputError):
+        Preprocess(size, mean, std)
+
+
+# Treatments
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(width=sides, height=sides, size=sizes, crop=shares, share=shares)
+def test_boxes_come_back_from_a_crop(
+    width: int, height: int, size: int, crop: tuple[float, ...], share: tuple[float, ...]
+) -> None:
+    x1, y1, x2, y2 = box_in(width, height, crop)[0].astype(int)
+    region = LungRegion(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1), 1.0)
+    if region.x2 > width or region.y2 > height:
+        region = LungRegion(0, 0, width, height, 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess_module, "find_lung_region", lambda pixels: region)
+        _, placement = Treatment(crop="lungs").apply(np.zeros((height, width), np.uint8), size)
+
+    box = box_in(width, height, share)
+    stored = placement.to_store(box)
+    np.testing.assert_allclose(placement.to_original(stored, width, height), box, atol=1e-6)
+    # What the square shows of a box is what the crop shows of it, in place.
+    shown = np.clip(box, [region.x1, region.y1] * 2, [region.x2, region.y2] * 2)
+    inside = placement.to_store(shown)
+    assert inside.min() >= -1e-6
+    assert inside.max() <= size + 1e-6
+    # The square spends its longer side on the crop, not on the whole.
+    longer = max(region.x2 - region.x1, region.y2 - region.y1)
+    assert max(placement.scale_x, placement.scale_y) * longer >= size - 1e-6
+
+
+@pytest.mark.parametrize("treatment", [Treatment("lungs"), Treatment("lungs", "clahe")])
+def test_a_drawn_rectangle_lies_under_its_box_in_a_crop(
+    treatment: Treatment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = LungRegion(200, 100, 500, 380, 1.0)
+    monkeypatch.setattr(preprocess_module, "find_lung_region", lambda pixels: region)
+    pixels = np.zeros((400, 600), np.uint8)
+    pixels[150:250, 260:320] = 255
+
+    square, placement = treatment.apply(pixels, 256)
+
+    rows, columns = np.nonzero(square > 127)
+    drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    box = placement.to_store(np.array([[260.0, 150.0, 320.0, 250.0]]))[0]
+    np.testing.assert_allclose(box, drawn, atol=0.75)
+    assert placement.offset_x < 0
+
+
+def test_clipping_tells_what_share_of_each_box_is_left() -> None:
+    boxes = np.array([[0, 0, 10, 10], [-5, 0, 5, 10], [60, 60, 80, 68], [70, 0, 90, 9.0]])
+    clipped, share = clip_to_square(boxes, 64)
+    assert share.tolist() == [1.0, 0.5, 0.1, 0.0]
+    assert clipped[:3].tolist() == [[0, 0, 10, 10], [0, 0, 5, 10], [60, 60, 64, 64]]
+
+
+@pytest.mark.parametrize("how", ["clahe", "histogram"])
+def test_black_border_stays_black_and_has_no_say(how: Enhancement) -> None:
+    picture = np.random.default_rng(0).integers(90, 140, (32, 64)).astype(np.uint8)
+    square = Treatment(enhance=how).apply(picture, 64)[0]
+    assert (square[:16] == 0).all()
+    assert (square[48:] == 0).all()
+    np.testing.assert_array_equal(square[16:48], enhance(picture, how))
+
+
+def test_every_treatment_has_a_store_of_its_own() -> None:
+    names = {
+        store_spec(size, Treatment(crop, how))
+        for size in (64, 96)
+        for crop in get_args(Crop)
+        for how in get_args(Enhancement)
+    }
+    assert len(names) == 12
+    assert "letterbox-64" in names
+    assert "letterbox-96-lungs-histogram" in names
+
+
+def test_unknown_treatment_is_refused() -> None:
+    with pytest.raises(InputError, match="enhance 'clah': unknown"):
+        Treatment(enhance="clah")  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""One film of the phantom: true boxes, known contrast, and no shortcut to the label."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import mannwhitneyu
+
+from data_prep.synth.chest import draw_chest, power_law_texture
+from data_prep.synth.film import draw_film, draw_patient
+from data_prep.synth.phantom import film as synth_film
+from data_prep.synth.phantom import lesions as synth_lesions
+from data_prep.synth.synth_canvas import Canvas, blur
+
+SIZE = 96
+N_PATIENTS = 330
+
+
+@pytest.fixture(scope="module")
+def films() -> pd.DataFrame:
+    """What could give the label away, for each of some 600 films."""
+    rows = []
+    for index in range(N_PATIENTS):
+        patient = draw_patient(11, index, 0.3)
+        for number in range(patient.n_images):
+            film = draw_film(patient, number, SIZE)
+            rows.append(
+                {
+                    "positive": bool(film.lesions),
+                    "brightness": film.pixels.mean(),
+                    "spread": film.pixels.std(),
+                    "corner": film.pixels[: SIZE // 4].mean(),
+                    "ap": film.view == "AP",
+                    "female": patient.sex == "F",
+                    "age": patient.age,
+                    "jpeg": film.jpeg,
+                    "distractors": len(film.distractors),
+                    "spacing": film.spacing_mm,
+                    "n_images": patient.n_images,
+                    "patient": index,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def auroc(positive: pd.Series, score: pd.Series) -> float:
+    ill, well = score[positive].astype(float), score[~positive].astype(float)
+    return mannwhitneyu(ill, well).statistic / (len(ill) * len(well))
+
+
+# Standard error of an AUROC of 0.5 with some 180 and 420 films, a little more as films of a
+# patient are alike: 0.027. A lesion is bright, so the two brightnesses may lean a little.
+@pytest.mark.parametrize(
+    ("column", "tolerance"),
+    [
+        ("ap", 0.07),
+        ("female", 0.07),
+        ("age", 0.08),
+        ("jpeg", 0.07),
+        ("distractors", 0.08),
+        ("spacing", 0.07),
+        ("n_images", 0.08),
+        ("corner", 0.08),
+        ("spread", 0.09),
+        ("brightness", 0.09),
+    ],
+)
+def test_nothing_but_the_lesion_tells_the_label(
+    films: pd.DataFrame, column: str, tolerance: float
+) -> None:
+    assert abs(auroc(films["positive"], films[column]) - 0.5) < tolerance
+
+
+def test_prevalence_is_as_asked(films: pd.DataFrame) -> None:
+    assert films["positive"].mean() == pytest.approx(0.3, abs=0.06)
+
+
+def test_a_patients_status_can_change(films: pd.DataFrame) -> None:
+    by_patient = films.groupby("patient")["positive"].agg(["any", "all"])
+    assert (by_patient["any"] & ~by_patient["all"]).sum() > 10
+
+
+def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(synth_lesions, "LESIONS_PER_IMAGE", (1.0, 0.0, 0.0))
+    kinds = set()
+    for index in range(200):
+        patient = draw_patient(2, index, 0.3)
+        film = draw_film(patient, 0, 256, "high")
+        if not film.lesions:
+            continue
+        with monkeypatch.context() as healthy:
+            healthy.setattr(synth_film, "add_lesions", lambda *_: [])
+            without = draw_film(patient, 0, 256, "high").pixels
+        (lesion,) = film.lesions
+        kinds.add(lesion.kind)
+        change = film.pixels.astype(float) - without
+        assert change.min() >= 0
+        inside = change[lesion.y1 : lesion.y2, lesion.x1 : lesion.x2]
+        assert inside.max() == change.max() > 5
+        assert inside.sum() > 0.6 * change.sum()
+        strong = change > 0.75 * change.max()
+        rows, columns = np.nonzero(strong)
+        assert lesion.y1 <= rows.min() <= rows.max() < lesion.y2
+        assert lesion.x1 <= columns.min() <= columns.max() < lesion.x2
+        if len(kinds) == 2 and index > 40:
+            return
+    pytest.fail("no lesion of each kind in 200 films")
+
+
+def test_contrast_is_drawn_from_below_to_well_above_the_noise() -> None:
+    ratios = []
+    for index in range(160):
+        patient = draw_patient(5, index, 0.9)
+        ratios += [lesion.contrast_to_noise for lesion in draw_film(patient, 0, 128).lesions]
+    assert min(ratios) < 1.0
+    assert max(ratios) > 5.0
+
+
+def test_high_contrast_lesions_are_all_well_above_the_noise() -> None:
+    for index in range(40):
+        patient = draw_patient(5, index, 0.9)
+        for lesion in draw_film(patient, 0, 128, "high").lesions:
+            assert lesion.contrast_to_noise > 3.0
+
+
+def test_films_of_one_patient_share_the_chest_but_not_the_noise() -> None:
+    patient = next(p for p in (draw_patient(0, i, 0.3) for i in range(50)) if p.n_images == 3)
+    first, second = draw_film(patient, 0, 128).pixels, draw_film(patient, 1, 128).pixels
+    other = draw_film(draw_patient(0, patient.index + 1, 0.3), 0, 128).pixels
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_a_film_depends_on_seed_patient_and_number_alone() -> None:
+    early = draw_film(draw_patient(0, 7, 0.3), 0, 96).pixels
+    for index in range(3):
+        draw_film(draw_patient(0, index, 0.3), 0, 96)
+    assert np.array_equal(early, draw_film(draw_patient(0, 7, 0.3), 0, 96).pixels)
+
+
+def test_the_heart_lies_on_the_images_right() -> None:
+    patient = draw_patient(0, 1, 0.3)
+    attenuation, visible = draw_chest(Canvas(128), patient.anatomy, portable=False)
+    lower = slice(int(128 * (patient.anatomy.base - 0.12)), int(128 * patient.anatomy.base))
+    assert visible[lower, :64].sum() > 1.15 * visible[lower, 64:].sum()
+    assert np.isfinite(attenuation).all()
+
+
+@pytest.mark.parametrize("size", [64, 256, 1024])
+def test_texture_has_zero_mean_and_unit_deviation(size: int) -> None:
+    texture = power_law_texture(size, np.random.default_rng(0))
+    assert texture.dtype == np.float32
+    assert abs(float(texture.mean())) < 0.3
+    assert float(texture.std()) == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 6.0, 30.0])
+def test_blur_keeps_the_mean(sigma: float) -> None:
+    field = np.random.default_rng(0).random((128, 128), dtype=np.float32)
+    blurred = blur(field, sigma)
+    assert blurred.shape == field.shape
+    assert float(blurred.mean()) == pytest.approx(float(field.mean()), abs=0.02)
