@@ -6,7 +6,7 @@ no time and needs no torch.
 Example:
     >>> import cxr_compare
     >>> cxr_compare.choose_threshold.__module__
-    'evaluation.thresholds'
+    'evaluation.decisions.thresholds'
 """
 
 from importlib import import_module
@@ -37,21 +37,21 @@ _HOMES = {
     "build_chexnet": "classification.model",
     "build_classifier": "classification.model",
     "predict_scores": "classification.inference",
-    "Decision": "evaluation.decision",
-    "auroc_difference": "evaluation.clustered",
-    "average_precision": "evaluation.localisation",
-    "boxes_from_map": "evaluation.map_boxes",
-    "choose_threshold": "evaluation.thresholds",
-    "classification_metrics": "evaluation.metrics",
-    "cluster_bootstrap": "evaluation.bootstrap",
-    "compare_systems": "evaluation.compare",
-    "confusion_counts": "evaluation.metrics",
-    "draw_overlay": "evaluation.sheet",
-    "match_boxes": "evaluation.matching",
-    "mcnemar_test": "evaluation.mcnemar",
-    "net_benefit": "evaluation.usefulness",
-    "reduce_boxes": "evaluation.reduction",
-    "write_report": "evaluation.report",
+    "Decision": "evaluation.decisions.tuning",
+    "auroc_difference": "evaluation.statistics.auroc_variance",
+    "average_precision": "evaluation.boxes.localisation",
+    "boxes_from_map": "evaluation.boxes.map_boxes",
+    "choose_threshold": "evaluation.decisions.thresholds",
+    "classification_metrics": "evaluation.metrics.image_metrics",
+    "cluster_bootstrap": "evaluation.statistics.bootstrap",
+    "compare_systems": "evaluation.compare.compare",
+    "confusion_counts": "evaluation.metrics.image_metrics",
+    "draw_overlay": "evaluation.overlays.sheet",
+    "match_boxes": "evaluation.boxes.average_precision",
+    "mcnemar_test": "evaluation.statistics.mcnemar",
+    "net_benefit": "evaluation.compare.usefulness",
+    "reduce_boxes": "evaluation.decisions.reduction",
+    "write_report": "evaluation.report.report",
     "RunFolder": "training.run_folder",
     "fit": "training.fit",
 }

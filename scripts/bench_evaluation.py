@@ -15,12 +15,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn import metrics as peer
 
-from evaluation.bootstrap import Resamples, per_cluster
-from evaluation.localisation import average_precision
-from evaluation.matching import WeightedAveragePrecision, match_boxes
-from evaluation.metrics import rates
-from evaluation.pairs import CORNERS
-from evaluation.ranking import RankedScores
+from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
+from evaluation.boxes.iou import CORNERS
+from evaluation.boxes.localisation import average_precision
+from evaluation.metrics.image_metrics import rates
+from evaluation.statistics.bootstrap import Resamples, per_cluster
+from evaluation.statistics.ranking import RankedScores
 from scripts.bench_judge import BOXES_PER_IMAGE, Systems, make_systems
 from scripts.bench_rows import Row, duration, paired_row, rate, single_row
 from scripts.bench_setting import Setting

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.bootstrap import Resamples, cluster_bootstrap, cluster_index
-from evaluation.judged import JudgedImages
-from evaluation.metrics import COUNT_METRICS
-from evaluation.pairs import CORNERS
-from evaluation.scorecard import Scorecard
-from evaluation.summary import metrics_table
-from evaluation.thresholds import POLICIES, choose_threshold
+from evaluation.boxes.iou import CORNERS
+from evaluation.compare.metrics_table import metrics_table
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.thresholds import POLICIES, choose_threshold
+from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.image_metrics import COUNT_METRICS
+from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, cluster_index
 
 BOXES_PER_IMAGE = 20
 _IMAGES_PER_PATIENT = 2.3  # as of RSNA's 26,684 images
@@ -114,7 +114,7 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
         seed: Of the resamples.
 
     Returns:
-        The tidy table of `evaluation.summary.metrics_table`.
+        The tidy table of `evaluation.compare.metrics_table.metrics_table`.
     """
     judged = systems.judged
     cards = {}

@@ -9,14 +9,14 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
-from evaluation.report_folder import CASES_PAGES, METRICS, OF_ONE_TARGET, require_only
+from evaluation.report.files import CASES_PAGES, METRICS, OF_ONE_TARGET, require_only
 from scripts import console
 from scripts.own_split import own_split
 from scripts.systems import open_seeds, split_seeds
 
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
-    from evaluation.protocol import Protocol
+    from evaluation.compare.protocol import Protocol
 
 
 def compare(
@@ -98,11 +98,11 @@ def compare(
     only = target[0] if target and not target[1:] else None
     asked = read_question(protocol, margin, only, interval)
     from data_prep.store.dataset import DataSet
-    from evaluation.compare import compare_systems
-    from evaluation.looks import record_look
-    from evaluation.report import write_report
-    from evaluation.result_files import write_tables
-    from evaluation.thresholds import check_policy
+    from evaluation.compare.compare import compare_systems
+    from evaluation.compare.test_set_log import record_look
+    from evaluation.decisions.thresholds import check_policy
+    from evaluation.report.report import write_report
+    from evaluation.report.result_tables import write_tables
 
     for each in policy or ():
         check_policy(each)
@@ -175,7 +175,7 @@ def read_question(
     Raises:
         InputError: The protocol cannot be used, or the command line contradicts it.
     """
-    from evaluation.protocol import Protocol
+    from evaluation.compare.protocol import Protocol
 
     if path is None:
         return Protocol(margin=margin, interval=interval or "percentile")

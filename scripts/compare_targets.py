@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock
-from evaluation.report_folder import OF_ALL_TARGETS, PAGE, require_only
+from evaluation.report.files import OF_ALL_TARGETS, PAGE, require_only
 from scripts import console
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def compare_each(
     Raises:
         InputError: The folder holds something else, or a system cannot be judged on a target.
     """
-    from evaluation.targets_page import write_targets_page
+    from evaluation.report.targets_page import write_targets_page
 
     _require_folder(out, [target.name for target in targets])
     with folder_lock(out):

@@ -14,7 +14,7 @@ from scripts.own_split import own_split
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from evaluation.ensemble import Joined
+    from evaluation.systems.ensemble import Joined
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 
@@ -74,7 +74,7 @@ def ensemble(
     """
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from evaluation.ensemble import check_members
+    from evaluation.systems.ensemble import check_members
 
     dataset = DataSet.open(data)
     members = [Predictions.open(folder) for folder in predictions]
@@ -124,7 +124,7 @@ def _join(
     fusion: Literal["best", "wbf"] | None,
     iou: float | None,
 ) -> Joined:
-    from evaluation.ensemble import join_classifiers, join_detectors
+    from evaluation.systems.ensemble import join_classifiers, join_detectors
 
     kinds = {member.kind for member in members}
     if len(kinds) > 1:
@@ -146,7 +146,7 @@ def _gate(
     split: str,
 ) -> tuple[Joined, dict[str, Any]]:
     """Gate the detector; also what the predictions folder records of it."""
-    from evaluation.gate import choose_gate, gate_boxes, sort_members
+    from evaluation.systems.gate import choose_gate, gate_boxes, sort_members
 
     detector, classifier = sort_members(members)
     if rule == "multiply":
@@ -169,9 +169,14 @@ def _write(
     from data_prep.contracts.folders import provenance
     from data_prep.contracts.tables import write_table
     from data_prep.store.predictions import PredictionWriter
-    from evaluation.ensemble import findings_of
-    from evaluation.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
-    from evaluation.exposure import SEEN_FILE
+    from evaluation.systems.ensemble import findings_of
+    from evaluation.systems.ensemble_facts import (
+        joined_cost,
+        joined_id,
+        joined_seen,
+        with_gate_images,
+    )
+    from evaluation.systems.exposure import SEEN_FILE
 
     seen, unknown = joined_seen(members)
     if "chosen_on" in facts.get("gate", {}):

@@ -29,8 +29,8 @@ def folds(
     if strangers:
         raise InputError(f"{out}: holds '{strangers[0]}', which is not ours; choose another --out")
     from data_prep.contracts.folders import make_folder
-    from evaluation.folds import read_folds, summarise_folds
-    from evaluation.folds_report import markdown_table, write_folds
+    from evaluation.report.folds import read_folds, summarise_folds
+    from evaluation.report.folds_report import markdown_table, write_folds
 
     read = read_folds(reports)
     table = summarise_folds(read.figures)

@@ -60,7 +60,7 @@ def import_predictions(
     from data_prep.contracts.folders import provenance
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import PredictionWriter
-    from evaluation.foreign import ForeignColumns, read_foreign
+    from evaluation.systems.imported import ForeignColumns, read_foreign
 
     dataset = DataSet.open(data)
     foreign = read_foreign(

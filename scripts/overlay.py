@@ -55,9 +55,9 @@ def overlay(
     """
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
-    from evaluation.image_facts import ImageFacts
-    from evaluation.readings import read_systems
-    from evaluation.sheet import draw_overlay, save_overlay
+    from evaluation.overlays.sheet import draw_overlay, save_overlay
+    from evaluation.report.image_facts import ImageFacts
+    from evaluation.report.readings import read_systems
     from scripts.systems import split_name
 
     dataset = DataSet.open(data)
@@ -106,7 +106,7 @@ def write_study(
     Raises:
         InputError: Systems were named, or the folder holds a study already.
     """
-    from evaluation.blind import write_blind_study
+    from evaluation.overlays.reader_study import write_blind_study
 
     if systems:
         raise InputError("overlay --blind: takes no systems; leave them out")

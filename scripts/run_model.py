@@ -32,7 +32,7 @@ from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
-from evaluation.best_box_fusion import NAME, OVERLAP
+from evaluation.boxes.best_box_fusion import NAME, OVERLAP
 from scripts import console
 from scripts.tta import with_views
 from training.cost import count_flops, count_parameters, measure_latency

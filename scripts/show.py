@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_prep.contracts.errors import InputError
-from evaluation.report_folder import METRICS, PAGE
+from evaluation.report.files import METRICS, PAGE
 from scripts import console
 
 if TYPE_CHECKING:

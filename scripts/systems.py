@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.contracts.errors import InputError
-from evaluation.report_folder import SYSTEMS
+from evaluation.report.files import SYSTEMS
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
@@ -65,7 +65,7 @@ def open_system(
 
     if not (path / "run.json").is_file() or is_predictions_folder(path):
         return Predictions.open(path)
-    from evaluation.decision import tune
+    from evaluation.decisions.tuning import tune
     from scripts.predict import predict_data_set
     from scripts.runtime import choose_device, tune_cpu
 

@@ -21,7 +21,7 @@ from classification.loss import (
 )
 from classification.model import ImageClassifier, build_classifier
 from classification.start import start_from
-from evaluation.metrics import auroc, image_average_precision
+from evaluation.metrics.image_metrics import auroc, image_average_precision
 from scripts import console
 from scripts.labels import labelled_images
 from scripts.sampling import image_classes

@@ -20,8 +20,8 @@ from detection.model import (
 )
 from detection.retinanet import LesionRetinaNet
 from detection.start import start_from
-from evaluation.localisation import average_precision
-from evaluation.metrics import auroc
+from evaluation.boxes.localisation import average_precision
+from evaluation.metrics.image_metrics import auroc
 from scripts import console
 from scripts.labels import require_both_kinds
 from scripts.sampling import image_classes

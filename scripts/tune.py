@@ -12,7 +12,7 @@ from scripts import console
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
-    from evaluation.decision import Decision
+    from evaluation.decisions.tuning import Decision
 
 
 def tune(
@@ -86,13 +86,13 @@ def tune(
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from evaluation.choices import Asked
-    from evaluation.decision import tune as choose
-    from evaluation.exposure import learned_validation
-    from evaluation.map_search import search_levels
-    from evaluation.search_space import Search
-    from evaluation.sweep import sweep_steps
-    from evaluation.thresholds import POLICIES, check_policy
+    from evaluation.decisions.choices import Asked
+    from evaluation.decisions.map_search import search_levels
+    from evaluation.decisions.search import sweep_steps
+    from evaluation.decisions.search_space import Search
+    from evaluation.decisions.thresholds import POLICIES, check_policy
+    from evaluation.decisions.tuning import tune as choose
+    from evaluation.systems.exposure import learned_validation
 
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for each in policies:

@@ -10,7 +10,7 @@ import pytest
 from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.comparison import Comparison
+from evaluation.compare.comparison import Comparison
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.localisation import average_precision
+from evaluation.boxes.localisation import average_precision
 from scripts.bench_evaluation import (
     as_coco,
     image_figures,

@@ -10,8 +10,8 @@ import pytest
 from data_prep.contracts.tables import InputError, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.compare import compare_systems
-from evaluation.costs import cost_rows
+from evaluation.compare.compare import compare_systems
+from evaluation.report.cost_table import cost_rows
 from scripts.ensemble import ensemble
 from scripts.prepare import prepare
 

@@ -9,7 +9,7 @@ import pytest
 from data_prep.contracts.tables import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.compare import compare_systems
+from evaluation.compare.compare import compare_systems
 from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
 

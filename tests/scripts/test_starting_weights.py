@@ -18,7 +18,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess, Treatment
 from data_prep.synth.phantom import write_phantom
-from evaluation.lineup import judged_images
+from evaluation.systems.eligibility import judged_images
 from scripts.predict import predict
 from scripts.starting_weights import Start, leak_lines, merge_seen
 from scripts.train import train

@@ -1,0 +1,1 @@
+"""IoU, average precision, FROC, error types, fusion, boxes from maps."""

@@ -1,0 +1,212 @@
+"""Match predicted to true boxes once; average precision under any image weights after that.
+
+The rules are COCO's: boxes of an image are visited in falling score (equal scores in the order
+of their rows), each takes the free true box of highest IoU if that reaches the threshold (among
+equal IoU the later true box), negative images take part. Average precision is COCO's
+101-point interpolation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.boxes.iou import MAX_BOXES, BoxPairs, box_iou, pair_boxes
+from evaluation.statistics.ranking import Floats, Integers
+from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
+
+__all__ = [
+    "IOU_THRESHOLDS",
+    "MAX_BOXES",
+    "BoxMatches",
+    "WeightedAveragePrecision",
+    "box_iou",
+    "match_boxes",
+    "match_pairs",
+]
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True)
+class BoxMatches:
+    """Predicted boxes in falling score with what each of them hit.
+
+    Attributes:
+        hit: Whether a box found a true box, shape ``(boxes, thresholds)``.
+        image: Position of the box's image in the ids that were matched, shape ``(boxes,)``.
+        score: Falling, shape ``(boxes,)``.
+        n_true: True boxes per image, shape ``(images,)``.
+        iou_thresholds: Shape ``(thresholds,)``.
+    """
+
+    hit: npt.NDArray[np.bool_]
+    image: npt.NDArray[np.int64]
+    score: Floats
+    n_true: npt.NDArray[np.int64]
+    iou_thresholds: Floats
+
+
+def match_boxes(
+    boxes: pd.DataFrame,
+    truth: pd.DataFrame,
+    image_ids: pd.Index,
+    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
+) -> BoxMatches:
+    """Match predicted to true boxes image by image, at several IoU thresholds at once.
+
+    Args:
+        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
+            ``score``. The 100 most confident of an image count. Other images are ignored.
+        truth: True boxes, same columns without ``score``. Other images are ignored.
+        image_ids: Every image judged, with and without boxes, unique, in the order in which
+            equal scores of different images are ranked.
+        iou_thresholds: A match needs at least this IoU.
+
+    Returns:
+        The matches.
+
+    Example:
+        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
+        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> found = true.assign(x2=3.0, score=0.9)
+        >>> match_boxes(found, true, pd.Index(["a"]), [0.5, 0.75, 0.8]).hit.tolist()
+        [[True, True, False]]
+    """
+    return match_pairs(pair_boxes(boxes, truth, image_ids), iou_thresholds)
+
+
+def match_pairs(
+    pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
+) -> BoxMatches:
+    """Match boxes whose overlaps are known; see `match_boxes`.
+
+    Args:
+        pairs: Every predicted with every true box of its image.
+        iou_thresholds: A match needs at least this IoU.
+    """
+    thresholds = np.asarray(iou_thresholds, dtype=np.float64)
+    boxes = pairs.boxes
+    near = pairs.iou >= thresholds.min(initial=1.0)
+    n_true = int(pairs.n_true.sum())
+    hit = _greedy(
+        pairs.box[near], pairs.true[near], pairs.iou[near], boxes.rank, n_true, thresholds
+    )
+    falling = np.argsort(-boxes.score, kind="stable")
+    return BoxMatches(
+        hit[falling], boxes.image[falling], boxes.score[falling], pairs.n_true, thresholds
+    )
+
+
+def _greedy(
+    box_of_pair: Integers,
+    true_of_pair: Integers,
+    iou: Floats,
+    rank: Integers,
+    n_true: int,
+    thresholds: Floats,
+) -> npt.NDArray[np.bool_]:
+    """Let the boxes choose, one rank at a time but all images and thresholds at once."""
+    hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
+    taken = np.zeros((n_true, len(thresholds)), dtype=bool)
+    order = np.argsort(rank[box_of_pair], kind="stable")
+    box_of_pair, true_of_pair, iou = box_of_pair[order], true_of_pair[order], iou[order]
+    pair_rank = rank[box_of_pair]
+    edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
+    for start, stop in pairwise(edges):
+        box, true = box_of_pair[start:stop], true_of_pair[start:stop]
+        if not len(box):
+            continue
+        open_to = (iou[start:stop, None] >= thresholds) & ~taken[true]  # (pairs, thresholds)
+        worth = np.where(open_to, iou[start:stop, None], -1.0)
+        first = np.flatnonzero(np.append(True, box[1:] != box[:-1]))
+        best = np.maximum.reduceat(worth, first, axis=0)  # (boxes, thresholds)
+        of_box = np.cumsum(np.append(True, box[1:] != box[:-1])) - 1
+        # Among equal IoU the later true box, as pycocotools.
+        place = np.where(open_to & (worth == best[of_box]), np.arange(len(box))[:, None], -1)
+        chosen = np.maximum.reduceat(place, first, axis=0)
+        which, threshold = np.nonzero(chosen >= 0)
+        hit[box[first][which], threshold] = True
+        taken[true[chosen[which, threshold]], threshold] = True
+    return hit
+
+
+class WeightedAveragePrecision:
+    """COCO average precision of matched boxes, for many image weightings at once.
+
+    Precision matters only where a true box is found, so the boxes that find none at any
+    threshold, most of them, are summed per patient beforehand.
+
+    Args:
+        matches: From `match_boxes`.
+        clusters: Cluster (patient) of each matched image as an index from 0, shape ``(images,)``.
+        n_clusters: How many clusters weights are given for.
+
+    Example:
+        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
+        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> matches = match_boxes(true.assign(score=0.9), true, pd.Index(["a"]))
+        >>> figure = WeightedAveragePrecision(matches, np.array([0]), 1)
+        >>> figure(np.ones((1, 1), dtype=int)).round(6).tolist()
+        [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
+    """
+
+    def __init__(self, matches: BoxMatches, clusters: Integers, n_clusters: int) -> None:
+        owner = np.asarray(clusters)
+        self._n_true = np.bincount(owner, weights=matches.n_true, minlength=n_clusters)
+        of_box = owner[matches.image]
+        finds = matches.hit.any(axis=1)
+        self._finder = of_box[finds]
+        self._hits = [np.flatnonzero(hit) for hit in matches.hit[finds].T]
+        # Boxes that find nothing: above the first find, between the first and the second, ...
+        segment: npt.NDArray[np.int64] = np.cumsum(finds) - finds
+        counted = ~finds & (segment < finds.sum())
+        self._idle = SegmentSums(segment[counted], of_box[counted], int(finds.sum()), n_clusters)
+
+    def __call__(self, weights: Integers) -> Floats:
+        """Average precision per weighting and IoU threshold.
+
+        Args:
+            weights: How often each cluster counts, shape ``(R, n_clusters)``.
+
+        Returns:
+            Shape ``(R, thresholds)``; NaN where a weighting has no true box.
+        """
+        n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
+        finder = np.take(weights, self._finder, axis=1)  # (R, finds)
+        called = np.cumsum(self._idle(weights) + finder, axis=1, dtype=np.int64) + np.spacing(1)
+        needed = _needed(n_true)  # (R, 101)
+        figures = np.full((len(weights), len(self._hits)), np.nan)
+        for column, hit in enumerate(self._hits):
+            true = RunningRows(np.take(finder, hit, axis=1))
+            figures[:, column] = _interpolated(true, np.take(called, hit, axis=1), needed)
+        figures[n_true == 0] = np.nan
+        return figures
+
+
+def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
+    """Mean over 101 recall levels of the best precision at that recall or beyond."""
+    n_finds = called.shape[1]
+    if not n_finds:
+        return np.zeros(len(called))
+    precision = np.zeros(called.size + 1)  # row behind row, and an end
+    np.divide(true.sums, called, out=precision[:-1].reshape(called.shape))
+    place = true.place(needed)  # (R, 101), rising
+    # The best between one recall level and the next, then the best from there on. The first level
+    # is at the start of its row, so that no stretch runs into the next row.
+    best = np.maximum.reduceat(precision, (place + true.starts).ravel()).reshape(place.shape)
+    best[place == n_finds] = 0.0
+    best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(best.sum(axis=1) / len(RECALL_POINTS))
+
+
+def _needed(n_true: Floats) -> Floats:
+    """The fewest finds whose recall, as a float, reaches each recall point: shape ``(R, 101)``."""
+    total = np.maximum(n_true, 1.0)[:, None]
+    needed = np.ceil(RECALL_POINTS * total)
+    needed = np.where((needed - 1) / total >= RECALL_POINTS, needed - 1, needed)
+    return np.where(needed / total < RECALL_POINTS, needed + 1, needed)

@@ -1,0 +1,1 @@
+"""`compare_systems`: scorecards, intervals, paired tests, verdict, failure analysis."""

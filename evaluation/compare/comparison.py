@@ -1,0 +1,99 @@
+"""What a comparison holds: everything that a report needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from data_prep.store.dataset import Target
+from evaluation.boxes.froc import Hit
+from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.compare.verdict import Verdict, state_verdict
+from evaluation.statistics.ranking import Floats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a report needs.
+
+    Attributes:
+        target: What was judged.
+        systems: Display names, in the order given.
+        metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
+        tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
+        where: In which groups and ways each system fails, see `evaluation.compare.failure_analysis`.
+        decisions: One row per image and system: ``label``, ``score``, ``probability``,
+            ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
+            ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
+        thresholds: Per system and policy; `None` where validation gives none.
+        curves: Per system ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``.
+        confusion: Per system and policy ``tp``, ``fp``, ``tn``, ``fn``.
+        boxes: Per system its boxes on the test images; a classifier's are read from its maps.
+        maps: Per system its activation maps on the test images, one per image, or `None`.
+        map_scale: Per system the fixed low and high end of its maps.
+        costs: Per system parameters, FLOPs, latency; values may be `None`.
+        notes: What a reader must know: images left out, systems without validation, ...
+        provenance: Ids, seeds, versions, commands.
+        protocol: The question that was asked.
+        by_unit: The image-level figures by study or patient, where asked for; as `metrics`.
+        coverage: Per system and policy, where images are referred to a reader: ``coverage`` and
+            ``accuracy`` of the accuracy-coverage curve.
+        froc: Per system with boxes and kind of hit (``iou``, ``centre``) ``false_marks`` an image
+            and ``sensitivity`` of the FROC curve.
+        validation: Per system ``label`` and ``score`` of the validation images.
+    """
+
+    target: Target
+    systems: list[str]
+    metrics: pd.DataFrame
+    decisions: pd.DataFrame
+    thresholds: dict[str, dict[str, float | None]]
+    curves: dict[str, dict[str, Floats]]
+    confusion: dict[tuple[str, str], dict[str, int]]
+    boxes: dict[str, pd.DataFrame]
+    maps: dict[str, pd.DataFrame | None]
+    map_scale: dict[str, tuple[float, float]]
+    costs: dict[str, dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    tests: pd.DataFrame = field(default_factory=pd.DataFrame)
+    where: pd.DataFrame = field(default_factory=pd.DataFrame)
+    protocol: Protocol = EXPLORATORY
+    by_unit: pd.DataFrame | None = None
+    coverage: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    froc: dict[str, dict[Hit, dict[str, Floats]]] = field(default_factory=dict)
+    validation: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """How many training runs are behind each system, where known."""
+        seeds = {n: s.get("seed") for n, s in self.provenance.get("systems", {}).items()}
+        return {
+            name: len(seed) if isinstance(seed, list) else 1
+            for name, seed in seeds.items()
+            if seed is not None
+        }
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence that the intervals support."""
+        return self.answer.headline
+
+    @property
+    def answer(self) -> Verdict:
+        """The answer with its scope and the further comparisons, for the protocol's unit."""
+        of_units = self.by_unit is not None and self.protocol.unit in ("study", "patient")
+        return state_verdict(
+            self.by_unit if of_units and self.by_unit is not None else self.metrics,
+            self.systems,
+            self.target.display_name,
+            seeds=self.seeds,
+            protocol=self.protocol,
+            tests=self._tests_of(self.protocol.unit if of_units else "image"),
+            looks_before=(self.provenance.get("looks") or {}).get("before_protocol"),
+        )
+
+    def _tests_of(self, unit: str | None) -> pd.DataFrame:
+        return self.tests[self.tests["unit"] == unit] if len(self.tests) else self.tests

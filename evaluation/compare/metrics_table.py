@@ -1,0 +1,209 @@
+"""The tidy table of figures: estimates, intervals, paired differences, and why one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from evaluation.compare.exact import EXACT_METHOD, exact_interval
+from evaluation.compare.scorecard import Scorecard, why_undefined
+from evaluation.compare.seeds import SeedMean, by_system, mean_jackknife, mean_replicates
+from evaluation.metrics.evaluation_set import Figure, JudgedImages
+from evaluation.metrics.image_metrics import COUNT_METRICS
+from evaluation.statistics.bca import Jackknife, Resampled, cluster_jackknife, with_jackknife
+from evaluation.statistics.bootstrap import NO_WIDTH, Interval, Resamples, cluster_bootstrap
+from evaluation.statistics.ranking import Floats
+
+COLUMNS = (
+    "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
+    "ci_method", "n_images", "n_patients", "n_positive", "note",
+)  # fmt: skip
+NOT_TUNED = "not tuned for this policy"
+_ONE_PATIENT = "one patient gives no interval"
+
+
+class ResampledTable(NamedTuple):
+    """A tidy table, and the replicates of its paired differences."""
+
+    table: pd.DataFrame
+    differences: dict[tuple[str, Figure], Resampled]
+
+
+def resampled_table(
+    target: str,
+    cards: Mapping[str, Scorecard],
+    teams: Mapping[str, list[str]],
+    resamples: Resamples,
+    *,
+    kept: Callable[[Figure], bool] = lambda figure: figure.metric not in COUNT_METRICS,
+    advance: Callable[[int], None] | None = None,
+) -> ResampledTable:
+    """Resample the patients of all models at once, and put their systems into one tidy table.
+
+    Args:
+        target: The target's name.
+        cards: Scorecard per trained model, all on the same images.
+        teams: The models of each system, one per training seed.
+        resamples: How patients are drawn.
+        kept: Which figures get an interval; all but counts by default.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        The table as `metrics_table` gives it, and by ``A - B`` and figure what tests are made of.
+    """
+
+    def figures(weights: np.ndarray) -> dict[tuple[str, Figure], Floats]:
+        return {
+            (name, figure): values
+            for name, card in cards.items()
+            for figure, values in card(weights).items()
+            if kept(figure)
+        }
+
+    drawn = cluster_bootstrap(figures, resamples, advance)
+    left = cluster_jackknife(figures, resamples) if resamples.interval == "bca" else {}
+    grouped = by_system(cards, teams)
+    replicates = mean_replicates(drawn, teams, resamples)
+    jackknives = mean_jackknife(left, teams)
+    table = metrics_table(
+        target,
+        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
+        replicates,
+        resamples,
+        seeds={name: len(group) for name, group in grouped.items()},
+        jackknives=jackknives,
+    )
+    resampled = with_jackknife(replicates, jackknives)
+    differences = {
+        (f"{first} - {second}", figure): values - resampled[second, figure]
+        for first, second in combinations(teams, 2)
+        for (name, figure), values in resampled.items()
+        if name == first and (second, figure) in resampled
+    }
+    return ResampledTable(table, differences)
+
+
+def metrics_table(
+    target: str,
+    cards: Mapping[str, Scorecard | SeedMean],
+    replicates: Mapping[tuple[str, Figure], Floats],
+    resamples: Resamples,
+    seeds: Mapping[str, int] | None = None,
+    jackknives: Mapping[tuple[str, Figure], Jackknife] | None = None,
+) -> pd.DataFrame:
+    """Put estimates and replicates of all systems into one tidy table.
+
+    Args:
+        target: The target's name.
+        cards: Scorecard per system, all on the same images.
+        replicates: Values of each system's figures on the same resamples.
+        resamples: How they were drawn.
+        seeds: Training seeds behind each system; one where left out.
+        jackknives: Of each system's figures, for BCa intervals; a figure without has percentile
+            ones.
+
+    Returns:
+        The columns of `COLUMNS`; an undefined figure is NaN and its note says why.
+    """
+    estimates = {name: card.estimates() for name, card in cards.items()}
+    missing = {name: card.missing() for name, card in cards.items()}
+    table = _Table(target, next(iter(cards.values())).judged, resamples, seeds or {})
+    resampled = with_jackknife(replicates, jackknives or {})
+    for name in cards:
+        for figure, estimate in estimates[name].items():
+            note = why_undefined(figure.metric) if estimate is None else ""
+            table.add(name, figure, estimate, resampled.get((name, figure)), note, cards[name])
+        for figure, reason in missing[name].items():
+            table.add(name, figure, None, None, reason)
+    for first, second in combinations(cards, 2):
+        for figure in dict.fromkeys([*estimates[first], *missing[first]]):
+            if figure.metric in COUNT_METRICS:
+                continue
+            pair = [estimates[name].get(figure) for name in (first, second)]
+            note = _why_no_difference(figure, (first, second), estimates, missing)
+            estimate = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
+            one, other = (resampled.get((name, figure)) for name in (first, second))
+            values = None if one is None or other is None else one - other
+            table.add(f"{first} - {second}", figure, estimate, values, note)
+    return table.frame()
+
+
+def _why_no_difference(
+    figure: Figure,
+    pair: tuple[str, str],
+    estimates: Mapping[str, Mapping[Figure, float | None]],
+    missing: Mapping[str, Mapping[Figure, str]],
+) -> str:
+    reasons = []
+    for name in pair:
+        if estimates[name].get(figure) is not None:
+            continue
+        reason = why_undefined(figure.metric) if figure in estimates[name] else NOT_TUNED
+        reasons.append(f"{name}: {missing[name].get(figure, reason)}")
+    return "; ".join(reasons)
+
+
+class _Table:
+    """Rows under way; counts of a figure's images are found once."""
+
+    def __init__(
+        self, target: str, judged: JudgedImages, resamples: Resamples, seeds: Mapping[str, int]
+    ) -> None:
+        self._target, self._judged, self._resamples = target, judged, resamples
+        self._seeded = {name for name, count in seeds.items() if count > 1}
+        self._rows: list[dict[str, Any]] = []
+        self._counts: dict[bytes, dict[str, int]] = {}
+
+    def add(
+        self,
+        system: str,
+        figure: Figure,
+        estimate: float | None,
+        drawn: Resampled | None,
+        note: str,
+        card: Scorecard | SeedMean | None = None,
+    ) -> None:
+        interval = Interval(None, None)
+        bootstrapped = estimate is not None and drawn is not None
+        if bootstrapped and self._judged.n_patients < 2:
+            interval = Interval(None, None, _ONE_PATIENT)
+        elif estimate is not None and drawn is not None:
+            interval = drawn.interval(estimate)
+        method = self._resamples.method(interval)
+        if self._seeded.intersection(system.split(" - ")):
+            method += " of patients and training seeds"
+        if estimate is not None and interval.note == NO_WIDTH and isinstance(card, Scorecard):
+            exact = exact_interval(card, figure, estimate)
+            interval, method = (interval, method) if exact is None else (exact, EXACT_METHOD)
+        self._rows.append(
+            {
+                "target": self._target,
+                "unit": "image",
+                **figure._asdict(),
+                "system": system,
+                "estimate": np.nan if estimate is None else estimate,
+                "ci_low": np.nan if interval.low is None else interval.low,
+                "ci_high": np.nan if interval.high is None else interval.high,
+                "ci_method": "" if interval.low is None else method,
+                **self._population(figure),
+                "note": "; ".join(part for part in (note, interval.note) if part),
+            }
+        )
+
+    def _population(self, figure: Figure) -> dict[str, int]:
+        chosen = self._judged.population(figure)
+        key = chosen.tobytes()
+        if key not in self._counts:
+            self._counts[key] = {
+                "n_images": int(chosen.sum()),
+                "n_patients": len(np.unique(self._judged.patients[chosen])),
+                "n_positive": int((chosen & self._judged.y_true).sum()),
+            }
+        return self._counts[key]
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self._rows, columns=list(COLUMNS))

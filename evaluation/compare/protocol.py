@@ -1,0 +1,236 @@
+"""What was fixed before the figures were seen: it makes a report confirmatory, not exploratory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from data_prep.contracts.tables import InputError
+from evaluation.decisions.thresholds import check_policy
+from evaluation.metrics.directions import DIRECTIONS, why_not_primary
+from evaluation.metrics.image_metrics import THRESHOLD_METRICS
+from evaluation.metrics.registry import PLACE_METRICS, listing, metric_words, number, policy_words
+
+if TYPE_CHECKING:
+    from evaluation.compare.intervals import Interval
+    from evaluation.decisions.units import Unit
+    from evaluation.statistics.bootstrap import IntervalKind
+
+_MOST_DIGITS = 9
+_AT_THRESHOLD = frozenset((*THRESHOLD_METRICS, "localised_sensitivity"))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The question of a comparison.
+
+    Attributes:
+        metric: The primary figure, by its short name; more must be better.
+        policy: The threshold policy it is taken at; empty for a figure without a threshold.
+        margin: How much worse still counts as not worse: a difference in the metric, above 0.
+        subgroups: Columns of the images table whose groups are reported.
+        reference: Name of the reference system; `None`: the first one given.
+        target: Name of the target; `None`: the one asked for.
+        unit: What the answer is for; `None`: images, and tables by what is asked for beside.
+        interval: How the bootstrap's replicates become an interval.
+        declared: Whether a protocol file fixed this beforehand.
+        file_sha256: Of that file.
+    """
+
+    metric: str = "auroc"
+    policy: str = ""
+    margin: float | None = None
+    subgroups: tuple[str, ...] = ()
+    reference: str | None = None
+    target: str | None = None
+    unit: Unit | None = None
+    interval: IntervalKind = "percentile"
+    declared: bool = False
+    file_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a question that no figure answers.
+
+        Raises:
+            InputError: The metric is unknown or more of it is not better, its policy is missing
+                or too much, the unit has no such figure, or the margin is not above 0.
+        """
+        if self.metric not in DIRECTIONS:
+            able = [metric for metric in DIRECTIONS if not why_not_primary(metric)]
+            raise InputError(f"protocol: no metric '{self.metric}'; there are {', '.join(able)}")
+        if why := why_not_primary(self.metric):
+            raise InputError(f"protocol: metric '{self.metric}': {why}; choose another")
+        if self.metric in _AT_THRESHOLD and not self.policy:
+            raise InputError(f"protocol: metric '{self.metric}' needs a policy, such as max_f1")
+        if self.policy and self.metric not in _AT_THRESHOLD:
+            raise InputError(f"protocol: metric '{self.metric}' has no policy; leave it out")
+        if self.policy:
+            check_policy(self.policy)
+        if self.metric in PLACE_METRICS and self.unit not in (None, "image"):
+            raise InputError(
+                f"protocol: metric '{self.metric}': places are judged by image only; leave out "
+                f"unit = '{self.unit}', or choose another metric"
+            )
+        if self.margin is not None and not 0 < self.margin < 1:
+            raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
+
+    @property
+    def title(self) -> str:
+        """The primary figure in words, as they stand inside a sentence."""
+        at = f" at the threshold for {policy_words(self.policy)}" if self.policy else ""
+        return metric_words(self.metric).inside + at
+
+    def in_order(self, systems: Mapping[str, Any]) -> list[str]:
+        """The systems' names, the reference first.
+
+        Raises:
+            InputError: The reference is none of them.
+        """
+        names = list(systems)
+        if self.reference is None:
+            return names
+        if self.reference not in names:
+            raise InputError(
+                f"protocol: reference '{self.reference}' is none of the systems "
+                f"{', '.join(names)}; give one NAME={self.reference}"
+            )
+        return [self.reference, *(name for name in names if name != self.reference)]
+
+    def unit_of(self, asked: Unit) -> Unit:
+        """What a decision is made for: as fixed, else as asked.
+
+        Raises:
+            InputError: The two contradict each other.
+        """
+        if self.unit is None or self.unit == asked:
+            return asked
+        if asked != "image":
+            raise InputError(
+                f"--unit {asked}: the protocol's unit is '{self.unit}'; leave the option out, or "
+                "take unit out of the protocol to see others beside the answer by image"
+            )
+        return self.unit
+
+    def to_json(self) -> dict[str, Any]:
+        """As the report's provenance holds it."""
+        kind = "confirmatory" if self.declared else "exploratory"
+        return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
+
+
+EXPLORATORY = Protocol()
+"""No protocol: AUROC decides, nothing was fixed beforehand."""
+
+
+Standing = Literal["equivalent", "non-inferior", "worse", "open", "unknown"]
+
+
+def against_margin(gap: Interval, margin: float) -> Standing:
+    """Hold the interval of a difference other - reference against a margin, unrounded.
+
+    Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
+    leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
+    Worse: it lies below -margin. An end that is the margin shows nothing.
+
+    Args:
+        gap: With an interval; the verdict's is simultaneous over the contrasts.
+        margin: Above 0.
+
+    Source:
+        Schuirmann 1987, the two one-sided tests; ICH E9.
+
+    Example:
+        >>> from evaluation.intervals import Interval
+        >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
+        'open'
+    """
+    if not gap.bounded:
+        return "unknown"
+    if -margin < gap.low and gap.high < margin:
+        return "equivalent"
+    if gap.low > -margin:
+        return "non-inferior"
+    return "worse" if gap.high < -margin else "open"
+
+
+def margin_words(
+    reference: str, other: str, title: str, gap: Interval, margin: float, contrasts: int = 1
+) -> str:
+    """Say whether a system is non-inferior or equivalent to the reference.
+
+    Args:
+        reference: Name of the reference system.
+        other: Name of the other.
+        title: The metric in words.
+        gap: Difference other - reference; of several contrasts its interval covers
+            ``1 - 0.05 / contrasts``, so that all of them hold at once in 95 % of cases.
+        margin: Above 0.
+        contrasts: How many systems are held against the margin.
+
+    Source:
+        As `against_margin`; Bonferroni's inequality.
+
+    Example:
+        >>> from evaluation.intervals import Interval
+        >>> margin_words("A", "B", "F1", Interval(-0.01, -0.03, 0.01), 0.05).split(":")[1]
+        ' B is equivalent to A within the margin of 0.050'
+    """
+    standing, begun = against_margin(gap, margin), title[:1].upper() + title[1:]
+    if standing == "unknown":
+        return f"{begun}: {other} and {reference} cannot be held against the margin: no interval."
+    digits = _telling_digits((gap.low, gap.high), margin)
+    ends = f"{number(gap.low, digits)} to {number(gap.high, digits)}"
+    several = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
+    claim = {
+        "equivalent": f"is equivalent to {reference} within",
+        "non-inferior": f"is non-inferior to {reference} by",
+        "worse": f"is worse than {reference} by more than",
+        "open": f"was not shown to be non-inferior to {reference} by",
+    }[standing]
+    return (
+        f"{begun}: {other} {claim} the margin of {number(margin, digits)}: difference {other} − "
+        f"{reference} {number(gap.estimate, digits)} ({100 - 5 / contrasts:.4g} % interval "
+        f"{ends}{several})."
+    )
+
+
+def _telling_digits(ends: tuple[float, float], margin: float) -> int:
+    """So many digits, at least 3, that printed ends lie to the margin as true ones do."""
+
+    def kept(digits: int) -> bool:
+        return all(
+            np.sign(round(end, digits) - round(mark, digits)) == np.sign(end - mark)
+            for end in ends
+            for mark in (-margin, margin)
+        )
+
+    return next((digits for digits in range(3, _MOST_DIGITS) if kept(digits)), _MOST_DIGITS)
+
+
+def standing_words(protocol: Protocol, looks_before: int | None) -> str:
+    """Say whether a report confirms or explores.
+
+    Args:
+        protocol: Its protocol.
+        looks_before: How often this test split had been looked at before the protocol was first
+            used on it; `None` where that is unknown.
+
+    Example:
+        >>> standing_words(EXPLORATORY, None)
+        'Exploratory: no protocol fixed the question beforehand.'
+    """
+    if not protocol.declared:
+        return "Exploratory: no protocol fixed the question beforehand."
+    parts = [f"primary figure {protocol.title}"]
+    parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
+    parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
+    parts += ["BCa intervals"] if protocol.interval == "bca" else []
+    text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
+    if looks_before is None:
+        return f"{text}; how often this test split was looked at before is unknown."
+    if looks_before:
+        times = "once" if looks_before == 1 else f"{looks_before} times"
+        return f"{text}, but this test split had been looked at {times} before it was first used."
+    return f"{text}, before this test split was looked at."

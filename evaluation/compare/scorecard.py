@@ -1,0 +1,261 @@
+"""All figures of one system on the judged images, under any patient weights.
+
+With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
+one definition of each figure serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
+from evaluation.boxes.froc import FROC_METRICS, Hit, WeightedFroc, WeightedRsnaScore, froc_curve
+from evaluation.boxes.iobb import IOBB_METRICS, WeightedIobb
+from evaluation.boxes.iou import BoxPairs, pair_boxes
+from evaluation.boxes.localisation import coco_figures, localised
+from evaluation.decisions.referral import REFERRAL_METRICS, Referral, ReferralFigures, doubt_of
+from evaluation.decisions.referral import UNDEFINED as NOT_COVERED
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.metrics.evaluation_set import ALL, OF_BOXES, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.image_metrics import (
+    COUNT_METRICS,
+    THRESHOLD_METRICS,
+    UNDEFINED,
+    confusion_counts,
+    rates,
+)
+from evaluation.statistics.bootstrap import per_cluster
+from evaluation.statistics.calibration_error import CALIBRATION_METRICS, CalibrationFigures
+from evaluation.statistics.calibration_error import UNDEFINED as NOT_CALIBRATED
+from evaluation.statistics.ranking import Floats, Integers, RankedScores
+
+NO_TRUE_BOX = "no judged image has a true box"
+NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
+NO_PROBABILITY = "validation gives no probability to judge"
+_REASONS = {
+    **UNDEFINED,
+    **NOT_CALIBRATED,
+    **NOT_COVERED,
+    "pointing_accuracy": NO_TRUE_BOX,
+    "localised_sensitivity": NO_TRUE_BOX,
+    **dict.fromkeys((*OF_BOXES, *IOBB_METRICS), NO_TRUE_BOX),
+    "rsna_score": "no judged image has a true box or a called one",
+}
+
+
+class Scorecard:
+    """Every figure of one system.
+
+    Args:
+        judged: The images.
+        scores: The system's image scores, in the order of the images.
+        thresholds: A choice per policy; one without a threshold gives no figures.
+        points: ``point_x``, ``point_y`` of each image, or `None`.
+        boxes: The system's boxes on these images, or `None`.
+        box_cut: Score from which boxes are called in the RSNA score and by IoBB; `None`: there
+            are no such figures.
+        probability: Of the positive class, in the order of the images; `None`: its calibration
+            cannot be judged.
+        referrals: Per policy, from which doubt on images are referred; none by default.
+        spread: Of several scores of each image, for doubt; `None` where unknown.
+    """
+
+    def __init__(
+        self,
+        judged: JudgedImages,
+        scores: pd.Series,
+        thresholds: dict[str, ThresholdChoice],
+        points: pd.DataFrame | None,
+        boxes: pd.DataFrame | None,
+        box_cut: float | None = None,
+        probability: Floats | None = None,
+        referrals: Mapping[str, Referral] | None = None,
+        spread: Floats | None = None,
+    ) -> None:
+        self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
+        self.scores = scores.to_numpy(dtype=np.float64)
+        self.localised = None if points is None else localised(points, judged.truth)
+        self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
+        self._ranked_normal = self._against_normal()
+        self._calibration: CalibrationFigures | None = None
+        if probability is not None:
+            self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
+        self._pairs: BoxPairs | None = None
+        self._precision: WeightedAveragePrecision | None = None
+        self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
+        if boxes is not None:
+            trusted = judged.boxes_trusted
+            pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            of_patients = (judged.patients[trusted], judged.n_patients)
+            self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
+            for hit, names in FROC_METRICS.items():
+                self._placed.append((names, WeightedFroc(pairs, *of_patients, hit).figures))
+            if box_cut is not None:
+                rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
+                iobb = WeightedIobb(pairs, *of_patients, box_cut)
+                self._placed += [(["rsna_score"], rsna), (IOBB_METRICS, iobb)]
+        self._count_names, self._counts = self._patient_counts()
+        self._referrals = referrals or {}
+        self.referred = self._refer(self._referrals, spread)
+
+    def _refer(
+        self, referrals: Mapping[str, Referral], spread: Floats | None
+    ) -> dict[str, ReferralFigures]:
+        found = {}
+        for policy, referral in referrals.items():
+            called, threshold = self.called(policy), self.thresholds[policy].threshold
+            if called is None or threshold is None:
+                continue
+            doubt = doubt_of(self.scores, threshold, spread if referral.by == "spread" else None)
+            found[policy] = ReferralFigures(
+                self.judged.y_true, called, doubt, referral.cut, self.judged.patients
+            )
+        return found
+
+    def _against_normal(self) -> RankedScores | None:
+        chosen = self.judged.versus_normal
+        if chosen is None:
+            return None
+        j = self.judged
+        return RankedScores(j.y_true[chosen], self.scores[chosen], j.patients[chosen])
+
+    def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
+        """Which images are called positive at a policy's threshold; `None` without one."""
+        threshold = self.thresholds[policy].threshold
+        return None if threshold is None else self.scores >= threshold
+
+    def confusion(self, policy: str) -> dict[str, int] | None:
+        """``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; `None` without one."""
+        threshold = self.thresholds[policy].threshold
+        if threshold is None:
+            return None
+        return confusion_counts(self.judged.y_true, self.scores, threshold)
+
+    def _patient_counts(self) -> tuple[list[tuple[str, str]], Floats]:
+        """Everything that is counted, per patient, named by policy and count."""
+        j = self.judged
+        columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
+        boxed = j.y_true & j.boxes_trusted
+        if self.localised is not None:
+            columns["", "boxed"] = boxed
+            columns["", "pointed"] = boxed & self.localised
+        for policy in self.thresholds:
+            called = self.called(policy)
+            if called is None:
+                continue
+            columns[policy, "tp"] = called & j.y_true
+            columns[policy, "fp"] = called & ~j.y_true
+            columns[policy, "tn"] = ~called & ~j.y_true
+            columns[policy, "fn"] = ~called & j.y_true
+            if j.versus_normal is not None:
+                columns[policy, "normal_fp"] = called & ~j.y_true & j.versus_normal
+                columns[policy, "normal_tn"] = ~called & ~j.y_true & j.versus_normal
+            if self.localised is not None:
+                columns[policy, "found"] = boxed & self.localised & called
+        table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
+        return list(columns), per_cluster(table, j.patients, j.n_patients)
+
+    def __call__(self, weights: Integers) -> dict[Figure, Floats]:
+        """Every figure for every row of patient weights, each row by itself.
+
+        Args:
+            weights: Shape ``(R, n_patients)``.
+
+        Returns:
+            Shape ``(R,)`` each; NaN where undefined.
+        """
+        figures = {Figure(ALL, "", m): v for m, v in self._ranked.figures(weights).items()}
+        if self._ranked_normal is not None:
+            against = self._ranked_normal.figures(weights)
+            figures |= {Figure(VERSUS_NORMAL, "", m): v for m, v in against.items()}
+        if self._calibration is not None:
+            kept = self._calibration.figures(weights)
+            figures |= {Figure(ALL, "", m): v for m, v in kept.items()}
+        sums = np.asarray(weights, dtype=np.float64) @ self._counts
+        counts = dict(zip(self._count_names, sums.T, strict=True))
+        if self.localised is not None:
+            pointed = _share(counts["", "pointed"], counts["", "boxed"])
+            figures[Figure(ALL, "", "pointing_accuracy")] = pointed
+        if self._precision is not None:
+            at_iou = self._precision(weights)
+            figures[Figure(ALL, "", "ap50")] = at_iou[:, 0]
+            figures[Figure(ALL, "", "ap")] = at_iou.mean(axis=1)
+        for names, judge in self._placed:
+            columns = judge(weights).reshape(len(weights), -1).T
+            figures |= {Figure(ALL, "", m): v for m, v in zip(names, columns, strict=True)}
+        for policy in self.thresholds:
+            if (policy, "tp") not in counts:
+                continue
+            of_policy = {name: counts[policy, name] for name in COUNT_METRICS}
+            values = {**rates(**of_policy), **of_policy}
+            if self.localised is not None:
+                found = _share(counts[policy, "found"], counts["", "boxed"])
+                values["localised_sensitivity"] = found
+            figures |= {Figure(ALL, policy, metric): v for metric, v in values.items()}
+            if (policy, "normal_fp") in counts:
+                normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
+                against = rates(**(of_policy | normal))
+                figures |= {Figure(VERSUS_NORMAL, policy, m): v for m, v in against.items()}
+        for policy, left in self.referred.items():
+            figures |= {Figure(ALL, policy, m): v for m, v in left.figures(weights).items()}
+        return figures
+
+    def estimates(self) -> dict[Figure, float | None]:
+        """Every figure on the images as they are; COCO's are those of pycocotools itself."""
+        once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
+        if self._calibration is not None:
+            exact = self._calibration.figures()  # replicates are fitted on knots
+            once |= {Figure(ALL, "", metric): value for metric, value in exact.items()}
+        figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
+        if self._pairs is not None:
+            coco = coco_figures(self._pairs)
+            figures |= {Figure(ALL, "", metric): figure for metric, figure in coco.items()}
+        return figures
+
+    def froc(self) -> dict[Hit, dict[str, Floats]]:
+        """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
+        if self._pairs is None:
+            return {}
+        return {hit: froc_curve(self._pairs, hit) for hit in FROC_METRICS}
+
+    def missing(self) -> dict[Figure, str]:
+        """Figures that this system cannot have, with the reason."""
+        lost: dict[Figure, str] = {}
+        if self.boxes is None:
+            reason = "the system gives no boxes, and no map cut on validation"
+            lost |= {Figure(ALL, "", metric): reason for metric in OF_BOXES}
+        if self.localised is None:
+            lost[Figure(ALL, "", "pointing_accuracy")] = NOTHING_TO_POINT_WITH
+        if self._calibration is None:
+            lost |= {Figure(ALL, "", metric): NO_PROBABILITY for metric in CALIBRATION_METRICS}
+        for policy, referral in self._referrals.items():
+            if referral.cut is None:
+                cut = [metric for metric in REFERRAL_METRICS if metric != "aurc"]
+                lost |= {Figure(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
+        for policy, choice in self.thresholds.items():
+            if choice.threshold is None:
+                reason = f"no threshold: {choice.reason}"
+                names = (*THRESHOLD_METRICS, "localised_sensitivity")
+                lost |= {Figure(ALL, policy, metric): reason for metric in names}
+            elif self.localised is None:
+                lost[Figure(ALL, policy, "localised_sensitivity")] = NOTHING_TO_POINT_WITH
+        return lost
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(part / whole)
+
+
+def why_undefined(metric: str) -> str:
+    """Why a figure can be undefined on a set of images.
+
+    Example:
+        >>> why_undefined("precision")
+        'no image is called positive'
+    """
+    return _REASONS.get(metric, "undefined on these images")

@@ -1,0 +1,1 @@
+"""Boxes to image scores, thresholds, calibration, referral, and `tune`."""

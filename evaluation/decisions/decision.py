@@ -1,0 +1,144 @@
+"""A decision rule per system and target, as ``decisions/<target>.json`` holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from data_prep.contracts.tables import InputError
+from evaluation.boxes.box_rule import AS_STORED, BoxRule
+from evaluation.boxes.map_boxes import MapBoxRule
+from evaluation.decisions.choices import Asked
+from evaluation.decisions.json_difference import first_difference
+from evaluation.decisions.reduction import Reduction
+from evaluation.decisions.referral import Referral
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.statistics.calibration import Calibration, calibration_from_json
+from evaluation.statistics.ranking import Floats
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What validation chose for one system and target.
+
+    Attributes:
+        target: The target's name.
+        chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
+        reduction: How a detector's boxes become an image score; `None` for image scores.
+        boxes: How a detector's stored boxes become the ones that are judged.
+        box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
+            no lesion to choose it by.
+        search: What was searched and what it gave; `None` without a search.
+        calibration: Score to probability; `None` where validation cannot give it.
+        map_scale: Low and high end of the map scale, raw; `None` without maps.
+        map_boxes: How maps become boxes; `None` without maps.
+        thresholds: A choice per policy.
+        validation: Figures on the validation images per policy, and ``""`` without threshold.
+        tried: Every setting tried, with the figure it was judged by.
+        asked: What the user asked for beside policies and search.
+        choices: How what was asked for was chosen: ``reduction``, ``calibration``.
+        referral: Per policy, from which doubt on images are referred to a reader.
+    """
+
+    target: str
+    chosen_on: dict[str, Any]
+    reduction: Reduction | None = None
+    boxes: BoxRule = AS_STORED
+    box_cut: float | None = None
+    search: dict[str, Any] | None = None
+    calibration: Calibration | None = None
+    map_scale: tuple[float, float] | None = None
+    map_boxes: MapBoxRule | None = None
+    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
+    validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    asked: Asked = field(default_factory=Asked)
+    choices: dict[str, Any] = field(default_factory=dict)
+    referral: dict[str, Referral] = field(default_factory=dict)
+
+    def probability(self, scores: npt.ArrayLike) -> Floats | None:
+        """The calibrated probability of image scores; `None` where validation cannot give it."""
+        return None if self.calibration is None else self.calibration.probability(scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``decisions/<target>.json``."""
+        return {
+            "target": self.target,
+            "chosen_on": self.chosen_on,
+            "asked": self.asked.to_json(),
+            "choices": self.choices,
+            "reduction": self.reduction and self.reduction.to_json(),
+            "box_fusion": self.boxes.to_json(),
+            "box_cut": self.box_cut,
+            "search": self.search,
+            "calibration": self.calibration and self.calibration.to_json(),
+            "map_scale": self.map_scale and list(self.map_scale),
+            "map_box_level": self.map_boxes and self.map_boxes.level,
+            "map_boxes": self.map_boxes and self.map_boxes.to_json(),
+            "policies": {
+                name: {
+                    "threshold": choice.threshold,
+                    "reason": choice.reason,
+                    "validation": self.validation.get(name, {}),
+                }
+                for name, choice in self.thresholds.items()
+            },
+            "referral": {name: each.to_json() for name, each in self.referral.items()},
+            "validation": self.validation.get("", {}),
+            "settings_tried": self.search["settings_tried"] if self.search else len(self.tried),
+            "tried": self.tried,
+        }
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any]) -> Decision:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: A key is missing or holds another type.
+        """
+        try:
+            scale, policies = payload["map_scale"], payload["policies"]
+            return cls(
+                target=payload["target"],
+                chosen_on=dict(payload["chosen_on"]),
+                reduction=Reduction.from_json(payload["reduction"]),
+                boxes=BoxRule.from_json(payload["box_fusion"]),
+                box_cut=payload.get("box_cut"),
+                search=payload.get("search"),
+                calibration=calibration_from_json(payload["calibration"]),
+                map_scale=(scale[0], scale[1]) if scale else None,
+                map_boxes=MapBoxRule.from_json(payload.get("map_boxes"), payload["map_box_level"]),
+                thresholds={
+                    name: ThresholdChoice(name, spec["threshold"], spec["reason"])
+                    for name, spec in policies.items()
+                },
+                validation={name: spec["validation"] for name, spec in policies.items()}
+                | {"": payload["validation"]},
+                tried=list(payload["tried"]),
+                asked=Asked.from_json(payload.get("asked")),
+                choices=payload.get("choices") or {},
+                referral={n: Referral(**r) for n, r in payload.get("referral", {}).items()},
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise InputError(f"decision: broken at {error}; run cxr tune again") from None
+
+    def difference(self, other: Decision) -> str | None:
+        """The first place where a stored decision and one derived now differ, or `None`.
+
+        Figures that were not told yet when it was stored, and policies that were not asked for,
+        are no difference: nothing rests on them.
+        """
+        stored, derived = self.to_json(), other.to_json()
+        for part in ("policies", "referral"):
+            derived[part] = {k: v for k, v in derived[part].items() if k in stored["policies"]}
+        if self.box_cut is None and self.search is None:
+            derived["box_cut"] = None
+        places = [(stored, derived)]
+        shared = stored["policies"].keys() & derived["policies"].keys()
+        places += [(stored["policies"][name], derived["policies"][name]) for name in shared]
+        for told, found in places:
+            kept = {k: v for k, v in found["validation"].items() if k in told["validation"]}
+            found["validation"] = kept
+        return first_difference(stored, derived)

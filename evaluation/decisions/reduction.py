@@ -1,0 +1,221 @@
+"""From boxes to one score per image, and from several findings to one target."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import positions
+from evaluation.statistics.calibration import clipped_logit, sigmoid
+from evaluation.statistics.ranking import Floats, Integers
+
+Rule = Literal["max", "noisy_or", "top_k", "learned"]
+TOP_K = 3
+COUNT_FLOORS = (0.05, 0.2)
+"""Scores from which a learned rule counts boxes."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A reduction rule with its setting.
+
+    Attributes:
+        rule: How the box scores of an image combine.
+        min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
+        weights: Of a learned rule: the intercept, then one per column of `box_features`.
+    """
+
+    rule: Rule
+    min_score: float = 0.0
+    weights: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``decisions/<target>.json``."""
+        facts = {"rule": self.rule, "min_score": self.min_score}
+        return facts | {"weights": list(self.weights)} if self.weights else facts
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any] | None) -> "Reduction | None":
+        """Read what `to_json` wrote."""
+        if not payload:
+            return None
+        return cls(payload["rule"], payload["min_score"], tuple(payload.get("weights", ())))
+
+
+CANDIDATES = (
+    Reduction("max"),
+    Reduction("top_k"),
+    *(Reduction("noisy_or", floor) for floor in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)),
+)
+"""What validation chooses from, the simpler first: among equals the earlier wins."""
+
+
+def reduce_boxes(
+    boxes: pd.DataFrame,
+    image_ids: pd.Index,
+    *,
+    rule: Rule = "max",
+    min_score: float = 0.0,
+    weights: tuple[float, ...] = (),
+) -> pd.Series:
+    """Reduce lesion boxes to one score per image.
+
+    ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
+    is the sum of the three most confident scores divided by three, so that missing boxes count 0;
+    ``learned`` is logistic in `box_features`. An image without boxes scores 0.
+
+    Args:
+        boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
+        image_ids: Every image under evaluation, unique, shape ``(N,)``.
+        rule: How box scores combine.
+        min_score: Boxes with a lower score are left out first.
+        weights: Of a learned rule; see `Reduction`.
+
+    Returns:
+        Scores in [0, 1], float64, shape ``(N,)``, in the order of ``image_ids``.
+
+    Raises:
+        InputError: An id repeats, a box belongs to no image in ``image_ids``, a score lies
+            outside [0, 1], or the rule is unknown.
+
+    Source:
+        ``max``: the multiple-instance assumption, Dietterich et al. 1997.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})
+        >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="noisy_or").tolist()
+        [0.875, 0.0]
+        >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="top_k").round(4).tolist()
+        [0.4167, 0.0]
+    """
+    if rule not in get_args(Rule):
+        raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
+    rows, scores = _rows_and_scores(boxes, image_ids)
+    # By image, the most confident box first: the result cannot depend on the order of rows.
+    order = np.lexsort((-scores, rows))
+    rows, scores, n_images = rows[order], scores[order], len(image_ids)
+    if rule == "learned":
+        features = ranked_features(rows, scores, n_images)
+        if len(weights) != features.shape[1] + 1:
+            raise InputError(
+                f"a learned reduction needs {features.shape[1] + 1} weights, got {len(weights)}"
+            )
+        reduced = sigmoid(weights[0] + features @ np.array(weights[1:]))
+        reduced[np.bincount(rows, minlength=n_images) == 0] = 0.0
+    else:
+        reduced = reduce_ranked(rows, scores, n_images, rule=rule, min_score=min_score)
+    return pd.Series(reduced, index=image_ids, name="score")
+
+
+def box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
+    """What a learned rule sees of each image.
+
+    Args:
+        boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
+        image_ids: Every image, unique, shape ``(N,)``.
+
+    Returns:
+        Log-odds of the three most confident scores (a missing box counts as score 0), and
+        ``log(1 + boxes)`` from each of `COUNT_FLOORS`; shape ``(N, 5)``.
+
+    Raises:
+        InputError: As `reduce_boxes`.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.1]})
+        >>> box_features(boxes, pd.Index(["a"])).round(2).tolist()
+        [[0.0, -2.2, -9.21, 1.1, 0.69]]
+    """
+    rows, scores = _rows_and_scores(boxes, image_ids)
+    order = np.lexsort((-scores, rows))
+    return ranked_features(rows[order], scores[order], len(image_ids))
+
+
+def ranked_features(rows: Integers, scores: Floats, n_images: int) -> Floats:
+    """`box_features` of boxes that are sorted already, as in `reduce_ranked`."""
+    top = np.zeros((n_images, TOP_K))
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
+    first = rank < TOP_K
+    top[rows[first], rank[first]] = scores[first]
+    counts = [np.bincount(rows[scores >= floor], minlength=n_images) for floor in COUNT_FLOORS]
+    return np.column_stack([clipped_logit(top), np.log1p(np.column_stack(counts))])
+
+
+def reduce_ranked(
+    rows: Integers, scores: Floats, n_images: int, *, rule: Rule, min_score: float = 0.0
+) -> Floats:
+    """Reduce boxes that are sorted already; see `reduce_boxes`.
+
+    Args:
+        rows: Position of each box's image, rising, shape ``(N,)``.
+        scores: In [0, 1], falling within an image, shape ``(N,)``.
+        n_images: How many images there are.
+        rule: How box scores combine.
+        min_score: Boxes with a lower score are left out first.
+
+    Returns:
+        Scores in [0, 1], shape ``(n_images,)``.
+
+    Example:
+        >>> reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2, rule="max").tolist()
+        [0.0, 0.75]
+    """
+    used = scores >= min_score
+    rows, scores = rows[used], scores[used]
+    reduced = np.zeros(n_images)
+    if not len(rows):
+        return reduced
+    starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+    if rule == "max":
+        reduced[rows[starts]] = scores[starts]
+    elif rule == "noisy_or":
+        reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
+    else:
+        rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+        top = rank < TOP_K
+        reduced = np.bincount(rows[top], scores[top], minlength=n_images) / TOP_K
+    return reduced
+
+
+def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
+    """Position of each box's image in `image_ids`, and its score, both checked."""
+    if not image_ids.is_unique:
+        repeated = image_ids[image_ids.duplicated()][0]
+        raise InputError(f"image ids must be unique; {repeated!r} repeats")
+    rows = positions(boxes["image_id"], image_ids)
+    if (rows < 0).any():
+        stray = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
+        raise InputError(f"boxes: image {stray!r} is not among the images under evaluation")
+    scores = boxes["score"].to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if wrong.size:
+        raise InputError(
+            f"boxes: score must be in [0, 1]; row {wrong[0]}, image "
+            f"{boxes['image_id'].iloc[int(wrong[0])]!r}: score={scores[wrong[0]]}"
+        )
+    return rows, scores
+
+
+def combine_findings(
+    scores: pd.DataFrame, image_ids: pd.Index, findings: tuple[str, ...]
+) -> pd.Series:
+    """One score per image from the scores of a target's findings: the highest of them.
+
+    Args:
+        scores: Rows ``image_id``, ``finding``, ``score``; other findings are ignored.
+        image_ids: Every image under evaluation, unique, shape ``(N,)``.
+        findings: The members of the target.
+
+    Returns:
+        Float64, shape ``(N,)``, in the order of ``image_ids``; NaN where an image has no row.
+
+    Example:
+        >>> rows = pd.DataFrame({"image_id": ["a", "a"], "finding": ["x", "y"], "score": [0.1, 1]})
+        >>> combine_findings(rows, pd.Index(["a"]), ("x", "y")).tolist()
+        [1.0]
+    """
+    members = scores[scores["finding"].isin(findings)]
+    highest = members.groupby("image_id")["score"].max()
+    return highest.reindex(image_ids).astype(np.float64).rename("score")

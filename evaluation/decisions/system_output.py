@@ -1,0 +1,176 @@
+"""What one system says about a set of images for one target, read in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.tables import InputError, read_table
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import Target
+from data_prep.store.predictions import Predictions
+from evaluation.boxes.box_rule import AS_STORED, BoxRule
+from evaluation.boxes.localisation import deciding_points
+from evaluation.boxes.map_boxes import MapBoxRule
+from evaluation.boxes.maps import map_points
+from evaluation.decisions.reduction import Reduction, combine_findings, reduce_boxes
+
+_TABLE_OF = {"scores": "scores", "boxes": "predicted_boxes", "maps": "maps"}
+
+
+def read_rows(
+    predictions: Predictions, name: str, target: Target, image_ids: pd.Index
+) -> pd.DataFrame:
+    """Rows of one table of a predictions folder, part by part: of these images and findings only.
+
+    Args:
+        predictions: The system.
+        name: ``scores``, ``boxes`` or ``maps``.
+        target: Its members are the findings that count.
+        image_ids: The images wanted.
+
+    Returns:
+        The table's columns, in the order on disk. May be empty.
+
+    Raises:
+        InputError: A part is unreadable or breaks the table's rules.
+    """
+    path = predictions.folder / f"{name}.parquet"
+    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    kept = []
+    for part in parts or [path]:  # a folder without parts reads as an empty table
+        rows = read_table(part, _TABLE_OF[name])
+        of_image = is_member(rows["image_id"], image_ids)
+        kept.append(rows[of_image & is_member(rows["finding"], target.any_of)])
+    return pd.concat(kept, ignore_index=True)
+
+
+def images_run(predictions: Predictions) -> pd.Index:
+    """Images on which the system ran without failing."""
+    images = predictions.images
+    return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A system's output on chosen images, for one target.
+
+    Attributes:
+        predictions: The system.
+        target: What is judged.
+        image_ids: The images, on all of which the system ran; unique, shape ``(N,)``.
+        rule: How a detector's stored boxes become the ones that are judged.
+        sizes: ``image_id``, ``width``, ``height`` of the originals, px; fused boxes keep to them.
+    """
+
+    predictions: Predictions
+    target: Target
+    image_ids: pd.Index
+    rule: BoxRule = AS_STORED
+    sizes: pd.DataFrame | None = None
+
+    @property
+    def gives_boxes(self) -> bool:
+        """Whether the system is a detector, whose boxes must be reduced to image scores."""
+        return self.predictions.kind == "boxes"
+
+    @cached_property
+    def predicted_boxes(self) -> pd.DataFrame:
+        """A detector's boxes by the rule: ``image_id``, corners in original px, ``score``."""
+        rows = read_rows(self.predictions, "boxes", self.target, self.image_ids)
+        return self.rule.apply(rows, self.sizes).drop(columns="finding")
+
+    @cached_property
+    def _finding_scores(self) -> pd.DataFrame:
+        return read_rows(self.predictions, "scores", self.target, self.image_ids)
+
+    @cached_property
+    def maps(self) -> pd.DataFrame | None:
+        """One activation map per image, of its highest-scoring finding; `None` without maps."""
+        rows = read_rows(self.predictions, "maps", self.target, self.image_ids)
+        if rows.empty:
+            return None
+        rows = rows[rows["method"] == rows["method"].min()]
+        keys = ["image_id", "finding"]
+        scored = rows.merge(self._finding_scores, on=keys, how="left").fillna({"score": 0.0})
+        scored = scored.sort_values(["image_id", "score", "finding"], ascending=[True, False, True])
+        return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
+
+    def scores(self, reduction: Reduction | None) -> pd.Series:
+        """One score per image, in the order of `image_ids`.
+
+        Args:
+            reduction: How a detector's boxes combine; `None` for a system that gives scores.
+
+        Raises:
+            InputError: An image that ran has no score.
+        """
+        if self.gives_boxes:
+            chosen = reduction or Reduction("max")
+            return reduce_boxes(
+                self.predicted_boxes,
+                self.image_ids,
+                rule=chosen.rule,
+                min_score=chosen.min_score,
+                weights=chosen.weights,
+            )
+        combined = combine_findings(self._finding_scores, self.image_ids, self.target.any_of)
+        if combined.isna().any():
+            raise InputError(
+                f"{self.predictions.folder}: {int(combined.isna().sum())} images ran but have no "
+                f"score for {' or '.join(self.target.any_of)}, first '"
+                f"{combined.index[combined.isna()][0]}'; predict or import that finding"
+            )
+        return combined
+
+    def spread(self) -> pd.Series | None:
+        """How far the scores that were averaged lie apart, per image; `None` where unknown.
+
+        Of several findings of a target the one that decides: the highest score.
+        """
+        rows = self._finding_scores
+        if "spread" not in rows or rows["spread"].isna().any():
+            return None
+        order = ["image_id", "score", "finding"]
+        highest = rows.sort_values(order, ascending=[True, False, True]).drop_duplicates("image_id")
+        spread = highest.set_index("image_id")["spread"].reindex(self.image_ids)
+        return None if spread.isna().any() else spread.astype(np.float64)
+
+    def points(self) -> pd.DataFrame | None:
+        """Where the decision points: top box's centre or map's peak; `None` without either."""
+        if self.gives_boxes:
+            return deciding_points(self.predicted_boxes, self.image_ids)
+        if self.maps is None:
+            return None
+        return map_points(self.maps, self.image_ids)[["point_x", "point_y"]]
+
+    def boxes(
+        self,
+        scores: pd.Series,
+        scale: tuple[float, float] | None,
+        rule: MapBoxRule | None,
+    ) -> pd.DataFrame | None:
+        """The system's boxes: a detector's own, a classifier's cut out of its maps.
+
+        Args:
+            scores: Image scores, indexed by image id.
+            scale: Map scale, learned on validation.
+            rule: How maps become boxes, likewise.
+
+        Returns:
+            ``image_id``, corners in original px, ``score``; `None` where there is nothing to
+            make boxes of.
+        """
+        if self.gives_boxes:
+            return self.predicted_boxes
+        if self.maps is None or scale is None or rule is None:
+            return None
+        return rule.apply(self.maps, scores, scale, self.sizes)
+
+
+def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:
+    """Patient of each image, shape ``(N,)``, in the order of `image_ids`."""
+    return images.set_index("image_id")["patient_id"].reindex(image_ids).to_numpy(dtype=str)

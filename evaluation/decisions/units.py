@@ -1,0 +1,124 @@
+"""Images gathered by study or patient: the score of a unit is the highest of its images.
+
+A unit is positive where any of its images is, negative where all are. One that has an image of
+unknown label and no positive one is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data_prep.contracts.tables import InputError
+from evaluation.decisions.system_output import patients_of
+from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.statistics.ranking import Floats
+
+Unit = Literal["image", "study", "patient"]
+NORMAL = "normal"
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which images make which units.
+
+    Attributes:
+        names: Of the units that are judged, sorted, shape ``(U,)``.
+        of_image: Unit of each image, -1 for an image of a unit that is left out, shape ``(N,)``.
+        n_left_out: Units left out for an unknown label.
+    """
+
+    names: pd.Index
+    of_image: npt.NDArray[np.int64]
+    n_left_out: int = 0
+
+    def highest(self, values: npt.ArrayLike) -> Floats:
+        """The highest value of each unit's images, shape ``(U,)``.
+
+        Example:
+            >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).highest([0.5, 0.1, 0.3]).tolist()
+            [0.3, 0.5]
+        """
+        used = self.of_image >= 0
+        highest = np.full(len(self.names), -np.inf)
+        np.maximum.at(highest, self.of_image[used], np.asarray(values, dtype=np.float64)[used])
+        return highest
+
+    def first(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The value of each unit's first image, shape ``(U,)``."""
+        used = np.flatnonzero(self.of_image >= 0)
+        place = np.unique(self.of_image[used], return_index=True)[1]
+        return values[used[place]]
+
+
+def unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
+    """The study or patient of each image.
+
+    Args:
+        images: The data set's image table.
+        image_ids: Which images, shape ``(N,)``.
+        unit: ``image``, ``study`` (named with its patient) or ``patient``.
+
+    Raises:
+        InputError: Studies are asked for and an image has none.
+    """
+    if unit == "image":
+        return image_ids.to_numpy(dtype=str)
+    patients = patients_of(images, image_ids)
+    if unit == "patient":
+        return patients
+    if "study_id" not in images:
+        raise InputError("--unit study: the data set names no studies; use --unit patient or image")
+    studies = images.set_index("image_id")["study_id"].reindex(image_ids)
+    if studies.isna().any():
+        raise InputError(
+            f"--unit study: image '{studies.index[studies.isna()][0]}' has no study_id; use --unit "
+            "patient or image"
+        )
+    return np.char.add(np.char.add(patients, " / "), studies.to_numpy(dtype=str))
+
+
+def gather(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
+    """Gather images into units.
+
+    Args:
+        images: The data set's image table.
+        labels: Of all images of the part of the split that is judged; NaN where unknown.
+        image_ids: The images of known label that are judged, shape ``(N,)``.
+        unit: See `unit_names`.
+
+    Raises:
+        InputError: See `unit_names`.
+    """
+    names = unit_names(images, image_ids, unit)
+    unknown = pd.Index(labels.index[labels.isna().to_numpy()])
+    doubtful = set(unit_names(images, unknown, unit)) if len(unknown) else set()
+    doubtful -= set(names[labels.reindex(image_ids).to_numpy() == 1])
+    kept = ~np.isin(names, sorted(doubtful))
+    chosen, place = np.unique(names[kept], return_inverse=True)
+    of_image = np.full(len(names), -1, dtype=np.int64)
+    of_image[kept] = place
+    left_out = len(np.unique(names[~kept]))
+    return Units(pd.Index(chosen, name="image_id"), of_image, left_out)
+
+
+def judged_units(judged: JudgedImages, units: Units) -> JudgedImages:
+    """The units in the place of images; without places, which belong to images."""
+    count = len(units.names)
+    kinds = None
+    if judged.x_class is not None:
+        other = units.highest(judged.x_class.to_numpy() != NORMAL)
+        kinds = pd.Series(np.where(other > 0, "not_normal", NORMAL))
+    return replace(
+        judged,
+        image_ids=units.names,
+        y_true=units.highest(judged.y_true) > 0,
+        patients=units.first(judged.patients),
+        boxes_trusted=np.zeros(count, dtype=bool),
+        truth=judged.truth.iloc[:0],
+        x_class=kinds,
+    )

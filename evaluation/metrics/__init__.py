@@ -1,0 +1,1 @@
+"""The metric registry, and the image set that a comparison judges."""

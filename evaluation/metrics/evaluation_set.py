@@ -1,0 +1,67 @@
+"""What is judged: the images, the same for every system, and the names of the figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.boxes.froc import FROC_METRICS
+from evaluation.boxes.iobb import IOBB_METRICS
+
+ALL = "all"
+VERSUS_NORMAL = "vs_normal"
+OF_BOXES = ("ap50", "ap", *FROC_METRICS["iou"], *FROC_METRICS["centre"])
+OF_PLACE = frozenset(
+    (*OF_BOXES, *IOBB_METRICS, "rsna_score", "pointing_accuracy", "localised_sensitivity")
+)
+"""Figures of the images whose boxes are trusted."""
+
+
+class Figure(NamedTuple):
+    """The name of a figure: on which images, at which policy (``""``: none), which metric."""
+
+    subgroup: str
+    policy: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class JudgedImages:
+    """The images that every system is scored on, and what is true of them.
+
+    Attributes:
+        image_ids: Shape ``(N,)``, sorted.
+        y_true: Shape ``(N,)``.
+        patients: Patient of each image as an index from 0, shape ``(N,)``.
+        n_patients: How many patients.
+        boxes_trusted: Whether localisation may be judged on an image, shape ``(N,)``.
+        truth: True boxes of the target on these images, original px.
+        x_class: The kind of each image, where the data set knows it.
+    """
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
+    n_patients: int
+    boxes_trusted: npt.NDArray[np.bool_]
+    truth: pd.DataFrame
+    x_class: pd.Series | None = None
+
+    @property
+    def versus_normal(self) -> npt.NDArray[np.bool_] | None:
+        """Positive images and those that are normal, shape ``(N,)``; `None` where unknown."""
+        if self.x_class is None or not (self.x_class == "normal").any():
+            return None
+        return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
+
+    def population(self, figure: Figure) -> npt.NDArray[np.bool_]:
+        """The images that a figure is computed on, shape ``(N,)``."""
+        if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
+            return self.versus_normal
+        if figure.metric in OF_PLACE:
+            return self.boxes_trusted
+        return np.ones(len(self.image_ids), dtype=bool)

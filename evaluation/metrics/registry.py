@@ -1,0 +1,300 @@
+"""What each figure and policy is called, and what it means: one owner for the report's words."""
+
+import re
+from dataclasses import dataclass
+
+from evaluation.boxes.froc import FROC_METRICS, RATE_WORDS
+from evaluation.boxes.iobb import IOBB_THRESHOLDS
+
+
+@dataclass(frozen=True)
+class MetricWords:
+    """Name and meaning of one metric.
+
+    Args:
+        title: Column or row title.
+        meaning: One sentence for "how to read the numbers".
+    """
+
+    title: str
+    meaning: str
+
+    @property
+    def inside(self) -> str:
+        """The title as it stands inside a sentence: names and abbreviations keep their capitals.
+
+        Example:
+            >>> [METRICS[each].inside for each in ("recall", "f1", "brier", "iobb_accuracy_10")]
+            ['sensitivity (recall)', 'F1', 'Brier score', 'IoBB accuracy at 10 %']
+        """
+        first = self.title.split()[0] if self.title else ""
+        proper = first != first.capitalize() or not first.isalpha() or first in _NAMES
+        return self.title if proper else self.title[:1].lower() + self.title[1:]
+
+
+_NAMES = frozenset({"Brier"})
+
+
+def _iobb_words() -> dict[str, MetricWords]:
+    told = {}
+    for share in (round(100 * each) for each in IOBB_THRESHOLDS):
+        told[f"iobb_accuracy_{share}"] = MetricWords(
+            f"IoBB accuracy at {share} %",
+            "Of the true boxes, the share that a called box (from the score cut that validation "
+            f"chose) has at least {share} % of its own area on. Marking much raises it: read it "
+            "with the next.",
+        )
+        told[f"iobb_false_marks_{share}"] = MetricWords(
+            f"False marks an image at {share} %",
+            f"Called boxes that have less than {share} % of their area on any true box, per image; "
+            "fewer is better.",
+        )
+    return told
+
+
+def _froc_words() -> dict[str, MetricWords]:
+    """The mean says what is counted, the rates only where."""
+    kinds = (
+        ("FROC", FROC_METRICS["iou"], "an intersection over union of at least 0.2"),
+        ("FROC by centre", FROC_METRICS["centre"], "its centre on the lesion, borders included"),
+    )
+    told = {}
+    for name, (mean, *at_rates), hit in kinds:
+        told[mean] = MetricWords(
+            f"{name}, mean",
+            "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks an "
+            f"image, over all images. A mark hits with {hit}; any mark that hits finds the "
+            "lesion, further ones on it are neither hits nor false. Of the points that keep a "
+            "rate the most sensitive counts (steps, no line between points).",
+        )
+        for metric, rate in zip(at_rates, RATE_WORDS, strict=True):
+            told[metric] = MetricWords(
+                f"{name}, at {rate}", f"Sensitivity per lesion at {rate} false marks an image."
+            )
+    return told
+
+
+METRICS = {
+    "auroc": MetricWords(
+        "AUROC",
+        "The chance that a randomly chosen positive image scores above a randomly chosen "
+        "negative one; 0.5 is guessing. Needs no threshold.",
+    ),
+    "average_precision": MetricWords(
+        "Average precision",
+        "Precision averaged over the ranks of the positive images (the step-wise area under the "
+        "precision-recall curve). Guessing gives the prevalence.",
+    ),
+    "recall": MetricWords(
+        "Sensitivity (recall)", "Of the positive images, the share that is called positive."
+    ),
+    "specificity": MetricWords(
+        "Specificity", "Of the negative images, the share that is called negative."
+    ),
+    "precision": MetricWords(
+        "Precision",
+        "Of the images called positive, the share that is positive. Falls with the prevalence.",
+    ),
+    "f1": MetricWords("F1", "The harmonic mean of precision and sensitivity."),
+    "accuracy": MetricWords(
+        "Accuracy",
+        "The share of all images that is called correctly. Where positives are few, calling "
+        "everything negative already scores high.",
+    ),
+    "localised_sensitivity": MetricWords(
+        "Localised sensitivity",
+        "Of the positive images whose lesions are boxed, the share that is called positive with "
+        "the deciding point on a true lesion, borders included: right image and right place. The "
+        "point is the centre of the most confident box, or the peak (the middle of the highest "
+        "cell) of the map; an image without one is a miss.",
+    ),
+    "pointing_accuracy": MetricWords(
+        "Pointing accuracy",
+        "The same point on a true lesion, whatever the threshold.",
+    ),
+    "ap50": MetricWords(
+        "AP50",
+        "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
+        "100 most confident boxes an image; equal scores in the order of image ids): a box counts "
+        "when it overlaps a lesion with an intersection over union of at least 0.5.",
+    ),
+    "ap": MetricWords(
+        "AP[.5:.95]", "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines."
+    ),
+    "balanced_accuracy": MetricWords(
+        "Balanced accuracy", "The mean of sensitivity and specificity; 0.5 is guessing."
+    ),
+    "mcc": MetricWords(
+        "MCC",
+        "Matthews' correlation between truth and call: 1 is right throughout, 0 is guessing.",
+    ),
+    "npv": MetricWords(
+        "Negative predictive value",
+        "Of the images called negative, the share that is negative. Rises where positives are few.",
+    ),
+    "lr_positive": MetricWords(
+        "LR+",
+        "By what a positive call multiplies the odds of the finding: sensitivity / (1 − "
+        "specificity). Does not depend on the prevalence.",
+    ),
+    "lr_negative": MetricWords(
+        "LR−",
+        "By what a negative call multiplies the odds: (1 − sensitivity) / specificity; less is "
+        "better.",
+    ),
+    "brier": MetricWords(
+        "Brier score",
+        "Mean squared error of the probability that validation gave the score; less is better.",
+    ),
+    "log_loss": MetricWords(
+        "Log loss",
+        "Mean negative log-likelihood of that probability, held inside 0.0001 and 0.9999; less is "
+        "better.",
+    ),
+    "ece": MetricWords(
+        "ECE, equal width",
+        "Expected calibration error of the positive class's probability: the mean gap between "
+        "expected and observed share of positives over ten bins of equal width, closed on the "
+        "right; less is better.",
+    ),
+    "ece_equal_mass": MetricWords(
+        "ECE, equal mass",
+        "The same over bins cut at the deciles of the probabilities, equal ones in one bin.",
+    ),
+    "calibration_slope": MetricWords(
+        "Calibration slope",
+        "Slope of the logistic regression of truth on the probability's log-odds (held inside "
+        "±9.21), fitted with its intercept; 1 is ideal, less is too sure of itself.",
+    ),
+    "calibration_intercept": MetricWords(
+        "Calibration intercept", "The intercept of that regression; 0 is ideal."
+    ),
+    "calibration_in_the_large": MetricWords(
+        "Calibration in the large",
+        "The intercept with the slope held at 1: above 0 probabilities are too low on the whole.",
+    ),
+    "coverage": MetricWords(
+        "Coverage",
+        "The share of images that is decided; the most doubtful are referred to a reader, from a "
+        "doubt on that validation chose.",
+    ),
+    "accuracy_covered": MetricWords(
+        "Accuracy where decided", "The same figure among the images that are not referred."
+    ),
+    "recall_covered": MetricWords(
+        "Sensitivity where decided", "The same figure among the images that are not referred."
+    ),
+    "specificity_covered": MetricWords(
+        "Specificity where decided", "The same figure among the images that are not referred."
+    ),
+    "aurc": MetricWords(
+        "Area under the risk-coverage curve",
+        "The share of wrong decisions among the surest images, averaged over how many of them are "
+        "decided; needs no cut. Less is better.",
+    ),
+    "rsna_score": MetricWords(
+        "RSNA 2018 score",
+        "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
+        "mean over images of TP / (TP + FP + FN), averaged over overlaps above 0.4 to 0.75.",
+    ),
+    **_froc_words(),
+    **_iobb_words(),
+}
+
+RATE_METRICS = tuple(metric for _, *rates in FROC_METRICS.values() for metric in rates)
+"""Sensitivities at single rates of false marks, which have a table of their own."""
+PLACE_METRICS = (
+    "localised_sensitivity",
+    "pointing_accuracy",
+    "ap50",
+    "ap",
+    "rsna_score",
+    *_froc_words(),
+    *_iobb_words(),
+)
+SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
+"""Titles of the subgroups that the main table shows."""
+
+_POLICIES = {
+    "": "Without a threshold",
+    "max_f1": "best F1",
+    "youden": "best sensitivity + specificity",
+}
+_COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
+
+
+def metric_words(metric: str) -> MetricWords:
+    """Return the words for a metric; a metric without an entry is called by its short name.
+
+    Example:
+        >>> metric_words("auroc").title, metric_words("new_metric").title
+        ('AUROC', 'new metric')
+    """
+    return METRICS.get(metric, MetricWords(metric.replace("_", " "), ""))
+
+
+def policy_words(policy: str) -> str:
+    """Return the words for a threshold policy.
+
+    Example:
+        >>> policy_words("max_f1"), policy_words("sensitivity>=0.95")
+        ('best F1', 'sensitivity ≥ 0.95')
+        >>> policy_words("cost:10/1@0.05")
+        'least cost, a miss to a false alarm as 10 to 1, at prevalence 0.05'
+        >>> policy_words("threshold=0.3")
+        'a declared score of 0.3'
+    """
+    if cost := _COST.fullmatch(policy):
+        place = f"prevalence {cost[3]}" if cost[3] else "the prevalence of validation"
+        return f"least cost, a miss to a false alarm as {cost[1]} to {cost[2]}, at {place}"
+    if policy.startswith("threshold="):
+        return f"a declared score of {policy.removeprefix('threshold=')}"
+    return _POLICIES.get(policy, policy.replace(">=", " ≥ ").replace("_", " "))
+
+
+UNDEFINED = "–"
+"""What stands in the place of a figure that is not defined."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with a true minus sign; an undefined one as a dash.
+
+    Example:
+        >>> number(-0.0314), number(None), number(float("nan"))
+        ('−0.031', '–', '–')
+    """
+    if value is None or value != value:
+        return UNDEFINED
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def score_words(value: float) -> str:
+    """Return a score or threshold: three decimals, or three digits where it is small.
+
+    Example:
+        >>> score_words(0.71), score_words(0.00412)
+        ('0.710', '0.00412')
+    """
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
+
+
+def listing(words: list[str]) -> str:
+    """Join words as prose does.
+
+    Example:
+        >>> listing(["A", "B", "C"])
+        'A, B and C'
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def inside_sentence(display_name: str) -> str:
+    """Lower the first letter of a finding's name, except where it is an abbreviation.
+
+    Example:
+        >>> inside_sentence("Lung opacity"), inside_sentence("COVID-19")
+        ('lung opacity', 'COVID-19')
+    """
+    keep = len(display_name) > 1 and display_name[1].isupper()
+    return display_name if keep else display_name[:1].lower() + display_name[1:]

@@ -1,0 +1,1 @@
+"""Shapes on an image, and drawing them as SVG or PNG."""

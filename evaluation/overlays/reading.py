@@ -1,0 +1,236 @@
+"""One image, seen four ways: plain, the truth, and what each system says, on one window.
+
+A :class:`Reading` is what one system says of one image; :func:`reading_shapes` decides how it
+looks, for the PNG files and for the report alike.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.metrics.registry import score_words
+from evaluation.overlays.contours import ActivationGrid, map_shapes
+from evaluation.overlays.shapes import (
+    FAINT_COLOUR,
+    TRUTH_COLOUR,
+    Shape,
+    corner_brackets,
+    cross,
+    on_lesion,
+    rectangle,
+)
+
+MAX_FAINT_BOXES = 5
+MAX_FULL_BOXES = 8
+"""More would hide the lungs; the caption then says how many there are."""
+
+OUTCOMES = {
+    "placed": ("right", "found, on the lesion"),
+    "found": ("right", "found"),
+    "misplaced": ("wrong", "right image, wrong place"),
+    "missed": ("wrong", "missed"),
+    "alarm": ("wrong", "false alarm"),
+    "clear": ("right", "correctly clear"),
+    "undecided": ("open", "undecided"),
+    "unknown": ("open", "truth unknown"),
+}
+"""What can become of an image in a system: sign and words."""
+
+_NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of one image.
+
+    Args:
+        label: 1 present, 0 absent, NaN unknown.
+        boxes: Lesions ``xyxy`` in original pixels, ``(N, 4)``; None where nobody drew them.
+        kind: A word for the kind of image (``normal``, ``not_normal``), or "".
+        readers: Lesions as each single reader drew them, ``(N, 4)`` each, beside the reference.
+    """
+
+    label: float
+    boxes: npt.NDArray[np.float64] | None = None
+    kind: str = ""
+    readers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one system says of one image.
+
+    Args:
+        system: Display name.
+        colour: ``#RRGGBB`` on the X-ray.
+        score: Image score, or None where the system gave none.
+        threshold: Decision threshold on that score, or None where there is none.
+        decision: True positive call, False negative call, None undecided.
+        boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
+        box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
+        grid: Activation map, or None.
+        point: The deciding point (x, y) in original pixels, or None.
+        localised: Whether that point lies on a lesion; None where it cannot be judged.
+    """
+
+    system: str
+    colour: str
+    score: float | None = None
+    threshold: float | None = None
+    decision: bool | None = None
+    boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
+    box_cut: float = 0.5
+    grid: ActivationGrid | None = None
+    point: tuple[float, float] | None = None
+    localised: bool | None = None
+
+
+def truth_shapes(truth: Truth) -> list[Shape]:
+    """Return the lesions as closed boxes; those of single readers are thin.
+
+    Example:
+        >>> [shape.layer for shape in truth_shapes(Truth(1.0, np.array([[1, 2, 3, 4]])))]
+        ['truth']
+    """
+    boxes = _NO_BOXES if truth.boxes is None else truth.boxes
+    thin = [
+        Shape("truth", (rectangle(box),), TRUTH_COLOUR, width=1.0, rim=0.8)
+        for drawn in truth.readers.values()
+        for box in drawn
+    ]
+    return thin + [Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in boxes]
+
+
+def reading_shapes(reading: Reading, truth: Truth, side: float) -> list[Shape]:
+    """Return one system's map, boxes and deciding point, with the truth as thin corners.
+
+    A box whose centre lies on a lesion is solid, any other is dashed; boxes below the cut are
+    thin and grey, the five most confident of them; of the others the eight most confident stand.
+
+    Args:
+        reading: The system's view.
+        truth: The lesions, for the corners and for solid or dashed.
+        side: The image's longer side in original pixels; sizes the point's cross.
+
+    Example:
+        >>> reading = Reading("A", "#E69F00", boxes=np.array([[0, 0, 4, 4, 0.9]]), box_cut=0.5)
+        >>> [shape.dashed for shape in reading_shapes(reading, Truth(0.0), 64)]
+        [True]
+    """
+    lesions = _NO_BOXES if truth.boxes is None else truth.boxes
+    shapes = [] if reading.grid is None else map_shapes(reading.grid, reading.colour)
+    shapes += [
+        Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
+        for box in lesions
+    ]
+    shapes += _box_shapes(reading, lesions)
+    if reading.point is not None and reading.decision is not False:
+        arms = cross(*reading.point, arm=side / 48)
+        shapes.append(Shape("point", arms, reading.colour, width=2.4, closed=False))
+    return shapes
+
+
+def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shape]:
+    """Return the boxes, the faint ones first so that they lie below."""
+    ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
+    full = ordered[:, 4] >= reading.box_cut
+    faint = [
+        Shape("boxes", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8)
+        for box in ordered[~full][:MAX_FAINT_BOXES]
+    ]
+    strong = []
+    for box in ordered[full][:MAX_FULL_BOXES][::-1]:
+        centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        dashed = not on_lesion(*centre, lesions)
+        strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
+    return faint + strong
+
+
+def outcome_kind(reading: Reading, truth: Truth) -> str:
+    """Name what became of one image in one system: a key of `OUTCOMES`.
+
+    Example:
+        >>> outcome_kind(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
+        'misplaced'
+    """
+    if reading.decision is None:
+        return "undecided"
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        return "alarm" if reading.decision else "clear"
+    if not reading.decision:
+        return "missed"
+    if reading.localised is None:
+        return "found"
+    return "placed" if reading.localised else "misplaced"
+
+
+def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
+    """Say in words what became of one image in one system, and with which sign.
+
+    Returns:
+        The sign (``right``, ``wrong`` or ``open``) and the words.
+
+    Example:
+        >>> outcome(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
+        ('wrong', 'right image, wrong place')
+        >>> outcome(Reading("A", "#E69F00", decision=False), Truth(0.0))
+        ('right', 'correctly clear')
+    """
+    return OUTCOMES[outcome_kind(reading, truth)]
+
+
+def describe_score(reading: Reading) -> str:
+    """Return the score beside its threshold.
+
+    Example:
+        >>> describe_score(Reading("A", "#E69F00", score=0.83, threshold=0.31))
+        'score 0.830 ≥ 0.310'
+    """
+    if reading.score is None:
+        return "no score"
+    score = score_words(reading.score)
+    if reading.threshold is None:
+        return f"score {score}, no threshold{_left_out(reading)}"
+    sign = "≥" if reading.score >= reading.threshold else "<"
+    limit = score_words(reading.threshold)
+    if score == limit and reading.score != reading.threshold:
+        score, limit = f"{reading.score:.7g}", f"{reading.threshold:.7g}"
+    return f"score {score} {sign} {limit}{_left_out(reading)}"
+
+
+def _left_out(reading: Reading) -> str:
+    """How many of the boxes that count are drawn, where that is not all of them."""
+    count = int((reading.boxes[:, 4] >= reading.box_cut).sum())
+    return f"; {MAX_FULL_BOXES} of {count} boxes" if count > MAX_FULL_BOXES else ""
+
+
+def describe_truth(truth: Truth, finding: str) -> str:
+    """Return the truth of an image in words.
+
+    Example:
+        >>> describe_truth(Truth(1.0, np.zeros((2, 4))), "Lung opacity")
+        'Lung opacity: present, 2 boxes'
+        >>> describe_truth(Truth(0.0, kind="not_normal"), "Lung opacity")
+        'Lung opacity: absent (not normal)'
+        >>> describe_truth(Truth(1.0, np.zeros((1, 4)), readers={"R8": np.zeros((2, 4))}), "Nodule")
+        'Nodule: present, 1 box; R8 2 boxes'
+    """
+    told = f"{finding}: {_state(truth)}"
+    single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
+    return f"{told}; {', '.join(single)}" if single else told
+
+
+def _state(truth: Truth) -> str:
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        kind = truth.kind.replace("_", " ")
+        return "absent" + (f" ({kind})" if kind else "")
+    return "present, " + ("not boxed" if truth.boxes is None else _boxes(len(truth.boxes)))
+
+
+def _boxes(count: int) -> str:
+    return f"{count} box{'' if count == 1 else 'es'}"

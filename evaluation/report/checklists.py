@@ -1,0 +1,245 @@
+"""STARD-AI and CLAIM, filled from the run: what it knows, and what only the authors can say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evaluation.boxes.froc import FROC_METRICS
+from evaluation.compare.intervals import ALL
+from evaluation.compare.verdict import PRIMARY_METRIC
+from evaluation.metrics.registry import listing, metric_words, number, policy_words
+from evaluation.report.checklist_items import CLAIM, STARD
+from evaluation.report.facts import tried_words
+from evaluation.report.grids import Grid
+from evaluation.report.report_words import uncertainty_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from data_prep.store.dataset import DataSet
+    from evaluation.compare.comparison import Comparison
+
+UNKNOWN = "Not known from the run: for the authors to say."
+_LEAD = (
+    "Items in our own short words and the order of the original; read the original before you "
+    "submit. Whatever the run cannot know is marked so, never guessed."
+)
+
+
+def checklists(comparison: Comparison, dataset: DataSet) -> list[Grid]:
+    """Return both checklists.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        dataset: For who the patients are.
+    """
+    facts = run_facts(comparison, dataset)
+    heads = ("Item", "Asks for", "In this run")
+    stard = [(number, asks, facts.get(key, UNKNOWN)) for number, asks, key in STARD]
+    claim = [(number, asks, facts.get(key, UNKNOWN)) for number, asks, key in CLAIM]
+    return [
+        Grid("STARD 2015, with what STARD-AI (2025) adds", _LEAD, heads, tuple(stard)),
+        Grid("CLAIM (2020 numbering; the 2024 update renumbers)", _LEAD, heads, tuple(claim)),
+    ]
+
+
+def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
+    """Return, by topic, one sentence on what this run knows; a topic that is absent is unknown.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        dataset: For who the patients are.
+    """
+    provenance = comparison.provenance
+    systems: dict[str, dict[str, Any]] = provenance.get("systems", {})
+    told = {name: systems.get(name) or {} for name in comparison.systems}
+    decided = [each.get("decision") or {} for each in told.values()]
+    data, notes = provenance.get("data_set") or {}, _sorted_notes(comparison.notes)
+    split = str(data.get("split", "unknown"))
+    split_id = (data.get("split_ids") or {}).get(split, "no id")
+    target, name = comparison.target, comparison.target.display_name
+    facts = {
+        "identification": f"{listing(list(told))}, judged by {_measures(comparison)} on {name}.",
+        "verdict": comparison.verdict,
+        "retrospective": "Retrospective: images and labels existed before the systems were run.",
+        "index": "; ".join(f"{system}: {_kind(each)}" for system, each in told.items()) + ".",
+        "reference": f"{name}: positive where the reference reader has any of "
+        f"{listing(list(target.any_of))} present, negative where all are absent; unknown left out.",
+        "cutoffs": f"Score ≥ threshold. {_thresholds(comparison)} All chosen on validation images "
+        f"only, or declared. {notes['cutoffs']}",
+        "blind": "cxr predict gives a system pixels only; what an imported system or a reader knew "
+        "is not known from the run.",
+        "missing": notes["missing"] or "No test image was left out, and no system failed on one.",
+        "subset": f"The test images of split “{split}” with a known label. {notes['missing']}",
+        "partition": f"Split “{split}” ({split_id}): each patient has one role; a system that is "
+        "known to have seen a test patient is refused.",
+        "partitions": _partitions(dataset, split),
+        "data": f"Data set {data.get('name', dataset.name)}, ids in the provenance.",
+        "people": people(dataset.images, comparison.decisions["image_id"].unique()),
+        "flow": _flow(comparison),
+        "crosstab": "See “Confusion matrices”, for every threshold and system.",
+        "estimates": "See “Side by side”: every figure and difference with its 95 % interval.",
+        "uncertainty": uncertainty_words(comparison),
+        "metrics": _measures(comparison) + "; each defined under “How to read the numbers”.",
+        "failure": "See “Where each fails” and “Cases”, chosen by rule and not by hand.",
+        "explain": "Boxes, activation maps on one fixed scale, localised sensitivity."
+        if comparison.boxes or any(each is not None for each in comparison.maps.values())
+        else "No system points at a place.",
+        "limits": "See “Methods and limits”"
+        + (" and “Before you rely on this”." if comparison.notes else "."),
+        "subgroups": "See “Where each fails”: intervals by subgroup, without tests."
+        if (~comparison.metrics["subgroup"].fillna("").isin(["", ALL, "vs_normal"])).any()
+        else "Not computed in this run.",
+        "seeds": f"{_by_system(told, 'seed', 'training seeds')} {notes['seeds']}",
+        "trained": f"{_by_system(told, 'trained_on', 'trained on')} {notes['trained']}",
+        "selection": "; ".join(
+            f"{system}: settings tried on validation: {tried_words(each)}"
+            for system, each in zip(told, decided, strict=True)
+        )
+        + f". {notes['selection']}",
+        "software": ", ".join(f"{k} {v}" for k, v in (provenance.get("versions") or {}).items()),
+        "hardware": _hardware(comparison, provenance),
+        "command": str(provenance.get("command") or ""),
+        "ensemble": "; ".join(
+            f"{system}: {cost.get('made_of') or 'one model'}"
+            for system, cost in comparison.costs.items()
+        )
+        + ".",
+    }
+    return {topic: words.strip() for topic, words in facts.items() if words.strip(" .;")}
+
+
+def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
+    """Return the methods as a paragraph to start a paper's from; it states only what the run knows.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        dataset: For who the patients are.
+    """
+    facts = run_facts(comparison, dataset)
+    topics = ("identification", "data", "partition", "people", "flow", "reference", "trained",
+              "selection", "cutoffs", "uncertainty", "missing")  # fmt: skip
+    return " ".join(facts[topic] for topic in topics if topic in facts)
+
+
+def people(images: pd.DataFrame, image_ids: Any) -> str:
+    """Say who is on the judged images: sex, age, view, as far as the tables know.
+
+    Args:
+        images: The images table.
+        image_ids: The judged ones.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"image_id": list("abcd"), "patient_id": list("aabc"),
+        ...     "sex": list("FFMM"), "age_years": [40.0, 41.0, 50.0, 70.0], "view": "PA"})
+        >>> people(table, list("abcd"))
+        '4 images of 3 patients; sex F 2, M 2; age median 46 (quartiles 41 to 55); view PA 4.'
+    """
+    mine = images[images["image_id"].isin(image_ids)]
+    words = [f"{len(mine):,} images"]
+    if "patient_id" in mine:
+        words[0] += f" of {mine['patient_id'].nunique():,} patients"
+    for column in ("sex", "age_years", "view"):
+        known = mine[column].dropna() if column in mine else None
+        if known is None or known.empty:
+            words.append(f"{column.removesuffix('_years')} unknown")
+        elif column == "age_years":
+            low, middle, high = known.quantile([0.25, 0.5, 0.75])
+            words.append(f"age median {middle:.0f} (quartiles {low:.0f} to {high:.0f})")
+        else:
+            counts = known.value_counts().sort_index()
+            shares = ", ".join(f"{value} {count:,}" for value, count in counts.items())
+            lost = len(mine) - len(known)
+            words.append(f"{column} {shares}" + (f", unknown {lost:,}" if lost else ""))
+    return "; ".join(words) + "."
+
+
+def _sorted_notes(notes: list[str]) -> dict[str, str]:
+    """The notes by the topic that each answers; one of no topic stands above the report only."""
+    topics: dict[str, list[str]] = {topic: [] for _, topic in _NOTES}
+    for note in notes:
+        topic = next((topic for phrase, topic in _NOTES if phrase in note), None)
+        if topic is not None:
+            topics[topic].append(note)
+    return {topic: " ".join(told) for topic, told in topics.items()}
+
+
+_NOTES = (
+    ("no known label", "missing"),
+    ("that all systems ran on", "missing"),
+    ("are not judged", "missing"),
+    ("was trained on is unknown", "trained"),
+    ("has no validation images", "cutoffs"),
+    ("learned from patients", "cutoffs"),
+    ("was not tuned before", "selection"),
+    ("training seeds", "seeds"),
+)
+"""What tells a note, and the topic that it belongs to."""
+
+
+def _partitions(dataset: DataSet, split: str) -> str:
+    """Who is on the images of each role of a split."""
+    if split not in dataset.ids.get("split_ids", {}):
+        return ""
+    roles = dataset.split(split)
+    told = [
+        f"{role}: {people(dataset.images, roles.loc[roles['role'] == role, 'image_id'])}"
+        for role in ("train", "val", "test")
+        if (roles["role"] == role).any()
+    ]
+    return " ".join(told)
+
+
+def _measures(comparison: Comparison) -> str:
+    rows = comparison.metrics.dropna(subset=["estimate"])
+    known = set(rows.loc[rows["system"].isin(comparison.systems), "metric"])
+    first = [PRIMARY_METRIC, "average_precision", "recall", "specificity",
+             "localised_sensitivity", "ap50", FROC_METRICS["iou"][0]]  # fmt: skip
+    return listing([metric_words(each).inside for each in first if each in known])
+
+
+def _kind(system: dict[str, Any]) -> str:
+    kinds = {"boxes": "a detector of lesions", "scores": "a classifier or reader of images"}
+    return kinds.get(str(system.get("kind")), "of unknown kind")
+
+
+def _thresholds(comparison: Comparison) -> str:
+    parts = []
+    for system, policies in comparison.thresholds.items():
+        at = [
+            f"{policy_words(policy)} {number(value)}"
+            for policy, value in policies.items()
+            if value is not None
+        ]
+        parts.append(f"{system}: {', '.join(at) or 'no threshold'}.")
+    return " ".join(parts)
+
+
+def _flow(comparison: Comparison) -> str:
+    labels = comparison.decisions.drop_duplicates("image_id")["label"]
+    positive = int((labels >= 1).sum())
+    return (
+        f"{len(labels):,} images judged: {positive:,} positive, {int((labels < 1).sum()):,} "
+        "negative. Files that did not get in stand in excluded.parquet of the data set."
+    )
+
+
+def _by_system(told: dict[str, dict[str, Any]], key: str, words: str) -> str:
+    parts = []
+    for system, each in told.items():
+        value = each.get(key)
+        if isinstance(value, dict):
+            value = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in value.items())
+        parts.append(f"{system}: {words} {'unknown' if value in (None, '') else value}")
+    return "; ".join(parts) + "."
+
+
+def _hardware(comparison: Comparison, provenance: dict[str, Any]) -> str:
+    judged = ", ".join(f"{k} {v}" for k, v in (provenance.get("hardware") or {}).items())
+    timed = [
+        f"{system} timed on {cost['latency_device']}"
+        for system, cost in comparison.costs.items()
+        if cost.get("latency_device")
+    ]
+    return "; ".join(([f"judged on: {judged}"] if judged else []) + timed)

@@ -1,0 +1,128 @@
+"""What each system costs beside how well it does: the report's table, and `costs.csv`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from evaluation.compare.failure_analysis import main_policy
+from evaluation.compare.intervals import find_difference, find_interval
+from evaluation.metrics.registry import UNDEFINED, metric_words, number, policy_words
+from evaluation.report.charts import policies_of
+from evaluation.report.tables import Cell, Row
+
+if TYPE_CHECKING:
+    from evaluation.compare.comparison import Comparison
+
+UNKNOWN = "unknown"
+COST_KEYS = (
+    "made_of", "parameters", "trainable_parameters", "flops", "size_bytes", "train_seconds",
+    "train_device", "train_peak_memory_bytes", "latency_ms", "latency_low_ms", "latency_high_ms",
+    "latency_device", "peak_memory_bytes", "batch_size", "precision", "image_size",
+)  # fmt: skip
+"""What `cxr predict` records of a system; what it does not know is null."""
+
+_GAINS = ("auroc", "ap50", "froc_mean", "rsna_score")
+_AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
+_QUANTITIES = (
+    ("Parameters", "parameters", 1e6, "million"),
+    ("Parameters that learned", "trainable_parameters", 1e6, "million"),
+    ("FLOPs an image", "flops", 1e9, "billion"),
+    ("Size of the weights", "size_bytes", 1e6, "MB"),
+    ("Time to train", "train_seconds", 60.0, "min"),
+    ("Memory to train, peak", "train_peak_memory_bytes", 1e6, "MB"),
+    ("Time an image", "latency_ms", 1.0, "ms"),
+    ("Memory for an image, peak", "peak_memory_bytes", 1e6, "MB"),
+)
+
+
+def cost_rows(comparison: Comparison) -> list[Row]:
+    """Return figures, size and time, one cell per system; "unknown" where not given.
+
+    Where a system is made of others, their cost is summed, and what each system gains over the
+    first stands beside it.
+    """
+    costs = [comparison.costs.get(name) or {} for name in comparison.systems]
+    joined = any(cost.get("made_of") for cost in costs)
+    first = costs[0] if joined and costs else {}
+    rows = [
+        (title, [_scaled(cost.get(key), unit, word, first.get(key)) for cost in costs])
+        for title, key, unit, word in _QUANTITIES
+    ]
+    rows.append(("Trained on", [str(cost.get("train_device") or UNKNOWN) for cost in costs]))
+    rows.append(("Timed on", [_timed_on(cost) for cost in costs]))
+    if joined:
+        rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
+        rows += _gains(comparison)
+    return [Row(title, tuple(map(Cell, told))) for title, told in _figures(comparison) + rows]
+
+
+def cost_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the same for programs.
+
+    Returns:
+        One row per system: ``system``, ``policy`` (at whose threshold), the figures with
+        ``…_low`` and ``…_high``, and `COST_KEYS`; what is unknown or undefined is empty.
+    """
+    policy, rows = _policy(comparison), []
+    for name in comparison.systems:
+        row: dict[str, Any] = {"system": name, "policy": policy}
+        for metric, at in _chosen(policy):
+            found = find_interval(comparison.metrics, name, metric, at)
+            row |= {
+                metric: found.estimate,
+                f"{metric}_low": found.low,
+                f"{metric}_high": found.high,
+            }
+        cost = comparison.costs.get(name) or {}
+        rows.append(row | {key: cost.get(key) for key in COST_KEYS})
+    return pd.DataFrame(rows)
+
+
+def _policy(comparison: Comparison) -> str:
+    return main_policy(policies_of(comparison), comparison.protocol.policy)
+
+
+def _chosen(policy: str) -> list[tuple[str, str]]:
+    return [("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)]
+
+
+def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """How well each does, without intervals: those stand in the tables above."""
+    policy, rows = _policy(comparison), []
+    for metric, at in _chosen(policy):
+        found = [find_interval(comparison.metrics, name, metric, at) for name in comparison.systems]
+        if any(each.known for each in found):
+            title = metric_words(metric).title + (f", {policy_words(at)}" if at else "")
+            rows.append((title, [number(each.estimate) for each in found]))
+    return rows
+
+
+def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What each system gains over the first, with its interval, metric by metric."""
+    first, *others = comparison.systems
+    rows = []
+    for metric in _GAINS:
+        gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
+        if any(gap.known for gap in gaps):
+            told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]
+            rows.append((f"{metric_words(metric).title} gained over {first}", [UNDEFINED, *told]))
+    return rows
+
+
+def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
+    """A quantity in words, and how many times that of the first system it is."""
+    if value is None or value != value:
+        return UNKNOWN
+    scaled = float(value) / unit
+    told = f"{scaled:,.1f} {word}" if scaled >= 1 or not scaled else f"{scaled:.2g} {word}"
+    return f"{told} ({value / first:.1f} times)" if first and value != first else told
+
+
+def _timed_on(cost: dict[str, Any]) -> str:
+    device = cost.get("latency_device")
+    if not device:
+        return UNKNOWN
+    batch = cost.get("batch_size")
+    return f"{device}, batch {batch}" if batch else str(device)

@@ -1,0 +1,1 @@
+"""Ranking, clustered variance, bootstrap, McNemar, calibration: numpy in, numbers out."""

@@ -1,0 +1,237 @@
+"""Patient-cluster bootstrap: the same resamples for every figure of every system.
+
+Patients are drawn with replacement, all images of a drawn patient together; thresholds are held.
+A resample is a row of whole-number weights, one per patient, and a statistic takes a chunk of
+rows at once, so no Python loop runs over the replicates and memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.workers import cpu_count
+from evaluation.statistics.ranking import Floats, Integers
+
+Name = TypeVar("Name", bound=Hashable)
+Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
+"""Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
+
+IntervalKind = Literal["percentile", "bca"]
+BOOTSTRAP = "patient-cluster bootstrap percentile"
+BOOTSTRAP_BCA = "patient-cluster bootstrap BCa"
+LEVEL = 0.95
+NO_WIDTH = "no interval: the resamples do not move it, so how sure it is stays unknown"
+_CHUNK_CELLS = 500_000
+MOST_UNDEFINED = 0.1
+"""With more resamples than this without a value, a figure gets no interval."""
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """A reproducible set of resamples of patients.
+
+    Attributes:
+        n_clusters: Number of patients.
+        n_replicates: Number of resamples.
+        seed: The same seed gives the same resamples, whatever they are used for.
+        interval: How replicates become an interval.
+    """
+
+    n_clusters: int
+    n_replicates: int = 2000
+    seed: int = 0
+    interval: IntervalKind = "percentile"
+
+    def method(self, interval: Interval) -> str:
+        """What an interval of these resamples is called, as in ``ci_method``."""
+        name = BOOTSTRAP_BCA if interval.kind == "bca" else BOOTSTRAP
+        return f"{name}, {self.n_replicates} resamples"
+
+    def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
+        """Yield weights in chunks, together shape ``(n_replicates, n_clusters)``.
+
+        Example:
+            >>> weights = np.concatenate(list(Resamples(3, n_replicates=4).chunks()))
+            >>> weights.shape, set(weights.sum(axis=1).tolist())
+            ((4, 3), {3})
+        """
+        if self.n_clusters < 1:
+            return
+        rng = np.random.default_rng(self.seed)
+        step = rows_at_once(self.n_clusters, self.n_replicates)
+        for start in range(0, self.n_replicates, step):
+            rows = min(step, self.n_replicates - start)
+            drawn = rng.integers(0, self.n_clusters, size=(rows, self.n_clusters))
+            cells = drawn + np.arange(rows)[:, None] * self.n_clusters
+            counts = np.bincount(cells.ravel(), minlength=rows * self.n_clusters)
+            yield counts.reshape(rows, self.n_clusters).astype(np.int16)
+
+
+def rows_at_once(n_clusters: int, n_rows: int) -> int:
+    """How many rows of weights a chunk holds, so that memory does not grow with them."""
+    return max(1, min(n_rows, _CHUNK_CELLS // n_clusters))
+
+
+def cluster_bootstrap(
+    statistic: Statistic[Name],
+    resamples: Resamples,
+    advance: Callable[[int], None] | None = None,
+) -> dict[Name, Floats]:
+    """Compute figures on every resample, one chunk of them on each processor.
+
+    Args:
+        statistic: See `Statistic`; called from several threads, since numpy lets others work
+            while it computes.
+        resamples: Which patients count how often.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        Figures by name, each shape ``(n_replicates,)``, in the order of the resamples.
+
+    Source:
+        Field and Welsh 2007, the cluster bootstrap.
+
+    Example:
+        >>> totals = cluster_bootstrap(lambda w: {"n": w @ np.array([1.0, 1.0])}, Resamples(2, 3))
+        >>> totals["n"].tolist()
+        [2.0, 2.0, 2.0]
+    """
+    return over_chunks(statistic, resamples.chunks(), advance)
+
+
+def over_chunks(
+    statistic: Statistic[Name],
+    chunks: Iterator[npt.NDArray[np.int16]],
+    advance: Callable[[int], None] | None = None,
+) -> dict[Name, Floats]:
+    """Compute figures on rows of patient weights, one chunk of them on each processor.
+
+    Args:
+        statistic: See `Statistic`.
+        chunks: Rows of weights.
+        advance: Called with the number of rows done in each step.
+
+    Returns:
+        Figures by name, one value a row, in the order of the rows.
+    """
+    parts: list[Mapping[Name, Floats]] = []
+    workers = cpu_count()
+    under_way: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
+
+    def take() -> None:
+        n_rows, part = under_way.popleft()
+        parts.append(part.result())
+        if advance is not None:
+            advance(n_rows)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for weights in chunks:
+            under_way.append((len(weights), pool.submit(statistic, weights)))
+            if len(under_way) > workers:
+                take()
+        while under_way:
+            take()
+    names = parts[0].keys() if parts else ()
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval, or why there is none.
+
+    Attributes:
+        low: Lower end, `None` without an interval.
+        high: Upper end.
+        note: Why there is no interval, or on how many replicates the figure was undefined.
+        kind: How it came from the replicates.
+    """
+
+    low: float | None
+    high: float | None
+    note: str | None = None
+    kind: IntervalKind = "percentile"
+
+
+def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
+    """The percentile interval of a figure's replicates.
+
+    Args:
+        replicates: Shape ``(R,)``; NaN where the figure was undefined.
+        level: Coverage asked for.
+
+    Returns:
+        The interval over the defined replicates; none where over 10 % of them are undefined, and
+        none where it would have no width: a figure that no resample moves (every patient right,
+        or every one wrong) is not known exactly, and the bootstrap cannot say how well it is.
+
+    Example:
+        >>> percentile_interval(np.arange(1001.0))
+        Interval(low=25.0, high=975.0, note=None, kind='percentile')
+    """
+    defined = replicates[~np.isnan(replicates)]
+    lost = len(replicates) - len(defined)
+    if not len(defined) or lost > MOST_UNDEFINED * len(replicates):
+        return Interval(None, None, f"undefined in {lost} of {len(replicates)} resamples")
+    tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    if low == high:
+        return Interval(None, None, NO_WIDTH)
+    note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else None
+    return Interval(float(low), float(high), note)
+
+
+def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
+    """Number the clusters from 0 in sorted order, so that row order cannot change a resample.
+
+    Args:
+        clusters: A name per image, shape ``(N,)``.
+
+    Returns:
+        The number of each image's cluster, shape ``(N,)``, and how many there are.
+
+    Example:
+        >>> cluster_index(["b", "a", "b"])[0].tolist()
+        [1, 0, 1]
+    """
+    names, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    return index.astype(np.int64), len(names)
+
+
+def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> Floats:
+    """Sum columns of per-image values over the images of each cluster.
+
+    A figure that is a ratio of counts needs nothing else: ``weights @ per_cluster(...)`` is the
+    counts of every resample.
+
+    Args:
+        values: Shape ``(N, K)``.
+        clusters: Cluster of each image, shape ``(N,)``.
+        n_clusters: How many there are.
+
+    Returns:
+        Shape ``(n_clusters, K)``.
+
+    Raises:
+        InputError: The two disagree about the number of images.
+
+    Example:
+        >>> per_cluster([[1, 0], [1, 1]], np.array([0, 0]), 1).tolist()
+        [[2.0, 1.0]]
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if len(table) != len(clusters):
+        raise InputError(f"values of {len(table)} images, clusters of {len(clusters)}")
+    ones = np.ones(len(clusters))
+    membership = sparse.csr_matrix(
+        (ones, (clusters, np.arange(len(clusters)))), shape=(n_clusters, len(clusters))
+    )
+    return np.asarray(membership @ table)

@@ -1,0 +1,167 @@
+"""How well probabilities keep their word: Brier, log loss, ECE, calibration slope and intercept.
+
+All of them under any patient weights, so that the bootstrap gives each its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.contracts.tables import InputError
+from evaluation.statistics.bootstrap import per_cluster
+from evaluation.statistics.calibration import CLIP, clipped_logit
+from evaluation.statistics.logistic_rows import Overlap, fit_line, fit_offset
+from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
+
+CALIBRATION_METRICS = (
+    "brier", "log_loss", "ece", "ece_equal_mass", "calibration_slope", "calibration_intercept",
+    "calibration_in_the_large",
+)  # fmt: skip
+N_BINS = 10
+_NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
+UNDEFINED = {
+    **dict.fromkeys(("brier", "log_loss", "ece", "ece_equal_mass"), "there is no image"),
+    "calibration_slope": _NO_FIT,
+    "calibration_intercept": _NO_FIT,
+    "calibration_in_the_large": "a class is absent",
+}
+"""Why a figure can be undefined, by its name."""
+_KNOTS = 256
+
+
+def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
+    """Bin of each probability: tenths of [0, 1], closed on the right (0 is in the first).
+
+    Example:
+        >>> equal_width_bins(np.array([0.0, 0.1, 0.10001, 0.3, 1.0])).tolist()
+        [0, 0, 1, 2, 9]
+    """
+    return np.searchsorted(np.arange(1, N_BINS) / N_BINS, probability, side="left")
+
+
+def equal_mass_bins(probability: Floats) -> npt.NDArray[np.int64]:
+    """Bin of each probability: cut at deciles, closed on the right, equal values in one bin.
+
+    A decile is the smallest value that at least so many tenths of all values do not exceed.
+
+    Example:
+        >>> equal_mass_bins(np.array([0.1] * 15 + [0.2, 0.3, 0.4, 0.5, 0.6])).tolist()[13:]
+        [0, 0, 7, 8, 8, 9, 9]
+    """
+    if not len(probability):
+        return np.zeros(0, dtype=np.int64)
+    shares = np.arange(1, N_BINS) / N_BINS
+    cuts = np.quantile(probability, shares, method="inverted_cdf")
+    return np.searchsorted(cuts, probability, side="left")
+
+
+class CalibrationFigures:
+    """Probabilities and labels, summed once per patient, ready for any weights.
+
+    ``ece`` and ``ece_equal_mass`` are the mean gap between observed and expected share of
+    positives over bins, weighted by their images. ``calibration_slope`` and
+    ``calibration_intercept`` are fitted jointly, ``logit P(y) = intercept + slope * logit(p)``;
+    ``calibration_in_the_large`` is the intercept with the slope held at 1. Probabilities are held
+    inside [`CLIP`, 1 - `CLIP`] for logarithms only. Under other weights the bins stay where the
+    images as they are put them.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        probability: Of the positive class, in [0, 1], shape ``(N,)``.
+        clusters: Cluster (patient) of each image as an index from 0; each its own if left out.
+
+    Raises:
+        InputError: Labels or probabilities are not one valid value per image.
+
+    Source:
+        Brier 1950; Naeini, Cooper and Hauskrecht 2015 (ECE); Cox 1958 and Van Calster et al. 2019
+        (slope, intercept, in the large).
+
+    Example:
+        >>> figures = CalibrationFigures([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8]).figures()
+        >>> round(float(figures["brier"][0]), 3), round(float(figures["ece"][0]), 3)
+        (0.175, 0.35)
+    """
+
+    def __init__(
+        self,
+        y_true: npt.ArrayLike,
+        probability: npt.ArrayLike,
+        clusters: Integers | Sequence[int] | None = None,
+    ) -> None:
+        truth, p = check_truth_and_scores(y_true, probability)
+        outside = np.flatnonzero((p < 0) | (p > 1))
+        if outside.size:
+            raise InputError(f"probability must be in [0, 1]; row {outside[0]} is {p[outside[0]]}")
+        of_image = np.arange(len(p)) if clusters is None else np.asarray(clusters)
+        self.n_clusters = int(of_image.max()) + 1 if len(of_image) else 0
+        x, y = clipped_logit(p), truth.astype(np.float64)
+        held = np.clip(p, CLIP, 1 - CLIP)
+        loss = -np.where(truth, np.log(held), np.log1p(-held))
+        # n, positives, sum of their logits, Brier, log loss
+        columns = [np.ones(len(p)), y, y * x, (p - y) ** 2, loss]
+        self._sums = per_cluster(np.column_stack(columns), of_image, self.n_clusters)
+        # What a bin contributes is the size of its summed residual.
+        self._residuals = {
+            name: per_cluster(_spread(bins, y - p), of_image, self.n_clusters)
+            for name, bins in (
+                ("ece", equal_width_bins(p)),
+                ("ece_equal_mass", equal_mass_bins(p)),
+            )
+        }
+        self._exact, place = np.unique(x, return_inverse=True)
+        self._place, self._of_image = place, of_image
+        self._grid, self._on_grid = self._gridded()
+        self._overlap = Overlap(place, truth, of_image)
+
+    def _gridded(self) -> tuple[Floats, Floats]:
+        """The logits on at most `_KNOTS` knots, each image shared between its two neighbours."""
+        if len(self._exact) <= _KNOTS:
+            at = _spread(self._place, np.ones(len(self._place)), len(self._exact))
+            return self._exact, per_cluster(at, self._of_image, self.n_clusters)
+        knots = np.linspace(self._exact[0], self._exact[-1], _KNOTS)
+        x = self._exact[self._place]
+        lower = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, _KNOTS - 2)
+        upper = (x - knots[lower]) / (knots[1] - knots[0])
+        shares = _spread(lower, 1 - upper, _KNOTS) + _spread(lower + 1, upper, _KNOTS)
+        return knots, per_cluster(shares, self._of_image, self.n_clusters)
+
+    def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
+        """Every figure for every row of weights.
+
+        Args:
+            weights: How often each cluster counts, shape ``(R, clusters)``. With them slope and
+                intercepts are fitted on 256 knots, which moves them by less than their third
+                digit, and a row's figures do not depend on what other rows there are. Left out:
+                once each, fitted on the probabilities themselves.
+
+        Returns:
+            The figures of `CALIBRATION_METRICS`, each shape ``(R,)``; NaN where undefined.
+        """
+        once = np.ones((1, self.n_clusters)) if weights is None else weights
+        used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]
+        n, positive, positive_logit, brier, loss = (used @ self._sums).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            figures = {"brier": brier / n, "log_loss": loss / n}
+            for name, residuals in self._residuals.items():
+                figures[name] = np.abs(used @ residuals).sum(axis=1) / n
+        if weights is None:
+            knots, mass = self._exact, np.bincount(self._place)[None, :].astype(np.float64)
+        else:
+            knots, mass = self._grid, used @ self._on_grid
+        slope, intercept = fit_line(knots, mass, positive, positive_logit)
+        parted = self._overlap.parted(used)
+        figures["calibration_slope"] = np.where(parted, np.nan, slope)
+        figures["calibration_intercept"] = np.where(parted, np.nan, intercept)
+        figures["calibration_in_the_large"] = fit_offset(knots, mass, positive)
+        return figures
+
+
+def _spread(columns: npt.NDArray[np.int64], values: Floats, width: int = N_BINS + 1) -> Floats:
+    """Each value in its column, shape ``(N, width)``."""
+    table = np.zeros((len(columns), width))
+    table[np.arange(len(columns)), columns] = values
+    return table

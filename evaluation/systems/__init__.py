@@ -1,0 +1,1 @@
+"""Imported predictions, ensembles, and who may be judged on what."""

@@ -1,0 +1,174 @@
+"""Who may be compared on what: the same images for all, none of which a system has learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pandas as pd
+
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.system_output import images_run, patients_of
+from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.statistics.bootstrap import cluster_index
+from evaluation.systems.exposure import refuse_seen
+
+_SHOWN = 5
+Images = Literal["all", "common"]
+
+
+def judged_images(
+    systems: Mapping[str, Predictions],
+    dataset: DataSet,
+    target: Target,
+    *,
+    split: str = "default",
+    images: Images = "all",
+) -> tuple[JudgedImages, list[str]]:
+    """The test images of known label that all systems are scored on.
+
+    Args:
+        systems: Predictions by display name.
+        dataset: Labels, boxes and split.
+        target: What is judged.
+        split: Name of the split whose ``test`` images are used.
+        images: ``all`` refuses systems that ran on different images, ``common`` goes on with
+            those that all ran on.
+
+    Returns:
+        The images, and notes on what was left out.
+
+    Raises:
+        InputError: The systems' images differ, there is no image left, predictions belong to
+            another data set, or a system has seen a patient of these images.
+    """
+    for name, system in systems.items():
+        check_data_set(name, system, dataset)
+    labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
+    known = labels.dropna()
+    notes = []
+    if len(known) < len(labels):
+        unknown = len(labels) - len(known)
+        notes.append(f"{unknown} test images have no known label for {target.display_name}.")
+    ran = {
+        name: known.index[is_member(known.index, images_run(system))]
+        for name, system in systems.items()
+    }
+    common = known.index
+    for ids in ran.values():
+        common = common[is_member(common, ids)]
+    differing = {name: ids.difference(common) for name, ids in ran.items()}
+    if any(len(ids) for ids in differing.values()):
+        if images != "common":
+            raise InputError(_difference_line(ran))
+        notes.append(
+            f"Judged on the {len(common)} test images that all systems ran on; "
+            + "; ".join(f"{name} ran on {len(ids)}" for name, ids in ran.items())
+            + "."
+        )
+    if images != "common":
+        _refuse_failures(systems, known.index)
+    if len(common) < len(known):
+        notes.append(f"{len(known) - len(common)} of {len(known)} test images are not judged.")
+    if not len(common):
+        raise InputError(
+            f"no test image of split '{split}' with a known label was run by "
+            f"{' and '.join(systems)}; predict the test images of this data set"
+        )
+    common = common.sort_values()
+    for name, system in systems.items():
+        notes += refuse_seen(name, system, dataset, common)
+    return describe_images(dataset, target, common, known), notes
+
+
+def describe_images(
+    dataset: DataSet, target: Target, image_ids: pd.Index, labels: pd.Series
+) -> JudgedImages:
+    """What is true of images that are judged.
+
+    Args:
+        dataset: Its tables.
+        target: What is judged.
+        image_ids: Images of known label, sorted.
+        labels: 1.0 or 0.0, indexed by image id.
+    """
+    patients, n_patients = cluster_index(patients_of(dataset.images, image_ids))
+    truth = dataset.target_boxes(target)
+    table = dataset.images.set_index("image_id").reindex(image_ids)
+    return JudgedImages(
+        image_ids=image_ids,
+        y_true=labels.reindex(image_ids).to_numpy() == 1,
+        patients=patients,
+        n_patients=n_patients,
+        boxes_trusted=is_member(image_ids, dataset.boxes_trusted(target)),
+        truth=truth[is_member(truth["image_id"], image_ids)].reset_index(drop=True),
+        x_class=table.get("x_class"),
+    )
+
+
+def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
+    """Refuse predictions of other images than a data set's.
+
+    Raises:
+        InputError: They are of loose files or of another data set.
+    """
+    made_on, here = system.info.get("data_set"), dataset.ids["content_id"]
+    if not made_on:
+        raise InputError(
+            f"{system.folder}: predictions of {name} are of loose files, not of a data set; "
+            f"predict {dataset.folder} with --data"
+        )
+    if made_on.get("content_id") != here:
+        raise InputError(
+            f"{system.folder}: predictions of {name} were made on a data set with content_id "
+            f"{made_on.get('content_id')}, {dataset.folder} has {here}; predict again on this one"
+        )
+
+
+def _difference_line(ran: Mapping[str, pd.Index]) -> str:
+    """Which images the systems do not share, up to five a side."""
+    union = pd.Index(sorted(set().union(*ran.values())))
+    sides = []
+    for name, ids in ran.items():
+        lacking = union.difference(ids)
+        if len(lacking):
+            shown = ", ".join(map(str, lacking[:_SHOWN]))
+            more = ", ..." if len(lacking) > _SHOWN else ""
+            sides.append(f"{name} lacks {len(lacking)} that others ran on ({shown}{more})")
+    return (
+        "the systems' test images differ: " + "; ".join(sides) + "; predict them, or compare on "
+        "the images that all have with --images common"
+    )
+
+
+def images_asked(
+    systems: Mapping[str, Predictions], dataset: DataSet, target: Target, split: str
+) -> pd.Index:
+    """Test images of known label that any system ran or failed on, sorted.
+
+    Args:
+        systems: Predictions by name.
+        dataset: Labels and split.
+        target: What is judged.
+        split: Name of the split.
+    """
+    labels = dataset.labels(target).reindex(dataset.image_ids("test", split)).dropna()
+    asked = pd.Index([]).append([pd.Index(s.images["image_id"]) for s in systems.values()])
+    return labels.index[labels.index.isin(asked)].sort_values()
+
+
+def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> None:
+    """Refuse images that every system failed on; those of some are refused as different."""
+    for name, system in systems.items():
+        rows = system.images[system.images["status"] == "failed"]
+        rows = rows[rows["image_id"].isin(known)]
+        if len(rows):
+            shown = ", ".join(map(str, rows["image_id"].sort_values()[:_SHOWN]))
+            raise InputError(
+                f"{system.folder}: {name} failed on {len(rows)} test images ({shown}); predict "
+                "them again, or compare on the images that all have with --images common, where "
+                "failures are counted as wrong beside"
+            )

@@ -1,0 +1,283 @@
+"""Several systems as one: boxes fused, probabilities averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.boxes.best_box_fusion import NAME, OVERLAP, best_box_fusion
+from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, picture_limits
+from evaluation.boxes.fusion import scale_boxes, weighted_box_fusion
+from evaluation.boxes.iou import CORNERS, MAX_BOXES
+from evaluation.systems.eligibility import check_data_set
+
+Fusion = Literal["best", "wbf"]
+FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
+_IOU: dict[Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
+_KEYS = ["image_id", "finding"]
+_GRID = ["method", "grid_h", "grid_w", *CORNERS]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A system made of others, in the terms of a predictions folder.
+
+    Attributes:
+        kind: ``boxes`` or ``scores``.
+        images: ``image_id``, ``status``, ``reason``.
+        tables: ``boxes``, ``scores`` with the members' ``spread``, perhaps ``maps``.
+        made_of: How it was made, in words.
+        settings: All that decides the result beside the members.
+        notes: What to know about it.
+    """
+
+    kind: str
+    images: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    made_of: str
+    settings: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
+    """Refuse members that cannot be joined.
+
+    Raises:
+        InputError: There are fewer than two, one is there twice, they are of another data set, or
+            they ran on different images.
+    """
+    if len(members) < 2:
+        raise InputError("ensemble: needs at least two predictions folders")
+    first = members[0]
+    known: dict[Any, Predictions] = {}
+    for member in members:
+        check_data_set(member.name, member, dataset)
+        inference_id = member.info.get("inference_id")
+        if inference_id in known:
+            raise InputError(
+                f"{member.folder}: says the same as {known[inference_id].folder} (inference_id "
+                f"{inference_id}); give each member once"
+            )
+        known[inference_id] = member
+        lacking = set(first.images["image_id"]) ^ set(member.images["image_id"])
+        if lacking:
+            raise InputError(
+                f"{member.folder}: was run on other images than {first.folder} "
+                f"({len(lacking)} differ, first '{min(lacking)}'); predict both on one split"
+            )
+
+
+def findings_of(member: Predictions) -> set[str]:
+    """The findings that a system predicts."""
+    named = member.info.get("findings")
+    if named:
+        return set(named)
+    rows = member.boxes if member.kind == "boxes" else member.scores
+    return set(rows["finding"])
+
+
+def check_same_findings(members: Sequence[Predictions]) -> None:
+    """Refuse members that predict different findings.
+
+    Raises:
+        InputError: They do.
+    """
+    first = findings_of(members[0])
+    for member in members[1:]:
+        found = findings_of(member)
+        if found == first:
+            continue
+        shared = sorted(found & first)
+        advice = f"; 'cxr predict --finding {shared[0]}' leaves out the others" if shared else ""
+        raise InputError(
+            f"{member.folder}: predicts {', '.join(sorted(found))}, {members[0].folder} "
+            f"{', '.join(sorted(first))}; join systems of the same findings{advice}"
+        )
+
+
+def join_images(members: Sequence[Predictions]) -> pd.DataFrame:
+    """Every image; one that failed in any member failed, with the member's reason.
+
+    Returns:
+        ``image_id``, ``status``, ``reason``, sorted.
+    """
+    index = pd.Index(members[0].images["image_id"].sort_values())
+    reasons = pd.Series("", index=index, dtype=object)
+    for member in members:
+        table = member.images.set_index("image_id").reindex(index)
+        failed = (table["status"] != "ok").to_numpy()
+        told = member.name + ": " + table.loc[failed, "reason"].fillna("failed").astype(str)
+        before = reasons[failed]
+        reasons[failed] = before.where(before == "", before + "; ") + told
+    return pd.DataFrame(
+        {
+            "image_id": index.to_numpy(),
+            "status": np.where(reasons == "", "ok", "failed"),
+            "reason": reasons.where(reasons != "", None).to_numpy(),
+        }
+    )
+
+
+def join_detectors(
+    members: Sequence[Predictions],
+    dataset: DataSet,
+    *,
+    weights: Sequence[float] | None = None,
+    fusion: Fusion = "best",
+    iou_threshold: float | None = None,
+) -> Joined:
+    """Fuse the stored boxes of detectors, image by image and class-wise.
+
+    Args:
+        members: Detectors of the same findings.
+        dataset: Sizes of the originals.
+        weights: A weight per member; 1 by default.
+        fusion: ``best`` for `evaluation.boxes.best_box_fusion`, ``wbf`` for weighted box fusion.
+        iou_threshold: Boxes that overlap more belong together; 0.5 for ``best`` and 0.55 for
+            ``wbf`` by default.
+    """
+    check_same_findings(members)
+    images = join_images(members)
+    weight = _checked_weights(weights, len(members))
+    parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
+    boxes = pd.concat(parts, ignore_index=True)
+    boxes = boxes[of_images_that_ran(boxes, images)]
+    groups, names, findings = group_boxes(boxes)
+    iou = _IOU[fusion] if iou_threshold is None else iou_threshold
+    fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
+    corners, scores, groups = fuse(
+        boxes[CORNERS].to_numpy(np.float64),
+        boxes["score"].to_numpy(np.float64),
+        groups,
+        models=boxes["model"].to_numpy(),
+        weights=weight,
+        iou_threshold=iou,
+    )
+    # Sorted by group and falling score: the place within the group is the rank.
+    first = np.searchsorted(groups, groups, side="left")
+    kept = (np.arange(len(groups)) - first < MAX_BOXES) & (scores >= LEAST_SCORE)
+    image, finding = np.divmod(groups[kept], max(len(findings), 1))
+    limits = picture_limits(dataset.images, names)[image]
+    fused = pd.DataFrame({"image_id": names[image], "finding": findings[finding]})
+    fused[CORNERS] = scale_boxes(corners[kept], 1.0, limits)
+    fused["score"] = scores[kept]
+    share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
+    return Joined(
+        "boxes",
+        images,
+        # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
+        {"boxes": fused, "scores": _mean_scores(_every_finding(members, images), tops, share)},
+        made_of=f"{names_of(members)}: {FUSIONS[fusion]} at IoU {iou:g}",
+        settings={"method": fusion, "iou": iou, "weights": weight},
+    )
+
+
+def join_classifiers(
+    members: Sequence[Predictions], *, weights: Sequence[float] | None = None
+) -> Joined:
+    """Average the probabilities of classifiers, and their maps where all have alike ones.
+
+    Args:
+        members: Classifiers of the same findings.
+        weights: A weight per member; 1 by default.
+
+    Raises:
+        InputError: A member has no score for an image that it ran on.
+    """
+    check_same_findings(members)
+    images, weight = join_images(members), _checked_weights(weights, len(members))
+    share = np.array(weight) / sum(weight)
+    tables = [_rows_that_ran(member.scores, images, _KEYS) for member in members]
+    for member, table in zip(members, tables, strict=True):
+        if not table[_KEYS].equals(tables[0][_KEYS]):
+            raise InputError(
+                f"{member.folder}: has scores for other images or findings than "
+                f"{members[0].folder}; predict both again"
+            )
+    each = np.stack([table["score"].to_numpy(np.float64) for table in tables])
+    joined = {"scores": _mean_scores(tables[0][_KEYS], each, share)}
+    notes = []
+    maps = _mean_maps(members, images, share)
+    if maps is not None:
+        joined["maps"] = maps
+    elif any(len(member.maps) for member in members):
+        notes.append("Activation maps left out: the members' maps are not of one kind and grid.")
+    return Joined(
+        "scores",
+        images,
+        joined,
+        made_of=f"{names_of(members)}: mean probability",
+        settings={"method": "mean", "weights": weight},
+        notes=notes,
+    )
+
+
+def _mean_scores(keys: pd.DataFrame, each: np.ndarray, share: np.ndarray) -> pd.DataFrame:
+    """Mean and spread (standard deviation) of the members' scores, shape ``(members, N)``."""
+    mean = share @ each
+    spread = np.sqrt(share @ (each - mean) ** 2)
+    return keys.assign(score=np.clip(mean, 0.0, 1.0), spread=spread)
+
+
+def _top_scores(members: Sequence[Predictions], images: pd.DataFrame) -> np.ndarray:
+    """The most confident box of each image and finding per member; 0 where there is none.
+
+    Returns:
+        Shape ``(members, N)``, in the order of `_every_finding`.
+    """
+    keys = pd.MultiIndex.from_frame(_every_finding(members, images))
+    tops = [member.boxes.groupby(_KEYS)["score"].max() for member in members]
+    return np.stack([top.reindex(keys).fillna(0.0).to_numpy(np.float64) for top in tops])
+
+
+def _every_finding(members: Sequence[Predictions], images: pd.DataFrame) -> pd.DataFrame:
+    """``image_id``, ``finding``: every finding of every image that ran."""
+    ran = images.loc[images["status"] == "ok", "image_id"]
+    findings = sorted(findings_of(members[0]))
+    return pd.MultiIndex.from_product([ran, findings], names=_KEYS).to_frame(index=False)
+
+
+def _mean_maps(
+    members: Sequence[Predictions], images: pd.DataFrame, share: np.ndarray
+) -> pd.DataFrame | None:
+    """The weighted mean of raw maps; `None` where they differ in kind, grid or frame."""
+    keys = [*_KEYS, *_GRID]
+    tables = [_rows_that_ran(member.maps, images, keys) for member in members]
+    if tables[0].empty or any(not t[keys].equals(tables[0][keys]) for t in tables):
+        return None
+    values = [
+        list(share @ np.stack([np.asarray(row, dtype=np.float64) for row in rows]))
+        for rows in zip(*(table["values"] for table in tables), strict=True)
+    ]
+    return tables[0].assign(values=pd.Series(values, dtype=object))
+
+
+def _rows_that_ran(rows: pd.DataFrame, images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    return rows[of_images_that_ran(rows, images)].sort_values(keys).reset_index(drop=True)
+
+
+def of_images_that_ran(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
+    """Which rows are of images that ran in every member."""
+    return is_member(rows["image_id"], images.loc[images["status"] == "ok", "image_id"])
+
+
+def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[float]:
+    chosen = [1.0] * n_members if weights is None else [float(weight) for weight in weights]
+    if len(chosen) != n_members or not all(np.isfinite(w) and w > 0 for w in chosen):
+        raise InputError(
+            f"--weights: {n_members} members need {n_members} numbers above 0, one each"
+        )
+    return chosen
+
+
+def names_of(members: Sequence[Predictions]) -> str:
+    """The members' names, joined by plus signs."""
+    return " + ".join(member.name for member in members)

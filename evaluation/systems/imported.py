@@ -1,0 +1,223 @@
+"""Predictions of other software or of a reader, from one CSV or COCO results file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.tables import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.store.dataset import DataSet
+from evaluation.boxes.average_precision import MAX_BOXES
+from evaluation.overlays.reader_study import read_review
+from evaluation.systems.foreign_files import CORNERS, ForeignColumns, read_rows
+
+MIN_SCORE = 0.001
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ForeignPredictions:
+    """A foreign file in the terms of a predictions folder.
+
+    Attributes:
+        kind: ``boxes`` or ``scores``.
+        images: ``image_id``, ``status``, ``reason``.
+        rows: The ``scores`` or ``boxes`` table.
+        inference_id: From the file's content and how it was read.
+        notes: What was left out, clipped or assumed.
+    """
+
+    kind: str
+    images: pd.DataFrame
+    rows: pd.DataFrame
+    inference_id: str
+    notes: list[str] = field(default_factory=list)
+
+
+def read_foreign(
+    path: Path,
+    dataset: DataSet,
+    *,
+    columns: ForeignColumns | None = None,
+    finding: str | None = None,
+    split: str = "default",
+    run_on: str = "all",
+    ignore_unknown: bool = False,
+    coco_truth: Path | None = None,
+    key: Path | None = None,
+) -> ForeignPredictions:
+    """Read a CSV of scores or boxes, or COCO results JSON, and check every row.
+
+    A CSV with ``x1, y1, x2, y2`` holds boxes (original px), any other scores. In a file of boxes
+    an image without a row was run and had nothing (`run_on` "all": every val and test image of
+    the split) or was not run ("listed"); in a file of scores it failed.
+
+    Args:
+        path: The file; JSON is told by its first character.
+        dataset: Its image ids and findings are those that count.
+        columns: Names of the columns of a CSV.
+        finding: The finding of rows that name none; by default the data set's only one.
+        split: The images that the system is taken to have been run on.
+        run_on: ``all`` or ``listed``.
+        ignore_unknown: Leave out rows of images or findings that the data set does not have.
+        coco_truth: COCO annotation file that names the images and categories of COCO results.
+        key: Of a blind study whose filled-in form the file is, see `evaluation.overlays.reader_study`.
+
+    Returns:
+        The predictions, with notes on what was left out or assumed.
+
+    Raises:
+        InputError: The file is malformed, or a row names an unknown image or finding, a score
+            outside [0, 1], an impossible box, or repeats a score.
+    """
+    if run_on not in ("all", "listed"):
+        raise InputError(f"--images {run_on}: choose all or listed")
+    if not path.is_file():
+        what = "a folder; give one file" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}")
+    names = columns or ForeignColumns()
+    raw = read_rows(path, names, coco_truth) if key is None else read_review(path, key)
+    notes: list[str] = []
+    raw["image_id"] = _without_suffix(raw["image_id"], dataset)
+    raw["finding"] = _findings(raw, path, dataset, finding)
+    raw = _only_known(raw, path, dataset, ignore_unknown, notes)
+    _check_scores(raw, path)
+    gives_boxes = "x1" in raw
+    if raw.empty and not gives_boxes:  # no boxes at all is an answer, no scores is none
+        raise InputError(f"{path}: has a header but no row of scores")
+    rows = _boxes(raw, path, dataset, notes) if gives_boxes else _scores(raw, path)
+    images = _images(raw, dataset, split, gives_boxes and run_on == "all", gives_boxes)
+    failed = int((images["status"] == "failed").sum())
+    if failed:
+        notes.append(f"{failed} val and test images have no row: counted as failed.")
+    kind = "boxes" if gives_boxes else "scores"
+    how = json.dumps([kind, names.image, names.score, names.finding, finding, run_on, split])
+    content = path.read_bytes() + (b"" if key is None else key.read_bytes())
+    digest = hashlib.sha256(content + how.encode()).hexdigest()[:16]
+    return ForeignPredictions(kind, images, rows, f"import-{digest}", notes)
+
+
+def _findings(raw: pd.DataFrame, path: Path, dataset: DataSet, finding: str | None) -> pd.Series:
+    """The finding of each row: the file's own, else the one asked for, else the only one."""
+    if "finding" in raw and finding is not None:
+        raise InputError(f"{path}: has a finding column; leave --finding out")
+    if "finding" in raw:
+        return raw["finding"]
+    known = _known_findings(dataset)
+    if finding is None and len(known) != 1:
+        raise InputError(f"{path}: names no finding; choose one of {', '.join(known)} (--finding)")
+    return pd.Series(finding or known[0], index=raw.index)
+
+
+def _without_suffix(names: pd.Series, dataset: DataSet) -> pd.Series:
+    """Take ``.png`` and the like off a name where only the bare name is an image of the set."""
+    bare = names.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
+    known = dataset.images["image_id"]
+    return names.where(is_member(names, known) | ~is_member(bare, known), bare)
+
+
+def _known_findings(dataset: DataSet) -> list[str]:
+    return sorted({member for target in dataset.targets.values() for member in target.any_of})
+
+
+def _only_known(
+    raw: pd.DataFrame, path: Path, dataset: DataSet, ignore_unknown: bool, notes: list[str]
+) -> pd.DataFrame:
+    """Refuse, or leave out and count, rows of images and findings that the data set lacks."""
+    for column, known, what in (
+        ("image_id", dataset.images["image_id"], "images"),
+        ("finding", _known_findings(dataset), "findings"),
+    ):
+        strange = ~raw[column].isin(known)
+        if not strange.any():
+            continue
+        names = raw.loc[strange, column].unique()
+        shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+        if not ignore_unknown:
+            raise InputError(
+                f"{path}: {len(names)} {what} are not in {dataset.folder} ({shown}); correct them, "
+                "or leave them out with --ignore-unknown"
+            )
+        notes.append(f"{len(names)} {what} unknown to the data set left out ({shown}).")
+        raw = raw[~strange]
+    if raw.empty and notes:
+        raise InputError(f"{path}: no row is of an image and finding of {dataset.folder}")
+    return raw.reset_index(drop=True)
+
+
+def _check_scores(raw: pd.DataFrame, path: Path) -> None:
+    wrong = raw[~((raw["score"] >= 0) & (raw["score"] <= 1))]
+    if len(wrong):
+        first = wrong.iloc[0]
+        raise InputError(
+            f"{path}: row {first['row']}, image '{first['image_id']}': score={first['score']}; "
+            f"scores must be numbers in [0, 1] ({len(wrong)} rows are not)"
+        )
+
+
+def _scores(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+    repeated = raw.duplicated(["image_id", "finding"])
+    if repeated.any():
+        first = raw[repeated].iloc[0]
+        raise InputError(
+            f"{path}: row {first['row']} gives image '{first['image_id']}' a second score for "
+            f"{first['finding']}; keep one"
+        )
+    return raw[["image_id", "finding", "score"]]
+
+
+def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) -> pd.DataFrame:
+    """Boxes clipped to their images, the 100 most confident per image and finding."""
+    size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
+    limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
+    corners = raw[CORNERS].to_numpy(np.float64)
+    clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
+    good = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
+    good &= np.isfinite(corners).all(axis=1)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        shown = ", ".join(f"{n}={v:g}" for n, v in zip(CORNERS, corners[first], strict=True))
+        raise InputError(
+            f"{path}: row {raw['row'].iloc[first]}, image '{raw['image_id'].iloc[first]}': "
+            f"{shown}; a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
+        )
+    changed = int((clipped != corners).any(axis=1).sum())
+    if changed:
+        notes.append(f"{changed} boxes reached beyond their image and were clipped.")
+    rows = raw[["image_id", "finding", "score"]].copy()
+    rows[CORNERS] = clipped
+    rows = rows.sort_values("score", ascending=False, kind="stable")
+    rank = rows.groupby(["image_id", "finding"]).cumcount()
+    kept = rows[(rank < MAX_BOXES) & (rows["score"] >= MIN_SCORE)]
+    if len(kept) < len(rows):
+        notes.append(
+            f"{len(rows) - len(kept)} boxes left out: below score {MIN_SCORE}, or beyond the "
+            f"{MAX_BOXES} most confident of an image."
+        )
+    return kept.sort_index()[["image_id", "finding", *CORNERS, "score"]].reset_index(drop=True)
+
+
+def _images(
+    raw: pd.DataFrame, dataset: DataSet, split: str, unlisted_ran: bool, gives_boxes: bool
+) -> pd.DataFrame:
+    """Every image with a row, and every val and test image."""
+    roles = dataset.split(split)
+    judged = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
+    listed = pd.Index(raw["image_id"].unique())
+    every = _sorted_union(listed, judged)
+    ran = np.ones(len(every), dtype=bool) if unlisted_ran else np.asarray(every.isin(listed))
+    reason = "not listed in the file" if gives_boxes else "no score in the file"
+    images = pd.DataFrame({"image_id": every, "status": np.where(ran, "ok", "failed")})
+    images["reason"] = pd.Series([None if done else reason for done in ran], dtype=object)
+    return images
+
+
+def _sorted_union(first: Iterable[str], second: Iterable[str]) -> pd.Index:
+    return pd.Index(sorted({*first, *second}), dtype="str")

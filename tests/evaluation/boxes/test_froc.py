@@ -1,0 +1,223 @@
+"""The RSNA 2018 score and FROC against plain loops, and by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation.boxes.froc import (
+    FROC_METRICS,
+    FROC_RATES,
+    WeightedFroc,
+    WeightedRsnaScore,
+    froc_curve,
+)
+from evaluation.boxes.iou import CORNERS, box_iou, pair_boxes
+from evaluation.statistics.bootstrap import Resamples
+
+CUTS = [0.1, 0.35, 0.6]
+
+
+def simulate(seed, n_images=16, decimals=None):
+    """Jittered finds of lesions on a third of the images, false boxes anywhere."""
+    rng = np.random.default_rng(seed)
+    ids = pd.Index([f"i{number:03d}" for number in range(n_images)])
+    truth, found = [], []
+    for image in ids:
+        for _ in range(rng.integers(1, 4) if rng.random() < 1 / 3 else 0):
+            x, y, w, h = rng.uniform([0, 0, 20, 20], [60, 60, 40, 40])
+            truth.append((image, x, y, x + w, y + h))
+            for _ in range(rng.integers(0, 3)):
+                dx, dy = rng.normal(0, 3, 2)
+                found.append((image, x + dx, y + dy, x + w + dx, y + h + dy, rng.beta(4, 2)))
+        for _ in range(rng.integers(0, 5)):
+            x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
+            found.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
+    boxes = pd.DataFrame(found, columns=["image_id", *CORNERS, "score"])
+    if decimals is not None:
+        boxes["score"] = boxes["score"].round(decimals)
+    return boxes, pd.DataFrame(truth, columns=["image_id", *CORNERS]), ids
+
+
+def rows_of(frame, image):
+    mine = frame[frame["image_id"] == image]
+    return mine[CORNERS].to_numpy(), mine.get("score", pd.Series(dtype=float)).to_numpy()
+
+
+def overlap(one, other):
+    return box_iou(one[None], other[None])[0]
+
+
+def rsna_by_hand(boxes, truth, images, cut):
+    """The evaluation page of the challenge, word by word."""
+    scores = []
+    for image in images:
+        found, score = rows_of(boxes, image)
+        called = [found[k] for k in np.argsort(-score, kind="stable") if score[k] >= cut]
+        lesions, _ = rows_of(truth, image)
+        if not len(called) and not len(lesions):
+            continue
+        value = 0.0
+        for t in range(40, 80, 5):
+            free, hits = list(range(len(lesions))), 0
+            for box in called:
+                near = [(overlap(box, lesions[k]), k) for k in free]
+                near = [pair for pair in near if pair[0] > t / 100]
+                if near:
+                    free.remove(max(near)[1])
+                    hits += 1
+            value += hits / (len(called) + len(lesions) - hits) / 8
+        scores.append(value)
+    return float(np.mean(scores)) if scores else None
+
+
+def hits(mark, lesion, how):
+    """Word by word: enough overlap, or the mark's centre on the lesion or its border."""
+    if how == "iou":
+        return overlap(mark, lesion) >= 0.2
+    x, y = (mark[0] + mark[2]) / 2, (mark[1] + mark[3]) / 2
+    return lesion[0] <= x <= lesion[2] and lesion[1] <= y <= lesion[3]
+
+
+def froc_points_by_hand(boxes, truth, images, how):
+    """Every score as a threshold: false marks an image, and share of lesions found."""
+    points, n_lesions = [(0.0, 0.0)], sum(len(rows_of(truth, image)[0]) for image in images)
+    every = []
+    for image in images:
+        (marks, score), (lesions, _) = rows_of(boxes, image), rows_of(truth, image)
+        near = np.array([[hits(mark, box, how) for box in lesions] for mark in marks], dtype=bool)
+        every.append((near.reshape(len(marks), len(lesions)), score))
+    for threshold in np.unique(boxes["score"])[::-1]:
+        called = [near[score >= threshold] for near, score in every]
+        found = sum(near.any(axis=0).sum() for near in called)
+        false = sum((~near.any(axis=1)).sum() for near in called)
+        points.append((false / len(images), found / n_lesions))
+    return points
+
+
+def froc_by_hand(boxes, truth, images, how="iou"):
+    """Mean, then each rate: of the points that keep it, the most sensitive."""
+    points = froc_points_by_hand(boxes, truth, images, how)
+    at_rates = [max(s for f, s in points if f <= rate) for rate in FROC_RATES]
+    return [np.mean(at_rates), *at_rates]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decimals", [None, 1])  # rounded: many equal scores
+def test_figures_equal_plain_loops(seed, decimals):
+    boxes, truth, ids = simulate(seed, decimals=decimals)
+    pairs = pair_boxes(boxes, truth, ids)
+    once, each = np.ones((1, len(ids)), int), np.arange(len(ids))
+    expected = [rsna_by_hand(boxes, truth, ids, cut) for cut in CUTS]
+    ours = WeightedRsnaScore(pairs, each, len(ids), CUTS)(once)[0]
+    np.testing.assert_allclose(ours, expected, atol=1e-12)
+    assert 0 <= min(expected) < max(expected) < 1
+
+
+@pytest.mark.parametrize("how", ["iou", "centre"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decimals", [None, 1])  # rounded: many equal scores
+def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(seed, decimals, how):
+    boxes, truth, ids = simulate(seed, decimals=decimals)
+    pairs = pair_boxes(boxes, truth, ids)
+    froc = WeightedFroc(pairs, np.arange(len(ids)), len(ids), how)
+    ours = froc.figures(np.ones((1, len(ids)), int))[0]
+    np.testing.assert_allclose(ours, froc_by_hand(boxes, truth, ids, how), atol=1e-12)
+    assert len(ours) == len(FROC_METRICS[how])
+    curve = froc_curve(pairs, how)
+    drawn = list(zip(curve["false_marks"], curve["sensitivity"], strict=True))
+    points = froc_points_by_hand(boxes, truth, ids, how)
+    for rate in (*FROC_RATES, 0.3, 3.3):  # the same step everywhere, from fewer points
+        expected = max(s for f, s in points if f <= rate)
+        assert max(s for f, s in drawn if f <= rate) == pytest.approx(expected)
+    assert drawn[-1] == pytest.approx(points[-1])
+
+
+def test_weights_mean_the_same_as_repeated_images():
+    boxes, truth, ids = simulate(7, n_images=12)
+    pairs, each = pair_boxes(boxes, truth, ids), np.arange(len(ids))
+    weights = next(Resamples(len(ids), 4, seed=2).chunks())
+    rsna = WeightedRsnaScore(pairs, each, len(ids), [0.35])(weights)[:, 0]
+    froc = {how: WeightedFroc(pairs, each, len(ids), how).figures(weights) for how in FROC_METRICS}
+    for number, (row, one_rsna) in enumerate(zip(weights, rsna, strict=True)):
+        repeated = ids.repeat(row)
+        assert one_rsna == pytest.approx(rsna_by_hand(boxes, truth, repeated, 0.35), abs=1e-12)
+        for how, ours in froc.items():
+            expected = froc_by_hand(boxes, truth, repeated, how)
+            np.testing.assert_allclose(ours[number], expected, atol=1e-12)
+
+
+def one_lesion(*boxes):
+    """One lesion 0,0,10,10 on image a, none on b; boxes as ``(image, x2, score)``."""
+    true = pd.DataFrame({"image_id": ["a"], "x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0})
+    rows = [(image, 0.0, 0.0, x2, 10.0, score) for image, x2, score in boxes]
+    frame = pd.DataFrame(rows, columns=["image_id", *CORNERS, "score"])
+    return pair_boxes(frame, true, pd.Index(["a", "b"]))
+
+
+def rsna(pairs, cut=0.5):
+    return WeightedRsnaScore(pairs, np.arange(2), 2, [cut])(np.ones((1, 2), int))[0, 0]
+
+
+def test_an_overlap_equal_to_the_threshold_is_no_hit_in_the_rsna_score():
+    assert rsna(one_lesion(("a", 5.0, 0.9))) == pytest.approx(2 / 8)  # IoU 0.5: 0.40, 0.45
+
+
+def test_a_call_where_nothing_is_true_scores_zero_and_an_empty_image_is_left_out():
+    assert rsna(one_lesion(("a", 10.0, 0.9))) == pytest.approx(1.0)
+    assert rsna(one_lesion(("a", 10.0, 0.9), ("b", 10.0, 0.9))) == pytest.approx(0.5)
+    assert rsna(one_lesion(("a", 10.0, 0.9), ("b", 10.0, 0.4))) == pytest.approx(1.0)
+
+
+def test_a_second_mark_on_a_lesion_is_neither_hit_nor_false():
+    pairs = one_lesion(("a", 10.0, 0.9), ("a", 9.0, 0.8))
+    froc = WeightedFroc(pairs, np.arange(2), 2)
+    assert froc(np.ones((1, 2), int)).tolist() == [1.0]
+    assert rsna(pairs) == pytest.approx(0.5)  # there it is false
+
+
+def test_a_second_mark_between_two_finds_costs_the_low_rates_nothing():
+    # The known mistake: duplicates counted twice. As a false mark it would be 1/2 an image, and
+    # the second lesion would be missed at 1/8 and 1/4.
+    true = pd.DataFrame({"image_id": ["a", "b"], "x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0})
+    marks = true.iloc[[0, 0, 1]].assign(score=[0.9, 0.8, 0.7])
+    froc = WeightedFroc(pair_boxes(marks, true, pd.Index(["a", "b"])), np.arange(2), 2)
+    assert froc(np.ones((1, 2), int)).tolist() == [1.0]
+
+
+def test_a_false_mark_before_the_find_costs_the_low_rates():
+    # One false mark on two images is a rate of 0.5: kept by 1/2 to 8, not by 1/8 and 1/4.
+    froc = WeightedFroc(one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8)), np.arange(2), 2)
+    assert froc(np.ones((1, 2), int))[0] == pytest.approx(5 / 7)
+    tied = WeightedFroc(one_lesion(("b", 10.0, 0.8), ("a", 10.0, 0.8)), np.arange(2), 2)
+    assert tied(np.ones((1, 2), int))[0] == pytest.approx(5 / 7)
+
+
+def test_each_rate_stands_by_itself():
+    pairs = one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8))
+    at_rates = WeightedFroc(pairs, np.arange(2), 2).figures(np.ones((1, 2), int))[0]
+    named = dict(zip(FROC_METRICS["iou"], at_rates, strict=True))
+    assert named["froc_at_1_4"] == 0
+    assert named["froc_at_1_2"] == named["froc_at_8"] == 1
+
+
+@pytest.mark.parametrize(
+    ("x2", "by_iou", "by_centre", "why"),
+    [
+        (1.5, 0.0, 1.0, "too small to overlap by 0.2, its centre on the lesion"),
+        (20.0, 1.0, 1.0, "its centre on the lesion's border counts"),
+        (24.0, 1.0, 0.0, "overlaps enough, its centre beside the lesion"),
+    ],
+)
+def test_the_centre_in_the_box_is_another_hit_than_the_overlap(x2, by_iou, by_centre, why):
+    pairs, once = one_lesion(("a", x2, 0.9)), np.ones((1, 2), int)
+    assert WeightedFroc(pairs, np.arange(2), 2, "iou")(once)[0] == by_iou, why
+    assert WeightedFroc(pairs, np.arange(2), 2, "centre")(once)[0] == by_centre, why
+
+
+def test_without_boxes_the_figures_are_zero_and_without_lesions_froc_is_undefined():
+    nothing = one_lesion()
+    assert rsna(nothing) == 0.0
+    assert WeightedFroc(nothing, np.arange(2), 2)(np.ones((1, 2), int)).tolist() == [0.0]
+    only_b = np.array([[0, 1]])
+    assert np.isnan(WeightedFroc(nothing, np.arange(2), 2)(only_b)).all()
+    assert np.isnan(WeightedRsnaScore(nothing, np.arange(2), 2, [0.5])(only_b)).all()

@@ -1,0 +1,281 @@
+"""Boxes against pycocotools used by hand, and the point that decided."""
+
+import contextlib
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from evaluation.boxes.average_precision import (
+    IOU_THRESHOLDS,
+    WeightedAveragePrecision,
+    box_iou,
+    match_boxes,
+)
+from evaluation.boxes.localisation import average_precision, deciding_points, localised
+from evaluation.statistics.bootstrap import Resamples
+
+CORNERS = ["x1", "y1", "x2", "y2"]
+
+
+def simulate(seed, n_images=60, decimals=None):
+    """True boxes on a third of the images; jittered finds and false boxes on all of them."""
+    rng = np.random.default_rng(seed)
+    ids = pd.Index([f"i{number:03d}" for number in range(n_images)])
+    truth, found = [], []
+    for image in ids:
+        for _ in range(rng.integers(1, 4) if rng.random() < 1 / 3 else 0):
+            x, y, w, h = rng.uniform([0, 0, 20, 20], [60, 60, 40, 40])
+            truth.append((image, x, y, x + w, y + h))
+            for _ in range(rng.integers(0, 3)):
+                dx, dy = rng.normal(0, 4, 2)
+                found.append((image, x + dx, y + dy, x + w + dx, y + h + dy, rng.beta(4, 2)))
+        for _ in range(rng.integers(0, 6)):
+            x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
+            found.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
+    true = pd.DataFrame(truth, columns=["image_id", *CORNERS])
+    boxes = pd.DataFrame(found, columns=["image_id", *CORNERS, "score"])
+    if decimals is not None:
+        boxes["score"] = boxes["score"].round(decimals)
+    return boxes, true, ids
+
+
+def by_hand(boxes, truth, ids, repeats=None):
+    """pycocotools with every known trap avoided, on images repeated as told."""
+    repeats = np.ones(len(ids), int) if repeats is None else repeats
+    images, annotations, results = [], [], []
+    for image, count in zip(ids, repeats, strict=True):
+        for _ in range(count):
+            number = len(images) + 1
+            images.append({"id": number})
+            for kind, frame in ((annotations, truth), (results, boxes)):
+                for row in frame[frame["image_id"] == image].itertuples():
+                    w, h = row.x2 - row.x1, row.y2 - row.y1
+                    kind.append(
+                        {"id": len(kind) + 1, "image_id": number, "category_id": 1, "iscrowd": 0,
+                         "bbox": [row.x1, row.y1, w, h], "area": w * h,
+                         "score": getattr(row, "score", 1.0)}
+                    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": annotations}
+        coco.createIndex()
+        judge = COCOeval(coco, coco.loadRes(results), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][:, :, 0, 0, -1]
+    return precision.mean(axis=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("decimals", [None, 2, 1])  # rounded: many equal scores
+def test_average_precision_equals_pycocotools(seed, decimals):
+    boxes, truth, ids = simulate(seed, decimals=decimals)
+    expected = by_hand(boxes, truth, ids)
+    wrapped = average_precision(boxes, truth, ids)
+    assert wrapped["ap50"] == pytest.approx(expected[0], abs=1e-12)
+    assert wrapped["ap"] == pytest.approx(expected.mean(), abs=1e-12)
+    matches = match_boxes(boxes, truth, ids)
+    vectorised = WeightedAveragePrecision(matches, np.arange(len(ids)), len(ids))
+    ours = vectorised(np.ones((1, len(ids)), dtype=np.int16))[0]
+    np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def test_weights_mean_the_same_as_repeated_images():
+    boxes, truth, ids = simulate(11, n_images=25)
+    boxes["score"] += np.arange(len(boxes)) * 1e-9  # no ties: repeats would be ordered otherwise
+    boxes["score"] = boxes["score"].clip(0, 1)
+    matches = match_boxes(boxes, truth, ids)
+    vectorised = WeightedAveragePrecision(matches, np.arange(len(ids)), len(ids))
+    weights = next(Resamples(len(ids), 6, seed=2).chunks())
+    for row, repeats in zip(vectorised(weights), weights, strict=True):
+        np.testing.assert_allclose(row, by_hand(boxes, truth, ids, repeats), atol=1e-12)
+
+
+def test_false_boxes_on_negative_images_cost_precision():
+    # The known mistake: AP over positive images only.
+    boxes, truth, ids = simulate(4)
+    positives = ids[ids.isin(truth["image_id"])]
+    all_images = average_precision(boxes, truth, ids)["ap50"]
+    assert all_images < average_precision(boxes, truth, positives)["ap50"]
+
+
+def test_no_prediction_scores_zero_and_no_truth_is_undefined():
+    boxes, truth, ids = simulate(0)
+    assert average_precision(boxes.iloc[:0], truth, ids) == {"ap50": 0.0, "ap": 0.0}
+    assert average_precision(boxes, truth.iloc[:0], ids) == {"ap50": None, "ap": None}
+    figure = WeightedAveragePrecision(match_boxes(boxes.iloc[:0], truth, ids), np.zeros(60, int), 1)
+    assert figure(np.ones((1, 1), int)).tolist() == [[0.0] * 10]
+    figure = WeightedAveragePrecision(match_boxes(boxes, truth.iloc[:0], ids), np.zeros(60, int), 1)
+    assert np.isnan(figure(np.ones((1, 1), int))).all()
+
+
+CELL = st.integers(0, 4)
+BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1, 3))
+
+
+def frame_of(rows):
+    """Boxes ``image, x, y, width, height`` on a coarse grid: equal overlaps are common."""
+    corners = [(f"i{i}", x, y, x + w, y + h) for i, x, y, w, h in rows]
+    frame = pd.DataFrame(corners, columns=["image_id", *CORNERS])
+    return frame.astype(dict.fromkeys(CORNERS, float))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(BOX, min_size=1, max_size=8),
+    st.lists(st.tuples(BOX, st.integers(1, 5)), min_size=1, max_size=14),
+    st.permutations(range(4)),
+)
+def test_both_forms_equal_plain_pycocotools_whatever_the_ties(true, found, order):
+    # Equal scores rank in the order of the images, then of the rows; 4 images, some without boxes.
+    truth, ids = frame_of(true), pd.Index([f"i{image}" for image in order])
+    boxes = frame_of([box for box, _ in found]).assign(score=[score / 5 for _, score in found])
+    expected = by_hand(boxes, truth, ids)
+    coco = average_precision(boxes, truth, ids)
+    np.testing.assert_allclose([coco["ap50"], coco["ap"]], [expected[0], expected.mean()], 0, 1e-12)
+    vectorised = WeightedAveragePrecision(match_boxes(boxes, truth, ids), np.arange(4), 4)
+    np.testing.assert_allclose(vectorised(np.ones((1, 4), int))[0], expected, atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(BOX, min_size=1, max_size=8),
+    st.lists(BOX, min_size=1, max_size=14),
+    st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any),
+)
+def test_any_weights_equal_plain_pycocotools_on_repeated_images(true, found, weights):
+    # No two boxes of an image score the same: repeats of a tie would be laid in another order.
+    truth, ids = frame_of(true), pd.Index([f"i{image}" for image in range(4)])
+    boxes = frame_of(found).assign(score=np.linspace(0.9, 0.1, len(found)))
+    vectorised = WeightedAveragePrecision(match_boxes(boxes, truth, ids), np.arange(4), 4)
+    (ours,) = vectorised(np.array([weights]))
+    if not np.repeat(ids, weights).isin(truth["image_id"]).any():
+        assert np.isnan(ours).all()
+    elif not np.repeat(ids, weights).isin(boxes["image_id"]).any():
+        assert (ours == 0).all()
+    else:
+        np.testing.assert_allclose(ours, by_hand(boxes, truth, ids, weights), atol=1e-12)
+
+
+def one_box_on(*images):
+    rows = [(image, 0.0, 0.0, 9.0, 9.0) for image in images]
+    return pd.DataFrame(rows, columns=["image_id", *CORNERS])
+
+
+def test_an_image_on_which_nothing_was_found_costs_recall():
+    # Trap 1: images without boxes left out. Half of the lesions are found: recall 0 to 0.5.
+    figures = average_precision(
+        one_box_on("a").assign(score=0.9), one_box_on("a", "b"), pd.Index(["a", "b", "c"])
+    )
+    assert figures["ap50"] == pytest.approx(51 / 101, abs=1e-12)
+
+
+def test_a_system_that_finds_nothing_at_all_scores_zero():
+    # Trap 2: pycocotools' loadRes fails on an empty list.
+    nothing = one_box_on().assign(score=[])
+    figures = average_precision(nothing, one_box_on("a"), pd.Index(["a", "b"]))
+    assert figures == {"ap50": 0.0, "ap": 0.0}
+    far = one_box_on("b").assign(score=0.9)  # boxes, but none that could match
+    assert average_precision(far, one_box_on("a"), pd.Index(["a", "b"])) == figures
+
+
+def test_a_more_confident_box_on_a_negative_image_halves_the_precision():
+    # Trap 4: negative images omitted. The find has one false box before it.
+    boxes = one_box_on("a", "b").assign(score=[0.8, 0.9])
+    figures = average_precision(boxes, one_box_on("a"), pd.Index(["a", "b"]))
+    assert figures["ap"] == pytest.approx(0.5, abs=1e-12)
+    tied = boxes.assign(score=0.8)  # the image that comes first ranks first
+    both = [
+        average_precision(tied, one_box_on("a"), pd.Index(list(ids)))["ap50"]
+        for ids in ("ab", "ba")
+    ]
+    assert both == pytest.approx([1.0, 0.5], abs=1e-12)
+
+
+def test_only_the_hundred_most_confident_boxes_of_an_image_count():
+    boxes = one_box_on(*["a"] * 101).assign(score=np.linspace(0.9, 0.5, 101))
+    boxes.loc[:99, "x1"] = 8.5  # all but the last, which alone would match, are slivers
+    figures = average_precision(boxes, one_box_on("a"), pd.Index(["a"]))
+    assert figures == {"ap50": 0.0, "ap": 0.0}
+
+
+def test_the_first_annotation_counts():
+    # Trap 3: pycocotools takes annotation id 0 for "not matched": a single perfect box scored 0.
+    true = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [9.0], "y2": [9.0]})
+    assert average_precision(true.assign(score=0.9), true, pd.Index(["a"]))["ap"] == pytest.approx(
+        1
+    )
+
+
+def test_a_second_box_on_a_found_lesion_is_false():
+    true = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [9.0], "y2": [9.0]})
+    twice = pd.concat([true.assign(score=0.9), true.assign(score=0.8)])
+    hit = match_boxes(twice, true, pd.Index(["a"]), [0.5]).hit[:, 0]
+    assert hit.tolist() == [True, False]
+
+
+def test_pycocotools_prints_nothing(capsys):
+    boxes, truth, ids = simulate(1, n_images=5)
+    average_precision(boxes, truth, ids)
+    assert capsys.readouterr().out == ""
+
+
+def test_boxes_of_unjudged_images_are_ignored():
+    boxes, truth, ids = simulate(2)
+    fewer = ids[:30]
+    inside = [frame[frame["image_id"].isin(fewer)] for frame in (boxes, truth)]
+    assert average_precision(boxes, truth, fewer) == average_precision(*inside, fewer)
+
+
+def test_iou_of_touching_boxes_is_zero_and_of_equal_boxes_one():
+    box = np.array([[0.0, 0, 4, 4]] * 3)
+    other = np.array([[4.0, 0, 8, 4], [0, 0, 4, 4], [1, 1, 3, 3]])
+    assert box_iou(box, other).tolist() == [0.0, 1.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "inside"),
+    [
+        (5.0, 5.0, True),
+        (2.0, 2.0, True),  # the corner belongs to the box
+        (8.0, 5.0, True),  # so does the border
+        (8.01, 5.0, False),
+        (np.nan, np.nan, False),  # no point is a miss
+    ],
+)
+def test_borders_are_inside(x, y, inside):
+    truth = pd.DataFrame({"image_id": ["a"], "x1": [2.0], "y1": [2.0], "x2": [8.0], "y2": [8.0]})
+    points = pd.DataFrame({"point_x": [x], "point_y": [y]}, index=["a"])
+    assert localised(points, truth).tolist() == [inside]
+
+
+def test_any_of_several_true_boxes_will_do():
+    truth = pd.DataFrame(
+        {"image_id": ["a", "a"], "x1": [0, 6], "y1": [0, 6], "x2": [2, 9], "y2": [2, 9]}
+    )
+    points = pd.DataFrame({"point_x": [7.0, 7.0], "point_y": [7.0, 7.0]}, index=["a", "b"])
+    assert localised(points, truth).tolist() == [True, False]
+
+
+def test_among_equal_scores_the_same_box_decides_in_any_order():
+    boxes = pd.DataFrame(
+        {"image_id": "a", "x1": [5.0, 1.0], "y1": [1.0, 1.0], "x2": [7.0, 3.0], "y2": [3.0, 3.0],
+         "score": 0.5}
+    )  # fmt: skip
+    for frame in (boxes, boxes.iloc[::-1]):
+        assert deciding_points(frame, pd.Index(["a"]))["point_x"].tolist() == [2.0]
+
+
+def test_an_image_without_boxes_has_no_point():
+    points = deciding_points(simulate(0)[0].iloc[:0], pd.Index(["a"]))
+    assert points.isna().all(axis=None)
+
+
+def test_the_thresholds_are_those_of_coco():
+    np.testing.assert_array_equal(IOU_THRESHOLDS, COCOeval(iouType="bbox").params.iouThrs)

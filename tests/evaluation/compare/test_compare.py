@@ -1,0 +1,339 @@
+"""Systems on the same test images: what is refused, what is reported, what it rests on."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as oracle
+
+from data_prep.contracts.tables import InputError, read_json, read_table, write_json, write_table
+from data_prep.store.predictions import Predictions
+from evaluation.boxes.localisation import average_precision
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.metrics_table import COLUMNS, metrics_table
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.reduction import reduce_boxes
+from evaluation.decisions.system_output import Evidence
+from evaluation.decisions.tuning import tune
+from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.report.result_tables import write_tables
+from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
+
+
+@pytest.fixture
+def target(judged_set):
+    return judged_set.target()
+
+
+@pytest.fixture
+def systems(predict):
+    return {
+        "RetinaNet": predict("RetinaNet", "boxes", seed=1),
+        "CheXNet": predict("CheXNet", "scores", seed=2, maps=True),
+    }
+
+
+def figure(comparison, system, metric, policy="", subgroup="all"):
+    rows = comparison.metrics
+    keys = {"system": system, "metric": metric, "policy": policy, "subgroup": subgroup}
+    chosen = rows[(rows[list(keys)] == pd.Series(keys)).all(axis=1)]
+    assert len(chosen) == 1, keys
+    return chosen.iloc[0]
+
+
+def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
+    comparison = compare_systems(systems, judged_set, target, replicates=100)
+    ids = judged_set.image_ids("test")
+    y_true = judged_set.labels(target).reindex(ids).to_numpy()
+    truth = judged_set.target_boxes(target)
+    for name, system in systems.items():
+        decision = tune(system, judged_set, target)
+        scores = Evidence(system, target, ids).scores(decision.reduction).to_numpy()
+        assert figure(comparison, name, "auroc").estimate == pytest.approx(
+            oracle.roc_auc_score(y_true, scores), abs=1e-12
+        )
+        assert figure(comparison, name, "average_precision").estimate == pytest.approx(
+            oracle.average_precision_score(y_true, scores), abs=1e-12
+        )
+        threshold = comparison.thresholds[name]["max_f1"]
+        called = scores >= threshold
+        assert figure(comparison, name, "f1", "max_f1").estimate == pytest.approx(
+            oracle.f1_score(y_true, called), abs=1e-12
+        )
+        tn, fp, fn, tp = oracle.confusion_matrix(y_true, called).ravel().tolist()
+        assert comparison.confusion[name, "max_f1"] == {"tp": tp, "fp": fp, "tn": tn, "fn": fn}
+        assert figure(comparison, name, "tp", "max_f1").estimate == tp
+        coco = average_precision(comparison.boxes[name], truth, ids)
+        assert figure(comparison, name, "ap50").estimate == coco["ap50"]
+        mine = comparison.decisions[comparison.decisions["system"] == name]
+        found = (mine["localised"] & mine["decision_max_f1"]).sum() / y_true.sum()
+        row = figure(comparison, name, "localised_sensitivity", "max_f1")
+        assert row.estimate == pytest.approx(found)
+
+
+def test_the_replicates_of_an_estimate_surround_it_and_a_difference_is_paired(
+    systems, judged_set, target
+):
+    comparison = compare_systems(systems, judged_set, target, replicates=300)
+    rows = comparison.metrics[comparison.metrics["ci_method"] != ""]
+    assert {"auroc", "f1", "ap50", "localised_sensitivity", "pointing_accuracy"} <= {
+        *rows["metric"]
+    }
+    assert (rows["ci_low"] <= rows["estimate"]).all()
+    assert (rows["estimate"] <= rows["ci_high"]).all()
+    gap = figure(comparison, "RetinaNet - CheXNet", "auroc")
+    alone = [figure(comparison, name, "auroc") for name in systems]
+    assert gap.estimate == pytest.approx(alone[0].estimate - alone[1].estimate)
+
+
+def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set, target, tmp_path):
+    # Only the same resamples for both can give this.
+    first = predict("A", "scores", seed=3)
+    shutil.copytree(tmp_path / "A", tmp_path / "B")
+    pair = {"A": first, "B": Predictions.open(tmp_path / "B")}
+    comparison = compare_systems(pair, judged_set, target, replicates=50)
+    gaps = comparison.metrics[comparison.metrics["system"] == "A - B"]
+    known = gaps[gaps["estimate"].notna()]
+    assert len(known) > 10
+    assert (known["estimate"] == 0).all()
+    assert known["ci_low"].isna().all()  # no width, so no interval
+    assert (known["note"] == NO_WIDTH).all()
+
+
+def test_the_tidy_table_names_the_population_of_each_figure(systems, judged_set, target):
+    comparison = compare_systems(systems, judged_set, target, replicates=20)
+    assert comparison.metrics.columns.tolist() == list(COLUMNS)
+    whole = figure(comparison, "CheXNet", "auroc")
+    normal = figure(comparison, "CheXNet", "auroc", subgroup="vs_normal")
+    kinds = judged_set.images.set_index("image_id")["x_class"].reindex(judged_set.image_ids("test"))
+    assert (whole.n_images, whole.n_positive) == (100, int((kinds == "lung_opacity").sum()))
+    assert normal.n_images == int((kinds != "not_normal").sum())
+    assert whole.n_patients == 50
+    scores = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
+    kept = scores[scores["x_class"] != "not_normal"]
+    expected = oracle.roc_auc_score(kept["label"], kept["score"])
+    assert normal.estimate == pytest.approx(expected)
+
+
+def test_images_without_detections_stay_in_every_table(predict, judged_set, target):
+    # The known mistake: silent images dropped, so that they cost nothing.
+    system = predict("RetinaNet", "boxes", seed=1)
+    comparison = compare_systems({"RetinaNet": system}, judged_set, target, replicates=20)
+    silent = ~comparison.decisions["image_id"].isin(comparison.boxes["RetinaNet"]["image_id"])
+    assert silent.any()
+    assert (comparison.decisions.loc[silent, "score"] == 0).all()
+    assert len(comparison.decisions) == 100
+    assert sum(comparison.confusion["RetinaNet", "max_f1"].values()) == 100
+
+
+def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
+    system = predict("CheXNet", "scores", seed=2)
+    before = tune(system, judged_set, target)
+    test = judged_set.image_ids("test")
+    findings = read_table(judged_set.folder / "findings.parquet", "findings")
+    flipped = findings["image_id"].isin(test)
+    findings.loc[flipped, "state"] = findings.loc[flipped, "state"].map(
+        {"present": "absent", "absent": "present"}
+    )
+    write_table(findings, judged_set.folder / "findings.parquet", "findings")
+    after = tune(system, type(judged_set).open(judged_set.folder), target)
+    assert after.thresholds == before.thresholds
+    assert after.calibration == before.calibration
+
+
+def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
+    predict, judged_set, target
+):
+    # The known mistake: a bootstrap by image, which takes images of one patient for new evidence.
+    system = predict("CheXNet", "scores", seed=2)
+    comparison = compare_systems({"CheXNet": system}, judged_set, target, replicates=150, seed=9)
+    ids = judged_set.image_ids("test").sort_values()
+    images = judged_set.images.set_index("image_id").loc[ids]
+    y_true = judged_set.labels(target).reindex(ids).to_numpy()
+    mine = comparison.decisions.set_index("image_id").loc[ids]
+    called = mine["decision_max_f1"].to_numpy(dtype=bool)
+    names = np.unique(images["patient_id"].to_numpy(dtype=str))
+    of_patient = [np.flatnonzero(images["patient_id"] == name) for name in names]
+    assert {len(rows) for rows in of_patient} == {2}
+    drawn = np.random.default_rng(9).integers(0, len(names), size=(150, len(names)))
+    rows = [np.concatenate([of_patient[patient] for patient in draw]) for draw in drawn]
+    slow = [oracle.f1_score(y_true[chosen], called[chosen]) for chosen in rows]
+    found = figure(comparison, "CheXNet", "f1", "max_f1")
+    expected = np.quantile(slow, [0.025, 0.975])
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_different_images_are_refused_and_listed(predict, judged_set, target):
+    test = judged_set.image_ids("test")
+    pair = {"A": predict("A", seed=1, skip=test[:7]), "B": predict("B", seed=2, skip=test[-1:])}
+    with pytest.raises(InputError) as refusal:
+        compare_systems(pair, judged_set, target)
+    message = str(refusal.value)
+    assert f"A lacks 7 that others ran on ({', '.join(test[:5])}, ...)" in message
+    assert f"B lacks 1 that others ran on ({test[-1]})" in message
+    assert "--images common" in message
+    comparison = compare_systems(pair, judged_set, target, images="common", replicates=20)
+    assert figure(comparison, "A", "auroc").n_images == 92
+    assert any("92 test images that all systems ran on" in note for note in comparison.notes)
+
+
+def test_images_that_a_system_failed_on_are_not_run(predict, judged_set, target):
+    whole, lost = predict("A", seed=1), predict("B", seed=2)
+    part = lost.folder / "predicted_images.parquet" / "part-00000.parquet"
+    images = read_table(part, "predicted_images")
+    one = judged_set.image_ids("test")[0]
+    images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
+    write_table(images, part, "predicted_images")
+    with pytest.raises(InputError, match=rf"B lacks 1 that others ran on \({one}\)"):
+        compare_systems({"A": whole, "B": Predictions.open(lost.folder)}, judged_set, target)
+
+
+def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, target):
+    system = predict("A", seed=1)
+    test = judged_set.image_ids("test")
+    images = judged_set.images.set_index("image_id")
+    seen = pd.DataFrame(
+        # Another image of a test patient, from another data set.
+        {"image_id": ["elsewhere"], "patient_id": [images.loc[test[0], "patient_id"]],
+         "role": ["train"]}
+    )  # fmt: skip
+    write_table(seen, system.folder / "seen.parquet", "seen")
+    with pytest.raises(InputError, match="A has seen 1 patients of 2 test images"):
+        compare_systems({"A": system}, judged_set, target)
+    write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    comparison = compare_systems({"A": system}, judged_set, target, replicates=20)
+    assert not any("unknown" in note for note in comparison.notes)
+    facts = comparison.provenance["systems"]["A"]
+    assert facts["trained_on"] == {"train": "1 images of 1 patients"}
+
+
+def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, judged_set, target):
+    system = predict("A")
+    system.info["data_set"] = {"content_id": "other"}
+    with pytest.raises(InputError, match="content_id other"):
+        compare_systems({"A": system}, judged_set, target)
+    system.info["data_set"] = None
+    with pytest.raises(InputError, match="loose files"):
+        compare_systems({"A": system}, judged_set, target)
+
+
+def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, judged_set, target):
+    system = predict("A")
+    path = system.write_decision("opacity", tune(system, judged_set, target).to_json())
+    compare_systems({"A": system}, judged_set, target, replicates=20)
+    payload = read_json(path, "decision")
+    payload["policies"]["max_f1"]["threshold"] += 0.01
+    write_json(path, "decision", payload)
+    with pytest.raises(InputError, match=r"policies\.max_f1\.threshold.*run cxr tune again"):
+        compare_systems({"A": system}, judged_set, target)
+
+
+@pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
+def test_a_decision_chosen_on_something_else_is_refused(predict, judged_set, target, key):
+    system = predict("A")
+    payload = tune(system, judged_set, target).to_json()
+    payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
+    system.write_decision("opacity", payload)
+    with pytest.raises(InputError, match=f"chosen with {key} another"):
+        compare_systems({"A": system}, judged_set, target)
+
+
+def test_without_validation_rows_only_threshold_free_figures(predict, judged_set, target):
+    system = predict("A", "boxes", roles=("test",))
+    comparison = compare_systems({"A": system}, judged_set, target, replicates=20)
+    assert figure(comparison, "A", "auroc").estimate > 0.5
+    row = figure(comparison, "A", "f1", "max_f1")
+    assert np.isnan(row.estimate)
+    assert "no validation image" in row.note
+    assert comparison.confusion == {}
+    assert "A has no validation images: threshold-free figures only." in comparison.notes
+    assert comparison.decisions["decision_max_f1"].isna().all()
+
+
+def test_a_system_without_maps_has_no_place_and_says_so(predict, judged_set, target):
+    comparison = compare_systems(
+        {"A": predict("A", "boxes", seed=1), "B": predict("B", "scores", seed=2)},
+        judged_set,
+        target,
+        replicates=20,
+    )
+    assert figure(comparison, "B", "pointing_accuracy").note == (
+        "the system gives neither boxes nor maps"
+    )
+    assert figure(comparison, "A - B", "ap50").note.startswith("B: the system gives no boxes")
+    assert "B" not in comparison.boxes
+
+
+def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(
+    predict, judged_set, target
+):
+    pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    youden = tune(pair["A"], judged_set, target, policies=["youden"])
+    pair["A"].write_decision("opacity", youden.to_json())
+    comparison = compare_systems(pair, judged_set, target, replicates=20)
+    row = figure(comparison, "A - B", "precision", "youden")
+    assert np.isnan(row.estimate)
+    assert row.note == "B: not tuned for this policy"
+
+
+def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set, target):
+    system = predict("A", "boxes", seed=1)
+    coverage = read_table(judged_set.folder / "box_coverage.parquet", "box_coverage")
+    positive_test = coverage["image_id"].isin(judged_set.image_ids("test"))
+    coverage.loc[coverage.index[positive_test][:5], "coverage"] = "some"
+    write_table(coverage, judged_set.folder / "box_coverage.parquet", "box_coverage")
+    dataset = type(judged_set).open(judged_set.folder)
+    comparison = compare_systems({"A": system}, dataset, target, replicates=20)
+    assert figure(comparison, "A", "ap50").n_images == 95
+    assert figure(comparison, "A", "auroc").n_images == 100
+    known = comparison.decisions["localised"].notna().sum()
+    assert known == int(positive_test.sum()) - 5
+
+
+def test_the_written_tables_read_back(systems, judged_set, target, tmp_path):
+    comparison = compare_systems(systems, judged_set, target, replicates=20)
+    write_tables(comparison, tmp_path / "report")
+    payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
+    assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
+    assert len(payload["metrics"]) == len(comparison.metrics)
+    assert json.dumps(payload["thresholds"]) == json.dumps(comparison.thresholds)
+    table = read_table(tmp_path / "report" / "decisions.parquet", "decisions")
+    assert len(table) == 200
+    called = table[table["system"] == "CheXNet"].set_index("image_id")
+    threshold = comparison.thresholds["CheXNet"]["max_f1"]
+    assert ((called["score"] >= threshold) == called["decision_max_f1"]).all()
+    frame = pd.read_csv(tmp_path / "report" / "metrics.csv")
+    np.testing.assert_allclose(frame["estimate"], comparison.metrics["estimate"])
+
+
+def test_a_comparison_is_the_same_each_time(systems, judged_set, target):
+    first, second = (compare_systems(systems, judged_set, target, replicates=30) for _ in range(2))
+    pd.testing.assert_frame_equal(first.metrics, second.metrics)
+    pd.testing.assert_frame_equal(first.decisions, second.decisions)
+
+
+def test_one_patient_gives_estimates_without_intervals():
+    judged = JudgedImages(
+        image_ids=pd.Index(["a", "b"]),
+        y_true=np.array([True, False]),
+        patients=np.array([0, 0]),
+        n_patients=1,
+        boxes_trusted=np.array([True, True]),
+        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
+    )
+    card = Scorecard(judged, pd.Series([0.9, 0.1]), {}, None, None)
+    resamples = Resamples(1, 10)
+    drawn = {("A", name): v for name, v in cluster_bootstrap(card, resamples).items()}
+    table = metrics_table("opacity", {"A": card}, drawn, resamples)
+    row = table[table["metric"] == "auroc"].iloc[0]
+    assert row.estimate == 1.0
+    assert np.isnan(row.ci_low)
+    assert row.note == "one patient gives no interval"
+
+
+def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, judged_set, target):
+    boxes = Evidence(systems["RetinaNet"], target, judged_set.image_ids("test")).predicted_boxes
+    with pytest.raises(InputError, match="not among the images"):
+        reduce_boxes(boxes, judged_set.image_ids("val"))

@@ -1,0 +1,244 @@
+"""What a comparison tests, and how several systems and several training seeds enter it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import InputError
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.group_auroc import auroc_of_groups
+from evaluation.compare.metrics_table import COLUMNS
+from evaluation.compare.paired_tests import DELONG, EXACT, MCNEMAR, OBUCHOWSKI, paired_tests
+from evaluation.compare.resampled_tests import TEST_COLUMNS, percentile_p, simultaneous_level
+from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.seeds import SeedMean, mean_replicates, members_of
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.metrics.evaluation_set import Figure, JudgedImages
+from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
+from evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
+from evaluation.statistics.mcnemar import holm
+
+N = 240
+
+
+@pytest.fixture
+def judged():
+    rng = np.random.default_rng(11)
+    patients = np.sort(rng.integers(0, 90, N))
+    patients = np.unique(patients, return_inverse=True)[1]
+    return JudgedImages(
+        image_ids=pd.Index([f"i{n:03d}" for n in range(N)]),
+        y_true=rng.random(N) < 0.4,
+        patients=patients,
+        n_patients=int(patients.max()) + 1,
+        boxes_trusted=np.ones(N, dtype=bool),
+        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
+    )
+
+
+def card(judged, seed, skill=1.2, threshold=0.5):
+    rng = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-rng.normal(skill * judged.y_true - 0.6, 1.0)))
+    reason = "validation has no image" if threshold is None else None
+    choice = {"max_f1": ThresholdChoice("max_f1", threshold, reason)}
+    return Scorecard(judged, pd.Series(scores), choice, None, None)
+
+
+def pairs_of(cards):
+    return paired_tests("opacity", cards, pd.DataFrame(columns=list(COLUMNS)))
+
+
+def row_of(table, **keys):
+    chosen = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
+    assert len(chosen) == 1, keys
+    return chosen.iloc[0]
+
+
+def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(judged):
+    cards = {name: [card(judged, seed)] for seed, name in enumerate("ABC")}
+    table = pairs_of(cards)
+    assert table.columns.tolist() == list(TEST_COLUMNS)
+    a, b = cards["A"][0], cards["B"][0]
+    pair = {"first": "A", "second": "B"}
+    gap = auroc_difference(judged.y_true, a.scores, b.scores, judged.patients)
+    row = row_of(table, **pair, metric="auroc", method=OBUCHOWSKI)
+    assert (row["estimate"], row["p_value"]) == pytest.approx((gap.value, gap.p_value))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(gap.interval)
+    assert row["detectable"] == pytest.approx(gap.detectable)
+    by_image = auroc_difference(judged.y_true, a.scores, b.scores)
+    beside = row_of(table, **pair, metric="auroc", method=DELONG)
+    assert beside["p_value"] == pytest.approx(by_image.p_value)
+    assert beside["independent"] == "images"
+    for metric, chosen in (("recall", judged.y_true), ("specificity", ~judged.y_true)):
+        exact = row_of(table, **pair, metric=metric, method=EXACT)
+        right = [(each.scores >= 0.5)[chosen] == judged.y_true[chosen] for each in (a, b)]
+        assert exact["first_only"] == (right[0] & ~right[1]).sum()
+        assert exact["n_images"] == chosen.sum()
+        clustered = row_of(table, **pair, metric=metric, method=MCNEMAR)
+        assert clustered["independent"] == "patients"
+    assert set(table["second"]) == {"", "B", "C"}
+
+
+def test_holm_counts_the_contrasts_with_the_reference_per_metric(judged):
+    table = pairs_of({name: [card(judged, seed)] for seed, name in enumerate("ABC")})
+    for metric, method in (("auroc", OBUCHOWSKI), ("accuracy", MCNEMAR)):
+        rows = table[(table["metric"] == metric) & (table["method"] == method)]
+        rows = rows[rows["second"] != ""]
+        against = rows[rows["first"] == "A"]
+        assert against["p_holm"].tolist() == pytest.approx(holm(against["p_value"].tolist()))
+        assert rows["p_holm_pairs"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
+        assert rows.loc[rows["first"] == "B", "p_holm"].isna().all()
+    two = pairs_of({name: [card(judged, seed)] for seed, name in enumerate("AB")})
+    pair = two[two["p_value"].notna()]
+    np.testing.assert_allclose(pair["p_holm"], pair["p_value"])
+
+
+def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
+    predict, judged_set
+):
+    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
+    comparison = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=200, unit="patient"
+    )
+    for table in (comparison.metrics, comparison.by_unit):
+        rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
+        rows = rows[~rows["subgroup"].isin(["failures_wrong"])]
+        assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
+        for row in rows.to_dict("records"):
+            first, second = row["system"].split(" - ")
+            of = {key: row[key] for key in ("unit", "subgroup", "policy", "metric")}
+            of |= {"first": first, "second": second, "method": BOOTSTRAP}
+            found = row_of(comparison.tests, **of)
+            assert 2 / 201 <= found["p_value"] <= found["p_holm_pairs"] <= 1
+            against = found["p_holm"]
+            assert np.isnan(against) if first == "B" else against >= found["p_value"]
+    assert set(comparison.tests["unit"]) == {"image", "patient"}
+
+
+def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
+    assert percentile_p(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
+    assert percentile_p(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
+    assert percentile_p(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
+    assert percentile_p(np.array([np.nan, np.nan])) is None
+    # On normal replicates it is the normal p-value.
+    drawn = np.random.default_rng(0).normal(2.0, 1.0, 200_000)
+    assert percentile_p(drawn) == pytest.approx(0.0455, abs=0.002)
+
+
+def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
+    cards = {name: [card(judged, seed)] for seed, name in enumerate("ABC")}
+    row = row_of(pairs_of(cards), first="A", second="B", metric="auroc", method=OBUCHOWSKI)
+    assert simultaneous_level(3) == pytest.approx(0.975)
+    reach = 2.241402728 * row["standard_error"]  # normal, two-sided 2.5 %
+    assert row["ci_low_all"] == pytest.approx(row["estimate"] - reach)
+    assert row["ci_high_all"] == pytest.approx(row["estimate"] + reach)
+    other = row_of(pairs_of(cards), first="B", second="C", metric="auroc", method=OBUCHOWSKI)
+    assert np.isnan(other["ci_low_all"])
+
+
+def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judged):
+    of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
+    seeds = [card(judged, 1, skill=0.3), card(judged, 1, skill=2.0)]
+    several = auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, judged)
+    inside = of_image == "F"
+    values, parts = [], []
+    for chosen in (inside, ~inside):
+        each = [
+            auroc_parts(judged.y_true[chosen], one.scores[chosen], judged.patients[chosen], 90)
+            for one in seeds
+        ]
+        values.append(np.array([part.value for part in each]))
+        parts.append(each)
+    row = row_of(several, system="A", group="F")
+    mean = values[0].mean()
+    logit_reach = np.log(row["ci_high"] / (1 - row["ci_high"])) - np.log(mean / (1 - mean))
+    # By hand: between seeds, var / 2 is far more than patients alone would give.
+    least = 1.96 * np.sqrt(values[0].var(ddof=1) / 2) / (mean * (1 - mean))
+    assert logit_reach > least
+    gap = row_of(several, system="A", group="F - rest")
+    of_gap = np.sqrt((values[0] - values[1]).var(ddof=1) / 2)
+    assert (gap["ci_high"] - gap["ci_low"]) / 2 > 1.96 * of_gap
+    pair = row_of(several, system="A - B", group="F")
+    assert (pair["ci_high"] - pair["ci_low"]) / 2 > 1.96 * np.sqrt(values[0].var(ddof=1) / 2)
+
+
+def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, judged_set):
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    table, tests = comparison.metrics, comparison.tests
+    for subgroup in ("all", "vs_normal"):
+        of = {"metric": "auroc", "subgroup": subgroup}
+        for system, pair in (("A", ("A", "")), ("A - B", ("A", "B"))):
+            row = row_of(table, **of, system=system)
+            test = row_of(tests, **of, first=pair[0], second=pair[1], method=OBUCHOWSKI)
+            drawn = row_of(tests, **of, first=pair[0], second=pair[1], method=BOOTSTRAP)
+            assert row["ci_method"].startswith(OBUCHOWSKI)
+            assert (row["ci_low"], row["ci_high"]) == (test["ci_low"], test["ci_high"])
+            assert drawn["ci_low"] != row["ci_low"]
+            # Two ways to one interval: they are not far apart.
+            assert abs(drawn["ci_low"] - row["ci_low"]) < 0.05
+    precision = row_of(table, metric="precision", policy="max_f1", system="A", subgroup="all")
+    assert "bootstrap" in precision["ci_method"]
+
+
+def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judged_set):
+    target = judged_set.target()
+    several = [predict(f"A{n}", seed=n, skill=1.0 + n / 4) for n in (1, 2, 3)]
+    for place, system in enumerate(several):
+        system.info["seed"] = place
+    systems = {"A": several, "B": predict("B", seed=9)}
+    comparison = compare_systems(systems, judged_set, target, replicates=200)
+    one = compare_systems({"A": several[0]}, judged_set, target, replicates=200)
+    ids = judged_set.image_ids("test")
+    y_true = judged_set.labels(target).reindex(ids).to_numpy()
+    each = [
+        auroc_parts(
+            y_true, s.scores.set_index("image_id")["score"].reindex(ids), np.arange(100), 100
+        )
+        for s in several
+    ]
+    row = row_of(comparison.metrics, system="A", metric="auroc", subgroup="all")
+    assert row["estimate"] == pytest.approx(np.mean([part.value for part in each]))
+    assert row["ci_method"] == f"{OBUCHOWSKI} and training seed (on the logit)"
+    of = {"metric": "f1", "policy": "max_f1", "subgroup": "all"}
+    drawn = row_of(comparison.metrics, system="A - B", **of)
+    assert drawn["ci_method"].endswith("of patients and training seeds")
+    alone = row_of(comparison.metrics, system="B", **of)
+    assert "seeds" not in alone["ci_method"]
+    assert comparison.systems == ["A", "B"]
+    assert comparison.seeds == {"A": 3, "B": 1}
+    assert comparison.provenance["systems"]["A"]["seed"] == [0, 1, 2]
+    assert len(comparison.provenance["systems"]["A"]["models"]) == 3
+    assert any("means over 3 training seeds" in note for note in comparison.notes)
+    assert comparison.decisions["system"].unique().tolist() == ["A", "B"]
+    first = one.decisions["score"].to_numpy()
+    assert (comparison.decisions.query("system == 'A'")["score"].to_numpy() == first).all()
+
+
+def test_seeds_that_differ_widen_what_seeds_that_agree_do_not(judged):
+    figure = Figure("all", "", "auroc")
+    resamples = Resamples(50, 4000, seed=3)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.8, 0.01, 4000)
+    apart = {("A #1", figure): noise - 0.03, ("A #2", figure): noise + 0.03}
+    alike = {("A #1", figure): noise, ("A #2", figure): noise}
+    teams = {"A": ["A #1", "A #2"]}
+    wide, narrow = (mean_replicates(d, teams, resamples)["A", figure] for d in (apart, alike))
+    np.testing.assert_allclose(narrow, noise)
+    # Variance of the mean of two seeds that lie 0.06 apart: 0.06^2 / 2 / 2.
+    assert wide.var() - noise.var() == pytest.approx(0.06**2 / 4, rel=0.1)
+
+
+def test_a_figure_that_a_seed_lacks_is_undefined(judged):
+    mean = SeedMean([card(judged, 1), card(judged, 2, threshold=None)])
+    assert mean.estimates()[Figure("all", "max_f1", "f1")] is None
+    assert mean.missing()[Figure("all", "max_f1", "f1")].startswith("seed 2: no threshold")
+    assert mean.estimates()[Figure("all", "", "auroc")] is not None
+
+
+def test_the_same_training_cannot_count_as_two_seeds(predict):
+    first = predict("A", seed=1)
+    with pytest.raises(InputError, match="has these predictions already"):
+        members_of({"A": [first, first]})
+    with pytest.raises(InputError, match="not of one kind"):
+        members_of({"A": [first, predict("B", "boxes", seed=2)]})

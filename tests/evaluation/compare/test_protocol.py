@@ -1,0 +1,325 @@
+"""What was fixed beforehand, what is claimed against a margin, and how often a split was seen."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import InputError
+from evaluation.boxes.iobb import IOBB_METRICS
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.intervals import Interval
+from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
+from evaluation.compare.test_set_log import Looks, looks_file, record_look
+from evaluation.compare.verdict import state_verdict
+from evaluation.decisions.referral import REFERRAL_METRICS
+from evaluation.metrics.directions import DIRECTIONS
+from evaluation.metrics.image_metrics import COUNT_METRICS, THRESHOLD_METRICS
+from evaluation.metrics.registry import METRICS
+from evaluation.statistics.calibration_error import CALIBRATION_METRICS
+from scripts.compare import read_question
+from scripts.systems import split_seeds
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.02, 0.03, "B is equivalent to A within the margin"),
+        (-0.02, 0.09, "B is non-inferior to A by the margin"),
+        (-0.09, 0.02, "B was not shown to be non-inferior to A"),
+        (-0.05, 0.02, "B was not shown to be non-inferior to A"),
+        (-0.20, -0.06, "B is worse than A by more than the margin"),
+        (float("nan"), float("nan"), "cannot be held against the margin"),
+    ],
+)
+def test_a_margin_is_held_against_the_whole_interval(low, high, words):
+    estimate = 0.0 if np.isnan(low) else (low + high) / 2
+    assert words in margin_words("A", "B", "AUROC", Interval(estimate, low, high), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"metric": "brier"}, "less is better"),
+        ({"metric": "iobb_false_marks_10"}, "less is better"),
+        ({"metric": "aurc"}, "less is better"),
+        ({"metric": "calibration_slope"}, "neither more nor less is better, 1 is ideal"),
+        ({"metric": "coverage"}, "neither more nor less is better"),
+        ({"metric": "ap50", "unit": "patient"}, "places are judged by image only"),
+        ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
+        ({"metric": "recall"}, "needs a policy"),
+        ({"metric": "auroc", "policy": "max_f1"}, "has no policy"),
+        ({"metric": "recall", "policy": "best"}, "unknown policy"),
+        ({"margin": 0.0}, "must lie above 0"),
+    ],
+)
+def test_a_question_that_no_figure_answers_is_refused(keys, says):
+    with pytest.raises(InputError, match=says):
+        Protocol(**keys)
+
+
+def test_every_metric_that_a_table_holds_has_one_direction(predict, judged_set):
+    systems = {"A": predict("A", "boxes", seed=1)}
+    comparison = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=50, unit="patient"
+    )
+    held = {*comparison.metrics["metric"], *comparison.by_unit["metric"]}
+    named = {*METRICS, *THRESHOLD_METRICS, *COUNT_METRICS, *CALIBRATION_METRICS, *IOBB_METRICS}
+    assert held | named | {*REFERRAL_METRICS} <= set(DIRECTIONS)
+    # What the words call better, the direction does, too.
+    for metric, words in METRICS.items():
+        says_less = "less is better" in words.meaning.lower() or "fewer is" in words.meaning
+        assert not says_less or DIRECTIONS[metric] == "less", metric
+
+
+def test_printed_ends_never_contradict_what_is_said_of_the_margin():
+    told = margin_words("A", "B", "F1", Interval(-0.01, -0.03049, 0.010), 0.0304)
+    assert "was not shown to be non-inferior to A by the margin of 0.0304" in told
+    assert "−0.0305 to 0.0100" in told
+    told = margin_words("A", "B", "precision", Interval(-0.01, -0.02996, 0.010), 0.03)
+    assert told.startswith("Precision: B")
+    assert "is equivalent to A within the margin of 0.03000" in told
+    assert "−0.02996 to 0.01000" in told
+
+
+def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metrics):
+    rows = [(name, "", "auroc", 0.8, 0.7, 0.9) for name in "ABC"]
+    rows += [(f"A - {name}", "", "auroc", 0.01, -0.02, 0.04) for name in "BC"]
+    tests = pd.DataFrame({"first": ["A", "A"], "second": ["B", "C"]}).assign(
+        metric="auroc", policy="", subgroup="all", independent="patients", ci_low=-0.02,
+        ci_high=0.04, ci_low_all=-0.03, ci_high_all=[0.0499, 0.0501], p_holm=0.5,
+        p_holm_pairs=0.5, detectable=0.1,
+    )  # fmt: skip
+    protocol = Protocol(margin=0.05, declared=True)
+    told = state_verdict(make_metrics(rows), list("ABC"), "X", protocol=protocol, tests=tests)
+    texts = [finding.text for finding in told.findings]
+    assert "B is equivalent to A within the margin of 0.0500" in texts[0]
+    assert "97.5 % interval −0.0499 to 0.0300, Bonferroni over 2 contrasts" in texts[0]
+    assert "C was not shown to be non-inferior to A" in texts[1]
+    plain = state_verdict(make_metrics(rows), list("ABC"), "X", protocol=protocol)
+    assert "cannot be held against the margin" in plain.findings[0].text
+
+
+def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics):
+    rows = [(name, "", metric, 0.8, 0.7, 0.9)
+            for name in "AB" for metric in ("auroc", "average_precision")]  # fmt: skip
+    rows += [("A - B", "", m, 0.2, 0.1, 0.3) for m in ("auroc", "average_precision")]
+    fixed = Protocol(margin=0.05, declared=True)
+    told = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=fixed)
+    assert told.findings[0].text.startswith("AUROC: B is worse than A")
+    assert told.findings[1].text.startswith(
+        "Secondary, explains but does not confirm: Average precision is higher for A"
+    )
+    assert "they confirm nothing" in told.scope
+    free = state_verdict(make_metrics(rows), ["A", "B"], "X")
+    assert not any("Secondary" in finding.text for finding in free.findings)
+
+
+def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(predict, judged_set):
+    systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
+    for metric in ("iobb_accuracy_10", "ap50"):
+        protocol = Protocol(metric=metric, declared=True)
+        with pytest.raises(InputError, match=f"primary figure '{metric}' is undefined for"):
+            compare_systems(systems, judged_set, judged_set.target(), protocol=protocol)
+    assert not looks_file(judged_set, "default").exists()
+    explored = compare_systems(
+        {"B": systems["B"]}, judged_set, judged_set.target(), replicates=50,
+        protocol=Protocol(metric="ap50"),
+    )  # fmt: skip
+    assert "is undefined" in explored.verdict
+
+
+def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown(tmp_path):
+    path = tmp_path / "protocol.toml"
+    path.write_text('target = "opacity"\n')
+    assert read_question(path, None, None).unit_of("patient") == "patient"
+    path.write_text('target = "opacity"\nunit = "image"\n')
+    with pytest.raises(InputError, match="--unit patient: the protocol's unit is 'image'"):
+        read_question(path, None, None).unit_of("patient")
+
+
+def test_the_reference_comes_first_and_must_be_there():
+    assert Protocol(reference="B").in_order({"A": 1, "B": 2}) == ["B", "A"]
+    with pytest.raises(InputError, match="reference 'C' is none of the systems A, B"):
+        Protocol(reference="C").in_order({"A": 1, "B": 2})
+
+
+def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics):
+    rows = [("A", "max_f1", "recall", 0.8, 0.7, 0.9), ("B", "max_f1", "recall", 0.6, 0.5, 0.7),
+            ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3), ("A", "", "auroc", 0.7, 0.6, 0.8),
+            ("B", "", "auroc", 0.7, 0.6, 0.8), ("A - B", "", "auroc", 0.0, -0.1, 0.1)]  # fmt: skip
+    protocol = Protocol(metric="recall", policy="max_f1", margin=0.05, declared=True)
+    verdict = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=protocol, looks_before=2)
+    assert "A was better than B" in verdict.headline
+    assert "ensitivity (recall) at the threshold for best F1 0.800 and 0.600" in verdict.headline
+    assert "B is worse than A by more than the margin" in verdict.findings[0].text
+    assert "confirm: AUROC was not shown to differ" in verdict.findings[1].text
+    assert "Confirmatory" in verdict.scope
+    assert "looked at 2 times before" in verdict.scope
+
+
+def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judged_set):
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    target = judged_set.target()
+    comparison = compare_systems(systems, judged_set, target, replicates=50)
+    scope = comparison.answer.scope
+    assert "Exploratory: no protocol" in scope
+    assert "these two trained models" in scope
+    tests = comparison.tests
+    reach = tests[tests["detectable"].notna() & (tests["metric"] == "auroc")]["detectable"].iloc[0]
+    assert f"true difference in AUROC of {reach:.3f} in 80 %" in scope
+    protocol = Protocol(
+        metric="specificity", policy="youden", reference="B", declared=True, file_sha256="x"
+    )
+    fixed = compare_systems(systems, judged_set, target, replicates=50, protocol=protocol)
+    assert fixed.systems == ["B", "A"]
+    assert "pecificity at the threshold for best sensitivity" in fixed.verdict
+    assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
+
+
+def test_what_cannot_be_reported_is_refused_before_the_work(predict, judged_set):
+    systems, target = {"A": predict("A", seed=1)}, judged_set.target()
+    ward = Protocol(subgroups=("ward",), declared=True)
+    with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
+        compare_systems(systems, judged_set, target, protocol=ward)
+    with pytest.raises(InputError, match="--prevalence 1: must lie above 0 and below 1"):
+        compare_systems(systems, judged_set, target, prevalence=1.0)
+
+
+def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, judged_set):
+    from evaluation.decisions.tuning import tune
+
+    system, target = predict("A", seed=1), judged_set.target()
+    system.write_decision(target.name, tune(system, judged_set, target).to_json())
+    protocol = Protocol(metric="recall", policy="youden", declared=True)
+    with pytest.raises(InputError, match="asks for policy 'youden', A is tuned for max_f1"):
+        compare_systems({"A": system}, judged_set, target, protocol=protocol)
+
+
+def test_a_protocol_for_patients_is_answered_for_patients(predict, judged_set):
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    protocol = Protocol(unit="patient", declared=True)
+    comparison = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=50, protocol=protocol
+    )
+    assert comparison.verdict.startswith("On these 50 test patients")
+    assert "telling patients with" in comparison.verdict
+    with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
+        protocol.unit_of("study")
+    assert EXPLORATORY.unit_of("study") == "study"
+
+
+def test_three_systems_claim_only_what_is_left_after_holm(make_metrics):
+    rows = [
+        (n, "", "auroc", v, v - 0.05, v + 0.05) for n, v in (("A", 0.8), ("B", 0.9), ("C", 0.7))
+    ]
+    rows += [("A - B", "", "auroc", -0.1, -0.19, -0.01), ("A - C", "", "auroc", 0.1, 0.0, 0.2),
+             ("B - C", "", "auroc", 0.2, 0.1, 0.3)]  # fmt: skip
+    pairs = [("A", "B", 0.06), ("A", "C", 0.06), ("B", "C", 0.0003)]
+    tests = pd.DataFrame(pairs, columns=["first", "second", "p_holm_pairs"]).assign(
+        metric="auroc", policy="", subgroup="all", independent="patients", detectable=0.1
+    )
+    verdict = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests)
+    assert "shown to exceed C" in verdict.headline
+    assert "not shown to differ from A" in verdict.headline
+    assert "p = 0.060 after Holm over all pairs" in verdict.headline
+    assert "p < 0.001 after Holm over all pairs" in verdict.headline
+
+
+def test_a_contrast_with_the_reference_is_adjusted_over_such_contrasts_only(make_metrics):
+    rows = [(n, "max_f1", "recall", v, v - 0.1, v + 0.1) for n, v in (("A", 0.8), ("B", 0.6))]
+    rows += [("A - B", "max_f1", "recall", 0.2, 0.01, 0.39)]
+    rows += [(name, "", "auroc", 0.8, 0.7, 0.9) for name in "ABC"]
+    tests = pd.DataFrame({"first": ["A"], "second": ["B"], "p_holm": [0.04], "p_holm_pairs": 0.06})
+    tests = tests.assign(metric="recall", policy="max_f1", subgroup="all", detectable=0.1)
+    tests = tests.assign(independent="patients")
+    told = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
+    assert [finding.decided for finding in told] == [True]
+    assert "p = 0.040 after Holm)" in told[0].text
+    tests["p_holm"] = 0.05
+    told = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
+    assert [finding.decided for finding in told] == [False]
+
+
+def test_every_look_is_counted_and_none_is_forgotten(predict, judged_set):
+    systems = {"A": [predict("A", seed=1)]}
+    once = record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    assert once.words == (
+        "The test images of this split were looked at once, with 1 different line-up."
+    )
+    fixed = Protocol(declared=True, file_sha256="abc")
+    others = {"B": [predict("B", seed=2)]}
+    twice = record_look(judged_set, "default", "opacity", others, fixed)
+    assert (len(twice.entries), twice.before_protocol) == (2, 1)
+    again = record_look(judged_set, "default", "opacity", others, fixed)
+    assert (len(again.entries), again.before_protocol) == (3, 1)
+    assert "3 times, with 2 different line-ups" in again.words
+    lines = looks_file(judged_set, "default").read_text().splitlines()
+    assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
+    assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
+
+
+def test_looks_at_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
+    systems = {"A": [predict("A", seed=1)]}
+    record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    judged_set.ids["split_ids"]["default"] = "s2"
+    anew = record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    assert len(anew.entries) == 1
+    assert len(looks_file(judged_set, "default").read_text().splitlines()) == 2
+
+
+def test_a_damaged_record_is_refused(predict, judged_set):
+    looks_file(judged_set, "default").write_text("nonsense\n")
+    with pytest.raises(InputError, match="line 1 is not a record of a look"):
+        record_look(judged_set, "default", "opacity", {"A": [predict("A")]}, EXPLORATORY)
+
+
+def test_a_record_that_cannot_be_written_is_told(predict, judged_set):
+    looks_file(judged_set, "default").mkdir()  # even root cannot write there
+    looks = record_look(judged_set, "default", "opacity", {"A": [predict("A")]}, EXPLORATORY)
+    assert "is unknown" in looks.words
+    assert looks.before_protocol is None
+    assert looks.to_json()["count"] is None
+
+
+def test_the_count_stands_in_the_reports_provenance(comparison):
+    told = Looks([{"protocol": None}, {"protocol": "abc"}], "", "abc").told_in(comparison)
+    assert told.provenance["looks"]["count"] == 2
+    assert told.provenance["looks"]["before_protocol"] == 1
+    assert told.notes == comparison.notes
+    assert Looks((), "not writable").told_in(comparison).notes[-1] == "not writable"
+
+
+def test_unknown_looks_are_not_taken_for_none():
+    protocol = Protocol(declared=True, file_sha256="abc")
+    assert Looks((), "not writable", "abc").before_protocol is None
+    assert "is unknown" in standing_words(protocol, None)
+    assert "before this test split was looked at" in standing_words(protocol, 0)
+
+
+def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
+    path = tmp_path / "protocol.toml"
+    path.write_text('target = "opacity"\nmargin = 0.05\nsubgroups = ["sex"]\n')
+    asked = read_question(path, None, "opacity")
+    assert (asked.declared, asked.margin, asked.subgroups) == (True, 0.05, ("sex",))
+    with pytest.raises(InputError, match=r"--margin 0\.1: the protocol .* fixed 0\.05"):
+        read_question(path, 0.1, None)
+    with pytest.raises(InputError, match=r"--interval bca: the protocol .* fixed percentile"):
+        read_question(path, None, None, "bca")
+    path.write_text('target = "opacity"\ninterval = "bca"\n')
+    assert read_question(path, None, None).interval == "bca"
+    assert "BCa intervals" in standing_words(read_question(path, None, None), 0)
+    path.write_text("targt = 'x'\n")
+    with pytest.raises(InputError, match="did you mean 'target'"):
+        read_question(path, None, None)
+    assert read_question(None, 0.1, None).declared is False
+    assert read_question(None, None, None, "bca").interval == "bca"
+
+
+def test_seeds_are_separated_by_commas(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    assert split_seeds("A=x,y")[1] == [type(tmp_path)("x"), type(tmp_path)("y")]
+    assert split_seeds(f"A={tmp_path}/a,b")[1] == [tmp_path / "a,b"]
+    with pytest.raises(InputError, match="several training seeds"):
+        split_seeds("A=x,,y")

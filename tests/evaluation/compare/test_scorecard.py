@@ -1,0 +1,95 @@
+"""One system's figures on the judged images, as they are and under patient weights."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as oracle
+
+from evaluation.compare.scorecard import NO_PROBABILITY, Scorecard, why_undefined
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.image_metrics import THRESHOLD_METRICS, classification_metrics
+from evaluation.statistics.calibration_error import CALIBRATION_METRICS, CalibrationFigures
+
+N = 120
+
+
+@pytest.fixture
+def judged():
+    rng = np.random.default_rng(4)
+    y_true = rng.random(N) < 0.4
+    kinds = np.where(y_true, "lung_opacity", np.where(rng.random(N) < 0.5, "normal", "other"))
+    return JudgedImages(
+        image_ids=pd.Index([f"i{number:03d}" for number in range(N)]),
+        y_true=y_true,
+        patients=np.arange(N) // 2,
+        n_patients=N // 2,
+        boxes_trusted=np.zeros(N, dtype=bool),
+        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
+        x_class=pd.Series(kinds),
+    )
+
+
+@pytest.fixture
+def scores(judged):
+    rng = np.random.default_rng(5)
+    return pd.Series(1 / (1 + np.exp(-rng.normal(1.2 * judged.y_true - 0.5, 1.0))))
+
+
+THRESHOLDS = {"max_f1": ThresholdChoice("max_f1", 0.4)}
+
+
+def test_every_figure_is_there_with_its_probability(judged, scores):
+    probability = scores.to_numpy() ** 2
+    found = Scorecard(judged, scores, THRESHOLDS, None, None, probability=probability).estimates()
+    plain = CalibrationFigures(judged.y_true, probability).figures()
+    for name in CALIBRATION_METRICS:
+        assert found[Figure(ALL, "", name)] == pytest.approx(plain[name][0])
+    brier = oracle.brier_score_loss(judged.y_true, probability)
+    assert found[Figure(ALL, "", "brier")] == pytest.approx(brier)
+    expected = classification_metrics(judged.y_true, scores, 0.4)
+    for name in THRESHOLD_METRICS:
+        assert found[Figure(ALL, "max_f1", name)] == pytest.approx(expected[name])
+        assert why_undefined(name) != why_undefined("unheard of")
+
+
+def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(judged, scores):
+    found = Scorecard(judged, scores, THRESHOLDS, None, None).estimates()
+    kept = judged.versus_normal
+    expected = classification_metrics(judged.y_true[kept], scores[kept], 0.4)
+    for name in THRESHOLD_METRICS:
+        assert found[Figure(VERSUS_NORMAL, "max_f1", name)] == pytest.approx(expected[name])
+    assert (
+        found[Figure(VERSUS_NORMAL, "max_f1", "recall")] == found[Figure(ALL, "max_f1", "recall")]
+    )
+    assert judged.population(Figure(VERSUS_NORMAL, "max_f1", "f1")).sum() == kept.sum()
+
+
+def test_calibration_under_weights_draws_patients_and_not_images(judged, scores):
+    weights = np.random.default_rng(0).multinomial(N // 2, np.full(N // 2, 2 / N), size=3)
+    card = Scorecard(judged, scores, {}, None, None, probability=scores.to_numpy())
+    brier = card(weights)[Figure(ALL, "", "brier")]
+    of_image = weights[:, judged.patients]
+    loss = (scores.to_numpy() - judged.y_true) ** 2
+    assert brier == pytest.approx((of_image * loss).sum(axis=1) / of_image.sum(axis=1))
+
+
+def test_without_a_probability_calibration_is_missing_with_the_reason(judged, scores):
+    missing = Scorecard(judged, scores, {}, None, None).missing()
+    assert {missing[Figure(ALL, "", name)] for name in CALIBRATION_METRICS} == {NO_PROBABILITY}
+
+
+def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(judged, scores):
+    # The known mistake: > for >=, which turns every score at the threshold into a negative.
+    tied = scores.round(1)
+    card = Scorecard(judged, tied, {"max_f1": ThresholdChoice("max_f1", 0.4)}, None, None)
+    at = (tied == 0.4).to_numpy()
+    assert at[judged.y_true].any()
+    assert at[~judged.y_true].any()
+    called = (tied >= 0.4).to_numpy()
+    assert card.called("max_f1")[at].all()
+    tp, fp = int((called & judged.y_true).sum()), int((called & ~judged.y_true).sum())
+    assert (card.confusion("max_f1")["tp"], card.confusion("max_f1")["fp"]) == (tp, fp)
+    found = card.estimates()
+    assert (found[Figure(ALL, "max_f1", "tp")], found[Figure(ALL, "max_f1", "fp")]) == (tp, fp)
+    assert found[Figure(ALL, "max_f1", "recall")] == pytest.approx(tp / judged.y_true.sum())

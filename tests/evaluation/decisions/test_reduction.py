@@ -1,0 +1,101 @@
+"""From boxes to one score per image."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.contracts.tables import InputError
+from evaluation.decisions.reduction import CANDIDATES, combine_findings, reduce_boxes
+
+IMAGES = pd.Index(["a", "b", "empty"])
+BOXES = pd.DataFrame(
+    {"image_id": ["b", "a", "a", "a", "a"], "score": [0.75, 0.5, 0.25, 0.125, 0.0625]}
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "min_score", "expected"),
+    [
+        ("max", 0.0, [0.5, 0.75, 0.0]),
+        ("noisy_or", 0.0, [1 - 0.5 * 0.75 * 0.875 * 0.9375, 0.75, 0.0]),
+        ("noisy_or", 0.25, [1 - 0.5 * 0.75, 0.75, 0.0]),  # a box at the floor takes part
+        ("noisy_or", 0.8, [0.0, 0.0, 0.0]),  # all below the floor: as if there were no box
+        ("top_k", 0.0, [(0.5 + 0.25 + 0.125) / 3, 0.75 / 3, 0.0]),  # missing boxes count 0
+    ],
+)
+def test_rules_by_hand(rule, min_score, expected):
+    reduced = reduce_boxes(BOXES, IMAGES, rule=rule, min_score=min_score)
+    assert reduced.tolist() == pytest.approx(expected)
+    assert reduced.index.equals(IMAGES)
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=str)
+def test_an_image_without_boxes_scores_zero_and_stays(candidate):
+    none = BOXES.iloc[:0]
+    reduced = reduce_boxes(none, IMAGES, rule=candidate.rule, min_score=candidate.min_score)
+    assert reduced.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_three_hundred_faint_boxes_are_no_finding_under_the_floor():
+    # The known mistake: noisy-or over 300 boxes at 0.01 is 0.95.
+    faint = pd.DataFrame({"image_id": ["a"] * 300, "score": [0.01] * 300})
+    one = pd.Index(["a"])
+    assert reduce_boxes(faint, one, rule="noisy_or")["a"] > 0.95
+    assert reduce_boxes(faint, one, rule="noisy_or", min_score=0.05)["a"] == 0.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=8), st.randoms(use_true_random=False))
+def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
+    shuffled = random.sample(scores, len(scores))
+    for candidate in CANDIDATES:
+        results = []
+        for values in (scores, shuffled):
+            boxes = pd.DataFrame({"image_id": ["a"] * len(values), "score": values})
+            boxes = boxes.astype({"image_id": "str", "score": "float64"})
+            reduced = reduce_boxes(
+                boxes, pd.Index(["a"]), rule=candidate.rule, min_score=candidate.min_score
+            )
+            results.append(reduced["a"])
+        assert results[0] == results[1]
+        assert 0 <= results[0] <= 1
+
+
+def test_noisy_or_is_the_product_of_misses():
+    rng = np.random.default_rng(0)
+    scores = rng.random(20)
+    boxes = pd.DataFrame({"image_id": ["a"] * 20, "score": scores})
+    expected = 1 - math.prod(1 - np.sort(scores)[::-1])
+    assert reduce_boxes(boxes, pd.Index(["a"]), rule="noisy_or")["a"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "image_ids", "message"),
+    [
+        (BOXES, pd.Index(["a", "a", "b"]), "'a' repeats"),
+        (BOXES, pd.Index(["a"]), "'b' is not among"),
+        (BOXES.assign(score=1.5), IMAGES, r"must be in \[0, 1\]; row 0"),
+        (BOXES.assign(score=np.nan), IMAGES, "score=nan"),
+    ],
+)
+def test_bad_boxes_are_refused_by_place(boxes, image_ids, message):
+    with pytest.raises(InputError, match=message):
+        reduce_boxes(boxes, image_ids)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(InputError, match="unknown reduction rule 'mean'"):
+        reduce_boxes(BOXES, IMAGES, rule="mean")
+
+
+def test_a_target_of_several_findings_takes_the_highest_score():
+    rows = pd.DataFrame(
+        {"image_id": ["a", "a", "b"], "finding": ["x", "y", "z"], "score": [0.2, 0.6, 0.9]}
+    )
+    combined = combine_findings(rows, pd.Index(["b", "a"]), ("x", "y"))
+    assert combined["a"] == 0.6
+    assert math.isnan(combined["b"])  # its only score is for a finding outside the target

@@ -1,0 +1,169 @@
+"""Operating points are midpoints that validation supports, or none with the reason."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from data_prep.contracts.tables import InputError
+from evaluation.decisions.thresholds import check_policy, choose_threshold, threshold_candidates
+from evaluation.metrics.image_metrics import classification_metrics
+
+SCORES = arrays.arrays(np.float64, 10, elements=st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.7, 1.0]))
+LABELS = arrays.arrays(np.int8, 10, elements=st.integers(0, 1))
+
+
+def _figure(y_true, y_score, threshold, name):
+    return classification_metrics(y_true, y_score, threshold)[name]
+
+
+@settings(max_examples=150, deadline=None)
+@given(LABELS, SCORES, st.sampled_from(["max_f1", "sensitivity>=0.80", "specificity>=0.75"]))
+def test_the_choice_is_that_of_an_exhaustive_search(y_true, y_score, policy):
+    choice = choose_threshold(y_true, y_score, policy)
+    candidates = threshold_candidates(y_score).tolist()
+    if not y_true.any() or y_true.all() or not candidates:
+        assert choice.threshold is None
+        return
+    if policy == "max_f1":
+        f1 = [_figure(y_true, y_score, t, "f1") for t in candidates]
+        best = [t for t, value in zip(candidates, f1, strict=True) if value == max(f1)]
+        expected = best[-1] if max(f1) > 0 else None
+    else:
+        name, floor, pick = (
+            ("recall", 0.80, -1) if policy.startswith("sens") else ("specificity", 0.75, 0)
+        )
+        kept = [t for t in candidates if _figure(y_true, y_score, t, name) >= floor]
+        expected = kept[pick] if kept else None
+    assert choice.threshold == expected
+    assert (choice.reason is None) == (expected is not None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays.arrays(np.float64, 6, elements=st.floats(0, 1, allow_subnormal=True)))
+def test_every_candidate_separates_its_two_neighbours(scores):
+    distinct = np.unique(scores)
+    candidates = threshold_candidates(scores)
+    assert (candidates > distinct[:-1]).all()
+    assert (candidates <= distinct[1:]).all()
+
+
+def test_neighbouring_floats_still_get_a_threshold_that_separates_them():
+    low, high = 0.5, float(np.nextafter(0.5, 1))
+    assert choose_threshold([0, 1], [low, high], "max_f1").threshold == high
+
+
+def test_a_threshold_survives_json_unchanged():
+    threshold = choose_threshold([0, 1], [0.1, 0.2 + 1e-17], "max_f1").threshold
+    assert json.loads(json.dumps(threshold)) == threshold
+
+
+def test_among_equal_f1_the_highest_threshold_wins():
+    # Both 0.8 (1 of 1, 1 missed) and 0.2 (2 of 2 with 2 false) reach F1 = 2/3.
+    choice = choose_threshold([1, 0, 0, 1, 0], [0.875, 0.625, 0.5, 0.375, 0.125], "max_f1")
+    assert choice.threshold == 0.75
+
+
+def test_youden_takes_the_highest_of_the_best_sums():
+    # 0.35 (1 of 2 found, no false alarm) and 0.15 (both found, 1 of 2 false) reach J = 0.5.
+    assert choose_threshold([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], "youden").threshold == 0.35
+
+
+def test_scores_that_only_mislead_give_youden_nothing():
+    assert "better than chance" in choose_threshold([0, 1], [0.9, 0.1], "youden").reason
+
+
+def test_a_specificity_floor_takes_the_lowest_threshold_that_meets_it():
+    y_true = [0] * 10 + [1]
+    y_score = [*np.arange(10) / 10, 0.95]
+    assert choose_threshold(y_true, y_score, "specificity>=0.90").threshold == pytest.approx(0.85)
+
+
+def test_a_sensitivity_floor_met_only_by_calling_all_positive_gives_none():
+    choice = choose_threshold([1, 0, 1], [0.1, 0.5, 0.9], "sensitivity>=0.95")
+    assert choice.threshold is None
+    assert choice.reason == "sensitivity >= 0.95 is met only by calling every image positive"
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_score", "reason"),
+    [
+        ([1, 1], [0.1, 0.2], "no negative image"),
+        ([0, 0], [0.1, 0.2], "no positive image"),
+        ([0, 1], [0.3, 0.3], "same score"),
+        ([1, 0], [0.1, 0.2], "no threshold"),  # the positive scores lowest: F1 is 0 everywhere
+    ],
+)
+def test_validation_that_gives_no_threshold_says_why(y_true, y_score, reason):
+    choice = choose_threshold(y_true, y_score, "max_f1")
+    assert choice.threshold is None
+    assert reason in choice.reason
+
+
+@settings(max_examples=80, deadline=None)
+@given(LABELS, SCORES, st.sampled_from([(1, 1, None), (10, 1, None), (5, 2, 0.1)]))
+def test_the_cheapest_threshold_is_that_of_an_exhaustive_search(y_true, y_score, costs):
+    missed, alarm, prevalence = costs
+    policy = f"cost:{missed}/{alarm}" + ("" if prevalence is None else f"@{prevalence}")
+    choice = choose_threshold(y_true, y_score, policy)
+    candidates = threshold_candidates(y_score).tolist()
+    if not y_true.any() or y_true.all() or not candidates:
+        assert choice.threshold is None
+        return
+    share = y_true.mean() if prevalence is None else prevalence
+
+    def cost(threshold):
+        called = y_score >= threshold
+        lost = missed * share * (1 - called[y_true == 1].mean())
+        return lost + alarm * (1 - share) * called[y_true == 0].mean()
+
+    costs_of = [cost(t) for t in candidates]
+    all_or_none = min(cost(-1), cost(2))
+    if all_or_none < min(costs_of) - 1e-9:
+        assert choice.threshold is None
+        assert "is cheaper than any threshold" in choice.reason
+    elif all_or_none > min(costs_of) + 1e-9:
+        best = [t for t, c in zip(candidates, costs_of, strict=True) if c < min(costs_of) + 1e-9]
+        assert choice.threshold == best[-1]
+
+
+def test_a_dearer_miss_lowers_the_threshold_and_a_rarer_finding_raises_it():
+    rng = np.random.default_rng(3)
+    y_true = rng.random(400) < 0.3
+    y_score = 1 / (1 + np.exp(-rng.normal(1.5 * y_true, 1.0)))
+    chosen = {
+        policy: choose_threshold(y_true, y_score, policy).threshold
+        for policy in ("cost:1/1", "cost:10/1", "cost:10/1@0.02")
+    }
+    assert chosen["cost:10/1"] < chosen["cost:1/1"]
+    assert chosen["cost:10/1"] < chosen["cost:10/1@0.02"]
+
+
+def test_a_miss_that_costs_everything_calls_for_no_threshold():
+    choice = choose_threshold([1, 0, 1], [0.1, 0.5, 0.9], "cost:1000/1")
+    assert choice.threshold is None
+    assert choice.reason == (
+        "at this cost calling every image positive is cheaper than any threshold"
+    )
+
+
+@pytest.mark.parametrize("y_true", [[0, 1, 0], [0, 0, 0]])
+def test_a_declared_threshold_is_taken_whatever_validation_says(y_true):
+    choice = choose_threshold(y_true, [0.3, 0.3, 0.3], "threshold=0.3")
+    assert (choice.threshold, choice.reason) == (0.3, None)
+    assert choose_threshold([], [], "threshold=1").threshold == 1.0
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "max_f2", "sensitivity>0.9", "sensitivity>=1.2", "f1>=0.5", "", "cost:0/1", "cost:1",
+        "cost:1/1@0", "cost:1/1@1.5", "threshold=1.5", "threshold=-0.1", "threshold>=0.3",
+    ],
+)  # fmt: skip
+def test_an_unknown_policy_is_refused(policy):
+    with pytest.raises(InputError, match="unknown policy"):
+        check_policy(policy)

@@ -1,0 +1,300 @@
+"""What validation chooses: the rule, the scale, the thresholds, the probability."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as oracle
+from sklearn.linear_model import LogisticRegression
+
+from data_prep.contracts.tables import InputError
+from evaluation.boxes.froc import WeightedRsnaScore
+from evaluation.boxes.iou import pair_boxes
+from evaluation.boxes.maps import MAP_BOX_LEVELS
+from evaluation.decisions.choices import Asked, choose_reduction
+from evaluation.decisions.learned_reduction import cross_fit
+from evaluation.decisions.reduction import CANDIDATES
+from evaluation.decisions.system_output import Evidence, patients_of
+from evaluation.decisions.thresholds import choose_threshold
+from evaluation.decisions.tuning import Decision, tune
+from evaluation.statistics.calibration import PlattScaling, clipped_logit
+from evaluation.statistics.calibration_fits import fit_platt
+from evaluation.statistics.cross_validation import patient_folds
+
+
+@pytest.fixture
+def target(judged_set):
+    return judged_set.target()
+
+
+class _Scores:
+    """Evidence of which only the image scores are known, by rule."""
+
+    gives_boxes = True
+
+    def __init__(self, by_rule):
+        self.by_rule = by_rule
+
+    def scores(self, reduction):
+        return pd.Series(self.by_rule[reduction.rule])
+
+
+def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest_box(
+    predict, judged_set, target
+):
+    system = predict("A", "boxes", seed=1)
+    decision = tune(system, judged_set, target)
+    ids = judged_set.image_ids("val")
+    y_true = judged_set.labels(target).reindex(ids)
+    evidence = Evidence(system, target, ids)
+    expected = [oracle.roc_auc_score(y_true, evidence.scores(c)) for c in CANDIDATES]
+    assert [entry["auroc"] for entry in decision.tried] == pytest.approx(expected, abs=1e-12)
+    assert np.argmax(expected) != 0  # noisy-or is a little higher on these few images
+    assert decision.reduction == CANDIDATES[0]
+    assert decision.to_json()["settings_tried"] == len(CANDIDATES)
+
+
+@pytest.mark.parametrize(
+    ("copies", "repeated", "chosen"),
+    [(1, False, "max"), (20, False, "top_k"), (20, True, "max")],
+    ids=["too few images", "many patients", "many images of few patients"],
+)
+def test_another_rule_displaces_the_highest_box_where_more_than_chance_says_so(
+    copies, repeated, chosen
+):
+    truth = np.repeat([0, 1], 10)
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(truth * 0.8, 1.0), rng.normal(truth * 1.8, 1.0)
+    assert oracle.roc_auc_score(truth, second) > oracle.roc_auc_score(truth, first)
+    rules = {"max": first, "top_k": second, "noisy_or": first}
+    evidence = _Scores({rule: np.tile(scores, copies) for rule, scores in rules.items()})
+    images = np.arange(len(truth) * copies)
+    patients = (images % len(truth) if repeated else images).astype(str)
+    reduced = choose_reduction(evidence, pd.Series(np.tile(truth, copies)), patients)
+    assert reduced.reduction.rule == chosen
+
+
+def test_a_rule_that_gives_all_images_one_score_is_not_chosen():
+    truth = np.repeat([0, 1], 10)
+    rules = {"max": np.ones(20), "top_k": truth * 0.5 + np.arange(20) / 100, "noisy_or": truth}
+    reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(20).astype(str))
+    assert reduced.reduction.rule == "top_k"
+
+
+def test_among_equal_rules_the_simplest_wins():
+    truth = np.repeat([0, 1], 200)
+    noise = np.random.default_rng(0).normal(size=400)
+    rules = {"max": noise, "top_k": truth + noise / 2, "noisy_or": truth + noise / 2}
+    reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
+    assert reduced.reduction.rule == "top_k"
+
+
+def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_set, target):
+    system = predict("A", "boxes", seed=1)
+    chosen = tune(system, judged_set, target).box_cut
+    ids = judged_set.image_ids("val")
+    boxes = Evidence(system, target, ids).predicted_boxes
+    pairs = pair_boxes(boxes, judged_set.target_boxes(target), ids)
+    every = np.zeros(len(ids), dtype=int)
+
+    def score(cut):
+        return WeightedRsnaScore(pairs, every, 1, [cut])(np.ones((1, 1), dtype=int))[0, 0]
+
+    assert all(score(chosen) >= score(cut) for cut in np.arange(1, 100) / 100)
+
+
+def test_a_decision_survives_its_file(predict, judged_set, target):
+    for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
+        decision = tune(system, judged_set, target)
+        system.write_decision("opacity", decision.to_json())
+        stored = Decision.from_json(system.decision("opacity"))
+        assert stored.difference(decision) is None
+        assert stored.thresholds == decision.thresholds
+
+
+def test_a_difference_names_its_place(predict, judged_set, target):
+    decision = tune(predict("A", "boxes", seed=1), judged_set, target)
+    other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
+    assert decision.difference(other).startswith("calibration.intercept: ")
+    fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
+    assert "tried" in decision.difference(fewer)
+
+
+def test_a_broken_file_is_refused():
+    with pytest.raises(InputError, match="run cxr tune again"):
+        Decision.from_json({"target": "opacity"})
+
+
+def test_validation_figures_are_those_at_the_threshold(predict, judged_set, target):
+    system = predict("A", "scores", seed=2)
+    decision = tune(system, judged_set, target)
+    ids = judged_set.image_ids("val")
+    y_true = judged_set.labels(target).reindex(ids)
+    called = Evidence(system, target, ids).scores(None) >= decision.thresholds["max_f1"].threshold
+    assert decision.validation["max_f1"]["f1"] == pytest.approx(oracle.f1_score(y_true, called))
+    assert decision.validation["sensitivity>=0.95"]["recall"] >= 0.95
+    assert decision.validation["specificity>=0.90"]["specificity"] >= 0.90
+    assert decision.chosen_on["n_images"] == 100
+    assert decision.chosen_on["n_patients"] == 50
+    assert decision.chosen_on["n_positive"] == int(y_true.sum())
+
+
+def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, judged_set, target):
+    with_maps = tune(predict("A", maps=True), judged_set, target)
+    assert with_maps.map_scale[0] == 0.0
+    assert with_maps.map_boxes.level in MAP_BOX_LEVELS
+    assert max(entry["ap50"] for entry in with_maps.tried) > 0
+    without = tune(predict("B"), judged_set, target)
+    assert (without.map_scale, without.map_boxes, without.tried) == (None, None, [])
+
+
+def test_a_system_without_validation_rows_chooses_nothing(predict, judged_set, target):
+    decision = tune(predict("A", "boxes", roles=("test",)), judged_set, target)
+    assert {choice.threshold for choice in decision.thresholds.values()} == {None}
+    assert decision.calibration is None
+    assert decision.tried == []
+
+
+def test_a_missing_score_is_refused(predict, judged_set, target):
+    system = predict("A")
+    scores = system.folder / "scores.parquet" / "part-00000.parquet"
+    scores.unlink()
+    with pytest.raises(InputError, match="100 images ran but have no score for lung_opacity"):
+        tune(system, judged_set, target)
+
+
+def test_platt_scaling_is_the_logistic_regression_of_the_logit():
+    rng = np.random.default_rng(0)
+    scores = rng.random(400)
+    y_true = rng.random(400) < scores**2
+    ours = fit_platt(y_true, scores)
+    n = int(y_true.sum())
+    high, low = (n + 1) / (n + 2), 1 / (400 - n + 2)
+    # Platt's smoothed labels as weighted rows of both classes.
+    wanted = np.where(y_true, high, low)
+    rows = np.tile(clipped_logit(scores), 2)[:, None]
+    labels, weights = np.repeat([1, 0], 400), np.concatenate([wanted, 1 - wanted])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    model.fit(rows, labels, sample_weight=weights)
+    assert ours.slope == pytest.approx(model.coef_[0, 0], rel=1e-4)
+    assert ours.intercept == pytest.approx(model.intercept_[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.0, 0.0, 0.0, 1.0, 1.0],  # separated by certain scores
+        [0.0, 0.0, 0.0, 0.0, 0.0],  # nothing to learn from but the prevalence
+        [1.0, 1.0, 0.9, 0.1, 0.0],  # the wrong way round
+    ],
+)
+def test_platt_scaling_exists_and_stays_finite(scores):
+    scaling = fit_platt([0, 0, 0, 1, 1], scores)
+    probability = scaling.probability(scores)
+    assert np.isfinite(probability).all()
+    assert ((probability > 0) & (probability < 1)).all()
+    json.dumps(dataclasses.asdict(scaling), allow_nan=False)
+
+
+def test_one_class_gives_no_probability():
+    assert fit_platt([1, 1], [0.2, 0.4]) is None
+
+
+def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_set, target):
+    system = predict("A", "boxes", seed=1)
+    asked = Asked(calibration="choose", reductions=("max", "noisy_or", "learned"), refer=0.2)
+    decision = tune(system, judged_set, target, asked=asked)
+    system.write_decision("opacity", decision.to_json())
+    stored = Decision.from_json(system.decision("opacity"))
+    assert stored == decision
+    assert stored.asked == asked
+    again = tune(system, judged_set, target, asked=stored.asked)
+    assert stored.difference(again) is None
+    assert decision.choices["reduction"]["settings_tried"] == 8 == len(decision.tried)
+    assert set(decision.choices["calibration"]) == {
+        "as_it_is", "temperature", "platt", "isotonic",
+    }  # fmt: skip
+    assert decision.referral["max_f1"].by == "nearness"
+    assert decision.referral["max_f1"].cut < 1
+
+
+def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
+    predict, judged_set, target
+):
+    system = predict("A", "boxes", seed=1)
+    decision = tune(system, judged_set, target, asked=Asked(reductions=("learned",)))
+    ids = judged_set.image_ids("val")
+    y_true = judged_set.labels(target).reindex(ids)
+    evidence = Evidence(system, target, ids)
+    folds = patient_folds(patients_of(judged_set.images, ids), y_true.to_numpy() == 1)
+    whole, unseen = cross_fit(evidence.predicted_boxes, y_true, folds)
+    assert decision.reduction == whole
+    assert decision.thresholds["max_f1"] == choose_threshold(y_true, unseen, "max_f1")
+    seen = evidence.scores(whole)
+    assert oracle.roc_auc_score(y_true, seen) != oracle.roc_auc_score(y_true, unseen)
+
+
+@pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
+def test_a_given_calibration_is_taken(predict, judged_set, target, method):
+    decision = tune(predict("A", seed=1), judged_set, target, asked=Asked(calibration=method))
+    assert decision.to_json()["calibration"]["method"] == method
+
+
+def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, judged_set, target):
+    decision = tune(predict("A", "boxes", seed=1), judged_set, target)
+    old = decision.to_json()
+    for key in ("asked", "choices", "referral"):
+        del old[key]
+    old["box_cut"] = None
+    for spec in old["policies"].values():
+        told = ("tp", "f1", "recall")
+        spec["validation"] = {k: v for k, v in spec["validation"].items() if k in told}
+    stored = Decision.from_json(old)
+    assert stored.difference(decision) is None
+    old["policies"]["max_f1"]["validation"]["f1"] += 0.01
+    assert "max_f1.validation.f1" in Decision.from_json(old).difference(decision)
+
+
+def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, target):
+    system = predict("A", seed=1)
+    decision = tune(system, judged_set, target, unit="patient")
+    ids = judged_set.image_ids("val")
+    table = pd.DataFrame(
+        {"patient": patients_of(judged_set.images, ids),
+         "label": judged_set.labels(target).reindex(ids).to_numpy(),
+         "score": Evidence(system, target, ids).scores(None).to_numpy()}
+    ).groupby("patient").max()  # fmt: skip
+    assert len(table) == 50
+    expected = choose_threshold(table["label"], table["score"], "max_f1")
+    assert decision.thresholds["max_f1"] == expected
+    assert decision.validation[""]["auroc"] == pytest.approx(
+        oracle.roc_auc_score(table["label"], table["score"])
+    )
+
+
+def test_a_declared_threshold_needs_no_validation(predict, judged_set, target):
+    decision = tune(
+        predict("A", roles=("test",)), judged_set, target, policies=("max_f1", "threshold=0.3")
+    )
+    assert decision.thresholds["threshold=0.3"].threshold == 0.3
+    assert decision.thresholds["max_f1"].threshold is None
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"calibration": "beta"}, "--calibration beta: use one of none"),
+        ({"reductions": ("mean",)}, "--reduction mean: use one of max"),
+        ({"refer": 1.0}, "--refer 1: expected a share"),
+    ],
+)
+def test_an_impossible_wish_is_refused(wishes, message):
+    with pytest.raises(InputError, match=message):
+        Asked(**wishes)
+
+
+def test_a_classifier_has_no_boxes_to_reduce(predict, judged_set, target):
+    with pytest.raises(InputError, match="no boxes to reduce"):
+        tune(predict("A"), judged_set, target, asked=Asked(reductions=("max",)))

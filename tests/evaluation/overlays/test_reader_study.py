@@ -1,0 +1,117 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.contracts.tables import InputError
+from data_prep.store.predictions import Predictions, PredictionWriter
+from evaluation.compare.compare import compare_systems
+from evaluation.overlays.reader_study import read_review, write_blind_study
+from evaluation.systems.imported import read_foreign
+
+
+@pytest.fixture
+def study(picture_set, judged_set, tmp_path):
+    ids = judged_set.image_ids("test").tolist()
+    folder = tmp_path / "study"
+    order = write_blind_study(picture_set, ids, folder, finding="Lung opacity", seed=3)
+    return folder, order, ids
+
+
+def fill(folder, scores):
+    form = pd.read_csv(folder / "review.csv", dtype=str, keep_default_na=False)
+    form["score"] = scores
+    form.to_csv(folder / "review.csv", index=False)
+    return folder / "review.csv"
+
+
+def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp_path):
+    folder, order, ids = study
+    truth = judged_set.labels(judged_set.target()).reindex(order)
+    review = fill(folder, [f"{0.2 + 0.6 * label}" for label in truth])
+    foreign = read_foreign(review, judged_set, key=folder / "key.csv")
+    given = foreign.rows.set_index("image_id")["score"]
+    assert given.sort_index().index.tolist() == sorted(ids)
+    assert given.reindex(order).tolist() == pytest.approx((0.2 + 0.6 * truth).tolist())
+    info = {"system": "Reader", "kind": foreign.kind, "seed": None,
+            "inference_id": foreign.inference_id,
+            "data_set": {"content_id": judged_set.ids["content_id"]}}  # fmt: skip
+    with PredictionWriter(tmp_path / "reader", info) as writer:
+        writer.add(foreign.images, scores=foreign.rows)
+    reader = Predictions.open(tmp_path / "reader")
+    found = compare_systems({"Reader": reader}, judged_set, judged_set.target(), replicates=20)
+    figure = found.metrics.query("system == 'Reader' and metric == 'auroc' and subgroup == 'all'")
+    assert figure["estimate"].iloc[0] == 1.0  # she saw everything
+
+
+def test_pictures_say_nothing_of_what_they_are(study):
+    folder, order, ids = study
+    assert order != ids
+    names = sorted(path.name for path in (folder / "panels").iterdir())
+    assert names == [f"{number:03d}.png" for number in range(1, len(ids) + 1)]
+    assert sorted(order) == sorted(ids)
+    with Image.open(folder / "panels" / "001.png") as picture:
+        assert (picture.mode, picture.size, picture.info) == ("L", (64, 64), {})
+    shown = (folder / "review.csv").read_text() + (folder / "README.txt").read_text()
+    assert not any(image_id in shown for image_id in ids)
+
+
+def test_order_is_that_of_the_seed(picture_set, tmp_path):
+    ids = [f"p{number:02d}" for number in range(1, 7)]
+    orders = [
+        write_blind_study(picture_set, ids, tmp_path / str(run), finding="F", seed=seed)
+        for run, seed in enumerate((1, 1, 2))
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
+    folder, order, _ = study
+    review = fill(folder, "0.5")
+    before = read_review(review, folder / "key.csv")
+    form = pd.read_csv(review, dtype=str)
+    form["number"] = form["number"].astype(int)
+    form.to_csv(review, index=False)
+    assert read_review(review, folder / "key.csv").equals(before)
+    assert before["image_id"].tolist() == order
+
+
+def test_pictures_that_were_not_read_are_failed_and_not_negative(study, judged_set):
+    folder, order, _ = study
+    review = fill(folder, ["0.9"] + [""] * (len(order) - 1))
+    foreign = read_foreign(review, judged_set, key=folder / "key.csv")
+    status = foreign.images.set_index("image_id")["status"]
+    assert status[order[0]] == "ok"
+    assert set(status.drop(order[0])) == {"failed"}
+
+
+def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, picture_set):
+    folder, _, ids = study
+    with pytest.raises(InputError, match="holds a study already; choose another --out"):
+        write_blind_study(picture_set, ids, folder, finding="F")
+
+
+@pytest.mark.parametrize(
+    ("review", "message"),
+    [
+        ("number,score\n1,\n2,\n", "no score is filled in"),
+        ("number,score\n999,0.5\n", "line 2: number 999 is not in"),
+        ("number;score\n1;0.5\n", "column 'number' is missing.*save it with commas"),
+        ("picture,score\n1,0.5\n", "column 'number' is missing; it has picture, score"),
+        ("number,score\n1,yes\n", "scores must be numbers in"),
+        ("number,score\n1,0.5\n1,0.6\n", "a second score"),
+    ],
+    ids=["empty", "stranger", "semicolons", "other form", "word", "twice"],
+)
+def test_form_that_cannot_be_right_is_refused_by_its_line(study, judged_set, review, message):
+    folder = study[0]
+    (folder / "review.csv").write_text(review)
+    with pytest.raises(InputError, match=message):
+        read_foreign(folder / "review.csv", judged_set, key=folder / "key.csv")
+
+
+def test_missing_key_is_named(study, judged_set):
+    folder = study[0]
+    review = fill(folder, np.linspace(0, 1, len(study[1])).astype(str))
+    with pytest.raises(InputError, match=r"elsewhere.csv: no such file"):
+        read_foreign(review, judged_set, key=folder / "elsewhere.csv")

@@ -1,0 +1,251 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.contracts.tables import write_table
+from data_prep.store.dataset import DataSet
+from evaluation.overlays.contours import ActivationGrid, map_shapes
+from evaluation.overlays.draw import draw_shapes
+from evaluation.overlays.reading import (
+    Reading,
+    Truth,
+    describe_score,
+    describe_truth,
+    outcome,
+    reading_shapes,
+    truth_shapes,
+)
+from evaluation.overlays.shapes import FAINT_COLOUR, Shape, rectangle
+from evaluation.overlays.sheet import draw_overlay, save_overlay
+from evaluation.overlays.vector import svg_shapes
+from evaluation.report.cases import CaseReader, SystemOutput, box_cut, single_readers
+from evaluation.report.image_facts import display_words
+
+COLOUR = "#56B4E9"
+FRAME = (0.0, 0.0, 64.0, 64.0)
+
+
+def blob(height: float) -> np.ndarray:
+    rows, columns = np.mgrid[:8, :8]
+    return height * np.exp(-((rows - 3) ** 2 + (columns - 3) ** 2) / 3)
+
+
+def test_healthy_lung_does_not_glow():
+    quiet = ActivationGrid(blob(0.5), FRAME, scale=(0.0, 4.0))
+    assert map_shapes(quiet, COLOUR) == []
+
+
+def test_map_is_never_normalised_per_image():
+    strong, weak = (map_shapes(ActivationGrid(blob(h), FRAME, (0.0, 4.0)), COLOUR) for h in (4, 2))
+    assert len(strong) == 3
+    assert len(weak) == 1  # half the evidence reaches fewer of the same levels
+
+
+def test_contour_lies_where_the_map_is():
+    shapes = map_shapes(ActivationGrid(blob(4.0), FRAME, (0.0, 4.0)), COLOUR)
+    centre = np.mean(np.vstack(shapes[-1].paths), axis=0)
+    assert centre == pytest.approx([28.0, 28.0], abs=2.0)  # cell 3 of 8 on 64 px: 3.5 * 8
+
+
+@pytest.mark.parametrize("scale", [(0.0, 0.0), (1.0, -1.0), (0.0, float("nan"))])
+def test_map_without_a_scale_is_not_drawn(scale):
+    assert map_shapes(ActivationGrid(blob(4.0), FRAME, scale), COLOUR) == []
+
+
+def test_broken_map_values_do_not_draw():
+    values = np.full((4, 4), np.nan)
+    assert map_shapes(ActivationGrid(values, FRAME, (0.0, 1.0)), COLOUR) == []
+
+
+def test_boxes_below_the_threshold_are_thin_grey_and_few():
+    boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.01, 0.4, 9)])
+    reading = Reading("A", COLOUR, boxes=boxes, box_cut=0.39)
+    shapes = reading_shapes(reading, Truth(0.0), 64)
+    faint = [shape for shape in shapes if shape.colour == FAINT_COLOUR]
+    assert len(faint) == 5
+    assert len(shapes) == 6
+    assert all(shape.width < shapes[-1].width for shape in faint)
+
+
+def test_box_exactly_at_the_cut_is_drawn_in_full():
+    reading = Reading("A", COLOUR, boxes=np.array([[0, 0, 9, 9, 0.3]]), box_cut=0.3)
+    assert reading_shapes(reading, Truth(0.0), 64)[0].colour == COLOUR
+
+
+def test_right_and_wrong_boxes_differ_by_line_not_only_by_colour():
+    truth = Truth(1.0, np.array([[10.0, 10.0, 30.0, 30.0]]))
+    boxes = np.array([[12, 12, 28, 28, 0.9], [40, 40, 60, 60, 0.8]])
+    shapes = reading_shapes(Reading("A", COLOUR, boxes=boxes, box_cut=0.5), truth, 64)
+    dashed = {tuple(shape.paths[0][0]): shape.dashed for shape in shapes if shape.layer == "boxes"}
+    assert dashed == {(12.0, 12.0): False, (40.0, 40.0): True}
+
+
+@pytest.mark.parametrize(
+    ("decision", "label", "localised", "sign", "why"),
+    [
+        (True, 1.0, True, "right", "right image and place"),
+        (True, 1.0, None, "right", "place cannot be judged"),
+        (True, 1.0, False, "wrong", "right image, wrong place"),
+        (False, 1.0, None, "wrong", "missed"),
+        (True, 0.0, None, "wrong", "false alarm"),
+        (False, 0.0, None, "right", "clear"),
+        (None, 1.0, None, "open", "no threshold"),
+        (True, float("nan"), None, "open", "truth unknown"),
+    ],
+)
+def test_sign_says_what_became_of_the_image(decision, label, localised, sign, why):
+    reading = Reading("A", COLOUR, decision=decision, localised=localised)
+    assert outcome(reading, Truth(label))[0] == sign, why
+
+
+def test_score_at_the_threshold_reads_as_positive():
+    assert "≥" in describe_score(Reading("A", COLOUR, score=0.5, threshold=0.5))
+
+
+def test_two_different_numbers_never_read_the_same():
+    words = describe_score(Reading("A", COLOUR, score=0.50001, threshold=0.50002))
+    assert words == "score 0.50001 < 0.50002"
+
+
+@pytest.mark.parametrize(
+    ("decision", "threshold", "cut", "why"),
+    [
+        (True, 0.3, 0.3, "all boxes at or above the threshold"),
+        (True, 0.9, 0.6, "noisy-or: no box reaches the threshold, the best one decided"),
+        (False, 0.3, np.inf, "a negative image shows no box in full"),
+        (None, None, 0.5, "undecided"),
+    ],
+)
+def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
+    boxes = np.array([[0, 0, 1, 1, 0.6], [0, 0, 1, 1, 0.2]])
+    assert box_cut(boxes, decision, threshold) == cut, why
+
+
+def test_text_stays_outside_the_picture():
+    pixels = np.full((64, 64), 90, np.uint8)
+    reading = Reading("A system of a very long name, longer than its panel", COLOUR, score=0.1)
+    sheet = draw_overlay(pixels, Truth(0.0), [reading], finding="Opacity", title="x", panel=96)
+    assert (sheet[6 : 6 + 96, 6 : 6 + 96] == 90).all()
+    assert sheet.shape[0] > 96
+    assert (sheet[-1] == 255).all()
+
+
+def test_every_panel_shows_the_same_window():
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)
+    readings = [Reading("A", COLOUR), Reading("B", COLOUR)]
+    sheet = draw_overlay(pixels, Truth(0.0), readings, finding="F", title="x", panel=64)
+    panels = [sheet[6:70, 6 + at * 70 : 70 + at * 70] for at in range(4)]
+    assert all((panel == panels[0]).all() for panel in panels)
+
+
+def test_aspect_of_the_image_is_kept():
+    sheet = draw_overlay(
+        np.zeros((100, 50), np.uint8), Truth(0.0), [], finding="F", title="x", panel=80
+    )
+    assert sheet.shape[1] == 2 * (40 + 6) + 6
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)])
+def test_picture_that_is_not_8_bit_grey_is_refused(pixels):
+    with pytest.raises(ValueError, match="expected grey uint8"):
+        draw_overlay(pixels, Truth(0.0), [], finding="F", title="x")
+
+
+def test_raster_and_vector_draw_the_box_at_the_same_place():
+    box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
+    drawn = draw_shapes(np.zeros((64, 64), np.uint8), [box], 64)
+    rows, columns = np.nonzero(drawn[:, :, 0] > 100)
+    assert (rows.min(), rows.max()) == pytest.approx((15.5, 47.5), abs=1)
+    assert (columns.min(), columns.max()) == pytest.approx((15.5, 47.5), abs=1)
+    assert 'd="M16 16L48 16L48 48L16 48Z"' in svg_shapes([box])
+
+
+def test_hole_of_a_tinted_area_stays_clear():
+    ring = (rectangle([4, 4, 60, 60]), rectangle([20, 20, 44, 44]))
+    shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, rim=0)
+    drawn = draw_shapes(np.zeros((64, 64), np.uint8), [shape], 64)
+    assert drawn[12, 12, 0] > 100
+    assert drawn[32, 32, 0] == 0
+
+
+def test_boxes_of_a_map_are_all_meant(comparison):
+    maps = comparison.maps["CheXNet"]
+    boxes = comparison.boxes["RetinaNet"]
+    decisions = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
+    decisions = decisions.assign(decision=decisions["decision_max_f1"])
+    output = SystemOutput("CheXNet", decisions, boxes, maps, (0.0, 4.0), 0.5)
+    assert output.reading("p01", COLOUR).box_cut == 0.0
+    assert output.reading("p02", COLOUR).box_cut == np.inf
+
+
+def test_image_without_any_output_reads_as_empty(comparison):
+    output = SystemOutput("A", comparison.decisions.iloc[:0], comparison.boxes["CheXNet"])
+    reading = output.reading("p01", COLOUR)
+    assert (reading.score, reading.decision, len(reading.boxes)) == (None, None, 0)
+
+
+def test_overlay_survives_the_way_to_disk(tmp_path):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[1, 2] = (10, 20, 30)
+    save_overlay(picture, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as again:
+        assert (np.asarray(again) == picture).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_single_readers_are_drawn_thin_and_named(judged_set):
+    folder, target = judged_set.folder, judged_set.target()
+    assert single_readers(judged_set, target).empty
+    image_id = judged_set.boxes["image_id"].iloc[0]
+    findings = pd.read_parquet(folder / "findings.parquet")
+    boxes = pd.read_parquet(folder / "boxes.parquet")
+    mine = findings[findings["image_id"] == image_id]
+    drawn = boxes[boxes["image_id"] == image_id]
+    findings = pd.concat([findings, *(mine.assign(reader=name) for name in ("R1", "R2"))])
+    boxes = pd.concat([boxes, drawn.assign(reader="R1"), drawn.assign(reader="R1", x1=0.0)])
+    write_table(findings, folder / "findings.parquet", "findings")
+    write_table(boxes, folder / "boxes.parquet", "boxes")
+    dataset = DataSet.open(folder)
+    reader = CaseReader(
+        dataset.labels(target), dataset.target_boxes(target), dataset.boxes_trusted(target),
+        pd.Series(dtype=object), (), single_readers(dataset, target),
+    )  # fmt: skip
+    truth = reader.truth(image_id)
+    assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
+    assert [shape.width for shape in truth_shapes(truth)] == [1.0, 1.0, 2.0]
+    assert reader.truth("no such image").readers == {}
+
+
+@pytest.mark.parametrize(
+    ("decoded", "words"),
+    [
+        ({"voi": None, "inverted": True}, "grey as stored, inverted"),
+        ({"voi": "percentiles", "inverted": False}, "range of the pixels, not inverted"),
+        ({"voi": "window_sigmoid", "window_center": 40, "window_width": 80.5, "inverted": False},
+         "window 40/80.5 of the file, not inverted"),
+    ],
+    ids=["no window", "deep picture", "window"],
+)  # fmt: skip
+def test_overlay_says_how_its_greys_came_about(decoded, words):
+    assert display_words(decoded) == words
+
+
+def test_facts_stand_below_the_plain_image():
+    plain = np.zeros((64, 64), np.uint8)
+    options = {"finding": "F", "title": "a", "panel": 300}
+    bare = draw_overlay(plain, Truth(0.0), [], **options)
+    told = draw_overlay(plain, Truth(0.0), [], facts="PA, inverted", **options)
+    assert bare.shape == told.shape
+    assert (bare != told).any()
+
+
+def test_flood_of_boxes_is_bounded_and_counted():
+    boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.5, 0.9, 30)])
+    reading = Reading("A", COLOUR, score=0.9, threshold=0.3, boxes=boxes, box_cut=0.3)
+    shapes = reading_shapes(reading, Truth(0.0), 64)
+    assert len(shapes) == 8
+    assert describe_score(reading) == "score 0.900 ≥ 0.300; 8 of 30 boxes"
+    assert describe_score(replace(reading, boxes=boxes[:8])) == "score 0.900 ≥ 0.300"

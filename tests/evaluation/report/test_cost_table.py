@@ -1,0 +1,143 @@
+"""What a system costs is told where it is known, "unknown" where not, and drawn legibly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import read_json
+from evaluation.report.cost_charts import LEFT, TOP, WIDTH, cost_charts
+from evaluation.report.cost_table import COST_KEYS, cost_rows, cost_table
+from evaluation.report.result_tables import write_tables
+
+KNOWN = {
+    "parameters": 6_954_000, "trainable_parameters": 1_025, "flops": 5.7e9,
+    "size_bytes": 28_400_000, "train_seconds": 540.0, "train_device": "2 CPU cores",
+    "train_peak_memory_bytes": 2_500_000_000, "latency_ms": 30.0, "latency_device": "2 CPU cores",
+    "peak_memory_bytes": 91_000_000,
+}  # fmt: skip
+
+
+def as_table(rows):
+    return {row.title: [cell.text for cell in row.cells] for row in rows}
+
+
+def with_systems(comparison, figures, costs):
+    """A comparison of as many systems as there are figures: (estimate, low, high) by name."""
+    rows = comparison.metrics[comparison.metrics["metric"] == "auroc"].iloc[:1]
+    metrics = pd.concat(
+        [
+            rows.assign(system=name, estimate=estimate, ci_low=low, ci_high=high)
+            for name, (estimate, low, high) in figures.items()
+        ]
+    )
+    return replace(comparison, systems=list(figures), metrics=metrics, costs=costs)
+
+
+def zoo(comparison, count):
+    figures = {f"Network {n:02d}": (0.9 + 0.001 * n, 0.89, 0.96) for n in range(count)}
+    costs = {name: {"flops": 1e8 * 1.5**n} for n, name in enumerate(figures)}
+    return with_systems(comparison, figures, costs)
+
+
+def test_the_table_has_every_figure_and_every_cost(comparison):
+    comparison.costs["CheXNet"] = dict(KNOWN)
+    table = as_table(cost_rows(comparison))
+    told = {title: cells[1] for title, cells in table.items()}
+    assert told["Parameters"] == "7.0 million"
+    assert told["Parameters that learned"] == "0.001 million"
+    assert told["FLOPs an image"] == "5.7 billion"
+    assert told["Size of the weights"] == "28.4 MB"
+    assert told["Time to train"] == "9.0 min"
+    assert told["Memory to train, peak"] == "2,500.0 MB"
+    assert told["Time an image"] == "30.0 ms"
+    assert told["Memory for an image, peak"] == "91.0 MB"
+    assert told["Trained on"] == "2 CPU cores"
+    starts = [title.split(",")[0] for title in table]
+    for wanted in ("AUROC", "Sensitivity (recall)", "Specificity"):
+        assert wanted in starts, starts
+
+
+def test_what_nobody_told_is_unknown_and_never_zero(comparison):
+    comparison.costs["CheXNet"] = {}
+    table = as_table(cost_rows(comparison))
+    costs = list(table)[list(table).index("Parameters") :]
+    assert {table[title][1] for title in costs} == {"unknown"}
+    written = cost_table(comparison).set_index("system").loc["CheXNet"]
+    assert written[list(COST_KEYS)].isna().all()
+
+
+def test_a_program_finds_the_same_in_costs_csv_and_metrics_json(comparison, tmp_path):
+    comparison.costs["CheXNet"] = dict(KNOWN)
+    decisions = comparison.decisions.assign(probability=0.5)
+    write_tables(replace(comparison, decisions=decisions), tmp_path)
+    table = pd.read_csv(tmp_path / "costs.csv").set_index("system")
+    assert list(table.index) == comparison.systems
+    auroc = comparison.metrics.query("metric == 'auroc' and system == 'CheXNet'").iloc[0]
+    row = table.loc["CheXNet"]
+    assert (row["auroc"], row["auroc_low"]) == (auroc["estimate"], auroc["ci_low"])
+    told = read_json(tmp_path / "metrics.json", "metrics")["costs"]["CheXNet"]
+    assert {key: told[key] for key in KNOWN} == {key: row[key] for key in KNOWN} == KNOWN
+
+
+def test_a_point_lies_at_its_cost_and_figure(comparison):
+    figures = {"A": (0.90, 0.90, 0.90), "B": (0.95, 0.95, 0.95), "C": (1.0, 1.0, 1.0)}
+    costs = {"A": {"flops": 1e9}, "B": {"flops": 1e10}, "C": {"flops": 1e11}}
+    (chart,) = cost_charts(with_systems(comparison, figures, costs))
+    a, b, c = chart.points
+    assert b.x - a.x == pytest.approx(c.x - b.x, abs=0.2)  # the cost is logarithmic
+    assert a.y - b.y == pytest.approx(b.y - c.y, abs=0.2)  # the figure is not
+    marks = {text: y for y, text in chart.y_ticks}
+    assert marks["0.90"] == a.y
+    assert marks["1.00"] == c.y
+    assert {text: x for x, text in chart.x_ticks}["10"] == b.x
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 20])
+def test_names_never_overlap_and_stay_in_the_picture(comparison, count):
+    (chart,) = cost_charts(zoo(comparison, count))
+    places = sorted(point.label_y for point in chart.points)
+    assert len(places) == count
+    assert all(b - a >= 13.9 for a, b in pairwise(places))
+    assert places[0] >= TOP - 14
+    assert places[-1] <= chart.bottom
+    for point in chart.points:
+        assert LEFT <= point.x <= LEFT + WIDTH
+        assert TOP <= point.high <= point.y <= point.low <= chart.bottom
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_marks_stand_apart(comparison, count):
+    (chart,) = cost_charts(zoo(comparison, count))
+    assert 2 <= len(chart.x_ticks) <= 7
+    assert all(b[0] - a[0] > 20 for a, b in pairwise(chart.x_ticks))
+    assert 3 <= len(chart.y_ticks) <= 7
+
+
+def test_a_system_of_unknown_cost_is_named_and_not_drawn(comparison):
+    figures = dict.fromkeys(("A", "B", "Reader"), (0.9, 0.85, 0.95))
+    costs = {"A": {"flops": 1e9}, "B": {"flops": 2e9}, "Reader": {"flops": None}}
+    (chart,) = cost_charts(with_systems(comparison, figures, costs))
+    assert [point.name for point in chart.points] == ["A", "B"]
+    assert chart.left_out.endswith("unknown: Reader (0.900).")
+    assert "A: 0.900 at 1 billion; B: 0.900 at 2 billion." in chart.description
+
+
+def test_times_of_different_machines_are_not_drawn_beside_each_other(comparison):
+    figures = dict.fromkeys(("A", "B"), (0.9, 0.85, 0.95))
+    costs = {
+        name: {"latency_ms": 5.0, "latency_device": device}
+        for name, device in (("A", "cpu"), ("B", "cpu"))
+    }
+    (chart,) = cost_charts(with_systems(comparison, figures, costs))
+    assert chart.key == "cost-latency"
+    costs["B"]["latency_device"] = "gpu"
+    assert not cost_charts(with_systems(comparison, figures, costs))
+
+
+def test_one_known_cost_is_no_picture(comparison):
+    figures = dict.fromkeys(("A", "B"), (0.9, 0.85, 0.95))
+    assert not cost_charts(with_systems(comparison, figures, {"A": {"flops": 1e9}, "B": {}}))

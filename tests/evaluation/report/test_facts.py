@@ -1,0 +1,119 @@
+"""What the report says of a system beside its figures."""
+
+import pytest
+
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.intervals import find_interval
+from evaluation.decisions.choices import Asked
+from evaluation.decisions.search_space import Search
+from evaluation.decisions.tuning import tune
+from evaluation.report.cost_table import cost_rows
+from evaluation.report.facts import decision_rows
+
+
+def as_table(rows):
+    return {row.title: [cell.text for cell in row.cells] for row in rows}
+
+
+def test_costs_of_single_models_are_told_as_they_are(comparison):
+    table = as_table(cost_rows(comparison))
+    assert table["Parameters"] == ["32.2 million", "7.0 million"]
+    assert table["Time an image"] == ["196.0 ms", "unknown"]
+    assert "Made of" not in table
+
+
+def test_an_ensemble_shows_gain_and_cost_against_the_first_system(comparison):
+    comparison.costs["CheXNet"] = {
+        "parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"
+    }  # fmt: skip
+    table = as_table(cost_rows(comparison))
+    assert table["Made of"] == ["one model", "A + B"]
+    assert table["Parameters"] == ["32.2 million", "64.4 million (2.0 times)"]
+    assert table["Time an image"] == ["196.0 ms", "392.0 ms (2.0 times)"]
+    # The stored difference is RetinaNet - CheXNet; the gain is the other way round.
+    assert table["AUROC gained over RetinaNet"] == ["–", "−0.029 (−0.089 to 0.021)"]
+
+
+@pytest.fixture
+def searched(predict, judged_set):
+    """A searched detector and one tuned as ever."""
+    target = judged_set.target()
+    systems = {name: predict(name, "boxes", seed=seed) for seed, name in ((1, "A"), (2, "B"))}
+    for name, search in (("A", Search("boxes", "rsna")), ("B", None)):
+        decision = tune(systems[name], judged_set, target, search=search)
+        systems[name].write_decision("opacity", decision.to_json())
+    return compare_systems(systems, judged_set, target, replicates=100)
+
+
+def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
+    table = as_table(decision_rows(searched))
+    decision = searched.provenance["systems"]["A"]["decision"]
+    assert table["Boxes"][0].endswith(
+        f"called from score {decision['box_cut']:g} in the RSNA score"
+    )
+    assert "held out from its own choice" in table["Search"][0]
+    assert table["Search"][1] == "not searched"
+    assert table["Boxes"][1].startswith("as stored; called from score")
+
+
+def test_froc_and_the_rsna_score_are_judged_with_a_search_and_without(searched):
+    for name in ("A", "B"):
+        for metric in ("froc_mean", "rsna_score"):
+            figure = find_interval(searched.metrics, name, metric)
+            assert figure.low < figure.estimate < figure.high
+
+
+def test_without_a_search_nothing_is_said_of_one(predict, judged_set):
+    systems = {"A": predict("A", "boxes", seed=1)}
+    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    assert "Search" not in as_table(decision_rows(comparison))
+
+
+def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, judged_set):
+    detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
+    target = judged_set.target()
+    for system, asked in (
+        (detector, Asked(calibration="choose", reductions=("max", "learned"), refer=0.1)),
+        (classifier, Asked(calibration="isotonic")),
+    ):
+        decision = tune(system, judged_set, target, asked=asked)
+        system.write_decision("opacity", decision.to_json())
+    systems = {"A": detector, "B": classifier}
+    comparison = compare_systems(systems, judged_set, target, replicates=100)
+    table = as_table(decision_rows(comparison))
+    assert table["Rules for boxes"][0].startswith(
+        "2 tried, by AUROC: mean over 5 folds of patients"
+    )
+    assert table["Rules for boxes"][1] == "–"
+    assert "held-out log loss: as it is" in table["Probability"][0]
+    assert "order is kept, scores on one level are tied" in table["Probability"][1]
+    assert table["Referred to a reader"] == [
+        "the most doubtful 10 % of validation at most, by nearness to the threshold; cuts chosen "
+        "on validation",
+        "none",
+    ]
+
+
+def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
+    system, target = predict("A", "boxes", seed=1), judged_set.target()
+    decision = tune(system, judged_set, target, asked=Asked(reductions=("learned",)))
+    system.write_decision("opacity", decision.to_json())
+    comparison = compare_systems({"A": system}, judged_set, target, replicates=100)
+    told = as_table(decision_rows(comparison))["Score of an image"][0]
+    assert told.startswith("logistic regression learned on validation: intercept ")
+    assert "boxes from 0.2" in told
+
+
+def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):
+    tuned, untuned, target = predict("A", seed=1), predict("B", seed=2), judged_set.target()
+    decision = tune(tuned, judged_set, target, policies=("youden",))
+    tuned.write_decision("opacity", decision.to_json())
+    comparison = compare_systems(
+        {"A": tuned, "B": untuned}, judged_set, target, replicates=100,
+        extra_policies=("threshold=0.3", "cost:5/1"),
+    )  # fmt: skip
+    assert list(comparison.thresholds["A"]) == ["youden", "threshold=0.3", "cost:5/1"]
+    assert comparison.thresholds["A"]["threshold=0.3"] == 0.3
+    assert {"max_f1", "threshold=0.3", "cost:5/1"} <= set(comparison.thresholds["B"])
+    expected = (comparison.decisions["score"] >= 0.3).tolist()
+    assert comparison.decisions["decision_threshold=0.3"].tolist() == expected

@@ -1,0 +1,99 @@
+"""Means over folds: the arithmetic, and which reports may be put together."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from data_prep.contracts.tables import InputError, write_json, write_table
+from evaluation.report.folds import read_folds, summarise_folds
+from evaluation.report.folds_report import markdown_table, write_folds
+
+FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
+
+
+def write_report(folder, position, systems=("A", "B"), patients=None, **changes):
+    row = {"target": "opacity", "unit": "image", "subgroup": "all", "policy": ""}
+    rows = [
+        row | {"system": system, "metric": metric, "estimate": values[position]}
+        for system in systems
+        for metric, values in FIGURES.items()
+    ]
+    rows.append(rows[0] | {"metric": "tp", "estimate": 3.0})
+    data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
+    payload = {
+        "target": "opacity",
+        "systems": list(systems),
+        "metrics": rows,
+        "provenance": {"data_set": data_set | changes},
+    }
+    folder.mkdir()
+    write_json(folder / "metrics.json", "metrics", payload)
+    patients = patients or [f"{position}-{n}" for n in range(4)]
+    decisions = pd.DataFrame({"image_id": patients, "patient_id": patients, "system": "A"})
+    decisions = decisions.assign(label=0.0, score=0.5, probability=0.5)
+    write_table(decisions, folder / "decisions.parquet", "decisions")
+    return folder
+
+
+@pytest.fixture
+def reports(tmp_path):
+    return [write_report(tmp_path / str(n), n) for n in range(3)]
+
+
+def test_mean_and_interval_are_those_of_a_t_test_of_one_sample(reports):
+    table = summarise_folds(read_folds(reports).figures).set_index(["system", "metric"])
+    row = table.loc[("A", "ap50")]
+    oracle = stats.ttest_1samp(FIGURES["ap50"], 0.0).confidence_interval(0.95)
+    assert row["mean"] == pytest.approx(0.4)
+    assert row["sd"] == pytest.approx(np.std(FIGURES["ap50"], ddof=1))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((oracle.low, oracle.high))
+    assert list(row[["fold_1", "fold_2", "fold_3"]]) == list(FIGURES["ap50"])
+
+
+def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_says_so(reports):
+    table = summarise_folds(read_folds(reports).figures).set_index(["system", "metric"])
+    row = table.loc[("B", "rsna_score")]
+    assert np.isnan(row["mean"])
+    assert np.isnan(row["ci_low"])
+    assert row["note"] == "undefined in 1 of 3 folds"
+
+
+def test_counts_have_no_mean(reports):
+    assert "tp" not in set(summarise_folds(read_folds(reports).figures)["metric"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"systems": ("A",)}, "other systems than"),
+        ({"content_id": "other"}, "other images than"),
+        ({"labels_id": "other"}, "other labels than"),
+        ({"patients": ["0-1", "new"]}, "tests 1 patients whom"),
+    ],
+)
+def test_reports_that_are_no_folds_are_refused(tmp_path, reports, change, told):
+    strange = write_report(tmp_path / "strange", 1, **change)
+    with pytest.raises(InputError, match=told):
+        read_folds([reports[0], strange])
+
+
+def test_one_report_is_no_cross_validation(reports):
+    with pytest.raises(InputError, match="at least two"):
+        read_folds(reports[:1])
+
+
+def test_everything_written_can_be_read_again(tmp_path, reports):
+    folds = read_folds(reports)
+    table = summarise_folds(folds.figures)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_folds(folds, table, out)
+    assert pd.read_csv(out / "folds.csv")["mean"].notna().sum() == 4
+    payload = json.loads((out / "folds.json").read_text())
+    assert payload["splits"] == ["cv-0", "cv-1", "cv-2"]
+    assert payload["figures"][0]["mean"] == pytest.approx(0.85)
+    assert (out / "folds.png").stat().st_size > 1000
+    assert "| A | 0.850 (0.726 to 0.974)" in markdown_table(folds, table)

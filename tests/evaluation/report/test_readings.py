@@ -1,0 +1,124 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import InputError
+from data_prep.store.dataset import DataSet
+from evaluation.compare.compare import compare_systems
+from evaluation.decisions.tuning import tune
+from evaluation.report.readings import read_systems
+from scripts.overlay import choose_images, file_name, open_systems, overlay
+
+
+@pytest.fixture
+def target(judged_set):
+    return judged_set.target()
+
+
+@pytest.fixture
+def systems(predict):
+    return {
+        "Detector": predict("Detector", "boxes", seed=1),
+        "Classifier": predict("Classifier", "scores", seed=2, maps=True),
+    }
+
+
+@pytest.fixture
+def tuned(systems, judged_set, target):
+    for system in systems.values():
+        decision = tune(system, judged_set, target)
+        system.write_decision(target.name, decision.to_json())
+    return systems
+
+
+@pytest.fixture
+def pixels(monkeypatch):
+    monkeypatch.setattr(DataSet, "has_pixels", True)
+    picture = np.full((90, 90), 100, np.uint8)
+    monkeypatch.setattr(DataSet, "read_original", lambda self, image_id: picture)
+
+
+def test_untuned_system_stays_undecided(systems, judged_set, target):
+    ids = judged_set.image_ids("test")[:5]
+    reader = read_systems(systems, judged_set, target, list(ids), policy="max_f1")
+    for image_id in ids:
+        detector, classifier = reader.readings(image_id)
+        assert detector.decision is None
+        assert detector.box_cut == 0.5
+        assert classifier.grid is not None
+
+
+def test_untuned_maps_share_one_scale(systems, judged_set, target):
+    ids = list(judged_set.image_ids("test")[:4])
+    one = read_systems(systems, judged_set, target, ids[:1], policy="max_f1")
+    all_ = read_systems(systems, judged_set, target, ids, policy="max_f1")
+    assert one.systems[1].scale == all_.systems[1].scale
+
+
+def test_tuned_system_is_read_as_compare_judges_it(tuned, judged_set, target):
+    comparison = compare_systems(tuned, judged_set, target, replicates=100)
+    ids = list(judged_set.image_ids("test"))
+    reader = read_systems(tuned, judged_set, target, ids, policy="max_f1")
+    table = comparison.decisions.set_index(["system", "image_id"])
+    for image_id in ids:
+        for reading in reader.readings(image_id):
+            row = table.loc[(reading.system, image_id)]
+            assert reading.score == row["score"]
+            assert reading.decision == row["decision_max_f1"]
+            place = row["localised"]
+            assert reading.localised == (None if pd.isna(place) else bool(place))
+
+
+def test_policy_that_was_not_tuned_is_refused(tuned, judged_set, target):
+    ids = list(judged_set.image_ids("test")[:1])
+    with pytest.raises(InputError, match="not tuned for the policy 'youden'; it has max_f1"):
+        read_systems(tuned, judged_set, target, ids, policy="youden")
+
+
+def test_system_that_ran_on_none_of_the_images_is_refused(predict, judged_set, target):
+    system = predict("Val only", roles=("val",))
+    ids = list(judged_set.image_ids("test")[:2])
+    with pytest.raises(InputError, match="ran on none of the images asked for"):
+        read_systems({"Val only": system}, judged_set, target, ids, policy="max_f1")
+
+
+def test_verb_draws_one_png_an_image(tuned, judged_set, tmp_path, pixels):
+    named = [f"{name}={system.folder}" for name, system in tuned.items()]
+    out = tmp_path / "pictures"
+    overlay(
+        named, data=judged_set.folder, out=out, target=None, image=None, role="test",
+        split="default", limit=3, policy="max_f1", panel=64, seed=0,
+    )  # fmt: skip
+    names = sorted(path.stem for path in out.iterdir())
+    assert len(names) == 3
+    assert set(names) <= set(judged_set.image_ids("test"))
+
+
+def test_verb_refuses_a_set_without_pixels(tuned, judged_set, tmp_path):
+    with pytest.raises(InputError, match="has no pixels"):
+        overlay([str(tuned["Detector"].folder)], data=judged_set.folder, out=tmp_path / "o",
+                target=None, image=None, role="test", split="default", limit=1,
+                policy="max_f1", panel=64, seed=0)  # fmt: skip
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_same_seed_draws_the_same_images(judged_set):
+    first, second = (choose_images(judged_set, None, "test", "default", 5, 7) for _ in range(2))
+    assert first == second
+    assert len(first) == 5
+
+
+def test_unknown_image_is_named(judged_set):
+    with pytest.raises(InputError, match="has no image 'nobody'"):
+        choose_images(judged_set, ["nobody"], "test", "default", 5, 0)
+
+
+def test_two_systems_of_one_name_are_refused(systems):
+    folder = systems["Detector"].folder
+    with pytest.raises(InputError, match="two systems are called 'Detector'"):
+        open_systems([str(folder), str(folder)])
+
+
+@pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "a b.dcm"])
+def test_image_id_cannot_leave_the_folder(image_id):
+    assert "/" not in file_name(image_id)

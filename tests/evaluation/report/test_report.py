@@ -1,0 +1,310 @@
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import InputError
+from evaluation.compare.protocol import Protocol
+from evaluation.overlays.reading import Truth
+from evaluation.overlays.sheet import draw_overlay
+from evaluation.report.gallery import CASES_PER_CATEGORY
+from evaluation.report.report import MAX_BYTES, write_report
+from evaluation.report.report_cases import MAX_PICTURE_BYTES, draw_case
+
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Outline(HTMLParser):
+    """Check that every tag is closed in order, and collect what the tests ask for."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.problems = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        self.ids += [facts["id"]] if "id" in facts else []
+        self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        facts = dict(attrs)
+        self.ids += [facts["id"]] if "id" in facts else []
+        self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(tag)
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Charts as PNG take a second a report; only the tests that ask for them draw them."""
+    if "figures" not in request.node.name:
+        monkeypatch.setattr("evaluation.report.report.save_figures", lambda comparison, folder: [])
+    monkeypatch.setattr("evaluation.report.report_cases.draw_overlay", small_overlay)
+
+
+def small_overlay(*args, **options):
+    return draw_overlay(*args, **options, panel=64)
+
+
+def pages(folder):
+    return [folder / "report.html", *sorted(folder.glob("cases-*.html"))]
+
+
+@pytest.fixture
+def html(comparison, picture_set, report_folder):
+    return write_report(comparison, picture_set, report_folder).read_text()
+
+
+@pytest.fixture
+def outline(html):
+    parser = Outline()
+    parser.feed(html)
+    return parser
+
+
+def test_report_opens_with_the_answer(html):
+    body = html[html.index("<body>") :]
+    headline = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)[1]
+    assert "RetinaNet and CheXNet were not shown to differ" in headline
+    assert body.index("<h1>") < body.index("<h2")
+    assert "these two trained models" in html
+
+
+def test_report_needs_nothing_from_outside(outline):
+    outside = [link for link in outline.links if not link.startswith(("#", "data:"))]
+    assert set(outside) <= {"cases-002.html"}  # beside it, and only more of the same
+
+
+def test_markup_is_well_formed(outline):
+    assert outline.problems == []
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    anchors = {link[1:] for link in outline.links if link.startswith("#")}
+    assert anchors <= set(outline.ids)
+
+
+def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(drawings) > 20
+    for drawing in drawings:
+        root = ET.fromstring(drawing)  # noqa: S314 - our own text
+        assert root.get("aria-label") or root.get("aria-hidden"), drawing[:80]
+
+
+def test_every_figure_of_the_table_is_there_with_its_interval(html):
+    for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "localised sensitivity"):
+        assert text.lower() in html.lower()
+
+
+def test_gallery_keeps_the_kinds_of_failure_apart(html):
+    titles = re.findall(r"<h3>(.*?)</h3>", html)
+    wanted = ["Both miss it", "Only RetinaNet finds it", "Only CheXNet finds it",
+              "Right image, wrong place", "Confident false alarms on normal images"]  # fmt: skip
+    assert [title for title in titles if title in wanted] == wanted
+
+
+def test_right_and_wrong_have_a_word_and_a_shape(html):
+    assert 'class="sign sign-right" viewBox="0 0 20 20" role="img" aria-label="right"' in html
+    assert 'class="sign sign-wrong" viewBox="0 0 20 20" role="img" aria-label="wrong"' in html
+
+
+def test_overlays_lie_beside_the_report(html, report_folder):
+    pictures = [path.stem for path in (report_folder / "overlays").glob("*.png")]
+    assert "all-miss-01" in pictures
+    drawn = [path.read_text().count('<article class="case"') for path in pages(report_folder)]
+    assert len(pictures) == sum(drawn)
+    assert drawn[0] == html.count('<article class="case"')
+
+
+def test_figures_lie_beside_the_report(comparison, picture_set, report_folder):
+    write_report(comparison, picture_set, report_folder)
+    assert len(list((report_folder / "figures").glob("*.png"))) == 3
+
+
+def test_second_report_leaves_no_picture_of_the_first(comparison, picture_set, report_folder):
+    stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html"]
+    stale[0].parent.mkdir(parents=True)
+    for path in stale:
+        path.write_bytes(b"")
+    write_report(comparison, picture_set, report_folder)
+    assert not any(path.exists() for path in stale)
+
+
+def test_the_same_comparison_gives_the_same_bytes(comparison, picture_set, tmp_path):
+    first, second = (
+        write_report(comparison, picture_set, tmp_path / name).read_bytes() for name in "ab"
+    )
+    assert first == second
+
+
+def test_set_without_pixels_says_so(comparison, picture_set, report_folder):
+    picture_set.has_pixels = False
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "no pixels, so there are no pictures" in html
+    assert picture_set.reads == []
+
+
+def test_names_from_outside_cannot_become_markup(comparison, picture_set, report_folder):
+    comparison.notes.append("<script>alert(1)</script>")
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "<script>alert" not in html
+
+
+def test_system_without_threshold_gets_figures_but_no_decisions(
+    comparison, picture_set, report_folder
+):
+    for policy in comparison.thresholds["CheXNet"]:
+        comparison.thresholds["CheXNet"][policy] = None
+        del comparison.confusion["CheXNet", policy]
+        called = comparison.decisions["system"] == "CheXNet"
+        comparison.decisions.loc[called, f"decision_{policy}"] = pd.NA
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "No threshold, so no decisions." in html
+    assert "undecided" in html
+
+
+def test_nothing_tuned_at_all_still_gives_a_report(comparison, picture_set, report_folder):
+    comparison.thresholds.update({name: {} for name in comparison.systems})
+    comparison.confusion.clear()
+    metrics = comparison.metrics
+    kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
+    comparison = replace(comparison, metrics=metrics[kept])
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "No system has a threshold" in html
+    assert "No localisation can be judged" in html
+    assert 'id="confusion"' not in html
+
+
+def test_undefined_figure_shows_its_reason(comparison, picture_set, report_folder):
+    row = comparison.metrics.query("system == 'CheXNet' and metric == 'precision'").index
+    comparison.metrics.loc[row, ["estimate", "ci_low", "ci_high"]] = np.nan
+    comparison.metrics.loc[row, "note"] = "no image is called positive"
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert '<b>–</b><small class="note">no image is called positive</small>' in html
+
+
+def test_file_that_has_gone_is_told_and_left_out(comparison, picture_set, report_folder):
+    def read(image_id):
+        if image_id == "p04":
+            raise InputError("gone")
+        return np.zeros((32, 32), np.uint8)
+
+    picture_set.read_original = read
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    assert "Left out, as the file could not be read: p04" in html
+
+
+def test_report_is_bounded_however_many_images(comparison, picture_set, report_folder):
+    copies = [
+        comparison.decisions.assign(image_id=comparison.decisions["image_id"] + f"-{copy}")
+        for copy in range(200)
+    ]
+    many = replace(comparison, decisions=pd.concat(copies, ignore_index=True))
+    picture_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
+    write_report(many, picture_set, report_folder)
+    assert len(picture_set.reads) <= 7 * CASES_PER_CATEGORY
+    assert all(path.stat().st_size < MAX_BYTES for path in pages(report_folder))
+
+
+def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
+    comparison, picture_set, report_folder, monkeypatch
+):
+    monkeypatch.setattr("evaluation.report.report_pages.IN_REPORT", 1)
+    html = write_report(comparison, picture_set, report_folder).read_text()
+    further = (report_folder / "cases-002.html").read_text()
+    assert 'href="cases-002.html"' in html
+    assert 'href="report.html#gallery"' in further
+    parser = Outline()
+    parser.feed(further)
+    outside = {link for link in parser.links if not link.startswith(("#", "data:"))}
+    assert outside == {"report.html", "report.html#gallery"}
+    assert (parser.problems, parser.open) == ([], [])
+    shown = [re.findall(r'<article class="case" id="(.*?)"', text) for text in (html, further)]
+    assert len(shown[0]) >= 5
+    assert not set(shown[0]) & set(shown[1])
+
+
+def test_as_few_cases_are_drawn_as_asked_for(comparison, picture_set, report_folder):
+    html = write_report(comparison, picture_set, report_folder, cases=1).read_text()
+    kinds = re.findall(r'<section class="category" id="cases-(.*?)"', html)
+    assert len(picture_set.reads) == len(kinds) == html.count('<article class="case"')
+    assert pages(report_folder) == [report_folder / "report.html"]
+
+
+def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
+    comparison, picture_set, report_folder
+):
+    asked = Protocol(metric="recall", policy="max_f1", declared=True)
+    told = replace(comparison, protocol=asked)
+    html = write_report(told, picture_set, report_folder).read_text()
+    strip = html[html.index('<figure class="strip">') : html.index("</figure>")]
+    assert "Sensitivity (recall) at the threshold for best F1 with 95 % interval" in strip
+    assert "<b>0.700</b>" in strip
+    assert "<b>0.891</b>" not in strip
+
+
+def test_what_needs_the_script_is_hidden_without_it(html):
+    for opening in ('<form id="choose"', '<div id="explore"', '<div id="cell-images"'):
+        tag = html[html.index(opening) :].split(">")[0]
+        assert tag.endswith(" hidden"), tag
+
+
+def test_script_knows_every_image_and_where_it_is_drawn(html, comparison):
+    told = json.loads(re.search(r'id="exploration">(.*?)</script>', html, re.DOTALL)[1])
+    assert len(told["images"]) == comparison.decisions["image_id"].nunique()
+    anchors = re.findall(r'<article class="case" id="case-(.*?)"', html)
+    here = [anchor for page, anchor in told["drawn"].values() if page == ""]
+    assert sorted(here) == sorted(anchors)
+    step = told["steps"][0]["frozen"]["max_f1"]
+    assert told["steps"][0]["tp"][step] == comparison.confusion["RetinaNet", "max_f1"]["tp"]
+
+
+def test_case_carries_what_it_is_chosen_by(html):
+    case = re.search(r'<article class="case"[^>]*data-id="p05"[^>]*>', html)[0]
+    assert 'data-outcomes="misplaced placed"' in case
+    assert 'data-lesion="7.81"' in case  # 16 x 20 of 64 x 64 px
+
+
+def test_worst_picture_keeps_to_its_share():
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
+    case = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
+    assert len(case.picture) < MAX_PICTURE_BYTES * 4 / 3 + 100
+    less = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
+    assert len(less.picture) < 60_000 * 4 / 3 + 100
+
+
+def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder):
+    def third(frame):
+        copy = frame[frame["system"] == "CheXNet"].assign(system="Reader")
+        return pd.concat([frame, copy], ignore_index=True)
+
+    pairs = comparison.metrics["system"] == "RetinaNet - CheXNet"
+    other = comparison.metrics[pairs].assign(system="RetinaNet - Reader")
+    three = replace(
+        comparison,
+        systems=[*comparison.systems, "Reader"],
+        metrics=pd.concat([third(comparison.metrics), other], ignore_index=True),
+        decisions=third(comparison.decisions),
+    )
+    html = write_report(three, picture_set, report_folder).read_text()
+    assert "RetinaNet had the highest AUROC of 3 systems" in html
+    assert "RetinaNet − CheXNet</th>" in html
+    assert "RetinaNet − Reader</th>" in html
+    assert "Only Reader finds it" not in html  # it agrees with CheXNet on every image
+    assert "All miss it" in html
+
+
+def test_one_system_alone_is_reported_without_differences(comparison, picture_set, report_folder):
+    one = replace(comparison, systems=["RetinaNet"])
+    html = write_report(one, picture_set, report_folder).read_text()
+    assert "RetinaNet reached an AUROC of 0.891" in html
+    assert "paired difference" not in html[: html.index("How to read the numbers</h2>")]

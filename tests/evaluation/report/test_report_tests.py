@@ -1,0 +1,42 @@
+"""The tables of paired differences: which interval decides, and every pair."""
+
+import pytest
+
+from evaluation.compare.compare import compare_systems
+from evaluation.report.report_tests import difference_tests, every_pair, p_words
+
+
+@pytest.fixture
+def three(judged_set, predict):
+    systems = {name: predict(name, seed=seed, skill=skill)
+               for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))}  # fmt: skip
+    return compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+
+
+def test_comparison_without_tests_shows_none(comparison):
+    assert difference_tests(comparison) is None
+    assert every_pair(comparison) is None  # two systems: the main table has their difference
+
+
+def test_of_two_intervals_of_one_difference_it_is_said_which_decides(three):
+    grid = difference_tests(three)
+    auroc = [row for row in grid.rows if row[:2] == ("AUROC", "A − B")]
+    assert len(auroc) == 3  # Obuchowski's, DeLong's, the bootstrap's
+    (decides,) = [row for row in auroc if row[2].endswith("(decides)")]
+    assert decides[2].startswith("Obuchowski 1997")
+    gap = three.metrics.query("system == 'A - B' and metric == 'auroc' and subgroup == 'all'")
+    assert decides[3].startswith(f"{gap['estimate'].iloc[0]:.3f}".replace("-", "−"))
+    assert "decide" in grid.lead
+    assert {row[1] for row in grid.rows} == {"A − B", "A − C", "B − C"}
+
+
+def test_every_pair_stands_with_holm_over_all_pairs(three):
+    grid = every_pair(three)
+    auroc = {row[1]: row for row in grid.rows if row[0] == "AUROC"}
+    assert list(auroc) == ["A − B", "A − C", "B − C"]
+    assert "over the 3 pairs" in grid.lead
+    own = three.tests.query(
+        "first == 'B' and second == 'C' and metric == 'auroc' and subgroup == 'all'"
+    )
+    expected = own.loc[own["method"].str.startswith("Obuchowski"), "p_holm_pairs"].item()
+    assert auroc["B − C"][3] == p_words(expected)

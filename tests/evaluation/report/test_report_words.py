@@ -1,0 +1,89 @@
+"""What the report says of its figures: only of those that it has, and as they were made."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluation.compare.exact import EXACT_METHOD
+from evaluation.metrics.registry import METRICS
+from evaluation.report.report_words import meanings, methods, uncertainty_words
+
+OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
+
+
+def test_a_measure_that_no_system_has_is_not_explained(comparison):
+    assert "AP50" in dict(meanings(comparison))
+    metrics = comparison.metrics.copy()
+    metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
+    assert "AP50" not in dict(meanings(replace(comparison, metrics=metrics)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("max_f1", ("highest F1", "several equally good ones the highest")),
+        ("youden", ("Youden's J = sensitivity + specificity − 1", "equally good ones the highest")),
+        ("cost:10/1", ("least expected cost", "costs 10 times", "that of validation",
+                       "equally good ones the highest")),
+        ("cost:10/4@0.05", ("costs 2.5 times", "a prevalence of 0.05")),
+        ("threshold=0.3", ("Declared by the user", "no image chose it")),
+        ("sensitivity>=0.95", ("The highest threshold that reaches a sensitivity of 0.95",)),
+        ("specificity>=0.90", ("The lowest threshold that reaches a specificity of 0.9",)),
+    ],
+)  # fmt: skip
+def test_each_policy_says_its_rule_and_what_decides_between_equals(comparison, policy, words):
+    comparison.confusion.clear()
+    comparison.confusion["CheXNet", policy] = {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
+    (told,) = [text for name, text in meanings(comparison) if name.startswith("Threshold for")]
+    for part in words:
+        assert part in told
+
+
+def with_ways(comparison, auroc, paired=None, others=None):
+    metrics = comparison.metrics.copy()
+    single = metrics["system"].isin(comparison.systems)
+    of = metrics["metric"] == "auroc"
+    metrics.loc[of & single, "ci_method"] = auroc
+    metrics.loc[of & ~single, "ci_method"] = paired or auroc
+    if others is not None:
+        metrics.loc[~of, "ci_method"] = others
+    return replace(comparison, metrics=metrics)
+
+
+def test_an_interval_is_explained_as_it_was_made(comparison):
+    made = with_ways(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI)
+    made.metrics.loc[made.metrics["ci_method"] == "patient-cluster bootstrap", "ci_method"] = (
+        "patient-cluster bootstrap percentile, 2000 resamples"
+    )
+    told = dict(meanings(made))
+    assert "Obuchowski (1997)" in told["95 % interval"]
+    assert "logit" in told["95 % interval"]
+    assert "drawn again at random" in told["95 % interval"]
+    assert "Obuchowski's variance of the difference" in told["Paired difference"]
+    assert "same redrawn patients" in told["Paired difference"]
+
+
+def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
+    told = uncertainty_words(with_ways(comparison, OBUCHOWSKI, others=EXACT_METHOD))
+    assert "Obuchowski (1997)" in told
+    assert "Clopper-Pearson" in told
+    assert "bootstrap" not in told
+    assert "McNemar" not in told  # no tests were made
+    assert "Holm" not in told
+
+
+def test_bca_is_explained_once(comparison):
+    made = with_ways(comparison, OBUCHOWSKI, others="patient-cluster bootstrap BCa, 2000 resamples")
+    assert sum(line.startswith("BCa (Efron 1987)") for line in methods(made)) == 1
+
+
+def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
+    expected = {
+        "aurc": "area under the risk-coverage curve", "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
+        "iobb_false_marks_10": "false marks an image at 10 %", "lr_positive": "LR+",
+        "iobb_accuracy_10": "IoBB accuracy at 10 %", "froc_mean": "FROC, mean",
+        "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",
+        "average_precision": "average precision", "ap": "AP[.5:.95]",
+    }  # fmt: skip
+    assert {metric: METRICS[metric].inside for metric in expected} == expected

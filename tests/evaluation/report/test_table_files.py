@@ -1,0 +1,113 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation.report.result_tables import write_tables
+from evaluation.report.table_files import latex_table, markdown_table, write_table_files
+
+SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
+TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float),
+         "null": type(None)}  # fmt: skip
+
+
+def problems(value, schema, place="metrics.json"):
+    """As much of JSON Schema as ours uses."""
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds and not any(
+        isinstance(value, TYPES[kind]) and not isinstance(value, bool) for kind in kinds
+    ):
+        return [f"{place}: {value!r} is not {kinds}"]
+    found = []
+    if "const" in schema and value != schema["const"]:
+        found.append(f"{place}: {value!r} is not {schema['const']!r}")
+    if "minimum" in schema and value < schema["minimum"]:
+        found.append(f"{place}: {value} below {schema['minimum']}")
+    if isinstance(value, list):
+        if len(value) < schema.get("minItems", 0):
+            found.append(f"{place}: too few")
+        for position, item in enumerate(value):
+            found += problems(item, schema.get("items", {}), f"{place}[{position}]")
+    if isinstance(value, dict):
+        found += [f"{place}: no '{key}'" for key in schema.get("required", ()) if key not in value]
+        more = schema.get("additionalProperties", True)
+        for key, item in value.items():
+            inner = schema.get("properties", {}).get(key, more)
+            if isinstance(inner, dict):
+                found += problems(item, inner, f"{place}.{key}")
+    return found
+
+
+@pytest.fixture
+def written(judged_set, predict, tmp_path):
+    """A real comparison's metrics.json: a detector and a classifier with maps."""
+    from evaluation.compare.compare import compare_systems
+
+    systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
+    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
+    write_tables(comparison, tmp_path / "report")
+    return json.loads((tmp_path / "report" / "metrics.json").read_text())
+
+
+def test_metrics_json_keeps_to_its_published_schema(written):
+    assert problems(written, json.loads(SCHEMA.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content.pop("target"),
+        lambda content: content["metrics"][0].update(estimate="0.9"),
+        lambda content: content["metrics"][0].update(n_images=-1),
+        lambda content: content["thresholds"].update(Detector=0.5),
+        lambda content: content.update(contract="other"),
+    ],
+    ids=["key gone", "figure as text", "negative count", "threshold without policy", "other file"],
+)
+def test_schema_refuses_what_it_should(written, spoil):
+    spoil(written)
+    assert problems(written, json.loads(SCHEMA.read_text()))
+
+
+def test_latex_table_is_booktabs_with_equal_columns(comparison):
+    text = latex_table(comparison)
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    rows = [
+        line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
+    ]
+    assert {line.count(" & ") for line in rows} == {3}
+    assert r"AUROC & 0.891 (0.851 to 0.921) & 0.862 (0.812 to 0.902) & 0.029" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_name_with_latex_in_it_stays_a_name(comparison):
+    name = "50%_{net} & \\input{x}"
+    metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
+    text = latex_table(replace(comparison, systems=[name], metrics=metrics))
+    assert r"50\%\_\{net\} \& \textbackslash{}input\{x\}" in text
+
+
+def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
+    lines = markdown_table(comparison).splitlines()
+    assert lines[0].endswith(comparison.verdict)
+    auroc = next(line for line in lines if line.startswith("| AUROC"))
+    assert "0.891 (0.851 to 0.921)" in auroc
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}
+    assert widths == {5}
+
+
+def test_pipe_in_a_name_breaks_no_markdown(comparison):
+    metrics = comparison.metrics.replace({"system": {"RetinaNet": "a|b"}})
+    text = markdown_table(replace(comparison, systems=["a|b"], metrics=metrics))
+    assert r"| a\|b |" in text
+
+
+def test_both_files_are_written(comparison, tmp_path):
+    assert [path.name for path in write_table_files(comparison, tmp_path)] == [
+        "table.tex",
+        "table.md",
+    ]
+    assert (tmp_path / "table.tex").read_text() == latex_table(comparison)

@@ -1,0 +1,159 @@
+"""AUROC with images grouped in patients, held against its definition written out."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from data_prep.audit.audit_auroc import Truth, clustered_auroc
+from evaluation.statistics.auroc_variance import (
+    AurocParts,
+    ClusteredEstimate,
+    SeedSpread,
+    add_seeds,
+    auroc_difference,
+    auroc_parts,
+    mean_parts,
+    smallest_detectable,
+)
+
+
+def draw(seed, patients=40, decimals=1):
+    """Images of patients who resemble themselves, with ties."""
+    rng = np.random.default_rng(seed)
+    owner = np.sort(rng.integers(0, patients, 3 * patients))
+    truth = rng.random(len(owner)) < np.array([0.2, 0.8])[owner % 2]
+    person = rng.normal(0, 1, patients)[owner]
+    scores = [truth + person + rng.normal(0, 1, len(owner)) for _ in range(2)]
+    return truth, [each.round(decimals) for each in scores], owner
+
+
+def variance_as_written(truth, first, second, owner):
+    """Obuchowski 1997, equations 4 to 8, patient by patient; ``first is second``: a variance."""
+    m, n = int(truth.sum()), int((~truth).sum())
+
+    def components(scores):
+        wins = scores[truth][:, None] - scores[~truth][None, :]
+        psi = (wins > 0) + 0.5 * (wins == 0)
+        theta = psi.mean()
+        x = dict.fromkeys(set(owner), 0.0)
+        y = dict.fromkeys(set(owner), 0.0)
+        for value, p in zip(psi.mean(axis=1), owner[truth], strict=True):
+            x[p] += value - theta
+        for value, p in zip(psi.mean(axis=0), owner[~truth], strict=True):
+            y[p] += value - theta
+        return x, y
+
+    (x1, y1), (x2, y2) = components(first), components(second)
+    i10, i01, i = len(set(owner[truth])), len(set(owner[~truth])), len(set(owner))
+    s10 = i10 / ((i10 - 1) * m) * sum(x1[p] * x2[p] for p in x1)
+    s01 = i01 / ((i01 - 1) * n) * sum(y1[p] * y2[p] for p in y1)
+    s11 = i / (i - 1) * sum(x1[p] * y2[p] + x2[p] * y1[p] for p in x1)
+    return s10 / m + s01 / n + s11 / (m * n)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_variance_is_the_formula_of_the_paper(seed):
+    truth, (first, second), owner = draw(seed)
+    parts = [auroc_parts(truth, scores, owner, 40) for scores in (first, second)]
+    alone = [variance_as_written(truth, s, s, owner) for s in (first, second)]
+    both = variance_as_written(truth, first, second, owner)
+    assert parts[0].variance == pytest.approx(alone[0], rel=1e-10)
+    gap = parts[0] - parts[1]
+    assert gap.variance == pytest.approx(alone[0] + alone[1] - 2 * both, rel=1e-10)
+
+
+def test_independent_images_give_delong():
+    truth, (first, second), _ = draw(7)
+    gap = auroc_difference(truth, first, second)
+    m, n = truth.sum(), (~truth).sum()
+    components = []
+    for scores in (first, second):
+        wins = scores[truth][:, None] - scores[~truth][None, :]
+        psi = (wins > 0) + 0.5 * (wins == 0)
+        components.append((psi.mean(axis=1), psi.mean(axis=0), psi.mean()))
+    over_positive = np.var(components[0][0] - components[1][0], ddof=1) / m
+    over_negative = np.var(components[0][1] - components[1][1], ddof=1) / n
+    error = np.sqrt(over_positive + over_negative)
+    assert gap.value == pytest.approx(components[0][2] - components[1][2])
+    assert gap.error == pytest.approx(error, rel=1e-10)
+    assert gap.p_value == pytest.approx(2 * norm.sf(abs(gap.value) / error))
+
+
+def test_ignoring_patients_makes_the_same_difference_look_surer():
+    # The known mistake: p by image. Each patient's image is there five times.
+    truth, (first, second), _ = draw(3, patients=30, decimals=6)
+    owner = np.arange(len(truth))
+    copies = [np.repeat(each, 5) for each in (truth, first, second)]
+    once = auroc_difference(truth, first, second, owner)
+    by_image = auroc_difference(*copies)
+    by_patient = auroc_difference(*copies, np.repeat(owner, 5))
+    assert by_image.p_value < once.p_value
+    assert by_image.error == pytest.approx(once.error / np.sqrt(5), rel=0.02)
+    # Copies of an image are no new patients.
+    assert by_patient.value == pytest.approx(once.value)
+    assert by_patient.error == pytest.approx(once.error, rel=1e-3)
+
+
+def test_the_audit_and_the_judge_agree():
+    truth, (scores, _), owner = draw(5)
+    ranks = np.unique(scores, return_inverse=True)[1]
+    audit = clustered_auroc(ranks, Truth(truth, np.zeros(len(truth), int), owner))
+    judge = auroc_parts(truth, scores, owner, 40).estimate()
+    assert judge.value == pytest.approx(audit.value)
+    # The audit takes one factor for all patients, the paper one a class.
+    assert judge.interval == pytest.approx((audit.low, audit.high), abs=0.01)
+
+
+def test_an_interval_of_an_auroc_stays_inside_its_bounds():
+    truth = np.array([False] * 30 + [True] * 30)
+    scores = np.arange(60.0)
+    scores[29] = 40.0  # one negative among the positives
+    estimate = auroc_parts(truth, scores, np.arange(60), 60).estimate()
+    low, high = estimate.interval
+    assert 0.9 < low < estimate.value < high < 1
+
+
+def test_classes_wholly_apart_have_no_interval():
+    parts = auroc_parts([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], np.arange(4), 4)
+    assert parts.value == 1.0
+    assert parts.estimate().interval is None
+    assert auroc_parts([1, 1], [0.1, 0.2], np.arange(2), 2) is None
+
+
+def test_a_system_against_itself_differs_by_nothing_and_gets_no_p_value():
+    truth, (scores, _), owner = draw(1)
+    gap = auroc_difference(truth, scores, scores, owner)
+    assert (gap.value, gap.interval, gap.p_value) == (0.0, None, None)
+
+
+def test_one_patient_of_a_class_gives_no_interval():
+    parts = auroc_parts([0, 0, 1], [0.1, 0.5, 0.4], np.array([0, 1, 2]), 3)
+    assert parts.variance is None
+    assert "fewer than two patients" in parts.estimate().note
+
+
+def test_seeds_widen_an_interval_by_what_they_differ():
+    truth, (first, second), owner = draw(2)
+    parts = [auroc_parts(truth, scores, owner, 40) for scores in (first, second)]
+    spread = SeedSpread.of([each.value for each in parts])
+    mean = mean_parts(parts)
+    assert mean.value == pytest.approx(np.mean([each.value for each in parts]))
+    with_seeds, without = mean.estimate(spread), mean.estimate()
+    between = np.var([each.value for each in parts], ddof=1) / 2
+    assert with_seeds.error**2 == pytest.approx(without.error**2 + between)
+    assert with_seeds.freedom < without.freedom
+    assert with_seeds.interval[0] < without.interval[0] < without.interval[1]
+
+
+def test_the_freedom_of_seeds_alone_is_that_of_a_t_test():
+    variance, freedom = add_seeds(0.0, 99, [SeedSpread(0.3, 3)])
+    assert (variance, freedom) == (pytest.approx(0.1), pytest.approx(2))
+
+
+def test_the_smallest_detectable_difference_has_the_power_it_names():
+    error = 0.02
+    reach = smallest_detectable(error)
+    beyond = norm.isf(0.025) * error
+    assert norm.sf((beyond - reach) / error) == pytest.approx(0.8)
+    assert ClusteredEstimate(0.0, error).detectable == reach
+    assert AurocParts(0.5, np.zeros(2), np.zeros(2), (2, 2, 2)).estimate().detectable is None

@@ -1,0 +1,117 @@
+"""Calibrations learned on validation, against scikit-learn and scipy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from sklearn import metrics as oracle
+from sklearn.isotonic import IsotonicRegression
+
+from data_prep.contracts.tables import InputError
+from evaluation.statistics.calibration import CLIP, METHODS, calibration_from_json, clipped_logit
+from evaluation.statistics.calibration_fits import (
+    STEEPEST,
+    choose_calibration,
+    fit_calibration,
+    fit_isotonic,
+    fit_temperature,
+)
+
+
+@pytest.fixture
+def sample():
+    """Scores whose log-odds are 2.5 times too large."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(-0.5, 1.0, 500)
+    return rng.random(500) < expit(logits), expit(2.5 * logits)
+
+
+def test_a_temperature_is_that_of_least_log_loss(sample):
+    y_true, y_score = sample
+    logits = clipped_logit(y_score)
+    best = minimize_scalar(
+        lambda t: oracle.log_loss(y_true, expit(logits / t)), bounds=(0.1, 10), method="bounded",
+        options={"xatol": 1e-9},
+    )  # fmt: skip
+    found = fit_temperature(y_true, y_score)
+    assert 1 / found.slope == pytest.approx(best.x, abs=1e-4)
+    assert found.intercept == 0
+    assert found.to_json()["temperature"] == pytest.approx(2.5, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "slope"),
+    [
+        ([0, 0, 1, 1], STEEPEST),  # parted: the steeper the better, so the bound is taken
+        ([1, 1, 0, 0], 1 / STEEPEST),  # the wrong way round: order is kept, not turned
+    ],
+)
+def test_a_temperature_stays_within_its_bounds(y_true, slope):
+    assert fit_temperature(y_true, [0.2, 0.4, 0.6, 0.8]).slope == slope
+
+
+def test_an_isotonic_curve_is_that_of_scikit_learn_and_level_beyond_its_ends(sample):
+    y_true, y_score = sample
+    found = fit_isotonic(y_true, y_score)
+    theirs = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(y_score, y_true)
+    asked = np.linspace(0, 1, 101)
+    np.testing.assert_allclose(found.probability(asked), theirs.predict(asked), atol=1e-12)
+    assert found.probability([0.0])[0] == found.probabilities[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays.arrays(np.float64, 14, elements=st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0])),
+    arrays.arrays(np.int8, 14, elements=st.integers(0, 1)),
+    st.sampled_from(["none", "temperature", "isotonic"]),
+)
+def test_order_is_kept_and_probabilities_stay_in_bounds(y_score, y_true, method):
+    found = fit_calibration(method, y_true, y_score)
+    if found is None:
+        assert y_true.all() or not y_true.any()
+        return
+    p = found.probability(np.sort(y_score))
+    assert (np.diff(p) >= 0).all()
+    assert p.min() >= 0
+    assert p.max() <= 1
+
+
+def test_an_isotonic_curve_tells_how_many_levels_are_left():
+    found = fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
+    assert found.to_json()["levels"] == 3
+    assert found.probability([0.2, 0.25, 0.3]).tolist() == [0.5, 0.5, 0.5]  # ties, stated
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_calibration_survives_its_file(method, sample):
+    found = fit_calibration(method, *sample)
+    assert calibration_from_json(found.to_json()) == found
+
+
+def test_none_is_the_score_as_it_is_inside_the_clip():
+    found = fit_calibration("none", [0, 1], [0.2, 0.8])
+    assert found.probability([0.0, 0.3, 1.0]) == pytest.approx([CLIP, 0.3, 1 - CLIP])
+
+
+def test_the_choice_is_that_of_the_held_out_log_loss(sample):
+    y_true, y_score = sample
+    folds = np.arange(500) % 5
+    chosen, losses = choose_calibration(y_true, y_score, folds, METHODS)
+    expected = dict.fromkeys(METHODS, 0.0)
+    for fold in range(5):
+        held = folds == fold
+        for method in METHODS:
+            fit = fit_calibration(method, y_true[~held], y_score[~held])
+            p = np.clip(fit.probability(y_score[held]), CLIP, 1 - CLIP)
+            expected[method] += oracle.log_loss(y_true[held], p, labels=[0, 1]) / 5
+    expected["as_it_is"] = expected.pop("none")
+    assert losses == pytest.approx(expected)
+    assert chosen.method == min(losses, key=losses.get) == "temperature"
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(InputError, match="unknown calibration 'beta'"):
+        fit_calibration("beta", [0, 1], [0.2, 0.8])

@@ -1,0 +1,262 @@
+"""Several systems as one: fused boxes, mean probabilities, gates, and what is remembered."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.tables import InputError, write_table
+from data_prep.store.predictions import Predictions, PredictionWriter
+from evaluation.boxes.iou import CORNERS
+from evaluation.decisions.choices import Asked
+from evaluation.decisions.tuning import tune
+from evaluation.systems.eligibility import judged_images
+from evaluation.systems.ensemble import (
+    check_members,
+    findings_of,
+    join_classifiers,
+    join_detectors,
+    join_images,
+)
+from evaluation.systems.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
+from evaluation.systems.exposure import trained_on
+from evaluation.systems.gate import choose_gate, gate_boxes, sort_members
+
+oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
+
+
+@pytest.fixture
+def detectors(predict):
+    return [predict(f"D{seed}", "boxes", seed=seed) for seed in (1, 2)]
+
+
+def fail(member, image_id, reason="unreadable"):
+    """Mark an image of a written member as failed."""
+    part = member.folder / "predicted_images.parquet" / "part-00000.parquet"
+    images = member.images.copy()
+    chosen = images["image_id"] == image_id
+    images["reason"] = images["reason"].astype(object)
+    images.loc[chosen, ["status", "reason"]] = ["failed", reason]
+    write_table(images, part, "predicted_images")
+    return Predictions.open(member.folder)
+
+
+def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
+    joined = join_detectors(detectors, judged_set, weights=[2, 1], iou_threshold=0.5)
+    for image_id in judged_set.image_ids("val")[:20]:
+        parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
+        boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
+            [part[CORNERS].to_numpy() / 100 for part in parts],
+            [part["score"].to_numpy() for part in parts],
+            [np.zeros(len(part)) for part in parts], weights=[2, 1], iou_thr=0.5,
+        )  # fmt: skip
+        ours = joined.tables["boxes"]
+        ours = ours[ours["image_id"] == image_id]
+        np.testing.assert_allclose(ours["score"], scores, atol=1e-6)
+        np.testing.assert_allclose(ours[CORNERS].to_numpy() / 100, boxes, atol=1e-6)
+
+
+def test_classifiers_give_the_weighted_mean_and_their_maps_too(predict):
+    members = [predict(f"C{seed}", "scores", seed=seed, maps=True) for seed in (1, 2)]
+    joined = join_classifiers(members, weights=[3, 1])
+    first, second = (m.scores.set_index("image_id")["score"] for m in members)
+    mean = joined.tables["scores"].set_index("image_id")["score"]
+    np.testing.assert_allclose(mean, 0.75 * first[mean.index] + 0.25 * second[mean.index])
+    values = [m.maps.set_index("image_id")["values"] for m in members]
+    image_id = mean.index[0]
+    row = joined.tables["maps"].set_index("image_id").loc[image_id]
+    expected = 0.75 * values[0][image_id] + 0.25 * values[1][image_id]
+    np.testing.assert_allclose(row["values"], expected)
+
+
+def test_maps_that_differ_in_grid_are_left_out_and_said(predict):
+    members = [predict("C1", "scores", seed=1, maps=True), predict("C2", "scores", seed=2)]
+    joined = join_classifiers(members)
+    assert "maps" not in joined.tables
+    assert joined.notes == [
+        "Activation maps left out: the members' maps are not of one kind and grid."
+    ]
+
+
+def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, judged_set):
+    lost = detectors[0].boxes["image_id"].iloc[0]
+    members = [detectors[0], fail(detectors[1], lost)]
+    joined = join_detectors(members, judged_set)
+    row = joined.images.set_index("image_id").loc[lost]
+    assert (row["status"], row["reason"]) == ("failed", "D2: unreadable")
+    assert (joined.images["status"] == "failed").sum() == 1
+    assert lost not in set(joined.tables["boxes"]["image_id"])
+    both = join_images([fail(members[0], lost, "too dark"), members[1]])
+    assert both.set_index("image_id").loc[lost, "reason"] == "D1: too dark; D2: unreadable"
+
+
+def test_members_that_do_not_belong_together_are_refused(predict, judged_set, detectors):
+    with pytest.raises(InputError, match="at least two"):
+        check_members(detectors[:1], judged_set)
+    with pytest.raises(InputError, match="says the same as"):
+        check_members([detectors[0], detectors[0]], judged_set)
+    fewer = predict("D3", "boxes", seed=3, skip=(detectors[0].boxes["image_id"].iloc[0],))
+    with pytest.raises(InputError, match=r"other images than .*1 differ"):
+        check_members([detectors[0], fewer], judged_set)
+    other = Predictions(detectors[1].folder, detectors[1].info | {"data_set": {"content_id": "x"}})
+    with pytest.raises(InputError, match="content_id x"):
+        check_members([detectors[0], other], judged_set)
+    mass = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass"]})
+    with pytest.raises(InputError, match=r"systems of the same findings$"):
+        join_detectors([detectors[0], mass], judged_set)
+    shared = sorted(findings_of(detectors[0]))[0]
+    more = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass", shared]})
+    with pytest.raises(InputError, match=f"--finding {shared}' leaves out the others"):
+        join_detectors([detectors[0], more], judged_set)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_wrong_weights_are_refused(weights, detectors, judged_set):
+    with pytest.raises(InputError, match="2 members need 2 numbers above 0"):
+        join_detectors(detectors, judged_set, weights=weights)
+
+
+def test_a_gate_multiplies_or_drops(predict):
+    detector, classifier = predict("D", "boxes", seed=1), predict("C", "scores", seed=2)
+    assert sort_members([classifier, detector]) == (detector, classifier)
+    probability = classifier.scores.set_index("image_id")["score"]
+    gate = probability[detector.boxes["image_id"]].to_numpy()
+    multiplied = gate_boxes(detector, classifier, rule="multiply").tables["boxes"]
+    expected = detector.boxes["score"].to_numpy() * gate
+    np.testing.assert_allclose(multiplied["score"], expected[expected >= 0.001])
+    kept = gate_boxes(detector, classifier, rule="threshold", threshold=0.4).tables["boxes"]
+    assert (probability[kept["image_id"]] >= 0.4).all()
+    assert len(kept) == (gate >= 0.4).sum()
+
+
+def test_a_gate_needs_one_of_each_and_the_same_findings(predict, detectors):
+    with pytest.raises(InputError, match="got 2 and 0"):
+        sort_members(detectors)
+    classifier = predict("C", "scores")
+    blind = Predictions(classifier.folder, classifier.info | {"findings": ["mass"]})
+    with pytest.raises(InputError, match="gives no score for lung_opacity"):
+        sort_members([detectors[0], blind])
+
+
+def test_the_gate_is_chosen_on_validation_alone(predict, judged_set):
+    target = judged_set.target()
+    detector = predict("D", "boxes", seed=1, skill=0.3)
+    classifier = predict("C", "scores", seed=2, skill=6.0)
+    choice = choose_gate(detector, classifier, judged_set, target, "default")
+    assert 0 < choice.threshold < 1
+    assert choice.record["chosen"]["folds"] > choice.record["boxes_as_stored"]["folds"]
+    assert choice.record["chosen_on"]["n_images"] == 100
+    tested = classifier.scores["image_id"].isin(judged_set.image_ids("test"))
+    scores = classifier.scores.assign(score=np.where(tested, 0.5, classifier.scores["score"]))
+    part = classifier.folder / "scores.parquet" / "part-00000.parquet"
+    write_table(scores, part, "scores")
+    again = Predictions.open(classifier.folder)
+    assert choose_gate(detector, again, judged_set, target, "default").record == choice.record
+
+
+def test_a_gate_that_brings_nothing_stays_open(predict, judged_set):
+    detector, classifier = predict("D", "boxes", seed=1), predict("C", "scores", seed=2)
+    same = classifier.scores.assign(score=0.5)
+    write_table(same, classifier.folder / "scores.parquet" / "part-00000.parquet", "scores")
+    again = Predictions.open(classifier.folder)
+    choice = choose_gate(detector, again, judged_set, judged_set.target(), "default")
+    assert choice.threshold == 0.0
+
+
+def with_info(member, **facts):
+    return Predictions(member.folder, member.info | facts)
+
+
+def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors):
+    cost = {"parameters": 10, "flops": 5.0, "latency_ms": 2.0, "latency_device": "cpu"}
+    members = [with_info(member, cost=cost) for member in detectors]
+    total = joined_cost(members, "A + B")
+    assert (total["parameters"], total["flops"], total["latency_ms"]) == (20, 10.0, 4.0)
+    assert (total["latency_device"], total["made_of"]) == ("cpu", "A + B")
+    other = with_info(detectors[1], cost=cost | {"latency_device": "gpu", "flops": None})
+    mixed = joined_cost([members[0], other], "")
+    assert (mixed["parameters"], mixed["flops"], mixed["latency_ms"]) == (20, None, None)
+
+
+def test_training_adds_up_on_one_machine_and_memory_is_that_of_the_largest_member(detectors):
+    cost = {"size_bytes": 8, "train_seconds": 60.0, "train_device": "cpu", "peak_memory_bytes": 5}
+    members = [
+        with_info(detectors[0], cost=cost),
+        with_info(detectors[1], cost=cost | {"peak_memory_bytes": 9}),
+    ]
+    total = joined_cost(members, "A + B")
+    assert (total["size_bytes"], total["train_seconds"], total["peak_memory_bytes"]) == (16, 120, 9)
+    assert total["flops"] is None
+    other = with_info(detectors[1], cost=cost | {"train_device": "gpu"})
+    assert joined_cost([members[0], other], "")["train_seconds"] is None
+
+
+def write_seen(member, ids, role):
+    frame = pd.DataFrame({"image_id": ids, "patient_id": [f"p{i}" for i in ids], "role": role})
+    write_table(frame, member.folder / "seen.parquet", "seen")
+
+
+def test_what_any_member_has_seen_is_seen(detectors, judged_set):
+    write_seen(detectors[0], ["a", "b"], ["train", "test"])
+    write_seen(detectors[1], ["b", "c"], ["val", "train"])
+    seen, unknown = joined_seen(detectors)
+    assert dict(zip(seen["image_id"], seen["role"], strict=True)) == {
+        "a": "train", "b": "val", "c": "train"
+    }  # fmt: skip
+    assert unknown == []
+    with_val = with_gate_images(seen, judged_set, "default")
+    assert set(with_val.loc[with_val["role"] == "val", "image_id"]) == {
+        "b", *judged_set.image_ids("val")
+    }  # fmt: skip
+
+
+def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged_set, tmp_path):
+    write_seen(detectors[0], ["elsewhere"], ["train"])
+    seen, unknown = joined_seen(detectors)
+    assert unknown == ["D2"]
+    info = detectors[0].info | {"system": "E", "seen_unknown": unknown, "inference_id": "e"}
+    with PredictionWriter(tmp_path / "E", info) as writer:
+        writer.add(detectors[0].images, boxes=detectors[0].boxes)
+        write_table(seen, tmp_path / "E" / "seen.parquet", "seen")
+    system = Predictions.open(tmp_path / "E")
+    _, notes = judged_images({"E": system}, judged_set, judged_set.target())
+    assert "What D2 in E was trained on is unknown: test images may not be new to it." in notes
+    assert trained_on(system)["unknown"] == "D2"
+
+
+def test_the_id_follows_members_and_settings(detectors):
+    first = joined_id(detectors, {"iou": 0.5})
+    assert first == joined_id(detectors, {"iou": 0.5})
+    assert first != joined_id(detectors, {"iou": 0.6})
+    assert first != joined_id(detectors[::-1], {"iou": 0.5})
+
+
+def test_the_members_spread_is_kept_per_image_for_doubt(predict, detectors, judged_set):
+    members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
+    joined = join_classifiers(members, weights=[3, 1]).tables["scores"].set_index("image_id")
+    first, second = (m.scores.set_index("image_id")["score"] for m in members)
+    gap = (first - second).abs()[joined.index]
+    # Weights 3/4 and 1/4: the standard deviation is sqrt(3)/4 of the gap.
+    np.testing.assert_allclose(joined["spread"], np.sqrt(3) / 4 * gap, atol=1e-12)
+
+    tops = join_detectors(detectors, judged_set).tables["scores"].set_index("image_id")
+    highest = [d.boxes.groupby("image_id")["score"].max().reindex(tops.index) for d in detectors]
+    first, second = (scores.fillna(0.0) for scores in highest)  # silent: 0, as ever
+    assert (first == 0).any()
+    np.testing.assert_allclose(tops["score"], (first + second) / 2)
+    np.testing.assert_allclose(tops["spread"], (first - second).abs() / 2, atol=1e-12)
+    assert len(tops) == len(judged_set.image_ids("val")) + len(judged_set.image_ids("test"))
+
+
+def test_the_spread_of_an_ensemble_becomes_doubt(predict, judged_set, tmp_path):
+    members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
+    joined = join_classifiers(members)
+    info = {**members[0].info, "system": "both", "inference_id": "both"}
+    with PredictionWriter(tmp_path / "both", info) as writer:
+        writer.add(joined.images, **joined.tables)
+    system, target = Predictions.open(tmp_path / "both"), judged_set.target()
+    decision = tune(system, judged_set, target, asked=Asked(refer=0.2))
+    assert {each.by for each in decision.referral.values()} == {"spread"}
+    ids = judged_set.image_ids("val")
+    spread = joined.tables["scores"].set_index("image_id")["spread"].reindex(ids)
+    cut = decision.referral["max_f1"].cut
+    assert 0.15 < (spread >= cut).mean() <= 0.2
