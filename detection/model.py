@@ -74,7 +74,7 @@ def build_retinanet(
             `detection.pyramid.freeze_stages`; None means 3 with ``weights`` and 5 without.
         weights: None, ``imagenet`` (backbone) or ``coco`` (everything but the class layer);
             downloaded on first use, or from an installed package. Weights from a file or a run
-            are loaded into the built model, see `detection.checkpoints`.
+            are loaded into the built model, see `detection.weights`.
         mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
             mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.

@@ -14,7 +14,7 @@ from torchvision.models.detection import (
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import BACKBONES
-from detection.checkpoints import CLASS_LAYER, is_retinanet_key, load_body
+from detection.weights import CLASS_LAYER, is_retinanet_key, load_body
 from networks.published import fetch_weights
 
 COCO: dict[str, WeightsEnum] = {

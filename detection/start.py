@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from detection.checkpoints import detector_findings, is_detector, load_body, load_detector
 from detection.pretrained import load_coco
 from detection.retinanet import LesionRetinaNet
+from detection.weights import detector_findings, is_detector, load_body, load_detector
 
 COCO_CLASSES = 90  # torchvision's COCO models have 91 outputs, one of them background
 
