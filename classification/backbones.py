@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from classification.geometry import trace_grid
+from classification.receptive_field import trace_grid
 from classification.recipes import BACKBONES, STRIDES, Recipe
 from classification.timm_zoo import TIMM, build_timm, timm_fixed_size, timm_normalisation
 from data_prep.contracts.errors import InputError

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from classification.dataset import LabelBatch
-from classification.explain import MapMethod, explain
 from classification.loss import scores_of
 from classification.mc_dropout import dropout_scores
 from classification.model import ImageClassifier, evaluating
+from classification.saliency import MapMethod, explain
 from data_prep.contracts.tables import InputError
 from data_prep.store.preprocess import Placement
 

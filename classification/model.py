@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from classification.backbones import Trunk, build_trunk, find_recipe
-from classification.pretrained import fetch_features, load_features
+from classification.weights import fetch_features, load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 

@@ -10,8 +10,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from classification.explain import MapMethod, explain
 from classification.model import ImageClassifier
+from classification.saliency import MapMethod, explain
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 """Of the layers, from the output down, that are random; 0 stands for the output layer alone."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from classification.backbones import BACKBONES, find_recipe
 from classification.model import ImageClassifier
-from classification.pretrained import load_features
+from classification.weights import load_features
 from networks.checkpoints import require_finite
 from networks.public_checkpoints import recognise
 

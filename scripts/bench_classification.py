@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision.models import DenseNet, densenet121
 
 from classification.dataset import LabelBatch
-from classification.explain import explain
 from classification.loss import scores_of, training_losses
 from classification.model import ImageClassifier, build_chexnet
+from classification.saliency import explain
 from scripts.bench_networks import (
     LEARNING_RATE,
     autocast,

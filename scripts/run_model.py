@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from classification.dataset import ImageLabelDataset
 from classification.dataset import collate as collate_labels
-from classification.explain import MapMethod
 from classification.inference import predict_scores
 from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
+from classification.saliency import MapMethod
 from classification.sanity import randomisation_check, rounds
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError

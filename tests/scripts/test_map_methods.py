@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from classification.explain import MapMethod
 from classification.model import build_classifier
+from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.placement import Placement

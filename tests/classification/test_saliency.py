@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from classification.explain import (
+from classification.saliency import (
     explain,
     grad_cam,
     grad_cam_plus_plus,

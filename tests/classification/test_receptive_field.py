@@ -12,8 +12,8 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
 from classification.backbones import BACKBONES, build_trunk, trunk_stages
-from classification.geometry import Grid, trace_grid
 from classification.model import build_classifier
+from classification.receptive_field import Grid, trace_grid
 from classification.recipes import PooledNorm
 from data_prep.contracts.errors import InputError
 
