@@ -13,7 +13,7 @@ from data_prep.augment.dropped_boxes import DroppedBoxes
 from data_prep.contracts.errors import InputError
 from training.epoch_sums import EpochSums
 from training.hard_negatives import HardNegatives
-from training.sampler import SeededSampler, balancing_weights, shared_weights
+from training.sampling import SeededSampler, balancing_weights, shared_weights
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback

@@ -15,10 +15,10 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import available_memory, choose_precision
 from scripts.trainee import Trainee
+from training.batch_size import largest_batch
 from training.loading import NamedBatches, NamedRows, require_loaded
-from training.memory import largest_batch
 from training.run_folder import RunFolder
-from training.sampler import SeededSampler
+from training.sampling import SeededSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

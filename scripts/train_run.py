@@ -20,16 +20,16 @@ from scripts.sampling import build_sampler, dropped_boxes
 from scripts.train_batch import fitting_batch, too_large
 from scripts.train_devices import FAREWELL, own_rank, require_shares
 from scripts.trainee import Trainee
+from training.batch_size import is_out_of_memory
 from training.cost import count_parameters, describe_device
 from training.fit import FitResult, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
-from training.memory import is_out_of_memory
 from training.model_files import save_architecture, save_model
 from training.optimisation import Optimisation
 from training.peak_memory import PeakMemory
-from training.pictures import draw_batch, draw_curves
+from training.plots import draw_batch, draw_curves
 from training.run_folder import RunFolder
-from training.sampler import SeededSampler
+from training.sampling import SeededSampler
 from training.trainer import Precision
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from data_prep.contracts.errors import InputError
-from training.memory import is_out_of_memory
+from training.batch_size import is_out_of_memory
 
 if TYPE_CHECKING:
     import pandas as pd

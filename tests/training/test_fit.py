@@ -22,7 +22,7 @@ from data_prep.contracts.tables import InputError
 from training.fit import FitResult, fit
 from training.optimisation import Optimisation
 from training.run_folder import RunFolder
-from training.sampler import SeededSampler
+from training.sampling import SeededSampler
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.memory import is_out_of_memory, largest_batch, reckon
+from training.batch_size import is_out_of_memory, largest_batch, reckon
 
 
 @dataclass
@@ -78,7 +78,7 @@ def test_memory_that_runs_out_while_measuring_leaves_no_size() -> None:
 
 
 def _saved_per_image() -> float:
-    from training.memory import _saved_bytes
+    from training.batch_size import _saved_bytes
 
     model = _model().train()
     two, four = (_saved_bytes(model, _batch(n), _losses, "fp32") for n in (2, 4))

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.sampler import SeededSampler, balancing_weights, shared_weights
+from training.sampling import SeededSampler, balancing_weights, shared_weights
 
 
 def _epoch(sampler: SeededSampler, epoch: int) -> list[tuple[int, int]]:

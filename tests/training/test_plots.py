@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.pictures import draw_batch, draw_curves
+from training.plots import draw_batch, draw_curves
 
 
 def _row(epoch: int, **figures: float) -> dict[str, float]:
