@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from scripts.bench_rows import Row, paired_row, rate
-from scripts.bench_setting import Setting
+from benchmarks.bench_rows import Row, paired_row, rate
+from benchmarks.bench_setting import Setting
 from scripts.child_process import own_command
 from scripts.runtime import choose_device, tune_cpu
 
@@ -83,7 +83,7 @@ def _build(asked: dict[str, Any], work: str, precision: str) -> Callable[[], flo
     """One batch of noise through the network that the other rows measure."""
     import torch
 
-    from scripts.bench_classification import Size, labelled, scoring, training_step, twins
+    from benchmarks.bench_classification import Size, labelled, scoring, training_step, twins
 
     size = Size(asked["side"], asked["batch"])
     model, _ = twins(size, 0, "cpu")

@@ -52,8 +52,8 @@ def refuse_intruders() -> None:
 
 def build_app() -> typer.Typer:
     """Assemble the verbs; each module imports heavy libraries inside its function only."""
+    from benchmarks import bench
     from scripts import (
-        bench,
         check,
         compare,
         ensemble,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import PredictionWriter
-    from scripts.run_model import Part, TrainedModel
+    from serving.trained_model import Part, TrainedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
@@ -91,7 +91,7 @@ def predict(
 
     tune_cpu()
     from data_prep.augment.views import View, parse_views
-    from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
+    from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     views = parse_views(tta) if tta else (View(),)
     model = TrainedModel.open(
@@ -259,7 +259,7 @@ def _join(parts: Iterable[Part], size: int = PART_SIZE) -> Iterator[Part]:
     """Gather batches into parts of about `size` images: one file each on the disk."""
     import pandas as pd
 
-    from scripts.run_model import Part
+    from serving.trained_model import Part
 
     def joined(held: list[Part]) -> Part:
         names = held[0].tables

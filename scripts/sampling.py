@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from configs.settings import DrawSettings, TrainingSettings
     from data_prep.store.dataset import DataSet
-    from scripts.trainee import Trainee
+    from scripts.train_task import Trainee
 
 _NEGATIVES = ("not_normal", "normal")
 _COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",

@@ -70,7 +70,7 @@ def open_system(
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
-    from scripts.run_model import TrainedModel  # imports torch, which reads the settings then
+    from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     model = TrainedModel.open(path, device=choose_device("auto"))
     folder = out / SYSTEMS / (name or path.name)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
-    from scripts.trainee import Trainee
+    from scripts.train_task import Trainee
     from training.run_folder import RunFolder
 
     Config = DetectorConfig | ClassifierConfig

@@ -14,7 +14,7 @@ from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import available_memory, choose_precision
-from scripts.trainee import Trainee
+from scripts.train_task import Trainee
 from training.batch_size import largest_batch
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.run_folder import RunFolder

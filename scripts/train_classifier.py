@@ -23,10 +23,10 @@ from classification.model import ImageClassifier, build_classifier
 from classification.start import start_from
 from evaluation.metrics.image_metrics import auroc, image_average_precision
 from scripts import console
-from scripts.labels import labelled_images
 from scripts.sampling import image_classes
 from scripts.starting_weights import Start
-from scripts.trainee import Trainee, initialise
+from scripts.train_images import labelled_images
+from scripts.train_task import Trainee, initialise
 from training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:

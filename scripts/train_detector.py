@@ -23,10 +23,10 @@ from detection.start import start_from
 from evaluation.boxes.localisation import average_precision
 from evaluation.metrics.image_metrics import auroc
 from scripts import console
-from scripts.labels import require_both_kinds
 from scripts.sampling import image_classes
 from scripts.starting_weights import Start
-from scripts.trainee import Trainee, initialise
+from scripts.train_images import require_both_kinds
+from scripts.train_task import Trainee, initialise
 
 if TYPE_CHECKING:
     from configs.settings import DetectorConfig

@@ -19,7 +19,7 @@ from scripts.runtime import choose_precision
 from scripts.sampling import build_sampler, dropped_boxes
 from scripts.train_batch import fitting_batch, too_large
 from scripts.train_devices import FAREWELL, own_rank, require_shares
-from scripts.trainee import Trainee
+from scripts.train_task import Trainee
 from training.batch_size import is_out_of_memory
 from training.cost import count_parameters, describe_device
 from training.fit import FitResult, fit

@@ -129,7 +129,7 @@ def _require_one_that_can_learn(
         InputError: Every model lacks its target, split, labels or pixels, or has a batch that the
             devices cannot share; tells why the first is refused.
     """
-    from scripts.labels import labelled_images
+    from scripts.train_images import labelled_images
 
     if not dataset.has_pixels:
         raise InputError(

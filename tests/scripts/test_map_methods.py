@@ -17,8 +17,8 @@ from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.placement import Placement
 from data_prep.store.preprocess import Preprocess
-from scripts import run_model
-from scripts.run_model import TrainedModel
+from serving import trained_model as run_model
+from serving.trained_model import TrainedModel
 
 SIZE = 32
 IDS = pd.Index([f"i{number}" for number in range(20)], name="image_id")

@@ -18,7 +18,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from scripts.predict import predict
-from scripts.run_model import TrainedModel
+from serving.trained_model import TrainedModel
 
 SIZE = 32
 IDS = pd.Index([f"i{number}" for number in range(5)], name="image_id")

@@ -16,7 +16,7 @@ from data_prep.store.placement import Placement
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from scripts.predict import _parse_names, predict_data_set
-from scripts.run_model import TrainedModel
+from serving.trained_model import TrainedModel
 
 LEARNT = ["pneumonia", "mass"]
 IDS = pd.Index(["a", "b"], name="image_id")

@@ -24,9 +24,9 @@ from data_prep.synth.phantom import write_phantom
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.pixels import open_store, treatment_of
-from scripts.run_model import BUILDERS
 from scripts.train import train
 from scripts.train_classifier import Scored, build, score_metrics
+from serving.trained_model import BUILDERS
 from training.model_files import load_model
 from training.run_folder import RunFolder
 

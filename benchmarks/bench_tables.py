@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.bench_rows import Row, duration, paired_row, single_row
+from benchmarks.bench_setting import Setting
 from benchmarks.synth_tables import synth_tables
 from data_prep.contracts.tables import read_json, read_table, write_json, write_table
 from data_prep.contracts.text_lookup import is_member
@@ -23,8 +25,6 @@ from data_prep.store.pixel_writer import (
     shard_name,
 )
 from data_prep.store.preprocess import letterbox
-from scripts.bench_rows import Row, duration, paired_row, single_row
-from scripts.bench_setting import Setting
 from scripts.child_process import answer_of
 
 _IMAGES, _QUICK_IMAGES = 1_000_000, 2_000
@@ -68,7 +68,7 @@ def _checking_rows(setting: Setting, folder: Path, what: str) -> Iterator[Row]:
     counted, rejected = [], 0
     for _ in range(min(_ROUNDS, setting.meter.rounds)):
         sample, noisy = setting.meter.quiet_sample(
-            lambda: runs.append(answer_of("scripts.bench_child", folder))
+            lambda: runs.append(answer_of("benchmarks.bench_child", folder))
         )
         rejected += noisy
         if sample is not None:

@@ -11,8 +11,8 @@ from subprocess import PIPE
 import pytest
 import torch
 
+from benchmarks.bench_classification import Size, as_floats, labelled, training_step, twins
 from scripts import bench_allocator
-from scripts.bench_classification import Size, as_floats, labelled, training_step, twins
 from scripts.cli import build_app
 
 

@@ -17,6 +17,8 @@ import pandas as pd
 import pydicom
 from pydicom.uid import JPEGBaseline8Bit
 
+from benchmarks.bench_rows import Row, milliseconds, paired_row, rate
+from benchmarks.bench_setting import Setting, is_dicom
 from data_prep.contracts.workers import cpu_count
 from data_prep.images.decoded_image import pixel_digest
 from data_prep.images.image import read_image
@@ -24,8 +26,6 @@ from data_prep.images.image_facts import picture_facts
 from data_prep.store.decode import DecodeTask, decode_and_letterbox
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
 from data_prep.store.preprocess import letterbox
-from scripts.bench_rows import Row, milliseconds, paired_row, rate
-from scripts.bench_setting import Setting, is_dicom
 
 _SIZES, _QUICK_SIZES = (256, 512), (32,)
 _PREPARED, _PREPARE_ROUNDS = 1000, 3  # with fewer images one would time the start of processes

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from scripts.bench_measure import Sample, Timings
+from benchmarks.bench_measure import Sample, Timings
 
 _HEADER = ("what", "ours", "peer", "unit", "ratio", "min-max", "n", "rejected")
 

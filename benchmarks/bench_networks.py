@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.bench_measure import Timings
+from benchmarks.bench_rows import Row, paired_row, rate
+from benchmarks.bench_setting import Setting
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
-from scripts.bench_measure import Timings
-from scripts.bench_rows import Row, paired_row, rate
-from scripts.bench_setting import Setting
 from training.loop import read_losses
 from training.optimisation import Optimisation, build_optimiser
 

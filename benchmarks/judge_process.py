@@ -1,6 +1,6 @@
 """Made-up systems to judge, and all statistics of a comparison, in memory.
 
-Run as ``python -m scripts.bench_judge IMAGES REPLICATES SEED`` it judges them in a process of its
+Run as ``python -m benchmarks.judge_process IMAGES REPLICATES SEED`` it judges them in a process of its
 own and prints one JSON object: the seconds that took and the greatest memory.
 """
 
@@ -138,7 +138,7 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
 
 def main() -> None:
     """Judge as many images as asked for, and print what that took."""
-    from scripts.bench_child import peak_gib
+    from benchmarks.bench_child import peak_gib
 
     n_images, n_replicates, seed = map(int, sys.argv[1:])
     systems = make_systems(n_images, seed)

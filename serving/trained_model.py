@@ -34,7 +34,7 @@ from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.best_box_fusion import NAME, OVERLAP
 from scripts import console
-from scripts.tta import with_views
+from serving.tta import with_views
 from training.cost import count_flops, count_parameters, measure_latency
 from training.model_files import WEIGHTS_FILE, load_model
 from training.peak_memory import PeakMemory

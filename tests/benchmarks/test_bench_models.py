@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.bench_detection import _QUICK, _as_floats, _twins
+from benchmarks.bench_models import _QUICK, _as_floats, _twins
 from scripts.cli import build_app
 
 

@@ -13,14 +13,14 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 
 if TYPE_CHECKING:
-    from scripts.bench_rows import Row
-    from scripts.bench_setting import Setting
+    from benchmarks.bench_rows import Row
+    from benchmarks.bench_setting import Setting
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "data": ("scripts.bench_data", "scripts.bench_tables"),
-    "detection": ("scripts.bench_detection",),
-    "classification": ("scripts.bench_classification", "scripts.bench_allocator"),
-    "evaluation": ("scripts.bench_evaluation",),
+    "data": ("benchmarks.bench_data", "benchmarks.bench_tables"),
+    "detection": ("benchmarks.bench_models",),
+    "classification": ("benchmarks.bench_classification", "scripts.bench_allocator"),
+    "evaluation": ("benchmarks.bench_judge",),
 }
 """Modules of each group; each has ``rows(setting)``, which yields rows as they are measured."""
 
@@ -51,9 +51,9 @@ def bench(
 
     Example: cxr bench data --source ~/rsna --out bench.json
     """
+    from benchmarks.bench_rows import as_lines, as_payload
+    from benchmarks.bench_setting import open_setting
     from data_prep.contracts.tables import write_json
-    from scripts.bench_rows import as_lines, as_payload
-    from scripts.bench_setting import open_setting
 
     names = list(dict.fromkeys(groups or GROUPS))
     unknown = [name for name in names if name not in GROUPS]
@@ -83,7 +83,7 @@ def bench(
 
 
 def _rows(group: str, setting: Setting) -> Iterator[Row]:
-    from scripts.bench_rows import as_sentence
+    from benchmarks.bench_rows import as_sentence
 
     for module in GROUPS[group]:
         for row in importlib.import_module(module).rows(setting):

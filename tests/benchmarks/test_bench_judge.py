@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.boxes.localisation import average_precision
-from scripts.bench_evaluation import (
+from benchmarks.bench_judge import (
     as_coco,
     image_figures,
     looped_figures,
     plain_figures,
     vectorised_figures,
 )
-from scripts.bench_judge import BOXES_PER_IMAGE, Systems, judge, make_systems
+from benchmarks.judge_process import BOXES_PER_IMAGE, Systems, judge, make_systems
+from evaluation.boxes.localisation import average_precision
 from scripts.cli import build_app
 
 

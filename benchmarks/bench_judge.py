@@ -15,15 +15,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn import metrics as peer
 
+from benchmarks.bench_rows import Row, duration, paired_row, rate, single_row
+from benchmarks.bench_setting import Setting
+from benchmarks.judge_process import BOXES_PER_IMAGE, Systems, make_systems
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
 from evaluation.boxes.iou import CORNERS
 from evaluation.boxes.localisation import average_precision
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import Resamples, per_cluster
 from evaluation.statistics.ranking import RankedScores
-from scripts.bench_judge import BOXES_PER_IMAGE, Systems, make_systems
-from scripts.bench_rows import Row, duration, paired_row, rate, single_row
-from scripts.bench_setting import Setting
 from scripts.child_process import answer_of
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
@@ -49,7 +49,7 @@ def _whole_rows(setting: Setting, n_images: int, n_replicates: int) -> Iterator[
     """All statistics of three systems, each time in a fresh process."""
     runs: list[dict[str, float]] = []
     counted, rejected = [], 0
-    judged = partial(answer_of, "scripts.bench_judge", n_images, n_replicates, setting.seed)
+    judged = partial(answer_of, "benchmarks.judge_process", n_images, n_replicates, setting.seed)
     for _ in range(min(_ROUNDS, setting.meter.rounds)):
         sample, noisy = setting.meter.quiet_sample(lambda: runs.append(judged()))
         rejected += noisy

@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 
+from benchmarks.bench_measure import MOST_NOISE, LinuxMachine, Meter
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
 from data_prep.contracts.workers import cpu_count
@@ -20,7 +21,6 @@ from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER
 from data_prep.synth.phantom import write_phantom
-from scripts.bench_measure import MOST_NOISE, LinuxMachine, Meter
 
 _MOST_PICTURES = 200
 _SCRATCH_BYTES = 2 << 30

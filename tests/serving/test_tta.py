@@ -15,8 +15,8 @@ from classification.model import build_classifier
 from data_prep.augment.views import View, parse_views
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
-from scripts.run_model import TrainedModel
-from scripts.tta import ViewedClassifier, ViewedDetector, look, with_views
+from serving.trained_model import TrainedModel
+from serving.tta import ViewedClassifier, ViewedDetector, look, with_views
 from training.cost import count_flops
 
 SIZE = 96

@@ -22,19 +22,19 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detection.backbone import group_norm
-from detection.dataset import LesionBatch
-from detection.model import build_retinanet, training_losses
-from detection.retinanet import LesionRetinaNet
-from scripts.bench_networks import (
+from benchmarks.bench_networks import (
     LEARNING_RATE,
     autocast,
     image_rows,
     our_step,
     stack_pictures,
 )
-from scripts.bench_rows import Row
-from scripts.bench_setting import Setting
+from benchmarks.bench_rows import Row
+from benchmarks.bench_setting import Setting
+from detection.backbone import group_norm
+from detection.dataset import LesionBatch
+from detection.model import build_retinanet, training_losses
+from detection.retinanet import LesionRetinaNet
 from scripts.runtime import choose_device, choose_precision, tune_cpu
 from training.optimisation import Optimisation
 

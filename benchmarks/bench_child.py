@@ -1,4 +1,4 @@
-"""What a benchmark measures in a process of its own: ``python -m scripts.bench_child DATA``.
+"""What a benchmark measures in a process of its own: ``python -m benchmarks.bench_child DATA``.
 
 Prints one JSON object: seconds by part, and the greatest memory that the process held.
 """

@@ -18,19 +18,19 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import DenseNet, densenet121
 
-from classification.dataset import LabelBatch
-from classification.loss import scores_of, training_losses
-from classification.model import ImageClassifier, build_chexnet
-from classification.saliency import explain
-from scripts.bench_networks import (
+from benchmarks.bench_networks import (
     LEARNING_RATE,
     autocast,
     image_rows,
     our_step,
     stack_pictures,
 )
-from scripts.bench_rows import Row
-from scripts.bench_setting import Setting
+from benchmarks.bench_rows import Row
+from benchmarks.bench_setting import Setting
+from classification.dataset import LabelBatch
+from classification.loss import scores_of, training_losses
+from classification.model import ImageClassifier, build_chexnet
+from classification.saliency import explain
 from scripts.runtime import choose_device, tune_cpu
 from training.optimisation import Optimisation
 

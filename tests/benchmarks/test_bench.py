@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import bench
+from benchmarks.bench_child import peak_gib
+from benchmarks.bench_measure import LinuxMachine, Meter, Sample, Timings
+from benchmarks.bench_rows import Row, as_lines, as_payload, duration, paired_row, rate, single_row
 from data_prep.contracts.errors import InputError
-from scripts import bench
-from scripts.bench_child import peak_gib
-from scripts.bench_measure import LinuxMachine, Meter, Sample, Timings
-from scripts.bench_rows import Row, as_lines, as_payload, duration, paired_row, rate, single_row
 from scripts.cli import build_app
 
 
@@ -193,7 +193,7 @@ def test_this_process_and_its_children_are_its_own() -> None:
 
 def test_peak_memory_is_this_process_and_not_what_started_it() -> None:
     ballast = b"x" * (300 << 20)
-    code = "from scripts.bench_child import peak_gib; print(peak_gib())"
+    code = "from benchmarks.bench_child import peak_gib; print(peak_gib())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[1])},
