@@ -18,13 +18,16 @@ from sklearn import metrics as peer
 from benchmarks.bench_rows import Row, duration, paired_row, rate, single_row
 from benchmarks.bench_setting import Setting
 from benchmarks.judge_process import BOXES_PER_IMAGE, Systems, make_systems
-from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
+from evaluation.boxes.average_precision import (
+    WeightedAveragePrecision,
+    average_precision,
+    match_boxes,
+)
 from evaluation.boxes.iou import CORNERS
-from evaluation.boxes.localisation import average_precision
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import Resamples, per_cluster
 from evaluation.statistics.ranking import RankedScores
-from scripts.child_process import answer_of
+from scripts.runtime import answer_of
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
 _REPLICATES, _QUICK_REPLICATES = 2_000, 20

@@ -25,7 +25,7 @@ from data_prep.store.pixel_writer import (
     shard_name,
 )
 from data_prep.store.preprocess import letterbox
-from scripts.child_process import answer_of
+from scripts.runtime import answer_of
 
 _IMAGES, _QUICK_IMAGES = 1_000_000, 2_000
 _LIMIT_SECONDS, _LIMIT_GIB = 60.0, 4.0

@@ -1,7 +1,7 @@
 """Made-up systems to judge, and all statistics of a comparison, in memory.
 
-Run as ``python -m benchmarks.judge_process IMAGES REPLICATES SEED`` it judges them in a process of its
-own and prints one JSON object: the seconds that took and the greatest memory.
+Run as ``python -m benchmarks.judge_process IMAGES REPLICATES SEED`` it judges them in a process of
+its own and prints one JSON object: the seconds that took and the greatest memory.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_prep.contracts.tables import InputError
-from data_prep.store.pixel_source import require_images
+from data_prep.contracts.errors import InputError
+from data_prep.store.pixel_store import require_images
 
 if TYPE_CHECKING:
     from data_prep.augment.augment import Augmentation
-    from data_prep.store.pixel_source import PixelSource
+    from data_prep.store.pixel_store import PixelSource
 
 
 class LabelSample(NamedTuple):
@@ -74,7 +74,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
             that it lacks are unknown; rows of other images are left aside. None where only the
             pixels are wanted.
         findings: The columns to learn, in the order of the model's outputs.
-        augmentation: From `data_prep.augment.augment.build_augmentation`; applied where a sample is asked
+        augmentation: From `build_augmentation`; applied where a sample is asked
             for with a seed.
 
     Raises:

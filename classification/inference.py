@@ -13,7 +13,7 @@ from classification.loss import scores_of
 from classification.mc_dropout import dropout_scores
 from classification.model import ImageClassifier, evaluating
 from classification.saliency import MapMethod, explain
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
 
 NOT_FINITE = "the network's output is not finite"

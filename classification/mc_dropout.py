@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classification.loss import scores_of
 from classification.model import ImageClassifier
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_prep.augment.dropped_boxes import NONE_DROPPED, DroppedBoxes
+from data_prep.augment.augment import NONE_DROPPED, DroppedBoxes
 from data_prep.augment.mosaic import N_TILES, join_mosaic
-from data_prep.contracts.tables import InputError
-from data_prep.store.pixel_source import require_images
-from data_prep.store.placement import MIN_VISIBLE, clip_to_square
+from data_prep.contracts.errors import InputError
+from data_prep.store.pixel_store import require_images
+from data_prep.store.preprocess import MIN_VISIBLE, clip_to_square
 
 if TYPE_CHECKING:
     from data_prep.augment.augment import Augmentation
-    from data_prep.store.pixel_source import PixelSource
+    from data_prep.store.pixel_store import PixelSource
 
 EDGES = ["x1", "y1", "x2", "y2"]
 _MOSAIC = 1  # beside the sample's seed, so that mosaics do not follow the other draws
@@ -97,7 +97,7 @@ class LesionDataset(Dataset[LesionSample]):
             which it shows less than `MIN_VISIBLE` are left out. None where only the pixels are
             wanted.
         findings: Names in label order: the first is label 1.
-        augmentation: From `data_prep.augment.augment.build_augmentation`; applied where a sample is asked
+        augmentation: From `build_augmentation`; applied where a sample is asked
             for with a seed.
         mosaic: Probability that a sample which is asked for with a seed is a mosaic: its own
             picture and three that the seed draws from this set, joined before they are augmented

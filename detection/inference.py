@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
 from detection.dataset import EDGES, LesionBatch
 from detection.model import evaluating

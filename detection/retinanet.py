@@ -11,7 +11,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.anchors import LEVELS
 from detection.image_head import ImageHead, rescore

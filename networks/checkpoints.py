@@ -5,11 +5,165 @@ No torch: of a tensor only its shape and its arithmetic are used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoint_names import body_key
+
+# What a network is called by what holds it. Stripped from the front as often as one is found.
+_HOLDERS = re.compile(
+    r"^(?:module|_orig_mod|model|net|network|encoder|feature_extractor|backbone|body|trunk|features"
+    r"|densenet\d*|resnet\d*|resnext\w*|mobilenet\w*|efficientnet\w*)\."
+)
+_WRAPPERS = re.compile(r"^(?:module|_orig_mod|model)\.")
+# torchvision before 0.14 kept the pyramid's and the heads' convolutions outside of a block.
+_OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
+_OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
+_OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+_DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
+_RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
+
+# lukemelas' EfficientNets for PyTorch count the norms of each block from 0. What a block has beside
+# these parts (B0 to B7: squeeze and excitation) keeps its name, so that it is seen as too many.
+_LITE_LAYERS = {
+    "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "last.conv", "_bn1": "last.norm",
+}  # fmt: skip
+_LITE_PARTS = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm",
+    "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
+    "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
+_LITE_LAYER = re.compile(rf"^({'|'.join(_LITE_LAYERS)})\.")
+_LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
+
+_DENSENETS: dict[tuple[int, ...], str] = {
+    (6, 12, 24, 16): "densenet121",
+    (6, 12, 36, 24): "densenet161",
+    (6, 12, 32, 32): "densenet169",
+    (6, 12, 48, 32): "densenet201",
+}
+_BASIC_RESNETS: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_BOTTLENECK_RESNETS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): "resnet50",
+    (3, 4, 23, 3): "resnet101",
+    (3, 8, 36, 3): "resnet152",
+}
+# In this order: the first that is found names the family.
+_FAMILIES = (
+    (re.compile(r"^\d+\.squeeze\."), "squeezenet"),
+    (re.compile(r"^block\d+\._se_"), "efficientnet as lukemelas has it"),
+    (re.compile(r"^block\d+\.depthwise\."), "efficientnet_lite"),
+    (re.compile(r"^(?:Mixed_\d|inception\d)"), "inception"),
+    (re.compile(r"^(?:encoder_layer|layers\.encoder_layer_|blocks\.\d+\.attn\.)"), "transformer"),
+    (re.compile(r"^\d+\.\d+\.(?:attn|norm1)\."), "swin transformer"),
+    (re.compile(r"^\d+\.\d+\.layer_scale"), "convnext"),
+    (re.compile(r"^\d+\.\d+\.block\.\d+\.(?:\d+|fc1|avgpool)\b"), "mobilenet or efficientnet_b"),
+    (re.compile(r"^(?:down|up|inc|outc)\d*\."), "u-net"),
+    (re.compile(r"^\d+\.(?:weight|bias)$"), "vgg or alexnet"),
+)
+
+
+def body_key(key: str) -> str:
+    """Name of a tensor inside the convolutional body that it belongs to.
+
+    Reads torchvision's own files and what is made of them: CheXNet by arnoweng and by zoogzog
+    (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``),
+    EfficientNet-Lite as lukemelas and its packages name it (``_blocks.0._bn1...``), and the
+    classifiers (``trunk...``) and detectors (``backbone.body...``) of this program.
+
+    Args:
+        key: Its name in a checkpoint.
+
+    Returns:
+        The name without what holds the body, as torchvision's network has it today: below
+        ``features`` in a DenseNet, MobileNet or EfficientNet, at the top in a ResNet. Names of
+        other layers (``classifier.weight``) come back without their holders, too.
+
+    Source:
+        arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
+        mlmed/torchxrayvision ``models.py``, and lukemelas/EfficientNet-PyTorch ``model.py``, as
+        published.
+
+    Example:
+        >>> body_key("module.densenet121.features.denseblock1.denselayer1.norm.1.weight")
+        'denseblock1.denselayer1.norm1.weight'
+        >>> body_key("trunk.layer1.0.conv1.weight"), body_key("features.0.0.weight")
+        ('layer1.0.conv1.weight', '0.0.weight')
+        >>> body_key("_blocks.3._bn1.weight")  # EfficientNet-Lite's published names
+        'block3.depthwise.norm.weight'
+    """
+    while (shorter := _HOLDERS.sub("", key, count=1)) != key:
+        key = shorter
+    key = _LITE_LAYER.sub(lambda m: f"{_LITE_LAYERS[m[1]]}.", key)
+    key = _LITE_BLOCK.sub(lambda m: f"block{m[1]}.{_LITE_PARTS.get(m[2], m[2])}.", key)
+    return _OLD_DENSE.sub(r"\1\2", key)
+
+
+def detector_key(key: str) -> str:
+    """Name that torchvision's RetinaNet of today has for a tensor of a checkpoint.
+
+    Args:
+        key: The tensor's name in a checkpoint of torchvision's RetinaNet or of ours. In files of
+            before torchvision 0.14 a head's convolutions are 0, 2, 4, 6, with the rectifiers
+            between them.
+
+    Returns:
+        The name without what wraps the model.
+
+    Example:
+        >>> detector_key("module.backbone.fpn.inner_blocks.0.weight")
+        'backbone.fpn.inner_blocks.0.0.weight'
+        >>> detector_key("head.regression_head.conv.6.bias")
+        'head.regression_head.conv.3.0.bias'
+    """
+    while (shorter := _WRAPPERS.sub("", key, count=1)) != key:
+        key = shorter
+    key = _OLD_PYRAMID.sub(r"\1.0.\2", key)
+    return _OLD_HEAD.sub(lambda m: f"{m[1]}{int(m[2]) // 2}.0.{m[3]}", key)
+
+
+def guess_architecture(keys: Iterable[str]) -> str | None:
+    """Guess from the names of its tensors what network a checkpoint is of.
+
+    Names alone do not tell a ResNet-50 from a ResNeXt-50 or a wide one, nor the sizes of a
+    MobileNet or EfficientNet apart: there the family, as our names begin, is said.
+
+    Args:
+        keys: Names as in the checkpoint.
+
+    Returns:
+        Such as ``densenet121`` or ``squeezenet``; None where nothing is recognised.
+
+    Example:
+        >>> guess_architecture(["features.3.squeeze.weight", "classifier.1.weight"])
+        'squeezenet'
+        >>> guess_architecture(["alpha", "beta"]) is None
+        True
+    """
+    names = [body_key(key) for key in keys]
+    if layers := _deepest(_DENSE_LAYER, names):
+        return _DENSENETS.get(layers, "densenet")
+    if blocks := _deepest(_RES_BLOCK, names):
+        deep = any(_RES_BLOCK.match(name) and ".conv3." in name for name in names)
+        known = _BOTTLENECK_RESNETS if deep else _BASIC_RESNETS
+        # Counted from 0, where dense layers are counted from 1.
+        return known.get(tuple(count + 1 for count in blocks), "resnet")
+    for pattern, family in _FAMILIES:
+        if any(pattern.match(name) for name in names):
+            return family
+    return None
+
+
+def _deepest(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[int, ...]:
+    """The highest number in each of the four stages; empty where a stage is missing."""
+    found: dict[int, int] = {}
+    for name in names:
+        if match := pattern.match(name):
+            stage, number = int(match[1]), int(match[2])
+            found[stage] = max(found.get(stage, 0), number)
+    return tuple(found[stage] for stage in (1, 2, 3, 4)) if len(found) == 4 else ()
+
 
 STEP_COUNTER = "num_batches_tracked"
 """End of the names of batch norm's counters, which old files lack and which change nothing."""

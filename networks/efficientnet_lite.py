@@ -10,7 +10,7 @@ from math import ceil
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from networks.packaged import PackagedWeights
+from networks.published import PackagedWeights
 
 MEAN, STD = 127 / 255, 128 / 255
 """The normalisation that the published weights learned with, of pixels in [0, 1]."""
@@ -114,7 +114,7 @@ class EfficientNetLite(nn.Module):
 
     EfficientNet without squeeze and excitation, with ReLU6; its stochastic depth is left out.
     Tensors are named so that the published files' names follow by a rule, see
-    `networks.checkpoint_names.body_key`.
+    `networks.checkpoints.body_key`.
 
     Args:
         name: A key of `SIZES`.

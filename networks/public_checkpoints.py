@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from networks.checkpoint_names import body_key, guess_architecture
+from networks.checkpoints import body_key, guess_architecture
 
 # The order in which arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet all give them.
 CHEXNET_FINDINGS = (

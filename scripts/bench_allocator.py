@@ -16,8 +16,7 @@ from typing import Any
 
 from benchmarks.bench_rows import Row, paired_row, rate
 from benchmarks.bench_setting import Setting
-from scripts.child_process import own_command
-from scripts.runtime import choose_device, tune_cpu
+from scripts.runtime import choose_device, own_command, tune_cpu
 
 Child = subprocess.Popen[str]
 

@@ -30,8 +30,7 @@ def check(
     Example: cxr check data/rsna
     """
     from data_prep.audit.audit import audit
-    from data_prep.audit.audit_words import counted
-    from data_prep.audit.page import write_audit
+    from data_prep.audit.page import counted, write_audit
     from data_prep.contracts.folders import folder_lock
     from data_prep.store.dataset import DataSet
     from scripts import console

@@ -58,7 +58,6 @@ def build_app() -> typer.Typer:
         compare,
         ensemble,
         export,
-        folds,
         import_predictions,
         overlay,
         predict,
@@ -69,6 +68,7 @@ def build_app() -> typer.Typer:
         train,
         tune,
     )
+    from scripts import compare as folds
 
     app = typer.Typer(
         name="cxr",

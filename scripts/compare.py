@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock
-from evaluation.report.files import CASES_PAGES, METRICS, OF_ONE_TARGET, require_only
+from data_prep.contracts.folders import LOCK, folder_lock
+from evaluation.report.files import (
+    CASES_PAGES,
+    METRICS,
+    OF_ALL_TARGETS,
+    OF_ONE_TARGET,
+    PAGE,
+    require_only,
+)
 from scripts import console
 from scripts.own_split import own_split
 from scripts.systems import open_seeds, split_seeds
 
 if TYPE_CHECKING:
+    from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.compare.protocol import Protocol
 
@@ -92,8 +101,6 @@ def compare(
     Example: cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
     --data out/data --out out/report
     """
-    from scripts.compare_targets import chosen_targets, compare_each
-
     named = [split_seeds(system) for system in systems]
     only = target[0] if target and not target[1:] else None
     asked = read_question(protocol, margin, only, interval)
@@ -179,8 +186,7 @@ def read_question(
 
     if path is None:
         return Protocol(margin=margin, interval=interval or "percentile")
-    from configs.protocol import read_protocol
-    from configs.schema import ConfigError
+    from configs.schema import ConfigError, read_protocol
 
     try:
         fixed, digest = read_protocol(path)
@@ -197,3 +203,107 @@ def read_question(
             )
     keys = fixed.model_dump() | {"subgroups": tuple(fixed.subgroups)}
     return Protocol(**keys, declared=True, file_sha256=digest)
+
+
+ALL = "all"
+
+
+def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
+    """The targets that are asked for, each once; ``all`` means every one of the data set.
+
+    Raises:
+        InputError: One is unknown, or there are several and none is named.
+    """
+    if names and ALL in names and ALL not in dataset.targets:
+        return list(dataset.targets.values())
+    if not names:
+        return [dataset.target()]
+    return [dataset.target(name) for name in dict.fromkeys(names)]
+
+
+def compare_each(
+    judge: Callable[[str, list[str], Path], Any],
+    systems: list[str],
+    dataset: DataSet,
+    targets: list[Target],
+    out: Path,
+    split: str,
+) -> Path:
+    """Compare the same systems on every target, each into a folder of its own.
+
+    Args:
+        judge: Compares systems on one target and writes its report; target, systems, folder.
+        systems: As on the command line; a run is predicted once.
+        dataset: Which data set.
+        targets: Two or more.
+        out: Folder to make; gets ``report.html`` and ``metrics.csv`` over all targets, last.
+        split: Name of the split.
+
+    Returns:
+        The page over all targets.
+
+    Raises:
+        InputError: The folder holds something else, or a system cannot be judged on a target.
+    """
+    from evaluation.report.report import write_targets_page
+
+    _require_folder(out, [target.name for target in targets])
+    with folder_lock(out):
+        # Without its page the folder is incomplete, whatever an earlier run had left.
+        (out / PAGE).unlink(missing_ok=True)
+        predicted = [_predicted(system, dataset, targets[0], out, split) for system in systems]
+        for target in targets:
+            console.say(f"{target.display_name}:")
+            judge(target.name, predicted, out / target.name)
+        return write_targets_page(out, targets, dataset.name)
+
+
+def _require_folder(out: Path, targets: list[str]) -> None:
+    require_only(out, OF_ALL_TARGETS.union(targets), "report on these targets")
+    reserved = sorted({*OF_ALL_TARGETS, LOCK} & set(targets))
+    if reserved:
+        raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
+
+
+def _predicted(system: str, dataset: DataSet, target: Target, out: Path, split: str) -> str:
+    """The system as predictions folders, so that no run is predicted once per target."""
+    from scripts.systems import open_seeds, split_seeds
+
+    name, paths = split_seeds(system)
+    opened = open_seeds(name, paths, dataset, target, out, split)
+    folders = ",".join(str(each.folder) for each in opened)
+    return f"{name or opened[0].name}={folders}"
+
+
+_OURS = {"folds.csv", "folds.md", "folds.png", "folds.json"}
+
+
+def folds(
+    reports: Annotated[list[Path], typer.Argument(help="Report folders, one a fold.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print folds.json at the end.")] = False,
+) -> None:
+    """Mean over the folds of a cross-validation, with intervals, of every figure and difference.
+
+    Each report judges the same systems on another fold: cxr split --folds 5 --test-folds, then
+    train, predict, tune and compare with --split NAME-0, NAME-1, ...
+
+    Example: cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
+    """
+    strangers = sorted(p.name for p in out.iterdir() if p.name not in _OURS) if out.is_dir() else []
+    if strangers:
+        raise InputError(f"{out}: holds '{strangers[0]}', which is not ours; choose another --out")
+    from data_prep.contracts.folders import make_folder
+    from evaluation.report.folds import markdown_table, read_folds, summarise_folds, write_folds
+
+    read = read_folds(reports)
+    table = summarise_folds(read.figures)
+    make_folder(out)
+    (out / "folds.json").unlink(missing_ok=True)
+    write_folds(read, table, out)
+    console.say(markdown_table(read, table))
+    console.say(f"Picture: {out / 'folds.png'}")
+    if as_json:
+        import json
+
+        console.emit_json(json.loads((out / "folds.json").read_text()))

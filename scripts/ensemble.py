@@ -146,7 +146,7 @@ def _gate(
     split: str,
 ) -> tuple[Joined, dict[str, Any]]:
     """Gate the detector; also what the predictions folder records of it."""
-    from evaluation.systems.gate import choose_gate, gate_boxes, sort_members
+    from evaluation.systems.ensemble import choose_gate, gate_boxes, sort_members
 
     detector, classifier = sort_members(members)
     if rule == "multiply":
@@ -169,14 +169,14 @@ def _write(
     from data_prep.contracts.folders import provenance
     from data_prep.contracts.tables import write_table
     from data_prep.store.predictions import PredictionWriter
-    from evaluation.systems.ensemble import findings_of
-    from evaluation.systems.ensemble_facts import (
+    from evaluation.systems.eligibility import SEEN_FILE
+    from evaluation.systems.ensemble import (
+        findings_of,
         joined_cost,
         joined_id,
         joined_seen,
         with_gate_images,
     )
-    from evaluation.systems.exposure import SEEN_FILE
 
     seen, unknown = joined_seen(members)
     if "chosen_on" in facts.get("gate", {}):

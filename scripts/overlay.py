@@ -55,9 +55,8 @@ def overlay(
     """
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
-    from evaluation.overlays.sheet import draw_overlay, save_overlay
-    from evaluation.report.image_facts import ImageFacts
-    from evaluation.report.readings import read_systems
+    from evaluation.overlays.draw import draw_overlay, save_overlay
+    from evaluation.report.cases import ImageFacts, read_systems
     from scripts.systems import split_name
 
     dataset = DataSet.open(data)

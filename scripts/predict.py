@@ -146,7 +146,7 @@ def predict_data_set(
     import pandas as pd
 
     from data_prep.store.predictions import PredictionWriter
-    from scripts.pixels import open_store
+    from scripts.train_images import open_store
 
     _require_labels(model, dataset)
     roles = dataset.split(split)
@@ -203,7 +203,7 @@ def predict_files(
     Raises:
         InputError: There are no files, or the folder holds something else.
     """
-    from data_prep.store.loose_images import decode_loose, list_images
+    from data_prep.store.decode import decode_loose, list_images
     from data_prep.store.predictions import PredictionWriter
 
     files = list_images(sources)

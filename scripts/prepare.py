@@ -120,7 +120,7 @@ def prepare(
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import PLAIN
     from scripts import console
-    from scripts.pixels import open_store
+    from scripts.train_images import open_store
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     targets = dict(read_target(text) for text in target or ())

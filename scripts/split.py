@@ -58,8 +58,7 @@ def split(
     Example: cxr split data/rsna --name mine --file split.csv
     """
     from data_prep.contracts.errors import InputError
-    from data_prep.splits.add_split import SplitRule, add_splits
-    from data_prep.splits.split_counts import role_lines
+    from data_prep.splits.add_split import SplitRule, add_splits, role_lines
     from data_prep.store.dataset import DataSet
     from scripts import console
 

@@ -11,8 +11,7 @@ from data_prep.contracts.tables import read_json
 from data_prep.store.preprocess import Preprocess, Treatment
 from networks.public_checkpoints import PublicCheckpoint, recognise
 from scripts import console
-from training.model_files import ARCHITECTURE_FILE, WEIGHTS_FILE, read_weights
-from training.run_folder import RunFolder
+from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -40,8 +40,7 @@ def synth(
     from dataclasses import asdict
 
     from data_prep.contracts.workers import cpu_count
-    from data_prep.synth.phantom import write_phantom
-    from data_prep.synth.synth_chunks import count_test_images
+    from data_prep.synth.phantom import count_test_images, write_phantom
     from scripts import console
 
     with console.progress("Drawing films", images + count_test_images(images)) as advance:

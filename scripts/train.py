@@ -10,7 +10,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.pixels import open_store, treatment_of
+from scripts.train_images import open_store, treatment_of
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -85,14 +85,14 @@ def train(
     tune_cpu(workers=settings.training.workers, shared_by=devices)
     where = choose_device(device, devices)
     if settings.training.compile:
-        from training.compilation import require_compiler
+        from training.fit import require_compiler
 
         require_compiler(where)
     if rank:
         _join(settings, data, out, where, devices)
         return
     from data_prep.store.dataset import DataSet
-    from scripts.train_batch import settle_batch, with_known_batch
+    from scripts.train_run import settle_batch, with_known_batch
 
     dataset = DataSet.open(data)
     target = dataset.target(settings.data.target, option=_TARGET)
@@ -121,8 +121,7 @@ def _join(
 ) -> None:
     """Take part in the training that another process of this command leads."""
     from data_prep.store.dataset import DataSet
-    from scripts.train_batch import with_known_batch
-    from scripts.train_run import fit_trainee
+    from scripts.train_run import fit_trainee, with_known_batch
     from training.run_folder import RunFolder
 
     while (run := RunFolder.started_in(out)) is None:  # whoever started this one ends it

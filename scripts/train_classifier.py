@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
-from classification.freezing import freeze_for_epoch
 from classification.loss import (
     Criterion,
     masked_cross_entropy,
@@ -19,15 +18,14 @@ from classification.loss import (
     training_losses,
     validation_losses,
 )
-from classification.model import ImageClassifier, build_classifier
-from classification.start import start_from
+from classification.model import ImageClassifier, build_classifier, freeze_for_epoch
+from classification.weights import start_from
 from evaluation.metrics.image_metrics import auroc, image_average_precision
 from scripts import console
-from scripts.sampling import image_classes
 from scripts.starting_weights import Start
 from scripts.train_images import labelled_images
-from scripts.train_task import Trainee, initialise
-from training.unfreezing import Unfreezing
+from scripts.train_task import Trainee, image_classes, initialise
+from training.optimisation import Unfreezing
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, ClassifierTrainingSettings

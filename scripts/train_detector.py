@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from data_prep.store.pixel_source import visible_share
-from data_prep.store.placement import MIN_VISIBLE
+from data_prep.store.pixel_store import visible_share
+from data_prep.store.preprocess import MIN_VISIBLE
 from detection.anchor_fit import fit_anchors
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
@@ -19,14 +19,13 @@ from detection.model import (
     validation_losses,
 )
 from detection.retinanet import LesionRetinaNet
-from detection.start import start_from
-from evaluation.boxes.localisation import average_precision
+from detection.weights import start_from
+from evaluation.boxes.average_precision import average_precision
 from evaluation.metrics.image_metrics import auroc
 from scripts import console
-from scripts.sampling import image_classes
 from scripts.starting_weights import Start
 from scripts.train_images import require_both_kinds
-from scripts.train_task import Trainee, initialise
+from scripts.train_task import Trainee, image_classes, initialise
 
 if TYPE_CHECKING:
     from configs.settings import DetectorConfig

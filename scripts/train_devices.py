@@ -20,7 +20,7 @@ from typing import IO
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.child_process import own_command
+from scripts.runtime import own_command
 
 _RANK = "CXR_TRAINING_RANK"
 _STARTER = "CXR_ENDS_WITH"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.child_process import own_command
+from scripts.runtime import own_command
 from scripts.train_devices import ending_with_this, interrupt, require_shares
 
 if TYPE_CHECKING:

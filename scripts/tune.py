@@ -88,11 +88,10 @@ def tune(
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.choices import Asked
     from evaluation.decisions.map_search import search_levels
-    from evaluation.decisions.search import sweep_steps
-    from evaluation.decisions.search_space import Search
+    from evaluation.decisions.search import Search, sweep_steps
     from evaluation.decisions.thresholds import POLICIES, check_policy
     from evaluation.decisions.tuning import tune as choose
-    from evaluation.systems.exposure import learned_validation
+    from evaluation.systems.eligibility import learned_validation
 
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for each in policies:

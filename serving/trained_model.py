@@ -25,20 +25,18 @@ from classification.saliency import MapMethod
 from classification.sanity import randomisation_check, rounds
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_source import PixelSource
+from data_prep.store.pixel_store import PixelSource
 from data_prep.store.preprocess import Preprocess
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
-from evaluation.boxes.best_box_fusion import NAME, OVERLAP
+from evaluation.boxes.fusion import NAME, OVERLAP
 from scripts import console
 from serving.tta import with_views
-from training.cost import count_flops, count_parameters, measure_latency
-from training.model_files import WEIGHTS_FILE, load_model
-from training.peak_memory import PeakMemory
-from training.run_folder import RunFolder
+from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
+from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
 
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {

@@ -20,7 +20,7 @@ from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.augment.views import View
 from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
-from evaluation.boxes.best_box_fusion import best_box_fusion
+from evaluation.boxes.fusion import best_box_fusion
 
 
 def look(images: Tensor, view: View) -> Tensor:
@@ -61,7 +61,7 @@ def _reading(holder: Any, side: int) -> Iterator[None]:
 
 
 class ViewedDetector(nn.Module):
-    """A detector whose boxes from several views are joined by `evaluation.boxes.best_box_fusion`.
+    """A detector whose boxes from several views are joined by `evaluation.boxes.fusion`.
 
     Args:
         model: The detector.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from data_prep.contracts.errors import InputError
 
 Schedule = Literal["one_cycle", "cosine", "step", "plateau", "constant"]
 Mode = Literal["min", "max"]
@@ -212,3 +216,34 @@ def learning_rate_factor(
         return round(step_factor**fallen, 12)
     done = (step - warmup) / max(steps - warmup, 1)
     return round(0.5 * (1 + math.cos(math.pi * min(done, 1.0))), 12)
+
+
+class Unfreezing(Callback):
+    """Settles at the beginning of each epoch which parts learn.
+
+    The optimiser knows all of them from the start, so that a training can be resumed in any epoch;
+    it leaves those alone that have no gradient.
+
+    Args:
+        settle: Freezes and unfreezes the model for an epoch, counted from 0.
+    """
+
+    def __init__(self, settle: Callable[[int], None]) -> None:
+        self._settle = settle
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse several devices; settle for an epoch that is resumed, which has no start.
+
+        Raises:
+            InputError: Several devices share a batch: they agree once which gradients to expect.
+        """
+        if trainer.world_size > 1:
+            raise InputError(
+                "model.trainable: parts cannot be unfrozen while several devices share a batch; "
+                "train on one device, or choose trainable = 'all' or 'head'"
+            )
+        self._settle(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze and unfreeze."""
+        self._settle(trainer.current_epoch)

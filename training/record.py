@@ -2,23 +2,113 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import save
+from torch import nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from training.devices import gather
-from training.divergence import EXPLODED, has_exploded, usual_loss
 from training.events import EventLog
-from training.loop import Loop
+from training.loop import Loop, gather
 from training.optimisation import Mode, Plateau
 from training.run_folder import RunFolder
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's checkpoint file, beside its place first: an interruption leaves the old one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        # By way of memory: torch turns a full disk into an error about its own file format.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
+    """Check that a checkpoint belongs to a module, before anything is loaded.
+
+    Raises:
+        InputError: The file is damaged, or names or shapes of its weights differ.
+    """
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # noqa: BLE001  torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{checkpoint}: cannot be read ({reason}); train again in a new folder"
+        ) from None
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in saved.items()}
+    for name in sorted(own.keys() | found.keys()):
+        if own.get(name) != found.get(name):
+            raise InputError(
+                f"{checkpoint}: is of another architecture: '{name.removeprefix('model.')}' has "
+                f"shape {found.get(name)} there and {own.get(name)} in this model; train in a "
+                "new folder"
+            )
+
+
+EXPLODED = 10.0  # times the losses of the first epoch
+_HARMLESS = 1.0  # a loss that a model which knows nothing has, too
+_ENOUGH = 20  # batches of an epoch from which its first quarter says something
+
+
+def usual_loss(losses: Sequence[float]) -> float:
+    """What the loss of a batch is like before any harm is done.
+
+    Args:
+        losses: Of each batch of the first epoch, in order.
+
+    Returns:
+        The median, of the epoch or of its first quarter, whichever is smaller: a training that
+        explodes in its first epoch was well in the beginning.
+
+    Example:
+        >>> usual_loss([1.0, 2.0, 3.0])
+        2.0
+        >>> usual_loss([1.0] * 10 + [500.0] * 30)
+        1.0
+    """
+    whole = float(np.median(losses))
+    if len(losses) < _ENOUGH:
+        return whole
+    return min(whole, float(np.median(losses[: len(losses) // 4])))
+
+
+def has_exploded(losses: Sequence[float], usual: float) -> bool:
+    """Whether every batch of an epoch lost more than `EXPLODED` times what is usual.
+
+    One bad batch is an image to look at; a whole epoch of them is a learning rate too high.
+
+    Args:
+        losses: Of each batch of an epoch.
+        usual: From `usual_loss`.
+
+    Example:
+        >>> has_exploded([20.0, 30.0], 1.0), has_exploded([0.5, 30.0], 1.0)
+        (True, False)
+    """
+    return min(losses, default=0.0) > max(EXPLODED * usual, _HARMLESS)
+
 
 Row = dict[str, Any]
 Metrics = Callable[[list[Any]], dict[str, float]]

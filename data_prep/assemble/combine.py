@@ -4,23 +4,181 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from data_prep.assemble.dataset_writer import begin_set, is_complete, write_set
-from data_prep.assemble.merge_targets import merge_targets
 from data_prep.assemble.summary import Summary, summarise
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
-from data_prep.contracts.schemas import SCHEMAS
-from data_prep.contracts.tables import InputError, frame_digest, read_table
+from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
+from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.formats.common import display_name
 from data_prep.formats.source import SourceTables
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
+
+Targets = Mapping[str, Mapping[str, Any]]
+
+
+def merge_targets(
+    tables: SourceTables,
+    own: Mapping[str, Targets],
+    asked: Mapping[str, pd.DataFrame],
+    wanted: Mapping[str, Sequence[str]],
+) -> SourceTables:
+    """Give a combined set its targets: those of its parts, and the user's.
+
+    A target is negative only where all its findings are absent. Where one set asked about lung
+    opacity and another about pneumonia, a target of both would have no negatives at all. A target
+    of the user's that no set asked about in full becomes a finding of its own therefore: an image
+    has it if any of the findings is present, and has it not if all those are absent that its set
+    asked about. Boxes go with it.
+
+    Args:
+        tables: The joined tables.
+        own: Targets of each part, by its name.
+        asked: Findings table of each part, by its name.
+        wanted: The user's: name -> findings of which any makes it positive.
+
+    Returns:
+        The tables with targets, and with rows of the new findings.
+
+    Raises:
+        InputError: Two parts mean different findings by one target, a wanted finding is in no
+            part, or a new finding would take the name of another.
+    """
+    findings = {name: _reference(table) for name, table in asked.items()}
+    targets: dict[str, dict[str, Any]] = {}
+    origin: dict[str, str] = {}
+    for part, its_targets in own.items():
+        for name, spec in its_targets.items():
+            if name in wanted:
+                continue
+            first = targets.setdefault(name, dict(spec))
+            if set(first["any_of"]) != set(spec["any_of"]):
+                raise InputError(
+                    f"target '{name}' is {' or '.join(first['any_of'])} in {origin[name]} and "
+                    f"{' or '.join(spec['any_of'])} in {part}; say what it is with --target "
+                    f"{name}=FINDING,..."
+                )
+            origin.setdefault(name, part)
+    known = sorted({finding for table in findings.values() for finding in table["finding"]})
+    notes = list(tables.notes)
+    for name, members in wanted.items():
+        strange = [member for member in members if member not in known]
+        if strange or not members:
+            raise InputError(
+                f"--target {name}: finding '{', '.join(strange)}' is in none of the sets; they "
+                f"have {', '.join(known) or 'none'}"
+            )
+        found = {part: _asked(table, members) for part, table in findings.items()}
+        if all(len(its) in (0, len(set(members))) for its in found.values()):
+            targets[name] = _target(name, members)
+            continue
+        if name in known:
+            raise InputError(
+                f"--target {name}: '{name}' is a finding, and no set asked about all of "
+                f"{', '.join(members)}; choose another name"
+            )
+        tables = _with_finding(tables, name, list(members), found, findings)
+        targets[name] = _target(name, [name])
+        told = "; ".join(f"in {part} {' or '.join(its)}" for part, its in found.items() if its)
+        notes.append(f"finding '{name}' was made of what each set asked about: {told}")
+    notes += _partly_asked(findings, known)
+    return replace(tables, targets=targets, notes=tuple(notes))
+
+
+def _reference(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["reader"] == REFERENCE_READER]
+
+
+def _asked(findings: pd.DataFrame, members: Sequence[str]) -> list[str]:
+    asked = set(findings["finding"].unique())
+    return [member for member in dict.fromkeys(members) if member in asked]
+
+
+def _target(name: str, members: Sequence[str]) -> dict[str, Any]:
+    return {"any_of": list(dict.fromkeys(members)), "display_name": display_name(name)}
+
+
+def _partly_asked(findings: Mapping[str, pd.DataFrame], known: Sequence[str]) -> list[str]:
+    """Say which findings some of the sets know nothing of."""
+    sets_of: dict[tuple[str, ...], list[str]] = {}
+    for finding in known:
+        where = tuple(part for part, table in findings.items() if _asked(table, [finding]))
+        sets_of.setdefault(where, []).append(finding)
+    return [
+        f"only {' and '.join(where)} asked about {', '.join(names)}: unknown elsewhere, not absent"
+        for where, names in sets_of.items()
+        if len(where) < len(findings)
+    ]
+
+
+def _with_finding(
+    tables: SourceTables,
+    name: str,
+    members: list[str],
+    asked: Mapping[str, list[str]],
+    findings: Mapping[str, pd.DataFrame],
+) -> SourceTables:
+    """Add a finding that holds where any member is present, with its boxes."""
+    new = [_derived(findings[part], its, name) for part, its in asked.items() if its]
+    added = pd.concat([rows for rows, _ in new], ignore_index=True)
+    deciding = pd.concat([pairs for _, pairs in new], ignore_index=True)
+    boxes, coverage = _reference(tables.boxes), _reference(tables.box_coverage)
+    boxes = boxes[boxes["finding"].isin(members)]
+    return replace(
+        tables,
+        findings=pd.concat([tables.findings, added], ignore_index=True),
+        boxes=pd.concat([tables.boxes, boxes.assign(finding=name)], ignore_index=True),
+        box_coverage=pd.concat(
+            [tables.box_coverage, _coverage(deciding, coverage, name)], ignore_index=True
+        ),
+    )
+
+
+def _derived(
+    findings: pd.DataFrame, members: list[str], name: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the new finding for one set, and the ``image_id, finding`` that decided each."""
+    rows = findings[findings["finding"].isin(members)]
+    ids = rows["image_id"]
+    present = is_member(ids, ids[rows["state"] == "present"])
+    n_absent = ids[rows["state"] == "absent"].value_counts()
+    absent = is_member(ids, n_absent.index[n_absent == len(members)])
+    uncertain = ~present & is_member(ids, ids[rows["state"] == "uncertain"])
+    state = rows["state"].where(~present, "present").where(~uncertain, "uncertain")
+    decided = present | absent | uncertain
+    deciding = rows[decided & (rows["state"] == state)]
+    made = rows.assign(state=state)[decided].drop_duplicates("image_id")
+    # The origin is that of a row which decided.
+    made["origin"] = made["image_id"].map(
+        deciding.drop_duplicates("image_id").set_index("image_id")["origin"]
+    )
+    return made.assign(finding=name), deciding[["image_id", "finding"]]
+
+
+def _coverage(deciding: pd.DataFrame, coverage: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Boxed are all lesions of the new finding where those of each member that decided are."""
+    pairs = deciding.merge(coverage, on=["image_id", "finding"], how="left")
+    whole = (pairs["coverage"] == "all").groupby(pairs["image_id"]).all()
+    boxed = pairs["coverage"].notna().groupby(pairs["image_id"]).any()
+    whole = whole[boxed]
+    return pd.DataFrame(
+        {
+            "image_id": whole.index,
+            "finding": name,
+            "reader": REFERENCE_READER,
+            "coverage": whole.map({True: "all", False: "some"}).to_numpy(),
+        }
+    )
+
 
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
 
@@ -55,7 +213,7 @@ def combine(
         name: The new set's name; the folder's name by default.
         rule: How the split is drawn.
         targets: Targets of the user's own: name -> findings; see
-            `data_prep.assemble.merge_targets.merge_targets`.
+            `data_prep.assemble.combine.merge_targets`.
 
     Returns:
         What came in.

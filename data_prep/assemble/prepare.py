@@ -5,21 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_prep.assemble.assemble import assemble
-from data_prep.assemble.dataset_writer import JOURNAL, begin_set, is_complete, write_set
-from data_prep.assemble.ingest import ingest, outdated_images
-from data_prep.assemble.set_settings import source_id, user_choices
-from data_prep.assemble.set_splits import Made
+from data_prep.assemble.dataset_writer import JOURNAL, Made, begin_set, is_complete, write_set
+from data_prep.assemble.ingest import assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
-from data_prep.contracts.pseudonyms import hide_paths, pseudonymise, read_id_key
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.pseudonyms import hide_paths, key_id, pseudonymise, read_id_key
+from data_prep.contracts.tables import frame_digest
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.workers import cpu_count
 from data_prep.formats.common import with_targets
@@ -30,6 +28,54 @@ from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.store.preprocess import require_size
+
+
+def source_id(tables: SourceTables) -> str:
+    """Digest all that a reader found."""
+    frames = [
+        tables.images,
+        tables.findings,
+        tables.boxes,
+        tables.split,
+        tables.excluded,
+        tables.official,
+    ]
+    parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
+    return frame_digest(pd.DataFrame({"part": parts}), ["part"])
+
+
+def user_choices(
+    options: ReadOptions,
+    targets: Mapping[str, Sequence[str]],
+    split: str | Path | None,
+    window: str | None,
+    key: bytes | None,
+) -> dict[str, Any]:
+    """What the user asked for beyond the defaults.
+
+    Returns:
+        JSON-ready; the key itself is not in it, only its `key_id`.
+
+    Example:
+        >>> user_choices(ReadOptions(class_names=("mass",)), {}, None, "LUNG", None)
+        {'class_names': ['mass'], 'window': 'LUNG'}
+    """
+    told = {f.name: getattr(options, f.name) for f in fields(options)}
+    extras: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else str(value)
+        for name, value in told.items()
+        if value != getattr(ReadOptions(), name)
+    }
+    if targets:
+        extras["targets"] = {name: list(members) for name, members in targets.items()}
+    if split is not None:
+        extras["split"] = str(split)
+    if window is not None:
+        extras["window"] = window
+    if key is not None:
+        extras["id_key"] = key_id(key)
+    return extras
+
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from data_prep.audit.audit import Audit
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
-from data_prep.splits.split_counts import count_roles, role_lines
+from data_prep.splits.add_split import count_roles, role_lines
 from data_prep.store.dataset import DataSet
 
 _SPLITS = ("default", "official")

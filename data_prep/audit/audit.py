@@ -9,10 +9,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from data_prep.audit.audit_files import check_burned_in_text, check_excluded
-from data_prep.audit.audit_pictures import open_pictures
 from data_prep.audit.boxes import check_boxes
-from data_prep.audit.copies import check_duplicates, check_near_duplicates
+from data_prep.audit.copies import (
+    check_burned_in_text,
+    check_duplicates,
+    check_excluded,
+    check_near_duplicates,
+    open_pictures,
+)
 from data_prep.audit.counts import count_prevalence, describe_pictures, expected_image_leak
 from data_prep.audit.patients import (
     check_films,

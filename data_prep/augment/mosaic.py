@@ -8,9 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.augment.augment import DroppedBoxes
 from data_prep.contracts.errors import InputError
-from data_prep.store.placement import MIN_SIDE, MIN_VISIBLE
+from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
 N_TILES = 4
 _NEAREST_EDGE = 0.3  # of the side: the parts meet at least so far from each edge

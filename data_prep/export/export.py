@@ -10,12 +10,8 @@ from typing import Any
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import require_free_space
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.export.annotation_folder import AnnotationFolder, whole_folder
-from data_prep.export.content import AnnotationContent, content_of
-from data_prep.export.writer_kaggle import write_kaggle
-from data_prep.export.writer_voc import write_voc
-from data_prep.export.writer_yolo import write_yolo
-from data_prep.export.writers import write_coco
+from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of, whole_folder
+from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_yolo
 from data_prep.formats.common import PICTURE_SUFFIXES
 from data_prep.store.dataset import DataSet
 

@@ -7,11 +7,27 @@ What COCO has no place for stands under ``cxr`` in each image and in ``info``
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from typing import Any
+from xml.etree import ElementTree
 
-from data_prep.export.annotation_folder import AnnotationFolder
-from data_prep.export.content import MISREAD, AnnotationContent, ImageEntry
+import pandas as pd
+import yaml  # type: ignore[import-untyped]
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.text_lookup import is_member
+from data_prep.export.content import MISREAD, AnnotationContent, AnnotationFolder, ImageEntry
 from data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
+from data_prep.formats.rsna import (
+    CLASS_INFO,
+    CLASSES,
+    FINDING,
+    LABELS,
+    MAPPING,
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+)
+from data_prep.formats.voc import SET_FACTS
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
@@ -77,3 +93,256 @@ def _annotation(
         "iscrowd": 0,
         "segmentation": [],
     }
+
+
+_NIH = "nih:"
+
+
+def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write the labels of the content's one target.
+
+    Args:
+        content: What to write; with one target.
+        folder: Where to.
+
+    Raises:
+        InputError: No image has a label.
+    """
+    target = content.dataset.target(next(iter(content.targets)))
+    label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
+    images = content.images.assign(label=label)
+    known = images["label"].notna()
+    if not known.any():
+        raise InputError(f"{content.dataset.folder}: no image is labelled for {target.name}")
+    stems = images.set_index("image_id")["stem"]
+    boxes = content.dataset.boxes
+    positive = images.loc[images["label"] == 1, "image_id"]
+    boxes = boxes[is_member(boxes["image_id"], positive)]
+    drawn = pd.DataFrame(
+        {
+            "patientId": boxes["image_id"].map(stems),
+            "x": boxes["x1"],
+            "y": boxes["y1"],
+            "width": boxes["x2"] - boxes["x1"],
+            "height": boxes["y2"] - boxes["y1"],
+            "Target": 1,
+        }
+    )
+    plain = images[known & ~is_member(images["image_id"], boxes["image_id"])]
+    others = pd.DataFrame({"patientId": plain["stem"], "Target": plain["label"].astype("int64")})
+    rows = pd.concat([drawn, others]).sort_values(["patientId", "x", "y"], kind="stable")
+    folder.write(LABELS, rows.to_csv(index=False))
+    _write_classes(images[known], folder)
+    _write_mapping(images, folder)
+    for image, labelled in zip(content.entries(), known, strict=True):
+        place = TRAIN_IMAGES if labelled else TEST_IMAGES
+        folder.put_picture(image, f"{place}/{folder.picture_name(image)}")
+        folder.advance(1)
+    _lost_in_kaggle(content, images, folder)
+
+
+def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    if "x_class" not in images.columns or images["x_class"].isna().all():
+        return
+    names = {ours: theirs for theirs, ours in CLASSES.items()}
+    written = images["x_class"].map(names)
+    is_opaque = images["x_class"] == "lung_opacity"
+    if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
+        folder.cannot.append("cannot say x_class: its classes are not those of the challenge")
+        return
+    table = pd.DataFrame({"patientId": images["stem"], "class": written})
+    folder.write(CLASS_INFO, table.to_csv(index=False))
+
+
+def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    given = images["patient_id_source"] != "assumed_image"
+    number = images["patient_id"].str.removeprefix(_NIH)
+    is_nih = given & images["patient_id"].str.startswith(_NIH) & ~number.str.contains("_")
+    folder.cannot_say(
+        int((given & ~is_nih).sum()),
+        "images have a patient who is not NIH's, which cannot be said: each reads back as one",
+    )
+    if not is_nih.any():
+        return
+    nih, number = images[is_nih], number[is_nih]
+    table = pd.DataFrame(
+        {"patientId": nih["stem"], "nih_image": number + "_" + nih["stem"], "nih_patient": number}
+    )
+    doubtful = nih["patient_id_source"] == "mapped_unverified"
+    if doubtful.any():
+        table["mse"] = doubtful.map({True: "", False: "0"})
+    folder.write(MAPPING, table.to_csv(index=False))
+
+
+def _lost_in_kaggle(
+    content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
+) -> None:
+    if content.classes != (FINDING,):
+        names = ", ".join(content.classes)
+        folder.cannot.append(f"the finding has no name there: {names} reads back as {FINDING}")
+    folder.cannot_say(
+        int(images["label"].isna().sum()), "images have no label for the target: unlabelled there"
+    )
+    unsayable = content.unsayable()
+    partly = unsayable.loc[unsayable["why"] == "not fully boxed", "image_id"]
+    folder.cannot_say(
+        partly.nunique(), "positive images are not fully boxed; others read the boxes as all"
+    )
+    if content.has_roles:
+        folder.cannot.append("cannot say a split: all labelled images are in one table")
+    lost = [fact for fact in content.facts_known() if fact != "x_class"]
+    if lost:
+        folder.cannot.append(f"cannot say {', '.join(lost)}, unless the pictures' headers do")
+
+
+PICTURES = "JPEGImages"
+
+
+def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write an XML file an image, named by the image's id, and the lists of the roles.
+
+    Args:
+        content: What to write.
+        folder: Where to.
+    """
+    boxes = content.boxes_by_image()
+    objects = write_objects(content.images, **content.labels)
+    for image, facts in zip(content.entries(), objects, strict=True):
+        root = ElementTree.Element("annotation")
+        _add(root, "folder", PICTURES)
+        name = folder.picture_name(image)
+        folder.put_picture(image, f"{PICTURES}/{name}")
+        if image.picture is not None and folder.mode == "none":
+            name = PurePosixPath(image.picture).name
+            _add(root, "path", image.picture)
+        _add(root, "filename", name)
+        source = _add(root, "source")
+        _add(source, "database", content.how["program"])
+        _add(source, "annotation", f"{content.how['data_set']} {content.how['labels_id']}")
+        if image.width is not None and image.height is not None:
+            size = _add(root, "size")
+            for tag, value in (("width", image.width), ("height", image.height), ("depth", 1)):
+                _add(size, tag, str(value))
+        for box in boxes.get(image.image_id, ()):
+            _add_object(root, *box)
+        _add(root, KEY, json.dumps(facts, allow_nan=False))
+        ElementTree.indent(root)
+        text = ElementTree.tostring(root, encoding="unicode")
+        folder.write(f"Annotations/{image.stem}.xml", text + "\n")
+        folder.advance(1)
+    for role, chosen in content.by_role():
+        if role is not None:
+            folder.write(f"ImageSets/Main/{role}.txt", "\n".join(chosen["stem"]) + "\n")
+    folder.write(SET_FACTS, json.dumps(write_set_facts(content.targets, **content.how), indent=2))
+    _lost_in_voc(content, folder)
+
+
+def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
+    edges = content.dataset.boxes[["x1", "y1", "x2", "y2"]]
+    broken = int((edges % 1 != 0).any(axis=1).sum())
+    folder.cannot_say(broken, "boxes have fractions of a pixel; some programs read whole ones only")
+    if not content.dataset.has_pixels:
+        folder.cannot.append("there are no pictures: cxr prepare can read back coco only")
+
+
+def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
+    element = ElementTree.SubElement(parent, tag)
+    element.text = text
+    return element
+
+
+def _add_object(
+    root: ElementTree.Element, finding: str, x1: float, y1: float, x2: float, y2: float
+) -> None:
+    element = _add(root, "object")
+    _add(element, "name", finding)
+    _add(element, "pose", "Unspecified")
+    _add(element, "truncated", "0")
+    _add(element, "difficult", "0")
+    box = _add(element, "bndbox")
+    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (x1, y1, x2, y2), strict=True):
+        _add(box, tag, _decimal(value))
+
+
+def _decimal(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+_UNLABELLED = "unlabelled"
+
+
+def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write a label file an image, named by the image's id, shares with twelve decimals.
+
+    Args:
+        content: What to write.
+        folder: Where to.
+
+    Raises:
+        InputError: No image can be labelled, or a box lies on an image of unknown size.
+    """
+    boxes = content.boxes_by_image()
+    unsayable = content.unsayable()
+    silent = is_member(content.images["image_id"], unsayable["image_id"])
+    if silent.all():
+        first = unsayable.iloc[0]
+        raise InputError(
+            f"{content.dataset.folder}: yolo can say nothing of it: on each image some finding is "
+            f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
+            f"{first['finding']} is {first['why']}); choose one with --target"
+        )
+    numbers = {name: number for number, name in enumerate(content.classes)}
+    for image, is_silent in zip(content.entries(), silent, strict=True):
+        place = _UNLABELLED if is_silent else image.role
+        under = f"{place}/" if place else ""
+        if not is_silent:
+            lines = [
+                _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
+            ]
+            folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
+        folder.put_picture(image, f"images/{under}{folder.picture_name(image)}")
+        folder.advance(1)
+    text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
+    folder.write("data.yaml", text)
+    _lost_in_yolo(content, folder, unsayable)
+
+
+def _line(number: int, edges: list[float], image: ImageEntry) -> str:
+    if image.width is None or image.height is None:
+        raise InputError(f"image {image.image_id!r}: has boxes, but no size; yolo needs it")
+    x1, y1, x2, y2 = edges
+    width, height = image.width, image.height
+    centre = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
+    shares = (*centre, (x2 - x1) / width, (y2 - y1) / height)
+    return f"{number} " + " ".join(f"{share:.12f}" for share in shares) + "\n"
+
+
+def _description(content: AnnotationContent) -> dict[str, Any]:
+    roles = [role for role, _ in content.by_role() if role in ("train", "val", "test")]
+    places = {role: f"images/{role}" for role in roles} or {"train": "images"}
+    facts = write_set_facts(content.targets, pixels=True, **content.how)
+    names = dict(enumerate(content.classes))
+    return {**places, "nc": len(names), "names": names, KEY: facts}
+
+
+def _lost_in_yolo(
+    content: AnnotationContent, folder: AnnotationFolder, unsayable: pd.DataFrame
+) -> None:
+    counts = unsayable["why"].value_counts()
+    said = ", ".join(f"{count:,} {why}" for why, count in counts.items())
+    folder.cannot_say(
+        unsayable["image_id"].nunique(),
+        f"images have no label file, for a finding is not simply there or not ({said})",
+    )
+    images = content.images
+    folder.cannot_say(
+        int(images["patient_id"].nunique()),
+        "patients cannot be said: read it back with --patient-pattern if the ids tell them",
+    )
+    if content.facts_known():
+        folder.cannot.append(f"cannot say {', '.join(content.facts_known())}")
+    renamed = int((images["stem"] != images["image_id"]).sum())
+    folder.cannot_say(renamed, "image ids are no file names: changed")
+    if folder.mode == "none":
+        folder.cannot.append("labels alone: programs look for pictures in images/ beside labels/")

@@ -24,7 +24,7 @@ from data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.formats.common import one_target_each
-from data_prep.formats.label_rules import (
+from data_prep.formats.label_files import (
     EDGES,
     FINDING_KEY,
     STATE_WORDS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,79 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import ROLES
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
-from data_prep.formats.folder_marks import has_columns as _has_columns
-from data_prep.formats.folder_marks import has_file as _has
-from data_prep.formats.folder_marks import has_match as _has_match
-from data_prep.formats.folder_marks import holds_dicom, is_vindr, require_folder
+
+_FIRST_FILES = 500
+
+
+def has_file(*names: str) -> Callable[[Path], bool]:
+    """A test of folders: one of the names is in it."""
+    return lambda folder: any((folder / name).exists() for name in names)
+
+
+def has_match(*patterns: str) -> Callable[[Path], bool]:
+    """A test of folders: something in it fits one of the patterns."""
+    return lambda folder: any(next(folder.glob(p), None) is not None for p in patterns)
+
+
+def has_columns(path: Path, *columns: str) -> bool:
+    """Whether a file is there whose first line names the columns.
+
+    Args:
+        path: A CSV file, or no file at all.
+        *columns: Their names, in any case.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            names = {name.strip(' "').lower() for name in file.readline().strip().split(",")}
+    except OSError:
+        return False
+    return set(columns) <= names
+
+
+def require_folder(source: Path) -> None:
+    """Check that a source is a folder with something in it.
+
+    Raises:
+        InputError: It is missing, a file, or empty.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such folder")
+    if not source.is_dir():
+        raise InputError(f"{source}: a file; give the folder that holds the data set")
+    if next(source.iterdir(), None) is None:
+        raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
+
+
+def is_vindr(folder: Path) -> bool:
+    """Whether a folder has the tables of VinDr-CXR.
+
+    PhysioNet's, or Kaggle's ``train.csv``: other sets have one too, so its header decides.
+
+    Args:
+        folder: Any path.
+    """
+    if has_match("annotations_t*.csv", "image_labels_t*.csv")(folder):
+        return True
+    return has_columns(folder / "train.csv", "image_id", "class_name", "rad_id")
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether one of the first files below a folder is DICOM by its content.
+
+    Args:
+        folder: An existing folder; names and folders in it may be anything.
+    """
+    files = (path for path in islice(folder.rglob("*"), _FIRST_FILES) if path.is_file())
+    return any(_start(path)[128:] == b"DICM" for path in files)
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)
+    except OSError:
+        return b""
+
 
 VIEW_NAMES = {
     "PA": "PA",
@@ -237,29 +307,29 @@ def normal_views(text: pd.Series) -> pd.Series:
 
 # In this order: the first that fits is the likely one, so the vague ones stand last.
 _MARKS: dict[str, Callable[[Path], bool]] = {
-    "rsna": _has("stage_2_train_images", "stage_2_train_labels.csv"),
-    "csv": _has("images.csv", "labels.csv"),
-    "nih": _has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
+    "rsna": has_file("stage_2_train_images", "stage_2_train_labels.csv"),
+    "csv": has_file("images.csv", "labels.csv"),
+    "nih": has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
     "vindr": lambda folder: is_vindr(folder) or is_vindr(folder / "annotations"),
-    "kermany": _has(
+    "kermany": has_file(
         "PNEUMONIA",
         *(f"{place}{role}/PNEUMONIA" for place in ("", "chest_xray/") for role in ROLES[:3]),
     ),
     "covid": lambda folder: (
-        _has("COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database")(
-            folder
-        )
-        or _has_columns(folder / "metadata.csv", "patientid", "finding")
-        or _has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
+        has_file(
+            "COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
+        )(folder)
+        or has_columns(folder / "metadata.csv", "patientid", "finding")
+        or has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
     ),
-    "voc": _has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
+    "voc": has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
     "yolo": lambda folder: (
-        _has_match("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")(
+        has_match("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")(
             folder
         )
-        or (_has("images")(folder) and _has_match("*/*.txt")(folder))
+        or (has_file("images")(folder) and has_match("*/*.txt")(folder))
     ),
-    "coco": _has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+    "coco": has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
     "dicom": holds_dicom,
 }
 

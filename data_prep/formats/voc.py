@@ -9,7 +9,7 @@
 - A picture with a file is free of every class of the set that it has no box of. One without is
   unknown. ``difficult`` and ``truncated`` objects count like others; how many is noted.
 - Roles come from ``ImageSets/Main/train.txt``, ``val.txt``, ``test.txt``, or from folder names.
-- ``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`data_prep.formats.cxr_extension`).
+- ``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`cxr_extension`).
 - A file with a document type or entities is refused before it is parsed.
 """
 
@@ -24,10 +24,9 @@ from xml.etree import ElementTree
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.formats.coco_files import read_json_file
+from data_prep.formats.coco import read_json_file
 from data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
-from data_prep.formats.label_files import LabelFiles, class_finding, to_edges
-from data_prep.formats.label_images import stated_size
+from data_prep.formats.label_files import LabelFiles, class_finding, stated_size, to_edges
 from data_prep.formats.match_pictures import PictureIndex, files_below, read_lines, role_of
 from data_prep.formats.source import ReadOptions, SourceTables, require_source
 from data_prep.images.decoded_image import require_file

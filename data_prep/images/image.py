@@ -23,7 +23,7 @@ from data_prep.images.decoded_image import (
     require_size,
 )
 from data_prep.images.dicom import read_dicom
-from data_prep.images.voi import HIGH_PERCENTILE, LOW_PERCENTILE
+from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
 
 __all__ = ["DecodedImage", "read_image"]
 
@@ -194,7 +194,7 @@ def _scaled(values: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
-    """The same two pixels' values that `data_prep.images.voi` takes where a DICOM file has no window."""
+    """The same two pixels' values that `dicom_display` takes where a DICOM file has no window."""
     ranks = [
         math.ceil(max(values.size * share / 100, 1)) - 1
         for share in (LOW_PERCENTILE, HIGH_PERCENTILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,72 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import (
-    InputError,
-    frame_digest,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-)
+from data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from data_prep.contracts.tables import frame_digest, read_json, read_table, write_json, write_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.duplicates.near_duplicates import linked_pictures, near_duplicate_groups
 from data_prep.splits.given_split import official_split, read_split_file
 from data_prep.splits.split import SplitRule, fold_as_test, fold_split, split_by_patient
-from data_prep.splits.split_counts import count_roles
 from data_prep.store.dataset import DataSet
+
+_POSITIVE = "positive for "
+_TARGETS_IN_LINE = 3
+
+
+def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Count what each role of a split holds.
+
+    Args:
+        dataset: The data set.
+        split: One of its splits.
+
+    Returns:
+        By role: ``images``, ``patients``, and ``positive for TARGET`` of each target; roles
+        without an image are left out.
+    """
+    rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
+    labels = {
+        str(name): rows["image_id"].map(dataset.labels(target)) == 1
+        for name, target in dataset.targets.items()
+    }
+    counts = {}
+    for role in ROLES:
+        chosen = rows["role"] == role
+        if chosen.any():
+            positives = {_POSITIVE + k: int((flag & chosen).sum()) for k, flag in labels.items()}
+            patients = int(rows.loc[chosen, "patient_id"].nunique())
+            counts[role] = {"images": int(chosen.sum()), "patients": patients, **positives}
+    return counts
+
+
+def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say what `count_roles` counted.
+
+    Args:
+        roles: As from `count_roles`.
+
+    Returns:
+        A line a role; where there are more than three targets, a line a target besides.
+
+    Example:
+        >>> role_lines({"test": {"images": 1200, "patients": 9, "positive for mass": 3}})
+        ['  test   1,200 images, 9 patients, 3 positive for mass']
+    """
+    held = {role: count for role, count in roles.items() if count["images"]}
+    wanted = list(dict.fromkeys(word for count in held.values() for word in count))
+    targets = [word for word in wanted if word.startswith(_POSITIVE)]
+    apart = targets if len(targets) > _TARGETS_IN_LINE else []
+    lines = []
+    for role, count in held.items():
+        words = [f"{n:,} {word}" for word, n in count.items() if word not in apart]
+        lines.append(f"  {role:6s} {', '.join(words)}")
+    for word in apart:
+        found = [f"{count[word]:,} {role}" for role, count in held.items()]
+        lines.append(f"  {word}: {', '.join(found)}")
+    return lines
+
 
 Linked = pd.Series | pd.DataFrame | None
 How = dict[str, Any]
@@ -174,7 +225,7 @@ def add_splits(
         each_fold: Make a split a fold: the fold validates, the others train, the test set is one.
         test_folds: Make a split a fold: the fold tests, the next validates, the others train;
             the rule's ``val`` and ``test`` count for nothing.
-        file: Follow this file instead of drawing; see `data_prep.splits.given_split.read_split_file`.
+        file: Follow this file instead of drawing; see `read_split_file`.
         keep_test_of: Keep the test and unused images of this split, and draw validation (and
             folds) anew among its other images; ``val`` is a share of their patients.
         strict: As for `read_split_file`.

@@ -11,8 +11,14 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.source import first_line, read_text_csv, to_numbers
-from data_prep.splits.patient_groups import group_images, key_columns, unverified
-from data_prep.splits.split import SplitRule, draw_roles, from_states
+from data_prep.splits.split import (
+    SplitRule,
+    draw_roles,
+    from_states,
+    group_images,
+    key_columns,
+    unverified,
+)
 
 ROLE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

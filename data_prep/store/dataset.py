@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import InputError, frame_digest, read_json, read_table
+from data_prep.contracts.tables import frame_digest, read_json, read_table
 from data_prep.contracts.text_lookup import is_member, positions
 
 if TYPE_CHECKING:

@@ -32,8 +32,7 @@ from data_prep.contracts.tables import (
     write_json,
     write_table,
 )
-from data_prep.store.placement import Placement
-from data_prep.store.preprocess import PLAIN, Treatment, store_spec
+from data_prep.store.preprocess import PLAIN, Placement, Treatment, store_spec
 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"

@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
-from data_prep.contracts.tables import InputError, read_json, read_table, write_json, write_table
+from data_prep.contracts.tables import read_json, read_table, write_json, write_table
 
 # Folder of parts -> the table that each part holds.
 _TABLES = {

@@ -3,8 +3,7 @@
 import cv2
 import numpy as np
 
-from data_prep.synth.anatomy import Anatomy
-from data_prep.synth.synth_canvas import Canvas, Field, Points, blur, curve, ellipse, to_field
+from data_prep.synth.anatomy import Anatomy, Canvas, Field, Points, blur, curve, ellipse, to_field
 
 # Attenuation in the phantom's own unit: 1 is a trunk's thickness of soft tissue.
 LUNG = 0.60  # what air takes away

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_prep.synth.anatomy import Anatomy
-from data_prep.synth.synth_canvas import Canvas, Field, curve, ellipse, to_field
+from data_prep.synth.anatomy import Anatomy, Canvas, Field, curve, ellipse, to_field
 
 # Of the patient: on each of the patient's films.
 CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm")

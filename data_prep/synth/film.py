@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.synth.anatomy import Anatomy, draw_anatomy
+from data_prep.synth.anatomy import Anatomy, Canvas, Field, blur, draw_anatomy
 from data_prep.synth.chest import draw_chest, power_law_texture
 from data_prep.synth.distractors import (
     alter_anatomy,
@@ -16,7 +16,6 @@ from data_prep.synth.distractors import (
     draw_distractors,
 )
 from data_prep.synth.lesions import Contrast, Lesion, Site, add_lesions, draw_sites
-from data_prep.synth.synth_canvas import Canvas, Field, blur
 
 View = Literal["PA", "AP"]
 

@@ -6,9 +6,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_prep.synth.anatomy import Anatomy
+from data_prep.synth.anatomy import Anatomy, Canvas, Field
 from data_prep.synth.chest import LUNG, power_law_texture
-from data_prep.synth.synth_canvas import Canvas, Field
 
 Kind = Literal["focal", "veil"]
 Contrast = Literal["mixed", "high"]

@@ -1,16 +1,32 @@
 """Synthetic chest X-rays with known lesions, in the layout of the RSNA pneumonia challenge."""
 
+from __future__ import annotations
+
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from data_prep.contracts.folders import folder_lock, make_folder, require_free_space
-from data_prep.contracts.tables import InputError, read_json, write_json
-from data_prep.synth.files import TEST_FOLDER, TRAIN_FOLDER, rsna_tables, write_csv
+import cv2
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
+from data_prep.contracts.tables import read_json, write_json
+from data_prep.contracts.workers import map_rows
+from data_prep.synth.files import (
+    TEST_FOLDER,
+    TRAIN_FOLDER,
+    film_record,
+    rsna_tables,
+    write_csv,
+    write_film,
+)
+from data_prep.synth.film import count_images, draw_film, draw_patient
 from data_prep.synth.flaws import FLAWS_CSV, plant_flaws
 from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
-from data_prep.synth.phantom import synth_chunks
 
 _JSON = "synth.json"
 _KIND = "synth"
@@ -108,12 +124,12 @@ def write_phantom(
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         _begin(out, arguments)
-        chunks = synth_chunks.plan_chunks(
+        chunks = plan_chunks(
             out, n_images=n_images, seed=seed, size=size, contrast=contrast, prevalence=prevalence
         )
         missing = [chunk for chunk in chunks if not chunk.part.exists()]
         advance(sum(chunk.n_films for chunk in chunks) - sum(c.n_films for c in missing))
-        for n_films in synth_chunks.write_chunks(missing, workers):
+        for n_films in write_chunks(missing, workers):
             advance(n_films)
         counts = _finish(out, arguments, chunks)
     return Summary(folder=out, already_complete=False, **counts)
@@ -140,11 +156,11 @@ def _counts_of_complete(out: Path, arguments: Arguments) -> dict[str, int] | Non
 
 def _begin(out: Path, arguments: Arguments) -> None:
     write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
-    for name in (TRAIN_FOLDER, TEST_FOLDER, synth_chunks.PARTS_FOLDER):
+    for name in (TRAIN_FOLDER, TEST_FOLDER, PARTS_FOLDER):
         make_folder(out / name)
 
 
-def _finish(out: Path, arguments: Arguments, chunks: list[synth_chunks.Chunk]) -> dict[str, int]:
+def _finish(out: Path, arguments: Arguments, chunks: list[Chunk]) -> dict[str, int]:
     """Write tables, flaws, and last of all the JSON that marks the folder complete."""
     records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
     counts = {
@@ -152,7 +168,7 @@ def _finish(out: Path, arguments: Arguments, chunks: list[synth_chunks.Chunk]) -
         "n_patients": len({record["nih_patient"] for record in records}),
         "n_positive": sum(bool(record["lesions"]) for record in records),
         "n_boxes": sum(len(record["lesions"]) for record in records),
-        "n_test_images": synth_chunks.count_test_images(arguments.n_images),
+        "n_test_images": count_test_images(arguments.n_images),
         "n_flaws": 0,
     }
     if arguments.flaws:
@@ -178,5 +194,143 @@ def _finish(out: Path, arguments: Arguments, chunks: list[synth_chunks.Chunk]) -
     }
     write_json(out / _JSON, _KIND, payload)
     (out / _STARTED).unlink()
-    shutil.rmtree(out / synth_chunks.PARTS_FOLDER)
+    shutil.rmtree(out / PARTS_FOLDER)
     return counts
+
+
+PARTS_FOLDER = ".parts"
+_FILMS_PER_CHUNK = 24
+_FIRST_TEST_PATIENT = 1_000_000_000  # far from the labelled ones
+_TEST_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A worker's job: some patients' films, and the part file that says they are written.
+
+    Attributes:
+        folder: Where the films go.
+        part: The part file: the films' records as JSON.
+        patients: Pairs of patient index and number of films.
+        labelled: Whether the films belong to the labelled set.
+        seed: The set's seed.
+        size: Side of a film in px.
+        contrast: Of the lesions.
+        prevalence: Expected share of films with lesions.
+    """
+
+    folder: Path
+    part: Path
+    patients: tuple[tuple[int, int], ...]
+    labelled: bool
+    seed: int
+    size: int
+    contrast: Contrast
+    prevalence: float
+
+    @property
+    def n_films(self) -> int:
+        """Number of films in the chunk."""
+        return sum(count for _, count in self.patients)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The films' records, once the chunk is written."""
+        return json.loads(self.part.read_text(encoding="utf-8"))
+
+
+def count_test_images(n_images: int) -> int:
+    """How many unlabelled films come with `n_images` labelled ones.
+
+    Example:
+        >>> count_test_images(10), count_test_images(1000)
+        (2, 20)
+    """
+    return max(2, round(_TEST_SHARE * n_images))
+
+
+def plan_chunks(
+    out: Path, *, n_images: int, seed: int, size: int, contrast: Contrast, prevalence: float
+) -> list[Chunk]:
+    """Share the patients out, in a way that does not depend on the number of workers.
+
+    Args:
+        out: The phantom's folder.
+        n_images: Number of labelled films.
+        seed: The set's seed.
+        size: Side of a film in px.
+        contrast: Of the lesions.
+        prevalence: Expected share of films with lesions.
+
+    Returns:
+        The chunks: labelled films first, then the unlabelled ones.
+    """
+    chunks = []
+    for labelled, first, wanted, name, folder in (
+        (True, 0, n_images, "train", TRAIN_FOLDER),
+        (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_FOLDER),
+    ):
+        for number, patients in enumerate(_share(seed, first, wanted)):
+            part = out / PARTS_FOLDER / f"{name}-{number:05d}.json"
+            chunks.append(
+                Chunk(out / folder, part, patients, labelled, seed, size, contrast, prevalence)
+            )
+    return chunks
+
+
+def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    patients: list[tuple[int, int]] = []
+    index, left, gathered = first, wanted, 0
+    while left:
+        count = min(left, count_images(seed, index))
+        patients.append((index, count))
+        index, left, gathered = index + 1, left - count, gathered + count
+        if gathered >= _FILMS_PER_CHUNK or not left:
+            yield tuple(patients)
+            patients, gathered = [], 0
+
+
+def write_chunk(chunk: Chunk) -> int:
+    """Draw and write a chunk's films, then its part file; a pure function of the chunk.
+
+    Returns:
+        How many films it wrote.
+    """
+    records = []
+    with _one_cv2_thread():
+        for index, count in chunk.patients:
+            patient = draw_patient(chunk.seed, index, chunk.prevalence)
+            for number in range(count):
+                film = draw_film(patient, number, chunk.size, chunk.contrast)
+                record = film_record(chunk.seed, patient, number, film)
+                write_film(chunk.folder / f"{record['patientId']}.dcm", patient, film)
+                records.append(record)
+    with atomic_path(chunk.part) as temporary:
+        temporary.write_text(json.dumps(records), encoding="utf-8")
+    return len(records)
+
+
+@contextmanager
+def _one_cv2_thread() -> Iterator[None]:
+    # The pictures are small: cv2's threads cost more than they bring, most so beside other workers.
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def write_chunks(chunks: list[Chunk], workers: int) -> Iterator[int]:
+    """Write chunks with `workers` processes; 1 works in this one.
+
+    Yields:
+        The number of films just done, in the order in which chunks end.
+    """
+    yield from map_rows(write_chunk, chunks, workers=min(workers, len(chunks)), lost=_lost)
+
+
+def _lost(chunk: Chunk) -> int:
+    raise InputError(
+        f"{chunk.folder}: a worker was ended from outside (out of memory?); run the same command "
+        "again with fewer --workers"
+    )

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.boxes.fusion import Confidence, nms, scale_boxes, soft_nms, weighted_box_fusion
 from evaluation.boxes.iou import CORNERS
 from evaluation.statistics.ranking import Floats, Integers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,112 @@ import pandas as pd
 from data_prep.audit.shortcuts import measure_shortcuts
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
+from evaluation.compare.metrics_table import resampled_table
+from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
+from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.seeds import by_system
 from evaluation.compare.shares import WHERE_COLUMNS
 from evaluation.compare.subgroups import images_of
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.decisions.system_output import Evidence, images_run
+from evaluation.decisions.tuning import Decision
+from evaluation.metrics.evaluation_set import ALL, JudgedImages
+from evaluation.statistics.bootstrap import Resamples
+from evaluation.systems.eligibility import describe_images, images_asked
+
+FAILURES_WRONG = "failures_wrong"
+"""The subgroup of all images that any system was asked for."""
+KEPT = ("auroc", "accuracy", "recall", "specificity", "f1")
+NONE_FAILED = "no image failed"
+
+
+def failures_as_wrong(
+    metrics: pd.DataFrame,
+    members: Mapping[str, Predictions],
+    teams: Mapping[str, list[str]],
+    decisions: Mapping[str, Decision],
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    resamples: Resamples,
+) -> pd.DataFrame:
+    """Judge the systems on every image that any of them was asked for.
+
+    An image that a model has no result for counts as wrong: a positive one is ranked below every
+    image and called negative, a negative one above every image and called positive.
+
+    Args:
+        metrics: The tidy table of the images that all ran on.
+        members: Predictions by model.
+        teams: The models of each system.
+        decisions: By model.
+        dataset: Labels.
+        target: What is judged.
+        split: Name of the split.
+        resamples: As for the other figures.
+
+    Returns:
+        Rows of the tidy table with subgroup ``failures_wrong``, of AUROC, accuracy, sensitivity,
+        specificity and F1; those of all images where nothing failed.
+    """
+    asked = images_asked(members, dataset, target, split)
+    lacking = {name: asked.difference(images_run(system)) for name, system in members.items()}
+    if not any(len(ids) for ids in lacking.values()):
+        rows = metrics[(metrics["subgroup"] == ALL) & metrics["metric"].isin(KEPT)]
+        # A note on a figure without a value says why; that stays.
+        notes = rows["note"].where(rows["note"] != "", NONE_FAILED)
+        return rows.assign(subgroup=FAILURES_WRONG, note=notes)
+    labels = dataset.labels(target)
+    judged = describe_images(dataset, target, asked, labels)
+    cards = {
+        name: _card(system, decisions[name], target, judged, dataset)
+        for name, system in members.items()
+    }
+    table, _ = resampled_table(
+        target.name,
+        cards,
+        teams,
+        replace(resamples, n_clusters=judged.n_patients),
+        kept=lambda figure: figure.metric in KEPT and figure.subgroup == ALL,
+    )
+    tests = paired_tests(target.name, by_system(cards, teams), table)
+    table = with_clustered_auroc(table, tests, teams)
+    rows = table[(table["subgroup"] == ALL) & table["metric"].isin(KEPT)]
+    words = rows["system"].map(
+        lambda system: _words(system, {name: [lacking[m] for m in teams[name]] for name in teams})
+    )
+    told = [
+        f"{note}; {word}" if note else word for note, word in zip(rows["note"], words, strict=True)
+    ]
+    return rows.assign(subgroup=FAILURES_WRONG, note=told)
+
+
+def _card(
+    system: Predictions, decision: Decision, target: Target, judged: JudgedImages, dataset: DataSet
+) -> Scorecard:
+    ran = judged.image_ids[judged.image_ids.isin(images_run(system))]
+    evidence = Evidence(system, target, ran, decision.boxes, dataset.images)
+    known = evidence.scores(decision.reduction)
+    scores = known.reindex(judged.image_ids)
+    lost = scores.isna().to_numpy()
+    lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
+    wrong = np.where(
+        judged.y_true, min([lowest, *thresholds]) - 1.0, max([highest, *thresholds]) + 1.0
+    )
+    scores = scores.where(~lost, pd.Series(wrong, index=scores.index))
+    return Scorecard(judged, scores, decision.thresholds, None, None)
+
+
+def _words(system: str, lacking: Mapping[str, Sequence[pd.Index]]) -> str:
+    """How many images count as wrong, of a system or of both in a difference."""
+    named = [name for name in lacking if name in (system, *system.split(" - "))]
+    told = []
+    for name in named:
+        counts = [len(ids) for ids in lacking[name]]
+        told.append(f"{name}: {' and '.join(map(str, counts))} images without a result")
+    return ", ".join(told) + ", counted as wrong"
+
 
 SHORTCUT = "shortcut"
 """Stands in the place of a system."""

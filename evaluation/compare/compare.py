@@ -9,36 +9,282 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.compare.baselines import shortcut_rows
-from evaluation.compare.by_unit import Judges, unit_metrics
+from evaluation.compare.baselines import failures_as_wrong, shortcut_rows
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.decisions_table import decisions_table
 from evaluation.compare.failure_analysis import main_policy, where_each_fails
-from evaluation.compare.failures import failures_as_wrong
-from evaluation.compare.judged_model import JudgedModel
 from evaluation.compare.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.compare.metrics_table import resampled_table
-from evaluation.compare.origins import comparison_provenance
-from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
-from evaluation.compare.primary import require_primary
-from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.paired_tests import paired_tests, resampled_tests, with_clustered_auroc
+from evaluation.compare.protocol import EXPLORATORY, Protocol, require_primary
+from evaluation.compare.scorecard import JudgedModel, Scorecard
 from evaluation.compare.seeds import by_system, members_of
+from evaluation.compare.shares import check_prevalence
 from evaluation.compare.subgroups import image_groups
-from evaluation.compare.usefulness import check_prevalence
+from evaluation.decisions.search import Search
 from evaluation.decisions.system_output import Evidence
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.decisions.tuning import Decision, checked_decision
-from evaluation.decisions.tuning_record import validation_scores
-from evaluation.decisions.units import Unit
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.decisions.tuning import Decision, checked_decision, tune, validation_scores
+from evaluation.decisions.units import Unit, Units, gather, judged_units
+from evaluation.metrics.evaluation_set import ALL, JudgedImages
+from evaluation.statistics.bca import n_groups
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats, curves
-from evaluation.systems.eligibility import Images, judged_images
-from evaluation.systems.exposure import learned_validation
+from evaluation.systems.eligibility import Images, judged_images, learned_validation, trained_on
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What an image comparison has at hand of each trained model.
+
+    Attributes:
+        systems: Predictions by the model's name.
+        teams: The models of each system, one per training seed.
+        decisions: What validation chose for each model, on images.
+        evidence: What each model says of the judged images.
+    """
+
+    systems: Mapping[str, Predictions]
+    teams: Mapping[str, list[str]]
+    decisions: Mapping[str, Decision]
+    evidence: Mapping[str, Evidence]
+
+
+def unit_metrics(
+    judges: Judges,
+    judged: JudgedImages,
+    dataset: DataSet,
+    target: Target,
+    *,
+    split: str,
+    unit: Unit,
+    resamples: Resamples,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
+    """Every image-level figure by study or patient, on the same resamples of patients.
+
+    Args:
+        judges: The models.
+        judged: The images that they were compared on.
+        dataset: Labels, split, and whose image is whose.
+        target: What is judged.
+        split: Name of the split.
+        unit: ``study`` or ``patient``.
+        resamples: Those of the comparison by image.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        A table as `metrics_table` gives it, its ``n_images`` counting units,
+        notes, and the bootstrap's tests of its differences.
+
+    Raises:
+        InputError: Studies are asked for and an image has none.
+    """
+    labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
+    units = gather(dataset.images, labels, judged.image_ids, unit)
+    whole = judged_units(judged, units)
+    cards = {
+        name: _card(name, judges, units, whole, dataset, target, split, unit)
+        for name in judges.systems
+    }
+    table, drawn = resampled_table(target.name, cards, judges.teams, resamples, advance=advance)
+    grouped = by_system(cards, judges.teams)
+    # What needs a place has no row by unit, not even one that says why.
+    told = {figure.metric for card in cards.values() for figure in card.estimates()}
+    table = table[table["metric"].isin(told | _asked(cards))].assign(unit=unit)
+    tests = resampled_tests(table, list(judges.teams), drawn)
+    table = pd.concat([table, _thresholds(table, grouped)], ignore_index=True)
+    return table, _notes(units, whole, judged, unit), tests
+
+
+def _thresholds(table: pd.DataFrame, grouped: Mapping[str, list[Scorecard]]) -> pd.DataFrame:
+    """Rows that tell the thresholds, which are not those by image; of several seeds the first's."""
+    row = table.iloc[0].to_dict() | {
+        "subgroup": ALL, "metric": "threshold", "ci_low": np.nan, "ci_high": np.nan,
+        "ci_method": "", "note": "",
+    }  # fmt: skip
+    rows = [
+        row | {"system": name, "policy": policy, "estimate": choice.threshold}
+        for name, cards in grouped.items()
+        for policy, choice in cards[0].thresholds.items()
+        if choice.threshold is not None
+    ]
+    return pd.DataFrame(rows, columns=table.columns)
+
+
+def _card(
+    name: str,
+    judges: Judges,
+    units: Units,
+    whole: JudgedImages,
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    unit: Unit,
+) -> Scorecard:
+    chosen, evidence = judges.decisions[name], judges.evidence[name]
+    rule = tune(
+        judges.systems[name],
+        dataset,
+        target,
+        split=split,
+        policies=list(chosen.thresholds),
+        search=Search.from_json(chosen.search),
+        asked=chosen.asked,
+        unit=unit,
+    )
+    scores = pd.Series(units.highest(evidence.scores(chosen.reduction)), units.names)
+    spread = evidence.spread() if rule.referral else None
+    return Scorecard(
+        whole,
+        scores,
+        rule.thresholds,
+        None,
+        None,
+        probability=rule.probability(scores),
+        referrals=rule.referral,
+        spread=None if spread is None else units.highest(spread),
+    )
+
+
+def _asked(cards: Mapping[str, Scorecard]) -> set[str]:
+    """Figures that some system lacks for want of a threshold or a cut."""
+    return {
+        figure.metric
+        for card in cards.values()
+        for figure in card.missing()
+        if figure.policy and figure.metric != "localised_sensitivity"
+    }
+
+
+def _notes(units: Units, whole: JudgedImages, judged: JudgedImages, unit: Unit) -> list[str]:
+    plural = {"study": "studies", "patient": "patients"}[unit]
+    note = (
+        f"By {unit}: {len(units.names):,} {plural} of {len(judged.image_ids):,} images, "
+        f"{int(whole.y_true.sum()):,} positive (where any image is); the score is the highest of "
+        f"its images, and thresholds are chosen again on validation {plural}."
+    )
+    left = f" {units.n_left_out:,} {plural} with an image of unknown label are left out."
+    return [note + left if units.n_left_out else note]
+
+
+def decisions_table(
+    cards: Mapping[str, Scorecard], decisions: Mapping[str, Decision], dataset: DataSet
+) -> pd.DataFrame:
+    """One row per image and system, systems in order, images sorted.
+
+    Args:
+        cards: Scorecard per system.
+        decisions: What each was judged by.
+        dataset: Names each image's patient.
+
+    Returns:
+        As `Comparison.decisions`.
+    """
+    frames = []
+    for name, card in cards.items():
+        judged, platt = card.judged, decisions[name].calibration
+        frame = pd.DataFrame({"image_id": judged.image_ids.to_numpy(), "system": name})
+        frame["label"] = judged.y_true.astype(np.float64)
+        frame["score"] = card.scores
+        frame["probability"] = np.nan if platt is None else platt.probability(card.scores)
+        for policy in card.thresholds:
+            called = card.called(policy)
+            column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
+            frame[f"decision_{policy}"] = column
+            left = card.referred.get(policy)
+            if left is not None and left.referred is not None:
+                frame[f"referred_{policy}"] = pd.array(left.referred, dtype="boolean")
+        points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
+        frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
+        frame["localised"] = _localised_column(card)
+        if judged.x_class is not None:
+            frame["x_class"] = judged.x_class.to_numpy()
+        frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    return table.merge(dataset.images[["image_id", "patient_id"]], on="image_id", how="left")
+
+
+def _localised_column(card: Scorecard) -> pd.Series:
+    """Right place or not, known only for positive images whose boxes are trusted."""
+    judged = card.judged
+    column = pd.Series(pd.array([pd.NA] * len(judged.image_ids), dtype="boolean"))
+    if card.localised is not None:
+        asked = judged.y_true & judged.boxes_trusted
+        column[asked] = card.localised[asked]
+    return column
+
+
+_RECORDED = (
+    "system", "seed", "kind", "inference_id", "maps", "command", "created", "revision", "versions",
+)  # fmt: skip
+
+
+def comparison_provenance(
+    members: Mapping[str, Predictions],
+    teams: Mapping[str, list[str]],
+    dataset: DataSet,
+    decisions: Mapping[str, Decision],
+    split: str,
+    resamples: Resamples,
+) -> dict[str, Any]:
+    """Ids, seeds, versions and what each system was trained on.
+
+    Args:
+        members: Predictions by model.
+        teams: The models of each system.
+        dataset: The data set judged on.
+        decisions: By model.
+        split: Name of the split.
+        resamples: Of the bootstrap.
+
+    Returns:
+        As `Comparison.provenance`.
+    """
+    facts = {
+        name: {
+            "folder": str(system.folder),
+            **{key: system.info.get(key) for key in _RECORDED},
+            "trained_on": trained_on(system),
+            "decision": decisions[name].to_json(),
+        }
+        for name, system in members.items()
+    }
+    seeds = {
+        name: facts[models[0]]["seed"] if len(models) == 1 else [facts[m]["seed"] for m in models]
+        for name, models in teams.items()
+    }
+    return provenance() | {
+        "data_set": {"name": dataset.name, **dataset.ids, "split": split},
+        "bootstrap": how_resampled(resamples),
+        "seeds": seeds,
+        "systems": {
+            name: facts[models[0]]
+            | {"seed": seeds[name]}
+            | ({"models": [facts[m] for m in models]} if len(models) > 1 else {})
+            for name, models in teams.items()
+        },
+    }
+
+
+def how_resampled(resamples: Resamples) -> dict[str, Any]:
+    """What gives the same intervals again, and for BCa what the jackknife left out.
+
+    Example:
+        >>> how_resampled(Resamples(5000, interval="bca"))["left_out"]
+        '1,000 groups of patients'
+    """
+    told = {"replicates": resamples.n_replicates, "seed": resamples.seed}
+    if resamples.interval == "percentile":
+        return told | {"interval": "percentile"}
+    groups = n_groups(resamples.n_clusters)
+    alone = groups == resamples.n_clusters
+    left_out = f"each of {groups:,} patients" if alone else f"{groups:,} groups of patients"
+    return told | {"interval": "bca", "left_out": left_out}
+
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
 

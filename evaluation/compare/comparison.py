@@ -23,7 +23,7 @@ class Comparison:
         systems: Display names, in the order given.
         metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
         tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
-        where: In which groups and ways each system fails, see `evaluation.compare.failure_analysis`.
+        where: In which groups and ways each system fails, see `failure_analysis`.
         decisions: One row per image and system: ``label``, ``score``, ``probability``,
             ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.

@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
+from evaluation.compare.scorecard import Scorecard, why_undefined
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.directions import DIRECTIONS, why_not_primary
+from evaluation.metrics.evaluation_set import ALL, Figure
 from evaluation.metrics.image_metrics import THRESHOLD_METRICS
-from evaluation.metrics.registry import PLACE_METRICS, listing, metric_words, number, policy_words
+from evaluation.metrics.registry import (
+    DIRECTIONS,
+    PLACE_METRICS,
+    listing,
+    metric_words,
+    number,
+    policy_words,
+    why_not_primary,
+)
 
 if TYPE_CHECKING:
     from evaluation.compare.intervals import Interval
     from evaluation.decisions.units import Unit
     from evaluation.statistics.bootstrap import IntervalKind
+
 
 _MOST_DIGITS = 9
 _AT_THRESHOLD = frozenset((*THRESHOLD_METRICS, "localised_sensitivity"))
@@ -234,3 +244,35 @@ def standing_words(protocol: Protocol, looks_before: int | None) -> str:
         times = "once" if looks_before == 1 else f"{looks_before} times"
         return f"{text}, but this test split had been looked at {times} before it was first used."
     return f"{text}, before this test split was looked at."
+
+
+def require_primary(protocol: Protocol, cards: Mapping[str, Scorecard]) -> None:
+    """Refuse a line-up whose primary figure is undefined for a system.
+
+    An exploratory comparison is not refused: it says in its answer that there is none.
+
+    Args:
+        protocol: What was fixed beforehand.
+        cards: One per trained model.
+
+    Raises:
+        InputError: A model cannot have the figure, or it is undefined on these images.
+    """
+    if not protocol.declared:
+        return
+    figure = Figure(ALL, protocol.policy, protocol.metric)
+    for name, card in cards.items():
+        weights = np.ones((1, card.judged.n_patients), dtype=np.int16)
+        found = card(weights).get(figure)  # without pycocotools, which is slow and agrees
+        if found is not None and not np.isnan(found[0]):
+            continue
+        lacking = card.missing().get(figure)
+        reason = lacking or (_NEVER if found is None else why_undefined(figure.metric))
+        raise InputError(
+            f"protocol: the primary figure '{protocol.metric}' is undefined for {name}: {reason}; "
+            "compare systems that have it, or fix another metric; nothing was told and no look "
+            "was counted"
+        )
+
+
+_NEVER = "nothing on validation gives it (a score cut comes from boxes, cxr tune --search)"

@@ -7,16 +7,29 @@ one definition of each figure serves both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
-from evaluation.boxes.froc import FROC_METRICS, Hit, WeightedFroc, WeightedRsnaScore, froc_curve
-from evaluation.boxes.iobb import IOBB_METRICS, WeightedIobb
+from evaluation.boxes.average_precision import (
+    WeightedAveragePrecision,
+    coco_figures,
+    localised,
+    match_pairs,
+)
+from evaluation.boxes.froc import (
+    FROC_METRICS,
+    IOBB_METRICS,
+    Hit,
+    WeightedFroc,
+    WeightedIobb,
+    WeightedRsnaScore,
+    froc_curve,
+)
 from evaluation.boxes.iou import BoxPairs, pair_boxes
-from evaluation.boxes.localisation import coco_figures, localised
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import REFERRAL_METRICS, Referral, ReferralFigures, doubt_of
 from evaluation.decisions.referral import UNDEFINED as NOT_COVERED
 from evaluation.decisions.thresholds import ThresholdChoice
@@ -259,3 +272,26 @@ def why_undefined(metric: str) -> str:
         'no image is called positive'
     """
     return _REASONS.get(metric, "undefined on these images")
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A trained model on the judged images.
+
+    Attributes:
+        card: Its figures on the judged images.
+        box_cut: Score from which its boxes are called; `None`: they are not called.
+        probability: Calibrated on validation, shape ``(N,)``; `None` where it was not.
+    """
+
+    card: Scorecard
+    box_cut: float | None
+    probability: Floats | None
+
+    @classmethod
+    def of(cls, card: Scorecard, decision: Decision) -> JudgedModel:
+        """A model's scorecard and decision."""
+        scores = pd.Series(card.scores, index=card.judged.image_ids)
+        probability = decision.probability(scores)
+        known = None if probability is None else np.asarray(probability, dtype=np.float64)
+        return cls(card, decision.box_cut, known)

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
+from evaluation.compare.scorecard import Scorecard
 from evaluation.statistics.bca import Jackknife, Resampled, left_out_weights
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, over_chunks
+from evaluation.statistics.calibration import CLIP
 from evaluation.statistics.ranking import Floats
+
+if TYPE_CHECKING:
+    from evaluation.compare.scorecard import JudgedModel
+
 
 WHERE_COLUMNS = (
     "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",
@@ -207,3 +216,236 @@ def _gap(
     system = first if first == second else f"{first} - {second}"
     named = name if name == other else name._replace(group=f"{name.group} - rest")
     return _row(system, named, one - two, drawn_one - drawn_two, resamples, (None, None, None))
+
+
+def kappa(
+    both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
+) -> Floats:
+    """Cohen's kappa of two systems' calls.
+
+    Args:
+        both: Images that both call positive, any shape.
+        only_first: Images that only the first calls positive, same shape.
+        only_second: Images that only the second calls positive.
+        n: Images in all.
+
+    Returns:
+        Same shape; NaN where both call every image alike and chance explains it all.
+
+    Source:
+        Cohen 1960.
+
+    Example:
+        >>> round(float(kappa(20, 5, 10, 50)), 3)
+        0.4
+    """
+    a, b, c, total = (
+        np.asarray(each, dtype=np.float64) for each in (both, only_first, only_second, n)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first, second = (a + b) / total, (a + c) / total
+        observed = 1 - (b + c) / total
+        chance = first * second + (1 - first) * (1 - second)
+        return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
+
+
+def add_agreement(shares: Shares, cards: Mapping[str, Sequence[Scorecard]], policy: str) -> None:
+    """Add what every pair of systems agrees on, of the first seed of each.
+
+    Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
+    negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
+    specificity if an image were called positive by either or by both (topic ``combined``).
+
+    Args:
+        shares: Get the figures; system ``A & B``, ``A or B``, ``A and B``.
+        cards: Per system one scorecard a training seed.
+        policy: Threshold policy.
+    """
+    judged = next(iter(cards.values()))[0].judged
+    truth, patients = judged.y_true, judged.patients
+    everything = np.ones(len(truth), dtype=bool)
+    populations = {"all": everything, "positive": truth, "negative": ~truth}
+    for first, second in combinations(cards, 2):
+        calls = [
+            card.called(policy) if policy in card.thresholds else None
+            for card in (cards[first][0], cards[second][0])
+        ]
+        one, two = calls
+        if one is None or two is None:
+            continue
+        pair = f"{first} & {second}"
+        right = one == truth, two == truth
+        cells = {
+            "both_right": right[0] & right[1],
+            "only_first_right": right[0] & ~right[1],
+            "only_second_right": ~right[0] & right[1],
+            "both_wrong": ~right[0] & ~right[1],
+        }
+        for group, of in populations.items():
+            for metric, cell in cells.items():
+                key = ShareName("right_wrong", group, policy, metric)
+                shares.add(pair, key, cell & of, of, patients)
+        needed = []
+        for metric, cell in (("both", one & two), ("first", one & ~two), ("second", ~one & two)):
+            key = ShareName("", "", policy, f"called by {metric}")
+            shares.add(pair, key, cell, everything, patients)
+            needed.append((pair, key))
+        named = (pair, ShareName("agreement", "", policy, "kappa"))
+        shares.derived.append(Derived(named, needed, _kappa_of_shares))
+        for words, joined in (("or", one | two), ("and", one & two)):
+            hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
+            for metric, (hit, of) in hits.items():
+                key = ShareName("combined", "", policy, metric)
+                shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
+
+
+def _kappa_of_shares(both: Floats, only_first: Floats, only_second: Floats) -> Floats:
+    return kappa(both, only_first, only_second, 1.0)
+
+
+RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Risks from which a user would act, at which the decision curve is given."""
+COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
+"""Share of the cost that missed positives would cause if every image were wrong."""
+TREAT_ALL = "call every image positive"
+
+
+def net_benefit(y_true: npt.ArrayLike, probability: npt.ArrayLike, risk: float) -> float:
+    """True positives per image less false positives, weighted by the odds of the risk.
+
+    Args:
+        y_true: Labels, shape ``(N,)``.
+        probability: Of the positive class, shape ``(N,)``; at or above the risk is positive.
+        risk: From which a user would act, in (0, 1).
+
+    Source:
+        Vickers and Elkin 2006, decision curve analysis.
+
+    Example:
+        >>> net_benefit([1, 0, 0, 1], [0.9, 0.6, 0.1, 0.2], 0.5)
+        0.0
+    """
+    truth = np.asarray(y_true, dtype=bool)
+    return float(_benefits(truth, np.asarray(probability, dtype=np.float64), risk).mean())
+
+
+def _benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:
+    called = probability >= risk
+    return np.asarray(np.where(called, np.where(truth, 1.0, -risk / (1 - risk)), 0.0))
+
+
+def add_net_benefit(shares: Shares, name: str, members: Sequence[JudgedModel]) -> None:
+    """Add the decision curve of a system, of its scores as they are and calibrated on validation.
+
+    The scores are held inside the clip of the calibration, as probabilities. Calling every image
+    positive stands beside as a system of its own.
+
+    Args:
+        shares: Get topic ``decision_curve``, a group for each risk.
+        name: The system.
+        members: One entry a training seed.
+    """
+    judged = members[0].card.judged
+    ones = np.ones(len(judged.y_true))
+    as_they_are = [np.clip(each.card.scores, CLIP, 1 - CLIP) for each in members]
+    calibrated = [each.probability for each in members if each.probability is not None]
+    kinds = {"net_benefit": as_they_are}
+    if len(calibrated) == len(members):
+        kinds["net_benefit_calibrated"] = calibrated
+    for risk in RISKS:
+        for metric, each in kinds.items():
+            worth = np.mean([_benefits(judged.y_true, p, risk) for p in each], axis=0)
+            key = ShareName("decision_curve", f"{risk:g}", "", metric)
+            shares.add(name, key, worth, ones, judged.patients)
+        every = _benefits(judged.y_true, ones, risk)
+        key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
+        shares.add(TREAT_ALL, key, every, ones, judged.patients)
+
+
+def predictive_values(
+    recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: float
+) -> dict[str, Floats]:
+    """PPV and NPV where positives are as frequent as the user says.
+
+    Args:
+        recall: Sensitivity, any shape.
+        specificity: Same shape.
+        prevalence: In (0, 1).
+
+    Source:
+        Bayes' rule; the sensitivity and specificity are taken to hold there.
+
+    Example:
+        >>> {k: round(float(v), 3) for k, v in predictive_values(0.9, 0.9, 0.01).items()}
+        {'ppv': 0.083, 'npv': 0.999}
+    """
+    hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
+    ill, well = prevalence, 1 - prevalence
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "ppv": hit * ill / (hit * ill + (1 - kept) * well),
+            "npv": kept * well / (kept * well + (1 - hit) * ill),
+        }
+
+
+def check_prevalence(prevalence: float | None) -> None:
+    """Refuse a prevalence at which there is nothing to predict.
+
+    Raises:
+        InputError: It does not lie between 0 and 1.
+    """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
+
+
+def add_at_prevalence(
+    shares: Shares,
+    cards: Mapping[str, Sequence[Scorecard]],
+    policy: str,
+    prevalence: float | None,
+) -> None:
+    """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
+
+    Args:
+        shares: Get topic ``prevalence`` (group: the prevalence) and ``cost_curve`` (group: the
+            share of positives, weighted by what a miss costs; ``expected_cost`` is
+            (1 - sensitivity) x it + (1 - specificity) x (1 - it), of what it costs to get every
+            image wrong).
+        cards: Per system one scorecard a training seed.
+        policy: Threshold policy.
+        prevalence: Where the systems will be used; `None`: no PPV and NPV.
+
+    Source:
+        Drummond and Holte 2006, cost curves.
+    """
+    for name, members in cards.items():
+        calls = [card.called(policy) if policy in card.thresholds else None for card in members]
+        known = [called for called in calls if called is not None]
+        if len(known) < len(members):
+            continue
+        judged, called = members[0].judged, np.mean(known, axis=0)
+        needed = []
+        for metric, value, of in (
+            ("recall", called, judged.y_true),
+            ("specificity", 1 - called, ~judged.y_true),
+        ):
+            key = ShareName("", "", policy, metric)
+            shares.add(name, key, value * of, of, judged.patients)
+            needed.append((name, key))
+        for cost_share in COST_SHARES:
+            key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
+            shares.derived.append(Derived((name, key), needed, partial(_cost, cost_share)))
+        if prevalence is None:
+            continue
+        for metric in ("ppv", "npv"):
+            key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
+            compute = partial(_predictive, metric, prevalence)
+            shares.derived.append(Derived((name, key), needed, compute))
+
+
+def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
+    return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
+
+
+def _predictive(metric: str, prevalence: float, recall: Floats, specificity: Floats) -> Floats:
+    return predictive_values(recall, specificity, prevalence)[metric]

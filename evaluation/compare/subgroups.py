@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.metrics.evaluation_set import JudgedImages
 from evaluation.statistics.ranking import Floats
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from evaluation.compare.headline import IN_A_SENTENCE, adjusted, headline, shown
-from evaluation.compare.intervals import Interval, find_difference, find_interval
+import numpy as np
+import pandas as pd
+
+from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.compare.protocol import (
     EXPLORATORY,
     Protocol,
@@ -14,8 +17,9 @@ from evaluation.compare.protocol import (
     margin_words,
     standing_words,
 )
-from evaluation.compare.question import Question
 from evaluation.metrics.registry import (
+    PLACE_METRICS,
+    inside_sentence,
     listing,
     metric_words,
     number,
@@ -24,6 +28,203 @@ from evaluation.metrics.registry import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from evaluation.compare.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Question:
+    """A comparison's figures and tests, and the figure that decides.
+
+    Attributes:
+        metrics: The tidy table.
+        tests: From `paired_tests`; `None` or empty where there are none.
+        protocol: Names the primary figure.
+        many: Whether more than two systems are compared.
+    """
+
+    metrics: pd.DataFrame
+    tests: pd.DataFrame | None
+    protocol: Protocol
+    many: bool
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are tests."""
+        return self.tests is not None and len(self.tests) > 0
+
+    def score(self, name: str) -> Interval:
+        """A system's primary figure."""
+        return find_interval(self.metrics, name, self.protocol.metric, self.protocol.policy)
+
+    def difference(self, first: str, second: str) -> Interval:
+        """The paired difference of the primary figure."""
+        primary = self.protocol.metric, self.protocol.policy
+        return find_difference(self.metrics, first, second, *primary)
+
+    def p_value(
+        self, first: str, second: str, key: tuple[str, str], *, all_pairs: bool = False
+    ) -> float | None:
+        """Holm's p-value, where several systems are compared and it is known.
+
+        Args:
+            first: A system.
+            second: Another.
+            key: Metric and policy.
+            all_pairs: Over all pairs, as for the best of several, which the figures chose; else
+                over the contrasts with the reference system.
+        """
+        column = "p_holm_pairs" if all_pairs else "p_holm"
+        return self._tested(first, second, key, column) if self.many else None
+
+    def simultaneous(self, first: str, second: str) -> Interval:
+        """The difference of the primary figure, its interval for all contrasts at once.
+
+        Returns:
+            By the method that the table's own interval is of; no interval where there is none
+            for several contrasts.
+        """
+        plain = self.difference(first, second)
+        if not self.many or not plain.bounded:
+            return plain
+        for turned in (False, True):
+            gap = plain.reversed() if turned else plain
+            pair = (second, first) if turned else (first, second)
+            rows = self._rows(*pair, (self.protocol.metric, self.protocol.policy))
+            for row in rows.to_dict("records"):
+                if (row["ci_low"], row["ci_high"]) == (gap.low, gap.high):
+                    wide = replace(gap, low=row["ci_low_all"], high=row["ci_high_all"])
+                    return wide.reversed() if turned else wide
+        return replace(plain, low=math.nan, high=math.nan)
+
+    def detectable(self, first: str, second: str) -> float | None:
+        """The smallest difference of the primary figure that the test set could have shown."""
+        primary = self.protocol.metric, self.protocol.policy
+        return self._tested(first, second, primary, "detectable")
+
+    def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
+        rows = pd.concat([self._rows(first, second, key), self._rows(second, first, key)])
+        values = rows[column].dropna() if column in rows else rows.index[:0]
+        return float(np.asarray(values)[0]) if len(values) else None
+
+    def _rows(self, first: str, second: str, key: tuple[str, str]) -> pd.DataFrame:
+        """Tests of a pair on all images, by patient; those of a figure's own test come first."""
+        table = self.tests
+        if table is None or table.empty:
+            return pd.DataFrame()
+        of = (table["first"] == first) & (table["second"] == second)
+        of &= (table["metric"] == key[0]) & (table["policy"] == key[1])
+        of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
+        return table[of]
+
+
+SIGNIFICANT = 0.05
+IN_A_SENTENCE = 4
+"""Systems whose figures one sentence can hold."""
+
+
+def shown(difference: Interval, p_value: float | None) -> bool:
+    """Whether a difference may be claimed: its interval excludes 0, and so does the test.
+
+    Args:
+        difference: Paired, with its interval.
+        p_value: Adjusted for the number of comparisons; None where there is none.
+    """
+    return difference.excludes_zero and (p_value is None or p_value < SIGNIFICANT)
+
+
+def adjusted(p_value: float | None, family: str = "") -> str:
+    """An adjusted p-value in words; nothing where there is none.
+
+    Args:
+        p_value: By Holm's method.
+        family: Over which comparisons, with a blank before it.
+
+    Example:
+        >>> adjusted(0.012, " over all pairs")
+        '; p = 0.012 after Holm over all pairs'
+    """
+    if p_value is None:
+        return ""
+    size = "p < 0.001" if p_value < 0.001 else f"p = {number(p_value)}"
+    return f"; {size} after Holm{family}"
+
+
+def headline(known: Question, systems: list[str], finding: str) -> str:
+    """Say in one sentence which system is better, or that none was shown to be.
+
+    Args:
+        known: The figures, and the one that decides.
+        systems: Display names; the first is the reference.
+        finding: Display name of the target.
+    """
+    where, title = _where(known), known.protocol.title
+    things = where.rsplit(" ", 1)[1] if where[-1] == "s" else "images"
+    task = f"telling {things} with {inside_sentence(finding)} from {things} without"
+    if known.protocol.metric in PLACE_METRICS:
+        task = f"finding {inside_sentence(finding)}"
+    scores = {name: known.score(name) for name in systems}
+    if not all(score.known for score in scores.values()):
+        lost = listing([name for name, score in scores.items() if not score.known])
+        return f"{where}, no comparison is possible: the {title} of {lost} is undefined."
+    if len(systems) == 1:
+        name, score = systems[0], scores[systems[0]]
+        ends = f" (95 % interval {score.ends})" if score.bounded else ""
+        reached = f"{where}, {name} reached {_article(title)} {title} of {number(score.estimate)}"
+        return f"{reached}{ends} in {task}."
+    ranked = sorted(systems, key=lambda name: -scores[name].estimate)
+    if len(systems) > 2:
+        return _headline_of_many(known, ranked, scores, where, task)
+    first, second = ranked
+    difference = known.difference(first, second)
+    values = f"{title} {number(scores[first].estimate)} and {number(scores[second].estimate)}"
+    if not difference.bounded:
+        reason = difference.note or "the paired difference has no interval"
+        return f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
+    gap = f"difference {number(difference.estimate)} (95 % interval {difference.ends})"
+    if difference.excludes_zero:
+        return f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
+    return f"{where}, {first} and {second} were not shown to differ in {task}: {values}, {gap}."
+
+
+def _headline_of_many(
+    known: Question, ranked: list[str], scores: dict[str, Interval], where: str, task: str
+) -> str:
+    """Say of the highest which others it was shown to exceed, each with its difference."""
+    best, *others = ranked
+    protocol = known.protocol
+    beaten: list[str] = []
+    open_: list[str] = []
+    for other in others:
+        difference = known.difference(best, other)
+        primary = (protocol.metric, protocol.policy)
+        p_value = known.p_value(best, other, primary, all_pairs=True)
+        words = f"{other} ({number(scores[other].estimate)}"
+        if difference.bounded and len(ranked) <= IN_A_SENTENCE:
+            words += f"; difference {number(difference.estimate)}, 95 % interval {difference.ends}"
+            words += adjusted(p_value, " over all pairs")
+        (beaten if shown(difference, p_value) else open_).append(words + ")")
+    parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
+    parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
+    return (
+        f"{where}, {best} had the highest {protocol.title} of {len(ranked)} systems in {task} "
+        f"({number(scores[best].estimate)}); {listing(parts)}."
+    )
+
+
+def _article(title: str) -> str:
+    spoken = ("a", "A", "e", "E", "F1", "i", "I", "LR", "MCC", "RSNA")  # as they sound
+    return "an" if title.startswith(spoken) else "a"
+
+
+def _where(known: Question) -> str:
+    rows = rows_of(known.metrics)
+    rows = rows[rows["metric"] == known.protocol.metric]
+    count = int(rows["n_images"].max()) if len(rows) else 0
+    nouns = {"study": "studies", "patient": "patients"}
+    unit = str(rows["unit"].iloc[0]) if len(rows) and "unit" in rows else "image"
+    return f"On these {count:,} test {nouns.get(unit, 'images')}" if count else "On this test set"
+
 
 PRIMARY_METRIC = "auroc"
 SUPPORTING = (
@@ -102,7 +303,7 @@ def state_verdict(
         finding: Display name of the target.
         seeds: Training runs behind each system; None where unknown (other software, readers).
         protocol: The question; its primary figure decides.
-        tests: From `evaluation.compare.paired_tests.paired_tests`; where several systems are compared, a
+        tests: From `paired_tests`; where several systems are compared, a
             difference is claimed only if its Holm-adjusted p-value is below 0.05 too.
         looks_before: How often the test split was looked at before the protocol was first used.
 

@@ -9,21 +9,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.boxes.maps import MAP_BOX_LEVELS, map_scale
-from evaluation.decisions.learned_reduction import cross_fit
-from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule
-from evaluation.decisions.search_space import search_space
+from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
+from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule, cross_fit
+from evaluation.decisions.search import search_space
 from evaluation.decisions.system_output import Evidence
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.auroc_variance import auroc_difference
-from evaluation.statistics.calibration import METHODS, Calibration
-from evaluation.statistics.calibration_fits import choose_calibration, fit_calibration
+from evaluation.statistics.calibration import (
+    METHODS,
+    Calibration,
+    choose_calibration,
+    fit_calibration,
+)
 from evaluation.statistics.cross_validation import choose
 from evaluation.statistics.ranking import Integers, RankedScores
 
@@ -38,7 +40,7 @@ class Asked:
     """What a user asks of the choice on validation; without it, what has always been done.
 
     Attributes:
-        calibration: A method of `evaluation.statistics.calibration.METHODS`, or ``choose`` among them by
+        calibration: A method of `METHODS`, or ``choose`` among them by
             the log loss of held-out folds of patients.
         reductions: Rules to choose from, by the mean AUROC over folds of patients.
         refer: At most this share of validation images is referred to a reader.

@@ -14,14 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.boxes.box_rule import picture_limits
 from evaluation.boxes.iou import BoxPairs, pair_boxes, pair_ranked, rank_boxes
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.boxes.maps import MAP_BOX_LEVELS, LevelOf, part_scores
-from evaluation.decisions.search import place_figures
-from evaluation.decisions.search_space import Search, search_space
-from evaluation.decisions.sweep_images import SweepImages
+from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, LevelOf, MapBoxRule, part_scores
+from evaluation.decisions.search import Search, SweepImages, place_figures, search_space
 from evaluation.statistics.cross_validation import choose
 from evaluation.statistics.ranking import Floats
 

@@ -8,23 +8,215 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
-from evaluation.boxes.box_rule import BoxRule, FusedBoxes
+from evaluation.boxes.box_rule import BoxRule, FusedBoxes, group_boxes, picture_limits
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
-from evaluation.boxes.iou import BoxPairs
-from evaluation.decisions.reduction import Reduction, reduce_ranked
-from evaluation.decisions.search_space import Objective, Search, Space, search_space
-from evaluation.decisions.sweep_images import SweepImages
+from evaluation.boxes.fusion import Confidence, scale_boxes
+from evaluation.boxes.iou import CORNERS, BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
+from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
+from evaluation.decisions.system_output import Evidence, patients_of, read_rows
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import confusion_counts, rates
-from evaluation.statistics.cross_validation import Chosen, choose
+from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
 from evaluation.statistics.ranking import Floats, Integers, RankedScores
+
+SpaceName = Literal["default", "boxes", "full"]
+Objective = Literal["auroc", "f1", "ap50", "rsna", "froc"]
+IMAGE_OBJECTIVES = ("auroc", "f1")
+CONFIDENCES: tuple[Confidence, ...] = ("max", "avg")
+_FAINT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
+"""Score cuts for detectors whose scores are low throughout."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and for what.
+
+    Attributes:
+        space: ``default``, ``boxes`` (fusion and scale only, images by their best box) or
+            ``full``.
+        objective: The figure that decides.
+    """
+
+    space: SpaceName = "default"
+    objective: Objective = "auroc"
+
+    def __post_init__(self) -> None:
+        for kind, value, known in (
+            ("search", self.space, get_args(SpaceName)),
+            ("objective", self.objective, get_args(Objective)),
+        ):
+            if value not in known:
+                raise InputError(f"--{kind} {value}: choose one of {', '.join(known)}")
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the objective judges images, which the scale of boxes cannot change."""
+        return self.objective in IMAGE_OBJECTIVES
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any] | None) -> Search | None:
+        """The search that a decision's ``search`` records, to run it again."""
+        return cls(payload["space"], payload["objective"]) if payload else None
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings, the simpler first.
+
+    Attributes:
+        fusions: Without their scale.
+        scales: Factors on width and height of boxes.
+        reductions: From boxes to an image score.
+        cuts: Scores from which boxes are called in the RSNA score, rising.
+    """
+
+    fusions: tuple[BoxRule, ...]
+    scales: tuple[float, ...]
+    reductions: tuple[Reduction, ...]
+    cuts: tuple[float, ...]
+
+
+def search_space(name: SpaceName) -> Space:
+    """The settings of a named space.
+
+    Example:
+        >>> space = search_space("full")
+        >>> len(space.fusions), len(space.scales), len(space.reductions), len(space.cuts)
+        (62, 21, 15, 102)
+    """
+    if name == "full":
+        fusions = (
+            *(BoxRule("nms", iou=i / 20) for i in range(11, 0, -1)),
+            *(BoxRule("soft_nms_linear", iou=i) for i in (0.5, 0.4, 0.3, 0.2, 0.1)),
+            *(BoxRule("soft_nms_gaussian", sigma=s) for s in (0.1, 0.2, 0.3, 0.5, 0.7)),
+            *_weighted((0.55, 0.5, 0.4, 0.3, 0.2), (0.0, 0.01, 0.05, 0.1)),
+        )
+        floors = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.001)
+        noisy = tuple(Reduction("noisy_or", floor) for floor in floors)
+        reductions = (Reduction("max"), Reduction("top_k"), *noisy)
+        # Whole hundredths, so that a scale reads back as it was written.
+        scales, cuts = range(70, 111, 2), np.arange(1, 100) / 100
+    else:
+        fusions = (
+            *(BoxRule("nms", iou=i) for i in (0.5, 0.4, 0.3, 0.2, 0.1)),
+            *(BoxRule("soft_nms_linear", iou=i) for i in (0.5, 0.3)),
+            *(BoxRule("soft_nms_gaussian", sigma=s) for s in (0.1, 0.3, 0.5)),
+            *_weighted((0.5, 0.3), (0.0, 0.05)),
+        )
+        reductions = CANDIDATES if name == "default" else (Reduction("max"),)
+        scales, cuts = range(70, 111, 5), np.arange(1, 20) / 20
+    nearest = sorted(scales, key=lambda percent: (abs(percent - 100), percent))
+    return Space(
+        fusions=(BoxRule(), *fusions),
+        scales=tuple(percent / 100 for percent in nearest),
+        reductions=reductions,
+        cuts=tuple(sorted({*_FAINT, *cuts.tolist()})),
+    )
+
+
+def _weighted(overlaps: tuple[float, ...], floors: tuple[float, ...]) -> list[BoxRule]:
+    return [
+        BoxRule("wbf", iou=overlap, min_score=floor, confidence=confidence)
+        for overlap in overlaps
+        for floor in floors
+        for confidence in CONFIDENCES
+    ]
+
+
+@dataclass(frozen=True)
+class SweepImages:
+    """The validation images of a search and a detector's stored boxes on them.
+
+    Attributes:
+        image_ids: Sorted, shape ``(N,)``.
+        y_true: Shape ``(N,)``.
+        folds: Fold of each image; all images of a patient in one, shape ``(N,)``.
+        trusted: Whether localisation may be judged on an image, shape ``(N,)``.
+        truth: True boxes, original px.
+        boxes: ``image_id``, ``finding``, corners, ``score``.
+        sizes: ``image_id``, ``width``, ``height`` of the originals, px.
+    """
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    folds: npt.NDArray[np.int64]
+    trusted: npt.NDArray[np.bool_]
+    truth: pd.DataFrame
+    boxes: pd.DataFrame
+    sizes: pd.DataFrame
+
+    @cached_property
+    def n_folds(self) -> int:
+        """How many folds there are."""
+        return int(self.folds.max()) + 1
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.int64]:
+        """One row a fold, which counts alone, and one in which all count."""
+        return np.vstack([np.eye(self.n_folds), np.ones(self.n_folds)]).astype(np.int64)
+
+    @cached_property
+    def lesions(self) -> TrueBoxes:
+        """The true boxes of the trusted images."""
+        return true_boxes(self.truth, self.image_ids[self.trusted])
+
+    @cached_property
+    def grouped(self) -> tuple[FusedBoxes, npt.NDArray[np.int64], Floats]:
+        """The stored boxes, the image of each group, and the size of each image."""
+        groups, images, findings = group_boxes(self.boxes)
+        corners = self.boxes[CORNERS].to_numpy(np.float64)
+        stored = FusedBoxes(corners, self.boxes["score"].to_numpy(np.float64), groups)
+        place = self.image_ids.get_indexer(images)
+        return stored, np.repeat(place, len(findings)), picture_limits(self.sizes, self.image_ids)
+
+    def fuse(self, rule: BoxRule) -> tuple[FusedBoxes, Integers]:
+        """Boxes fused by a rule, not scaled, and the position of each one's image."""
+        stored, image_of_group, _ = self.grouped
+        fused = rule.fuse(*stored)
+        return fused, image_of_group[fused.groups]
+
+    def pairs(self, fused: FusedBoxes, image: Integers, rule: BoxRule) -> BoxPairs:
+        """Boxes scaled and paired with the lesions of the trusted images."""
+        corners = fused.corners
+        if rule.changes_boxes:
+            corners = scale_boxes(corners, rule.scale, self.grouped[2][image])
+        judged = np.where(self.trusted, np.cumsum(self.trusted) - 1, -1)[image]
+        n_judged = int(self.trusted.sum())
+        return pair_ranked(rank_boxes(judged, fused.scores, corners, n_judged), self.lesions)
+
+
+def sweep_images(evidence: Evidence, y_true: pd.Series, dataset: DataSet) -> SweepImages:
+    """Lay out a detector's validation images, in folds of their patients.
+
+    Args:
+        evidence: The detector on validation images, its boxes as stored.
+        y_true: Their labels, 0 or 1.
+        dataset: Truth and sizes.
+
+    Raises:
+        InputError: There are too few patients to make folds of.
+    """
+    target, ids, positive = evidence.target, evidence.image_ids, y_true.to_numpy() == 1
+    return SweepImages(
+        image_ids=ids,
+        y_true=positive,
+        folds=patient_folds(patients_of(dataset.images, ids), positive),
+        trusted=np.asarray(ids.isin(dataset.boxes_trusted(target))),
+        truth=dataset.target_boxes(target),
+        boxes=read_rows(evidence.predictions, "boxes", target, ids),
+        sizes=dataset.images,
+    )
+
 
 _NO_REDUCTION, _NO_CUT = Reduction("max"), None
 

@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.tables import InputError, read_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
+from evaluation.boxes.average_precision import deciding_points
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
-from evaluation.boxes.localisation import deciding_points
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.boxes.maps import map_points
+from evaluation.boxes.map_boxes import MapBoxRule, map_points
 from evaluation.decisions.reduction import Reduction, combine_findings, reduce_boxes
 
 _TABLE_OF = {"scores": "scores", "boxes": "predicted_boxes", "maps": "maps"}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.ranking import Floats, check_truth_and_scores
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.boxes.froc import FROC_METRICS
-from evaluation.boxes.iobb import IOBB_METRICS
+from evaluation.boxes.froc import FROC_METRICS, IOBB_METRICS
 
 ALL = "all"
 VERSUS_NORMAL = "vs_normal"

@@ -1,10 +1,26 @@
 """Draw shapes on pixels, antialiased, for the PNG overlays."""
 
+from functools import cache
+from pathlib import Path
+
 import cv2
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
+from PIL import Image, ImageDraw, ImageFont
 
-from evaluation.overlays.shapes import Points, Shape
+from data_prep.contracts.folders import atomic_path
+from evaluation.overlays.reading import (
+    Reading,
+    Truth,
+    describe_score,
+    describe_truth,
+    outcome,
+    reading_shapes,
+    truth_shapes,
+)
+from evaluation.overlays.shapes import TRUTH_COLOUR, Points, Shape
 
 _SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 px
 _DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
@@ -125,3 +141,184 @@ def _fixed(path: Points) -> npt.NDArray[np.int32]:
 def _rgb(colour: str) -> tuple[int, int, int]:
     """``#RRGGBB`` as three numbers."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+_PAPER, _INK, _QUIET = (255, 255, 255), (24, 28, 34), (95, 103, 115)
+_SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
+
+
+def draw_overlay(
+    pixels: npt.NDArray[np.uint8],
+    truth: Truth,
+    readings: list[Reading],
+    *,
+    finding: str,
+    title: str,
+    facts: str = "",
+    panel: int = 480,
+) -> npt.NDArray[np.uint8]:
+    """Draw the plain image, the truth and each system side by side, all on the same window.
+
+    Args:
+        pixels: Displayed 8-bit image, uint8, shape ``(H, W)``, original size.
+        truth: What is known of the image.
+        readings: One per system, in the order of the panels.
+        finding: Display name of the target, for the words.
+        title: The image id, below the plain image.
+        facts: One more line there: view, window, inversion.
+        panel: Longer side of each panel in pixels.
+
+    Returns:
+        RGB picture, uint8: the panels in a row, the text below them.
+
+    Raises:
+        ValueError: The image is not a grey uint8 array.
+
+    Example:
+        >>> plain = np.zeros((64, 64), np.uint8)
+        >>> draw_overlay(plain, Truth(0.0), [], finding="Opacity", title="a", panel=64).shape[1]
+        146
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
+    side = max(pixels.shape)
+    pictures = [
+        draw_shapes(pixels, [], panel),
+        draw_shapes(pixels, truth_shapes(truth), panel),
+        *(draw_shapes(pixels, reading_shapes(each, truth, side), panel) for each in readings),
+    ]
+    captions = [
+        ("Image", None, title, facts),
+        ("Truth", TRUTH_COLOUR, describe_truth(truth, finding), ""),
+        *(_caption(reading, truth) for reading in readings),
+    ]
+    return _compose(pictures, captions)
+
+
+def save_overlay(picture: npt.NDArray[np.uint8], path: Path) -> None:
+    """Write a picture as PNG.
+
+    Args:
+        picture: RGB, uint8, shape ``(h, w, 3)``.
+        path: File to write; its folder must exist.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG", compress_level=3)
+
+
+def _caption(reading: Reading, truth: Truth) -> tuple[str, str, str, str]:
+    sign, words = outcome(reading, truth)
+    return reading.system, reading.colour, f"{_SIGNS[sign]} {words}", describe_score(reading)
+
+
+def _compose(
+    pictures: list[npt.NDArray[np.uint8]], captions: list[tuple[str, str | None, str, str]]
+) -> npt.NDArray[np.uint8]:
+    """Lay the pictures in a row with three lines of text below each."""
+    height, width = pictures[0].shape[:2]
+    gap = max(6, width // 80)
+    size = max(9, min(round(width / 26), 30))
+    total = len(pictures) * (width + gap) + gap
+    sheet = Image.new("RGB", (total, height + gap + round(size * 4.9)), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for position, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left = gap + position * (width + gap)
+        sheet.paste(Image.fromarray(picture), (left, gap))
+        _write(pen, caption, (left, gap + height), size, width)
+    return np.asarray(sheet)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    caption: tuple[str, str | None, str, str],
+    corner: tuple[int, int],
+    size: int,
+    width: int,
+) -> None:
+    name, colour, *lines = caption
+    left, top = corner
+    indent = 0
+    if colour is not None:
+        pen.rectangle(
+            (left, top + size * 0.62, left + size * 0.7, top + size * 1.32),
+            fill=colour,
+            outline=_QUIET,
+        )
+        indent = size
+    bold, plain = _font(size, bold=True), _font(size)
+    pen.text((left + indent, top + size * 0.4), _fit(name, bold, width - indent), _INK, font=bold)
+    for row, line in enumerate(lines):
+        place = (left, top + size * (1.85 + 1.35 * row))
+        pen.text(place, _fit(line, plain, width), _INK if row == 0 else _QUIET, font=plain)
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Cut a text that is wider than its panel, with an ellipsis in the middle."""
+    if font.getlength(text) <= width:
+        return text
+    keep = len(text)
+    while keep > 2 and font.getlength(text[: keep // 2] + "…" + text[-(keep // 2) :]) > width:
+        keep -= 1
+    return text[: keep // 2] + "…" + text[-(keep // 2) :]
+
+
+@cache
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships: the same letters on every machine."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+
+
+_SVG_DASH = "6 4"
+
+
+def svg_shapes(shapes: list[Shape]) -> Markup:
+    """Return the shapes as SVG elements in original pixels.
+
+    Strokes keep their width in screen pixels however large the picture is shown.
+
+    Args:
+        shapes: In original pixels, drawn in this order.
+
+    Example:
+        >>> import numpy as np
+        >>> line = Shape("truth", (np.array([[0, 0], [9, 4.26]]),), "#F0E442", closed=False)
+        >>> print(svg_shapes([line]).count("M0 0L9 4.3"))
+        2
+    """
+    return Markup("").join(_element(shape) for shape in shapes)
+
+
+def path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
+    """Return polylines as the ``d`` of an SVG path, rounded to 0.1 px.
+
+    Example:
+        >>> import numpy as np
+        >>> path_data((np.array([[0, 0], [2, 0], [2, 1.04]]),), closed=True)
+        'M0 0L2 0L2 1Z'
+    """
+    end = "Z" if closed else ""
+    return "".join(
+        "M" + "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in path) + end
+        for path in paths
+    )
+
+
+def _element(shape: Shape) -> Markup:
+    data = path_data(shape.paths, closed=shape.closed)
+    dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
+    halo = (
+        Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>').format(
+            data, shape.width + shape.rim, dash
+        )
+        if shape.rim and shape.width
+        else ""
+    )
+    fill = (
+        Markup(' fill="{}" fill-opacity="{:g}"').format(shape.colour, shape.tint)
+        if shape.tint
+        else ""
+    )
+    return Markup(
+        '<g class="layer-{}">{}<path d="{}" stroke="{}" stroke-width="{:g}"{}{}/></g>'
+    ).format(shape.layer, halo, data, shape.colour, shape.width, dash, fill)

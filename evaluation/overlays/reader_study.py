@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
-from data_prep.contracts.tables import InputError
 from evaluation.metrics.registry import inside_sentence
 from evaluation.overlays.draw import fit_panel
 

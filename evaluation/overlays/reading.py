@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.metrics.registry import score_words
-from evaluation.overlays.contours import ActivationGrid, map_shapes
 from evaluation.overlays.shapes import (
     FAINT_COLOUR,
     TRUTH_COLOUR,
+    ActivationGrid,
     Shape,
     corner_brackets,
     cross,
+    map_shapes,
     on_lesion,
     rectangle,
 )

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_table
-from evaluation.boxes.maps import map_grid
-from evaluation.overlays.contours import ActivationGrid
+from evaluation.boxes.average_precision import localised
+from evaluation.boxes.box_rule import AS_STORED
+from evaluation.boxes.map_boxes import map_grid, map_scale
+from evaluation.compare.compare import checked_decision
+from evaluation.decisions.system_output import Evidence, images_run
 from evaluation.overlays.reading import Reading, Truth
-from evaluation.overlays.shapes import system_colour
+from evaluation.overlays.shapes import ActivationGrid, system_colour
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.predictions import Predictions
     from evaluation.compare.comparison import Comparison
+    from evaluation.decisions.tuning import Decision
+
 
 _CORNERS = ["x1", "y1", "x2", "y2"]
 
@@ -209,12 +218,12 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseRea
         truth_boxes=dataset.target_boxes(target),
         boxed=dataset.boxes_trusted(target),
         kinds=kinds,
-        systems=tuple(_output(comparison, name, policy) for name in comparison.systems),
+        systems=tuple(_compared_output(comparison, name, policy) for name in comparison.systems),
         readers=single_readers(dataset, target),
     )
 
 
-def _output(comparison: Comparison, name: str, policy: str) -> SystemOutput:
+def _compared_output(comparison: Comparison, name: str, policy: str) -> SystemOutput:
     decisions = comparison.decisions
     mine = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
@@ -242,3 +251,158 @@ def _flag(value: Any) -> bool | None:
 def _point(row: Any) -> tuple[float, float] | None:
     x, y = _real(row.get("point_x")), _real(row.get("point_y"))
     return None if x is None or y is None else (x, y)
+
+
+_VOI = {
+    "full_range": "full range",
+    "percentiles": "range of the pixels",
+    "lut": "grey table of the file",
+}
+
+
+class ImageFacts:
+    """Words for any image of a data set.
+
+    Args:
+        dataset: Its images table, and its decode table where there is one.
+    """
+
+    def __init__(self, dataset: DataSet) -> None:
+        self._images = dataset.images.drop_duplicates("image_id").set_index("image_id")
+        self._folder = getattr(dataset, "folder", None)
+
+    @cached_property
+    def _decoded(self) -> pd.DataFrame:
+        """How each image was decoded; empty for a set without pixels."""
+        path = None if self._folder is None else self._folder / "decode.parquet"
+        if path is None or not path.exists():
+            return pd.DataFrame()
+        return read_table(path, "decode").set_index("image_id")
+
+    def words(self, image_id: str) -> str:
+        """Say view, sex, age, window and inversion, as far as the data set knows them."""
+        row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
+        words = [str(row[name]) for name in ("view", "sex") if not pd.isna(row.get(name))]
+        if not pd.isna(row.get("age_years")):
+            words.append(f"{row['age_years']:.0f} years")
+        if image_id in self._decoded.index:
+            words.append(
+                display_words(
+                    {str(key): value for key, value in self._decoded.loc[image_id].items()}
+                )
+            )
+        return ", ".join(words)
+
+
+def display_words(decoded: dict[str, Any]) -> str:
+    """Say how stored grey values became the ones on the screen.
+
+    Args:
+        decoded: ``voi``, ``window_center``, ``window_width``, ``inverted`` of the decode table.
+
+    Example:
+        >>> display_words({"voi": "window", "window_center": 40.0, "window_width": 400.0,
+        ...                "inverted": True})
+        'window 40/400 of the file, inverted'
+        >>> display_words({"voi": "full_range", "inverted": False})
+        'full range, not inverted'
+    """
+    voi, centre, width = (decoded.get(key) for key in ("voi", "window_center", "window_width"))
+    told = "grey as stored" if pd.isna(voi) else _VOI.get(str(voi), str(voi).replace("_", " "))
+    if not (pd.isna(centre) or pd.isna(width)):
+        told = f"window {centre:g}/{width:g} of the file"
+    return f"{told}, {'' if decoded.get('inverted') else 'not '}inverted"
+
+
+def read_systems(
+    systems: Mapping[str, Predictions],
+    dataset: DataSet,
+    target: Target,
+    image_ids: Sequence[str],
+    *,
+    policy: str,
+    split: str = "default",
+) -> CaseReader:
+    """Prepare chosen images for looking at, at one policy's thresholds.
+
+    A system that is not tuned stays undecided: its boxes are drawn in full from score 0.5.
+
+    Args:
+        systems: Predictions by display name, in the order of the panels.
+        dataset: Truth and split.
+        target: What is shown.
+        image_ids: The images.
+        policy: Threshold policy.
+        split: The split that the systems were tuned on.
+
+    Raises:
+        InputError: A stored decision is not what validation gives, lacks the policy, or no
+            system ran on an image.
+    """
+    wanted = pd.Index(image_ids, name="image_id")
+    images = dataset.images.set_index("image_id")
+    truth_boxes, labels = dataset.target_boxes(target), dataset.labels(target)
+    outputs = []
+    for name, system in systems.items():
+        ids = wanted[wanted.isin(images_run(system))]
+        if not len(ids):
+            raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
+        decision = None
+        if system.decision(target.name) is not None:
+            decision, _ = checked_decision(name, system, dataset, target, split, ())
+            _check_policy(system, decision, policy)
+        boxes = AS_STORED if decision is None else decision.boxes
+        evidence = Evidence(system, target, ids, boxes, dataset.images)
+        output = _predicted_output(name, evidence, decision, policy)
+        _locate(output, labels, truth_boxes, dataset.boxes_trusted(target))
+        outputs.append(output)
+    kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
+    boxed = dataset.boxes_trusted(target)
+    readers = single_readers(dataset, target)
+    return CaseReader(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
+
+
+def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:
+    if policy not in decision.thresholds:
+        known = ", ".join(decision.thresholds)
+        raise InputError(
+            f"{system.folder}: not tuned for the policy '{policy}'; it has {known}: choose one of "
+            "them or run cxr tune again"
+        )
+
+
+def _predicted_output(
+    name: str, evidence: Evidence, decision: Decision | None, policy: str
+) -> SystemOutput:
+    """Score, decide and point on the images of the evidence."""
+    scores = evidence.scores(None if decision is None else decision.reduction)
+    table = pd.DataFrame({"score": scores})
+    threshold = None if decision is None else decision.thresholds[policy].threshold
+    table["decision"] = None if threshold is None else scores >= threshold
+    points = evidence.points()
+    if points is not None:
+        table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
+    maps = None if evidence.gives_boxes else evidence.maps
+    scale = None if decision is None else decision.map_scale
+    if scale is None and maps is not None:
+        # Untuned: one scale for all the maps of the folder, not one per image.
+        everything = Evidence(
+            evidence.predictions, evidence.target, images_run(evidence.predictions)
+        ).maps
+        scale = map_scale(maps if everything is None else everything)
+    rule = None if decision is None else decision.map_boxes
+    boxes = evidence.boxes(scores, scale, rule)
+    empty = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2", "score"])
+    return SystemOutput(name, table, empty if boxes is None else boxes, maps, scale, threshold)
+
+
+def _locate(
+    output: SystemOutput, labels: pd.Series, truth_boxes: pd.DataFrame, boxed: pd.Index
+) -> None:
+    """Add whether each positive image's deciding point lies on a lesion, where that is known."""
+    table = output.decisions
+    if "point_x" not in table:
+        return
+    known = table.index.isin(boxed) & (labels.reindex(table.index) == 1).to_numpy()
+    found = pd.Series(localised(table, truth_boxes), index=table.index, dtype="boolean")
+    table["localised"] = found.where(known)

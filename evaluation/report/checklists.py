@@ -8,16 +8,92 @@ from evaluation.boxes.froc import FROC_METRICS
 from evaluation.compare.intervals import ALL
 from evaluation.compare.verdict import PRIMARY_METRIC
 from evaluation.metrics.registry import listing, metric_words, number, policy_words
-from evaluation.report.checklist_items import CLAIM, STARD
-from evaluation.report.facts import tried_words
+from evaluation.report.facts import tried_words, uncertainty_words
 from evaluation.report.grids import Grid
-from evaluation.report.report_words import uncertainty_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
+
+
+STARD = (
+    ("1", "Title or abstract: a study of diagnostic accuracy, with its measures", "identification"),
+    ("2", "Structured summary", "verdict"),
+    ("3", "Background, intended use and role of the test", ""),
+    ("4", "Objectives and hypotheses", ""),
+    ("5", "Prospective or retrospective", "retrospective"),
+    ("6", "Eligibility of participants", ""),
+    ("7", "How they were identified", ""),
+    ("8", "Where and when", ""),
+    ("9", "Consecutive, random or convenience series", ""),
+    ("10a", "The index test, so that it can be repeated", "index"),
+    ("10b", "The reference standard, so that it can be repeated", "reference"),
+    ("11", "Why this reference standard", ""),
+    ("12a", "Cut-offs of the index test, pre-specified or not", "cutoffs"),
+    ("12b", "Cut-offs of the reference standard", "reference"),
+    ("13a", "What those who ran the index test knew", "blind"),
+    ("13b", "What those who set the reference knew", ""),
+    ("14", "Methods of estimating and comparing accuracy", "uncertainty"),
+    ("15, 16", "Indeterminate results and missing data", "missing"),
+    ("17", "Analyses of variability, pre-specified or exploratory", "subgroups"),
+    ("18", "Intended sample size", ""),
+    ("19", "Flow of participants", "flow"),
+    ("20", "Who the participants are", "people"),
+    ("21", "Severity of disease, other diagnoses", ""),
+    ("22", "Time between index test and reference standard", ""),
+    ("23", "Cross tabulation", "crosstab"),
+    ("24", "Estimates with their precision", "estimates"),
+    ("25", "Adverse events", ""),
+    ("26", "Limitations", "limits"),
+    ("27", "Implications for practice", ""),
+    ("28–30", "Registration, protocol, funding", ""),
+    ("AI", "Source and making of the data", "data"),
+    ("AI", "How data were divided, and that patients do not leak", "partition"),
+    ("AI", "What each system was trained on", "trained"),
+    ("AI", "Version, software and hardware of the systems", "software"),
+    ("AI", "Errors, and where the systems fail", "failure"),
+    ("AI", "Fairness: performance in groups of people", "subgroups"),
+    ("AI", "Availability of code, and how to run this again", "command"),
+    ("AI", "Interests of those who made the systems", ""),
+)
+
+CLAIM = (
+    ("1, 2", "AI methodology in the title; structured summary", "identification"),
+    ("3, 4", "Background, intended use, objectives", ""),
+    ("5", "Prospective or retrospective", "retrospective"),
+    ("6", "Goal of the study", "identification"),
+    ("7", "Sources of the data", "data"),
+    ("8", "Eligibility", ""),
+    ("9", "Steps of preprocessing", ""),
+    ("10", "Selection of subsets", "subset"),
+    ("11", "Definitions of the data's elements", "reference"),
+    ("12", "De-identification", ""),
+    ("13", "Missing data", "missing"),
+    ("14", "Definition of the ground truth", "reference"),
+    ("15–18", "Its rationale, annotators, tools, variability between readers", ""),
+    ("19", "Sample size and how it was set", ""),
+    ("20, 21", "Partitions, and the level at which they are disjoint", "partition"),
+    ("22", "The models", "index"),
+    ("23", "Software", "software"),
+    ("24, 25", "How parameters start, training", "trained"),
+    ("26", "How the final model was chosen", "selection"),
+    ("27", "Ensembling", "ensemble"),
+    ("28", "Metrics", "metrics"),
+    ("29", "Significance and uncertainty", "uncertainty"),
+    ("30", "Robustness", "seeds"),
+    ("31", "Explainability", "explain"),
+    ("32", "Validation on external data", ""),
+    ("33", "Flow of participants", "flow"),
+    ("34", "Demography of each partition", "partitions"),
+    ("35, 36", "Performance, with its precision", "estimates"),
+    ("37", "Analysis of failures", "failure"),
+    ("38", "Limitations", "limits"),
+    ("39", "Implications for practice", ""),
+    ("40–42", "Registration, protocol, funding", ""),
+)
+
 
 UNKNOWN = "Not known from the run: for the authors to say."
 _LEAD = (

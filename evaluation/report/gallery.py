@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import io
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from markupsafe import Markup
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import make_folder
+from evaluation.metrics.registry import number
+from evaluation.overlays.draw import draw_overlay, fit_panel, save_overlay, svg_shapes
+from evaluation.overlays.reading import (
+    Reading,
+    Truth,
+    describe_score,
+    describe_truth,
+    outcome,
+    outcome_kind,
+    reading_shapes,
+    truth_shapes,
+)
+from evaluation.overlays.shapes import LEVELS, TRUTH_COLOUR
+from evaluation.report.cases import ImageFacts
+from evaluation.report.files import CASES_PAGE, PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from data_prep.store.dataset import DataSet
+    from evaluation.report.cases import CaseReader
+
 
 CASES_PER_CATEGORY = 8
 """Drawn of each kind; the first four stand in the report, the others on linked pages."""
@@ -241,3 +272,339 @@ def _pick(
     ranked = members[np.argsort(-strength[members], kind="stable")][:count]
     ids = tuple(str(table.image_ids[row]) for row in ranked)
     return Category(key, title, order, ids, len(members))
+
+
+MAX_PICTURE_BYTES = 120_000
+"""The most that one picture may take; less where a page has more than 45."""
+
+_ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a case, with its words."""
+
+    title: str
+    words: str
+    alt: str
+    drawing: Markup
+    colour: str = ""
+    sign: str = ""
+    score: str = ""
+
+
+@dataclass(frozen=True)
+class DrawnCase:
+    """One case: a picture (data URL) that all its panels share.
+
+    Args:
+        image_id: The image.
+        anchor: Unique within the report and its further pages.
+        facts: View, sex, age and the window, in words.
+        width: Original px.
+        height: Original px.
+        picture: Data URL.
+        panels: The plain image, the truth, one per system.
+        outcomes: What became of it in each system: keys of `overlays.OUTCOMES`.
+        lesion: Area of the largest true lesion, in percent of the image; None without a box.
+        gap: How far apart the systems see it, 0 to 1.
+    """
+
+    image_id: str
+    anchor: str
+    facts: str
+    width: int
+    height: int
+    picture: str
+    panels: tuple[Panel, ...]
+    outcomes: tuple[str, ...] = ()
+    lesion: float | None = None
+    gap: float = 0.0
+
+
+Drawn = list[tuple["Category", list[DrawnCase]]]
+
+
+def draw_cases(
+    categories: list[Category],
+    reader: CaseReader,
+    dataset: DataSet,
+    *,
+    finding: str,
+    folder: Path,
+    gaps: Mapping[str, float] | None = None,
+    most: int = MAX_PICTURE_BYTES,
+    progress: Callable[..., None] | None = None,
+) -> tuple[Drawn, list[str]]:
+    """Draw every case of every category, one image in memory at a time.
+
+    Args:
+        categories: The chosen cases.
+        reader: Truth and readings.
+        dataset: Where the pixels come from.
+        finding: Display name of the target.
+        folder: Gets one PNG a case; made if absent.
+        gaps: How far apart the systems see each image.
+        most: Bytes that one embedded picture may take.
+        progress: Called once per case.
+
+    Returns:
+        The drawn cases by category, and the images whose file cannot be read any more.
+    """
+    make_folder(folder)
+    drawn, lost = [], []
+    facts = ImageFacts(dataset)
+    for category in categories:
+        cases = []
+        for position, image_id in enumerate(category.image_ids):
+            try:
+                pixels = dataset.read_original(image_id)
+            except InputError:
+                lost.append(image_id)
+                continue
+            stem = f"{category.key}-{position + 1:02d}"
+            truth, readings = reader.truth(image_id), reader.readings(image_id)
+            told = facts.words(image_id)
+            sheet = draw_overlay(
+                pixels, truth, readings, finding=finding, title=image_id, facts=told
+            )
+            save_overlay(sheet, folder / f"{stem}.png")
+            case = draw_case(
+                image_id, pixels, truth, readings, finding=finding, anchor=stem, most=most
+            )
+            cases.append(replace(case, facts=told, gap=(gaps or {}).get(image_id, 0.0)))
+            if progress is not None:
+                progress()
+        drawn.append((category, cases))
+    return drawn, lost
+
+
+def draw_case(
+    image_id: str,
+    pixels: npt.NDArray[np.uint8],
+    truth: Truth,
+    readings: list[Reading],
+    *,
+    finding: str,
+    anchor: str,
+    most: int = MAX_PICTURE_BYTES,
+) -> DrawnCase:
+    """Draw one case as SVG over one embedded picture.
+
+    Args:
+        image_id: The image.
+        pixels: uint8, shape ``(H, W)``, original size.
+        truth: What is known of it.
+        readings: One per system.
+        finding: Display name of the target.
+        anchor: Unique id of the picture within the page.
+        most: Bytes that the picture may take; the coarsest form is kept whatever it takes.
+    """
+    height, width = pixels.shape
+    told = describe_truth(truth, finding)
+    panels = [
+        Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+        Panel(
+            "Truth",
+            told,
+            f"truth on {image_id}: {told}",
+            svg_shapes(truth_shapes(truth)),
+            colour=TRUTH_COLOUR,
+        ),
+        *(_panel(image_id, reading, truth, max(height, width)) for reading in readings),
+    ]
+    return DrawnCase(
+        image_id,
+        anchor,
+        "",
+        width,
+        height,
+        _embed(pixels, most),
+        tuple(panels),
+        outcomes=tuple(outcome_kind(reading, truth) for reading in readings),
+        lesion=_largest_lesion(truth, width * height),
+    )
+
+
+def _largest_lesion(truth: Truth, area: int) -> float | None:
+    if truth.boxes is None or not len(truth.boxes):
+        return None
+    sides = truth.boxes[:, 2:4] - truth.boxes[:, :2]
+    return round(float(sides.prod(axis=1).max()) / area * 100, 2)
+
+
+def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> Panel:
+    sign, words = outcome(reading, truth)
+    score = describe_score(reading)
+    return Panel(
+        reading.system,
+        words,
+        f"{reading.system} on {image_id}: {words}, {score}",
+        svg_shapes(reading_shapes(reading, truth, side)),
+        colour=reading.colour,
+        sign=sign,
+        score=score,
+    )
+
+
+def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
+    """Return the picture as a data URL, coarser where it would take more than its share."""
+    for side, quality in _ENCODINGS:
+        small, _ = fit_panel(pixels, min(side, max(pixels.shape)))
+        buffer = io.BytesIO()
+        Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=3)
+        if buffer.tell() <= most:
+            break
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+IN_REPORT = 4
+"""Cases of each kind that stand in the report itself."""
+
+ON_PAGE = 32
+"""Cases on a further page."""
+
+_ALL_PICTURES_BYTES = 5_400_000  # 7.2 MB in base64
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The drawn cases of one page by category, or the reason why there are none.
+
+    Args:
+        cases: The cases; a category may go on on the next page.
+        policy: The threshold policy in words.
+        intro: What to do, and what is left out.
+        map_words: Where the contours of each system's maps lie.
+        reason: Why there are no cases.
+        systems: Names, in the order of the panels.
+        page: Number of this page, from 1: the report itself.
+        pages: File names of all pages.
+    """
+
+    cases: Drawn = field(default_factory=list)
+    policy: str = ""
+    intro: str = ""
+    map_words: tuple[str, ...] = ()
+    reason: str = ""
+    systems: tuple[str, ...] = ()
+    page: int = 1
+    pages: tuple[str, ...] = (PAGE,)
+
+    @classmethod
+    def empty(cls, reason: str) -> Gallery:
+        """Return a gallery without cases.
+
+        Example:
+            >>> Gallery.empty("No pixels.").reason
+            'No pixels.'
+        """
+        return cls(reason=reason)
+
+    @property
+    def count(self) -> int:
+        """How many cases this page shows."""
+        return sum(len(cases) for _, cases in self.cases)
+
+
+def build_galleries(
+    categories: list[Category],
+    reader: CaseReader,
+    dataset: DataSet,
+    *,
+    finding: str,
+    policy: str,
+    folder: Path,
+    gaps: Mapping[str, float] | None = None,
+    progress: Callable[..., None] | None = None,
+) -> list[Gallery]:
+    """Draw the cases and lay them on pages.
+
+    Args:
+        categories: The chosen cases.
+        reader: Truth and readings.
+        dataset: Where the pixels come from.
+        finding: Display name of the target.
+        policy: The threshold policy in words.
+        folder: Gets one PNG a case; made if absent.
+        gaps: How far apart the systems see each image.
+        progress: Called once per case.
+
+    Returns:
+        The report's gallery, then those of ``cases-002.html`` and so on.
+    """
+    fullest = max(IN_REPORT * len(categories), ON_PAGE)
+    drawn, lost = draw_cases(
+        categories,
+        reader,
+        dataset,
+        finding=finding,
+        folder=folder,
+        gaps=gaps,
+        most=min(MAX_PICTURE_BYTES, _ALL_PICTURES_BYTES // max(fullest, 1)),
+        progress=progress,
+    )
+    intro = "Choose a picture to enlarge it."
+    if lost:
+        intro += f" Left out, as the file could not be read: {', '.join(lost)}."
+    laid = lay_out(drawn)
+    names = (PAGE, *(CASES_PAGE.format(page) for page in range(2, len(laid) + 1)))
+    first = Gallery(
+        policy=policy,
+        intro=intro,
+        map_words=tuple(_map_words(reader)),
+        systems=tuple(system.name for system in reader.systems),
+        pages=names,
+    )
+    return [replace(first, cases=cases, page=page) for page, cases in enumerate(laid, start=1)]
+
+
+def lay_out(drawn: Drawn, *, in_report: int = IN_REPORT, on_page: int = ON_PAGE) -> list[Drawn]:
+    """Put the first cases of each category on the first page and fill further ones in order.
+
+    Args:
+        drawn: Categories with their cases.
+        in_report: Of each category on the first page.
+        on_page: Cases of all categories on any other.
+
+    Example:
+        >>> pages = lay_out([("missed", list("abcde")), ("alarm", list("fg"))],
+        ...                 in_report=1, on_page=3)
+        >>> pages[0], pages[1], pages[2]
+        ([('missed', ['a']), ('alarm', ['f'])], [('missed', ['b', 'c', 'd'])], \
+[('missed', ['e']), ('alarm', ['g'])])
+    """
+    pages: list[Drawn] = [[(category, cases[:in_report]) for category, cases in drawn]]
+    room = 0
+    for category, cases in drawn:
+        rest: list[DrawnCase] = cases[in_report:]
+        while rest:
+            if not room:
+                pages.append([])
+                room = on_page
+            taken, rest = rest[:room], rest[room:]
+            pages[-1].append((category, taken))
+            room -= len(taken)
+    return pages
+
+
+def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
+    """Where each drawn image stands: ``[page, anchor]``, the page empty for the report itself."""
+    return {
+        case.image_id: ["" if gallery.page == 1 else gallery.pages[gallery.page - 1], case.anchor]
+        for gallery in reversed(galleries)
+        for _, cases in gallery.cases
+        for case in cases
+    }
+
+
+def _map_words(reader: CaseReader) -> list[str]:
+    """Say for each system with maps where its contours lie."""
+    words = []
+    for system in reader.systems:
+        if system.maps is None or not len(system.maps) or system.scale is None:
+            continue
+        low, high = system.scale
+        levels = ", ".join(number(low + share * (high - low), 2) for share in LEVELS)
+        words.append(f"map of {system.name}: contours at {levels} (same for all images)")
+    return words

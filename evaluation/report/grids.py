@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from evaluation.compare.failures import FAILURES_WRONG, NONE_FAILED
+import pandas as pd
+
+from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval
 from evaluation.metrics.registry import SUBGROUPS, metric_words, number, policy_words
-from evaluation.report.published import related_figures
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,6 +19,123 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evaluation.compare.comparison import Comparison
+
+
+_PNEUMONIA = ("lung_opacity", "pneumonia")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure.
+
+    Args:
+        system: Who or what reached it.
+        metric: Short name of the metric of ours that comes nearest.
+        value: The figure, as a share.
+        interval: Its 95 % interval, or None where none was published.
+        data: What it was measured on.
+        source: Where it stands, or that this is unknown.
+        comparable: Why it can or cannot be held against this report's figures.
+        sources: Data sets (``source`` of the images table) beside which it is shown.
+        findings: Findings beside which it is shown.
+    """
+
+    system: str
+    metric: str
+    value: float
+    data: str
+    source: str
+    comparable: str
+    sources: tuple[str, ...]
+    findings: tuple[str, ...] = _PNEUMONIA
+    interval: tuple[float, float] | None = None
+
+
+_KERMANY = "Kermany et al., Cell 2018;172:1122-1131"
+_KERMANY_DATA = "official test folder: 624 images of children, 390 with pneumonia"
+_KERMANY_WHY = (
+    "Comparable only where this report's test images are that folder. Here splits are by patient, "
+    "and byte-identical copies are found; and all are children of one hospital."
+)
+_RESNET = (
+    "Source unknown: handed down with this project's plan; no publication with these figures was "
+    "found by search in November 2026"
+)
+_RESNET_WHY = (
+    "As above. The figures mean 584 of 624 images right and 387 of 390 found, so 197 of 234 normal "
+    "images (0.842) were called normal; where its threshold was chosen is not known."
+)
+PUBLISHED = (
+    Published(
+        "First place of the RSNA challenge 2018 (ensemble)",
+        "rsna_score",
+        0.2547,
+        "the challenge's hidden test images (Kaggle, private leaderboard)",
+        "Pan, Cadrin-Chênevert, Cheng: AJR 2019;213:568-574, doi 10.2214/AJR.19.21512",
+        "The same rule of scoring and labels of the same making, but other images: the labels of "
+        "the challenge's test images were never published, so no split of its training images is "
+        "the leaderboard.",
+        ("rsna",),
+    ),
+    Published(
+        "RetinaNet ensemble, the best three",
+        "rsna_score",
+        0.3272,
+        "an own split of the RSNA training images",
+        "Rajaraman, Guo, Xue, Antani: Diagnostics 2022;12:1442, doi 10.3390/diagnostics12061442 "
+        "(abstract read)",
+        "Not comparable: a mean average precision on another split of the same images; its authors "
+        "set the challenge's 0.2547 beside it, but whether the rule of scoring is the challenge's "
+        "was not checked, and a score on easier images is not a better system.",
+        ("rsna",),
+        interval=(0.3006, 0.3538),
+    ),
+    Published(
+        "CheXNet",
+        "f1",
+        0.435,
+        "420 NIH test images, each read by four radiologists",
+        "Rajpurkar et al. 2017, arXiv:1711.05225",
+        "Not comparable where labels differ: there pneumonia as each of four radiologists called "
+        "it, averaged over them (the radiologists themselves reached 0.387). F1 also changes with "
+        "the share of positives.",
+        ("nih", "rsna"),
+        interval=(0.387, 0.481),
+    ),
+    *(
+        Published(
+            "Inception V3, transfer learning", metric, value, _KERMANY_DATA, _KERMANY,
+            _KERMANY_WHY, ("kermany",),
+        )
+        for metric, value in (("accuracy", 0.928), ("recall", 0.932), ("specificity", 0.901))
+    ),
+    *(
+        Published("ResNet50", metric, value, _KERMANY_DATA, _RESNET, _RESNET_WHY, ("kermany",))
+        for metric, value in (("accuracy", 0.9359), ("recall", 0.9923), ("auroc", 0.9765))
+    ),
+)  # fmt: skip
+"""Every figure that a report may show; shown only beside related data."""
+
+
+def related_figures(sources: Collection[str], findings: Collection[str]) -> list[Published]:
+    """Return the published figures on the same data or finding as a report's.
+
+    Args:
+        sources: Values of ``source`` of the judged images.
+        findings: Members of the target.
+
+    Example:
+        >>> [(each.system, each.value) for each in related_figures({"nih"}, {"pneumonia"})]
+        [('CheXNet', 0.435)]
+        >>> related_figures({"rsna"}, {"cardiomegaly"})
+        []
+    """
+    return [
+        figure
+        for figure in PUBLISHED
+        if set(figure.sources) & set(sources) and set(figure.findings) & set(findings)
+    ]
+
 
 _GROUPS = {FAILURES_WRONG: "all images, failures counted as wrong"}
 _OF_SUBGROUPS = ("auroc", "recall", "specificity", "localised_sensitivity", "ap50")
@@ -173,3 +293,220 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
     columns = ("Published", "Figure", "There", *(f"{name}, here" for name in comparison.systems),
                "Their data and source", "Comparable?")  # fmt: skip
     return Grid("Published figures", lead, columns, tuple(rows))
+
+
+_OWN_TABLES = frozenset(
+    {"errors", "right_wrong", "agreement", "combined", "decision_curve", "prevalence",
+     "cost_curve", "shortcut"}
+)  # fmt: skip
+_LESIONS = "lesions by "
+_ERRORS = {
+    "found": "Lesions found (a called box, IoU ≥ 0.5)",
+    "poorly_boxed": "Lesions boxed poorly (IoU 0.1 to 0.5)",
+    "missed": "Lesions missed",
+    "poor_box": "Poor boxes an image",
+    "duplicate": "Duplicate boxes an image",
+    "background": "Boxes on background an image",
+}
+
+
+def where_tables(comparison: Comparison) -> list[Grid]:
+    """Return kinds of error, kinds of lesion, what joining gives, predictive values, shortcuts.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+    """
+    if comparison.where.empty:
+        return []
+    tables = (_errors, _lesions, _together, _at_prevalence, _shortcuts)
+    return [grid for table in tables if (grid := table(comparison)) is not None]
+
+
+def group_tables(comparison: Comparison) -> list[Grid]:
+    """Return, metric by metric, the figures in each group of images and their gap to the rest.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+    """
+    table = comparison.where
+    if table.empty:
+        return []
+    of_images = ~table["topic"].isin(_OWN_TABLES) & ~table["topic"].str.startswith(_LESIONS)
+    table = table[of_images & ~table["group"].str.startswith("not ")]
+    return [
+        _group_table(comparison, rows, str(metric))
+        for metric, rows in table.groupby("metric", sort=False)
+    ]
+
+
+def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Grid:
+    systems = comparison.systems
+    rows = []
+    whole = table[~table["group"].str.endswith(" - rest")]
+    for topic, group in _in_order(whole):
+        here = [_find(table, topic, group, name, metric) for name in systems]
+        gaps = [_find(table, topic, f"{group} - rest", name, metric) for name in systems]
+        title = _named(topic.removeprefix("x_"), group)
+        rows.append((title, _of(whole, topic, group, metric), *map(figure_words, here + gaps)))
+    policy = str(table["policy"].iloc[0])
+    title = metric_words(metric).title
+    title += f" at the threshold for {policy_words(policy)}" if policy else ""
+    columns = (
+        "Group",
+        "Images that count",
+        *systems,
+        *(f"{name}, less the rest" for name in systems),
+    )
+    return Grid(title, "", columns, tuple(rows))
+
+
+def _errors(comparison: Comparison) -> Grid | None:
+    lead = (
+        "Boxes from the cut that validation chose, in the manner of TIDE: each called box takes "
+        "the free lesion that it overlaps most. Lesions as a share of all, boxes per image."
+    )
+    return _by_system(comparison, "errors", _ERRORS, "Kinds of error", lead)
+
+
+def _lesions(comparison: Comparison) -> Grid | None:
+    table = comparison.where
+    mine = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.systems)]
+    if mine.empty:
+        return None
+    rows = []
+    for topic, group in _in_order(mine):
+        names = (*comparison.systems, *_contrasts(comparison))
+        cells = [_find(table, topic, group, name, "lesion_recall") for name in names]
+        title = _named(topic.removeprefix(_LESIONS), group)
+        rows.append((title, _of(mine, topic, group, "lesion_recall"), *map(figure_words, cells)))
+    lead = "The share of lesions that a called box overlaps with an IoU of at least 0.2."
+    heads = ("Lesion", "Lesions", *comparison.systems, *_contrasts(comparison, printed=True))
+    return Grid("Kinds of lesion", lead, heads, tuple(rows))
+
+
+def _together(comparison: Comparison) -> Grid | None:
+    table = comparison.where
+    mine = table[table["topic"].isin(["combined", "agreement"])]
+    if mine.empty:
+        return None
+    names = list(dict.fromkeys(mine["system"]))
+    metrics = ("kappa", "auroc", "recall", "specificity")
+    rows = []
+    for name in names:
+        here = mine[mine["system"] == name]
+        cells = [_first(here[here["metric"] == metric]) for metric in metrics]
+        rows.append(
+            (
+                str(name).replace(" - ", " − "),
+                *(figure_words(cell) if cell.known else "" for cell in cells),
+            )
+        )
+    lead = (
+        "How far the calls agree beyond chance (Cohen's kappa), and what joining would give on "
+        "these test images; a joined system that is to be used must be tuned on validation."
+    )
+    heads = ("Pair", "Kappa", *(metric_words(metric).title for metric in metrics[1:]))
+    return Grid("Agreement, and joining", lead, heads, tuple(rows))
+
+
+def _at_prevalence(comparison: Comparison) -> Grid | None:
+    table = comparison.where[comparison.where["topic"] == "prevalence"]
+    if table.empty:
+        return None
+    lead = (
+        f"Where {float(table['group'].iloc[0]):.1%} of images are positive, if sensitivity and "
+        "specificity hold there.".replace("%", " %")
+    )
+    names = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
+    return _by_system(comparison, "prevalence", names, "At your prevalence", lead)
+
+
+def _shortcuts(comparison: Comparison) -> Grid | None:
+    table = comparison.where[comparison.where["topic"] == "shortcut"]
+    if table.empty:
+        return None
+    rows = [
+        (f"Guessed from {str(row['group']).replace('_', ' ')}", figure_words(_interval(row)))
+        for row in table.to_dict("records")
+    ]
+    rows += [
+        (name, figure_words(find_interval(comparison.metrics, name, "auroc")))
+        for name in comparison.systems
+    ]
+    lead = (
+        "How well the label is guessed without reading the lungs, by guesses learned on four "
+        "fifths of these patients; mean brightness and file size, which disease changes too, are "
+        "no part of what is beside the lungs. A system that does not beat them has not shown that "
+        "it reads the lungs."
+    )
+    return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
+
+
+def _by_system(
+    comparison: Comparison, topic: str, names: dict[str, str], title: str, lead: str
+) -> Grid | None:
+    """A grid with a row per metric and a column per system and contrast."""
+    table = comparison.where[comparison.where["topic"] == topic]
+    if table.empty:
+        return None
+    columns = (*comparison.systems, *_contrasts(comparison))
+    rows = []
+    for metric, words in names.items():
+        here = table[table["metric"] == metric]
+        if len(here):
+            cells = [_first(here[here["system"] == name]) for name in columns]
+            rows.append((words, *map(figure_words, cells)))
+    heads = ("", *comparison.systems, *_contrasts(comparison, printed=True))
+    return Grid(title, lead, heads, tuple(rows))
+
+
+def _contrasts(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
+    first, *others = comparison.systems
+    minus = "−" if printed else "-"
+    return tuple(f"{first} {minus} {name}" for name in others)
+
+
+def _find(table: pd.DataFrame, topic: str, group: str, system: str, metric: str) -> Interval:
+    chosen = (table["topic"] == topic) & (table["group"] == group)
+    chosen &= (table["system"] == system) & (table["metric"] == metric)
+    return _first(table[chosen])
+
+
+def _first(rows: pd.DataFrame) -> Interval:
+    return Interval() if rows.empty else _interval(rows.iloc[0])
+
+
+def _interval(row: Any) -> Interval:
+    """A figure of a row, whatever the row is read as."""
+    low, estimate, high = (
+        math.nan if pd.isna(row[name]) else float(row[name])
+        for name in ("ci_low", "estimate", "ci_high")
+    )
+    note = row["note"]
+    return Interval(estimate, low, high, note if isinstance(note, str) else "")
+
+
+def _named(topic: str, group: str) -> str:
+    words = topic.replace("_", " ")
+    return f"{words[:1].upper()}{words[1:]}: {group}"
+
+
+def _in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Topics as they come; in each, what lies below all others first and what lies above last."""
+    pairs = table[["topic", "group"]].drop_duplicates()
+    topics = list(dict.fromkeys(pairs["topic"]))
+
+    def place(pair: tuple[str, str]) -> tuple[int, int]:
+        low, high = pair[1].startswith(("up to", "under")), pair[1].startswith("over")
+        return topics.index(pair[0]), high - low
+
+    return sorted(pairs.itertuples(index=False, name=None), key=place)
+
+
+def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
+    """Of how many a share is."""
+    rows = table[
+        (table["topic"] == topic) & (table["group"] == group) & (table["metric"] == metric)
+    ]
+    known = rows["of"].dropna()
+    return f"{int(known.iloc[0]):,}" if len(known) else number(None)

@@ -6,16 +6,21 @@ file nor the memory grows with the data set.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.tables import read_json
 from evaluation.compare.intervals import find_difference, find_interval, rows_of
 from evaluation.compare.verdict import PRIMARY_METRIC
-from evaluation.metrics.registry import number, policy_words
+from evaluation.metrics.registry import metric_words, number, policy_words
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
     MARKERS,
@@ -27,27 +32,144 @@ from evaluation.report.charts import (
 from evaluation.report.checklists import checklists, methods_paragraph
 from evaluation.report.cost_charts import FRAME, cost_charts
 from evaluation.report.cost_table import cost_rows
-from evaluation.report.exploration import explore_thresholds
-from evaluation.report.facts import decision_rows
+from evaluation.report.facts import decision_rows, meanings, methods
 from evaluation.report.figures import save_figures
-from evaluation.report.files import CASES_PAGES, FIGURES, OVERLAYS, PAGE
-from evaluation.report.gallery import CASES_PER_CATEGORY, disagreement, select_cases
-from evaluation.report.grids import agreement, published, subgroups
+from evaluation.report.files import (
+    CASES_PAGES,
+    FIGURES,
+    METRICS,
+    METRICS_TABLE,
+    OVERLAYS,
+    PAGE,
+    write_table_files,
+)
+from evaluation.report.gallery import (
+    CASES_PER_CATEGORY,
+    Gallery,
+    build_galleries,
+    case_places,
+    disagreement,
+    select_cases,
+)
+from evaluation.report.grids import agreement, group_tables, published, subgroups, where_tables
 from evaluation.report.probability_charts import all_charts
-from evaluation.report.report_pages import Gallery, build_galleries, case_places
-from evaluation.report.report_tests import difference_tests, every_pair
-from evaluation.report.report_where import group_tables, where_tables
-from evaluation.report.report_words import meanings, methods
-from evaluation.report.table_files import write_table_files
-from evaluation.report.tables import confusion_matrices, metric_table, unit_tables
+from evaluation.report.tables import (
+    confusion_matrices,
+    difference_tests,
+    every_pair,
+    metric_table,
+    unit_tables,
+)
 from evaluation.report.transfer import transfer_charts, transfer_table
 from evaluation.report.usefulness_charts import cost_chart, net_benefit_chart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from data_prep.store.dataset import DataSet
+    from data_prep.store.dataset import DataSet, Target
     from evaluation.compare.comparison import Comparison
+
+
+MOST_STEPS = 400
+"""Positions of a slider; a curve is not told finer on a screen."""
+
+MOST_LISTED = 20_000
+"""Images that the page lists by id, 1 MB; a larger set has its counts only."""
+
+
+def explore_thresholds(
+    decisions: pd.DataFrame,
+    systems: list[str],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    *,
+    most_steps: int = MOST_STEPS,
+    most_listed: int = MOST_LISTED,
+) -> dict[str, Any]:
+    """Count, for each system, what is called positive at each of some hundred thresholds.
+
+    A step is a threshold: images with ``score >= threshold`` are positive. An image's place among
+    the steps says all about it: it is positive up to there. So the page needs no scores, and its
+    counts are those of the tables at every frozen threshold.
+
+    Args:
+        decisions: ``image_id, system, label, score``; images of unknown truth are left out.
+        systems: Which, in which order.
+        thresholds: Per system and policy; these are always among the steps.
+        most_steps: Bound on the other steps.
+        most_listed: Above this many images ``images`` is empty.
+
+    Returns:
+        ``positives`` and ``negatives`` (counts), ``steps``: per system ``at`` (rising), ``tp``,
+        ``fp`` and ``frozen`` (policy to step); ``images``: ``[image_id, label, step, ...]`` with
+        one step a system, -1 where no step calls it and None where the system has no score.
+
+    Example:
+        >>> frame = pd.DataFrame(
+        ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
+        ...      "score": [0.9, 0.5, 0.2]})
+        >>> told = explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
+        >>> told["steps"][0]["at"], told["steps"][0]["tp"], told["steps"][0]["fp"]
+        ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
+        >>> told["steps"][0]["frozen"], told["images"][1]
+        ({'max_f1': 1}, ['b', 0, 1])
+    """
+    known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
+    labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
+    wide = known.pivot(index="image_id", columns="system", values="score")
+    scores = wide.reindex(index=labels.index, columns=systems).to_numpy(dtype=np.float64)
+    truth = labels.to_numpy(dtype=bool)
+    steps, places = [], []
+    for column, name in zip(scores.T, systems, strict=True):
+        frozen = {
+            key: value for key, value in thresholds.get(name, {}).items() if value is not None
+        }
+        at = _thresholds(column, list(frozen.values()), most_steps)
+        place = np.searchsorted(at, column, side="right") - 1
+        steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
+        places.append(
+            [None if lost else int(p) for p, lost in zip(place, np.isnan(column), strict=True)]
+        )
+    listed = len(labels) <= most_listed
+    rows = zip(labels.index, truth.tolist(), *places, strict=True) if listed else ()
+    return {
+        "positives": int(truth.sum()),
+        "negatives": int((~truth).sum()),
+        "steps": steps,
+        "images": [[str(image), int(label), *place] for image, label, *place in rows],
+    }
+
+
+def _thresholds(
+    scores: npt.NDArray[np.float64], frozen: list[float], most: int
+) -> npt.NDArray[np.float64]:
+    """Some of the scores, evenly by rank, and every frozen threshold; rising."""
+    seen = np.unique(scores[~np.isnan(scores)])
+    if len(seen) > most:
+        seen = seen[np.unique(np.linspace(0, len(seen) - 1, most).round().astype(int))]
+    return np.unique(np.concatenate([seen, np.asarray(frozen, dtype=np.float64)]))
+
+
+def _steps(
+    at: npt.NDArray[np.float64],
+    place: npt.NDArray[np.intp],
+    truth: npt.NDArray[np.bool_],
+    scored: npt.NDArray[np.bool_],
+    frozen: dict[str, float],
+) -> dict[str, Any]:
+    """Counts at each step: an image is positive at every step up to its place."""
+
+    def called(chosen: npt.NDArray[np.bool_]) -> list[int]:
+        counts = np.bincount(place[chosen & scored & (place >= 0)], minlength=len(at))
+        return [int(count) for count in counts[::-1].cumsum()[::-1]]
+
+    rising = at.tolist()
+    return {
+        "at": [float(f"{value:.6g}") for value in rising],
+        "tp": called(truth),
+        "fp": called(~truth),
+        "frozen": {policy: bisect.bisect_left(rising, value) for policy, value in frozen.items()},
+    }
+
 
 MAX_BYTES = 10_000_000
 _CONTENTS = (
@@ -287,3 +409,81 @@ def _strip(comparison: Comparison) -> dict[str, Any]:
         "difference": bool(differences),
         "axis": words + ".",
     }
+
+
+SHOWN = ("auroc", "average_precision", "brier")
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """One target on the page.
+
+    Args:
+        title: Its name.
+        link: Its own report, relative.
+        count: On how many images and patients.
+        systems: Columns.
+        rows: A metric's title, then a figure with its interval per system.
+        notes: What a reader must know.
+    """
+
+    title: str
+    link: str
+    count: str
+    systems: list[str]
+    rows: list[tuple[str, list[str]]]
+    notes: list[str]
+
+
+def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
+    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
+
+    Args:
+        out: Folder that holds a report per target, each in a folder of the target's name.
+        targets: In the order to show them.
+        data_name: Name of the data set.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: A target's report is not complete.
+    """
+    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
+    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
+    with atomic_path(out / METRICS_TABLE) as temporary:
+        pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
+    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("targets.html.jinja").render(
+        data_name=data_name, sections=sections
+    )
+    with atomic_path(out / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return out / PAGE
+
+
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> TargetSection:
+    by_image = table[table["unit"] == "image"]
+    systems = list(payload["systems"])
+    rows = []
+    for metric in SHOWN:
+        figures = [find_interval(by_image, name, metric) for name in systems]
+        told = [
+            f"{number(figure.estimate)} ({figure.ends})" if figure.bounded
+            else number(figure.estimate)
+            for figure in figures
+        ]  # fmt: skip
+        rows.append((metric_words(metric).title, told))
+    counted = by_image[(by_image["metric"] == "auroc") & (by_image["subgroup"] == "all")]
+    count = ""
+    if len(counted):
+        first = counted.iloc[0]
+        count = (
+            f"{int(first['n_images']):,} test images of {int(first['n_patients']):,} patients, "
+            f"{int(first['n_positive']):,} positive"
+        )
+    link = f"{target.name}/report.html"
+    return TargetSection(target.display_name, link, count, systems, rows, list(payload["notes"]))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 
-from evaluation.statistics.ranking import Floats
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 CLIP = 1e-4
 """Scores are held inside [CLIP, 1 - CLIP] before their logit is taken."""
@@ -121,3 +124,198 @@ def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
 def sigmoid(logits: Floats) -> Floats:
     """Probabilities from log-odds, without overflow at either end."""
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
+
+
+STEEPEST = 100.0
+"""A temperature lies between 1 / STEEPEST and STEEPEST."""
+_STEPS = 100
+_TOLERANCE = 1e-10
+
+
+def fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+    """Learn one temperature by the least log loss, between 1 / `STEEPEST` and `STEEPEST`.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+
+    Returns:
+        The scaling, or `None` where one of the classes is absent.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
+
+    Source:
+        Guo, Pleiss, Sun and Weinberger 2017.
+
+    Example:
+        >>> scaling = fit_temperature([0, 1, 1, 0] * 50, [0.01, 0.99, 0.01, 0.01] * 50)
+        >>> scaling.slope < 1  # too sure of itself: its log-odds shrink
+        True
+    """
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    if not truth.any() or truth.all():
+        return None
+    logits = clipped_logit(scores)
+
+    def gradient(slope: float) -> float:
+        return float(((sigmoid(slope * logits) - truth) * logits).sum())
+
+    least, most = 1 / STEEPEST, STEEPEST
+    if gradient(least) >= 0:
+        slope = least
+    elif gradient(most) <= 0:
+        slope = most
+    else:
+        slope = float(brentq(gradient, least, most, xtol=1e-14, rtol=1e-14))
+    return PlattScaling(slope, 0.0, "temperature")
+
+
+def fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScaling | None:
+    """Learn the rising step curve of least squared error, joined by straight lines.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+
+    Returns:
+        The scaling, or `None` where one of the classes is absent.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
+
+    Source:
+        Zadrozny and Elkan 2002, by scikit-learn's pool of adjacent violators.
+
+    Example:
+        >>> fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
+        IsotonicScaling(scores=(0.1, 0.2, 0.3, 0.4), probabilities=(0.0, 0.5, 0.5, 1.0))
+    """
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    if not truth.any() or truth.all():
+        return None
+    from sklearn.isotonic import IsotonicRegression
+
+    fit = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, truth.astype(np.float64))
+    knots = (fit.X_thresholds_.tolist(), fit.y_thresholds_.tolist())
+    return IsotonicScaling(tuple(knots[0]), tuple(knots[1]))
+
+
+def fit_calibration(
+    method: Method, y_true: npt.ArrayLike, y_score: npt.ArrayLike
+) -> Calibration | None:
+    """Learn a calibration by its name; `None` where one of the classes is absent.
+
+    Args:
+        method: ``none`` (the score as it is), ``temperature``, ``platt`` or ``isotonic``.
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+
+    Raises:
+        InputError: The method is unknown, or labels or scores are not valid.
+
+    Example:
+        >>> fit_calibration("none", [0, 1], [0.2, 0.7]).probability([0.25]).round(6).tolist()
+        [0.25]
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
+    if method == "none":
+        return PlattScaling(1.0, 0.0, "none")
+    fits = {"temperature": fit_temperature, "platt": fit_platt, "isotonic": fit_isotonic}
+    fitted: Calibration | None = fits[method](y_true, y_score)
+    return fitted
+
+
+def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+    """Learn Platt scaling; the labels are smoothed as Platt does, so it always exists.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+
+    Returns:
+        The scaling, or `None` where one of the classes is absent.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
+
+    Source:
+        Platt 1999; the damped Newton method is that of Lin, Lin and Weng 2007.
+
+    Example:
+        >>> scaling = fit_platt([0, 0, 1, 1] * 50, [0.2, 0.4, 0.6, 0.8] * 50)
+        >>> bool(scaling.probability([0.8])[0] > 0.95)
+        True
+    """
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    if not n_positive or not n_negative:
+        return None
+    wanted = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    design = np.column_stack([clipped_logit(scores), np.ones(len(scores))])
+    weights = np.array([0.0, np.log((n_positive + 1) / (n_negative + 1))])
+    loss = _loss(design @ weights, wanted)
+    for _ in range(_STEPS):
+        fitted = sigmoid(design @ weights)
+        gradient = design.T @ (fitted - wanted)
+        curvature = (design * (fitted * (1 - fitted))[:, None]).T @ design + 1e-12 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > _TOLERANCE and _loss(design @ (weights - size * step), wanted) > loss:
+            size /= 2
+        weights = weights - size * step
+        loss = _loss(design @ weights, wanted)
+        if np.abs(gradient).max() < _TOLERANCE * len(scores):
+            break
+    return PlattScaling(float(weights[0]), float(weights[1]))
+
+
+def choose_calibration(
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    folds: Integers,
+    methods: Sequence[Method] = ("none", "platt"),
+) -> tuple[Calibration, dict[str, float]]:
+    """Choose a calibration by the log loss of held-out folds, probabilities held inside `CLIP`.
+
+    Args:
+        y_true: Labels, 0 or 1, both present, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+        folds: Fold of each image, shape ``(N,)``.
+        methods: What to choose from, the simpler first.
+
+    Returns:
+        The calibration, learned on all images, and the mean log loss of each choice.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image, or one class is absent.
+
+    Example:
+        >>> wrong_way = [0.9, 0.8, 0.2, 0.1] * 10
+        >>> choose_calibration([0, 0, 1, 1] * 10, wrong_way, np.arange(40) // 20)[0].slope < 0
+        True
+    """
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    if not truth.any() or truth.all():
+        raise InputError("calibration needs positive and negative images")
+    losses = dict.fromkeys(methods, 0.0)
+    for fold in np.unique(folds):
+        held = folds == fold
+        wanted = truth[held].astype(np.float64)
+        for method in methods:
+            learned = fit_calibration(method, truth[~held], scores[~held]) or AS_IT_IS
+            if isinstance(learned, PlattScaling):
+                logits = learned.slope * clipped_logit(scores[held]) + learned.intercept
+            else:
+                logits = clipped_logit(learned.probability(scores[held]))
+            losses[method] += _loss(logits, wanted) / len(truth)
+    chosen = min(methods, key=losses.__getitem__)  # the first of equals
+    # What the score gives as it is has been called so since before there were other choices.
+    told = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
+    fitted = None if chosen == "none" else fit_calibration(chosen, truth, scores)
+    return fitted or AS_IT_IS, told
+
+
+def _loss(logits: Floats, wanted: Floats) -> float:
+    return float((np.logaddexp(0, logits) - wanted * logits).sum())

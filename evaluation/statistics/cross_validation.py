@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.statistics.ranking import Floats
 
 MOST_FOLDS = 5

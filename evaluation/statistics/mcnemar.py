@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, ndtr
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.statistics.auroc_variance import ClusteredEstimate, SeedSpread, add_seeds
 from evaluation.statistics.bootstrap import NO_WIDTH, cluster_index, per_cluster
 from evaluation.statistics.ranking import Floats, Integers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,15 +11,21 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
-from data_prep.store.dataset import DataSet
+from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.best_box_fusion import NAME, OVERLAP, best_box_fusion
+from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
 from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, picture_limits
-from evaluation.boxes.fusion import scale_boxes, weighted_box_fusion
+from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion, scale_boxes, weighted_box_fusion
 from evaluation.boxes.iou import CORNERS, MAX_BOXES
-from evaluation.systems.eligibility import check_data_set
+from evaluation.decisions.reduction import reduce_boxes
+from evaluation.decisions.system_output import patients_of, read_rows
+from evaluation.decisions.thresholds import threshold_candidates
+from evaluation.statistics.cross_validation import choose, patient_folds
+from evaluation.statistics.ranking import Floats, RankedScores
+from evaluation.systems.eligibility import SEEN_FILE, check_data_set
 
 Fusion = Literal["best", "wbf"]
 FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
@@ -140,7 +148,7 @@ def join_detectors(
         members: Detectors of the same findings.
         dataset: Sizes of the originals.
         weights: A weight per member; 1 by default.
-        fusion: ``best`` for `evaluation.boxes.best_box_fusion`, ``wbf`` for weighted box fusion.
+        fusion: ``best`` for `evaluation.boxes.fusion`, ``wbf`` for weighted box fusion.
         iou_threshold: Boxes that overlap more belong together; 0.5 for ``best`` and 0.55 for
             ``wbf`` by default.
     """
@@ -281,3 +289,248 @@ def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[fl
 def names_of(members: Sequence[Predictions]) -> str:
     """The members' names, joined by plus signs."""
     return " + ".join(member.name for member in members)
+
+
+_SUMMED = (
+    "parameters", "trainable_parameters", "flops", "size_bytes", "train_seconds", "latency_ms",
+)  # fmt: skip
+_GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
+_SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
+_ROLE_ORDER = ("train", "val", "test", "unused")
+
+
+def joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
+    """The members' cost, one after the other; unknown where one is, or where devices differ.
+
+    Memory is that of the member that needs most: one after the other, each gives its back.
+    """
+    costs = [dict(member.info.get("cost") or {}) for member in members]
+    total: dict[str, Any] = {"made_of": made_of}
+    for key in (*_SUMMED, *_GREATEST):
+        values = [cost.get(key) for cost in costs]
+        known = [value for value in values if value is not None]
+        whole = max(known, default=None) if key in _GREATEST else sum(known)
+        total[key] = whole if len(known) == len(values) else None
+    for key in _SAME_FOR_ALL:
+        values = [cost.get(key) for cost in costs]
+        total[key] = values[0] if all(value == values[0] for value in values) else None
+    if total["latency_device"] is None or len({cost.get("precision") for cost in costs}) > 1:
+        total["latency_ms"] = None
+    if total["train_device"] is None:
+        total["train_seconds"] = None
+    return total
+
+
+def joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, list[str]]:
+    """Every image that any member learned from, and the members of which that is unknown.
+
+    Returns:
+        ``image_id``, ``patient_id``, ``role`` (of several roles the one that taught most), or
+        `None` where no member tells; and the names of the members that do not tell.
+    """
+    parts, unknown = [], []
+    for member in members:
+        path = member.folder / SEEN_FILE
+        unknown += [*member.info.get("seen_unknown", [])]
+        if path.is_file():
+            parts.append(read_table(path, "seen"))
+        elif not member.info.get("seen_unknown"):
+            unknown.append(member.name)
+    if not parts:
+        return None, unknown
+    every = pd.concat(parts, ignore_index=True)
+    order = every["role"].map({role: rank for rank, role in enumerate(_ROLE_ORDER)})
+    every = every.iloc[np.argsort(order.to_numpy(), kind="stable")]
+    return every.drop_duplicates("image_id").sort_values("image_id").reset_index(drop=True), unknown
+
+
+def joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
+    """Digest of all that decides the result: the members, in order, and the settings."""
+    ids = [member.info.get("inference_id") for member in members]
+    text = json.dumps([ids, settings], sort_keys=True, default=str)
+    return "ensemble-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_gate_images(seen: pd.DataFrame | None, dataset: DataSet, split: str) -> pd.DataFrame:
+    """Add the validation images of a split: a gate chosen on them has seen them.
+
+    On another split, where some of their patients are in the test part, `compare` then refuses.
+
+    Args:
+        seen: ``image_id``, ``patient_id``, ``role``, or `None`.
+        dataset: Whose images they are.
+        split: Name of the split.
+    """
+    chosen_on = dataset.image_ids("val", split)
+    images = dataset.images.set_index("image_id").reindex(chosen_on)
+    added = pd.DataFrame(
+        {"image_id": chosen_on.to_numpy(), "patient_id": images["patient_id"].to_numpy()}
+    ).assign(role="val")
+    if seen is None:
+        return added
+    taught = seen[seen["role"].isin(["train", "val"])]
+    every = pd.concat([taught, added, seen], ignore_index=True).drop_duplicates("image_id")
+    return every.sort_values("image_id").reset_index(drop=True)
+
+
+GateRule = Literal["multiply", "threshold"]
+MOST_CANDIDATES = 200
+
+
+@dataclass(frozen=True)
+class GateChoice:
+    """Where validation puts the gate.
+
+    Attributes:
+        threshold: Boxes stay where the classifier's score is at least this; 0 lets all stay.
+        record: What it was chosen on, and the figures with and without it.
+    """
+
+    threshold: float
+    record: dict[str, Any]
+
+
+def sort_members(members: list[Predictions]) -> tuple[Predictions, Predictions]:
+    """The detector and the classifier of a gate, in whichever order they were given.
+
+    Raises:
+        InputError: There are not one of each, or the classifier lacks a finding of the detector.
+    """
+    detectors = [member for member in members if member.kind == "boxes"]
+    classifiers = [member for member in members if member.kind != "boxes"]
+    if (len(detectors), len(classifiers)) != (1, 1):
+        raise InputError(
+            f"--gate: needs one detector and one classifier, got {len(detectors)} and "
+            f"{len(classifiers)}; join several of a kind first, without --gate"
+        )
+    lacking = findings_of(detectors[0]) - findings_of(classifiers[0])
+    if lacking:
+        raise InputError(
+            f"{classifiers[0].folder}: gives no score for {', '.join(sorted(lacking))}, which "
+            f"{detectors[0].folder} boxes"
+        )
+    return detectors[0], classifiers[0]
+
+
+def gate_boxes(
+    detector: Predictions,
+    classifier: Predictions,
+    *,
+    rule: GateRule,
+    threshold: float | None = None,
+) -> Joined:
+    """Weigh or drop a detector's boxes by the classifier's score of their image and finding.
+
+    Args:
+        detector: Its stored boxes are gated.
+        classifier: Gives the scores.
+        rule: ``multiply`` multiplies the scores of boxes, ``threshold`` drops the boxes of images
+            below the threshold.
+        threshold: For ``threshold``; see `choose_gate`.
+
+    Raises:
+        InputError: The classifier has no score for a box's image and finding.
+    """
+    members = (detector, classifier)
+    images = join_images(members)
+    boxes = detector.boxes
+    boxes = boxes[of_images_that_ran(boxes, images)]
+    gate = _gate_of(boxes, classifier)
+    if rule == "multiply":
+        boxes = boxes.assign(score=boxes["score"] * gate)
+        kept = (boxes["score"] >= LEAST_SCORE).to_numpy()
+        words = "scores multiplied"
+    else:
+        kept = gate >= (threshold or 0.0)
+        words = f"boxes kept where its score is at least {threshold or 0.0:.4g}"
+    return Joined(
+        "boxes",
+        images,
+        {"boxes": boxes[kept].reset_index(drop=True)},
+        made_of=f"{names_of(members)} as a gate: {words}",
+        settings={"method": f"gate_{rule}", "threshold": threshold},
+    )
+
+
+def _gate_of(boxes: pd.DataFrame, classifier: Predictions) -> Floats:
+    """The classifier's score for each box's image and finding, shape ``(N,)``."""
+    scores = classifier.scores.set_index(_KEYS)["score"]
+    gate = scores.reindex(pd.MultiIndex.from_frame(boxes[_KEYS])).to_numpy(np.float64)
+    if np.isnan(gate).any():
+        first = boxes.iloc[int(np.flatnonzero(np.isnan(gate))[0])]
+        raise InputError(
+            f"{classifier.folder}: has no score of {first['finding']} for image "
+            f"'{first['image_id']}'; predict it again"
+        )
+    return gate
+
+
+def choose_gate(
+    detector: Predictions, classifier: Predictions, dataset: DataSet, target: Target, split: str
+) -> GateChoice:
+    """Choose the gate's threshold on the validation images of a split.
+
+    The one with the highest AP50 (without lesions: image AUROC of the most confident box), as the
+    mean over folds of patients; among equals the lowest. No gate at all is a candidate.
+
+    Args:
+        detector: Its boxes are gated.
+        classifier: Gives the scores.
+        dataset: Labels and split.
+        target: What is judged.
+        split: Name of the split whose ``val`` images are used.
+
+    Raises:
+        InputError: There are too few validation images of known label.
+    """
+    ran = join_images((detector, classifier))
+    labels = dataset.labels(target).reindex(dataset.image_ids("val", split)).dropna()
+    labels = labels[labels.index.isin(ran.loc[ran["status"] == "ok", "image_id"])].sort_index()
+    ids, y_true = pd.Index(labels.index), labels.to_numpy() == 1
+    folds = patient_folds(patients_of(dataset.images, ids), y_true)
+    boxes = read_rows(detector, "boxes", target, ids)
+    gate = _gate_of(boxes, classifier)
+    scores = read_rows(classifier, "scores", target, ids)["score"]
+    candidates = np.append(0.0, _thinned(threshold_candidates(scores)))
+    trusted = np.asarray(ids.isin(dataset.boxes_trusted(target)))
+    truth = dataset.target_boxes(target)
+    has_lesions = bool(truth["image_id"].isin(ids[trusted]).any())
+    n_folds = int(folds.max()) + 1
+    weights = np.vstack([np.eye(n_folds), np.ones(n_folds)]).astype(np.int64)
+    figures = []
+    for candidate in candidates:
+        kept = boxes[gate >= candidate]
+        if has_lesions:
+            matches = match_boxes(kept, truth, ids[trusted], [0.5])
+            precision = WeightedAveragePrecision(matches, folds[trusted], n_folds)
+            figures.append(precision(weights)[:, 0])
+        else:
+            highest = reduce_boxes(kept, ids)
+            figures.append(RankedScores(y_true, highest, folds).auroc(weights))
+    chosen = choose(np.stack(figures), candidates == 0)
+    record = {
+        "threshold": float(candidates[chosen.best]),
+        "objective": "ap50" if has_lesions else "auroc",
+        "candidates": len(candidates),
+        "folds": n_folds,
+        **chosen.record(),
+        "chosen_on": {
+            "target": target.name,
+            "content_id": dataset.ids["content_id"],
+            "labels_id": dataset.ids["labels_id"],
+            "split": split,
+            "split_id": dataset.ids.get("split_ids", {}).get(split),
+            "role": "val",
+            "n_images": len(ids),
+            "n_positive": int(y_true.sum()),
+        },
+    }
+    return GateChoice(float(candidates[chosen.best]), record)
+
+
+def _thinned(candidates: Floats) -> Floats:
+    """At most `MOST_CANDIDATES` of them, evenly by rank."""
+    if len(candidates) <= MOST_CANDIDATES:
+        return candidates
+    place = np.linspace(0, len(candidates) - 1, MOST_CANDIDATES).round().astype(int)
+    return candidates[place]

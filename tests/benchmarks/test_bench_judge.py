@@ -16,7 +16,7 @@ from benchmarks.bench_judge import (
     vectorised_figures,
 )
 from benchmarks.judge_process import BOXES_PER_IMAGE, Systems, judge, make_systems
-from evaluation.boxes.localisation import average_precision
+from evaluation.boxes.average_precision import average_precision
 from scripts.cli import build_app
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classification.dataset import ImageLabelDataset, collate
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 
 
 def test_labels_follow_the_order_of_images_and_findings(store, labels):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from classification.freezing import freeze_for_epoch, learning_stages
 from classification.loss import training_losses
+from classification.model import freeze_for_epoch, learning_stages
 
 
 def step(model, batch) -> set[str]:

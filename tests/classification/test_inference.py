@@ -8,7 +8,8 @@ import torch
 from classification.dataset import collate
 from classification.inference import activation_map, predict_scores
 from classification.model import build_classifier
-from data_prep.contracts.tables import InputError, validate_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import validate_table
 
 FINDINGS = ("opacity", "nodule")
 

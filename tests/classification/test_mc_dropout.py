@@ -8,7 +8,7 @@ from classification.inference import predict_scores
 from classification.loss import scores_of
 from classification.mc_dropout import check_dropout, dropout_scores
 from classification.model import build_classifier
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
 
 

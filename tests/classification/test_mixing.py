@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from classification.dataset import LabelBatch
-from classification.mixing import mix, mix_pairs, smooth
+from classification.loss import mix, mix_pairs, smooth
 
 NAN = float("nan")
 

@@ -11,8 +11,8 @@ from torchvision.models import WeightsEnum, densenet121
 from classification.backbones import BACKBONES
 from classification.inference import activation_map
 from classification.model import COLOUR_MEAN, COLOUR_STD, build_chexnet
-from configs.model_settings import ARCHITECTURES
-from data_prep.contracts.tables import InputError
+from configs.settings import ARCHITECTURES
+from data_prep.contracts.errors import InputError
 
 COMPACT = ("densenet121", "resnet18")
 HEAVY = (

@@ -11,10 +11,9 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
-from classification.backbones import BACKBONES, build_trunk, trunk_stages
+from classification.backbones import BACKBONES, PooledNorm, build_trunk, trunk_stages
 from classification.model import build_classifier
 from classification.receptive_field import Grid, trace_grid
-from classification.recipes import PooledNorm
 from data_prep.contracts.errors import InputError
 
 HEAVY = ("resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
 from classification.model import COLOUR_MEAN, COLOUR_STD, ImageClassifier, build_classifier
-from classification.start import start_from
+from classification.weights import start_from
 from data_prep.contracts.errors import InputError
 from networks.public_checkpoints import (
     CHEXNET_FINDINGS,
@@ -21,7 +21,7 @@ from networks.public_checkpoints import (
     PublicCheckpoint,
     recognise,
 )
-from training.model_files import read_weights
+from training.run_folder import read_weights
 
 IMAGES = torch.randint(
     0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)

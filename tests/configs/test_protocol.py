@@ -2,8 +2,7 @@
 
 import pytest
 
-from configs.protocol import read_protocol
-from configs.schema import ConfigError
+from configs.schema import ConfigError, read_protocol
 
 
 @pytest.fixture

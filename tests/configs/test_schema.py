@@ -107,7 +107,7 @@ def test_dumped_config_states_the_defaults_too() -> None:
             "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
             "both positive_share = 0.5 and draw are given",
         ),
-        ("training.hard_negative=0.5", "did you mean 'training.hard_negatives'?"),
+        ("training.hard_negative=0.5", "did you mean 'training.sampling'?"),
         ("augmentation.multi_scale=4", "input should be less than or equal to 3"),
         ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
         ("training.epochs", "--set training.epochs: write it as section.key=value"),
@@ -164,7 +164,7 @@ def test_shares_of_what_is_drawn_survive_a_round_trip() -> None:
     changes = [
         "training.positive_share=0",
         "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
-        "training.hard_negatives=0.25",
+        "training.sampling=0.25",
     ]
     config = read_config(find_config("retinanet_quickstart"), changes)
     assert config.training.draw is not None
@@ -190,7 +190,7 @@ def test_shares_of_what_is_drawn_survive_a_round_trip() -> None:
             ["augmentation.scale=0", "augmentation.stretch=true"],
             "stretch = true draws the scale of width and height apart",
         ),
-        ("chexnet_quickstart", ["training.hard_negatives=0.5"], "unknown key"),
+        ("chexnet_quickstart", ["training.sampling=0.5"], "unknown key"),
         (
             "chexnet",  # whose positives are weighed
             ["training.loss=focal"],

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.model_settings import ARCHITECTURES
 from configs.schema import (
     ConfigError,
     dump_config,
@@ -20,6 +19,7 @@ from configs.schema import (
     shipped_configs,
     shipped_zoos,
 )
+from configs.settings import ARCHITECTURES
 
 _TEXT = """
 kind = "zoo"

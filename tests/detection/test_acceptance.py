@@ -11,8 +11,7 @@ import torch
 
 from data_prep.assemble.prepare import prepare
 from data_prep.images.image import read_image
-from data_prep.store.placement import Placement
-from data_prep.store.preprocess import letterbox
+from data_prep.store.preprocess import Placement, letterbox
 from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses

@@ -14,11 +14,18 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from configs.settings import DetectorModelSettings
 from data_prep.contracts.errors import InputError
-from detection.backbone import BACKBONES, Backbone, body_layers, build_body, group_norm
+from detection.backbone import (
+    BACKBONES,
+    Backbone,
+    body_layers,
+    build_body,
+    build_pyramid,
+    freeze_stages,
+    group_norm,
+)
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses
-from detection.pyramid import build_pyramid, freeze_stages
-from training.model_files import load_model, save_model
+from training.run_folder import load_model, save_model
 
 SIZE = 96
 # torchvision's documented number of parameters, and of those in the layers left out here.

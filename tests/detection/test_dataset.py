@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
-from data_prep.store.placement import Placement
+from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Placement
 from detection.dataset import LesionDataset, collate
 
 

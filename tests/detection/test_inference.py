@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from data_prep.contracts.tables import InputError, validate_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import validate_table
 from detection.dataset import LesionDataset, collate
 from detection.inference import predict_boxes
 from detection.retinanet import MAX_PER_FINDING, MIN_SCORE

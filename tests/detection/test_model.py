@@ -12,16 +12,15 @@ from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resne
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from detection.anchors import default_anchor_sizes
-from detection.backbone import build_body
+from detection.backbone import build_body, build_pyramid
 from detection.model import (
     build_retinanet,
     torchvision_targets,
     training_losses,
     validation_losses,
 )
-from detection.pyramid import build_pyramid
 from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, NMS_IOU
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from detection.dataset import LesionDataset, collate
 from detection.model import training_losses, validation_losses
 

@@ -17,8 +17,7 @@ from data_prep.contracts.errors import InputError
 from detection.backbone import BACKBONES, build_body
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
-from detection.start import start_from
-from detection.weights import is_detector, load_body
+from detection.weights import is_detector, load_body, start_from
 from networks.public_checkpoints import recognise
 
 State = dict[str, Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from networks.checkpoint_names import (
+from networks.checkpoints import (
     body_key,
     detector_key,
     guess_architecture,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoint_names import body_key
-from networks.checkpoints import match_body, match_names, tell_difference
+from networks.checkpoints import body_key, match_body, match_names, tell_difference
 
 OWN = {"conv1.weight": np.zeros((8, 3, 7, 7)), "bn1.bias": np.zeros(8)}
 

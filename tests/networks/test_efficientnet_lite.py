@@ -15,18 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from classification import recipes
+from classification import backbones as recipes
 from classification.model import build_classifier
-from classification.start import start_from as start_classifier
+from classification.weights import start_from as start_classifier
 from data_prep.contracts.errors import InputError
 from detection import backbone
 from detection.model import build_retinanet
-from detection.start import start_from as start_detector
-from networks.checkpoint_names import body_key
-from networks.checkpoints import STEP_COUNTER
+from detection.weights import start_from as start_detector
+from networks.checkpoints import STEP_COUNTER, body_key
 from networks.efficientnet_lite import MEAN, SIZES, STD, EfficientNetLite, SameConv2d
-from networks.packaged import PackagedWeights
-from networks.published import fetch_weights
+from networks.published import PackagedWeights, fetch_weights
 
 LAST = 1280 * 1000 + 1000  # the layer that names ImageNet's classes
 SWISS_DOG = 239  # ImageNet's Bernese mountain dog

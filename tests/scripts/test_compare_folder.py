@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import PredictionWriter
 from scripts.compare import compare

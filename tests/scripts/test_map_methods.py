@@ -15,8 +15,7 @@ from classification.model import build_classifier
 from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
-from data_prep.store.placement import Placement
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Placement, Preprocess
 from serving import trained_model as run_model
 from serving.trained_model import TrainedModel
 

@@ -13,9 +13,8 @@ import pytest
 from classification.model import build_classifier
 from data_prep.augment.views import parse_views
 from data_prep.contracts.errors import InputError
-from data_prep.store.placement import Placement
 from data_prep.store.predictions import Predictions, PredictionWriter
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Placement, Preprocess
 from detection.model import build_retinanet
 from scripts.predict import predict
 from serving.trained_model import TrainedModel

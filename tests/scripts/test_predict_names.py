@@ -12,8 +12,7 @@ import pytest
 
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
-from data_prep.store.placement import Placement
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Placement, Preprocess
 from detection.model import build_retinanet
 from scripts.predict import _parse_names, predict_data_set
 from serving.trained_model import TrainedModel

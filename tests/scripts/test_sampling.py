@@ -19,9 +19,9 @@ from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console
-from scripts.sampling import drawing_weights
 from scripts.train import train
 from scripts.train_detector import scored_losses
+from scripts.train_task import drawing_weights
 from training.run_folder import RunFolder
 
 _SMALL = [
@@ -31,7 +31,7 @@ _EVERYTHING = [
     *_SMALL,
     "training.positive_share=0",
     "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
-    "training.hard_negatives=0.5",
+    "training.sampling=0.5",
     "augmentation.mosaic=0.5",
     "augmentation.multi_scale=1.0",
     "augmentation.shift=0.4",

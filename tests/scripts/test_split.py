@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.assemble.prepare import prepare
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from scripts.split import split
 

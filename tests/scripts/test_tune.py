@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from scripts.prepare import prepare

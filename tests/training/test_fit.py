@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from training.fit import FitResult, fit
 from training.optimisation import Optimisation
 from training.run_folder import RunFolder

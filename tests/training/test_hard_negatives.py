@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from training.hard_negatives import HARDEST, HardNegatives
-from training.sampling import balancing_weights
+from training.sampling import HARDEST, HardNegatives, balancing_weights
 
 IDS = pd.Index([f"i{n:02d}" for n in range(20)])
 NEGATIVE = np.arange(20) >= 10  # ten of each

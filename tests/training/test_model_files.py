@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from data_prep.contracts.tables import InputError
-from training.model_files import load_model, load_weights, read_weights, save_model
+from data_prep.contracts.errors import InputError
+from training.run_folder import load_model, load_weights, read_weights, save_model
 
 
 def build_net(*, width: int = 4) -> nn.Module:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from training.peak_memory import PeakMemory
+from training.cost import PeakMemory
 
 MIB = 1 << 20
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of peaks")
@@ -59,5 +59,5 @@ def test_pictures_that_are_mapped_into_memory_do_not_count(tmp_path: Path) -> No
 def test_where_the_system_does_not_tell_the_peak_is_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("training.peak_memory._FORGET", tmp_path / "absent" / "clear_refs")
+    monkeypatch.setattr("training.cost._FORGET", tmp_path / "absent" / "clear_refs")
     assert PeakMemory(nn.Linear(2, 2)).read() is None

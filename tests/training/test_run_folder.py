@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from training.run_folder import RunFolder
 
 _SEEN = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"], "role": ["train", "val"]})

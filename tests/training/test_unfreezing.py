@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_prep.contracts.errors import InputError
-from training.unfreezing import Unfreezing
+from training.optimisation import Unfreezing
 
 
 def test_each_epoch_is_settled_once_it_begins_or_is_resumed() -> None:

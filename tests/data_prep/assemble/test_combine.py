@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.assemble.assemble import dataset_writer as set_writer
 from data_prep.assemble.combine import combine
+from data_prep.assemble.ingest import dataset_writer as set_writer
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError

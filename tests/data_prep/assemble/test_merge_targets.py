@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.assemble.merge_targets import merge_targets
+from data_prep.assemble.combine import merge_targets
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table
 from data_prep.formats.source import SourceTables, no_roles

@@ -8,8 +8,12 @@ import pytest
 
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import Audit, Problem, audit, check_boxes, find_duplicates, find_leaks
-from data_prep.audit.audit_files import check_burned_in_text, check_excluded
-from data_prep.audit.copies import check_duplicates, check_near_duplicates
+from data_prep.audit.copies import (
+    check_burned_in_text,
+    check_duplicates,
+    check_excluded,
+    check_near_duplicates,
+)
 from data_prep.audit.patients import check_films, check_leaks, check_people, check_roles
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates

@@ -12,9 +12,8 @@ import pytest
 
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import Audit, Problem, audit
-from data_prep.audit.audit_pictures import ILLEGIBLE_PX, open_pictures, thumbnail
-from data_prep.audit.audit_words import explain, tally, verdict
-from data_prep.audit.page import render_audit, write_audit
+from data_prep.audit.copies import ILLEGIBLE_PX, open_pictures, thumbnail
+from data_prep.audit.page import explain, render_audit, tally, verdict, write_audit
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 

@@ -5,17 +5,18 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from data_prep.audit.audit_auroc import (
+from data_prep.audit.counts import expected_image_leak
+from data_prep.audit.shortcuts import (
     FOLDS,
     Fact,
     Truth,
     auroc_of_fact,
     auroc_of_facts,
+    check_shortcuts,
     clustered_auroc,
+    measure_shortcuts,
     patient_folds,
 )
-from data_prep.audit.counts import expected_image_leak
-from data_prep.audit.shortcuts import check_shortcuts, measure_shortcuts
 
 NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype="str")})
 

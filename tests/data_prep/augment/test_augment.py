@@ -10,10 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.augment.augment import Augmentation, augment, build_augmentation, why_dropped
-from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.augment.augment import (
+    Augmentation,
+    DroppedBoxes,
+    augment,
+    build_augmentation,
+    why_dropped,
+)
 from data_prep.contracts.errors import InputError
-from data_prep.store.placement import MIN_SIDE
+from data_prep.store.preprocess import MIN_SIDE
 
 WIDTH, HEIGHT = 120, 90
 EVERYTHING = {
@@ -306,7 +311,8 @@ def test_boxes_of_another_shape_are_refused() -> None:
 def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None:
     # Worker processes start with this module; 1.7 s each is what albumentations would cost.
     program = (
-        "import sys, data_prep.store.decode; slow = {'albumentations', 'pandas', 'torch', 'pandera'}; "
+        "import sys, data_prep.store.decode; "
+        "slow = {'albumentations', 'pandas', 'torch', 'pandera'}; "
         "print(sorted(slow & set(sys.modules)))"
     )
     answer = subprocess.run(

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from data_prep.augment.dropped_boxes import DroppedBoxes
+from data_prep.augment.augment import DroppedBoxes
 from data_prep.augment.mosaic import join_mosaic
 from data_prep.contracts.errors import InputError
-from data_prep.store.placement import MIN_SIDE
+from data_prep.store.preprocess import MIN_SIDE
 
 SIZE = 100
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
     atomic_path,
     folder_lock,
@@ -15,7 +16,6 @@ from data_prep.contracts.folders import (
     provenance,
     require_free_space,
 )
-from data_prep.contracts.tables import InputError
 
 
 def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.contracts import tables
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 
 BOXES = pd.DataFrame(
     {

@@ -6,8 +6,7 @@ import pytest
 from openpyxl import Workbook
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.covid import read_covid, read_origins
-from data_prep.formats.covid_labels import origin_of, path_findings
+from data_prep.formats.covid import origin_of, path_findings, read_covid, read_origins
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"

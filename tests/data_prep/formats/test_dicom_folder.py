@@ -16,14 +16,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats import dicom_tree
-from data_prep.formats.dicom_folder import read_dicom_tree
+from data_prep.formats import dicom_folder as dicom_tree
+from data_prep.formats.dicom_folder import list_files, look_at_file, look_at_files, read_dicom_tree
 from data_prep.formats.dicom_labels import read_label_table
-from data_prep.formats.dicom_tree import list_files, look_at_file, look_at_files
-from data_prep.formats.folder_marks import holds_dicom
 from data_prep.formats.registry import read_source
 from data_prep.formats.rsna import read_rsna
-from data_prep.formats.source import ReadOptions, detect_format
+from data_prep.formats.source import ReadOptions, detect_format, holds_dicom
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).tobytes()
 

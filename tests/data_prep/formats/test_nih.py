@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.nih import read_nih
-from data_prep.formats.nih_files import FINDINGS, find_entries, read_entries
+from data_prep.formats.nih import FINDINGS, find_entries, read_entries, read_nih
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

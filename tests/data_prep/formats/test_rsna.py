@@ -9,9 +9,15 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_json
 from data_prep.formats import rsna as reader_rsna
-from data_prep.formats.nih_files import read_field_sizes
-from data_prep.formats.rsna import read_rsna, rsna_tables
-from data_prep.formats.rsna_files import read_classes, read_headers, read_labels, read_mapping
+from data_prep.formats.nih import read_field_sizes
+from data_prep.formats.rsna import (
+    read_classes,
+    read_headers,
+    read_labels,
+    read_mapping,
+    read_rsna,
+    rsna_tables,
+)
 
 NOTHING = ",,,,,"
 

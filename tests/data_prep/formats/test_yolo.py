@@ -17,8 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from data_prep.contracts.errors import InputError
 from data_prep.formats.match_pictures import picture_size
 from data_prep.formats.source import ReadOptions, SourceTables, detect_format
-from data_prep.formats.yolo import read_yolo
-from data_prep.formats.yolo_files import Prediction, read_boxes
+from data_prep.formats.yolo import Prediction, read_boxes, read_yolo
 
 NAMES = "names: [Mass, Nodule]\n"
 BOX = "0 0.5 0.5 0.2 0.4\n"

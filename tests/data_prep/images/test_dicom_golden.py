@@ -9,8 +9,8 @@ import pytest
 from pydicom.encaps import get_frame
 
 from data_prep.contracts.errors import InputError
-from data_prep.images.codestream import read_codestream
 from data_prep.images.dicom import read_dicom
+from data_prep.images.dicom_frames import read_codestream
 
 with (Path(__file__).parent / "golden_dicom.csv").open(newline="") as _file:
     GOLDEN = {row["file"]: row for row in csv.DictReader(_file)}

@@ -11,7 +11,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.dicom_tree import look_at_file
+from data_prep.formats.dicom_folder import look_at_file
 from data_prep.images.decoded_image import plain_reason
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_header import burned_in_annotation, header_facts

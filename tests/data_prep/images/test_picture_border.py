@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from data_prep.audit.shortcuts import check_shortcuts, measure_shortcuts
-from data_prep.images.picture_border import N_PIECES, border_greys, read_border_greys
+from data_prep.images.image_facts import N_PIECES, border_greys, read_border_greys
 
 N = 400
 

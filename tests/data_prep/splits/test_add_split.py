@@ -17,9 +17,9 @@ from data_prep.splits.add_split import (
     image_classes,
     image_strata,
     picture_links,
+    role_lines,
 )
 from data_prep.splits.split import SplitRule
-from data_prep.splits.split_counts import role_lines
 from data_prep.store.dataset import DataSet
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError, write_json, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet, dataset_ids
 
 FINDINGS = pd.DataFrame(

@@ -17,18 +17,16 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.store import pixel_store, pixel_writer, preprocess
-from data_prep.store.decode import DecodeTask, decode_all, decode_and_letterbox
-from data_prep.store.loose_images import decode_loose
+from data_prep.store.decode import DecodeTask, decode_all, decode_and_letterbox, decode_loose
 from data_prep.store.lung_region import LungRegion
-from data_prep.store.pixel_source import visible_share
 from data_prep.store.pixel_store import (
     PixelStore,
     PixelStoreWriter,
     build_pixel_store,
     store_folder,
+    visible_share,
 )
-from data_prep.store.placement import Placement
-from data_prep.store.preprocess import Treatment, letterbox
+from data_prep.store.preprocess import Placement, Treatment, letterbox
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)

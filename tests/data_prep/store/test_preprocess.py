@@ -13,8 +13,15 @@ from data_prep.contracts.errors import InputError
 from data_prep.store import preprocess as preprocess_module
 from data_prep.store.enhance import Enhancement, enhance
 from data_prep.store.lung_region import LungRegion
-from data_prep.store.placement import Placement, clip_to_square
-from data_prep.store.preprocess import Crop, Preprocess, Treatment, letterbox, store_spec
+from data_prep.store.preprocess import (
+    Crop,
+    Placement,
+    Preprocess,
+    Treatment,
+    clip_to_square,
+    letterbox,
+    store_spec,
+)
 
 sides = st.integers(1, 700)
 sizes = st.integers(16, 300)

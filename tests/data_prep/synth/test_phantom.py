@@ -8,7 +8,8 @@ import pandas as pd
 import pydicom
 import pytest
 
-from data_prep.contracts.tables import InputError, read_json
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_json
 from data_prep.synth.phantom import synth_chunks, write_phantom
 
 FILMS = {"n_images": 60, "size": 96, "seed": 3}

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from data_prep.contracts.tables import InputError
-from evaluation.boxes.best_box_fusion import best_box_fusion
-from evaluation.boxes.fusion import nms
+from data_prep.contracts.errors import InputError
+from evaluation.boxes.fusion import best_box_fusion, nms
 from evaluation.boxes.iou import box_iou
 
 

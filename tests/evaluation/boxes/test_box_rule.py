@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
 from evaluation.boxes.iou import CORNERS
 

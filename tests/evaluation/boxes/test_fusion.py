@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.boxes.fusion import nms, scale_boxes, soft_nms, weighted_box_fusion
 
 oracle_nms = pytest.importorskip("ensemble_boxes.ensemble_boxes_nms")
@@ -119,7 +119,7 @@ def test_groups_never_meet_and_their_order_does_not_matter():
 def test_more_groups_than_one_table_holds(monkeypatch):
     corners, scores, groups = simulate(9, n_groups=20, most=8)
     whole = weighted_box_fusion(corners, scores, groups)
-    monkeypatch.setattr("evaluation.boxes.box_tables._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("evaluation.boxes.fusion._ROWS_AT_ONCE", 3)
     for part, again in zip(whole, weighted_box_fusion(corners, scores, groups), strict=True):
         np.testing.assert_array_equal(part, again)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.boxes.iobb import IOBB_METRICS, IOBB_THRESHOLDS, WeightedIobb
+from evaluation.boxes.froc import IOBB_METRICS, IOBB_THRESHOLDS, WeightedIobb
 from evaluation.boxes.iou import CORNERS, pair_boxes
 
 

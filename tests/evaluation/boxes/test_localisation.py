@@ -14,10 +14,12 @@ from pycocotools.cocoeval import COCOeval
 from evaluation.boxes.average_precision import (
     IOU_THRESHOLDS,
     WeightedAveragePrecision,
+    average_precision,
     box_iou,
+    deciding_points,
+    localised,
     match_boxes,
 )
-from evaluation.boxes.localisation import average_precision, deciding_points, localised
 from evaluation.statistics.bootstrap import Resamples
 
 CORNERS = ["x1", "y1", "x2", "y2"]

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_table
+from evaluation.boxes.average_precision import average_precision
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.iou import CORNERS, pair_boxes
-from evaluation.boxes.localisation import average_precision
-from evaluation.boxes.map_boxes import MapBoxRule, boxes_from_map
-from evaluation.boxes.maps import map_parts
+from evaluation.boxes.map_boxes import MapBoxRule, boxes_from_map, map_parts
 from evaluation.compare.compare import checked_decision, compare_systems
 from evaluation.compare.intervals import find_interval
 from evaluation.decisions.map_search import search_levels
-from evaluation.decisions.search_space import Search
+from evaluation.decisions.search import Search
 from evaluation.decisions.system_output import Evidence
 from evaluation.decisions.tuning import Decision, tune
 

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.boxes.map_boxes import boxes_from_map
-from evaluation.boxes.maps import map_peak, map_points, map_scale, upsample
-from evaluation.overlays.contours import ActivationGrid, map_shapes
+from evaluation.boxes.map_boxes import boxes_from_map, map_peak, map_points, map_scale, upsample
+from evaluation.overlays.shapes import ActivationGrid, map_shapes
 
 
 def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):

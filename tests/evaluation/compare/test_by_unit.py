@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.contracts.tables import InputError, read_table, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_table, write_table
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.choices import Asked
 from evaluation.decisions.system_output import Evidence, patients_of

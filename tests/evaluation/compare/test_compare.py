@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.contracts.tables import InputError, read_json, read_table, write_json, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_json, read_table, write_json, write_table
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.localisation import average_precision
+from evaluation.boxes.average_precision import average_precision
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.metrics_table import COLUMNS, metrics_table
 from evaluation.compare.scorecard import Scorecard

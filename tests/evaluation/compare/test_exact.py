@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from data_prep.contracts.tables import InputError
-from evaluation.compare.exact import EXACT_METHOD, clopper_pearson
-from evaluation.compare.metrics_table import metrics_table
+from data_prep.contracts.errors import InputError
+from evaluation.compare.metrics_table import EXACT_METHOD, clopper_pearson, metrics_table
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import JudgedImages

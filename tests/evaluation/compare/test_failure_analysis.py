@@ -6,17 +6,22 @@ import pytest
 from PIL import Image
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import pair_boxes
-from evaluation.compare.agreement import kappa
 from evaluation.compare.baselines import SHORTCUT
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.lesion_contrast import contrast_thirds, lesion_contrast
-from evaluation.compare.shares import ShareName, Shares
+from evaluation.compare.shares import (
+    TREAT_ALL,
+    ShareName,
+    Shares,
+    kappa,
+    net_benefit,
+    predictive_values,
+)
 from evaluation.compare.subgroups import image_groups, lesion_groups, trusted_spacing
-from evaluation.compare.usefulness import TREAT_ALL, net_benefit, predictive_values
 from evaluation.statistics.bootstrap import Resamples
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]

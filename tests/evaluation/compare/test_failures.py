@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError, read_table, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
+from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.failures import FAILURES_WRONG, NONE_FAILED
 from scripts.starting_weights import unknown_origins
 
 

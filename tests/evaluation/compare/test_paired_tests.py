@@ -4,12 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.group_auroc import auroc_of_groups
+from evaluation.compare.failure_analysis import auroc_of_groups
 from evaluation.compare.metrics_table import COLUMNS
-from evaluation.compare.paired_tests import DELONG, EXACT, MCNEMAR, OBUCHOWSKI, paired_tests
-from evaluation.compare.resampled_tests import TEST_COLUMNS, percentile_p, simultaneous_level
+from evaluation.compare.paired_tests import (
+    DELONG,
+    EXACT,
+    MCNEMAR,
+    OBUCHOWSKI,
+    TEST_COLUMNS,
+    paired_tests,
+    percentile_p,
+    simultaneous_level,
+)
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, mean_replicates, members_of
 from evaluation.decisions.thresholds import ThresholdChoice

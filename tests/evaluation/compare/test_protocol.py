@@ -6,17 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
-from evaluation.boxes.iobb import IOBB_METRICS
+from data_prep.contracts.errors import InputError
+from evaluation.boxes.froc import IOBB_METRICS
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.intervals import Interval
 from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
 from evaluation.compare.test_set_log import Looks, looks_file, record_look
 from evaluation.compare.verdict import state_verdict
 from evaluation.decisions.referral import REFERRAL_METRICS
-from evaluation.metrics.directions import DIRECTIONS
 from evaluation.metrics.image_metrics import COUNT_METRICS, THRESHOLD_METRICS
-from evaluation.metrics.registry import METRICS
+from evaluation.metrics.registry import DIRECTIONS, METRICS
 from evaluation.statistics.calibration_error import CALIBRATION_METRICS
 from scripts.compare import read_question
 from scripts.systems import split_seeds

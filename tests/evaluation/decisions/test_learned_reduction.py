@@ -8,9 +8,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_prep.contracts.tables import InputError
-from evaluation.decisions.learned_reduction import cross_fit, fit_learned, words_of
-from evaluation.decisions.reduction import Reduction, box_features, reduce_boxes
+from data_prep.contracts.errors import InputError
+from evaluation.decisions.reduction import (
+    Reduction,
+    box_features,
+    cross_fit,
+    fit_learned,
+    reduce_boxes,
+    words_of,
+)
 
 N = 90
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.decisions.reduction import CANDIDATES, combine_findings, reduce_boxes
 
 IMAGES = pd.Index(["a", "b", "empty"])

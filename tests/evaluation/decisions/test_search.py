@@ -5,15 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.contracts.tables import InputError, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_table
+from evaluation.boxes.average_precision import average_precision
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
-from evaluation.boxes.localisation import average_precision
 from evaluation.compare.compare import checked_decision, compare_systems
-from evaluation.decisions.search import sweep, sweep_steps
-from evaluation.decisions.search_space import Search, search_space
-from evaluation.decisions.sweep_images import sweep_images
+from evaluation.decisions.search import Search, search_space, sweep, sweep_images, sweep_steps
 from evaluation.decisions.system_output import Evidence, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import Decision, tune

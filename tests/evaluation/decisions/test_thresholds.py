@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.decisions.thresholds import check_policy, choose_threshold, threshold_candidates
 from evaluation.metrics.image_metrics import classification_metrics
 

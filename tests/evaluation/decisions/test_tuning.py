@@ -9,18 +9,16 @@ import pytest
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
-from evaluation.boxes.maps import MAP_BOX_LEVELS
+from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.decisions.choices import Asked, choose_reduction
-from evaluation.decisions.learned_reduction import cross_fit
-from evaluation.decisions.reduction import CANDIDATES
+from evaluation.decisions.reduction import CANDIDATES, cross_fit
 from evaluation.decisions.system_output import Evidence, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import Decision, tune
-from evaluation.statistics.calibration import PlattScaling, clipped_logit
-from evaluation.statistics.calibration_fits import fit_platt
+from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
 from evaluation.statistics.cross_validation import patient_folds
 
 

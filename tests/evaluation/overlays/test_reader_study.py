@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
 from evaluation.overlays.reader_study import read_review, write_blind_study

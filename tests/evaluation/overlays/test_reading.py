@@ -7,8 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.overlays.contours import ActivationGrid, map_shapes
-from evaluation.overlays.draw import draw_shapes
+from evaluation.overlays.draw import draw_overlay, draw_shapes, save_overlay, svg_shapes
 from evaluation.overlays.reading import (
     Reading,
     Truth,
@@ -18,11 +17,8 @@ from evaluation.overlays.reading import (
     reading_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import FAINT_COLOUR, Shape, rectangle
-from evaluation.overlays.sheet import draw_overlay, save_overlay
-from evaluation.overlays.vector import svg_shapes
-from evaluation.report.cases import CaseReader, SystemOutput, box_cut, single_readers
-from evaluation.report.image_facts import display_words
+from evaluation.overlays.shapes import FAINT_COLOUR, ActivationGrid, Shape, map_shapes, rectangle
+from evaluation.report.cases import CaseReader, SystemOutput, box_cut, display_words, single_readers
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)

@@ -5,7 +5,7 @@ import pytest
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.intervals import find_interval
 from evaluation.decisions.choices import Asked
-from evaluation.decisions.search_space import Search
+from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.facts import decision_rows

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from data_prep.contracts.tables import InputError, write_json, write_table
-from evaluation.report.folds import read_folds, summarise_folds
-from evaluation.report.folds_report import markdown_table, write_folds
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_json, write_table
+from evaluation.report.folds import markdown_table, read_folds, summarise_folds, write_folds
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 

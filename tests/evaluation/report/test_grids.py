@@ -7,9 +7,8 @@ import pytest
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
 from evaluation.report.facts import decision_rows
-from evaluation.report.grids import agreement, published, subgroups
+from evaluation.report.grids import PUBLISHED, agreement, published, related_figures, subgroups
 from evaluation.report.probability_charts import calibration_chart
-from evaluation.report.published import PUBLISHED, related_figures
 
 
 def test_agreement_counts_every_image_once(comparison):

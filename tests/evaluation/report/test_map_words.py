@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.report.map_words import map_checks
+from evaluation.report.facts import map_checks
 
 
 def said(spearman, absolute, method="gradcam"):

@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.tuning import tune
-from evaluation.report.readings import read_systems
+from evaluation.report.cases import read_systems
 from scripts.overlay import choose_images, file_name, open_systems, overlay
 
 

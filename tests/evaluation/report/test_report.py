@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.compare.protocol import Protocol
+from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
-from evaluation.overlays.sheet import draw_overlay
-from evaluation.report.gallery import CASES_PER_CATEGORY
+from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_PICTURE_BYTES, draw_case
 from evaluation.report.report import MAX_BYTES, write_report
-from evaluation.report.report_cases import MAX_PICTURE_BYTES, draw_case
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -48,7 +47,7 @@ def quick(request, monkeypatch):
     """Charts as PNG take a second a report; only the tests that ask for them draw them."""
     if "figures" not in request.node.name:
         monkeypatch.setattr("evaluation.report.report.save_figures", lambda comparison, folder: [])
-    monkeypatch.setattr("evaluation.report.report_cases.draw_overlay", small_overlay)
+    monkeypatch.setattr("evaluation.report.gallery.draw_overlay", small_overlay)
 
 
 def small_overlay(*args, **options):
@@ -218,7 +217,7 @@ def test_report_is_bounded_however_many_images(comparison, picture_set, report_f
 def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
     comparison, picture_set, report_folder, monkeypatch
 ):
-    monkeypatch.setattr("evaluation.report.report_pages.IN_REPORT", 1)
+    monkeypatch.setattr("evaluation.report.gallery.IN_REPORT", 1)
     html = write_report(comparison, picture_set, report_folder).read_text()
     further = (report_folder / "cases-002.html").read_text()
     assert 'href="cases-002.html"' in html

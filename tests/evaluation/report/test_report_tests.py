@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.report.report_tests import difference_tests, every_pair, p_words
+from evaluation.report.tables import difference_tests, every_pair, p_words
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.shares import WHERE_COLUMNS
-from evaluation.report.report_where import group_tables, where_tables
+from evaluation.report.grids import group_tables, where_tables
 from evaluation.report.usefulness_charts import cost_chart, net_benefit_chart
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.compare.exact import EXACT_METHOD
+from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.metrics.registry import METRICS
-from evaluation.report.report_words import meanings, methods, uncertainty_words
+from evaluation.report.facts import meanings, methods, uncertainty_words
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from data_prep.audit.audit_auroc import Truth, clustered_auroc
+from data_prep.audit.shortcuts import Truth, clustered_auroc
 from evaluation.statistics.auroc_variance import (
     AurocParts,
     ClusteredEstimate,

@@ -8,7 +8,7 @@ from scipy import stats
 
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
-from evaluation.report.report_words import meanings, methods
+from evaluation.report.facts import meanings, methods
 from evaluation.statistics.bca import (
     BEYOND,
     MOST_GROUPS,

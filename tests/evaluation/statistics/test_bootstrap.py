@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,

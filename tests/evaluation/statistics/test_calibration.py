@@ -10,11 +10,14 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 from sklearn.isotonic import IsotonicRegression
 
-from data_prep.contracts.tables import InputError
-from evaluation.statistics.calibration import CLIP, METHODS, calibration_from_json, clipped_logit
-from evaluation.statistics.calibration_fits import (
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.calibration import (
+    CLIP,
+    METHODS,
     STEEPEST,
+    calibration_from_json,
     choose_calibration,
+    clipped_logit,
     fit_calibration,
     fit_isotonic,
     fit_temperature,

@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.statistics.calibration import CLIP, clipped_logit
 from evaluation.statistics.calibration_error import (
     CALIBRATION_METRICS,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chi2
 
-from data_prep.contracts.tables import InputError
+from data_prep.contracts.errors import InputError
 from evaluation.statistics.auroc_variance import SeedSpread
 from evaluation.statistics.mcnemar import clustered_mcnemar, exact_mcnemar, holm, mcnemar_test
 

@@ -4,22 +4,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.tables import InputError, write_table
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.iou import CORNERS
 from evaluation.decisions.choices import Asked
 from evaluation.decisions.tuning import tune
-from evaluation.systems.eligibility import judged_images
+from evaluation.systems.eligibility import judged_images, trained_on
 from evaluation.systems.ensemble import (
     check_members,
+    choose_gate,
     findings_of,
+    gate_boxes,
     join_classifiers,
     join_detectors,
     join_images,
+    joined_cost,
+    joined_id,
+    joined_seen,
+    sort_members,
+    with_gate_images,
 )
-from evaluation.systems.ensemble_facts import joined_cost, joined_id, joined_seen, with_gate_images
-from evaluation.systems.exposure import trained_on
-from evaluation.systems.gate import choose_gate, gate_boxes, sort_members
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
 
