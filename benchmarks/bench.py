@@ -1,4 +1,4 @@
-"""`cxr bench`: speed as ratios, ours and a peer side by side in one run."""
+"""`python -m benchmarks`: speed as ratios, ours and a peer side by side in one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("benchmarks.bench_data", "benchmarks.bench_tables"),
     "detection": ("benchmarks.bench_models",),
-    "classification": ("benchmarks.bench_classification", "scripts.bench_allocator"),
+    "classification": ("benchmarks.bench_classification"),
     "evaluation": ("benchmarks.bench_judge",),
 }
 """Modules of each group; each has ``rows(setting)``, which yields rows as they are measured."""
@@ -49,7 +49,7 @@ def bench(
     minutes for that, in all. Without --data or --source the pictures are synthetic. Takes some
     minutes.
 
-    Example: cxr bench data --source ~/rsna --out bench.json
+    Example: python -m benchmarks data --source ~/rsna --out bench.json
     """
     from benchmarks.bench_rows import as_lines, as_payload
     from benchmarks.bench_setting import open_setting

@@ -52,7 +52,6 @@ def refuse_intruders() -> None:
 
 def build_app() -> typer.Typer:
     """Assemble the verbs; each module imports heavy libraries inside its function only."""
-    from benchmarks import bench
     from scripts import (
         check,
         compare,
@@ -94,7 +93,6 @@ def build_app() -> typer.Typer:
     app.command("overlay")(overlay.overlay)
     app.command("export")(export.export)
     app.command("show")(show.show)
-    app.command("bench")(bench.bench)
     return app
 
 

@@ -168,8 +168,6 @@ def predict_data_set(
             for part in _join(parts, PART_SIZE):
                 writer.add(part.images, **part.tables)
                 advance(len(part.images))
-        if model.kind == "scores":
-            writer.info["maps"]["sanity"] = model.check_maps(store, pd.Index(wanted))
         samples = np.stack([store.image(image_id) for image_id in wanted[:LATENCY_IMAGES]])
         _finish(model, writer, samples)
 

@@ -22,7 +22,6 @@ from classification.inference import predict_scores
 from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
 from classification.saliency import MapMethod
-from classification.sanity import randomisation_check, rounds
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import PixelSource
@@ -33,7 +32,6 @@ from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import NAME, OVERLAP
-from scripts import console
 from serving.tta import with_views
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
@@ -44,7 +42,6 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
 }
 _HASH_BLOCK = 1 << 20
-_CHECKED, _CHECKED_DEAR = 16, {"gradient": 4, "occlusion": 2}
 """Images whose maps are made again with random weights; fewer where a map takes many looks."""
 
 
@@ -220,25 +217,6 @@ class TrainedModel:
             "precision": self.precision,
             "image_size": size,
         }
-
-    def check_maps(self, source: PixelSource, image_ids: pd.Index) -> dict[str, Any]:
-        """Whether random weights change a classifier's maps, on a drawn sample of images.
-
-        Args:
-            source: Pixels.
-            image_ids: Images to draw from, in a fixed order.
-
-        Returns:
-            See `classification.sanity.randomisation_check`; nothing for a detector.
-        """
-        if not isinstance(self.model, ImageClassifier) or not len(image_ids):
-            return {}
-        wanted = min(len(image_ids), _CHECKED_DEAR.get(self.maps, _CHECKED))
-        drawn = np.random.default_rng(0).choice(len(image_ids), wanted, replace=False)
-        pictures = np.stack([source.image(image_ids[place]) for place in np.sort(drawn)])
-        images = torch.from_numpy(pictures).unsqueeze(1).to(self.device)
-        with console.progress(f"Checking {self.maps} maps with random weights", rounds()) as done:
-            return randomisation_check(self.model, images, self.maps, progress=done)
 
     def predict(
         self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int

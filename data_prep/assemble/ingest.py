@@ -19,7 +19,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
-from data_prep.contracts.schemas import SCHEMAS
+from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.source import SourceTables
@@ -28,8 +28,6 @@ from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.preprocess import store_spec
 
 _PART_ROWS = 256
-# A published edge may overshoot by rounding only; more is another picture's box.
-EDGE_TOLERANCE_PX = 0.01
 
 _TEXTS = (
     "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",

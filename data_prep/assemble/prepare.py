@@ -16,9 +16,9 @@ from data_prep.assemble.ingest import assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
-from data_prep.contracts.pseudonyms import hide_paths, key_id, pseudonymise, read_id_key
+from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
 from data_prep.contracts.tables import frame_digest
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.contracts.workers import cpu_count
 from data_prep.formats.common import with_targets
 from data_prep.formats.registry import read_source
@@ -317,3 +317,50 @@ def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None
                 workers=effort.workers,
                 progress=advance,
             )
+
+
+def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
+    """Replace the ids of images, patients and studies in all tables.
+
+    The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
+    true, since the pictures are yet to be read; `hide_paths` comes before anything is written.
+
+    Args:
+        tables: As a reader gave them.
+        key: As from `read_id_key`.
+
+    Returns:
+        The tables, and the old ids of images and patients with the new ones, which let a split
+        file of the user's be translated and must not be written.
+    """
+    images = tables.images.copy()
+    frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)
+    ids = pd.concat([frame["image_id"] for frame in (*frames, tables.official)]).unique()
+    names = {name: keyed_hash(key, f"image:{name}") for name in ids}
+    people = {name: _hide_patient(key, name) for name in images["patient_id"].unique()}
+    images["patient_id"] = renamed(images["patient_id"], people)
+    if "study_id" in images.columns:
+        studies = images["study_id"].dropna().unique()
+        hidden_studies = {name: keyed_hash(key, f"study:{name}") for name in studies}
+        images["study_id"] = renamed(images["study_id"], hidden_studies)
+
+    def hide(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(image_id=renamed(frame["image_id"], names))
+
+    hidden = replace(
+        tables,
+        images=hide(images),
+        findings=hide(tables.findings),
+        boxes=hide(tables.boxes),
+        box_coverage=hide(tables.box_coverage),
+        # An image without a file is listed there by its id, which is hidden as a path is.
+        excluded=hide_paths(tables.excluded, key),
+        split=hide(tables.split),
+        official=hide(tables.official),
+    )
+    return hidden, {**names, **people}
+
+
+def _hide_patient(key: bytes, name: str) -> str:
+    space, colon, _ = name.partition(":")
+    return f"{space if colon else 'hidden'}:{keyed_hash(key, f'patient:{name}')}"

@@ -13,14 +13,12 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import renamed
-from data_prep.formats.source import SourceTables
 
 KEY_VARIABLE = "CXR_ID_KEY"
 """Environment variable that names the key file when pictures must be read again."""
@@ -128,53 +126,6 @@ def keyed_hash(key: bytes, text: str) -> str:
 def key_id(key: bytes) -> str:
     """A name of the key, to tell later whether another one is the same; it reveals nothing."""
     return keyed_hash(key, "key:")
-
-
-def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
-    """Replace the ids of images, patients and studies in all tables.
-
-    The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
-    true, since the pictures are yet to be read; `hide_paths` comes before anything is written.
-
-    Args:
-        tables: As a reader gave them.
-        key: As from `read_id_key`.
-
-    Returns:
-        The tables, and the old ids of images and patients with the new ones, which let a split
-        file of the user's be translated and must not be written.
-    """
-    images = tables.images.copy()
-    frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)
-    ids = pd.concat([frame["image_id"] for frame in (*frames, tables.official)]).unique()
-    names = {name: keyed_hash(key, f"image:{name}") for name in ids}
-    people = {name: _hide_patient(key, name) for name in images["patient_id"].unique()}
-    images["patient_id"] = renamed(images["patient_id"], people)
-    if "study_id" in images.columns:
-        studies = images["study_id"].dropna().unique()
-        hidden_studies = {name: keyed_hash(key, f"study:{name}") for name in studies}
-        images["study_id"] = renamed(images["study_id"], hidden_studies)
-
-    def hide(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(image_id=renamed(frame["image_id"], names))
-
-    hidden = replace(
-        tables,
-        images=hide(images),
-        findings=hide(tables.findings),
-        boxes=hide(tables.boxes),
-        box_coverage=hide(tables.box_coverage),
-        # An image without a file is listed there by its id, which is hidden as a path is.
-        excluded=hide_paths(tables.excluded, key),
-        split=hide(tables.split),
-        official=hide(tables.official),
-    )
-    return hidden, {**names, **people}
-
-
-def _hide_patient(key: bytes, name: str) -> str:
-    space, colon, _ = name.partition(":")
-    return f"{space if colon else 'hidden'}:{keyed_hash(key, f'patient:{name}')}"
 
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:

@@ -231,3 +231,7 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         free=True,
     ),
 }
+
+
+# A published edge may overshoot by rounding only; more is another picture's box.
+EDGE_TOLERANCE_PX = 0.01

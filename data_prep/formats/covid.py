@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.csv_text import read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
@@ -34,9 +35,7 @@ from data_prep.formats.source import (
     SourceTables,
     no_roles,
     normal_views,
-    read_text_csv,
     require_source,
-    to_numbers,
 )
 
 COVID = "covid_19"

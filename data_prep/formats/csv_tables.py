@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from data_prep.contracts.tables import empty_table
@@ -32,15 +33,7 @@ from data_prep.formats.label_files import (
     rule_out_contradictions,
     with_boxed_findings,
 )
-from data_prep.formats.source import (
-    Exclusions,
-    SourceTables,
-    first_line,
-    normal_views,
-    read_text_csv,
-    require_source,
-    to_numbers,
-)
+from data_prep.formats.source import Exclusions, SourceTables, normal_views, require_source
 
 IMAGES, LABELS, BOXES = "images.csv", "labels.csv", "boxes.csv"
 _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.assemble.ingest import EDGE_TOLERANCE_PX
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.common import finding_name, one_target_each, patients_from_names
 from data_prep.formats.cxr_extension import LabelRows, as_number

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
@@ -27,12 +28,9 @@ from data_prep.formats.common import (
 from data_prep.formats.source import (
     Exclusions,
     SourceTables,
-    first_line,
     no_roles,
     normal_views,
-    read_text_csv,
     require_source,
-    to_numbers,
 )
 
 FINDINGS = (

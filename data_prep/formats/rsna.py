@@ -14,20 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_json
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.nih import find_entries, read_field_sizes
-from data_prep.formats.source import (
-    Exclusions,
-    SourceTables,
-    first_line,
-    normal_views,
-    read_text_csv,
-    require_source,
-    to_numbers,
-)
+from data_prep.formats.source import Exclusions, SourceTables, normal_views, require_source
 
 CLASSES = {
     "Normal": "normal",

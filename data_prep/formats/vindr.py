@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
@@ -32,15 +33,7 @@ from data_prep.formats.reader_consensus import (
     reference_findings,
     require_rule,
 )
-from data_prep.formats.source import (
-    Exclusions,
-    SourceTables,
-    first_line,
-    no_roles,
-    read_text_csv,
-    require_source,
-    to_numbers,
-)
+from data_prep.formats.source import Exclusions, SourceTables, no_roles, require_source
 
 NO_FINDING = "no_finding"
 LOCAL_FINDINGS = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
-from data_prep.formats.source import first_line, read_text_csv, to_numbers
 from data_prep.splits.split import (
     SplitRule,
     draw_roles,

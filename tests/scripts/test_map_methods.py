@@ -87,19 +87,6 @@ def test_maps_of_each_method_are_named_and_lie_in_the_original(
         assert maps[["x1", "y1", "x2", "y2"]].drop_duplicates().values.tolist() == [[0, 0, 64, 64]]
 
 
-@pytest.mark.parametrize(("method", "images"), [("cam", 16), ("gradient", 4), ("occlusion", 2)])
-def test_the_check_of_maps_takes_few_images_and_repeats(
-    run: Any, classifier: nn.Module, method: MapMethod, images: int
-) -> None:
-    model = opened(run, classifier, method)
-    found = model.check_maps(Store(), IDS)
-    assert found["n_images"] == images
-    assert found["method"] == method
-    assert found == model.check_maps(Store(), IDS)
-    assert model.check_maps(Store(), IDS[:1])["n_images"] == 1
-    assert model.check_maps(Store(), IDS[:0]) == {}
-
-
 @pytest.mark.parametrize(
     ("views", "detector", "words"),
     [

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.assemble.prepare import pseudonymise
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.pseudonyms import (
     find_hidden,
@@ -14,7 +15,6 @@ from data_prep.contracts.pseudonyms import (
     hide_paths,
     key_id,
     keyed_hash,
-    pseudonymise,
     read_id_key,
 )
 from data_prep.contracts.tables import write_json, write_table
