@@ -34,15 +34,7 @@ from evaluation.report.cost_charts import FRAME, cost_charts
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.facts import decision_rows, meanings, methods
 from evaluation.report.figures import save_figures
-from evaluation.report.files import (
-    CASES_PAGES,
-    FIGURES,
-    METRICS,
-    METRICS_TABLE,
-    OVERLAYS,
-    PAGE,
-    write_table_files,
-)
+from evaluation.report.files import CASES_PAGES, FIGURES, METRICS, METRICS_TABLE, OVERLAYS, PAGE
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
     Gallery,
@@ -53,6 +45,7 @@ from evaluation.report.gallery import (
 )
 from evaluation.report.grids import agreement, group_tables, published, subgroups, where_tables
 from evaluation.report.probability_charts import all_charts
+from evaluation.report.result_tables import write_table_files
 from evaluation.report.tables import (
     confusion_matrices,
     difference_tests,

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.report.files import latex_table, markdown_table, write_table_files
-from evaluation.report.result_tables import write_tables
+from evaluation.report.result_tables import (
+    latex_table,
+    markdown_table,
+    write_table_files,
+    write_tables,
+)
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float),
