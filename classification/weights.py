@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from classification.backbones import BACKBONES, find_recipe
-from classification.model import ImageClassifier
 from classification.timm_zoo import TIMM, fetch_timm
 from data_prep.contracts.errors import InputError
 from networks.checkpoints import (
@@ -22,6 +22,9 @@ from networks.checkpoints import (
 )
 from networks.public_checkpoints import recognise
 from networks.published import PackagedWeights, fetch_weights
+
+if TYPE_CHECKING:
+    from classification.model import ImageClassifier
 
 
 def fetch_features(name: str, source: WeightsEnum | PackagedWeights | None) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.train_images import open_store, treatment_of
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -102,6 +101,8 @@ def train(
         console.say(f"{out}: this training has ended before")
     else:
         _require_packaged_weights(settings)
+        from scripts.train_images import open_store, treatment_of
+
         store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
         trainee = _build(settings, dataset, target, store)
         from data_prep.contracts.folders import folder_lock, require_free_space
@@ -121,6 +122,7 @@ def _join(
 ) -> None:
     """Take part in the training that another process of this command leads."""
     from data_prep.store.dataset import DataSet
+    from scripts.train_images import open_store, treatment_of
     from scripts.train_run import fit_trainee, with_known_batch
     from training.run_folder import RunFolder
 

@@ -15,6 +15,8 @@ from evaluation.report.cost_table import cost_table
 from evaluation.report.files import (
     COSTS_TABLE,
     DECISIONS,
+    LATEX_TABLE,
+    MARKDOWN_TABLE,
     METRICS,
     METRICS_TABLE,
     TESTS_TABLE,
