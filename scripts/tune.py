@@ -86,7 +86,7 @@ def tune(
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from evaluation.decisions.choices import Asked
+    from evaluation.decisions.choices import TuningOptions
     from evaluation.decisions.map_search import search_levels
     from evaluation.decisions.search import Search, sweep_steps
     from evaluation.decisions.thresholds import POLICIES, check_policy
@@ -96,13 +96,13 @@ def tune(
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for each in policies:
         check_policy(each)
-    asked = Asked(calibration, tuple(dict.fromkeys(reduction or ())), refer)
+    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), refer)
     dataset, system = DataSet.open(data), Predictions.open(predictions)
     split = own_split(split, [predictions], dataset)
     judged = dataset.target(target)
     usual: Literal["auroc", "ap50"] = "auroc" if system.kind == "boxes" else "ap50"
     wanted = Search(search, objective or usual) if search else None
-    options: dict[str, Any] = {"split": split, "policies": policies, "asked": asked}
+    options: dict[str, Any] = {"split": split, "policies": policies, "options": chosen}
     if wanted is None:
         decision = choose(system, dataset, judged, **options)
     else:
@@ -139,7 +139,7 @@ def _tell(name: str, decision: Decision) -> None:
             f"AUROC {_shown(record['mean_over_folds'])}, held out from its own choice "
             f"{_shown(record['held_out'])}"
         )
-    if decision.asked.calibration:
+    if decision.options.calibration:
         _tell_calibration(decision)
     if decision.search:
         _tell_search(decision, decision.search)
@@ -166,7 +166,7 @@ def _tell_calibration(decision: Decision) -> None:
     losses = decision.choices.get("calibration", {})
     told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
     method = facts["method"]
-    if decision.asked.calibration == "choose" and method == "platt" and facts["slope"] == 1:
+    if decision.options.calibration == "choose" and method == "platt" and facts["slope"] == 1:
         method = "the score as it is"
     console.say(f"  probability: {method}" + (f" (held-out log loss: {told})" if told else ""))
 

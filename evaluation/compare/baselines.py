@@ -19,7 +19,7 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import by_system
 from evaluation.compare.shares import WHERE_COLUMNS
 from evaluation.compare.subgroups import images_of
-from evaluation.decisions.system_output import Evidence, images_run
+from evaluation.decisions.system_output import SystemOutput, images_run
 from evaluation.decisions.tuning import Decision
 from evaluation.metrics.evaluation_set import ALL, JudgedImages
 from evaluation.statistics.bootstrap import Resamples
@@ -96,8 +96,8 @@ def _card(
     system: Predictions, decision: Decision, target: Target, judged: JudgedImages, dataset: DataSet
 ) -> Scorecard:
     ran = judged.image_ids[judged.image_ids.isin(images_run(system))]
-    evidence = Evidence(system, target, ran, decision.boxes, dataset.images)
-    known = evidence.scores(decision.reduction)
+    output = SystemOutput(system, target, ran, decision.boxes, dataset.images)
+    known = output.scores(decision.reduction)
     scores = known.reindex(judged.image_ids)
     lost = scores.isna().to_numpy()
     lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)

@@ -25,7 +25,7 @@ from evaluation.compare.seeds import by_system, members_of
 from evaluation.compare.shares import check_prevalence
 from evaluation.compare.subgroups import image_groups
 from evaluation.decisions.search import Search
-from evaluation.decisions.system_output import Evidence
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import Decision, checked_decision, tune, validation_scores
 from evaluation.decisions.units import Unit, Units, gather, judged_units
@@ -50,7 +50,7 @@ class Judges:
     systems: Mapping[str, Predictions]
     teams: Mapping[str, list[str]]
     decisions: Mapping[str, Decision]
-    evidence: Mapping[str, Evidence]
+    evidence: Mapping[str, SystemOutput]
 
 
 def unit_metrics(
@@ -133,7 +133,7 @@ def _card(
         split=split,
         policies=list(chosen.thresholds),
         search=Search.from_json(chosen.search),
-        asked=chosen.asked,
+        options=chosen.options,
         unit=unit,
     )
     scores = pd.Series(units.highest(evidence.scores(chosen.reduction)), units.names)
@@ -392,7 +392,7 @@ def _judge(
 ) -> tuple[Judges, dict[str, Scorecard], list[str]]:
     """Every trained model's decision, evidence and scorecard, and notes."""
     decisions: dict[str, Decision] = {}
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, SystemOutput] = {}
     cards: dict[str, Scorecard] = {}
     notes: list[str] = []
     dataset, target, policy = wanted.dataset, wanted.target, wanted.protocol.policy
@@ -408,7 +408,9 @@ def _judge(
                 f"tuned for {', '.join(decision.thresholds)}; run cxr tune again with it"
             )
         decisions[name] = decision
-        evidence[name] = Evidence(system, target, judged.image_ids, decision.boxes, dataset.images)
+        evidence[name] = SystemOutput(
+            system, target, judged.image_ids, decision.boxes, dataset.images
+        )
         cards[name] = _scorecard(evidence[name], decision, judged)
     return Judges(members, teams, decisions, evidence), cards, notes
 
@@ -499,7 +501,7 @@ def _pictures(judges: Judges, cards: Mapping[str, Scorecard], wanted: _Wanted) -
     }
 
 
-def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> Scorecard:
+def _scorecard(evidence: SystemOutput, decision: Decision, judged: JudgedImages) -> Scorecard:
     scores = evidence.scores(decision.reduction)
     boxes = evidence.boxes(scores, decision.map_scale, decision.map_boxes)
     return Scorecard(
@@ -515,7 +517,7 @@ def _scorecard(evidence: Evidence, decision: Decision, judged: JudgedImages) -> 
     )
 
 
-def _spread(evidence: Evidence) -> Floats | None:
+def _spread(evidence: SystemOutput) -> Floats | None:
     spread = evidence.spread()
     return None if spread is None else spread.to_numpy(dtype=np.float64)
 

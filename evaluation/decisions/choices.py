@@ -17,7 +17,7 @@ from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule, cross_fit
 from evaluation.decisions.search import search_space
-from evaluation.decisions.system_output import Evidence
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.auroc_variance import auroc_difference
 from evaluation.statistics.calibration import (
@@ -36,7 +36,7 @@ _DEFAULT_LEVEL = 0.5
 
 
 @dataclass(frozen=True)
-class Asked:
+class TuningOptions:
     """What a user asks of the choice on validation; without it, what has always been done.
 
     Attributes:
@@ -62,7 +62,7 @@ class Asked:
 
     def to_json(self) -> dict[str, Any] | None:
         """For ``decisions/<target>.json``; `None` where nothing is asked."""
-        if self == Asked():
+        if self == TuningOptions():
             return None
         return {
             "calibration": self.calibration,
@@ -71,7 +71,7 @@ class Asked:
         }
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any] | None) -> Asked:
+    def from_json(cls, payload: dict[str, Any] | None) -> TuningOptions:
         """Read what `to_json` wrote."""
         if not payload:
             return cls()
@@ -96,7 +96,7 @@ class ReducedScores:
 
 
 def choose_reduction(
-    evidence: Evidence, y_true: pd.Series, patients: npt.NDArray[np.str_]
+    output: SystemOutput, y_true: pd.Series, patients: npt.NDArray[np.str_]
 ) -> ReducedScores:
     """The highest box, unless another rule's AUROC on validation is higher by more than chance.
 
@@ -106,13 +106,13 @@ def choose_reduction(
     (docs/measured.md).
 
     Args:
-        evidence: A system on the validation images.
+        output: A system on the validation images.
         y_true: Their labels.
         patients: A name per image, shape ``(N,)``.
     """
-    if not evidence.gives_boxes:
-        return ReducedScores(None, evidence.scores(None), [])
-    columns = [evidence.scores(candidate) for candidate in CANDIDATES]
+    if not output.gives_boxes:
+        return ReducedScores(None, output.scores(None), [])
+    columns = [output.scores(candidate) for candidate in CANDIDATES]
     figures = [auroc(y_true, column) for column in columns]
     # One score for all has AUROC 0.5, more than a weak detector, and allows no threshold.
     usable = [place for place, column in enumerate(columns) if column.nunique() > 1] or [0]
@@ -131,7 +131,7 @@ def choose_reduction(
 
 
 def choose_among(
-    evidence: Evidence, y_true: pd.Series, rules: tuple[str, ...], folds: Integers
+    output: SystemOutput, y_true: pd.Series, rules: tuple[str, ...], folds: Integers
 ) -> ReducedScores:
     """The reduction with the highest mean AUROC over folds of patients; among equals the simpler.
 
@@ -139,15 +139,15 @@ def choose_among(
     with is learned on all of them.
 
     Args:
-        evidence: A detector on the validation images.
+        output: A detector on the validation images.
         y_true: Their labels.
         rules: Which kinds of rule to try.
         folds: Fold of each image, shape ``(N,)``.
     """
     settings = [candidate for candidate in CANDIDATES if candidate.rule in rules]
-    columns = [evidence.scores(setting).to_numpy() for setting in settings]
+    columns = [output.scores(setting).to_numpy() for setting in settings]
     if "learned" in rules:
-        learned, unseen = cross_fit(evidence.predicted_boxes, y_true, folds)
+        learned, unseen = cross_fit(output.predicted_boxes, y_true, folds)
         settings.append(learned)
         columns.append(unseen)
     n_folds = int(folds.max()) + 1
@@ -169,7 +169,7 @@ def choose_among(
         "mean_over_folds": chosen.folds,
         "held_out": chosen.held_out,
     }
-    scores = pd.Series(columns[chosen.best], index=evidence.image_ids, name="score")
+    scores = pd.Series(columns[chosen.best], index=output.image_ids, name="score")
     return ReducedScores(settings[chosen.best], scores, tried, record)
 
 
@@ -179,7 +179,7 @@ def calibrate(
     """Learn the calibration that a user asks for.
 
     Args:
-        method: See `Asked`.
+        method: See `TuningOptions`.
         y_true: Labels.
         scores: In [0, 1].
         folds: Fold of each; needed for ``choose`` only.
@@ -194,13 +194,13 @@ def calibrate(
 
 
 def choose_box_cut(
-    evidence: Evidence, boxes: pd.DataFrame | None, dataset: DataSet
+    output: SystemOutput, boxes: pd.DataFrame | None, dataset: DataSet
 ) -> float | None:
     """The cut with the highest RSNA score on validation; among equals the lowest."""
     if boxes is None:
         return None
-    judged = evidence.image_ids.intersection(dataset.boxes_trusted(evidence.target)).sort_values()
-    pairs = pair_boxes(boxes, dataset.target_boxes(evidence.target), judged)
+    judged = output.image_ids.intersection(dataset.boxes_trusted(output.target)).sort_values()
+    pairs = pair_boxes(boxes, dataset.target_boxes(output.target), judged)
     if not pairs.n_true.any():
         return None
     cuts = search_space("full").cuts
@@ -210,17 +210,17 @@ def choose_box_cut(
 
 
 def choose_map_boxes(
-    evidence: Evidence, scores: pd.Series, dataset: DataSet
+    output: SystemOutput, scores: pd.Series, dataset: DataSet
 ) -> tuple[tuple[float, float] | None, MapBoxRule | None, list[dict[str, Any]]]:
     """The map scale, and the level at which its boxes reach the highest AP50."""
-    if evidence.gives_boxes or evidence.maps is None:
+    if output.gives_boxes or output.maps is None:
         return None, None, []
-    scale = map_scale(evidence.maps)
-    judged = evidence.image_ids.intersection(dataset.boxes_trusted(evidence.target)).sort_values()
-    truth = dataset.target_boxes(evidence.target)
+    scale = map_scale(output.maps)
+    judged = output.image_ids.intersection(dataset.boxes_trusted(output.target)).sort_values()
+    truth = dataset.target_boxes(output.target)
     level, best_figure, tried = _DEFAULT_LEVEL, 0.0, []
     for candidate in MAP_BOX_LEVELS:
-        boxes = MapBoxRule(candidate).apply(evidence.maps, scores, scale)
+        boxes = MapBoxRule(candidate).apply(output.maps, scores, scale)
         matches = match_boxes(boxes, truth, judged, [0.5])
         every = np.zeros(len(judged), dtype=np.int64)
         figure = WeightedAveragePrecision(matches, every, 1)(np.ones((1, 1), dtype=np.int64))[0, 0]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from data_prep.contracts.errors import InputError
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.choices import Asked
+from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral
 from evaluation.decisions.thresholds import ThresholdChoice
@@ -64,7 +64,7 @@ class Decision:
         thresholds: A choice per policy.
         validation: Figures on the validation images per policy, and ``""`` without threshold.
         tried: Every setting tried, with the figure it was judged by.
-        asked: What the user asked for beside policies and search.
+        options: What the user asked for beside policies and search.
         choices: How what was asked for was chosen: ``reduction``, ``calibration``.
         referral: Per policy, from which doubt on images are referred to a reader.
     """
@@ -81,7 +81,7 @@ class Decision:
     thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
-    asked: Asked = field(default_factory=Asked)
+    options: TuningOptions = field(default_factory=TuningOptions)
     choices: dict[str, Any] = field(default_factory=dict)
     referral: dict[str, Referral] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ class Decision:
         return {
             "target": self.target,
             "chosen_on": self.chosen_on,
-            "asked": self.asked.to_json(),
+            "asked": self.options.to_json(),
             "choices": self.choices,
             "reduction": self.reduction and self.reduction.to_json(),
             "box_fusion": self.boxes.to_json(),
@@ -144,7 +144,7 @@ class Decision:
                 validation={name: spec["validation"] for name, spec in policies.items()}
                 | {"": payload["validation"]},
                 tried=list(payload["tried"]),
-                asked=Asked.from_json(payload.get("asked")),
+                options=TuningOptions.from_json(payload.get("asked")),
                 choices=payload.get("choices") or {},
                 referral={n: Referral(**r) for n, r in payload.get("referral", {}).items()},
             )

@@ -23,7 +23,7 @@ from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.fusion import Confidence, scale_boxes
 from evaluation.boxes.iou import CORNERS, BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
 from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
-from evaluation.decisions.system_output import Evidence, patients_of, read_rows
+from evaluation.decisions.system_output import SystemOutput, patients_of, read_rows
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
@@ -195,25 +195,25 @@ class SweepImages:
         return pair_ranked(rank_boxes(judged, fused.scores, corners, n_judged), self.lesions)
 
 
-def sweep_images(evidence: Evidence, y_true: pd.Series, dataset: DataSet) -> SweepImages:
+def sweep_images(output: SystemOutput, y_true: pd.Series, dataset: DataSet) -> SweepImages:
     """Lay out a detector's validation images, in folds of their patients.
 
     Args:
-        evidence: The detector on validation images, its boxes as stored.
+        output: The detector on validation images, its boxes as stored.
         y_true: Their labels, 0 or 1.
         dataset: Truth and sizes.
 
     Raises:
         InputError: There are too few patients to make folds of.
     """
-    target, ids, positive = evidence.target, evidence.image_ids, y_true.to_numpy() == 1
+    target, ids, positive = output.target, output.image_ids, y_true.to_numpy() == 1
     return SweepImages(
         image_ids=ids,
         y_true=positive,
         folds=patient_folds(patients_of(dataset.images, ids), positive),
         trusted=np.asarray(ids.isin(dataset.boxes_trusted(target))),
         truth=dataset.target_boxes(target),
-        boxes=read_rows(evidence.predictions, "boxes", target, ids),
+        boxes=read_rows(output.predictions, "boxes", target, ids),
         sizes=dataset.images,
     )
 

@@ -55,7 +55,7 @@ def images_run(predictions: Predictions) -> pd.Index:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SystemOutput:
     """A system's output on chosen images, for one target.
 
     Attributes:

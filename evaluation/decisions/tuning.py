@@ -21,8 +21,8 @@ from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import (
     CHOOSE,
-    Asked,
     ReducedScores,
+    TuningOptions,
     calibrate,
     choose_among,
     choose_box_cut,
@@ -34,7 +34,7 @@ from evaluation.decisions.map_search import MapSearchResult, search_map_boxes
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
 from evaluation.decisions.search import Search, SweepResult, sweep, sweep_images
-from evaluation.decisions.system_output import Evidence, images_run, patients_of
+from evaluation.decisions.system_output import SystemOutput, images_run, patients_of
 from evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
@@ -75,20 +75,20 @@ class ScoredImages:
     """One score per validation image.
 
     Attributes:
-        evidence: What the system says, with its boxes fused as chosen.
+        output: What the system says, with its boxes fused as chosen.
         reduced: The scores, and how boxes became them.
         swept: The search over boxes, where there was one.
         folds: Of patients, where a choice needs them.
     """
 
-    evidence: Evidence
+    output: SystemOutput
     reduced: ReducedScores
     swept: SweepResult | None = None
     folds: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
-class Places:
+class BoxReading:
     """How boxes are read from maps, and from which score they are called."""
 
     scale: tuple[float, float] | None
@@ -109,7 +109,7 @@ class JudgedScores:
 
 
 @dataclass(frozen=True)
-class Told:
+class TuningRecord:
     """What a decision tells of its choices, and of its search."""
 
     choices: dict[str, Any] = field(default_factory=dict)
@@ -152,63 +152,63 @@ def validation_scores(
     rows = validation_rows(system, dataset, target, split)
     if not len(rows.image_ids):
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
-    evidence = Evidence(system, target, rows.image_ids, decision.boxes, dataset.images)
-    return pd.DataFrame({"label": rows.y_true, "score": evidence.scores(decision.reduction)})
+    output = SystemOutput(system, target, rows.image_ids, decision.boxes, dataset.images)
+    return pd.DataFrame({"label": rows.y_true, "score": output.scores(decision.reduction)})
 
 
 def score_images(
-    evidence: Evidence,
+    output: SystemOutput,
     rows: ValidationRows,
     dataset: DataSet,
     search: Search | None,
-    asked: Asked,
+    options: TuningOptions,
     advance: Advance,
 ) -> ScoredImages:
     """Choose how boxes become an image score; a search chooses their fusion and scale, too."""
     folds, patients = None, patients_of(dataset.images, rows.image_ids)
-    if asked.reductions or asked.calibration == CHOOSE:
+    if options.reductions or options.calibration == CHOOSE:
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
-    if search is not None and evidence.gives_boxes:
-        found = sweep(sweep_images(evidence, rows.y_true, dataset), search, advance)
-        fused = Evidence(
-            evidence.predictions, evidence.target, rows.image_ids, found.rule, dataset.images
+    if search is not None and output.gives_boxes:
+        found = sweep(sweep_images(output, rows.y_true, dataset), search, advance)
+        fused = SystemOutput(
+            output.predictions, output.target, rows.image_ids, found.rule, dataset.images
         )
         reduced = ReducedScores(found.reduction, fused.scores(found.reduction), found.best)
         return ScoredImages(fused, reduced, found, folds)
-    if asked.reductions and folds is not None:
-        reduced = choose_among(evidence, rows.y_true, asked.reductions, folds)
+    if options.reductions and folds is not None:
+        reduced = choose_among(output, rows.y_true, options.reductions, folds)
     else:
-        reduced = choose_reduction(evidence, rows.y_true, patients)
-    return ScoredImages(evidence, reduced, None, folds)
+        reduced = choose_reduction(output, rows.y_true, patients)
+    return ScoredImages(output, reduced, None, folds)
 
 
-def read_places(
+def choose_box_reading(
     scored: ScoredImages,
     rows: ValidationRows,
     dataset: DataSet,
     search: Search | None,
     advance: Advance,
-) -> Places:
+) -> BoxReading:
     """Choose how a classifier's maps become boxes, and the score from which boxes are called."""
-    evidence, scores = scored.evidence, scored.reduced.scores
-    scale, rule, tried = choose_map_boxes(evidence, scores, dataset)
+    output, scores = scored.output, scored.reduced.scores
+    scale, rule, tried = choose_map_boxes(output, scores, dataset)
     read = None
     if search is not None and scored.swept is None:
-        read = _search_maps(evidence, rows.y_true, scores, scale, dataset, search, advance)
+        read = _search_maps(output, rows.y_true, scores, scale, dataset, search, advance)
         rule, tried = read.rule, read.best
     chosen_by = scored.swept or read
     if chosen_by is not None:
-        return Places(scale, rule, chosen_by.cut, tried, dict(chosen_by.record))
-    cut = choose_box_cut(evidence, evidence.boxes(scores, scale, rule), dataset)
-    return Places(scale, rule, cut, tried, None)
+        return BoxReading(scale, rule, chosen_by.cut, tried, dict(chosen_by.record))
+    cut = choose_box_cut(output, output.boxes(scores, scale, rule), dataset)
+    return BoxReading(scale, rule, cut, tried, None)
 
 
 def gather_units(
-    scored: ScoredImages, rows: ValidationRows, dataset: DataSet, unit: Unit, asked: Asked
+    scored: ScoredImages, rows: ValidationRows, dataset: DataSet, unit: Unit, options: TuningOptions
 ) -> JudgedScores:
     """Turn images into studies or patients, which score as the highest of their images."""
     y_true, scores, folds = rows.y_true, scored.reduced.scores, scored.folds
-    spread = scored.evidence.spread() if asked.refer else None
+    spread = scored.output.spread() if options.refer else None
     if unit == "image":
         return JudgedScores(y_true, scores, spread, folds)
     units = gather(dataset.images, rows.labels, rows.image_ids, unit)
@@ -225,24 +225,24 @@ def gather_units(
 
 
 def calibrate_scores(
-    judged: JudgedScores, scored: ScoredImages, asked: Asked, unit: Unit
-) -> tuple[Calibration | None, Told]:
+    judged: JudgedScores, scored: ScoredImages, options: TuningOptions, unit: Unit
+) -> tuple[Calibration | None, TuningRecord]:
     """Choose how scores become probabilities: as asked, by a search's folds, else by Platt."""
     reduction = scored.reduced.record
     choices = {} if reduction is None else {"reduction": reduction}
     truth, scores = judged.y_true, judged.scores
-    if asked.calibration is not None:
-        calibration, losses = calibrate(asked.calibration, truth, scores, judged.folds)
+    if options.calibration is not None:
+        calibration, losses = calibrate(options.calibration, truth, scores, judged.folds)
         choices |= {} if losses is None else {"calibration": losses}
-        return calibration, Told(choices)
+        return calibration, TuningRecord(choices)
     if scored.swept is not None and unit == "image":
         calibration, record = choose_calibration(truth, scores, scored.swept.folds)
-        return calibration, Told(choices, {"calibration": record})
-    return fit_platt(truth, scores), Told(choices)
+        return calibration, TuningRecord(choices, {"calibration": record})
+    return fit_platt(truth, scores), TuningRecord(choices)
 
 
 def _search_maps(
-    evidence: Evidence,
+    output: SystemOutput,
     y_true: pd.Series,
     scores: pd.Series,
     scale: tuple[float, float] | None,
@@ -250,14 +250,14 @@ def _search_maps(
     search: Search,
     advance: Advance,
 ) -> MapSearchResult:
-    if evidence.maps is None or scale is None:
-        system = evidence.predictions
+    if output.maps is None or scale is None:
+        system = output.predictions
         raise InputError(
             f"{system.folder}: {system.name} gives neither boxes nor maps, so there is nothing to "
             "search; tune it without --search"
         )
-    images = sweep_images(evidence, y_true, dataset)
-    return search_map_boxes(images, evidence.maps, scores, scale, search, advance)
+    images = sweep_images(output, y_true, dataset)
+    return search_map_boxes(images, output.maps, scores, scale, search, advance)
 
 
 __all__ = ["CHOSEN_ON", "Decision", "checked_decision", "decision_ids", "tune"]
@@ -273,7 +273,7 @@ def tune(
     split: str = "default",
     policies: Sequence[str] = POLICIES,
     search: Search | None = None,
-    asked: Asked | None = None,
+    options: TuningOptions | None = None,
     unit: Unit = "image",
     advance: Callable[[int], None] | None = None,
 ) -> Decision:
@@ -291,7 +291,7 @@ def tune(
         split: Name of the split whose ``val`` images are used.
         policies: See `evaluation.decisions.thresholds.check_policy`.
         search: What to search, and for what; by default boxes stay as they are stored.
-        asked: What else is asked for: calibration, reductions, referral.
+        options: What else is chosen: calibration, reductions, referral.
         unit: Calibration, thresholds and referral are of images, studies or patients; a study's
             or patient's score is the highest of its images. All else is chosen on images.
         advance: Called with the steps of the search done.
@@ -303,20 +303,22 @@ def tune(
     Raises:
         InputError: A policy is unknown, the predictions are broken, or there is nothing to search.
     """
-    asked = asked or Asked()
-    _check_boxes(predictions, search, asked)
+    options = options or TuningOptions()
+    _check_boxes(predictions, search, options)
     rows = validation_rows(predictions, dataset, target, split)
     chosen_on = decision_ids(predictions, dataset, split) | rows.counts
-    evidence = Evidence(predictions, target, rows.image_ids)
+    output = SystemOutput(predictions, target, rows.image_ids)
     if not len(rows.image_ids):
         reason = f"the system ran on no validation image of split '{split}'"
         none = {policy: _without_validation(policy, reason) for policy in policies}
-        reduction = Reduction("max") if evidence.gives_boxes else None
-        return Decision(target.name, chosen_on, reduction=reduction, thresholds=none, asked=asked)
-    scored = score_images(evidence, rows, dataset, search, asked, advance)
-    placed = read_places(scored, rows, dataset, search, advance)
-    judged = gather_units(scored, rows, dataset, unit, asked)
-    calibration, told = calibrate_scores(judged, scored, asked, unit)
+        reduction = Reduction("max") if output.gives_boxes else None
+        return Decision(
+            target.name, chosen_on, reduction=reduction, thresholds=none, options=options
+        )
+    scored = score_images(output, rows, dataset, search, options, advance)
+    reading = choose_box_reading(scored, rows, dataset, search, advance)
+    judged = gather_units(scored, rows, dataset, unit, options)
+    calibration, record = calibrate_scores(judged, scored, options, unit)
     thresholds = {
         policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
     }
@@ -325,27 +327,27 @@ def tune(
         chosen_on=chosen_on,
         reduction=scored.reduced.reduction,
         boxes=scored.swept.rule if scored.swept else AS_STORED,
-        box_cut=placed.cut,
-        search=placed.record if placed.record is None else placed.record | told.searched,
+        box_cut=reading.cut,
+        search=reading.record if reading.record is None else reading.record | record.searched,
         calibration=calibration,
-        map_scale=placed.scale,
-        map_boxes=placed.rule,
+        map_scale=reading.scale,
+        map_boxes=reading.rule,
         thresholds=thresholds,
         validation=_validation_figures(judged, thresholds),
-        tried=scored.reduced.tried + placed.tried,
-        asked=asked,
-        choices=told.choices,
-        referral=_choose_referrals(judged.scores, judged.spread, thresholds, asked.refer),
+        tried=scored.reduced.tried + reading.tried,
+        options=options,
+        choices=record.choices,
+        referral=_choose_referrals(judged.scores, judged.spread, thresholds, options.refer),
     )
 
 
-def _check_boxes(predictions: Predictions, search: Search | None, asked: Asked) -> None:
-    if asked.reductions and predictions.kind != "boxes":
+def _check_boxes(predictions: Predictions, search: Search | None, options: TuningOptions) -> None:
+    if options.reductions and predictions.kind != "boxes":
         raise InputError(
             f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
             "to reduce; tune it without --reduction"
         )
-    if asked.reductions and search is not None:
+    if options.reductions and search is not None:
         raise InputError("tune: --search tries reductions of its own; leave out --reduction")
 
 
@@ -400,7 +402,7 @@ def checked_decision(
         split=split,
         policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
         search=Search.from_json(stored.search),
-        asked=stored.asked,
+        options=stored.options,
     )
     changed = stored.difference(derived)
     if changed:

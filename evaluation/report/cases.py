@@ -19,7 +19,7 @@ from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.map_boxes import map_grid, map_scale
 from evaluation.compare.compare import checked_decision
-from evaluation.decisions.system_output import Evidence, images_run
+from evaluation.decisions.system_output import SystemOutput, images_run
 from evaluation.overlays.reading import Reading, Truth
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 
@@ -34,7 +34,7 @@ _CORNERS = ["x1", "y1", "x2", "y2"]
 
 
 @dataclass(frozen=True)
-class SystemOutput:
+class DrawnOutput:
     """What one system gave on all images, indexed by image for quick looking up.
 
     Args:
@@ -145,7 +145,7 @@ class CaseReader:
     truth_boxes: pd.DataFrame
     boxed: pd.Index
     kinds: pd.Series
-    systems: tuple[SystemOutput, ...]
+    systems: tuple[DrawnOutput, ...]
     readers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def truth(self, image_id: str) -> Truth:
@@ -223,14 +223,14 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseRea
     )
 
 
-def _compared_output(comparison: Comparison, name: str, policy: str) -> SystemOutput:
+def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOutput:
     decisions = comparison.decisions
     mine = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
     mine = mine.assign(decision=mine.get(column))
     boxes = comparison.boxes.get(name)
     empty = pd.DataFrame(columns=["image_id", *_CORNERS, "score"])
-    return SystemOutput(
+    return DrawnOutput(
         name=name,
         decisions=mine.set_index("image_id"),
         boxes=empty if boxes is None else boxes,
@@ -352,7 +352,7 @@ def read_systems(
             decision, _ = checked_decision(name, system, dataset, target, split, ())
             _check_policy(system, decision, policy)
         boxes = AS_STORED if decision is None else decision.boxes
-        evidence = Evidence(system, target, ids, boxes, dataset.images)
+        evidence = SystemOutput(system, target, ids, boxes, dataset.images)
         output = _predicted_output(name, evidence, decision, policy)
         _locate(output, labels, truth_boxes, dataset.boxes_trusted(target))
         outputs.append(output)
@@ -372,8 +372,8 @@ def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:
 
 
 def _predicted_output(
-    name: str, evidence: Evidence, decision: Decision | None, policy: str
-) -> SystemOutput:
+    name: str, evidence: SystemOutput, decision: Decision | None, policy: str
+) -> DrawnOutput:
     """Score, decide and point on the images of the evidence."""
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
@@ -386,18 +386,18 @@ def _predicted_output(
     scale = None if decision is None else decision.map_scale
     if scale is None and maps is not None:
         # Untuned: one scale for all the maps of the folder, not one per image.
-        everything = Evidence(
+        everything = SystemOutput(
             evidence.predictions, evidence.target, images_run(evidence.predictions)
         ).maps
         scale = map_scale(maps if everything is None else everything)
     rule = None if decision is None else decision.map_boxes
     boxes = evidence.boxes(scores, scale, rule)
     empty = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2", "score"])
-    return SystemOutput(name, table, empty if boxes is None else boxes, maps, scale, threshold)
+    return DrawnOutput(name, table, empty if boxes is None else boxes, maps, scale, threshold)
 
 
 def _locate(
-    output: SystemOutput, labels: pd.Series, truth_boxes: pd.DataFrame, boxed: pd.Index
+    output: DrawnOutput, labels: pd.Series, truth_boxes: pd.DataFrame, boxed: pd.Index
 ) -> None:
     """Add whether each positive image's deciding point lies on a lesion, where that is known."""
     table = output.decisions

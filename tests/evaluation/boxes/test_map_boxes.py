@@ -16,7 +16,7 @@ from evaluation.compare.compare import checked_decision, compare_systems
 from evaluation.compare.intervals import find_interval
 from evaluation.decisions.map_search import search_levels
 from evaluation.decisions.search import Search
-from evaluation.decisions.system_output import Evidence
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import Decision, tune
 
 SIZES = pd.DataFrame({"image_id": ["i0", "i1"], "width": [80, 90], "height": [80, 85]})
@@ -139,8 +139,8 @@ def test_the_figure_of_the_search_is_the_figure_of_the_report(
 ):
     decision = tune(classifier, judged_set, target, search=Search("default", objective))
     ids = judged_set.image_ids("val")
-    evidence = Evidence(classifier, target, ids, sizes=judged_set.images)
-    boxes = evidence.boxes(evidence.scores(None), decision.map_scale, decision.map_boxes)
+    output = SystemOutput(classifier, target, ids, sizes=judged_set.images)
+    boxes = output.boxes(output.scores(None), decision.map_scale, decision.map_boxes)
     truth = judged_set.target_boxes(target)
     pairs, each = pair_boxes(boxes, truth, ids), np.arange(len(ids))
     once = np.ones((1, len(ids)), int)

@@ -8,8 +8,8 @@ from sklearn import metrics as oracle
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.choices import Asked
-from evaluation.decisions.system_output import Evidence, patients_of
+from evaluation.decisions.choices import TuningOptions
+from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import gather, unit_names
 from evaluation.metrics.registry import score_words
@@ -66,7 +66,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
         table = pd.DataFrame(
             {"patient": patients_of(judged_set.images, ids),
              "label": judged_set.labels(target).reindex(ids).to_numpy(),
-             "score": Evidence(system, target, ids).scores(rule.reduction).to_numpy()}
+             "score": SystemOutput(system, target, ids).scores(rule.reduction).to_numpy()}
         ).groupby("patient").max()  # fmt: skip
         row = chosen(comparison.by_unit, system=name, metric="auroc", subgroup="all")
         assert row.estimate == pytest.approx(oracle.roc_auc_score(table["label"], table["score"]))
@@ -113,8 +113,8 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
 
 def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
     target, system = judged_set.target(), predict("A", "boxes", seed=1)
-    asked = Asked(calibration="temperature", reductions=("top_k", "learned"), refer=0.2)
-    decision = tune(system, judged_set, target, asked=asked)
+    options = TuningOptions(calibration="temperature", reductions=("top_k", "learned"), refer=0.2)
+    decision = tune(system, judged_set, target, options=options)
     system.write_decision("opacity", decision.to_json())
     comparison = compare_systems({"A": system}, judged_set, target, replicates=100, unit="patient")
     for table in (comparison.metrics, comparison.by_unit):

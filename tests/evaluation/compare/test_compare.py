@@ -16,7 +16,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.metrics_table import COLUMNS, metrics_table
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.reduction import reduce_boxes
-from evaluation.decisions.system_output import Evidence
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import JudgedImages
 from evaluation.report.result_tables import write_tables
@@ -51,7 +51,7 @@ def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
     truth = judged_set.target_boxes(target)
     for name, system in systems.items():
         decision = tune(system, judged_set, target)
-        scores = Evidence(system, target, ids).scores(decision.reduction).to_numpy()
+        scores = SystemOutput(system, target, ids).scores(decision.reduction).to_numpy()
         assert figure(comparison, name, "auroc").estimate == pytest.approx(
             oracle.roc_auc_score(y_true, scores), abs=1e-12
         )
@@ -335,6 +335,6 @@ def test_one_patient_gives_estimates_without_intervals():
 
 
 def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, judged_set, target):
-    boxes = Evidence(systems["RetinaNet"], target, judged_set.image_ids("test")).predicted_boxes
+    boxes = SystemOutput(systems["RetinaNet"], target, judged_set.image_ids("test")).predicted_boxes
     with pytest.raises(InputError, match="not among the images"):
         reduce_boxes(boxes, judged_set.image_ids("val"))

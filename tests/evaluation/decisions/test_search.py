@@ -13,7 +13,7 @@ from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import checked_decision, compare_systems
 from evaluation.decisions.search import Search, search_space, sweep, sweep_images, sweep_steps
-from evaluation.decisions.system_output import Evidence, patients_of
+from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import Decision, tune
 from evaluation.metrics.image_metrics import classification_metrics
@@ -36,8 +36,8 @@ def detector(predict):
 @pytest.fixture
 def laid_out(detector, judged_set, target):
     ids = judged_set.image_ids("val")
-    evidence = Evidence(detector, target, ids)
-    return sweep_images(evidence, judged_set.labels(target).reindex(ids), judged_set)
+    output = SystemOutput(detector, target, ids)
+    return sweep_images(output, judged_set.labels(target).reindex(ids), judged_set)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -46,16 +46,16 @@ def test_the_figure_of_the_search_is_the_figure_of_the_report(
 ):
     result = sweep(laid_out, Search("default", objective))
     ids = judged_set.image_ids("val")
-    evidence = Evidence(detector, target, ids, result.rule, judged_set.images)
-    scores, truth = evidence.scores(result.reduction), judged_set.target_boxes(target)
-    pairs = pair_boxes(evidence.predicted_boxes, truth, ids)
+    output = SystemOutput(detector, target, ids, result.rule, judged_set.images)
+    scores, truth = output.scores(result.reduction), judged_set.target_boxes(target)
+    pairs = pair_boxes(output.predicted_boxes, truth, ids)
     each, once = np.arange(len(ids)), np.ones((1, len(ids)), int)
     threshold = choose_threshold(laid_out.y_true, scores).threshold
     image_level = classification_metrics(laid_out.y_true, scores, threshold)
     reported = {
         "auroc": image_level["auroc"],
         "f1": image_level["f1"],
-        "ap50": average_precision(evidence.predicted_boxes, truth, ids)["ap50"],
+        "ap50": average_precision(output.predicted_boxes, truth, ids)["ap50"],
         "rsna": WeightedRsnaScore(pairs, each, len(ids), [result.cut])(once)[0, 0],
         "froc": WeightedFroc(pairs, each, len(ids))(once)[0],
     }
@@ -67,10 +67,10 @@ def test_the_fold_figure_is_the_mean_over_folds_each_judged_alone(
     detector, judged_set, target, laid_out
 ):
     result = sweep(laid_out, Search("default", "ap50"))
-    evidence = Evidence(detector, target, laid_out.image_ids, result.rule, judged_set.images)
+    output = SystemOutput(detector, target, laid_out.image_ids, result.rule, judged_set.images)
     alone = [
         average_precision(
-            evidence.predicted_boxes, laid_out.truth, laid_out.image_ids[laid_out.folds == fold]
+            output.predicted_boxes, laid_out.truth, laid_out.image_ids[laid_out.folds == fold]
         )["ap50"]
         for fold in range(laid_out.n_folds)
     ]
@@ -177,7 +177,9 @@ def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, tar
     detector.write_decision("opacity", decision.to_json())
     comparison = compare_systems({"A": detector}, judged_set, target, replicates=100)
     tested = judged_set.image_ids("test")
-    boxes = Evidence(detector, target, tested, decision.boxes, judged_set.images).predicted_boxes
+    boxes = SystemOutput(
+        detector, target, tested, decision.boxes, judged_set.images
+    ).predicted_boxes
     expected = average_precision(boxes, judged_set.target_boxes(target), tested)
     rows = comparison.metrics
     assert rows.loc[rows["metric"] == "ap50", "estimate"].tolist() == [expected["ap50"]]

@@ -7,7 +7,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.reduction import Reduction
-from evaluation.decisions.system_output import Evidence, images_run, read_rows
+from evaluation.decisions.system_output import SystemOutput, images_run, read_rows
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}
@@ -44,17 +44,17 @@ def test_only_asked_images_and_members_of_the_target_are_read(classifier):
 
 
 def test_a_target_of_two_findings_takes_the_higher_score_and_its_map(classifier):
-    evidence = Evidence(classifier, TARGET, pd.Index(["b", "a"]))
-    assert evidence.scores(None).tolist() == [0.5, 0.6]
-    assert evidence.maps.set_index("image_id")["finding"].to_dict() == {"a": "y", "b": "x"}
+    output = SystemOutput(classifier, TARGET, pd.Index(["b", "a"]))
+    assert output.scores(None).tolist() == [0.5, 0.6]
+    assert output.maps.set_index("image_id")["finding"].to_dict() == {"a": "y", "b": "x"}
     # a: the map of y peaks right; b: the map of x peaks left.
-    assert evidence.points()["point_x"].tolist() == [5.0, 15.0]
+    assert output.points()["point_x"].tolist() == [5.0, 15.0]
 
 
 def test_without_a_scale_maps_give_no_boxes(classifier):
-    evidence = Evidence(classifier, TARGET, pd.Index(["a"]))
-    assert evidence.boxes(evidence.scores(None), None, None) is None
-    boxes = evidence.boxes(evidence.scores(None), (0.0, 1.0), MapBoxRule(0.5))
+    output = SystemOutput(classifier, TARGET, pd.Index(["a"]))
+    assert output.boxes(output.scores(None), None, None) is None
+    boxes = output.boxes(output.scores(None), (0.0, 1.0), MapBoxRule(0.5))
     assert boxes["score"].round(6).tolist() == [0.6]
 
 
@@ -64,9 +64,9 @@ def test_a_detector_answers_with_boxes_of_the_target_only(tmp_path):
     with PredictionWriter(tmp_path / "detector", info) as writer:
         images = pd.DataFrame({"image_id": ["a", "b"], "status": "ok", "reason": None})
         writer.add(images, boxes=boxes)
-    evidence = Evidence(Predictions.open(tmp_path / "detector"), TARGET, pd.Index(["a", "b"]))
-    assert evidence.scores(Reduction("max")).tolist() == [0.4, 0.0]
-    points = evidence.points()
+    output = SystemOutput(Predictions.open(tmp_path / "detector"), TARGET, pd.Index(["a", "b"]))
+    assert output.scores(Reduction("max")).tolist() == [0.4, 0.0]
+    points = output.points()
     assert points.loc["a"].tolist() == [10.0, 5.0]
     assert points.loc["b"].isna().all()
-    assert len(evidence.boxes(evidence.scores(None), None, None)) == 1
+    assert len(output.boxes(output.scores(None), None, None)) == 1

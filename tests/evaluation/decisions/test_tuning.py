@@ -13,9 +13,9 @@ from data_prep.contracts.errors import InputError
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
-from evaluation.decisions.choices import Asked, choose_reduction
+from evaluation.decisions.choices import TuningOptions, choose_reduction
 from evaluation.decisions.reduction import CANDIDATES, cross_fit
-from evaluation.decisions.system_output import Evidence, patients_of
+from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import Decision, tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
@@ -28,7 +28,7 @@ def target(judged_set):
 
 
 class _Scores:
-    """Evidence of which only the image scores are known, by rule."""
+    """SystemOutput of which only the image scores are known, by rule."""
 
     gives_boxes = True
 
@@ -46,8 +46,8 @@ def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest
     decision = tune(system, judged_set, target)
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
-    evidence = Evidence(system, target, ids)
-    expected = [oracle.roc_auc_score(y_true, evidence.scores(c)) for c in CANDIDATES]
+    output = SystemOutput(system, target, ids)
+    expected = [oracle.roc_auc_score(y_true, output.scores(c)) for c in CANDIDATES]
     assert [entry["auroc"] for entry in decision.tried] == pytest.approx(expected, abs=1e-12)
     assert np.argmax(expected) != 0  # noisy-or is a little higher on these few images
     assert decision.reduction == CANDIDATES[0]
@@ -67,10 +67,10 @@ def test_another_rule_displaces_the_highest_box_where_more_than_chance_says_so(
     first, second = rng.normal(truth * 0.8, 1.0), rng.normal(truth * 1.8, 1.0)
     assert oracle.roc_auc_score(truth, second) > oracle.roc_auc_score(truth, first)
     rules = {"max": first, "top_k": second, "noisy_or": first}
-    evidence = _Scores({rule: np.tile(scores, copies) for rule, scores in rules.items()})
+    output = _Scores({rule: np.tile(scores, copies) for rule, scores in rules.items()})
     images = np.arange(len(truth) * copies)
     patients = (images % len(truth) if repeated else images).astype(str)
-    reduced = choose_reduction(evidence, pd.Series(np.tile(truth, copies)), patients)
+    reduced = choose_reduction(output, pd.Series(np.tile(truth, copies)), patients)
     assert reduced.reduction.rule == chosen
 
 
@@ -93,7 +93,7 @@ def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_
     system = predict("A", "boxes", seed=1)
     chosen = tune(system, judged_set, target).box_cut
     ids = judged_set.image_ids("val")
-    boxes = Evidence(system, target, ids).predicted_boxes
+    boxes = SystemOutput(system, target, ids).predicted_boxes
     pairs = pair_boxes(boxes, judged_set.target_boxes(target), ids)
     every = np.zeros(len(ids), dtype=int)
 
@@ -130,7 +130,9 @@ def test_validation_figures_are_those_at_the_threshold(predict, judged_set, targ
     decision = tune(system, judged_set, target)
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
-    called = Evidence(system, target, ids).scores(None) >= decision.thresholds["max_f1"].threshold
+    called = (
+        SystemOutput(system, target, ids).scores(None) >= decision.thresholds["max_f1"].threshold
+    )
     assert decision.validation["max_f1"]["f1"] == pytest.approx(oracle.f1_score(y_true, called))
     assert decision.validation["sensitivity>=0.95"]["recall"] >= 0.95
     assert decision.validation["specificity>=0.90"]["specificity"] >= 0.90
@@ -202,13 +204,15 @@ def test_one_class_gives_no_probability():
 
 def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_set, target):
     system = predict("A", "boxes", seed=1)
-    asked = Asked(calibration="choose", reductions=("max", "noisy_or", "learned"), refer=0.2)
-    decision = tune(system, judged_set, target, asked=asked)
+    options = TuningOptions(
+        calibration="choose", reductions=("max", "noisy_or", "learned"), refer=0.2
+    )
+    decision = tune(system, judged_set, target, options=options)
     system.write_decision("opacity", decision.to_json())
     stored = Decision.from_json(system.decision("opacity"))
     assert stored == decision
-    assert stored.asked == asked
-    again = tune(system, judged_set, target, asked=stored.asked)
+    assert stored.options == options
+    again = tune(system, judged_set, target, options=stored.options)
     assert stored.difference(again) is None
     assert decision.choices["reduction"]["settings_tried"] == 8 == len(decision.tried)
     assert set(decision.choices["calibration"]) == {
@@ -222,21 +226,23 @@ def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
     predict, judged_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    decision = tune(system, judged_set, target, asked=Asked(reductions=("learned",)))
+    decision = tune(system, judged_set, target, options=TuningOptions(reductions=("learned",)))
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
-    evidence = Evidence(system, target, ids)
+    output = SystemOutput(system, target, ids)
     folds = patient_folds(patients_of(judged_set.images, ids), y_true.to_numpy() == 1)
-    whole, unseen = cross_fit(evidence.predicted_boxes, y_true, folds)
+    whole, unseen = cross_fit(output.predicted_boxes, y_true, folds)
     assert decision.reduction == whole
     assert decision.thresholds["max_f1"] == choose_threshold(y_true, unseen, "max_f1")
-    seen = evidence.scores(whole)
+    seen = output.scores(whole)
     assert oracle.roc_auc_score(y_true, seen) != oracle.roc_auc_score(y_true, unseen)
 
 
 @pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
 def test_a_given_calibration_is_taken(predict, judged_set, target, method):
-    decision = tune(predict("A", seed=1), judged_set, target, asked=Asked(calibration=method))
+    decision = tune(
+        predict("A", seed=1), judged_set, target, options=TuningOptions(calibration=method)
+    )
     assert decision.to_json()["calibration"]["method"] == method
 
 
@@ -262,7 +268,7 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, targ
     table = pd.DataFrame(
         {"patient": patients_of(judged_set.images, ids),
          "label": judged_set.labels(target).reindex(ids).to_numpy(),
-         "score": Evidence(system, target, ids).scores(None).to_numpy()}
+         "score": SystemOutput(system, target, ids).scores(None).to_numpy()}
     ).groupby("patient").max()  # fmt: skip
     assert len(table) == 50
     expected = choose_threshold(table["label"], table["score"], "max_f1")
@@ -290,9 +296,9 @@ def test_a_declared_threshold_needs_no_validation(predict, judged_set, target):
 )
 def test_an_impossible_wish_is_refused(wishes, message):
     with pytest.raises(InputError, match=message):
-        Asked(**wishes)
+        TuningOptions(**wishes)
 
 
 def test_a_classifier_has_no_boxes_to_reduce(predict, judged_set, target):
     with pytest.raises(InputError, match="no boxes to reduce"):
-        tune(predict("A"), judged_set, target, asked=Asked(reductions=("max",)))
+        tune(predict("A"), judged_set, target, options=TuningOptions(reductions=("max",)))

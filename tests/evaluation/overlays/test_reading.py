@@ -18,7 +18,7 @@ from evaluation.overlays.reading import (
     truth_shapes,
 )
 from evaluation.overlays.shapes import FAINT_COLOUR, ActivationGrid, Shape, map_shapes, rectangle
-from evaluation.report.cases import CaseReader, SystemOutput, box_cut, display_words, single_readers
+from evaluation.report.cases import CaseReader, DrawnOutput, box_cut, display_words, single_readers
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -172,13 +172,13 @@ def test_boxes_of_a_map_are_all_meant(comparison):
     boxes = comparison.boxes["RetinaNet"]
     decisions = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
     decisions = decisions.assign(decision=decisions["decision_max_f1"])
-    output = SystemOutput("CheXNet", decisions, boxes, maps, (0.0, 4.0), 0.5)
+    output = DrawnOutput("CheXNet", decisions, boxes, maps, (0.0, 4.0), 0.5)
     assert output.reading("p01", COLOUR).box_cut == 0.0
     assert output.reading("p02", COLOUR).box_cut == np.inf
 
 
 def test_image_without_any_output_reads_as_empty(comparison):
-    output = SystemOutput("A", comparison.decisions.iloc[:0], comparison.boxes["CheXNet"])
+    output = DrawnOutput("A", comparison.decisions.iloc[:0], comparison.boxes["CheXNet"])
     reading = output.reading("p01", COLOUR)
     assert (reading.score, reading.decision, len(reading.boxes)) == (None, None, 0)
 

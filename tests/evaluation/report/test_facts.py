@@ -4,7 +4,7 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.intervals import find_interval
-from evaluation.decisions.choices import Asked
+from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
 from evaluation.report.cost_table import cost_rows
@@ -72,11 +72,11 @@ def test_without_a_search_nothing_is_said_of_one(predict, judged_set):
 def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, judged_set):
     detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
     target = judged_set.target()
-    for system, asked in (
-        (detector, Asked(calibration="choose", reductions=("max", "learned"), refer=0.1)),
-        (classifier, Asked(calibration="isotonic")),
+    for system, options in (
+        (detector, TuningOptions(calibration="choose", reductions=("max", "learned"), refer=0.1)),
+        (classifier, TuningOptions(calibration="isotonic")),
     ):
-        decision = tune(system, judged_set, target, asked=asked)
+        decision = tune(system, judged_set, target, options=options)
         system.write_decision("opacity", decision.to_json())
     systems = {"A": detector, "B": classifier}
     comparison = compare_systems(systems, judged_set, target, replicates=100)
@@ -96,7 +96,7 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
 
 def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
     system, target = predict("A", "boxes", seed=1), judged_set.target()
-    decision = tune(system, judged_set, target, asked=Asked(reductions=("learned",)))
+    decision = tune(system, judged_set, target, options=TuningOptions(reductions=("learned",)))
     system.write_decision("opacity", decision.to_json())
     comparison = compare_systems({"A": system}, judged_set, target, replicates=100)
     told = as_table(decision_rows(comparison))["Score of an image"][0]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.system_output import Evidence
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.report.charts import HEIGHT, LEFT, TOP, WIDTH
 from evaluation.report.transfer import transfer_charts, transfer_table
 
@@ -63,5 +63,5 @@ def test_validation_is_scored_as_test_is_and_holds_no_test_image(predict, judged
     )
     assert not set(known.index) & set(found.decisions["image_id"])
     if kind == "scores":
-        expected = Evidence(system, target, known.index).scores(None)
+        expected = SystemOutput(system, target, known.index).scores(None)
         np.testing.assert_array_equal(known["score"], expected)

@@ -8,7 +8,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.iou import CORNERS
-from evaluation.decisions.choices import Asked
+from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.tuning import tune
 from evaluation.systems.eligibility import judged_images, trained_on
 from evaluation.systems.ensemble import (
@@ -259,7 +259,7 @@ def test_the_spread_of_an_ensemble_becomes_doubt(predict, judged_set, tmp_path):
     with PredictionWriter(tmp_path / "both", info) as writer:
         writer.add(joined.images, **joined.tables)
     system, target = Predictions.open(tmp_path / "both"), judged_set.target()
-    decision = tune(system, judged_set, target, asked=Asked(refer=0.2))
+    decision = tune(system, judged_set, target, options=TuningOptions(refer=0.2))
     assert {each.by for each in decision.referral.values()} == {"spread"}
     ids = judged_set.image_ids("val")
     spread = joined.tables["scores"].set_index("image_id")["spread"].reindex(ids)
