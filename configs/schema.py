@@ -317,9 +317,6 @@ class ProtocolFile(Section):
     unit: Literal["image", "study", "patient"] | None = Field(
         default=None, description="What the answer is for; None: images, --unit shows others too."
     )
-    interval: Literal["percentile", "bca"] = Field(
-        default="percentile", description="How the bootstrap's resamples become an interval."
-    )
 
 
 def read_protocol(path: Path) -> tuple[ProtocolFile, str]:

@@ -55,13 +55,6 @@ def compare(
     ] = "all",
     replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of random picks.")] = 0,
-    interval: Annotated[
-        Literal["percentile", "bca"] | None,
-        typer.Option(
-            help="Of the bootstrap: percentile (default), or bca, corrected for bias and skew, "
-            "which takes up to half as long again."
-        ),
-    ] = None,
     protocol: Annotated[
         Path | None,
         typer.Option(
@@ -103,7 +96,7 @@ def compare(
     """
     named = [split_seeds(system) for system in systems]
     only = target[0] if target and not target[1:] else None
-    asked = read_question(protocol, margin, only, interval)
+    asked = read_question(protocol, margin, only)
     from data_prep.store.dataset import DataSet
     from evaluation.compare.compare import compare_systems
     from evaluation.compare.test_set_log import record_look
@@ -119,7 +112,7 @@ def compare(
     if wanted[1:]:
         rest: dict[str, Any] = {
             "split": split, "images": images, "replicates": replicates, "seed": seed,
-            "interval": interval, "margin": margin, "prevalence": prevalence, "unit": unit,
+            "margin": margin, "prevalence": prevalence, "unit": unit,
             "policy": policy, "cases": cases,
         }  # fmt: skip
 
@@ -171,12 +164,7 @@ def compare(
         console.emit_json(json.loads((out / METRICS).read_text()))
 
 
-def read_question(
-    path: Path | None,
-    margin: float | None,
-    target: str | None,
-    interval: Literal["percentile", "bca"] | None = None,
-) -> Protocol:
+def read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
     """The question of a comparison: from a protocol, or an exploratory one with a margin.
 
     Raises:
@@ -185,7 +173,7 @@ def read_question(
     from evaluation.compare.protocol import Protocol
 
     if path is None:
-        return Protocol(margin=margin, interval=interval or "percentile")
+        return Protocol(margin=margin)
     from configs.schema import ConfigError, read_protocol
 
     try:
@@ -195,7 +183,6 @@ def read_question(
     for option, given, stands in (
         ("target", target, fixed.target),
         ("margin", margin, fixed.margin),
-        ("interval", interval, fixed.interval),
     ):
         if given is not None and given != stands:
             raise InputError(

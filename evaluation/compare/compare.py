@@ -16,7 +16,6 @@ from data_prep.store.predictions import Predictions
 from evaluation.compare.baselines import failures_as_wrong, shortcut_rows
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.failure_analysis import main_policy, where_each_fails
-from evaluation.compare.lesion_contrast import lesion_contrast, open_largest_store
 from evaluation.compare.metrics_table import resampled_table
 from evaluation.compare.paired_tests import paired_tests, resampled_tests, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Protocol, require_primary
@@ -30,7 +29,6 @@ from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import Decision, checked_decision, tune, validation_scores
 from evaluation.decisions.units import Unit, Units, gather, judged_units
 from evaluation.metrics.evaluation_set import ALL, JudgedImages
-from evaluation.statistics.bca import n_groups
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import Images, judged_images, learned_validation, trained_on
@@ -259,7 +257,11 @@ def comparison_provenance(
     }
     return provenance() | {
         "data_set": {"name": dataset.name, **dataset.ids, "split": split},
-        "bootstrap": how_resampled(resamples),
+        "bootstrap": {
+            "replicates": resamples.n_replicates,
+            "seed": resamples.seed,
+            "interval": "percentile",
+        },
         "seeds": seeds,
         "systems": {
             name: facts[models[0]]
@@ -268,22 +270,6 @@ def comparison_provenance(
             for name, models in teams.items()
         },
     }
-
-
-def how_resampled(resamples: Resamples) -> dict[str, Any]:
-    """What gives the same intervals again, and for BCa what the jackknife left out.
-
-    Example:
-        >>> how_resampled(Resamples(5000, interval="bca"))["left_out"]
-        '1,000 groups of patients'
-    """
-    told = {"replicates": resamples.n_replicates, "seed": resamples.seed}
-    if resamples.interval == "percentile":
-        return told | {"interval": "percentile"}
-    groups = n_groups(resamples.n_clusters)
-    alone = groups == resamples.n_clusters
-    left_out = f"each of {groups:,} patients" if alone else f"{groups:,} groups of patients"
-    return told | {"interval": "bca", "left_out": left_out}
 
 
 __all__ = ["Comparison", "checked_decision", "compare_systems"]
@@ -347,7 +333,7 @@ def compare_systems(
     wanted = _Wanted(dataset, target, split, policies, tuple(extra_policies), protocol)
     judges, cards, told = _judge(members, teams, judged, wanted)
     require_primary(protocol, cards)
-    resamples = Resamples(judged.n_patients, replicates, seed, protocol.interval)
+    resamples = Resamples(judged.n_patients, replicates, seed)
     metrics, drawn = resampled_table(target.name, cards, teams, resamples, advance=advance)
     of_units, told_of_units, tests_of_units = _by_unit(judges, judged, wanted, unit, resamples)
     where = _where(judges, cards, judged, wanted, prevalence, resamples)
@@ -442,7 +428,6 @@ def _where(
 ) -> pd.DataFrame:
     """Where each system fails, with the shortcut baseline beside."""
     dataset, protocol = wanted.dataset, wanted.protocol
-    store = open_largest_store(dataset)
     thresholds = list(next(iter(cards.values())).thresholds)
     table = where_each_fails(
         {
@@ -454,7 +439,6 @@ def _where(
         policy=main_policy(thresholds, protocol.policy),
         subgroups=protocol.subgroups,
         prevalence=prevalence,
-        contrast=None if store is None else lesion_contrast(judged.truth, store),
     )
     return pd.concat([table, shortcut_rows(dataset, wanted.target, judged)], ignore_index=True)
 

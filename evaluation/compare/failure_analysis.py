@@ -13,7 +13,6 @@ import pandas as pd
 
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import BoxPairs, pair_boxes
-from evaluation.compare.lesion_contrast import contrast_thirds
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.scorecard import JudgedModel, Scorecard
 from evaluation.compare.shares import (
@@ -212,7 +211,6 @@ def where_each_fails(
     policy: str,
     subgroups: Sequence[str] = (),
     prevalence: float | None = None,
-    contrast: Floats | None = None,
 ) -> pd.DataFrame:
     """Say in which groups, and in which way, each system fails.
 
@@ -223,7 +221,6 @@ def where_each_fails(
         policy: Threshold policy of everything that needs decisions.
         subgroups: Columns to group images by; left out: sex, age band, source and view.
         prevalence: Of positives where the systems will be used, for PPV and NPV there.
-        contrast: Of each true lesion, in the order of the judged images' truth.
 
     Returns:
         The columns of `evaluation.compare.shares.WHERE_COLUMNS`, by topic: ``sex``, ``age_band``,
@@ -244,7 +241,7 @@ def where_each_fails(
     shares = Shares(judged.n_patients, gaps=set(groups))
     for name, members in systems.items():
         _add_groups(shares, name, cards[name], groups, policy)
-        _add_lesions(shares, name, members, rows, contrast)
+        _add_lesions(shares, name, members, rows)
         add_net_benefit(shares, name, members)
     add_agreement(shares, cards, policy)
     add_at_prevalence(shares, cards, policy, prevalence)
@@ -293,11 +290,7 @@ def _add_groups(
 
 
 def _add_lesions(
-    shares: Shares,
-    name: str,
-    members: Sequence[JudgedModel],
-    rows: pd.DataFrame,
-    contrast: Floats | None,
+    shares: Shares, name: str, members: Sequence[JudgedModel], rows: pd.DataFrame
 ) -> None:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
     judged = members[0].card.judged
@@ -318,8 +311,6 @@ def _add_lesions(
     truth = _ordered_truth(judged)
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
     groups = lesion_groups(truth, image, trusted)
-    if contrast is not None:
-        groups["contrast"] = contrast_thirds(contrast[truth.index])
     for topic, of_lesion in groups.items():
         for group in sorted(set(of_lesion) - {""}):
             chosen = of_lesion == group

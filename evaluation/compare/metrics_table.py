@@ -12,11 +12,17 @@ from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard, why_undefined
-from evaluation.compare.seeds import SeedMean, by_system, mean_jackknife, mean_replicates
+from evaluation.compare.seeds import SeedMean, by_system, mean_replicates
 from evaluation.metrics.evaluation_set import Figure, JudgedImages
 from evaluation.metrics.image_metrics import COUNT_METRICS
-from evaluation.statistics.bca import Jackknife, Resampled, cluster_jackknife, with_jackknife
-from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, Interval, Resamples, cluster_bootstrap
+from evaluation.statistics.bootstrap import (
+    LEVEL,
+    NO_WIDTH,
+    Interval,
+    Resamples,
+    cluster_bootstrap,
+    percentile_interval,
+)
 from evaluation.statistics.ranking import Floats
 
 if TYPE_CHECKING:
@@ -103,7 +109,7 @@ class ResampledTable(NamedTuple):
     """A tidy table, and the replicates of its paired differences."""
 
     table: pd.DataFrame
-    differences: dict[tuple[str, Figure], Resampled]
+    differences: dict[tuple[str, Figure], Floats]
 
 
 def resampled_table(
@@ -138,24 +144,20 @@ def resampled_table(
         }
 
     drawn = cluster_bootstrap(figures, resamples, advance)
-    left = cluster_jackknife(figures, resamples) if resamples.interval == "bca" else {}
     grouped = by_system(cards, teams)
     replicates = mean_replicates(drawn, teams, resamples)
-    jackknives = mean_jackknife(left, teams)
     table = metrics_table(
         target,
         {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
         replicates,
         resamples,
         seeds={name: len(group) for name, group in grouped.items()},
-        jackknives=jackknives,
     )
-    resampled = with_jackknife(replicates, jackknives)
     differences = {
-        (f"{first} - {second}", figure): values - resampled[second, figure]
+        (f"{first} - {second}", figure): values - replicates[second, figure]
         for first, second in combinations(teams, 2)
-        for (name, figure), values in resampled.items()
-        if name == first and (second, figure) in resampled
+        for (name, figure), values in replicates.items()
+        if name == first and (second, figure) in replicates
     }
     return ResampledTable(table, differences)
 
@@ -166,7 +168,6 @@ def metrics_table(
     replicates: Mapping[tuple[str, Figure], Floats],
     resamples: Resamples,
     seeds: Mapping[str, int] | None = None,
-    jackknives: Mapping[tuple[str, Figure], Jackknife] | None = None,
 ) -> pd.DataFrame:
     """Put estimates and replicates of all systems into one tidy table.
 
@@ -176,8 +177,6 @@ def metrics_table(
         replicates: Values of each system's figures on the same resamples.
         resamples: How they were drawn.
         seeds: Training seeds behind each system; one where left out.
-        jackknives: Of each system's figures, for BCa intervals; a figure without has percentile
-            ones.
 
     Returns:
         The columns of `COLUMNS`; an undefined figure is NaN and its note says why.
@@ -185,11 +184,10 @@ def metrics_table(
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
     table = _Table(target, next(iter(cards.values())).judged, resamples, seeds or {})
-    resampled = with_jackknife(replicates, jackknives or {})
     for name in cards:
         for figure, estimate in estimates[name].items():
             note = why_undefined(figure.metric) if estimate is None else ""
-            table.add(name, figure, estimate, resampled.get((name, figure)), note, cards[name])
+            table.add(name, figure, estimate, replicates.get((name, figure)), note, cards[name])
         for figure, reason in missing[name].items():
             table.add(name, figure, None, None, reason)
     for first, second in combinations(cards, 2):
@@ -199,7 +197,7 @@ def metrics_table(
             pair = [estimates[name].get(figure) for name in (first, second)]
             note = _why_no_difference(figure, (first, second), estimates, missing)
             estimate = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
-            one, other = (resampled.get((name, figure)) for name in (first, second))
+            one, other = (replicates.get((name, figure)) for name in (first, second))
             values = None if one is None or other is None else one - other
             table.add(f"{first} - {second}", figure, estimate, values, note)
     return table.frame()
@@ -236,7 +234,7 @@ class _Table:
         system: str,
         figure: Figure,
         estimate: float | None,
-        drawn: Resampled | None,
+        drawn: Floats | None,
         note: str,
         card: Scorecard | SeedMean | None = None,
     ) -> None:
@@ -245,8 +243,8 @@ class _Table:
         if bootstrapped and self._judged.n_patients < 2:
             interval = Interval(None, None, _ONE_PATIENT)
         elif estimate is not None and drawn is not None:
-            interval = drawn.interval(estimate)
-        method = self._resamples.method(interval)
+            interval = percentile_interval(drawn, estimate=estimate)
+        method = self._resamples.method
         if self._seeded.intersection(system.split(" - ")):
             method += " of patients and training seeds"
         if estimate is not None and interval.note == NO_WIDTH and isinstance(card, Scorecard):

@@ -20,8 +20,7 @@ from evaluation.statistics.auroc_variance import (
     mean_parts,
     smallest_detectable,
 )
-from evaluation.statistics.bca import Resampled
-from evaluation.statistics.bootstrap import BOOTSTRAP, LEVEL
+from evaluation.statistics.bootstrap import BOOTSTRAP, LEVEL, percentile_interval
 from evaluation.statistics.mcnemar import clustered_mcnemar, holm
 from evaluation.statistics.ranking import Floats
 
@@ -83,7 +82,7 @@ def simultaneous_level(n_systems: int) -> float:
 def resampled_tests(
     metrics: pd.DataFrame,
     systems: Sequence[str],
-    differences: Mapping[tuple[str, Figure], Resampled],
+    differences: Mapping[tuple[str, Figure], Floats],
 ) -> pd.DataFrame:
     """Test every paired difference that the bootstrap has replicates of.
 
@@ -111,14 +110,14 @@ def resampled_tests(
         figure = Figure(row["subgroup"], row["policy"], row["metric"])
         drawn = differences.get((name, figure))
         if drawn is not None and not pd.isna(row["ci_low"]):
-            error = float(np.nanstd(drawn.drawn, ddof=1))
+            error = float(np.nanstd(drawn, ddof=1))
             described |= {
                 "standard_error": error,
-                "p_value": percentile_p(drawn.drawn),
+                "p_value": percentile_p(drawn),
                 "detectable": smallest_detectable(error),
             }
             if first == systems[0]:
-                wide = drawn.interval(row["estimate"], level)
+                wide = percentile_interval(drawn, level, estimate=row["estimate"])
                 described |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
         rows.append(described)
     return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(dict.fromkeys(_NUMBERS, "float64"))
@@ -165,7 +164,7 @@ def paired_tests(
     target: str,
     cards: Mapping[str, Sequence[Scorecard]],
     metrics: pd.DataFrame,
-    differences: Mapping[tuple[str, Figure], Resampled] | None = None,
+    differences: Mapping[tuple[str, Figure], Floats] | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test every pair of systems on every figure.

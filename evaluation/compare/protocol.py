@@ -26,7 +26,6 @@ from evaluation.metrics.registry import (
 if TYPE_CHECKING:
     from evaluation.compare.intervals import Interval
     from evaluation.decisions.units import Unit
-    from evaluation.statistics.bootstrap import IntervalKind
 
 
 _MOST_DIGITS = 9
@@ -45,7 +44,6 @@ class Protocol:
         reference: Name of the reference system; `None`: the first one given.
         target: Name of the target; `None`: the one asked for.
         unit: What the answer is for; `None`: images, and tables by what is asked for beside.
-        interval: How the bootstrap's replicates become an interval.
         declared: Whether a protocol file fixed this beforehand.
         file_sha256: Of that file.
     """
@@ -57,7 +55,6 @@ class Protocol:
     reference: str | None = None
     target: str | None = None
     unit: Unit | None = None
-    interval: IntervalKind = "percentile"
     declared: bool = False
     file_sha256: str | None = None
 
@@ -236,7 +233,6 @@ def standing_words(protocol: Protocol, looks_before: int | None) -> str:
     parts = [f"primary figure {protocol.title}"]
     parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
     parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
-    parts += ["BCa intervals"] if protocol.interval == "bca" else []
     text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
     if looks_before is None:
         return f"{text}; how often this test split was looked at before is unknown."

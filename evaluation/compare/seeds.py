@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.bca import Jackknife
 
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
@@ -155,37 +154,4 @@ def mean_replicates(
             mean = values.mean(axis=1)
             factor = np.sqrt(count / (count - 1))
             joined[name, figure] = mean + factor * ((shares * values).sum(axis=1) - mean)
-    return joined
-
-
-def mean_jackknife(
-    left: Mapping[tuple[str, Figure], Jackknife], teams: Mapping[str, list[str]]
-) -> dict[tuple[str, Figure], Jackknife]:
-    """Jackknives per system out of those per model, for means over seeds.
-
-    Args:
-        left: How each model's figures move without some patients.
-        teams: The models of each system.
-
-    Returns:
-        By system and figure. What a seed adds to a mean is its distance from the mean over the
-        number of seeds, with the factor of `mean_replicates`.
-
-    Source:
-        Efron and Tibshirani 1993, section 14.3: patients and seeds are two samples.
-    """
-    joined: dict[tuple[str, Figure], Jackknife] = {}
-    for name, models in teams.items():
-        count = len(models)
-        for figure in [figure for model, figure in left if model == models[0]]:
-            known = [left[model, figure] for model in models if (model, figure) in left]
-            if len(known) < count:
-                continue
-            if count == 1:
-                joined[name, figure] = known[0]
-                continue
-            whole = np.array([each.whole for each in known])
-            without = np.mean([each.left_out for each in known], axis=0)
-            adds = np.sqrt(count / (count - 1)) * (whole - whole.mean()) / count
-            joined[name, figure] = Jackknife(float(whole.mean()), without, adds)
     return joined

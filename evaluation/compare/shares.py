@@ -18,8 +18,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
-from evaluation.statistics.bca import Jackknife, Resampled, left_out_weights
-from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, over_chunks
+from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, percentile_interval
 from evaluation.statistics.calibration import CLIP
 from evaluation.statistics.ranking import Floats
 
@@ -114,13 +113,12 @@ class Shares:
         of = [places.setdefault(self._bottoms[key].tobytes(), len(places)) for key in keys]
         bottoms = np.stack([np.frombuffer(each) for each in places], axis=1)
         whole = _ratios(np.ones((1, self.n_patients)), tops, bottoms, of)[0]
-        resampled = _resampled(tops, bottoms, of, resamples)
-        values = {key: (float(whole[i]), resampled[i]) for i, key in enumerate(keys)}
+        drawn = _replicates(tops, bottoms, of, resamples)
+        values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(keys)}
         for derived in self.derived:
             parts = [values[key] for key in derived.of]
             estimate = float(derived.compute(*(part[0] for part in parts)))
-            drawn = Resampled.derived(derived.compute, [part[1] for part in parts])
-            values[derived.key] = estimate, drawn
+            values[derived.key] = estimate, derived.compute(*(part[1] for part in parts))
         keys = [key for key in values if key[1].topic]
         rows = []
         for key in keys:
@@ -146,25 +144,15 @@ class Shares:
         return float(self._tops[key].sum()), float(of.sum()), int((of > 0).sum())
 
 
-def _resampled(
-    tops: Floats, bottoms: Floats, of: Sequence[int], resamples: Resamples
-) -> list[Resampled]:
-    """Every share on every resample and, for BCa, without each group of patients."""
+def _replicates(tops: Floats, bottoms: Floats, of: Sequence[int], resamples: Resamples) -> Floats:
+    """Every share on every resample, shape ``(R, shares)``."""
     # Percentiles need no more digits than single precision has, and come twice as fast.
-    kind: type[np.floating[Any]] = np.float64 if resamples.interval == "bca" else np.float32
-    table, whole = tops.astype(kind), bottoms.astype(kind)
+    table, whole = tops.astype(np.float32), bottoms.astype(np.float32)
 
     def statistic(weights: npt.NDArray[np.int16]) -> dict[str, Floats]:
-        return {"share": _ratios(weights.astype(kind), table, whole, of)}  # (R, shares)
+        return {"share": _ratios(weights.astype(np.float32), table, whole, of)}
 
-    drawn = cluster_bootstrap(statistic, resamples)["share"]
-    if resamples.interval == "percentile":
-        return [Resampled(column) for column in drawn.T]
-    left = over_chunks(statistic, left_out_weights(resamples))["share"]  # (1 + groups, shares)
-    return [
-        Resampled(column, Jackknife(float(moved[0]), moved[1:]))
-        for column, moved in zip(drawn.T, left.T, strict=True)
-    ]
+    return cluster_bootstrap(statistic, resamples)["share"]
 
 
 def _ratios(
@@ -182,12 +170,12 @@ def _row(
     system: str,
     name: ShareName,
     estimate: float,
-    drawn: Resampled,
+    drawn: Floats,
     resamples: Resamples,
     counts: tuple[float | None, float | None, int | None],
 ) -> dict[str, Any]:
     known = not np.isnan(estimate)
-    interval = drawn.interval() if known else None
+    interval = percentile_interval(drawn) if known else None
     low, high = (interval.low, interval.high) if interval else (None, None)
     return {
         **name._asdict(),
@@ -195,7 +183,7 @@ def _row(
         "estimate": estimate,
         "ci_low": np.nan if low is None else low,
         "ci_high": np.nan if high is None else high,
-        "ci_method": resamples.method(interval) if interval and low is not None else "",
+        "ci_method": resamples.method if interval and low is not None else "",
         "count": counts[0],
         "of": counts[1],
         "n_patients": counts[2],
@@ -204,7 +192,7 @@ def _row(
 
 
 def _gap(
-    values: Mapping[Key, tuple[float, Resampled]],
+    values: Mapping[Key, tuple[float, Floats]],
     first: str,
     second: str,
     name: ShareName,

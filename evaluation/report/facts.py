@@ -21,7 +21,7 @@ from evaluation.metrics.registry import (
 )
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
-from evaluation.statistics.bootstrap import BOOTSTRAP, BOOTSTRAP_BCA, MOST_UNDEFINED
+from evaluation.statistics.bootstrap import BOOTSTRAP, MOST_UNDEFINED
 
 if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
@@ -236,11 +236,10 @@ def _way(comparison: Comparison) -> str:
             "Of AUROC: Obuchowski (1997), from the variance summed by patient; of one system on "
             "the logit scale, so that it stays inside 0 and 1."
         )
-    if any(way.startswith((BOOTSTRAP, BOOTSTRAP_BCA)) for way in ways):
+    if any(way.startswith(BOOTSTRAP) for way in ways):
         told.append(
             "Of all other figures: the middle 95 % of the values when patients (not images) are "
             "drawn again at random, with replacement, and the thresholds are held."
-            + (" BCa moves its ends for bias and skew." if _by_bca(ways) else "")
         )
     if EXACT_METHOD in ways:
         told.append(
@@ -258,7 +257,7 @@ def _paired_way(comparison: Comparison) -> str:
             "Of AUROC: Obuchowski's variance of the difference, in which what both systems share "
             "on a patient counts; not on the logit scale."
         )
-    if any(way.startswith((BOOTSTRAP, BOOTSTRAP_BCA)) for way in ways):
+    if any(way.startswith(BOOTSTRAP) for way in ways):
         told.append(
             "Of all other figures: both systems are scored on the same redrawn patients, and the "
             "difference is taken each time."
@@ -271,10 +270,6 @@ def _ways(comparison: Comparison, *, paired: bool = False) -> list[str]:
     rows = rows_of(comparison.metrics)
     rows = rows[rows["system"].isin(comparison.systems) != paired]
     return [str(way) for way in rows["ci_method"].dropna().unique() if way]
-
-
-def _by_bca(ways: list[str]) -> bool:
-    return any(way.startswith(BOOTSTRAP_BCA) for way in ways)
 
 
 _HIGHEST = "of several equally good ones the highest"
@@ -325,12 +320,11 @@ def uncertainty_words(comparison: Comparison) -> str:
         told.append(
             "AUROC: intervals and paired differences by Obuchowski (1997), clustered by patient."
         )
-    if any(way.startswith((BOOTSTRAP, BOOTSTRAP_BCA)) for way in ways):
+    if any(way.startswith(BOOTSTRAP) for way in ways):
         told.append(
             "Other figures and differences: patient-cluster bootstrap, "
             f"{bootstrap.get('replicates', 'an unknown number of')} resamples "
-            f"({'BCa' if _by_bca(ways) else 'percentile'}), the same for all systems, thresholds "
-            "held."
+            "(percentile), the same for all systems, thresholds held."
         )
     if EXACT_METHOD in ways:
         told.append("Shares of 0 or 1: exact Clopper-Pearson intervals, with patients as trials.")
@@ -358,17 +352,6 @@ TESTS_WORDS = (
 )
 
 
-def _bca_words(comparison: Comparison) -> str:
-    told = comparison.provenance.get("bootstrap") or {}
-    return (
-        "BCa (Efron 1987) moves the ends of the bootstrap's interval: for bias, by the share of "
-        "resamples below the figure, those equal to it counted half; for skew, by the jackknife "
-        f"that leaves out {told.get('left_out', 'patients')} in turn. Where it is undefined, as "
-        "where every resample lies on one side of the figure, the percentile interval stands, and "
-        "the figure's note and ci_method in metrics.csv say so."
-    )
-
-
 def methods(comparison: Comparison) -> list[str]:
     """Return methods and limits, one point each."""
     ways = list(dict.fromkeys([*_ways(comparison), *_ways(comparison, paired=True)]))
@@ -387,8 +370,6 @@ def methods(comparison: Comparison) -> list[str]:
         else "No intervals were computed.",
         "A figure that cannot be computed is left empty with its reason; it is never put at 0.",
     ]
-    if _by_bca(ways):
-        lines.append(_bca_words(comparison))
     if len(comparison.tests):
         lines.append(TESTS_WORDS)
     lines += [

@@ -23,7 +23,7 @@ from evaluation.metrics.registry import (
 )
 from evaluation.report.charts import Whisker, policies_of, whiskers
 from evaluation.report.grids import Grid, figure_words
-from evaluation.statistics.bootstrap import BOOTSTRAP, BOOTSTRAP_BCA
+from evaluation.statistics.bootstrap import BOOTSTRAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -324,7 +324,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
     if table.empty:
         return None
     chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
-    resampled = chosen["method"].astype(str).str.startswith((BOOTSTRAP, BOOTSTRAP_BCA))
+    resampled = chosen["method"].astype(str).str.startswith(BOOTSTRAP)
     chosen = chosen[~resampled | (chosen["metric"] == "auroc")]  # the others have no second one
     rows = []
     for row in chosen.to_dict("records"):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,11 @@ Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
 """Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
 
-IntervalKind = Literal["percentile", "bca"]
 BOOTSTRAP = "patient-cluster bootstrap percentile"
-BOOTSTRAP_BCA = "patient-cluster bootstrap BCa"
 LEVEL = 0.95
 NO_WIDTH = "no interval: the resamples do not move it, so how sure it is stays unknown"
 _CHUNK_CELLS = 500_000
+_ROUNDING = 1e-12
 MOST_UNDEFINED = 0.1
 """With more resamples than this without a value, a figure gets no interval."""
 
@@ -43,18 +42,16 @@ class Resamples:
         n_clusters: Number of patients.
         n_replicates: Number of resamples.
         seed: The same seed gives the same resamples, whatever they are used for.
-        interval: How replicates become an interval.
     """
 
     n_clusters: int
     n_replicates: int = 2000
     seed: int = 0
-    interval: IntervalKind = "percentile"
 
-    def method(self, interval: Interval) -> str:
+    @property
+    def method(self) -> str:
         """What an interval of these resamples is called, as in ``ci_method``."""
-        name = BOOTSTRAP_BCA if interval.kind == "bca" else BOOTSTRAP
-        return f"{name}, {self.n_replicates} resamples"
+        return f"{BOOTSTRAP}, {self.n_replicates} resamples"
 
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yield weights in chunks, together shape ``(n_replicates, n_clusters)``.
@@ -67,18 +64,13 @@ class Resamples:
         if self.n_clusters < 1:
             return
         rng = np.random.default_rng(self.seed)
-        step = rows_at_once(self.n_clusters, self.n_replicates)
+        step = max(1, min(self.n_replicates, _CHUNK_CELLS // self.n_clusters))
         for start in range(0, self.n_replicates, step):
             rows = min(step, self.n_replicates - start)
             drawn = rng.integers(0, self.n_clusters, size=(rows, self.n_clusters))
             cells = drawn + np.arange(rows)[:, None] * self.n_clusters
             counts = np.bincount(cells.ravel(), minlength=rows * self.n_clusters)
             yield counts.reshape(rows, self.n_clusters).astype(np.int16)
-
-
-def rows_at_once(n_clusters: int, n_rows: int) -> int:
-    """How many rows of weights a chunk holds, so that memory does not grow with them."""
-    return max(1, min(n_rows, _CHUNK_CELLS // n_clusters))
 
 
 def cluster_bootstrap(
@@ -105,24 +97,6 @@ def cluster_bootstrap(
         >>> totals["n"].tolist()
         [2.0, 2.0, 2.0]
     """
-    return over_chunks(statistic, resamples.chunks(), advance)
-
-
-def over_chunks(
-    statistic: Statistic[Name],
-    chunks: Iterator[npt.NDArray[np.int16]],
-    advance: Callable[[int], None] | None = None,
-) -> dict[Name, Floats]:
-    """Compute figures on rows of patient weights, one chunk of them on each processor.
-
-    Args:
-        statistic: See `Statistic`.
-        chunks: Rows of weights.
-        advance: Called with the number of rows done in each step.
-
-    Returns:
-        Figures by name, one value a row, in the order of the rows.
-    """
     parts: list[Mapping[Name, Floats]] = []
     workers = cpu_count()
     under_way: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
@@ -134,7 +108,7 @@ def over_chunks(
             advance(n_rows)
 
     with ThreadPoolExecutor(workers) as pool:
-        for weights in chunks:
+        for weights in resamples.chunks():
             under_way.append((len(weights), pool.submit(statistic, weights)))
             if len(under_way) > workers:
                 take()
@@ -152,21 +126,33 @@ class Interval:
         low: Lower end, `None` without an interval.
         high: Upper end.
         note: Why there is no interval, or on how many replicates the figure was undefined.
-        kind: How it came from the replicates.
     """
 
     low: float | None
     high: float | None
     note: str | None = None
-    kind: IntervalKind = "percentile"
 
 
-def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
+SHIFTED = (
+    "no interval: resampling itself shifts this figure (middle {level:.4g} % of resamples: "
+    "{low:.3f} to {high:.3f}); of calibration, read Brier score, slope and in the large"
+)
+"""Why a figure that its percentile interval leaves out has none.
+
+So does expected calibration error near 0: a resample adds noise to every bin, and the mean size of
+gaps only grows by it.
+"""
+
+
+def percentile_interval(
+    replicates: Floats, level: float = LEVEL, *, estimate: float | None = None
+) -> Interval:
     """The percentile interval of a figure's replicates.
 
     Args:
         replicates: Shape ``(R,)``; NaN where the figure was undefined.
-        level: Coverage asked for.
+        level: Coverage of the interval.
+        estimate: The figure on all patients; an interval that leaves it out is none.
 
     Returns:
         The interval over the defined replicates; none where over 10 % of them are undefined, and
@@ -175,7 +161,7 @@ def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
 
     Example:
         >>> percentile_interval(np.arange(1001.0))
-        Interval(low=25.0, high=975.0, note=None, kind='percentile')
+        Interval(low=25.0, high=975.0, note=None)
     """
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
@@ -185,6 +171,8 @@ def percentile_interval(replicates: Floats, level: float = LEVEL) -> Interval:
     low, high = np.quantile(defined, [tail, 1 - tail])
     if low == high:
         return Interval(None, None, NO_WIDTH)
+    if estimate is not None and not low - _ROUNDING <= estimate <= high + _ROUNDING:
+        return Interval(None, None, SHIFTED.format(level=100 * level, low=low, high=high))
     note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else None
     return Interval(float(low), float(high), note)
 

@@ -3,16 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.baselines import SHORTCUT
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.lesion_contrast import contrast_thirds, lesion_contrast
 from evaluation.compare.shares import (
     TREAT_ALL,
     ShareName,
@@ -91,22 +88,6 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
     assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
     unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
     assert "lesion_size_mm" not in lesion_groups(truth, np.array([0, 0, 1]), unknown)
-
-
-def test_contrast_is_read_where_the_lesion_lies_in_the_store(tmp_path):
-    picture = np.full((100, 200), 60, dtype=np.uint8)
-    picture[20:40, 120:160] = 160
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    table = pd.DataFrame({"image_id": ["a"], "path": ["a.png"]})
-    build_pixel_store(tmp_path, table, tmp_path, 64, workers=0)
-    store = PixelStore.open(store_folder(tmp_path, 64))
-    truth = boxes(("a", 120.0, 20.0, 160.0, 40.0), ("a", 20.0, 60.0, 60.0, 80.0),
-                  ("gone", 0.0, 0.0, 9.0, 9.0))  # fmt: skip
-    bright, plain, gone = lesion_contrast(truth, store)
-    assert 60 < bright <= 100  # shrinking blurs the edge
-    assert plain < 3
-    assert np.isnan(gone)
-    assert contrast_thirds(np.array([bright, plain, gone])).tolist()[2] == ""
 
 
 def test_a_subgroup_that_is_not_there_is_refused():

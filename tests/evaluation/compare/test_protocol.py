@@ -304,16 +304,13 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     assert (asked.declared, asked.margin, asked.subgroups) == (True, 0.05, ("sex",))
     with pytest.raises(InputError, match=r"--margin 0\.1: the protocol .* fixed 0\.05"):
         read_question(path, 0.1, None)
-    with pytest.raises(InputError, match=r"--interval bca: the protocol .* fixed percentile"):
-        read_question(path, None, None, "bca")
     path.write_text('target = "opacity"\ninterval = "bca"\n')
-    assert read_question(path, None, None).interval == "bca"
-    assert "BCa intervals" in standing_words(read_question(path, None, None), 0)
+    with pytest.raises(InputError, match="interval: unknown key"):
+        read_question(path, None, None)
     path.write_text("targt = 'x'\n")
     with pytest.raises(InputError, match="did you mean 'target'"):
         read_question(path, None, None)
     assert read_question(None, 0.1, None).declared is False
-    assert read_question(None, None, None, "bca").interval == "bca"
 
 
 def test_seeds_are_separated_by_commas(tmp_path):

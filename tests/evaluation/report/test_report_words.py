@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.metrics.registry import METRICS
-from evaluation.report.facts import meanings, methods, uncertainty_words
+from evaluation.report.facts import meanings, uncertainty_words
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 
@@ -71,11 +71,6 @@ def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
     assert "bootstrap" not in told
     assert "McNemar" not in told  # no tests were made
     assert "Holm" not in told
-
-
-def test_bca_is_explained_once(comparison):
-    made = with_ways(comparison, OBUCHOWSKI, others="patient-cluster bootstrap BCa, 2000 resamples")
-    assert sum(line.startswith("BCa (Efron 1987)") for line in methods(made)) == 1
 
 
 def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():

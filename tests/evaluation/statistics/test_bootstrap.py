@@ -17,6 +17,7 @@ from evaluation.statistics.bootstrap import (
     per_cluster,
     percentile_interval,
 )
+from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import RankedScores
 
 THRESHOLD = 0.6
@@ -167,3 +168,25 @@ def test_intervals_cover_the_truth_on_clustered_data():
 def test_frames_of_pandas_strings_are_clusters_too():
     index, n = cluster_index(pd.Series(["x", "y", "x"]))
     assert (index.tolist(), n) == ([0, 1, 0], 2)
+
+
+def test_a_figure_that_resampling_itself_shifts_has_no_interval_and_says_why():
+    """Expected calibration error near 0: every resample adds noise to the gaps of its bins."""
+    rng = np.random.default_rng(1)
+    n = 4000
+    p = rng.uniform(0.02, 0.98, n)
+    # As well calibrated as can be: the labels of each tenth sum to what it expects.
+    truth = np.zeros(n)
+    order = np.argsort(p)
+    truth[order[np.flatnonzero(np.diff(np.floor(np.r_[0.0, np.cumsum(p[order])])) > 0)]] = 1
+    figures = CalibrationFigures(truth, p, np.arange(n))
+    drawn = cluster_bootstrap(figures.figures, Resamples(n, 400))["ece"]
+    estimate = float(figures.figures()["ece"][0])
+    plain = percentile_interval(drawn)
+    assert plain.low > estimate  # what the reader would have been shown
+    found = percentile_interval(drawn, estimate=estimate)
+    assert (found.low, found.high) == (None, None)
+    assert f"{plain.low:.3f} to {plain.high:.3f}" in found.note
+    assert "Brier score" in found.note
+    kept = cluster_bootstrap(figures.figures, Resamples(n, 400))["brier"]
+    assert percentile_interval(kept, estimate=float(figures.figures()["brier"][0])).low is not None
