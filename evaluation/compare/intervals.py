@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.metrics.registry import number
+from evaluation.metrics.words import number
 
 ALL = "all"
 """The subgroup of all images."""

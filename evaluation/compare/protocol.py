@@ -13,15 +13,8 @@ from evaluation.compare.scorecard import Scorecard, why_undefined
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, Figure
 from evaluation.metrics.image_metrics import THRESHOLD_METRICS
-from evaluation.metrics.registry import (
-    DIRECTIONS,
-    PLACE_METRICS,
-    listing,
-    metric_words,
-    number,
-    policy_words,
-    why_not_primary,
-)
+from evaluation.metrics.registry import DIRECTIONS, METRICS, PLACE_METRICS, why_not_primary
+from evaluation.metrics.words import listing, number, policy_words
 
 if TYPE_CHECKING:
     from evaluation.compare.intervals import Interval
@@ -88,7 +81,7 @@ class Protocol:
     def title(self) -> str:
         """The primary figure in words, as they stand inside a sentence."""
         at = f" at the threshold for {policy_words(self.policy)}" if self.policy else ""
-        return metric_words(self.metric).inside + at
+        return METRICS[self.metric].inside + at
 
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
         """The systems' names, the reference first.

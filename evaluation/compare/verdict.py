@@ -17,14 +17,8 @@ from evaluation.compare.protocol import (
     margin_words,
     standing_words,
 )
-from evaluation.metrics.registry import (
-    PLACE_METRICS,
-    inside_sentence,
-    listing,
-    metric_words,
-    number,
-    policy_words,
-)
+from evaluation.metrics.registry import PLACE_METRICS, metric_title
+from evaluation.metrics.words import inside_sentence, listing, number, policy_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -430,7 +424,7 @@ def compare_pair(
     values = [
         number(find_interval(metrics, each, metric, policy).estimate) for each in (first, second)
     ]
-    title = metric_words(metric).title
+    title = metric_title(metric)
     at = f" at the threshold for {policy_words(policy)}" if policy else ""
     gap = f"difference {number(difference.estimate)}"
     if not difference.bounded:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
-from evaluation.metrics.registry import inside_sentence
+from evaluation.metrics.words import inside_sentence
 from evaluation.overlays.draw import fit_panel
 
 if TYPE_CHECKING:

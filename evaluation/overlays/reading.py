@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.metrics.registry import score_words
+from evaluation.metrics.words import score_words
 from evaluation.overlays.shapes import (
     FAINT_COLOUR,
     TRUTH_COLOUR,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.compare.intervals import Interval, find_interval
-from evaluation.metrics.registry import number, policy_words
+from evaluation.metrics.words import number, policy_words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from evaluation.boxes.froc import FROC_METRICS
 from evaluation.compare.intervals import ALL
 from evaluation.compare.verdict import PRIMARY_METRIC
-from evaluation.metrics.registry import listing, metric_words, number, policy_words
+from evaluation.metrics.registry import METRICS
+from evaluation.metrics.words import listing, number, policy_words
 from evaluation.report.facts import tried_words, uncertainty_words
 from evaluation.report.grids import Grid
 
@@ -272,7 +273,7 @@ def _measures(comparison: Comparison) -> str:
     known = set(rows.loc[rows["system"].isin(comparison.systems), "metric"])
     first = [PRIMARY_METRIC, "average_precision", "recall", "specificity",
              "localised_sensitivity", "ap50", FROC_METRICS["iou"][0]]  # fmt: skip
-    return listing([metric_words(each).inside for each in first if each in known])
+    return listing([METRICS[each].inside for each in first if each in known])
 
 
 def _kind(system: dict[str, Any]) -> str:

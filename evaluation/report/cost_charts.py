@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluation.compare.intervals import Interval, find_interval
-from evaluation.metrics.registry import number
+from evaluation.metrics.words import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

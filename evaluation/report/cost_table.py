@@ -8,7 +8,8 @@ import pandas as pd
 
 from evaluation.compare.failure_analysis import main_policy
 from evaluation.compare.intervals import find_difference, find_interval
-from evaluation.metrics.registry import UNDEFINED, metric_words, number, policy_words
+from evaluation.metrics.registry import metric_title
+from evaluation.metrics.words import DASH, number, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
 
@@ -94,7 +95,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
     for metric, at in _chosen(policy):
         found = [find_interval(comparison.metrics, name, metric, at) for name in comparison.systems]
         if any(each.known for each in found):
-            title = metric_words(metric).title + (f", {policy_words(at)}" if at else "")
+            title = metric_title(metric) + (f", {policy_words(at)}" if at else "")
             rows.append((title, [number(each.estimate) for each in found]))
     return rows
 
@@ -107,7 +108,7 @@ def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
         gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
         if any(gap.known for gap in gaps):
             told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]
-            rows.append((f"{metric_words(metric).title} gained over {first}", [UNDEFINED, *told]))
+            rows.append((f"{metric_title(metric)} gained over {first}", [DASH, *told]))
     return rows
 
 

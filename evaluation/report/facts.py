@@ -11,14 +11,8 @@ from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.compare.paired_tests import MCNEMAR, OBUCHOWSKI
 from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.registry import (
-    METRICS,
-    RATE_METRICS,
-    listing,
-    metric_words,
-    number,
-    policy_words,
-)
+from evaluation.metrics.registry import METRICS, RATE_METRICS
+from evaluation.metrics.words import listing, number, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
 from evaluation.statistics.bootstrap import BOOTSTRAP, MOST_UNDEFINED
@@ -204,9 +198,7 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     rows = rows_of(comparison.metrics).dropna(subset=["estimate"])
     present = set(rows["metric"]) - set(RATE_METRICS)  # the mean says what they are
     words = [
-        (metric_words(metric).title, metric_words(metric).meaning)
-        for metric in METRICS
-        if metric in present
+        (METRICS[metric].title, METRICS[metric].meaning) for metric in METRICS if metric in present
     ]
     return [
         *words,

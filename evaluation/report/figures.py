@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from evaluation.boxes.froc import FROC_METRICS, FROC_RATES, RATE_WORDS
 from evaluation.compare.intervals import find_interval
-from evaluation.metrics.registry import number, policy_words
+from evaluation.metrics.words import number, policy_words
 from evaluation.report.charts import operating_points, policies_of
 from evaluation.report.place_charts import steps
 

@@ -16,7 +16,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json
 from evaluation.compare.intervals import ALL
-from evaluation.metrics.registry import metric_words, number, policy_words
+from evaluation.metrics.registry import metric_title
+from evaluation.metrics.words import number, policy_words
 from evaluation.report.figures import PAPER_COLOURS
 from evaluation.report.files import DECISIONS, METRICS
 
@@ -215,7 +216,7 @@ def _shown(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _title(metric: str, policy: str) -> str:
-    return metric_words(metric).title + (f", {policy_words(policy)}" if policy else "")
+    return metric_title(metric) + (f", {policy_words(policy)}" if policy else "")
 
 
 def _row(table: pd.DataFrame, system: str, metric: str, policy: str) -> pd.Series | None:

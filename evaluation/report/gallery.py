@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
-from evaluation.metrics.registry import number
+from evaluation.metrics.words import number
 from evaluation.overlays.draw import draw_overlay, fit_panel, save_overlay, svg_shapes
 from evaluation.overlays.reading import (
     Reading,

@@ -11,7 +11,8 @@ import pandas as pd
 
 from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval
-from evaluation.metrics.registry import SUBGROUPS, metric_words, number, policy_words
+from evaluation.metrics.registry import SUBGROUPS, metric_title
+from evaluation.metrics.words import number, policy_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -237,7 +238,7 @@ def _subgroup_grid(
         ]
         title = _GROUPS.get(group, group.replace("_", " "))
         told.append((title, counts, *map(figure_words, cells)))
-    title = metric_words(metric).title
+    title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
     return Grid(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(told))
@@ -281,7 +282,7 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
             low, high = (number(end, digits) for end in each.interval)
             told += f" ({low} to {high})"
         rows.append(
-            (each.system, metric_words(each.metric).title, told, *map(figure_words, here),
+            (each.system, metric_title(each.metric), told, *map(figure_words, here),
              f"{each.data[0].upper()}{each.data[1:]}. {each.source}", each.comparable)
         )  # fmt: skip
     if not rows:
@@ -349,7 +350,7 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Gr
         title = _named(topic.removeprefix("x_"), group)
         rows.append((title, _of(whole, topic, group, metric), *map(figure_words, here + gaps)))
     policy = str(table["policy"].iloc[0])
-    title = metric_words(metric).title
+    title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     columns = (
         "Group",
@@ -405,7 +406,7 @@ def _together(comparison: Comparison) -> Grid | None:
         "How far the calls agree beyond chance (Cohen's kappa), and what joining would give on "
         "these test images; a joined system that is to be used must be tuned on validation."
     )
-    heads = ("Pair", "Kappa", *(metric_words(metric).title for metric in metrics[1:]))
+    heads = ("Pair", "Kappa", *(metric_title(metric) for metric in metrics[1:]))
     return Grid("Agreement, and joining", lead, heads, tuple(rows))
 
 

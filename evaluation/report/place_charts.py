@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, Hit
-from evaluation.metrics.registry import number
+from evaluation.metrics.words import number
 from evaluation.report.charts import HEIGHT, LEFT, TOP, WIDTH, Chart, Point, Series, curve_path
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.compare.intervals import find_interval
-from evaluation.metrics.registry import number, policy_words
+from evaluation.metrics.words import number, policy_words
 from evaluation.report.charts import (
     HEIGHT,
     LEFT,

@@ -20,7 +20,8 @@ from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.tables import read_json
 from evaluation.compare.intervals import find_difference, find_interval, rows_of
 from evaluation.compare.verdict import PRIMARY_METRIC
-from evaluation.metrics.registry import metric_words, number, policy_words
+from evaluation.metrics.registry import metric_title
+from evaluation.metrics.words import number, policy_words
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
     MARKERS,
@@ -469,7 +470,7 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> Ta
             else number(figure.estimate)
             for figure in figures
         ]  # fmt: skip
-        rows.append((metric_words(metric).title, told))
+        rows.append((metric_title(metric), told))
     counted = by_image[(by_image["metric"] == "auroc") & (by_image["subgroup"] == "all")]
     count = ""
     if len(counted):

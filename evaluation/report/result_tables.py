@@ -10,7 +10,7 @@ import pandas as pd
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.tables import write_json, write_table
 from evaluation.compare.comparison import Comparison
-from evaluation.metrics.registry import inside_sentence
+from evaluation.metrics.words import inside_sentence
 from evaluation.report.cost_table import cost_table
 from evaluation.report.files import (
     COSTS_TABLE,

@@ -11,16 +11,8 @@ import pandas as pd
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.verdict import Question
-from evaluation.metrics.registry import (
-    PLACE_METRICS,
-    RATE_METRICS,
-    SUBGROUPS,
-    UNDEFINED,
-    metric_words,
-    number,
-    policy_words,
-    score_words,
-)
+from evaluation.metrics.registry import PLACE_METRICS, RATE_METRICS, SUBGROUPS, metric_title
+from evaluation.metrics.words import DASH, number, policy_words, score_words
 from evaluation.report.charts import Whisker, policies_of, whiskers
 from evaluation.report.grids import Grid, figure_words
 from evaluation.statistics.bootstrap import BOOTSTRAP
@@ -101,7 +93,7 @@ class MetricTable:
     @property
     def known(self) -> bool:
         """Whether any figure is defined."""
-        return any(cell.text != UNDEFINED for cell in self._cells())
+        return any(cell.text != DASH for cell in self._cells())
 
     @property
     def reasons(self) -> str:
@@ -181,7 +173,7 @@ def _section(comparison: Comparison, keys: list[Key], contrasts: list[tuple[str,
         for _ in contrasts:
             cell = next(differences)
             cells.append(replace(cell, note="") if told else cell)
-        rows.append(Row(metric_words(key.metric).title, tuple(cells)))
+        rows.append(Row(metric_title(key.metric), tuple(cells)))
     title = SUBGROUPS.get(subgroup) or policy_words(policy)
     limits: tuple[str, ...] = ()
     if policy:
@@ -409,7 +401,7 @@ def _of_images(tests: pd.DataFrame) -> pd.DataFrame:
 
 def _what(metric: str, policy: Any) -> str:
     at = f", {policy_words(policy)}" if isinstance(policy, str) and policy else ""
-    return metric_words(metric).title + at
+    return metric_title(metric) + at
 
 
 def _real(value: Any) -> float:

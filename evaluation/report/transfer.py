@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation.compare.intervals import find_interval
 from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.metrics.registry import number, policy_words
+from evaluation.metrics.words import number, policy_words
 from evaluation.report.charts import (
     HEIGHT,
     LEFT,

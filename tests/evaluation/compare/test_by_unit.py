@@ -12,7 +12,7 @@ from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import gather, unit_names
-from evaluation.metrics.registry import score_words
+from evaluation.metrics.words import score_words
 from evaluation.report.probability_charts import coverage_chart
 from evaluation.report.result_tables import write_tables
 from evaluation.report.tables import unit_tables
