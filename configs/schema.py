@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import tomli_w
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from configs.settings import ClassifierConfig, DetectorConfig, Section, TrainConfig
-from configs.toml_text import dump_toml
 
 _FOLDER = Path(__file__).parent
 _KINDS: dict[str, type[BaseModel]] = {"detector": DetectorConfig, "classifier": ClassifierConfig}
@@ -187,8 +187,8 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
 
 def dump_config(config: BaseModel) -> str:
     """Write a configuration as TOML, defaults included, so that it says all that was used."""
-    content = config.model_dump()
-    return dump_toml({"kind": content.pop("kind"), **content})
+    content = config.model_dump(exclude_none=True)  # TOML has no such value
+    return tomli_w.dumps({"kind": content.pop("kind"), **content})
 
 
 def first_difference(old: BaseModel, new: BaseModel) -> str | None:

@@ -280,7 +280,9 @@ class TrainingSettings(Section):
         default=0, ge=0, le=64, description="processes that load, a device; 0 loads in this one"
     )
     compile: bool = Field(default=False, description="torch.compile of backbone and heads")
-    tensorboard: bool = Field(default=False, description="events/ for TensorBoard, too")
+    loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        default=[], description="beside metrics.csv; each needs its pip extra"
+    )
 
     @model_validator(mode="after")
     def _one_rule_of_drawing(self) -> Self:

@@ -87,6 +87,10 @@ def train(
         from training.fit import require_compiler
 
         require_compiler(where)
+    if settings.training.loggers:
+        from training.record import require_loggers
+
+        require_loggers(settings.training.loggers)
     if rank:
         _join(settings, data, out, where, devices)
         return

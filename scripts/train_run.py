@@ -27,6 +27,7 @@ from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.optimisation import Optimisation
 from training.plots import draw_batch, draw_curves
+from training.record import build_loggers
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.sampling import SeededSampler
 
@@ -334,7 +335,7 @@ def _fit(
             accelerator=device,
             devices=devices,
             compiled=_core(trainee.model) if how.compile else (),
-            tensorboard=how.tensorboard,
+            loggers=build_loggers(how.loggers, run),
             progress=advance,
             on_epoch=lambda row: console.say(_line(row, how.epochs)),
         )

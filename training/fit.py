@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
@@ -26,7 +27,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data_prep.contracts.errors import InputError
-from training.events import EventLog
 from training.loop import Loop, TrainingLosses, ValidationStep, share_batch_statistics
 from training.optimisation import Optimisation
 from training.record import (
@@ -76,6 +76,7 @@ def build_trainer(
     folder: Path,
     *,
     callbacks: list[Callback],
+    loggers: Sequence[Logger],
     epochs: int,
     accumulate: int,
     precision: Precision,
@@ -87,6 +88,7 @@ def build_trainer(
     Args:
         folder: Its root folder; nothing is written there by default.
         callbacks: What watches the training.
+        loggers: Where the record writes each epoch, too.
         epochs: Most epochs.
         accumulate: Batches that make one optimiser step.
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; in fp16 the loss is scaled, and
@@ -115,7 +117,8 @@ def build_trainer(
         plugins=plugins,
         callbacks=callbacks,
         default_root_dir=folder,
-        logger=False,
+        logger=list(loggers),
+        log_every_n_steps=1,  # a step logs nothing, and fewer steps than this would be warned of
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -232,7 +235,7 @@ def fit(
     accelerator: Literal["cpu", "cuda"] = "cpu",
     devices: int = 1,
     compiled: Sequence[nn.Module] = (),
-    tensorboard: bool = False,
+    loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
@@ -267,7 +270,7 @@ def fit(
             the processes. On CUDA live batch norm measures the whole batch, on CPUs each
             process's share.
         compiled: Parts of the model to compile, see `training.fit`.
-        tensorboard: Write the figures of each epoch to ``events/``, too.
+        loggers: Get the figures of each epoch, see `training.record.build_loggers`.
         callbacks: Called before the record of each epoch; their state lives in the checkpoint.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
@@ -292,7 +295,6 @@ def fit(
         learning_rate=how.learning_rate,
         progress=progress,
         on_epoch=on_epoch,
-        events=EventLog(run.folder / "events") if tensorboard else None,
     )
     if channels_last:
         model.to(memory_format=torch.channels_last)
@@ -319,6 +321,7 @@ def fit(
             # The record comes before the average: it must see averaged weights before they are
             # swapped back. And after the others, whose state it saves.
             callbacks=[*callbacks, record, *averaging(how.ema_decay)],
+            loggers=loggers,
             epochs=epochs,
             accumulate=how.accumulate,
             precision=precision,

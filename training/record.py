@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
+import os
 import shlex
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,13 +16,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save
 from torch import nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from training.events import EventLog
 from training.loop import Loop, gather
 from training.optimisation import Mode, Plateau
 from training.run_folder import RunFolder
@@ -110,6 +114,92 @@ def has_exploded(losses: Sequence[float], usual: float) -> bool:
     return min(losses, default=0.0) > max(EXPLODED * usual, _HARMLESS)
 
 
+_PROJECT = "cxr-compare"
+_EVENTS = "events"
+
+
+def require_loggers(names: Sequence[str]) -> None:
+    """Refuse a logger whose package is not installed, before anything is trained.
+
+    Args:
+        names: Of ``training.loggers``; each is the name of its package and of its pip extra.
+
+    Raises:
+        InputError: A package is missing.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"training.loggers: needs the package {name}, which is not installed; "
+                f"pip install 'cxr-compare[{name}]', or take '{name}' out"
+            )
+
+
+def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
+    """Lightning's loggers for a run; `metrics.csv` is written whatever they are.
+
+    Each gets the configuration and the whole history: of a training that is resumed, TensorBoard's
+    events replace those of its first part, and MLflow and W&B begin another run of the same name.
+
+    Args:
+        names: ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to what
+            ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the folder; ``wandb`` to where
+            its own settings say, with its files in ``wandb/`` in the folder.
+        run: Gives the folder and the name.
+    """
+    folder = run.folder.resolve()
+    loggers: list[Logger] = []
+    if "tensorboard" in names:
+        _remove_events(folder / _EVENTS)
+        loggers.append(TensorBoardLogger(folder, "", _EVENTS, default_hp_metric=False))
+    if "mlflow" in names:
+        tracking = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+        loggers.append(
+            MLFlowLogger(
+                _PROJECT,
+                run_name=folder.name,
+                tracking_uri=tracking,
+                artifact_location=None
+                if os.environ.get("MLFLOW_TRACKING_URI")
+                else (folder / "mlflow").as_uri(),
+            )
+        )
+    if "wandb" in names:
+        loggers.append(WandbLogger(folder.name, folder, project=_PROJECT))
+    return loggers
+
+
+@rank_zero_only
+def _remove_events(folder: Path) -> None:
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+
+
+def _log(loggers: Sequence[Logger], row: Row) -> None:
+    for logger in loggers:
+        logger.log_metrics(_scalars(row), step=row["epoch"])
+        logger.save()
+
+
+def _scalars(row: Row) -> dict[str, float]:
+    """An epoch's finite figures under the names by which TensorBoard groups them.
+
+    Example:
+        >>> _scalars({"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "ap50": 0.1, "seconds": 9.0})
+        {'train/loss': 0.5, 'val/loss': 0.6, 'val/ap50': 0.1, 'seconds': 9.0}
+    """
+    named = {}
+    for key, value in row.items():
+        group, _, rest = key.partition("_")
+        if key == "epoch" or not math.isfinite(value):
+            continue
+        if group in ("train", "val") and rest:
+            named[f"{group}/{rest}"] = value
+        else:
+            named[key if key in ("learning_rate", "seconds") else f"val/{key}"] = value
+    return named
+
+
 Row = dict[str, Any]
 Metrics = Callable[[list[Any]], dict[str, float]]
 
@@ -153,7 +243,6 @@ class EpochRecord(Callback):
         learning_rate: The peak, of which a diverged training is told to take a tenth.
         progress: Called with the number of batches done.
         on_epoch: Called with each epoch's row.
-        events: Where TensorBoard will look; None writes nothing for it.
     """
 
     def __init__(
@@ -167,7 +256,6 @@ class EpochRecord(Callback):
         learning_rate: float,
         progress: Callable[[int], None] | None,
         on_epoch: Callable[[Row], None] | None,
-        events: EventLog | None = None,
     ) -> None:
         self._run = run
         self._metrics = validation_metrics
@@ -176,7 +264,6 @@ class EpochRecord(Callback):
         self._learning_rate = learning_rate
         self._progress = progress or (lambda n: None)
         self._on_epoch = on_epoch or (lambda row: None)
-        self._events = events
         self.history: list[Row] = []
         self._usual: float | None = None  # loss of a batch, before any harm is done
         self._train, self._val = _Means(), _Means()
@@ -194,9 +281,13 @@ class EpochRecord(Callback):
         self._usual = state_dict.get("usual_loss") or self.history[0]["train_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once where the resumed training had decided to."""
+        """Stop at once where the resumed training had decided to; log what it had done."""
         self._progress(len(self.history) * _batches(trainer))
         trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(tomllib.loads(self._run.config))
+        for row in self.history:
+            _log(trainer.loggers, row)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch's figures."""
@@ -263,8 +354,7 @@ class EpochRecord(Callback):
             if weights != kept:
                 weights.unlink()
         self._run.write_history(self.history)
-        if self._events is not None:
-            self._events.write(self.history)
+        _log(trainer.loggers, row)
         self._on_epoch(row)
 
     def _require_health(self, row: Row, losses: list[float]) -> None:

@@ -31,7 +31,7 @@ _EVERYTHING = [
     *_SMALL,
     "training.positive_share=0",
     "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
-    "training.sampling=0.5",
+    "training.hard_negatives=0.5",
     "augmentation.mosaic=0.5",
     "augmentation.multi_scale=1.0",
     "augmentation.shift=0.4",

@@ -381,15 +381,6 @@ def test_want_of_memory_reaches_the_caller(tmp_path: Path) -> None:
         _fit(tmp_path, training_losses=_Stopper(3, torch.OutOfMemoryError))
 
 
-def test_events_for_tensorboard_are_written_on_request_and_change_nothing(tmp_path: Path) -> None:
-    plain, logged = _model(), _model()
-    _fit(tmp_path / "plain", plain)
-    _fit(tmp_path / "logged", logged, tensorboard=True)
-    assert all(torch.equal(v, logged.state_dict()[n]) for n, v in plain.state_dict().items())
-    (file,) = (tmp_path / "logged/events").iterdir()
-    assert file.read_bytes().count(b"train/loss") == 4
-
-
 def test_unknown_monitor_lists_what_is_measured(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'auroc' is not measured; .*val_loss, accuracy"):
         _fit(tmp_path, monitor="auroc")

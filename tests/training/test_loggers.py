@@ -1,0 +1,175 @@
+"""Loggers beside `metrics.csv`: Lightning's own, each real one where it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from data_prep.contracts.errors import InputError
+from training import record
+from training.fit import fit
+from training.optimisation import Optimisation
+from training.record import build_loggers, require_loggers
+from training.run_folder import RunFolder
+from training.sampling import SeededSampler
+
+
+class _Batch:
+    def __init__(self, rows: list[tuple[str, Tensor]]) -> None:
+        self.image_ids = [name for name, _ in rows]
+        self.x = torch.stack([x for _, x in rows])
+
+    def to(self, device: torch.device) -> _Batch:
+        return self
+
+
+class _Rows(Dataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: Any) -> tuple[str, Tensor]:
+        row = index[0] if isinstance(index, tuple) else index
+        return f"image{row}", torch.full((1,), row / 6)
+
+
+def _losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    return {"square": (model(batch.x) - 1).square().mean()}
+
+
+def _run(folder: Path) -> RunFolder:
+    seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
+    return RunFolder.started_in(folder) or RunFolder.create(
+        folder, config="[training]\nepochs = 3\n", seen=seen, started={}
+    )
+
+
+def _fit(run: RunFolder, loggers: list[Logger], **changes: Any) -> nn.Module:
+    """Three epochs, of which the second has a figure that is not finite."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    figures = iter([0.25, float("nan"), 0.5])
+    settings: dict[str, Any] = {
+        "training_losses": _losses,
+        "validation_metrics": lambda outputs: {"ap50": next(figures, 0.5)},
+        "epochs": 3,
+        **changes,
+    }
+    fit(
+        model,
+        validation_step=lambda model, batch: (_losses(model, batch), None),
+        train_loader=DataLoader(
+            _Rows(), batch_size=3, sampler=SeededSampler(6, seed=0), collate_fn=_Batch
+        ),
+        val_loader=DataLoader(_Rows(), batch_size=3, collate_fn=_Batch),
+        run=run,
+        monitor="val_loss",
+        mode="min",
+        optimisation=Optimisation(learning_rate=0.1),
+        loggers=loggers,
+        resume=True,
+        **settings,
+    )
+    return model
+
+
+class _Kept(Logger):
+    """A logger that remembers what it got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int | None, dict[str, float]] = {}
+        self.settings: Any = None
+
+    name, version = "kept", 0
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step not in self.rows
+        self.rows[step] = metrics
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.settings = params
+
+
+def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path: Path) -> None:
+    kept = _Kept()
+    plain = _fit(_run(tmp_path / "plain"), [])
+    logged = _fit(_run(tmp_path / "logged"), [kept])
+    assert torch.equal(plain.weight, logged.weight)
+    assert kept.settings == {"training": {"epochs": 3}}
+    assert list(kept.rows) == [1, 2, 3]
+    assert kept.rows[1]["val/ap50"] == 0.25
+    assert "val/ap50" not in kept.rows[2]  # not finite
+    tables = [pd.read_csv(tmp_path / f / "metrics.csv") for f in ("plain", "logged")]
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in tables))
+    assert kept.rows[3]["train/loss"] == pytest.approx(tables[1]["train_loss"][2], rel=1e-5)
+
+
+def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path: Path) -> None:
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    first, second = _Kept(), _Kept()
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_run(tmp_path), [first], on_epoch=stop)
+    _fit(_run(tmp_path), [second])
+    assert list(first.rows) == [1, 2]
+    assert list(second.rows) == [1, 2, 3]
+    assert second.rows[1] == first.rows[1]
+
+
+def test_logger_without_its_package_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(record.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'cxr-compare\[wandb\]'") as caught:
+        require_loggers(["wandb"])
+    assert "\n" not in str(caught.value)
+    require_loggers([])
+
+
+def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    run = _run(tmp_path / "run")
+    _fit(run, build_loggers(["tensorboard"], run), epochs=2)
+    _fit(run, build_loggers(["tensorboard"], run))
+    (file,) = (run.folder / "events").glob("events.*")
+    events = [
+        (event.step, value.tag)
+        for event in loader.EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.tag == "train/loss"
+    ]
+    assert events == [(1, "train/loss"), (2, "train/loss"), (3, "train/loss")]
+
+
+@pytest.mark.filterwarnings("default")  # of mlflow's own libraries
+def test_mlflow_writes_a_run_beside_the_metrics(tmp_path: Path) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    run = _run(tmp_path / "run")
+    _fit(run, build_loggers(["mlflow"], run))
+    client = tracking.MlflowClient(f"sqlite:///{run.folder / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("cxr-compare").experiment_id])
+    assert found.info.run_name == "run"
+    assert found.data.params["training/epochs"] == "3"
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "val/loss")] == [1, 2, 3]
+
+
+@pytest.mark.filterwarnings("default")  # of wandb's own libraries
+def test_wandb_writes_offline_into_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = _run(tmp_path / "run")
+    _fit(run, build_loggers(["wandb"], run))
+    assert wandb.run.name == "run"
+    assert wandb.run.summary["val/ap50"] == 0.5
+    wandb.finish()
+    assert list((run.folder / "wandb").glob("offline-run-*"))
