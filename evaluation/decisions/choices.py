@@ -103,7 +103,7 @@ def choose_reduction(
     More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
     can be luck where validation is small: on 68 films a fold it cost 0.010 of AUROC on test
-    (docs/measured.md).
+    (docs/results.md).
 
     Args:
         output: A system on the validation images.
