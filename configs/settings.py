@@ -166,10 +166,6 @@ class DataSettings(Section):
     )
     split: str = Field(default="default", min_length=1)
     image_size: int = Field(ge=32, le=2048, multiple_of=32, description="px, a side")
-    crop: Literal["none", "lungs"] = Field(default="none", description="before resizing")
-    enhance: Literal["none", "clahe", "histogram"] = Field(
-        default="none", description="after resizing"
-    )
 
 
 class DetectorDataSettings(DataSettings):

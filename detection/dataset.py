@@ -16,7 +16,6 @@ from data_prep.augment.augment import NONE_DROPPED, DroppedBoxes
 from data_prep.augment.mosaic import N_TILES, join_mosaic
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import require_images
-from data_prep.store.preprocess import MIN_VISIBLE, clip_to_square
 
 if TYPE_CHECKING:
     from data_prep.augment.augment import Augmentation
@@ -93,9 +92,7 @@ class LesionDataset(Dataset[LesionSample]):
         store: Letterboxed pixels.
         image_ids: Images of this set, in this order; those without boxes are negatives.
         boxes: ``image_id, finding, x1, y1, x2, y2``, original px; rows of other images are
-            left aside. Where the store is cropped, boxes are cut to what it shows, and those of
-            which it shows less than `MIN_VISIBLE` are left out. None where only the pixels are
-            wanted.
+            left aside. None where only the pixels are wanted.
         findings: Names in label order: the first is label 1.
         augmentation: From `build_augmentation`; applied where a sample is asked
             for with a seed.
@@ -141,11 +138,6 @@ class LesionDataset(Dataset[LesionSample]):
             placement = self.store.placement(self.image_ids[row])
             boxes[span] = placement.to_store(boxes[span])
         labels = pd.Index(self.findings).get_indexer(pd.Index(table["finding"]))[order] + 1
-        if len(boxes):
-            boxes, share = clip_to_square(boxes, self.store.size)
-            shown = share >= MIN_VISIBLE
-            boxes, labels = boxes[shown], labels[shown]
-            start = np.searchsorted(rows[order][shown], np.arange(len(self.image_ids) + 1))
         return start, boxes.astype(np.float32), labels.astype(np.int64)
 
     @property

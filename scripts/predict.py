@@ -151,7 +151,7 @@ def predict_data_set(
     _require_labels(model, dataset)
     roles = dataset.split(split)
     wanted = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
-    store = open_store(dataset, model.preprocess.size, model.preprocess.treatment)
+    store = open_store(dataset, model.preprocess.size)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = _describe(model, name) | {
         "data_set": {
@@ -208,8 +208,7 @@ def predict_files(
     with PredictionWriter(out, _describe(model, name) | {"data_set": None}) as writer:
         todo = {image_id: path for image_id, path in files.items() if image_id not in writer.done}
         with console.progress("Predicting", len(todo)) as advance:
-            preprocess = model.preprocess
-            for pixels in decode_loose(todo, preprocess.size, preprocess.treatment):
+            for pixels in decode_loose(todo, model.preprocess.size):
                 for part in _join(model.predict(pixels, pixels.ids, pixels.sizes, batch_size)):
                     writer.add(part.images, **part.tables)
                 if len(pixels.failed):

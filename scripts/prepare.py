@@ -118,7 +118,6 @@ def prepare(
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
-    from data_prep.store.preprocess import PLAIN
     from scripts import console
     from scripts.train_images import open_store
 
@@ -129,7 +128,7 @@ def prepare(
             raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
         summary = combine(paths, out, name=name, rule=rule, targets=targets)
         for side in size or ():
-            open_store(DataSet.open(out), side, PLAIN)
+            open_store(DataSet.open(out), side)
     else:
         source, folder = source_and_out(paths, out)
         summary = prepare_dataset(

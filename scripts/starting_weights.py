@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.tables import read_json
-from data_prep.store.preprocess import Preprocess, Treatment
+from data_prep.store.preprocess import Preprocess
 from networks.public_checkpoints import PublicCheckpoint, recognise
 from scripts import console
 from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights
@@ -75,7 +75,7 @@ class Start:
 
     @property
     def preprocess(self) -> Preprocess | None:
-        """Size, normalisation and treatment of the pictures that the run learned from."""
+        """Size and normalisation of the images that the run learned from."""
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
     @property
@@ -98,12 +98,11 @@ class Start:
             return None
         return recognise({key: tuple(value.shape) for key, value in self.state.items()})
 
-    def pixels(self, size: int, treatment: Treatment) -> dict[str, float]:
+    def pixels(self, size: int) -> dict[str, float]:
         """How pixels are normalised for these weights, and say what differs from their training.
 
         Args:
             size: Side of the images that the new training uses, px.
-            treatment: What is done to them.
 
         Returns:
             ``mean`` and ``std``; empty where nothing is known and the builder's default holds:
@@ -124,8 +123,6 @@ class Start:
             )
         if was and was.size != size:
             told.append(f"it learned at {was.size} px, this training is at {size} px")
-        if was and was.treatment != treatment:
-            told.append(f"its pictures had {_words(was.treatment)}, these {_words(treatment)}")
         console.say("; ".join(told))
         return {"mean": known.mean, "std": known.std}
 
@@ -146,10 +143,6 @@ class Start:
             "n_images": len(seen),
             "n_patients": int(seen["patient_id"].nunique()),
         }
-
-
-def _words(treatment: Treatment) -> str:
-    return f"crop {treatment.crop} and enhance {treatment.enhance}"
 
 
 def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> pd.DataFrame:

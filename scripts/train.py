@@ -105,9 +105,9 @@ def train(
         console.say(f"{out}: this training has ended before")
     else:
         _require_packaged_weights(settings)
-        from scripts.train_images import open_store, treatment_of
+        from scripts.train_images import open_store
 
-        store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
+        store = open_store(dataset, settings.data.image_size)
         trainee = _build(settings, dataset, target, store)
         from data_prep.contracts.folders import folder_lock, require_free_space
         from scripts.train_run import fit_trainee
@@ -126,7 +126,7 @@ def _join(
 ) -> None:
     """Take part in the training that another process of this command leads."""
     from data_prep.store.dataset import DataSet
-    from scripts.train_images import open_store, treatment_of
+    from scripts.train_images import open_store
     from scripts.train_run import fit_trainee, with_known_batch
     from training.run_folder import RunFolder
 
@@ -136,7 +136,7 @@ def _join(
         return
     dataset = DataSet.open(data)
     target = dataset.target(settings.data.target, option=_TARGET)
-    store = open_store(dataset, settings.data.image_size, treatment_of(settings.data))
+    store = open_store(dataset, settings.data.image_size)
     settings = with_known_batch(settings, out)
     trainee = _build(settings, dataset, target, store)
     fit_trainee(settings, trainee, run, device, devices)

@@ -108,7 +108,7 @@ def build(
 
 def _pixels(start: Start, store: PixelStore) -> dict[str, Any]:
     """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
-    arguments: dict[str, Any] = {**start.pixels(store.size, store.treatment)}
+    arguments: dict[str, Any] = {**start.pixels(store.size)}
     if start.run is not None:
         return {**arguments, "channels": start.arguments.get("channels", "same")}
     public = start.public

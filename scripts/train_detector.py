@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from data_prep.store.pixel_store import visible_share
-from data_prep.store.preprocess import MIN_VISIBLE
 from detection.anchor_fit import fit_anchors
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelStore
 
 _EDGES = ["x1", "y1", "x2", "y2"]
-_WHOLE = 0.999  # share of a box: the rest is rounding
 
 
 class Seen(NamedTuple):
@@ -60,8 +57,7 @@ def build(
 ) -> Trainee:
     """Prepare a detector's training.
 
-    It learns and is validated on images whose lesions are all boxed, or that have none; and, where
-    a crop hides a lesion, not on that image: the lesion would be learned as background.
+    It learns and is validated on images whose lesions are all boxed, or that have none.
 
     Raises:
         InputError: The split lacks such images, or the model cannot be built.
@@ -72,8 +68,6 @@ def build(
         role: dataset.image_ids(role, config.data.split).intersection(trusted)
         for role in ("train", "val")
     }
-    hidden = hidden_by_crop(store, boxes[boxes["image_id"].isin(ids["train"].union(ids["val"]))])
-    ids = {role: chosen.difference(hidden) for role, chosen in ids.items()}
     boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
     for role, positive in boxed.items():
         require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
@@ -87,7 +81,7 @@ def build(
     weights = arguments.pop("weights")
     start = Start.open(weights)
     if start is not None:
-        arguments |= start.pixels(store.size, store.treatment)
+        arguments |= start.pixels(store.size)
     model = initialise(
         build_retinanet,
         "none" if start else weights,
@@ -117,27 +111,6 @@ def build(
         scored_losses=scored_losses,
         counts_boxes=augmentation is not None or mosaic > 0,
     )
-
-
-def hidden_by_crop(store: PixelStore, boxes: pd.DataFrame) -> pd.Index:
-    """Find the images of which a store's crop hides a lesion, and say how many there are.
-
-    Args:
-        store: Holds the images of the boxes.
-        boxes: ``image_id, x1, y1, x2, y2``, original px.
-
-    Returns:
-        Ids of the images with a box of which less than `MIN_VISIBLE` is shown, unique.
-    """
-    if store.treatment.crop == "none":
-        return pd.Index([])
-    share = visible_share(store, boxes)
-    hidden = pd.Index(boxes.loc[share < MIN_VISIBLE, "image_id"].unique())
-    console.say(
-        f"crop: {int((share > _WHOLE).sum())} of {len(share)} boxes lie in it whole; "
-        f"{len(hidden)} images are left out because it hides a lesion"
-    )
-    return hidden
 
 
 def scored_losses(

@@ -10,10 +10,8 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 
 if TYPE_CHECKING:
-    from configs.settings import DataSettings
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
-    from data_prep.store.preprocess import Treatment
 
 
 _STATES = {"present": 1.0, "absent": 0.0}
@@ -77,37 +75,27 @@ def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
     )
 
 
-def treatment_of(settings: DataSettings) -> Treatment:
-    """The crop and enhancement that a configuration asks for."""
-    from data_prep.store.preprocess import Treatment
-
-    return Treatment(crop=settings.crop, enhance=settings.enhance)
-
-
-def open_store(dataset: DataSet, size: int, treatment: Treatment) -> PixelStore:
-    """Open the pixel store of a size and treatment; decode what it lacks.
+def open_store(dataset: DataSet, size: int) -> PixelStore:
+    """Open the pixel store of a size; decode what it lacks.
 
     Where another training is decoding the same pixels, wait for it: one does the work.
 
     Args:
         dataset: The data set.
         size: Side of the model's square, px.
-        treatment: Crop and enhancement.
 
     Raises:
         InputError: The data set has no pixels, or a file is gone.
     """
     from data_prep.store.pixel_store import build_pixel_store
 
-    steps = [step for step in (treatment.crop, treatment.enhance) if step != "none"]
-    title = ", ".join([f"Pixels at {size} px", *steps])
+    title = f"Pixels at {size} px"
     with console.progress(title, len(dataset.images)) as advance:
         return build_pixel_store(
             dataset.folder,
             dataset.pictures,
             dataset.source_root,
             size,
-            treatment,
             window=dataset.window,
             progress=advance,
             before_wait=lambda: console.say(f"{title}: another cxr decodes them; waiting"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,7 +18,6 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import available_memory, choose_precision
 from scripts.train_devices import FAREWELL, own_rank, require_shares
-from scripts.train_images import treatment_of
 from scripts.train_task import Trainee, build_sampler, dropped_boxes
 from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
@@ -208,15 +206,11 @@ def fit_trainee(
         + (f", {devices} share a batch" if devices > 1 else "")
     )
     sampler, trainee = build_sampler(trainee, how)
-    # The model knows size and normalisation; what was done to the pictures before is settled here.
-    seen = replace(
-        cast("Preprocess", trainee.model.preprocess), treatment=treatment_of(settings.data)
-    )
     if not own_rank():
         _draw_first_batch(trainee, sampler, int(how.batch_size), run)
         # Now: of a training that diverges the best weights are of use only with these beside them.
         save_architecture(trainee.model, run.folder)
-        seen.to_json(run.folder / "preprocess.json")
+        cast("Preprocess", trainee.model.preprocess).to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(trainee.model, device)
     result = _fit_or_say_why(settings, trainee, run, sampler, device, precision, devices)
     if own_rank():

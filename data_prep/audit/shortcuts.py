@@ -293,7 +293,7 @@ _ADVICE = {
     "file": "a system may learn the kind of file instead of the disease: judge within one kind",
     "picture": "look whether the two classes were exposed or processed differently",
     "border": "little lung lies there: a system may learn how films are framed and marked. Judge "
-    "it on films from elsewhere, compare it with data.crop = 'lungs', and look where it looks",
+    "it on images from elsewhere, and look at the maps of where it finds the disease",
     "siblings": "never split by image, and keep every figure of a patient in one role",
     "together": "read every result against this figure: it needs no look at the lungs",
 }

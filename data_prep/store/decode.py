@@ -18,7 +18,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import map_rows
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import picture_facts
-from data_prep.store.preprocess import PLAIN, Placement, Treatment
+from data_prep.store.preprocess import Placement, letterbox
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class DecodeTask:
         image_id: Name of the image.
         path: Its file.
         sizes: Sides of the squares wanted, in px; may be empty.
-        treatment: What else is done to the picture in its squares.
         window: Name of the DICOM window wanted; None for the first.
         measure: Whether to hash the file and to measure the picture; pixels alone need neither.
     """
@@ -37,7 +36,6 @@ class DecodeTask:
     image_id: str
     path: Path
     sizes: tuple[int, ...] = ()
-    treatment: Treatment = PLAIN
     window: str | None = None
     measure: bool = True
 
@@ -95,7 +93,7 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
         spacing_col_mm=image.spacing_col_mm,
         header=image.header,
         file_sha256=_sha256(task.path) if task.measure else "",
-        squares={size: task.treatment.apply(image.pixels, size) for size in task.sizes},
+        squares={size: letterbox(image.pixels, size) for size in task.sizes},
     )
 
 
@@ -189,15 +187,12 @@ def list_images(sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def decode_loose(
-    files: dict[str, Path], size: int, treatment: Treatment = PLAIN, *, chunk: int = 256
-) -> Iterator[LoosePixels]:
+def decode_loose(files: dict[str, Path], size: int, *, chunk: int = 256) -> Iterator[LoosePixels]:
     """Decode files and bring them to a size, a stretch at a time, so that memory stays bounded.
 
     Args:
         files: Path by image id.
         size: Side of the model's square, px.
-        treatment: Crop and enhancement that the model was trained with.
         chunk: Files in one stretch.
 
     Yields:
@@ -213,7 +208,7 @@ def decode_loose(
                 failed.append((image_id, "failed", str(error)))
                 continue
             sizes.append((image_id, pixels.shape[1], pixels.shape[0]))
-            pictures[image_id], placements[image_id] = treatment.apply(pixels, size)
+            pictures[image_id], placements[image_id] = letterbox(pixels, size)
         yield LoosePixels(
             size,
             pd.Index(list(pictures), name="image_id", dtype="str"),

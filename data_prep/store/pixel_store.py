@@ -22,7 +22,7 @@ from data_prep.store.pixel_writer import (
     PixelStoreWriter,
     shard_name,
 )
-from data_prep.store.preprocess import PLAIN, Placement, Treatment, clip_to_square, store_spec
+from data_prep.store.preprocess import Placement, store_spec
 
 
 class PixelSource(Protocol):
@@ -41,24 +41,6 @@ class PixelSource(Protocol):
 
     def placement(self, image_id: str) -> Placement:
         """Where the original lies in the square."""
-
-
-def visible_share(source: PixelSource, boxes: pd.DataFrame) -> np.ndarray:
-    """How much of each box the pictures of a source show: all, unless they are cropped.
-
-    Args:
-        source: Holds the images of the boxes.
-        boxes: ``image_id, x1, y1, x2, y2``, original px; each with an area.
-
-    Returns:
-        Shares of the boxes' areas, 0 to 1, float64, shape ``(len(boxes),)``.
-    """
-    share = np.ones(len(boxes))
-    edges = boxes[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
-    for image_id, rows in boxes.groupby("image_id").indices.items():
-        moved = source.placement(str(image_id)).to_store(edges[rows])
-        share[rows] = clip_to_square(moved, source.size)[1]
-    return share
 
 
 def require_images(source: PixelSource, image_ids: pd.Index) -> None:
@@ -80,14 +62,14 @@ __all__ = ["PixelStore", "PixelStoreWriter", "build_pixel_store", "store_folder"
 _WORTH_A_WORKER = 200  # images: starting a process costs as much as decoding these
 
 
-def store_folder(dataset_folder: Path, size: int, treatment: Treatment = PLAIN) -> Path:
-    """Where a data set keeps its pixels of a size and treatment.
+def store_folder(dataset_folder: Path, size: int) -> Path:
+    """Where a data set keeps its pixels of a size.
 
     Example:
         >>> store_folder(Path("data"), 256).as_posix()
         'data/pixels/letterbox-256'
     """
-    return dataset_folder / "pixels" / store_spec(size, treatment)
+    return dataset_folder / "pixels" / store_spec(size)
 
 
 class PixelStore:
@@ -99,7 +81,6 @@ class PixelStore:
     Attributes:
         folder: Its folder.
         size: Side of the squares, in px.
-        treatment: Crop and enhancement of the pictures.
         index: ``image_id, shard, row, scale_x, scale_y, offset_x, offset_y``.
         ids: Image ids, sorted, unique.
         pixels_id: Identifies the members and their geometry, 16 hexadecimal digits.
@@ -108,7 +89,6 @@ class PixelStore:
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
         self.folder, self.index = folder, index
         self.size, self.pixels_id = int(info["size"]), str(info["pixels_id"])
-        self.treatment = Treatment(info.get("crop", "none"), info.get("enhance", "none"))
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
         self._maps: dict[int, np.ndarray] = {}
 
@@ -123,6 +103,11 @@ class PixelStore:
             InputError: The store is missing, incomplete or damaged.
         """
         info = read_json(folder / INFO_NAME, INFO_KIND)
+        if info["spec"] != store_spec(int(info["size"])):
+            raise InputError(
+                f"{folder}: holds '{info['spec']}', and cxr no longer crops or enhances images; "
+                "delete the folder"
+            )
         store = cls(folder, info, read_table(folder / INDEX_NAME, "pixel_index"))
         if len(store.index) != info["n_images"]:
             raise InputError(
@@ -204,7 +189,6 @@ def build_pixel_store(
     images: pd.DataFrame,
     source_root: Path,
     size: int,
-    treatment: Treatment = PLAIN,
     *,
     window: str | None = None,
     workers: int | None = None,
@@ -218,7 +202,6 @@ def build_pixel_store(
         images: Its images table; reads ``image_id`` and ``path``.
         source_root: What the paths are relative to.
         size: Side of the squares, in px.
-        treatment: Crop and enhancement; each has a store of its own beside the plain one.
         window: Name of the DICOM window wanted, as `DataSet.window` has it.
         workers: Processes; by default as many as are worth starting; 0 and 1 work
             in this one.
@@ -233,7 +216,7 @@ def build_pixel_store(
             another process is building and shall not be waited for. What was decoded stays;
             running again goes on.
     """
-    folder = store_folder(dataset_folder, size, treatment)
+    folder = store_folder(dataset_folder, size)
     no_file = images.loc[images["path"].isna(), "image_id"]
     if len(no_file):
         raise InputError(f"image '{no_file.iloc[0]}': has no file; this data set has no pixels")
@@ -241,23 +224,21 @@ def build_pixel_store(
         store = PixelStore.open(folder)
         if images["image_id"].isin(store.ids).all():
             return store
-    with folder_lock(folder, before_wait), PixelStoreWriter(folder, size, treatment) as writer:
+    with folder_lock(folder, before_wait), PixelStoreWriter(folder, size) as writer:
         missing = images[~images["image_id"].isin(list(writer.done))]
         if workers is None:
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
-        tasks = _tasks(missing, source_root, size, treatment, window)
+        tasks = _tasks(missing, source_root, size, window)
         _add_all(writer, decode_all(tasks, workers=workers), size, progress)
     return PixelStore.open(folder)
 
 
 def _tasks(
-    images: pd.DataFrame, source_root: Path, size: int, treatment: Treatment, window: str | None
+    images: pd.DataFrame, source_root: Path, size: int, window: str | None
 ) -> Iterator[DecodeTask]:
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        yield DecodeTask(
-            image_id, source_root / path, (size,), treatment, window=window, measure=False
-        )
+        yield DecodeTask(image_id, source_root / path, (size,), window=window, measure=False)
 
 
 def _add_all(

@@ -13,7 +13,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +31,7 @@ from data_prep.contracts.tables import (
     write_json,
     write_table,
 )
-from data_prep.store.preprocess import PLAIN, Placement, Treatment, store_spec
+from data_prep.store.preprocess import Placement, store_spec
 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"
@@ -64,7 +63,6 @@ class PixelStoreWriter:
         folder: The store's folder; made if absent. One writer at a time: hold its lock or that
             of the data set.
         size: Side of the squares, in px.
-        treatment: What was done to the pictures besides; the caller applies it.
 
     Attributes:
         done: Ids of the images that are in the store.
@@ -78,8 +76,8 @@ class PixelStoreWriter:
         ['index.parquet', 'pixels.json', 'shard-00000.npy']
     """
 
-    def __init__(self, folder: Path, size: int, treatment: Treatment = PLAIN) -> None:
-        self.folder, self.size, self.treatment = make_folder(folder), size, treatment
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = make_folder(folder), size
         self._header_bytes = len(_shard_header(0, size))
         self._rows = self._resume()
         self._uncommitted: list[str] = []
@@ -157,11 +155,10 @@ class PixelStoreWriter:
         index = self._index()
         write_table(index, self.folder / INDEX_NAME, "pixel_index")
         (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
-        spec = store_spec(self.size, self.treatment)
+        spec = store_spec(self.size)
         content = {
             "spec": spec,
             "size": self.size,
-            **asdict(self.treatment),
             "n_images": len(index),
             "pixels_id": frame_digest(index.assign(spec=spec), _IDENTITY),
         }

@@ -1,17 +1,15 @@
-"""The one place that crops, resizes, enhances and normalises pictures."""
+"""The one place that resizes and normalises images."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 import cv2
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.enhance import Enhancement, enhance
-from data_prep.store.lung_region import find_lung_region
 
 MIN_VISIBLE = 0.3
 """A box is dropped where less than this share of its area stays inside the picture."""
@@ -26,9 +24,8 @@ class Placement:
     Attributes:
         scale_x: Store pixels per original pixel along x.
         scale_y: The same along y; differs from `scale_x` by the rounding to whole pixels only.
-        offset_x: Black columns to the left, in store pixels; below 0 where a crop begins
-            right of the original's edge.
-        offset_y: Black rows above, in store pixels; likewise.
+        offset_x: Black columns to the left, in store pixels.
+        offset_y: Black rows above, in store pixels.
 
     Example:
         >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
@@ -48,8 +45,7 @@ class Placement:
             boxes: ``xyxy``, original px, shape ``(N, 4)``.
 
         Returns:
-            ``xyxy``, store px, float64, shape ``(N, 4)``; what a crop cuts off lies outside of
-            the square, see `clip_to_square`.
+            ``xyxy``, store px, float64, shape ``(N, 4)``.
         """
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
@@ -84,31 +80,6 @@ def _as_boxes(boxes: np.ndarray) -> np.ndarray:
     return array
 
 
-def clip_to_square(boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut boxes to the part that a square shows.
-
-    Args:
-        boxes: ``xyxy``, store px, shape ``(N, 4)``, with an area.
-        size: Side of the square, px.
-
-    Returns:
-        The boxes within the square, float64, shape ``(N, 4)``, and the share of each one's area
-        that is left, shape ``(N,)``: 1 for all of them unless the picture was cropped.
-
-    Example:
-        >>> clipped, share = clip_to_square(np.array([[-10.0, 0.0, 30.0, 8.0]]), 64)
-        >>> clipped.tolist(), share.tolist()
-        ([[0.0, 0.0, 30.0, 8.0]], [0.75])
-    """
-    given = _as_boxes(boxes)
-    clipped = np.clip(given, 0.0, float(size))
-    return clipped, np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) / np.prod(
-        given[:, 2:] - given[:, :2], axis=1
-    )
-
-
-Crop = Literal["none", "lungs"]
-
 MIN_SIZE, MAX_SIZE = 16, 4096
 """Sides of the square that pictures may be brought to, in pixels."""
 
@@ -134,68 +105,15 @@ def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
         >>> square.shape, placement
         ((64, 64), Placement(scale_x=0.32, scale_y=0.32, offset_x=0.0, offset_y=16.0))
     """
-    return PLAIN.apply(pixels, size)
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """What is done to a picture on its way into a square; by default nothing but resizing.
-
-    The order is crop, resize, enhance. The crop comes first, so that the square's pixels are
-    spent on the lungs. Enhancing comes last: its histograms count what the model will see, a
-    tile of CLAHE is the same part of every picture, and the cost does not grow with the original.
-
-    Attributes:
-        crop: ``none``, or ``lungs`` for the region that `data_prep.store.lung_region` finds.
-        enhance: ``none``, ``clahe`` or ``histogram``, see `data_prep.store.enhance`.
-
-    Example:
-        >>> Treatment(crop="lungs", enhance="clahe").apply(np.zeros((90, 60), np.uint8), 32)[1]
-        Placement(scale_x=0.35, scale_y=0.35..., offset_x=5.0, offset_y=0.0)
-    """
-
-    crop: Crop = "none"
-    enhance: Enhancement = "none"
-
-    def __post_init__(self) -> None:
-        for name, kinds in (("crop", Crop), ("enhance", Enhancement)):
-            if getattr(self, name) not in get_args(kinds):
-                known = ", ".join(get_args(kinds))
-                raise InputError(f"{name} '{getattr(self, name)}': unknown; choose one of {known}")
-
-    def apply(self, pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
-        """Bring a picture into a square, as `letterbox` does, cropped and enhanced.
-
-        Args:
-            pixels: uint8, shape ``(H, W)``.
-            size: Side of the square, in px.
-
-        Returns:
-            uint8, shape ``(size, size)``, and where the whole original lies in it. The black
-            border is not enhanced.
-
-        Raises:
-            ValueError: The picture is not uint8 ``(H, W)``.
-        """
-        if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
-            raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
-        x, y = 0, 0
-        if self.crop == "lungs":
-            region = find_lung_region(pixels)
-            x, y = region.x1, region.y1
-            pixels = pixels[y : region.y2, x : region.x2]
-        height, width = pixels.shape
-        picture = enhance(_resize(pixels, size), self.enhance)
-        new_height, new_width = picture.shape
-        left, top = (size - new_width) // 2, (size - new_height) // 2
-        square = np.zeros((size, size), dtype=np.uint8)
-        square[top : top + new_height, left : left + new_width] = picture
-        scale_x, scale_y = new_width / width, new_height / height
-        return square, Placement(scale_x, scale_y, left - x * scale_x, top - y * scale_y)
-
-
-PLAIN = Treatment()
-"""Neither cropped nor enhanced."""
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
+        raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
+    height, width = pixels.shape
+    image = _resize(pixels, size)
+    new_height, new_width = image.shape
+    left, top = (size - new_width) // 2, (size - new_height) // 2
+    square = np.zeros((size, size), dtype=np.uint8)
+    square[top : top + new_height, left : left + new_width] = image
+    return square, Placement(new_width / width, new_height / height, float(left), float(top))
 
 
 def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -217,7 +135,6 @@ class Preprocess:
         size: Side of the square, in px, 16 to 4,096.
         mean: Mean of the pixel values on a scale of 0 to 1.
         std: Standard deviation on that scale, above 0.
-        treatment: Crop and enhancement of the pictures that it learned from.
 
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
@@ -230,7 +147,6 @@ class Preprocess:
     size: int
     mean: float
     std: float
-    treatment: Treatment = PLAIN
 
     def __post_init__(self) -> None:
         require_size(self.size)
@@ -240,7 +156,7 @@ class Preprocess:
     @property
     def spec(self) -> str:
         """Name of the pixel store that holds such pictures."""
-        return store_spec(self.size, self.treatment)
+        return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
         """Turn grey levels into what the model sees: ``(x / 255 - mean) / std``.
@@ -264,25 +180,28 @@ class Preprocess:
             write_json,  # pandas; kept out of the decoding workers
         )
 
-        content = asdict(self)
-        treatment = content.pop("treatment")
-        write_json(path, "preprocess", {"resize": "letterbox", **content, **treatment})
+        write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
-        """Read ``preprocess.json``; one from before there were treatments has none.
+        """Read ``preprocess.json``.
 
         Raises:
-            InputError: The file is missing, not of this kind, lacks a key, or names a treatment
-                that this version does not know.
+            InputError: The file is missing, not of this kind, lacks a key, or asks for a lung crop
+                or a contrast enhancement, which this version does not have.
         """
         from data_prep.contracts.tables import read_json
 
         content = read_json(path, "preprocess")
+        for key in ("crop", "enhance"):
+            if content.get(key, "none") != "none":
+                raise InputError(
+                    f"{path}: the model learned from images with {key} '{content[key]}', which "
+                    f"cxr no longer offers; train it again without data.{key}"
+                )
         try:
             size, mean, std = (content[key] for key in ("size", "mean", "std"))
-            treatment = Treatment(content.get("crop", "none"), content.get("enhance", "none"))
-            return cls(int(size), float(mean), float(std), treatment)
+            return cls(int(size), float(mean), float(std))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
@@ -299,12 +218,11 @@ def require_size(size: int) -> None:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
 
 
-def store_spec(size: int, treatment: Treatment = PLAIN) -> str:
-    """Name of the pixel store of a size and treatment.
+def store_spec(size: int) -> str:
+    """Name of the pixel store of a size.
 
     Example:
-        >>> store_spec(512), store_spec(256, Treatment(crop="lungs", enhance="clahe"))
-        ('letterbox-512', 'letterbox-256-lungs-clahe')
+        >>> store_spec(512)
+        'letterbox-512'
     """
-    steps = [step for step in (treatment.crop, treatment.enhance) if step != "none"]
-    return "-".join(["letterbox", str(size), *steps])
+    return f"letterbox-{size}"

@@ -41,14 +41,6 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size: str) -> 
     assert detector.model_copy(update={"mosaic": 0.0}) == classifier
 
 
-@pytest.mark.parametrize("name", shipped_configs())
-def test_shipped_config_leaves_the_pictures_as_they_are(name: str) -> None:
-    assert read_config(find_config(name)).data.model_dump().items() >= {
-        ("crop", "none"),
-        ("enhance", "none"),
-    }
-
-
 @pytest.mark.parametrize(
     "given", ["anchor_sizes=[8.0, 16.0, 32.0, 64.0, 128.0]", "anchor_ratios=[1.0]"]
 )
@@ -96,9 +88,8 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("model.image_head_mode=gate", "input should be 'multiply' or 'none', got 'gate'"),
         ("data.image_size=64", "input should be greater than or equal to 96"),  # see settings.py
         ("data.image_size=100", "input should be a multiple of 32, got 100"),
-        ("data.crop=lung", "--set data.crop: input should be 'none' or 'lungs', got 'lung'"),
-        ("data.enhance=true", "input should be 'none', 'clahe' or 'histogram', got True"),
-        ("data.enhanse=clahe", "unknown key; did you mean 'data.enhance'?"),
+        ("data.crop=lungs", "--set data.crop: unknown key; known here: data.target, data.split"),
+        ("data.enhance=clahe", "--set data.enhance: unknown key; known here: data.target,"),
         ("training=3", "--set training: input should be"),
         ("training.draw={positive = 0.5, not_normal = 0.3, normal = 0.3}", "must add up to 1, and"),
         ("training.draw={positive = 0.5, normal = 0.5}", "training.draw.not_normal: is missing"),
@@ -148,8 +139,6 @@ def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(
         ("model.weights=/tmp/a b.pth", "model", "weights", "/tmp/a b.pth"),  # noqa: S108
         ("model.weights='coco'", "model", "weights", "coco"),
         ("data.split=fold1", "data", "split", "fold1"),
-        ("data.crop=lungs", "data", "crop", "lungs"),
-        ("data.enhance=histogram", "data", "enhance", "histogram"),
     ],
 )
 def test_override_replaces_what_the_file_says(

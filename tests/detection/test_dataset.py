@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Placement
 from detection.dataset import LesionDataset, collate
 
 
@@ -24,27 +23,6 @@ def test_a_box_lies_on_its_bright_patch_in_the_store(store, boxes):
     for sample in (dataset[row] for row in range(len(dataset))):
         for x1, y1, x2, y2 in sample.boxes.round().astype(int):
             assert sample.pixels[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].min() > 120
-
-
-def test_boxes_are_cut_to_what_a_crop_shows_and_hidden_ones_left_out(store, boxes, originals):
-    # A crop of the right half of the 100 x 200 image, at the same scale as before.
-    whole = store.placement("wide")
-    cropped = Placement(whole.scale_x, whole.scale_y, whole.offset_x - 32, whole.offset_y)
-    store._placements["wide"] = cropped
-    more = pd.DataFrame(
-        [
-            ("wide", "opacity", 60.0, 20.0, 140.0, 80.0),  # half of it is shown
-            ("wide", "opacity", 0.0, 20.0, 120.0, 80.0),  # a sixth
-            ("wide", "opacity", 0.0, 20.0, 80.0, 80.0),  # nothing
-        ],
-        columns=boxes.columns,
-    )
-    dataset = LesionDataset(store, store.ids, pd.concat([boxes, more]), ("opacity",))
-    samples = {image_id: dataset[row] for row, image_id in enumerate(store.ids)}
-    assert [len(samples[i].boxes) for i in ("square", "wide", "high", "empty")] == [2, 2, 1, 0]
-    assert [len(samples[i].labels) for i in ("square", "wide", "high", "empty")] == [2, 2, 1, 0]
-    back = cropped.to_original(samples["wide"].boxes, 200, 100)
-    np.testing.assert_allclose(back, [[100, 20, 180, 80], [100, 20, 140, 80]], atol=1e-3)
 
 
 def test_rows_come_in_the_order_of_the_ids_whatever_the_order_of_the_boxes(store, boxes):

@@ -16,7 +16,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from data_prep.store.preprocess import Preprocess, Treatment
+from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from evaluation.systems.eligibility import judged_images
 from scripts.predict import predict
@@ -48,9 +48,7 @@ def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on another split, at another size and stride, of pixels normalised another way."""
     out = tmp_path_factory.mktemp("runs") / "chexnet"
     train("chexnet_quickstart", data, out, _CLASSIFIER, resume=True, device="cpu")
-    Preprocess(128, mean=0.3, std=0.2, treatment=Treatment("lungs")).to_json(
-        out / "preprocess.json"
-    )
+    Preprocess(128, mean=0.3, std=0.2).to_json(out / "preprocess.json")
     return out
 
 
@@ -83,8 +81,7 @@ def test_detector_takes_the_features_of_a_classifier_run(
 def test_detector_normalises_pixels_as_the_run_that_it_started_from(started: RunFolder) -> None:
     preprocess = Preprocess.from_json(started.folder / "preprocess.json")
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
-    # Size and crop are this training's own.
-    assert (preprocess.size, preprocess.treatment) == (96, Treatment())
+    assert preprocess.size == 96  # this training's own
 
 
 def test_run_says_what_it_started_from(started: RunFolder, classifier: Path) -> None:

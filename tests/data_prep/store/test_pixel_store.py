@@ -16,17 +16,15 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
-from data_prep.store import pixel_store, pixel_writer, preprocess
+from data_prep.store import pixel_store, pixel_writer
 from data_prep.store.decode import DecodeTask, decode_all, decode_and_letterbox, decode_loose
-from data_prep.store.lung_region import LungRegion
 from data_prep.store.pixel_store import (
     PixelStore,
     PixelStoreWriter,
     build_pixel_store,
     store_folder,
-    visible_share,
 )
-from data_prep.store.preprocess import Placement, Treatment, letterbox
+from data_prep.store.preprocess import Placement, letterbox
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)
@@ -335,65 +333,27 @@ def test_decoding_in_processes_gives_rows_in_order(
     assert len({row.file_sha256 for row in rows}) == 12
 
 
-# Treatments
-
-
-def test_treated_store_stands_beside_the_plain_one(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame]
-) -> None:
-    root, table = source
-    clear = Treatment(enhance="clahe")
-    plain = build_pixel_store(tmp_path, table, root, SIZE)
-    treated = build_pixel_store(tmp_path, table, root, SIZE, clear)
-
-    assert treated.folder.name == "letterbox-32-clahe"
-    assert (plain.treatment, treated.treatment) == (Treatment(), clear)
-    assert PixelStore.open(treated.folder).treatment == clear
-    assert plain.pixels_id != treated.pixels_id
-    for image_id in table["image_id"]:
-        pixels, placement = clear.apply(np.asarray(Image.open(root / f"{image_id}.png")), SIZE)
-        np.testing.assert_array_equal(treated.image(image_id), pixels)
-        assert treated.placement(image_id) == placement == plain.placement(image_id)
-
-
-def test_store_from_before_there_were_treatments_opens_as_plain(tmp_path: Path) -> None:
+def test_store_of_an_older_version_opens_if_its_images_were_only_resized(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
-    info = json.loads((tmp_path / "pixels.json").read_text())
-    del info["crop"], info["enhance"]
-    (tmp_path / "pixels.json").write_text(json.dumps(info))
-    assert PixelStore.open(tmp_path).treatment == Treatment()
+    path = tmp_path / "pixels.json"
+    info = {**json.loads(path.read_text()), "crop": "none", "enhance": "none"}
+    path.write_text(json.dumps(info))
+    assert len(PixelStore.open(tmp_path).ids) == 3
+
+    path.write_text(json.dumps({**info, "spec": "letterbox-32-clahe", "enhance": "clahe"}))
+    with pytest.raises(InputError, match="no longer crops or enhances images; delete the folder"):
+        PixelStore.open(tmp_path)
 
 
-def test_cropped_store_puts_boxes_where_the_pixels_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(preprocess, "find_lung_region", lambda _: LungRegion(20, 0, 84, 64, 1.0))
-    pixels = np.zeros((64, 100), np.uint8)
-    pixels[10:20, 30:50] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    table = pd.DataFrame({"image_id": ["a"], "path": ["a.png"]})
-    store = build_pixel_store(tmp_path / "set", table, tmp_path, 64, Treatment("lungs"))
-
-    boxes = pd.DataFrame(
-        [("a", 30, 10, 50, 20), ("a", 0, 0, 40, 10), ("a", 0, 0, 10, 10)],
-        columns=["image_id", "x1", "y1", "x2", "y2"],
-    )
-    x1, y1, x2, y2 = store.placement("a").to_store(boxes.iloc[:1, 1:].to_numpy())[0].astype(int)
-    assert (store.image("a")[y1:y2, x1:x2] == 255).all()
-    assert int((store.image("a") == 255).sum()) == 200
-    assert visible_share(store, boxes).tolist() == [1.0, 0.5, 0.0]
-
-
-def test_loose_files_get_the_treatment_of_the_store(
+def test_loose_files_get_the_pixels_of_the_store(
     tmp_path: Path, source: tuple[Path, pd.DataFrame]
 ) -> None:
     root, table = source
-    treatment = Treatment("lungs", "histogram")
-    store = build_pixel_store(tmp_path, table, root, SIZE, treatment)
+    store = build_pixel_store(tmp_path, table, root, SIZE)
     files = {image_id: root / f"{image_id}.png" for image_id in table["image_id"]}
     files["broken"] = tmp_path / "none.png"
 
-    first, second = decode_loose(files, SIZE, treatment, chunk=7)
+    first, second = decode_loose(files, SIZE, chunk=7)
 
     assert (first.size, len(first.ids), len(second.ids)) == (SIZE, 7, 5)
     assert second.failed["image_id"].tolist() == ["broken"]

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,18 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
-from data_prep.store import preprocess as preprocess_module
-from data_prep.store.enhance import Enhancement, enhance
-from data_prep.store.lung_region import LungRegion
-from data_prep.store.preprocess import (
-    Crop,
-    Placement,
-    Preprocess,
-    Treatment,
-    clip_to_square,
-    letterbox,
-    store_spec,
-)
+from data_prep.store.preprocess import Placement, Preprocess, letterbox
 
 sides = st.integers(1, 700)
 sizes = st.integers(16, 300)
@@ -122,27 +110,25 @@ def test_numpy_and_torch_are_normalised_alike() -> None:
     assert preprocess.normalise(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("treatment", [Treatment(), Treatment("lungs", "histogram")])
-def test_preprocess_survives_its_file(tmp_path: Path, treatment: Treatment) -> None:
-    preprocess = Preprocess(512, mean=0.5, std=0.25, treatment=treatment)
+def test_preprocess_survives_its_file(tmp_path: Path) -> None:
+    preprocess = Preprocess(512, mean=0.5, std=0.25)
     preprocess.to_json(tmp_path / "preprocess.json")
     assert Preprocess.from_json(tmp_path / "preprocess.json") == preprocess
 
 
-def test_file_from_before_there_were_treatments_has_none(tmp_path: Path) -> None:
+def test_file_of_an_older_run_without_crop_and_enhancement_opens(tmp_path: Path) -> None:
     path = tmp_path / "preprocess.json"
     Preprocess(512, mean=0.5, std=0.25).to_json(path)
-    content = json.loads(path.read_text())
-    del content["crop"], content["enhance"]
-    path.write_text(json.dumps(content))
+    old = {**json.loads(path.read_text()), "crop": "none", "enhance": "none"}
+    path.write_text(json.dumps(old))
     assert Preprocess.from_json(path) == Preprocess(512, mean=0.5, std=0.25)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("enhance", "sharpen", "enhance 'sharpen': unknown; choose one of none, clahe, histogram"),
-        ("crop", None, "crop 'None': unknown; choose one of none, lungs"),
+        ("enhance", "clahe", "the model learned from images with enhance 'clahe', which cxr no"),
+        ("crop", "lungs", ".* no longer offers; train it again without data.crop"),
         ("size", "big", "must give size, mean and std"),
         ("mean", None, "must give size, mean and std"),
     ],
@@ -163,83 +149,3 @@ def test_file_that_asks_for_something_else_is_refused(
 def test_impossible_settings_are_refused(size: int, mean: float, std: float) -> None:
     with pytest.raises(InputError):
         Preprocess(size, mean, std)
-
-
-# Treatments
-
-
-@settings(max_examples=80, deadline=None, derandomize=True)
-@given(width=sides, height=sides, size=sizes, crop=shares, share=shares)
-def test_boxes_come_back_from_a_crop(
-    width: int, height: int, size: int, crop: tuple[float, ...], share: tuple[float, ...]
-) -> None:
-    x1, y1, x2, y2 = box_in(width, height, crop)[0].astype(int)
-    region = LungRegion(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1), 1.0)
-    if region.x2 > width or region.y2 > height:
-        region = LungRegion(0, 0, width, height, 1.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocess_module, "find_lung_region", lambda pixels: region)
-        _, placement = Treatment(crop="lungs").apply(np.zeros((height, width), np.uint8), size)
-
-    box = box_in(width, height, share)
-    stored = placement.to_store(box)
-    np.testing.assert_allclose(placement.to_original(stored, width, height), box, atol=1e-6)
-    # What the square shows of a box is what the crop shows of it, in place.
-    shown = np.clip(box, [region.x1, region.y1] * 2, [region.x2, region.y2] * 2)
-    inside = placement.to_store(shown)
-    assert inside.min() >= -1e-6
-    assert inside.max() <= size + 1e-6
-    # The square spends its longer side on the crop, not on the whole.
-    longer = max(region.x2 - region.x1, region.y2 - region.y1)
-    assert max(placement.scale_x, placement.scale_y) * longer >= size - 1e-6
-
-
-@pytest.mark.parametrize("treatment", [Treatment("lungs"), Treatment("lungs", "clahe")])
-def test_a_drawn_rectangle_lies_under_its_box_in_a_crop(
-    treatment: Treatment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    region = LungRegion(200, 100, 500, 380, 1.0)
-    monkeypatch.setattr(preprocess_module, "find_lung_region", lambda pixels: region)
-    pixels = np.zeros((400, 600), np.uint8)
-    pixels[150:250, 260:320] = 255
-
-    square, placement = treatment.apply(pixels, 256)
-
-    rows, columns = np.nonzero(square > 127)
-    drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    box = placement.to_store(np.array([[260.0, 150.0, 320.0, 250.0]]))[0]
-    np.testing.assert_allclose(box, drawn, atol=0.75)
-    assert placement.offset_x < 0
-
-
-def test_clipping_tells_what_share_of_each_box_is_left() -> None:
-    boxes = np.array([[0, 0, 10, 10], [-5, 0, 5, 10], [60, 60, 80, 68], [70, 0, 90, 9.0]])
-    clipped, share = clip_to_square(boxes, 64)
-    assert share.tolist() == [1.0, 0.5, 0.1, 0.0]
-    assert clipped[:3].tolist() == [[0, 0, 10, 10], [0, 0, 5, 10], [60, 60, 64, 64]]
-
-
-@pytest.mark.parametrize("how", ["clahe", "histogram"])
-def test_black_border_stays_black_and_has_no_say(how: Enhancement) -> None:
-    picture = np.random.default_rng(0).integers(90, 140, (32, 64)).astype(np.uint8)
-    square = Treatment(enhance=how).apply(picture, 64)[0]
-    assert (square[:16] == 0).all()
-    assert (square[48:] == 0).all()
-    np.testing.assert_array_equal(square[16:48], enhance(picture, how))
-
-
-def test_every_treatment_has_a_store_of_its_own() -> None:
-    names = {
-        store_spec(size, Treatment(crop, how))
-        for size in (64, 96)
-        for crop in get_args(Crop)
-        for how in get_args(Enhancement)
-    }
-    assert len(names) == 12
-    assert "letterbox-64" in names
-    assert "letterbox-96-lungs-histogram" in names
-
-
-def test_unknown_treatment_is_refused() -> None:
-    with pytest.raises(InputError, match="enhance 'clah': unknown"):
-        Treatment(enhance="clah")  # type: ignore[arg-type]
