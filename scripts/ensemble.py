@@ -9,7 +9,6 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
@@ -46,20 +45,9 @@ def ensemble(
         ),
     ] = None,
     gate: Annotated[
-        Literal["multiply", "threshold"] | None,
+        Literal["multiply"] | None,
         typer.Option(
-            help="One detector and one classifier: its score multiplies those of the boxes, or "
-            "boxes of images below a threshold, chosen on validation, are dropped."
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="What --gate threshold is chosen for; may be left out where one."),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="--gate threshold is chosen on this split's val images; by default theirs."
+            help="One detector and one classifier: its score multiplies those of the boxes."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
@@ -74,7 +62,7 @@ def ensemble(
     """
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from evaluation.systems.ensemble import check_members
+    from evaluation.systems.ensemble import check_members, gate_boxes, sort_members
 
     dataset = DataSet.open(data)
     members = [Predictions.open(folder) for folder in predictions]
@@ -86,16 +74,13 @@ def ensemble(
         given = {"--weights": weights, "--fusion": fusion, "--iou": iou}
         if unused := [option for option, value in given.items() if value is not None]:
             raise InputError(f"ensemble: {unused[0]} is not for --gate; leave it out")
-        split = own_split(split, predictions, dataset)
-        joined, facts = _gate(members, dataset, gate, target, split)
-    info = _write(members, joined, dataset, out, name or _default_name(members, gate), facts)
+        joined, facts = gate_boxes(*sort_members(members)), {"gate": {"rule": gate}}
+    info = _write(members, joined, out, name or _default_name(members, gate), facts)
     for note in joined.notes:
         console.say(note)
     rows = len(joined.tables[joined.kind])
     ran = int((joined.images["status"] == "ok").sum())
     console.say(f"{info['system']}: {joined.made_of}; {rows:,} {joined.kind} on {ran:,} images")
-    if "gate" in facts:
-        _tell_gate(facts["gate"])
     console.say(f"Predictions: {out}")
     if as_json:
         console.emit_json({"folder": str(out), "images": ran, **info})
@@ -130,7 +115,7 @@ def _join(
     if len(kinds) > 1:
         raise InputError(
             "ensemble: some members give boxes and some scores; join a detector and a classifier "
-            "with --gate multiply or --gate threshold"
+            "with --gate multiply"
         )
     if kinds == {"boxes"}:
         how = fusion or "best"
@@ -138,29 +123,9 @@ def _join(
     return join_classifiers(members, weights=weights)
 
 
-def _gate(
-    members: list[Predictions],
-    dataset: DataSet,
-    rule: Literal["multiply", "threshold"],
-    target: str | None,
-    split: str,
-) -> tuple[Joined, dict[str, Any]]:
-    """Gate the detector; also what the predictions folder records of it."""
-    from evaluation.systems.ensemble import choose_gate, gate_boxes, sort_members
-
-    detector, classifier = sort_members(members)
-    if rule == "multiply":
-        return gate_boxes(detector, classifier, rule=rule), {"gate": {"rule": rule}}
-    judged = dataset.target(target)
-    choice = choose_gate(detector, classifier, dataset, judged, split)
-    joined = gate_boxes(detector, classifier, rule=rule, threshold=choice.threshold)
-    return joined, {"gate": {"rule": rule, **choice.record}}
-
-
 def _write(
     members: list[Predictions],
     joined: Joined,
-    dataset: DataSet,
     out: Path,
     name: str,
     facts: dict[str, Any],
@@ -170,17 +135,9 @@ def _write(
     from data_prep.contracts.tables import write_table
     from data_prep.store.predictions import PredictionWriter
     from evaluation.systems.eligibility import SEEN_FILE
-    from evaluation.systems.ensemble import (
-        findings_of,
-        joined_cost,
-        joined_id,
-        joined_seen,
-        with_gate_images,
-    )
+    from evaluation.systems.ensemble import findings_of, joined_cost, joined_id, joined_seen
 
     seen, unknown = joined_seen(members)
-    if "chosen_on" in facts.get("gate", {}):
-        seen = with_gate_images(seen, dataset, facts["gate"]["chosen_on"]["split"])
     detectors = [member for member in members if member.kind == joined.kind]
     info: dict[str, Any] = {
         "system": name,
@@ -222,14 +179,3 @@ def _write(
         if seen is not None:
             write_table(seen, out / SEEN_FILE, "seen")
     return info
-
-
-def _tell_gate(gate: dict[str, Any]) -> None:
-    if "threshold" not in gate:
-        return
-    with_gate, without = gate["chosen"]["folds"], gate["boxes_as_stored"]["folds"]
-    console.say(
-        f"  gate at {gate['threshold']:.4g}, chosen on {gate['chosen_on']['n_images']} validation "
-        f"images: {gate['objective']} {with_gate:.3f} as the mean over folds, without a gate "
-        f"{without:.3f}"
-    )

@@ -57,15 +57,15 @@ def tune(
         Literal["default", "boxes", "full"] | None,
         typer.Option(
             help="Try fusions (NMS, soft-NMS, weighted box fusion), box scales, reductions and "
-            "score cuts on the stored boxes: default, boxes (fusion and scale only) or full. For a "
-            "classifier, ways to read boxes from its maps."
+            "score cuts on a detector's stored boxes: default, boxes (fusion and scale only) or "
+            "full."
         ),
     ] = None,
     objective: Annotated[
         Literal["auroc", "f1", "ap50", "rsna", "froc"] | None,
         typer.Option(
             help="The figure that the search maximises, as the mean over folds of validation "
-            "patients; auroc by default, ap50 for the maps of a classifier."
+            "patients; auroc by default."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
@@ -87,7 +87,6 @@ def tune(
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.choices import TuningOptions
-    from evaluation.decisions.map_search import search_levels
     from evaluation.decisions.search import Search, sweep_steps
     from evaluation.decisions.thresholds import POLICIES, check_policy
     from evaluation.decisions.tuning import tune as choose
@@ -100,14 +99,12 @@ def tune(
     dataset, system = DataSet.open(data), Predictions.open(predictions)
     split = own_split(split, [predictions], dataset)
     judged = dataset.target(target)
-    usual: Literal["auroc", "ap50"] = "auroc" if system.kind == "boxes" else "ap50"
-    wanted = Search(search, objective or usual) if search else None
+    wanted = Search(search, objective or "auroc") if search else None
     options: dict[str, Any] = {"split": split, "policies": policies, "options": chosen}
     if wanted is None:
         decision = choose(system, dataset, judged, **options)
     else:
-        steps = sweep_steps(wanted) if system.kind == "boxes" else len(search_levels(wanted))
-        with console.progress("Searching", steps) as advance:
+        with console.progress("Searching", sweep_steps(wanted)) as advance:
             decision = choose(system, dataset, judged, **options, search=wanted, advance=advance)
     if not decision.chosen_on["n_images"]:
         raise InputError(
@@ -173,14 +170,10 @@ def _tell_calibration(decision: Decision) -> None:
 
 def _tell_search(decision: Decision, search: dict[str, Any]) -> None:
     """What the search chose, and how much of its gain may be luck."""
-    maps = decision.map_boxes
-    console.say(f"  boxes: {decision.boxes.words if maps is None else 'from maps ' + maps.words}")
+    console.say(f"  boxes: {decision.boxes.words}")
     if decision.box_cut is not None:
         console.say(f"  boxes are called from score {decision.box_cut:g} (for the RSNA score)")
-    figures = {
-        "chosen": search["chosen"],
-        "boxes as stored" if maps is None else "a level alone": search["boxes_as_stored"],
-    }
+    figures = {"chosen": search["chosen"], "boxes as stored": search["boxes_as_stored"]}
     console.say(
         f"  {search['objective']}, {search['settings_tried']:,} settings, "
         f"{search['folds']} folds of patients:"

@@ -103,7 +103,6 @@ class Decision:
             "calibration": self.calibration and self.calibration.to_json(),
             "map_scale": self.map_scale and list(self.map_scale),
             "map_box_level": self.map_boxes and self.map_boxes.level,
-            "map_boxes": self.map_boxes and self.map_boxes.to_json(),
             "policies": {
                 name: {
                     "threshold": choice.threshold,
@@ -123,10 +122,17 @@ class Decision:
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: A key is missing or holds another type.
+            InputError: A key is missing or holds another type, or the decision holds a search
+                over map boxes, as versions before made.
         """
+        if payload.get("map_boxes"):
+            raise InputError(
+                f"decision for {payload.get('target')}: its map boxes were searched for, which cxr "
+                "tune no longer does; run cxr tune again"
+            )
         try:
             scale, policies = payload["map_scale"], payload["policies"]
+            level = payload["map_box_level"]
             return cls(
                 target=payload["target"],
                 chosen_on=dict(payload["chosen_on"]),
@@ -136,7 +142,7 @@ class Decision:
                 search=payload.get("search"),
                 calibration=calibration_from_json(payload["calibration"]),
                 map_scale=(scale[0], scale[1]) if scale else None,
-                map_boxes=MapBoxRule.from_json(payload.get("map_boxes"), payload["map_box_level"]),
+                map_boxes=None if level is None else MapBoxRule(level),
                 thresholds={
                     name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                     for name, spec in policies.items()

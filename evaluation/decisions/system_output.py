@@ -168,7 +168,7 @@ class SystemOutput:
             return self.predicted_boxes
         if self.maps is None or scale is None or rule is None:
             return None
-        return rule.apply(self.maps, scores, scale, self.sizes)
+        return rule.apply(self.maps, scores, scale)
 
 
 def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:

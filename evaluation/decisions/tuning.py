@@ -30,7 +30,6 @@ from evaluation.decisions.choices import (
     choose_reduction,
 )
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.map_search import MapSearchResult, search_map_boxes
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
 from evaluation.decisions.search import Search, SweepResult, sweep, sweep_images
@@ -95,7 +94,6 @@ class BoxReading:
     rule: MapBoxRule | None
     cut: float | None
     tried: list[dict[str, Any]]
-    record: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def score_images(
     folds, patients = None, patients_of(dataset.images, rows.image_ids)
     if options.reductions or options.calibration == CHOOSE:
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
-    if search is not None and output.gives_boxes:
+    if search is not None:
         found = sweep(sweep_images(output, rows.y_true, dataset), search, advance)
         fused = SystemOutput(
             output.predictions, output.target, rows.image_ids, found.rule, dataset.images
@@ -182,25 +180,14 @@ def score_images(
     return ScoredImages(output, reduced, None, folds)
 
 
-def choose_box_reading(
-    scored: ScoredImages,
-    rows: ValidationRows,
-    dataset: DataSet,
-    search: Search | None,
-    advance: Advance,
-) -> BoxReading:
+def choose_box_reading(scored: ScoredImages, dataset: DataSet) -> BoxReading:
     """Choose how a classifier's maps become boxes, and the score from which boxes are called."""
     output, scores = scored.output, scored.reduced.scores
     scale, rule, tried = choose_map_boxes(output, scores, dataset)
-    read = None
-    if search is not None and scored.swept is None:
-        read = _search_maps(output, rows.y_true, scores, scale, dataset, search, advance)
-        rule, tried = read.rule, read.best
-    chosen_by = scored.swept or read
-    if chosen_by is not None:
-        return BoxReading(scale, rule, chosen_by.cut, tried, dict(chosen_by.record))
+    if scored.swept is not None:
+        return BoxReading(scale, rule, scored.swept.cut, tried)
     cut = choose_box_cut(output, output.boxes(scores, scale, rule), dataset)
-    return BoxReading(scale, rule, cut, tried, None)
+    return BoxReading(scale, rule, cut, tried)
 
 
 def gather_units(
@@ -241,25 +228,6 @@ def calibrate_scores(
     return fit_platt(truth, scores), TuningRecord(choices)
 
 
-def _search_maps(
-    output: SystemOutput,
-    y_true: pd.Series,
-    scores: pd.Series,
-    scale: tuple[float, float] | None,
-    dataset: DataSet,
-    search: Search,
-    advance: Advance,
-) -> MapSearchResult:
-    if output.maps is None or scale is None:
-        system = output.predictions
-        raise InputError(
-            f"{system.folder}: {system.name} gives neither boxes nor maps, so there is nothing to "
-            "search; tune it without --search"
-        )
-    images = sweep_images(output, y_true, dataset)
-    return search_map_boxes(images, output.maps, scores, scale, search, advance)
-
-
 __all__ = ["CHOSEN_ON", "Decision", "checked_decision", "decision_ids", "tune"]
 
 CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
@@ -281,8 +249,7 @@ def tune(
 
     An image scores as its highest box, unless another rule's AUROC is higher by more than chance;
     the level of map boxes is the one with the highest AP50, among equals the highest. A search
-    chooses the fusion and scale of a detector's boxes, too, or how a classifier's maps become
-    boxes. Thresholds follow.
+    chooses the fusion and scale of a detector's boxes, too. Thresholds follow.
 
     Args:
         predictions: The system.
@@ -316,7 +283,7 @@ def tune(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
         )
     scored = score_images(output, rows, dataset, search, options, advance)
-    reading = choose_box_reading(scored, rows, dataset, search, advance)
+    reading = choose_box_reading(scored, dataset)
     judged = gather_units(scored, rows, dataset, unit, options)
     calibration, record = calibrate_scores(judged, scored, options, unit)
     thresholds = {
@@ -328,7 +295,7 @@ def tune(
         reduction=scored.reduced.reduction,
         boxes=scored.swept.rule if scored.swept else AS_STORED,
         box_cut=reading.cut,
-        search=reading.record if reading.record is None else reading.record | record.searched,
+        search=scored.swept.record | record.searched if scored.swept else None,
         calibration=calibration,
         map_scale=reading.scale,
         map_boxes=reading.rule,
@@ -346,6 +313,11 @@ def _check_boxes(predictions: Predictions, search: Search | None, options: Tunin
         raise InputError(
             f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
             "to reduce; tune it without --reduction"
+        )
+    if search is not None and predictions.kind != "boxes":
+        raise InputError(
+            f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
+            "to search; tune it without --search"
         )
     if options.reductions and search is not None:
         raise InputError("tune: --search tries reductions of its own; leave out --reduction")

@@ -100,11 +100,10 @@ def _search(decision: dict[str, Any]) -> str:
     if not search:
         return ""
     stored = (search.get("boxes_as_stored") or {}).get("folds")
-    plain = "a level alone" if decision.get("map_boxes") else "boxes as stored"
     return (
         f"for {search['objective']}: mean over {search['folds']} folds of patients "
-        f"{number(search['chosen']['folds'])} ({plain} {number(stored)}; held out from "
-        f"its own choice {number(search['held_out'])})"
+        f"{number(search['chosen']['folds'])} (boxes as stored {number(stored)}; held out "
+        f"from its own choice {number(search['held_out'])})"
     )
 
 
@@ -139,8 +138,8 @@ def _map_scale(decision: dict[str, Any]) -> str:
 
 
 def _map_boxes(decision: dict[str, Any]) -> str:
-    rule = MapBoxRule.from_json(decision.get("map_boxes"), decision.get("map_box_level"))
-    return "no maps" if rule is None else rule.words
+    level = decision.get("map_box_level")
+    return "no maps" if level is None else MapBoxRule(level).words
 
 
 def _rules(decision: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ from evaluation.decisions.tuning import tune
 from evaluation.systems.eligibility import judged_images, trained_on
 from evaluation.systems.ensemble import (
     check_members,
-    choose_gate,
     findings_of,
     gate_boxes,
     join_classifiers,
@@ -23,7 +22,6 @@ from evaluation.systems.ensemble import (
     joined_id,
     joined_seen,
     sort_members,
-    with_gate_images,
 )
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
@@ -120,17 +118,14 @@ def test_wrong_weights_are_refused(weights, detectors, judged_set):
         join_detectors(detectors, judged_set, weights=weights)
 
 
-def test_a_gate_multiplies_or_drops(predict):
+def test_a_gate_multiplies(predict):
     detector, classifier = predict("D", "boxes", seed=1), predict("C", "scores", seed=2)
     assert sort_members([classifier, detector]) == (detector, classifier)
     probability = classifier.scores.set_index("image_id")["score"]
     gate = probability[detector.boxes["image_id"]].to_numpy()
-    multiplied = gate_boxes(detector, classifier, rule="multiply").tables["boxes"]
+    multiplied = gate_boxes(detector, classifier).tables["boxes"]
     expected = detector.boxes["score"].to_numpy() * gate
     np.testing.assert_allclose(multiplied["score"], expected[expected >= 0.001])
-    kept = gate_boxes(detector, classifier, rule="threshold", threshold=0.4).tables["boxes"]
-    assert (probability[kept["image_id"]] >= 0.4).all()
-    assert len(kept) == (gate >= 0.4).sum()
 
 
 def test_a_gate_needs_one_of_each_and_the_same_findings(predict, detectors):
@@ -140,31 +135,6 @@ def test_a_gate_needs_one_of_each_and_the_same_findings(predict, detectors):
     blind = Predictions(classifier.folder, classifier.info | {"findings": ["mass"]})
     with pytest.raises(InputError, match="gives no score for lung_opacity"):
         sort_members([detectors[0], blind])
-
-
-def test_the_gate_is_chosen_on_validation_alone(predict, judged_set):
-    target = judged_set.target()
-    detector = predict("D", "boxes", seed=1, skill=0.3)
-    classifier = predict("C", "scores", seed=2, skill=6.0)
-    choice = choose_gate(detector, classifier, judged_set, target, "default")
-    assert 0 < choice.threshold < 1
-    assert choice.record["chosen"]["folds"] > choice.record["boxes_as_stored"]["folds"]
-    assert choice.record["chosen_on"]["n_images"] == 100
-    tested = classifier.scores["image_id"].isin(judged_set.image_ids("test"))
-    scores = classifier.scores.assign(score=np.where(tested, 0.5, classifier.scores["score"]))
-    part = classifier.folder / "scores.parquet" / "part-00000.parquet"
-    write_table(scores, part, "scores")
-    again = Predictions.open(classifier.folder)
-    assert choose_gate(detector, again, judged_set, target, "default").record == choice.record
-
-
-def test_a_gate_that_brings_nothing_stays_open(predict, judged_set):
-    detector, classifier = predict("D", "boxes", seed=1), predict("C", "scores", seed=2)
-    same = classifier.scores.assign(score=0.5)
-    write_table(same, classifier.folder / "scores.parquet" / "part-00000.parquet", "scores")
-    again = Predictions.open(classifier.folder)
-    choice = choose_gate(detector, again, judged_set, judged_set.target(), "default")
-    assert choice.threshold == 0.0
 
 
 def with_info(member, **facts):
@@ -200,7 +170,7 @@ def write_seen(member, ids, role):
     write_table(frame, member.folder / "seen.parquet", "seen")
 
 
-def test_what_any_member_has_seen_is_seen(detectors, judged_set):
+def test_what_any_member_has_seen_is_seen(detectors):
     write_seen(detectors[0], ["a", "b"], ["train", "test"])
     write_seen(detectors[1], ["b", "c"], ["val", "train"])
     seen, unknown = joined_seen(detectors)
@@ -208,10 +178,6 @@ def test_what_any_member_has_seen_is_seen(detectors, judged_set):
         "a": "train", "b": "val", "c": "train"
     }  # fmt: skip
     assert unknown == []
-    with_val = with_gate_images(seen, judged_set, "default")
-    assert set(with_val.loc[with_val["role"] == "val", "image_id"]) == {
-        "b", *judged_set.image_ids("val")
-    }  # fmt: skip
 
 
 def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged_set, tmp_path):
