@@ -1,130 +1,208 @@
-"""Benchmark of the detector: training and inference against torchvision's own reference code.
+"""Both networks: training and inference against the same network in torchvision's own way.
 
-Both sides are the same network with the same weights, on the same pictures and boxes. The peer
-does what torchvision's ``references/detection`` does: float32 pictures in lists, through
-torchvision's transform, model and losses. Ours is the step that `cxr train` runs, without
-Lightning's loop around it, and the forward that `cxr predict` runs.
+The peers have the same weights, images, boxes and labels. The detector's does what torchvision's
+``references/detection`` does: float32 images in lists, torchvision's transform, model and losses.
+The classifier's takes float32 images that are normalised beforehand (which is not timed), binary
+cross entropy and AdamW. Ours is the step that `cxr train` runs, without Lightning's loop around
+it, and the forward that `cxr predict` runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torchvision.models import resnet18, resnet50
+from torch import Tensor, nn
+from torchvision.models import DenseNet, densenet121, resnet18, resnet50
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks.bench_networks import (
-    LEARNING_RATE,
-    autocast,
-    image_rows,
-    our_step,
-    stack_pictures,
-)
-from benchmarks.bench_rows import Row
-from benchmarks.bench_setting import Setting
+from benchmarks.bench import Row, Run, Setting, paired_row, rate
+from classification.dataset import LabelBatch
+from classification.loss import scores_of
+from classification.loss import training_losses as classifier_losses
+from classification.model import ImageClassifier, build_chexnet
+from classification.saliency import explain
+from data_prep.images.image import read_image
+from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
 from detection.dataset import LesionBatch
-from detection.model import build_retinanet, training_losses
+from detection.model import build_retinanet
+from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from scripts.runtime import choose_device, choose_precision, tune_cpu
-from training.optimisation import Optimisation
+from training.loop import read_losses
+from training.optimisation import Optimisation, build_optimiser
 
+_LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
+_PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class _Size:
-    backbone: str
-    fpn_channels: int
-    head: str
+class Size:
+    """Side of the images, px, how many are taken at once, and the network's width."""
+
     side: int
     batch: int
+    backbone: str = "DenseNet121"
+    fpn_channels: int = 0
 
-    @property
-    def name(self) -> str:
-        return (
-            f"RetinaNet {self.head}, {self.backbone}, {self.fpn_channels} channels, {self.side} px,"
-            f" batch {self.batch}"
-        )
-
-
-_QUICK = (_Size("resnet18", 32, "v2", 96, 2),)
-_SIZES = (_Size("resnet18", 64, "v2", 256, 8), _Size("resnet50", 256, "v2", 512, 2))
+    def __str__(self) -> str:
+        network = f"RetinaNet v2, {self.backbone}, {self.fpn_channels} channels"
+        name = network if self.fpn_channels else self.backbone
+        return f"{name}, {self.side} px, batch {self.batch}"
 
 
-def rows(setting: Setting) -> Iterator[Row]:
-    """Measure the rows of this module, one after the other."""
+QUICK_DETECTOR = Size(96, 2, "resnet18", 32)
+_DETECTORS = (Size(256, 8, "resnet18", 64), Size(512, 2, "resnet50", 256))
+QUICK_CLASSIFIER = Size(64, 2)
+_CLASSIFIERS = (Size(128, 16), Size(224, 32))
+
+
+def detection_rows(setting: Setting) -> Iterator[Row]:
+    """Measure the detector: one optimiser step, then boxes, main memory to main memory."""
     tune_cpu()
     device = choose_device()
-    for size in _QUICK if setting.quick else _SIZES:
-        yield from _training_rows(setting, size, device)
-        yield from _inference_rows(setting, size, device)
-
-
-def _training_rows(setting: Setting, size: _Size, device: str) -> Iterator[Row]:
-    """One optimiser step, pictures in main memory to updated weights."""
     precision = choose_precision("auto", cast("Any", device))
-    ours, peer = _twins(size, setting.seed, device)
-    batch = _batch(setting, size)
-    how = Optimisation(optimiser="sgd", learning_rate=LEARNING_RATE)
-    timings = setting.meter.compare(
-        {
-            "ours": our_step(ours, training_losses, batch, device, precision, how),
-            "torchvision": _peer_step(peer, batch, device),
+    for size in (QUICK_DETECTOR,) if setting.quick else _DETECTORS:
+        batch = _boxed(_stack_images(setting, size), setting.seed)
+        ours, peer = detector_twins(size, setting.seed, device)
+        how = Optimisation(optimiser="sgd", learning_rate=_LEARNING_RATE)
+        candidates: dict[str, Run] = {
+            "ours": our_step(ours, detector_losses, batch, device, precision, how),
+            "torchvision": _peer_detector_step(peer, batch, device),
         }
-    )
-    note = (
-        f"training step: ours {precision} and channels_last, torchvision fp32 and contiguous, as "
-        "its references/detection; live batch norm, all layers learn, SGD; without the loop of "
-        "Lightning"
-    )
-    title = f"training step on {device}, {size.name}: ours against torchvision's reference"
-    yield from image_rows(timings, [("ours", "torchvision")], title, note)
+        title = f"training step on {device}, {size}: ours against torchvision's reference"
+        note = (
+            f"training step: ours {precision} and channels_last, torchvision fp32 and contiguous, "
+            "as its references/detection; live batch norm, all layers learn, SGD; without the "
+            "loop of Lightning"
+        )
+        yield from _image_rows(setting, candidates, [("ours", "torchvision")], title, note)
+        ours, peer = detector_twins(size, setting.seed, device)
+        candidates = {
+            name: partial(_our_boxes, ours.eval(), batch.images, device, name)
+            for name in _PRECISIONS
+        }
+        candidates["torchvision"] = partial(_peer_boxes, peer.eval(), batch.images, device)
+        pairs = [(name, "torchvision") for name in _PRECISIONS]
+        title = f"inference on {device} in {{ours}}, {size}: ours against {{peer}} fp32"
+        note = "inference keeps boxes from a score of 0.001 on; the weights are random"
+        yield from _image_rows(setting, candidates, pairs, title, note)
 
 
-def _inference_rows(setting: Setting, size: _Size, device: str) -> Iterator[Row]:
-    """Boxes of a batch: pictures in main memory to boxes in main memory."""
-    ours, peer = _twins(size, setting.seed, device)
-    pictures = _batch(setting, size).images
-    candidates: dict[str, Callable[[], float]] = {
-        precision: partial(_our_boxes, ours.eval(), pictures, device, precision)
-        for precision in ("fp32", "bf16")
-    }
-    candidates["torchvision"] = partial(_peer_boxes, peer.eval(), pictures, device)
-    pairs = [(precision, "torchvision") for precision in ("fp32", "bf16")]
-    title = f"inference on {device} in {{ours}}, {size.name}: ours against {{peer}} fp32"
-    note = "inference keeps boxes from a score of 0.001 on; the weights are random"
-    yield from image_rows(setting.meter.compare(candidates), pairs, title, note)
+def classification_rows(setting: Setting) -> Iterator[Row]:
+    """Measure the classifier: one optimiser step, then scores; ours makes its maps, too."""
+    tune_cpu()
+    device = choose_device()
+    pairs = [
+        ("ours fp32", "torchvision fp32"),
+        ("ours bf16", "torchvision fp32"),
+        ("ours bf16", "torchvision bf16"),
+    ]
+    for size in (QUICK_CLASSIFIER,) if setting.quick else _CLASSIFIERS:
+        batch = labelled(_stack_images(setting, size), setting.seed)
+        candidates: dict[str, Run] = {}
+        for name in _PRECISIONS:
+            ours, peer = classifier_twins(size, setting.seed, device)
+            floats = classifier_floats(ours, batch.images)
+            candidates[f"ours {name}"] = classifier_step(ours, batch, device, name)
+            candidates[f"torchvision {name}"] = _peer_classifier_step(
+                peer, floats, batch.targets, device, name
+            )
+        title = f"training step on {device}, {size}: {{ours}} against {{peer}}"
+        note = (
+            "classifier: ours in channels_last, torchvision contiguous; live batch norm, all "
+            "layers learn, AdamW; without the loop of Lightning; both under the same settings of "
+            "malloc"
+        )
+        yield from _image_rows(setting, candidates, pairs, title, note)
+        ours, peer = classifier_twins(size, setting.seed, device)
+        candidates = {}
+        for name in _PRECISIONS:
+            candidates[f"ours {name}"] = partial(
+                _our_scores, ours.eval(), batch.images, device, name
+            )
+            candidates[f"torchvision {name}"] = partial(
+                _peer_scores, peer.eval(), floats, device, name
+            )
+        title = f"inference on {device}, {size}: {{ours}} against {{peer}}"
+        note = "classifier's inference: ours includes the activation maps, torchvision's has none"
+        yield from _image_rows(setting, candidates, pairs, title, note)
 
 
-def _twins(size: _Size, seed: int, device: str) -> tuple[LesionRetinaNet, RetinaNet]:
+def _image_rows(
+    setting: Setting,
+    candidates: dict[str, Run],
+    pairs: Sequence[tuple[str, str]],
+    title: str,
+    note: str,
+) -> Iterator[Row]:
+    """Images a second of pairs of candidates, whose names fill the title."""
+    timings = setting.meter.compare(candidates)
+    for ours, peer in pairs:
+        name = title.format(ours=ours, peer=peer)
+        yield paired_row(name, timings, ours, peer, "images/s", rate, note)
+
+
+def _stack_images(setting: Setting, size: Size) -> Tensor:
+    """Images as the pixel store has them, uint8 (B, 1, S, S), repeated where there are fewer."""
+    paths = [setting.images[number % len(setting.images)] for number in range(size.batch)]
+    read = {path: letterbox(read_image(path).pixels, size.side)[0] for path in set(paths)}
+    return torch.from_numpy(np.stack([read[path] for path in paths])).unsqueeze(1)
+
+
+def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+def our_step(
+    model: nn.Module,
+    losses_of: Callable[[Any, Any], dict[str, Tensor]],
+    batch: Any,
+    device: str,
+    precision: str,
+    how: Optimisation,
+) -> Run:
+    """The step that `cxr train` runs, images in main memory to updated weights."""
+    optimiser = build_optimiser(model.train(), how)
+
+    def step() -> float:
+        moved = batch.to(device)
+        with _autocast(device, precision):
+            losses = losses_of(model, moved)
+        read_losses(losses)
+        optimiser.zero_grad()
+        torch.stack([*losses.values()]).sum().backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), how.clip or float("inf"))
+        optimiser.step()
+        norm.item()  # finite or not?
+        return float(len(batch))
+
+    return step
+
+
+def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet, RetinaNet]:
     """Our network, and torchvision's own with the same weights and anchors."""
     torch.manual_seed(seed)
     ours = build_retinanet(
         backbone=cast("Any", size.backbone),
-        head=cast("Any", size.head),
+        head="v2",
         norm="batch",
         fpn_channels=size.fpn_channels,
         head_convs=4,
         image_size=size.side,
     )
-    peer = _torchvision_twin(ours, size)
-    peer.load_state_dict(ours.state_dict())
-    ours.to(device).to(memory_format=torch.channels_last)
-    return ours, peer.to(device)
-
-
-def _torchvision_twin(ours: LesionRetinaNet, size: _Size) -> RetinaNet:
-    """The network as torchvision's ``retinanet_resnet50_fpn_v2`` is put together."""
+    # As torchvision's ``retinanet_resnet50_fpn_v2`` is put together.
     body = {"resnet18": resnet18, "resnet50": resnet50}[size.backbone](weights=None)
     deepest = body.fc.in_features
     pyramid = BackboneWithFPN(
@@ -135,21 +213,17 @@ def _torchvision_twin(ours: LesionRetinaNet, size: _Size) -> RetinaNet:
         extra_blocks=LastLevelP6P7(deepest, size.fpn_channels),
     )
     anchors = AnchorGenerator(ours.anchor_generator.sizes, ours.anchor_generator.aspect_ratios)
-    head = RetinaNetHead(
-        size.fpn_channels,
-        anchors.num_anchors_per_location()[0],
-        2,
-        norm_layer=group_norm,  # as torchvision's at 256 channels; fewer groups below
-    )
+    n_anchors = anchors.num_anchors_per_location()[0]
+    # Group norm as torchvision's at 256 channels; fewer groups below.
+    head = RetinaNetHead(size.fpn_channels, n_anchors, 2, norm_layer=group_norm)
     head.regression_head._loss_type = "giou"
-    mean, std = [ours.preprocess.mean] * 3, [ours.preprocess.std] * 3
-    return RetinaNet(
+    peer = RetinaNet(
         pyramid,
         2,
         min_size=size.side,
         max_size=size.side,
-        image_mean=mean,
-        image_std=std,
+        image_mean=[ours.preprocess.mean] * 3,
+        image_std=[ours.preprocess.std] * 3,
         anchor_generator=anchors,
         head=head,
         score_thresh=ours.score_thresh,
@@ -157,30 +231,37 @@ def _torchvision_twin(ours: LesionRetinaNet, size: _Size) -> RetinaNet:
         detections_per_img=_LARGE,
         topk_candidates=ours.topk_candidates,
     )
+    peer.load_state_dict(ours.state_dict())
+    ours.to(device).to(memory_format=torch.channels_last)
+    return ours, peer.to(device)
 
 
-def _batch(setting: Setting, size: _Size) -> LesionBatch:
-    """Real pictures with up to two boxes each, drawn from the seed."""
-    rng = np.random.default_rng(setting.seed)
+def _boxed(images: Tensor, seed: int) -> LesionBatch:
+    """Images with up to two boxes each, drawn from a seed."""
+    rng = np.random.default_rng(seed)
+    side = images.shape[-1]
     boxes = []
-    for number in range(size.batch):
-        corner = rng.uniform(0, 0.5, size=(number % 3, 2)) * size.side
-        sides = rng.uniform(0.1, 0.5, size=corner.shape) * size.side
-        boxes.append(torch.from_numpy(np.hstack([corner, corner + sides]).astype(np.float32)))
+    for number in range(len(images)):
+        corner = rng.uniform(0, 0.5, size=(number % 3, 2)) * side
+        extent = rng.uniform(0.1, 0.5, size=corner.shape) * side
+        boxes.append(torch.from_numpy(np.hstack([corner, corner + extent]).astype(np.float32)))
     labels = [torch.ones(len(b), dtype=torch.int64) for b in boxes]
-    names = [str(number) for number in range(size.batch)]
-    pixels = stack_pictures(setting, size.batch, size.side)
-    return LesionBatch(names, pixels, boxes, labels)
+    return LesionBatch([str(number) for number in range(len(images))], images, boxes, labels)
 
 
-def _peer_step(model: RetinaNet, batch: LesionBatch, device: str) -> Callable[[], float]:
+def detector_floats(images: Tensor) -> list[Tensor]:
+    """Images as torchvision's data sets give them: float32 (3, S, S) in [0, 1]."""
+    return [image.repeat(3, 1, 1).float() / 255 for image in images]
+
+
+def _peer_detector_step(model: RetinaNet, batch: LesionBatch, device: str) -> Run:
     optimiser = torch.optim.SGD(
-        model.train().parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4
+        model.train().parameters(), lr=_LEARNING_RATE, momentum=0.9, weight_decay=1e-4
     )
-    pictures = _as_floats(batch.images)
+    floats = detector_floats(batch.images)
 
     def step() -> float:
-        images = [picture.to(device) for picture in pictures]
+        images = [image.to(device) for image in floats]
         targets = [
             {"boxes": boxes.to(device), "labels": labels.to(device)}
             for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
@@ -196,22 +277,82 @@ def _peer_step(model: RetinaNet, batch: LesionBatch, device: str) -> Callable[[]
     return step
 
 
-def _as_floats(images: torch.Tensor) -> list[torch.Tensor]:
-    """Pictures as torchvision's data sets give them: float32 (3, S, S) in [0, 1]."""
-    return [picture.repeat(3, 1, 1).float() / 255 for picture in images]
-
-
-def _our_boxes(model: LesionRetinaNet, images: torch.Tensor, device: str, precision: str) -> float:
-    with torch.inference_mode(), autocast(device, precision):
+def _our_boxes(model: LesionRetinaNet, images: Tensor, device: str, precision: str) -> float:
+    with torch.inference_mode(), _autocast(device, precision):
         found = model(images.to(device))
     for image in found:
-        cast("dict[str, torch.Tensor]", image)["boxes"].cpu()
+        cast("dict[str, Tensor]", image)["boxes"].cpu()
     return float(len(images))
 
 
-def _peer_boxes(model: RetinaNet, images: torch.Tensor, device: str) -> float:
+def _peer_boxes(model: RetinaNet, images: Tensor, device: str) -> float:
     with torch.inference_mode():
-        found = model([picture.to(device) for picture in _as_floats(images)])
+        found = model([image.to(device) for image in detector_floats(images)])
     for image in found:
         image["boxes"].cpu()
     return float(len(images))
+
+
+def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifier, DenseNet]:
+    """Our network as `cxr train` and `cxr predict` hold it, and torchvision's of equal weights."""
+    torch.manual_seed(seed)
+    ours = build_chexnet(image_size=size.side)
+    peer = densenet121(weights=None, num_classes=1)
+    peer.features.load_state_dict(ours.trunk.state_dict())
+    peer.classifier.load_state_dict(ours.classifier.state_dict())
+    ours.to(device).to(memory_format=torch.channels_last)
+    return ours, peer.to(device)
+
+
+def labelled(images: Tensor, seed: int) -> LabelBatch:
+    """Images with labels drawn from a seed."""
+    drawn = np.random.default_rng(seed).integers(2, size=(len(images), 1))
+    names = [str(number) for number in range(len(images))]
+    return LabelBatch(names, images, torch.from_numpy(drawn.astype(np.float32)))
+
+
+def classifier_floats(model: ImageClassifier, images: Tensor) -> Tensor:
+    """Images as a loader of torchvision's gives them: normalised float32 (B, 3, S, S)."""
+    return model.preprocess.normalise(images).expand(-1, 3, -1, -1).contiguous()
+
+
+def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, precision: str) -> Run:
+    """Our step with AdamW."""
+    how = Optimisation(learning_rate=_LEARNING_RATE, weight_decay=1e-4, clip=1.0)
+    return our_step(model, classifier_losses, batch, device, precision, how)
+
+
+def _peer_classifier_step(
+    model: DenseNet, floats: Tensor, targets: Tensor, device: str, precision: str
+) -> Run:
+    parameters = model.train().parameters()
+    optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=1e-4)
+    loss_of = nn.BCEWithLogitsLoss()
+
+    def step() -> float:
+        images, labels = floats.to(device), targets.to(device)
+        with _autocast(device, precision):
+            loss = loss_of(model(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        loss.item()
+        return float(len(floats))
+
+    return step
+
+
+def _our_scores(model: ImageClassifier, images: Tensor, device: str, precision: str) -> float:
+    """Scores and maps of a batch, as `classification.inference.predict_scores` finds them."""
+    with _autocast(device, precision):
+        found = explain(model, images.to(device), "cam")
+        scores = scores_of(found.logits)
+    scores.cpu(), found.maps.cpu()
+    return float(len(images))
+
+
+def _peer_scores(model: DenseNet, floats: Tensor, device: str, precision: str) -> float:
+    with torch.inference_mode(), _autocast(device, precision):
+        scores = model(floats.to(device)).sigmoid()
+    scores.cpu()
+    return float(len(floats))

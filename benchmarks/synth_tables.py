@@ -1,7 +1,7 @@
 """Data sets of any size as tables only, to measure and test the work that has to scale.
 
 The figures are like those of the public sets (3.3 images a patient, one positive in five, view
-and disease entangled, some pictures that stand twice); the content is random.
+and disease entangled, some images that appear again); the content is random.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder, provenance
@@ -26,20 +25,16 @@ FINDINGS = {"effusion": 0.12, "lung_opacity": 0.2, "nodule": 0.06}
 _BOXED = "lung_opacity"
 _MEAN_IMAGES, _MOST_IMAGES = 3.3, 184  # a patient of NIH ChestX-ray14 has 184 images
 _SIDES_PX = (1024, 2048, 2500, 3000)
-_REPEATED = 0.002  # share of the images that hold another's picture, half of them edited
+_REPEATED = 0.002  # share of the images that are copies of another, half of them edited
 _CHUNK = 1 << 16
-_HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 
 
 def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
-    """Write a complete data set folder without pixels.
-
-    The same arguments give the same tables (with the same versions of numpy). Work and memory
-    grow in proportion to the images: a million take some ten seconds.
+    """Write a complete data set folder without pixels; equal arguments give equal tables.
 
     Args:
         folder: Folder to write; new or empty.
-        n_images: Number of images, at least 1.
+        n_images: Number of images, at least 1; a million take some ten seconds.
         seed: Seed of everything random.
 
     Returns:
@@ -48,13 +43,6 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
 
     Raises:
         InputError: The folder is not empty, an argument is out of range, or the disk is full.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     dataset = synth_tables(Path(folder) / "set", 50, seed=1)
-        ...     len(dataset.images), sorted(dataset.targets)
-        (50, ['effusion', 'lung_opacity', 'nodule'])
     """
     if n_images < 1 or seed < 0:
         raise InputError(f"synth_tables: n_images={n_images}, seed={seed}: at least 1 and 0")
@@ -86,7 +74,7 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
             "split_ids": {"default": split_id},
         },
         "settings": {"n_images": n_images, "seed": seed},
-        "notes": ["Random tables without pictures: for measuring, not for learning."],
+        "notes": ["Random tables without images: for measuring, not for learning."],
         **provenance(),
     }
     write_json(folder / "dataset.json", "dataset", info)
@@ -98,28 +86,26 @@ def _images(n_images: int, rng: np.random.Generator) -> pd.DataFrame:
     sizes = rng.geometric(1 / _MEAN_IMAGES, n_images).clip(max=_MOST_IMAGES)
     patient = np.repeat(np.arange(n_images), sizes)[:n_images]
     n_patients = int(patient[-1]) + 1
-    first = np.searchsorted(patient, np.arange(n_patients))
-    number = np.arange(n_images) - first[patient]
+    number = np.arange(n_images) - np.searchsorted(patient, np.arange(n_patients))[patient]
     name = _padded(patient, 8)
     age = rng.normal(50, 18, n_patients).clip(1, 95)[patient] + number // 4
-    side = rng.choice(len(_SIDES_PX), n_images, p=(0.7, 0.1, 0.1, 0.1))
-    pixels = np.array(_SIDES_PX)[side]
+    pixels = rng.choice(_SIDES_PX, n_images, p=(0.7, 0.1, 0.1, 0.1))
     # The sick lie in bed: view goes with the patient, and with what is found.
-    bedridden = rng.random(n_patients)[patient] < 0.4
+    in_bed = (rng.random(n_patients)[patient] < 0.4) ^ (rng.random(n_images) < 0.1)
     return pd.DataFrame(
         {
             "image_id": name + "_" + _padded(number, 3),
             "patient_id": "synth:" + name,
-            "patient_id_source": _chosen(np.zeros(n_images, dtype=np.int64), ["given"]),
+            "patient_id_source": "given",
             "study_id": name + "-" + _padded(number // 2, 3),
             "source": _chosen(patient % 3, ["ward", "clinic", "emergency"]),
-            "path": _chosen(np.full(n_images, -1), [""]),
-            "file_sha256": _hex(_random_bytes(rng, n_images)),
+            "path": _missing(n_images),
+            "file_sha256": _hex(_random_bytes(rng, n_images, 32)),
             "height": pixels,
             "width": pixels,
             "spacing_row_mm": 420.0 / pixels,
             "spacing_col_mm": 420.0 / pixels,
-            "view": _chosen((bedridden ^ (rng.random(n_images) < 0.1)).astype(int), ["PA", "AP"]),
+            "view": _chosen(in_bed.astype(int), ["PA", "AP"]),
             "sex": _chosen((rng.random(n_patients) < 0.45).astype(int)[patient], ["M", "F"]),
             "age_years": age.round(),
         }
@@ -128,21 +114,18 @@ def _images(n_images: int, rng: np.random.Generator) -> pd.DataFrame:
 
 def _findings(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The ``findings`` table: sorted by image, 2 % unknown (no row), 1 % uncertain."""
-    n_images = len(images)
     factor = np.where(images["view"] == "AP", 1.6, 0.6)[:, None]
-    ill = rng.random((n_images, len(FINDINGS))) < factor * np.array(list(FINDINGS.values()))
+    ill = rng.random((len(images), len(FINDINGS))) < factor * np.array(list(FINDINGS.values()))
     chance = rng.random(ill.shape)
-    state = np.where(chance < 0.01, 2, ill).ravel()
-    known = (chance < 0.98).ravel()
-    row = np.repeat(np.arange(n_images), len(FINDINGS))[known]
-    constant = np.zeros(len(row), dtype=np.int64)
+    state = np.where(chance < 0.01, 2, ill)
+    image, finding = np.nonzero(chance < 0.98)
     return pd.DataFrame(
         {
-            "image_id": _rows(images["image_id"], row),
-            "finding": _chosen(np.tile(np.arange(len(FINDINGS)), n_images)[known], [*FINDINGS]),
-            "reader": _chosen(constant, [REFERENCE_READER]),
-            "state": _chosen(state[known], ["absent", "present", "uncertain"]),
-            "origin": _chosen(constant, ["consensus"]),
+            "image_id": images["image_id"].take(image).reset_index(drop=True),
+            "finding": _chosen(finding, [*FINDINGS]),
+            "reader": REFERENCE_READER,
+            "state": _chosen(state[image, finding], ["absent", "present", "uncertain"]),
+            "origin": "consensus",
         }
     )
 
@@ -152,51 +135,48 @@ def _boxes(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One to four boxes on each positive image of one finding; all of its images are covered."""
     labels = findings[findings["finding"] == _BOXED]
-    covered = labels.loc[labels["state"] != "uncertain", ["image_id", "finding", "reader"]]
-    coverage = covered.assign(coverage="all").reset_index(drop=True)
+    keys = ["image_id", "finding", "reader"]
+    coverage = labels.loc[labels["state"] != "uncertain", keys].assign(coverage="all")
     present = labels.index[labels["state"] == "present"]
-    row = np.repeat(present, rng.integers(1, 5, len(present)))
-    boxes = labels.loc[row, ["image_id", "finding", "reader"]].reset_index(drop=True)
+    boxes = labels.loc[np.repeat(present, rng.integers(1, 5, len(present))), keys]
     side = images.set_index("image_id")["width"].reindex(boxes["image_id"]).to_numpy("float64")
     extent = side[:, None] * rng.uniform(0.05, 0.45, (len(boxes), 2))
     corner = (side[:, None] - extent) * rng.random((len(boxes), 2))
-    edges = np.hstack([corner, corner + extent])
-    return boxes.assign(**dict(zip(("x1", "y1", "x2", "y2"), edges.T, strict=True))), coverage
+    boxes[["x1", "y1", "x2", "y2"]] = np.hstack([corner, corner + extent])
+    return boxes.reset_index(drop=True), coverage.reset_index(drop=True)
 
 
 def _decode(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The ``decode`` table; a few pictures stand twice, near each other or far apart."""
+    """The ``decode`` table; a few images appear again, near the original or far from it."""
     n_images = len(images)
-    constant = np.zeros(n_images, dtype=np.int64)
-    picture = np.arange(n_images)
+    original = np.arange(n_images)
     copied = rng.choice(n_images, int(_REPEATED * n_images), replace=False)
     anywhere = rng.integers(0, n_images, len(copied))
     beside = rng.random(len(copied)) < 0.5
-    picture[copied] = np.where(beside, np.maximum(copied - 1, 0), anywhere)
-    edited = rng.random(len(copied)) < 0.5  # these look alike and are not equal
-    same_bytes = picture.copy()
-    same_bytes[copied[edited]] = copied[edited]
-    missing = _chosen(np.full(n_images, -1), [""])
+    original[copied] = np.where(beside, np.maximum(copied - 1, 0), anywhere)
+    edited = copied[rng.random(len(copied)) < 0.5]  # alike and not equal
+    same_bytes = original.copy()
+    same_bytes[edited] = edited
     return pd.DataFrame(
         {
             "image_id": images["image_id"],
-            "transfer_syntax": _chosen(constant, ["1.2.840.10008.1.2.4.50"]),
-            "decoder": _chosen(constant, ["pillow"]),
+            "transfer_syntax": "1.2.840.10008.1.2.4.50",
+            "decoder": "pillow",
             "bits": 8,
-            "photometric": _chosen(constant, ["MONOCHROME2"]),
-            "modality_transform": missing,
-            "voi": missing,
+            "photometric": "MONOCHROME2",
+            "modality_transform": _missing(n_images),
+            "voi": _missing(n_images),
             "window_center": np.nan,
             "window_width": np.nan,
             "inverted": False,
-            "orientation": _chosen(constant, ["L\\F"]),
-            "pixel_sha256": _rows(_hex(_random_bytes(rng, n_images)), same_bytes),
-            "warnings": missing,
+            "orientation": "L\\F",
+            "pixel_sha256": _hex(_random_bytes(rng, n_images, 32)[same_bytes]),
+            "warnings": _missing(n_images),
             "file_bytes": rng.integers(90_000, 400_000, n_images),
             "mean_grey": rng.normal(125, 20, n_images).clip(0, 255),
-            "perceptual_hash": _hex(_fingerprints(rng, picture, copied[edited])),
+            "perceptual_hash": _hex(_fingerprints(rng, original, edited)),
             "text_score": rng.exponential(0.01, n_images),
-            "border_greys": _hex(_random_bytes(rng, n_images)[:, :16]),
+            "border_greys": _hex(_random_bytes(rng, n_images, 16)),
         }
     )
 
@@ -209,52 +189,42 @@ def _split(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({"image_id": images["image_id"], "role": roles, "fold": fold})
 
 
-def _text(values: pa.Array) -> pd.Series:
-    return pd.Series(pd.array(values, dtype="str"))
+def _fingerprints(rng: np.random.Generator, original: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """Perceptual hashes, uint8 (N, 32).
+
+    124 of 256 bits differ between two images, as between chests, and up to 8 between an edited
+    copy and its original.
+    """
+    lean = rng.exponential(16, HASH_BITS) * rng.choice([-1, 1], HASH_BITS)
+    threshold = (128 + lean).clip(8, 248).astype(np.uint8)
+    prints = np.empty((len(original), HASH_BITS // 8), dtype=np.uint8)
+    for start in range(0, len(original), _CHUNK):
+        part = prints[start : start + _CHUNK]
+        part[:] = np.packbits(_random_bytes(rng, len(part), HASH_BITS) < threshold, axis=1)
+    prints = prints[original]
+    flips = rng.integers(1, 256, len(edited), dtype=np.uint8)
+    prints[edited, rng.integers(0, prints.shape[1], len(edited))] ^= flips
+    return prints
 
 
 def _chosen(codes: np.ndarray, names: list[str]) -> pd.Series:
-    """The name that each code stands for; below 0 is missing."""
-    index = pa.array(codes, mask=codes < 0)
-    return _text(pa.array(names, pa.large_string()).take(index))
+    """The name of each code."""
+    return pd.Series(names, dtype="str").take(codes).reset_index(drop=True)
 
 
-def _rows(text: pd.Series, rows: np.ndarray) -> pd.Series:
-    return text.take(rows).reset_index(drop=True)
+def _missing(n: int) -> pd.Series:
+    return pd.Series(None, index=range(n), dtype="str")
 
 
 def _padded(numbers: np.ndarray, width: int) -> pd.Series:
     return pd.Series(numbers).astype("str").str.zfill(width)
 
 
-def _random_bytes(rng: np.random.Generator, n: int) -> np.ndarray:
-    return rng.integers(0, 256, (n, 32), dtype=np.uint8)
-
-
-def _fingerprints(rng: np.random.Generator, picture: np.ndarray, edited: np.ndarray) -> np.ndarray:
-    """Perceptual hashes of the pictures: all chests look somewhat alike, copies very much.
-
-    Returns:
-        uint8, shape ``(N, 32)``; 124 of 256 bits differ between two pictures, as between chests,
-        and up to 8 between an edited copy and its original.
-    """
-    lean = rng.exponential(16, HASH_BITS) * rng.choice([-1, 1], HASH_BITS)
-    threshold = (128 + lean).clip(8, 248).astype(np.uint8)
-    prints = np.empty((len(picture), HASH_BITS // 8), dtype=np.uint8)
-    for start in range(0, len(picture), _CHUNK):
-        rows = slice(start, min(start + _CHUNK, len(picture)))
-        dice = rng.integers(0, 256, (rows.stop - start, HASH_BITS), dtype=np.uint8)
-        prints[rows] = np.packbits(dice < threshold, axis=1)
-    prints = prints[picture]
-    prints[edited, rng.integers(0, prints.shape[1], len(edited))] ^= rng.integers(
-        1, 256, len(edited), dtype=np.uint8
-    )
-    return prints
+def _random_bytes(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
+    return rng.integers(0, 256, (n, width), dtype=np.uint8)
 
 
 def _hex(raw: np.ndarray) -> pd.Series:
-    """Bytes, shape ``(N, B)``, as text of two digits a byte, built as one block of characters."""
-    characters = _HEX[np.stack([raw >> 4, raw & 15], axis=2)]
-    ends = np.arange(len(raw) + 1, dtype=np.int64) * (2 * raw.shape[1])
-    buffers = pa.py_buffer(ends), pa.py_buffer(characters.tobytes())
-    return _text(pa.LargeStringArray.from_buffers(len(raw), *buffers))
+    """Rows of bytes as text of two digits a byte."""
+    text, width = raw.tobytes().hex(), 2 * raw.shape[1]
+    return pd.Series([text[n : n + width] for n in range(0, len(text), width)], dtype="str")

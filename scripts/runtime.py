@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from data_prep.contracts.errors import InputError
 
@@ -31,25 +29,6 @@ def own_command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", module, *map(str, arguments)]
 
 
-def answer_of(module: str, *arguments: object) -> Any:
-    """What one of our modules prints as JSON, run alone: its memory is then its own.
-
-    Raises:
-        RuntimeError: It failed; the end of what it said.
-
-    Example:
-        >>> answer_of("scripts.none")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        RuntimeError: scripts.none failed: ...No module named scripts.none
-    """
-    done = subprocess.run(  # noqa: S603  our own command
-        own_command(module, *arguments), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module} failed: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)
-
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _SPIN_COUNT = "1000"  # about 10 microseconds, instead of milliseconds
 _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
@@ -62,7 +41,7 @@ _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 
 
-def tune_cpu(*, workers: int = 0, shared_by: int = 1, allocator: bool = True) -> None:
+def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     """Share the processors between torch and loaders, and keep freed memory for the next batch.
 
     Call it before torch is imported. Three measured traps:
@@ -76,10 +55,8 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1, allocator: bool = True) ->
     Args:
         workers: Processes that load data beside this one.
         shared_by: Processes like this one that share the machine, each with its loaders.
-        allocator: Whether malloc keeps freed memory; the benchmark measures it without.
     """
-    if allocator:
-        _keep_freed_memory()
+    _keep_freed_memory()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when torch loads libgomp
     import cv2

@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import bench
 from benchmarks.bench_judge import (
+    BOXES_PER_IMAGE,
+    Systems,
     as_coco,
     image_figures,
+    judge,
     looped_figures,
+    make_systems,
     plain_figures,
     vectorised_figures,
 )
-from benchmarks.judge_process import BOXES_PER_IMAGE, Systems, judge, make_systems
 from evaluation.boxes.average_precision import average_precision
-from scripts.cli import build_app
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_judging_gives_intervals_of_every_system_and_pair(systems: Systems) -> N
 @pytest.mark.slow
 def test_a_quick_run_has_every_row(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    build_app()(["bench", "evaluation", "--quick", "--out", str(out)], standalone_mode=False)
+    bench(["evaluation"], quick=True, out=out)
     found = json.loads(out.read_text())["rows"]
     assert [row["unit"] for row in found] == ["s", "GiB", "replicates/s", "s", "s", "s"]
     for row in found:

@@ -1,4 +1,4 @@
-"""The detector's benchmark: both sides are one network, and a quick run has every row."""
+"""The networks' benchmark: both sides are one network, and a quick run has every row."""
 
 from __future__ import annotations
 
@@ -9,32 +9,67 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.bench_models import _QUICK, _as_floats, _twins
-from scripts.cli import build_app
+from benchmarks.__main__ import bench
+from benchmarks.bench_models import (
+    QUICK_CLASSIFIER,
+    QUICK_DETECTOR,
+    classifier_floats,
+    classifier_step,
+    classifier_twins,
+    detector_floats,
+    detector_twins,
+    labelled,
+)
 
 
-def test_both_sides_are_one_network_with_the_same_output() -> None:
-    ours, peer = _twins(_QUICK[0], seed=0, device="cpu")
+def test_both_classifiers_are_one_network_with_the_same_output() -> None:
+    ours, peer = classifier_twins(QUICK_CLASSIFIER, seed=0, device="cpu")
+    images = torch.randint(256, (2, 1, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours.eval()(images), peer.eval()(classifier_floats(ours, images)), rtol=1e-4, atol=1e-5
+        )
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in peer.parameters())
+
+
+def test_our_step_moves_every_weight_and_says_how_many_images_it_took() -> None:
+    ours, _ = classifier_twins(QUICK_CLASSIFIER, seed=0, device="cpu")
+    before = [parameter.detach().clone() for parameter in ours.parameters()]
+    images = torch.randint(256, (2, 1, 64, 64), dtype=torch.uint8)
+    assert classifier_step(ours, labelled(images, 0), "cpu", "fp32")() == 2
+    moved = [not torch.equal(a, b) for a, b in zip(before, ours.parameters(), strict=True)]
+    assert all(moved)
+
+
+def test_both_detectors_are_one_network_with_the_same_output() -> None:
+    ours, peer = detector_twins(QUICK_DETECTOR, seed=0, device="cpu")
     assert ours.state_dict().keys() == peer.state_dict().keys()
-    for model in (ours, peer):  # of two pictures, statistics would magnify what rounding does
+    for model in (ours, peer):  # of two images, statistics would magnify what rounding does
         for layer in model.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.eval()
     images = torch.randint(256, (2, 1, 96, 96), dtype=torch.uint8)
     target = {"boxes": torch.tensor([[10.0, 10, 60, 60]]), "labels": torch.tensor([1])}
-    pairs: list[Any] = [ours(images, [target] * 2), peer(_as_floats(images), [target] * 2)]
+    pairs: list[Any] = [ours(images, [target] * 2), peer(detector_floats(images), [target] * 2)]
     for name in ("classification", "bbox_regression"):
         torch.testing.assert_close(pairs[0][name], pairs[1][name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_a_quick_run_measures_training_and_inference(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("detection", ["training step", "inference", "inference"]),
+        ("classification", ["training step"] * 3 + ["inference"] * 3),
+    ],
+)
+def test_a_quick_run_measures_training_and_inference(
+    tmp_path: Path, group: str, names: list[str]
+) -> None:
     out = tmp_path / "bench.json"
-    build_app()(["bench", "detection", "--quick", "--out", str(out)], standalone_mode=False)
+    bench([group], quick=True, out=out)
     found = json.loads(out.read_text())["rows"]
-    assert [row["name"].split(" on ")[0] for row in found] == [
-        "training step", "inference", "inference",
-    ]  # fmt: skip
+    assert [row["name"].split(" on ")[0] for row in found] == names
     for row in found:
-        assert (row["group"], row["unit"], row["n"]) == ("detection", "images/s", 1)
+        assert (row["group"], row["unit"], row["n"]) == (group, "images/s", 1)
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
