@@ -304,14 +304,18 @@ def paired_row(
         for a, b in ((taken[ours], taken[peer]) for taken in timings.rounds)
         if a is not None and b is not None
     ]
-    parts = (
-        [a for a, _ in pairs],
-        [b for _, b in pairs],
-        [a / b if figure is rate else b / a for a, b in pairs],
-    )
+    ratios = [a / b if figure is rate else b / a for a, b in pairs]
     rejected = timings.rejected[ours] + timings.rejected[peer]
-    figures = [value for part in parts for value in _middle(part)]
-    return Row(name, unit, *figures, n=len(pairs), rejected=rejected, note=note)  # type: ignore[arg-type]
+    return Row(
+        name,
+        unit,
+        *_middle([a for a, _ in pairs]),
+        *_middle([b for _, b in pairs]),
+        *_middle(ratios),
+        n=len(pairs),
+        rejected=rejected,
+        note=note,
+    )
 
 
 def single_row(
