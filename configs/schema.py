@@ -13,7 +13,13 @@ from typing import Annotated, Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from configs.settings import ClassifierConfig, DetectorConfig, Section, TrainConfig
+from configs.settings import (
+    REMOVED_KEYS,
+    ClassifierConfig,
+    DetectorConfig,
+    Section,
+    TrainConfig,
+)
 
 _FOLDER = Path(__file__).parent
 _KINDS: dict[str, type[BaseModel]] = {"detector": DetectorConfig, "classifier": ClassifierConfig}
@@ -84,7 +90,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> DetectorConfig | C
         >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
         3
     """
-    content = _read_toml(path)
+    content = _without_removed(_read_toml(path), str(path))
     for override in overrides:
         _apply(content, override)
     return _check(content, str(path), {o.partition("=")[0].strip() for o in overrides})
@@ -169,6 +175,27 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
 
 
+def _without_removed(content: dict[str, Any], place: str) -> dict[str, Any]:
+    """Leave out keys of earlier versions where they have no effect.
+
+    Raises:
+        ConfigError: One has an effect.
+    """
+    kept = {key: dict(v) if isinstance(v, dict) else v for key, v in content.items()}
+    for key, off in REMOVED_KEYS.get(str(content.get("kind")), {}).items():
+        section, _, leaf = key.partition(".")
+        table = kept.get(section)
+        if not isinstance(table, dict) or leaf not in table:
+            continue
+        if off is not None and table[leaf] != off:
+            raise ConfigError(
+                f"{place}: {key} = {table[leaf]!r}: this version no longer has this key, see "
+                "CHANGELOG.md; train a new run without it, or use the version that made this file"
+            )
+        del table[leaf]
+    return kept
+
+
 def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
     """Check a configuration's text, as a run folder holds it.
 
@@ -180,7 +207,7 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
         ConfigError: As `read_config`.
     """
     try:
-        return _check(tomllib.loads(text), place, set())
+        return _check(_without_removed(tomllib.loads(text), place), place, set())
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{place}: is not TOML: {error}") from None
 

@@ -68,50 +68,14 @@ class DetectorModelSettings(Section):
     fpn_channels: int = Field(default=256, ge=8, le=1024)
     head_convs: int = Field(default=4, ge=1, le=4)
     trainable_layers: int | None = Field(default=None, ge=0, le=5)
-    anchors: Literal["config", "fitted"] = Field(
-        default="config", description="fitted: sizes and ratios come from the training boxes"
-    )
     anchor_sizes: list[Side] | None = Field(default=None, min_length=5, max_length=5)
     anchor_ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
     weights: str = Field(
         default="none", description="none, imagenet, coco, a file, or a run folder"
     )
-    prior: float = Field(default=0.01, gt=0, lt=1)
-    focal_alpha: float = Field(default=0.25, ge=0, le=1)
-    focal_gamma: NotNegative = 2.0
     box_loss: Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"] = Field(
         default="auto", description="auto: l1 in head v1, giou in v2"
     )
-    box_weight: Positive = Field(default=1.0, description="of the box loss; the focal has 1")
-    matching: Literal["iou", "atss"] = Field(default="iou", description="of anchors with lesions")
-    matching_low: float = Field(default=0.4, gt=0, lt=1, description="IoU; below it: background")
-    matching_high: float = Field(default=0.5, gt=0, lt=1, description="IoU; from it on: lesion")
-    atss_top_k: int = Field(default=9, ge=1, le=100, description="places on each level")
-    image_head: bool = Field(default=False, description="also score the whole image, jointly")
-    image_head_weight: Positive = Field(default=0.5, description="of its loss")
-    image_head_mode: Literal["multiply", "none"] = Field(
-        default="multiply",
-        description="multiply: boxes get the square root of the product of both scores",
-    )
-
-    @model_validator(mode="after")
-    def _anchors_come_from_one_place(self) -> Self:
-        given = self.anchor_sizes is not None or self.anchor_ratios != [0.5, 1.0, 2.0]
-        if self.anchors == "fitted" and given:
-            raise ValueError(
-                "anchors = 'fitted' finds anchor_sizes and anchor_ratios itself; leave them out, "
-                "or choose anchors = 'config'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _matching_is_ordered(self) -> Self:
-        if self.matching_low > self.matching_high:
-            raise ValueError(
-                f"matching_low = {self.matching_low} lies above matching_high = "
-                f"{self.matching_high}; swap them"
-            )
-        return self
 
     @model_validator(mode="after")
     def _frozen_needs_weights(self) -> Self:
@@ -396,3 +360,26 @@ class ClassifierConfig(_Config):
 
 
 TrainConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="kind")]
+
+REMOVED_KEYS: dict[str, dict[str, Any]] = {
+    "detector": {
+        "model.anchors": "config",
+        "model.matching": "iou",
+        "model.matching_low": 0.4,
+        "model.matching_high": 0.5,
+        "model.atss_top_k": None,
+        "model.image_head": False,
+        "model.image_head_weight": None,
+        "model.image_head_mode": None,
+        "model.prior": 0.01,
+        "model.focal_alpha": 0.25,
+        "model.focal_gamma": 2.0,
+        "model.box_weight": 1.0,
+    },
+    "classifier": {},
+}
+"""Keys of earlier versions by kind, each with the value that does what is done without the key.
+
+Resolved configurations in run folders state every key. None: the key has an effect only beside
+another one of these.
+"""

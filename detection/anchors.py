@@ -1,4 +1,4 @@
-"""Anchors of the five pyramid levels: from the configuration, or fitted to the training boxes."""
+"""Anchors of the five pyramid levels."""
 
 from collections.abc import Sequence
 
@@ -57,21 +57,10 @@ def build_anchors(
         )
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
-    octaves = tuple(octave_sizes(size) for size in sizes)
+    octaves = tuple(_octave_sizes(size) for size in sizes)
     return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
 
 
-def octave_sizes(smallest: float) -> tuple[int, ...]:
-    """The sizes of one level, in whole pixels as torchvision's COCO weights were trained.
-
-    Args:
-        smallest: The level's smallest size, px.
-
-    Returns:
-        Three sizes, px: 2^0, 2^(1/3) and 2^(2/3) of it.
-
-    Example:
-        >>> octave_sizes(32)
-        (32, 40, 50)
-    """
+def _octave_sizes(smallest: float) -> tuple[int, ...]:
+    """The three sizes of one level, in whole px as torchvision's COCO weights were trained."""
     return tuple(int(smallest * 2 ** (step / OCTAVE_STEPS)) for step in range(OCTAVE_STEPS))

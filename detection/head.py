@@ -1,4 +1,4 @@
-"""RetinaNet heads with a configurable depth, score prior, focal loss and box loss."""
+"""RetinaNet heads with a configurable depth and box loss."""
 
 from functools import reduce
 from typing import Literal, get_args
@@ -15,7 +15,6 @@ from torchvision.ops import (
     complete_box_iou_loss,
     distance_box_iou_loss,
     generalized_box_iou_loss,
-    sigmoid_focal_loss,
 )
 
 from data_prep.contracts.errors import InputError
@@ -33,75 +32,8 @@ SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a dev
 MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
-class FocalHead(RetinaNetClassificationHead):
-    """torchvision's classification head, with ``alpha`` and ``gamma`` free and less depth.
-
-    Args:
-        channels: Channels of the pyramid.
-        anchors: Anchors at each position.
-        classes: Findings plus one; class 0 is background.
-        version: ``v1`` has no normalisation, ``v2`` has group norm after each convolution.
-        convs: Hidden convolutions, 1 to 4.
-        prior: Probability that every anchor starts with, so that the first steps are not
-            swamped by the background.
-        alpha: Weight of a lesion's anchor; background weighs ``1 - alpha``.
-        gamma: How strongly easy anchors count less; 0 gives cross entropy.
-
-    Source:
-        Lin et al. 2017, Focal Loss for Dense Object Detection.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        anchors: int,
-        classes: int,
-        *,
-        version: HeadVersion,
-        convs: int,
-        prior: float,
-        alpha: float,
-        gamma: float,
-    ) -> None:
-        norm = group_norm if version == "v2" else None
-        super().__init__(channels, anchors, classes, prior_probability=prior, norm_layer=norm)
-        self.conv = self.conv[:convs]
-        self.alpha = alpha
-        self.gamma = gamma
-
-    def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        matched_idxs: list[Tensor],
-    ) -> Tensor:
-        """Focal loss over all anchors, divided by each image's number of matched anchors.
-
-        Args:
-            targets: Per image ``labels`` (N,), int64.
-            head_outputs: ``cls_logits`` (B, A, classes), float32.
-            matched_idxs: Per image (A,): index of the matched box, -1 background, -2 ignored.
-
-        Returns:
-            The mean over the images, a scalar.
-        """
-        losses = []
-        for target, logits, matched in zip(
-            targets, head_outputs["cls_logits"], matched_idxs, strict=True
-        ):
-            foreground = matched >= 0  # (A,)
-            truth = torch.zeros_like(logits)  # (A, classes)
-            truth[foreground, target["labels"][matched[foreground]]] = 1.0
-            counted = matched != self.BETWEEN_THRESHOLDS
-            loss = sigmoid_focal_loss(
-                logits[counted], truth[counted], alpha=self.alpha, gamma=self.gamma, reduction="sum"
-            )
-            losses.append(loss / foreground.sum().clamp(min=1))
-        return _mean(losses)
-
-
 class BoxHead(RetinaNetRegressionHead):
-    """torchvision's box head, with less depth, its loss free and weighted.
+    """torchvision's box head, with less depth and a choice of loss.
 
     Args:
         channels: Channels of the pyramid.
@@ -110,7 +42,6 @@ class BoxHead(RetinaNetRegressionHead):
         convs: Hidden convolutions, 1 to 4.
         loss: ``l1`` and ``smooth_l1`` compare offsets from the anchor; ``giou``, ``diou`` and
             ``ciou`` compare boxes by their overlap. ``auto`` is L1 in v1 and GIoU in v2.
-        weight: Multiplies the loss.
 
     Source:
         Girshick 2015, Fast R-CNN (smooth L1); Rezatofighi et al. 2019, Generalized Intersection
@@ -125,12 +56,10 @@ class BoxHead(RetinaNetRegressionHead):
         version: HeadVersion,
         convs: int,
         loss: BoxLoss = "auto",
-        weight: float = 1.0,
     ) -> None:
         super().__init__(channels, anchors, norm_layer=group_norm if version == "v2" else None)
         self.conv = self.conv[:convs]
         self.loss = AUTO_BOX_LOSS[version] if loss == "auto" else loss
-        self.weight = weight
 
     def compute_loss(
         self,
@@ -148,7 +77,7 @@ class BoxHead(RetinaNetRegressionHead):
             matched_idxs: Per image (A,): index of the matched box, negative where there is none.
 
         Returns:
-            The mean over the images times the weight, a scalar; 0 for a batch without boxes.
+            The mean over the images, a scalar; 0 for a batch without boxes.
         """
         losses = []
         for target, offsets, places, matched in zip(
@@ -157,7 +86,7 @@ class BoxHead(RetinaNetRegressionHead):
             lesion = torch.where(matched >= 0)[0]  # (M,)
             loss = self._loss_of(offsets[lesion], places[lesion], target["boxes"][matched[lesion]])
             losses.append(loss / max(1, len(lesion)))
-        return self.weight * _mean(losses)
+        return reduce(torch.add, losses) / len(losses)  # one by one as torchvision: equal bits
 
     def _loss_of(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Sum over M anchors; all (M, 4)."""
@@ -174,11 +103,6 @@ class BoxHead(RetinaNetRegressionHead):
         return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=SMOOTH_L1_BETA)
 
 
-def _mean(losses: list[Tensor]) -> Tensor:
-    """Mean over the images, added one by one as torchvision does: equal to the last bit."""
-    return reduce(torch.add, losses) / len(losses)
-
-
 def build_head(
     channels: int,
     anchors: int,
@@ -186,11 +110,7 @@ def build_head(
     *,
     version: HeadVersion = "v1",
     convs: int = 4,
-    prior: float = 0.01,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
     box_loss: BoxLoss = "auto",
-    box_weight: float = 1.0,
 ) -> RetinaNetHead:
     """Build both heads of a RetinaNet.
 
@@ -200,11 +120,7 @@ def build_head(
         n_findings: Findings to tell apart, at least 1.
         version: ``v1`` or ``v2``, as in torchvision.
         convs: Hidden convolutions in each head, 1 to 4.
-        prior: Score that every anchor starts with, in (0, 1).
-        alpha: Weight of lesions in the focal loss, in [0, 1].
-        gamma: Exponent of the focal loss, at least 0.
         box_loss: See `BoxHead`.
-        box_weight: Of the box loss against the focal loss, above 0.
 
     Returns:
         A module that maps the pyramid to ``cls_logits`` and ``bbox_regression``.
@@ -216,31 +132,16 @@ def build_head(
         raise InputError(f"head: expected v1 or v2, but got {version!r}")
     if not 1 <= convs <= MAX_CONVS:
         raise InputError(f"head_convs: expected 1 to {MAX_CONVS}, but got {convs}")
-    if not 0 < prior < 1:
-        raise InputError(f"prior: expected a probability between 0 and 1, but got {prior}")
-    if not 0 <= alpha <= 1 or gamma < 0:
-        raise InputError(
-            f"focal loss: expected alpha in [0, 1] and gamma >= 0, but got {alpha} and {gamma}"
-        )
     if box_loss not in get_args(BoxLoss):
         raise InputError(
             f"box_loss: expected one of {', '.join(get_args(BoxLoss))}, but got {box_loss!r}"
         )
-    if not 0 < box_weight < float("inf"):
-        raise InputError(f"box_weight: expected a number above 0, but got {box_weight}")
     classes = n_findings + 1
     head = RetinaNetHead(channels, anchors, classes)
-    head.classification_head = FocalHead(
-        channels,
-        anchors,
-        classes,
-        version=version,
-        convs=convs,
-        prior=prior,
-        alpha=alpha,
-        gamma=gamma,
+    norm = group_norm if version == "v2" else None
+    head.classification_head = RetinaNetClassificationHead(
+        channels, anchors, classes, norm_layer=norm
     )
-    head.regression_head = BoxHead(
-        channels, anchors, version=version, convs=convs, loss=box_loss, weight=box_weight
-    )
+    head.classification_head.conv = head.classification_head.conv[:convs]
+    head.regression_head = BoxHead(channels, anchors, version=version, convs=convs, loss=box_loss)
     return head

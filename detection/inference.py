@@ -42,8 +42,7 @@ def predict_boxes(
     """Find lesions, batch by batch; memory does not grow with the number of images.
 
     Boxes have scores of at least 0.001, class-wise NMS at IoU 0.6, and at most 100 an image and
-    finding. Where the model has an image head in mode ``multiply``, a box's score is the geometric
-    mean of its own and the image's (`detection.image_head.rescore`).
+    finding.
 
     Args:
         model: The detector; moved to ``device``.

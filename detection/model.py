@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_size
 from detection.backbone import BACKBONES, Backbone, Norm, build_body, build_pyramid, freeze_stages
 from detection.dataset import LesionBatch
 from detection.head import BoxLoss, HeadVersion, build_head
-from detection.image_head import ImageHead, ImageHeadMode
-from detection.matching import MatchingRule, build_matching
 from detection.retinanet import Detections, LesionRetinaNet, Targets
 from detection.weights import load_coco, load_imagenet
 
@@ -87,18 +85,7 @@ def build_retinanet(
     weights: Weights | None = None,
     mean: float | None = None,
     std: float | None = None,
-    prior: float = 0.01,
-    focal_alpha: float = 0.25,
-    focal_gamma: float = 2.0,
     box_loss: BoxLoss = "auto",
-    box_weight: float = 1.0,
-    matching: MatchingRule = "iou",
-    matching_low: float = 0.4,
-    matching_high: float = 0.5,
-    atss_top_k: int = 9,
-    image_head: bool = False,
-    image_head_weight: float = 0.5,
-    image_head_mode: ImageHeadMode = "multiply",
 ) -> LesionRetinaNet:
     """Build a RetinaNet with a feature pyramid, P3 to P7.
 
@@ -127,19 +114,8 @@ def build_retinanet(
         mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
             mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.
-        prior: Score that every anchor starts with.
-        focal_alpha: Weight of lesions in the focal loss.
-        focal_gamma: Exponent of the focal loss.
         box_loss: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``; ``auto`` is the head
             version's own.
-        box_weight: Of the box loss against the focal loss.
-        matching: ``iou`` or ``atss``; see `detection.matching`.
-        matching_low: IoU with every lesion below which an anchor is background; ``iou`` only.
-        matching_high: IoU from which on an anchor learns a lesion; ``iou`` only.
-        atss_top_k: Places on each level that are candidates for a lesion; ``atss`` only.
-        image_head: Whether to score the whole image too; see `detection.image_head`.
-        image_head_weight: Of its loss.
-        image_head_mode: ``multiply`` lets its score rank the boxes, ``none`` only learns with it.
 
     Returns:
         The model in training mode. It reads uint8 (B, 1, S, S).
@@ -174,35 +150,23 @@ def build_retinanet(
     pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
     sizes = default_anchor_sizes(image_size) if anchor_sizes is None else tuple(anchor_sizes)
     anchors = build_anchors(image_size, sizes, anchor_ratios)
-    per_place = anchors.num_anchors_per_location()[0]
     model = LesionRetinaNet(
         pyramid,
         build_head(
             fpn_channels,
-            per_place,
+            anchors.num_anchors_per_location()[0],
             n_findings,
             version=head,
             convs=head_convs,
-            prior=prior,
-            alpha=focal_alpha,
-            gamma=focal_gamma,
             box_loss=box_loss,
-            box_weight=box_weight,
         ),
         anchors,
         Preprocess(image_size, mean, std),
         n_findings,
         frozen=freeze_stages(backbone, pyramid, trainable_layers),
-        match=build_matching(
-            matching, low=matching_low, high=matching_high, top_k=atss_top_k, per_place=per_place
-        ),
     )
     if weights == "coco":
         load_coco(model, backbone=backbone, head=head, norm=norm)
-    if image_head:  # behind the published weights, which have none
-        model.image_head = ImageHead(
-            fpn_channels, n_findings, weight=image_head_weight, mode=image_head_mode
-        )
     arguments |= {
         "anchor_sizes": list(sizes),
         "anchor_ratios": list(anchor_ratios),
@@ -214,6 +178,31 @@ def build_retinanet(
     return model
 
 
+# Arguments of earlier versions that training alone used: the same weights give the same boxes.
+_REMOVED_ARGUMENTS = {
+    "prior", "focal_alpha", "focal_gamma", "box_weight", "matching", "matching_low",
+    "matching_high", "atss_top_k", "image_head", "image_head_weight", "image_head_mode",
+}  # fmt: skip
+
+
+def rebuild_retinanet(**arguments: Any) -> LesionRetinaNet:
+    """Build the detector that a run's ``model.json`` describes, also one of an earlier version.
+
+    Args:
+        **arguments: As recorded in `LesionRetinaNet.architecture`.
+
+    Raises:
+        InputError: The detector has an image head, which is no longer there.
+    """
+    if arguments.get("image_head"):
+        raise InputError(
+            "this detector has an image head, which this version no longer has (CHANGELOG.md); "
+            "train a new run without model.image_head, or use the version that made this one"
+        )
+    kept = {name: value for name, value in arguments.items() if name not in _REMOVED_ARGUMENTS}
+    return build_retinanet(**kept)
+
+
 def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:
     """Losses of one training batch.
 
@@ -222,8 +211,7 @@ def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Ten
         batch: Images with their boxes; any number of them may have none.
 
     Returns:
-        ``classification`` (focal), ``bbox_regression`` and, with an image head, ``image``,
-        scalars; training minimises the sum.
+        ``classification`` (focal) and ``bbox_regression``, scalars; training minimises the sum.
 
     Raises:
         InputError: A box or label is not usable; the image is named.
@@ -244,8 +232,7 @@ def validation_losses(
 
     Returns:
         The losses as in `training_losses`, without gradient, and per image ``boxes`` (N, 4)
-        xyxy, store px, ``scores`` (N,), ``labels`` (N,) from 1, and ``finite``; with an image
-        head ``image_scores`` (K,).
+        xyxy, store px, ``scores`` (N,), ``labels`` (N,) from 1, and ``finite``.
     """
     targets = torchvision_targets(batch, model.n_findings)
     with evaluating(model), torch.no_grad():

@@ -14,8 +14,6 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.anchors import LEVELS
-from detection.image_head import ImageHead, rescore
-from detection.matching import Match, build_matching
 
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE = 0.001
@@ -71,14 +69,12 @@ class HeadPass(NamedTuple):
         anchors: Per image (A, 4) xyxy, store px, float32.
         level_sizes: Anchors on each of the five levels; they add up to A.
         image_sizes: Per image (height, width), store px.
-        image_logits: (B, K), float32; None without an image head.
     """
 
     outputs: dict[str, Tensor]
     anchors: list[Tensor]
     level_sizes: list[int]
     image_sizes: list[tuple[int, int]]
-    image_logits: Tensor | None = None
 
 
 class LesionRetinaNet(RetinaNet):
@@ -94,23 +90,18 @@ class LesionRetinaNet(RetinaNet):
       which would read as "nothing found".
     - At most 100 boxes for each finding rather than for all findings together.
     - Frozen stages keep their batch-norm statistics in training mode too.
-    - Matching may be ATSS, and an `ImageHead` may score whole images.
 
     Attributes:
         architecture: ``kind``, ``name`` and ``arguments``, from which `build_retinanet` makes
             the same network again.
         preprocess: Size and normalisation of the pixels that the model reads.
         n_findings: Number of findings K.
-        match: How anchors are matched with lesions.
-        image_head: Scores whole images; None where not asked for. It is set after construction,
-            as published weights have none.
 
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
 
     architecture: dict[str, Any]
-    image_head: ImageHead | None
 
     def __init__(
         self,
@@ -120,7 +111,6 @@ class LesionRetinaNet(RetinaNet):
         preprocess: Preprocess,
         n_findings: int,
         frozen: list[nn.Module],
-        match: Match | None = None,
     ) -> None:
         super().__init__(
             backbone,
@@ -137,9 +127,6 @@ class LesionRetinaNet(RetinaNet):
         self.preprocess = preprocess
         self.n_findings = n_findings
         self.detections_per_finding = MAX_PER_FINDING
-        per_place = anchor_generator.num_anchors_per_location()[0]
-        self.match = match or build_matching(per_place=per_place)
-        self.image_head = None
         self._frozen = tuple(frozen)  # a tuple: the modules are registered in the backbone
         self.train()
 
@@ -190,8 +177,7 @@ class LesionRetinaNet(RetinaNet):
         per_place = self.anchor_generator.num_anchors_per_location()
         sizes = [f.shape[-2] * f.shape[-1] * n for f, n in zip(features, per_place, strict=True)]
         anchors = self.anchor_generator(batch, shapes)
-        image_logits = None if self.image_head is None else self.image_head(features)
-        return HeadPass(outputs, anchors, sizes, batch.image_sizes, image_logits)
+        return HeadPass(outputs, anchors, sizes, batch.image_sizes)
 
     def losses(self, heads: HeadPass, targets: Targets) -> dict[str, Tensor]:
         """The losses, in float32.
@@ -201,19 +187,11 @@ class LesionRetinaNet(RetinaNet):
             targets: As in `forward`; images without boxes are welcome.
 
         Returns:
-            ``classification`` and ``bbox_regression`` as in torchvision and, with an image head,
-            ``image``; scalars, each a mean over the images.
+            ``classification`` and ``bbox_regression`` as in torchvision; scalars, each a mean over
+            the images.
         """
         with torch.autocast(heads.anchors[0].device.type, enabled=False):
-            matched = [
-                self.match(target["boxes"], anchors, heads.level_sizes)
-                for target, anchors in zip(targets, heads.anchors, strict=True)
-            ]
-            losses = self.head.compute_loss(targets, heads.outputs, heads.anchors, matched)
-            if self.image_head is not None and heads.image_logits is not None:
-                labels = [target["labels"] for target in targets]
-                losses["image"] = self.image_head.loss(heads.image_logits, labels)
-            return losses
+            return self.compute_loss(targets, heads.outputs, heads.anchors)
 
     def detections(self, heads: HeadPass) -> Detections:
         """Decode, suppress and sort the boxes of each image, in float32.
@@ -223,9 +201,8 @@ class LesionRetinaNet(RetinaNet):
 
         Returns:
             Per image: ``boxes`` (N, 4) xyxy, store px, clipped to the store's image; ``scores``
-            (N,), descending; ``labels`` (N,), 1 to K; ``finite``, a boolean scalar, false where
-            the network's output for this image has a NaN or an infinity; and, with an image head,
-            its ``image_scores`` (K,).
+            (N,), descending; ``labels`` (N,), 1 to K; and ``finite``, a boolean scalar, false
+            where the network's output for this image has a NaN or an infinity.
         """
         logits, offsets = heads.outputs["cls_logits"], heads.outputs["bbox_regression"]
         finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
@@ -239,16 +216,7 @@ class LesionRetinaNet(RetinaNet):
         with torch.autocast(logits.device.type, enabled=False):
             found = self.postprocess_detections(levels, anchors, heads.image_sizes)
         best = [_best_per_finding(image, self.detections_per_finding) for image in found]
-        if self.image_head is None or heads.image_logits is None:
-            return [{**image, "finite": ok} for image, ok in zip(best, finite, strict=True)]
-        finite = finite & heads.image_logits.isfinite().all(dim=1)
-        scores = heads.image_logits.sigmoid()  # (B, K)
-        if self.image_head.mode == "multiply":
-            best = [rescore(image, s, MIN_SCORE) for image, s in zip(best, scores, strict=True)]
-        return [
-            {**image, "finite": ok, "image_scores": s}
-            for image, ok, s in zip(best, finite, scores, strict=True)
-        ]
+        return [{**image, "finite": ok} for image, ok in zip(best, finite, strict=True)]
 
 
 def _best_per_finding(found: dict[str, Tensor], limit: int) -> dict[str, Tensor]:

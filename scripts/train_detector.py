@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from detection.anchor_fit import fit_anchors
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
     build_retinanet,
@@ -74,10 +73,6 @@ def build(
     mosaic = config.augmentation.mosaic
     train = LesionDataset(store, ids["train"], boxes, findings, augmentation, mosaic=mosaic)
     arguments = config.model.model_dump()
-    if arguments.pop("anchors") == "fitted":
-        fit = fit_anchors(train.boxes, store.size, seed=config.training.seed)
-        console.say(fit.line())
-        arguments |= {"anchor_sizes": list(fit.sizes), "anchor_ratios": list(fit.ratios)}
     weights = arguments.pop("weights")
     start = Start.open(weights)
     if start is not None:

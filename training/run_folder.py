@@ -82,6 +82,8 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
         model = builders[name](**arguments)
     except TypeError as error:
         raise InputError(f"{path}: {error}; was it written by another version?") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     load_weights(model, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
     return model.eval()
 

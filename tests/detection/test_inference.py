@@ -139,7 +139,8 @@ def test_a_score_of_exactly_the_least_is_kept(build_small):
 
 
 def test_no_detection_is_an_empty_frame_and_an_ok_image(build_small, samples, predict):
-    model = build_small(prior=1e-6)
+    model = build_small()
+    torch.nn.init.constant_(model.head.classification_head.cls_logits.bias, -14.0)
     images, boxes = predict(model, [samples])
     assert images["status"].tolist() == ["ok"] * 4
     assert len(boxes) == 0

@@ -1,4 +1,4 @@
-"""The box loss is the one asked for, as published, weighted, and finite where boxes collapse."""
+"""The box loss is the one asked for, as published, and finite where boxes collapse."""
 
 import math
 
@@ -8,13 +8,13 @@ import torch
 
 from data_prep.contracts.errors import InputError
 from detection.head import SMOOTH_L1_BETA, BoxHead
-from detection.model import torchvision_targets, training_losses
+from detection.model import rebuild_retinanet, torchvision_targets, training_losses
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 
 
-def head_of(loss: str, version: str = "v1", weight: float = 1.0) -> BoxHead:
-    return BoxHead(16, 9, version=version, convs=1, loss=loss, weight=weight)
+def head_of(loss: str, version: str = "v1") -> BoxHead:
+    return BoxHead(16, 9, version=version, convs=1, loss=loss)
 
 
 def pair_loss(box: list[float], truth: list[float], loss: str) -> float:
@@ -113,60 +113,71 @@ def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
     assert offsets.grad.isfinite().all()
 
 
-def test_box_weight_multiplies_the_box_loss_alone(build_small, batch):
-    torch.manual_seed(0)
-    once, thrice = build_small(), build_small(box_weight=3.0)
-    thrice.load_state_dict(once.state_dict())
-    first, second = training_losses(once, batch), training_losses(thrice, batch)
-    ratio = second["bbox_regression"].item() / first["bbox_regression"].item()
-    assert ratio == pytest.approx(3.0, rel=1e-6)
-    assert second["classification"].item() == first["classification"].item()
+OLD_ARGUMENTS = {  # of model.json before box_loss existed
+    "backbone": "resnet18",
+    "head": "v2",
+    "norm": "group",
+    "fpn_channels": 32,
+    "head_convs": 1,
+    "n_findings": 1,
+    "image_size": 64,
+    "anchor_sizes": [16, 32, 64, 128, 256],
+    "anchor_ratios": [0.5, 1.0, 2.0],
+    "trainable_layers": 5,
+    "mean": 0.449,
+    "std": 0.226,
+    "prior": 0.01,
+    "focal_alpha": 0.25,
+    "focal_gamma": 2.0,
+}
+LATER_ARGUMENTS = {  # and while matching and the image head existed
+    "box_loss": "auto",
+    "box_weight": 1.0,
+    "matching": "iou",
+    "matching_low": 0.4,
+    "matching_high": 0.5,
+    "atss_top_k": 9,
+    "image_head": False,
+    "image_head_weight": 0.5,
+    "image_head_mode": "multiply",
+}
 
 
-def test_settings_of_old_runs_still_build_the_same_detector(build_small, batch):
-    # The arguments that model.json held before box_loss, matching and image_head existed.
-    old = {
-        "backbone": "resnet18",
-        "head": "v2",
-        "norm": "group",
-        "fpn_channels": 32,
-        "head_convs": 1,
-        "n_findings": 1,
-        "image_size": 64,
-        "anchor_sizes": [16, 32, 64, 128, 256],
-        "anchor_ratios": [0.5, 1.0, 2.0],
-        "trainable_layers": 5,
-        "mean": 0.449,
-        "std": 0.226,
-        "prior": 0.01,
-        "focal_alpha": 0.25,
-        "focal_gamma": 2.0,
-    }
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        OLD_ARGUMENTS,
+        OLD_ARGUMENTS | LATER_ARGUMENTS,
+        OLD_ARGUMENTS | LATER_ARGUMENTS | {"matching": "atss", "focal_alpha": 0.5},  # in training
+    ],
+)
+def test_models_of_earlier_versions_still_open(build_small, batch, arguments):
     torch.manual_seed(0)
-    model, default = build_small(**old), build_small(head="v2")
+    model, default = rebuild_retinanet(**arguments), build_small(head="v2")
+    assert model.architecture == default.architecture
     default.load_state_dict(model.state_dict())
     first, second = training_losses(model, batch), training_losses(default, batch)
     assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
     assert list(first) == ["classification", "bbox_regression"]
 
 
+def test_a_model_with_an_image_head_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"^this detector has an image head, .*train a new run"):
+        rebuild_retinanet(**OLD_ARGUMENTS, **LATER_ARGUMENTS | {"image_head": True})
+
+
 def test_a_model_opens_again_from_its_own_arguments(build_small):
-    model = build_small(
-        box_loss="ciou", box_weight=2.0, matching="atss", image_head=True, image_head_weight=0.3
-    )
-    again = build_small(**model.architecture["arguments"])
+    model = build_small(box_loss="ciou")
+    again = rebuild_retinanet(**model.architecture["arguments"])
     assert again.architecture == model.architecture
     again.load_state_dict(model.state_dict())
     assert again.head.regression_head.loss == "ciou"
-    assert again.image_head.weight == 0.3
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"box_loss": "l2"}, "box_loss: expected one of auto, l1, smooth_l1, giou, diou, ciou"),
-        ({"box_weight": 0.0}, "box_weight: expected a number above 0"),
-        ({"box_weight": float("nan")}, "box_weight: expected a number above 0, but got nan"),
     ],
 )
 def test_a_bad_loss_is_named(build_small, arguments, message):

@@ -46,9 +46,7 @@ def torchvision_peer(version: str, size: int) -> RetinaNet:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_losses_and_boxes_equal_torchvision_bit_for_bit(version, batch):
-    ours = build_retinanet(
-        head=version, norm="batch", image_size=64, anchor_sizes=COCO_ANCHORS, prior=0.01
-    )
+    ours = build_retinanet(head=version, norm="batch", image_size=64, anchor_sizes=COCO_ANCHORS)
     theirs = torchvision_peer(version, 64)
     theirs.load_state_dict(ours.state_dict())
     pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
@@ -94,10 +92,10 @@ def test_anchors_and_outputs_stay_float32_under_autocast(build_small, batch):
 
 
 def test_every_anchor_starts_at_the_prior(build_small, batch):
-    model = build_small(prior=0.02).eval()
+    model = build_small().eval()
     with torch.no_grad():
         scores = model.run_heads(batch.images).outputs["cls_logits"].sigmoid()
-    assert scores.mean() == pytest.approx(0.02, rel=0.05)
+    assert scores.mean() == pytest.approx(0.01, rel=0.05)
 
 
 def test_p6_comes_from_c5_in_v2_even_where_channel_counts_are_equal():
@@ -175,8 +173,6 @@ def test_anchors_keep_their_share_of_the_image_and_two_strides():
         ({"anchor_sizes": (8, 16)}, "anchor_sizes: expected 5 sides"),
         ({"anchor_ratios": (0.0,)}, "anchor_ratios: expected ratios above 0"),
         ({"trainable_layers": 6}, "trainable_layers: expected 0 to 5"),
-        ({"prior": 1.0}, "prior: expected a probability"),
-        ({"focal_alpha": 2.0}, "focal loss: expected alpha"),
         ({"weights": "cocoa"}, "weights: expected none, imagenet or coco"),
         ({"weights": "imagenet", "norm": "group"}, "set norm to frozen or batch"),
         ({"weights": "coco", "norm": "frozen"}, "weights coco: need backbone resnet50"),

@@ -39,7 +39,7 @@ def test_one_batch_of_one_image_trains(version, build_small, dataset):
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_batch_can_be_overfitted(version, build_small, batch):
     torch.manual_seed(0)
-    model = build_small(head=version, norm="group", head_convs=2, focal_alpha=0.5)
+    model = build_small(head=version, norm="group", head_convs=2)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(45):
         optimiser.zero_grad()
@@ -87,13 +87,3 @@ def test_bf16_training_is_finite_and_keeps_float32_losses(build_small, store, bo
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_focal_alpha_weighs_lesions_against_background(build_small, batch):
-    torch.manual_seed(0)
-    low = build_small(focal_alpha=0.0, focal_gamma=0.0)
-    high = build_small(focal_alpha=1.0, focal_gamma=0.0)
-    high.load_state_dict(low.state_dict())
-    negative = without_boxes(batch)
-    assert training_losses(high, negative)["classification"].item() == 0.0
-    assert training_losses(low, negative)["classification"].item() > 0.0
