@@ -375,8 +375,9 @@ REMOVED_KEYS: dict[str, dict[str, Any]] = {
         "model.focal_alpha": 0.25,
         "model.focal_gamma": 2.0,
         "model.box_weight": 1.0,
+        "training.tensorboard": False,
     },
-    "classifier": {},
+    "classifier": {"training.tensorboard": False},
 }
 """Keys of earlier versions by kind, each with the value that does what is done without the key.
 
