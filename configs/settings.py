@@ -361,8 +361,15 @@ class ClassifierConfig(_Config):
 
 TrainConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="kind")]
 
+
+_REMOVED_FROM_BOTH = {
+    "data.crop": "none",
+    "data.enhance": "none",
+    "training.tensorboard": False,
+}
 REMOVED_KEYS: dict[str, dict[str, Any]] = {
     "detector": {
+        **_REMOVED_FROM_BOTH,
         "model.anchors": "config",
         "model.matching": "iou",
         "model.matching_low": 0.4,
@@ -375,9 +382,8 @@ REMOVED_KEYS: dict[str, dict[str, Any]] = {
         "model.focal_alpha": 0.25,
         "model.focal_gamma": 2.0,
         "model.box_weight": 1.0,
-        "training.tensorboard": False,
     },
-    "classifier": {"training.tensorboard": False},
+    "classifier": _REMOVED_FROM_BOTH,
 }
 """Keys of earlier versions by kind, each with the value that does what is done without the key.
 

@@ -59,7 +59,11 @@ image_head_mode = "multiply"
 def test_config_of_an_older_run_opens_where_its_removed_keys_are_off() -> None:
     now = read_config(find_config("retinanet"))
     old = dump_config(now).replace("[model]\n", f"[model]\n{OLD_KEYS}")
+    old = old.replace("[data]\n", '[data]\ncrop = "none"\nenhance = "none"\n')
+    old = old.replace("[training]\n", "[training]\ntensorboard = false\n")
     assert "image_head" in old
+    assert "enhance" in old
+    assert "tensorboard" in old
     assert parse_config(old, "run/config.toml") == now
 
 
