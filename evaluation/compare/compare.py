@@ -14,7 +14,7 @@ from data_prep.contracts.folders import provenance
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.baselines import failures_as_wrong, shortcut_rows
-from evaluation.compare.comparison import Comparison
+from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.failure_analysis import main_policy, where_each_fails
 from evaluation.compare.metrics_table import resampled_table
 from evaluation.compare.paired_tests import paired_tests, resampled_tests, with_clustered_auroc
@@ -346,7 +346,8 @@ def compare_systems(
     provenance = comparison_provenance(members, teams, dataset, judges.decisions, split, resamples)
     return Comparison(
         target=target,
-        systems=list(systems),
+        systems=_results(judges, cards, wanted),
+        decisions=_shown_decisions(judges, cards, dataset),
         metrics=pd.concat([metrics, failed], ignore_index=True),
         tests=tests,
         where=where,
@@ -354,7 +355,6 @@ def compare_systems(
         provenance=provenance | {"protocol": protocol.to_json()},
         protocol=protocol,
         by_unit=of_units,
-        **_pictures(judges, cards, wanted),
     )
 
 
@@ -452,37 +452,48 @@ def _seed_notes(teams: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def _pictures(judges: Judges, cards: Mapping[str, Scorecard], wanted: _Wanted) -> dict[str, Any]:
-    """What is drawn or listed by image, of each system's first seed, as `Comparison` has it."""
-    shown = {name: models[0] for name, models in judges.teams.items()}
-    card = {name: cards[model] for name, model in shown.items()}
-    decision = {name: judges.decisions[model] for name, model in shown.items()}
-    evidence = {name: judges.evidence[model] for name, model in shown.items()}
-    info = {name: judges.systems[model].info for name, model in shown.items()}
+def _shown_decisions(
+    judges: Judges, cards: Mapping[str, Scorecard], dataset: DataSet
+) -> pd.DataFrame:
+    """The decisions table of each system's first seed."""
+    first = {name: models[0] for name, models in judges.teams.items()}
+    return decisions_table(
+        {name: cards[model] for name, model in first.items()},
+        {name: judges.decisions[model] for name, model in first.items()},
+        dataset,
+    )
+
+
+def _results(
+    judges: Judges, cards: Mapping[str, Scorecard], wanted: _Wanted
+) -> dict[str, SystemResult]:
+    """What is drawn or listed of each system, from its first seed."""
     return {
-        "decisions": decisions_table(card, decision, wanted.dataset),
-        "thresholds": {
-            name: {policy: choice.threshold for policy, choice in each.thresholds.items()}
-            for name, each in card.items()
-        },
-        "curves": {name: curves(each.judged.y_true, each.scores) for name, each in card.items()},
-        "confusion": _confusion(card),
-        "boxes": {name: each.boxes for name, each in card.items() if each.boxes is not None},
-        "maps": {n: None if each.gives_boxes else each.maps for n, each in evidence.items()},
-        "map_scale": {n: d.map_scale for n, d in decision.items() if d.map_scale is not None},
-        "costs": {name: dict(each.get("cost") or {}) for name, each in info.items()},
-        "validation": {
-            name: validation_scores(
-                judges.systems[model], decision[name], wanted.dataset, wanted.target, wanted.split
-            )
-            for name, model in shown.items()
-        },
-        "froc": {name: each.froc() for name, each in card.items() if each.boxes is not None},
-        "coverage": {
-            name: {policy: left.curve() for policy, left in each.referred.items()}
-            for name, each in card.items()
-        },
+        name: _result(models[0], judges, cards, wanted) for name, models in judges.teams.items()
     }
+
+
+def _result(
+    model: str, judges: Judges, cards: Mapping[str, Scorecard], wanted: _Wanted
+) -> SystemResult:
+    card, decision, output = cards[model], judges.decisions[model], judges.evidence[model]
+    system = judges.systems[model]
+    return SystemResult(
+        thresholds={policy: choice.threshold for policy, choice in card.thresholds.items()},
+        curve=curves(card.judged.y_true, card.scores),
+        confusion={
+            policy: counts
+            for policy in card.thresholds
+            if (counts := card.confusion(policy)) is not None
+        },
+        boxes=card.boxes,
+        maps=None if output.gives_boxes else output.maps,
+        map_scale=decision.map_scale,
+        cost=dict(system.info.get("cost") or {}),
+        froc=card.froc(),
+        coverage={policy: left.curve() for policy, left in card.referred.items()},
+        validation=validation_scores(system, decision, wanted.dataset, wanted.target, wanted.split),
+    )
 
 
 def _scorecard(evidence: SystemOutput, decision: Decision, judged: JudgedImages) -> Scorecard:
@@ -504,12 +515,3 @@ def _scorecard(evidence: SystemOutput, decision: Decision, judged: JudgedImages)
 def _spread(evidence: SystemOutput) -> Floats | None:
     spread = evidence.spread()
     return None if spread is None else spread.to_numpy(dtype=np.float64)
-
-
-def _confusion(cards: Mapping[str, Scorecard]) -> dict[tuple[str, str], dict[str, int]]:
-    return {
-        (name, policy): counts
-        for name, card in cards.items()
-        for policy in card.thresholds
-        if (counts := card.confusion(policy)) is not None
-    }

@@ -15,56 +15,75 @@ from evaluation.statistics.ranking import Floats
 
 
 @dataclass(frozen=True)
+class SystemResult:
+    """What one system gave on the test images; of several training seeds the first's.
+
+    Attributes:
+        thresholds: Per policy; `None` where validation gives none.
+        curve: ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``; empty where unknown.
+        confusion: Per policy that has a threshold ``tp``, ``fp``, ``tn``, ``fn``.
+        boxes: On the test images; a classifier's are read from its maps; `None` without any.
+        maps: Activation maps on the test images, one per image; `None` without any.
+        map_scale: The fixed low and high end of the maps.
+        cost: Parameters, FLOPs, latency; values may be `None`.
+        froc: Per kind of hit (``iou``, ``centre``) ``false_marks`` an image and ``sensitivity`` of
+            the FROC curve; empty without boxes.
+        coverage: Per policy at which images are referred to a reader ``coverage`` and
+            ``accuracy`` of the accuracy-coverage curve.
+        validation: ``label`` and ``score`` of the validation images; may be empty.
+    """
+
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+    curve: dict[str, Floats] = field(default_factory=dict)
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    boxes: pd.DataFrame | None = None
+    maps: pd.DataFrame | None = None
+    map_scale: tuple[float, float] | None = None
+    cost: dict[str, Any] = field(default_factory=dict)
+    froc: dict[Hit, dict[str, Floats]] = field(default_factory=dict)
+    coverage: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    validation: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def points(self) -> bool:
+        """Whether the system points at places, with boxes or maps."""
+        return self.boxes is not None or self.maps is not None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything a report needs.
 
     Attributes:
         target: What was judged.
-        systems: Display names, in the order given.
+        systems: By display name, in the order given; the first is the reference.
         metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
         tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
         where: In which groups and ways each system fails, see `failure_analysis`.
         decisions: One row per image and system: ``label``, ``score``, ``probability``,
             ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
-        thresholds: Per system and policy; `None` where validation gives none.
-        curves: Per system ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``.
-        confusion: Per system and policy ``tp``, ``fp``, ``tn``, ``fn``.
-        boxes: Per system its boxes on the test images; a classifier's are read from its maps.
-        maps: Per system its activation maps on the test images, one per image, or `None`.
-        map_scale: Per system the fixed low and high end of its maps.
-        costs: Per system parameters, FLOPs, latency; values may be `None`.
         notes: What a reader must know: images left out, systems without validation, ...
         provenance: Ids, seeds, versions, commands.
         protocol: The question that was asked.
         by_unit: The image-level figures by study or patient, where asked for; as `metrics`.
-        coverage: Per system and policy, where images are referred to a reader: ``coverage`` and
-            ``accuracy`` of the accuracy-coverage curve.
-        froc: Per system with boxes and kind of hit (``iou``, ``centre``) ``false_marks`` an image
-            and ``sensitivity`` of the FROC curve.
-        validation: Per system ``label`` and ``score`` of the validation images.
     """
 
     target: Target
-    systems: list[str]
+    systems: dict[str, SystemResult]
     metrics: pd.DataFrame
     decisions: pd.DataFrame
-    thresholds: dict[str, dict[str, float | None]]
-    curves: dict[str, dict[str, Floats]]
-    confusion: dict[tuple[str, str], dict[str, int]]
-    boxes: dict[str, pd.DataFrame]
-    maps: dict[str, pd.DataFrame | None]
-    map_scale: dict[str, tuple[float, float]]
-    costs: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
     where: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
     by_unit: pd.DataFrame | None = None
-    coverage: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    froc: dict[str, dict[Hit, dict[str, Floats]]] = field(default_factory=dict)
-    validation: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Display names of the systems, in the order given."""
+        return list(self.systems)
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -87,7 +106,7 @@ class Comparison:
         of_units = self.by_unit is not None and self.protocol.unit in ("study", "patient")
         return state_verdict(
             self.by_unit if of_units and self.by_unit is not None else self.metrics,
-            self.systems,
+            self.names,
             self.target.display_name,
             seeds=self.seeds,
             protocol=self.protocol,

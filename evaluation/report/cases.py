@@ -218,7 +218,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseRea
         truth_boxes=dataset.target_boxes(target),
         boxed=dataset.boxes_trusted(target),
         kinds=kinds,
-        systems=tuple(_compared_output(comparison, name, policy) for name in comparison.systems),
+        systems=tuple(_compared_output(comparison, name, policy) for name in comparison.names),
         readers=single_readers(dataset, target),
     )
 
@@ -228,15 +228,15 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOut
     mine = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
     mine = mine.assign(decision=mine.get(column))
-    boxes = comparison.boxes.get(name)
+    result = comparison.systems[name]
     empty = pd.DataFrame(columns=["image_id", *_CORNERS, "score"])
     return DrawnOutput(
         name=name,
         decisions=mine.set_index("image_id"),
-        boxes=empty if boxes is None else boxes,
-        maps=comparison.maps.get(name),
-        scale=comparison.map_scale.get(name),
-        threshold=comparison.thresholds.get(name, {}).get(policy),
+        boxes=empty if result.boxes is None else result.boxes,
+        maps=result.maps,
+        scale=result.map_scale,
+        threshold=result.thresholds.get(policy),
     )
 
 

@@ -15,7 +15,7 @@ from evaluation.metrics.words import number, policy_words
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.compare.comparison import Comparison
+    from evaluation.compare.comparison import Comparison, SystemResult
 
 LEFT, TOP, WIDTH, HEIGHT = 44.0, 12.0, 284.0, 264.0
 """The plot area inside a view box of 340 x 320."""
@@ -90,27 +90,26 @@ class Whisker:
     decided: bool = False
 
 
-def operating_points(comparison: Comparison, system: str) -> dict[str, dict[str, float]]:
+def operating_points(result: SystemResult) -> dict[str, dict[str, float]]:
     """Return the rates of a system at each policy, from its confusion matrix.
 
     Returns:
         By policy: ``fpr``, ``tpr`` and ``precision``; NaN where a denominator is 0.
     """
     points = {}
-    for (name, policy), counts in comparison.confusion.items():
-        if name == system and counts:
-            tp, fp, tn, fn = (counts[key] for key in ("tp", "fp", "tn", "fn"))
-            points[policy] = {
-                "fpr": _ratio(fp, fp + tn),
-                "tpr": _ratio(tp, tp + fn),
-                "precision": _ratio(tp, tp + fp),
-            }
+    for policy, counts in result.confusion.items():
+        tp, fp, tn, fn = (counts[key] for key in ("tp", "fp", "tn", "fn"))
+        points[policy] = {
+            "fpr": _ratio(fp, fp + tn),
+            "tpr": _ratio(tp, tp + fn),
+            "precision": _ratio(tp, tp + fp),
+        }
     return points
 
 
 def policies_of(comparison: Comparison) -> list[str]:
     """Return every policy that any system has a confusion matrix for, in order."""
-    return list(dict.fromkeys(policy for _, policy in comparison.confusion))
+    return list(dict.fromkeys(p for each in comparison.systems.values() for p in each.confusion))
 
 
 def roc_chart(comparison: Comparison) -> Chart:
@@ -220,9 +219,9 @@ def _series(comparison: Comparison, x: str, y: str) -> tuple[Series, ...]:
     policies = policies_of(comparison)
     rate_of = {"fpr": "fpr", "tpr": "tpr", "recall": "tpr", "precision": "precision"}
     series = []
-    for position, name in enumerate(comparison.systems):
-        curve = comparison.curves.get(name)
-        if curve is None:
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        curve = result.curve
+        if not curve:
             continue
         points = [
             Point(
@@ -231,7 +230,7 @@ def _series(comparison: Comparison, x: str, y: str) -> tuple[Series, ...]:
                 MARKERS[policies.index(policy) % len(MARKERS)],
                 f"{name}, threshold for {policy_words(policy)}",
             )
-            for policy, rates in operating_points(comparison, name).items()
+            for policy, rates in operating_points(result).items()
             if not (math.isnan(rates[rate_of[x]]) or math.isnan(rates[rate_of[y]]))
         ]
         series.append(Series(name, curve_path(curve[x], curve[y]), position, tuple(points)))

@@ -160,7 +160,7 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         "metrics": _measures(comparison) + "; each defined under “How to read the numbers”.",
         "failure": "See “Where each fails” and “Cases”, chosen by rule and not by hand.",
         "explain": "Boxes, activation maps on one fixed scale, localised sensitivity."
-        if comparison.boxes or any(each is not None for each in comparison.maps.values())
+        if any(each.points for each in comparison.systems.values())
         else "No system points at a place.",
         "limits": "See “Methods and limits”"
         + (" and “Before you rely on this”." if comparison.notes else "."),
@@ -178,8 +178,8 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         "hardware": _hardware(comparison, provenance),
         "command": str(provenance.get("command") or ""),
         "ensemble": "; ".join(
-            f"{system}: {cost.get('made_of') or 'one model'}"
-            for system, cost in comparison.costs.items()
+            f"{system}: {each.cost.get('made_of') or 'one model'}"
+            for system, each in comparison.systems.items()
         )
         + ".",
     }
@@ -270,7 +270,7 @@ def _partitions(dataset: DataSet, split: str) -> str:
 
 def _measures(comparison: Comparison) -> str:
     rows = comparison.metrics.dropna(subset=["estimate"])
-    known = set(rows.loc[rows["system"].isin(comparison.systems), "metric"])
+    known = set(rows.loc[rows["system"].isin(comparison.names), "metric"])
     first = [PRIMARY_METRIC, "average_precision", "recall", "specificity",
              "localised_sensitivity", "ap50", FROC_METRICS["iou"][0]]  # fmt: skip
     return listing([METRICS[each].inside for each in first if each in known])
@@ -283,10 +283,10 @@ def _kind(system: dict[str, Any]) -> str:
 
 def _thresholds(comparison: Comparison) -> str:
     parts = []
-    for system, policies in comparison.thresholds.items():
+    for system, result in comparison.systems.items():
         at = [
             f"{policy_words(policy)} {number(value)}"
-            for policy, value in policies.items()
+            for policy, value in result.thresholds.items()
             if value is not None
         ]
         parts.append(f"{system}: {', '.join(at) or 'no threshold'}.")
@@ -315,8 +315,8 @@ def _by_system(told: dict[str, dict[str, Any]], key: str, words: str) -> str:
 def _hardware(comparison: Comparison, provenance: dict[str, Any]) -> str:
     judged = ", ".join(f"{k} {v}" for k, v in (provenance.get("hardware") or {}).items())
     timed = [
-        f"{system} timed on {cost['latency_device']}"
-        for system, cost in comparison.costs.items()
-        if cost.get("latency_device")
+        f"{system} timed on {result.cost['latency_device']}"
+        for system, result in comparison.systems.items()
+        if result.cost.get("latency_device")
     ]
     return "; ".join(([f"judged on: {judged}"] if judged else []) + timed)

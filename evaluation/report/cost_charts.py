@@ -91,15 +91,15 @@ def cost_charts(comparison: Comparison) -> list[CostChart]:
         name: find_interval(comparison.metrics, name, asked.metric, asked.policy)
         for name in comparison.systems
     }
-    devices = {cost.get("latency_device") for cost in comparison.costs.values()} - {None}
+    devices = {each.cost.get("latency_device") for each in comparison.systems.values()} - {None}
     charts = []
     for key, title, unit, word in _QUANTITIES:
         if key == "latency_ms" and len(devices) > 1:
             continue
         costs = {
             name: float(value) / unit
-            for name in comparison.systems
-            if (value := (comparison.costs.get(name) or {}).get(key)) and figures[name].known
+            for name, result in comparison.systems.items()
+            if (value := result.cost.get(key)) and figures[name].known
         }
         if len(costs) > 1:
             charts.append(_chart(key, title, word, asked.title, costs, figures))

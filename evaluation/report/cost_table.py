@@ -44,7 +44,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     Where a system is made of others, their cost is summed, and what each system gains over the
     first stands beside it.
     """
-    costs = [comparison.costs.get(name) or {} for name in comparison.systems]
+    costs = [each.cost for each in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
     first = costs[0] if joined and costs else {}
     rows = [
@@ -67,7 +67,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
         ``…_low`` and ``…_high``, and `COST_KEYS`; what is unknown or undefined is empty.
     """
     policy, rows = _policy(comparison), []
-    for name in comparison.systems:
+    for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in _chosen(policy):
             found = find_interval(comparison.metrics, name, metric, at)
@@ -76,7 +76,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
                 f"{metric}_low": found.low,
                 f"{metric}_high": found.high,
             }
-        cost = comparison.costs.get(name) or {}
+        cost = result.cost
         rows.append(row | {key: cost.get(key) for key in COST_KEYS})
     return pd.DataFrame(rows)
 

@@ -259,7 +259,7 @@ def _paired_way(comparison: Comparison) -> str:
 def _ways(comparison: Comparison, *, paired: bool = False) -> list[str]:
     """The methods behind the intervals of this report, each once."""
     rows = rows_of(comparison.metrics)
-    rows = rows[rows["system"].isin(comparison.systems) != paired]
+    rows = rows[rows["system"].isin(comparison.names) != paired]
     return [str(way) for way in rows["ci_method"].dropna().unique() if way]
 
 
@@ -377,7 +377,7 @@ def methods(comparison: Comparison) -> list[str]:
             "are there to explain it. The intervals are not widened for the number of "
             "comparisons, so a single interval just beside 0 is weak evidence."
         )
-    if any(table is not None and len(table) for table in comparison.maps.values()):
+    if any(each.maps is not None and len(each.maps) for each in comparison.systems.values()):
         lines.append(
             "Activation maps are drawn on one fixed scale per system, learned on validation "
             "images, and never stretched per image: a dark map means little evidence. They show "

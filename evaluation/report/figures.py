@@ -42,10 +42,12 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
     files = [folder / "roc.png", folder / "precision_recall.png"]
     _save(_curves(comparison, "fpr", "tpr", "auroc"), files[0])
     _save(_curves(comparison, "recall", "precision", "average_precision"), files[1])
-    if comparison.confusion:
+    if policies_of(comparison):
         files.append(folder / "confusion.png")
         _save(_confusion(comparison), files[-1])
-    if any(len(curves["iou"]["sensitivity"]) for curves in comparison.froc.values()):
+    if any(
+        len(each.froc["iou"]["sensitivity"]) for each in comparison.systems.values() if each.froc
+    ):
         files.append(folder / "froc.png")
         _save(_froc(comparison), files[-1])
     return files
@@ -55,9 +57,9 @@ def _curves(comparison: Comparison, x: str, y: str, metric: str) -> Figure:
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
     policies = policies_of(comparison)
-    for position, name in enumerate(comparison.systems):
-        curve = comparison.curves.get(name)
-        if curve is None:
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        curve = result.curve
+        if not curve:
             continue
         colour = PAPER_COLOURS[position % len(PAPER_COLOURS)]
         score = find_interval(comparison.metrics, name, metric)
@@ -65,7 +67,7 @@ def _curves(comparison: Comparison, x: str, y: str, metric: str) -> Figure:
         label += f" ({score.ends})" if score.bounded else ""
         line = _line(position)
         axes.plot(curve[x], curve[y], color=colour, linestyle=line, linewidth=1.6, label=label)
-        for policy, rates in operating_points(comparison, name).items():
+        for policy, rates in operating_points(result).items():
             place = (rates["fpr" if x == "fpr" else "tpr"], rates["tpr" if x == "fpr" else y])
             marker = _MARKERS[policies.index(policy) % len(_MARKERS)]
             axes.plot(*place, **_marker_look(marker, colour))
@@ -108,8 +110,8 @@ def _froc(comparison: Comparison) -> Figure:
     """Steps of the overlap's curves, on the rates that the figures are given at."""
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    for position, name in enumerate(comparison.systems):
-        curve = comparison.froc.get(name, {}).get("iou")
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        curve = result.froc.get("iou")
         if curve is None:
             continue
         score = find_interval(comparison.metrics, name, FROC_METRICS["iou"][0])
@@ -132,12 +134,12 @@ def _froc(comparison: Comparison) -> Figure:
 
 def _confusion(comparison: Comparison) -> Figure:
     policies = policies_of(comparison)
-    names = comparison.systems
+    names = comparison.names
     figure = Figure(figsize=(2.5 * len(policies), 2.4 * len(names)), layout="constrained")
     grid = figure.subplots(len(names), len(policies), squeeze=False)
     for row, name in zip(grid, names, strict=True):
         for axes, policy in zip(row, policies, strict=True):
-            counts = comparison.confusion.get((name, policy))
+            counts = comparison.systems[name].confusion.get(policy)
             axes.set_title(f"{name}\n{policy_words(policy)}", fontsize=8)
             _matrix(axes, counts)
     return figure

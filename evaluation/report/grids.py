@@ -226,7 +226,7 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
 def _subgroup_grid(
     comparison: Comparison, rows: pd.DataFrame, metric: str, policy: str, groups: list[str]
 ) -> Grid:
-    systems = comparison.systems
+    systems = comparison.names
     told = []
     for group in groups:
         here = rows[rows["subgroup"] == group].iloc[0]
@@ -341,7 +341,7 @@ def group_tables(comparison: Comparison) -> list[Grid]:
 
 
 def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Grid:
-    systems = comparison.systems
+    systems = comparison.names
     rows = []
     whole = table[~table["group"].str.endswith(" - rest")]
     for topic, group in _in_order(whole):
@@ -371,7 +371,7 @@ def _errors(comparison: Comparison) -> Grid | None:
 
 def _lesions(comparison: Comparison) -> Grid | None:
     table = comparison.where
-    mine = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.systems)]
+    mine = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.names)]
     if mine.empty:
         return None
     rows = []

@@ -39,8 +39,8 @@ def froc_chart(comparison: Comparison, hit: Hit) -> Chart:
         hit: What finds a lesion.
     """
     series, told = [], []
-    for position, name in enumerate(comparison.systems):
-        curve = comparison.froc.get(name, {}).get(hit)
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        curve = result.froc.get(hit)
         if curve is None or not len(curve["sensitivity"]):
             continue
         found = sensitivity_at(curve)

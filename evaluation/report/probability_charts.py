@@ -80,11 +80,11 @@ def coverage_chart(comparison: Comparison) -> Chart:
 
     Only where images are referred to a reader: see ``cxr tune --refer``.
     """
-    policies = list(dict.fromkeys(p for curves in comparison.coverage.values() for p in curves))
+    policies = list(dict.fromkeys(p for each in comparison.systems.values() for p in each.coverage))
     policy = "max_f1" if "max_f1" in policies else next(iter(policies), "")
     series = []
-    for position, name in enumerate(comparison.systems):
-        curve = comparison.coverage.get(name, {}).get(policy)
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        curve = result.coverage.get(policy)
         if curve is None:
             continue
         x, y = (

@@ -256,7 +256,7 @@ def _draw_galleries(
     progress: Callable[..., None] | None,
 ) -> list[Gallery]:
     """Choose and draw the cases, or say why there are none."""
-    policy, decisions, systems = main_policy(comparison), comparison.decisions, comparison.systems
+    policy, decisions, systems = main_policy(comparison), comparison.decisions, comparison.names
     if not dataset.has_pixels:
         reason = "The data set has no pixels, so there are no pictures: figures only."
         return [Gallery.empty(reason)]
@@ -355,9 +355,10 @@ def _charts(comparison: Comparison) -> list[Chart]:
 
 def _exploration(comparison: Comparison, galleries: list[Gallery]) -> dict[str, Any]:
     """What the page's script reads: counts at every threshold, and where each image is drawn."""
-    systems = comparison.systems
+    systems = comparison.names
+    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
     return {
-        **explore_thresholds(comparison.decisions, systems, comparison.thresholds),
+        **explore_thresholds(comparison.decisions, systems, thresholds),
         "systems": systems,
         "policies": {policy: policy_words(policy) for policy in policies_of(comparison)},
         "drawn": case_places(galleries),
@@ -378,7 +379,7 @@ def _counts(comparison: Comparison) -> str:
 
 def _strip(comparison: Comparison) -> dict[str, Any]:
     """Return the opening chart: the primary figure on one axis, differences on their own."""
-    systems, metrics, asked = comparison.systems, comparison.metrics, comparison.protocol
+    systems, metrics, asked = comparison.names, comparison.metrics, comparison.protocol
     primary = asked.metric, asked.policy
     scores = [find_interval(metrics, name, *primary) for name in systems]
     placed, axis = whiskers(scores)

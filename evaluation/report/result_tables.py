@@ -52,12 +52,12 @@ def write_tables(comparison: Comparison, out: Path) -> None:
     write_table(comparison.decisions, out / DECISIONS, "decisions")
     payload = {
         "target": comparison.target.name,
-        "systems": comparison.systems,
-        "thresholds": comparison.thresholds,
-        "costs": comparison.costs,
+        "systems": comparison.names,
+        "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
+        "costs": {name: each.cost for name, each in comparison.systems.items()},
         "notes": comparison.notes,
         "metrics": _records(metrics),
-        "coverage": comparison.coverage,
+        "coverage": {name: each.coverage for name, each in comparison.systems.items()},
         "tests": _records(comparison.tests),
         "where": _records(comparison.where),
         "provenance": comparison.provenance,

@@ -120,7 +120,7 @@ def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     Returns:
         The table; without sections where there is nothing to show.
     """
-    systems = comparison.systems
+    systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[Key]] = {}
     for key in figure_keys(comparison, part):
@@ -143,7 +143,11 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     thresholds: dict[str, dict[str, float | None]] = {}
     for system, policy, value in zip(told["system"], told["policy"], told["estimate"], strict=True):
         thresholds.setdefault(system, {})[policy] = float(value)
-    by_unit = replace(comparison, metrics=rows, thresholds=thresholds)
+    systems = {
+        name: replace(result, thresholds=thresholds.get(name, {}))
+        for name, result in comparison.systems.items()
+    }
+    by_unit = replace(comparison, metrics=rows, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
     tables = [metric_table(by_unit, part) for part in parts]
     return str(rows["unit"].iloc[0]), [table for table in tables if table.sections]
@@ -197,7 +201,7 @@ def _count(metrics: pd.DataFrame, key: Key) -> str:
 
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:
-    value = comparison.thresholds.get(system, {}).get(policy)
+    value = comparison.systems[system].thresholds.get(policy)
     return "no threshold" if value is None else f"score ≥ {score_words(value)}"
 
 
@@ -290,9 +294,9 @@ def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[Confusion
                     policy,
                     policy_words(policy),
                     _threshold(comparison, name, policy),
-                    comparison.confusion.get((name, policy)) or None,
+                    result.confusion.get(policy) or None,
                 )
-                for position, name in enumerate(comparison.systems)
+                for position, (name, result) in enumerate(comparison.systems.items())
             ],
         )
         for policy in policies_of(comparison)
@@ -352,7 +356,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
         The figures of the main and the localisation table, with p-values after Holm over all
         pairs where there are tests; None for one or two systems.
     """
-    systems = comparison.systems
+    systems = comparison.names
     if len(systems) < 3:
         return None
     tests = _of_images(comparison.tests)

@@ -43,12 +43,12 @@ def transfer_table(comparison: Comparison) -> Grid | None:
         comparison: What ``cxr compare`` found.
     """
     rows = []
-    for name in comparison.systems:
-        known = comparison.validation.get(name)
-        if known is None or known.empty:
+    for name, result in comparison.systems.items():
+        known = result.validation
+        if known.empty:
             continue
         for policy in policies_of(comparison):
-            threshold = comparison.thresholds.get(name, {}).get(policy)
+            threshold = result.thresholds.get(policy)
             if threshold is None:
                 continue
             then = classification_metrics(known["label"], known["score"], threshold)
@@ -105,9 +105,9 @@ def _chart(comparison: Comparison, label: float) -> Chart:
     thresholds = 1 / (1 + np.exp(-(2 * axis - 1) * _REACH))
     series, told = [], []
     policies = policies_of(comparison)
-    for position, name in enumerate(comparison.systems):
-        known = comparison.validation.get(name)
-        if known is None or known.empty:
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        known = result.validation
+        if known.empty:
             continue
         test = comparison.decisions[comparison.decisions["system"] == name]
         before, after = (
@@ -116,7 +116,7 @@ def _chart(comparison: Comparison, label: float) -> Chart:
         )
         points = []
         for policy in policies:
-            cut = comparison.thresholds.get(name, {}).get(policy)
+            cut = result.thresholds.get(policy)
             if cut is None or not len(after):
                 continue
             then, now = (float(share_called(s, np.array([cut]))[0]) for s in (before, after))

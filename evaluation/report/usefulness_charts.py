@@ -25,7 +25,7 @@ def net_benefit_chart(comparison: Comparison) -> Chart:
     low, high = -0.05, max([0.05, *(math.ceil(value * 20 - 1e-9) / 20 for value in values)])
     right = max([0.8, *(x for xs, _ in curves.values() for x in xs)])
     every = [] if table.empty else table[
-        (table["metric"] == "net_benefit") & ~table["system"].isin(comparison.systems)
+        (table["metric"] == "net_benefit") & ~table["system"].isin(comparison.names)
         & ~table["system"].str.contains(" - ", regex=False)
     ].to_dict("records")  # fmt: skip
     guide = _path(

@@ -10,7 +10,7 @@ import pytest
 from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.compare.comparison import Comparison
+from evaluation.compare.comparison import Comparison, SystemResult
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
@@ -93,27 +93,23 @@ def metrics_frame(rows: list[tuple]) -> pd.DataFrame:
 def make_comparison() -> Comparison:
     """Two systems on twelve images; intervals are made up, all else follows from the scores."""
     decisions = _decisions()
-    thresholds = {name: dict.fromkeys(POLICIES, 0.5) for name in SYSTEMS}
     return Comparison(
         target=Target("opacity", ("lung_opacity",), "Lung opacity"),
-        systems=list(SYSTEMS),
+        systems={
+            "RetinaNet": _result(
+                boxes=_boxes(),
+                cost={"parameters": 32_200_000, "flops": 104.1e9, "latency_ms": 196.0,
+                      "latency_device": "2 CPU cores", "batch_size": 1},
+            ),
+            "CheXNet": _result(
+                boxes=_boxes().iloc[:0],
+                maps=_maps(),
+                map_scale=(0.0, 4.0),
+                cost={"parameters": 6_954_000, "flops": None, "latency_ms": None},
+            ),
+        },
         metrics=_metrics(),
         decisions=decisions,
-        thresholds=thresholds,
-        curves={name: _curve() for name in SYSTEMS},
-        confusion={
-            (name, policy): {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
-            for name in SYSTEMS
-            for policy in POLICIES
-        },
-        boxes={"RetinaNet": _boxes(), "CheXNet": _boxes().iloc[:0]},
-        maps={"RetinaNet": None, "CheXNet": _maps()},
-        map_scale={"CheXNet": (0.0, 4.0)},
-        costs={
-            "RetinaNet": {"parameters": 32_200_000, "flops": 104.1e9, "latency_ms": 196.0,
-                          "latency_device": "2 CPU cores", "batch_size": 1},
-            "CheXNet": {"parameters": 6_954_000, "flops": None, "latency_ms": None},
-        },
         notes=["3 test images have no known label for Lung opacity."],
         provenance={
             "command": "cxr compare a b --data d --out r",
@@ -123,6 +119,15 @@ def make_comparison() -> Comparison:
             "systems": {name: {"seed": 1, "kind": "boxes"} for name in SYSTEMS},
         },
     )  # fmt: skip
+
+
+def _result(**rest) -> SystemResult:
+    return SystemResult(
+        thresholds=dict.fromkeys(POLICIES, 0.5),
+        curve=_curve(),
+        confusion={policy: {"tp": 4, "fp": 1, "tn": 5, "fn": 2} for policy in POLICIES},
+        **rest,
+    )
 
 
 def _decisions() -> pd.DataFrame:

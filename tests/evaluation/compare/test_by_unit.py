@@ -124,7 +124,7 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
     chart = coverage_chart(comparison)
     assert [series.name for series in chart.series] == ["A"]
     assert len(chart.series[0].points) == 1
-    curve = comparison.coverage["A"]["max_f1"]
+    curve = comparison.systems["A"].coverage["max_f1"]
     assert curve["coverage"][-1] == 1.0
     accuracy = chosen(
         comparison.metrics, system="A", metric="accuracy", policy="max_f1", subgroup="all"

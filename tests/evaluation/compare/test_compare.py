@@ -58,15 +58,20 @@ def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
         assert figure(comparison, name, "average_precision").estimate == pytest.approx(
             oracle.average_precision_score(y_true, scores), abs=1e-12
         )
-        threshold = comparison.thresholds[name]["max_f1"]
+        threshold = comparison.systems[name].thresholds["max_f1"]
         called = scores >= threshold
         assert figure(comparison, name, "f1", "max_f1").estimate == pytest.approx(
             oracle.f1_score(y_true, called), abs=1e-12
         )
         tn, fp, fn, tp = oracle.confusion_matrix(y_true, called).ravel().tolist()
-        assert comparison.confusion[name, "max_f1"] == {"tp": tp, "fp": fp, "tn": tn, "fn": fn}
+        assert comparison.systems[name].confusion["max_f1"] == {
+            "tp": tp,
+            "fp": fp,
+            "tn": tn,
+            "fn": fn,
+        }
         assert figure(comparison, name, "tp", "max_f1").estimate == tp
-        coco = average_precision(comparison.boxes[name], truth, ids)
+        coco = average_precision(comparison.systems[name].boxes, truth, ids)
         assert figure(comparison, name, "ap50").estimate == coco["ap50"]
         mine = comparison.decisions[comparison.decisions["system"] == name]
         found = (mine["localised"] & mine["decision_max_f1"]).sum() / y_true.sum()
@@ -122,11 +127,13 @@ def test_images_without_detections_stay_in_every_table(predict, judged_set, targ
     # The known mistake: silent images dropped, so that they cost nothing.
     system = predict("RetinaNet", "boxes", seed=1)
     comparison = compare_systems({"RetinaNet": system}, judged_set, target, replicates=20)
-    silent = ~comparison.decisions["image_id"].isin(comparison.boxes["RetinaNet"]["image_id"])
+    silent = ~comparison.decisions["image_id"].isin(
+        comparison.systems["RetinaNet"].boxes["image_id"]
+    )
     assert silent.any()
     assert (comparison.decisions.loc[silent, "score"] == 0).all()
     assert len(comparison.decisions) == 100
-    assert sum(comparison.confusion["RetinaNet", "max_f1"].values()) == 100
+    assert sum(comparison.systems["RetinaNet"].confusion["max_f1"].values()) == 100
 
 
 def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
@@ -248,7 +255,7 @@ def test_without_validation_rows_only_threshold_free_figures(predict, judged_set
     row = figure(comparison, "A", "f1", "max_f1")
     assert np.isnan(row.estimate)
     assert "no validation image" in row.note
-    assert comparison.confusion == {}
+    assert not any(each.confusion for each in comparison.systems.values())
     assert "A has no validation images: threshold-free figures only." in comparison.notes
     assert comparison.decisions["decision_max_f1"].isna().all()
 
@@ -264,7 +271,7 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, judged_set, tar
         "the system gives neither boxes nor maps"
     )
     assert figure(comparison, "A - B", "ap50").note.startswith("B: the system gives no boxes")
-    assert "B" not in comparison.boxes
+    assert comparison.systems["B"].boxes is None
 
 
 def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(
@@ -299,11 +306,13 @@ def test_the_written_tables_read_back(systems, judged_set, target, tmp_path):
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
     assert len(payload["metrics"]) == len(comparison.metrics)
-    assert json.dumps(payload["thresholds"]) == json.dumps(comparison.thresholds)
+    assert json.dumps(payload["thresholds"]) == json.dumps(
+        {name: each.thresholds for name, each in comparison.systems.items()}
+    )
     table = read_table(tmp_path / "report" / "decisions.parquet", "decisions")
     assert len(table) == 200
     called = table[table["system"] == "CheXNet"].set_index("image_id")
-    threshold = comparison.thresholds["CheXNet"]["max_f1"]
+    threshold = comparison.systems["CheXNet"].thresholds["max_f1"]
     assert ((called["score"] >= threshold) == called["decision_max_f1"]).all()
     frame = pd.read_csv(tmp_path / "report" / "metrics.csv")
     np.testing.assert_allclose(frame["estimate"], comparison.metrics["estimate"])

@@ -213,7 +213,7 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     assert drawn["ci_method"].endswith("of patients and training seeds")
     alone = row_of(comparison.metrics, system="B", **of)
     assert "seeds" not in alone["ci_method"]
-    assert comparison.systems == ["A", "B"]
+    assert comparison.names == ["A", "B"]
     assert comparison.seeds == {"A": 3, "B": 1}
     assert comparison.provenance["systems"]["A"]["seed"] == [0, 1, 2]
     assert len(comparison.provenance["systems"]["A"]["models"]) == 3

@@ -172,7 +172,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
         metric="specificity", policy="youden", reference="B", declared=True, file_sha256="x"
     )
     fixed = compare_systems(systems, judged_set, target, replicates=50, protocol=protocol)
-    assert fixed.systems == ["B", "A"]
+    assert fixed.names == ["B", "A"]
     assert "pecificity at the threshold for best sensitivity" in fixed.verdict
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
 

@@ -183,7 +183,7 @@ def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, tar
     expected = average_precision(boxes, judged_set.target_boxes(target), tested)
     rows = comparison.metrics
     assert rows.loc[rows["metric"] == "ap50", "estimate"].tolist() == [expected["ap50"]]
-    assert comparison.boxes["A"][["x1", "score"]].equals(boxes[["x1", "score"]])
+    assert comparison.systems["A"].boxes[["x1", "score"]].equals(boxes[["x1", "score"]])
 
 
 def test_the_search_never_reads_a_test_image(predict, judged_set, target):

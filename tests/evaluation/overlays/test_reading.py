@@ -168,8 +168,8 @@ def test_hole_of_a_tinted_area_stays_clear():
 
 
 def test_boxes_of_a_map_are_all_meant(comparison):
-    maps = comparison.maps["CheXNet"]
-    boxes = comparison.boxes["RetinaNet"]
+    maps = comparison.systems["CheXNet"].maps
+    boxes = comparison.systems["RetinaNet"].boxes
     decisions = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
     decisions = decisions.assign(decision=decisions["decision_max_f1"])
     output = DrawnOutput("CheXNet", decisions, boxes, maps, (0.0, 4.0), 0.5)
@@ -178,7 +178,7 @@ def test_boxes_of_a_map_are_all_meant(comparison):
 
 
 def test_image_without_any_output_reads_as_empty(comparison):
-    output = DrawnOutput("A", comparison.decisions.iloc[:0], comparison.boxes["CheXNet"])
+    output = DrawnOutput("A", comparison.decisions.iloc[:0], comparison.systems["CheXNet"].boxes)
     reading = output.reading("p01", COLOUR)
     assert (reading.score, reading.decision, len(reading.boxes)) == (None, None, 0)
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.tables import read_json
+from evaluation.compare.comparison import SystemResult
 from evaluation.report.cost_charts import LEFT, TOP, WIDTH, cost_charts
 from evaluation.report.cost_table import COST_KEYS, cost_rows, cost_table
 from evaluation.report.result_tables import write_tables
@@ -34,7 +35,8 @@ def with_systems(comparison, figures, costs):
             for name, (estimate, low, high) in figures.items()
         ]
     )
-    return replace(comparison, systems=list(figures), metrics=metrics, costs=costs)
+    systems = {name: SystemResult(cost=costs.get(name, {})) for name in figures}
+    return replace(comparison, systems=systems, metrics=metrics)
 
 
 def zoo(comparison, count):
@@ -44,7 +46,7 @@ def zoo(comparison, count):
 
 
 def test_the_table_has_every_figure_and_every_cost(comparison):
-    comparison.costs["CheXNet"] = dict(KNOWN)
+    comparison.systems["CheXNet"] = SystemResult(cost=dict(KNOWN))
     table = as_table(cost_rows(comparison))
     told = {title: cells[1] for title, cells in table.items()}
     assert told["Parameters"] == "7.0 million"
@@ -62,7 +64,7 @@ def test_the_table_has_every_figure_and_every_cost(comparison):
 
 
 def test_what_nobody_told_is_unknown_and_never_zero(comparison):
-    comparison.costs["CheXNet"] = {}
+    comparison.systems["CheXNet"] = SystemResult()
     table = as_table(cost_rows(comparison))
     costs = list(table)[list(table).index("Parameters") :]
     assert {table[title][1] for title in costs} == {"unknown"}
@@ -71,11 +73,11 @@ def test_what_nobody_told_is_unknown_and_never_zero(comparison):
 
 
 def test_a_program_finds_the_same_in_costs_csv_and_metrics_json(comparison, tmp_path):
-    comparison.costs["CheXNet"] = dict(KNOWN)
+    comparison.systems["CheXNet"] = SystemResult(cost=dict(KNOWN))
     decisions = comparison.decisions.assign(probability=0.5)
     write_tables(replace(comparison, decisions=decisions), tmp_path)
     table = pd.read_csv(tmp_path / "costs.csv").set_index("system")
-    assert list(table.index) == comparison.systems
+    assert list(table.index) == comparison.names
     auroc = comparison.metrics.query("metric == 'auroc' and system == 'CheXNet'").iloc[0]
     row = table.loc["CheXNet"]
     assert (row["auroc"], row["auroc_low"]) == (auroc["estimate"], auroc["ci_low"])

@@ -1,5 +1,7 @@
 """What the report says of a system beside its figures."""
 
+from dataclasses import replace
+
 import pytest
 
 from evaluation.compare.compare import compare_systems
@@ -23,9 +25,8 @@ def test_costs_of_single_models_are_told_as_they_are(comparison):
 
 
 def test_an_ensemble_shows_gain_and_cost_against_the_first_system(comparison):
-    comparison.costs["CheXNet"] = {
-        "parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"
-    }  # fmt: skip
+    cost = {"parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"}
+    comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], cost=cost)
     table = as_table(cost_rows(comparison))
     assert table["Made of"] == ["one model", "A + B"]
     assert table["Parameters"] == ["32.2 million", "64.4 million (2.0 times)"]
@@ -112,8 +113,8 @@ def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):
         {"A": tuned, "B": untuned}, judged_set, target, replicates=100,
         extra_policies=("threshold=0.3", "cost:5/1"),
     )  # fmt: skip
-    assert list(comparison.thresholds["A"]) == ["youden", "threshold=0.3", "cost:5/1"]
-    assert comparison.thresholds["A"]["threshold=0.3"] == 0.3
-    assert {"max_f1", "threshold=0.3", "cost:5/1"} <= set(comparison.thresholds["B"])
+    assert list(comparison.systems["A"].thresholds) == ["youden", "threshold=0.3", "cost:5/1"]
+    assert comparison.systems["A"].thresholds["threshold=0.3"] == 0.3
+    assert {"max_f1", "threshold=0.3", "cost:5/1"} <= set(comparison.systems["B"].thresholds)
     expected = (comparison.decisions["score"] >= 0.3).tolist()
     assert comparison.decisions["decision_threshold=0.3"].tolist() == expected

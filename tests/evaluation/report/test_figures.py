@@ -19,7 +19,8 @@ def test_figures_are_readable_pictures(comparison, tmp_path):
 
 
 def test_no_confusion_figure_without_decisions(comparison, tmp_path):
-    comparison.confusion.clear()
+    for result in comparison.systems.values():
+        result.confusion.clear()
     assert len(save_figures(comparison, tmp_path)) == 2
 
 

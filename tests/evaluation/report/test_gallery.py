@@ -6,7 +6,7 @@ from evaluation.report.gallery import select_cases
 
 @pytest.fixture
 def cases(comparison):
-    chosen = select_cases(comparison.decisions, comparison.systems, "max_f1")
+    chosen = select_cases(comparison.decisions, comparison.names, "max_f1")
     return {category.key: category.image_ids for category in chosen}
 
 
@@ -27,7 +27,7 @@ def test_each_kind_of_failure_has_its_cases(cases, key, image_ids, why):
 
 def test_agreement_is_a_random_sample_of_right_calls(comparison):
     def sample(seed):
-        chosen = select_cases(comparison.decisions, comparison.systems, "max_f1", seed=seed)
+        chosen = select_cases(comparison.decisions, comparison.names, "max_f1", seed=seed)
         return next(each for each in chosen if each.key == "agreement")
 
     assert sample(3) == sample(3)
@@ -44,15 +44,15 @@ def test_gallery_is_bounded_but_says_how_many_there_are(comparison):
             for copy in range(50)
         ]
     )
-    chosen = select_cases(many, comparison.systems, "max_f1", per_category=3)
+    chosen = select_cases(many, comparison.names, "max_f1", per_category=3)
     assert all(len(category.image_ids) <= 3 for category in chosen)
     assert chosen[0].total == 50
 
 
 def test_order_of_the_rows_does_not_matter(comparison):
     mixed = comparison.decisions.sample(frac=1, random_state=1)
-    assert select_cases(mixed, comparison.systems, "max_f1") == select_cases(
-        comparison.decisions, comparison.systems, "max_f1"
+    assert select_cases(mixed, comparison.names, "max_f1") == select_cases(
+        comparison.decisions, comparison.names, "max_f1"
     )
 
 
@@ -63,7 +63,7 @@ def test_most_confident_failures_come_first(comparison):
     )
     decisions.loc[alarms, "score"] = [0.6, 0.95, 0.8]
     decisions.loc[alarms, "decision_max_f1"] = True
-    chosen = select_cases(decisions, comparison.systems, "max_f1")
+    chosen = select_cases(decisions, comparison.names, "max_f1")
     ids = next(each.image_ids for each in chosen if each.key == "alarm-normal")
     assert ids == ("n02", "n03", "n01")
 
@@ -71,21 +71,21 @@ def test_most_confident_failures_come_first(comparison):
 def test_nobody_decided_gives_no_cases(comparison):
     decisions = comparison.decisions.copy()
     decisions["decision_max_f1"] = pd.array([pd.NA] * len(decisions), dtype="boolean")
-    assert select_cases(decisions, comparison.systems, "max_f1") == []
-    assert select_cases(decisions, comparison.systems, "unknown_policy") == []
+    assert select_cases(decisions, comparison.names, "max_f1") == []
+    assert select_cases(decisions, comparison.names, "unknown_policy") == []
 
 
 def test_undecided_system_does_not_count_as_missing(comparison):
     decisions = comparison.decisions.copy()
     decisions.loc[decisions["system"] == "CheXNet", "decision_max_f1"] = pd.NA
-    titles = [each.title for each in select_cases(decisions, comparison.systems, "max_f1")]
+    titles = [each.title for each in select_cases(decisions, comparison.names, "max_f1")]
     assert titles[0] == "RetinaNet misses it"
     assert not any("CheXNet" in title for title in titles)
 
 
 def test_set_without_image_kinds_has_one_kind_of_false_alarm(comparison):
     decisions = comparison.decisions.drop(columns=["x_class", "localised"])
-    keys = [each.key for each in select_cases(decisions, comparison.systems, "max_f1")]
+    keys = [each.key for each in select_cases(decisions, comparison.names, "max_f1")]
     assert "alarm-other" in keys
     assert "alarm-normal" not in keys
     assert "wrong-place" not in keys
@@ -94,5 +94,5 @@ def test_set_without_image_kinds_has_one_kind_of_false_alarm(comparison):
 def test_images_of_unknown_truth_are_left_out(comparison):
     decisions = comparison.decisions.copy()
     decisions.loc[decisions["image_id"] == "p04", "label"] = float("nan")
-    keys = [each.key for each in select_cases(decisions, comparison.systems, "max_f1")]
+    keys = [each.key for each in select_cases(decisions, comparison.names, "max_f1")]
     assert "all-miss" not in keys

@@ -17,7 +17,7 @@ from evaluation.report.tables import metric_table
 @pytest.fixture
 def drawn(comparison):
     marks, found = np.array([0, 0.25, 1, 3.0]), np.array([0, 0.5, 0.75, 0.8])
-    comparison.froc["CheXNet"] = {"iou": {"false_marks": marks, "sensitivity": found}}
+    comparison.systems["CheXNet"].froc["iou"] = {"false_marks": marks, "sensitivity": found}
     return comparison
 
 
@@ -39,7 +39,7 @@ def test_curve_is_drawn_in_steps_on_a_logarithmic_axis(drawn):
 def test_points_and_words_are_those_at_the_seven_rates(drawn):
     chart = froc_chart(drawn, "iou")
     rates = [0, 0.5, 0.5, 0.75, 0.75, 0.8, 0.8]
-    assert sensitivity_at(drawn.froc["CheXNet"]["iou"]) == rates
+    assert sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
     points = chart.series[0].points
     assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false marks an image"
     assert [point.y for point in points] == pytest.approx(
@@ -65,7 +65,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
         rising = [figure.estimate for figure in at[1:]]
         assert rising == sorted(rising)
         assert at[0].estimate == pytest.approx(np.mean(rising))
-        assert rising == pytest.approx(sensitivity_at(found.froc["A"][hit]))
+        assert rising == pytest.approx(sensitivity_at(found.systems["A"].froc[hit]))
         assert find_interval(found.metrics, "A - B", names[-1]).known
         assert find_interval(found.metrics, "C", names[0]).note.startswith("the system gives no")
     titles = [row.title for part in metric_table(found, "rates").sections for row in part.rows]
@@ -75,7 +75,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
 
 
 def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
-    curve = drawn.froc["CheXNet"]["iou"]
+    curve = drawn.systems["CheXNet"].froc["iou"]
     curve["false_marks"][-1] = 20.0
     rates, level = steps(curve)
     assert rates.tolist() == [1 / 8, 1 / 4, 1, 8]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
+from evaluation.compare.comparison import SystemResult
 from evaluation.compare.protocol import Protocol
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
@@ -161,9 +162,9 @@ def test_names_from_outside_cannot_become_markup(comparison, picture_set, report
 def test_system_without_threshold_gets_figures_but_no_decisions(
     comparison, picture_set, report_folder
 ):
-    for policy in comparison.thresholds["CheXNet"]:
-        comparison.thresholds["CheXNet"][policy] = None
-        del comparison.confusion["CheXNet", policy]
+    for policy in comparison.systems["CheXNet"].thresholds:
+        comparison.systems["CheXNet"].thresholds[policy] = None
+        del comparison.systems["CheXNet"].confusion[policy]
         called = comparison.decisions["system"] == "CheXNet"
         comparison.decisions.loc[called, f"decision_{policy}"] = pd.NA
     html = write_report(comparison, picture_set, report_folder).read_text()
@@ -172,8 +173,9 @@ def test_system_without_threshold_gets_figures_but_no_decisions(
 
 
 def test_nothing_tuned_at_all_still_gives_a_report(comparison, picture_set, report_folder):
-    comparison.thresholds.update({name: {} for name in comparison.systems})
-    comparison.confusion.clear()
+    for result in comparison.systems.values():
+        result.thresholds.clear()
+        result.confusion.clear()
     metrics = comparison.metrics
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
     comparison = replace(comparison, metrics=metrics[kept])
@@ -264,7 +266,7 @@ def test_script_knows_every_image_and_where_it_is_drawn(html, comparison):
     here = [anchor for page, anchor in told["drawn"].values() if page == ""]
     assert sorted(here) == sorted(anchors)
     step = told["steps"][0]["frozen"]["max_f1"]
-    assert told["steps"][0]["tp"][step] == comparison.confusion["RetinaNet", "max_f1"]["tp"]
+    assert told["steps"][0]["tp"][step] == comparison.systems["RetinaNet"].confusion["max_f1"]["tp"]
 
 
 def test_case_carries_what_it_is_chosen_by(html):
@@ -290,7 +292,7 @@ def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder
     other = comparison.metrics[pairs].assign(system="RetinaNet - Reader")
     three = replace(
         comparison,
-        systems=[*comparison.systems, "Reader"],
+        systems={**comparison.systems, "Reader": SystemResult()},
         metrics=pd.concat([third(comparison.metrics), other], ignore_index=True),
         decisions=third(comparison.decisions),
     )
@@ -303,7 +305,7 @@ def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder
 
 
 def test_one_system_alone_is_reported_without_differences(comparison, picture_set, report_folder):
-    one = replace(comparison, systems=["RetinaNet"])
+    one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
     html = write_report(one, picture_set, report_folder).read_text()
     assert "RetinaNet reached an AUROC of 0.891" in html
     assert "paired difference" not in html[: html.index("How to read the numbers</h2>")]

@@ -33,8 +33,9 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison):
     ],
 )  # fmt: skip
 def test_each_policy_says_its_rule_and_what_decides_between_equals(comparison, policy, words):
-    comparison.confusion.clear()
-    comparison.confusion["CheXNet", policy] = {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
+    for each in comparison.systems.values():
+        each.confusion.clear()
+    comparison.systems["CheXNet"].confusion[policy] = {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
     (told,) = [text for name, text in meanings(comparison) if name.startswith("Threshold for")]
     for part in words:
         assert part in told
@@ -42,7 +43,7 @@ def test_each_policy_says_its_rule_and_what_decides_between_equals(comparison, p
 
 def with_ways(comparison, auroc, paired=None, others=None):
     metrics = comparison.metrics.copy()
-    single = metrics["system"].isin(comparison.systems)
+    single = metrics["system"].isin(comparison.names)
     of = metrics["metric"] == "auroc"
     metrics.loc[of & single, "ci_method"] = auroc
     metrics.loc[of & ~single, "ci_method"] = paired or auroc

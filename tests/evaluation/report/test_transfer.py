@@ -1,5 +1,7 @@
 """Validation beside test: hand-counted rates, and that no test image is among validation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from evaluation.report.transfer import transfer_charts, transfer_table
 def shifted(comparison):
     """CheXNet called 1 of 4 negatives on validation, calls 1 of 6 on test; sensitivity likewise."""
     known = pd.DataFrame({"label": [1, 1, 0, 0, 0, 0.0], "score": [0.9, 0.8, 0.5, 0.4, 0.3, 0.1]})
-    comparison.validation["CheXNet"] = known
+    comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], validation=known)
     return comparison
 
 
@@ -57,7 +59,7 @@ def test_a_system_without_validation_images_is_left_out(comparison):
 def test_validation_is_scored_as_test_is_and_holds_no_test_image(predict, judged_set, kind):
     system, target = predict("A", kind), judged_set.target()
     found = compare_systems({"A": system}, judged_set, target, replicates=100)
-    known = found.validation["A"]
+    known = found.systems["A"].validation
     assert sorted(known.index) == sorted(
         judged_set.labels(target).reindex(judged_set.image_ids("val")).dropna().index
     )
