@@ -10,7 +10,6 @@ from torch import Tensor
 
 from classification.dataset import LabelBatch
 from classification.loss import scores_of
-from classification.mc_dropout import dropout_scores
 from classification.model import ImageClassifier, evaluating
 from classification.saliency import MapMethod, explain
 from data_prep.contracts.errors import InputError
@@ -27,7 +26,7 @@ class PredictedScores(NamedTuple):
 
     Attributes:
         images: ``image_id, status, reason``, one row an image.
-        scores: ``image_id, finding, score``, raw; with Monte-Carlo dropout ``spread``, too.
+        scores: ``image_id, finding, score``, raw.
         maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, raw) and the
             grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the store image with
             its black border, so the frame may reach beyond the original.
@@ -73,7 +72,6 @@ def predict_scores(
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
     maps: MapMethod = "cam",
-    mc_dropout: int = 0,
 ) -> Iterator[PredictedScores]:
     """Score images, batch by batch; memory does not grow with the number of images.
 
@@ -85,15 +83,13 @@ def predict_scores(
         device: Where to compute.
         precision: ``bf16`` runs the trunk under autocast; logits and maps are float32.
         maps: How to find where the model looks; scores are the same for all.
-        mc_dropout: Passes with dropout; scores are then their mean, with their spread. 0: none.
 
     Yields:
         Frames of one batch. An image for which the network's output is not finite is ``failed``
         and has neither score nor map.
 
     Raises:
-        InputError: The number of findings is not the model's, the method is unknown, or there
-            is no dropout to pass with.
+        InputError: The number of findings is not the model's, or the method is unknown.
     """
     if len(findings) != model.n_findings:
         raise InputError(
@@ -107,14 +103,9 @@ def predict_scores(
             # Entered anew for each batch: a generator must not leave its caller in this mode.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 found = explain(model, batch.images.to(device), maps)
-                scores, spread = scores_of(found.logits), None
-                if mc_dropout:
-                    images = batch.images.to(device)
-                    scores, spread = dropout_scores(model, images, mc_dropout)
             yield _to_frames(
                 batch.image_ids,
-                scores.cpu().numpy(),
-                None if spread is None else spread.cpu().numpy(),
+                scores_of(found.logits).cpu().numpy(),
                 found.maps.cpu().numpy(),
                 maps,
                 findings,
@@ -138,7 +129,6 @@ def _in_original(
 def _to_frames(
     image_ids: list[str],
     scores: np.ndarray,
-    spread: np.ndarray | None,
     maps: np.ndarray,
     method: str,
     findings: Sequence[str],
@@ -159,11 +149,8 @@ def _to_frames(
             score_rows.append((image_ids[i], finding, float(scores[i, k])))
             values = maps[i, k].ravel()
             map_rows.append((image_ids[i], finding, method, *grid, values, *frames[i]))
-    table = pd.DataFrame(score_rows, columns=["image_id", "finding", "score"])
-    if spread is not None:
-        table["spread"] = spread[finite].astype(np.float64).ravel()
     return PredictedScores(
         status,
-        table,
+        pd.DataFrame(score_rows, columns=["image_id", "finding", "score"]),
         pd.DataFrame(map_rows, columns=MAP_COLUMNS),
     )

@@ -61,21 +61,9 @@ def predict(
         ),
     ] = "",
     maps: Annotated[
-        Literal["cam", "gradcam", "gradcam++", "occlusion", "gradient"],
-        typer.Option(
-            help="How a classifier shows where it looks. The first three cost next to nothing, "
-            "gradient some ten looks at each picture, occlusion some hundred."
-        ),
+        Literal["cam", "gradcam"],
+        typer.Option(help="How a classifier shows where it sees the finding."),
     ] = "cam",
-    mc_dropout: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Average a classifier's scores over N passes with dropout and store their spread, "
-            "which cxr tune --refer takes for doubt.",
-        ),
-    ] = 0,
 ) -> None:
     """Write a model's boxes or scores for the val and test images of a data set.
 
@@ -85,8 +73,6 @@ def predict(
     """
     if (data is None) == (not images):
         raise InputError("predict: give either --data, or files and folders of images")
-    if mc_dropout == 1:
-        raise InputError("--mc-dropout 1: needs at least 2 passes")
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
@@ -97,8 +83,6 @@ def predict(
     model = TrainedModel.open(
         run, precision=precision, device=choose_device(device), views=views, maps=maps
     )
-    if mc_dropout:
-        model = model.with_dropout(mc_dropout)
     if finding:
         model = model.with_names(_parse_names(finding))
     if data is not None:
@@ -233,7 +217,6 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "run": str(model.run.folder.resolve()),
         **({"seen_unknown": unknown} if (unknown := unknown_origins(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
-        **({"mc_dropout": {"passes": model.mc_dropout}} if model.mc_dropout else {}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }
 

@@ -76,7 +76,7 @@ def tune(
     boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1. A
     classifier's boxes come from its maps: where they are cut, which parts count, and their score.
 
-    Doubt, for --refer, is the spread of an ensemble's scores or of cxr predict --mc-dropout where
+    Doubt, for --refer, is the spread of an ensemble's scores where
     there is one, else nearness to the threshold.
 
     Example: cxr tune out/retinanet-predictions --data out/data --target opacity --search default

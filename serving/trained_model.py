@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from classification.dataset import ImageLabelDataset
 from classification.dataset import collate as collate_labels
 from classification.inference import predict_scores
-from classification.mc_dropout import check_dropout
 from classification.model import ImageClassifier, build_classifier
 from classification.saliency import MapMethod
 from data_prep.augment.views import View
@@ -42,7 +41,6 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
 }
 _HASH_BLOCK = 1 << 20
-"""Images whose maps are made again with random weights; fewer where a map takes many looks."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,6 @@ class TrainedModel:
         device: Where it computes.
         views: What it looks at, the plain picture first; more than one is test-time augmentation.
         maps: How a classifier shows where it looks.
-        mc_dropout: Passes with dropout, over which a classifier's scores are averaged; 0: none.
         names: Findings it answers for, by the name that it learnt: what they are called there.
             None: all that it learnt.
     """
@@ -77,7 +74,6 @@ class TrainedModel:
     device: str
     views: tuple[View, ...] = (View(),)
     maps: MapMethod = "cam"
-    mc_dropout: int = 0
     names: Mapping[str, str] | None = None
 
     @classmethod
@@ -107,19 +103,6 @@ class TrainedModel:
             )
         preprocess = Preprocess.from_json(folder / "preprocess.json")
         return cls(run, model, preprocess, precision, device, views, maps)
-
-    def with_dropout(self, passes: int) -> TrainedModel:
-        """The same model, its scores averaged over passes with dropout.
-
-        Raises:
-            InputError: It is a detector, looks through several views, or drops nothing.
-        """
-        if not isinstance(self.model, ImageClassifier):
-            raise InputError(f"{self.run.folder}: --mc-dropout is for classifiers; leave it out")
-        if len(self.views) > 1:
-            raise InputError("--mc-dropout: looks at one view; leave out --tta")
-        check_dropout(self.model)
-        return replace(self, mc_dropout=passes)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
         """The same model for some of its findings, under the names that a data set gives them.
@@ -181,8 +164,6 @@ class TrainedModel:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
         if self.maps != "cam":
             digest.update(f"maps {self.maps}".encode())
-        if self.mc_dropout:
-            digest.update(f"dropout {self.mc_dropout}".encode())
         if self.names is not None:
             digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
@@ -247,9 +228,7 @@ class TrainedModel:
             labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
             scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
-            shared |= {"maps": self.maps, "mc_dropout": self.mc_dropout}
-            said_of = predict_scores(classifier, scored, self.learnt, **shared)
-            for said in said_of:
+            for said in predict_scores(classifier, scored, self.learnt, maps=self.maps, **shared):
                 tables = {"scores": self._named(said.scores), "maps": self._named(said.maps)}
                 yield Part(said.images, tables)
 

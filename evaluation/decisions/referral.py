@@ -1,7 +1,7 @@
 """A third answer, "refer to a reader": the most doubtful images, and what the others then reach.
 
-Doubt is the spread of an ensemble's or of Monte-Carlo dropout's scores where there is one, else
-nearness of the score to the threshold. The cut is chosen on validation, like any threshold.
+Doubt is the spread of an ensemble's scores where there is one, else nearness of the score to the
+threshold. The cut is chosen on validation, like any threshold.
 """
 
 from __future__ import annotations
