@@ -25,7 +25,8 @@ from evaluation.compare.metrics_table import metrics_table
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
 from evaluation.metrics.evaluation_set import JudgedImages
-from evaluation.metrics.image_metrics import COUNT_METRICS, rates
+from evaluation.metrics.image_metrics import rates
+from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import (
     Resamples,
     cluster_bootstrap,
@@ -155,7 +156,7 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
             (name, figure): values
             for name, card in cards.items()
             for figure, values in card(weights).items()
-            if figure.metric not in COUNT_METRICS
+            if figure.metric not in family("counts")
         }
 
     return metrics_table("lesion", cards, cluster_bootstrap(figures, resamples), resamples)

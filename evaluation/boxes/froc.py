@@ -15,12 +15,6 @@ from evaluation.statistics.ranking import Floats, Integers
 from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
 
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
-IOBB_METRICS = tuple(
-    f"iobb_{kind}_{round(100 * each)}"
-    for kind in ("accuracy", "false_marks")
-    for each in IOBB_THRESHOLDS
-)
-"""Names of the figures in the order of `WeightedIobb`."""
 
 
 class WeightedIobb:
@@ -90,13 +84,8 @@ FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 FROC_IOU = 0.2
 Hit = Literal["iou", "centre"]
 """What finds a lesion: a mark's overlap of at least `FROC_IOU`, or its centre, borders included."""
+HITS: tuple[Hit, ...] = ("iou", "centre")
 RATE_WORDS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
-_RATES = ("mean", *(f"at_{each.replace('/', '_')}" for each in RATE_WORDS))
-FROC_METRICS: dict[Hit, tuple[str, ...]] = {
-    "iou": tuple(f"froc_{each}" for each in _RATES),
-    "centre": tuple(f"froc_centre_{each}" for each in _RATES),
-}
-"""Names of the figures in the order of `WeightedFroc.figures`."""
 
 
 class WeightedRsnaScore:

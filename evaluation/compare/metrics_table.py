@@ -11,10 +11,10 @@ import pandas as pd
 from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.scorecard import Scorecard, why_undefined
+from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, by_system, mean_replicates
 from evaluation.metrics.evaluation_set import Figure, JudgedImages
-from evaluation.metrics.image_metrics import COUNT_METRICS
+from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
     LEVEL,
     NO_WIDTH,
@@ -80,16 +80,17 @@ def exact_interval(card: Scorecard, figure: Figure, estimate: float) -> Interval
     """
     judged = card.judged
     called = card.called(figure.policy) if figure.policy else None
+    share_of = METRICS[figure.metric].share_of
+    if share_of is None or estimate not in (0.0, 1.0):
+        return None
     counted = {
-        "accuracy": np.ones_like(judged.y_true),
-        "recall": judged.y_true,
-        "specificity": ~judged.y_true,
-        "precision": called,
-        "npv": None if called is None else ~called,
-        "pointing_accuracy": judged.y_true,
-        "localised_sensitivity": judged.y_true,
-    }.get(figure.metric)
-    if counted is None or estimate not in (0.0, 1.0):
+        "all": np.ones_like(judged.y_true),
+        "positive": judged.y_true,
+        "negative": ~judged.y_true,
+        "called": called,
+        "not_called": None if called is None else ~called,
+    }[share_of]
+    if counted is None:
         return None
     patients = np.unique(judged.patients[counted & judged.population(figure)])
     if len(patients) < 2:  # one patient gives no interval here, by any method
@@ -118,7 +119,7 @@ def resampled_table(
     teams: Mapping[str, list[str]],
     resamples: Resamples,
     *,
-    kept: Callable[[Figure], bool] = lambda figure: figure.metric not in COUNT_METRICS,
+    kept: Callable[[Figure], bool] = lambda figure: figure.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
 ) -> ResampledTable:
     """Resample the patients of all models at once, and put their systems into one tidy table.
@@ -192,7 +193,7 @@ def metrics_table(
             table.add(name, figure, None, None, reason)
     for first, second in combinations(cards, 2):
         for figure in dict.fromkeys([*estimates[first], *missing[first]]):
-            if figure.metric in COUNT_METRICS:
+            if figure.metric in family("counts"):
                 continue
             pair = [estimates[name].get(figure) for name in (first, second)]
             note = _why_no_difference(figure, (first, second), estimates, missing)

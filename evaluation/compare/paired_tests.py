@@ -12,6 +12,7 @@ import pandas as pd
 
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.registry import METRICS
 from evaluation.statistics.auroc_variance import (
     AurocParts,
     ClusteredEstimate,
@@ -282,10 +283,12 @@ def _decision_rows(
     """Clustered and exact McNemar at every policy that both systems have a threshold for."""
     judged = next(iter(cards.values()))[0].judged
     policies = dict.fromkeys(p for members in cards.values() for p in members[0].thresholds)
+    of_share = {"all": judged_on, "positive": judged_on & judged.y_true}
+    of_share["negative"] = judged_on & ~judged.y_true
     populations = {
-        "accuracy": judged_on,
-        "recall": judged_on & judged.y_true,
-        "specificity": judged_on & ~judged.y_true,
+        metric.name: of_share[metric.share_of]
+        for metric in METRICS.values()
+        if metric.test == "mcnemar" and metric.share_of is not None
     }
     for policy in policies:
         right = {name: shares_right(members, policy) for name, members in cards.items()}

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.scorecard import Scorecard, why_undefined
+from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, Figure
-from evaluation.metrics.image_metrics import THRESHOLD_METRICS
-from evaluation.metrics.registry import DIRECTIONS, METRICS, PLACE_METRICS, why_not_primary
+from evaluation.metrics.registry import METRICS, why_undefined
 from evaluation.metrics.words import listing, number, policy_words
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 
 _MOST_DIGITS = 9
-_AT_THRESHOLD = frozenset((*THRESHOLD_METRICS, "localised_sensitivity"))
 
 
 @dataclass(frozen=True)
@@ -58,18 +56,19 @@ class Protocol:
             InputError: The metric is unknown or more of it is not better, its policy is missing
                 or too much, the unit has no such figure, or the margin is not above 0.
         """
-        if self.metric not in DIRECTIONS:
-            able = [metric for metric in DIRECTIONS if not why_not_primary(metric)]
+        if self.metric not in METRICS:
+            able = [metric.name for metric in METRICS.values() if not metric.why_not_primary]
             raise InputError(f"protocol: no metric '{self.metric}'; there are {', '.join(able)}")
-        if why := why_not_primary(self.metric):
+        metric = METRICS[self.metric]
+        if why := metric.why_not_primary:
             raise InputError(f"protocol: metric '{self.metric}': {why}; choose another")
-        if self.metric in _AT_THRESHOLD and not self.policy:
+        if "threshold" in metric.needs and not self.policy:
             raise InputError(f"protocol: metric '{self.metric}' needs a policy, such as max_f1")
-        if self.policy and self.metric not in _AT_THRESHOLD:
+        if self.policy and "threshold" not in metric.needs:
             raise InputError(f"protocol: metric '{self.metric}' has no policy; leave it out")
         if self.policy:
             check_policy(self.policy)
-        if self.metric in PLACE_METRICS and self.unit not in (None, "image"):
+        if metric.boxed and self.unit not in (None, "image"):
             raise InputError(
                 f"protocol: metric '{self.metric}': places are judged by image only; leave out "
                 f"unit = '{self.unit}', or choose another metric"

@@ -6,7 +6,7 @@ one definition of each figure serves both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,7 @@ from evaluation.boxes.average_precision import (
     match_pairs,
 )
 from evaluation.boxes.froc import (
-    FROC_METRICS,
-    IOBB_METRICS,
+    HITS,
     Hit,
     WeightedFroc,
     WeightedIobb,
@@ -30,34 +29,14 @@ from evaluation.boxes.froc import (
 )
 from evaluation.boxes.iou import BoxPairs, pair_boxes
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.referral import REFERRAL_METRICS, Referral, ReferralFigures, doubt_of
-from evaluation.decisions.referral import UNDEFINED as NOT_COVERED
+from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import ALL, OF_BOXES, VERSUS_NORMAL, Figure, JudgedImages
-from evaluation.metrics.image_metrics import (
-    COUNT_METRICS,
-    THRESHOLD_METRICS,
-    UNDEFINED,
-    confusion_counts,
-    rates,
-)
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.image_metrics import confusion_counts, rates
+from evaluation.metrics.registry import METRICS, NEEDS, Need, family
 from evaluation.statistics.bootstrap import per_cluster
-from evaluation.statistics.calibration_error import CALIBRATION_METRICS, CalibrationFigures
-from evaluation.statistics.calibration_error import UNDEFINED as NOT_CALIBRATED
+from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import Floats, Integers, RankedScores
-
-NO_TRUE_BOX = "no judged image has a true box"
-NOTHING_TO_POINT_WITH = "the system gives neither boxes nor maps"
-NO_PROBABILITY = "validation gives no probability to judge"
-_REASONS = {
-    **UNDEFINED,
-    **NOT_CALIBRATED,
-    **NOT_COVERED,
-    "pointing_accuracy": NO_TRUE_BOX,
-    "localised_sensitivity": NO_TRUE_BOX,
-    **dict.fromkeys((*OF_BOXES, *IOBB_METRICS), NO_TRUE_BOX),
-    "rsna_score": "no judged image has a true box or a called one",
-}
 
 
 class Scorecard:
@@ -105,12 +84,13 @@ class Scorecard:
             pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
             of_patients = (judged.patients[trusted], judged.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
-            for hit, names in FROC_METRICS.items():
-                self._placed.append((names, WeightedFroc(pairs, *of_patients, hit).figures))
+            for hit in HITS:
+                froc = WeightedFroc(pairs, *of_patients, hit).figures
+                self._placed.append((family(f"froc_{hit}"), froc))
             if box_cut is not None:
                 rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
                 iobb = WeightedIobb(pairs, *of_patients, box_cut)
-                self._placed += [(["rsna_score"], rsna), (IOBB_METRICS, iobb)]
+                self._placed += [(family("rsna"), rsna), (family("iobb"), iobb)]
         self._count_names, self._counts = self._patient_counts()
         self._referrals = referrals or {}
         self.referred = self._refer(self._referrals, spread)
@@ -203,7 +183,7 @@ class Scorecard:
         for policy in self.thresholds:
             if (policy, "tp") not in counts:
                 continue
-            of_policy = {name: counts[policy, name] for name in COUNT_METRICS}
+            of_policy = {name: counts[policy, name] for name in family("counts")}
             values = {**rates(**of_policy), **of_policy}
             if self.localised is not None:
                 found = _share(counts[policy, "found"], counts["", "boxed"])
@@ -233,45 +213,44 @@ class Scorecard:
         """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
         if self._pairs is None:
             return {}
-        return {hit: froc_curve(self._pairs, hit) for hit in FROC_METRICS}
+        return {hit: froc_curve(self._pairs, hit) for hit in HITS}
 
     def missing(self) -> dict[Figure, str]:
         """Figures that this system cannot have, with the reason."""
         lost: dict[Figure, str] = {}
         if self.boxes is None:
-            reason = "the system gives no boxes, and no map cut on validation"
-            lost |= {Figure(ALL, "", metric): reason for metric in OF_BOXES}
+            # Figures of called boxes have no row where nothing chose a cut.
+            lost |= _without("boxes", "", (each for each in METRICS if _needs(each) == {"boxes"}))
         if self.localised is None:
-            lost[Figure(ALL, "", "pointing_accuracy")] = NOTHING_TO_POINT_WITH
+            lost |= _without("point", "", (each for each in METRICS if _needs(each) == {"point"}))
         if self._calibration is None:
-            lost |= {Figure(ALL, "", metric): NO_PROBABILITY for metric in CALIBRATION_METRICS}
+            lost |= _without("probability", "", family("calibration"))
         for policy, referral in self._referrals.items():
             if referral.cut is None:
-                cut = [metric for metric in REFERRAL_METRICS if metric != "aurc"]
+                cut = [metric for metric in family("referral") if "referral" in _needs(metric)]
                 lost |= {Figure(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
+        placed = [each for each in METRICS if _needs(each) == {"threshold", "point"}]
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"
-                names = (*THRESHOLD_METRICS, "localised_sensitivity")
+                names = (*family("decision"), *placed)
                 lost |= {Figure(ALL, policy, metric): reason for metric in names}
             elif self.localised is None:
-                lost[Figure(ALL, policy, "localised_sensitivity")] = NOTHING_TO_POINT_WITH
+                lost |= _without("point", policy, placed)
         return lost
+
+
+def _needs(metric: str) -> set[Need]:
+    return set(METRICS[metric].needs)
+
+
+def _without(need: Need, policy: str, metrics: Iterable[str]) -> dict[Figure, str]:
+    return {Figure(ALL, policy, metric): NEEDS[need] for metric in metrics}
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part / whole)
-
-
-def why_undefined(metric: str) -> str:
-    """Why a figure can be undefined on a set of images.
-
-    Example:
-        >>> why_undefined("precision")
-        'no image is called positive'
-    """
-    return _REASONS.get(metric, "undefined on these images")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from evaluation.compare.protocol import (
     margin_words,
     standing_words,
 )
-from evaluation.metrics.registry import PLACE_METRICS, metric_title
+from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import inside_sentence, listing, number, policy_words
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def headline(known: Question, systems: list[str], finding: str) -> str:
     where, title = _where(known), known.protocol.title
     things = where.rsplit(" ", 1)[1] if where[-1] == "s" else "images"
     task = f"telling {things} with {inside_sentence(finding)} from {things} without"
-    if known.protocol.metric in PLACE_METRICS:
+    if METRICS[known.protocol.metric].boxed:
         task = f"finding {inside_sentence(finding)}"
     scores = {name: known.score(name) for name in systems}
     if not all(score.known for score in scores.values()):

@@ -18,18 +18,6 @@ from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration import clipped_logit
 from evaluation.statistics.ranking import Floats, Integers
 
-REFERRAL_METRICS = (
-    "coverage", "accuracy_covered", "recall_covered", "specificity_covered", "aurc",
-)  # fmt: skip
-_ALL_REFERRED = "every image that counts here is referred"
-UNDEFINED = {
-    "coverage": "there is no image",
-    "accuracy_covered": _ALL_REFERRED,
-    "recall_covered": "no positive image is left unreferred",
-    "specificity_covered": "no negative image is left unreferred",
-    "aurc": "there is no image",
-}
-"""Why a figure can be undefined, by its name."""
 _POINTS = 200
 
 
@@ -159,7 +147,8 @@ class ReferralFigures:
             weights: How often each patient counts, shape ``(R, patients)``; once if left out.
 
         Returns:
-            Figures of `REFERRAL_METRICS`, each shape ``(R,)``; NaN where undefined.
+            ``aurc``, and with a cut ``coverage`` and the figures of what is decided, each shape
+            ``(R,)``; NaN where undefined.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]

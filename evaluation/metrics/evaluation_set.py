@@ -9,15 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.boxes.froc import FROC_METRICS, IOBB_METRICS
+from evaluation.metrics.registry import METRICS
 
 ALL = "all"
 VERSUS_NORMAL = "vs_normal"
-OF_BOXES = ("ap50", "ap", *FROC_METRICS["iou"], *FROC_METRICS["centre"])
-OF_PLACE = frozenset(
-    (*OF_BOXES, *IOBB_METRICS, "rsna_score", "pointing_accuracy", "localised_sensitivity")
-)
-"""Figures of the images whose boxes are trusted."""
 
 
 class Figure(NamedTuple):
@@ -61,6 +56,6 @@ class JudgedImages:
         """The images that a figure is computed on, shape ``(N,)``."""
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal
-        if figure.metric in OF_PLACE:
+        if figure.metric in METRICS and METRICS[figure.metric].boxed:
             return self.boxes_trusted
         return np.ones(len(self.image_ids), dtype=bool)

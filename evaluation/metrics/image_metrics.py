@@ -7,29 +7,8 @@ empty is undefined: `None` in the results here, NaN in arrays of replicates, nev
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.metrics.registry import METRICS, Counts
 from evaluation.statistics.ranking import Floats, RankedScores, check_truth_and_scores
-
-THRESHOLD_METRICS = (
-    "accuracy", "precision", "recall", "specificity", "f1",
-    "balanced_accuracy", "mcc", "npv", "lr_positive", "lr_negative",
-)  # fmt: skip
-RANKING_METRICS = ("auroc", "average_precision")
-COUNT_METRICS = ("tp", "fp", "tn", "fn")
-UNDEFINED = {
-    "accuracy": "there is no image",
-    "precision": "no image is called positive",
-    "recall": "there is no positive image",
-    "specificity": "there is no negative image",
-    "f1": "there is no positive image and none is called positive",
-    "balanced_accuracy": "there is no positive or no negative image",
-    "mcc": "a class is absent, or all images are called alike",
-    "npv": "no image is called negative",
-    "lr_positive": "no negative image is called positive, or a class is absent",
-    "lr_negative": "no negative image is called negative, or a class is absent",
-    "auroc": "AUROC needs positive and negative images",
-    "average_precision": "there is no positive image",
-}
-"""Why a figure can be undefined, by its name."""
 
 
 def confusion_counts(
@@ -65,7 +44,7 @@ def confusion_counts(
 def rates(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """The figures of `THRESHOLD_METRICS` from counts, any shape.
+    """The figures of every metric with a formula from counts, any shape.
 
     Args:
         tp: True positives, whole or weighted counts.
@@ -74,8 +53,8 @@ def rates(
         fn: False negatives, same shape.
 
     Returns:
-        Each figure in that shape; NaN where its denominator is 0, a likelihood ratio also where
-        it would be infinite.
+        Each figure in that shape; NaN where its denominator is 0, so also where a likelihood
+        ratio would be infinite.
 
     Source:
         Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.
@@ -85,25 +64,14 @@ def rates(
         >>> [round(float(found[name]), 3) for name in ("recall", "npv", "lr_positive", "mcc")]
         [0.8, 0.978, 8.0, 0.544]
     """
-    tp, fp, tn, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn))
-    positive, negative, called, left = tp + fn, tn + fp, tp + fp, tn + fn
+    counts = Counts(*(np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall, specificity = tp / positive, tn / negative
-        rises, falls = tp * negative / (fp * positive), fn * negative / (tn * positive)
-        return {
-            "accuracy": (tp + tn) / (positive + negative),
-            "precision": tp / called,
-            "recall": recall,
-            "specificity": specificity,
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "balanced_accuracy": (recall + specificity) / 2,
-            # Roots before the product: four counts of a large set overflow nothing then.
-            "mcc": (tp * tn - fp * fn)
-            / (np.sqrt(positive) * np.sqrt(negative) * np.sqrt(called) * np.sqrt(left)),
-            "npv": tn / left,
-            "lr_positive": np.where(np.isinf(rises), np.nan, rises),
-            "lr_negative": np.where(np.isinf(falls), np.nan, falls),
+        values = {
+            metric.name: np.asarray(metric.formula(counts))
+            for metric in METRICS.values()
+            if metric.formula is not None
         }
+    return {name: np.where(np.isinf(value), np.nan, value) for name, value in values.items()}
 
 
 def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
@@ -161,7 +129,7 @@ def classification_metrics(
         threshold: Where given, the figures that need one are there too.
 
     Returns:
-        Figures by their short names, `None` where undefined (`UNDEFINED` says why).
+        Figures by their short names, `None` where undefined (`why_undefined` says why).
 
     Raises:
         InputError: Labels or scores are not one valid value per image.

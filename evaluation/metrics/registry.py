@@ -1,76 +1,147 @@
-"""What each figure and policy is called, and what it means: one owner for the report's words."""
+"""The metric registry: one record a metric, from which tables, tests, documents and schema follow.
+
+To add a metric at a threshold, add its record with a ``formula`` below and a test of its values.
+Any other metric also needs a function that returns its figures: name it in `COMPUTED_BY`. Then
+``python -m evaluation.metrics.documents`` writes ``docs/metrics.md`` and the schema again.
+
+This module imports nothing heavy: the command line reads directions without numpy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
-from evaluation.boxes.froc import FROC_METRICS, IOBB_THRESHOLDS, RATE_WORDS
+Direction = Literal["higher", "lower", "ideal", "none"]
+"""``ideal``: the nearer to a record's ``ideal`` the better; ``none``: neither end is better."""
 
-Direction = Literal["more", "less", "ideal", "none"]
-"""``ideal``: the nearer to `IDEALS` the better; ``none``: neither end is better."""
+Share = Literal["all", "positive", "negative", "called", "not_called"]
+"""Of which images a metric is a share: all, by their label, or by the decision on them."""
 
-IDEALS = {
-    "calibration_slope": 1.0,
-    "calibration_intercept": 0.0,
-    "calibration_in_the_large": 0.0,
+Need = Literal["threshold", "boxes", "box_cut", "point", "probability", "referral"]
+"""What a system must have for a metric."""
+
+Part = Literal["first", "place", "rates", "further", "none"]
+"""Table of the report: the opening one, localisation, sensitivities at single rates, all others."""
+
+Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
+"""How a paired difference is tested."""
+
+Highlight = Literal["abstract", "gain", "subgroups", "targets"]
+"""Shorter lists of the report that a metric stands in, too."""
+
+NEEDS: dict[Need, str] = {
+    "threshold": "the system has no threshold for the policy",
+    "boxes": "the system gives no boxes, and no map cut on validation",
+    "box_cut": "validation chose no score from which boxes are called",
+    "point": "the system gives neither boxes nor maps",
+    "probability": "validation gives no probability to judge",
+    "referral": "validation chose no doubt from which images are referred",
 }
-"""What a figure should be that is neither better the more of it there is nor the less."""
+"""Why a system lacks a metric, by what it needs."""
 
-DIRECTIONS: dict[str, Direction] = {
-    **dict.fromkeys(
-        ("auroc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1",
-         "balanced_accuracy", "mcc", "npv", "lr_positive"), "more"),
-    **dict.fromkeys(
-        ("localised_sensitivity", "pointing_accuracy", "ap50", "ap", "rsna_score",
-         *FROC_METRICS["iou"], *FROC_METRICS["centre"],
-         "iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50"), "more"),
-    **dict.fromkeys(
-        ("lr_negative", "brier", "log_loss", "ece", "ece_equal_mass", "aurc",
-         "iobb_false_marks_10", "iobb_false_marks_25", "iobb_false_marks_50"), "less"),
-    **dict.fromkeys(IDEALS, "ideal"),
-    # What is left to decide is easier the more is referred, so none of these stands alone.
-    **dict.fromkeys(
-        ("coverage", "accuracy_covered", "recall_covered", "specificity_covered"), "none"),
-    **dict.fromkeys(("tp", "fp", "tn", "fn", "threshold"), "none"),
-}  # fmt: skip
-"""By the metric's short name."""
-
-
-def why_not_primary(metric: str) -> str:
-    """Why a metric cannot decide which system is better; empty where it can.
-
-    Args:
-        metric: Short name of a metric in `DIRECTIONS`.
-
-    Raises:
-        KeyError: The metric has no direction here.
-
-    Example:
-        >>> why_not_primary("auroc"), why_not_primary("aurc")
-        ('', 'less is better')
-        >>> why_not_primary("calibration_slope")
-        'neither more nor less is better, 1 is ideal'
-    """
-    direction = DIRECTIONS[metric]
-    if direction == "ideal":
-        return f"neither more nor less is better, {IDEALS[metric]:g} is ideal"
-    return {"more": "", "less": "less is better", "none": "neither more nor less is better"}[
-        direction
-    ]
+COMPUTED_BY = {
+    "ranking": "evaluation.statistics.ranking:RankedScores.figures",
+    "decision": "evaluation.metrics.image_metrics:rates",
+    "counts": "evaluation.metrics.image_metrics:confusion_counts",
+    "calibration": "evaluation.statistics.calibration_error:CalibrationFigures.figures",
+    "point": "evaluation.boxes.average_precision:localised",
+    "coco": "evaluation.boxes.average_precision:coco_figures",
+    "froc_iou": "evaluation.boxes.froc:WeightedFroc.figures",
+    "froc_centre": "evaluation.boxes.froc:WeightedFroc.figures",
+    "rsna": "evaluation.boxes.froc:WeightedRsnaScore",
+    "iobb": "evaluation.boxes.froc:WeightedIobb",
+    "referral": "evaluation.decisions.referral:ReferralFigures.figures",
+    "threshold": "evaluation.decisions.thresholds:choose_threshold",
+}
+"""The function behind each family of metrics, as ``module:name``."""
 
 
 @dataclass(frozen=True)
-class MetricWords:
-    """Name and meaning of one metric.
+class Counts:
+    """True and false decisions, whole or weighted: numbers, or arrays of one shape."""
 
-    Args:
+    tp: Any
+    fp: Any
+    tn: Any
+    fn: Any
+
+    @property
+    def positive(self) -> Any:
+        """Images with the finding."""
+        return self.tp + self.fn
+
+    @property
+    def negative(self) -> Any:
+        """Images without it."""
+        return self.tn + self.fp
+
+    @property
+    def called(self) -> Any:
+        """Images called positive."""
+        return self.tp + self.fp
+
+    @property
+    def not_called(self) -> Any:
+        """Images called negative."""
+        return self.tn + self.fn
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Everything that is known of one metric.
+
+    Attributes:
+        name: Short name, as in ``metrics.csv``.
         title: Column or row title.
-        meaning: One sentence for "how to read the numbers".
+        meaning: What it says.
+        family: The function that computes it, see `COMPUTED_BY`.
+        undefined: Why it can be undefined on a set of images; notes of the table say this.
+        direction: Which end is better.
+        ideal: What it should be, where the direction is ``ideal``.
+        boxed: Whether it is computed on images whose lesions are all boxed, else on all.
+        share_of: Of which images it is a share; `None` where it is no share of images.
+        needs: What a system must have for it.
+        formula: Of a metric at a threshold: its value from counts.
+        test: How its paired difference is tested.
+        place: Its table in the report and its rank there; equal ranks keep the registry's order.
+        also: Shorter lists that it stands in.
+        unbounded: Whether it can leave [-1, 1], so that it is drawn on no common axis.
     """
 
+    name: str
     title: str
     meaning: str
+    family: str
+    undefined: str = "undefined on these images"
+    direction: Direction = "higher"
+    ideal: float | None = None
+    boxed: bool = False
+    share_of: Share | None = None
+    needs: tuple[Need, ...] = ()
+    formula: Callable[[Counts], Any] | None = None
+    test: Test = "bootstrap"
+    place: tuple[Part, int] = ("further", 0)
+    also: tuple[Highlight, ...] = ()
+    unbounded: bool = False
+
+    @property
+    def why_not_primary(self) -> str:
+        """Why it cannot decide which system is better; empty where it can.
+
+        Example:
+            >>> METRICS["auroc"].why_not_primary, METRICS["aurc"].why_not_primary
+            ('', 'lower is better')
+            >>> METRICS["calibration_slope"].why_not_primary
+            'neither higher nor lower is better, 1 is ideal'
+        """
+        if self.direction == "ideal":
+            return f"neither higher nor lower is better, {self.ideal:g} is ideal"
+        return {
+            "higher": "", "lower": "lower is better", "none": "neither higher nor lower is better",
+        }[self.direction]  # fmt: skip
 
     @property
     def inside(self) -> str:
@@ -80,193 +151,427 @@ class MetricWords:
             >>> [METRICS[each].inside for each in ("recall", "f1", "brier", "iobb_accuracy_10")]
             ['sensitivity (recall)', 'F1', 'Brier score', 'IoBB accuracy at 10 %']
         """
-        first = self.title.split()[0] if self.title else ""
-        proper = first != first.capitalize() or not first.isalpha() or first in _NAMES
+        first = self.title.split()[0]
+        proper = first != first.capitalize() or not first.isalpha() or first in _PROPER_NAMES
         return self.title if proper else self.title[:1].lower() + self.title[1:]
 
 
-_NAMES = frozenset({"Brier"})
+_PROPER_NAMES = frozenset({"Brier"})
 
 
-def _iobb_words() -> dict[str, MetricWords]:
-    told = {}
-    for share in (round(100 * each) for each in IOBB_THRESHOLDS):
-        told[f"iobb_accuracy_{share}"] = MetricWords(
-            f"IoBB accuracy at {share} %",
-            "Of the true boxes, the share that a called box (from the score cut that validation "
-            f"chose) has at least {share} % of its own area on. Marking much raises it: read it "
-            "with the next.",
-        )
-        told[f"iobb_false_marks_{share}"] = MetricWords(
-            f"False marks an image at {share} %",
-            f"Called boxes that have less than {share} % of their area on any true box, per image; "
-            "fewer is better.",
-        )
-    return told
-
-
-def _froc_words() -> dict[str, MetricWords]:
-    """The mean says what is counted, the rates only where."""
-    kinds = (
-        ("FROC", FROC_METRICS["iou"], "an intersection over union of at least 0.2"),
-        ("FROC by centre", FROC_METRICS["centre"], "its centre on the lesion, borders included"),
-    )
-    told = {}
-    for name, (mean, *at_rates), hit in kinds:
-        told[mean] = MetricWords(
-            f"{name}, mean",
-            "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks an "
-            f"image, over all images. A mark hits with {hit}; any mark that hits finds the "
-            "lesion, further ones on it are neither hits nor false. Of the points that keep a "
-            "rate the most sensitive counts (steps, no line between points).",
-        )
-        for metric, rate in zip(at_rates, RATE_WORDS, strict=True):
-            told[metric] = MetricWords(
-                f"{name}, at {rate}", f"Sensitivity per lesion at {rate} false marks an image."
-            )
-    return told
-
-
-METRICS = {
-    "auroc": MetricWords(
+_no_image = "there is no image"
+_decision = partial(Metric, family="decision", needs=("threshold",))
+_IMAGE_METRICS = (
+    Metric(
+        "auroc",
         "AUROC",
-        "The chance that a randomly chosen positive image scores above a randomly chosen "
-        "negative one; 0.5 is guessing. Needs no threshold.",
+        "The chance that a randomly chosen positive image scores above a randomly chosen negative "
+        "one; 0.5 is guessing. Needs no threshold.",
+        family="ranking",
+        undefined="AUROC needs positive and negative images",
+        test="obuchowski",
+        place=("first", 0),
+        also=("abstract", "gain", "subgroups", "targets"),
     ),
-    "average_precision": MetricWords(
+    Metric(
+        "average_precision",
         "Average precision",
         "Precision averaged over the ranks of the positive images (the step-wise area under the "
         "precision-recall curve). Guessing gives the prevalence.",
+        family="ranking",
+        undefined="there is no positive image",
+        place=("first", 1),
+        also=("abstract", "targets"),
     ),
-    "recall": MetricWords(
-        "Sensitivity (recall)", "Of the positive images, the share that is called positive."
+    _decision(
+        "accuracy",
+        "Accuracy",
+        "The share of all images that is called correctly. Where few images are positive, calling "
+        "everything negative already scores high.",
+        formula=lambda c: (c.tp + c.tn) / (c.positive + c.negative),
+        undefined=_no_image,
+        share_of="all",
+        test="mcnemar",
+        place=("first", 6),
     ),
-    "specificity": MetricWords(
-        "Specificity", "Of the negative images, the share that is called negative."
-    ),
-    "precision": MetricWords(
+    _decision(
+        "precision",
         "Precision",
         "Of the images called positive, the share that is positive. Falls with the prevalence.",
+        formula=lambda c: c.tp / c.called,
+        undefined="no image is called positive",
+        share_of="called",
+        place=("first", 4),
     ),
-    "f1": MetricWords("F1", "The harmonic mean of precision and sensitivity."),
-    "accuracy": MetricWords(
-        "Accuracy",
-        "The share of all images that is called correctly. Where positives are few, calling "
-        "everything negative already scores high.",
+    _decision(
+        "recall",
+        "Sensitivity (recall)",
+        "Of the positive images, the share that is called positive.",
+        formula=lambda c: c.tp / c.positive,
+        undefined="there is no positive image",
+        share_of="positive",
+        test="mcnemar",
+        place=("first", 2),
+        also=("abstract", "subgroups"),
     ),
-    "localised_sensitivity": MetricWords(
-        "Localised sensitivity",
-        "Of the positive images whose lesions are boxed, the share that is called positive with "
-        "the deciding point on a true lesion, borders included: right image and right place. The "
-        "point is the centre of the most confident box, or the peak (the middle of the highest "
-        "cell) of the map; an image without one is a miss.",
+    _decision(
+        "specificity",
+        "Specificity",
+        "Of the negative images, the share that is called negative.",
+        formula=lambda c: c.tn / c.negative,
+        undefined="there is no negative image",
+        share_of="negative",
+        test="mcnemar",
+        place=("first", 3),
+        also=("abstract", "subgroups"),
     ),
-    "pointing_accuracy": MetricWords(
+    _decision(
+        "f1",
+        "F1",
+        "The harmonic mean of precision and sensitivity.",
+        formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
+        undefined="there is no positive image and none is called positive",
+        place=("first", 5),
+    ),
+    _decision(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        "The mean of sensitivity and specificity; 0.5 is guessing.",
+        formula=lambda c: (c.tp / c.positive + c.tn / c.negative) / 2,
+        undefined="there is no positive or no negative image",
+    ),
+    _decision(
+        "mcc",
+        "MCC",
+        "Matthews' correlation between label and decision; 1 is perfect, 0 is guessing.",
+        # Roots before the product: four counts of a large set overflow nothing then.
+        formula=lambda c: (
+            (c.tp * c.tn - c.fp * c.fn)
+            / (c.positive**0.5 * c.negative**0.5 * c.called**0.5 * c.not_called**0.5)
+        ),
+        undefined="a class is absent, or all images are called alike",
+    ),
+    _decision(
+        "npv",
+        "Negative predictive value",
+        "Of the images called negative, the share that is negative. Rises where few images are "
+        "positive.",
+        formula=lambda c: c.tn / c.not_called,
+        undefined="no image is called negative",
+        share_of="not_called",
+    ),
+    _decision(
+        "lr_positive",
+        "LR+",
+        "The factor by which a positive call multiplies the odds of the finding: sensitivity / "
+        "(1 − specificity). Does not depend on the prevalence.",
+        formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
+        undefined="no negative image is called positive, or a class is absent",
+        unbounded=True,
+    ),
+    _decision(
+        "lr_negative",
+        "LR−",
+        "The factor by which a negative call multiplies the odds: (1 − sensitivity) / "
+        "specificity; lower is better.",
+        formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
+        undefined="no negative image is called negative, or a class is absent",
+        direction="lower",
+        unbounded=True,
+    ),
+)
+
+_count = partial(
+    Metric,
+    family="counts",
+    undefined=_no_image,
+    direction="none",
+    needs=("threshold",),
+    test="none",
+    place=("none", 0),
+    unbounded=True,
+)
+_COUNT_METRICS = (
+    _count("tp", "True positives", "Positive images called positive."),
+    _count("fp", "False positives", "Negative images called positive."),
+    _count("tn", "True negatives", "Negative images called negative."),
+    _count("fn", "False negatives", "Positive images called negative."),
+    Metric(
+        "threshold",
+        "Threshold",
+        "The score from which images are called positive.",
+        family="threshold",
+        direction="none",
+        needs=("threshold",),
+        test="none",
+        place=("none", 0),
+    ),
+)
+
+_NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
+_probability = partial(Metric, family="calibration", needs=("probability",))
+_CALIBRATION_METRICS = (
+    _probability(
+        "brier",
+        "Brier score",
+        "Mean squared error of the calibrated probability; lower is better.",
+        undefined=_no_image,
+        direction="lower",
+        also=("targets",),
+    ),
+    _probability(
+        "log_loss",
+        "Log loss",
+        "Mean negative log-likelihood of the calibrated probability, limited to 0.0001 to 0.9999; "
+        "lower is better.",
+        undefined=_no_image,
+        direction="lower",
+    ),
+    _probability(
+        "ece",
+        "ECE, equal width",
+        "Expected calibration error of the probability of the positive class: the mean gap between "
+        "expected and observed share of positives over ten bins of equal width, closed on the "
+        "right; lower is better.",
+        undefined=_no_image,
+        direction="lower",
+    ),
+    _probability(
+        "ece_equal_mass",
+        "ECE, equal mass",
+        "The same over bins cut at the deciles of the probabilities, equal values in one bin.",
+        undefined=_no_image,
+        direction="lower",
+    ),
+    _probability(
+        "calibration_slope",
+        "Calibration slope",
+        "Slope of the logistic regression of the label on the probability's log-odds (limited to "
+        "±9.21), fitted with its intercept; 1 is ideal, below 1 the probabilities are too extreme.",
+        undefined=_NO_FIT,
+        direction="ideal",
+        ideal=1.0,
+        unbounded=True,
+    ),
+    _probability(
+        "calibration_intercept",
+        "Calibration intercept",
+        "The intercept of that regression; 0 is ideal.",
+        undefined=_NO_FIT,
+        direction="ideal",
+        ideal=0.0,
+        unbounded=True,
+    ),
+    _probability(
+        "calibration_in_the_large",
+        "Calibration in the large",
+        "The intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too "
+        "low on average.",
+        undefined="a class is absent",
+        direction="ideal",
+        ideal=0.0,
+        unbounded=True,
+    ),
+)
+
+_boxed = partial(Metric, boxed=True, undefined="no judged image has a true box")
+_PLACE_METRICS = (
+    _boxed(
+        "pointing_accuracy",
         "Pointing accuracy",
-        "The same point on a true lesion, whatever the threshold.",
+        "Of the positive images, the share whose scored point lies on a true lesion, whatever the "
+        "threshold. The scored point is the centre of the most confident box, or the peak (the "
+        "middle of the highest cell) of the activation map.",
+        family="point",
+        share_of="positive",
+        needs=("point",),
+        place=("place", 2),
     ),
-    "ap50": MetricWords(
+    _boxed(
+        "ap50",
         "AP50",
         "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
-        "100 most confident boxes an image; equal scores in the order of image ids): a box counts "
+        "100 most confident boxes per image; equal scores in the order of image ids): a box counts "
         "when it overlaps a lesion with an intersection over union of at least 0.5.",
+        family="coco",
+        needs=("boxes",),
+        place=("place", 3),
+        also=("abstract", "gain", "subgroups"),
     ),
-    "ap": MetricWords(
-        "AP[.5:.95]", "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines."
+    _boxed(
+        "ap",
+        "AP[.5:.95]",
+        "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines.",
+        family="coco",
+        needs=("boxes",),
+        place=("place", 4),
     ),
-    "balanced_accuracy": MetricWords(
-        "Balanced accuracy", "The mean of sensitivity and specificity; 0.5 is guessing."
-    ),
-    "mcc": MetricWords(
-        "MCC",
-        "Matthews' correlation between truth and call: 1 is right throughout, 0 is guessing.",
-    ),
-    "npv": MetricWords(
-        "Negative predictive value",
-        "Of the images called negative, the share that is negative. Rises where positives are few.",
-    ),
-    "lr_positive": MetricWords(
-        "LR+",
-        "By what a positive call multiplies the odds of the finding: sensitivity / (1 − "
-        "specificity). Does not depend on the prevalence.",
-    ),
-    "lr_negative": MetricWords(
-        "LR−",
-        "By what a negative call multiplies the odds: (1 − sensitivity) / specificity; less is "
-        "better.",
-    ),
-    "brier": MetricWords(
-        "Brier score",
-        "Mean squared error of the probability that validation gave the score; less is better.",
-    ),
-    "log_loss": MetricWords(
-        "Log loss",
-        "Mean negative log-likelihood of that probability, held inside 0.0001 and 0.9999; less is "
-        "better.",
-    ),
-    "ece": MetricWords(
-        "ECE, equal width",
-        "Expected calibration error of the positive class's probability: the mean gap between "
-        "expected and observed share of positives over ten bins of equal width, closed on the "
-        "right; less is better.",
-    ),
-    "ece_equal_mass": MetricWords(
-        "ECE, equal mass",
-        "The same over bins cut at the deciles of the probabilities, equal ones in one bin.",
-    ),
-    "calibration_slope": MetricWords(
-        "Calibration slope",
-        "Slope of the logistic regression of truth on the probability's log-odds (held inside "
-        "±9.21), fitted with its intercept; 1 is ideal, less is too sure of itself.",
-    ),
-    "calibration_intercept": MetricWords(
-        "Calibration intercept", "The intercept of that regression; 0 is ideal."
-    ),
-    "calibration_in_the_large": MetricWords(
-        "Calibration in the large",
-        "The intercept with the slope held at 1: above 0 probabilities are too low on the whole.",
-    ),
-    "coverage": MetricWords(
-        "Coverage",
-        "The share of images that is decided; the most doubtful are referred to a reader, from a "
-        "doubt on that validation chose.",
-    ),
-    "accuracy_covered": MetricWords(
-        "Accuracy where decided", "The same figure among the images that are not referred."
-    ),
-    "recall_covered": MetricWords(
-        "Sensitivity where decided", "The same figure among the images that are not referred."
-    ),
-    "specificity_covered": MetricWords(
-        "Specificity where decided", "The same figure among the images that are not referred."
-    ),
-    "aurc": MetricWords(
-        "Area under the risk-coverage curve",
-        "The share of wrong decisions among the surest images, averaged over how many of them are "
-        "decided; needs no cut. Less is better.",
-    ),
-    "rsna_score": MetricWords(
+)
+
+FROC_RATES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
+"""False positives per image at which sensitivity is given; `evaluation.boxes.froc` has them too."""
+IOBB_PERCENT = (10, 25, 50)
+"""Shares of a called box's own area."""
+
+
+def _froc_metrics(hit: str, title: str, means: str, rank: int) -> tuple[Metric, ...]:
+    """The mean over all rates, which says how a lesion is found, then each rate."""
+    froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
+    prefix = "froc" if hit == "iou" else f"froc_{hit}"
+    mean = froc(
+        f"{prefix}_mean",
+        f"{title}, mean",
+        "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per "
+        f"image, over all images. A lesion is found by a box with {means}; further boxes on it are "
+        "neither true nor false positives. Of the operating points within a rate the most "
+        "sensitive counts (steps, no interpolation).",
+        place=("place", rank),
+        also=("abstract", "gain") if hit == "iou" else (),
+    )
+    return mean, *(
+        froc(
+            f"{prefix}_at_{rate.replace('/', '_')}",
+            f"{title}, at {rate}",
+            f"Sensitivity per lesion at {rate} false positives per image.",
+            place=("rates", rank),
+        )
+        for rate in FROC_RATES
+    )
+
+
+_called_boxes = partial(_boxed, needs=("boxes", "box_cut"))
+_BOX_METRICS = (
+    *_froc_metrics("iou", "FROC", "an intersection over union of at least 0.2", 6),
+    *_froc_metrics("centre", "FROC by centre", "its centre on the lesion, borders included", 7),
+    _called_boxes(
+        "rsna_score",
         "RSNA 2018 score",
         "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
         "mean over images of TP / (TP + FP + FN), averaged over overlaps above 0.4 to 0.75.",
+        family="rsna",
+        undefined="no judged image has a true box or a called one",
+        place=("place", 5),
+        also=("gain",),
     ),
-    **_froc_words(),
-    **_iobb_words(),
-}
-
-RATE_METRICS = tuple(metric for _, *rates in FROC_METRICS.values() for metric in rates)
-"""Sensitivities at single rates of false marks, which have a table of their own."""
-PLACE_METRICS = (
-    "localised_sensitivity",
-    "pointing_accuracy",
-    "ap50",
-    "ap",
-    "rsna_score",
-    *_froc_words(),
-    *_iobb_words(),
+    *(
+        _called_boxes(
+            f"iobb_accuracy_{percent}",
+            f"IoBB accuracy at {percent} %",
+            "Of the true boxes, the share on which a called box (from the score cut that "
+            f"validation chose) has at least {percent} % of its own area. Large boxes everywhere "
+            "raise it: read it together with the false positives per image.",
+            family="iobb",
+            place=("place", 10 + percent),
+        )
+        for percent in IOBB_PERCENT
+    ),
+    *(
+        _called_boxes(
+            f"iobb_false_marks_{percent}",
+            f"False positives per image (overlap < {percent} %)",
+            f"Called boxes that have less than {percent} % of their area on any true box, per "
+            "image; lower is better.",
+            family="iobb",
+            direction="lower",
+            place=("place", 11 + percent),
+        )
+        for percent in IOBB_PERCENT
+    ),
+    _boxed(
+        "localised_sensitivity",
+        "Localised sensitivity",
+        "Of the positive images whose lesions are boxed, the share that is called positive with "
+        "the scored point (box centre or map peak) on a true lesion, borders included; an image "
+        "without a point is a miss.",
+        family="point",
+        share_of="positive",
+        needs=("threshold", "point"),
+        place=("place", 1),
+        also=("abstract", "subgroups"),
+    ),
 )
-SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
-"""Titles of the subgroups that the main table shows."""
+
+_ALL_REFERRED = "every image that counts here is referred"
+_referral = partial(
+    Metric, family="referral", direction="none", needs=("threshold", "referral")
+)  # What is left to decide is easier the more is referred, so none of these stands alone.
+_REFERRAL_METRICS = (
+    _referral(
+        "coverage",
+        "Coverage",
+        "The share of images that is decided; the most doubtful are referred to a reader, from a "
+        "level of doubt that validation chose.",
+        undefined=_no_image,
+    ),
+    _referral(
+        "accuracy_covered",
+        "Accuracy where decided",
+        "Accuracy among the images that are not referred.",
+        undefined=_ALL_REFERRED,
+    ),
+    _referral(
+        "recall_covered",
+        "Sensitivity where decided",
+        "Sensitivity among the images that are not referred.",
+        undefined="no positive image is left unreferred",
+    ),
+    _referral(
+        "specificity_covered",
+        "Specificity where decided",
+        "Specificity among the images that are not referred.",
+        undefined="no negative image is left unreferred",
+    ),
+    _referral(
+        "aurc",
+        "Area under the risk-coverage curve",
+        "The share of wrong decisions among the most certain images, averaged over how many of "
+        "them are decided; needs no cut. Lower is better.",
+        undefined=_no_image,
+        direction="lower",
+        needs=("threshold",),
+    ),
+)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        *_IMAGE_METRICS,
+        *_COUNT_METRICS,
+        *_CALIBRATION_METRICS,
+        *_PLACE_METRICS,
+        *_BOX_METRICS,
+        *_REFERRAL_METRICS,
+    )
+}
+"""Every metric by its short name, a family's in the order in which its function gives them."""
+
+_PARTS: tuple[Part, ...] = ("first", "place", "rates", "further", "none")
+
+
+def family(name: str) -> tuple[str, ...]:
+    """The names of a family's metrics, in the order in which its function gives them.
+
+    Example:
+        >>> family("ranking"), family("counts")
+        (('auroc', 'average_precision'), ('tp', 'fp', 'tn', 'fn'))
+    """
+    return tuple(metric.name for metric in METRICS.values() if metric.family == name)
+
+
+def highlighted(where: Highlight) -> tuple[str, ...]:
+    """The names of the metrics in a shorter list of the report, in reading order.
+
+    Example:
+        >>> highlighted("targets")
+        ('auroc', 'average_precision', 'brier')
+    """
+    return tuple(metric.name for metric in in_reading_order() if where in metric.also)
+
+
+def in_reading_order() -> list[Metric]:
+    """Every metric in the order of the report's tables."""
+    order = {part: position for position, part in enumerate(_PARTS)}
+    return sorted(METRICS.values(), key=lambda each: (order[each.place[0]], each.place[1]))
 
 
 def metric_title(metric: str) -> str:
@@ -277,3 +582,13 @@ def metric_title(metric: str) -> str:
         ('AUROC', 'new metric')
     """
     return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+
+
+def why_undefined(metric: str) -> str:
+    """Why a figure can be undefined on a set of images.
+
+    Example:
+        >>> why_undefined("precision")
+        'no image is called positive'
+    """
+    return METRICS[metric].undefined if metric in METRICS else Metric.undefined

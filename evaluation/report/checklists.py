@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evaluation.boxes.froc import FROC_METRICS
 from evaluation.compare.intervals import ALL
-from evaluation.compare.verdict import PRIMARY_METRIC
-from evaluation.metrics.registry import METRICS
+from evaluation.metrics.registry import METRICS, highlighted
 from evaluation.metrics.words import listing, number, policy_words
 from evaluation.report.facts import tried_words, uncertainty_words
 from evaluation.report.grids import Grid
@@ -271,9 +269,7 @@ def _partitions(dataset: DataSet, split: str) -> str:
 def _measures(comparison: Comparison) -> str:
     rows = comparison.metrics.dropna(subset=["estimate"])
     known = set(rows.loc[rows["system"].isin(comparison.names), "metric"])
-    first = [PRIMARY_METRIC, "average_precision", "recall", "specificity",
-             "localised_sensitivity", "ap50", FROC_METRICS["iou"][0]]  # fmt: skip
-    return listing([METRICS[each].inside for each in first if each in known])
+    return listing([METRICS[each].inside for each in highlighted("abstract") if each in known])
 
 
 def _kind(system: dict[str, Any]) -> str:

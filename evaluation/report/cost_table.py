@@ -8,7 +8,7 @@ import pandas as pd
 
 from evaluation.compare.failure_analysis import main_policy
 from evaluation.compare.intervals import find_difference, find_interval
-from evaluation.metrics.registry import metric_title
+from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import DASH, number, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
@@ -24,7 +24,6 @@ COST_KEYS = (
 )  # fmt: skip
 """What `cxr predict` records of a system; what it does not know is null."""
 
-_GAINS = ("auroc", "ap50", "froc_mean", "rsna_score")
 _AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
 _QUANTITIES = (
     ("Parameters", "parameters", 1e6, "million"),
@@ -104,7 +103,7 @@ def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """What each system gains over the first, with its interval, metric by metric."""
     first, *others = comparison.systems
     rows = []
-    for metric in _GAINS:
+    for metric in highlighted("gain"):
         gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
         if any(gap.known for gap in gaps):
             told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]

@@ -11,7 +11,7 @@ from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.compare.paired_tests import MCNEMAR, OBUCHOWSKI
 from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.registry import METRICS, RATE_METRICS
+from evaluation.metrics.registry import in_reading_order
 from evaluation.metrics.words import listing, number, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
@@ -195,9 +195,12 @@ def _referral(decision: dict[str, Any]) -> str:
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     """Return name and meaning of every metric in the report, and of the words around them."""
     rows = rows_of(comparison.metrics).dropna(subset=["estimate"])
-    present = set(rows["metric"]) - set(RATE_METRICS)  # the mean says what they are
+    present = set(rows["metric"])
     words = [
-        (METRICS[metric].title, METRICS[metric].meaning) for metric in METRICS if metric in present
+        (metric.title, metric.meaning)
+        for metric in in_reading_order()
+        # Of the single rates the mean says what they are.
+        if metric.name in present and metric.place[0] not in ("rates", "none")
     ]
     return [
         *words,

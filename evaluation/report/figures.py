@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.boxes.froc import FROC_METRICS, FROC_RATES, RATE_WORDS
+from evaluation.boxes.froc import FROC_RATES, RATE_WORDS
 from evaluation.compare.intervals import find_interval
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.charts import operating_points, policies_of
@@ -114,7 +114,7 @@ def _froc(comparison: Comparison) -> Figure:
         curve = result.froc.get("iou")
         if curve is None:
             continue
-        score = find_interval(comparison.metrics, name, FROC_METRICS["iou"][0])
+        score = find_interval(comparison.metrics, name, "froc_mean")
         label = f"{name} {number(score.estimate)}" + (f" ({score.ends})" if score.bounded else "")
         colour = PAPER_COLOURS[position % len(PAPER_COLOURS)]
         line = _line(position)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval
-from evaluation.metrics.registry import SUBGROUPS, metric_title
+from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def related_figures(sources: Collection[str], findings: Collection[str]) -> list
 
 
 _GROUPS = {FAILURES_WRONG: "all images, failures counted as wrong"}
-_OF_SUBGROUPS = ("auroc", "recall", "specificity", "localised_sensitivity", "ap50")
+SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
+"""Titles of the subgroups that the main table shows."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
     known = dict.fromkeys(metrics["subgroup"].dropna())
     groups = [each for each in known if each not in ("", ALL, *SUBGROUPS)]
     grids: list[Grid] = []
-    for metric in _OF_SUBGROUPS:
+    for metric in highlighted("subgroups"):
         rows = metrics[metrics["metric"] == metric]
         for at in ("", policy):
             here = rows[rows["policy"].fillna("") == at]

@@ -20,7 +20,7 @@ from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.tables import read_json
 from evaluation.compare.intervals import find_difference, find_interval, rows_of
 from evaluation.compare.verdict import PRIMARY_METRIC
-from evaluation.metrics.registry import metric_title
+from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
@@ -406,9 +406,6 @@ def _strip(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-SHOWN = ("auroc", "average_precision", "brier")
-
-
 @dataclass(frozen=True)
 class TargetSection:
     """One target on the page.
@@ -464,7 +461,7 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> Ta
     by_image = table[table["unit"] == "image"]
     systems = list(payload["systems"])
     rows = []
-    for metric in SHOWN:
+    for metric in highlighted("targets"):
         figures = [find_interval(by_image, name, metric) for name in systems]
         told = [
             f"{number(figure.estimate)} ({figure.ends})" if figure.bounded

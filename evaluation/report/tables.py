@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.verdict import Question
-from evaluation.metrics.registry import PLACE_METRICS, RATE_METRICS, SUBGROUPS, metric_title
+from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
 from evaluation.metrics.words import DASH, number, policy_words, score_words
 from evaluation.report.charts import Whisker, policies_of, whiskers
-from evaluation.report.grids import Grid, figure_words
+from evaluation.report.grids import SUBGROUPS, Grid, figure_words
 from evaluation.statistics.bootstrap import BOOTSTRAP
 
 if TYPE_CHECKING:
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evaluation.compare.comparison import Comparison
-
-
-_FIRST = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy")
-_COUNTS = frozenset({"tp", "fp", "tn", "fn", "threshold"})
-_OFF_SCALE = frozenset(
-    {"lr_positive", "lr_negative", "calibration_slope", "calibration_intercept",
-     "calibration_in_the_large"}
-)  # fmt: skip
-"""Not shares: on a common axis they would press all others into a point."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +96,6 @@ class MetricTable:
         return (cell for part in self.sections for row in part.rows for cell in row.cells)
 
 
-Part = Literal["first", "place", "rates", "further"]
-
-
 def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     """Arrange the figures with their intervals and paired differences.
 
@@ -161,7 +149,7 @@ def _section(comparison: Comparison, keys: list[Key], contrasts: list[tuple[str,
         for key in keys
         for pair in contrasts
     ]
-    drawn = [key.metric not in _OFF_SCALE for key in keys for _ in contrasts]
+    drawn = [not _unbounded(key.metric) for key in keys for _ in contrasts]
     placed, axis = whiskers(
         [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
         around_zero=True,
@@ -228,12 +216,11 @@ def figure_keys(comparison: Comparison, part: Part) -> list[Key]:
             rows["system"], rows["policy"], rows["metric"], strict=True
         )
         if system in comparison.systems
-        and metric not in _COUNTS
         and _part_of(Key(subgroup, policy, metric), comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
     policies = ["", *policies_of(comparison), *(key.policy for key in keys)]
-    order = [*_FIRST, *PLACE_METRICS, *(key.metric for key in keys)]
+    order = [*(metric.name for metric in in_reading_order()), *(key.metric for key in keys)]
 
     def place(key: Key) -> tuple[int, int, int]:
         asked = policies.index(key.policy), subgroups.index(key.subgroup)
@@ -243,13 +230,17 @@ def figure_keys(comparison: Comparison, part: Part) -> list[Key]:
 
 
 def _part_of(key: Key, comparison: Comparison) -> Part:
-    if key.metric in RATE_METRICS:
-        return "rates"
-    if key.metric in PLACE_METRICS:
-        return "place"
+    part = METRICS[key.metric].place[0] if key.metric in METRICS else "further"
+    if part not in ("first", "further"):
+        return part
     if key.subgroup != ALL and key.policy:
         return "further"
-    return "first" if key.metric in (*_FIRST, comparison.protocol.metric) else "further"
+    return "first" if key.metric == comparison.protocol.metric else part
+
+
+def _unbounded(metric: str) -> bool:
+    """Whether a common axis with it would press all other figures into a point."""
+    return metric in METRICS and METRICS[metric].unbounded
 
 
 def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:

@@ -164,19 +164,7 @@ def fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
     return np.where((positive > 0) & (positive < n), shift, np.nan)
 
 
-CALIBRATION_METRICS = (
-    "brier", "log_loss", "ece", "ece_equal_mass", "calibration_slope", "calibration_intercept",
-    "calibration_in_the_large",
-)  # fmt: skip
 N_BINS = 10
-_NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
-UNDEFINED = {
-    **dict.fromkeys(("brier", "log_loss", "ece", "ece_equal_mass"), "there is no image"),
-    "calibration_slope": _NO_FIT,
-    "calibration_intercept": _NO_FIT,
-    "calibration_in_the_large": "a class is absent",
-}
-"""Why a figure can be undefined, by its name."""
 _KNOTS = 256
 
 
@@ -287,7 +275,7 @@ class CalibrationFigures:
                 once each, fitted on the probabilities themselves.
 
         Returns:
-            The figures of `CALIBRATION_METRICS`, each shape ``(R,)``; NaN where undefined.
+            The seven figures by their short names, each shape ``(R,)``; NaN where undefined.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]

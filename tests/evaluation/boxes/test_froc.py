@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from evaluation.boxes.froc import (
-    FROC_METRICS,
     FROC_RATES,
+    HITS,
     WeightedFroc,
     WeightedRsnaScore,
     froc_curve,
 )
 from evaluation.boxes.iou import CORNERS, box_iou, pair_boxes
+from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import Resamples
 
 CUTS = [0.1, 0.35, 0.6]
@@ -122,7 +123,7 @@ def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(seed, decimals, how)
     froc = WeightedFroc(pairs, np.arange(len(ids)), len(ids), how)
     ours = froc.figures(np.ones((1, len(ids)), int))[0]
     np.testing.assert_allclose(ours, froc_by_hand(boxes, truth, ids, how), atol=1e-12)
-    assert len(ours) == len(FROC_METRICS[how])
+    assert len(ours) == 1 + len(FROC_RATES)
     curve = froc_curve(pairs, how)
     drawn = list(zip(curve["false_marks"], curve["sensitivity"], strict=True))
     points = froc_points_by_hand(boxes, truth, ids, how)
@@ -137,7 +138,7 @@ def test_weights_mean_the_same_as_repeated_images():
     pairs, each = pair_boxes(boxes, truth, ids), np.arange(len(ids))
     weights = next(Resamples(len(ids), 4, seed=2).chunks())
     rsna = WeightedRsnaScore(pairs, each, len(ids), [0.35])(weights)[:, 0]
-    froc = {how: WeightedFroc(pairs, each, len(ids), how).figures(weights) for how in FROC_METRICS}
+    froc = {how: WeightedFroc(pairs, each, len(ids), how).figures(weights) for how in HITS}
     for number, (row, one_rsna) in enumerate(zip(weights, rsna, strict=True)):
         repeated = ids.repeat(row)
         assert one_rsna == pytest.approx(rsna_by_hand(boxes, truth, repeated, 0.35), abs=1e-12)
@@ -195,7 +196,7 @@ def test_a_false_mark_before_the_find_costs_the_low_rates():
 def test_each_rate_stands_by_itself():
     pairs = one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8))
     at_rates = WeightedFroc(pairs, np.arange(2), 2).figures(np.ones((1, 2), int))[0]
-    named = dict(zip(FROC_METRICS["iou"], at_rates, strict=True))
+    named = dict(zip(family("froc_iou"), at_rates, strict=True))
     assert named["froc_at_1_4"] == 0
     assert named["froc_at_1_2"] == named["froc_at_8"] == 1
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.boxes.froc import IOBB_METRICS, IOBB_THRESHOLDS, WeightedIobb
+from evaluation.boxes.froc import WeightedIobb
 from evaluation.boxes.iou import CORNERS, pair_boxes
+from evaluation.metrics.registry import family
 
 
 def table(rows, *more):
@@ -16,7 +17,7 @@ def figures(boxes, truth, ids, cut=0.5, weights=None):
     pairs = pair_boxes(boxes, truth, pd.Index(ids))
     judge = WeightedIobb(pairs, np.arange(len(ids)), len(ids), cut)
     weights = np.ones((1, len(ids)), dtype=int) if weights is None else weights
-    return [dict(zip(IOBB_METRICS, row.tolist(), strict=True)) for row in judge(weights)]
+    return [dict(zip(family("iobb"), row.tolist(), strict=True)) for row in judge(weights)]
 
 
 def test_a_hand_counted_case():
@@ -46,7 +47,7 @@ def test_a_box_over_the_whole_picture_finds_nothing():
     # By IoU's other half, intersection over the true area, it would find every lesion.
     truth = table([("a", 40, 40, 50, 50)])
     (found,) = figures(table([("a", 0, 0, 100, 100, 1.0)], "score"), truth, ["a"])
-    assert [found[name] for name in IOBB_METRICS] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert [found[name] for name in family("iobb")] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 
 def test_one_box_on_two_lesions_finds_both():
@@ -89,8 +90,3 @@ def test_a_weight_counts_an_image_as_often_as_repeating_it_does():
         ]
         (expected,) = figures(*parts, [copy for _, copy in copies], 0.3)
         assert given == pytest.approx(expected)
-
-
-def test_names_say_the_thresholds():
-    assert IOBB_THRESHOLDS == (0.1, 0.25, 0.5)
-    assert IOBB_METRICS[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")

@@ -10,7 +10,7 @@ from evaluation.compare.metrics_table import EXACT_METHOD, clopper_pearson, metr
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import JudgedImages
-from evaluation.metrics.image_metrics import COUNT_METRICS
+from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 
 
@@ -47,7 +47,7 @@ def table(scores, copies=1):
     )
     resamples = Resamples(10, 300, seed=1)
     drawn = cluster_bootstrap(
-        lambda w: {("A", f): v for f, v in card(w).items() if f.metric not in COUNT_METRICS},
+        lambda w: {("A", f): v for f, v in card(w).items() if f.metric not in family("counts")},
         resamples,
     )
     found = metrics_table("sick", {"A": card}, drawn, resamples)

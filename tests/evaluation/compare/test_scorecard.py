@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from evaluation.compare.scorecard import NO_PROBABILITY, Scorecard, why_undefined
+from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
-from evaluation.metrics.image_metrics import THRESHOLD_METRICS, classification_metrics
-from evaluation.statistics.calibration_error import CALIBRATION_METRICS, CalibrationFigures
+from evaluation.metrics.image_metrics import classification_metrics
+from evaluation.metrics.registry import NEEDS, family, why_undefined
+from evaluation.statistics.calibration_error import CalibrationFigures
 
 N = 120
 
@@ -43,12 +44,12 @@ def test_every_figure_is_there_with_its_probability(judged, scores):
     probability = scores.to_numpy() ** 2
     found = Scorecard(judged, scores, THRESHOLDS, None, None, probability=probability).estimates()
     plain = CalibrationFigures(judged.y_true, probability).figures()
-    for name in CALIBRATION_METRICS:
+    for name in family("calibration"):
         assert found[Figure(ALL, "", name)] == pytest.approx(plain[name][0])
     brier = oracle.brier_score_loss(judged.y_true, probability)
     assert found[Figure(ALL, "", "brier")] == pytest.approx(brier)
     expected = classification_metrics(judged.y_true, scores, 0.4)
-    for name in THRESHOLD_METRICS:
+    for name in family("decision"):
         assert found[Figure(ALL, "max_f1", name)] == pytest.approx(expected[name])
         assert why_undefined(name) != why_undefined("unheard of")
 
@@ -57,7 +58,7 @@ def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(judge
     found = Scorecard(judged, scores, THRESHOLDS, None, None).estimates()
     kept = judged.versus_normal
     expected = classification_metrics(judged.y_true[kept], scores[kept], 0.4)
-    for name in THRESHOLD_METRICS:
+    for name in family("decision"):
         assert found[Figure(VERSUS_NORMAL, "max_f1", name)] == pytest.approx(expected[name])
     assert (
         found[Figure(VERSUS_NORMAL, "max_f1", "recall")] == found[Figure(ALL, "max_f1", "recall")]
@@ -76,7 +77,9 @@ def test_calibration_under_weights_draws_patients_and_not_images(judged, scores)
 
 def test_without_a_probability_calibration_is_missing_with_the_reason(judged, scores):
     missing = Scorecard(judged, scores, {}, None, None).missing()
-    assert {missing[Figure(ALL, "", name)] for name in CALIBRATION_METRICS} == {NO_PROBABILITY}
+    assert {missing[Figure(ALL, "", name)] for name in family("calibration")} == {
+        NEEDS["probability"]
+    }
 
 
 def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(judged, scores):

@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from evaluation.boxes.froc import FROC_METRICS
+from evaluation.boxes.froc import HITS
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.intervals import find_interval
+from evaluation.metrics.registry import family
 from evaluation.report.charts import HEIGHT, LEFT, TOP, WIDTH
 from evaluation.report.figures import save_figures
 from evaluation.report.place_charts import froc_chart, froc_charts, sensitivity_at, steps
@@ -58,7 +59,8 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", "boxes", seed=2),
                "C": predict("C", seed=3)}  # fmt: skip
     found = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
-    for hit, names in FROC_METRICS.items():
+    for hit in HITS:
+        names = family(f"froc_{hit}")
         assert [s.name for s in froc_chart(found, hit).series] == ["A", "B"]
         at = [find_interval(found.metrics, "A", name) for name in names]
         assert all(figure.bounded for figure in at)

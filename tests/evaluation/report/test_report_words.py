@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from evaluation.compare.metrics_table import EXACT_METHOD
-from evaluation.metrics.registry import METRICS
 from evaluation.report.facts import meanings, uncertainty_words
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
@@ -72,14 +71,3 @@ def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
     assert "bootstrap" not in told
     assert "McNemar" not in told  # no tests were made
     assert "Holm" not in told
-
-
-def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
-    expected = {
-        "aurc": "area under the risk-coverage curve", "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
-        "iobb_false_marks_10": "false marks an image at 10 %", "lr_positive": "LR+",
-        "iobb_accuracy_10": "IoBB accuracy at 10 %", "froc_mean": "FROC, mean",
-        "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",
-        "average_precision": "average precision", "ap": "AP[.5:.95]",
-    }  # fmt: skip
-    assert {metric: METRICS[metric].inside for metric in expected} == expected

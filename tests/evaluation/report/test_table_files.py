@@ -29,6 +29,8 @@ def problems(value, schema, place="metrics.json"):
     found = []
     if "const" in schema and value != schema["const"]:
         found.append(f"{place}: {value!r} is not {schema['const']!r}")
+    if "enum" in schema and value not in schema["enum"]:
+        found.append(f"{place}: {value!r} is none of {schema['enum']!r}")
     if "minimum" in schema and value < schema["minimum"]:
         found.append(f"{place}: {value} below {schema['minimum']}")
     if isinstance(value, list):
@@ -69,8 +71,16 @@ def test_metrics_json_keeps_to_its_published_schema(written):
         lambda content: content["metrics"][0].update(n_images=-1),
         lambda content: content["thresholds"].update(Detector=0.5),
         lambda content: content.update(contract="other"),
+        lambda content: content["metrics"][0].update(metric="informedness"),
     ],
-    ids=["key gone", "figure as text", "negative count", "threshold without policy", "other file"],
+    ids=[
+        "key gone",
+        "figure as text",
+        "negative count",
+        "threshold without policy",
+        "other file",
+        "unknown metric",
+    ],
 )
 def test_schema_refuses_what_it_should(written, spoil):
     spoil(written)

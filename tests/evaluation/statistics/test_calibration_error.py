@@ -10,10 +10,9 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from data_prep.contracts.errors import InputError
+from evaluation.metrics.registry import family, why_undefined
 from evaluation.statistics.calibration import CLIP, clipped_logit
 from evaluation.statistics.calibration_error import (
-    CALIBRATION_METRICS,
-    UNDEFINED,
     CalibrationFigures,
     equal_mass_bins,
     equal_width_bins,
@@ -113,7 +112,7 @@ def test_weights_mean_the_same_as_repeated_images(y_true, probability, weights):
         return
     weighted = CalibrationFigures(y_true, probability).figures(weights[None, :])
     repeated = figures_of(np.repeat(y_true, weights), np.repeat(probability, weights))
-    for name in CALIBRATION_METRICS:
+    for name in family("calibration"):
         if name != "ece_equal_mass":  # its bins stay where the images as they are put them
             assert weighted[name][0] == pytest.approx(repeated[name], nan_ok=True, abs=1e-6)
 
@@ -134,7 +133,7 @@ def test_replicates_on_knots_are_those_of_an_exact_fit(clustered):
     for place, row in enumerate(weights):
         times = row[patients]
         exact = figures_of(np.repeat(y_true, times), np.repeat(probability, times))
-        for name in CALIBRATION_METRICS:
+        for name in family("calibration"):
             if name != "ece_equal_mass":  # its bins stay where the images as they are put them
                 assert together[name][place] == pytest.approx(exact[name], abs=5e-4), name
 
@@ -149,7 +148,7 @@ def test_a_replicate_does_not_depend_on_how_replicates_are_chunked(clustered, ro
     found = CalibrationFigures(y_true, probability, patients)
     together = found.figures(weights)
     parts = [found.figures(weights[start : start + rows]) for start in range(0, 40, rows)]
-    for name in CALIBRATION_METRICS:
+    for name in family("calibration"):
         chunked = np.concatenate([part[name] for part in parts])
         np.testing.assert_allclose(chunked, together[name], rtol=0, atol=1e-12, err_msg=name)
 
@@ -176,7 +175,8 @@ def test_a_resample_that_a_cut_parts_has_no_slope_whatever_is_beside_it():
 def test_an_undefined_figure_is_not_a_number_and_has_a_reason(y_true, probability, undefined):
     found = figures_of(y_true, probability)
     assert {name for name, value in found.items() if np.isnan(value)} == undefined
-    assert undefined <= set(UNDEFINED) == set(CALIBRATION_METRICS)
+    assert set(found) == set(family("calibration"))
+    assert why_undefined("unheard of") not in map(why_undefined, found)
 
 
 def test_a_probability_outside_its_range_is_refused_by_place():

@@ -1,0 +1,172 @@
+"""The metric registry: complete, light, and the only place that a new metric is written to."""
+
+import importlib
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation.boxes.froc import FROC_RATES as RATES
+from evaluation.boxes.froc import (
+    HITS,
+    IOBB_THRESHOLDS,
+    RATE_WORDS,
+    WeightedFroc,
+    WeightedIobb,
+)
+from evaluation.boxes.iou import CORNERS, pair_boxes
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.protocol import Protocol
+from evaluation.decisions.referral import ReferralFigures
+from evaluation.metrics.documents import SCHEMA, TABLE, metrics_page, metrics_schema
+from evaluation.metrics.image_metrics import classification_metrics, confusion_counts, rates
+from evaluation.metrics.registry import (
+    COMPUTED_BY,
+    FROC_RATES,
+    IOBB_PERCENT,
+    METRICS,
+    Metric,
+    family,
+    highlighted,
+    metric_title,
+)
+from evaluation.report.tables import metric_table
+from evaluation.statistics.calibration_error import CalibrationFigures
+from evaluation.statistics.ranking import RankedScores
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_registry_imports_nothing_heavy():
+    code = (
+        "import sys, evaluation.metrics.registry\n"
+        "print(sorted({'numpy', 'pandas', 'scipy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_each_record_is_complete():
+    for name, metric in METRICS.items():
+        assert name == metric.name
+        assert metric.title
+        assert metric.meaning.endswith(".")
+        assert (metric.direction == "ideal") == (metric.ideal is not None), name
+        says_lower = "lower is better" in metric.meaning.lower()
+        assert not says_lower or metric.direction == "lower", name
+        assert (metric.formula is not None) == (metric.family == "decision"), name
+        assert metric.test != "mcnemar" or metric.share_of in ("all", "positive", "negative")
+
+
+def test_functions_that_compute_metrics_exist():
+    assert {metric.family for metric in METRICS.values()} == set(COMPUTED_BY)
+    for reference in COMPUTED_BY.values():
+        module, _, names = reference.partition(":")
+        found = importlib.import_module(module)
+        for name in names.split("."):
+            found = getattr(found, name)
+        assert callable(found)
+
+
+def test_families_give_the_metrics_of_their_records_in_order():
+    truth, score = np.array([0, 1, 1, 0]), np.array([0.1, 0.4, 0.8, 0.6])
+    once = np.ones((1, 4), dtype=int)
+    assert tuple(RankedScores(truth, score).figures(once)) == family("ranking")
+    assert tuple(rates(1, 1, 1, 1)) == family("decision")
+    assert tuple(confusion_counts(truth, score, 0.5)) == family("counts")
+    assert tuple(CalibrationFigures(truth, score).figures()) == family("calibration")
+    called = score >= 0.5
+    referred = ReferralFigures(truth == 1, called, 1 - score, 0.5, np.arange(4)).figures()
+    assert set(referred) == set(family("referral"))
+    boxes = pd.DataFrame([("a", 0, 0, 9, 9, 0.5)], columns=["image_id", *CORNERS, "score"])
+    pairs = pair_boxes(boxes, boxes.drop(columns="score"), pd.Index(["a"]))
+    one = np.ones((1, 1), dtype=int)
+    for hit in HITS:
+        froc = WeightedFroc(pairs, np.zeros(1, dtype=int), 1, hit).figures(one)
+        assert froc.shape[1] == len(family(f"froc_{hit}"))
+    iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1, 0.1)(one)
+    assert iobb.shape[1] == len(family("iobb"))
+
+
+def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
+    assert FROC_RATES == RATE_WORDS
+    assert tuple(float(Fraction(rate)) for rate in FROC_RATES) == RATES
+    assert [percent / 100 for percent in IOBB_PERCENT] == list(IOBB_THRESHOLDS)
+    assert family("iobb")[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")
+
+
+def test_shorter_lists_keep_their_metrics():
+    assert highlighted("subgroups") == (
+        "auroc", "recall", "specificity", "localised_sensitivity", "ap50",
+    )  # fmt: skip
+    assert highlighted("abstract") == (
+        "auroc", "average_precision", "recall", "specificity", "localised_sensitivity", "ap50",
+        "froc_mean",
+    )  # fmt: skip
+
+
+def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
+    expected = {
+        "aurc": "area under the risk-coverage curve", "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
+        "iobb_false_marks_10": "false positives per image (overlap < 10 %)", "lr_positive": "LR+",
+        "iobb_accuracy_10": "IoBB accuracy at 10 %", "froc_mean": "FROC, mean",
+        "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",
+        "average_precision": "average precision", "ap": "AP[.5:.95]",
+    }  # fmt: skip
+    assert {metric: METRICS[metric].inside for metric in expected} == expected
+
+
+def test_documents_are_those_of_the_registry():
+    command = "run: python -m evaluation.metrics.documents"
+    assert (ROOT / TABLE).read_text(encoding="utf-8") == metrics_page(), command
+    schema = json.loads((ROOT / SCHEMA).read_text(encoding="utf-8"))
+    assert metrics_schema(schema) == schema, command
+
+
+@pytest.fixture
+def informedness(monkeypatch):
+    """A metric that the project does not have: one record, and nothing else."""
+    metric = Metric(
+        "informedness",
+        "Informedness",
+        "Sensitivity + specificity − 1.",
+        family="decision",
+        undefined="there is no positive or no negative image",
+        needs=("threshold",),
+        formula=lambda c: c.tp / c.positive + c.tn / c.negative - 1,
+        place=("first", 7),
+    )
+    monkeypatch.setitem(METRICS, metric.name, metric)
+    return metric
+
+
+def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judged_set):
+    name = informedness.name
+    assert classification_metrics([0, 1, 1], [0.1, 0.5, 0.2], 0.5)[name] == 0.5
+    assert classification_metrics([1], [0.5], 0.5)[name] is None
+    systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
+    protocol = Protocol(metric=name, policy="max_f1")
+    found = compare_systems(
+        systems, judged_set, judged_set.target(), replicates=50, protocol=protocol
+    )
+    rows = found.metrics.set_index(["subgroup", "system", "policy", "metric"])["estimate"]
+    at = ("all", "A", "max_f1")
+    expected = rows[*at, "recall"] + rows[*at, "specificity"] - 1
+    assert rows[*at, name] == pytest.approx(expected)
+    tests = found.tests[(found.tests["metric"] == name) & (found.tests["subgroup"] == "all")]
+    assert {("A", "B", "max_f1")} <= set(
+        zip(tests["first"], tests["second"], tests["policy"], strict=True)
+    )
+    assert tests["p_value"].notna().all()
+    assert "informedness" in found.verdict
+    shown = [row.title for section in metric_table(found).sections for row in section.rows]
+    assert metric_title(name) in shown
+    assert f"| `{name}` | Informedness |" in metrics_page()
+    schema = metrics_schema(json.loads((ROOT / SCHEMA).read_text()))
+    rows_of = schema["properties"]["metrics"]["items"]["properties"]
+    assert name in rows_of["metric"]["enum"]
