@@ -18,13 +18,13 @@ from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.calibration import Calibration, calibration_from_json
 from evaluation.statistics.ranking import Floats
 
-_SAME = 1e-9
+_SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
 
 
 def first_difference(first: Any, second: Any, place: str = "") -> str | None:
     """The first place where two JSON values differ, `None` where they agree.
 
-    Numbers may differ by the rounding of their last bits.
+    Numbers may differ by what is left of a fit's last step.
 
     Example:
         >>> first_difference({"a": [1, 2.0]}, {"a": [1, 2.5]})

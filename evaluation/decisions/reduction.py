@@ -11,7 +11,8 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import positions
-from evaluation.statistics.calibration import clipped_logit, sigmoid
+from evaluation.statistics.calibration import clipped_logit
+from evaluation.statistics.logistic import fit_logistic, sigmoid
 from evaluation.statistics.ranking import Floats, Integers
 
 Rule = Literal["max", "noisy_or", "top_k", "learned"]
@@ -247,15 +248,15 @@ def fit_learned(features: Floats, y_true: npt.NDArray[np.bool_]) -> Reduction:
     """
     if not y_true.any() or y_true.all():
         raise InputError("--reduction learned: needs positive and negative images in each fold")
-    from sklearn.linear_model import LogisticRegression
-
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    # Newton's method to the last digits: compare fits again and must find the same rule.
-    fit = LogisticRegression(C=_STRENGTH, solver="newton-cholesky", tol=1e-12, max_iter=200)
-    fit.fit((features - mean) / scale, y_true)
-    weights = fit.coef_[0] / scale
-    intercept = float(fit.intercept_[0] - weights @ mean)
+    design = np.column_stack([np.ones(len(features)), (features - mean) / scale])
+    ridge = np.append(0.0, np.full(features.shape[1], _STRENGTH))
+    fit = fit_logistic(
+        design, np.ones((1, len(features))), design[y_true].sum(axis=0)[None], ridge=ridge
+    )
+    weights = fit.coefficients[0, 1:] / scale
+    intercept = float(fit.coefficients[0, 0] - weights @ mean)
     return Reduction("learned", weights=(intercept, *(float(w) for w in weights)))
 
 

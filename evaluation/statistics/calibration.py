@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 
 from data_prep.contracts.errors import InputError
+from evaluation.statistics.logistic import fit_logistic, sigmoid
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 CLIP = 1e-4
@@ -121,15 +122,8 @@ def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
     return PlattScaling(payload["slope"], payload["intercept"], payload["method"])
 
 
-def sigmoid(logits: Floats) -> Floats:
-    """Probabilities from log-odds, without overflow at either end."""
-    return np.asarray(np.exp(-np.logaddexp(0, -logits)))
-
-
 STEEPEST = 100.0
 """A temperature lies between 1 / STEEPEST and STEEPEST."""
-_STEPS = 100
-_TOLERANCE = 1e-10
 
 
 def fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
@@ -241,7 +235,7 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
         InputError: Labels or scores are not one valid value per image.
 
     Source:
-        Platt 1999; the damped Newton method is that of Lin, Lin and Weng 2007.
+        Platt 1999.
 
     Example:
         >>> scaling = fit_platt([0, 0, 1, 1] * 50, [0.2, 0.4, 0.6, 0.8] * 50)
@@ -252,23 +246,12 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
     n_positive, n_negative = int(truth.sum()), int((~truth).sum())
     if not n_positive or not n_negative:
         return None
-    wanted = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    smooth = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     design = np.column_stack([clipped_logit(scores), np.ones(len(scores))])
-    weights = np.array([0.0, np.log((n_positive + 1) / (n_negative + 1))])
-    loss = _loss(design @ weights, wanted)
-    for _ in range(_STEPS):
-        fitted = sigmoid(design @ weights)
-        gradient = design.T @ (fitted - wanted)
-        curvature = (design * (fitted * (1 - fitted))[:, None]).T @ design + 1e-12 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        size = 1.0
-        while size > _TOLERANCE and _loss(design @ (weights - size * step), wanted) > loss:
-            size /= 2
-        weights = weights - size * step
-        loss = _loss(design @ weights, wanted)
-        if np.abs(gradient).max() < _TOLERANCE * len(scores):
-            break
-    return PlattScaling(float(weights[0]), float(weights[1]))
+    start = np.array([[0.0, np.log((n_positive + 1) / (n_negative + 1))]])
+    fit = fit_logistic(design, np.ones((1, len(scores))), (smooth @ design)[None], start=start)
+    slope, intercept = fit.coefficients[0].tolist()
+    return PlattScaling(slope, intercept)
 
 
 def choose_calibration(

@@ -1,4 +1,4 @@
-"""How well probabilities keep their word: Brier, log loss, ECE, calibration slope and intercept.
+"""Calibration error: Brier score, log loss, ECE, calibration slope and intercept.
 
 All of them under any patient weights, so that the bootstrap gives each its interval.
 """
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration import CLIP, clipped_logit
+from evaluation.statistics.logistic import fit_logistic
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
-_STEPS = 40
-_CONVERGED = 1e-9
+_CONVERGED = 1e-6  # gradient an image beyond which a fit has not ended
 _FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
 _LIKELY = 64  # clusters; that none of so many is drawn has probability exp(-64)
 
@@ -86,7 +86,7 @@ class _Lowest:
 def fit_line(
     x: Floats, mass: Floats, positive: Floats, positive_x: Floats
 ) -> tuple[Floats, Floats]:
-    """Logistic regressions on one variable, by Newton's method, one per row.
+    """Logistic regressions on one variable, one per row.
 
     A row's fit does not depend on what other rows there are.
 
@@ -109,24 +109,22 @@ def fit_line(
         1.3863
     """
     n = mass.sum(axis=1)
-    with np.errstate(all="ignore"):
-        slope, intercept = np.zeros(len(n)), np.log(positive / (n - positive))
-        open_ = np.ones(len(n), dtype=bool)  # a row that has converged must not wait for others
-        for _ in range(_STEPS):
-            fitted = 1 / (1 + np.exp(-np.clip(intercept[:, None] + slope[:, None] * x, -700, 700)))
-            expected, spread = mass * fitted, mass * fitted * (1 - fitted)
-            gaps = positive - expected.sum(axis=1), positive_x - expected @ x
-            h0, h1, h2 = spread.sum(axis=1), spread @ x, spread @ x**2
-            inverse = 1 / (h0 * h2 - h1**2)
-            slope = np.where(open_, slope + inverse * (h0 * gaps[1] - h1 * gaps[0]), slope)
-            moved = intercept + inverse * (h2 * gaps[0] - h1 * gaps[1])
-            intercept = np.where(open_, moved, intercept)
-            open_ &= (np.abs(np.stack(gaps)) > _CONVERGED * n).any(axis=0)
-            if not open_.any():
-                break
-        farthest = np.abs(intercept[:, None] + slope[:, None] * x[[0, -1]]).max(axis=1)
-        lost = ~((np.abs(np.stack(gaps)) <= 1e-6 * n).all(axis=0) & (farthest < _FARTHEST))
-    return np.where(lost, np.nan, slope), np.where(lost, np.nan, intercept)
+    coefficients, done = np.full((len(n), 2), np.nan), np.zeros(len(n), dtype=bool)
+    some = (positive > 0) & (positive < n)
+    if some.any():
+        start = np.log(positive[some] / (n - positive)[some])
+        fit = fit_logistic(
+            np.column_stack([np.ones(len(x)), x]),
+            mass[some],
+            np.column_stack([positive, positive_x])[some],
+            start=np.column_stack([start, np.zeros(len(start))]),
+        )
+        coefficients[some] = fit.coefficients
+        done[some] = fit.gradient <= _CONVERGED * n[some]
+    intercept, slope = coefficients.T
+    farthest = np.abs(intercept[:, None] + slope[:, None] * x[[0, -1]]).max(axis=1)
+    done &= farthest < _FARTHEST
+    return np.where(done, slope, np.nan), np.where(done, intercept, np.nan)
 
 
 def fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
@@ -145,23 +143,11 @@ def fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
         >>> round(float(shift[0]), 4)  # from odds of 1 to odds of 3
         1.0986
     """
-    n = mass.sum(axis=1)
-    shift = np.zeros(len(n))
-    open_ = np.ones(len(n), dtype=bool)  # a row that has converged must not wait for others
-    # Twice the range of log-odds, then halved: Newton's method can overshoot on steep ends.
-    low, high = np.full(len(n), -40.0), np.full(len(n), 40.0)
-    for _ in range(_STEPS):
-        fitted = 1 / (1 + np.exp(-(x + shift[:, None])))
-        gap = (mass * fitted).sum(axis=1) - positive
-        high, low = np.where(gap >= 0, shift, high), np.where(gap <= 0, shift, low)
-        with np.errstate(all="ignore"):
-            step = shift - gap / (mass * fitted * (1 - fitted)).sum(axis=1)
-        moved = np.where((step > low) & (step < high), step, (low + high) / 2)
-        shift = np.where(open_, moved, shift)
-        open_ &= np.abs(gap) > _CONVERGED * n
-        if not open_.any():
-            break
-    return np.where((positive > 0) & (positive < n), shift, np.nan)
+    shift, some = np.full(len(mass), np.nan), (positive > 0) & (positive < mass.sum(axis=1))
+    if some.any():
+        fit = fit_logistic(np.ones((len(x), 1)), mass[some], positive[some, None], offset=x)
+        shift[some] = fit.coefficients[:, 0]
+    return shift
 
 
 N_BINS = 10
