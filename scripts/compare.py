@@ -99,7 +99,7 @@ def compare(
     asked = read_question(protocol, margin, only)
     from data_prep.store.dataset import DataSet
     from evaluation.compare.compare import compare_systems
-    from evaluation.compare.test_set_log import record_look
+    from evaluation.compare.test_set_log import log_use
     from evaluation.decisions.thresholds import check_policy
     from evaluation.report.report import write_report
     from evaluation.report.result_tables import write_tables
@@ -151,8 +151,8 @@ def compare(
                 advance=advance,
             )
         # Once the figures exist they count as seen, whatever becomes of the report.
-        looks = record_look(dataset, split, judged.name, opened, asked)
-        comparison = looks.told_in(comparison)
+        uses = log_use(dataset, split, judged.name, opened, asked.file_sha256)
+        comparison = comparison.with_uses(uses)
         with console.progress("Drawing cases", None) as advance:
             page = write_report(comparison, dataset, out, seed=seed, cases=cases, progress=advance)
         write_tables(comparison, out)

@@ -114,7 +114,7 @@ def tune(
     path = system.write_decision(judged.name, decision.to_json())
     _tell(system.name, decision)
     for note in learned_validation(system.name, system, dataset, judged, split):
-        console.say(f"  {note}")
+        console.say(f"  {note.text}")
     console.say(f"Decision: {path}")
     if as_json:
         console.emit_json(decision.to_json())

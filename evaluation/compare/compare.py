@@ -28,7 +28,7 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import Decision, checked_decision, tune, validation_scores
 from evaluation.decisions.units import Unit, Units, gather, judged_units
-from evaluation.metrics.evaluation_set import ALL, JudgedImages
+from evaluation.metrics.evaluation_set import ALL, JudgedImages, Note
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import Images, judged_images, learned_validation, trained_on
@@ -61,7 +61,7 @@ def unit_metrics(
     unit: Unit,
     resamples: Resamples,
     advance: Callable[[int], None] | None = None,
-) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
+) -> tuple[pd.DataFrame, list[Note], pd.DataFrame]:
     """Every image-level figure by study or patient, on the same resamples of patients.
 
     Args:
@@ -158,7 +158,7 @@ def _asked(cards: Mapping[str, Scorecard]) -> set[str]:
     }
 
 
-def _notes(units: Units, whole: JudgedImages, judged: JudgedImages, unit: Unit) -> list[str]:
+def _notes(units: Units, whole: JudgedImages, judged: JudgedImages, unit: Unit) -> list[Note]:
     plural = {"study": "studies", "patient": "patients"}[unit]
     note = (
         f"By {unit}: {len(units.names):,} {plural} of {len(judged.image_ids):,} images, "
@@ -166,7 +166,7 @@ def _notes(units: Units, whole: JudgedImages, judged: JudgedImages, unit: Unit) 
         f"its images, and thresholds are chosen again on validation {plural}."
     )
     left = f" {units.n_left_out:,} {plural} with an image of unknown label are left out."
-    return [note + left if units.n_left_out else note]
+    return [Note("unit", note + left if units.n_left_out else note)]
 
 
 def decisions_table(
@@ -375,12 +375,12 @@ def _judge(
     teams: Mapping[str, list[str]],
     judged: JudgedImages,
     wanted: _Wanted,
-) -> tuple[Judges, dict[str, Scorecard], list[str]]:
+) -> tuple[Judges, dict[str, Scorecard], list[Note]]:
     """Every trained model's decision, evidence and scorecard, and notes."""
     decisions: dict[str, Decision] = {}
     evidence: dict[str, SystemOutput] = {}
     cards: dict[str, Scorecard] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
     dataset, target, policy = wanted.dataset, wanted.target, wanted.protocol.policy
     for name, system in members.items():
         decision, told = checked_decision(
@@ -403,7 +403,7 @@ def _judge(
 
 def _by_unit(
     judges: Judges, judged: JudgedImages, wanted: _Wanted, unit: Unit, resamples: Resamples
-) -> tuple[pd.DataFrame | None, list[str], pd.DataFrame | None]:
+) -> tuple[pd.DataFrame | None, list[Note], pd.DataFrame | None]:
     """The figures by study or patient, notes and tests; nothing where images are the unit."""
     if unit == "image":
         return None, [], None
@@ -443,10 +443,13 @@ def _where(
     return pd.concat([table, shortcut_rows(dataset, wanted.target, judged)], ignore_index=True)
 
 
-def _seed_notes(teams: Mapping[str, Sequence[str]]) -> list[str]:
+def _seed_notes(teams: Mapping[str, Sequence[str]]) -> list[Note]:
     return [
-        f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
-        "matrices and pictures are those of the first."
+        Note(
+            "seeds",
+            f"Figures of {name} are means over {len(models)} training seeds; its curves, "
+            "confusion matrices and pictures are those of the first.",
+        )
         for name, models in teams.items()
         if len(models) > 1
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,9 @@ import pandas as pd
 from data_prep.store.dataset import Target
 from evaluation.boxes.froc import Hit
 from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Verdict, state_verdict
+from evaluation.metrics.evaluation_set import Note
 from evaluation.statistics.ranking import Floats
 
 
@@ -67,18 +69,20 @@ class Comparison:
         provenance: Ids, seeds, versions, commands.
         protocol: The question that was asked.
         by_unit: The image-level figures by study or patient, where asked for; as `metrics`.
+        uses: How often the test images were used, where that is logged.
     """
 
     target: Target
     systems: dict[str, SystemResult]
     metrics: pd.DataFrame
     decisions: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
     where: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
     by_unit: pd.DataFrame | None = None
+    uses: TestSetUses | None = None
 
     @property
     def names(self) -> list[str]:
@@ -94,6 +98,12 @@ class Comparison:
             for name, seed in seeds.items()
             if seed is not None
         }
+
+    def with_uses(self, uses: TestSetUses) -> Comparison:
+        """Add how often the test images were used, and a note where that is unknown."""
+        notes = [*self.notes, *([Note("uses", uses.problem)] if uses.problem else [])]
+        provenance = self.provenance | {"looks": uses.to_json()}
+        return replace(self, uses=uses, notes=notes, provenance=provenance)
 
     @property
     def verdict(self) -> str:
@@ -111,7 +121,7 @@ class Comparison:
             seeds=self.seeds,
             protocol=self.protocol,
             tests=self._tests_of(self.protocol.unit if of_units else "image"),
-            looks_before=(self.provenance.get("looks") or {}).get("before_protocol"),
+            uses_before=None if self.uses is None else self.uses.before_protocol,
         )
 
     def _tests_of(self, unit: str | None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from scipy.stats import beta  # type: ignore[attr-defined]
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, by_system, mean_replicates
-from evaluation.metrics.evaluation_set import Figure, JudgedImages
+from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
     LEVEL,
@@ -27,7 +27,7 @@ from evaluation.statistics.ranking import Floats
 
 if TYPE_CHECKING:
     from evaluation.compare.scorecard import Scorecard
-    from evaluation.metrics.evaluation_set import Figure
+    from evaluation.metrics.evaluation_set import MetricKey
 
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
@@ -63,7 +63,7 @@ def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
     return Interval(low, high)
 
 
-def exact_interval(card: Scorecard, figure: Figure, estimate: float) -> Interval | None:
+def exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Interval | None:
     """The interval of a proportion that is 0 or 1.
 
     All images that count are then decided alike, so a patient is one trial, right or wrong with
@@ -110,7 +110,7 @@ class ResampledTable(NamedTuple):
     """A tidy table, and the replicates of its paired differences."""
 
     table: pd.DataFrame
-    differences: dict[tuple[str, Figure], Floats]
+    differences: dict[tuple[str, MetricKey], Floats]
 
 
 def resampled_table(
@@ -119,7 +119,7 @@ def resampled_table(
     teams: Mapping[str, list[str]],
     resamples: Resamples,
     *,
-    kept: Callable[[Figure], bool] = lambda figure: figure.metric not in family("counts"),
+    kept: Callable[[MetricKey], bool] = lambda figure: figure.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
 ) -> ResampledTable:
     """Resample the patients of all models at once, and put their systems into one tidy table.
@@ -136,7 +136,7 @@ def resampled_table(
         The table as `metrics_table` gives it, and by ``A - B`` and figure what tests are made of.
     """
 
-    def figures(weights: np.ndarray) -> dict[tuple[str, Figure], Floats]:
+    def figures(weights: np.ndarray) -> dict[tuple[str, MetricKey], Floats]:
         return {
             (name, figure): values
             for name, card in cards.items()
@@ -166,7 +166,7 @@ def resampled_table(
 def metrics_table(
     target: str,
     cards: Mapping[str, Scorecard | SeedMean],
-    replicates: Mapping[tuple[str, Figure], Floats],
+    replicates: Mapping[tuple[str, MetricKey], Floats],
     resamples: Resamples,
     seeds: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
@@ -205,10 +205,10 @@ def metrics_table(
 
 
 def _why_no_difference(
-    figure: Figure,
+    figure: MetricKey,
     pair: tuple[str, str],
-    estimates: Mapping[str, Mapping[Figure, float | None]],
-    missing: Mapping[str, Mapping[Figure, str]],
+    estimates: Mapping[str, Mapping[MetricKey, float | None]],
+    missing: Mapping[str, Mapping[MetricKey, str]],
 ) -> str:
     reasons = []
     for name in pair:
@@ -233,7 +233,7 @@ class _Table:
     def add(
         self,
         system: str,
-        figure: Figure,
+        figure: MetricKey,
         estimate: float | None,
         drawn: Floats | None,
         note: str,
@@ -266,7 +266,7 @@ class _Table:
             }
         )
 
-    def _population(self, figure: Figure) -> dict[str, int]:
+    def _population(self, figure: MetricKey) -> dict[str, int]:
         chosen = self._judged.population(figure)
         key = chosen.tobytes()
         if key not in self._counts:

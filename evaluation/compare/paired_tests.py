@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.scorecard import Scorecard
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.auroc_variance import (
     AurocParts,
@@ -83,7 +83,7 @@ def simultaneous_level(n_systems: int) -> float:
 def resampled_tests(
     metrics: pd.DataFrame,
     systems: Sequence[str],
-    differences: Mapping[tuple[str, Figure], Floats],
+    differences: Mapping[tuple[str, MetricKey], Floats],
 ) -> pd.DataFrame:
     """Test every paired difference that the bootstrap has replicates of.
 
@@ -108,7 +108,7 @@ def resampled_tests(
         described = {key: row[key] for key in _TAKEN}
         method = str(row["ci_method"]).partition(",")[0] or BOOTSTRAP
         described |= {"first": first, "second": second, "independent": "patients", "method": method}
-        figure = Figure(row["subgroup"], row["policy"], row["metric"])
+        figure = MetricKey(row["subgroup"], row["policy"], row["metric"])
         drawn = differences.get((name, figure))
         if drawn is not None and not pd.isna(row["ci_low"]):
             error = float(np.nanstd(drawn, ddof=1))
@@ -165,7 +165,7 @@ def paired_tests(
     target: str,
     cards: Mapping[str, Sequence[Scorecard]],
     metrics: pd.DataFrame,
-    differences: Mapping[tuple[str, Figure], Floats] | None = None,
+    differences: Mapping[tuple[str, MetricKey], Floats] | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test every pair of systems on every figure.

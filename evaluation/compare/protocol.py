@@ -11,7 +11,7 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.evaluation_set import ALL, Figure
+from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.registry import METRICS, why_undefined
 from evaluation.metrics.words import listing, number, policy_words
 
@@ -208,12 +208,12 @@ def _telling_digits(ends: tuple[float, float], margin: float) -> int:
     return next((digits for digits in range(3, _MOST_DIGITS) if kept(digits)), _MOST_DIGITS)
 
 
-def standing_words(protocol: Protocol, looks_before: int | None) -> str:
+def standing_words(protocol: Protocol, uses_before: int | None) -> str:
     """Say whether a report confirms or explores.
 
     Args:
         protocol: Its protocol.
-        looks_before: How often this test split had been looked at before the protocol was first
+        uses_before: How often this test split had been looked at before the protocol was first
             used on it; `None` where that is unknown.
 
     Example:
@@ -226,10 +226,10 @@ def standing_words(protocol: Protocol, looks_before: int | None) -> str:
     parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
     parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
     text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
-    if looks_before is None:
+    if uses_before is None:
         return f"{text}; how often this test split was looked at before is unknown."
-    if looks_before:
-        times = "once" if looks_before == 1 else f"{looks_before} times"
+    if uses_before:
+        times = "once" if uses_before == 1 else f"{uses_before} times"
         return f"{text}, but this test split had been looked at {times} before it was first used."
     return f"{text}, before this test split was looked at."
 
@@ -248,7 +248,7 @@ def require_primary(protocol: Protocol, cards: Mapping[str, Scorecard]) -> None:
     """
     if not protocol.declared:
         return
-    figure = Figure(ALL, protocol.policy, protocol.metric)
+    figure = MetricKey(ALL, protocol.policy, protocol.metric)
     for name, card in cards.items():
         weights = np.ones((1, card.judged.n_patients), dtype=np.int16)
         found = card(weights).get(figure)  # without pycocotools, which is slow and agrees

@@ -31,7 +31,7 @@ from evaluation.boxes.iou import BoxPairs, pair_boxes
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.registry import METRICS, NEEDS, Need, family
 from evaluation.statistics.bootstrap import per_cluster
@@ -152,7 +152,7 @@ class Scorecard:
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
         return list(columns), per_cluster(table, j.patients, j.n_patients)
 
-    def __call__(self, weights: Integers) -> dict[Figure, Floats]:
+    def __call__(self, weights: Integers) -> dict[MetricKey, Floats]:
         """Every figure for every row of patient weights, each row by itself.
 
         Args:
@@ -161,25 +161,25 @@ class Scorecard:
         Returns:
             Shape ``(R,)`` each; NaN where undefined.
         """
-        figures = {Figure(ALL, "", m): v for m, v in self._ranked.figures(weights).items()}
+        figures = {MetricKey(ALL, "", m): v for m, v in self._ranked.figures(weights).items()}
         if self._ranked_normal is not None:
             against = self._ranked_normal.figures(weights)
-            figures |= {Figure(VERSUS_NORMAL, "", m): v for m, v in against.items()}
+            figures |= {MetricKey(VERSUS_NORMAL, "", m): v for m, v in against.items()}
         if self._calibration is not None:
             kept = self._calibration.figures(weights)
-            figures |= {Figure(ALL, "", m): v for m, v in kept.items()}
+            figures |= {MetricKey(ALL, "", m): v for m, v in kept.items()}
         sums = np.asarray(weights, dtype=np.float64) @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
         if self.localised is not None:
             pointed = _share(counts["", "pointed"], counts["", "boxed"])
-            figures[Figure(ALL, "", "pointing_accuracy")] = pointed
+            figures[MetricKey(ALL, "", "pointing_accuracy")] = pointed
         if self._precision is not None:
             at_iou = self._precision(weights)
-            figures[Figure(ALL, "", "ap50")] = at_iou[:, 0]
-            figures[Figure(ALL, "", "ap")] = at_iou.mean(axis=1)
+            figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
+            figures[MetricKey(ALL, "", "ap")] = at_iou.mean(axis=1)
         for names, judge in self._placed:
             columns = judge(weights).reshape(len(weights), -1).T
-            figures |= {Figure(ALL, "", m): v for m, v in zip(names, columns, strict=True)}
+            figures |= {MetricKey(ALL, "", m): v for m, v in zip(names, columns, strict=True)}
         for policy in self.thresholds:
             if (policy, "tp") not in counts:
                 continue
@@ -188,25 +188,25 @@ class Scorecard:
             if self.localised is not None:
                 found = _share(counts[policy, "found"], counts["", "boxed"])
                 values["localised_sensitivity"] = found
-            figures |= {Figure(ALL, policy, metric): v for metric, v in values.items()}
+            figures |= {MetricKey(ALL, policy, metric): v for metric, v in values.items()}
             if (policy, "normal_fp") in counts:
                 normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
                 against = rates(**(of_policy | normal))
-                figures |= {Figure(VERSUS_NORMAL, policy, m): v for m, v in against.items()}
+                figures |= {MetricKey(VERSUS_NORMAL, policy, m): v for m, v in against.items()}
         for policy, left in self.referred.items():
-            figures |= {Figure(ALL, policy, m): v for m, v in left.figures(weights).items()}
+            figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
         return figures
 
-    def estimates(self) -> dict[Figure, float | None]:
+    def estimates(self) -> dict[MetricKey, float | None]:
         """Every figure on the images as they are; COCO's are those of pycocotools itself."""
         once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
         if self._calibration is not None:
             exact = self._calibration.figures()  # replicates are fitted on knots
-            once |= {Figure(ALL, "", metric): value for metric, value in exact.items()}
+            once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
         if self._pairs is not None:
             coco = coco_figures(self._pairs)
-            figures |= {Figure(ALL, "", metric): figure for metric, figure in coco.items()}
+            figures |= {MetricKey(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
 
     def froc(self) -> dict[Hit, dict[str, Floats]]:
@@ -215,9 +215,9 @@ class Scorecard:
             return {}
         return {hit: froc_curve(self._pairs, hit) for hit in HITS}
 
-    def missing(self) -> dict[Figure, str]:
+    def missing(self) -> dict[MetricKey, str]:
         """Figures that this system cannot have, with the reason."""
-        lost: dict[Figure, str] = {}
+        lost: dict[MetricKey, str] = {}
         if self.boxes is None:
             # Figures of called boxes have no row where nothing chose a cut.
             lost |= _without("boxes", "", (each for each in METRICS if _needs(each) == {"boxes"}))
@@ -228,13 +228,13 @@ class Scorecard:
         for policy, referral in self._referrals.items():
             if referral.cut is None:
                 cut = [metric for metric in family("referral") if "referral" in _needs(metric)]
-                lost |= {Figure(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
+                lost |= {MetricKey(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
         placed = [each for each in METRICS if _needs(each) == {"threshold", "point"}]
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"
                 names = (*family("decision"), *placed)
-                lost |= {Figure(ALL, policy, metric): reason for metric in names}
+                lost |= {MetricKey(ALL, policy, metric): reason for metric in names}
             elif self.localised is None:
                 lost |= _without("point", policy, placed)
         return lost
@@ -244,8 +244,8 @@ def _needs(metric: str) -> set[Need]:
     return set(METRICS[metric].needs)
 
 
-def _without(need: Need, policy: str, metrics: Iterable[str]) -> dict[Figure, str]:
-    return {Figure(ALL, policy, metric): NEEDS[need] for metric in metrics}
+def _without(need: Need, policy: str, metrics: Iterable[str]) -> dict[MetricKey, str]:
+    return {MetricKey(ALL, policy, metric): NEEDS[need] for metric in metrics}
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

@@ -19,7 +19,7 @@ from data_prep.contracts.errors import InputError
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
     from evaluation.compare.scorecard import Scorecard
-    from evaluation.metrics.evaluation_set import Figure, JudgedImages
+    from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
     from evaluation.statistics.bootstrap import Resamples
     from evaluation.statistics.ranking import Floats
 
@@ -99,17 +99,17 @@ class SeedMean:
         """The images."""
         return self.cards[0].judged
 
-    def estimates(self) -> dict[Figure, float | None]:
+    def estimates(self) -> dict[MetricKey, float | None]:
         """Means over the seeds; undefined where any seed's figure is."""
         each = [card.estimates() for card in self.cards]
-        means: dict[Figure, float | None] = {}
+        means: dict[MetricKey, float | None] = {}
         for figure in dict.fromkeys(name for figures in each for name in figures):
             values = [figures.get(figure) for figures in each]
             known = [value for value in values if value is not None]
             means[figure] = float(np.mean(known)) if len(known) == len(each) else None
         return means
 
-    def missing(self) -> dict[Figure, str]:
+    def missing(self) -> dict[MetricKey, str]:
         """Figures that a seed cannot have, with the reason."""
         return {
             figure: f"seed {place + 1}: {reason}"
@@ -119,10 +119,10 @@ class SeedMean:
 
 
 def mean_replicates(
-    drawn: Mapping[tuple[str, Figure], Floats],
+    drawn: Mapping[tuple[str, MetricKey], Floats],
     teams: Mapping[str, list[str]],
     resamples: Resamples,
-) -> dict[tuple[str, Figure], Floats]:
+) -> dict[tuple[str, MetricKey], Floats]:
     """Replicates per system out of those per model.
 
     Args:
@@ -136,7 +136,7 @@ def mean_replicates(
     Source:
         Field and Welsh 2007, resampling both levels; Rao and Wu 1988, the factor.
     """
-    joined: dict[tuple[str, Figure], Floats] = {}
+    joined: dict[tuple[str, MetricKey], Floats] = {}
     for place, (name, models) in enumerate(teams.items()):
         figures = [figure for model, figure in drawn if model == models[0]]
         count = len(models)

@@ -1,7 +1,7 @@
-"""How often a test split has been looked at: an append-only record beside the split.
+"""How often a test split was used: an append-only log beside the split.
 
-Every look at the same test images makes a lucky figure likelier, so `cxr compare` counts them,
-whichever systems it was shown and whether or not the report was kept.
+Every use of the same test images makes a lucky figure likelier, so `cxr compare` counts them,
+whichever systems it compared and whether or not the report was kept.
 """
 
 from __future__ import annotations
@@ -9,105 +9,95 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.compare.protocol import Protocol
-
-if TYPE_CHECKING:
-    from evaluation.compare.comparison import Comparison
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What is known of the looks at a test split.
+class TestSetUses:
+    """The uses of a test split.
 
     Attributes:
-        entries: Every look, the present one last: ``when, split_id, target, systems,
-            protocol``.
-        note: Why the record may be incomplete; empty where it is whole.
-        protocol: SHA-256 of the present look's protocol; `None` without one.
+        entries: Every use, the present one last: ``when, split_id, target, systems, protocol``.
+        problem: Why the uses are unknown; empty where they are known.
+        protocol: SHA-256 of the present use's protocol; `None` without one.
     """
 
+    __test__ = False  # a name that pytest would collect
+
     entries: Sequence[Mapping[str, Any]] = field(default=())
-    note: str = ""
+    problem: str = ""
     protocol: str | None = None
 
     @property
     def before_protocol(self) -> int | None:
-        """Looks before the present protocol was first used; `None` where they are unknown."""
-        if self.note:
+        """Uses before the present protocol was first used; `None` where they are unknown."""
+        if self.problem:
             return None
-        used = [entry.get("protocol") for entry in self.entries]
-        return used.index(self.protocol) if self.protocol in used else len(used)
+        protocols = [entry.get("protocol") for entry in self.entries]
+        return protocols.index(self.protocol) if self.protocol in protocols else len(protocols)
 
     @property
     def words(self) -> str:
         """The count in words.
 
         Example:
-            >>> Looks([{"systems": {"A": ["x"]}}, {"systems": {"A": ["x"]}}]).words
+            >>> TestSetUses([{"systems": {"A": ["x"]}}, {"systems": {"A": ["x"]}}]).words
             'The test images of this split were looked at 2 times, with 1 different line-up.'
         """
-        if self.note:
-            return self.note
-        line_ups = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
+        if self.problem:
+            return self.problem
+        lineups = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
         times = "once" if len(self.entries) == 1 else f"{len(self.entries)} times"
-        plural = "" if len(line_ups) == 1 else "s"
+        plural = "" if len(lineups) == 1 else "s"
         return (
-            f"The test images of this split were looked at {times}, with {len(line_ups)} "
+            f"The test images of this split were looked at {times}, with {len(lineups)} "
             f"different line-up{plural}."
         )
 
     def to_json(self) -> dict[str, Any]:
         """As the report's provenance holds it."""
         return {
-            "count": len(self.entries) if not self.note else None,
+            "count": len(self.entries) if not self.problem else None,
             "before_protocol": self.before_protocol if self.protocol else None,
             "words": self.words,
         }
 
-    def told_in(self, comparison: Comparison) -> Comparison:
-        """Put the count into a comparison's provenance, and what is unknown into its notes."""
-        notes = [*comparison.notes, *filter(None, [self.note])]
-        provenance = comparison.provenance | {"looks": self.to_json()}
-        return replace(comparison, provenance=provenance, notes=notes)
 
-
-def looks_file(dataset: DataSet, split: str) -> Path:
-    """Where the looks at a split are recorded: one JSON object a line."""
+def uses_file(dataset: DataSet, split: str) -> Path:
+    """Where the uses of a split are logged: one JSON object a line."""
     return dataset.folder / "splits" / f"{split}.looks.jsonl"
 
 
-def record_look(
+def log_use(
     dataset: DataSet,
     split: str,
     target: str,
     systems: Mapping[str, Sequence[Predictions]],
-    protocol: Protocol,
-) -> Looks:
-    """Add a look to the record of a split.
+    protocol: str | None = None,
+) -> TestSetUses:
+    """Add a use to the log of a split.
 
     Args:
         dataset: Its folder gets the line.
         split: Name of the split.
         target: What is judged.
-        systems: What is looked at, each system's training seeds.
-        protocol: The question asked.
+        systems: What is compared, each system's training seeds.
+        protocol: SHA-256 of the protocol's file, where there is one.
 
     Returns:
-        All looks, this one included; with a note where the data set cannot be written.
+        All uses, this one included; with a problem where the data set cannot be written.
 
     Raises:
-        InputError: The record is damaged: a look that cannot be counted is not forgotten.
+        InputError: The log is damaged: a use that cannot be counted is not forgotten.
     """
-    path = looks_file(dataset, split)
-    split_id = dataset.ids["split_ids"].get(split)
+    path, split_id = uses_file(dataset, split), dataset.ids["split_ids"].get(split)
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_id": split_id,
@@ -116,24 +106,24 @@ def record_look(
             name: [str(each.info.get("inference_id")) for each in members]
             for name, members in systems.items()
         },
-        "protocol": protocol.file_sha256,
+        "protocol": protocol,
     }
     try:
-        with path.open("a+", encoding="utf-8") as record:
-            fcntl.flock(record, fcntl.LOCK_EX)
-            record.write(json.dumps(entry) + "\n")
-            record.flush()
-            record.seek(0)
-            lines = record.read().splitlines()
+        with path.open("a+", encoding="utf-8") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            log.seek(0)
+            lines = log.read().splitlines()
     except OSError as error:
-        note = (
+        problem = (
             f"How often this test split was looked at is unknown: {path} cannot be written "
             f"({error.strerror})."
         )
-        return Looks((), note, protocol.file_sha256)
-    # A split drawn anew under the same name has other test images: looks at the old do not count.
+        return TestSetUses((), problem, protocol)
+    # A split drawn anew under the same name has other test images: uses of the old do not count.
     entries = [each for each in _parse(lines, path) if each.get("split_id") == split_id]
-    return Looks(entries, "", protocol.file_sha256)
+    return TestSetUses(entries, "", protocol)
 
 
 def _parse(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:

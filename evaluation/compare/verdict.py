@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -144,7 +144,18 @@ def adjusted(p_value: float | None, family: str = "") -> str:
     return f"; {size} after Holm{family}"
 
 
-def headline(known: Question, systems: list[str], finding: str) -> str:
+HeadlineKind = Literal["decided", "open", "single", "unknown"]
+"""A difference was shown; one was not shown; one system alone; no figure or no interval."""
+
+
+class Headline(NamedTuple):
+    """The answer in one sentence, and what kind of answer it is."""
+
+    text: str
+    kind: HeadlineKind
+
+
+def headline(known: Question, systems: list[str], finding: str) -> Headline:
     """Say in one sentence which system is better, or that none was shown to be.
 
     Args:
@@ -152,20 +163,21 @@ def headline(known: Question, systems: list[str], finding: str) -> str:
         systems: Display names; the first is the reference.
         finding: Display name of the target.
     """
-    where, title = _where(known), known.protocol.title
-    things = where.rsplit(" ", 1)[1] if where[-1] == "s" else "images"
+    where, things = _judged_on(known)
+    title = known.protocol.title
     task = f"telling {things} with {inside_sentence(finding)} from {things} without"
     if METRICS[known.protocol.metric].boxed:
         task = f"finding {inside_sentence(finding)}"
     scores = {name: known.score(name) for name in systems}
     if not all(score.known for score in scores.values()):
         lost = listing([name for name, score in scores.items() if not score.known])
-        return f"{where}, no comparison is possible: the {title} of {lost} is undefined."
+        text = f"{where}, no comparison is possible: the {title} of {lost} is undefined."
+        return Headline(text, "unknown")
     if len(systems) == 1:
         name, score = systems[0], scores[systems[0]]
         ends = f" (95 % interval {score.ends})" if score.bounded else ""
         reached = f"{where}, {name} reached {_article(title)} {title} of {number(score.estimate)}"
-        return f"{reached}{ends} in {task}."
+        return Headline(f"{reached}{ends} in {task}.", "single")
     ranked = sorted(systems, key=lambda name: -scores[name].estimate)
     if len(systems) > 2:
         return _headline_of_many(known, ranked, scores, where, task)
@@ -174,16 +186,19 @@ def headline(known: Question, systems: list[str], finding: str) -> str:
     values = f"{title} {number(scores[first].estimate)} and {number(scores[second].estimate)}"
     if not difference.bounded:
         reason = difference.note or "the paired difference has no interval"
-        return f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
+        text = f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
+        return Headline(text, "unknown")
     gap = f"difference {number(difference.estimate)} (95 % interval {difference.ends})"
     if difference.excludes_zero:
-        return f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
-    return f"{where}, {first} and {second} were not shown to differ in {task}: {values}, {gap}."
+        text = f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
+        return Headline(text, "decided")
+    text = f"{where}, {first} and {second} were not shown to differ in {task}: {values}, {gap}."
+    return Headline(text, "open")
 
 
 def _headline_of_many(
     known: Question, ranked: list[str], scores: dict[str, Interval], where: str, task: str
-) -> str:
+) -> Headline:
     """Say of the highest which others it was shown to exceed, each with its difference."""
     best, *others = ranked
     protocol = known.protocol
@@ -200,10 +215,11 @@ def _headline_of_many(
         (beaten if shown(difference, p_value) else open_).append(words + ")")
     parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
     parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
-    return (
+    text = (
         f"{where}, {best} had the highest {protocol.title} of {len(ranked)} systems in {task} "
         f"({number(scores[best].estimate)}); {listing(parts)}."
     )
+    return Headline(text, "open" if open_ else "decided")
 
 
 def _article(title: str) -> str:
@@ -211,13 +227,17 @@ def _article(title: str) -> str:
     return "an" if title.startswith(spoken) else "a"
 
 
-def _where(known: Question) -> str:
+def _judged_on(known: Question) -> tuple[str, str]:
+    """The opening words, and what was judged: images, studies or patients."""
     rows = rows_of(known.metrics)
     rows = rows[rows["metric"] == known.protocol.metric]
     count = int(rows["n_images"].max()) if len(rows) else 0
     nouns = {"study": "studies", "patient": "patients"}
     unit = str(rows["unit"].iloc[0]) if len(rows) and "unit" in rows else "image"
-    return f"On these {count:,} test {nouns.get(unit, 'images')}" if count else "On this test set"
+    things = nouns.get(unit, "images")
+    return (
+        (f"On these {count:,} test {things}", things) if count else ("On this test set", "images")
+    )
 
 
 PRIMARY_METRIC = "auroc"
@@ -246,12 +266,14 @@ class Finding:
         decided: Whether the interval excludes 0.
         leader: The system shown to be better, or "".
         difference: The paired difference behind it.
+        secondary: Whether it explains a confirmatory report's answer without confirming it.
     """
 
     text: str
     decided: bool
     leader: str
     difference: Interval
+    secondary: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,18 +284,18 @@ class Verdict:
         headline: The answer in one sentence.
         scope: What the answer speaks of, and what it does not.
         findings: The further comparisons, one sentence each.
+        kind: Of the headline.
     """
 
     headline: str
     scope: str
     findings: list[Finding]
+    kind: HeadlineKind
 
     @property
     def open(self) -> bool:
         """Whether anything was left undecided."""
-        return "not shown to differ" in self.headline or any(
-            not finding.decided for finding in self.findings
-        )
+        return self.kind == "open" or any(not finding.decided for finding in self.findings)
 
 
 def state_verdict(
@@ -284,7 +306,7 @@ def state_verdict(
     seeds: dict[str, int] | None = None,
     protocol: Protocol = EXPLORATORY,
     tests: pd.DataFrame | None = None,
-    looks_before: int | None = None,
+    uses_before: int | None = None,
 ) -> Verdict:
     """Say which system is better, as far as the intervals say so.
 
@@ -299,7 +321,7 @@ def state_verdict(
         protocol: The question; its primary figure decides.
         tests: From `paired_tests`; where several systems are compared, a
             difference is claimed only if its Holm-adjusted p-value is below 0.05 too.
-        looks_before: How often the test split was looked at before the protocol was first used.
+        uses_before: How often the test split was looked at before the protocol was first used.
 
     Example:
         >>> import pandas as pd
@@ -328,7 +350,7 @@ def state_verdict(
         if find_difference(metrics, systems[0], other, *key).known
     ]
     if protocol.declared:
-        findings = [replace(each, text=SECONDARY + each.text) for each in findings]
+        findings = [replace(each, text=SECONDARY + each.text, secondary=True) for each in findings]
     if len(systems) > IN_A_SENTENCE:
         findings = _gather(_against_best(known, systems) + findings)
     findings = answers + findings
@@ -336,13 +358,14 @@ def state_verdict(
     if len(systems) > 2:
         parts.append(_NOT_WIDENED + (_ALSO_TESTED if known.tested else "."))
     parts += _detectable(known, systems)
-    parts += [standing_words(protocol, looks_before)] if known.tested or protocol.declared else []
-    if any(each.text.startswith(SECONDARY) for each in findings):
+    parts += [standing_words(protocol, uses_before)] if known.tested or protocol.declared else []
+    if any(each.secondary for each in findings):
         parts.append(
             "Findings marked as secondary explain the answer; the protocol did not fix them, so "
             "they confirm nothing."
         )
-    return Verdict(headline(known, systems, finding), " ".join(parts), findings)
+    first = headline(known, systems, finding)
+    return Verdict(first.text, " ".join(parts), findings, first.kind)
 
 
 def _against_best(known: Question, systems: list[str]) -> list[Finding]:

@@ -41,6 +41,7 @@ from evaluation.decisions.thresholds import (
     choose_threshold,
 )
 from evaluation.decisions.units import Unit, gather
+from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.calibration import Calibration, choose_calibration, fit_platt
@@ -331,7 +332,7 @@ def checked_decision(
     split: str,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
-) -> tuple[Decision, list[str]]:
+) -> tuple[Decision, list[Note]]:
     """A system's decision, derived from its validation rows and held against the stored one.
 
     Args:
@@ -357,8 +358,9 @@ def checked_decision(
             given = any(choice.threshold is not None for choice in derived.thresholds.values())
             declared = ", and declared thresholds," if given else ""
             kind = f"threshold-free figures{declared}"
-            return derived, [f"{name} has no validation images: {kind} only."]
-        return derived, [f"{name} was not tuned before: its decision is derived here."]
+            return derived, [Note("validation", f"{name} has no validation images: {kind} only.")]
+        text = f"{name} was not tuned before: its decision is derived here."
+        return derived, [Note("not_tuned", text)]
     stored = Decision.from_json(payload)
     here = decision_ids(system, dataset, split)
     for key in CHOSEN_ON:

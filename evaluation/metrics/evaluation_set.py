@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,19 @@ ALL = "all"
 VERSUS_NORMAL = "vs_normal"
 
 
-class Figure(NamedTuple):
+NoteKind = Literal["left_out", "training", "validation", "not_tuned", "seeds", "unit", "uses"]
+"""Images that are not judged; training data that is unknown; what validation lacks; a system that
+was not tuned; several seeds; figures by study or patient; earlier uses of the test images."""
+
+
+class Note(NamedTuple):
+    """What a reader of a comparison must know."""
+
+    kind: NoteKind
+    text: str
+
+
+class MetricKey(NamedTuple):
     """The name of a figure: on which images, at which policy (``""``: none), which metric."""
 
     subgroup: str
@@ -52,7 +64,7 @@ class JudgedImages:
             return None
         return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
 
-    def population(self, figure: Figure) -> npt.NDArray[np.bool_]:
+    def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
         """The images that a figure is computed on, shape ``(N,)``."""
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evaluation.compare.intervals import ALL
+from evaluation.metrics.evaluation_set import Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted
 from evaluation.metrics.words import listing, number, policy_words
 from evaluation.report.facts import tried_words, uncertainty_words
@@ -129,7 +130,7 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
     systems: dict[str, dict[str, Any]] = provenance.get("systems", {})
     told = {name: systems.get(name) or {} for name in comparison.systems}
     decided = [each.get("decision") or {} for each in told.values()]
-    data, notes = provenance.get("data_set") or {}, _sorted_notes(comparison.notes)
+    data, notes = provenance.get("data_set") or {}, _notes_by_topic(comparison.notes)
     split = str(data.get("split", "unknown"))
     split_id = (data.get("split_ids") or {}).get(split, "no id")
     target, name = comparison.target, comparison.target.display_name
@@ -230,27 +231,22 @@ def people(images: pd.DataFrame, image_ids: Any) -> str:
     return "; ".join(words) + "."
 
 
-def _sorted_notes(notes: list[str]) -> dict[str, str]:
-    """The notes by the topic that each answers; one of no topic stands above the report only."""
-    topics: dict[str, list[str]] = {topic: [] for _, topic in _NOTES}
-    for note in notes:
-        topic = next((topic for phrase, topic in _NOTES if phrase in note), None)
-        if topic is not None:
-            topics[topic].append(note)
-    return {topic: " ".join(told) for topic, told in topics.items()}
+_TOPIC_OF_NOTE: dict[NoteKind, str] = {
+    "left_out": "missing",
+    "training": "trained",
+    "validation": "cutoffs",
+    "not_tuned": "selection",
+    "seeds": "seeds",
+}
+"""The topic that a kind of note belongs to; one of another kind stands above the report only."""
 
 
-_NOTES = (
-    ("no known label", "missing"),
-    ("that all systems ran on", "missing"),
-    ("are not judged", "missing"),
-    ("was trained on is unknown", "trained"),
-    ("has no validation images", "cutoffs"),
-    ("learned from patients", "cutoffs"),
-    ("was not tuned before", "selection"),
-    ("training seeds", "seeds"),
-)
-"""What tells a note, and the topic that it belongs to."""
+def _notes_by_topic(notes: list[Note]) -> dict[str, str]:
+    """The notes of each topic, joined; "" where there is none."""
+    return {
+        topic: " ".join(note.text for note in notes if note.kind == kind)
+        for kind, topic in _TOPIC_OF_NOTE.items()
+    }
 
 
 def _partitions(dataset: DataSet, split: str) -> str:

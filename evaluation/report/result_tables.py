@@ -55,7 +55,7 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "systems": comparison.names,
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
-        "notes": comparison.notes,
+        "notes": [note.text for note in comparison.notes],
         "metrics": _records(metrics),
         "coverage": {name: each.coverage for name, each in comparison.systems.items()},
         "tests": _records(comparison.tests),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.verdict import Question
+from evaluation.metrics.evaluation_set import MetricKey
 from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
 from evaluation.metrics.words import DASH, number, policy_words, score_words
 from evaluation.report.charts import Whisker, policies_of, whiskers
@@ -110,7 +111,7 @@ def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     """
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
-    groups: dict[tuple[str, str], list[Key]] = {}
+    groups: dict[tuple[str, str], list[MetricKey]] = {}
     for key in figure_keys(comparison, part):
         groups.setdefault((key.subgroup, key.policy), []).append(key)
     sections = [_section(comparison, group, contrasts) for group in groups.values()]
@@ -141,7 +142,9 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     return str(rows["unit"].iloc[0]), [table for table in tables if table.sections]
 
 
-def _section(comparison: Comparison, keys: list[Key], contrasts: list[tuple[str, str]]) -> Section:
+def _section(
+    comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
+) -> Section:
     """Figures on the same images at the same policy, their differences on one axis."""
     metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
     gaps = [
@@ -177,7 +180,7 @@ def _section(comparison: Comparison, keys: list[Key], contrasts: list[tuple[str,
     return Section(title, _count(metrics, keys[0]), limits, tuple(rows), words)
 
 
-def _count(metrics: pd.DataFrame, key: Key) -> str:
+def _count(metrics: pd.DataFrame, key: MetricKey) -> str:
     """How many images the figures of a section are computed on."""
     rows = rows_of(metrics, key.subgroup)
     rows = rows[(rows["metric"] == key.metric) & (rows["policy"] == key.policy)]
@@ -193,15 +196,7 @@ def _threshold(comparison: Comparison, system: str, policy: str) -> str:
     return "no threshold" if value is None else f"score ≥ {score_words(value)}"
 
 
-class Key(NamedTuple):
-    """Which figure: on which images, at which policy, which metric."""
-
-    subgroup: str
-    policy: str
-    metric: str
-
-
-def figure_keys(comparison: Comparison, part: Part) -> list[Key]:
+def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     """Return the figures of a part in reading order: known metrics first, policies as they come.
 
     Args:
@@ -209,27 +204,27 @@ def figure_keys(comparison: Comparison, part: Part) -> list[Key]:
         part: As in `metric_table`.
     """
     keys = dict.fromkeys(
-        Key(subgroup, policy, metric)
+        MetricKey(subgroup, policy, metric)
         for subgroup in (ALL, *SUBGROUPS)
         for rows in [rows_of(comparison.metrics, subgroup)]
         for system, policy, metric in zip(
             rows["system"], rows["policy"], rows["metric"], strict=True
         )
         if system in comparison.systems
-        and _part_of(Key(subgroup, policy, metric), comparison) == part
+        and _part_of(MetricKey(subgroup, policy, metric), comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
     policies = ["", *policies_of(comparison), *(key.policy for key in keys)]
     order = [*(metric.name for metric in in_reading_order()), *(key.metric for key in keys)]
 
-    def place(key: Key) -> tuple[int, int, int]:
+    def place(key: MetricKey) -> tuple[int, int, int]:
         asked = policies.index(key.policy), subgroups.index(key.subgroup)
         return (*asked, order.index(key.metric))
 
     return sorted(keys, key=place)
 
 
-def _part_of(key: Key, comparison: Comparison) -> Part:
+def _part_of(key: MetricKey, comparison: Comparison) -> Part:
     part = METRICS[key.metric].place[0] if key.metric in METRICS else "further"
     if part not in ("first", "further"):
         return part

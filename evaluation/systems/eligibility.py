@@ -15,7 +15,7 @@ from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import images_run, patients_of
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import JudgedImages, Note
 from evaluation.statistics.bootstrap import cluster_index
 
 SEEN_FILE = "seen.parquet"
@@ -44,7 +44,9 @@ def trained_on(system: Predictions) -> dict[str, str] | str:
     return known | {"unknown": ", ".join(unknown)} if unknown else known
 
 
-def refuse_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index) -> list[str]:
+def refuse_seen(
+    name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index
+) -> list[Note]:
     """Refuse test images of patients that a system was fitted or selected on.
 
     Args:
@@ -61,10 +63,14 @@ def refuse_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.
     """
     seen = _seen(system)
     if seen is None:
-        return [f"What {name} was trained on is unknown: its test images may not be new to it."]
+        text = f"What {name} was trained on is unknown: its test images may not be new to it."
+        return [Note("training", text)]
     unknown = system.info.get("seen_unknown") or []
     notes = [
-        f"What {member} in {name} was trained on is unknown: test images may not be new to it."
+        Note(
+            "training",
+            f"What {member} in {name} was trained on is unknown: test images may not be new to it.",
+        )
         for member in unknown
     ]
     patients = patients_of(dataset.images, image_ids)
@@ -81,7 +87,7 @@ def refuse_seen(name: str, system: Predictions, dataset: DataSet, image_ids: pd.
 
 def learned_validation(
     name: str, system: Predictions, dataset: DataSet, target: Target, split: str
-) -> list[str]:
+) -> list[Note]:
     """Tell of validation images that a system was fitted on: it knows them too well to choose on.
 
     The figures on test stay honest, but thresholds and calibration are of scores surer than those
@@ -106,11 +112,12 @@ def learned_validation(
     fitted = _used(seen[seen["role"] == "train"], known, patients_of(dataset.images, known))
     if not fitted.any():
         return []
-    return [
+    text = (
         f"{name} learned from patients of {int(fitted.sum())} of the {len(known)} validation "
         f"images of split '{split}': its thresholds and calibration are of scores surer than on "
         "new images."
-    ]
+    )
+    return [Note("validation", text)]
 
 
 def _seen(system: Predictions) -> pd.DataFrame | None:
@@ -136,7 +143,7 @@ def judged_images(
     *,
     split: str = "default",
     images: Images = "all",
-) -> tuple[JudgedImages, list[str]]:
+) -> tuple[JudgedImages, list[Note]]:
     """The test images of known label that all systems are scored on.
 
     Args:
@@ -158,10 +165,11 @@ def judged_images(
         check_data_set(name, system, dataset)
     labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
     known = labels.dropna()
-    notes = []
+    notes: list[Note] = []
     if len(known) < len(labels):
         unknown = len(labels) - len(known)
-        notes.append(f"{unknown} test images have no known label for {target.display_name}.")
+        text = f"{unknown} test images have no known label for {target.display_name}."
+        notes.append(Note("left_out", text))
     ran = {
         name: known.index[is_member(known.index, images_run(system))]
         for name, system in systems.items()
@@ -173,15 +181,14 @@ def judged_images(
     if any(len(ids) for ids in differing.values()):
         if images != "common":
             raise InputError(_difference_line(ran))
-        notes.append(
-            f"Judged on the {len(common)} test images that all systems ran on; "
-            + "; ".join(f"{name} ran on {len(ids)}" for name, ids in ran.items())
-            + "."
-        )
+        counts = "; ".join(f"{name} ran on {len(ids)}" for name, ids in ran.items())
+        text = f"Judged on the {len(common)} test images that all systems ran on; {counts}."
+        notes.append(Note("left_out", text))
     if images != "common":
         _refuse_failures(systems, known.index)
     if len(common) < len(known):
-        notes.append(f"{len(known) - len(common)} of {len(known)} test images are not judged.")
+        text = f"{len(known) - len(common)} of {len(known)} test images are not judged."
+        notes.append(Note("left_out", text))
     if not len(common):
         raise InputError(
             f"no test image of split '{split}' with a known label was run by "

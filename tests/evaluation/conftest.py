@@ -11,6 +11,7 @@ from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
+from evaluation.metrics.evaluation_set import Note
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
@@ -110,7 +111,7 @@ def make_comparison() -> Comparison:
         },
         metrics=_metrics(),
         decisions=decisions,
-        notes=["3 test images have no known label for Lung opacity."],
+        notes=[Note("left_out", "3 test images have no known label for Lung opacity.")],
         provenance={
             "command": "cxr compare a b --data d --out r",
             "versions": {"python": "3.11", "numpy": "2.4"},

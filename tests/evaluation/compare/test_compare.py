@@ -18,7 +18,7 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import tune
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import JudgedImages, Note
 from evaluation.report.result_tables import write_tables
 from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 
@@ -184,7 +184,7 @@ def test_different_images_are_refused_and_listed(predict, judged_set, target):
     assert "--images common" in message
     comparison = compare_systems(pair, judged_set, target, images="common", replicates=20)
     assert figure(comparison, "A", "auroc").n_images == 92
-    assert any("92 test images that all systems ran on" in note for note in comparison.notes)
+    assert any("92 test images that all systems ran on" in note.text for note in comparison.notes)
 
 
 def test_images_that_a_system_failed_on_are_not_run(predict, judged_set, target):
@@ -212,7 +212,7 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, ta
         compare_systems({"A": system}, judged_set, target)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
     comparison = compare_systems({"A": system}, judged_set, target, replicates=20)
-    assert not any("unknown" in note for note in comparison.notes)
+    assert not any("unknown" in note.text for note in comparison.notes)
     facts = comparison.provenance["systems"]["A"]
     assert facts["trained_on"] == {"train": "1 images of 1 patients"}
 
@@ -256,7 +256,8 @@ def test_without_validation_rows_only_threshold_free_figures(predict, judged_set
     assert np.isnan(row.estimate)
     assert "no validation image" in row.note
     assert not any(each.confusion for each in comparison.systems.values())
-    assert "A has no validation images: threshold-free figures only." in comparison.notes
+    text = "A has no validation images: threshold-free figures only."
+    assert Note("validation", text) in comparison.notes
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 

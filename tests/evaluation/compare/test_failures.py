@@ -77,5 +77,5 @@ def test_weights_of_unknown_training_make_a_report_say_unknown(predict, judged_s
            {"weights": "found.pth", "trained_on": "unknown"}}}  # fmt: skip
     system.info["seen_unknown"] = unknown_origins(run)
     comparison = compare_systems({"A": system}, judged_set, judged_set.target(), replicates=20)
-    assert any("What found.pth in A was trained on is unknown" in n for n in comparison.notes)
+    assert any("What found.pth in A was trained on is unknown" in n.text for n in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "found.pth"

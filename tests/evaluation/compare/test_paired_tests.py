@@ -21,7 +21,7 @@ from evaluation.compare.paired_tests import (
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, mean_replicates, members_of
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import Figure, JudgedImages
+from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
 from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
 from evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
 from evaluation.statistics.mcnemar import holm
@@ -217,14 +217,14 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     assert comparison.seeds == {"A": 3, "B": 1}
     assert comparison.provenance["systems"]["A"]["seed"] == [0, 1, 2]
     assert len(comparison.provenance["systems"]["A"]["models"]) == 3
-    assert any("means over 3 training seeds" in note for note in comparison.notes)
+    assert any("means over 3 training seeds" in note.text for note in comparison.notes)
     assert comparison.decisions["system"].unique().tolist() == ["A", "B"]
     first = one.decisions["score"].to_numpy()
     assert (comparison.decisions.query("system == 'A'")["score"].to_numpy() == first).all()
 
 
 def test_seeds_that_differ_widen_what_seeds_that_agree_do_not(judged):
-    figure = Figure("all", "", "auroc")
+    figure = MetricKey("all", "", "auroc")
     resamples = Resamples(50, 4000, seed=3)
     rng = np.random.default_rng(0)
     noise = rng.normal(0.8, 0.01, 4000)
@@ -239,9 +239,9 @@ def test_seeds_that_differ_widen_what_seeds_that_agree_do_not(judged):
 
 def test_a_figure_that_a_seed_lacks_is_undefined(judged):
     mean = SeedMean([card(judged, 1), card(judged, 2, threshold=None)])
-    assert mean.estimates()[Figure("all", "max_f1", "f1")] is None
-    assert mean.missing()[Figure("all", "max_f1", "f1")].startswith("seed 2: no threshold")
-    assert mean.estimates()[Figure("all", "", "auroc")] is not None
+    assert mean.estimates()[MetricKey("all", "max_f1", "f1")] is None
+    assert mean.missing()[MetricKey("all", "max_f1", "f1")].startswith("seed 2: no threshold")
+    assert mean.estimates()[MetricKey("all", "", "auroc")] is not None
 
 
 def test_the_same_training_cannot_count_as_two_seeds(predict):

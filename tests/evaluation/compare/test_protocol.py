@@ -10,8 +10,9 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.intervals import Interval
 from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
-from evaluation.compare.test_set_log import Looks, looks_file, record_look
+from evaluation.compare.test_set_log import TestSetUses, log_use, uses_file
 from evaluation.compare.verdict import state_verdict
+from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.registry import METRICS
 from scripts.compare import read_question
 from scripts.systems import split_seeds
@@ -112,7 +113,7 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(p
         protocol = Protocol(metric=metric, declared=True)
         with pytest.raises(InputError, match=f"primary figure '{metric}' is undefined for"):
             compare_systems(systems, judged_set, judged_set.target(), protocol=protocol)
-    assert not looks_file(judged_set, "default").exists()
+    assert not uses_file(judged_set, "default").exists()
     explored = compare_systems(
         {"B": systems["B"]}, judged_set, judged_set.target(), replicates=50,
         protocol=Protocol(metric="ap50"),
@@ -140,7 +141,7 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics):
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3), ("A", "", "auroc", 0.7, 0.6, 0.8),
             ("B", "", "auroc", 0.7, 0.6, 0.8), ("A - B", "", "auroc", 0.0, -0.1, 0.1)]  # fmt: skip
     protocol = Protocol(metric="recall", policy="max_f1", margin=0.05, declared=True)
-    verdict = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=protocol, looks_before=2)
+    verdict = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=protocol, uses_before=2)
     assert "A was better than B" in verdict.headline
     assert "ensitivity (recall) at the threshold for best F1 0.800 and 0.600" in verdict.headline
     assert "B is worse than A by more than the margin" in verdict.findings[0].text
@@ -232,58 +233,60 @@ def test_a_contrast_with_the_reference_is_adjusted_over_such_contrasts_only(make
     assert [finding.decided for finding in told] == [False]
 
 
-def test_every_look_is_counted_and_none_is_forgotten(predict, judged_set):
+def test_every_use_is_counted_and_none_is_forgotten(predict, judged_set):
     systems = {"A": [predict("A", seed=1)]}
-    once = record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    once = log_use(judged_set, "default", "opacity", systems)
     assert once.words == (
         "The test images of this split were looked at once, with 1 different line-up."
     )
-    fixed = Protocol(declared=True, file_sha256="abc")
+    fixed = "abc"
     others = {"B": [predict("B", seed=2)]}
-    twice = record_look(judged_set, "default", "opacity", others, fixed)
+    twice = log_use(judged_set, "default", "opacity", others, fixed)
     assert (len(twice.entries), twice.before_protocol) == (2, 1)
-    again = record_look(judged_set, "default", "opacity", others, fixed)
+    again = log_use(judged_set, "default", "opacity", others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
     assert "3 times, with 2 different line-ups" in again.words
-    lines = looks_file(judged_set, "default").read_text().splitlines()
+    lines = uses_file(judged_set, "default").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
 
 
-def test_looks_at_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
+def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
     systems = {"A": [predict("A", seed=1)]}
-    record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    log_use(judged_set, "default", "opacity", systems)
     judged_set.ids["split_ids"]["default"] = "s2"
-    anew = record_look(judged_set, "default", "opacity", systems, EXPLORATORY)
+    anew = log_use(judged_set, "default", "opacity", systems)
     assert len(anew.entries) == 1
-    assert len(looks_file(judged_set, "default").read_text().splitlines()) == 2
+    assert len(uses_file(judged_set, "default").read_text().splitlines()) == 2
 
 
 def test_a_damaged_record_is_refused(predict, judged_set):
-    looks_file(judged_set, "default").write_text("nonsense\n")
+    uses_file(judged_set, "default").write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1 is not a record of a look"):
-        record_look(judged_set, "default", "opacity", {"A": [predict("A")]}, EXPLORATORY)
+        log_use(judged_set, "default", "opacity", {"A": [predict("A")]})
 
 
 def test_a_record_that_cannot_be_written_is_told(predict, judged_set):
-    looks_file(judged_set, "default").mkdir()  # even root cannot write there
-    looks = record_look(judged_set, "default", "opacity", {"A": [predict("A")]}, EXPLORATORY)
-    assert "is unknown" in looks.words
-    assert looks.before_protocol is None
-    assert looks.to_json()["count"] is None
+    uses_file(judged_set, "default").mkdir()  # even root cannot write there
+    uses = log_use(judged_set, "default", "opacity", {"A": [predict("A")]})
+    assert "is unknown" in uses.words
+    assert uses.before_protocol is None
+    assert uses.to_json()["count"] is None
 
 
 def test_the_count_stands_in_the_reports_provenance(comparison):
-    told = Looks([{"protocol": None}, {"protocol": "abc"}], "", "abc").told_in(comparison)
+    uses = TestSetUses([{"protocol": None}, {"protocol": "abc"}], "", "abc")
+    told = comparison.with_uses(uses)
     assert told.provenance["looks"]["count"] == 2
     assert told.provenance["looks"]["before_protocol"] == 1
     assert told.notes == comparison.notes
-    assert Looks((), "not writable").told_in(comparison).notes[-1] == "not writable"
+    unknown = comparison.with_uses(TestSetUses((), "not writable"))
+    assert unknown.notes[-1] == Note("uses", "not writable")
 
 
-def test_unknown_looks_are_not_taken_for_none():
+def test_unknown_uses_are_not_taken_for_none():
     protocol = Protocol(declared=True, file_sha256="abc")
-    assert Looks((), "not writable", "abc").before_protocol is None
+    assert TestSetUses((), "not writable", "abc").before_protocol is None
     assert "is unknown" in standing_words(protocol, None)
     assert "before this test split was looked at" in standing_words(protocol, 0)
 

@@ -7,7 +7,7 @@ from sklearn import metrics as oracle
 
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Figure, JudgedImages
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import NEEDS, family, why_undefined
 from evaluation.statistics.calibration_error import CalibrationFigures
@@ -45,12 +45,12 @@ def test_every_figure_is_there_with_its_probability(judged, scores):
     found = Scorecard(judged, scores, THRESHOLDS, None, None, probability=probability).estimates()
     plain = CalibrationFigures(judged.y_true, probability).figures()
     for name in family("calibration"):
-        assert found[Figure(ALL, "", name)] == pytest.approx(plain[name][0])
+        assert found[MetricKey(ALL, "", name)] == pytest.approx(plain[name][0])
     brier = oracle.brier_score_loss(judged.y_true, probability)
-    assert found[Figure(ALL, "", "brier")] == pytest.approx(brier)
+    assert found[MetricKey(ALL, "", "brier")] == pytest.approx(brier)
     expected = classification_metrics(judged.y_true, scores, 0.4)
     for name in family("decision"):
-        assert found[Figure(ALL, "max_f1", name)] == pytest.approx(expected[name])
+        assert found[MetricKey(ALL, "max_f1", name)] == pytest.approx(expected[name])
         assert why_undefined(name) != why_undefined("unheard of")
 
 
@@ -59,17 +59,18 @@ def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(judge
     kept = judged.versus_normal
     expected = classification_metrics(judged.y_true[kept], scores[kept], 0.4)
     for name in family("decision"):
-        assert found[Figure(VERSUS_NORMAL, "max_f1", name)] == pytest.approx(expected[name])
+        assert found[MetricKey(VERSUS_NORMAL, "max_f1", name)] == pytest.approx(expected[name])
     assert (
-        found[Figure(VERSUS_NORMAL, "max_f1", "recall")] == found[Figure(ALL, "max_f1", "recall")]
+        found[MetricKey(VERSUS_NORMAL, "max_f1", "recall")]
+        == found[MetricKey(ALL, "max_f1", "recall")]
     )
-    assert judged.population(Figure(VERSUS_NORMAL, "max_f1", "f1")).sum() == kept.sum()
+    assert judged.population(MetricKey(VERSUS_NORMAL, "max_f1", "f1")).sum() == kept.sum()
 
 
 def test_calibration_under_weights_draws_patients_and_not_images(judged, scores):
     weights = np.random.default_rng(0).multinomial(N // 2, np.full(N // 2, 2 / N), size=3)
     card = Scorecard(judged, scores, {}, None, None, probability=scores.to_numpy())
-    brier = card(weights)[Figure(ALL, "", "brier")]
+    brier = card(weights)[MetricKey(ALL, "", "brier")]
     of_image = weights[:, judged.patients]
     loss = (scores.to_numpy() - judged.y_true) ** 2
     assert brier == pytest.approx((of_image * loss).sum(axis=1) / of_image.sum(axis=1))
@@ -77,7 +78,7 @@ def test_calibration_under_weights_draws_patients_and_not_images(judged, scores)
 
 def test_without_a_probability_calibration_is_missing_with_the_reason(judged, scores):
     missing = Scorecard(judged, scores, {}, None, None).missing()
-    assert {missing[Figure(ALL, "", name)] for name in family("calibration")} == {
+    assert {missing[MetricKey(ALL, "", name)] for name in family("calibration")} == {
         NEEDS["probability"]
     }
 
@@ -94,5 +95,8 @@ def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(judged, 
     tp, fp = int((called & judged.y_true).sum()), int((called & ~judged.y_true).sum())
     assert (card.confusion("max_f1")["tp"], card.confusion("max_f1")["fp"]) == (tp, fp)
     found = card.estimates()
-    assert (found[Figure(ALL, "max_f1", "tp")], found[Figure(ALL, "max_f1", "fp")]) == (tp, fp)
-    assert found[Figure(ALL, "max_f1", "recall")] == pytest.approx(tp / judged.y_true.sum())
+    assert (found[MetricKey(ALL, "max_f1", "tp")], found[MetricKey(ALL, "max_f1", "fp")]) == (
+        tp,
+        fp,
+    )
+    assert found[MetricKey(ALL, "max_f1", "recall")] == pytest.approx(tp / judged.y_true.sum())

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
 from evaluation.report.facts import decision_rows
@@ -98,19 +99,19 @@ def test_split_is_named_with_its_id(comparison, picture_set):
 
 def test_every_note_answers_the_item_that_it_belongs_to(comparison, picture_set):
     notes = [
-        "What CheXNet was trained on is unknown: its test images may not be new to it.",
-        "RetinaNet has no validation images: threshold-free figures only.",
-        "CheXNet was not tuned before: its decision is derived here.",
-        "A note on nothing in particular.",
+        Note("training", "What CheXNet learned from is not known."),
+        Note("validation", "RetinaNet has threshold-free figures only."),
+        Note("not_tuned", "The decision of CheXNet is derived here."),
+        Note("uses", "A note on nothing in particular."),
     ]
     stard, claim = checklists(replace(comparison, notes=notes), picture_set)
     told = answers(claim)
-    assert notes[0] in told["24, 25"]
-    assert notes[1] in answers(stard)["12a"]
-    assert notes[2] in told["26"]
+    assert notes[0].text in told["24, 25"]
+    assert notes[1].text in answers(stard)["12a"]
+    assert notes[2].text in told["26"]
     missing = "No test image was left out, and no system failed on one."
     assert told["13"] == answers(stard)["15, 16"] == missing
-    assert not any(note in told["10"] for note in notes)
+    assert not any(note.text in told["10"] for note in notes)
 
 
 def test_every_partition_says_who_is_in_it(comparison, picture_set):

@@ -11,6 +11,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.protocol import Protocol
+from evaluation.metrics.evaluation_set import Note
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_PICTURE_BYTES, draw_case
@@ -154,7 +155,7 @@ def test_set_without_pixels_says_so(comparison, picture_set, report_folder):
 
 
 def test_names_from_outside_cannot_become_markup(comparison, picture_set, report_folder):
-    comparison.notes.append("<script>alert(1)</script>")
+    comparison.notes.append(Note("uses", "<script>alert(1)</script>"))
     html = write_report(comparison, picture_set, report_folder).read_text()
     assert "<script>alert" not in html
 

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import Figure, JudgedImages
+from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
 from evaluation.statistics.auroc_variance import SeedSpread, auroc_parts, mean_parts
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, percentile_interval
 from evaluation.statistics.mcnemar import clustered_mcnemar, exact_mcnemar
@@ -144,11 +144,11 @@ def test_bootstrap_intervals_cover_the_truth():
             resamples = Resamples(int(owner.max()) + 1, 300, seed=int(rng.integers(1 << 30)))
             values = cluster_bootstrap(card, resamples)
             if found is None:
-                by_image.append(holds(values, Figure("all", "cut", "recall"), true["recall"]))
+                by_image.append(holds(values, MetricKey("all", "cut", "recall"), true["recall"]))
                 continue
             for name, figure in true.items():
-                found[name].append(holds(values, Figure("all", "cut", name), figure))
-            found["auroc"].append(holds(values, Figure("all", "", "auroc"), true_auroc(skill)))
+                found[name].append(holds(values, MetricKey("all", "cut", name), figure))
+            found["auroc"].append(holds(values, MetricKey("all", "", "auroc"), true_auroc(skill)))
     for flags in covered.values():
         assert (
             COVERED[0] - 0.01 <= share(flags) <= COVERED[1]

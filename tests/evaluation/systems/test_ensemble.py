@@ -10,6 +10,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.iou import CORNERS
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.tuning import tune
+from evaluation.metrics.evaluation_set import Note
 from evaluation.systems.eligibility import judged_images, trained_on
 from evaluation.systems.ensemble import (
     check_members,
@@ -190,7 +191,8 @@ def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged
         write_table(seen, tmp_path / "E" / "seen.parquet", "seen")
     system = Predictions.open(tmp_path / "E")
     _, notes = judged_images({"E": system}, judged_set, judged_set.target())
-    assert "What D2 in E was trained on is unknown: test images may not be new to it." in notes
+    told = "What D2 in E was trained on is unknown: test images may not be new to it."
+    assert Note("training", told) in notes
     assert trained_on(system)["unknown"] == "D2"
 
 
