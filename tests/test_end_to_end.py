@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
+
+from scripts.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -28,9 +33,22 @@ TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
 TINY_CLASSIFIER = [*TINY, "model.architecture=resnet18"]
 
 
-def cxr(*arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def cxr(*arguments: object, fails: bool = False) -> Done:
+    """Call a verb as the console script does, in this process: another would import torch anew."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    done = Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
     assert (done.returncode != 0) == fails, done.stderr
     return done
 
