@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ TABLES = ("*.csv", "*.parquet", "*.json", "*.npy")
 VOLATILE = {
     "created", "made", "time", "seconds", "versions", "version", "git_revision", "revision",
     "hardware", "command", "source", "source_root", "data", "path", "paths", "started", "ended",
-    "duration_s", "looks", "n_looks", "machine",
+    "duration_s", "looks", "n_looks", "machine", "folder", "run",
 }  # fmt: skip
 KEYS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "test", "topic", "group",
@@ -131,8 +132,12 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             if key not in VOLATILE:
                 yield from flat(item, f"{name}.{key}")
     elif isinstance(value, list):
+        seen: Counter[str] = Counter()
         for place, item in enumerate(value):
-            yield from flat(item, f"{name}[{place}]")
+            keys = [key for key in KEYS if key in item] if isinstance(item, dict) else []
+            row = ", ".join(str(item[key]) for key in keys)
+            seen[row] += 1
+            yield from flat(item, f"{name}[{row} #{seen[row]}]" if row else f"{name}[{place}]")
     else:
         yield name, value
 
