@@ -22,8 +22,8 @@ def prepare(
     format: Annotated[  # noqa: A002 - the option's own name
         str | None,
         typer.Option(
-            help="rsna, nih, vindr, kermany, covid, coco, voc, yolo, dicom, or csv (your own "
-            "images.csv, labels.csv, boxes.csv); docs/formats.md says what each looks like."
+            help="rsna, csv, nih, vindr, kermany, covid, voc, yolo, coco or dicom (docs/formats.md "
+            "says what the folder of each holds)."
         ),
     ] = None,
     out: Annotated[
@@ -77,7 +77,7 @@ def prepare(
         str | None,
         typer.Option(
             help=r"Regular expression that finds the patient in a file's name, as in "
-            r"'(?P<nih>\d{8})_' (coco, voc, yolo, covid)."
+            r"'(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco)."
         ),
     ] = None,
     window: Annotated[

@@ -133,7 +133,7 @@ def prepare(
     Args:
         source: The data set as its publisher gives it.
         out: Folder to make; new, empty, or begun by the same call.
-        format: A name of `data_prep.formats.registry.READERS`.
+        format: A name of `data_prep.formats.registry.FORMATS`.
         options: What the reader should know beside the folder.
         name: The data set's name in reports; the folder's name by default.
         sizes: Sides of pixel stores to build now, px; a training builds the one it needs.

@@ -33,7 +33,13 @@ from data_prep.formats.label_files import (
     to_edges,
 )
 from data_prep.formats.match_pictures import PictureIndex, files_below, role_of
-from data_prep.formats.source import ReadOptions, SourceTables, require_source
+from data_prep.formats.source import (
+    Format,
+    ReadOptions,
+    SourceTables,
+    has_match,
+    require_format,
+)
 
 
 def read_json_file(path: Path) -> Any:
@@ -122,7 +128,7 @@ def read_coco(source: Path, options: ReadOptions) -> SourceTables:
         else:
             others.append(path)
     if not files:
-        require_source(source, "coco")
+        require_format(source, COCO)
         if not others:
             raise InputError(f"{source}: holds no JSON file but hidden ones")
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
@@ -325,3 +331,13 @@ class _CocoFile:
 
     def _fail(self, place: str, reason: str) -> InputError:
         return InputError(f"{self.root / self.path}: {place}: {reason}")
+
+
+COCO = Format(
+    name="coco",
+    title="COCO",
+    folder="one or several `.json` that list `images`, and the images",
+    detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+    read=read_coco,
+    options=("patient_pattern",),
+)

@@ -32,10 +32,13 @@ from data_prep.formats.common import (
 )
 from data_prep.formats.source import (
     Exclusions,
+    Format,
     SourceTables,
+    has_columns,
+    has_file,
     no_roles,
     normal_views,
-    require_source,
+    require_format,
 )
 
 COVID = "covid_19"
@@ -348,7 +351,7 @@ def read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables
     Raises:
         InputError: The folder is in none of the layouts, holds no picture, or a table is malformed.
     """
-    require_source(source, "covid")
+    require_format(source, COVID_SETS)
     base = next((source / name for name in HOLDERS if _class_folders(source / name)), None)
     if base is not None:
         return _read_radiography(source, base, patient_pattern)
@@ -512,3 +515,31 @@ def read_origins(path: Path) -> pd.DataFrame:
     cells = [[str(row[c] or "") for c in columns] for row in rows[1:] if len(row) > max(columns)]
     table = pd.DataFrame(cells, columns=["name", "address"], dtype="str")
     return pd.DataFrame({"name": _plain(table["name"]), "x_origin": origins_of(table["address"])})
+
+
+_looks_like_radiography = has_file(
+    "COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
+)
+
+
+def _looks_like_covid(folder: Path) -> bool:
+    return (
+        _looks_like_radiography(folder)
+        or has_columns(folder / "metadata.csv", "patientid", "finding")
+        or has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
+    )
+
+
+COVID_SETS = Format(
+    name="covid",
+    title="three COVID-19 sets",
+    folder="the folders `COVID/` and `Normal/`; or `metadata.csv`; or `data.csv` with `png/`",
+    detect=_looks_like_covid,
+    read=lambda source, options: read_covid(source, options.patient_pattern),
+    options=("patient_pattern",),
+    sources=(
+        "kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
+        "github.com/ieee8023/covid-chestxray-dataset",
+        "github.com/ml-workgroup/covid-19-image-repository",
+    ),
+)

@@ -33,7 +33,14 @@ from data_prep.formats.label_files import (
     rule_out_contradictions,
     with_boxed_findings,
 )
-from data_prep.formats.source import Exclusions, SourceTables, normal_views, require_source
+from data_prep.formats.source import (
+    Exclusions,
+    Format,
+    SourceTables,
+    has_file,
+    normal_views,
+    require_format,
+)
 
 IMAGES, LABELS, BOXES = "images.csv", "labels.csv", "boxes.csv"
 _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
@@ -54,7 +61,7 @@ def read_csv_set(source: Path) -> SourceTables:
         InputError: A file is missing or malformed, an image stands twice with different values,
             or a patient has two roles.
     """
-    require_source(source, "csv")
+    require_format(source, CSV)
     notes: list[str] = []
     images, roles = _read_images(source / IMAGES, source.resolve().name, notes)
     labels = _read_labels(source / LABELS, notes)
@@ -219,3 +226,12 @@ def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFr
         out.add(strangers, f"row in {name}, but not in {IMAGES}")
     rule_out_contradictions(out, labels, boxes)
     return out
+
+
+CSV = Format(
+    name="csv",
+    title="CSV files of your own",
+    folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
+    detect=has_file("images.csv", "labels.csv"),
+    read=lambda source, _: read_csv_set(source),
+)

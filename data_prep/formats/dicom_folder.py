@@ -16,14 +16,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.filereader import read_dataset, read_partial
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
@@ -37,9 +37,20 @@ from data_prep.formats.label_files import (
     rule_out_contradictions,
     with_boxed_findings,
 )
-from data_prep.formats.source import Exclusions, SourceTables, no_roles, require_folder
+from data_prep.formats.source import (
+    Exclusions,
+    Format,
+    SourceTables,
+    no_roles,
+    require_folder,
+)
 from data_prep.images.decoded_image import plain_reason, require_file
-from data_prep.images.dicom_header import header_facts
+from data_prep.images.dicom_header import (
+    deflated_start,
+    has_preamble,
+    header_facts,
+    starts_like_dicom,
+)
 
 SMALLEST_SIDE = 64
 """A radiograph with a shorter side, in px, is an icon."""
@@ -66,6 +77,7 @@ _KEYWORDS = (
 _TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
 _LONGEST_VALUE = 4096  # bytes; what is longer is none of the above but a document or a waveform
 _MOST_INFLATED = 1 << 22  # bytes of a deflated file: enough for any header
+_FIRST_FILES = 500  # that detection opens
 _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some seconds
 
 
@@ -162,14 +174,6 @@ def _look(root: Path, path: str) -> DicomFile:
     return DicomFile(path, **known, **names)
 
 
-def starts_like_dicom(start: bytes) -> bool:
-    """Whether a file's first 132 bytes are a preamble, or the first element of a bare data set."""
-    return start[128:132] == b"DICM" or (
-        start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-        and (start[4:6].isalpha() or start[6:8] == b"\x00\x00")
-    )
-
-
 def _read_header(path: Path) -> tuple[Dataset, int | None]:
     """The elements of interest, and the tag of the pixels that follow, None without any."""
     pixels: list[int] = []
@@ -183,7 +187,7 @@ def _read_header(path: Path) -> tuple[Dataset, int | None]:
         start = file.read(132)
         if not starts_like_dicom(start):
             raise InputError(f"{path}: is not a DICOM file")
-        deflated = _start_of_deflated(path)
+        deflated = deflated_start(path)
         header: Dataset
         if deflated is None:
             file.seek(0)
@@ -200,17 +204,6 @@ def _read_header(path: Path) -> tuple[Dataset, int | None]:
     if len(header) == 0 and start[128:] != b"DICM":
         raise InputError(f"{path}: is not a DICOM file")
     return header, pixels[0] if pixels else None
-
-
-def _start_of_deflated(path: Path) -> int | None:
-    """Where the deflated data set begins, None in a file that is not deflated."""
-    try:
-        meta = read_file_meta_info(path)
-    except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
-        return None
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return None
-    return 132 + 12 + int(meta.FileMetaInformationGroupLength)
 
 
 def _why_no_radiograph(header: Dataset, pixels: int | None, facts: dict[str, Any]) -> str | None:
@@ -429,3 +422,19 @@ def _reasons(seen: list[DicomFile]) -> str:
     counts = Counter(file.reason for file in seen if file.reason)
     listed = [f"{count} x {reason}" for reason, count in counts.most_common(8)]
     return ", ".join(listed) + (", ..." if len(counts) > len(listed) else "")
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Whether one of the first files below a folder is DICOM by its content."""
+    files = (path for path in islice(folder.rglob("*"), _FIRST_FILES) if path.is_file())
+    return any(map(has_preamble, files))
+
+
+DICOM = Format(
+    name="dicom",
+    title="any tree of DICOM files",
+    folder="DICOM files, whatever their names, with a table of labels given by `--labels`",
+    detect=_holds_dicom,
+    read=lambda source, options: read_dicom_tree(source, options.labels),
+    options=("labels",),
+)

@@ -27,7 +27,14 @@ from data_prep.formats.common import (
     patients_from_names,
     require_unique_stems,
 )
-from data_prep.formats.source import Exclusions, SourceTables, no_roles, require_source
+from data_prep.formats.source import (
+    Exclusions,
+    Format,
+    SourceTables,
+    has_file,
+    no_roles,
+    require_format,
+)
 
 FINDING, BACTERIAL, VIRAL = "pneumonia", "bacterial_pneumonia", "viral_pneumonia"
 NESTED = "chest_xray"
@@ -61,7 +68,7 @@ def read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTabl
         InputError: The folder is not of this format or holds no picture, or two pictures have one
             published name.
     """
-    require_source(source, "kermany")
+    require_format(source, KERMANY)
     notes: list[str] = []
     pictures, excluded = _list_labelled(source, notes)
     images = pd.DataFrame({"image_id": pictures["image_id"]})
@@ -179,3 +186,19 @@ def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.
             "number is one patient, which the default split keeps whole"
         )
     return pd.DataFrame({"image_id": files["image_id"], "role": role})
+
+
+KERMANY = Format(
+    name="kermany",
+    title="Kermany's paediatric X-rays",
+    folder="`train`, `val` and `test` with `NORMAL/` and `PNEUMONIA/`, or those two alone",
+    detect=has_file(
+        "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{NESTED}/") for role in _ROLES)
+    ),
+    read=lambda source, options: read_kermany(source, options.patient_pattern),
+    options=("patient_pattern",),
+    sources=(
+        "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia",
+        "data.mendeley.com/datasets/rscbjbr9sj",
+    ),
+)

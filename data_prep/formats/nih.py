@@ -27,10 +27,12 @@ from data_prep.formats.common import (
 )
 from data_prep.formats.source import (
     Exclusions,
+    Format,
     SourceTables,
+    has_match,
     no_roles,
     normal_views,
-    require_source,
+    require_format,
 )
 
 FINDINGS = (
@@ -237,7 +239,7 @@ def read_nih(source: Path) -> SourceTables:
         InputError: The folder is not of this format, a table is malformed, an image is in both
             official lists, or two pictures have one name.
     """
-    require_source(source, "nih")
+    require_format(source, NIH)
     path = find_entries(source)
     if path is None:
         raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
@@ -394,3 +396,13 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
         )
     role = np.select([is_member(ids, train), is_member(ids, test)], ["train", "test"], "unused")
     return pd.DataFrame({"image_id": ids, "role": role}).reset_index(drop=True)
+
+
+NIH = Format(
+    name="nih",
+    title="NIH ChestX-ray14",
+    folder="`Data_Entry_2017*.csv`, and the images in any folders below",
+    detect=has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
+    read=lambda source, _: read_nih(source),
+    sources=("nihcc.app.box.com/v/ChestXray-NIHCC", "kaggle.com/datasets/nih-chest-xrays/data"),
+)

@@ -1,54 +1,35 @@
-"""The formats that `cxr prepare` reads, by name."""
+"""The formats that `cxr prepare` reads: detection, help and the table in the docs follow from here.
+
+A new format is a module with a `Format` record, its line here, and its test. Then write the docs
+table anew: ``python -m data_prep.formats.registry docs/formats.md``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import re
+import sys
+from dataclasses import fields
 from pathlib import Path
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.coco import read_coco
-from data_prep.formats.covid import read_covid
-from data_prep.formats.csv_tables import read_csv_set
-from data_prep.formats.dicom_folder import read_dicom_tree
-from data_prep.formats.kermany import read_kermany
-from data_prep.formats.nih import read_nih
-from data_prep.formats.rsna import read_rsna
-from data_prep.formats.source import ReadOptions, SourceTables, detect_format
-from data_prep.formats.vindr import read_vindr
-from data_prep.formats.voc import read_voc
-from data_prep.formats.yolo import read_yolo
+from data_prep.formats.coco import COCO
+from data_prep.formats.covid import COVID_SETS
+from data_prep.formats.csv_tables import CSV
+from data_prep.formats.dicom_folder import DICOM
+from data_prep.formats.kermany import KERMANY
+from data_prep.formats.nih import NIH
+from data_prep.formats.rsna import RSNA
+from data_prep.formats.source import Format, ReadOptions, SourceTables, WrongFormatError
+from data_prep.formats.vindr import VINDR
+from data_prep.formats.voc import VOC
+from data_prep.formats.yolo import YOLO
 
-
-@dataclass(frozen=True)
-class Reader:
-    """How a format is read.
-
-    Attributes:
-        read: From a folder and the user's options to its tables; decodes no pixel.
-        uses: The `ReadOptions` that mean something to it.
-    """
-
-    read: Callable[[Path, ReadOptions], SourceTables]
-    uses: frozenset[str] = frozenset()
-
-
-READERS: dict[str, Reader] = {
-    "rsna": Reader(lambda source, _: read_rsna(source)),
-    "nih": Reader(lambda source, _: read_nih(source)),
-    "kermany": Reader(
-        lambda source, o: read_kermany(source, o.patient_pattern), frozenset({"patient_pattern"})
-    ),
-    "covid": Reader(
-        lambda source, o: read_covid(source, o.patient_pattern), frozenset({"patient_pattern"})
-    ),
-    "csv": Reader(lambda source, _: read_csv_set(source)),
-    "vindr": Reader(lambda source, o: read_vindr(source, o.reference), frozenset({"reference"})),
-    "dicom": Reader(lambda source, o: read_dicom_tree(source, o.labels), frozenset({"labels"})),
-    "coco": Reader(read_coco, frozenset({"patient_pattern"})),
-    "voc": Reader(read_voc, frozenset({"patient_pattern"})),
-    "yolo": Reader(read_yolo, frozenset({"patient_pattern", "class_names"})),
+# Detection takes the first that fits, so the vague ones stand last.
+FORMATS: dict[str, Format] = {
+    record.name: record
+    for record in (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, VOC, YOLO, COCO, DICOM)
 }
+_TABLE = re.compile(r"(?<=<!-- formats -->\n).*?(?=<!-- end of formats -->)", re.DOTALL)
 
 
 def read_source(source: Path, format: str | None, options: ReadOptions) -> SourceTables:  # noqa: A002
@@ -56,8 +37,8 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
 
     Args:
         source: The data set as its publisher gives it.
-        format: Name of a reader.
-        options: What the user told beside it.
+        format: Name of a format.
+        options: What the user stated beside it.
 
     Returns:
         Its tables.
@@ -71,24 +52,62 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
             f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
             "SET ... --out OUT"
         )
-    if format not in READERS:
+    if format not in FORMATS:
         likely = detect_format(source) if source.is_dir() else None
         what = "no --format given" if format is None else f"--format {format} is not known"
         advice = (
-            f"it looks like --format {likely}" if likely else f"use one of {', '.join(READERS)}"
+            f"it looks like --format {likely}" if likely else f"use one of {', '.join(FORMATS)}"
         )
         raise InputError(f"{source}: {what}; {advice}")
-    reader = READERS[format]
     for option in fields(options):
         given = getattr(options, option.name)
-        if given != option.default and option.name not in reader.uses:
-            users = ", ".join(name for name, r in READERS.items() if option.name in r.uses)
+        if given != option.default and option.name not in FORMATS[format].options:
             raise InputError(
                 f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
-                f"only {users} uses it"
+                f"only {', '.join(formats_with(option.name))} uses it"
             )
     try:
-        return reader.read(source, options)
+        return FORMATS[format].read(source, options)
+    except WrongFormatError as error:
+        likely = detect_format(source)
+        advice = f"it looks like --format {likely}" if likely else "no known format fits it"
+        raise InputError(f"{error}; {advice}") from None
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
         name = error.object.encode(errors="replace").decode()
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
+
+
+def detect_format(folder: Path) -> str | None:
+    """The likely ``--format`` of an existing folder; None where nothing fits."""
+    return next((name for name, known in FORMATS.items() if known.detect(folder)), None)
+
+
+def formats_with(option: str) -> list[str]:
+    """Names of the formats that take a `ReadOptions` field.
+
+    Example:
+        >>> formats_with("reference")
+        ['vindr']
+    """
+    return [name for name, known in FORMATS.items() if option in known.options]
+
+
+def formats_table() -> str:
+    """The table of docs/formats.md, as Markdown."""
+    lines = ["| `--format` | what it is | the folder holds | options |", "|---|---|---|---|"]
+    for name, known in FORMATS.items():
+        places = ", ".join(f"[{n}](https://{at})" for n, at in enumerate(known.sources, start=1))
+        title = known.title + (f" ({places})" if places else "")
+        options = ", ".join(f"`--{option.replace('_', '-')}`" for option in known.options)
+        lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} | {options} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_formats_table(text: str) -> str:
+    """A page with the present table between its two marks."""
+    return _TABLE.sub(lambda _: formats_table(), text)
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(with_formats_table(page.read_text(encoding="utf-8")), encoding="utf-8")

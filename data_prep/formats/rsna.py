@@ -20,7 +20,14 @@ from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_json
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.nih import find_entries, read_field_sizes
-from data_prep.formats.source import Exclusions, SourceTables, normal_views, require_source
+from data_prep.formats.source import (
+    Exclusions,
+    Format,
+    SourceTables,
+    has_file,
+    normal_views,
+    require_format,
+)
 
 CLASSES = {
     "Normal": "normal",
@@ -183,7 +190,7 @@ def read_rsna(source: Path) -> SourceTables:
     Raises:
         InputError: The folder is not of this format, holds no image, or a table is malformed.
     """
-    require_source(source, "rsna")
+    require_format(source, RSNA)
     labels = read_labels(source / LABELS)
     train = _train_images(source, labels)
     classes = read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
@@ -397,3 +404,13 @@ def _coverage(rows: pd.DataFrame) -> pd.DataFrame:
             "coverage": "all",
         }
     ).reset_index(drop=True)
+
+
+RSNA = Format(
+    name="rsna",
+    title="RSNA Pneumonia Detection Challenge 2018",
+    folder="`stage_2_train_labels.csv`, with `stage_2_train_images/` where there are pixels",
+    detect=has_file(TRAIN_IMAGES, LABELS),
+    read=lambda source, _: read_rsna(source),
+    sources=("kaggle.com/c/rsna-pneumonia-detection-challenge",),
+)

@@ -1,21 +1,17 @@
-"""What every reader of a public data set hands to `cxr prepare`, and which format a folder has."""
+"""What every format hands to `cxr prepare`, and what the registry knows of a format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import ROLES
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
-
-_FIRST_FILES = 500
 
 
 def has_file(*names: str) -> Callable[[Path], bool]:
@@ -57,37 +53,6 @@ def require_folder(source: Path) -> None:
         raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
 
 
-def is_vindr(folder: Path) -> bool:
-    """Whether a folder has the tables of VinDr-CXR.
-
-    PhysioNet's, or Kaggle's ``train.csv``: other sets have one too, so its header decides.
-
-    Args:
-        folder: Any path.
-    """
-    if has_match("annotations_t*.csv", "image_labels_t*.csv")(folder):
-        return True
-    return has_columns(folder / "train.csv", "image_id", "class_name", "rad_id")
-
-
-def holds_dicom(folder: Path) -> bool:
-    """Whether one of the first files below a folder is DICOM by its content.
-
-    Args:
-        folder: An existing folder; names and folders in it may be anything.
-    """
-    files = (path for path in islice(folder.rglob("*"), _FIRST_FILES) if path.is_file())
-    return any(_start(path)[128:] == b"DICM" for path in files)
-
-
-def _start(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)
-    except OSError:
-        return b""
-
-
 VIEW_NAMES = {
     "PA": "PA",
     "AP": "AP",
@@ -106,7 +71,7 @@ def no_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    r"""What a user may tell a reader beside the folder; each format uses some of it.
+    r"""What a user may state beside the folder; each format takes some of it.
 
     Attributes:
         reference: How several readers of one image become the reference: ``majority``, ``any``,
@@ -129,7 +94,7 @@ class SourceTables:
     """One data set as its publisher gives it, before any pixel is read.
 
     Attributes:
-        format: The reader's name, as in ``--format``.
+        format: The format's name, as in ``--format``.
         root: Folder that `images.path` is relative to.
         images: ``image_id, patient_id, patient_id_source, source, path`` and whatever else of the
             ``images`` table the source knows. ``path`` is missing for an image without pixels.
@@ -157,6 +122,29 @@ class SourceTables:
     split: pd.DataFrame
     official: pd.DataFrame = field(default_factory=no_roles)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that `cxr prepare` reads: all that help, docs and detection say of it.
+
+    Attributes:
+        name: As in ``--format``.
+        title: What it is, as the README and the docs say it.
+        folder: What the source folder must hold, one sentence.
+        detect: Whether a folder looks like it; reads names and first lines only.
+        read: From a folder and the user's options to its tables; decodes no pixel.
+        options: The `ReadOptions` that it takes.
+        sources: Where the known data sets of this format are published.
+    """
+
+    name: str
+    title: str
+    folder: str
+    detect: Callable[[Path], bool]
+    read: Callable[[Path, ReadOptions], SourceTables]
+    options: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 @dataclass
@@ -204,64 +192,23 @@ def normal_views(text: pd.Series) -> pd.Series:
     return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
 
 
-# In this order: the first that fits is the likely one, so the vague ones stand last.
-_MARKS: dict[str, Callable[[Path], bool]] = {
-    "rsna": has_file("stage_2_train_images", "stage_2_train_labels.csv"),
-    "csv": has_file("images.csv", "labels.csv"),
-    "nih": has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
-    "vindr": lambda folder: is_vindr(folder) or is_vindr(folder / "annotations"),
-    "kermany": has_file(
-        "PNEUMONIA",
-        *(f"{place}{role}/PNEUMONIA" for place in ("", "chest_xray/") for role in ROLES[:3]),
-    ),
-    "covid": lambda folder: (
-        has_file(
-            "COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
-        )(folder)
-        or has_columns(folder / "metadata.csv", "patientid", "finding")
-        or has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
-    ),
-    "voc": has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
-    "yolo": lambda folder: (
-        has_match("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")(
-            folder
-        )
-        or (has_file("images")(folder) and has_match("*/*.txt")(folder))
-    ),
-    "coco": has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
-    "dicom": holds_dicom,
-}
+class WrongFormatError(InputError):
+    """A folder is not in the format that was named."""
 
 
-def detect_format(folder: Path) -> str | None:
-    """Guess the format of a source folder from what lies in it.
-
-    Args:
-        folder: An existing folder.
-
-    Returns:
-        A value of ``--format``, or None where nothing fits.
-    """
-    return next((name for name, fits in _MARKS.items() if fits(folder)), None)
-
-
-def require_source(source: Path, format: str) -> None:  # noqa: A002 - the option's own name
+def require_format(source: Path, format: Format) -> None:  # noqa: A002 - the option's own name
     """Check that a folder can be of a format before anything is read.
 
-    Args:
-        source: Folder given by the user.
-        format: The format that the user named.
-
     Raises:
-        InputError: The folder is missing or empty, or looks like another format or another level
-            of the same one.
+        InputError: The folder is missing or empty, or another level of the same data set.
+        WrongFormatError: It does not look like the format.
     """
     require_folder(source)
-    if _MARKS[format](source):
+    if format.detect(source):
         return
     for folder in (source.parent, *sorted(p for p in source.iterdir() if p.is_dir())[:50]):
-        if _MARKS[format](folder):
-            raise InputError(f"{source}: not in {format} format, but {folder} is; give that folder")
-    likely = detect_format(source)
-    advice = f"it looks like --format {likely}" if likely else "no known format fits it"
-    raise InputError(f"{source}: not in {format} format; {advice}")
+        if format.detect(folder):
+            raise InputError(
+                f"{source}: not in {format.name} format, but {folder} is; give that folder"
+            )
+    raise WrongFormatError(f"{source}: not in {format.name} format")

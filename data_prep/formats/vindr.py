@@ -33,7 +33,15 @@ from data_prep.formats.reader_consensus import (
     reference_findings,
     require_rule,
 )
-from data_prep.formats.source import Exclusions, SourceTables, no_roles, require_source
+from data_prep.formats.source import (
+    Exclusions,
+    Format,
+    SourceTables,
+    has_columns,
+    has_match,
+    no_roles,
+    require_format,
+)
 
 NO_FINDING = "no_finding"
 LOCAL_FINDINGS = (
@@ -274,7 +282,7 @@ def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
         InputError: The folder is not of this format, holds no image, a table is malformed, there
             is no such reader, or boxes reach out of pictures whose original size is not known.
     """
-    require_source(source, "vindr")
+    require_format(source, VINDR)
     notes: list[str] = []
     train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
     if train.images.empty and test.images.empty:
@@ -460,3 +468,25 @@ def _targets(findings: pd.DataFrame) -> dict[str, dict[str, object]]:
         **one_target_each(names),
         ABNORMAL: {"any_of": names, "display_name": "Any finding"},
     }
+
+
+def _has_tables(folder: Path) -> bool:
+    """PhysioNet's tables, or Kaggle's ``train.csv``: its header decides, as other sets have one."""
+    if has_match("annotations_t*.csv", "image_labels_t*.csv")(folder):
+        return True
+    return has_columns(folder / "train.csv", "image_id", "class_name", "rad_id")
+
+
+VINDR = Format(
+    name="vindr",
+    title="VinDr-CXR",
+    folder="`annotations_*.csv` and `image_labels_*.csv`, there or in `annotations/`; or Kaggle's "
+    "`train.csv`",
+    detect=lambda folder: _has_tables(folder) or _has_tables(folder / "annotations"),
+    read=lambda source, options: read_vindr(source, options.reference),
+    options=("reference",),
+    sources=(
+        "physionet.org/content/vindr-cxr",
+        "kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection",
+    ),
+)

@@ -28,7 +28,13 @@ from data_prep.formats.coco import read_json_file
 from data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
 from data_prep.formats.label_files import LabelFiles, class_finding, stated_size, to_edges
 from data_prep.formats.match_pictures import PictureIndex, files_below, read_lines, role_of
-from data_prep.formats.source import ReadOptions, SourceTables, require_source
+from data_prep.formats.source import (
+    Format,
+    ReadOptions,
+    SourceTables,
+    has_match,
+    require_format,
+)
 from data_prep.images.decoded_image import require_file
 
 SET_FACTS = "cxr.json"
@@ -54,7 +60,7 @@ def read_voc(source: Path, options: ReadOptions) -> SourceTables:
     """
     files = files_below(source, ".xml")
     if not files:
-        require_source(source, "voc")
+        require_format(source, VOC)
         raise InputError(f"{source}: holds no XML file")
     found, index = LabelFiles(), PictureIndex(source)
     told: dict[str, str] = {}  # picture -> its XML file
@@ -206,3 +212,13 @@ def _roles(root: Path, found: LabelFiles, told: dict[str, str]) -> list[tuple[st
 
 def _stem(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
+
+
+VOC = Format(
+    name="voc",
+    title="Pascal VOC",
+    folder="one `<annotation>` XML an image, beside it or in `Annotations/`",
+    detect=has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
+    read=read_voc,
+    options=("patient_pattern",),
+)

@@ -31,7 +31,14 @@ from data_prep.formats.match_pictures import (
     read_lines,
     role_of,
 )
-from data_prep.formats.source import ReadOptions, SourceTables, require_source
+from data_prep.formats.source import (
+    Format,
+    ReadOptions,
+    SourceTables,
+    has_file,
+    has_match,
+    require_format,
+)
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
@@ -224,7 +231,7 @@ def read_yolo(source: Path, options: ReadOptions) -> SourceTables:
     index = PictureIndex(source) if source.is_dir() else None
     labels = _match(source, index) if index else {}
     if index is None or not labels:
-        require_source(source, "yolo")
+        require_format(source, YOLO)
         raise InputError(f"{source}: no label file (.txt) has the name of a picture")
     found = LabelFiles()
     yamls = read_yamls(source)
@@ -367,3 +374,22 @@ def _places(path: str) -> list[str]:
     """A picture and the folders it lies in."""
     parts = path.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
+_LABELS = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
+
+
+def _looks_like_yolo(folder: Path) -> bool:
+    return has_match(*_LABELS)(folder) or (
+        has_file("images")(folder) and has_match("*/*.txt")(folder)
+    )
+
+
+YOLO = Format(
+    name="yolo",
+    title="YOLO",
+    folder="a `.txt` an image, in a folder of any name, with `data.yaml` or `--class-names`",
+    detect=_looks_like_yolo,
+    read=read_yolo,
+    options=("patient_pattern", "class_names"),
+)

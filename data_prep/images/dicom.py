@@ -25,6 +25,8 @@ from data_prep.images.dicom_display import show_colour, show_grey
 from data_prep.images.dicom_frames import decode_first_frame
 from data_prep.images.dicom_header import (
     burned_in_annotation,
+    deflated_start,
+    has_preamble,
     header_facts,
     orientation,
     pixel_spacing,
@@ -118,9 +120,8 @@ def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage])
 def _open(path: Path) -> tuple[FileDataset, list[str]]:
     """Read the data set; where the meta header is missing, take pydicom's guess and say so."""
     notes: list[str] = []
-    with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            notes.append("no DICOM preamble")
+    if not has_preamble(path):
+        notes.append("no DICOM preamble")
     _refuse_inflation(path)
     header = pydicom.dcmread(path, force=True)
     if not hasattr(header, "file_meta"):
@@ -135,15 +136,12 @@ def _open(path: Path) -> tuple[FileDataset, list[str]]:
 
 def _refuse_inflation(path: Path) -> None:
     """Refuse a deflated file that would inflate beyond the limit, before pydicom inflates it."""
-    try:
-        meta = pydicom.filereader.read_file_meta_info(path)
-    except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
-        return
-    if meta.get("TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
+    start = deflated_start(path)
+    if start is None:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     with path.open("rb") as file:
-        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        file.seek(start)
         inflated, pending = 0, file.read()
         while pending and not inflater.eof:
             inflated += len(inflater.decompress(pending, 1 << 22))

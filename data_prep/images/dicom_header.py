@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 _VIEWS = {
     "PA": "PA", "AP": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "LAT": "LL", "RLAT": "LL",
@@ -129,3 +132,31 @@ def _text(header: Dataset, keyword: str) -> str:
     except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken values
         return ""
     return "" if value is None else str(value).strip()
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Whether a file's first 132 bytes are a preamble, or the first element of a bare data set."""
+    return start[128:132] == b"DICM" or (
+        start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+        and (start[4:6].isalpha() or start[6:8] == b"\x00\x00")
+    )
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file begins with DICOM's preamble; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def deflated_start(path: Path) -> int | None:
+    """Where the deflated data set of a file begins, None in a file that is not deflated."""
+    try:
+        meta = read_file_meta_info(path)
+    except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
+        return None
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return None
+    return 132 + 12 + int(meta.FileMetaInformationGroupLength)

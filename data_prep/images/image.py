@@ -24,6 +24,7 @@ from data_prep.images.decoded_image import (
 )
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
+from data_prep.images.dicom_header import starts_like_dicom
 
 __all__ = ["DecodedImage", "read_image"]
 
@@ -62,7 +63,7 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
     require_file(path)
     with path.open("rb") as file:
         start = file.read(132)
-    if _looks_like_dicom(start):
+    if starts_like_dicom(start):
         return read_dicom(path, window=window)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -84,14 +85,6 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
         except _BROKEN as error:
             reason = plain_reason(error)
             raise InputError(f"{path}: cannot be decoded ({reason})") from None
-
-
-def _looks_like_dicom(start: bytes) -> bool:
-    """Preamble, or a first element of group 2 or 8 as in files without one."""
-    return start[128:] == b"DICM" or (
-        start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-        and (start[4:6].isalpha() or start[6:8] == b"\x00\x00")
-    )
 
 
 def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:

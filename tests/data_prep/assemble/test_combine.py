@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data_prep.assemble import dataset_writer
 from data_prep.assemble.combine import combine
-from data_prep.assemble.ingest import dataset_writer as set_writer
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError
@@ -166,7 +166,7 @@ def test_a_second_call_adds_nothing_whatever_the_order_and_an_interrupted_one_go
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(set_writer, "audit", stop)
+        patch.setattr(dataset_writer, "audit", stop)
         with pytest.raises(KeyboardInterrupt):
             combine(two_sets, tmp_path / "both")
     with pytest.raises(InputError, match="not found"):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.assemble.ingest import ingest
+from data_prep.assemble import ingest
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError
@@ -147,7 +147,7 @@ KILLED = """
 import os, sys
 from contextlib import contextmanager
 from pathlib import Path
-from data_prep.assemble.ingest import ingest
+from data_prep.assemble import ingest
 from data_prep.assemble.prepare import prepare
 ingest._PART_ROWS = 3
 @contextmanager

@@ -32,7 +32,7 @@ from data_prep.store.dataset import DataSet, Target, dataset_ids
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
-READERS = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
+READ = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
 TARGETS = {"any": {"any_of": ["mass", "nodule"], "display_name": "Any lesion"}}
 
 Labels = dict[tuple[str, str, str], tuple[str | None, str | None, list[list[float]]]]
@@ -122,7 +122,7 @@ def dataset(tmp_path: Path) -> DataSet:
 
 
 def read(out: Path, format: str) -> SourceTables:  # noqa: A002
-    return READERS[format](out, ReadOptions())
+    return READ[format](out, ReadOptions())
 
 
 def labels_of(tables: SourceTables) -> tuple[dict, dict, list]:

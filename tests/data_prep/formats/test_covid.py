@@ -7,6 +7,8 @@ from openpyxl import Workbook
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.covid import origin_of, path_findings, read_covid, read_origins
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"
@@ -366,7 +368,7 @@ def test_hannover_has_patients_but_no_negative(tmp_path):
 def test_a_folder_of_another_kind_is_refused_with_the_likely_one(tmp_path):
     touch(tmp_path, "train/PNEUMONIA/person1_virus_1.jpeg")
     with pytest.raises(InputError, match="not in covid format; it looks like --format kermany"):
-        read_covid(tmp_path)
+        read_source(tmp_path, "covid", ReadOptions())
 
 
 def test_real_pictures_give_the_known_numbers(shared_data):

@@ -17,7 +17,7 @@ from openpyxl import Workbook
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import READERS, read_source
+from data_prep.formats.registry import FORMATS, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 
 CASES_PER_FILE = 15
@@ -238,8 +238,8 @@ def test_oddly_named_files_give_tables_or_one_line(
     assert sum(outcomes.values()) >= len(STEMS)
 
 
-def test_every_reader_is_fuzzed() -> None:
-    assert {format_name for format_name, _ in SOURCES.values()} == set(READERS)
+def test_every_format_is_fuzzed() -> None:
+    assert {format_name for format_name, _ in SOURCES.values()} == set(FORMATS)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_json
 from data_prep.formats import rsna as reader_rsna
 from data_prep.formats.nih import read_field_sizes
+from data_prep.formats.registry import read_source
 from data_prep.formats.rsna import (
     read_classes,
     read_headers,
@@ -18,6 +19,7 @@ from data_prep.formats.rsna import (
     read_rsna,
     rsna_tables,
 )
+from data_prep.formats.source import ReadOptions
 
 NOTHING = ",,,,,"
 
@@ -180,7 +182,7 @@ def test_wrong_folders_are_named_with_the_likely_one(tmp_path):
     nih.mkdir()
     (nih / "Data_Entry_2017.csv").touch()
     with pytest.raises(InputError, match="looks like --format nih"):
-        read_rsna(nih)
+        read_source(nih, "rsna", ReadOptions())
 
 
 def test_full_tables_give_the_published_numbers(shared_data):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, detect_format
+from data_prep.formats.registry import detect_format, read_source
+from data_prep.formats.source import ReadOptions
 from data_prep.formats.vindr import read_vindr
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"

@@ -16,7 +16,8 @@ from pydicom.dataset import FileMetaDataset
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.match_pictures import picture_size
-from data_prep.formats.source import ReadOptions, SourceTables, detect_format
+from data_prep.formats.registry import detect_format, read_source
+from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.formats.yolo import Prediction, read_boxes, read_yolo
 
 NAMES = "names: [Mass, Nodule]\n"
@@ -288,7 +289,7 @@ def test_a_huge_picture_is_left_out_before_memory_is_taken(tmp_path):
 )
 def test_a_folder_of_another_kind_is_named(tmp_path, files, message):
     with pytest.raises(InputError, match=message):
-        read(write_set(tmp_path / "a" / "b", files))  # the folder above is looked at, too
+        read_source(write_set(tmp_path / "a" / "b", files), "yolo", ReadOptions())
     with pytest.raises(InputError, match="no such folder"):
         read(tmp_path / "nowhere")
 

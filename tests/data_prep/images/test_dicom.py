@@ -17,10 +17,10 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_windowing
 
 from data_prep.contracts.errors import InputError
+from data_prep.images import decoded_image, dicom
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_header import age_years
-from data_prep.images.image import decoded_image as decoded
-from data_prep.images.image import dicom, read_image
+from data_prep.images.image import read_image
 
 WriteDicom = Callable[..., Path]
 
@@ -169,7 +169,7 @@ def test_record_says_what_was_done(write_dicom: WriteDicom, tmp_path: Path) -> N
 
     record = read_dicom(path).record
 
-    assert tuple(record) == decoded.DECODE_COLUMNS
+    assert tuple(record) == decoded_image.DECODE_COLUMNS
     assert len(record.pop("pixel_sha256")) == 64
     assert record == {
         "transfer_syntax": uid.ExplicitVRLittleEndian,
@@ -284,7 +284,7 @@ def test_no_identifier_reaches_record_or_message(write_dicom: WriteDicom, tmp_pa
 
 def test_values_quoted_by_a_library_are_left_out_of_notes() -> None:
     error = ValueError("Invalid value for VR PN: 'Doe^Jane' and \"Doe\"\nsecond line")
-    assert decoded.plain_reason(error) == "Invalid value for VR PN: '...'"
+    assert decoded_image.plain_reason(error) == "Invalid value for VR PN: '...'"
 
 
 # Bad files

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import SCHEMAS
-from data_prep.images.image import decoded_image as decoded
+from data_prep.images import decoded_image
 from data_prep.images.image import read_image
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -377,7 +377,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 def test_file_beyond_the_size_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded, "MAX_FILE_BYTES", 20)
+    monkeypatch.setattr(decoded_image, "MAX_FILE_BYTES", 20)
     with pytest.raises(InputError, match="larger than the limit"):
         read_image(save(tmp_path / "a.png", GREY))
 

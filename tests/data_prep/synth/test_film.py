@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
+from data_prep.synth import film as synth_film
+from data_prep.synth import lesions as synth_lesions
 from data_prep.synth.anatomy import Canvas, blur
 from data_prep.synth.chest import draw_chest, power_law_texture
 from data_prep.synth.film import draw_film, draw_patient
-from data_prep.synth.phantom import film as synth_film
-from data_prep.synth.phantom import lesions as synth_lesions
 
 SIZE = 96
 N_PATIENTS = 330

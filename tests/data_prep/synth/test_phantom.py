@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_json
-from data_prep.synth.phantom import synth_chunks, write_phantom
+from data_prep.synth.phantom import count_test_images, write_phantom
 
 FILMS = {"n_images": 60, "size": 96, "seed": 3}
 
@@ -52,7 +52,7 @@ def test_every_labelled_film_has_a_file_and_every_file_a_label(
     assert files == set(labels["patientId"])
     assert len(files) == FILMS["n_images"]
     test_files = {path.stem for path in (phantom / "stage_2_test_images").iterdir()}
-    assert len(test_files) == synth_chunks.count_test_images(FILMS["n_images"])
+    assert len(test_files) == count_test_images(FILMS["n_images"])
     assert not test_files & files
 
 

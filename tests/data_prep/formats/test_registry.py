@@ -1,0 +1,70 @@
+"""Help, README, docs and detection follow from the registry of formats."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from data_prep.contracts.errors import InputError
+from data_prep.formats.registry import (
+    FORMATS,
+    detect_format,
+    formats_with,
+    read_source,
+    with_formats_table,
+)
+from data_prep.formats.source import ReadOptions
+from scripts.cli import build_app
+
+ROOT = Path(__file__).resolve().parents[3]
+OPTIONS = [field.name for field in fields(ReadOptions)]
+
+
+def help_of(option: str) -> str:
+    prepare = get_command(build_app()).commands["prepare"]
+    return next(p.help for p in prepare.params if f"--{option}" in p.opts)
+
+
+def test_help_names_every_format():
+    listed = help_of("format").split("(")[0].replace(" or ", ", ").split(",")
+    assert [word.strip() for word in listed] == list(FORMATS), listed
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_help_names_the_formats_that_take_an_option(option):
+    named = help_of(option.replace("_", "-")).rstrip(".").rsplit("(", 1)[1].rstrip(")")
+    assert named.split(", ") == formats_with(option)
+
+
+def test_docs_table_is_that_of_the_registry():
+    page = (ROOT / "docs" / "formats.md").read_text()
+    assert page == with_formats_table(page), (
+        "run python -m data_prep.formats.registry docs/formats.md"
+    )
+    assert all(f"\n## {name}\n" in page for name in FORMATS)
+
+
+def test_readme_names_every_format():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    titles = [known.title for known in FORMATS.values()]
+    assert f"`cxr prepare` reads {', '.join(titles[:-1])}, and {titles[-1]};" in text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_record_is_complete_and_its_options_exist(name):
+    known = FORMATS[name]
+    assert known.name == name
+    assert known.title
+    assert known.folder
+    assert set(known.options) <= set(OPTIONS)
+    assert not any("://" in address for address in known.sources)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
+    with pytest.raises(InputError, match="is empty"):
+        read_source(tmp_path, name, ReadOptions())
+    with pytest.raises(InputError, match="no such folder"):
+        read_source(tmp_path / "none", name, ReadOptions())
+    assert detect_format(tmp_path) is None
