@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.assemble.ingest import ingest
+from data_prep.assemble import ingest
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import ReadOptions
