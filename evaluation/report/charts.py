@@ -1,110 +1,140 @@
-"""Geometry of the report's charts: from figures to coordinates; `charts.html.jinja` draws them."""
+"""What each chart of the report shows, from the figures of a comparison; `plot` draws them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from matplotlib.ticker import MaxNLocator
+from sklearn.calibration import calibration_curve
 
+from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, Hit
 from evaluation.compare.intervals import Interval, find_interval
 from evaluation.metrics.words import number, policy_words
+from evaluation.report.plot import (
+    MARKERS,
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    draw_confusion,
+    draw_with_legend,
+    save_png,
+)
+from evaluation.statistics.ranking import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from evaluation.compare.comparison import Comparison, SystemResult
 
-LEFT, TOP, WIDTH, HEIGHT = 44.0, 12.0, 284.0, 264.0
-"""The plot area inside a view box of 340 x 320."""
+_LOGIT_LOW, _LOGIT_HIGH, _LOGIT_STEPS = 0.001, 0.999, 400
+_LOGIT_TICKS = tuple((tick, f"{tick:g}") for tick in (0.01, 0.1, 0.5, 0.9, 0.99))
+_HITS: dict[Hit, tuple[str, str]] = {
+    "iou": ("overlap", "A mark hits with an intersection over union of at least 0.2."),
+    "centre": ("its centre", "A mark hits with its centre on the lesion, borders included."),
+}
+_COSTS = (
+    ("cost-flops", "flops", "FLOPs an image", 1e9, "billion"),
+    ("cost-latency", "latency_ms", "Time an image", 1.0, "ms"),
+)
 
-MARKERS = ("circle", "triangle", "square", "diamond", "down", "plus")
-_GRID = 1000  # curves are rounded to 1/1000 of the axis: finer than a screen shows
-
-
-@dataclass(frozen=True)
-class Point:
-    """An operating point: where, of which system and policy."""
-
-    x: float
-    y: float
-    marker: str
-    label: str
+_Line = tuple[Floats, Floats]  # x, y
 
 
 @dataclass(frozen=True)
-class Series:
-    """One system's curve and its operating points, in view box units; faint: drawn thin."""
+class _System:
+    """What the charts show of one system."""
 
     name: str
-    path: str
-    position: int
-    points: tuple[Point, ...] = ()
-    faint: bool = False
+    position: int  # among all systems
+    result: SystemResult
+    figures: Mapping[str, Interval]  # by metric; "primary" is the protocol's
+    test: Mapping[str, Floats]  # label, score and probability of the test images
+    net_benefit: _Line | None  # by risk
+    expected_cost: _Line | None  # by the share that misses make
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A square chart with both axes from 0 to 1.
+def report_charts(comparison: Comparison) -> list[Chart]:
+    """Return every chart that has a curve, in reading order.
 
     Args:
-        key: Short name for ids.
-        title: Its name.
-        x_title: Below the chart.
-        y_title: At its left.
-        series: One per system.
-        description: The chart in words, for those who cannot see it.
-        guide: Path of the line that guessing gives, where it says something.
-        guide_label: What that line is.
-        ticks: Where the grid lies, as a share of each axis.
-        x_labels: What stands at the ticks, where that is not their share.
-        y_labels: Likewise.
-        x_ticks: Where the grid lies on the x axis, if elsewhere than `ticks`.
-        note: Below the chart.
+        comparison: What ``cxr compare`` found.
     """
-
-    key: str
-    title: str
-    x_title: str
-    y_title: str
-    series: tuple[Series, ...]
-    description: str
-    guide: str = ""
-    guide_label: str = ""
-    ticks: tuple[float, ...] = field(default=(0.0, 0.25, 0.5, 0.75, 1.0))
-    x_labels: tuple[str, ...] = ()
-    y_labels: tuple[str, ...] = ()
-    x_ticks: tuple[float, ...] = ()
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Whisker:
-    """A dot with its interval on a shared axis, all in percent of the axis."""
-
-    low: float
-    dot: float
-    high: float
-    decided: bool = False
+    systems, policies = _read_systems(comparison), policies_of(comparison)
+    labels = comparison.decisions.drop_duplicates("image_id")["label"].dropna()
+    prevalence = float(labels.mean()) if len(labels) else math.nan
+    charts = [
+        _roc_chart(systems, policies),
+        _precision_recall_chart(systems, policies, prevalence),
+        *(_froc_chart(systems, hit) for hit in _HITS),
+        _calibration_chart(systems),
+        _coverage_chart(systems, _coverage_policy(comparison), prevalence),
+        *(_transfer_chart(systems, policies, label) for label in (0, 1)),
+        _net_benefit_chart(systems, _all_positive(comparison)),
+        _cost_curve_chart(systems),
+    ]
+    return [chart for chart in charts if chart.curves]
 
 
-def operating_points(result: SystemResult) -> dict[str, dict[str, float]]:
-    """Return the rates of a system at each policy, from its confusion matrix.
+def cost_charts(comparison: Comparison) -> list[Chart]:
+    """Return the primary figure against FLOPs and against time.
+
+    A chart needs two systems whose cost is known. Times that were taken on different devices are
+    not drawn beside each other.
+    """
+    systems = _read_systems(comparison)
+    devices = {each.cost.get("latency_device") for each in comparison.systems.values()} - {None}
+    charts = []
+    for key, cost, title, unit, word in _COSTS:
+        costs = {
+            system.name: float(value) / unit
+            for system in systems
+            if (value := system.result.cost.get(cost)) and system.figures["primary"].known
+        }
+        if len(costs) > 1 and not (cost == "latency_ms" and len(devices) > 1):
+            charts.append(_cost_chart(key, title, word, comparison.protocol.title, costs, systems))
+    return charts
+
+
+def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write ``roc.png``, ``precision_recall.png``, ``confusion.png`` and ``froc.png``.
+
+    The third where there are decisions, the last where a system has boxes.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        folder: An existing folder.
 
     Returns:
-        By policy: ``fpr``, ``tpr`` and ``precision``; NaN where a denominator is 0.
+        The files written.
     """
-    points = {}
-    for policy, counts in result.confusion.items():
-        tp, fp, tn, fn = (counts[key] for key in ("tp", "fp", "tn", "fn"))
-        points[policy] = {
-            "fpr": _ratio(fp, fp + tn),
-            "tpr": _ratio(tp, tp + fn),
-            "precision": _ratio(tp, tp + fp),
-        }
-    return points
+    systems, policies = _read_systems(comparison), policies_of(comparison)
+    markers = {
+        marker: f"threshold: {policy_words(policy)}"
+        for policy, marker in zip(policies, MARKERS, strict=False)
+    }
+    roc, curve = _roc_chart(systems, policies), _precision_recall_chart(systems, policies, math.nan)
+    froc = _froc_chart(systems, "iou")
+    figures = {
+        "roc.png": draw_with_legend(roc, markers),
+        "precision_recall.png": draw_with_legend(curve, markers),
+    }
+    if policies:
+        figures["confusion.png"] = draw_confusion([
+            [(f"{name}\n{policy_words(policy)}", result.confusion.get(policy))
+             for policy in policies]
+            for name, result in comparison.systems.items()
+        ])  # fmt: skip
+    if froc.curves:
+        figures["froc.png"] = draw_with_legend(froc, {}, "FROC, mean")
+    for name, figure in figures.items():
+        save_png(figure, folder / name)
+    return [folder / name for name in figures]
 
 
 def policies_of(comparison: Comparison) -> list[str]:
@@ -112,143 +142,390 @@ def policies_of(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(p for each in comparison.systems.values() for p in each.confusion))
 
 
-def roc_chart(comparison: Comparison) -> Chart:
-    """Return the ROC curves with their operating points."""
-    series = _series(comparison, "fpr", "tpr")
-    figures = _in_words(comparison, "auroc", "AUROC")
+def _read_systems(comparison: Comparison) -> list[_System]:
+    metrics, where, protocol = comparison.metrics, comparison.where, comparison.protocol
+    policy, decisions = _coverage_policy(comparison), comparison.decisions
+    wanted = {
+        "primary": (protocol.metric, protocol.policy),
+        "coverage": ("coverage", policy),
+        "accuracy_covered": ("accuracy_covered", policy),
+        **{metric: (metric, "") for metric in ("auroc", "average_precision", "froc_mean")},
+    }
+    return [
+        _System(
+            name,
+            position,
+            result,
+            {key: find_interval(metrics, name, *each) for key, each in wanted.items()},
+            _arrays(decisions[decisions["system"] == name]),
+            _curve_of(where, "decision_curve", name, _benefit(where)),
+            _curve_of(where, "cost_curve", name, "expected_cost"),
+        )
+        for position, (name, result) in enumerate(comparison.systems.items())
+    ]
+
+
+def _arrays(frame: pd.DataFrame) -> dict[str, Floats]:
+    names = [name for name in ("label", "score", "probability") if name in frame]
+    return {name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names}
+
+
+def _coverage_policy(comparison: Comparison) -> str:
+    policies = list(dict.fromkeys(p for each in comparison.systems.values() for p in each.coverage))
+    return "max_f1" if "max_f1" in policies else next(iter(policies), "")
+
+
+def _benefit(where: pd.DataFrame) -> str:
+    """The net benefit of the calibrated probabilities, else of the scores."""
+    calibrated = "net_benefit_calibrated"
+    known = not where.empty and (where["metric"] == calibrated).any()
+    return calibrated if known else "net_benefit"
+
+
+def _curve_of(where: pd.DataFrame, topic: str, system: str, metric: str) -> _Line | None:
+    if where.empty:
+        return None
+    chosen = (where["topic"] == topic) & (where["system"] == system) & (where["metric"] == metric)
+    rows = where[chosen].dropna(subset=["estimate"])
+    if rows.empty:
+        return None
+    return rows["group"].to_numpy(dtype=np.float64), rows["estimate"].to_numpy(dtype=np.float64)
+
+
+def _all_positive(comparison: Comparison) -> _Line | None:
+    """The net benefit of calling every image positive, which stands as a system of its own."""
+    where = comparison.where
+    if where.empty:
+        return None
+    others = where.loc[where["topic"] == "decision_curve", "system"].unique()
+    names = [name for name in others if name not in comparison.systems and " - " not in name]
+    return _curve_of(where, "decision_curve", names[0], "net_benefit") if names else None
+
+
+# ---- Charts ----
+
+
+def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
     return Chart(
         key="roc",
         title="ROC curve",
-        x_title="1 − specificity (false alarms among negatives)",
-        y_title="Sensitivity",
-        series=series,
-        guide=f"M{LEFT:g} {TOP + HEIGHT:g}L{LEFT + WIDTH:g} {TOP:g}",
+        x=Axis("1 − specificity (false alarms among negatives)"),
+        y=Axis("Sensitivity"),
+        curves=_threshold_curves(systems, policies, "fpr", "tpr", "auroc"),
+        guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
-        description=f"ROC curves. {figures}",
+        description=f"ROC curves. {_in_words(systems, 'auroc', 'AUROC')}",
     )
 
 
-def precision_recall_chart(comparison: Comparison) -> Chart:
-    """Return the precision-recall curves with their operating points."""
-    prevalence = _prevalence(comparison)
-    series = _series(comparison, "recall", "precision")
-    level = TOP + HEIGHT * (1 - (0.0 if math.isnan(prevalence) else prevalence))
-    figures = _in_words(comparison, "average_precision", "Average precision")
+def _precision_recall_chart(
+    systems: Sequence[_System], policies: Sequence[str], prevalence: float
+) -> Chart:
+    figures = _in_words(systems, "average_precision", "Average precision")
     return Chart(
         key="pr",
         title="Precision-recall curve",
-        x_title="Sensitivity (recall)",
-        y_title="Precision",
-        series=series,
-        guide=f"M{LEFT:g} {level:.1f}H{LEFT + WIDTH:g}",
+        x=Axis("Sensitivity (recall)"),
+        y=Axis("Precision"),
+        curves=_threshold_curves(systems, policies, "recall", "precision", "average_precision"),
+        guides=(((0, 1), (prevalence, prevalence)),),
         guide_label=f"guessing (prevalence {number(prevalence)})",
         description=f"Precision-recall curves. {figures}",
     )
 
 
-def whiskers(
-    intervals: list[Interval], *, around_zero: bool = False
-) -> tuple[list[Whisker | None], tuple[float, float]]:
-    """Place intervals on one shared axis.
-
-    Args:
-        intervals: The figures.
-        around_zero: A symmetric axis for differences; else the axis spans the intervals.
-
-    Returns:
-        One whisker per figure (None where it has no interval) and the axis' ends.
-
-    Example:
-        >>> placed, axis = whiskers([Interval(0.1, 0.0, 0.2)], around_zero=True)
-        >>> placed[0].dot, axis
-        (75.0, (-0.2, 0.2))
-    """
-    ends = [end for each in intervals if each.bounded for end in (each.low, each.high)]
-    if not ends:
-        return [None] * len(intervals), (0.0, 1.0)
-    step = 0.05
-    low, high = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step - 1e-9) * step
-    if around_zero:
-        high = max(abs(low), abs(high), step)
-        low = -high
-    elif high <= low:
-        low, high = low - step, low + step
-
-    def place(value: float) -> float:
-        return round((value - low) / (high - low) * 100, 2)
-
-    placed = [
-        Whisker(place(each.low), place(each.estimate), place(each.high), each.excludes_zero)
-        if each.bounded
-        else None
-        for each in intervals
-    ]
-    return placed, (round(low, 4), round(high, 4))
-
-
-def curve_path(x: npt.ArrayLike, y: npt.ArrayLike) -> str:
-    """Return a curve as an SVG path, rounded to a grid so that its size is bounded.
-
-    Args:
-        x: In [0, 1], shape ``(N,)``.
-        y: In [0, 1], shape ``(N,)``.
-
-    Example:
-        >>> curve_path([0, 0, 1], [0, 0.5, 1])
-        'M44 276L44 144L328 12'
-    """
-    points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
-    points = np.rint(points[np.isfinite(points).all(axis=1)] * _GRID)
-    if not len(points):
-        return ""
-    keep = np.ones(len(points), dtype=bool)
-    keep[1:] = (points[1:] != points[:-1]).any(axis=1)
-    # In a row of equal x or equal y only the two ends bend the line.
-    points = points[keep]
-    same = points[1:] == points[:-1]
-    inner = (same[1:] & same[:-1]).any(axis=1)
-    points = points[np.concatenate([[True], ~inner, [True]])[: len(points)]] / _GRID
-    columns, rows = LEFT + points[:, 0] * WIDTH, TOP + (1 - points[:, 1]) * HEIGHT
-    return "M" + "L".join(
-        f"{column:.1f} {row:.1f}".replace(".0", "")
-        for column, row in zip(columns, rows, strict=True)
-    )
-
-
-def _series(comparison: Comparison, x: str, y: str) -> tuple[Series, ...]:
-    policies = policies_of(comparison)
-    rate_of = {"fpr": "fpr", "tpr": "tpr", "recall": "tpr", "precision": "precision"}
-    series = []
-    for position, (name, result) in enumerate(comparison.systems.items()):
-        curve = result.curve
+def _threshold_curves(
+    systems: Sequence[_System], policies: Sequence[str], x: str, y: str, metric: str
+) -> tuple[Curve, ...]:
+    """A curve a system over all thresholds, with the frozen ones on it."""
+    curves = []
+    for system in systems:
+        curve, points = system.result.curve, []
         if not curve:
             continue
-        points = [
-            Point(
-                LEFT + rates[rate_of[x]] * WIDTH,
-                TOP + (1 - rates[rate_of[y]]) * HEIGHT,
-                MARKERS[policies.index(policy) % len(MARKERS)],
-                f"{name}, threshold for {policy_words(policy)}",
-            )
-            for policy, rates in operating_points(result).items()
-            if not (math.isnan(rates[rate_of[x]]) or math.isnan(rates[rate_of[y]]))
-        ]
-        series.append(Series(name, curve_path(curve[x], curve[y]), position, tuple(points)))
-    return tuple(series)
+        for policy, counts in system.result.confusion.items():
+            rates = _rates(**counts)
+            if not (math.isnan(rates[x]) or math.isnan(rates[y])):
+                words = f"{system.name}, threshold for {policy_words(policy)}"
+                points.append(Point(rates[x], rates[y], words, _marker(policy, policies)))
+        words = _words(system.figures[metric])
+        place = system.name, system.position, curve[x], curve[y]
+        curves.append(Curve(*place, tuple(points), figure=words))
+    return tuple(curves)
 
 
-def _in_words(comparison: Comparison, metric: str, title: str) -> str:
-    parts = []
-    for name in comparison.systems:
-        figure = find_interval(comparison.metrics, name, metric)
-        parts.append(f"{name}: {title} {number(figure.estimate)}")
+def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
+    """Return the rates of a confusion matrix; NaN where a denominator is 0."""
+    recall = tp / (tp + fn) if tp + fn else math.nan
+    return {"fpr": fp / (fp + tn) if fp + tn else math.nan, "tpr": recall, "recall": recall,
+            "precision": tp / (tp + fp) if tp + fp else math.nan}  # fmt: skip
+
+
+def _in_words(systems: Sequence[_System], metric: str, title: str) -> str:
+    parts = (f"{each.name}: {title} {number(each.figures[metric].estimate)}" for each in systems)
     return "; ".join(parts) + "."
 
 
-def _prevalence(comparison: Comparison) -> float:
-    labels: pd.Series = comparison.decisions.drop_duplicates("image_id")["label"].dropna()
-    return float(labels.mean()) if len(labels) else math.nan
+def _marker(policy: str, policies: Sequence[str]) -> str:
+    return MARKERS[policies.index(policy) % len(MARKERS)]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+def _words(figure: Interval) -> str:
+    return number(figure.estimate) + (f" ({figure.ends})" if figure.bounded else "")
+
+
+def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
+    (by, meaning), (low, high) = _HITS[hit], (FROC_RATES[0], FROC_RATES[-1])
+    curves, told = [], []
+    for system in systems:
+        froc = system.result.froc.get(hit)
+        if froc is None or not len(froc["sensitivity"]):
+            continue
+        marks, level = froc["false_marks"], froc["sensitivity"]
+        found = list(zip(FROC_RATES, RATE_WORDS, sensitivity_at(froc), strict=True))
+        points = tuple(
+            Point(
+                rate, y, f"{system.name}: sensitivity {number(y)} at {words} false marks an image"
+            )
+            for rate, words, y in found
+        )
+        # The first level begins left of the axis, the last goes on to its end.
+        x = np.concatenate([np.maximum(marks, low / 2), [max(high, marks[-1])]])
+        curves.append(
+            Curve(system.name, system.position, x, np.append(level, level[-1]), points,
+                  in_steps=True, figure=_words(system.figures["froc_mean"]))
+        )  # fmt: skip
+        at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
+        told.append(f"{system.name}: sensitivity {at} false marks an image")
+    ticks = tuple(zip(FROC_RATES, RATE_WORDS, strict=True))
+    return Chart(
+        key=f"froc-{hit}",
+        title=f"FROC curve, a mark hits by {by}",
+        x=Axis("False marks an image (logarithmic)", ticks, low, high, "log"),
+        y=Axis("Lesions found"),
+        curves=tuple(curves),
+        description=f"FROC curves. {meaning} {'; '.join(told)}.",
+        note=f"{meaning} Points stand at the rates that the mean is taken over.",
+    )
+
+
+def sensitivity_at(curve: Mapping[str, Floats]) -> list[float]:
+    """Return the sensitivity at each of `FROC_RATES`, by the step rule.
+
+    Example:
+        >>> sensitivity_at({"false_marks": np.array([0, 0.5, 3]),
+        ...                 "sensitivity": np.array([0, 0.4, 0.6])})
+        [0.0, 0.0, 0.4, 0.4, 0.4, 0.6, 0.6]
+    """
+    last = np.searchsorted(curve["false_marks"], FROC_RATES, side="right") - 1
+    return [float(each) for each in curve["sensitivity"][last]]
+
+
+def _calibration_chart(systems: Sequence[_System]) -> Chart:
+    """Expected against observed share of positives in each tenth of the probabilities."""
+    curves = []
+    for system in systems:
+        labels, chances = (system.test.get(key, np.empty(0)) for key in ("label", "probability"))
+        known = np.isfinite(chances) & np.isfinite(labels if len(chances) else chances)
+        if not known.any():
+            continue
+        bins = min(10, max(2, int(known.sum()) // 25))
+        observed, expected = calibration_curve(
+            labels[known], chances[known], n_bins=bins, pos_label=1, strategy="quantile"
+        )
+        points = tuple(
+            Point(x, y, f"{system.name}: expected {number(x)}, observed {number(y)}")
+            for x, y in zip(expected.tolist(), observed.tolist(), strict=True)
+        )
+        curves.append(Curve(system.name, system.position, expected, observed, points))
+    return Chart(
+        key="calibration",
+        title="Calibration",
+        x=Axis("Expected share of positives"),
+        y=Axis("Observed share"),
+        curves=tuple(curves),
+        guides=(((0, 1), (0, 1)),),
+        guide_label="calibrated probabilities; each point is an equal share of the images",
+        description="Calibration curves of the probabilities that validation gave the scores.",
+    )
+
+
+def _coverage_chart(systems: Sequence[_System], policy: str, prevalence: float) -> Chart:
+    """Accuracy of the most certain images, where images are referred: ``cxr tune --refer``."""
+    curves = []
+    for system in systems:
+        curve = system.result.coverage.get(policy)
+        if curve is None:
+            continue
+        x, y = (system.figures[key].estimate for key in ("coverage", "accuracy_covered"))
+        words = f"{system.name}: {number(x)} decided, {number(y)} of them right"
+        points = () if math.isnan(x) or math.isnan(y) else (Point(x, y, words, "o"),)
+        line = np.array(curve["coverage"]), np.array(curve["accuracy"])
+        curves.append(Curve(system.name, system.position, *line, points))
+    most = 0.5 if math.isnan(prevalence) else max(prevalence, 1 - prevalence)
+    return Chart(
+        key="coverage",
+        title=f"Accuracy and coverage, threshold for {policy_words(policy)}",
+        x=Axis("Coverage (share of images not referred)"),
+        y=Axis("Accuracy of those"),
+        curves=tuple(curves),
+        guides=(((0, 1), (most, most)),),
+        guide_label=f"calling all images alike ({number(most)})",
+        description="Accuracy of the decided images as more of the doubtful ones are referred.",
+    )
+
+
+def _transfer_chart(systems: Sequence[_System], policies: Sequence[str], label: int) -> Chart:
+    """The share of images of one label called positive at every threshold."""
+    kind = "positive" if label else "negative"
+    reach = math.log(_LOGIT_HIGH / _LOGIT_LOW)
+    thresholds = 1 / (1 + np.exp(-np.linspace(-reach, reach, _LOGIT_STEPS)))
+    curves, told = [], []
+    for system in systems:
+        if system.result.validation.empty:
+            continue
+        before, after = (
+            each["score"][each["label"] == label]
+            for each in (_arrays(system.result.validation), system.test)
+        )
+        points = []
+        for policy in policies if len(after) else ():
+            cut = system.result.thresholds.get(policy)
+            if cut is None:
+                continue
+            then, now = (float(_share_called(s, np.array([cut]))[0]) for s in (before, after))
+            words = (
+                f"{system.name}, threshold for {policy_words(policy)}: {number(then)} of the "
+                f"{kind} images called positive on validation, {number(now)} on test"
+            )
+            inside = min(max(cut, _LOGIT_LOW), _LOGIT_HIGH)
+            points.append(Point(inside, now, words, _marker(policy, policies)))
+            told.append(words)
+        here = system.name, system.position, thresholds
+        curves.append(Curve(*here, _share_called(before, thresholds), faint=True))
+        curves.append(Curve(*here, _share_called(after, thresholds), tuple(points)))
+    return Chart(
+        key=f"transfer-{kind}",
+        title=f"{kind.capitalize()} images called positive, validation and test",
+        x=Axis("Threshold (log-odds scale)", _LOGIT_TICKS, _LOGIT_LOW, _LOGIT_HIGH, "logit"),
+        y=Axis("Called positive"),
+        curves=tuple(curves),
+        description=f"Share of {kind} images called positive at each threshold. {'; '.join(told)}.",
+        note="Thin: validation; thick: test. Where they part, a threshold does not carry over.",
+    )
+
+
+def _share_called(scores: Floats, thresholds: Floats) -> Floats:
+    """Return the share of scores at or above each threshold; NaN without scores.
+
+    Example:
+        >>> _share_called(np.array([0.2, 0.6]), np.array([0.1, 0.2, 0.5, 0.7])).tolist()
+        [1.0, 1.0, 0.5, 0.0]
+    """
+    if not len(scores):
+        return np.full(len(thresholds), np.nan)
+    return 1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
+
+
+def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -> Chart:
+    lines = {system.name: system.net_benefit for system in systems if system.net_benefit}
+    low = -0.05
+    values = [value for _, y in lines.values() for value in y.tolist()]
+    high = max([0.05, *(math.ceil(value * 20 - 1e-9) / 20 for value in values)])
+    right = max([0.8, *(float(x.max()) for x, _ in lines.values())])
+    ticks = [low + (high - low) * part / 4 for part in range(5)]
+    return Chart(
+        key="net-benefit",
+        title="Decision curve",
+        x=Axis(
+            "Risk from which one would act",
+            tuple((right * part / 4, f"{right * part / 4:.2g}") for part in range(5)), 0, right,
+        ),
+        y=Axis("Net benefit", tuple((tick, number(tick, 2)) for tick in ticks), low, high),
+        curves=tuple(
+            Curve(system.name, system.position, *lines[system.name])
+            for system in systems if system.name in lines
+        ),
+        guides=(*([all_positive] if all_positive else []), ((0, right), (0, 0))),
+        guide_label="calling every image positive, or none (0)",
+        description="Decision curves: net benefit against the risk from which one would act.",
+    )  # fmt: skip
+
+
+def _cost_curve_chart(systems: Sequence[_System]) -> Chart:
+    ticks = tuple((tick, str(tick)) for tick in (0.0, 0.15, 0.3, 0.45, 0.6))
+    return Chart(
+        key="cost",
+        title="Cost curve",
+        x=Axis("Share of the cost that misses make"),
+        y=Axis("Expected cost", ticks, 0, 0.6),
+        curves=tuple(
+            Curve(system.name, system.position, *system.expected_cost)
+            for system in systems
+            if system.expected_cost
+        ),
+        guides=(((0, 0.5, 1), (0, 0.5, 0)),),
+        guide_label="calling all images alike, whichever is cheaper",
+        description="Cost curves: expected cost against the share that misses make of it.",
+    )
+
+
+def _cost_chart(
+    key: str, title: str, word: str, figure: str, costs: Mapping[str, float],
+    systems: Sequence[_System],
+) -> Chart:  # fmt: skip
+    """A figure against a cost: a point a system, with its interval and its name."""
+    curves, told, absent = [], [], []
+    for system in systems:
+        score, cost = system.figures["primary"], costs.get(system.name)
+        if cost is None:
+            absent.append(f"{system.name} ({number(score.estimate)})")
+            continue
+        told.append(f"{system.name}: {number(score.estimate)} at {cost:.3g} {word}")
+        ends = (score.low, score.high) if score.bounded else (score.estimate, score.estimate)
+        point = Point(cost, score.estimate, told[-1])
+        curves.append(
+            Curve(system.name, system.position, np.array([cost, cost]), np.array(ends), (point,))
+        )
+    x = _log_ticks(min(costs.values()), max(costs.values()))
+    shown = x if len(x) <= 6 else [tick for tick in x if f"{tick:e}".startswith("1.0")]
+    y = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))
+    left_out = f" Not drawn, since its cost or figure is unknown: {', '.join(absent)}."
+    return Chart(
+        key=key,
+        title=f"{figure} against {title if title.startswith('FLOPs') else title.lower()}",
+        x=Axis(f"{title} ({word})", tuple((t, f"{t:,g}") for t in shown), x[0], x[-1], "log"),
+        y=Axis(figure, tuple((t, f"{t:.3f}".rstrip("0").ljust(4, "0")) for t in y), y[0], y[-1]),
+        curves=tuple(curves),
+        description=f"{figure} against {title}. {'; '.join(told)}.",
+        note="Lines: 95 % intervals. The cost is on a logarithmic scale."
+        + (left_out if absent else ""),
+        names_beside=True,
+    )
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 of each power of ten, from below the least to above the greatest.
+
+    Example:
+        >>> _log_ticks(0.3, 4.2)
+        [0.2, 0.5, 1.0, 2.0, 5.0]
+    """
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    first = max(place for place, tick in enumerate(ticks) if tick <= low / 1.05)
+    last = min(place for place, tick in enumerate(ticks) if tick >= high * 1.05)
+    return ticks[first : last + 1]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round figures from below the least to above the greatest, and none above 1.
+
+    Example:
+        >>> _ticks(0.871, 0.962)
+        [0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98]
+    """
+    if high - low < 0.002:
+        low, high = low - 0.002, min(high + 0.002, max(high, 1.0))
+    ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [round(float(tick), 4) for tick in ticks if tick <= max(high, 1.0) + 1e-9]

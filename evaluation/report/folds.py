@@ -18,8 +18,8 @@ from data_prep.contracts.tables import read_json, read_table, write_json
 from evaluation.compare.intervals import ALL
 from evaluation.metrics.registry import metric_title
 from evaluation.metrics.words import number, policy_words
-from evaluation.report.figures import PAPER_COLOURS
 from evaluation.report.files import DECISIONS, METRICS
+from evaluation.report.plot import system_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,7 +252,7 @@ def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: s
         row = _row(table, system, metric, policy)
         if row is None or pd.isna(row["mean"]):
             continue
-        colour = PAPER_COLOURS[place % len(PAPER_COLOURS)]
+        colour = system_colour(place)
         axes.plot(row[names], [place] * len(names), "o", color=colour, fillstyle="none", alpha=0.6)
         axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=1.4)
         axes.plot(row["mean"], place, "D", color=colour, markersize=6)

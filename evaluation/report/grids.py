@@ -11,8 +11,10 @@ import pandas as pd
 
 from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval
+from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
+from evaluation.report.charts import policies_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
 
 
+_RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
+_OUTSIDE = " ▲"
 _PNEUMONIA = ("lung_opacity", "pneumonia")
 
 
@@ -512,3 +516,38 @@ def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
     ]
     known = rows["of"].dropna()
     return f"{int(known.iloc[0]):,}" if len(known) else number(None)
+
+
+def transfer_table(comparison: Comparison) -> Grid | None:
+    """Return the rates at each frozen threshold on validation and on test; None without any.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+    """
+    rows = []
+    for name, result in comparison.systems.items():
+        known = result.validation
+        if known.empty:
+            continue
+        for policy in policies_of(comparison):
+            threshold = result.thresholds.get(policy)
+            if threshold is None:
+                continue
+            then = classification_metrics(known["label"], known["score"], threshold)
+            cells = []
+            for metric, _ in _RATES:
+                promised = then[metric]
+                now = find_interval(comparison.metrics, name, metric, policy)
+                held = promised is None or not now.bounded or now.low <= promised <= now.high
+                cells += [number(promised), figure_words(now) + ("" if held else _OUTSIDE)]
+            rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))
+    if not rows:
+        return None
+    return Grid(
+        "From validation to test",
+        "Thresholds were chosen on validation and held. ▲: the interval on test does not hold what "
+        "validation gave. Some loss is usual, as thresholds fit the images that chose them; much "
+        "of it, or loss on one side only, says that the test images are of another kind.",
+        ("", *(f"{title} on {role}" for _, title in _RATES for role in ("validation", "test"))),
+        tuple(rows),
+    )

@@ -23,18 +23,10 @@ from evaluation.compare.verdict import PRIMARY_METRIC
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.cases import read_cases
-from evaluation.report.charts import (
-    MARKERS,
-    Chart,
-    Whisker,
-    policies_of,
-    whiskers,
-)
+from evaluation.report.charts import cost_charts, policies_of, report_charts, save_figures
 from evaluation.report.checklists import checklists, methods_paragraph
-from evaluation.report.cost_charts import FRAME, cost_charts
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.facts import decision_rows, meanings, methods
-from evaluation.report.figures import save_figures
 from evaluation.report.files import CASES_PAGES, FIGURES, METRICS, METRICS_TABLE, OVERLAYS, PAGE
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
@@ -44,18 +36,25 @@ from evaluation.report.gallery import (
     disagreement,
     select_cases,
 )
-from evaluation.report.grids import agreement, group_tables, published, subgroups, where_tables
-from evaluation.report.probability_charts import all_charts
+from evaluation.report.grids import (
+    agreement,
+    group_tables,
+    published,
+    subgroups,
+    transfer_table,
+    where_tables,
+)
+from evaluation.report.plot import MARKERS, Chart, legend_sample, to_svg
 from evaluation.report.result_tables import write_table_files
 from evaluation.report.tables import (
+    Whisker,
     confusion_matrices,
     difference_tests,
     every_pair,
     metric_table,
     unit_tables,
+    whiskers,
 )
-from evaluation.report.transfer import transfer_charts, transfer_table
-from evaluation.report.usefulness_charts import cost_chart, net_benefit_chart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -300,6 +299,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
     """
     policies, policy = policies_of(comparison), main_policy(comparison)
     place, confusion = metric_table(comparison, "place"), confusion_matrices(comparison)
+    charts = report_charts(comparison)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     sources = set(judged.get("source", []))
     theirs = published(comparison, sources, policy)
@@ -326,16 +326,12 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         subgroups=subgroups(comparison, policy),
         where=where_tables(comparison),
         groups=group_tables(comparison),
-        charts=_charts(comparison),
-        policies=[
-            (MARKERS[position % len(MARKERS)], policy_words(policy))
-            for position, policy in enumerate(policies)
-        ],
+        charts=[(chart, to_svg(chart)) for chart in charts],
+        legend=_legend(charts, policies),
         confusion=confusion,
         exploration=_exploration(comparison, galleries),
         cost=cost_rows(comparison),
-        cost_charts=cost_charts(comparison),
-        cost_frame=FRAME,
+        cost_charts=[(chart, to_svg(chart)) for chart in cost_charts(comparison)],
         decisions=decision_rows(comparison),
         gallery=galleries[0],
         meanings=meanings(comparison),
@@ -346,11 +342,14 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
     )
 
 
-def _charts(comparison: Comparison) -> list[Chart]:
-    """Return every chart that has a line."""
-    charts = [*all_charts(comparison), *transfer_charts(comparison)]
-    charts += [net_benefit_chart(comparison), cost_chart(comparison)]
-    return [chart for chart in charts if chart.series]
+def _legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tuple[str, str]]:
+    """Return a sample and its words for each system's line and each policy's marker."""
+    systems = {curve.name: curve.position for chart in charts for curve in chart.curves}
+    lines = [(legend_sample(position), name) for name, position in systems.items()]
+    return lines + [
+        (legend_sample(marker=MARKERS[place % len(MARKERS)]), f"threshold: {policy_words(policy)}")
+        for place, policy in enumerate(policies)
+    ]
 
 
 def _exploration(comparison: Comparison, galleries: list[Gallery]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from evaluation.compare.verdict import Question
 from evaluation.metrics.evaluation_set import MetricKey
 from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
 from evaluation.metrics.words import DASH, number, policy_words, score_words
-from evaluation.report.charts import Whisker, policies_of, whiskers
+from evaluation.report.charts import policies_of
 from evaluation.report.grids import SUBGROUPS, Grid, figure_words
 from evaluation.statistics.bootstrap import BOOTSTRAP
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evaluation.compare.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A dot with its interval on a shared axis, all in percent of the axis."""
+
+    low: float
+    dot: float
+    high: float
+    decided: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,6 +247,46 @@ def _part_of(key: MetricKey, comparison: Comparison) -> Part:
 def _unbounded(metric: str) -> bool:
     """Whether a common axis with it would press all other figures into a point."""
     return metric in METRICS and METRICS[metric].unbounded
+
+
+def whiskers(
+    intervals: list[Interval], *, around_zero: bool = False
+) -> tuple[list[Whisker | None], tuple[float, float]]:
+    """Place intervals on one shared axis.
+
+    Args:
+        intervals: The figures.
+        around_zero: A symmetric axis for differences; else the axis spans the intervals.
+
+    Returns:
+        One whisker per figure (None where it has no interval) and the axis' ends.
+
+    Example:
+        >>> placed, axis = whiskers([Interval(0.1, 0.0, 0.2)], around_zero=True)
+        >>> placed[0].dot, axis
+        (75.0, (-0.2, 0.2))
+    """
+    ends = [end for each in intervals if each.bounded for end in (each.low, each.high)]
+    if not ends:
+        return [None] * len(intervals), (0.0, 1.0)
+    step = 0.05
+    low, high = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step - 1e-9) * step
+    if around_zero:
+        high = max(abs(low), abs(high), step)
+        low = -high
+    elif high <= low:
+        low, high = low - step, low + step
+
+    def place(value: float) -> float:
+        return round((value - low) / (high - low) * 100, 2)
+
+    placed = [
+        Whisker(place(each.low), place(each.estimate), place(each.high), each.excludes_zero)
+        if each.bounded
+        else None
+        for each in intervals
+    ]
+    return placed, (round(low, 4), round(high, 4))
 
 
 def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:

@@ -13,7 +13,7 @@ from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import gather, unit_names
 from evaluation.metrics.words import score_words
-from evaluation.report.probability_charts import coverage_chart
+from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables
 from evaluation.report.tables import unit_tables
 
@@ -94,6 +94,10 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
     assert set(written["unit"]) == {"image", "patient"}
 
 
+def coverage_charts(comparison):
+    return [chart for chart in report_charts(comparison) if chart.key == "coverage"]
+
+
 def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     images = read_table(judged_set.folder / "images.parquet", "images")
     studies = images["image_id"].map("study {}".format)
@@ -105,7 +109,7 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     keys = ["system", "subgroup", "policy", "metric"]
     both = comparison.metrics.merge(comparison.by_unit, on=keys, suffixes=("", "_unit"))
     assert len(both) > 40
-    assert not coverage_chart(comparison).series  # nothing is referred unless asked for
+    assert not coverage_charts(comparison)  # nothing is referred unless asked for
     pd.testing.assert_series_equal(
         both["estimate"], both["estimate_unit"], check_names=False, rtol=1e-9
     )
@@ -121,9 +125,9 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
         for metric in ("coverage", "accuracy_covered", "aurc"):
             row = chosen(table, system="A", metric=metric, policy="max_f1", subgroup="all")
             assert row.ci_low <= row.estimate <= row.ci_high
-    chart = coverage_chart(comparison)
-    assert [series.name for series in chart.series] == ["A"]
-    assert len(chart.series[0].points) == 1
+    (chart,) = coverage_charts(comparison)
+    assert [curve.name for curve in chart.curves] == ["A"]
+    assert len(chart.curves[0].points) == 1
     curve = comparison.systems["A"].coverage["max_f1"]
     assert curve["coverage"][-1] == 1.0
     accuracy = chosen(

@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from data_prep.contracts.tables import read_json
 from evaluation.compare.comparison import SystemResult
-from evaluation.report.cost_charts import LEFT, TOP, WIDTH, cost_charts
+from evaluation.report.charts import cost_charts
 from evaluation.report.cost_table import COST_KEYS, cost_rows, cost_table
+from evaluation.report.plot import draw
 from evaluation.report.result_tables import write_tables
 
 KNOWN = {
@@ -89,42 +91,68 @@ def test_a_point_lies_at_its_cost_and_figure(comparison):
     figures = {"A": (0.90, 0.90, 0.90), "B": (0.95, 0.95, 0.95), "C": (1.0, 1.0, 1.0)}
     costs = {"A": {"flops": 1e9}, "B": {"flops": 1e10}, "C": {"flops": 1e11}}
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
-    a, b, c = chart.points
-    assert b.x - a.x == pytest.approx(c.x - b.x, abs=0.2)  # the cost is logarithmic
-    assert a.y - b.y == pytest.approx(b.y - c.y, abs=0.2)  # the figure is not
-    marks = {text: y for y, text in chart.y_ticks}
-    assert marks["0.90"] == a.y
-    assert marks["1.00"] == c.y
-    assert {text: x for x, text in chart.x_ticks}["10"] == b.x
+    axes = draw(chart).axes[0]
+    place = axes.transData.transform
+    points = [line.get_xydata()[0] for line in axes.lines if "point" in str(line.get_gid())]
+    assert [tuple(point) for point in points] == [(1, 0.90), (10, 0.95), (100, 1.0)]
+    a, b, c = map(place, points)
+    assert b[0] - a[0] == pytest.approx(c[0] - b[0])  # the cost is logarithmic
+    assert b[1] - a[1] == pytest.approx(c[1] - b[1])  # the figure is not
+    assert {"0.90", "1.00"} <= {words for _, words in chart.y.ticks}
+    assert dict(chart.x.ticks)[10] == "10"
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 20])
-def test_names_never_overlap_and_stay_in_the_picture(comparison, count):
+def test_names_never_overlap_and_stay_in_the_image(comparison, count):
     (chart,) = cost_charts(zoo(comparison, count))
-    places = sorted(point.label_y for point in chart.points)
-    assert len(places) == count
-    assert all(b - a >= 13.9 for a, b in pairwise(places))
-    assert places[0] >= TOP - 14
-    assert places[-1] <= chart.bottom
-    for point in chart.points:
-        assert LEFT <= point.x <= LEFT + WIDTH
-        assert TOP <= point.high <= point.y <= point.low <= chart.bottom
+    figure = draw(chart)
+    figure.set_dpi(72)
+    figure.draw_without_rendering()
+    axes, names = figure.axes[0], figure.axes[0].texts
+    boxes = sorted((Text.get_window_extent(text) for text in names), key=lambda box: box.y0)
+    assert [text.get_text() for text in names] == [curve.name for curve in chart.curves]
+    assert len(boxes) == count
+    assert all(b.y0 + b.y1 - a.y0 - a.y1 >= 27.9 for a, b in pairwise(boxes))
+    assert boxes[0].y0 > 0
+    assert max(box.x1 for box in boxes) < chart.size[0]
+    assert boxes[-1].y1 <= chart.size[1]
+    for curve in chart.curves:
+        assert chart.x.low <= curve.points[0].x <= chart.x.high
+        assert chart.y.low <= curve.y[0] <= curve.points[0].y <= curve.y[1] <= chart.y.high
+    assert axes.get_ylim() == (chart.y.low, chart.y.high)
+
+
+def test_long_name_is_cut_and_stays_in_the_image(comparison):
+    long = "A network with a very long name indeed"
+    figures = dict.fromkeys((long, "B"), (0.9, 0.85, 0.95))
+    costs = {long: {"flops": 1e9}, "B": {"flops": 2e9}}
+    (chart,) = cost_charts(with_systems(comparison, figures, costs))
+    figure = draw(chart)
+    figure.set_dpi(72)
+    figure.draw_without_rendering()
+    name = figure.axes[0].texts[0]
+    assert name.get_text() == "A network with a ver…"
+    assert Text.get_window_extent(name).x1 < chart.size[0]
 
 
 @pytest.mark.parametrize("count", [2, 20])
-def test_marks_stand_apart(comparison, count):
+def test_ticks_stand_apart(comparison, count):
     (chart,) = cost_charts(zoo(comparison, count))
-    assert 2 <= len(chart.x_ticks) <= 7
-    assert all(b[0] - a[0] > 20 for a, b in pairwise(chart.x_ticks))
-    assert 3 <= len(chart.y_ticks) <= 7
+    figure = draw(chart)
+    figure.set_dpi(72)
+    axes = figure.axes[0]
+    assert 2 <= len(chart.x.ticks) <= 7
+    places = [axes.transData.transform((tick, chart.y.low))[0] for tick, _ in chart.x.ticks]
+    assert all(b - a > 20 for a, b in pairwise(places))
+    assert 3 <= len(chart.y.ticks) <= 8
 
 
 def test_a_system_of_unknown_cost_is_named_and_not_drawn(comparison):
     figures = dict.fromkeys(("A", "B", "Reader"), (0.9, 0.85, 0.95))
     costs = {"A": {"flops": 1e9}, "B": {"flops": 2e9}, "Reader": {"flops": None}}
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
-    assert [point.name for point in chart.points] == ["A", "B"]
-    assert chart.left_out.endswith("unknown: Reader (0.900).")
+    assert [curve.name for curve in chart.curves] == ["A", "B"]
+    assert chart.note.endswith("unknown: Reader (0.900).")
     assert "A: 0.900 at 1 billion; B: 0.900 at 2 billion." in chart.description
 
 

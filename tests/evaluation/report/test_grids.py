@@ -6,10 +6,10 @@ import pytest
 
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics
+from evaluation.report.charts import report_charts
 from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
 from evaluation.report.facts import decision_rows
 from evaluation.report.grids import PUBLISHED, agreement, published, related_figures, subgroups
-from evaluation.report.probability_charts import calibration_chart
 
 
 def test_agreement_counts_every_image_once(comparison):
@@ -148,14 +148,19 @@ def test_methods_paragraph_states_no_unknown_as_fact(comparison, picture_set):
     assert UNKNOWN not in text
 
 
+def calibration_charts(comparison):
+    return [chart for chart in report_charts(comparison) if chart.key == "calibration"]
+
+
 def test_calibration_chart_needs_probabilities(comparison):
-    assert calibration_chart(comparison).series == ()
+    assert calibration_charts(comparison) == []
     rng = np.random.default_rng(0)
     chance = rng.random(5000)
     label = (rng.random(5000) < chance) * 1.0
     frame = pd.DataFrame({"system": "RetinaNet", "label": label, "probability": chance})
-    (series,) = calibration_chart(replace(comparison, decisions=frame)).series
-    assert len(series.points) == 10
-    for point in series.points:  # honest probabilities lie on the diagonal
-        x, y = (point.x - 44) / 284, 1 - (point.y - 12) / 264
-        assert x == pytest.approx(y, abs=0.06)
+    frame["image_id"] = [f"i{number}" for number in range(len(frame))]
+    (chart,) = calibration_charts(replace(comparison, decisions=frame))
+    (curve,) = chart.curves
+    assert len(curve.points) == 10
+    for point in curve.points:  # honest probabilities lie on the diagonal
+        assert point.x == pytest.approx(point.y, abs=0.06)

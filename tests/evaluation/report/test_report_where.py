@@ -5,8 +5,8 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.shares import WHERE_COLUMNS
+from evaluation.report.charts import report_charts
 from evaluation.report.grids import group_tables, where_tables
-from evaluation.report.usefulness_charts import cost_chart, net_benefit_chart
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,10 @@ def told(comparison, columns):
     return replace(comparison, where=pd.DataFrame(rows, columns=columns))
 
 
+def charts_of(comparison):
+    return {chart.key: chart for chart in report_charts(comparison)}
+
+
 def rows_of(grids, title):
     (grid,) = [each for each in grids if each.title == title]
     assert all(len(row) == len(grid.columns) for row in grid.rows)
@@ -78,22 +82,22 @@ def test_kinds_that_were_not_counted_have_no_row(told):
 
 
 def test_decision_curve_lies_where_its_figures_are(told):
-    chart = net_benefit_chart(told)
-    assert [series.name for series in chart.series] == ["RetinaNet", "CheXNet"]
-    assert (chart.y_labels[0], chart.y_labels[-1]) == ("−0.05", "0.30")
-    # x: 0.1 of 0.8 and 0.5 of 0.8; y: 0.2 and 0.1 between -0.05 and 0.3
-    ends = [tuple(map(float, point.split())) for point in chart.series[0].path[1:].split("L")]
-    assert ends[0] == pytest.approx((44 + 284 / 8, 12 + 264 * (1 - 0.25 / 0.35)), abs=0.3)
-    assert ends[1] == pytest.approx((44 + 284 * 5 / 8, 12 + 264 * (1 - 0.15 / 0.35)), abs=0.3)
+    chart = charts_of(told)["net-benefit"]
+    assert [curve.name for curve in chart.curves] == ["RetinaNet", "CheXNet"]
+    assert (chart.y.ticks[0][1], chart.y.ticks[-1][1]) == ("−0.05", "0.30")
+    assert (chart.x.high, chart.y.low, chart.y.high) == (0.8, -0.05, 0.3)
+    assert chart.curves[0].x.tolist() == [0.1, 0.5]
+    assert chart.curves[0].y.tolist() == [0.2, 0.1]
+    assert chart.guides[0][1].tolist() == [0.1]  # calling every image positive
 
 
 def test_cost_curve_is_drawn_for_the_systems_alone(told):
-    assert [series.name for series in cost_chart(told).series] == ["RetinaNet", "CheXNet"]
+    assert [curve.name for curve in charts_of(told)["cost"].curves] == ["RetinaNet", "CheXNet"]
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
     assert where_tables(comparison) == group_tables(comparison) == []
-    assert net_benefit_chart(comparison).series == cost_chart(comparison).series == ()
+    assert not {"net-benefit", "cost"} & set(charts_of(comparison))
 
 
 def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
@@ -104,5 +108,5 @@ def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
     missed = found.where.query("topic == 'errors' and metric == 'missed' and system == 'Detector'")
     shown = rows_of(where_tables(found), "Kinds of error")["Lesions missed"][0]
     assert shown.startswith(f"{missed['estimate'].iloc[0]:.3f}")
-    assert len(net_benefit_chart(found).series) == 2
-    assert len(cost_chart(found).series) == 2
+    assert len(charts_of(found)["net-benefit"].curves) == 2
+    assert len(charts_of(found)["cost"].curves) == 2

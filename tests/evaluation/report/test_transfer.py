@@ -8,8 +8,13 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.report.charts import HEIGHT, LEFT, TOP, WIDTH
-from evaluation.report.transfer import transfer_charts, transfer_table
+from evaluation.report.charts import report_charts
+from evaluation.report.grids import transfer_table
+from evaluation.report.plot import draw
+
+
+def transfer_charts(comparison):
+    return [chart for chart in report_charts(comparison) if chart.key.startswith("transfer")]
 
 
 @pytest.fixture
@@ -38,12 +43,16 @@ def test_a_rate_that_the_interval_on_test_does_not_hold_is_marked(shifted, make_
 
 def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):
     negatives, positives = transfer_charts(shifted)
-    thin, thick = negatives.series
+    thin, thick = negatives.curves
     assert (thin.faint, thick.faint, thin.position, thick.position) == (True, False, 1, 1)
     assert not thin.points
     # A threshold of 0.5 is the middle of the log-odds axis; 1 of 6 negatives is called there.
-    assert thick.points[0].x == pytest.approx(LEFT + WIDTH / 2)
-    assert thick.points[0].y == pytest.approx(TOP + HEIGHT * (1 - 1 / 6))
+    axes = draw(negatives).axes[0]
+    point = next(line for line in axes.lines if line.get_gid() == "curve-1-point-0")
+    assert point.get_xydata().tolist() == [[0.5, pytest.approx(1 / 6)]]
+    pixels = axes.transData.transform((0.5, 1 / 6))
+    assert axes.transAxes.inverted().transform(pixels) == pytest.approx([0.5, 1 / 6])
+    assert axes.lines[0].get_linewidth() < axes.lines[1].get_linewidth()
     assert "0.250 of the negative images called positive on validation, 0.167 on test" in (
         negatives.description
     )
@@ -52,7 +61,7 @@ def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):
 
 def test_a_system_without_validation_images_is_left_out(comparison):
     assert transfer_table(comparison) is None
-    assert all(chart.series == () for chart in transfer_charts(comparison))
+    assert transfer_charts(comparison) == []
 
 
 @pytest.mark.parametrize("kind", ["boxes", "scores"])

@@ -1,0 +1,400 @@
+"""Charts drawn by matplotlib: inline SVG in the colours of the page, and PNG files."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import matplotlib as mpl
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox, TransformedBbox
+
+from evaluation.statistics.ranking import Floats
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+_COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")  # of Okabe and Ito, on white
+
+MARKERS = ("o", "^", "s", "D", "v", "P")
+"""Markers of the policies, in their order; ``"."`` is a plain dot."""
+
+_INK, _QUIET, _LINE, _PAPER = "#1A2027", "#59636E", "#D9DCD8", "#FFFFFF"
+_THEME = {
+    **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(_COLOURS)},
+    _INK.lower(): "var(--ink)", _QUIET.lower(): "var(--quiet)",
+    _LINE.lower(): "var(--line)", _PAPER.lower(): "var(--paper)",
+}  # fmt: skip
+_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
+_QUARTERS = tuple((tick, str(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
+_DPI = 200  # of PNG files
+_SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+_WRITING_SVG = threading.Lock()  # the settings below are global to matplotlib
+
+# In pixels of the page at a width of 340, which are points on paper.
+_LEFT, _TOP, _BELOW, _RIGHT = 50.0, 12.0, 44.0, 12.0
+_PLOT_WIDTH, _PLOT_HEIGHT = 278.0, 264.0
+_NAMED_WIDTH, _NAMES_WIDTH, _NAMED_HEIGHT, _NAME_HEIGHT = 184.0, 146.0, 236.0, 14.0
+_LONGEST_NAME = 21
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a chart.
+
+    Args:
+        title: What it shows, with its unit.
+        ticks: Where the grid lies, and what stands there.
+        low: Where it begins.
+        high: Where it ends.
+        scale: How it is spaced.
+    """
+
+    title: str
+    ticks: tuple[tuple[float, str], ...] = _QUARTERS
+    low: float = 0.0
+    high: float = 1.0
+    scale: Literal["linear", "log", "logit"] = "linear"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A marked point: where, its words, and its marker as matplotlib names it."""
+
+    x: float
+    y: float
+    label: str
+    marker: str = "."
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One system's curve and its points.
+
+    Args:
+        name: Of the system.
+        position: Of the system among all; gives its colour and dash.
+        x: Shape ``(N,)``, in data units.
+        y: Likewise.
+        points: On the curve.
+        faint: Drawn thin.
+        in_steps: Level from each point up to the next.
+        figure: Its figure in words, for the legend of the PNG file.
+    """
+
+    name: str
+    position: int
+    x: Floats
+    y: Floats
+    points: tuple[Point, ...] = ()
+    faint: bool = False
+    in_steps: bool = False
+    figure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What a chart shows, in data units.
+
+    Args:
+        key: Short name for ids.
+        title: Its name.
+        x: Horizontal axis.
+        y: Vertical axis.
+        curves: One or more per system.
+        description: The chart in words, for those who cannot see it.
+        guides: Reference lines, each ``(x, y)`` of its corners.
+        guide_label: What they are.
+        note: Below the chart.
+        names_beside: Each system is a point with an interval, named at the right of the plot.
+    """
+
+    key: str
+    title: str
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    description: str
+    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()
+    guide_label: str = ""
+    note: str = ""
+    names_beside: bool = False
+
+    @property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the plot, in pixels."""
+        if self.names_beside:
+            height = max(_NAMED_HEIGHT, _NAME_HEIGHT * len(self.curves))
+            return _LEFT, _TOP, _NAMED_WIDTH, height
+        return _LEFT, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the whole, in pixels."""
+        left, top, width, height = self.frame
+        return left + width + (_NAMES_WIDTH if self.names_beside else _RIGHT), top + height + _BELOW
+
+
+def draw(chart: Chart) -> Figure:
+    """Draw a chart; one without a curve says so.
+
+    Args:
+        chart: What to draw. The artist of curve 1 has the gid ``curve-1``, of its second point
+            ``curve-1-point-1``.
+    """
+    (width, height), (left, top, wide, high) = chart.size, chart.frame
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
+    _dress(axes, chart)
+    if not chart.curves:
+        axes.text(0.5, 0.5, "Nothing to draw", ha="center", color=_QUIET, transform=axes.transAxes)
+    for x, y in chart.guides:
+        axes.plot(x, y, color=_QUIET, linewidth=1.2, linestyle=(0, (1, 2.5)))
+    for number, curve in enumerate(chart.curves):
+        _draw_curve(axes, chart, curve, f"curve-{number}")
+    for number, curve in enumerate(chart.curves):
+        for place, point in enumerate(curve.points):
+            look = _marker_look(point.marker, system_colour(curve.position))
+            gid = f"curve-{number}-point-{place}"
+            axes.plot([point.x], [point.y], **look, clip_on=False, gid=gid, zorder=3)
+    if chart.names_beside:
+        _name_points(axes, chart)
+    return figure
+
+
+def system_colour(position: int) -> str:
+    """Return the colour of a system in PNG files, by its place among the systems."""
+    return _COLOURS[position % len(_COLOURS)]
+
+
+def _dress(axes: Axes, chart: Chart) -> None:
+    """Set limits, titles, ticks and a quiet grid."""
+    axes.set(xscale=chart.x.scale, yscale=chart.y.scale)
+    for axis, spec in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
+        axis.set_ticks([tick for tick, _ in spec.ticks], [words for _, words in spec.ticks])
+        axis.set_label_text(spec.title, fontsize=12, color=_INK)
+    axes.minorticks_off()
+    axes.set(xlim=(chart.x.low, chart.x.high), ylim=(chart.y.low, chart.y.high))
+    left, _, _, high = chart.frame
+    axes.xaxis.set_label_coords(0.5, -25 / high)
+    axes.yaxis.set_label_coords(-(left - 12) / chart.frame[2], 0.5)
+    axes.tick_params(length=0, labelsize=12, labelcolor=_QUIET, pad=6)
+    axes.grid(color=_LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+
+
+def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
+    """Draw a line, cut a little outside the plot: along a border it keeps its width."""
+    (line,) = axes.plot(
+        curve.x, curve.y, gid=gid, color=system_colour(curve.position),
+        linewidth=1 if curve.faint else 2.2,
+        linestyle="-" if chart.names_beside else _dash(curve.position),
+        drawstyle="steps-post" if curve.in_steps else "default",
+        dash_capstyle="butt", solid_capstyle="butt",
+    )  # fmt: skip
+    line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
+
+
+def _dash(position: int) -> Any:
+    """A dash that no other system of the same colour has, for the first sixteen."""
+    return _DASHES[(position + position // len(_COLOURS)) % len(_DASHES)]
+
+
+def _marker_look(marker: str, colour: str) -> dict[str, Any]:
+    """A ring stays visible around another marker at the same place; the rest are filled."""
+    look = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
+    if marker == "o":
+        return look | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
+    size = {".": 7.5, "s": 9, "D": 8.5}.get(marker, 11)
+    return look | {"markersize": size, "markeredgecolor": _PAPER, "markeredgewidth": 1.2}
+
+
+def _name_points(axes: Axes, chart: Chart) -> None:
+    """Write each system's name at the right, moved apart, with a line from its point."""
+    _, _, width, height = chart.frame
+    scale = height / (chart.y.high - chart.y.low)
+    wanted = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
+    for curve, row in zip(chart.curves, spread(wanted, 0, height), strict=True):
+        name = curve.name
+        line = {"arrowstyle": "-", "color": system_colour(curve.position), "linewidth": 0.9,
+                "alpha": 0.75, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}  # fmt: skip
+        axes.annotate(
+            name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…",
+            (curve.points[0].x, curve.points[0].y), (width + 11, row), color=_INK, fontsize=11,
+            textcoords="axes points", va="center", arrowprops=line, annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
+    """Move labels apart, as little as need be, in the order of what they name.
+
+    Args:
+        wanted: Where each would stand, in pixels.
+        low: No label below this.
+        high: Nor above this, where there is room.
+
+    Example:
+        >>> spread([50.0, 52.0, 100.0], 0.0, 100.0)
+        [38.0, 52.0, 100.0]
+    """
+    placed, at = list(wanted), high + _NAME_HEIGHT
+    order = sorted(range(len(wanted)), key=lambda place: wanted[place])
+    for place in reversed(order):
+        at = placed[place] = min(wanted[place], at - _NAME_HEIGHT)
+    at = low - _NAME_HEIGHT
+    for place in order:
+        at = placed[place] = max(placed[place], at + _NAME_HEIGHT)
+    return placed
+
+
+def to_svg(chart: Chart) -> str:
+    """Return a chart as an inline SVG element that takes its colours from the page.
+
+    Its ``data-frame`` says where the plot lies: left, top, width and height. Each point carries
+    its words as ``<title>``.
+    """
+    labels = {
+        f"curve-{number}-point-{place}": point.label
+        for number, curve in enumerate(chart.curves)
+        for place, point in enumerate(curve.points)
+    }
+    frame = " ".join(f"{each:g}" for each in chart.frame)
+    told = {"role": "img", "aria-label": chart.description, "data-frame": frame}
+    return _inline(draw(chart), chart.key, {"data-chart": chart.key, **told}, labels)
+
+
+def legend_sample(position: int | None = None, marker: str = "") -> str:
+    """Return a system's line, or a policy's marker, for the page's legend as inline SVG."""
+    width = 16 if marker else 36
+    figure = Figure(figsize=(width / 72, 16 / 72))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, 16))
+    axes.set_axis_off()
+    if marker:
+        axes.plot([8], [8], **_marker_look(marker, _INK), clip_on=False)
+    elif position is not None:
+        axes.plot([1, 35], [8, 8], color=system_colour(position), linestyle=_dash(position),
+                  linewidth=2.2, dash_capstyle="butt")  # fmt: skip
+    attributes = {"aria-hidden": "true", "width": str(width), "height": "16"}
+    return _inline(figure, f"legend-{position}-{marker}", attributes)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure and all that stands beside its plot as a PNG file."""
+    figure.savefig(path, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight")
+
+
+def draw_with_legend(chart: Chart, policies: Mapping[str, str], title: str | None = None) -> Figure:
+    """Draw a chart with a legend below, for a file that stands alone.
+
+    Args:
+        chart: What to draw.
+        policies: Words by marker.
+        title: Of the legend.
+    """
+    figure = draw(chart)
+    axes = figure.axes[0]
+    lines = {line.get_gid(): line for line in axes.lines}
+    for number, curve in enumerate(chart.curves):
+        lines[f"curve-{number}"].set_label(f"{curve.name} {curve.figure}".rstrip())
+    for marker, words in policies.items():
+        axes.plot([], [], **_marker_look(marker, _QUIET) | {"markersize": 7}, label=words)
+    if chart.curves:
+        below = 0, -_BELOW / chart.frame[3]
+        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=below, title=title,
+                    alignment="left", title_fontsize=9, handlelength=3.2)  # fmt: skip
+    return figure
+
+
+def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
+    """Draw confusion matrices in rows of systems and columns of policies.
+
+    Args:
+        rows: Title and counts ``tp``, ``fp``, ``tn``, ``fn`` of each; None without a threshold.
+    """
+    size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for line, matrices in zip(grid, rows, strict=True):
+        for axes, (title, counts) in zip(line, matrices, strict=True):
+            axes.set_title(title, fontsize=8)
+            _draw_matrix(axes, counts)
+    return figure
+
+
+def _draw_matrix(axes: Axes, counts: Mapping[str, int] | None) -> None:
+    """Draw one two by two table; right decisions are tinted, and each cell carries its count."""
+    if not counts:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "no threshold", ha="center", va="center", fontsize=8)
+        return
+    axes.imshow([[1, 0], [0, 1]], cmap="Blues", vmin=0, vmax=4)
+    for key, column, row in (("tp", 0, 0), ("fn", 1, 0), ("fp", 0, 1), ("tn", 1, 1)):
+        axes.text(column, row, f"{counts[key]:,}", ha="center", va="center", fontsize=11)
+    axes.set_xticks([0, 1], ["called\npositive", "called\nnegative"], fontsize=7)
+    axes.set_yticks([0, 1], ["positive", "negative"], fontsize=7)
+    axes.spines[:].set_visible(False)
+
+
+def _inline(
+    figure: Figure, key: str, attributes: Mapping[str, str], labels: Mapping[str, str] | None = None
+) -> str:
+    """Write a figure as an SVG element for the page: no fonts, ids of its own, no dates.
+
+    Args:
+        figure: Drawn with the colours above.
+        key: Different for each figure of a page, so that no id stands twice.
+        attributes: Of the element.
+        labels: Titles by gid.
+    """
+    figure.patch.set_visible(False)
+    written = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with _WRITING_SVG, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure.savefig(written, format="svg", metadata=nothing)
+    tree = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib's own text
+    root = ET.Element("svg", {"viewBox": tree.attrib["viewBox"], **attributes})
+    root.extend(each for child in tree for each in _plain(child, labels or {}))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _plain(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Element]:
+    """A node without names of its own: groups go but for labelled points, which get a title."""
+    tag = node.tag.removeprefix(_SVG)
+    inner = [each for child in node for each in _plain(child, labels)]
+    if tag in ("style", "metadata") or (tag == "defs" and not inner):
+        return []
+    label = labels.get(node.get("id", "")) if tag == "g" else None
+    if tag == "g" and label is None and "clip-path" not in node.attrib:
+        return inner
+    plain = ET.Element(tag)
+    for name, value in node.items():
+        if not (tag == "g" and name == "id") and not value.startswith("rotate(-0 "):
+            plain.set("href" if name == _HREF else name, _tidy(name, value))
+    plain.text = node.text if tag == "text" else None
+    if label is not None:
+        ET.SubElement(plain, "title").text = label
+    plain.extend(inner)
+    return [plain]
+
+
+def _tidy(name: str, value: str) -> str:
+    """An attribute in the page's font and colours, with two decimals at most."""
+    if name == "style":
+        value = re.sub(r"font-family:[^;]*;? ?|stroke-dashoffset: 0; ", "", value)
+        return re.sub(r"#[0-9a-f]{6}", lambda found: _THEME.get(found[0], found[0]), value)
+    if name == "d":
+        value = re.sub(r"\s*([A-Za-z])\s*", r"\1", " ".join(value.split()))
+    if name in ("d", "x", "y", "transform"):
+        return re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."),
+                      value)  # fmt: skip
+    return value

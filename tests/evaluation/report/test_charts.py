@@ -1,0 +1,270 @@
+"""The charts against hand-counted curves, and what reaches the page and the PNG files."""
+
+import re
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.boxes.froc import HITS
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.intervals import Interval, find_interval
+from evaluation.metrics.registry import family
+from evaluation.report.charts import report_charts, save_figures, sensitivity_at
+from evaluation.report.plot import Axis, Chart, Curve, Point, draw, draw_with_legend, to_svg
+from evaluation.report.tables import metric_table, whiskers
+
+
+def charts_of(comparison):
+    return {chart.key: chart for chart in report_charts(comparison)}
+
+
+def lines_of(figure):
+    return {line.get_gid(): line for line in figure.axes[0].lines}
+
+
+def make_chart(x, y, points=(), **options):
+    curve = Curve("A", 0, np.asarray(x), np.asarray(y), tuple(points))
+    return Chart(key="k", title="T", x=Axis("x <&>"), y=Axis("y"), curves=(curve,),
+                 description="In words & <signs>.", **options)  # fmt: skip
+
+
+def test_figures_are_readable_images(comparison, tmp_path):
+    files = save_figures(comparison, tmp_path)
+    assert [path.name for path in files] == ["roc.png", "precision_recall.png", "confusion.png"]
+    for path in files:
+        with Image.open(path) as image:
+            assert min(image.size) > 400
+
+
+def test_no_confusion_figure_without_decisions(comparison, tmp_path):
+    for result in comparison.systems.values():
+        result.confusion.clear()
+    assert len(save_figures(comparison, tmp_path)) == 2
+
+
+def test_operating_point_lies_at_its_rates(comparison):
+    chart = charts_of(comparison)["roc"]
+    point = chart.curves[0].points[0]
+    assert (point.x, point.y) == (1 / 6, 4 / 6)  # 1 of 6 negatives is a false alarm
+    assert point.label == "RetinaNet, threshold for best F1"
+    drawn = lines_of(draw(chart))["curve-0-point-0"]
+    assert drawn.get_xydata().tolist() == [[1 / 6, 4 / 6]]
+
+
+def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
+    comparison.systems["RetinaNet"].curve.clear()
+    (curve,) = charts_of(comparison)["pr"].curves
+    line = lines_of(draw(charts_of(comparison)["pr"]))["curve-0"]
+    assert (curve.name, curve.position) == ("CheXNet", 1)
+    np.testing.assert_array_equal(line.get_xdata(), comparison.systems["CheXNet"].curve["recall"])
+    np.testing.assert_array_equal(
+        line.get_ydata(), comparison.systems["CheXNet"].curve["precision"]
+    )
+    assert line.get_color() == "#0072B2"
+
+
+def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(comparison):
+    figure = draw_with_legend(charts_of(comparison)["roc"], {"o": "threshold: best F1"})
+    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert words == ["RetinaNet 0.891 (0.851 to 0.921)", "CheXNet 0.862 (0.812 to 0.902)",
+                     "threshold: best F1"]  # fmt: skip
+
+
+def test_no_two_of_sixteen_systems_look_alike():
+    curves = tuple(Curve(f"{n}", n, np.arange(2), np.arange(2)) for n in range(16))
+    figure = draw(replace(make_chart([0], [0]), curves=curves))
+    looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in figure.axes[0].lines}
+    assert len(looks) == 16
+
+
+def test_without_scores_there_is_no_chart_and_the_file_says_so(comparison, tmp_path):
+    for result in comparison.systems.values():
+        result.curve.clear()
+    assert not {"roc", "pr"} & set(charts_of(comparison))
+    assert (tmp_path / "roc.png") in save_figures(comparison, tmp_path)
+    figure = draw(replace(make_chart([0], [0]), curves=()))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["Nothing to draw"]
+
+
+def test_svg_takes_colours_and_font_from_the_page_and_brings_no_names_of_its_own():
+    drawing = to_svg(make_chart([0, 1], [0, 1], [Point(0.5, 0.5, "half < all")]))
+    root = ET.fromstring(drawing)  # noqa: S314 - our own text
+    assert root.get("aria-label") == "In words & <signs>."
+    assert root.get("role") == "img"
+    assert "var(--s0)" in drawing
+    assert "var(--ink)" in drawing
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawing)
+    for word in ("font-family", "<style", "<metadata", "matplotlib", "xmlns", "svg:"):
+        assert word not in drawing, word
+    assert [title.text for title in root.iter("title")] == ["half < all"]
+    used = set(re.findall(r'(?:url\(|href=")#(\w+)', drawing))
+    assert {node.get("id") for node in root.iter() if node.get("id")} == used
+
+
+def test_curve_in_svg_lies_where_its_frame_says():
+    chart = make_chart([0, 0, 1], [0, 0.5, 1])
+    root = ET.fromstring(to_svg(chart))  # noqa: S314 - our own text
+    left, top, width, height = (float(each) for each in root.get("data-frame").split())
+    (path,) = [p.get("d") for p in root.iter("path") if "var(--s0)" in p.get("style", "")]
+    corners = [tuple(map(float, corner.split())) for corner in path[1:].split("L")]
+    wanted = [(left, top + height), (left, top + height / 2), (left + width, top)]
+    np.testing.assert_allclose(corners, wanted, atol=0.01)
+
+
+def test_svg_is_the_same_in_every_thread_and_differs_in_ids_by_chart():
+    charts = [replace(make_chart([0, 1], [0, 1], [Point(0.5, 0.5, "p")]), key=key)
+              for key in "abcdabcd"]  # fmt: skip
+    with ThreadPoolExecutor(4) as pool:
+        drawings = list(pool.map(to_svg, charts))
+    assert drawings == [to_svg(chart) for chart in charts]
+    ids = [set(re.findall(r'id="(\w+)"', drawing)) for drawing in drawings[:4]]
+    assert len(set.union(*ids)) == sum(map(len, ids)) > 0
+
+
+def test_curve_size_does_not_grow_with_the_images():
+    steps = np.sort(np.random.default_rng(0).random(200_000))
+    ranks = np.random.default_rng(1).random(200_000).cumsum() / 100_000
+    for y in (steps**0.3, np.minimum(ranks, 1)):
+        assert len(to_svg(make_chart(steps, y))) < 40_000
+
+
+def test_simplified_curve_keeps_its_corners():
+    x = np.concatenate([np.zeros(500), np.linspace(0, 0.5, 500), np.full(500, 0.5), [1]])
+    y = np.concatenate([np.linspace(0, 0.6, 500), np.full(500, 0.6), np.linspace(0.6, 1, 500), [1]])
+    drawing = to_svg(make_chart(x, y))
+    left, top, width, height = make_chart(x, y).frame
+    (path,) = re.findall(r'<path d="M([^"]*)"[^>]*var\(--s0\)', drawing)
+    for across, up in ((0, 0.6), (0.5, 0.6), (0.5, 1), (1, 1)):
+        place = f"{left + across * width:.2f}", f"{top + (1 - up) * height:.2f}"
+        assert " ".join(each.rstrip("0").rstrip(".") for each in place) in path
+
+
+def test_point_that_is_undefined_is_not_drawn(comparison):
+    comparison.systems["RetinaNet"].confusion["max_f1"] = {"tp": 0, "fp": 0, "tn": 6, "fn": 6}
+    charts = charts_of(comparison)
+    assert len(charts["pr"].curves[0].points) == 2  # nothing called: no precision
+    assert len(charts["roc"].curves[0].points) == 3
+
+
+# ---- FROC ----
+
+
+@pytest.fixture
+def drawn(comparison):
+    marks, found = np.array([0, 0.25, 1, 3.0]), np.array([0, 0.5, 0.75, 0.8])
+    comparison.systems["CheXNet"].froc["iou"] = {"false_marks": marks, "sensitivity": found}
+    return comparison
+
+
+def froc_corners(comparison):
+    """Corners of the drawn steps inside the axes, in data units."""
+    chart = charts_of(comparison)["froc-iou"]
+    drawing = to_svg(chart)
+    left, top, width, height = chart.frame
+    (path,) = re.findall(r'<path d="M([^"]*)" clip-path[^>]*var\(--s1\)', drawing)
+    corners = list(dict.fromkeys(path.split("L")))
+    places = np.array([corner.split() for corner in corners], dtype=float)
+    return 2 ** ((places[:, 0] - left) / width * 6 - 3), 1 - (places[:, 1] - top) / height
+
+
+def test_froc_is_drawn_in_steps_on_a_logarithmic_axis(drawn):
+    (curve,) = charts_of(drawn)["froc-iou"].curves
+    assert (curve.name, curve.position) == ("CheXNet", 1)  # its colour in every chart
+    rates, found = froc_corners(drawn)
+    assert rates[0] < 1 / 8  # cut by the frame
+    expected = [(1 / 4, 0), (1 / 4, 0.5), (1, 0.5), (1, 0.75), (3, 0.75), (3, 0.8), (8, 0.8)]
+    np.testing.assert_allclose(rates[1:], [rate for rate, _ in expected], rtol=0.01)
+    np.testing.assert_allclose(found[1:], [level for _, level in expected], atol=0.001)
+
+
+def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
+    chart = charts_of(drawn)["froc-iou"]
+    rates = [0, 0.5, 0.5, 0.75, 0.75, 0.8, 0.8]
+    assert sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
+    points = chart.curves[0].points
+    assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false marks an image"
+    assert [point.y for point in points] == rates
+    assert [words for _, words in chart.x.ticks] == ["1/8", "1/4", "1/2", "1", "2", "4", "8"]
+    assert "CheXNet: sensitivity 0.000 at 1/8, 0.500 at 1/4" in chart.description
+
+
+def test_without_boxes_there_is_no_froc(comparison, tmp_path):
+    assert not [key for key in charts_of(comparison) if key.startswith("froc")]
+    assert "froc.png" not in [path.name for path in save_figures(comparison, tmp_path)]
+
+
+def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict, tmp_path):
+    systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", "boxes", seed=2),
+               "C": predict("C", seed=3)}  # fmt: skip
+    found = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    for hit in HITS:
+        names = family(f"froc_{hit}")
+        assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]
+        at = [find_interval(found.metrics, "A", name) for name in names]
+        assert all(figure.bounded for figure in at)
+        rising = [figure.estimate for figure in at[1:]]
+        assert rising == sorted(rising)
+        assert at[0].estimate == pytest.approx(np.mean(rising))
+        assert rising == pytest.approx(sensitivity_at(found.systems["A"].froc[hit]))
+        assert find_interval(found.metrics, "A - B", names[-1]).known
+        assert find_interval(found.metrics, "C", names[0]).note.startswith("the system gives no")
+    titles = [row.title for part in metric_table(found, "rates").sections for row in part.rows]
+    assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
+    assert len(titles) == 14
+    assert "froc.png" in [path.name for path in save_figures(found, tmp_path)]
+
+
+def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
+    drawn.systems["CheXNet"].froc["iou"]["false_marks"][-1] = 20.0
+    assert charts_of(drawn)["froc-iou"].curves[0].points[-1].y == 0.75
+    rates, found = froc_corners(drawn)
+    assert found[rates < 8.2].max() == pytest.approx(0.75, abs=0.001)
+
+
+# ---- Whiskers ----
+
+
+def test_whiskers_share_one_axis_with_zero_in_the_middle():
+    placed, (low, high) = whiskers(
+        [Interval(0.1, 0.02, 0.18), Interval(0, 0, 0, "x"), Interval()], around_zero=True
+    )
+    assert low == -high
+    assert placed[0].decided
+    assert placed[1].dot == 50.0
+    assert placed[2] is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "decided", "why"),
+    [
+        (Interval(0.2, 0.1, 0.3), True, "all above 0"),
+        (Interval(-0.2, -0.3, -0.1), True, "all below 0"),
+        (Interval(0.1, 0.0, 0.2), False, "an end on 0 does not exclude it"),
+        (Interval(0.1, 0.0004, 0.2), False, "printed as 0.000"),
+        (Interval(0.01, -0.2, -0.1), False, "percentile interval beside its own estimate"),
+        (Interval(0.1), False, "no interval"),
+        (Interval(), False, "undefined"),
+    ],
+)
+def test_a_difference_is_claimed_only_where_its_interval_excludes_zero(interval, decided, why):
+    assert interval.excludes_zero is decided, why
+    assert interval.reversed().excludes_zero is decided, why
+
+
+def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comparison):
+    metrics = comparison.metrics.copy()
+    wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
+    metrics.loc[wide, "ci_high"] = 0.42
+    table = metric_table(replace(comparison, metrics=metrics))
+    assert [part.axis for part in table.sections[:2]] == ["−0.10 to 0.10", "−0.45 to 0.45"]
+    assert {part.count for part in table.sections} == {"12 images, 6 positive"}
+
+
+def test_degenerate_intervals_still_have_an_axis():
+    placed, (low, high) = whiskers([Interval(1.0, 1.0, 1.0)])
+    assert placed[0] is not None
+    assert low < high
