@@ -33,10 +33,11 @@ def check(
     from data_prep.audit.page import counted, write_audit
     from data_prep.contracts.folders import folder_lock
     from data_prep.store.dataset import DataSet
+    from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
 
     dataset = DataSet.open(data)
-    found = audit(dataset, split=split, pixels=not no_pixels)
+    found = audit(dataset, split=split, pixels=not no_pixels, measure_shortcuts=measure_shortcuts)
     with folder_lock(data):
         page = write_audit(dataset, found, data, pixels=not no_pixels)
     for problem in found.problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +28,7 @@ from data_prep.audit.patients import (
     find_leaks,
 )
 from data_prep.audit.problem import SEVERITIES, Problem
-from data_prep.audit.shortcuts import check_shortcuts, measure_shortcuts
+from data_prep.audit.shortcuts import check_shortcuts
 from data_prep.contracts.tables import empty_table, read_json, read_table, write_json
 from data_prep.duplicates.near_duplicates import NearDuplicates, find_near_duplicates
 from data_prep.store.dataset import DataSet
@@ -37,6 +38,7 @@ __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_
 _NOT_ASKED = Problem(
     "pictures_skipped", "info", "the pictures were not looked at (--no-pixels)", 1, unit="run"
 )
+MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
@@ -104,6 +106,7 @@ def audit(
     split: str | None = None,
     pixels: bool = True,
     near: NearDuplicates | None = None,
+    measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Audit:
     """Look for what would make results on a data set wrong.
 
@@ -113,6 +116,9 @@ def audit(
         split: The split to check; all by default.
         pixels: Whether to look at pictures at all; without, copies are told by fingerprint.
         near: Copies found before, so that they are not looked for again.
+        measure_shortcuts: Of images, decode table and labels (a column a target) how well facts
+            beside the lungs predict each target: `evaluation.systems.shortcuts`. Left out:
+            shortcuts are not audited.
 
     Returns:
         Errors (patients in two roles, equal pictures that disagree, impossible boxes), warnings,
@@ -129,7 +135,7 @@ def audit(
     if near is None:
         read, unseen = open_pictures(dataset) if pixels else (None, _NOT_ASKED)
         near = find_near_duplicates(decode, read)
-    shortcuts = measure_shortcuts(images, decode, labels)
+    shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
     problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]
     problems += check_duplicates(images, decode, labels, splits)

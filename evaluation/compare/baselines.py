@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.audit.shortcuts import measure_shortcuts
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
@@ -24,6 +23,7 @@ from evaluation.decisions.tuning import Decision
 from evaluation.metrics.evaluation_set import ALL, JudgedImages
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import describe_images, images_asked
+from evaluation.systems.shortcuts import measure_shortcuts
 
 FAILURES_WRONG = "failures_wrong"
 """The subgroup of all images that any system was asked for."""

@@ -202,7 +202,12 @@ def add_seeds(variance: float, freedom: float, seeds: Sequence[SeedSpread]) -> t
 
 
 def auroc_parts(
-    y_true: npt.ArrayLike, y_score: npt.ArrayLike, clusters: Integers, n_clusters: int
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    clusters: Integers,
+    n_clusters: int,
+    *,
+    folds: Integers | None = None,
 ) -> AurocParts | None:
     """An AUROC and what each patient adds to it.
 
@@ -211,9 +216,11 @@ def auroc_parts(
         y_score: Scores, shape ``(N,)``; a tie between a positive and a negative counts half.
         clusters: Patient of each image as an index from 0, shape ``(N,)``.
         n_clusters: How many patients there are.
+        folds: Fold of each image, shape ``(N,)``, where each fold was scored by a model of its
+            own: only images of one fold are compared. Left out: all are.
 
     Returns:
-        `None` where a class is absent.
+        `None` where a class is absent, of each fold where there are folds.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -229,26 +236,34 @@ def auroc_parts(
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     owner = np.asarray(clusters)
-    positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
-    if not len(positives) or not len(negatives):
+    # Half a point for a tie; sums of halves are exact.
+    points, rivals = np.zeros(len(truth)), np.zeros(len(truth))
+    each = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
+    for rows in each:
+        points[rows], rivals[rows] = _points(truth[rows], scores[rows])
+    pairs = rivals[truth].sum()
+    if not pairs:
         return None
-
-    def share_below(values: Floats, others: Floats) -> Floats:
-        below = np.searchsorted(others, values, side="left")
-        upto = np.searchsorted(others, values, side="right")
-        return np.asarray((below + upto) / (2 * len(others)))
-
-    beats = share_below(scores[truth], negatives)
-    beaten = 1 - share_below(scores[~truth], positives)
-    value = float(beats.mean())
-
-    def by_patient(parts: Floats, of: npt.NDArray[np.bool_]) -> Floats:
-        sums = np.bincount(owner[of], weights=parts - value, minlength=n_clusters)
-        return np.asarray(sums / len(parts))
-
+    value = float(points[truth].sum() / pairs)
+    added = (points - value * rivals) / pairs
+    of_positive, of_negative = (
+        np.asarray(np.bincount(owner[of], weights=added[of], minlength=n_clusters), np.float64)
+        for of in (truth, ~truth)
+    )
     having = [len(np.unique(owner[of])) for of in (truth, ~truth, truth | ~truth)]
-    of_positive, of_negative = by_patient(beats, truth), by_patient(beaten, ~truth)
     return AurocParts(value, of_positive, of_negative, (having[0], having[1], having[2]))
+
+
+def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
+    """Images of the other class that each image is ranked rightly against, and all of them."""
+    points, rivals = np.zeros(len(truth)), np.zeros(len(truth))
+    for of, sign in ((truth, 1.0), (~truth, -1.0)):
+        others = np.sort(sign * scores[~of])
+        own = sign * scores[of]
+        below = np.searchsorted(others, own, side="left")
+        points[of] = (below + np.searchsorted(others, own, side="right")) / 2
+        rivals[of] = len(others)
+    return points, rivals
 
 
 def mean_parts(parts: Sequence[AurocParts]) -> AurocParts:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.ranking import Floats
@@ -15,6 +16,7 @@ from evaluation.statistics.ranking import Floats
 MOST_FOLDS = 5
 _SAME = 1e-9
 _LEADERS = 10
+_HASH_KEY = "0" * 16
 
 
 @dataclass(frozen=True)
@@ -109,27 +111,35 @@ def _real(value: float) -> float | None:
 
 
 def patient_folds(
-    patients: npt.NDArray[np.str_], y_true: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.str_], y_true: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Deal patients to folds, those with a positive image and the others each in turn.
+    """Assign patients to folds: all images of a patient are in one.
 
-    The order is that of a digest of the patient's name: it says nothing about the patient, and is
-    the same on every machine.
+    With labels, patients with a positive image and the others are each assigned in turn, in the
+    order of a digest of their name: the folds are balanced, and the same on every machine and in
+    any order of rows. Without, the fold is a hash of the name: the same whoever else is there.
 
     Args:
         patients: Patient of each image, shape ``(N,)``.
         y_true: Shape ``(N,)``.
 
     Returns:
-        Fold of each image, shape ``(N,)``; as many folds as both kinds have patients, at most 5.
+        Fold of each image, shape ``(N,)``. With labels there are as many folds as both kinds have
+        patients, at most 5, without always 5.
 
     Raises:
-        InputError: There are fewer than two patients of either kind.
+        InputError: With labels, there are fewer than two patients of either kind.
 
     Example:
         >>> patient_folds(np.array(["a", "a", "b", "c", "d"]), np.array([1, 0, 1, 0, 0], bool))
         array([1, 1, 0, 1, 0])
+        >>> folds = patient_folds(np.array(["p", "q", "p"]))
+        >>> bool(folds[0] == folds[2] == patient_folds(np.array(["p"]))[0])
+        True
     """
+    if y_true is None:
+        hashes = pd.util.hash_array(np.asarray(patients, dtype=object), hash_key=_HASH_KEY)
+        return (hashes % MOST_FOLDS).astype(np.int64)
     names, owner = np.unique(patients, return_inverse=True)
     positive = np.bincount(owner, weights=y_true) > 0
     n_folds = min(MOST_FOLDS, int(positive.sum()), int((~positive).sum()))

@@ -16,6 +16,7 @@ from data_prep.audit.copies import ILLEGIBLE_PX, open_pictures, thumbnail
 from data_prep.audit.page import explain, render_audit, tally, verdict, write_audit
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
+from evaluation.systems.shortcuts import measure_shortcuts
 
 N = 48
 
@@ -51,7 +52,7 @@ def dataset(tmp_path_factory) -> DataSet:
 
 @pytest.fixture(scope="module")
 def found(dataset) -> Audit:
-    return audit(dataset)
+    return audit(dataset, measure_shortcuts=measure_shortcuts)
 
 
 @pytest.fixture(scope="module")

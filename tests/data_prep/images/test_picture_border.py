@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.audit.shortcuts import check_shortcuts, measure_shortcuts
+from data_prep.audit.shortcuts import check_shortcuts
 from data_prep.images.image_facts import N_PIECES, border_greys, read_border_greys
+from evaluation.systems.shortcuts import measure_shortcuts
 
 N = 400
 

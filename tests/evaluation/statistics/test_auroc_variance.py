@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
-from data_prep.audit.shortcuts import Truth, clustered_auroc
 from evaluation.statistics.auroc_variance import (
     AurocParts,
     ClusteredEstimate,
@@ -94,14 +94,50 @@ def test_ignoring_patients_makes_the_same_difference_look_surer():
     assert by_patient.error == pytest.approx(once.error, rel=1e-3)
 
 
-def test_the_audit_and_the_judge_agree():
+def test_with_folds_only_images_of_one_fold_are_compared():
     truth, (scores, _), owner = draw(5)
-    ranks = np.unique(scores, return_inverse=True)[1]
-    audit = clustered_auroc(ranks, Truth(truth, np.zeros(len(truth), int), owner))
-    judge = auroc_parts(truth, scores, owner, 40).estimate()
-    assert judge.value == pytest.approx(audit.value)
-    # The audit takes one factor for all patients, the paper one a class.
-    assert judge.interval == pytest.approx((audit.low, audit.high), abs=0.01)
+    folds = owner % 3
+    wins, pairs = 0.0, 0
+    for fold in range(3):
+        of = folds == fold
+        gaps = scores[of & truth][:, None] - scores[of & ~truth][None, :]
+        wins, pairs = wins + (gaps > 0).sum() + 0.5 * (gaps == 0).sum(), pairs + gaps.size
+    parts = auroc_parts(truth, scores, owner, 40, folds=folds)
+    assert parts.value == pytest.approx(wins / pairs)
+    # Shifting the scores of a fold changes nothing: each fold has a scale of its own.
+    shifted = auroc_parts(truth, scores + 100 * folds, owner, 40, folds=folds)
+    assert shifted.estimate().interval == pytest.approx(parts.estimate().interval)
+    whole = auroc_parts(truth, scores, owner, 40, folds=np.zeros(len(truth), int))
+    assert whole.variance == auroc_parts(truth, scores, owner, 40).variance
+
+
+def test_without_a_fold_of_both_classes_there_is_no_auroc():
+    truth = np.array([True, True, False, False])
+    assert auroc_parts(truth, np.arange(4.0), np.arange(4), 4, folds=np.array([0, 0, 1, 1])) is None
+
+
+def test_the_interval_is_that_of_a_bootstrap_over_patients():
+    rng = np.random.default_rng(4)
+    patient = np.repeat(np.arange(150), rng.integers(1, 9, 150))
+    illness = rng.random(150)[patient]
+    positive = rng.random(len(patient)) < illness
+    scores = rng.normal(size=150)[patient] + illness
+    found = auroc_parts(positive, scores, patient, 150).estimate()
+    rows = [np.flatnonzero(patient == p) for p in range(150)]
+    drawn = []
+    for _ in range(400):
+        sample = np.concatenate([rows[p] for p in rng.integers(0, 150, 150)])
+        drawn.append(roc_auc_score(positive[sample], scores[sample]))
+    assert found.interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
+    alone = auroc_parts(positive, scores, np.arange(len(patient)), len(patient)).estimate()
+    assert np.diff(found.interval) > 1.5 * np.diff(alone.interval)
+
+
+def test_an_auroc_with_ties_is_that_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    positive, scores = rng.random(500) < 0.3, rng.integers(0, 9, 500)
+    found = auroc_parts(positive, scores, np.arange(500), 500)
+    assert found.value == pytest.approx(roc_auc_score(positive, scores))
 
 
 def test_an_interval_of_an_auroc_stays_inside_its_bounds():

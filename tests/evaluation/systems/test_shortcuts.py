@@ -3,19 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from data_prep.audit.counts import expected_image_leak
-from data_prep.audit.shortcuts import (
-    FOLDS,
+from data_prep.audit.shortcuts import check_shortcuts
+from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
+from evaluation.systems.shortcuts import (
     Fact,
     Truth,
     auroc_of_fact,
     auroc_of_facts,
-    check_shortcuts,
-    clustered_auroc,
     measure_shortcuts,
-    patient_folds,
 )
 
 NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype="str")})
@@ -23,7 +20,7 @@ NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype="str")})
 
 def truth_of(positive: np.ndarray, patient: np.ndarray | None = None) -> Truth:
     patient = np.arange(len(positive)) if patient is None else patient
-    return Truth(positive.astype(bool), patient % FOLDS, patient)
+    return Truth(positive.astype(bool), patient % MOST_FOLDS, patient)
 
 
 def as_set(n: int, **columns: object) -> pd.DataFrame:
@@ -88,34 +85,6 @@ def test_expected_leak_is_that_of_random_splits():
 def test_leak_of_one_patient_and_of_strangers(patients):
     leak = expected_image_leak(pd.DataFrame({"patient_id": patients}))
     assert leak["expected_share"] == pytest.approx(1.0 if len(set(patients)) == 1 else 0.0)
-
-
-def test_auroc_is_that_of_sklearn_with_ties():
-    rng = np.random.default_rng(3)
-    positive, ranks = rng.random(500) < 0.3, rng.integers(0, 9, 500)
-    truth = Truth(positive, np.zeros(500, dtype=int), np.arange(500))
-    found = clustered_auroc(ranks, truth)
-    assert found.value == pytest.approx(roc_auc_score(positive, ranks))
-
-
-def test_interval_is_that_of_a_bootstrap_over_patients():
-    rng = np.random.default_rng(4)
-    patient = np.repeat(np.arange(150), rng.integers(1, 9, 150))
-    illness = rng.random(150)[patient]
-    positive = rng.random(len(patient)) < illness
-    ranks = np.unique(rng.normal(size=150)[patient] + illness, return_inverse=True)[1]
-    truth = Truth(positive, np.zeros(len(patient), dtype=int), patient)
-    found = clustered_auroc(ranks, truth)
-    rows = [np.flatnonzero(patient == p) for p in range(150)]
-    drawn = []
-    for _ in range(400):
-        sample = np.concatenate([rows[p] for p in rng.integers(0, 150, 150)])
-        drawn.append(roc_auc_score(positive[sample], ranks[sample]))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    assert found.low == pytest.approx(low, abs=0.015)
-    assert found.high == pytest.approx(high, abs=0.015)
-    images_alone = clustered_auroc(ranks, Truth(positive, truth.fold, np.arange(len(patient))))
-    assert found.high - found.low > 1.5 * (images_alone.high - images_alone.low)
 
 
 def test_a_fact_that_says_nothing_is_at_chance_however_many_values_it_has():
@@ -229,8 +198,15 @@ def test_figures_do_not_depend_on_the_order_of_the_rows(rsna_tables):
 
 
 def test_a_patient_has_one_fold_and_keeps_it():
-    few = patient_folds(pd.Series(["p", "q"]))
-    many = patient_folds(pd.Series(["q", "x", "p", "q"]))
+    few, many = patient_folds(np.array(["p", "q"])), patient_folds(np.array(["q", "x", "p", "q"]))
     assert (few[0], few[1]) == (many[2], many[0])
-    counts = np.bincount(patient_folds(pd.Series([f"p{n}" for n in range(5000)])))
+    counts = np.bincount(patient_folds(np.array([f"p{n}" for n in range(5000)])))
     assert counts.min() > 900
+
+
+def test_patients_who_all_have_both_classes_are_judged_too():
+    images = as_set(200, view=["AP", "PA"] * 100).assign(
+        patient_id=[f"p{n // 2}" for n in range(200)]
+    )
+    labels = pd.DataFrame({"mass": [1.0, 0.0] * 100}, index=images["image_id"])
+    assert by_fact(measure_shortcuts(images, NO_DECODE, labels))["view"]["auroc"] == 1.0

@@ -1,0 +1,351 @@
+"""How well the label can be guessed without looking at the lungs: the baseline of every system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from data_prep.audit.patients import OLDEST_YEARS, aligned
+from data_prep.contracts.text_lookup import positions
+from data_prep.images.image_facts import read_border_greys
+from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
+from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
+from evaluation.statistics.logistic import fit_logistic
+from evaluation.statistics.ranking import Floats, Integers
+
+_RARE_IMAGES = 20
+_MIN_IMAGES = 20
+_LEVELS = 256
+_RIDGE = 1.0
+_FREE_RIDGE = 1e-6  # of the intercept
+_SPREAD = 3**0.5  # ranks from -1 to 1 times this have a standard deviation of 1
+_FIT_ROWS = 30_000
+_PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
+_FILE = {
+    "pixels": "image size",
+    "aspect": "aspect ratio",
+    "source": "source",
+    "transfer_syntax": "transfer syntax",
+    "photometric": "photometric interpretation",
+    "bits": "bits",
+    "spacing_col_mm": "pixel spacing",
+}
+# Of the whole image, which disease changes too: shown, but not taken for "beside the lungs".
+_PICTURE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
+_BORDER = "outer tenth of the picture"
+_NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact about each image.
+
+    Attributes:
+        name: What it is, for a person.
+        codes: Which row of the table says it, int, shape ``(N,)``.
+        table: Predictors, float64, shape ``(levels, columns)``.
+        known: Whether the fact is known, bool, shape ``(N,)``.
+    """
+
+    name: str
+    codes: np.ndarray
+    table: np.ndarray
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, values: pd.Series) -> Fact | None:
+        """Make a fact of numbers or of categories; None if it says the same of all.
+
+        Of numbers, a logistic model bends at the terciles; categories with fewer than 20 images
+        are one; a missing value is a category of its own.
+
+        Example:
+            >>> Fact.of("view", pd.Series(["AP"] * 20 + ["PA"] * 20)).table.tolist()
+            [[1.0, 0.0], [0.0, 1.0]]
+            >>> Fact.of("view", pd.Series(["AP"] * 40)) is None
+            True
+        """
+        known = values.notna().to_numpy(dtype=bool)
+        if known.sum() < _RARE_IMAGES:
+            return None
+        if pd.api.types.is_float_dtype(values):
+            codes, table = _numeric(values.to_numpy(dtype="float64", na_value=np.nan), known)
+        else:
+            codes, table = _categorical(values, known)
+        return cls(name, codes, table, known) if len(table) > 1 else None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The labels of a target, and what belongs together.
+
+    Attributes:
+        positive: bool, shape ``(N,)``.
+        fold: 0 to ``MOST_FOLDS - 1``, the same for all images of a patient, shape ``(N,)``.
+        patient: Codes from 0, shape ``(N,)``.
+    """
+
+    positive: np.ndarray
+    fold: np.ndarray
+    patient: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Truth:
+        """The labels of some of the images."""
+        return Truth(self.positive[rows], self.fold[rows], self.patient[rows])
+
+    def auroc(self, scores: np.ndarray, folds: Integers | None) -> ClusteredEstimate | None:
+        """AUROC over pairs of images in one fold; `None` where no fold has both classes."""
+        n_patients = int(self.patient.max()) + 1
+        parts = auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
+        return None if parts is None else parts.estimate()
+
+
+def auroc_of_fact(fact: Fact, truth: Truth) -> ClusteredEstimate | None:
+    """AUROC of a label guessed from one fact, by a model of the other folds' patients.
+
+    Args:
+        fact: Its codes are those of the truth's images.
+        truth: The labels.
+
+    Returns:
+        `None` where no fold has both classes. An idle fact gives about 0.5.
+    """
+    levels = len(fact.table)
+    cells = truth.fold.astype(np.int64) * levels + fact.codes
+    n = np.bincount(cells, minlength=MOST_FOLDS * levels).reshape(MOST_FOLDS, levels)
+    hits = np.bincount(cells[truth.positive], minlength=MOST_FOLDS * levels).reshape(
+        MOST_FOLDS, levels
+    )
+    weights = _fit(fact.table, n.sum(axis=0) - n, hits.sum(axis=0) - hits)
+    return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
+
+
+def auroc_of_facts(facts: Sequence[Fact], truth: Truth) -> ClusteredEstimate | None:
+    """As `auroc_of_fact`, of several facts in one logistic model.
+
+    Each fold's model is fitted to a sample of at most 30,000 images.
+    """
+    scores = np.zeros(len(truth.positive))
+    rng = np.random.default_rng(0)
+    for fold in range(MOST_FOLDS):
+        inside = truth.fold == fold
+        rows = np.flatnonzero(~inside)
+        if len(rows) > _FIT_ROWS:
+            rows = np.sort(rng.choice(rows, _FIT_ROWS, replace=False))
+        design = np.hstack([fact.table[fact.codes[rows]] for fact in facts])
+        weights = _fit(design, np.ones((1, len(rows))), truth.positive[rows][None])[0]
+        parts = np.split(weights, np.cumsum([fact.table.shape[1] for fact in facts])[:-1])
+        for fact, part in zip(facts, parts, strict=True):
+            scores[inside] += (fact.table @ part)[fact.codes[inside]]
+    return truth.auroc(scores.round(9), truth.fold)
+
+
+def _categorical(values: pd.Series, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    codes, names = pd.factorize(values)
+    codes = np.where(known, codes, len(names))
+    counts = np.bincount(codes, minlength=len(names) + 1)
+    # Rare categories would each predict their own few images by chance.
+    rare = counts < _RARE_IMAGES
+    rare[-1] &= counts[-1] == 0
+    target = np.where(rare, len(counts), np.arange(len(counts)))
+    used, codes = np.unique(target[codes], return_inverse=True)
+    return codes, np.eye(len(used))
+
+
+def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    some = values[known]
+    edges = np.unique(some)
+    if len(edges) > _LEVELS:
+        edges = np.unique(np.quantile(some, np.arange(1, _LEVELS) / _LEVELS))
+    codes = np.where(known, np.searchsorted(edges, np.nan_to_num(values), side="right"), 0)
+    levels = len(edges) + 1
+    codes = np.where(known, codes, levels)
+    counts = np.bincount(codes[known], minlength=levels)
+    # Ranks, not values: one image of another size would else press all others together.
+    rank = _SPREAD * ((np.cumsum(counts) - counts / 2) / known.sum() * 2 - 1)
+    rank = np.append(rank, 0.0)
+    bends = (-_SPREAD / 3, _SPREAD / 3)
+    columns = [rank, *(np.maximum(rank - bend, 0) for bend in bends)]
+    table = np.stack([*columns, np.zeros(levels + 1)], axis=1)
+    table[levels] = 0
+    table[levels, -1] = 1  # what is missing gets a weight of its own
+    used, codes = np.unique(codes, return_inverse=True)
+    return codes, table[used]
+
+
+def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
+    """Logistic regressions with a ridge that settles what the data do not.
+
+    Args:
+        design: Predictors, shape ``(D, C)``.
+        n: Images of each line of the design, shape ``(R, D)``.
+        hits: How many of them are positive.
+
+    Returns:
+        Weights of the predictors, shape ``(R, C)``.
+    """
+    design = np.column_stack([np.ones(len(design)), design])
+    ridge = np.append(_FREE_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
+    start = np.zeros((len(n), design.shape[1]))
+    start[:, 0] = logit((hits.sum(axis=1) + 0.5) / (n.sum(axis=1) + 1))
+    mass = n.astype(np.float64)
+    fit = fit_logistic(design, mass, hits @ design, start=start, ridge=ridge)
+    return fit.coefficients[:, 1:]
+
+
+def measure_shortcuts(
+    images: pd.DataFrame, decode: pd.DataFrame, labels: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Measure how well single facts, and all together, predict each target.
+
+    Each fact's model is fitted on four fifths of the patients and judged on the rest, in turn;
+    the image pairs compared are of one fold. Sibling images (the mean label of the same patient's
+    other images; the overall mean where there is none) need no model.
+
+    Args:
+        images: The images table.
+        decode: The decode table; may be empty.
+        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
+
+    Returns:
+        One row a target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
+        ci_high, n_images, n_positive, n_known`` (images on which the fact is known). Facts that
+        are the same everywhere are left out, as are targets with fewer than 20 images a class.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
+        ...     "patient_id": [str(n) for n in range(400)], "view": ["AP", "PA"] * 200})
+        >>> labels = pd.DataFrame({"mass": [1.0, 0.0] * 200}, index=images["image_id"])
+        >>> [(row["fact"], row["auroc"]) for row in measure_shortcuts(
+        ...     images, pd.DataFrame({"image_id": []}), labels)]
+        [('view', 1.0)]
+    """
+    facts = _facts(images, decode)
+    border = _border_facts(images, decode)
+    fold = patient_folds(images["patient_id"].to_numpy())
+    patient = pd.factorize(images["patient_id"])[0]
+    rows = []
+    truths = aligned(labels, images["image_id"])
+    for column, target in enumerate(labels.columns):
+        truth = truths[:, column]
+        known = np.flatnonzero(~np.isnan(truth))
+        positive = truth[known] == 1
+        if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
+            continue
+        judged = Truth(positive, fold[known], patient[known])
+        for kind, name, n_known, auroc in _judge(facts, border, known, judged):
+            if auroc is not None:
+                low, high = auroc.interval or (None, None)
+                rows.append(
+                    {
+                        "target": str(target),
+                        "fact": name,
+                        "kind": kind,
+                        "auroc": auroc.value,
+                        "ci_low": low,
+                        "ci_high": high,
+                        "n_images": len(known),
+                        "n_positive": int(positive.sum()),
+                        "n_known": n_known,
+                    }
+                )
+    order = {str(target): place for place, target in enumerate(labels.columns)}
+    return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
+
+
+def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]:
+    """The facts that differ between images, each with its kind."""
+    decoded = [c for c in (*_FILE, *_PICTURE) if c in decode.columns]
+    rows = positions(images["image_id"], decode["image_id"])
+    table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
+    for column in decoded:
+        taken = decode[column].array.take(rows, allow_fill=True)
+        table[column] = pd.Series(taken, index=images.index)
+    if "age_years" in table:
+        ages = table["age_years"]
+        table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
+    if {"width", "height"} <= set(images.columns):
+        width, height = (images[c].astype("float64") for c in ("width", "height"))
+        table |= {"pixels": width * height, "aspect": width / height}
+    facts = []
+    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _PICTURE)):
+        for column, name in names.items():
+            values = table.get(column)
+            if values is None:
+                continue
+            fact = Fact.of(name, values.astype("float64") if column in _NUMBERS else values)
+            if fact is not None:
+                facts.append((kind, fact))
+    return facts
+
+
+def _border_facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[Fact]:
+    """The greys around each image, one fact a piece; none where they were not measured."""
+    if "border_greys" not in decode.columns:
+        return []
+    rows = positions(images["image_id"], decode["image_id"])
+    greys = read_border_greys(pd.Series(decode["border_greys"].array.take(rows, allow_fill=True)))
+    pieces = [Fact.of(_BORDER, pd.Series(piece.astype("float64"))) for piece in greys.T]
+    return [fact for fact in pieces if fact is not None]
+
+
+def _of(fact: Fact, rows: np.ndarray) -> Fact:
+    """A fact about some of the images."""
+    return Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
+
+
+def _judge(
+    facts: list[tuple[str, Fact]],
+    border: list[Fact],
+    known: np.ndarray,
+    truth: Truth,
+) -> list[tuple[str, str, int, ClusteredEstimate | None]]:
+    """Kind, name, number of images on which it is known, and AUROC of each fact."""
+    chosen = [(kind, _of(fact, known)) for kind, fact in facts]
+    found = [
+        (kind, fact.name, int(fact.known.sum()), auroc_of_fact(fact, truth))
+        for kind, fact in chosen
+    ]
+    person = [fact for kind, fact in chosen if kind == "person"]
+    every = [fact for kind, fact in chosen if kind != "picture"]
+    n = len(known)
+    if len(person) > 1:
+        name = " + ".join(fact.name for fact in person)
+        found.append(("person", name, n, auroc_of_facts(person, truth)))
+    kinds = len(every)
+    measured = np.flatnonzero(border[0].known[known]) if border else np.array([], dtype=int)
+    edge = _auroc_of_edge(border, known[measured], truth.of(measured))
+    if edge is not None:
+        found.append(("border", _BORDER, len(measured), edge))
+        if len(measured) == n:  # else what is missing would tell when an image was prepared
+            every += [_of(piece, known) for piece in border]
+            kinds += 1
+    if kinds > max(len(person), 1):
+        name = "all beside the lungs"
+        found.append(("together", name, n, auroc_of_facts(every, truth)))
+    siblings = _sibling_means(truth)
+    if not np.isnan(siblings).all():
+        scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
+        n_siblings = int((~np.isnan(siblings)).sum())
+        auroc = truth.auroc(scores.round(9), None)
+        found.append(("siblings", "sibling images", n_siblings, auroc))
+    return found
+
+
+def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: Truth) -> ClusteredEstimate | None:
+    """AUROC of a label guessed from the greys around the images that were measured."""
+    if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
+        return None
+    return auroc_of_facts([_of(piece, rows) for piece in border], truth)
+
+
+def _sibling_means(truth: Truth) -> np.ndarray:
+    """Mean label of the same patient's other images; NaN without any."""
+    count = np.bincount(truth.patient)[truth.patient] - 1
+    total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
