@@ -8,8 +8,9 @@ from evaluation.compare.intervals import ALL
 from evaluation.metrics.evaluation_set import Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted
 from evaluation.metrics.words import listing, number, policy_words
-from evaluation.report.facts import tried_words, uncertainty_words
+from evaluation.report.facts import IntervalFacts
 from evaluation.report.grids import Grid
+from evaluation.report.templates import sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +156,7 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         "flow": _flow(comparison),
         "crosstab": "See “Confusion matrices”, for every threshold and system.",
         "estimates": "See “Side by side”: every figure and difference with its 95 % interval.",
-        "uncertainty": uncertainty_words(comparison),
+        "uncertainty": sentence("uncertainty", IntervalFacts.of(comparison)),
         "metrics": _measures(comparison) + "; each defined under “How to read the numbers”.",
         "failure": "See “Where each fails” and “Cases”, chosen by rule and not by hand.",
         "explain": "Boxes, activation maps on one fixed scale, localised sensitivity."
@@ -169,7 +170,7 @@ def run_facts(comparison: Comparison, dataset: DataSet) -> dict[str, str]:
         "seeds": f"{_by_system(told, 'seed', 'training seeds')} {notes['seeds']}",
         "trained": f"{_by_system(told, 'trained_on', 'trained on')} {notes['trained']}",
         "selection": "; ".join(
-            f"{system}: settings tried on validation: {tried_words(each)}"
+            f"{system}: settings tried on validation: {sentence('tried', each)}"
             for system, each in zip(told, decided, strict=True)
         )
         + f". {notes['selection']}",

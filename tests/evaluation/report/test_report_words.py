@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from evaluation.compare.metrics_table import EXACT_METHOD
-from evaluation.report.facts import meanings, uncertainty_words
+from evaluation.report.facts import IntervalFacts, meanings
+from evaluation.report.templates import sentence
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 
@@ -19,7 +20,7 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison):
 
 
 @pytest.mark.parametrize(
-    ("policy", "words"),
+    ("policy", "parts"),
     [
         ("max_f1", ("highest F1", "several equally good ones the highest")),
         ("youden", ("Youden's J = sensitivity + specificity − 1", "equally good ones the highest")),
@@ -31,12 +32,12 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison):
         ("specificity>=0.90", ("The lowest threshold that reaches a specificity of 0.9",)),
     ],
 )  # fmt: skip
-def test_each_policy_says_its_rule_and_what_decides_between_equals(comparison, policy, words):
+def test_each_policy_says_its_rule_and_what_decides_between_equals(comparison, policy, parts):
     for each in comparison.systems.values():
         each.confusion.clear()
     comparison.systems["CheXNet"].confusion[policy] = {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
     (told,) = [text for name, text in meanings(comparison) if name.startswith("Threshold for")]
-    for part in words:
+    for part in parts:
         assert part in told
 
 
@@ -59,13 +60,14 @@ def test_an_interval_is_explained_as_it_was_made(comparison):
     told = dict(meanings(made))
     assert "Obuchowski (1997)" in told["95 % interval"]
     assert "logit" in told["95 % interval"]
-    assert "drawn again at random" in told["95 % interval"]
+    assert "resampled with replacement" in told["95 % interval"]
     assert "Obuchowski's variance of the difference" in told["Paired difference"]
-    assert "same redrawn patients" in told["Paired difference"]
+    assert "same resampled patients" in told["Paired difference"]
 
 
 def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
-    told = uncertainty_words(with_ways(comparison, OBUCHOWSKI, others=EXACT_METHOD))
+    made = with_ways(comparison, OBUCHOWSKI, others=EXACT_METHOD)
+    told = sentence("uncertainty", IntervalFacts.of(made))
     assert "Obuchowski (1997)" in told
     assert "Clopper-Pearson" in told
     assert "bootstrap" not in told
