@@ -232,7 +232,7 @@ def compare_each(
     Raises:
         InputError: The folder holds something else, or a system cannot be judged on a target.
     """
-    from evaluation.report.report import write_targets_page
+    from evaluation.report.targets import write_targets_page
 
     _require_folder(out, [target.name for target in targets])
     with folder_lock(out):

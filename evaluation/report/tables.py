@@ -11,6 +11,7 @@ import pandas as pd
 
 from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.compare.paired_tests import OBUCHOWSKI
+from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import Question
 from evaluation.metrics.evaluation_set import MetricKey
 from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
@@ -130,6 +131,77 @@ def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     return MetricTable(tuple(systems), names, tuple(sections))
 
 
+@dataclass(frozen=True)
+class StripRow:
+    """One line of the opening chart: a system, or (position None) the paired difference."""
+
+    name: str
+    position: int | None
+    text: str
+    ends: str
+    whisker: Whisker
+
+
+@dataclass(frozen=True)
+class OpeningStrip:
+    """The opening chart: the primary figure on one axis, differences on their own.
+
+    Args:
+        title: The primary figure.
+        rows: Systems, then differences from the first; only those with an interval.
+        axis: Ends of the systems' axis.
+        difference_axis: Ends of the differences' axis; empty without any.
+    """
+
+    title: str
+    rows: tuple[StripRow, ...]
+    axis: str
+    difference_axis: str
+
+
+def opening_strip(comparison: Comparison) -> OpeningStrip:
+    """Return the opening chart of a report."""
+    names, metrics, protocol = comparison.names, comparison.metrics, comparison.protocol
+    primary = protocol.metric, protocol.policy
+    scores = [find_interval(metrics, name, *primary) for name in names]
+    placed, axis = whiskers(scores)
+    rows = [
+        StripRow(name, position, number(score.estimate), score.ends, whisker)
+        for position, (name, score, whisker) in enumerate(zip(names, scores, placed, strict=True))
+        if whisker is not None
+    ]
+    gaps = [find_difference(metrics, names[0], name, *primary) for name in names[1:]]
+    placed, difference_axis = whiskers(gaps, around_zero=True)
+    differences = [
+        StripRow(f"{names[0]} − {name}", None, number(gap.estimate), gap.ends, whisker)
+        for name, gap, whisker in zip(names[1:], gaps, placed, strict=True)
+        if whisker is not None
+    ]
+    return OpeningStrip(
+        title=protocol.title[0].upper() + protocol.title[1:],
+        rows=(*rows, *differences),
+        axis=_axis_ends(axis),
+        difference_axis=_axis_ends(difference_axis) if differences else "",
+    )
+
+
+def _axis_ends(axis: tuple[float, float]) -> str:
+    return f"{number(axis[0], 2)} to {number(axis[1], 2)}"
+
+
+def image_count(metrics: pd.DataFrame) -> str:
+    """Return on how many images and patients the figures of all images are; empty where unknown."""
+    rows = rows_of(metrics)
+    rows = rows[rows["metric"] == EXPLORATORY.metric]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    return (
+        f"{int(row['n_images']):,} test images of {int(row['n_patients']):,} patients, "
+        f"{int(row['n_positive']):,} positive"
+    )
+
+
 def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     """Return ``study`` or ``patient`` with the tables by it; empty where only images were judged.
 
@@ -187,7 +259,7 @@ def _section(
         if subgroup in SUBGROUPS:
             title += ", against normal images only"
         limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
-    words = f"{number(axis[0], 2)} to {number(axis[1], 2)}" if any(placed) else ""
+    words = _axis_ends(axis) if any(placed) else ""
     return Section(title, _count(metrics, keys[0]), limits, tuple(rows), words)
 
 

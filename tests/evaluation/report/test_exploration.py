@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from evaluation.metrics.image_metrics import confusion_counts
-from evaluation.report.report import explore_thresholds
+from evaluation.report.exploration import explore_thresholds
 
 
 def frame(n: int, seed: int = 0, systems=("A", "B")) -> pd.DataFrame:

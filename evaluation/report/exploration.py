@@ -1,0 +1,114 @@
+"""What the page's script needs to explore other thresholds: counts at some hundred of them."""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+MOST_STEPS = 400
+"""Positions of a slider; a curve is not told finer on a screen."""
+
+MOST_LISTED = 20_000
+"""Images that the page lists by id, 1 MB; a larger set has its counts only."""
+
+
+def explore_thresholds(
+    decisions: pd.DataFrame,
+    systems: list[str],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    *,
+    most_steps: int = MOST_STEPS,
+    most_listed: int = MOST_LISTED,
+) -> dict[str, Any]:
+    """Count, for each system, what is called positive at each of some hundred thresholds.
+
+    A step is a threshold: images with ``score >= threshold`` are positive. An image's place among
+    the steps says all about it: it is positive up to there. So the page needs no scores, and its
+    counts are those of the tables at every frozen threshold.
+
+    Args:
+        decisions: ``image_id, system, label, score``; images of unknown truth are left out.
+        systems: Which, in which order.
+        thresholds: Per system and policy; these are always among the steps.
+        most_steps: Bound on the other steps.
+        most_listed: Above this many images ``images`` is empty.
+
+    Returns:
+        ``positives`` and ``negatives`` (counts), ``steps``: per system ``at`` (rising), ``tp``,
+        ``fp`` and ``frozen`` (policy to step); ``images``: ``[image_id, label, step, ...]`` with
+        one step a system, -1 where no step calls it and None where the system has no score.
+
+    Example:
+        >>> frame = pd.DataFrame(
+        ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
+        ...      "score": [0.9, 0.5, 0.2]})
+        >>> told = explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
+        >>> told["steps"][0]["at"], told["steps"][0]["tp"], told["steps"][0]["fp"]
+        ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
+        >>> told["steps"][0]["frozen"], told["images"][1]
+        ({'max_f1': 1}, ['b', 0, 1])
+    """
+    known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
+    labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
+    wide = known.pivot(index="image_id", columns="system", values="score")
+    scores = wide.reindex(index=labels.index, columns=systems).to_numpy(dtype=np.float64)
+    truth = labels.to_numpy(dtype=bool)
+    steps, places = [], []
+    for column, name in zip(scores.T, systems, strict=True):
+        frozen = {
+            key: value for key, value in thresholds.get(name, {}).items() if value is not None
+        }
+        at = _thresholds(column, list(frozen.values()), most_steps)
+        place = np.searchsorted(at, column, side="right") - 1
+        steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
+        places.append(
+            [None if lost else int(p) for p, lost in zip(place, np.isnan(column), strict=True)]
+        )
+    listed = len(labels) <= most_listed
+    rows = zip(labels.index, truth.tolist(), *places, strict=True) if listed else ()
+    return {
+        "positives": int(truth.sum()),
+        "negatives": int((~truth).sum()),
+        "steps": steps,
+        "images": [[str(image), int(label), *place] for image, label, *place in rows],
+    }
+
+
+def _thresholds(
+    scores: npt.NDArray[np.float64], frozen: list[float], most: int
+) -> npt.NDArray[np.float64]:
+    """Some of the scores, evenly by rank, and every frozen threshold; rising."""
+    seen = np.unique(scores[~np.isnan(scores)])
+    if len(seen) > most:
+        seen = seen[np.unique(np.linspace(0, len(seen) - 1, most).round().astype(int))]
+    return np.unique(np.concatenate([seen, np.asarray(frozen, dtype=np.float64)]))
+
+
+def _steps(
+    at: npt.NDArray[np.float64],
+    place: npt.NDArray[np.intp],
+    truth: npt.NDArray[np.bool_],
+    scored: npt.NDArray[np.bool_],
+    frozen: dict[str, float],
+) -> dict[str, Any]:
+    """Counts at each step: an image is positive at every step up to its place."""
+
+    def called(chosen: npt.NDArray[np.bool_]) -> list[int]:
+        counts = np.bincount(place[chosen & scored & (place >= 0)], minlength=len(at))
+        return [int(count) for count in counts[::-1].cumsum()[::-1]]
+
+    rising = at.tolist()
+    return {
+        "at": [float(f"{value:.6g}") for value in rising],
+        "tp": called(truth),
+        "fp": called(~truth),
+        "frozen": {policy: bisect.bisect_left(rising, value) for policy, value in frozen.items()},
+    }

@@ -1,0 +1,89 @@
+"""The page over several targets: a section and a link each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.tables import read_json
+from evaluation.compare.intervals import find_interval
+from evaluation.metrics.registry import highlighted, metric_title
+from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
+from evaluation.report.grids import figure_words
+from evaluation.report.tables import image_count
+from evaluation.report.templates import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from data_prep.store.dataset import Target
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """One target on the page.
+
+    Args:
+        title: Its name.
+        link: Its own report, relative.
+        count: On how many images and patients.
+        systems: Columns.
+        rows: A metric's title, then a figure with its interval per system.
+        notes: What a reader must know.
+    """
+
+    title: str
+    link: str
+    count: str
+    systems: list[str]
+    rows: list[tuple[str, list[str]]]
+    notes: list[str]
+
+
+def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
+    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
+
+    Args:
+        out: Folder that holds a report per target, each in a folder of the target's name.
+        targets: In the order to show them.
+        data_name: Name of the data set.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: A target's report is not complete.
+    """
+    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
+    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
+    with atomic_path(out / METRICS_TABLE) as temporary:
+        pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
+    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
+    page = render("targets.html.jinja", data_name=data_name, sections=sections)
+    with atomic_path(out / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return out / PAGE
+
+
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> TargetSection:
+    by_image = table[table["unit"] == "image"]
+    systems = list(payload["systems"])
+    rows = [
+        (
+            metric_title(metric),
+            [figure_words(find_interval(by_image, name, metric)) for name in systems],
+        )
+        for metric in highlighted("targets")
+    ]
+    return TargetSection(
+        title=target.display_name,
+        link=f"{target.name}/{PAGE}",
+        count=image_count(by_image),
+        systems=systems,
+        rows=rows,
+        notes=list(payload["notes"]),
+    )
