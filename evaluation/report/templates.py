@@ -29,12 +29,12 @@ def render(template: str, **values: Any) -> str:
     return _environment(autoescape=True).get_template(template).render(**values)
 
 
-def sentence(macro: str, *values: Any) -> str:
-    """Return a sentence of ``words.txt.jinja`` as plain text, on one line.
+def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str:
+    """Return a macro of a text template as plain text, on one line.
 
     Example:
         >>> sentence("tried", {"settings_tried": 12})
         '12'
     """
-    module: Any = _environment(autoescape=False).get_template("words.txt.jinja").module
+    module: Any = _environment(autoescape=False).get_template(template).module
     return " ".join(str(getattr(module, macro)(*values)).split())
