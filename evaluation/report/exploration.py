@@ -9,8 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from evaluation.metrics.words import policy_words
+from evaluation.report.charts import policies_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from evaluation.compare.comparison import Comparison
 
 
 MOST_STEPS = 400
@@ -18,6 +23,22 @@ MOST_STEPS = 400
 
 MOST_LISTED = 20_000
 """Images that the page lists by id, 1 MB; a larger set has its counts only."""
+
+
+def exploration(comparison: Comparison, drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page's script reads: counts at every threshold, and where images are drawn.
+
+    Args:
+        comparison: What ``cxr compare`` found.
+        drawn: The place of each drawn image.
+    """
+    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
+    return {
+        **explore_thresholds(comparison.decisions, comparison.names, thresholds),
+        "systems": comparison.names,
+        "policies": {policy: policy_words(policy) for policy in policies_of(comparison)},
+        "drawn": drawn,
+    }
 
 
 def explore_thresholds(

@@ -7,7 +7,7 @@ file nor the memory grows with the data set.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.contracts.folders import atomic_path, make_folder
 from evaluation.metrics.words import policy_words
@@ -15,7 +15,7 @@ from evaluation.report.cases import read_cases
 from evaluation.report.charts import cost_charts, policies_of, report_charts, save_figures
 from evaluation.report.checklists import checklists, methods_paragraph
 from evaluation.report.cost_table import cost_rows
-from evaluation.report.exploration import explore_thresholds
+from evaluation.report.exploration import exploration
 from evaluation.report.facts import MethodFacts, decision_rows, meanings
 from evaluation.report.files import CASES_PAGES, FIGURES, OVERLAYS, PAGE
 from evaluation.report.gallery import (
@@ -37,7 +37,6 @@ from evaluation.report.grids import (
 from evaluation.report.plot import MARKERS, Chart, legend_sample, to_svg
 from evaluation.report.result_tables import write_table_files
 from evaluation.report.tables import (
-    Whisker,
     confusion_matrices,
     difference_tests,
     every_pair,
@@ -45,31 +44,17 @@ from evaluation.report.tables import (
     metric_table,
     opening_strip,
     unit_tables,
-    whiskers,
 )
 from evaluation.report.templates import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
 
 
 MAX_BYTES = 10_000_000
-_CONTENTS = (
-    ("figures", "Side by side"),
-    ("published", "Published figures"),
-    ("curves", "Curves"),
-    ("confusion", "Confusion matrices"),
-    ("failures", "Where each fails"),
-    ("gallery", "Cases"),
-    ("cost", "Cost"),
-    ("reading", "How to read"),
-    ("methods", "Methods and limits"),
-    ("checklists", "Checklists"),
-    ("provenance", "Provenance"),
-)
 
 
 def write_report(
@@ -121,7 +106,7 @@ def write_report(
     return out / PAGE
 
 
-def main_policy(comparison: Comparison) -> str:
+def _main_policy(comparison: Comparison) -> str:
     """Return the policy that the gallery uses: best F1 where decided, else the first; or ""."""
     policies = policies_of(comparison)
     return "max_f1" if "max_f1" in policies else next(iter(policies), "")
@@ -136,7 +121,7 @@ def _draw_galleries(
     progress: Callable[..., None] | None,
 ) -> list[Gallery]:
     """Choose and draw the cases, or say why there are none."""
-    policy, decisions, systems = main_policy(comparison), comparison.decisions, comparison.names
+    policy, decisions, systems = _main_policy(comparison), comparison.decisions, comparison.names
     if not dataset.has_pixels:
         reason = "The data set has no pixels, so there are no pictures: figures only."
         return [Gallery.empty(reason)]
@@ -170,13 +155,11 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         galleries: The drawn cases, page by page.
         dataset: For its name, and for who and what is on the images.
     """
-    policies, policy = policies_of(comparison), main_policy(comparison)
-    place, confusion = metric_table(comparison, "place"), confusion_matrices(comparison)
+    policies, policy = policies_of(comparison), _main_policy(comparison)
+    place = metric_table(comparison, "place")
     charts = report_charts(comparison)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     sources = set(judged.get("source", []))
-    theirs = published(comparison, sources, policy)
-    absent = {"confusion": not confusion, "published": theirs is None}
     return render(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
@@ -184,16 +167,15 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         verdict=comparison.answer,
         strip=opening_strip(comparison),
         notes=comparison.notes,
-        contents=[entry for entry in _CONTENTS if not absent.get(entry[0])],
         table=metric_table(comparison),
         further=metric_table(comparison, "further"),
         by_unit=unit_tables(comparison),
         tests=difference_tests(comparison),
-        published=theirs,
+        published=published(comparison, sources, policy),
         place=place,
         rates=metric_table(comparison, "rates"),
         pairs=every_pair(comparison),
-        place_reason=place.reasons or "no system points at a place.",
+        place_reason=place.reasons,
         transfer=transfer_table(comparison),
         agreement=agreement(comparison, policy),
         subgroups=subgroups(comparison, policy),
@@ -201,8 +183,8 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         groups=group_tables(comparison),
         charts=[(chart, to_svg(chart)) for chart in charts],
         legend=_legend(charts, policies),
-        confusion=confusion,
-        exploration=_exploration(comparison, galleries),
+        confusion=confusion_matrices(comparison),
+        exploration=exploration(comparison, case_places(galleries)),
         cost=cost_rows(comparison),
         cost_charts=[(chart, to_svg(chart)) for chart in cost_charts(comparison)],
         decisions=decision_rows(comparison),
@@ -223,15 +205,3 @@ def _legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tuple[str,
         (legend_sample(marker=MARKERS[place % len(MARKERS)]), f"threshold: {policy_words(policy)}")
         for place, policy in enumerate(policies)
     ]
-
-
-def _exploration(comparison: Comparison, galleries: list[Gallery]) -> dict[str, Any]:
-    """What the page's script reads: counts at every threshold, and where each image is drawn."""
-    systems = comparison.names
-    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
-    return {
-        **explore_thresholds(comparison.decisions, systems, thresholds),
-        "systems": systems,
-        "policies": {policy: policy_words(policy) for policy in policies_of(comparison)},
-        "drawn": case_places(galleries),
-    }
