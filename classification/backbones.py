@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache, partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum, mobilenetv2, mobilenetv3, vgg
+from torchvision.models import vgg
 
 from classification.receptive_field import trace_grid
-from classification.timm_zoo import TIMM, build_timm, timm_fixed_size, timm_normalisation
+from classification.timm_zoo import build_timm, timm_fixed_size, timm_normalisation
 from data_prep.contracts.errors import InputError
-from networks import efficientnet_lite as lite
-from networks.efficientnet_lite import EfficientNetLite
-from networks.published import IMAGENET, PackagedWeights
+from networks.published import build_network
+from networks.registry import NETWORKS, TIMM, Family, Network, describe_unknown, network_names
 
 STRIDES = (16, 32)
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one backbone is built.
-
-    Attributes:
-        build: Makes the layers with random weights; takes whether to leave out the last halving,
-            which moves no weight.
-        imagenet: Its published weights; None where there are none here.
-        strides: What `last_stride` may be.
-        rectify: Whether a rectifier follows that is no layer of the network.
-        mean: Mean of the pixels that the published weights want, in [0, 1].
-        std: Standard deviation, likewise.
-        renamed: Beginnings of names in torchvision's whole network that are others here.
-        size: Side of the only images that it takes, px; None where any will do.
-    """
-
-    build: Callable[[bool], nn.Module]
-    imagenet: WeightsEnum | PackagedWeights | None
-    strides: tuple[int, ...] = STRIDES
-    rectify: bool = False
-    mean: float = IMAGENET[0]
-    std: float = IMAGENET[1]
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    size: int | None = None
-
-    @property
-    def smallest(self) -> int:
-        """Side of the smallest image that it takes, px."""
-        return 32 if self.imagenet is None else max(self.imagenet.meta["min_size"])
 
 
 class PooledNorm(nn.Module):
@@ -80,40 +47,49 @@ class PooledNorm(nn.Module):
         return (maps - middle) * spread * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def _densenet(build: Callable[[], nn.Module], finer: bool) -> nn.Module:
-    features = build().get_submodule("features")
+def _densenet(name: str, finer: bool) -> nn.Module:
+    features = build_network(name).get_submodule("features")
     if finer:
         features.get_submodule("transition3").pool = nn.Identity()
     return features
 
 
-def _children(build: Callable[[], nn.Module], finer: bool) -> nn.Module:
-    """ResNet and Inception have their layers at their top, in the order of the forward."""
-    network = build()
+def _resnet(name: str, finer: bool) -> nn.Module:
+    network = build_network(name)
     if finer:
         first = network.get_submodule("layer4.0")
         strided = [m for m in first.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
         for layer in strided:  # one in the block, one beside it
             layer.stride = (1, 1)
+    return _without_top(network)
+
+
+def _inception(name: str, finer: bool) -> nn.Module:
+    return _without_top(build_network(name, aux_logits=False, init_weights=True))
+
+
+def _without_top(network: nn.Module) -> nn.Module:
+    """ResNet and Inception have their layers at their top, in the order of the forward."""
     kept = [(name, layer) for name, layer in network.named_children() if name not in _TOPS]
     return nn.Sequential(OrderedDict(kept))
 
 
-def _features(build: Callable[[], nn.Module], finer: bool) -> nn.Module:
+def _features(name: str, finer: bool) -> nn.Module:
     """MobileNet and EfficientNet halve by one convolution each time.
 
     At stride 1 each is padded alike on both sides, EfficientNet-Lite's, too.
     """
-    features = build().get_submodule("features")
+    features = build_network(name).get_submodule("features")
     if finer:
         [*_, last] = [m for m in features.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1]
         last.stride = (1, 1)
     return features
 
 
-def _vgg(depth: str, batch_norm: bool, finer: bool) -> nn.Module:
+def _vgg(name: str, finer: bool) -> nn.Module:
     # Not by the whole network, whose first linear layer alone is 400 MB that nothing here reads.
-    features = vgg.make_layers(vgg.cfgs[depth], batch_norm=batch_norm)
+    depth = {"vgg16": "D", "vgg19": "E"}[name.removesuffix("_bn")]
+    features = vgg.make_layers(vgg.cfgs[depth], batch_norm=name.endswith("_bn"))
     for layer in features:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # as torchvision starts them
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -123,16 +99,16 @@ def _vgg(depth: str, batch_norm: bool, finer: bool) -> nn.Module:
     return features
 
 
-def _convnext(finer: bool) -> nn.Module:
-    network = models.convnext_tiny()
-    norm = network.classifier[0]
-    layers = list(network.features.named_children())
+def _convnext(name: str, finer: bool) -> nn.Module:
+    network = build_network(name)
+    norm = cast("nn.LayerNorm", network.get_submodule("classifier.0"))
+    layers = list(network.get_submodule("features").named_children())
     return nn.Sequential(
         OrderedDict([*layers, ("norm", PooledNorm(norm.normalized_shape[0], norm.eps))])
     )
 
 
-def _small_cnn(finer: bool) -> nn.Module:
+def _small_cnn(name: str, finer: bool) -> nn.Module:
     """Five blocks of convolution, rectifier, dropout, batch norm and pooling."""
     blocks: list[tuple[str, nn.Module]] = []
     before = 3
@@ -150,75 +126,22 @@ def _small_cnn(finer: bool) -> nn.Module:
     return nn.Sequential(OrderedDict(blocks))
 
 
-def _recipes() -> dict[str, Recipe]:
-    found = {}
-    published = {
-        "densenet121": (_densenet, models.DenseNet121_Weights.IMAGENET1K_V1),
-        "resnet18": (_children, models.ResNet18_Weights.IMAGENET1K_V1),
-        "resnet34": (_children, models.ResNet34_Weights.IMAGENET1K_V1),
-        "resnet50": (_children, models.ResNet50_Weights.IMAGENET1K_V1),
-        "resnet101": (_children, models.ResNet101_Weights.IMAGENET1K_V1),
-        "resnet152": (_children, models.ResNet152_Weights.IMAGENET1K_V1),
-        "mobilenet_v2": (_features, mobilenetv2.MobileNet_V2_Weights.IMAGENET1K_V1),
-        "mobilenet_v3_small": (_features, mobilenetv3.MobileNet_V3_Small_Weights.IMAGENET1K_V1),
-        "mobilenet_v3_large": (_features, mobilenetv3.MobileNet_V3_Large_Weights.IMAGENET1K_V1),
-        "efficientnet_b0": (_features, models.EfficientNet_B0_Weights.IMAGENET1K_V1),
-        "efficientnet_b1": (_features, models.EfficientNet_B1_Weights.IMAGENET1K_V1),
-        "efficientnet_b2": (_features, models.EfficientNet_B2_Weights.IMAGENET1K_V1),
-        "efficientnet_b3": (_features, models.EfficientNet_B3_Weights.IMAGENET1K_V1),
-        "efficientnet_b4": (_features, models.EfficientNet_B4_Weights.IMAGENET1K_V1),
-    }
-    for name, (family, weights) in published.items():
-        build = partial(family, getattr(models, name))
-        # The rectifier behind DenseNet's last norm is no layer of it.
-        rectify = family is _densenet
-        found[name] = Recipe(build, weights, rectify=rectify)
-    return found
-
-
-BACKBONES: dict[str, Recipe] = {
-    **_recipes(),
-    "vgg16": Recipe(partial(_vgg, "D", False), models.VGG16_Weights.IMAGENET1K_V1),
-    "vgg16_bn": Recipe(partial(_vgg, "D", True), models.VGG16_BN_Weights.IMAGENET1K_V1),
-    "vgg19": Recipe(partial(_vgg, "E", False), models.VGG19_Weights.IMAGENET1K_V1),
-    "vgg19_bn": Recipe(partial(_vgg, "E", True), models.VGG19_BN_Weights.IMAGENET1K_V1),
-    # Its convolutions are not padded: without the last halving its branches would not fit.
-    "inception_v3": Recipe(
-        lambda finer: _children(
-            partial(models.inception_v3, aux_logits=False, init_weights=True), False
-        ),
-        models.Inception_V3_Weights.IMAGENET1K_V1,
-        strides=(32,),
-        mean=0.5,
-        std=0.5,
-    ),
-    # Halves by 2 x 2 pixels side by side, which at stride 1 would no longer lie side by side.
-    "convnext_tiny": Recipe(
-        _convnext,
-        models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
-        strides=(32,),
-        renamed={"classifier.0.": "norm."},
-    ),
-    "squeezenet1_1": Recipe(
-        lambda finer: models.squeezenet1_1().features,
-        models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-        strides=(16,),
-    ),
-    **{
-        name: Recipe(
-            partial(_features, partial(EfficientNetLite, name)),
-            size.imagenet,
-            mean=lite.MEAN,
-            std=lite.STD,
-        )
-        for name, size in lite.SIZES.items()
-    },
-    "small_cnn": Recipe(_small_cnn, None),
+# Takes the network's name, and whether to leave out the last halving, which moves no weight.
+_BUILDERS: dict[Family, Callable[[str, bool], nn.Module]] = {
+    "densenet": _densenet,
+    "resnet": _resnet,
+    "inception": _inception,
+    "mobilenet": _features,
+    "efficientnet": _features,
+    "efficientnet_lite": _features,
+    "vgg": _vgg,
+    "convnext": _convnext,
+    "squeezenet": lambda name, finer: build_network(name).get_submodule("features"),
+    "small_cnn": _small_cnn,
+    "timm": lambda name, finer: build_timm(name),
 }
-
-
-# Published comparisons name networks that do not exist; what their authors may have meant.
-NOT_A_NETWORK = {"resnet121": "densenet121, or resnet101"}
+RENAMED: dict[Family, dict[str, str]] = {"convnext": {"classifier.0.": "norm."}}
+"""Beginnings of names in torchvision's whole network that are others in a trunk, by family."""
 _PROBE = 128  # px: every network here takes it
 
 
@@ -242,39 +165,35 @@ class Trunk:
     rectify: bool = False
 
 
-def find_recipe(name: str) -> Recipe:
-    """How a backbone is built.
+def find_network(name: str) -> Network:
+    """A classifier's network: a record of the registry, or what timm says of one of its own.
 
     Args:
-        name: A key of `BACKBONES`, or ``timm:`` and a name of timm's.
+        name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
 
     Raises:
-        InputError: There is no such backbone, or timm is not installed.
+        InputError: There is no such network, or timm is not installed.
 
     Example:
-        >>> find_recipe("inception_v3").smallest
+        >>> find_network("inception_v3").min_size
         75
     """
     if name.startswith(TIMM):
         mean, std = timm_normalisation(name)
         size = timm_fixed_size(name)
-        return Recipe(lambda finer: build_timm(name), None, (), mean=mean, std=std, size=size)
-    if name in BACKBONES:
-        return BACKBONES[name]
-    if meant := NOT_A_NETWORK.get(name.lower()):
-        raise InputError(f"architecture: there is no {name}; the paper may mean {meant}")
-    near = difflib.get_close_matches(name, BACKBONES, n=1)
-    raise InputError(
-        f"architecture: expected one of {', '.join(BACKBONES)} or {TIMM}NAME, but got {name!r}"
-        + (f"; did you mean {near[0]}?" if near else "")
-    )
+        return Network(
+            name, name, "timm", None, strides=(), fixed_size=size, min_size=32, mean=mean, std=std
+        )
+    if name in network_names("classifier"):
+        return NETWORKS[name]
+    raise InputError(f"architecture: {describe_unknown(name, 'classifier')}")
 
 
 def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
     """Build a trunk with random weights.
 
     Args:
-        name: A key of `BACKBONES`, or ``timm:`` and a name of timm's.
+        name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
         last_stride: Input pixels per position of the last maps: 32, or 16 to leave out the last
             halving where the network can be without it. Leaving it out moves no weight: the same
             file fits both.
@@ -287,34 +206,36 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
         InputError: Unknown name, a stride that this network does not have, images of a size that
             it does not take, or a network without feature maps.
     """
-    recipe = find_recipe(name)
+    network = find_network(name)
     if last_stride not in STRIDES:
         raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")
-    if recipe.strides and last_stride not in recipe.strides:
+    if network.strides and last_stride not in network.strides:
         raise InputError(
-            f"last_stride: {name} has cells of {recipe.strides[0]} px only; set model.last_stride "
-            f"= {recipe.strides[0]}"
+            f"last_stride: {name} has cells of {network.strides[0]} px only; set model.last_stride "
+            f"= {network.strides[0]}"
         )
-    if image_size < recipe.smallest:
+    if image_size < network.min_size:
         raise InputError(
-            f"{name}: needs images of at least {recipe.smallest} px, but gets {image_size}; set "
+            f"{name}: needs images of at least {network.min_size} px, but gets {image_size}; set "
             "data.image_size"
         )
-    layers = recipe.build(last_stride == 16)
+    layers = _BUILDERS[network.family](name, last_stride == 16)
     try:
-        grid, channels, _ = trace_grid(layers, image_size, whole=recipe.size is not None)
+        grid, channels, _ = trace_grid(layers, image_size, whole=network.fixed_size is not None)
     except InputError as error:
         raise InputError(f"{name}: {error}; choose a convolutional network") from None
     except Exception as error:  # networks of one size say so by errors of many kinds
         if not name.startswith(TIMM):
             raise
-        raise _other_size(name, layers, image_size, recipe.size, _reason(error)) from None
+        raise _other_size(name, layers, image_size, network.fixed_size, _reason(error)) from None
     if grid.stride != last_stride:
         raise InputError(
             f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}"
             + (f"; set model.last_stride = {grid.stride}" if grid.stride in STRIDES else "")
         )
-    return Trunk(layers, channels, grid.stride, grid.centre, recipe.rectify)
+    # The rectifier behind DenseNet's last norm is no layer of it.
+    rectify = network.family == "densenet"
+    return Trunk(layers, channels, grid.stride, grid.centre, rectify)
 
 
 def _other_size(
@@ -346,7 +267,7 @@ def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
     """A trunk's layers in stages, from the image on: each begins where the maps get smaller.
 
     Args:
-        name: A key of `BACKBONES`, or ``timm:`` and a name of timm's.
+        name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
 
     Returns:
         Names of the trunk's children; one without weights belongs to the stage before.
@@ -356,9 +277,9 @@ def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
         (('layer3',), ('layer4',))
     """
     with torch.random.fork_rng(devices=()):
-        recipe = find_recipe(name)
-        layers = recipe.build(False)
-    size, whole = recipe.size or _PROBE, recipe.size is not None
+        network = find_network(name)
+        layers = _BUILDERS[network.family](name, False)
+    size, whole = network.fixed_size or _PROBE, network.fixed_size is not None
     stages: list[list[str]] = [[]]
     last = 0
     for child, stride in trace_grid(layers, size, whole=whole)[2].items():

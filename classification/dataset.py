@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import require_images
+from networks.inference import stack_pixels
 
 if TYPE_CHECKING:
     from data_prep.augment.augment import Augmentation
@@ -155,6 +156,6 @@ def collate(samples: Sequence[LabelSample]) -> LabelBatch:
     """
     return LabelBatch(
         [sample.image_id for sample in samples],
-        torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1),
+        stack_pixels(samples),
         torch.from_numpy(np.stack([sample.targets for sample in samples])),
     )

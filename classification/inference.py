@@ -10,12 +10,11 @@ from torch import Tensor
 
 from classification.dataset import LabelBatch
 from classification.loss import scores_of
-from classification.model import ImageClassifier, evaluating
+from classification.model import ImageClassifier
 from classification.saliency import MapMethod, explain
-from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
+from networks.inference import evaluating, image_status, require_findings
 
-NOT_FINITE = "the network's output is not finite"
 MAP_COLUMNS = [
     "image_id", "finding", "method", "grid_h", "grid_w", "values", "x1", "y1", "x2", "y2",
 ]  # fmt: skip
@@ -91,11 +90,7 @@ def predict_scores(
     Raises:
         InputError: The number of findings is not the model's, or the method is unknown.
     """
-    if len(findings) != model.n_findings:
-        raise InputError(
-            f"classifier: knows {model.n_findings} findings, but got {len(findings)}: "
-            f"{', '.join(findings)}"
-        )
+    require_findings(findings, model.n_findings, "classifier")
     device = torch.device(device)
     model.to(device)
     with evaluating(model):
@@ -135,13 +130,6 @@ def _to_frames(
     frames: list[tuple[float, float, float, float]],
 ) -> PredictedScores:
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
-    status = pd.DataFrame(
-        {
-            "image_id": image_ids,
-            "status": np.where(finite, "ok", "failed"),
-            "reason": [None if ok else NOT_FINITE for ok in finite],
-        }
-    )
     grid = maps.shape[2:]
     score_rows, map_rows = [], []
     for i in np.flatnonzero(finite):
@@ -150,7 +138,7 @@ def _to_frames(
             values = maps[i, k].ravel()
             map_rows.append((image_ids[i], finding, method, *grid, values, *frames[i]))
     return PredictedScores(
-        status,
+        image_status(image_ids, finite),
         pd.DataFrame(score_rows, columns=["image_id", "finding", "score"]),
         pd.DataFrame(map_rows, columns=MAP_COLUMNS),
     )

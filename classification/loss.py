@@ -9,7 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from classification.dataset import LabelBatch
-from classification.model import ImageClassifier, evaluating
+from classification.model import ImageClassifier
+from networks.inference import evaluating
 
 
 def smooth(targets: Tensor, smoothing: float) -> Tensor:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from classification.backbones import Trunk, build_trunk, find_recipe, trunk_stages
+from classification.backbones import Trunk, build_trunk, find_network, trunk_stages
 from classification.weights import fetch_features, load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
+from networks.inference import require_store_pixels
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 COLOUR_MEAN = (0.485, 0.456, 0.406)
@@ -77,12 +77,7 @@ class ImageClassifier(nn.Module):
         Raises:
             InputError: The images are not of the size that the model was built for.
         """
-        size = self.preprocess.size
-        if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
-            raise InputError(
-                f"classifier: expected uint8 images of shape (B, 1, {size}, {size}), but got "
-                f"{images.dtype} {tuple(images.shape)}; use the pixel store of this size"
-            )
+        require_store_pixels(images, self.preprocess.size, "classifier")
         pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)  # (B, 3, S, S) float32
         if self._by_colour:
             pixels = pixels * self._gain + self._shift
@@ -200,7 +195,7 @@ def build_classifier(
     uses.
 
     Args:
-        name: A key of `classification.backbones.BACKBONES`, such as ``densenet121`` (CheXNet's),
+        name: A classifier's network in `networks.registry`, such as ``densenet121`` (CheXNet's),
             or ``timm:`` and a name of timm's.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
@@ -238,17 +233,12 @@ def build_classifier(
         raise InputError(f"weights: expected none or imagenet, but got {weights!r}")
     if channels not in ("same", "imagenet"):
         raise InputError(f"channels: expected same or imagenet, but got {channels!r}")
-    recipe = find_recipe(name)
-    mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
+    network = find_network(name)
+    mean = network.mean if mean is None else mean
+    std = network.std if std is None else std
     trunk = build_trunk(name, last_stride, image_size)
     if weights:
-        load_features(
-            trunk.layers,
-            fetch_features(name, recipe.imagenet),
-            source=f"weights of {name}",
-            name=name,
-            renamed=recipe.renamed,
-        )
+        load_features(trunk.layers, fetch_features(network), network, source=f"weights of {name}")
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
     nn.init.constant_(
@@ -288,17 +278,6 @@ def build_chexnet(n_findings: int = 1, **arguments: Any) -> ImageClassifier:
         6968206
     """
     return build_classifier("densenet121", n_findings=n_findings, **arguments)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a model in evaluation mode, and give it back in the mode it came in."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 Trainable = Literal["all", "head", "head_first", "stages"]

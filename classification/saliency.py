@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from classification.model import ImageClassifier, evaluating
+from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
+from networks.inference import evaluating
 
 MapMethod = Literal["cam", "gradcam"]
 Frame = tuple[float, float, float, float]

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-
-TIMM = "timm:"
+from networks.registry import TIMM
 
 
 def build_timm(name: str) -> nn.Module:

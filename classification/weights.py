@@ -8,89 +8,73 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
-from classification.backbones import BACKBONES, find_recipe
-from classification.timm_zoo import TIMM, fetch_timm
-from data_prep.contracts.errors import InputError
+from classification.backbones import RENAMED, find_network
+from classification.timm_zoo import fetch_timm
 from networks.checkpoints import (
     body_key,
+    describe_difference,
     guess_architecture,
-    match_body,
+    load_layers,
     require_finite,
-    tell_difference,
 )
 from networks.public_checkpoints import recognise
-from networks.published import PackagedWeights, fetch_weights
+from networks.published import fetch_imagenet
+from networks.registry import Network, network_names
 
 if TYPE_CHECKING:
     from classification.model import ImageClassifier
 
 
-def fetch_features(name: str, source: WeightsEnum | PackagedWeights | None) -> dict[str, Tensor]:
-    """Published weights of a backbone, downloaded where they are neither cached nor installed.
-
-    Args:
-        name: The backbone's.
-        source: Which file of torchvision's or of a package; None where it is neither.
-
-    Returns:
-        Its tensors by name, on the CPU.
+def fetch_features(network: Network) -> dict[str, Tensor]:
+    """Published weights of a network, downloaded where they are neither cached nor installed.
 
     Raises:
         InputError: There are none, or they cannot be had.
     """
-    if source is not None:
-        return fetch_weights(source)
-    if name.startswith(TIMM):
-        return fetch_timm(name)
-    raise InputError(f"weights: there are none of {name} from ImageNet; set weights = none")
+    return fetch_timm(network.name) if network.family == "timm" else fetch_imagenet(network)
 
 
 def load_features(
     layers: nn.Module,
     state: Mapping[str, Tensor],
+    network: Network,
     *,
     source: str,
-    name: str,
     what: str | None = None,
     known: Collection[str] = (),
-    renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Load a trunk's weights from a checkpoint of any network that has this trunk.
 
-    See `networks.checkpoints.match_body` for what fits.
+    See `networks.checkpoints.load_layers` for what fits.
 
     Args:
-        layers: A trunk's; untouched when the weights do not fit.
+        layers: The trunk's; untouched when the weights do not fit.
         state: Tensors by name, those of other layers among them.
+        network: The trunk's.
         source: Where the weights come from, for errors.
-        name: The trunk's, for errors.
         what: The network that the weights are of, for errors; None guesses.
-        known: Names of trunks that could be chosen instead.
-        renamed: Beginnings of names that are others in the trunk.
+        known: Networks that could be chosen instead, for errors.
 
     Raises:
         InputError: The weights are of another network, of two, or hold a value that is not finite.
     """
+    renamed = RENAMED.get(network.family, {})
 
     def rename(key: str) -> str:
         short = body_key(key)
-        for old, new in (renamed or {}).items():
+        for old, new in renamed.items():
             short = new + short.removeprefix(old) if short.startswith(old) else short
         return short
 
     describe = partial(
-        tell_difference,
-        name=name,
+        describe_difference,
+        name=network.name,
         what=what or guess_architecture(state),
         known=known,
         setting="model.architecture",
     )
-    own = layers.state_dict()
-    values = match_body(state, own, source=source, describe=describe, rename=rename)
-    # Not strict: files from before step counters, and frozen layers, have none.
-    layers.load_state_dict(values, strict=False)
+    load_layers(layers, state, source=source, describe=describe, rename=rename)
 
 
 _OWN_LAST = ("classifier.weight", "classifier.bias")
@@ -127,17 +111,16 @@ def start_from(
     """
     name = model.architecture["arguments"]["name"]
     public = recognise({key: tuple(value.shape) for key, value in state.items()})
-    theirs = tuple(findings or (public.findings if public else ()))
+    learned = tuple(findings or (public.findings if public else ()))
     keys = (public.weight, public.bias) if public and findings is None else _OWN_LAST
-    rows = _shared_rows(model, state, keys, theirs, tuple(own_findings or ()), source)
+    rows = _shared_rows(model, state, keys, learned, tuple(own_findings or ()), source)
     load_features(
         model.trunk,
         state,
+        find_network(name),
         source=source,
-        name=name,
         what=network,
-        known=tuple({**BACKBONES, **({network: None} if network else {})}),
-        renamed=find_recipe(name).renamed,
+        known=(*network_names("classifier"), *([network] if network else [])),
     )
     own = tuple(own_findings or ())
     with torch.no_grad():
@@ -157,7 +140,7 @@ def _shared_rows(
     model: ImageClassifier,
     state: Mapping[str, Tensor],
     keys: tuple[str, str],
-    theirs: tuple[str, ...],
+    learned: tuple[str, ...],
     own: tuple[str, ...],
     source: str,
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -165,8 +148,8 @@ def _shared_rows(
     if any(key not in state for key in keys):
         return {}
     weight, bias = (state[key] for key in keys)
-    if weight.shape != (len(theirs), model.classifier.in_features) or len(bias) != len(theirs):
+    if weight.shape != (len(learned), model.classifier.in_features) or len(bias) != len(learned):
         return {}
     for key in keys:
         require_finite(state[key], key, source)
-    return {f: (weight[theirs.index(f)], bias[theirs.index(f)]) for f in own if f in theirs}
+    return {f: (weight[learned.index(f)], bias[learned.index(f)]) for f in own if f in learned}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+from networks import registry
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,46 +24,27 @@ class Section(BaseModel):
     )
 
 
-ARCHITECTURES = (
-    "densenet121",
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
-    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
-    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
-    "inception_v3", "convnext_tiny", "squeezenet1_1",
-    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "small_cnn",
-)  # fmt: skip
-# A published comparison of ten networks names one that does not exist, and no such weights.
-_MEANT = {"resnet121": "densenet121 or resnet101"}
+def _network(kind: registry.ModelKind) -> PlainValidator:
+    """A rule for the name of a network that this kind of model may stand on."""
+
+    def check(value: Any) -> str:
+        if isinstance(value, str) and value in registry.network_names(kind):
+            return value
+        if kind == "classifier" and isinstance(value, str) and value.startswith(registry.TIMM):
+            return value
+        raise ValueError(registry.describe_unknown(value, kind))
+
+    return PlainValidator(check)
 
 
-def _architecture(value: Any) -> str:
-    if isinstance(value, str) and (value in ARCHITECTURES or value.startswith("timm:")):
-        return value
-    if isinstance(value, str) and (meant := _MEANT.get(value.lower())):
-        raise ValueError(
-            f"there is no {value}, though a published comparison names it; it may mean {meant}"
-        )
-    near = difflib.get_close_matches(str(value), ARCHITECTURES, n=1)
-    raise ValueError(
-        f"must be one of {', '.join(ARCHITECTURES)}, or timm:NAME, got {value!r}"
-        + (f"; did you mean '{near[0]}'?" if near else "")
-    )
-
-
-Architecture = Annotated[str, PlainValidator(_architecture)]
+Backbone = Annotated[str, _network("detector")]
+Architecture = Annotated[str, _network("classifier")]
 
 
 class DetectorModelSettings(Section):
     """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
 
-    backbone: Literal[
-        "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
-        "mobilenet_v3_small", "mobilenet_v3_large",
-        "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
-        "densenet121",
-        "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-    ] = "resnet50"  # fmt: skip
+    backbone: Backbone = "resnet50"
     head: Literal["v1", "v2"] = "v2"
     norm: Literal["frozen", "batch", "group"] = "frozen"
     fpn_channels: int = Field(default=256, ge=8, le=1024)

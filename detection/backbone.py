@@ -4,76 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum, mobilenetv3
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
-from networks import efficientnet_lite as lite
-from networks.efficientnet_lite import EfficientNetLite
-from networks.published import IMAGENET, PackagedWeights
+from networks.published import build_network
+from networks.registry import NETWORKS, describe_unknown, network_names
 
-Backbone = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
-    "mobilenet_v3_small", "mobilenet_v3_large",
-    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
-    "densenet121",
-    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-]  # fmt: skip
 Norm = Literal["frozen", "batch", "group"]
 
 CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
 MAX_GROUPS = 32
 _PROBE = 64  # px: the smallest side that the largest stride, 32, divides into more than one place
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a body is built, and where its ImageNet weights come from.
-
-    Attributes:
-        build: Makes a network whose ``features`` are the body, or a whole ResNet, with random
-            weights.
-        imagenet: Its published weights.
-        mean: Mean of the pixels that they want, in [0, 1].
-        std: Standard deviation, likewise.
-    """
-
-    build: Callable[[], nn.Module]
-    imagenet: WeightsEnum | PackagedWeights
-    mean: float = IMAGENET[0]
-    std: float = IMAGENET[1]
-
-
-BACKBONES: dict[str, Recipe] = {
-    "resnet18": Recipe(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet34": Recipe(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
-    "resnet50": Recipe(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1),
-    "resnet101": Recipe(models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1),
-    "resnext50_32x4d": Recipe(models.resnext50_32x4d, models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1),
-    "mobilenet_v3_small": Recipe(
-        mobilenetv3.mobilenet_v3_small, mobilenetv3.MobileNet_V3_Small_Weights.IMAGENET1K_V1
-    ),
-    "mobilenet_v3_large": Recipe(
-        mobilenetv3.mobilenet_v3_large, mobilenetv3.MobileNet_V3_Large_Weights.IMAGENET1K_V1
-    ),
-    "efficientnet_b0": Recipe(models.efficientnet_b0, models.EfficientNet_B0_Weights.IMAGENET1K_V1),
-    "efficientnet_b1": Recipe(models.efficientnet_b1, models.EfficientNet_B1_Weights.IMAGENET1K_V1),
-    "efficientnet_b2": Recipe(models.efficientnet_b2, models.EfficientNet_B2_Weights.IMAGENET1K_V1),
-    "efficientnet_b3": Recipe(models.efficientnet_b3, models.EfficientNet_B3_Weights.IMAGENET1K_V1),
-    "densenet121": Recipe(models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1),
-    **{
-        name: Recipe(partial(EfficientNetLite, name), size.imagenet, lite.MEAN, lite.STD)
-        for name, size in lite.SIZES.items()
-    },
-}
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -120,7 +68,7 @@ def build_body(name: str, norm: str) -> nn.Module:
     """Build a randomly initialised body with the chosen normalisation.
 
     Args:
-        name: A key of `BACKBONES`.
+        name: A detector's backbone in `networks.registry`.
         norm: ``frozen`` (batch norm with fixed statistics, for pretrained weights only),
             ``batch`` (live) or ``group``.
 
@@ -131,11 +79,11 @@ def build_body(name: str, norm: str) -> nn.Module:
     Raises:
         InputError: Unknown name or norm.
     """
-    if name not in BACKBONES:
-        raise InputError(f"backbone: expected one of {', '.join(BACKBONES)}, but got {name!r}")
+    if name not in network_names("detector"):
+        raise InputError(f"backbone: {describe_unknown(name, 'detector')}")
     if norm not in NORMS:
         raise InputError(f"norm: expected one of {', '.join(NORMS)}, but got {norm!r}")
-    network = BACKBONES[name].build()
+    network = build_network(name)
     _replace_norms(network, NORMS[norm])
     if isinstance(features := getattr(network, "features", None), nn.Module):
         return features
@@ -171,7 +119,7 @@ def body_layers(name: str) -> tuple[Layer, ...]:
     """Strides and channels of a body's children, from a run on tensors without content.
 
     Args:
-        name: A key of `BACKBONES`.
+        name: A detector's backbone in `networks.registry`.
 
     Returns:
         One entry a child, in the order of the forward.
@@ -195,7 +143,7 @@ def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Shapes of a body's tensors with batch norm, without its step counters.
 
     Args:
-        name: A key of `BACKBONES`.
+        name: A detector's backbone in `networks.registry`.
     """
     with torch.device("meta"):
         state = build_body(name, "batch").state_dict()
@@ -256,7 +204,7 @@ def build_pyramid(
     in the paper: it would hold three quarters of all anchors.
 
     Args:
-        name: The body's, a key of `detection.backbone.BACKBONES`.
+        name: The body's, a key of `networks.registry.NETWORKS`.
         body: From `detection.backbone.build_body`.
         channels: Channels of every pyramid level.
         p6_from_c5: Whether P6 starts from C5 (torchvision's v2) or from P5 (v1).
@@ -275,7 +223,7 @@ def build_pyramid(
     top.use_P5 = not p6_from_c5
     levels = {layer.name: str(level) for level, layer in enumerate(taps)}
     pyramid = BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
-    if name == "densenet121":
+    if NETWORKS[name].family == "densenet":
         pyramid.body = DenseFeatures(body)  # type: ignore[assignment]
     return pyramid
 
@@ -297,7 +245,7 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     =========== ======================= ============== ============== ======== ============
 
     Args:
-        name: The body's, a key of `detection.backbone.BACKBONES`.
+        name: The body's, a key of `networks.registry.NETWORKS`.
         backbone: From `build_pyramid`.
         trainable_layers: How many stages learn, counted from the top; 0 to 5.
 

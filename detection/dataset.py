@@ -16,6 +16,7 @@ from data_prep.augment.augment import NONE_DROPPED, DroppedBoxes
 from data_prep.augment.mosaic import N_TILES, join_mosaic
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import require_images
+from networks.inference import stack_pixels
 
 if TYPE_CHECKING:
     from data_prep.augment.augment import Augmentation
@@ -233,7 +234,7 @@ def collate(samples: Sequence[LesionSample]) -> LesionBatch:
     """
     return LesionBatch(
         [sample.image_id for sample in samples],
-        torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1),
+        stack_pixels(samples),
         [torch.from_numpy(sample.boxes.copy()) for sample in samples],
         [torch.from_numpy(sample.labels.copy()) for sample in samples],
         DroppedBoxes(*(sum(counts) for counts in zip(*(s.dropped for s in samples), strict=True))),

@@ -11,10 +11,8 @@ from torch import Tensor
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
 from detection.dataset import EDGES, LesionBatch
-from detection.model import evaluating
 from detection.retinanet import LesionRetinaNet
-
-NOT_FINITE = "the network's output is not finite"
+from networks.inference import evaluating, image_status, require_findings
 
 
 class PredictedBoxes(NamedTuple):
@@ -60,11 +58,7 @@ def predict_boxes(
     Raises:
         InputError: The number of findings is not the model's, or an image has no known size.
     """
-    if len(findings) != model.n_findings:
-        raise InputError(
-            f"detector: knows {model.n_findings} findings, but got {len(findings)}: "
-            f"{', '.join(findings)}"
-        )
+    require_findings(findings, model.n_findings, "detector")
     sizes = images.set_index("image_id")[["width", "height"]]
     device = torch.device(device)
     model.to(device)
@@ -87,20 +81,15 @@ def _to_frames(
     sizes: pd.DataFrame,
 ) -> PredictedBoxes:
     finite = [bool(image["finite"]) for image in found]
-    status = pd.DataFrame(
-        {
-            "image_id": image_ids,
-            "status": ["ok" if ok else "failed" for ok in finite],
-            "reason": [None if ok else NOT_FINITE for ok in finite],
-        }
-    )
     frames = [
         _original_boxes(image_id, image, findings, placement(image_id), _size(sizes, image_id))
         for image_id, image, ok in zip(image_ids, found, finite, strict=True)
         if ok
     ]
     empty = pd.DataFrame(columns=["image_id", "finding", *EDGES, "score"])
-    return PredictedBoxes(status, pd.concat(frames, ignore_index=True) if frames else empty)
+    return PredictedBoxes(
+        image_status(image_ids, finite), pd.concat(frames, ignore_index=True) if frames else empty
+    )
 
 
 def _size(sizes: pd.DataFrame, image_id: str) -> tuple[int, int]:

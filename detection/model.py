@@ -1,7 +1,6 @@
 """Build the detector, and its losses for training and validation."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,11 +9,13 @@ from torch import Tensor
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
-from detection.backbone import BACKBONES, Backbone, Norm, build_body, build_pyramid, freeze_stages
+from detection.backbone import Norm, build_body, build_pyramid, freeze_stages
 from detection.dataset import LesionBatch
 from detection.head import BoxLoss, HeadVersion, build_head
 from detection.retinanet import Detections, LesionRetinaNet, Targets
 from detection.weights import load_coco, load_imagenet
+from networks.inference import evaluating
+from networks.registry import NETWORKS
 
 
 def torchvision_targets(batch: LesionBatch, n_findings: int) -> Targets:
@@ -72,7 +73,7 @@ Weights = Literal["imagenet", "coco"]
 
 def build_retinanet(
     *,
-    backbone: Backbone = "resnet50",
+    backbone: str = "resnet50",
     head: HeadVersion = "v1",
     norm: Norm = "group",
     fpn_channels: int = 256,
@@ -94,7 +95,7 @@ def build_retinanet(
     IoU loss, P6 from C5.
 
     Args:
-        backbone: A key of `detection.backbone.BACKBONES`, such as ``resnet50``.
+        backbone: A detector's backbone in `networks.registry`, such as ``resnet50``.
         head: ``v1`` or ``v2``.
         norm: Backbone's normalisation: ``frozen`` batch norm for pretrained weights, ``group``
             (or live ``batch``) for random ones.
@@ -143,8 +144,9 @@ def build_retinanet(
     if trainable_layers is None:
         trainable_layers = 5 if weights is None else 3
     body = build_body(backbone, norm)
-    recipe = BACKBONES[backbone]
-    mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
+    network = NETWORKS[backbone]
+    mean = network.mean if mean is None else mean
+    std = network.std if std is None else std
     if weights == "imagenet":
         load_imagenet(body, backbone, norm)
     pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
@@ -238,14 +240,3 @@ def validation_losses(
     with evaluating(model), torch.no_grad():
         heads = model.run_heads(batch.images)
         return model.losses(heads, targets), model.detections(heads)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Hold a model in evaluation mode, and give it back in the mode it came in."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

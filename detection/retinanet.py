@@ -11,9 +11,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.anchors import LEVELS
+from networks.inference import require_store_pixels
 
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE = 0.001
@@ -52,11 +52,7 @@ class StoreTransform(nn.Module):
             InputError: The images are not of the size that the model's anchors were made for.
         """
         size = self.preprocess.size
-        if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
-            raise InputError(
-                f"detector: expected uint8 images of shape (B, 1, {size}, {size}), but got "
-                f"{images.dtype} {tuple(images.shape)}; use the pixel store of this size"
-            )
+        require_store_pixels(images, size, "detector")
         pixels = self.preprocess.normalise(images)  # (B, 1, S, S) float32
         return ImageList(pixels.expand(-1, 3, -1, -1), [(size, size)] * len(images))
 

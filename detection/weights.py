@@ -17,20 +17,21 @@ from torchvision.models.detection import (
 )
 
 from data_prep.contracts.errors import InputError
-from detection.backbone import BACKBONES, body_shapes
+from detection.backbone import body_shapes
 from detection.retinanet import LesionRetinaNet
 from networks.checkpoints import (
     STEP_COUNTER,
     Shapes,
     body_key,
+    describe_difference,
     detector_key,
     guess_architecture,
-    match_body,
+    load_layers,
     match_names,
     require_finite,
-    tell_difference,
 )
-from networks.published import fetch_weights
+from networks.published import fetch_imagenet, fetch_weights
+from networks.registry import NETWORKS, network_names
 
 BODY = "backbone.body."
 CLASS_LAYER = "head.classification_head.cls_logits."
@@ -58,14 +59,13 @@ def is_detector(state: Mapping[str, Tensor]) -> bool:
 def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:
     """Load a body's weights from a checkpoint of any network that has this body.
 
-    Other layers of the checkpoint, such as the last one of a classifier with however many
-    classes, are left out; see `networks.checkpoints.match_body`.
+    See `networks.checkpoints.load_layers` for what fits.
 
     Args:
         body: From `detection.backbone.build_body`, or as it lies under a pyramid; untouched when
             the weights do not fit.
         state: Tensors by name, see `networks.checkpoints`.
-        name: The body's, a key of `BACKBONES`.
+        name: The body's, a key of `networks.registry.NETWORKS`.
         source: Where the weights come from, for errors.
 
     Raises:
@@ -73,8 +73,7 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
             networks, or a value that is not finite; one line names it and says what to do.
     """
     describe = partial(_body_problem, given=_shapes(state), name=name)
-    values = match_body(state, body.state_dict(), source=source, describe=describe)
-    body.load_state_dict(values, strict=False)  # strict would ask for the step counters
+    load_layers(body, state, source=source, describe=describe)
 
 
 def load_detector(
@@ -103,25 +102,27 @@ def load_detector(
     places = match_names(state, detector_key, source=source)
     given = {name: state[place] for name, place in places.items()}
     own = {k: v for k, v in model.state_dict().items() if not k.endswith(STEP_COUNTER)}
-    theirs, ours = _sizes(given), _sizes(own)
+    given_sizes, own_sizes = _sizes(given), _sizes(own)
     found, wanted = (
         {k.removeprefix(BODY): v for k, v in _shapes(s).items() if k.startswith(BODY)}
         for s in (given, own)
     )
     if found != wanted:
         raise InputError(f"{source}: {_body_problem(found, wanted, given=found, name=name)}")
-    if differing := [key for key in _SIZES if theirs.get(key) != ours[key]]:
-        told = ", ".join(f"{key} {theirs.get(key)} instead of {ours[key]}" for key in differing)
+    if differing := [key for key in _SIZES if given_sizes.get(key) != own_sizes[key]]:
+        sizes = ", ".join(
+            f"{key} {given_sizes.get(key)} instead of {own_sizes[key]}" for key in differing
+        )
         raise InputError(
-            f"{source}: a detector of another size: {told}; set "
+            f"{source}: a detector of another size: {sizes}; set "
             f"{' and '.join(_SIZES[key] for key in differing)} as it was"
         )
     notes = []
-    if not same_findings or theirs["findings"] != ours["findings"]:
+    if not same_findings or given_sizes["findings"] != own_sizes["findings"]:
         given = {k: v for k, v in given.items() if not k.startswith(CLASS_LAYER)}
         notes.append(
-            f"its class layer ({theirs['findings']} findings) is left out: this model's "
-            f"{ours['findings']} are not the same"
+            f"its class layer ({given_sizes['findings']} findings) is left out: this model's "
+            f"{own_sizes['findings']} are not the same"
         )
     needed = {k for k in own if is_retinanet_key(k) and not k.startswith(CLASS_LAYER)}
     bad = [k for k in own if k in given and given[k].shape != own[k].shape]
@@ -173,15 +174,20 @@ def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) ->
             return "was made with batch norm; set model.norm to frozen or batch, not group"
         return "has no batch statistics: it was made with group norm; set model.norm to group"
     what = _exact_body(given) or guess_architecture(given)
-    return tell_difference(
-        found, wanted, name=name, what=what, known=BACKBONES, setting="model.backbone"
+    return describe_difference(
+        found,
+        wanted,
+        name=name,
+        what=what,
+        known=network_names("detector"),
+        setting="model.backbone",
     )
 
 
 def _exact_body(given: Shapes) -> str | None:
     """The backbone that a checkpoint has tensor by tensor."""
     given = {body_key(key): shape for key, shape in given.items()}
-    for name in BACKBONES:
+    for name in network_names("detector"):
         wanted = _without_statistics(body_shapes(name))
         parts = {key.split(".")[0] for key in wanted}
         part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
@@ -207,14 +213,14 @@ def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
 
     Args:
         body: From `detection.backbone.build_body`.
-        name: Its name, a key of `BACKBONES`.
+        name: Its name, a key of `networks.registry.NETWORKS`.
         norm: Its normalisation.
 
     Raises:
         InputError: Group norm, which these weights do not have; or `fetch_weights` fails.
     """
     _refuse_group_norm("imagenet", norm)
-    load_body(body, fetch_weights(BACKBONES[name].imagenet), name=name, source="weights imagenet")
+    load_body(body, fetch_imagenet(NETWORKS[name]), name=name, source="weights imagenet")
 
 
 def load_coco(

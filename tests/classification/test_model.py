@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
-from torchvision.models import WeightsEnum, densenet121
+from torchvision.models import densenet121
 
-from classification.backbones import BACKBONES
 from classification.inference import activation_map
 from classification.model import COLOUR_MEAN, COLOUR_STD, build_chexnet
-from configs.settings import ARCHITECTURES
 from data_prep.contracts.errors import InputError
+from networks.registry import NETWORKS
 
 COMPACT = ("densenet121", "resnet18")
 HEAVY = (
@@ -22,8 +21,8 @@ HEAVY = (
 )  # fmt: skip
 TORCHVISION = [
     pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name
-    for name, recipe in BACKBONES.items()
-    if isinstance(recipe.imagenet, WeightsEnum)
+    for name, network in NETWORKS.items()
+    if network.classifier and isinstance(network.weights, str)
 ]
 # Where our trunk and our last layer are in torchvision's network; None: another head.
 PLACES = {
@@ -64,14 +63,10 @@ def torchvision_network(name: str, state: dict[str, torch.Tensor]) -> tuple[nn.M
     return network.eval(), same_head
 
 
-def test_config_and_builder_know_the_same_architectures():
-    assert tuple(BACKBONES) == ARCHITECTURES
-
-
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_logits_equal_torchvision_on_the_same_weights(name, build_small):
-    size = max(64, -(-BACKBONES[name].smallest // 32) * 32)
-    ours = build_small(name, last_stride=BACKBONES[name].strides[-1], image_size=size).eval()
+    size = max(64, -(-NETWORKS[name].min_size // 32) * 32)
+    ours = build_small(name, last_stride=NETWORKS[name].strides[-1], image_size=size).eval()
     if name == "convnext_tiny":
         nn.init.normal_(ours.trunk.norm.weight)
         nn.init.normal_(ours.trunk.norm.bias)
@@ -176,9 +171,9 @@ def test_bf16_gives_float32_logits_near_the_full_ones(build_small, batch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg"}, "architecture: expected one of densenet121, .* did you mean vgg19?"),
-        ({"name": "vgg", "weights": "imagenet"}, "architecture: expected one of"),
-        ({"name": "ResNet121"}, "there is no ResNet121; the paper may mean densenet121, or resn"),
+        ({"name": "vgg"}, "architecture: must be one of densenet121, .* did you mean 'vgg19'?"),
+        ({"name": "vgg", "weights": "imagenet"}, "architecture: must be one of"),
+        ({"name": "ResNet121"}, "there is no ResNet121, .*; it may mean densenet121 or resnet101"),
         ({"name": "inception_v3"}, "needs images of at least 75 px, but gets 64"),
         ({"name": "inception_v3", "image_size": 96, "last_stride": 16}, "cells of 32 px only"),
         ({"name": "convnext_tiny", "last_stride": 16}, "set model.last_stride = 32"),

@@ -11,18 +11,19 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
-from classification.backbones import BACKBONES, PooledNorm, build_trunk, trunk_stages
+from classification.backbones import PooledNorm, build_trunk, trunk_stages
 from classification.model import build_classifier
 from classification.receptive_field import Grid, trace_grid
 from data_prep.contracts.errors import InputError
+from networks.registry import NETWORKS, network_names
 
 HEAVY = ("resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
 HEAVY += tuple(f"efficientnet_b{n}" for n in range(1, 5))
 HEAVY += ("efficientnet_lite1", "efficientnet_lite2")
 ALL = [
     pytest.param(name, stride, marks=[pytest.mark.slow] if name in HEAVY else [])
-    for name, recipe in BACKBONES.items()
-    for stride in recipe.strides
+    for name in network_names("classifier")
+    for stride in NETWORKS[name].strides
 ]
 
 
@@ -119,7 +120,7 @@ def test_padding_by_itself_moves_the_cells():
 
 
 def test_tracing_changes_nothing():
-    layers = BACKBONES["mobilenet_v3_small"].build(False).train()
+    layers = build_trunk("mobilenet_v3_small", 32).layers.train()
     before = {key: value.clone() for key, value in layers.state_dict().items()}
     state = torch.get_rng_state()
     trace_grid(layers, 64)
@@ -131,7 +132,7 @@ def test_tracing_changes_nothing():
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg16", "mobilenet_v3_small", "convnext_tiny"])
 def test_stages_hold_each_layer_once_from_the_image_on(name):
-    children = [child for child, _ in BACKBONES[name].build(False).named_children()]
+    children = [child for child, _ in build_trunk(name, 32).layers.named_children()]
     stages = trunk_stages(name)
     assert [child for stage in stages for child in stage] == children
     assert 4 <= len(stages) <= 5

@@ -101,7 +101,7 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("training.learning_rate=nan", "input should be a finite number, got nan"),
         (
             "model.backbone=vgg16",
-            "input should be 'resnet18', 'resnet34', 'resnet50', 'resnet101',",
+            "--set model.backbone: must be one of densenet121, resnet18, resnet34, resnet50,",
         ),
         ("model.anchor_sizes=[1.0, 2.0]", "list should have at least 5 items"),
         ("model.architecture=densenet121", "unknown key"),  # of a classifier

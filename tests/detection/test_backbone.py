@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -12,11 +11,8 @@ from torchvision import models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from configs.settings import DetectorModelSettings
 from data_prep.contracts.errors import InputError
 from detection.backbone import (
-    BACKBONES,
-    Backbone,
     body_layers,
     build_body,
     build_pyramid,
@@ -25,6 +21,8 @@ from detection.backbone import (
 )
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses
+from networks.published import build_network
+from networks.registry import network_names
 from training.run_folder import load_model, save_model
 
 SIZE = 96
@@ -83,14 +81,13 @@ def _batch() -> LesionBatch:
     return LesionBatch(["a", "b"], images, boxes, labels)
 
 
-def test_config_and_builder_know_the_same_backbones() -> None:
-    key = DetectorModelSettings.model_fields["backbone"]
-    assert get_args(key.annotation) == get_args(Backbone) == tuple(BACKBONES) == tuple(PARAMETERS)
+def test_every_backbone_of_the_registry_is_counted_here() -> None:
+    assert set(network_names("detector")) == set(PARAMETERS)
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in BACKBONES],
+    [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in PARAMETERS],
 )
 def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> None:
     model = build_retinanet(
@@ -143,11 +140,11 @@ def test_saved_detector_comes_back_on_its_backbone(name: str, tmp_path: Path) ->
     assert torch.equal(found[1]["boxes"], expected[1]["boxes"])
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", list(PARAMETERS))
 def test_body_is_the_published_network_less_the_last_layers(name: str) -> None:
     with torch.device("meta"):
         body = build_body(name, "batch")
-        whole = BACKBONES[name].build()
+        whole = build_network(name)
     total, last = PARAMETERS[name]
     assert sum(p.numel() for p in whole.parameters()) == total
     assert sum(p.numel() for p in body.parameters()) == total - last
@@ -197,7 +194,7 @@ def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name: str
         torch.testing.assert_close(frozen.double().train()(image), live.double()(image))
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", list(PARAMETERS))
 def test_group_norm_divides_every_width_of_every_backbone(name: str) -> None:
     with torch.device("meta"):
         body = build_body(name, "group")

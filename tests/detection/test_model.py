@@ -164,7 +164,7 @@ def test_anchors_keep_their_share_of_the_image_and_two_strides():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "vgg"}, "backbone: expected one of resnet18"),
+        ({"backbone": "vgg"}, "backbone: must be one of densenet121, resnet18"),
         ({"head": "v3"}, "head: expected v1 or v2"),
         ({"norm": "layer"}, "norm: expected one of frozen"),
         ({"head": "v2", "fpn_channels": 30}, "group norm needs a multiple of 8"),

@@ -14,11 +14,13 @@ from torchvision import models
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, retinanet_resnet50_fpn
 
 from data_prep.contracts.errors import InputError
-from detection.backbone import BACKBONES, build_body
+from detection.backbone import build_body
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from detection.weights import is_detector, load_body, start_from
 from networks.public_checkpoints import recognise
+from networks.published import build_network
+from networks.registry import NETWORKS, network_names
 
 State = dict[str, Tensor]
 
@@ -44,8 +46,7 @@ def _network(name: str) -> State:
 def _shapes_of(name: str) -> State:
     """As `_network`, of one value everywhere, which takes no memory and no time."""
     with torch.device("meta"):
-        build = BACKBONES[name].build if name in BACKBONES else getattr(models, name)
-        network = build()
+        network = build_network(name) if name in NETWORKS else getattr(models, name)()
     return {k: torch.tensor(0.5).expand(v.shape) for k, v in network.state_dict().items()}
 
 
@@ -125,7 +126,7 @@ def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked() -> None
     assert (public.mean, public.std) == (usual.mean, usual.std)
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", network_names("detector"))
 def test_imagenet_file_of_every_backbone_fits_it(name: str) -> None:
     body = _empty_body(name, "frozen")
     load_body(body, _shapes_of(name), name=name, source="weights imagenet")

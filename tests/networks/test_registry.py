@@ -1,0 +1,31 @@
+"""The registry of networks is what torchvision publishes, and what the documentation says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torchvision import models
+
+from networks.registry import NETWORKS, network_names, with_table
+
+PAGE = Path(__file__).parents[2] / "docs/weights.md"
+PUBLISHED = [name for name, network in NETWORKS.items() if isinstance(network.weights, str)]
+
+
+def test_table_in_the_documentation_is_the_registry() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_table(page), "write it again: python -m networks.registry"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_and_smallest_image_are_torchvisions(name: str) -> None:
+    network = NETWORKS[name]
+    weights = models.get_weight(network.weights)
+    assert type(weights) is models.get_model_weights(name)
+    assert network.min_size == max(weights.meta["min_size"])
+
+
+def test_every_network_serves_a_model_under_its_own_name() -> None:
+    assert all(name == network.name for name, network in NETWORKS.items())
+    assert {*network_names("detector"), *network_names("classifier")} == set(NETWORKS)
