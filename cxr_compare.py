@@ -49,6 +49,7 @@ _HOMES = {
     "draw_overlay": "evaluation.overlays.draw",
     "match_boxes": "evaluation.boxes.average_precision",
     "mcnemar_test": "evaluation.statistics.mcnemar",
+    "measure_shortcuts": "evaluation.systems.shortcuts",
     "net_benefit": "evaluation.compare.shares",
     "reduce_boxes": "evaluation.decisions.reduction",
     "write_report": "evaluation.report.report",

@@ -118,6 +118,7 @@ def prepare(
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
+    from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
     from scripts.train_images import open_store
 
@@ -126,7 +127,14 @@ def prepare(
     if out is not None and len(paths) > 1:
         if format is not None:
             raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
-        summary = combine(paths, out, name=name, rule=rule, targets=targets)
+        summary = combine(
+            paths,
+            out,
+            name=name,
+            rule=rule,
+            targets=targets,
+            measure_shortcuts=measure_shortcuts,
+        )
         for side in size or ():
             open_store(DataSet.open(out), side)
     else:
@@ -153,6 +161,7 @@ def prepare(
             strict=strict,
             workers=workers,
             progress=console.progress,
+            measure_shortcuts=measure_shortcuts,
         )
     for line in summary.lines:
         console.say(line)

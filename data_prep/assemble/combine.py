@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_prep.assemble.dataset_writer import begin_set, is_complete, write_set
 from data_prep.assemble.summary import Summary, summarise
+from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
@@ -199,6 +200,7 @@ def combine(
     name: str | None = None,
     rule: SplitRule | None = None,
     targets: Mapping[str, Sequence[str]] | None = None,
+    measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
     """Make one data set folder of several; no picture is copied or decoded again.
 
@@ -214,6 +216,7 @@ def combine(
         rule: How the split is drawn.
         targets: Targets of the user's own: name -> findings; see
             `data_prep.assemble.combine.merge_targets`.
+        measure_shortcuts: As for `data_prep.audit.audit.audit`.
 
     Returns:
         What came in.
@@ -250,7 +253,15 @@ def combine(
             tables, decode = _join(sets, root, targets or {}, settings.get("id_key"))
             begin_set(out, settings)
             title = name or out.resolve().name
-            write_set(out, tables, decode, name=title, rule=rule, settings=settings)
+            write_set(
+                out,
+                tables,
+                decode,
+                name=title,
+                rule=rule,
+                settings=settings,
+                measure_shortcuts=measure_shortcuts,
+            )
     return summarise(DataSet.open(out), already_complete=complete)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.audit.audit import audit
+from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, make_folder, provenance
@@ -169,6 +169,7 @@ def write_set(
     rule: SplitRule,
     settings: dict[str, Any],
     default: str | Made | None = None,
+    measure_shortcuts: MeasureShortcuts | None = None,
 ) -> None:
     """Write every file of a data set but its pixels; ``dataset.json`` comes last and completes it.
 
@@ -182,6 +183,7 @@ def write_set(
         rule: How the default split is drawn.
         settings: As for `begin_set`.
         default: The default split instead: ``official``, or one that the user gave.
+        measure_shortcuts: As for `data_prep.audit.audit.audit`.
     """
     splits = make_splits(out, tables, decode, rule, default)
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
@@ -213,7 +215,7 @@ def write_set(
         for key, spec in tables.targets.items()
     }
     dataset = DataSet(out, info, targets)
-    write_audit(dataset, audit(dataset), out)
+    write_audit(dataset, audit(dataset, measure_shortcuts=measure_shortcuts), out)
     write_json(out / "dataset.json", "dataset", info)
     shutil.rmtree(out / _WORK, ignore_errors=True)
 

@@ -14,6 +14,7 @@ import pandas as pd
 from data_prep.assemble.dataset_writer import JOURNAL, Made, begin_set, is_complete, write_set
 from data_prep.assemble.ingest import assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
+from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
@@ -86,12 +87,13 @@ def _no_progress(description: str, total: int) -> AbstractContextManager[Callabl
 
 @dataclass(frozen=True)
 class _Effort:
-    """How the pictures are read; it does not change what comes out."""
+    """How the images are read and audited; it does not change the set that comes out."""
 
     sizes: tuple[int, ...]
     strict: bool
     workers: int
     progress: Progress
+    measure_shortcuts: MeasureShortcuts | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def prepare(
     strict: bool = False,
     workers: int | None = None,
     progress: Progress = _no_progress,
+    measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
     """Make a data set folder from a source folder.
 
@@ -149,6 +152,7 @@ def prepare(
         workers: Processes that decode; all available processors by default.
         progress: ``progress(description, total)`` gives a context manager that yields
             ``advance(n)``.
+        measure_shortcuts: As for `data_prep.audit.audit.audit`.
 
     Returns:
         What came in and what was left out.
@@ -162,7 +166,8 @@ def prepare(
     sizes = tuple(dict.fromkeys(sizes))
     for size in sizes:
         require_size(size)
-    effort = _Effort(sizes, strict, cpu_count() if workers is None else workers, progress)
+    n_workers = cpu_count() if workers is None else workers
+    effort = _Effort(sizes, strict, n_workers, progress, measure_shortcuts)
     key = _read_key(format, id_key, out, source, keep_ids)
     tables = with_targets(_read(source, format, options, strict), targets or {})
     default = _user_split(split, tables, strict)
@@ -270,6 +275,7 @@ def _build(
         rule=plan.rule,
         settings=plan.settings,
         default=plan.split,
+        measure_shortcuts=effort.measure_shortcuts,
     )
 
 

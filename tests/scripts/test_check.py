@@ -11,6 +11,7 @@ import typer
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.tables import read_table, write_table
 from scripts.check import check
+from scripts.prepare import prepare as prepare_verb
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,25 @@ def test_json_is_what_the_file_holds(folder, capsys):
 def test_no_pixels_is_said(folder, capsys):
     check(folder, no_pixels=True)
     assert "the pictures were not looked at" in capsys.readouterr().err
+
+
+def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
+    sets = []
+    for name in "ab":
+        source = tmp_path / name
+        source.mkdir()
+        ids = [f"{name}{n}" for n in range(60)]
+        views = ["AP", "PA"] * 30
+        frame = pd.DataFrame({"image_id": ids, "patient_id": ids, "view": views})
+        frame.to_csv(source / "images.csv", index=False)
+        labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 30})
+        labels.to_csv(source / "labels.csv", index=False)
+        sets.append(tmp_path / f"set-{name}")
+        prepare_verb([source, sets[-1]], format="csv", workers=1)
+    prepare_verb(sets, out=tmp_path / "both")
+    for folder in (*sets, tmp_path / "both"):
+        made = json.loads((folder / "audit.json").read_text())
+        assert {"view"} <= {row["fact"] for row in made["facts"]["shortcuts"]}
+        check(folder)
+        again = json.loads((folder / "audit.json").read_text())
+        assert again["facts"]["shortcuts"] == made["facts"]["shortcuts"]

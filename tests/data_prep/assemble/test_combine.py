@@ -162,7 +162,7 @@ def test_unused_images_of_a_set_stay_unused_and_other_splits_are_left_behind(tmp
 def test_a_second_call_adds_nothing_whatever_the_order_and_an_interrupted_one_goes_on(
     tmp_path, two_sets, monkeypatch
 ):
-    def stop(dataset):
+    def stop(dataset, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
