@@ -27,13 +27,13 @@ COST_KEYS = (
 _AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
 _QUANTITIES = (
     ("Parameters", "parameters", 1e6, "million"),
-    ("Parameters that learned", "trainable_parameters", 1e6, "million"),
-    ("FLOPs an image", "flops", 1e9, "billion"),
+    ("Trainable parameters", "trainable_parameters", 1e6, "million"),
+    ("FLOPs per image", "flops", 1e9, "billion"),
     ("Size of the weights", "size_bytes", 1e6, "MB"),
-    ("Time to train", "train_seconds", 60.0, "min"),
-    ("Memory to train, peak", "train_peak_memory_bytes", 1e6, "MB"),
-    ("Time an image", "latency_ms", 1.0, "ms"),
-    ("Memory for an image, peak", "peak_memory_bytes", 1e6, "MB"),
+    ("Training time", "train_seconds", 60.0, "min"),
+    ("Peak training memory", "train_peak_memory_bytes", 1e6, "MB"),
+    ("Time per image", "latency_ms", 1.0, "ms"),
+    ("Peak memory per image", "peak_memory_bytes", 1e6, "MB"),
 )
 
 
@@ -107,7 +107,7 @@ def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
         gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
         if any(gap.known for gap in gaps):
             told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]
-            rows.append((f"{metric_title(metric)} gained over {first}", [DASH, *told]))
+            rows.append((f"{metric_title(metric)} gain over {first}", [DASH, *told]))
     return rows
 
 

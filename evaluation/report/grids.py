@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,6 +18,7 @@ from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.charts import policies_of
+from evaluation.report.templates import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE = " ▲"
-_PNEUMONIA = ("lung_opacity", "pneumonia")
 
 
 @dataclass(frozen=True)
@@ -52,74 +55,19 @@ class Published:
     source: str
     comparable: str
     sources: tuple[str, ...]
-    findings: tuple[str, ...] = _PNEUMONIA
+    findings: tuple[str, ...]
     interval: tuple[float, float] | None = None
 
 
-_KERMANY = "Kermany et al., Cell 2018;172:1122-1131"
-_KERMANY_DATA = "official test folder: 624 images of children, 390 with pneumonia"
-_KERMANY_WHY = (
-    "Comparable only where this report's test images are that folder. Here splits are by patient, "
-    "and byte-identical copies are found; and all are children of one hospital."
-)
-_RESNET = (
-    "Source unknown: handed down with this project's plan; no publication with these figures was "
-    "found by search in November 2026"
-)
-_RESNET_WHY = (
-    "As above. The figures mean 584 of 624 images right and 387 of 390 found, so 197 of 234 normal "
-    "images (0.842) were called normal; where its threshold was chosen is not known."
-)
-PUBLISHED = (
-    Published(
-        "First place of the RSNA challenge 2018 (ensemble)",
-        "rsna_score",
-        0.2547,
-        "the challenge's hidden test images (Kaggle, private leaderboard)",
-        "Pan, Cadrin-Chênevert, Cheng: AJR 2019;213:568-574, doi 10.2214/AJR.19.21512",
-        "The same rule of scoring and labels of the same making, but other images: the labels of "
-        "the challenge's test images were never published, so no split of its training images is "
-        "the leaderboard.",
-        ("rsna",),
-    ),
-    Published(
-        "RetinaNet ensemble, the best three",
-        "rsna_score",
-        0.3272,
-        "an own split of the RSNA training images",
-        "Rajaraman, Guo, Xue, Antani: Diagnostics 2022;12:1442, doi 10.3390/diagnostics12061442 "
-        "(abstract read)",
-        "Not comparable: a mean average precision on another split of the same images; its authors "
-        "set the challenge's 0.2547 beside it, but whether the rule of scoring is the challenge's "
-        "was not checked, and a score on easier images is not a better system.",
-        ("rsna",),
-        interval=(0.3006, 0.3538),
-    ),
-    Published(
-        "CheXNet",
-        "f1",
-        0.435,
-        "420 NIH test images, each read by four radiologists",
-        "Rajpurkar et al. 2017, arXiv:1711.05225",
-        "Not comparable where labels differ: there pneumonia as each of four radiologists called "
-        "it, averaged over them (the radiologists themselves reached 0.387). F1 also changes with "
-        "the share of positives.",
-        ("nih", "rsna"),
-        interval=(0.387, 0.481),
-    ),
-    *(
-        Published(
-            "Inception V3, transfer learning", metric, value, _KERMANY_DATA, _KERMANY,
-            _KERMANY_WHY, ("kermany",),
-        )
-        for metric, value in (("accuracy", 0.928), ("recall", 0.932), ("specificity", 0.901))
-    ),
-    *(
-        Published("ResNet50", metric, value, _KERMANY_DATA, _RESNET, _RESNET_WHY, ("kermany",))
-        for metric, value in (("accuracy", 0.9359), ("recall", 0.9923), ("auroc", 0.9765))
-    ),
-)  # fmt: skip
-"""Every figure that a report may show; shown only beside related data."""
+@cache
+def published_figures() -> tuple[Published, ...]:
+    """Every figure that a report may show, from ``published.toml``; each only with related data."""
+    text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
+    figures: list[dict[str, Any]] = [
+        {key: tuple(value) if isinstance(value, list) else value for key, value in each.items()}
+        for each in tomllib.loads(text)["figure"]
+    ]
+    return tuple(Published(**each) for each in figures)
 
 
 def related_figures(sources: Collection[str], findings: Collection[str]) -> list[Published]:
@@ -137,7 +85,7 @@ def related_figures(sources: Collection[str], findings: Collection[str]) -> list
     """
     return [
         figure
-        for figure in PUBLISHED
+        for figure in published_figures()
         if set(figure.sources) & set(sources) and set(figure.findings) & set(findings)
     ]
 
@@ -197,12 +145,11 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
         here = ((right[first] == mine) & (right[second] == theirs)).to_numpy(dtype=bool)
         counts = (here & label).sum(), (here & ~label).sum(), here.sum()
         rows.append((title, *(f"{int(count):,}" for count in counts)))
-    lead = (
-        f"Images by who calls them rightly, at the thresholds for {policy_words(policy)}; the "
-        "place is not asked for here. Where each is right alone, joining them could gain something."
-    )
+    lead = sentence("agreement", policy)
     columns = ("", "Positive images", "Negative images", "All")
-    return Grid(f"{first} and {second}: together and alone", lead, columns, tuple(rows))
+    return Grid(
+        f"{first} and {second}: images right together and alone", lead, columns, tuple(rows)
+    )
 
 
 def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
@@ -292,12 +239,9 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
         )  # fmt: skip
     if not rows:
         return None
-    lead = (
-        "What others published on this data or finding. Read the two last columns first: a figure "
-        "from other images, other labels or another share of positives is not a rival."
-    )
+    lead = sentence("published")
     columns = ("Published", "Figure", "There", *(f"{name}, here" for name in comparison.systems),
-               "Their data and source", "Comparable?")  # fmt: skip
+               "Data and source", "Comparable?")  # fmt: skip
     return Grid("Published figures", lead, columns, tuple(rows))
 
 
@@ -310,14 +254,14 @@ _ERRORS = {
     "found": "Lesions found (a called box, IoU ≥ 0.5)",
     "poorly_boxed": "Lesions boxed poorly (IoU 0.1 to 0.5)",
     "missed": "Lesions missed",
-    "poor_box": "Poor boxes an image",
-    "duplicate": "Duplicate boxes an image",
-    "background": "Boxes on background an image",
+    "poor_box": "Poorly placed boxes per image",
+    "duplicate": "Duplicate boxes per image",
+    "background": "Boxes on background per image",
 }
 
 
 def where_tables(comparison: Comparison) -> list[Grid]:
-    """Return kinds of error, kinds of lesion, what joining gives, predictive values, shortcuts.
+    """Return error types, kinds of lesion, combination, predictive values and shortcuts.
 
     Args:
         comparison: What ``cxr compare`` found.
@@ -359,18 +303,15 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Gr
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     columns = (
         "Group",
-        "Images that count",
+        "Images counted",
         *systems,
-        *(f"{name}, less the rest" for name in systems),
+        *(f"{name}: group minus all other images" for name in systems),
     )
     return Grid(title, "", columns, tuple(rows))
 
 
 def _errors(comparison: Comparison) -> Grid | None:
-    lead = (
-        "Boxes from the cut that validation chose, in the manner of TIDE: each called box takes "
-        "the free lesion that it overlaps most. Lesions as a share of all, boxes per image."
-    )
+    lead = sentence("errors")
     return _by_system(comparison, "errors", _ERRORS, "Kinds of error", lead)
 
 
@@ -385,7 +326,7 @@ def _lesions(comparison: Comparison) -> Grid | None:
         cells = [_find(table, topic, group, name, "lesion_recall") for name in names]
         title = _named(topic.removeprefix(_LESIONS), group)
         rows.append((title, _of(mine, topic, group, "lesion_recall"), *map(figure_words, cells)))
-    lead = "The share of lesions that a called box overlaps with an IoU of at least 0.2."
+    lead = sentence("lesions")
     heads = ("Lesion", "Lesions", *comparison.systems, *_contrasts(comparison, printed=True))
     return Grid("Kinds of lesion", lead, heads, tuple(rows))
 
@@ -407,24 +348,18 @@ def _together(comparison: Comparison) -> Grid | None:
                 *(figure_words(cell) if cell.known else "" for cell in cells),
             )
         )
-    lead = (
-        "How far the calls agree beyond chance (Cohen's kappa), and what joining would give on "
-        "these test images; a joined system that is to be used must be tuned on validation."
-    )
+    lead = sentence("together")
     heads = ("Pair", "Kappa", *(metric_title(metric) for metric in metrics[1:]))
-    return Grid("Agreement, and joining", lead, heads, tuple(rows))
+    return Grid("Agreement and combination", lead, heads, tuple(rows))
 
 
 def _at_prevalence(comparison: Comparison) -> Grid | None:
     table = comparison.where[comparison.where["topic"] == "prevalence"]
     if table.empty:
         return None
-    lead = (
-        f"Where {float(table['group'].iloc[0]):.1%} of images are positive, if sensitivity and "
-        "specificity hold there.".replace("%", " %")
-    )
+    lead = sentence("at_prevalence", float(table["group"].iloc[0]))
     names = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
-    return _by_system(comparison, "prevalence", names, "At your prevalence", lead)
+    return _by_system(comparison, "prevalence", names, "At the given prevalence", lead)
 
 
 def _shortcuts(comparison: Comparison) -> Grid | None:
@@ -432,19 +367,14 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
     if table.empty:
         return None
     rows = [
-        (f"Guessed from {str(row['group']).replace('_', ' ')}", figure_words(_interval(row)))
+        (f"Predicted from {str(row['group']).replace('_', ' ')}", figure_words(_interval(row)))
         for row in table.to_dict("records")
     ]
     rows += [
         (name, figure_words(find_interval(comparison.metrics, name, "auroc")))
         for name in comparison.systems
     ]
-    lead = (
-        "How well the label is guessed without reading the lungs, by guesses learned on four "
-        "fifths of these patients; mean brightness and file size, which disease changes too, are "
-        "no part of what is beside the lungs. A system that does not beat them has not shown that "
-        "it reads the lungs."
-    )
+    lead = sentence("shortcuts")
     return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
 
 
@@ -544,10 +474,8 @@ def transfer_table(comparison: Comparison) -> Grid | None:
     if not rows:
         return None
     return Grid(
-        "From validation to test",
-        "Thresholds were chosen on validation and held. ▲: the interval on test does not hold what "
-        "validation gave. Some loss is usual, as thresholds fit the images that chose them; much "
-        "of it, or loss on one side only, says that the test images are of another kind.",
+        "Validation-to-test transfer",
+        sentence("transfer"),
         ("", *(f"{title} on {role}" for _, title in _RATES for role in ("validation", "test"))),
         tuple(rows),
     )

@@ -18,6 +18,7 @@ from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_
 from evaluation.metrics.words import DASH, number, policy_words, score_words
 from evaluation.report.charts import policies_of
 from evaluation.report.grids import SUBGROUPS, Grid, figure_words
+from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import BOOTSTRAP
 
 if TYPE_CHECKING:
@@ -442,15 +443,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
         )  # fmt: skip
     if not rows:
         return None
-    lead = (
-        "p-values beside the intervals, for those who must report them. Of a difference in AUROC "
-        "Obuchowski's interval and test decide: they stand in the main table and behind the "
-        "answer; DeLong's and the bootstrap's stand here only to be compared. Tests that take "
-        "images as independent are too sure where patients have several. Holm: over the "
-        "differences from the first system, per figure. Detectable: the smallest true difference "
-        "that a test set like this one shows with 80 % power. Further tests, by the bootstrap, "
-        "stand in tests.csv."
-    )
+    lead = sentence("difference_tests")
     columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
     return Grid("Tests of the differences", lead, columns, tuple(rows))
 
@@ -483,13 +476,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
                 words = figure_words(gap), p_words(p_value)
                 if gap.known:
                     rows.append((_what(*at), f"{first} − {second}", *words))
-    lead = (
-        "The columns beside the figures compare with the first system; here is every pair, which "
-        "the best of several needs. The intervals are of one difference each, not widened for "
-        f"their number. p is after Holm over the {n_pairs} pairs of one figure at one threshold "
-        "(its family); a difference is claimed of the best system only where its interval "
-        "excludes 0 and that p is below 0.05."
-    )
+    lead = sentence("every_pair", n_pairs)
     columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
     return Grid("Every pair of systems", lead, columns, tuple(rows)) if rows else None
 

@@ -52,13 +52,13 @@ def test_the_table_has_every_figure_and_every_cost(comparison):
     table = as_table(cost_rows(comparison))
     told = {title: cells[1] for title, cells in table.items()}
     assert told["Parameters"] == "7.0 million"
-    assert told["Parameters that learned"] == "0.001 million"
-    assert told["FLOPs an image"] == "5.7 billion"
+    assert told["Trainable parameters"] == "0.001 million"
+    assert told["FLOPs per image"] == "5.7 billion"
     assert told["Size of the weights"] == "28.4 MB"
-    assert told["Time to train"] == "9.0 min"
-    assert told["Memory to train, peak"] == "2,500.0 MB"
-    assert told["Time an image"] == "30.0 ms"
-    assert told["Memory for an image, peak"] == "91.0 MB"
+    assert told["Training time"] == "9.0 min"
+    assert told["Peak training memory"] == "2,500.0 MB"
+    assert told["Time per image"] == "30.0 ms"
+    assert told["Peak memory per image"] == "91.0 MB"
     assert told["Trained on"] == "2 CPU cores"
     starts = [title.split(",")[0] for title in table]
     for wanted in ("AUROC", "Sensitivity (recall)", "Specificity"):

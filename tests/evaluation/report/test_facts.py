@@ -20,7 +20,7 @@ def as_table(rows):
 def test_costs_of_single_models_are_told_as_they_are(comparison):
     table = as_table(cost_rows(comparison))
     assert table["Parameters"] == ["32.2 million", "7.0 million"]
-    assert table["Time an image"] == ["196.0 ms", "unknown"]
+    assert table["Time per image"] == ["196.0 ms", "unknown"]
     assert "Made of" not in table
 
 
@@ -30,9 +30,9 @@ def test_an_ensemble_shows_gain_and_cost_against_the_first_system(comparison):
     table = as_table(cost_rows(comparison))
     assert table["Made of"] == ["one model", "A + B"]
     assert table["Parameters"] == ["32.2 million", "64.4 million (2.0 times)"]
-    assert table["Time an image"] == ["196.0 ms", "392.0 ms (2.0 times)"]
+    assert table["Time per image"] == ["196.0 ms", "392.0 ms (2.0 times)"]
     # The stored difference is RetinaNet - CheXNet; the gain is the other way round.
-    assert table["AUROC gained over RetinaNet"] == ["–", "−0.029 (−0.089 to 0.021)"]
+    assert table["AUROC gain over RetinaNet"] == ["–", "−0.029 (−0.089 to 0.021)"]
 
 
 @pytest.fixture

@@ -71,14 +71,14 @@ def test_small_lesions_come_before_large_ones(told):
 
 def test_shortcut_stands_beside_the_systems(told):
     rows = rows_of(where_tables(told), "Shortcuts")
-    assert rows["Guessed from view"] == ("0.690 (0.590 to 0.790)",)
+    assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)",)
     assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)",)
 
 
 def test_kinds_that_were_not_counted_have_no_row(told):
     assert list(rows_of(where_tables(told), "Kinds of error")) == ["Lesions missed"]
     titles = {grid.title for grid in where_tables(told)}
-    assert "At your prevalence" not in titles
+    assert "At the given prevalence" not in titles
 
 
 def test_decision_curve_lies_where_its_figures_are(told):
@@ -104,7 +104,7 @@ def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
     found = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
     titles = {grid.title for grid in where_tables(found)}
-    assert {"Kinds of error", "Kinds of lesion", "Agreement, and joining"} <= titles
+    assert {"Kinds of error", "Kinds of lesion", "Agreement and combination"} <= titles
     missed = found.where.query("topic == 'errors' and metric == 'missed' and system == 'Detector'")
     shown = rows_of(where_tables(found), "Kinds of error")["Lesions missed"][0]
     assert shown.startswith(f"{missed['estimate'].iloc[0]:.3f}")
