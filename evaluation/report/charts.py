@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -58,6 +58,10 @@ class _System:
     net_benefit: _Line | None  # by risk
     expected_cost: _Line | None  # by the share that misses make
 
+    def curve(self, x: Floats, y: Floats, points: Sequence[Point] = (), **options: Any) -> Curve:
+        """Return a curve in this system's name and colour."""
+        return Curve(self.name, self.position, x, y, tuple(points), **options)
+
 
 def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order.
@@ -66,8 +70,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         comparison: What ``cxr compare`` found.
     """
     systems, policies = _read_systems(comparison), policies_of(comparison)
-    labels = comparison.decisions.drop_duplicates("image_id")["label"].dropna()
-    prevalence = float(labels.mean()) if len(labels) else math.nan
+    prevalence = _prevalence(comparison)
     charts = [
         _roc_chart(systems, policies),
         _precision_recall_chart(systems, policies, prevalence),
@@ -114,15 +117,12 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
         The files written.
     """
     systems, policies = _read_systems(comparison), policies_of(comparison)
-    markers = {
-        marker: f"threshold: {policy_words(policy)}"
-        for policy, marker in zip(policies, MARKERS, strict=False)
-    }
-    roc, curve = _roc_chart(systems, policies), _precision_recall_chart(systems, policies, math.nan)
+    markers = policy_markers(policies)
+    precision = _precision_recall_chart(systems, policies, _prevalence(comparison))
     froc = _froc_chart(systems, "iou")
     figures = {
-        "roc.png": draw_with_legend(roc, markers),
-        "precision_recall.png": draw_with_legend(curve, markers),
+        "roc.png": draw_with_legend(_roc_chart(systems, policies), markers),
+        "precision_recall.png": draw_with_legend(precision, markers),
     }
     if policies:
         figures["confusion.png"] = draw_confusion([
@@ -131,7 +131,7 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
             for name, result in comparison.systems.items()
         ])  # fmt: skip
     if froc.curves:
-        figures["froc.png"] = draw_with_legend(froc, {}, "FROC, mean")
+        figures["froc.png"] = draw_with_legend(froc, [], "FROC, mean")
     for name, figure in figures.items():
         save_png(figure, folder / name)
     return [folder / name for name in figures]
@@ -140,6 +140,11 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
 def policies_of(comparison: Comparison) -> list[str]:
     """Return every policy that any system has a confusion matrix for, in order."""
     return list(dict.fromkeys(p for each in comparison.systems.values() for p in each.confusion))
+
+
+def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the marker of each policy and its words for a legend."""
+    return [(_marker(each, policies), f"threshold: {policy_words(each)}") for each in policies]
 
 
 def _read_systems(comparison: Comparison) -> list[_System]:
@@ -163,6 +168,11 @@ def _read_systems(comparison: Comparison) -> list[_System]:
         )
         for position, (name, result) in enumerate(comparison.systems.items())
     ]
+
+
+def _prevalence(comparison: Comparison) -> float:
+    labels = comparison.decisions.drop_duplicates("image_id")["label"].dropna()
+    return float(labels.mean()) if len(labels) else math.nan
 
 
 def _arrays(frame: pd.DataFrame) -> dict[str, Floats]:
@@ -200,9 +210,6 @@ def _all_positive(comparison: Comparison) -> _Line | None:
     others = where.loc[where["topic"] == "decision_curve", "system"].unique()
     names = [name for name in others if name not in comparison.systems and " - " not in name]
     return _curve_of(where, "decision_curve", names[0], "net_benefit") if names else None
-
-
-# ---- Charts ----
 
 
 def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
@@ -249,8 +256,7 @@ def _threshold_curves(
                 words = f"{system.name}, threshold for {policy_words(policy)}"
                 points.append(Point(rates[x], rates[y], words, _marker(policy, policies)))
         words = _words(system.figures[metric])
-        place = system.name, system.position, curve[x], curve[y]
-        curves.append(Curve(*place, tuple(points), figure=words))
+        curves.append(system.curve(curve[x], curve[y], points, figure=words))
     return tuple(curves)
 
 
@@ -276,7 +282,7 @@ def _words(figure: Interval) -> str:
 
 def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
     (by, meaning), (low, high) = _HITS[hit], (FROC_RATES[0], FROC_RATES[-1])
-    curves, told = [], []
+    curves, sentences = [], []
     for system in systems:
         froc = system.result.froc.get(hit)
         if froc is None or not len(froc["sensitivity"]):
@@ -284,19 +290,16 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         marks, level = froc["false_marks"], froc["sensitivity"]
         found = list(zip(FROC_RATES, RATE_WORDS, sensitivity_at(froc), strict=True))
         points = tuple(
-            Point(
-                rate, y, f"{system.name}: sensitivity {number(y)} at {words} false marks an image"
-            )
-            for rate, words, y in found
+            Point(rate, y, f"{system.name}: sensitivity {number(y)} at {at} false marks an image")
+            for rate, at, y in found
         )
         # The first level begins left of the axis, the last goes on to its end.
         x = np.concatenate([np.maximum(marks, low / 2), [max(high, marks[-1])]])
-        curves.append(
-            Curve(system.name, system.position, x, np.append(level, level[-1]), points,
-                  in_steps=True, figure=_words(system.figures["froc_mean"]))
-        )  # fmt: skip
+        y = np.append(level, level[-1])
+        words = _words(system.figures["froc_mean"])
+        curves.append(system.curve(x, y, points, in_steps=True, figure=words))
         at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
-        told.append(f"{system.name}: sensitivity {at} false marks an image")
+        sentences.append(f"{system.name}: sensitivity {at} false marks an image")
     ticks = tuple(zip(FROC_RATES, RATE_WORDS, strict=True))
     return Chart(
         key=f"froc-{hit}",
@@ -304,7 +307,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         x=Axis("False marks an image (logarithmic)", ticks, low, high, "log"),
         y=Axis("Lesions found"),
         curves=tuple(curves),
-        description=f"FROC curves. {meaning} {'; '.join(told)}.",
+        description=f"FROC curves. {meaning} {'; '.join(sentences)}.",
         note=f"{meaning} Points stand at the rates that the mean is taken over.",
     )
 
@@ -337,7 +340,7 @@ def _calibration_chart(systems: Sequence[_System]) -> Chart:
             Point(x, y, f"{system.name}: expected {number(x)}, observed {number(y)}")
             for x, y in zip(expected.tolist(), observed.tolist(), strict=True)
         )
-        curves.append(Curve(system.name, system.position, expected, observed, points))
+        curves.append(system.curve(expected, observed, points))
     return Chart(
         key="calibration",
         title="Calibration",
@@ -361,7 +364,7 @@ def _coverage_chart(systems: Sequence[_System], policy: str, prevalence: float) 
         words = f"{system.name}: {number(x)} decided, {number(y)} of them right"
         points = () if math.isnan(x) or math.isnan(y) else (Point(x, y, words, "o"),)
         line = np.array(curve["coverage"]), np.array(curve["accuracy"])
-        curves.append(Curve(system.name, system.position, *line, points))
+        curves.append(system.curve(*line, points))
     most = 0.5 if math.isnan(prevalence) else max(prevalence, 1 - prevalence)
     return Chart(
         key="coverage",
@@ -380,7 +383,7 @@ def _transfer_chart(systems: Sequence[_System], policies: Sequence[str], label: 
     kind = "positive" if label else "negative"
     reach = math.log(_LOGIT_HIGH / _LOGIT_LOW)
     thresholds = 1 / (1 + np.exp(-np.linspace(-reach, reach, _LOGIT_STEPS)))
-    curves, told = [], []
+    curves, sentences = [], []
     for system in systems:
         if system.result.validation.empty:
             continue
@@ -400,17 +403,17 @@ def _transfer_chart(systems: Sequence[_System], policies: Sequence[str], label: 
             )
             inside = min(max(cut, _LOGIT_LOW), _LOGIT_HIGH)
             points.append(Point(inside, now, words, _marker(policy, policies)))
-            told.append(words)
-        here = system.name, system.position, thresholds
-        curves.append(Curve(*here, _share_called(before, thresholds), faint=True))
-        curves.append(Curve(*here, _share_called(after, thresholds), tuple(points)))
+            sentences.append(words)
+        curves.append(system.curve(thresholds, _share_called(before, thresholds), faint=True))
+        curves.append(system.curve(thresholds, _share_called(after, thresholds), points))
     return Chart(
         key=f"transfer-{kind}",
         title=f"{kind.capitalize()} images called positive, validation and test",
         x=Axis("Threshold (log-odds scale)", _LOGIT_TICKS, _LOGIT_LOW, _LOGIT_HIGH, "logit"),
         y=Axis("Called positive"),
         curves=tuple(curves),
-        description=f"Share of {kind} images called positive at each threshold. {'; '.join(told)}.",
+        description=f"Share of {kind} images called positive at each threshold. "
+        + f"{'; '.join(sentences)}.",
         note="Thin: validation; thick: test. Where they part, a threshold does not carry over.",
     )
 
@@ -428,11 +431,10 @@ def _share_called(scores: Floats, thresholds: Floats) -> Floats:
 
 
 def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -> Chart:
-    lines = {system.name: system.net_benefit for system in systems if system.net_benefit}
-    low = -0.05
-    values = [value for _, y in lines.values() for value in y.tolist()]
-    high = max([0.05, *(math.ceil(value * 20 - 1e-9) / 20 for value in values)])
-    right = max([0.8, *(float(x.max()) for x, _ in lines.values())])
+    curves = [system.curve(*system.net_benefit) for system in systems if system.net_benefit]
+    low, highest = -0.05, max([0.05, *(float(curve.y.max()) for curve in curves)])
+    high = math.ceil(highest * 20 - 1e-9) / 20
+    right = max([0.8, *(float(curve.x.max()) for curve in curves)])
     ticks = [low + (high - low) * part / 4 for part in range(5)]
     return Chart(
         key="net-benefit",
@@ -442,10 +444,7 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
             tuple((right * part / 4, f"{right * part / 4:.2g}") for part in range(5)), 0, right,
         ),
         y=Axis("Net benefit", tuple((tick, number(tick, 2)) for tick in ticks), low, high),
-        curves=tuple(
-            Curve(system.name, system.position, *lines[system.name])
-            for system in systems if system.name in lines
-        ),
+        curves=tuple(curves),
         guides=(*([all_positive] if all_positive else []), ((0, right), (0, 0))),
         guide_label="calling every image positive, or none (0)",
         description="Decision curves: net benefit against the risk from which one would act.",
@@ -459,11 +458,7 @@ def _cost_curve_chart(systems: Sequence[_System]) -> Chart:
         title="Cost curve",
         x=Axis("Share of the cost that misses make"),
         y=Axis("Expected cost", ticks, 0, 0.6),
-        curves=tuple(
-            Curve(system.name, system.position, *system.expected_cost)
-            for system in systems
-            if system.expected_cost
-        ),
+        curves=tuple(each.curve(*each.expected_cost) for each in systems if each.expected_cost),
         guides=(((0, 0.5, 1), (0, 0.5, 0)),),
         guide_label="calling all images alike, whichever is cheaper",
         description="Cost curves: expected cost against the share that misses make of it.",
@@ -475,18 +470,16 @@ def _cost_chart(
     systems: Sequence[_System],
 ) -> Chart:  # fmt: skip
     """A figure against a cost: a point a system, with its interval and its name."""
-    curves, told, absent = [], [], []
+    curves, sentences, absent = [], [], []
     for system in systems:
         score, cost = system.figures["primary"], costs.get(system.name)
         if cost is None:
             absent.append(f"{system.name} ({number(score.estimate)})")
             continue
-        told.append(f"{system.name}: {number(score.estimate)} at {cost:.3g} {word}")
+        sentences.append(f"{system.name}: {number(score.estimate)} at {cost:.3g} {word}")
         ends = (score.low, score.high) if score.bounded else (score.estimate, score.estimate)
-        point = Point(cost, score.estimate, told[-1])
-        curves.append(
-            Curve(system.name, system.position, np.array([cost, cost]), np.array(ends), (point,))
-        )
+        point = Point(cost, score.estimate, sentences[-1])
+        curves.append(system.curve(np.array([cost, cost]), np.array(ends), [point]))
     x = _log_ticks(min(costs.values()), max(costs.values()))
     shown = x if len(x) <= 6 else [tick for tick in x if f"{tick:e}".startswith("1.0")]
     y = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))
@@ -497,7 +490,7 @@ def _cost_chart(
         x=Axis(f"{title} ({word})", tuple((t, f"{t:,g}") for t in shown), x[0], x[-1], "log"),
         y=Axis(figure, tuple((t, f"{t:.3f}".rstrip("0").ljust(4, "0")) for t in y), y[0], y[-1]),
         curves=tuple(curves),
-        description=f"{figure} against {title}. {'; '.join(told)}.",
+        description=f"{figure} against {title}. {'; '.join(sentences)}.",
         note="Lines: 95 % intervals. The cost is on a logarithmic scale."
         + (left_out if absent else ""),
         names_beside=True,

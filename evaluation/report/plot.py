@@ -224,7 +224,7 @@ def _name_points(axes: Axes, chart: Chart) -> None:
     _, _, width, height = chart.frame
     scale = height / (chart.y.high - chart.y.low)
     wanted = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
-    for curve, row in zip(chart.curves, spread(wanted, 0, height), strict=True):
+    for curve, row in zip(chart.curves, _spread(wanted, 0, height), strict=True):
         name = curve.name
         line = {"arrowstyle": "-", "color": system_colour(curve.position), "linewidth": 0.9,
                 "alpha": 0.75, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}  # fmt: skip
@@ -235,16 +235,11 @@ def _name_points(axes: Axes, chart: Chart) -> None:
         )  # fmt: skip
 
 
-def spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
-    """Move labels apart, as little as need be, in the order of what they name.
-
-    Args:
-        wanted: Where each would stand, in pixels.
-        low: No label below this.
-        high: Nor above this, where there is room.
+def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
+    """Move labels apart, as little as need be and in their order: rows between two ends, in pixels.
 
     Example:
-        >>> spread([50.0, 52.0, 100.0], 0.0, 100.0)
+        >>> _spread([50.0, 52.0, 100.0], 0.0, 100.0)
         [38.0, 52.0, 100.0]
     """
     placed, at = list(wanted), high + _NAME_HEIGHT
@@ -269,8 +264,9 @@ def to_svg(chart: Chart) -> str:
         for place, point in enumerate(curve.points)
     }
     frame = " ".join(f"{each:g}" for each in chart.frame)
-    told = {"role": "img", "aria-label": chart.description, "data-frame": frame}
-    return _inline(draw(chart), chart.key, {"data-chart": chart.key, **told}, labels)
+    attributes = {"role": "img", "aria-label": chart.description, "data-chart": chart.key,
+                  "data-frame": frame}  # fmt: skip
+    return _inline(draw(chart), chart.key, attributes, labels)
 
 
 def legend_sample(position: int | None = None, marker: str = "") -> str:
@@ -293,12 +289,14 @@ def save_png(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight")
 
 
-def draw_with_legend(chart: Chart, policies: Mapping[str, str], title: str | None = None) -> Figure:
+def draw_with_legend(
+    chart: Chart, markers: Sequence[tuple[str, str]], title: str | None = None
+) -> Figure:
     """Draw a chart with a legend below, for a file that stands alone.
 
     Args:
         chart: What to draw.
-        policies: Words by marker.
+        markers: Those that stand for policies, with their words.
         title: Of the legend.
     """
     figure = draw(chart)
@@ -306,7 +304,7 @@ def draw_with_legend(chart: Chart, policies: Mapping[str, str], title: str | Non
     lines = {line.get_gid(): line for line in axes.lines}
     for number, curve in enumerate(chart.curves):
         lines[f"curve-{number}"].set_label(f"{curve.name} {curve.figure}".rstrip())
-    for marker, words in policies.items():
+    for marker, words in markers:
         axes.plot([], [], **_marker_look(marker, _QUIET) | {"markersize": 7}, label=words)
     if chart.curves:
         below = 0, -_BELOW / chart.frame[3]
@@ -350,11 +348,7 @@ def _inline(
 ) -> str:
     """Write a figure as an SVG element for the page: no fonts, ids of its own, no dates.
 
-    Args:
-        figure: Drawn with the colours above.
-        key: Different for each figure of a page, so that no id stands twice.
-        attributes: Of the element.
-        labels: Titles by gid.
+    ``key`` differs for each figure of a page, so that no id repeats; ``labels`` are titles by gid.
     """
     figure.patch.set_visible(False)
     written = io.StringIO()

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from data_prep.contracts.folders import atomic_path, make_folder
 from evaluation.metrics.words import policy_words
 from evaluation.report.cases import read_cases
-from evaluation.report.charts import cost_charts, policies_of, report_charts, save_figures
+from evaluation.report.charts import (
+    cost_charts,
+    policies_of,
+    policy_markers,
+    report_charts,
+    save_figures,
+)
 from evaluation.report.checklists import checklists, methods_paragraph
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.exploration import exploration
@@ -34,7 +40,7 @@ from evaluation.report.grids import (
     transfer_table,
     where_tables,
 )
-from evaluation.report.plot import MARKERS, Chart, legend_sample, to_svg
+from evaluation.report.plot import Chart, legend_sample, to_svg
 from evaluation.report.result_tables import write_table_files
 from evaluation.report.tables import (
     confusion_matrices,
@@ -202,6 +208,5 @@ def _legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tuple[str,
     systems = {curve.name: curve.position for chart in charts for curve in chart.curves}
     lines = [(legend_sample(position), name) for name, position in systems.items()]
     return lines + [
-        (legend_sample(marker=MARKERS[place % len(MARKERS)]), f"threshold: {policy_words(policy)}")
-        for place, policy in enumerate(policies)
+        (legend_sample(marker=marker), words) for marker, words in policy_markers(policies)
     ]

@@ -68,7 +68,7 @@ def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
 
 
 def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(comparison):
-    figure = draw_with_legend(charts_of(comparison)["roc"], {"o": "threshold: best F1"})
+    figure = draw_with_legend(charts_of(comparison)["roc"], [("o", "threshold: best F1")])
     words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert words == ["RetinaNet 0.891 (0.851 to 0.921)", "CheXNet 0.862 (0.812 to 0.902)",
                      "threshold: best F1"]  # fmt: skip
