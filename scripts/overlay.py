@@ -1,4 +1,4 @@
-"""`cxr overlay`: pictures of what each system sees on chosen images."""
+"""`cxr overlay`: images of what each system sees on chosen images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def overlay(
         bool,
         typer.Option(
             "--blind",
-            help="For a reader study: plain numbered pictures in random order, key.csv, and an "
+            help="For a reader study: plain numbered images in random order, key.csv, and an "
             "empty review.csv that cxr import --key reads back. Takes no systems.",
         ),
     ] = False,
@@ -55,7 +55,7 @@ def overlay(
     """
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
-    from evaluation.overlays.draw import draw_overlay, save_overlay
+    from evaluation.overlays.draw import draw_overlay, to_png
     from evaluation.report.cases import ImageFacts, read_systems
     from scripts.systems import split_name
 
@@ -70,23 +70,23 @@ def overlay(
         return
     if not systems:
         raise InputError("overlay: give at least one predictions folder, or --blind")
-    reader = read_systems(
+    cases = read_systems(
         open_systems(systems), dataset, shown, image_ids, policy=policy, split=split
     )
     make_folder(out)
     facts = ImageFacts(dataset)
     with console.progress("Drawing", len(image_ids)) as advance:
         for image_id in image_ids:
-            picture = draw_overlay(
+            figure = draw_overlay(
                 dataset.read_original(image_id),
-                reader.truth(image_id),
-                reader.readings(image_id),
+                cases.truth(image_id),
+                cases.readings(image_id),
                 finding=shown.display_name,
                 title=image_id,
                 facts=facts.words(image_id),
                 panel=panel,
             )
-            save_overlay(picture, out / file_name(image_id))
+            to_png(figure, out / file_name(image_id))
             advance()
     console.say(f"Overlays: {len(image_ids)} in {out}")
 
@@ -100,20 +100,20 @@ def write_study(
     seed: int,
     systems: list[str] | None,
 ) -> None:
-    """Write a blind reader study of the images.
+    """Write a reader study of the images.
 
     Raises:
         InputError: Systems were named, or the folder holds a study already.
     """
-    from evaluation.overlays.reader_study import write_blind_study
+    from evaluation.overlays.reader_study import write_reader_study
 
     if systems:
         raise InputError("overlay --blind: takes no systems; leave them out")
     with console.progress("Drawing", len(image_ids)) as advance:
-        write_blind_study(
+        write_reader_study(
             dataset, image_ids, out, finding=finding, panel=panel, seed=seed, progress=advance
         )
-    console.say(f"Blind study: {len(image_ids)} pictures in {out}; keep key.csv from the readers")
+    console.say(f"Reader study: {len(image_ids)} images in {out}; keep key.csv from the readers")
 
 
 def choose_images(
@@ -128,9 +128,9 @@ def choose_images(
 
     if named:
         known = set(dataset.images["image_id"])
-        lost = [image_id for image_id in named if image_id not in known]
-        if lost:
-            raise InputError(f"{dataset.folder}: has no image '{lost[0]}'")
+        unknown = [image_id for image_id in named if image_id not in known]
+        if unknown:
+            raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
         return list(dict.fromkeys(named))
     ids = dataset.image_ids(role, split)
     if not len(ids):

@@ -1,4 +1,4 @@
-"""Draw shapes on pixels, antialiased, for the PNG overlays."""
+"""Draw overlays: shapes on the pixels of a PNG panel figure, or as SVG for the report."""
 
 from functools import cache
 from pathlib import Path
@@ -50,21 +50,13 @@ def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np
     return np.asarray(cv2.resize(pixels, size, interpolation=method), dtype=np.uint8), scale
 
 
-def draw_shapes(
+def draw_panel(
     pixels: npt.NDArray[np.uint8], shapes: list[Shape], panel: int
 ) -> npt.NDArray[np.uint8]:
-    """Draw shapes over a grey image.
-
-    Args:
-        pixels: Grey image, uint8, shape ``(H, W)``, original size.
-        shapes: In original pixels, drawn in this order.
-        panel: Longer side of the result in pixels.
-
-    Returns:
-        RGB image, uint8, shape ``(h, w, 3)``.
+    """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side.
 
     Example:
-        >>> draw_shapes(np.zeros((8, 8), np.uint8), [], 16).shape
+        >>> draw_panel(np.zeros((8, 8), np.uint8), [], 16).shape
         (16, 16, 3)
     """
     grey, scale = fit_panel(pixels, panel)
@@ -95,7 +87,7 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
     width = max(1, round(shape.width * unit))
     lines = [np.vstack([path, path[:1]]) if shape.closed else path for path in paths]
     if shape.dashed:
-        lines = [dash for line in lines for dash in dashes(line, unit)]
+        lines = [dash for line in lines for dash in _dashes(line, unit)]
     fixed = [_fixed(line) for line in lines]
     if shape.rim:
         rim = canvas.copy()
@@ -112,11 +104,11 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
     cv2.polylines(canvas, fixed, False, _rgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
 
 
-def dashes(line: Points, unit: float = 1.0) -> list[Points]:
+def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
     """Cut a polyline into dashes of 9 px with gaps of 7 px (times ``unit``).
 
     Example:
-        >>> [dash.tolist() for dash in dashes(np.array([[0.0, 0.0], [20.0, 0.0]]))]
+        >>> [dash.tolist() for dash in _dashes(np.array([[0.0, 0.0], [20.0, 0.0]]))]
         [[[0.0, 0.0], [9.0, 0.0]], [[16.0, 0.0], [20.0, 0.0]]]
     """
     on, off = (length * unit for length in _DASH)
@@ -169,7 +161,7 @@ def draw_overlay(
         panel: Longer side of each panel in pixels.
 
     Returns:
-        RGB picture, uint8: the panels in a row, the text below them.
+        RGB image, uint8: the panels in a row, the text below them.
 
     Raises:
         ValueError: The image is not a grey uint8 array.
@@ -182,28 +174,28 @@ def draw_overlay(
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     side = max(pixels.shape)
-    pictures = [
-        draw_shapes(pixels, [], panel),
-        draw_shapes(pixels, truth_shapes(truth), panel),
-        *(draw_shapes(pixels, reading_shapes(each, truth, side), panel) for each in readings),
+    panels = [
+        draw_panel(pixels, [], panel),
+        draw_panel(pixels, truth_shapes(truth), panel),
+        *(draw_panel(pixels, reading_shapes(each, truth, side), panel) for each in readings),
     ]
     captions = [
         ("Image", None, title, facts),
         ("Truth", TRUTH_COLOUR, describe_truth(truth, finding), ""),
         *(_caption(reading, truth) for reading in readings),
     ]
-    return _compose(pictures, captions)
+    return _panel_figure(panels, captions)
 
 
-def save_overlay(picture: npt.NDArray[np.uint8], path: Path) -> None:
-    """Write a picture as PNG.
+def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:
+    """Write an image as PNG.
 
     Args:
-        picture: RGB, uint8, shape ``(h, w, 3)``.
+        image: RGB, uint8, shape ``(h, w, 3)``.
         path: File to write; its folder must exist.
     """
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG", compress_level=3)
+        Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
 
 
 def _caption(reading: Reading, truth: Truth) -> tuple[str, str, str, str]:
@@ -211,21 +203,21 @@ def _caption(reading: Reading, truth: Truth) -> tuple[str, str, str, str]:
     return reading.system, reading.colour, f"{_SIGNS[sign]} {words}", describe_score(reading)
 
 
-def _compose(
-    pictures: list[npt.NDArray[np.uint8]], captions: list[tuple[str, str | None, str, str]]
+def _panel_figure(
+    panels: list[npt.NDArray[np.uint8]], captions: list[tuple[str, str | None, str, str]]
 ) -> npt.NDArray[np.uint8]:
-    """Lay the pictures in a row with three lines of text below each."""
-    height, width = pictures[0].shape[:2]
+    """Lay the panels in a row with three lines of text below each."""
+    height, width = panels[0].shape[:2]
     gap = max(6, width // 80)
     size = max(9, min(round(width / 26), 30))
-    total = len(pictures) * (width + gap) + gap
-    sheet = Image.new("RGB", (total, height + gap + round(size * 4.9)), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for position, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    total = len(panels) * (width + gap) + gap
+    canvas = Image.new("RGB", (total, height + gap + round(size * 4.9)), _PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for position, (image, caption) in enumerate(zip(panels, captions, strict=True)):
         left = gap + position * (width + gap)
-        sheet.paste(Image.fromarray(picture), (left, gap))
+        canvas.paste(Image.fromarray(image), (left, gap))
         _write(pen, caption, (left, gap + height), size, width)
-    return np.asarray(sheet)
+    return np.asarray(canvas)
 
 
 def _write(
@@ -272,10 +264,10 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 _SVG_DASH = "6 4"
 
 
-def svg_shapes(shapes: list[Shape]) -> Markup:
+def to_svg(shapes: list[Shape]) -> Markup:
     """Return the shapes as SVG elements in original pixels.
 
-    Strokes keep their width in screen pixels however large the picture is shown.
+    Strokes keep their width in screen pixels however large the image is shown.
 
     Args:
         shapes: In original pixels, drawn in this order.
@@ -283,18 +275,18 @@ def svg_shapes(shapes: list[Shape]) -> Markup:
     Example:
         >>> import numpy as np
         >>> line = Shape("truth", (np.array([[0, 0], [9, 4.26]]),), "#F0E442", closed=False)
-        >>> print(svg_shapes([line]).count("M0 0L9 4.3"))
+        >>> print(to_svg([line]).count("M0 0L9 4.3"))
         2
     """
     return Markup("").join(_element(shape) for shape in shapes)
 
 
-def path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
+def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
     """Return polylines as the ``d`` of an SVG path, rounded to 0.1 px.
 
     Example:
         >>> import numpy as np
-        >>> path_data((np.array([[0, 0], [2, 0], [2, 1.04]]),), closed=True)
+        >>> _path_data((np.array([[0, 0], [2, 0], [2, 1.04]]),), closed=True)
         'M0 0L2 0L2 1Z'
     """
     end = "Z" if closed else ""
@@ -305,7 +297,7 @@ def path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
 
 
 def _element(shape: Shape) -> Markup:
-    data = path_data(shape.paths, closed=shape.closed)
+    data = _path_data(shape.paths, closed=shape.closed)
     dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
     halo = (
         Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>').format(

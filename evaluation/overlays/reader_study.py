@@ -1,4 +1,4 @@
-"""A reader study without hints: numbered pictures, a key that stays away, a form to fill in."""
+"""A reader study without hints: numbered images, a key that stays away, a form to fill in."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _REVIEW = ("number", "score", "remark")
 _FORM = """\
 How to read: {finding}
 
-panels/   one picture each, in random order, numbered; nothing else is said of them.
-review.csv   write one score a picture: 0 means surely no {finding}, 1 means surely {finding},
+panels/   one image each, in random order, numbered; nothing else is said of them.
+review.csv   write one score an image: 0 means surely no {finding}, 1 means surely {finding},
              0.5 means undecided. Leave what you did not read empty. A remark may hold anything.
-key.csv   says which picture is which. Readers must not have it: take it away first.
+key.csv   says which image is which. Readers must not have it: take it away first.
 
 Then: cxr import review.csv --key key.csv --data DATA --out OUT --name "Reader A"
 """
 
 
-def write_blind_study(
+def write_reader_study(
     dataset: DataSet,
     image_ids: Sequence[str],
     out: Path,
@@ -44,9 +44,9 @@ def write_blind_study(
     seed: int = 0,
     progress: Callable[..., None] | None = None,
 ) -> list[str]:
-    """Write plain numbered pictures, ``key.csv`` and an empty ``review.csv``.
+    """Write plain numbered images, ``key.csv`` and an empty ``review.csv``.
 
-    The pictures carry no id, truth, system or file facts, and lie in random order.
+    The images carry no id, truth, system or file facts, and lie in random order.
 
     Args:
         dataset: Where the pixels come from.
@@ -54,9 +54,9 @@ def write_blind_study(
         out: Folder; made if absent. Gets ``panels/001.png`` and so on, ``key.csv``,
             ``review.csv`` and ``README.txt``.
         finding: What is asked for, in words.
-        panel: Longer side of a picture at most, px; the whole image, never enlarged.
+        panel: Longer side of an image at most, px; the whole image, never enlarged.
         seed: Of the order.
-        progress: Called once per picture.
+        progress: Called once per image.
 
     Returns:
         The image ids in the order of their numbers, which start at 1.
@@ -105,9 +105,9 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     form = _read_rows(review, _REVIEW[:2])
     if not names.index.is_unique:
         raise InputError(f"{key}: number {names.index[names.index.duplicated()][0]} repeats")
-    strange = form[~form["number"].isin(names.index)]
-    if len(strange):
-        first = strange.iloc[0]
+    unknown = form[~form["number"].isin(names.index)]
+    if len(unknown):
+        first = unknown.iloc[0]
         raise InputError(
             f"{review}: line {first['row']}: number {first['number']} is not in {key}; use the "
             "key of the same study"

@@ -22,8 +22,8 @@ from evaluation.overlays.shapes import (
     rectangle,
 )
 
-MAX_FAINT_BOXES = 5
-MAX_FULL_BOXES = 8
+_MAX_FAINT_BOXES = 5
+_MAX_FULL_BOXES = 8
 """More would hide the lungs; the caption then says how many there are."""
 
 OUTCOMES = {
@@ -138,10 +138,10 @@ def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shap
     full = ordered[:, 4] >= reading.box_cut
     faint = [
         Shape("boxes", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8)
-        for box in ordered[~full][:MAX_FAINT_BOXES]
+        for box in ordered[~full][:_MAX_FAINT_BOXES]
     ]
     strong = []
-    for box in ordered[full][:MAX_FULL_BOXES][::-1]:
+    for box in ordered[full][:_MAX_FULL_BOXES][::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = not on_lesion(*centre, lesions)
         strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
@@ -205,7 +205,7 @@ def describe_score(reading: Reading) -> str:
 def _left_out(reading: Reading) -> str:
     """How many of the boxes that count are drawn, where that is not all of them."""
     count = int((reading.boxes[:, 4] >= reading.box_cut).sum())
-    return f"; {MAX_FULL_BOXES} of {count} boxes" if count > MAX_FULL_BOXES else ""
+    return f"; {_MAX_FULL_BOXES} of {count} boxes" if count > _MAX_FULL_BOXES else ""
 
 
 def describe_truth(truth: Truth, finding: str) -> str:

@@ -19,7 +19,7 @@ Points = npt.NDArray[np.float64]  # (N, 2) x, y in original px
 
 TRUTH_COLOUR = "#F0E442"
 FAINT_COLOUR = "#C8C8C8"
-SYSTEM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
+_SYSTEM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 """On dark X-rays, in the order of the systems; source: Okabe and Ito 2008."""
 
 
@@ -55,7 +55,7 @@ def system_colour(position: int) -> str:
         >>> system_colour(0), system_colour(4)
         ('#E69F00', '#E69F00')
     """
-    return SYSTEM_COLOURS[position % len(SYSTEM_COLOURS)]
+    return _SYSTEM_COLOURS[position % len(_SYSTEM_COLOURS)]
 
 
 def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:

@@ -129,7 +129,7 @@ def box_cut(
 
 
 @dataclass(frozen=True)
-class CaseReader:
+class CaseSource:
     """Truth and readings of any image, one image at a time.
 
     Args:
@@ -202,7 +202,7 @@ def single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
     return read.merge(boxes[names], on=keys, how="outer")[names]
 
 
-def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseReader:
+def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
     """Prepare a comparison's images for looking at, at one policy's thresholds.
 
     Args:
@@ -213,7 +213,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseRea
     target = comparison.target
     images = dataset.images.set_index("image_id")
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
-    return CaseReader(
+    return CaseSource(
         labels=dataset.labels(target),
         truth_boxes=dataset.target_boxes(target),
         boxed=dataset.boxes_trusted(target),
@@ -308,10 +308,10 @@ def display_words(decoded: dict[str, Any]) -> str:
         'full range, not inverted'
     """
     voi, centre, width = (decoded.get(key) for key in ("voi", "window_center", "window_width"))
-    told = "grey as stored" if pd.isna(voi) else _VOI.get(str(voi), str(voi).replace("_", " "))
+    words = "grey as stored" if pd.isna(voi) else _VOI.get(str(voi), str(voi).replace("_", " "))
     if not (pd.isna(centre) or pd.isna(width)):
-        told = f"window {centre:g}/{width:g} of the file"
-    return f"{told}, {'' if decoded.get('inverted') else 'not '}inverted"
+        words = f"window {centre:g}/{width:g} of the file"
+    return f"{words}, {'' if decoded.get('inverted') else 'not '}inverted"
 
 
 def read_systems(
@@ -322,7 +322,7 @@ def read_systems(
     *,
     policy: str,
     split: str = "default",
-) -> CaseReader:
+) -> CaseSource:
     """Prepare chosen images for looking at, at one policy's thresholds.
 
     A system that is not tuned stays undecided: its boxes are drawn in full from score 0.5.
@@ -359,7 +359,7 @@ def read_systems(
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
     boxed = dataset.boxes_trusted(target)
     readers = single_readers(dataset, target)
-    return CaseReader(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
+    return CaseSource(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
 
 
 def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:

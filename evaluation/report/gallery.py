@@ -16,7 +16,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
 from evaluation.metrics.words import number
-from evaluation.overlays.draw import draw_overlay, fit_panel, save_overlay, svg_shapes
+from evaluation.overlays.draw import draw_overlay, fit_panel, to_png, to_svg
 from evaluation.overlays.reading import (
     Reading,
     Truth,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_prep.store.dataset import DataSet
-    from evaluation.report.cases import CaseReader
+    from evaluation.report.cases import CaseSource
 
 
 CASES_PER_CATEGORY = 8
@@ -44,7 +44,7 @@ CASES_PER_CATEGORY = 8
 
 
 @dataclass(frozen=True)
-class Category:
+class _Category:
     """One kind of case.
 
     Args:
@@ -82,7 +82,7 @@ def select_cases(
     *,
     per_category: int = CASES_PER_CATEGORY,
     seed: int = 0,
-) -> list[Category]:
+) -> list[_Category]:
     """Pick the gallery's cases at one policy's thresholds.
 
     Failures come most confident first, by each score's rank within its system (scores of two
@@ -177,7 +177,7 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Table
     )
 
 
-def _misses(table: _Table, count: int) -> list[Category]:
+def _misses(table: _Table, count: int) -> list[_Category]:
     """Positive images that all miss, and those that exactly one system finds."""
     found = table.called.sum(axis=1)
     positive = table.label == 1
@@ -209,14 +209,14 @@ def _misses(table: _Table, count: int) -> list[Category]:
     return categories
 
 
-def _wrong_place(table: _Table, count: int) -> Category:
+def _wrong_place(table: _Table, count: int) -> _Category:
     chosen = (table.label == 1) & table.misplaced.any(axis=1)
     strength = np.where(table.misplaced, table.confidence, 0).max(axis=1, initial=0)
     title, order = "Right image, wrong place", "most confident first"
     return _pick(table, "wrong-place", title, chosen, strength, count, order)
 
 
-def _false_alarms(table: _Table, count: int) -> list[Category]:
+def _false_alarms(table: _Table, count: int) -> list[_Category]:
     """Confident false alarms, on normal and on abnormal images apart where the set says so."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
@@ -237,7 +237,7 @@ def _false_alarms(table: _Table, count: int) -> list[Category]:
     ]
 
 
-def _agreement(table: _Table, count: int, rng: np.random.Generator) -> Category:
+def _agreement(table: _Table, count: int, rng: np.random.Generator) -> _Category:
     """A random sample of images that all call rightly, half positive and half negative."""
     right = (table.called == (table.label == 1)[:, None]).all(axis=1)
     right &= ~((table.label == 1) & table.misplaced.any(axis=1))
@@ -249,7 +249,7 @@ def _agreement(table: _Table, count: int, rng: np.random.Generator) -> Category:
     who = {1: f"{table.systems[0]} is right", 2: "Both are right"}.get(
         len(table.systems), "All are right"
     )
-    return Category(
+    return _Category(
         "agreement",
         f"{who}: a random sample",
         "drawn at random with a fixed seed, half of them positive",
@@ -266,23 +266,23 @@ def _pick(
     strength: npt.NDArray[np.float64],
     count: int,
     order: str,
-) -> Category:
+) -> _Category:
     """Take the strongest of the chosen images; ties in the order of their ids."""
     members = np.flatnonzero(chosen)
     ranked = members[np.argsort(-strength[members], kind="stable")][:count]
     ids = tuple(str(table.image_ids[row]) for row in ranked)
-    return Category(key, title, order, ids, len(members))
+    return _Category(key, title, order, ids, len(members))
 
 
-MAX_PICTURE_BYTES = 120_000
-"""The most that one picture may take; less where a page has more than 45."""
+MAX_IMAGE_BYTES = 120_000
+"""The most that one image may take; less where a page has more than 45."""
 
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One picture of a case, with its words."""
+class _Panel:
+    """One panel of a case, with its words."""
 
     title: str
     words: str
@@ -294,8 +294,8 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class DrawnCase:
-    """One case: a picture (data URL) that all its panels share.
+class _DrawnCase:
+    """One case: an image (data URL) that all its panels share.
 
     Args:
         image_id: The image.
@@ -303,7 +303,7 @@ class DrawnCase:
         facts: View, sex, age and the window, in words.
         width: Original px.
         height: Original px.
-        picture: Data URL.
+        data_url: Of the image.
         panels: The plain image, the truth, one per system.
         outcomes: What became of it in each system: keys of `overlays.OUTCOMES`.
         lesion: Area of the largest true lesion, in percent of the image; None without a box.
@@ -315,44 +315,33 @@ class DrawnCase:
     facts: str
     width: int
     height: int
-    picture: str
-    panels: tuple[Panel, ...]
+    data_url: str
+    panels: tuple[_Panel, ...]
     outcomes: tuple[str, ...] = ()
     lesion: float | None = None
     gap: float = 0.0
 
 
-Drawn = list[tuple["Category", list[DrawnCase]]]
+_Drawn = list[tuple[_Category, list[_DrawnCase]]]
 
 
-def draw_cases(
-    categories: list[Category],
-    reader: CaseReader,
+def _draw_cases(
+    categories: list[_Category],
+    source: CaseSource,
     dataset: DataSet,
     *,
     finding: str,
     folder: Path,
     gaps: Mapping[str, float] | None = None,
-    most: int = MAX_PICTURE_BYTES,
+    most: int = MAX_IMAGE_BYTES,
     progress: Callable[..., None] | None = None,
-) -> tuple[Drawn, list[str]]:
+) -> tuple[_Drawn, list[str]]:
     """Draw every case of every category, one image in memory at a time.
 
-    Args:
-        categories: The chosen cases.
-        reader: Truth and readings.
-        dataset: Where the pixels come from.
-        finding: Display name of the target.
-        folder: Gets one PNG a case; made if absent.
-        gaps: How far apart the systems see each image.
-        most: Bytes that one embedded picture may take.
-        progress: Called once per case.
-
-    Returns:
-        The drawn cases by category, and the images whose file cannot be read any more.
+    Returns the drawn cases by category, and the images whose file cannot be read any more.
     """
     make_folder(folder)
-    drawn, lost = [], []
+    drawn, missing = [], []
     facts = ImageFacts(dataset)
     for category in categories:
         cases = []
@@ -360,23 +349,23 @@ def draw_cases(
             try:
                 pixels = dataset.read_original(image_id)
             except InputError:
-                lost.append(image_id)
+                missing.append(image_id)
                 continue
             stem = f"{category.key}-{position + 1:02d}"
-            truth, readings = reader.truth(image_id), reader.readings(image_id)
-            told = facts.words(image_id)
-            sheet = draw_overlay(
-                pixels, truth, readings, finding=finding, title=image_id, facts=told
+            truth, readings = source.truth(image_id), source.readings(image_id)
+            words = facts.words(image_id)
+            figure = draw_overlay(
+                pixels, truth, readings, finding=finding, title=image_id, facts=words
             )
-            save_overlay(sheet, folder / f"{stem}.png")
+            to_png(figure, folder / f"{stem}.png")
             case = draw_case(
                 image_id, pixels, truth, readings, finding=finding, anchor=stem, most=most
             )
-            cases.append(replace(case, facts=told, gap=(gaps or {}).get(image_id, 0.0)))
+            cases.append(replace(case, facts=words, gap=(gaps or {}).get(image_id, 0.0)))
             if progress is not None:
                 progress()
         drawn.append((category, cases))
-    return drawn, lost
+    return drawn, missing
 
 
 def draw_case(
@@ -387,9 +376,9 @@ def draw_case(
     *,
     finding: str,
     anchor: str,
-    most: int = MAX_PICTURE_BYTES,
-) -> DrawnCase:
-    """Draw one case as SVG over one embedded picture.
+    most: int = MAX_IMAGE_BYTES,
+) -> _DrawnCase:
+    """Draw one case as SVG over one embedded image.
 
     Args:
         image_id: The image.
@@ -397,23 +386,23 @@ def draw_case(
         truth: What is known of it.
         readings: One per system.
         finding: Display name of the target.
-        anchor: Unique id of the picture within the page.
-        most: Bytes that the picture may take; the coarsest form is kept whatever it takes.
+        anchor: Unique id of the image within the page.
+        most: Bytes that the image may take; the coarsest form is kept whatever it takes.
     """
     height, width = pixels.shape
-    told = describe_truth(truth, finding)
+    truth_words = describe_truth(truth, finding)
     panels = [
-        Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-        Panel(
+        _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+        _Panel(
             "Truth",
-            told,
-            f"truth on {image_id}: {told}",
-            svg_shapes(truth_shapes(truth)),
+            truth_words,
+            f"truth on {image_id}: {truth_words}",
+            to_svg(truth_shapes(truth)),
             colour=TRUTH_COLOUR,
         ),
         *(_panel(image_id, reading, truth, max(height, width)) for reading in readings),
     ]
-    return DrawnCase(
+    return _DrawnCase(
         image_id,
         anchor,
         "",
@@ -433,14 +422,14 @@ def _largest_lesion(truth: Truth, area: int) -> float | None:
     return round(float(sides.prod(axis=1).max()) / area * 100, 2)
 
 
-def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> Panel:
+def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> _Panel:
     sign, words = outcome(reading, truth)
     score = describe_score(reading)
-    return Panel(
+    return _Panel(
         reading.system,
         words,
         f"{reading.system} on {image_id}: {words}, {score}",
-        svg_shapes(reading_shapes(reading, truth, side)),
+        to_svg(reading_shapes(reading, truth, side)),
         colour=reading.colour,
         sign=sign,
         score=score,
@@ -448,7 +437,7 @@ def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> Panel:
 
 
 def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
-    """Return the picture as a data URL, coarser where it would take more than its share."""
+    """Return the image as a data URL, coarser where it would take more than its share."""
     for side, quality in _ENCODINGS:
         small, _ = fit_panel(pixels, min(side, max(pixels.shape)))
         buffer = io.BytesIO()
@@ -461,10 +450,10 @@ def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
 IN_REPORT = 4
 """Cases of each kind that stand in the report itself."""
 
-ON_PAGE = 32
+_ON_PAGE = 32
 """Cases on a further page."""
 
-_ALL_PICTURES_BYTES = 5_400_000  # 7.2 MB in base64
+_ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
 
 
 @dataclass(frozen=True)
@@ -482,7 +471,7 @@ class Gallery:
         pages: File names of all pages.
     """
 
-    cases: Drawn = field(default_factory=list)
+    cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
     map_words: tuple[str, ...] = ()
@@ -508,8 +497,8 @@ class Gallery:
 
 
 def build_galleries(
-    categories: list[Category],
-    reader: CaseReader,
+    categories: list[_Category],
+    source: CaseSource,
     dataset: DataSet,
     *,
     finding: str,
@@ -522,7 +511,7 @@ def build_galleries(
 
     Args:
         categories: The chosen cases.
-        reader: Truth and readings.
+        source: Truth and readings.
         dataset: Where the pixels come from.
         finding: Display name of the target.
         policy: The threshold policy in words.
@@ -533,51 +522,46 @@ def build_galleries(
     Returns:
         The report's gallery, then those of ``cases-002.html`` and so on.
     """
-    fullest = max(IN_REPORT * len(categories), ON_PAGE)
-    drawn, lost = draw_cases(
+    fullest = max(IN_REPORT * len(categories), _ON_PAGE)
+    drawn, missing = _draw_cases(
         categories,
-        reader,
+        source,
         dataset,
         finding=finding,
         folder=folder,
         gaps=gaps,
-        most=min(MAX_PICTURE_BYTES, _ALL_PICTURES_BYTES // max(fullest, 1)),
+        most=min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // max(fullest, 1)),
         progress=progress,
     )
-    intro = "Choose a picture to enlarge it."
-    if lost:
-        intro += f" Left out, as the file could not be read: {', '.join(lost)}."
-    laid = lay_out(drawn)
+    intro = "Choose an image to enlarge it."
+    if missing:
+        intro += f" Left out, as the file could not be read: {', '.join(missing)}."
+    laid = _lay_out(drawn)
     names = (PAGE, *(CASES_PAGE.format(page) for page in range(2, len(laid) + 1)))
     first = Gallery(
         policy=policy,
         intro=intro,
-        map_words=tuple(_map_words(reader)),
-        systems=tuple(system.name for system in reader.systems),
+        map_words=tuple(_map_words(source)),
+        systems=tuple(system.name for system in source.systems),
         pages=names,
     )
     return [replace(first, cases=cases, page=page) for page, cases in enumerate(laid, start=1)]
 
 
-def lay_out(drawn: Drawn, *, in_report: int = IN_REPORT, on_page: int = ON_PAGE) -> list[Drawn]:
+def _lay_out(drawn: _Drawn, *, in_report: int = IN_REPORT, on_page: int = _ON_PAGE) -> list[_Drawn]:
     """Put the first cases of each category on the first page and fill further ones in order.
 
-    Args:
-        drawn: Categories with their cases.
-        in_report: Of each category on the first page.
-        on_page: Cases of all categories on any other.
-
     Example:
-        >>> pages = lay_out([("missed", list("abcde")), ("alarm", list("fg"))],
+        >>> pages = _lay_out([("missed", list("abcde")), ("alarm", list("fg"))],
         ...                 in_report=1, on_page=3)
         >>> pages[0], pages[1], pages[2]
         ([('missed', ['a']), ('alarm', ['f'])], [('missed', ['b', 'c', 'd'])], \
 [('missed', ['e']), ('alarm', ['g'])])
     """
-    pages: list[Drawn] = [[(category, cases[:in_report]) for category, cases in drawn]]
+    pages: list[_Drawn] = [[(category, cases[:in_report]) for category, cases in drawn]]
     room = 0
     for category, cases in drawn:
-        rest: list[DrawnCase] = cases[in_report:]
+        rest: list[_DrawnCase] = cases[in_report:]
         while rest:
             if not room:
                 pages.append([])
@@ -598,10 +582,10 @@ def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
     }
 
 
-def _map_words(reader: CaseReader) -> list[str]:
+def _map_words(source: CaseSource) -> list[str]:
     """Say for each system with maps where its contours lie."""
     words = []
-    for system in reader.systems:
+    for system in source.systems:
         if system.maps is None or not len(system.maps) or system.scale is None:
             continue
         low, high = system.scale

@@ -1,6 +1,6 @@
 """Write `report.html`: one self-contained file that opens with the answer.
 
-Pictures are read, drawn and encoded one at a time, and their number is bounded, so neither the
+Images are read, drawn and encoded one at a time, and their number is bounded, so neither the
 file nor the memory grows with the data set.
 """
 
@@ -76,13 +76,13 @@ def write_report(
 
     Args:
         comparison: What ``cxr compare`` found.
-        dataset: The data set it was found on; without pixels the report has no pictures.
+        dataset: The data set it was found on; without pixels the report has no images.
         out: Report folder; made if absent. Gets ``report.html``, ``cases-002.html`` and so on
             where there are more cases than the report holds, ``table.tex``, ``table.md``,
             ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
-        progress: Called once per picture drawn.
+        progress: Called once per image drawn.
 
     Returns:
         Path of ``report.html``, written last.
@@ -129,7 +129,7 @@ def _draw_galleries(
     """Choose and draw the cases, or say why there are none."""
     policy, decisions, systems = _main_policy(comparison), comparison.decisions, comparison.names
     if not dataset.has_pixels:
-        reason = "The data set has no pixels, so there are no pictures: figures only."
+        reason = "The data set has no pixels, so no image is shown: figures only."
         return [Gallery.empty(reason)]
     categories = select_cases(decisions, systems, policy, per_category=cases, seed=seed)
     if not categories:

@@ -6,7 +6,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
-from evaluation.overlays.reader_study import read_review, write_blind_study
+from evaluation.overlays.reader_study import read_review, write_reader_study
 from evaluation.systems.imported import read_foreign
 
 
@@ -14,7 +14,7 @@ from evaluation.systems.imported import read_foreign
 def study(picture_set, judged_set, tmp_path):
     ids = judged_set.image_ids("test").tolist()
     folder = tmp_path / "study"
-    order = write_blind_study(picture_set, ids, folder, finding="Lung opacity", seed=3)
+    order = write_reader_study(picture_set, ids, folder, finding="Lung opacity", seed=3)
     return folder, order, ids
 
 
@@ -59,7 +59,7 @@ def test_pictures_say_nothing_of_what_they_are(study):
 def test_order_is_that_of_the_seed(picture_set, tmp_path):
     ids = [f"p{number:02d}" for number in range(1, 7)]
     orders = [
-        write_blind_study(picture_set, ids, tmp_path / str(run), finding="F", seed=seed)
+        write_reader_study(picture_set, ids, tmp_path / str(run), finding="F", seed=seed)
         for run, seed in enumerate((1, 1, 2))
     ]
     assert orders[0] == orders[1] != orders[2]
@@ -88,7 +88,7 @@ def test_pictures_that_were_not_read_are_failed_and_not_negative(study, judged_s
 def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, picture_set):
     folder, _, ids = study
     with pytest.raises(InputError, match="holds a study already; choose another --out"):
-        write_blind_study(picture_set, ids, folder, finding="F")
+        write_reader_study(picture_set, ids, folder, finding="F")
 
 
 @pytest.mark.parametrize(

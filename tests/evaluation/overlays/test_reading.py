@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.overlays.draw import draw_overlay, draw_shapes, save_overlay, svg_shapes
+from evaluation.overlays.draw import draw_overlay, draw_panel, to_png, to_svg
 from evaluation.overlays.reading import (
     Reading,
     Truth,
@@ -18,7 +18,7 @@ from evaluation.overlays.reading import (
     truth_shapes,
 )
 from evaluation.overlays.shapes import FAINT_COLOUR, ActivationGrid, Shape, map_shapes, rectangle
-from evaluation.report.cases import CaseReader, DrawnOutput, box_cut, display_words, single_readers
+from evaluation.report.cases import CaseSource, DrawnOutput, box_cut, display_words, single_readers
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -152,17 +152,17 @@ def test_picture_that_is_not_8_bit_grey_is_refused(pixels):
 
 def test_raster_and_vector_draw_the_box_at_the_same_place():
     box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
-    drawn = draw_shapes(np.zeros((64, 64), np.uint8), [box], 64)
+    drawn = draw_panel(np.zeros((64, 64), np.uint8), [box], 64)
     rows, columns = np.nonzero(drawn[:, :, 0] > 100)
     assert (rows.min(), rows.max()) == pytest.approx((15.5, 47.5), abs=1)
     assert (columns.min(), columns.max()) == pytest.approx((15.5, 47.5), abs=1)
-    assert 'd="M16 16L48 16L48 48L16 48Z"' in svg_shapes([box])
+    assert 'd="M16 16L48 16L48 48L16 48Z"' in to_svg([box])
 
 
 def test_hole_of_a_tinted_area_stays_clear():
     ring = (rectangle([4, 4, 60, 60]), rectangle([20, 20, 44, 44]))
     shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, rim=0)
-    drawn = draw_shapes(np.zeros((64, 64), np.uint8), [shape], 64)
+    drawn = draw_panel(np.zeros((64, 64), np.uint8), [shape], 64)
     assert drawn[12, 12, 0] > 100
     assert drawn[32, 32, 0] == 0
 
@@ -186,7 +186,7 @@ def test_image_without_any_output_reads_as_empty(comparison):
 def test_overlay_survives_the_way_to_disk(tmp_path):
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[1, 2] = (10, 20, 30)
-    save_overlay(picture, tmp_path / "a.png")
+    to_png(picture, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as again:
         assert (np.asarray(again) == picture).all()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
@@ -205,7 +205,7 @@ def test_single_readers_are_drawn_thin_and_named(judged_set):
     write_table(findings, folder / "findings.parquet", "findings")
     write_table(boxes, folder / "boxes.parquet", "boxes")
     dataset = DataSet.open(folder)
-    reader = CaseReader(
+    reader = CaseSource(
         dataset.labels(target), dataset.target_boxes(target), dataset.boxes_trusted(target),
         pd.Series(dtype=object), (), single_readers(dataset, target),
     )  # fmt: skip

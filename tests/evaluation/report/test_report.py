@@ -14,7 +14,7 @@ from evaluation.compare.protocol import Protocol
 from evaluation.metrics.evaluation_set import Note
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
-from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_PICTURE_BYTES, draw_case
+from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, draw_case
 from evaluation.report.report import MAX_BYTES, write_report
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -150,7 +150,7 @@ def test_the_same_comparison_gives_the_same_bytes(comparison, picture_set, tmp_p
 def test_set_without_pixels_says_so(comparison, picture_set, report_folder):
     picture_set.has_pixels = False
     html = write_report(comparison, picture_set, report_folder).read_text()
-    assert "no pixels, so there are no pictures" in html
+    assert "no pixels, so no image is shown" in html
     assert picture_set.reads == []
 
 
@@ -279,9 +279,9 @@ def test_case_carries_what_it_is_chosen_by(html):
 def test_worst_picture_keeps_to_its_share():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
     case = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
-    assert len(case.picture) < MAX_PICTURE_BYTES * 4 / 3 + 100
+    assert len(case.data_url) < MAX_IMAGE_BYTES * 4 / 3 + 100
     less = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
-    assert len(less.picture) < 60_000 * 4 / 3 + 100
+    assert len(less.data_url) < 60_000 * 4 / 3 + 100
 
 
 def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder):
