@@ -87,7 +87,7 @@ def tune(
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.choices import TuningOptions
-    from evaluation.decisions.search import Search, sweep_steps
+    from evaluation.decisions.search import Search
     from evaluation.decisions.thresholds import POLICIES, check_policy
     from evaluation.decisions.tuning import tune as choose
     from evaluation.systems.eligibility import learned_validation
@@ -104,7 +104,7 @@ def tune(
     if wanted is None:
         decision = choose(system, dataset, judged, **options)
     else:
-        with console.progress("Searching", sweep_steps(wanted)) as advance:
+        with console.progress("Searching", wanted.n_steps) as advance:
             decision = choose(system, dataset, judged, **options, search=wanted, advance=advance)
     if not decision.chosen_on["n_images"]:
         raise InputError(

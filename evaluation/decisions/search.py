@@ -6,10 +6,10 @@ matches, and all folds come from one weighted figure. The figures are those that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,8 @@ from evaluation.statistics.ranking import Floats, Integers, RankedScores
 
 SpaceName = Literal["default", "boxes", "full"]
 Objective = Literal["auroc", "f1", "ap50", "rsna", "froc"]
-IMAGE_OBJECTIVES = ("auroc", "f1")
-CONFIDENCES: tuple[Confidence, ...] = ("max", "avg")
+_OF_IMAGES = ("auroc", "f1")
+_CONFIDENCES: tuple[Confidence, ...] = ("max", "avg")
 _FAINT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
 """Score cuts for detectors whose scores are low throughout."""
 
@@ -61,7 +61,17 @@ class Search:
     @property
     def of_images(self) -> bool:
         """Whether the objective judges images, which the scale of boxes cannot change."""
-        return self.objective in IMAGE_OBJECTIVES
+        return self.objective in _OF_IMAGES
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The box scales that the objective can tell apart."""
+        return (1.0,) if self.of_images else search_space(self.space).scales
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps it reports."""
+        return len(search_space(self.space).fusions) * len(self.scales)
 
     @classmethod
     def from_json(cls, payload: dict[str, Any] | None) -> Search | None:
@@ -129,12 +139,12 @@ def _weighted(overlaps: tuple[float, ...], floors: tuple[float, ...]) -> list[Bo
         BoxRule("wbf", iou=overlap, min_score=floor, confidence=confidence)
         for overlap in overlaps
         for floor in floors
-        for confidence in CONFIDENCES
+        for confidence in _CONFIDENCES
     ]
 
 
 @dataclass(frozen=True)
-class SweepImages:
+class SearchImages:
     """The validation images of a search and a detector's stored boxes on them.
 
     Attributes:
@@ -154,6 +164,24 @@ class SweepImages:
     truth: pd.DataFrame
     boxes: pd.DataFrame
     sizes: pd.DataFrame
+
+    @classmethod
+    def of(cls, output: SystemOutput, y_true: pd.Series, dataset: DataSet) -> SearchImages:
+        """A detector's validation images, in folds of their patients, with its stored boxes.
+
+        Raises:
+            InputError: There are too few patients to make folds of.
+        """
+        target, ids, positive = output.target, output.image_ids, y_true.to_numpy() == 1
+        return cls(
+            image_ids=ids,
+            y_true=positive,
+            folds=patient_folds(patients_of(dataset.images, ids), positive),
+            trusted=np.asarray(ids.isin(dataset.boxes_trusted(target))),
+            truth=dataset.target_boxes(target),
+            boxes=read_rows(output.predictions, "boxes", target, ids),
+            sizes=dataset.images,
+        )
 
     @cached_property
     def n_folds(self) -> int:
@@ -195,52 +223,16 @@ class SweepImages:
         return pair_ranked(rank_boxes(judged, fused.scores, corners, n_judged), self.lesions)
 
 
-def sweep_images(output: SystemOutput, y_true: pd.Series, dataset: DataSet) -> SweepImages:
-    """Lay out a detector's validation images, in folds of their patients.
+class Setting(NamedTuple):
+    """One setting: what its objective cannot see is the simplest."""
 
-    Args:
-        output: The detector on validation images, its boxes as stored.
-        y_true: Their labels, 0 or 1.
-        dataset: Truth and sizes.
-
-    Raises:
-        InputError: There are too few patients to make folds of.
-    """
-    target, ids, positive = output.target, output.image_ids, y_true.to_numpy() == 1
-    return SweepImages(
-        image_ids=ids,
-        y_true=positive,
-        folds=patient_folds(patients_of(dataset.images, ids), positive),
-        trusted=np.asarray(ids.isin(dataset.boxes_trusted(target))),
-        truth=dataset.target_boxes(target),
-        boxes=read_rows(output.predictions, "boxes", target, ids),
-        sizes=dataset.images,
-    )
-
-
-_NO_REDUCTION, _NO_CUT = Reduction("max"), None
-
-
-@dataclass
-class Tried:
-    """Settings with their figures.
-
-    Attributes:
-        settings: What was set, the simpler first.
-        figures: A figure per fold, then on all images; shape ``(folds + 1,)`` each.
-    """
-
-    settings: list[tuple[BoxRule, Reduction, float | None]] = field(default_factory=list)
-    figures: list[Floats] = field(default_factory=list)
-
-    def add(self, rule: BoxRule, reduction: Reduction, cut: float | None, figures: Floats) -> None:
-        """Record one setting."""
-        self.settings.append((rule, reduction, cut))
-        self.figures.append(figures)
+    boxes: BoxRule
+    reduction: Reduction = Reduction("max")
+    cut: float | None = None
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SearchResult:
     """What a search chose.
 
     Attributes:
@@ -260,9 +252,9 @@ class SweepResult:
     best: list[dict[str, Any]]
 
 
-def sweep(
-    images: SweepImages, search: Search, advance: Callable[[int], None] | None = None
-) -> SweepResult:
+def run_search(
+    images: SearchImages, search: Search, advance: Callable[[int], None] | None = None
+) -> SearchResult:
     """Try every setting of a space and choose by the mean over folds of patients.
 
     What the objective cannot see is chosen after it: the reduction by AUROC, the cut by the RSNA
@@ -271,7 +263,7 @@ def sweep(
     Args:
         images: Validation images only.
         search: The space and the objective.
-        advance: Called with the number of steps done; see `sweep_steps`.
+        advance: Called with the number of steps done; see `Search.n_steps`.
 
     Returns:
         The choice.
@@ -286,34 +278,16 @@ def sweep(
             f"--objective {search.objective}: no validation image has a box to find; "
             "choose auroc or f1"
         )
-    tried = Tried()
-    for fusion in space.fusions:
-        fused, image = images.fuse(fusion)
-        if search.of_images:
-            _try_images(tried, images, fusion, fused, image, space, search.objective)
-        else:
-            for scale in space.scales:
-                pairs = images.pairs(fused, image, fusion.scaled(scale))
-                _try_boxes(tried, images, fusion.scaled(scale), pairs, space, search.objective)
-                if advance is not None:
-                    advance(1)
-        if search.of_images and advance is not None:
-            advance(1)
-    plain = [not rule.changes_boxes for rule, _, _ in tried.settings]
-    chosen = choose(np.stack(tried.figures), np.array(plain))
-    rule, reduction, cut = tried.settings[chosen.best]
-    n_settings = len(tried.settings)
-    fused, image = images.fuse(rule)
+    tried, chosen = _best(
+        images, search.objective, space, space.fusions, search.scales, advance=advance
+    )
+    n_settings, (rule, reduction, cut) = len(tried), tried[chosen.best]
     if not search.of_images:
-        later = Tried()
-        _try_images(later, images, rule, fused, image, space, "auroc")
-        reduction = later.settings[choose(np.stack(later.figures)).best][1]
-        n_settings += len(later.settings)
+        later, of_later = _best(images, "auroc", space, (rule,), (rule.scale,))
+        n_settings, reduction = n_settings + len(later), later[of_later.best].reduction
     if has_lesions and cut is None:
-        later = Tried()
-        _try_boxes(later, images, rule, images.pairs(fused, image, rule), space, "rsna")
-        cut = later.settings[choose(np.stack(later.figures)).best][2]
-        n_settings += len(later.settings)
+        later, of_later = _best(images, "rsna", space, (rule,), (rule.scale,))
+        n_settings, cut = n_settings + len(later), later[of_later.best].cut
     record = {
         "space": search.space,
         "objective": search.objective,
@@ -321,43 +295,73 @@ def sweep(
         "settings_tried": n_settings,
         **chosen.record(),
     }
-    return SweepResult(rule, reduction, cut, images.folds, record, _told(tried, chosen))
+    best = [
+        {
+            "box_fusion": tried[place].boxes.to_json(),
+            "rule": tried[place].reduction.rule,
+            "min_score": tried[place].reduction.min_score,
+            "box_cut": tried[place].cut,
+            "folds": folds,
+            "validation": every,
+        }
+        for place, folds, every in chosen.leaders
+    ]
+    return SearchResult(rule, reduction, cut, images.folds, record, best)
 
 
-def sweep_steps(search: Search) -> int:
-    """How many steps a search reports."""
-    space = search_space(search.space)
-    return len(space.fusions) * (1 if search.of_images else len(space.scales))
+def _best(
+    images: SearchImages,
+    objective: Objective,
+    space: Space,
+    fusions: Sequence[BoxRule],
+    scales: Sequence[float],
+    *,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[list[Setting], Chosen]:
+    """Every setting of these fusions and scales, and the choice among them."""
+    settings: list[Setting] = []
+    figures: list[Floats] = []
+    for fusion in fusions:
+        fused, image = images.fuse(fusion)
+        for scale in scales:
+            rule = fusion.scaled(scale)
+            if objective in _OF_IMAGES:
+                found = _of_images(images, objective, rule, fused.scores, image, space)
+            else:
+                pairs = images.pairs(fused, image, rule)
+                found = _of_places(images, objective, rule, pairs, space)
+            for setting, of_setting in found:
+                settings.append(setting)
+                figures.append(of_setting)
+            if advance is not None:
+                advance(1)
+    plain = [not setting.boxes.changes_boxes for setting in settings]
+    return settings, choose(np.stack(figures), np.array(plain))
 
 
-def _try_images(
-    tried: Tried,
-    images: SweepImages,
+def _of_images(
+    images: SearchImages,
+    objective: Objective,
     rule: BoxRule,
-    fused: FusedBoxes,
+    scores: Floats,
     image: Integers,
     space: Space,
-    objective: str,
-) -> None:
-    """Reduce the boxes in every way."""
-    order = np.lexsort((-fused.scores, image))
-    rows, scores = image[order], fused.scores[order]
+) -> Iterator[tuple[Setting, Floats]]:
+    """Each reduction of boxes, and its figure on each fold and on all images."""
+    order = np.lexsort((-scores, image))
+    rows, ranked, n_images = image[order], scores[order], len(images.image_ids)
     for reduction in space.reductions:
         reduced = reduce_ranked(
-            rows,
-            scores,
-            len(images.image_ids),
-            rule=reduction.rule,
-            min_score=reduction.min_score,
+            rows, ranked, n_images, rule=reduction.rule, min_score=reduction.min_score
         )
         if objective == "auroc":
             figures = RankedScores(images.y_true, reduced, images.folds).auroc(images.weights)
         else:
             figures = _held_out_f1(images, reduced)
-        tried.add(rule, reduction, _NO_CUT, figures)
+        yield Setting(rule, reduction), figures
 
 
-def _held_out_f1(images: SweepImages, scores: Floats) -> Floats:
+def _held_out_f1(images: SearchImages, scores: Floats) -> Floats:
     """F1 of each fold at the threshold of the others, then of all images at their own."""
     figures = np.full(images.n_folds + 1, np.nan)
     for fold in range(images.n_folds + 1):
@@ -370,56 +374,17 @@ def _held_out_f1(images: SweepImages, scores: Floats) -> Floats:
     return figures
 
 
-def _try_boxes(
-    tried: Tried,
-    images: SweepImages,
-    rule: BoxRule,
-    pairs: BoxPairs,
-    space: Space,
-    objective: Objective,
-) -> None:
-    """Judge the boxes' places, for the RSNA score at every cut."""
-    for cut, figures in place_figures(images, pairs, objective, space.cuts):
-        tried.add(rule, _NO_REDUCTION, cut, figures)
-
-
-def place_figures(
-    images: SweepImages, pairs: BoxPairs, objective: Objective, cuts: Sequence[float]
-) -> list[tuple[float | None, Floats]]:
-    """Judge the places of boxes, fold by fold and on all images.
-
-    Args:
-        images: The validation images.
-        pairs: Boxes and lesions of the trusted ones.
-        objective: ``ap50``, ``rsna`` or ``froc``.
-        cuts: Scores from which boxes may be called, rising.
-
-    Returns:
-        A cut, `None` but for the RSNA score, and its figures, shape ``(folds + 1,)``.
-    """
+def _of_places(
+    images: SearchImages, objective: Objective, rule: BoxRule, pairs: BoxPairs, space: Space
+) -> Iterator[tuple[Setting, Floats]]:
+    """The figure of boxes' places on each fold and on all images, for the RSNA score a cut."""
     folds, n_folds = images.folds[images.trusted], images.n_folds
     if objective == "rsna":
-        scores = WeightedRsnaScore(pairs, folds, n_folds, cuts)(images.weights)
-        return list(zip(cuts, scores.T, strict=True))
-    if objective == "ap50":
+        scores = WeightedRsnaScore(pairs, folds, n_folds, space.cuts)(images.weights)
+        for cut, figures in zip(space.cuts, scores.T, strict=True):
+            yield Setting(rule, cut=cut), figures
+    elif objective == "ap50":
         precision = WeightedAveragePrecision(match_pairs(pairs, [0.5]), folds, n_folds)
-        return [(_NO_CUT, precision(images.weights)[:, 0])]
-    return [(_NO_CUT, WeightedFroc(pairs, folds, n_folds)(images.weights))]
-
-
-def _told(tried: Tried, chosen: Chosen) -> list[dict[str, Any]]:
-    """The best settings in words for a program."""
-    told = []
-    for position, folds, every in chosen.leaders:
-        rule, reduction, cut = tried.settings[position]
-        told.append(
-            {
-                "box_fusion": rule.to_json(),
-                "rule": reduction.rule,
-                "min_score": reduction.min_score,
-                "box_cut": cut,
-                "folds": folds,
-                "validation": every,
-            }
-        )
-    return told
+        yield Setting(rule), precision(images.weights)[:, 0]
+    else:
+        yield Setting(rule), WeightedFroc(pairs, folds, n_folds)(images.weights)

@@ -32,7 +32,7 @@ from evaluation.decisions.choices import (
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
-from evaluation.decisions.search import Search, SweepResult, sweep, sweep_images
+from evaluation.decisions.search import Search, SearchImages, SearchResult, run_search
 from evaluation.decisions.system_output import SystemOutput, images_run, patients_of
 from evaluation.decisions.thresholds import (
     POLICIES,
@@ -77,13 +77,13 @@ class ScoredImages:
     Attributes:
         output: What the system says, with its boxes fused as chosen.
         reduced: The scores, and how boxes became them.
-        swept: The search over boxes, where there was one.
+        found: The search over boxes, where there was one.
         folds: Of patients, where a choice needs them.
     """
 
     output: SystemOutput
     reduced: ReducedScores
-    swept: SweepResult | None = None
+    found: SearchResult | None = None
     folds: npt.NDArray[np.int64] | None = None
 
 
@@ -168,7 +168,7 @@ def score_images(
     if options.reductions or options.calibration == CHOOSE:
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
     if search is not None:
-        found = sweep(sweep_images(output, rows.y_true, dataset), search, advance)
+        found = run_search(SearchImages.of(output, rows.y_true, dataset), search, advance)
         fused = SystemOutput(
             output.predictions, output.target, rows.image_ids, found.rule, dataset.images
         )
@@ -185,8 +185,8 @@ def choose_box_reading(scored: ScoredImages, dataset: DataSet) -> BoxReading:
     """Choose how a classifier's maps become boxes, and the score from which boxes are called."""
     output, scores = scored.output, scored.reduced.scores
     scale, rule, tried = choose_map_boxes(output, scores, dataset)
-    if scored.swept is not None:
-        return BoxReading(scale, rule, scored.swept.cut, tried)
+    if scored.found is not None:
+        return BoxReading(scale, rule, scored.found.cut, tried)
     cut = choose_box_cut(output, output.boxes(scores, scale, rule), dataset)
     return BoxReading(scale, rule, cut, tried)
 
@@ -223,8 +223,8 @@ def calibrate_scores(
         calibration, losses = calibrate(options.calibration, truth, scores, judged.folds)
         choices |= {} if losses is None else {"calibration": losses}
         return calibration, TuningRecord(choices)
-    if scored.swept is not None and unit == "image":
-        calibration, record = choose_calibration(truth, scores, scored.swept.folds)
+    if scored.found is not None and unit == "image":
+        calibration, record = choose_calibration(truth, scores, scored.found.folds)
         return calibration, TuningRecord(choices, {"calibration": record})
     return fit_platt(truth, scores), TuningRecord(choices)
 
@@ -294,9 +294,9 @@ def tune(
         target=target.name,
         chosen_on=chosen_on,
         reduction=scored.reduced.reduction,
-        boxes=scored.swept.rule if scored.swept else AS_STORED,
+        boxes=scored.found.rule if scored.found else AS_STORED,
         box_cut=reading.cut,
-        search=scored.swept.record | record.searched if scored.swept else None,
+        search=scored.found.record | record.searched if scored.found else None,
         calibration=calibration,
         map_scale=reading.scale,
         map_boxes=reading.rule,

@@ -12,7 +12,7 @@ from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import checked_decision, compare_systems
-from evaluation.decisions.search import Search, search_space, sweep, sweep_images, sweep_steps
+from evaluation.decisions.search import Search, SearchImages, run_search, search_space
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import Decision, tune
@@ -37,14 +37,14 @@ def detector(predict):
 def laid_out(detector, judged_set, target):
     ids = judged_set.image_ids("val")
     output = SystemOutput(detector, target, ids)
-    return sweep_images(output, judged_set.labels(target).reindex(ids), judged_set)
+    return SearchImages.of(output, judged_set.labels(target).reindex(ids), judged_set)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_figure_of_the_search_is_the_figure_of_the_report(
     objective, detector, judged_set, target, laid_out
 ):
-    result = sweep(laid_out, Search("default", objective))
+    result = run_search(laid_out, Search("default", objective))
     ids = judged_set.image_ids("val")
     output = SystemOutput(detector, target, ids, result.rule, judged_set.images)
     scores, truth = output.scores(result.reduction), judged_set.target_boxes(target)
@@ -66,7 +66,7 @@ def test_the_figure_of_the_search_is_the_figure_of_the_report(
 def test_the_fold_figure_is_the_mean_over_folds_each_judged_alone(
     detector, judged_set, target, laid_out
 ):
-    result = sweep(laid_out, Search("default", "ap50"))
+    result = run_search(laid_out, Search("default", "ap50"))
     output = SystemOutput(detector, target, laid_out.image_ids, result.rule, judged_set.images)
     alone = [
         average_precision(
@@ -144,8 +144,8 @@ def test_every_space_begins_with_the_stored_boxes_and_repeats_nothing():
 def test_every_setting_is_counted_and_every_step_told(objective, laid_out):
     search, steps = Search("default", objective), []
     space = search_space("default")
-    result = sweep(laid_out, search, steps.append)
-    assert sum(steps) == sweep_steps(search)
+    result = run_search(laid_out, search, steps.append)
+    assert sum(steps) == search.n_steps
     fusions, reductions, cuts = len(space.fusions), len(space.reductions), len(space.cuts)
     expected = {
         "auroc": fusions * reductions + cuts,
@@ -205,9 +205,9 @@ def test_a_system_without_boxes_is_refused(predict, judged_set, target):
 
 def test_without_lesions_only_image_objectives_remain(detector, judged_set, target, laid_out):
     bare = replace(laid_out, truth=laid_out.truth.iloc[:0])
-    assert sweep(bare, Search("boxes", "auroc")).cut is None
+    assert run_search(bare, Search("boxes", "auroc")).cut is None
     with pytest.raises(InputError, match="choose auroc or f1"):
-        sweep(bare, Search("boxes", "froc"))
+        run_search(bare, Search("boxes", "froc"))
 
 
 @pytest.mark.parametrize("wrong", [("vast", "auroc"), ("full", "iou")])
