@@ -30,7 +30,7 @@ from classification.dataset import LabelBatch
 from classification.loss import scores_of
 from classification.loss import training_losses as classifier_losses
 from classification.model import ImageClassifier, build_chexnet
-from classification.saliency import explain
+from classification.saliency import saliency_maps
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
@@ -345,7 +345,7 @@ def _peer_classifier_step(
 def _our_scores(model: ImageClassifier, images: Tensor, device: str, precision: str) -> float:
     """Scores and maps of a batch, as `classification.inference.predict_scores` finds them."""
     with _autocast(device, precision):
-        found = explain(model, images.to(device), "cam")
+        found = saliency_maps(model, images.to(device), "cam")
         scores = scores_of(found.logits)
     scores.cpu(), found.maps.cpu()
     return float(len(images))

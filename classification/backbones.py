@@ -18,7 +18,7 @@ from data_prep.contracts.errors import InputError
 from networks.published import build_network
 from networks.registry import NETWORKS, TIMM, Family, Network, describe_unknown, network_names
 
-STRIDES = (16, 32)
+_STRIDES = (16, 32)
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
 
 
@@ -207,7 +207,7 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
             it does not take, or a network without feature maps.
     """
     network = find_network(name)
-    if last_stride not in STRIDES:
+    if last_stride not in _STRIDES:
         raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")
     if network.strides and last_stride not in network.strides:
         raise InputError(
@@ -231,7 +231,7 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
     if grid.stride != last_stride:
         raise InputError(
             f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}"
-            + (f"; set model.last_stride = {grid.stride}" if grid.stride in STRIDES else "")
+            + (f"; set model.last_stride = {grid.stride}" if grid.stride in _STRIDES else "")
         )
     # The rectifier behind DenseNet's last norm is no layer of it.
     rectify = network.family == "densenet"

@@ -11,11 +11,11 @@ from torch import Tensor
 from classification.dataset import LabelBatch
 from classification.loss import scores_of
 from classification.model import ImageClassifier
-from classification.saliency import MapMethod, explain
+from classification.saliency import MapMethod, saliency_maps
 from data_prep.store.preprocess import Placement
 from networks.inference import evaluating, image_status, require_findings
 
-MAP_COLUMNS = [
+_MAP_COLUMNS = [
     "image_id", "finding", "method", "grid_h", "grid_w", "values", "x1", "y1", "x2", "y2",
 ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def predict_scores(
         for batch in batches:
             # Entered anew for each batch: a generator must not leave its caller in this mode.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found = explain(model, batch.images.to(device), maps)
+                found = saliency_maps(model, batch.images.to(device), maps)
             yield _to_frames(
                 batch.image_ids,
                 scores_of(found.logits).cpu().numpy(),
@@ -140,5 +140,5 @@ def _to_frames(
     return PredictedScores(
         image_status(image_ids, finite),
         pd.DataFrame(score_rows, columns=["image_id", "finding", "score"]),
-        pd.DataFrame(map_rows, columns=MAP_COLUMNS),
+        pd.DataFrame(map_rows, columns=_MAP_COLUMNS),
     )

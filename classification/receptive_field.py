@@ -50,7 +50,7 @@ class Grid:
         return Grid(self.stride * stride, self.centre + moved)
 
 
-Grids = tuple[Grid, Grid]  # down the rows, along the columns
+_Grids = tuple[Grid, Grid]  # down the rows, along the columns
 
 
 def trace_grid(
@@ -137,7 +137,7 @@ def _empty_convolution(
     return input.new_zeros(len(input), len(weight), *one.shape[2:])
 
 
-def _slide(name: str, grids: Grids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grids:
+def _slide(name: str, grids: _Grids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Grids:
     """The grids behind a function."""
     if name == "pad":
         left, _, top, _ = (*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0)[:4]
@@ -179,15 +179,15 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
     return found
 
 
-def _mark(tensor: Tensor, grids: Grids) -> None:
+def _mark(tensor: Tensor, grids: _Grids) -> None:
     tensor.grids = grids  # type: ignore[attr-defined]
 
 
-def _grids(tensor: Any) -> Grids | None:
+def _grids(tensor: Any) -> _Grids | None:
     return getattr(tensor, "grids", None)
 
 
-def _meet(tensors: list[Tensor]) -> Grids | None:
+def _meet(tensors: list[Tensor]) -> _Grids | None:
     """The grid that tensors have in common; those without one, such as weights, do not count."""
     found = [grids for tensor in tensors if (grids := _grids(tensor)) is not None]
     if not found:

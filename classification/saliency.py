@@ -15,10 +15,10 @@ from data_prep.contracts.errors import InputError
 from networks.inference import evaluating
 
 MapMethod = Literal["cam", "gradcam"]
-Frame = tuple[float, float, float, float]
+_Frame = tuple[float, float, float, float]
 
 
-class Explanation(NamedTuple):
+class Saliency(NamedTuple):
     """What a model says about a batch, and where it looks.
 
     Attributes:
@@ -29,10 +29,10 @@ class Explanation(NamedTuple):
 
     logits: Tensor
     maps: Tensor
-    frame: Frame
+    frame: _Frame
 
 
-def explain(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -> Explanation:
+def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -> Saliency:
     """Score a batch and show where each finding's evidence lies.
 
     ``cam`` is what each place adds to the logit. ``gradcam`` is the same for any head, by
@@ -52,7 +52,7 @@ def explain(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -
     Example:
         >>> from classification.model import build_classifier
         >>> model = build_classifier("resnet18", image_size=64).eval()
-        >>> found = explain(model, torch.zeros(1, 1, 64, 64, dtype=torch.uint8), "gradcam")
+        >>> found = saliency_maps(model, torch.zeros(1, 1, 64, 64, dtype=torch.uint8), "gradcam")
         >>> found.maps.shape
         torch.Size([1, 1, 2, 2])
     """
@@ -70,7 +70,7 @@ def explain(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -
                 features = model.features(images)
             logits, gradients = head_gradients(model, features)
             maps = grad_cam(features, gradients)
-    return Explanation(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
+    return Saliency(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
 
 
 def head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,8 @@ from networks.registry import NETWORKS, describe_unknown, network_names
 
 Norm = Literal["frozen", "batch", "group"]
 
-CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
-MAX_GROUPS = 32
+_CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
+_MAX_GROUPS = 32
 _PROBE = 64  # px: the smallest side that the largest stride, 32, divides into more than one place
 
 
@@ -47,11 +47,11 @@ def group_norm(channels: int) -> nn.GroupNorm:
         >>> group_norm(256).num_groups, group_norm(64).num_groups, group_norm(816).num_groups
         (32, 8, 24)
     """
-    if channels < CHANNELS_PER_GROUP or channels % CHANNELS_PER_GROUP:
+    if channels < _CHANNELS_PER_GROUP or channels % _CHANNELS_PER_GROUP:
         raise InputError(
-            f"group norm needs a multiple of {CHANNELS_PER_GROUP} channels, but got {channels}"
+            f"group norm needs a multiple of {_CHANNELS_PER_GROUP} channels, but got {channels}"
         )
-    most = min(MAX_GROUPS, channels // CHANNELS_PER_GROUP)
+    most = min(_MAX_GROUPS, channels // _CHANNELS_PER_GROUP)
     groups = next(n for n in range(most, 0, -1) if channels % n == 0)
     return nn.GroupNorm(groups, channels)
 
@@ -100,7 +100,7 @@ def _replace_norms(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module
 
 
 @dataclass(frozen=True)
-class Layer:
+class _Layer:
     """One child of a body.
 
     Attributes:
@@ -115,7 +115,7 @@ class Layer:
 
 
 @cache
-def body_layers(name: str) -> tuple[Layer, ...]:
+def body_layers(name: str) -> tuple[_Layer, ...]:
     """Strides and channels of a body's children, from a run on tensors without content.
 
     Args:
@@ -126,7 +126,7 @@ def body_layers(name: str) -> tuple[Layer, ...]:
 
     Example:
         >>> body_layers("resnet18")[-1]
-        Layer(name='layer4', stride=32, channels=512)
+        _Layer(name='layer4', stride=32, channels=512)
     """
     layers = []
     with torch.device("meta"):  # shapes only: nothing is computed, no random number drawn
@@ -134,7 +134,7 @@ def body_layers(name: str) -> tuple[Layer, ...]:
         pixels = torch.empty(1, 3, _PROBE, _PROBE)
         for child, layer in body.named_children():
             pixels = layer(pixels)
-            layers.append(Layer(child, _PROBE // pixels.shape[-1], pixels.shape[1]))
+            layers.append(_Layer(child, _PROBE // pixels.shape[-1], pixels.shape[1]))
     return tuple(layers)
 
 
@@ -150,14 +150,14 @@ def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
     return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 
-TAP_STRIDES = (8, 16, 32)  # of C3, C4 and C5
-STAGE_STRIDES = (32, 16, 8, 4, 2)  # the order in which they thaw
+_TAP_STRIDES = (8, 16, 32)  # of C3, C4 and C5
+_STAGE_STRIDES = (32, 16, 8, 4, 2)  # the order in which they thaw
 
 
 _DENSE_TAPS = {"transition2": "0", "transition3": "1", "norm5": "2"}
 
 
-class DenseFeatures(nn.ModuleDict):
+class _DenseFeatures(nn.ModuleDict):
     """DenseNet's features at three strides, each normalised and rectified.
 
     A dense block ends in a bare concatenation, whose parts have scales of their own; what makes
@@ -216,7 +216,7 @@ def build_pyramid(
         Lin et al. 2017, Feature Pyramid Networks; Lin et al. 2017, Focal Loss.
     """
     last = {layer.stride: layer for layer in body_layers(name)}
-    taps = [last[stride] for stride in TAP_STRIDES]
+    taps = [last[stride] for stride in _TAP_STRIDES]
     widths = [layer.channels for layer in taps]
     top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
     # torchvision guesses this from the channel counts, which may be equal by chance.
@@ -224,7 +224,7 @@ def build_pyramid(
     levels = {layer.name: str(level) for level, layer in enumerate(taps)}
     pyramid = BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
     if NETWORKS[name].family == "densenet":
-        pyramid.body = DenseFeatures(body)  # type: ignore[assignment]
+        pyramid.body = _DenseFeatures(body)  # type: ignore[assignment]
     return pyramid
 
 
@@ -255,11 +255,11 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     Raises:
         InputError: The count is outside 0 to 5.
     """
-    if not 0 <= trainable_layers <= len(STAGE_STRIDES):
+    if not 0 <= trainable_layers <= len(_STAGE_STRIDES):
         raise InputError(
-            f"trainable_layers: expected 0 to {len(STAGE_STRIDES)}, but got {trainable_layers}"
+            f"trainable_layers: expected 0 to {len(_STAGE_STRIDES)}, but got {trainable_layers}"
         )
-    learning = STAGE_STRIDES[:trainable_layers]
+    learning = _STAGE_STRIDES[:trainable_layers]
     frozen = [
         backbone.body.get_submodule(layer.name)
         for layer in body_layers(name)

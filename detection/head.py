@@ -22,14 +22,14 @@ from detection.backbone import group_norm
 
 HeadVersion = Literal["v1", "v2"]
 BoxLoss = Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"]
-AUTO_BOX_LOSS: dict[HeadVersion, BoxLoss] = {"v1": "l1", "v2": "giou"}  # as in torchvision
-IOU_LOSSES = {
+_AUTO_BOX_LOSS: dict[HeadVersion, BoxLoss] = {"v1": "l1", "v2": "giou"}  # as in torchvision
+_IOU_LOSSES = {
     "giou": generalized_box_iou_loss,
     "diou": distance_box_iou_loss,
     "ciou": complete_box_iou_loss,
 }
 SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
-MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
+_MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
 class BoxHead(RetinaNetRegressionHead):
@@ -59,7 +59,7 @@ class BoxHead(RetinaNetRegressionHead):
     ) -> None:
         super().__init__(channels, anchors, norm_layer=group_norm if version == "v2" else None)
         self.conv = self.conv[:convs]
-        self.loss = AUTO_BOX_LOSS[version] if loss == "auto" else loss
+        self.loss = _AUTO_BOX_LOSS[version] if loss == "auto" else loss
 
     def compute_loss(
         self,
@@ -90,13 +90,13 @@ class BoxHead(RetinaNetRegressionHead):
 
     def _loss_of(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Sum over M anchors; all (M, 4)."""
-        if self.loss in IOU_LOSSES:
+        if self.loss in _IOU_LOSSES:
             if self.loss == "ciou":
                 # It divides by the height, which must not be 0; the coder stops the other end.
                 shape = offsets[:, 2:].clamp(min=-self.box_coder.bbox_xform_clip)
                 offsets = torch.cat([offsets[:, :2], shape], dim=1)
             decoded = self.box_coder.decode_single(offsets, anchors)
-            return IOU_LOSSES[self.loss](decoded, boxes, reduction="sum")
+            return _IOU_LOSSES[self.loss](decoded, boxes, reduction="sum")
         wanted = self.box_coder.encode_single(boxes, anchors)
         if self.loss == "l1":
             return functional.l1_loss(offsets, wanted, reduction="sum")
@@ -130,8 +130,8 @@ def build_head(
     """
     if version not in ("v1", "v2"):
         raise InputError(f"head: expected v1 or v2, but got {version!r}")
-    if not 1 <= convs <= MAX_CONVS:
-        raise InputError(f"head_convs: expected 1 to {MAX_CONVS}, but got {convs}")
+    if not 1 <= convs <= _MAX_CONVS:
+        raise InputError(f"head_convs: expected 1 to {_MAX_CONVS}, but got {convs}")
     if box_loss not in get_args(BoxLoss):
         raise InputError(
             f"box_loss: expected one of {', '.join(get_args(BoxLoss))}, but got {box_loss!r}"

@@ -8,11 +8,17 @@ from torch import Tensor
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from detection.anchors import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 from detection.backbone import Norm, build_body, build_pyramid, freeze_stages
 from detection.dataset import LesionBatch
 from detection.head import BoxLoss, HeadVersion, build_head
-from detection.retinanet import Detections, LesionRetinaNet, Targets
+from detection.retinanet import (
+    DEFAULT_RATIOS,
+    Detections,
+    LesionRetinaNet,
+    Targets,
+    build_anchors,
+    default_anchor_sizes,
+)
 from detection.weights import load_coco, load_imagenet
 from networks.inference import evaluating
 from networks.registry import NETWORKS
@@ -105,7 +111,7 @@ def build_retinanet(
         image_size: Side of the pixel store's images, px.
         anchor_sizes: Side of the smallest anchor on each of P3 to P7, store px; each level has
             it three times, at 2^0, 2^(1/3) and 2^(2/3). None scales torchvision's (32 to 512 px)
-            to the image; see `detection.anchors.default_anchor_sizes`.
+            to the image; see `detection.retinanet.default_anchor_sizes`.
         anchor_ratios: Height over width.
         trainable_layers: Backbone stages that learn, 0 to 5 from the top, see
             `detection.backbone.freeze_stages`; None means 3 with ``weights`` and 5 without.

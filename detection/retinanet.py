@@ -1,5 +1,6 @@
-"""RetinaNet on letterboxed store pixels: one forward gives losses, detections or both."""
+"""RetinaNet on store pixels, and its anchors: one forward gives losses, boxes or both."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,21 +12,80 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from detection.anchors import LEVELS
 from networks.inference import require_store_pixels
 
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE = 0.001
 NMS_IOU = 0.6
 MAX_PER_FINDING = 100
-CANDIDATES_PER_LEVEL = 1000  # for each finding
+_CANDIDATES_PER_LEVEL = 1000  # for each finding
+
+LEVELS = 5  # P3 to P7
+_FINEST_STRIDE = 8  # px, of P3; each level doubles it
+_OCTAVE_STEPS = 3  # sizes on each level, a third of an octave apart
+DEFAULT_RATIOS = (0.5, 1.0, 2.0)
+_MIN_IMAGE = 32  # px: P5 is then one pixel
 
 Targets = list[dict[str, Tensor]]
 Detections = list[dict[str, Tensor]]
 
 
-class StoreTransform(nn.Module):
+def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
+    """Smallest anchor of each level: torchvision's at 512 px, the same share of other images.
+
+    On small images they stop at two strides: anchors lie one stride apart, and a lesion between
+    two smaller ones overlaps neither by the half that makes a match.
+
+    Args:
+        image_size: Side of the pixel store's images, px.
+
+    Returns:
+        Five sides, px.
+
+    Example:
+        >>> default_anchor_sizes(512), default_anchor_sizes(128)
+        ((32, 64, 128, 256, 512), (16, 32, 64, 128, 256))
+    """
+    finest = max(2 * _FINEST_STRIDE, round(image_size / 16))
+    return tuple(finest * 2**level for level in range(LEVELS))
+
+
+def build_anchors(
+    image_size: int, sizes: Sequence[float], ratios: Sequence[float]
+) -> AnchorGenerator:
+    """Make the anchors of P3 to P7: three sizes an octave, each at every ratio.
+
+    Args:
+        image_size: Side of the pixel store's images, px.
+        sizes: Smallest side on each level, px; for instance `default_anchor_sizes`.
+        ratios: Height over width.
+
+    Returns:
+        torchvision's generator.
+
+    Raises:
+        InputError: Not five sizes, a size below 1 px, or a ratio that is not positive.
+    """
+    if image_size < _MIN_IMAGE:
+        raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
+    if len(sizes) != LEVELS or not all(1 <= size < float("inf") for size in sizes):
+        raise InputError(
+            f"anchor_sizes: expected {LEVELS} sides of at least 1 px, but got {list(sizes)}"
+        )
+    if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
+        raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
+    octaves = tuple(_octave_sizes(size) for size in sizes)
+    return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
+
+
+def _octave_sizes(smallest: float) -> tuple[int, ...]:
+    """The three sizes of one level, in whole px as torchvision's COCO weights were trained."""
+    return tuple(int(smallest * 2 ** (step / _OCTAVE_STEPS)) for step in range(_OCTAVE_STEPS))
+
+
+class _StoreTransform(nn.Module):
     """Normalise store pixels and nothing else, in place of torchvision's own transform.
 
     torchvision's transform resizes to 800 px and normalises a second time; here the pixel store
@@ -78,7 +138,7 @@ class LesionRetinaNet(RetinaNet):
 
     It differs from its parent where the parent would be wrong for this work:
 
-    - Pixels come from the store as they are (`StoreTransform`).
+    - Pixels come from the store as they are (`_StoreTransform`).
     - Anchors, losses, box decoding and NMS run in float32 under autocast. The parent makes its
       anchors in the precision of the features, and bfloat16 has steps of 2 px from 256 px on.
     - Background (class 0) is never a detection; the parent returns it with a score.
@@ -116,10 +176,10 @@ class LesionRetinaNet(RetinaNet):
             # The parent compares with `>`; here a score of exactly 0.001 counts.
             score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
             nms_thresh=NMS_IOU,
-            detections_per_img=LEVELS * CANDIDATES_PER_LEVEL * n_findings,
-            topk_candidates=CANDIDATES_PER_LEVEL * n_findings,
+            detections_per_img=LEVELS * _CANDIDATES_PER_LEVEL * n_findings,
+            topk_candidates=_CANDIDATES_PER_LEVEL * n_findings,
         )
-        self.transform = StoreTransform(preprocess)  # type: ignore[assignment]
+        self.transform = _StoreTransform(preprocess)  # type: ignore[assignment]
         self.preprocess = preprocess
         self.n_findings = n_findings
         self.detections_per_finding = MAX_PER_FINDING

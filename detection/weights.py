@@ -33,8 +33,8 @@ from networks.checkpoints import (
 from networks.published import fetch_imagenet, fetch_weights
 from networks.registry import NETWORKS, network_names
 
-BODY = "backbone.body."
-CLASS_LAYER = "head.classification_head.cls_logits."
+_BODY = "backbone.body."
+_CLASS_LAYER = "head.classification_head.cls_logits."
 _HEADS = ("head.classification_head.", "head.regression_head.")
 _STATISTICS = ("running_mean", "running_var")
 _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
@@ -43,17 +43,52 @@ _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
     "head": "model.head",
     "anchors at a place": "model.anchor_ratios",
 }
+_COCO: dict[str, WeightsEnum] = {
+    "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+    "v2": RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+}
+_COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
+_BATCH_NORM_EPS = 1e-5
+_COCO_CLASSES = 90  # torchvision's COCO models have 91 outputs, one of them background
 
 
-def is_retinanet_key(name: str) -> bool:
-    """Whether torchvision's RetinaNet has such a tensor, too: in its backbone or its two heads."""
-    return name.startswith(("backbone.", *_HEADS))
+def start_from(
+    model: LesionRetinaNet,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    findings: Sequence[str] | None = None,
+    own_findings: Sequence[str] | None = None,
+) -> str:
+    """Load what a detector can use of a checkpoint, and say what that is.
 
+    Of a detector, everything, but the class layer where that tells other findings apart. Of a
+    classifier, or any network that has the model's backbone, the features alone.
 
-def is_detector(state: Mapping[str, Tensor]) -> bool:
-    """Whether a checkpoint is of a RetinaNet, torchvision's or ours, not of a classifier."""
-    names = {detector_key(key) for key in state}
-    return f"{CLASS_LAYER}weight" in names and any(name.startswith(BODY) for name in names)
+    Args:
+        model: From `detection.model.build_retinanet`; untouched when the weights do not fit.
+        state: Tensors by name.
+        source: Where the weights come from, for errors.
+        findings: What the checkpoint's detector learned, in order; None where not known.
+        own_findings: What the model shall learn, in order.
+
+    Returns:
+        A line that says what was taken and what was not.
+
+    Raises:
+        InputError: The weights are of another network, normalisation or size, or damaged.
+    """
+    arguments = model.architecture["arguments"]
+    name = arguments["backbone"]
+    if not _is_detector(state):
+        load_body(model.backbone.body, state, name=name, source=source)
+        return f"{source}: takes the features of {name}; pyramid and heads start anew"
+    if _detector_findings(state) == _COCO_CLASSES and not findings:
+        load_coco(model, backbone=name, head=arguments["head"], norm=arguments["norm"], state=state)
+        return f"{source}: takes torchvision's COCO detector, all but its class layer"
+    same = findings is None or own_findings is None or tuple(findings) == tuple(own_findings)
+    notes = _load_detector(model, state, name=name, source=source, same_findings=same)
+    return f"{source}: takes the detector" + "".join(f"; {note}" for note in notes)
 
 
 def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:
@@ -74,138 +109,6 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
     """
     describe = partial(_body_problem, given=_shapes(state), name=name)
     load_layers(body, state, source=source, describe=describe)
-
-
-def load_detector(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    *,
-    name: str,
-    source: str,
-    same_findings: bool = True,
-) -> list[str]:
-    """Load a whole RetinaNet, but the class layer where that has other findings.
-
-    Args:
-        model: From `detection.model.build_retinanet`; untouched when the weights do not fit.
-        state: Tensors by name, of our detector or of torchvision's.
-        name: The model's backbone.
-        source: Where the weights come from, for errors.
-        same_findings: Whether the checkpoint's findings are the model's, in their order.
-
-    Returns:
-        What is not taken over, in words; empty where all is.
-
-    Raises:
-        InputError: As `load_body`, or the pyramid or the heads are of another size.
-    """
-    places = match_names(state, detector_key, source=source)
-    given = {name: state[place] for name, place in places.items()}
-    own = {k: v for k, v in model.state_dict().items() if not k.endswith(STEP_COUNTER)}
-    given_sizes, own_sizes = _sizes(given), _sizes(own)
-    found, wanted = (
-        {k.removeprefix(BODY): v for k, v in _shapes(s).items() if k.startswith(BODY)}
-        for s in (given, own)
-    )
-    if found != wanted:
-        raise InputError(f"{source}: {_body_problem(found, wanted, given=found, name=name)}")
-    if differing := [key for key in _SIZES if given_sizes.get(key) != own_sizes[key]]:
-        sizes = ", ".join(
-            f"{key} {given_sizes.get(key)} instead of {own_sizes[key]}" for key in differing
-        )
-        raise InputError(
-            f"{source}: a detector of another size: {sizes}; set "
-            f"{' and '.join(_SIZES[key] for key in differing)} as it was"
-        )
-    notes = []
-    if not same_findings or given_sizes["findings"] != own_sizes["findings"]:
-        given = {k: v for k, v in given.items() if not k.startswith(CLASS_LAYER)}
-        notes.append(
-            f"its class layer ({given_sizes['findings']} findings) is left out: this model's "
-            f"{own_sizes['findings']} are not the same"
-        )
-    needed = {k for k in own if is_retinanet_key(k) and not k.startswith(CLASS_LAYER)}
-    bad = [k for k in own if k in given and given[k].shape != own[k].shape]
-    bad += [k for k in needed if k not in given]
-    if bad:
-        raise InputError(
-            f"{source}: {len(bad)} tensors of the detector are missing or of another shape, first "
-            f"{sorted(bad)[0]}; take the settings that it was trained with"
-        )
-    new = [k for k in own if k not in given and not k.startswith(CLASS_LAYER)]
-    if new:
-        notes.append(f"{len(new)} tensors that it lacks start anew, first {new[0]}")
-    left = [k for k in given if k not in own]
-    if left:
-        notes.append(f"{len(left)} tensors have no place in this model, first {left[0]}")
-    kept = {key: value for key, value in given.items() if key in own}
-    for key, value in kept.items():
-        require_finite(value, places[key], source)
-    model.load_state_dict(kept, strict=False)
-    return notes
-
-
-def detector_findings(state: Mapping[str, Tensor]) -> int:
-    """Number of findings that a RetinaNet's checkpoint tells apart, background not counted."""
-    return int(_sizes({detector_key(key): value for key, value in state.items()})["findings"])
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith(STEP_COUNTER)}
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What of a RetinaNet's size shows in its tensors."""
-    anchors = state["head.regression_head.bbox_reg.weight"].shape[0] // 4
-    convs = [k for k in state if k.startswith(f"{_HEADS[0]}conv.") and k.endswith(".0.weight")]
-    return {
-        "fpn_channels": state["backbone.fpn.inner_blocks.0.0.weight"].shape[0],
-        "head_convs": len(convs),
-        "head": "v2" if f"{_HEADS[0]}conv.0.1.weight" in state else "v1",
-        "anchors at a place": anchors,
-        "findings": state[f"{CLASS_LAYER}weight"].shape[0] // anchors - 1,
-    }
-
-
-def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) -> str:
-    """Why a checkpoint's body is not the wanted one, and what to do; `given` is all of it."""
-    if _without_statistics(found) == _without_statistics(wanted):
-        if len(found) > len(wanted):
-            return "was made with batch norm; set model.norm to frozen or batch, not group"
-        return "has no batch statistics: it was made with group norm; set model.norm to group"
-    what = _exact_body(given) or guess_architecture(given)
-    return describe_difference(
-        found,
-        wanted,
-        name=name,
-        what=what,
-        known=network_names("detector"),
-        setting="model.backbone",
-    )
-
-
-def _exact_body(given: Shapes) -> str | None:
-    """The backbone that a checkpoint has tensor by tensor."""
-    given = {body_key(key): shape for key, shape in given.items()}
-    for name in network_names("detector"):
-        wanted = _without_statistics(body_shapes(name))
-        parts = {key.split(".")[0] for key in wanted}
-        part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
-        if _without_statistics(part) == wanted:
-            return name
-    return None
-
-
-def _without_statistics(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    return {key: shape for key, shape in shapes.items() if not key.endswith(_STATISTICS)}
-
-
-COCO: dict[str, WeightsEnum] = {
-    "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
-    "v2": RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
-}
-COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
-BATCH_NORM_EPS = 1e-5
 
 
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
@@ -247,12 +150,12 @@ def load_coco(
     own = {
         key: value.shape
         for key, value in model.state_dict().items()
-        if is_retinanet_key(key)
-        and not key.startswith(CLASS_LAYER)
+        if _is_retinanet_key(key)
+        and not key.startswith(_CLASS_LAYER)
         and not key.endswith("num_batches_tracked")
     }
     # Shapes are compared before the download, and torchvision's model renames the file's keys.
-    published = COCO_MODELS[head](weights=None, weights_backbone=None)
+    published = _COCO_MODELS[head](weights=None, weights_backbone=None)
     shapes = {key: value.shape for key, value in published.state_dict().items()}
     misfits = [key for key, shape in own.items() if shapes.get(key) != shape]
     if backbone != "resnet50" or misfits:
@@ -260,14 +163,14 @@ def load_coco(
             "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
             f"anchor_ratios; {len(misfits)} tensors do not fit, first {misfits[:1]}"
         )
-    published.load_state_dict(fetch_weights(COCO[head]) if state is None else state)
+    published.load_state_dict(fetch_weights(_COCO[head]) if state is None else state)
     kept = {key: value for key, value in published.state_dict().items() if key in own}
     if head == "v1":
         # Published with a batch-norm epsilon of 0. Ours keeps 1e-5 in every model, so that a
         # saved state needs no second number beside it, and takes it off the variance.
         for key in kept:
             if key.endswith("running_var"):
-                kept[key] = kept[key] - BATCH_NORM_EPS
+                kept[key] = kept[key] - _BATCH_NORM_EPS
     model.load_state_dict(kept, strict=False)
 
 
@@ -278,43 +181,129 @@ def _refuse_group_norm(weights: str, norm: str) -> None:
         )
 
 
-COCO_CLASSES = 90  # torchvision's COCO models have 91 outputs, one of them background
+def _is_retinanet_key(name: str) -> bool:
+    """Whether torchvision's RetinaNet has such a tensor, too: in its backbone or its two heads."""
+    return name.startswith(("backbone.", *_HEADS))
 
 
-def start_from(
-    model: LesionRetinaNet,
+def _is_detector(state: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint is of a RetinaNet, torchvision's or ours, not of a classifier."""
+    names = {detector_key(key) for key in state}
+    return f"{_CLASS_LAYER}weight" in names and any(name.startswith(_BODY) for name in names)
+
+
+def _load_detector(
+    model: nn.Module,
     state: Mapping[str, Tensor],
     *,
+    name: str,
     source: str,
-    findings: Sequence[str] | None = None,
-    own_findings: Sequence[str] | None = None,
-) -> str:
-    """Load what a detector can use of a checkpoint, and say what that is.
-
-    Of a detector, everything, but the class layer where that tells other findings apart. Of a
-    classifier, or any network that has the model's backbone, the features alone.
-
-    Args:
-        model: From `detection.model.build_retinanet`; untouched when the weights do not fit.
-        state: Tensors by name.
-        source: Where the weights come from, for errors.
-        findings: What the checkpoint's detector learned, in order; None where not known.
-        own_findings: What the model shall learn, in order.
+    same_findings: bool = True,
+) -> list[str]:
+    """Load a whole RetinaNet, but the class layer where that has other findings.
 
     Returns:
-        A line that says what was taken and what was not.
+        What is not taken over, in words; empty where all is.
 
     Raises:
-        InputError: The weights are of another network, normalisation or size, or damaged.
+        InputError: As `load_body`, or the pyramid or the heads are of another size.
     """
-    arguments = model.architecture["arguments"]
-    name = arguments["backbone"]
-    if not is_detector(state):
-        load_body(model.backbone.body, state, name=name, source=source)
-        return f"{source}: takes the features of {name}; pyramid and heads start anew"
-    if detector_findings(state) == COCO_CLASSES and not findings:
-        load_coco(model, backbone=name, head=arguments["head"], norm=arguments["norm"], state=state)
-        return f"{source}: takes torchvision's COCO detector, all but its class layer"
-    same = findings is None or own_findings is None or tuple(findings) == tuple(own_findings)
-    notes = load_detector(model, state, name=name, source=source, same_findings=same)
-    return f"{source}: takes the detector" + "".join(f"; {note}" for note in notes)
+    places = match_names(state, detector_key, source=source)
+    given = {name: state[place] for name, place in places.items()}
+    own = {k: v for k, v in model.state_dict().items() if not k.endswith(STEP_COUNTER)}
+    given_sizes, own_sizes = _sizes(given), _sizes(own)
+    found, wanted = (
+        {k.removeprefix(_BODY): v for k, v in _shapes(s).items() if k.startswith(_BODY)}
+        for s in (given, own)
+    )
+    if found != wanted:
+        raise InputError(f"{source}: {_body_problem(found, wanted, given=found, name=name)}")
+    if differing := [key for key in _SIZES if given_sizes.get(key) != own_sizes[key]]:
+        sizes = ", ".join(
+            f"{key} {given_sizes.get(key)} instead of {own_sizes[key]}" for key in differing
+        )
+        raise InputError(
+            f"{source}: a detector of another size: {sizes}; set "
+            f"{' and '.join(_SIZES[key] for key in differing)} as it was"
+        )
+    notes = []
+    if not same_findings or given_sizes["findings"] != own_sizes["findings"]:
+        given = {k: v for k, v in given.items() if not k.startswith(_CLASS_LAYER)}
+        notes.append(
+            f"its class layer ({given_sizes['findings']} findings) is left out: this model's "
+            f"{own_sizes['findings']} are not the same"
+        )
+    needed = {k for k in own if _is_retinanet_key(k) and not k.startswith(_CLASS_LAYER)}
+    bad = [k for k in own if k in given and given[k].shape != own[k].shape]
+    bad += [k for k in needed if k not in given]
+    if bad:
+        raise InputError(
+            f"{source}: {len(bad)} tensors of the detector are missing or of another shape, first "
+            f"{sorted(bad)[0]}; take the settings that it was trained with"
+        )
+    new = [k for k in own if k not in given and not k.startswith(_CLASS_LAYER)]
+    if new:
+        notes.append(f"{len(new)} tensors that it lacks start anew, first {new[0]}")
+    left = [k for k in given if k not in own]
+    if left:
+        notes.append(f"{len(left)} tensors have no place in this model, first {left[0]}")
+    kept = {key: value for key, value in given.items() if key in own}
+    for key, value in kept.items():
+        require_finite(value, places[key], source)
+    model.load_state_dict(kept, strict=False)
+    return notes
+
+
+def _detector_findings(state: Mapping[str, Tensor]) -> int:
+    """Number of findings that a RetinaNet's checkpoint tells apart, background not counted."""
+    return int(_sizes({detector_key(key): value for key, value in state.items()})["findings"])
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith(STEP_COUNTER)}
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What of a RetinaNet's size shows in its tensors."""
+    anchors = state["head.regression_head.bbox_reg.weight"].shape[0] // 4
+    convs = [k for k in state if k.startswith(f"{_HEADS[0]}conv.") and k.endswith(".0.weight")]
+    return {
+        "fpn_channels": state["backbone.fpn.inner_blocks.0.0.weight"].shape[0],
+        "head_convs": len(convs),
+        "head": "v2" if f"{_HEADS[0]}conv.0.1.weight" in state else "v1",
+        "anchors at a place": anchors,
+        "findings": state[f"{_CLASS_LAYER}weight"].shape[0] // anchors - 1,
+    }
+
+
+def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) -> str:
+    """Why a checkpoint's body is not the wanted one, and what to do; `given` is all of it."""
+    if _without_statistics(found) == _without_statistics(wanted):
+        if len(found) > len(wanted):
+            return "was made with batch norm; set model.norm to frozen or batch, not group"
+        return "has no batch statistics: it was made with group norm; set model.norm to group"
+    what = _exact_body(given) or guess_architecture(given)
+    return describe_difference(
+        found,
+        wanted,
+        name=name,
+        what=what,
+        known=network_names("detector"),
+        setting="model.backbone",
+    )
+
+
+def _exact_body(given: Shapes) -> str | None:
+    """The backbone that a checkpoint has tensor by tensor."""
+    given = {body_key(key): shape for key, shape in given.items()}
+    for name in network_names("detector"):
+        wanted = _without_statistics(body_shapes(name))
+        parts = {key.split(".")[0] for key in wanted}
+        part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
+        if _without_statistics(part) == wanted:
+            return name
+    return None
+
+
+def _without_statistics(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    return {key: shape for key, shape in shapes.items() if not key.endswith(_STATISTICS)}

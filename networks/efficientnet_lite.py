@@ -63,7 +63,7 @@ def _conv_norm(
     return nn.Sequential(OrderedDict([*layers, *([("relu", nn.ReLU6(inplace=True))] * relu)]))
 
 
-class InvertedResidual(nn.Module):
+class _InvertedResidual(nn.Module):
     """Widen, convolve each channel alone, narrow; and add the input where the shape is the same.
 
     Source:
@@ -114,7 +114,7 @@ class EfficientNetLite(nn.Module):
             after = _in_eights(channels * size.width)
             repeated = 0 < stage < len(_STAGES) - 1
             for block in range(ceil(blocks * size.depth) if repeated else blocks):
-                part = InvertedResidual(before, after, kernel, 1 if block else stride, expansion)
+                part = _InvertedResidual(before, after, kernel, 1 if block else stride, expansion)
                 layers.append((f"block{count}", part))
                 before, count = after, count + 1
         layers.append(("last", _conv_norm(before, _LAST)))

@@ -222,7 +222,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
 
 
 def _finish(
-    model: TrainedModel, writer: PredictionWriter, pictures: np.ndarray | None = None
+    model: TrainedModel, writer: PredictionWriter, sample_images: np.ndarray | None = None
 ) -> None:
     """Copy what the model has seen, and measure its cost, last: the machine is then quiet."""
     import shutil
@@ -232,7 +232,7 @@ def _finish(
     console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
     with atomic_path(writer.folder / "seen.parquet") as temporary:
         shutil.copyfile(model.run.folder / "seen.parquet", temporary)
-    writer.info |= {"cost": model.cost(pictures), **provenance()}
+    writer.info |= {"cost": model.cost(sample_images), **provenance()}
 
 
 def _join(parts: Iterable[Part], size: int = PART_SIZE) -> Iterator[Part]:

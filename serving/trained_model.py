@@ -1,4 +1,4 @@
-"""A trained run as something that predicts: one way in for `predict`, `compare` and `overlay`."""
+"""A trained run that predicts, for `predict`, `compare` and `overlay`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Part:
-    """What a stretch of images gave: the arguments of `PredictionWriter.add`."""
+    """Predictions of some images: the arguments of `PredictionWriter.add`."""
 
     images: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
@@ -61,8 +61,8 @@ class TrainedModel:
         preprocess: Size and normalisation it was trained with.
         precision: What it computes in.
         device: Where it computes.
-        views: What it looks at, the plain picture first; more than one is test-time augmentation.
-        maps: How a classifier shows where it looks.
+        views: Views of an image, the plain one first; more than one is test-time augmentation.
+        maps: How a classifier's maps are made.
         names: Findings it answers for, by the name that it learnt: what they are called there.
             None: all that it learnt.
     """
@@ -99,7 +99,7 @@ class TrainedModel:
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
         if maps != "cam" and len(views) > 1:
             raise InputError(
-                f"--maps {maps}: explains one look at a picture; leave out --tta, or take cam"
+                f"--maps {maps}: is made of one view of an image; leave out --tta, or take cam"
             )
         preprocess = Preprocess.from_json(folder / "preprocess.json")
         return cls(run, model, preprocess, precision, device, views, maps)
@@ -123,7 +123,7 @@ class TrainedModel:
 
     @cached_property
     def viewed(self) -> nn.Module:
-        """The network that looks through all views."""
+        """The network that joins all views."""
         return with_views(self.model, self.views)
 
     @property
@@ -168,15 +168,15 @@ class TrainedModel:
             digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
 
-    def cost(self, pictures: np.ndarray | None = None) -> dict[str, Any]:
+    def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the model costs: its size, what training took, one image measured now at batch 1.
 
         Args:
-            pictures: Some real ones, uint8 (N, S, S): decoding boxes takes longer where there
-                are more. Noise by default.
+            sample_images: Real ones, uint8 (N, S, S): decoding boxes takes longer where there are
+                more. Noise by default.
         """
         size = self.preprocess.size
-        images = None if pictures is None else torch.from_numpy(pictures).unsqueeze(1)
+        images = None if sample_images is None else torch.from_numpy(sample_images).unsqueeze(1)
         memory = PeakMemory(self.viewed, self.device)
         latency = measure_latency(
             self.viewed, size, images=images, device=self.device, precision=self.precision
@@ -228,9 +228,12 @@ class TrainedModel:
             labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
             scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
-            for said in predict_scores(classifier, scored, self.learnt, maps=self.maps, **shared):
-                tables = {"scores": self._named(said.scores), "maps": self._named(said.maps)}
-                yield Part(said.images, tables)
+            for batch in predict_scores(classifier, scored, self.learnt, maps=self.maps, **shared):
+                tables = {
+                    "scores": self._named(batch.scores),
+                    "maps": self._named(batch.maps),
+                }
+                yield Part(batch.images, tables)
 
     def _named(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of findings it answers for, with their names there."""

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model that looks at each picture several times and says one thing.
+"""Test-time augmentation: a model that joins its predictions on several views of each image.
 
 The wrapped models take the place of plain ones in `detection.inference.predict_boxes` and
 `classification.inference.predict_scores`, and in what measures time and operations.
@@ -23,8 +23,8 @@ from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
 from evaluation.boxes.fusion import best_box_fusion
 
 
-def look(images: Tensor, view: View) -> Tensor:
-    """Pictures as a view shows them.
+def render_view(images: Tensor, view: View) -> Tensor:
+    """Images as a view shows them.
 
     Args:
         images: uint8 (B, 1, S, S), store pixels.
@@ -50,7 +50,7 @@ def look(images: Tensor, view: View) -> Tensor:
 
 
 @contextmanager
-def _reading(holder: Any, side: int) -> Iterator[None]:
+def _with_size(holder: Any, side: int) -> Iterator[None]:
     """Let a model read squares of another side: its layers and anchors do not mind."""
     before = holder.preprocess
     holder.preprocess = replace(before, size=side)
@@ -60,7 +60,7 @@ def _reading(holder: Any, side: int) -> Iterator[None]:
         holder.preprocess = before
 
 
-class ViewedDetector(nn.Module):
+class MultiViewDetector(nn.Module):
     """A detector whose boxes from several views are joined by `evaluation.boxes.fusion`.
 
     Args:
@@ -87,8 +87,8 @@ class ViewedDetector(nn.Module):
         n_images, parts = len(images), []
         finite = torch.ones(n_images, dtype=torch.bool)
         for number, view in enumerate(self.views):
-            with _reading(self.model.transform, view.canvas(size)):
-                found = self.model(look(images, view))
+            with _with_size(self.model.transform, view.canvas(size)):
+                found = self.model(render_view(images, view))
             for image, one in enumerate(found):
                 finite[image] &= bool(one["finite"])
                 boxes = view.boxes_back(one["boxes"].float().cpu().numpy(), size)
@@ -126,7 +126,7 @@ class ViewedDetector(nn.Module):
         }
 
 
-class ViewedClassifier(nn.Module):
+class MultiViewClassifier(nn.Module):
     """A classifier whose probabilities and maps are means over several views.
 
     Maps are laid back onto the grid of the plain view first. The mean of a mean map plus the bias
@@ -149,8 +149,8 @@ class ViewedClassifier(nn.Module):
         self._size = images.shape[-1]
         features = []
         for view in self.views:
-            with _reading(self.model, view.canvas(self._size)):
-                features.append(self.model.features(look(images, view)))
+            with _with_size(self.model, view.canvas(self._size)):
+                features.append(self.model.features(render_view(images, view)))
         return features
 
     def logits(self, features: Sequence[Tensor]) -> Tensor:
@@ -171,7 +171,7 @@ class ViewedClassifier(nn.Module):
         return self.logits(self.features(images))
 
     def _back(self, maps: Tensor, view: View, grid: Sequence[int]) -> Tensor:
-        """A view's maps where the plain view's cells look, by linear interpolation."""
+        """A view's maps on the cells of the plain view, by linear interpolation."""
         start, _, end, _ = self.model.map_frame(1, 1)
         stride, middle = end - start, (start + end) / 2
         matrices = []
@@ -187,7 +187,7 @@ class ViewedClassifier(nn.Module):
 
 
 def with_views(model: nn.Module, views: Sequence[View]) -> nn.Module:
-    """The model that looks through all views; the model itself where there is but the plain one.
+    """The model that joins all views; the model itself where there is only the plain one.
 
     Args:
         model: A detector or a classifier.
@@ -196,5 +196,5 @@ def with_views(model: nn.Module, views: Sequence[View]) -> nn.Module:
     if len(views) < 2:
         return model
     if isinstance(model, LesionRetinaNet):
-        return ViewedDetector(model, views)
-    return ViewedClassifier(model, views)  # type: ignore[arg-type]
+        return MultiViewDetector(model, views)
+    return MultiViewClassifier(model, views)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from classification.saliency import explain, grad_cam, head_gradients
+from classification.saliency import grad_cam, head_gradients, saliency_maps
 from data_prep.contracts.errors import InputError
 
 METHODS = ("cam", "gradcam")
@@ -50,7 +50,7 @@ def bent(tiny, monkeypatch):
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])
 def test_with_a_linear_head_grad_cam_is_the_positive_part_of_cam_by_cell(build_small, batch, name):
     model = build_small(name, last_stride=16)
-    cam, grad = (explain(model, batch.images, method) for method in ("cam", "gradcam"))
+    cam, grad = (saliency_maps(model, batch.images, method) for method in ("cam", "gradcam"))
     assert (cam.maps > 0).any()
     assert (cam.maps < 0).any()
     expected = cam.maps.clamp(min=0) / cam.maps[0, 0].numel()
@@ -81,7 +81,7 @@ def test_gradients_of_a_head_that_works_in_place_are_those_of_small_steps(bent, 
 
 
 def test_grad_cam_serves_any_head(bent, batch):
-    found = explain(bent, batch.images, "gradcam")
+    found = saliency_maps(bent, batch.images, "gradcam")
     with torch.no_grad():
         features = bent.features(batch.images)
     _, gradients = head_gradients(bent, features)
@@ -95,7 +95,7 @@ def test_every_method_gives_the_scores_of_the_plain_forward(tiny, batch, method)
     with torch.no_grad():
         expected = model.eval()(images)
     model.train()
-    found = explain(model, images, method)
+    found = saliency_maps(model, images, method)
     torch.testing.assert_close(found.logits, expected)
     assert model.training
     assert found.maps.shape[:2] == (4, 2)
@@ -106,17 +106,17 @@ def test_every_method_gives_the_scores_of_the_plain_forward(tiny, batch, method)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_gives_the_maps_of_its_images_one_by_one(tiny, batch, method):
-    together = explain(tiny, batch.images, method).maps
-    alone = torch.cat([explain(tiny, one[None], method).maps for one in batch.images])
+    together = saliency_maps(tiny, batch.images, method).maps
+    alone = torch.cat([saliency_maps(tiny, one[None], method).maps for one in batch.images])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_an_unknown_method_is_refused(tiny, batch):
     with pytest.raises(InputError, match=r"expected one of cam, .*, but got 'lime'"):
-        explain(tiny, batch.images, "lime")
+        saliency_maps(tiny, batch.images, "lime")
 
 
 def test_gradients_are_found_where_the_caller_has_turned_them_off(tiny, batch):
-    expected = explain(tiny, batch.images, "gradcam").maps
+    expected = saliency_maps(tiny, batch.images, "gradcam").maps
     with torch.no_grad():
-        assert torch.equal(explain(tiny, batch.images, "gradcam").maps, expected)
+        assert torch.equal(saliency_maps(tiny, batch.images, "gradcam").maps, expected)

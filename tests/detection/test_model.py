@@ -1,6 +1,8 @@
-"""The detector is torchvision's RetinaNet on the store's own pixels, and says so when it is not."""
+"""The detector is torchvision's RetinaNet where it should be, learns, and opens again."""
 
+from dataclasses import replace
 from functools import partial
+from inspect import signature
 from urllib.error import URLError
 
 import numpy as np
@@ -10,18 +12,21 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from configs.settings import DetectorModelSettings
 from data_prep.contracts.errors import InputError
-from detection.anchors import default_anchor_sizes
 from detection.backbone import build_body, build_pyramid
+from detection.dataset import LesionDataset, collate
 from detection.model import (
     build_retinanet,
+    rebuild_retinanet,
     torchvision_targets,
     training_losses,
     validation_losses,
 )
-from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, NMS_IOU
+from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, NMS_IOU, default_anchor_sizes
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)
@@ -266,3 +271,154 @@ def test_validation_runs_the_network_once_and_equals_both_modes(build_small, bat
         detections = model.eval()(batch.images)
     assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in expected.items()}
     assert torch.equal(found[0]["boxes"], detections[0]["boxes"])
+
+
+OLD_ARGUMENTS = {  # of model.json before box_loss existed
+    "backbone": "resnet18",
+    "head": "v2",
+    "norm": "group",
+    "fpn_channels": 32,
+    "head_convs": 1,
+    "n_findings": 1,
+    "image_size": 64,
+    "anchor_sizes": [16, 32, 64, 128, 256],
+    "anchor_ratios": [0.5, 1.0, 2.0],
+    "trainable_layers": 5,
+    "mean": 0.449,
+    "std": 0.226,
+    "prior": 0.01,
+    "focal_alpha": 0.25,
+    "focal_gamma": 2.0,
+}
+LATER_ARGUMENTS = {  # and while matching and the image head existed
+    "box_loss": "auto",
+    "box_weight": 1.0,
+    "matching": "iou",
+    "matching_low": 0.4,
+    "matching_high": 0.5,
+    "atss_top_k": 9,
+    "image_head": False,
+    "image_head_weight": 0.5,
+    "image_head_mode": "multiply",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        OLD_ARGUMENTS,
+        OLD_ARGUMENTS | LATER_ARGUMENTS,
+        OLD_ARGUMENTS | LATER_ARGUMENTS | {"matching": "atss", "focal_alpha": 0.5},  # in training
+    ],
+)
+def test_models_of_earlier_versions_still_open(build_small, batch, arguments):
+    torch.manual_seed(0)
+    model, default = rebuild_retinanet(**arguments), build_small(head="v2")
+    assert model.architecture == default.architecture
+    default.load_state_dict(model.state_dict())
+    first, second = training_losses(model, batch), training_losses(default, batch)
+    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
+    assert list(first) == ["classification", "bbox_regression"]
+
+
+def test_a_model_with_an_image_head_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"^this detector has an image head, .*train a new run"):
+        rebuild_retinanet(**OLD_ARGUMENTS, **LATER_ARGUMENTS | {"image_head": True})
+
+
+def test_a_model_opens_again_from_its_own_arguments(build_small):
+    model = build_small(box_loss="ciou")
+    again = rebuild_retinanet(**model.architecture["arguments"])
+    assert again.architecture == model.architecture
+    again.load_state_dict(model.state_dict())
+    assert again.head.regression_head.loss == "ciou"
+
+
+def test_a_box_beside_the_image_is_refused_with_its_image(batch):
+    beside = torch.tensor([[70.0, 5.0, 90.0, 25.0]])  # the images have 64 px
+    labels = [*batch.labels[:3], torch.tensor([1])]
+    bad = type(batch)(batch.image_ids, batch.images, [*batch.boxes[:3], beside], labels)
+    with pytest.raises(InputError, match=r"image 'empty': box .* lies outside the image of 64 px"):
+        torchvision_targets(bad, 1)
+
+
+def without_boxes(batch):
+    none = [boxes[:0] for boxes in batch.boxes]
+    return replace(batch, boxes=none, labels=[labels[:0] for labels in batch.labels])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
+def test_a_negative_only_batch_has_finite_losses_and_gradients(version, norm, build_small, batch):
+    model = build_small(head=version, norm=norm)
+    losses = training_losses(model, without_boxes(batch))
+    assert losses["bbox_regression"].item() == 0.0
+    sum(losses.values()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_one_batch_of_one_image_trains(version, build_small, dataset):
+    # P7 is one pixel here: group norm over a single value would raise or erase it.
+    model = build_small(head=version, norm="group")
+    losses = training_losses(model, collate([dataset[0]]))
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_batch_can_be_overfitted(version, build_small, batch):
+    torch.manual_seed(0)
+    model = build_small(head=version, norm="group", head_convs=2)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(45):
+        optimiser.zero_grad()
+        losses = training_losses(model, batch)
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    _, found = validation_losses(model, batch)
+    for image, truth in zip(found, batch.boxes, strict=True):
+        sure = image["boxes"][image["scores"] > 0.3]
+        assert len(sure) >= len(truth)
+        for box in truth:
+            assert box_iou(box[None], sure).max() > 0.5
+        if not len(truth):
+            assert len(sure) == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "box", "reason"),
+    [
+        (0, (1.0, 1.0, 9.0, 9.0), "0 is background"),
+        (2, (1.0, 1.0, 9.0, 9.0), "is not a finding of this model, which knows 1 to 1"),
+        (1, (1.0, 1.0, float("nan"), 9.0), "is not finite"),
+        (1, (9.0, 1.0, 9.0, 9.0), "needs x1 < x2 and y1 < y2"),
+    ],
+)
+def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_small, batch):
+    bad = replace(
+        batch,
+        boxes=[*batch.boxes[:3], torch.tensor([box])],
+        labels=[*batch.labels[:3], torch.tensor([label])],
+    )
+    with pytest.raises(InputError, match=rf"image 'empty': box .* label .*{reason}"):
+        training_losses(build_small(), bad)
+
+
+def test_bf16_training_is_finite_and_keeps_float32_losses(build_small, store, boxes):
+    # Not at 64 px, which no configuration may have: see DetectorDataSettings.
+    store = type(store)(96)
+    rows = LesionDataset(store, store.ids, boxes, ("opacity",))
+    batch = collate([rows[row] for row in range(len(rows))])
+    model = build_small(head="v2", image_size=96)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = training_losses(model, batch)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_configurations_keys_are_keywords_of_the_builder():
+    assert set(DetectorModelSettings.model_fields) < set(signature(build_retinanet).parameters)

@@ -6,7 +6,143 @@ import numpy as np
 import pytest
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import body_key, describe_difference, load_layers, match_names
+from networks.checkpoints import (
+    body_key,
+    describe_difference,
+    detector_key,
+    guess_architecture,
+    load_layers,
+    match_names,
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "normal"),
+    [
+        # arnoweng/CheXNet, model.pth.tar of 2017: DataParallel, a wrapper, dotted names
+        (
+            "module.densenet121.features.denseblock1.denselayer1.norm.1.running_mean",
+            "features.denseblock1.denselayer1.norm1.running_mean",
+        ),
+        (
+            "module.densenet121.features.denseblock4.denselayer16.conv.2.weight",
+            "features.denseblock4.denselayer16.conv2.weight",
+        ),
+        ("module.densenet121.features.transition1.norm.weight", "features.transition1.norm.weight"),
+        ("module.densenet121.features.norm5.bias", "features.norm5.bias"),
+        # the same, saved by a torchvision of today
+        (
+            "densenet121.features.denseblock2.denselayer3.conv1.weight",
+            "features.denseblock2.denselayer3.conv1.weight",
+        ),
+        # torchvision's own file, torchxrayvision, timm
+        (
+            "features.denseblock1.denselayer1.norm.1.weight",
+            "features.denseblock1.denselayer1.norm1.weight",
+        ),
+        ("features.conv0.weight", "features.conv0.weight"),
+        # Lightning, Hugging Face, torch.compile
+        ("model.features.norm0.weight", "features.norm0.weight"),
+        ("_orig_mod.module.features.conv0.weight", "features.conv0.weight"),
+        # a classifier and a detector of this program
+        ("trunk.denseblock3.denselayer2.norm2.bias", "features.denseblock3.denselayer2.norm2.bias"),
+        ("backbone.body.transition3.conv.weight", "features.transition3.conv.weight"),
+    ],
+)  # fmt: skip
+def test_densenet_of_any_maker_gets_torchvisions_names(key: str, normal: str) -> None:
+    inside = normal.removeprefix("features.")
+    assert body_key(key) == inside
+    assert body_key(inside) == inside  # twice is once
+
+
+@pytest.mark.parametrize(
+    ("key", "inside"),
+    [
+        ("layer4.2.bn3.weight", "layer4.2.bn3.weight"),
+        ("module.resnet50.layer1.0.downsample.0.weight", "layer1.0.downsample.0.weight"),
+        ("model.backbone.layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+        ("trunk.conv1.weight", "conv1.weight"),
+        ("backbone.body.4.1.block.0.0.weight", "4.1.block.0.0.weight"),
+        ("features.16.0.weight", "16.0.weight"),
+        ("backbone.fpn.layer_blocks.0.0.bias", "fpn.layer_blocks.0.0.bias"),
+        # lukemelas' EfficientNets: a block's norms by what they follow, and what Lite lacks stays
+        ("_bn0.weight", "stem.norm.weight"),
+        ("module._conv_head.weight", "last.conv.weight"),
+        ("_blocks.10._bn0.running_var", "block10.expand.norm.running_var"),
+        ("_blocks.0._depthwise_conv.weight", "block0.depthwise.conv.weight"),
+        ("_blocks.0._se_reduce.bias", "block0._se_reduce.bias"),
+    ],
+)
+def test_name_inside_a_body_drops_what_holds_it(key: str, inside: str) -> None:
+    assert body_key(key) == inside
+
+
+@pytest.mark.parametrize(
+    ("key", "today"),
+    [
+        ("head.classification_head.conv.0.weight", "head.classification_head.conv.0.0.weight"),
+        ("head.classification_head.conv.6.bias", "head.classification_head.conv.3.0.bias"),
+        ("module.backbone.fpn.layer_blocks.2.bias", "backbone.fpn.layer_blocks.2.0.bias"),
+        ("head.regression_head.conv.3.0.weight", "head.regression_head.conv.3.0.weight"),
+        ("head.regression_head.conv.3.1.weight", "head.regression_head.conv.3.1.weight"),
+        ("head.classification_head.cls_logits.bias", "head.classification_head.cls_logits.bias"),
+        ("backbone.fpn.extra_blocks.p6.weight", "backbone.fpn.extra_blocks.p6.weight"),
+        ("backbone.body.conv1.weight", "backbone.body.conv1.weight"),
+    ],
+)  # fmt: skip
+def test_retinanet_of_older_torchvision_gets_the_names_of_today(key: str, today: str) -> None:
+    assert detector_key(key) == today
+    assert detector_key(today) == today
+
+
+def _resnet(blocks: tuple[int, ...], convs: int) -> list[str]:
+    return [
+        f"layer{stage}.{block}.conv{conv}.weight"
+        for stage, count in enumerate(blocks, 1)
+        for block in range(count)
+        for conv in range(1, convs + 1)
+    ]
+
+
+def _densenet(layers: tuple[int, ...]) -> list[str]:
+    return [
+        f"features.denseblock{block}.denselayer{layer}.norm.1.weight"
+        for block, count in enumerate(layers, 1)
+        for layer in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "guess"),
+    [
+        (_resnet((2, 2, 2, 2), 2), "resnet18"),
+        (_resnet((3, 4, 6, 3), 2), "resnet34"),
+        (_resnet((3, 4, 6, 3), 3), "resnet50"),
+        (_resnet((3, 4, 23, 3), 3), "resnet101"),
+        (_resnet((3, 8, 36, 3), 3), "resnet152"),
+        (_resnet((1, 1, 1, 1), 2), "resnet"),
+        (_densenet((6, 12, 24, 16)), "densenet121"),
+        ([f"module.densenet169.{k}" for k in _densenet((6, 12, 32, 32))], "densenet169"),
+        (_densenet((6, 12, 48, 32)), "densenet201"),
+        (_densenet((2, 4, 6, 4)), "densenet"),
+        (["features.3.squeeze.weight", "classifier.1.weight"], "squeezenet"),
+        (["features.0.weight", "features.2.bias", "classifier.0.weight"], "vgg or alexnet"),
+        (["Mixed_5b.branch1x1.conv.weight"], "inception"),
+        (["features.4.0.block.0.0.weight"], "mobilenet or efficientnet_b"),
+        (["_conv_stem.weight", "_blocks.0._depthwise_conv.weight"], "efficientnet_lite"),
+        (
+            ["_blocks.0._depthwise_conv.weight", "_blocks.0._se_reduce.weight"],
+            "efficientnet as lukemelas has it",
+        ),
+        (["features.1.0.layer_scale", "features.1.0.block.0.weight"], "convnext"),
+        (["encoder.layers.encoder_layer_0.ln_1.weight", "class_token"], "transformer"),
+        (["classifier.weight"], None),
+        ([], None),
+    ],
+)
+def test_architecture_is_guessed_from_names(keys: list[str], guess: str | None) -> None:
+    assert guess_architecture(keys) == guess
+
 
 OWN = {"conv1.weight": np.zeros((8, 3, 7, 7)), "bn1.bias": np.zeros(8)}
 

@@ -8,7 +8,7 @@ import torch
 
 from data_prep.contracts.errors import InputError
 from detection.head import SMOOTH_L1_BETA, BoxHead
-from detection.model import rebuild_retinanet, torchvision_targets, training_losses
+from detection.model import training_losses
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 
@@ -113,67 +113,6 @@ def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
     assert offsets.grad.isfinite().all()
 
 
-OLD_ARGUMENTS = {  # of model.json before box_loss existed
-    "backbone": "resnet18",
-    "head": "v2",
-    "norm": "group",
-    "fpn_channels": 32,
-    "head_convs": 1,
-    "n_findings": 1,
-    "image_size": 64,
-    "anchor_sizes": [16, 32, 64, 128, 256],
-    "anchor_ratios": [0.5, 1.0, 2.0],
-    "trainable_layers": 5,
-    "mean": 0.449,
-    "std": 0.226,
-    "prior": 0.01,
-    "focal_alpha": 0.25,
-    "focal_gamma": 2.0,
-}
-LATER_ARGUMENTS = {  # and while matching and the image head existed
-    "box_loss": "auto",
-    "box_weight": 1.0,
-    "matching": "iou",
-    "matching_low": 0.4,
-    "matching_high": 0.5,
-    "atss_top_k": 9,
-    "image_head": False,
-    "image_head_weight": 0.5,
-    "image_head_mode": "multiply",
-}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        OLD_ARGUMENTS,
-        OLD_ARGUMENTS | LATER_ARGUMENTS,
-        OLD_ARGUMENTS | LATER_ARGUMENTS | {"matching": "atss", "focal_alpha": 0.5},  # in training
-    ],
-)
-def test_models_of_earlier_versions_still_open(build_small, batch, arguments):
-    torch.manual_seed(0)
-    model, default = rebuild_retinanet(**arguments), build_small(head="v2")
-    assert model.architecture == default.architecture
-    default.load_state_dict(model.state_dict())
-    first, second = training_losses(model, batch), training_losses(default, batch)
-    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
-    assert list(first) == ["classification", "bbox_regression"]
-
-
-def test_a_model_with_an_image_head_is_refused_in_one_line():
-    with pytest.raises(InputError, match=r"^this detector has an image head, .*train a new run"):
-        rebuild_retinanet(**OLD_ARGUMENTS, **LATER_ARGUMENTS | {"image_head": True})
-
-
-def test_a_model_opens_again_from_its_own_arguments(build_small):
-    model = build_small(box_loss="ciou")
-    again = rebuild_retinanet(**model.architecture["arguments"])
-    assert again.architecture == model.architecture
-    again.load_state_dict(model.state_dict())
-    assert again.head.regression_head.loss == "ciou"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -183,11 +122,3 @@ def test_a_model_opens_again_from_its_own_arguments(build_small):
 def test_a_bad_loss_is_named(build_small, arguments, message):
     with pytest.raises(InputError, match=message):
         build_small(**arguments)
-
-
-def test_a_box_beside_the_image_is_refused_with_its_image(batch):
-    beside = torch.tensor([[70.0, 5.0, 90.0, 25.0]])  # the images have 64 px
-    labels = [*batch.labels[:3], torch.tensor([1])]
-    bad = type(batch)(batch.image_ids, batch.images, [*batch.boxes[:3], beside], labels)
-    with pytest.raises(InputError, match=r"image 'empty': box .* lies outside the image of 64 px"):
-        torchvision_targets(bad, 1)
