@@ -219,9 +219,9 @@ def describe_truth(truth: Truth, finding: str) -> str:
         >>> describe_truth(Truth(1.0, np.zeros((1, 4)), readers={"R8": np.zeros((2, 4))}), "Nodule")
         'Nodule: present, 1 box; R8 2 boxes'
     """
-    told = f"{finding}: {_state(truth)}"
+    words = f"{finding}: {_state(truth)}"
     single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
-    return f"{told}; {', '.join(single)}" if single else told
+    return f"{words}; {', '.join(single)}" if single else words
 
 
 def _state(truth: Truth) -> str:

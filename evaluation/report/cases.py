@@ -154,18 +154,18 @@ class CaseSource:
         kind = self.kinds.get(image_id, "")
         boxes = None
         if image_id in self.boxed:
-            mine = self.truth_boxes["image_id"] == image_id
-            boxes = self.truth_boxes.loc[mine, _CORNERS].to_numpy(dtype=np.float64)
+            on_image = self.truth_boxes["image_id"] == image_id
+            boxes = self.truth_boxes.loc[on_image, _CORNERS].to_numpy(dtype=np.float64)
         return Truth(label, boxes, kind if isinstance(kind, str) else "", self._drawn(image_id))
 
     def _drawn(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
         """The boxes of each reader who read this image; a reader who saw nothing has none."""
         if self.readers.empty:
             return {}
-        mine = self.readers[self.readers["image_id"] == image_id]
+        drawn = self.readers[self.readers["image_id"] == image_id]
         return {
             str(reader): rows.dropna(subset=_CORNERS)[_CORNERS].to_numpy(dtype=np.float64)
-            for reader, rows in mine.groupby("reader")
+            for reader, rows in drawn.groupby("reader")
         }
 
     def readings(self, image_id: str) -> list[Reading]:
@@ -194,8 +194,8 @@ def single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
     tables = []
     for name in ("findings", "boxes"):
         table = read_table(folder / f"{name}.parquet", name)
-        mine = (table["reader"] != REFERENCE_READER) & table["finding"].isin(target.any_of)
-        tables.append(table[mine])
+        wanted = (table["reader"] != REFERENCE_READER) & table["finding"].isin(target.any_of)
+        tables.append(table[wanted])
     read, boxes = tables
     keys = ["image_id", "reader"]
     read = read[keys].drop_duplicates()
@@ -203,7 +203,7 @@ def single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
 
 
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
-    """Prepare a comparison's images for looking at, at one policy's thresholds.
+    """Prepare a comparison's images for drawing, at one policy's thresholds.
 
     Args:
         comparison: What ``cxr compare`` found.
@@ -225,14 +225,14 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
 
 def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOutput:
     decisions = comparison.decisions
-    mine = decisions[decisions["system"] == name].drop_duplicates("image_id")
+    rows = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
-    mine = mine.assign(decision=mine.get(column))
+    rows = rows.assign(decision=rows.get(column))
     result = comparison.systems[name]
     empty = pd.DataFrame(columns=["image_id", *_CORNERS, "score"])
     return DrawnOutput(
         name=name,
-        decisions=mine.set_index("image_id"),
+        decisions=rows.set_index("image_id"),
         boxes=empty if result.boxes is None else result.boxes,
         maps=result.maps,
         scale=result.map_scale,
@@ -323,7 +323,7 @@ def read_systems(
     policy: str,
     split: str = "default",
 ) -> CaseSource:
-    """Prepare chosen images for looking at, at one policy's thresholds.
+    """Prepare chosen images for drawing, at one policy's thresholds.
 
     A system that is not tuned stays undecided: its boxes are drawn in full from score 0.5.
 

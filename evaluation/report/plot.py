@@ -162,9 +162,9 @@ def draw(chart: Chart) -> Figure:
         _draw_curve(axes, chart, curve, f"curve-{number}")
     for number, curve in enumerate(chart.curves):
         for place, point in enumerate(curve.points):
-            look = _marker_look(point.marker, system_colour(curve.position))
+            style = _marker_style(point.marker, system_colour(curve.position))
             gid = f"curve-{number}-point-{place}"
-            axes.plot([point.x], [point.y], **look, clip_on=False, gid=gid, zorder=3)
+            axes.plot([point.x], [point.y], **style, clip_on=False, gid=gid, zorder=3)
     if chart.names_beside:
         _name_points(axes, chart)
     return figure
@@ -210,13 +210,13 @@ def _dash(position: int) -> Any:
     return _DASHES[(position + position // len(_COLOURS)) % len(_DASHES)]
 
 
-def _marker_look(marker: str, colour: str) -> dict[str, Any]:
+def _marker_style(marker: str, colour: str) -> dict[str, Any]:
     """A ring stays visible around another marker at the same place; the rest are filled."""
-    look = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
+    style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
     if marker == "o":
-        return look | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
+        return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
     size = {".": 7.5, "s": 9, "D": 8.5}.get(marker, 11)
-    return look | {"markersize": size, "markeredgecolor": _PAPER, "markeredgewidth": 1.2}
+    return style | {"markersize": size, "markeredgecolor": _PAPER, "markeredgewidth": 1.2}
 
 
 def _name_points(axes: Axes, chart: Chart) -> None:
@@ -276,7 +276,7 @@ def legend_sample(position: int | None = None, marker: str = "") -> str:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, 16))
     axes.set_axis_off()
     if marker:
-        axes.plot([8], [8], **_marker_look(marker, _INK), clip_on=False)
+        axes.plot([8], [8], **_marker_style(marker, _INK), clip_on=False)
     elif position is not None:
         axes.plot([1, 35], [8, 8], color=system_colour(position), linestyle=_dash(position),
                   linewidth=2.2, dash_capstyle="butt")  # fmt: skip
@@ -305,7 +305,7 @@ def draw_with_legend(
     for number, curve in enumerate(chart.curves):
         lines[f"curve-{number}"].set_label(f"{curve.name} {curve.figure}".rstrip())
     for marker, words in markers:
-        axes.plot([], [], **_marker_look(marker, _QUIET) | {"markersize": 7}, label=words)
+        axes.plot([], [], **_marker_style(marker, _QUIET) | {"markersize": 7}, label=words)
     if chart.curves:
         below = 0, -_BELOW / chart.frame[3]
         axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=below, title=title,
