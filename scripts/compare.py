@@ -281,14 +281,14 @@ def folds(
     if strangers:
         raise InputError(f"{out}: holds '{strangers[0]}', which is not ours; choose another --out")
     from data_prep.contracts.folders import make_folder
-    from evaluation.report.folds import markdown_table, read_folds, summarise_folds, write_folds
+    from evaluation.report.folds import folds_markdown, read_folds, summarise_folds, write_folds
 
     read = read_folds(reports)
     table = summarise_folds(read.figures)
     make_folder(out)
     (out / "folds.json").unlink(missing_ok=True)
     write_folds(read, table, out)
-    console.say(markdown_table(read, table))
+    console.say(folds_markdown(read, table))
     console.say(f"Picture: {out / 'folds.png'}")
     if as_json:
         import json

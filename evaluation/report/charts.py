@@ -23,6 +23,7 @@ from evaluation.report.plot import (
     Point,
     draw_confusion,
     draw_with_legend,
+    legend_sample,
     save_png,
 )
 from evaluation.statistics.ranking import Floats
@@ -102,6 +103,15 @@ def cost_charts(comparison: Comparison) -> list[Chart]:
         if len(costs) > 1 and not (cost == "latency_ms" and len(devices) > 1):
             charts.append(_cost_chart(key, title, word, comparison.protocol.title, costs, systems))
     return charts
+
+
+def report_legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tuple[str, str]]:
+    """Return a sample and its words for each system's line and each policy's marker."""
+    systems = {curve.name: curve.position for chart in charts for curve in chart.curves}
+    lines = [(legend_sample(position), name) for name, position in systems.items()]
+    return lines + [
+        (legend_sample(marker=marker), words) for marker, words in policy_markers(policies)
+    ]
 
 
 def save_figures(comparison: Comparison, folder: Path) -> list[Path]:

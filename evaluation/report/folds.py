@@ -16,18 +16,17 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json
 from evaluation.compare.intervals import ALL
-from evaluation.metrics.registry import metric_title
+from evaluation.metrics.registry import family, metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.files import DECISIONS, METRICS
 from evaluation.report.plot import system_colour
+from evaluation.statistics.bootstrap import LEVEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
-COUNTS = ("tp", "fp", "tn", "fn")
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def read_folds(folders: list[Path]) -> Folds:
         for position, report in enumerate(reports)
     ]
     figures = pd.concat(frames, ignore_index=True)
-    figures = figures[~figures["metric"].isin(COUNTS)]
+    figures = figures[~figures["metric"].isin(family("counts"))]
     return Folds(
         folders=tuple(folders),
         splits=tuple(report["provenance"]["data_set"]["split"] for report in reports),
@@ -148,7 +147,7 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     return table.join(values).reset_index()
 
 
-HEADLINES = (  # metric and policy, as the picture and the Markdown table show them
+_HEADLINES = (  # metric and policy, as the figure and the Markdown table show them
     ("auroc", ""),
     ("average_precision", ""),
     ("ap50", ""),
@@ -170,8 +169,8 @@ def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
     with atomic_path(out / "folds.csv") as temporary:
         table.to_csv(temporary, index=False)
     with atomic_path(out / "folds.md") as temporary:
-        temporary.write_text(markdown_table(folds, table), encoding="utf-8")
-    figure = _picture(folds, table)
+        temporary.write_text(folds_markdown(folds, table), encoding="utf-8")
+    figure = _figure(folds, table)
     FigureCanvasAgg(figure)
     figure.savefig(out / "folds.png", dpi=200)
     rows = table.astype(object).where(table.notna(), None)
@@ -187,13 +186,8 @@ def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
     write_json(out / "folds.json", "folds", payload)
 
 
-def markdown_table(folds: Folds, table: pd.DataFrame) -> str:
-    """The headline figures, a row a system and a row a contrast with the first: mean (interval).
-
-    Args:
-        folds: From `evaluation.report.folds.read_folds`.
-        table: From `evaluation.report.folds.summarise_folds`.
-    """
+def folds_markdown(folds: Folds, table: pd.DataFrame) -> str:
+    """The headline figures, a row a system and a row a contrast with the first: mean (interval)."""
     shown = _shown(table)
     titles = [_title(metric, policy) for metric, policy in shown]
     lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
@@ -212,7 +206,7 @@ def markdown_table(folds: Folds, table: pd.DataFrame) -> str:
 def _shown(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The headline figures that any system has."""
     there = set(zip(table["metric"], table["policy"], strict=True))
-    return [figure for figure in HEADLINES if figure in there]
+    return [figure for figure in _HEADLINES if figure in there]
 
 
 def _title(metric: str, policy: str) -> str:
@@ -234,7 +228,7 @@ def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
     return f"{number(row['mean'])} ({number(row['ci_low'])} to {number(row['ci_high'])})"
 
 
-def _picture(folds: Folds, table: pd.DataFrame) -> Figure:
+def _figure(folds: Folds, table: pd.DataFrame) -> Figure:
     """A panel a figure, a row a system: each fold a ring, the mean with its interval."""
     shown = _shown(table)
     height = 0.9 + 0.42 * len(folds.systems)

@@ -462,7 +462,7 @@ class Gallery:
 
     Args:
         cases: The cases; a category may go on on the next page.
-        policy: The threshold policy in words.
+        policy: The threshold policy.
         intro: What to do, and what is left out.
         map_words: Where the contours of each system's maps lie.
         reason: Why there are no cases.
@@ -514,7 +514,7 @@ def build_galleries(
         source: Truth and readings.
         dataset: Where the pixels come from.
         finding: Display name of the target.
-        policy: The threshold policy in words.
+        policy: The threshold policy.
         folder: Gets one PNG a case; made if absent.
         gaps: How far apart the systems see each image.
         progress: Called once per case.

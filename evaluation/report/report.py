@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.contracts.folders import atomic_path, make_folder
-from evaluation.metrics.words import policy_words
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
     cost_charts,
     policies_of,
-    policy_markers,
     report_charts,
+    report_legend,
     save_figures,
 )
 from evaluation.report.checklists import checklists, methods_paragraph
@@ -40,7 +39,7 @@ from evaluation.report.grids import (
     transfer_table,
     where_tables,
 )
-from evaluation.report.plot import Chart, legend_sample, to_svg
+from evaluation.report.plot import to_svg
 from evaluation.report.result_tables import write_table_files
 from evaluation.report.tables import (
     confusion_matrices,
@@ -54,7 +53,7 @@ from evaluation.report.tables import (
 from evaluation.report.templates import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
@@ -140,7 +139,7 @@ def _draw_galleries(
         read_cases(comparison, dataset, policy),
         dataset,
         finding=comparison.target.display_name,
-        policy=policy_words(policy),
+        policy=policy,
         folder=out / OVERLAYS,
         gaps=disagreement(decisions, systems),
         progress=progress,
@@ -161,7 +160,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         galleries: The drawn cases, page by page.
         dataset: For its name, and for who and what is on the images.
     """
-    policies, policy = policies_of(comparison), _main_policy(comparison)
+    policy = _main_policy(comparison)
     place = metric_table(comparison, "place")
     charts = report_charts(comparison)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
@@ -188,7 +187,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         where=where_tables(comparison),
         groups=group_tables(comparison),
         charts=[(chart, to_svg(chart)) for chart in charts],
-        legend=_legend(charts, policies),
+        legend=report_legend(charts, policies_of(comparison)),
         confusion=confusion_matrices(comparison),
         exploration=exploration(comparison, case_places(galleries)),
         cost=cost_rows(comparison),
@@ -201,12 +200,3 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
         paragraph=methods_paragraph(comparison, dataset),
         provenance=comparison.provenance,
     )
-
-
-def _legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return a sample and its words for each system's line and each policy's marker."""
-    systems = {curve.name: curve.position for chart in charts for curve in chart.curves}
-    lines = [(legend_sample(position), name) for name, position in systems.items()]
-    return lines + [
-        (legend_sample(marker=marker), words) for marker, words in policy_markers(policies)
-    ]

@@ -9,7 +9,7 @@ from scipy import stats
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_json, write_table
-from evaluation.report.folds import markdown_table, read_folds, summarise_folds, write_folds
+from evaluation.report.folds import folds_markdown, read_folds, summarise_folds, write_folds
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
@@ -96,4 +96,4 @@ def test_everything_written_can_be_read_again(tmp_path, reports):
     assert payload["splits"] == ["cv-0", "cv-1", "cv-2"]
     assert payload["figures"][0]["mean"] == pytest.approx(0.85)
     assert (out / "folds.png").stat().st_size > 1000
-    assert "| A | 0.850 (0.726 to 0.974)" in markdown_table(folds, table)
+    assert "| A | 0.850 (0.726 to 0.974)" in folds_markdown(folds, table)
