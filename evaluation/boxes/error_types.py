@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.boxes.iou import BoxPairs
+from evaluation.statistics.ranking import is_positive
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
 REACHED_IOU = 0.2
@@ -34,7 +35,7 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
 
     Example:
         >>> import pandas as pd
-        >>> from evaluation.pairs import pair_boxes
+        >>> from evaluation.boxes.iou import pair_boxes
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0.], "y1": [0.], "x2": [9.], "y2": [9.]})
         >>> boxes = pd.concat([true.assign(score=0.9), true.assign(score=0.8)])
         >>> kinds = error_kinds(pair_boxes(boxes, true, pd.Index(["a"])), 0.5)
@@ -42,7 +43,7 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
         {'lesions': 1, 'found': 1, 'duplicate': 1}
     """
     n_images = len(pairs.n_true)
-    called = pairs.boxes.score >= cut
+    called = is_positive(pairs.boxes.score, cut)
     kept = called[pairs.box]
     box, true, iou = pairs.box[kept], pairs.true[kept], pairs.iou[kept]
     taken, right = _take(box, true, iou, len(pairs.true_image), len(called))
@@ -95,7 +96,7 @@ def lesions_reached(pairs: BoxPairs, cut: float) -> npt.NDArray[np.bool_]:
     Returns:
         Shape ``(lesions,)``, in the order of ``pairs.true_image``.
     """
-    near = (pairs.iou >= REACHED_IOU) & (pairs.boxes.score[pairs.box] >= cut)
+    near = (pairs.iou >= REACHED_IOU) & is_positive(pairs.boxes.score[pairs.box], cut)
     reached = np.zeros(len(pairs.true_image), dtype=bool)
     reached[pairs.true[near]] = True
     return reached

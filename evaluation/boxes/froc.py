@@ -11,7 +11,7 @@ import numpy.typing as npt
 from evaluation.boxes.average_precision import match_pairs
 from evaluation.boxes.iou import BoxPairs
 from evaluation.statistics.bootstrap import per_cluster
-from evaluation.statistics.ranking import Floats, Integers
+from evaluation.statistics.ranking import Floats, Integers, is_positive
 from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
 
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
@@ -44,7 +44,7 @@ class WeightedIobb:
         cut: float,
         thresholds: Sequence[float] = IOBB_THRESHOLDS,
     ) -> None:
-        owner, called = np.asarray(clusters), pairs.boxes.score >= cut
+        owner, called = np.asarray(clusters), is_positive(pairs.boxes.score, cut)
         corners, true = pairs.boxes.corners[pairs.box], pairs.true_corners[pairs.true]
         shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
         area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
@@ -235,7 +235,7 @@ def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> dict[str, Floats]:
 
     Example:
         >>> import pandas as pd
-        >>> from evaluation.pairs import pair_boxes
+        >>> from evaluation.boxes.iou import pair_boxes
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(score=0.4), true.assign(score=0.8, image_id="b")])
         >>> curve = froc_curve(pair_boxes(marks, true, pd.Index(["a", "b"])))

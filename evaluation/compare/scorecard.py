@@ -36,7 +36,7 @@ from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.registry import METRICS, NEEDS, Need, family
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration_error import CalibrationFigures
-from evaluation.statistics.ranking import Floats, Integers, RankedScores
+from evaluation.statistics.ranking import Floats, Integers, RankedScores, is_positive
 
 
 class Scorecard:
@@ -119,7 +119,7 @@ class Scorecard:
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
         """Which images are called positive at a policy's threshold; `None` without one."""
         threshold = self.thresholds[policy].threshold
-        return None if threshold is None else self.scores >= threshold
+        return None if threshold is None else is_positive(self.scores, threshold)
 
     def confusion(self, policy: str) -> dict[str, int] | None:
         """``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; `None` without one."""

@@ -20,7 +20,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, percentile_interval
 from evaluation.statistics.calibration import CLIP
-from evaluation.statistics.ranking import Floats
+from evaluation.statistics.ranking import Floats, is_positive
 
 if TYPE_CHECKING:
     from evaluation.compare.scorecard import JudgedModel
@@ -318,7 +318,7 @@ def net_benefit(y_true: npt.ArrayLike, probability: npt.ArrayLike, risk: float) 
 
 
 def _benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:
-    called = probability >= risk
+    called = is_positive(probability, risk)
     return np.asarray(np.where(called, np.where(truth, 1.0, -risk / (1 - risk)), 0.0))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.metrics.registry import METRICS, Counts
-from evaluation.statistics.ranking import Floats, RankedScores, check_truth_and_scores
+from evaluation.statistics.ranking import Floats, RankedScores, check_truth_and_scores, is_positive
 
 
 def confusion_counts(
@@ -32,7 +32,7 @@ def confusion_counts(
         {'tp': 1, 'fp': 0, 'tn': 1, 'fn': 1}
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
-    called = scores >= threshold
+    called = is_positive(scores, threshold)
     return {
         "tp": int((called & truth).sum()),
         "fp": int((called & ~truth).sum()),

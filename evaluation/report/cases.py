@@ -22,6 +22,7 @@ from evaluation.compare.compare import checked_decision
 from evaluation.decisions.system_output import SystemOutput, images_run
 from evaluation.overlays.reading import Reading, Truth
 from evaluation.overlays.shapes import ActivationGrid, system_colour
+from evaluation.statistics.ranking import is_positive
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
@@ -378,7 +379,7 @@ def _predicted_output(
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
     threshold = None if decision is None else decision.thresholds[policy].threshold
-    table["decision"] = None if threshold is None else scores >= threshold
+    table["decision"] = None if threshold is None else is_positive(scores, threshold)
     points = evidence.points()
     if points is not None:
         table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)

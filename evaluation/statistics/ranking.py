@@ -1,4 +1,4 @@
-"""Threshold-free figures from one sort: AUROC and average precision, also under weights.
+"""Scores against labels: the rule at a threshold, and AUROC and average precision from one sort.
 
 The bootstrap asks for the same two figures thousands of times with other weights on the same
 images. The order of the scores never changes, so it is found once; every replicate is then a
@@ -52,6 +52,20 @@ def check_truth_and_scores(
     if lost.size:
         raise InputError(f"y_score must be finite; row {lost[0]} is {scores[lost[0]]}")
     return truth.astype(bool), scores
+
+
+def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """The decision rule, of images as of boxes: a score at the threshold is positive.
+
+    Args:
+        y_score: Scores, any shape.
+        threshold: One, or of a shape that broadcasts with it.
+
+    Example:
+        >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()
+        [False, True, True]
+    """
+    return np.asarray(np.asarray(y_score) >= np.asarray(threshold))
 
 
 class RankedScores:
