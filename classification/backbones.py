@@ -153,8 +153,8 @@ class Trunk:
         layers: Maps float (B, 3, S, S) to float (B, channels, h, w).
         channels: Channels of the last maps.
         stride: Input pixels from one cell of the last maps to the next.
-        centre: Where the first cell looks, in px from the image's left or upper edge: the middle
-            of its receptive field. Each further cell looks `stride` further.
+        centre: Middle of the first cell's receptive field, px from the image's left or upper edge;
+            each further cell's is `stride` further.
         rectify: Whether a rectifier follows that is no layer of the network.
     """
 
@@ -167,9 +167,6 @@ class Trunk:
 
 def find_network(name: str) -> Network:
     """A classifier's network: a record of the registry, or what timm says of one of its own.
-
-    Args:
-        name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
 
     Raises:
         InputError: There is no such network, or timm is not installed.
@@ -190,17 +187,14 @@ def find_network(name: str) -> Network:
 
 
 def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
-    """Build a trunk with random weights.
+    """Build a network without its classifier, with random weights.
 
     Args:
         name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
-        last_stride: Input pixels per position of the last maps: 32, or 16 to leave out the last
+        last_stride: Input pixels per cell of the last maps: 32, or 16 to leave out the last
             halving where the network can be without it. Leaving it out moves no weight: the same
             file fits both.
         image_size: Side of the images, px.
-
-    Returns:
-        The trunk.
 
     Raises:
         InputError: Unknown name, a stride that this network does not have, images of a size that
@@ -264,13 +258,9 @@ def _reason(error: Exception) -> str:
 
 @cache
 def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
-    """A trunk's layers in stages, from the image on: each begins where the maps get smaller.
+    """Names of a trunk's children in stages: each begins where the maps get smaller.
 
-    Args:
-        name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
-
-    Returns:
-        Names of the trunk's children; one without weights belongs to the stage before.
+    A child without weights belongs to the stage before.
 
     Example:
         >>> trunk_stages("resnet18")[-2:]

@@ -105,7 +105,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
         """Read one image.
 
         Args:
-            key: Its row, or (row, seed) to augment; equal seeds give equal pictures.
+            key: Its row, or (row, seed) to augment; equal seeds give equal images.
 
         Returns:
             The image with its targets.

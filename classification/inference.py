@@ -81,7 +81,7 @@ def predict_scores(
         placement: How each image lies in the store, by image id.
         device: Where to compute.
         precision: ``bf16`` runs the trunk under autocast; logits and maps are float32.
-        maps: How to find where the model looks; scores are the same for all.
+        maps: How maps are made; scores are the same for all.
 
     Yields:
         Frames of one batch. An image for which the network's output is not finite is ``failed``

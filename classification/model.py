@@ -115,10 +115,10 @@ class ImageClassifier(nn.Module):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Outer frame of a map, such that each cell's middle is where the cell looks.
+        """Outer frame of a map: each cell's middle is the middle of its receptive field.
 
-        Strided layers look to the upper left of the middle of the square that they stand for (in
-        ResNet-18 by half a cell), so the frame begins a little before the image.
+        With strided layers that lies to the upper left of the middle of the square that a cell
+        stands for (in ResNet-18 by half a cell), so the frame begins a little before the image.
 
         Args:
             height: Rows of the map.
@@ -209,7 +209,7 @@ def build_classifier(
         mean: Mean of the pixels, in [0, 1]; None for what the network's published weights want,
             mostly ImageNet's averaged over colours.
         std: Standard deviation of the pixels, likewise.
-        channels: The three channels that the network reads are all the grey picture, ``same``, or
+        channels: The three channels that the network reads are all the grey image, ``same``, or
             normalised as ImageNet's colours, ``imagenet``, as public CheXNets learned.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where on the image each cell of a network's feature maps looks, found by following the layers."""
+"""Receptive fields of a network's last feature maps, found by following its layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Grid:
 
     Attributes:
         stride: Input pixels from one cell to the next.
-        centre: Where the first cell looks, in px from the image's edge: the middle of its
+        centre: Px from the image's edge to the middle of the first cell's
             receptive field. The middle of the first pixel is 0.5.
     """
 

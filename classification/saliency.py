@@ -19,7 +19,7 @@ _Frame = tuple[float, float, float, float]
 
 
 class Saliency(NamedTuple):
-    """What a model says about a batch, and where it looks.
+    """Scores of a batch, and maps of the evidence for them.
 
     Attributes:
         logits: float32 (B, K), the same for every method.
@@ -74,15 +74,7 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
 
 
 def head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:
-    """How each logit answers to each place and channel of the last feature maps.
-
-    Args:
-        model: In evaluation mode, so that images of a batch do not touch each other.
-        features: float32 (B, C, h, w), from `ImageClassifier.features` under `torch.no_grad`.
-
-    Returns:
-        Logits (B, K) and gradients (B, K, C, h, w), float32.
-    """
+    """Logits (B, K), and their gradients (B, K, C, h, w) by features (B, C, h, w), float32."""
     with torch.enable_grad():
         leaf = features.detach().requires_grad_()
         # A copy goes in: a head may begin with a layer that works in place.
@@ -94,17 +86,10 @@ def head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Te
 
 
 def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    """Feature maps weighed by their mean gradient, negative sums put at 0.
+    """Feature maps weighed by their mean gradient, negative sums put at 0; (B, K, h, w).
 
     Where the head is a mean and one linear layer, this is the class activation map's positive
     part divided by the number of cells.
-
-    Args:
-        features: (B, C, h, w).
-        gradients: (B, K, C, h, w), of each logit with respect to the features.
-
-    Returns:
-        (B, K, h, w), at least 0.
 
     Source:
         Selvaraju et al. 2017, Grad-CAM.

@@ -13,13 +13,9 @@ from networks.registry import TIMM
 
 
 def build_timm(name: str) -> nn.Module:
-    """Build a network of timm's without its head, with random weights.
+    """Build a network of timm's, ``timm:NAME``, without its head, with random weights.
 
-    Args:
-        name: ``timm:`` and a name that timm knows.
-
-    Returns:
-        Maps float (B, 3, S, S) to its last feature maps, normed as timm does before pooling.
+    It maps float (B, 3, S, S) to its last feature maps, normed as timm does before pooling.
 
     Raises:
         InputError: timm is not installed, or has no such network.
@@ -30,12 +26,6 @@ def build_timm(name: str) -> nn.Module:
 def fetch_timm(name: str) -> dict[str, Tensor]:
     """Published weights of a network of timm's, from its cache or downloaded there.
 
-    Args:
-        name: As in `build_timm`.
-
-    Returns:
-        Tensors by the names of `build_timm`'s network.
-
     Raises:
         InputError: As `build_timm`, or the weights cannot be had.
     """
@@ -43,28 +33,14 @@ def fetch_timm(name: str) -> dict[str, Tensor]:
 
 
 def timm_normalisation(name: str) -> tuple[float, float]:
-    """Mean and standard deviation of the pixels that published weights want, over the colours.
-
-    Args:
-        name: As in `build_timm`.
-
-    Raises:
-        InputError: As `build_timm`.
-    """
+    """Mean and standard deviation of the pixels that published weights want, over the colours."""
     settings = _settings(name)
     mean, std = (sum(values) / 3 for values in (settings.mean, settings.std))
     return round(mean, 3), round(std, 3)
 
 
 def timm_fixed_size(name: str) -> int | None:
-    """Side of the only images that a network takes, px; None where any will do.
-
-    Args:
-        name: As in `build_timm`.
-
-    Raises:
-        InputError: As `build_timm`.
-    """
+    """Side of the only images that a network takes, px; None where any will do."""
     settings = _settings(name)
     return int(settings.input_size[-1]) if settings.fixed_input_size else None
 

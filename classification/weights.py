@@ -46,15 +46,8 @@ def load_features(
 ) -> None:
     """Load a trunk's weights from a checkpoint of any network that has this trunk.
 
-    See `networks.checkpoints.load_layers` for what fits.
-
-    Args:
-        layers: The trunk's; untouched when the weights do not fit.
-        state: Tensors by name, those of other layers among them.
-        network: The trunk's.
-        source: Where the weights come from, for errors.
-        what: The network that the weights are of, for errors; None guesses.
-        known: Networks that could be chosen instead, for errors.
+    `what` is the network that the checkpoint is of, and `known` those that could be chosen instead,
+    for errors; see `networks.checkpoints.load_layers` for what fits.
 
     Raises:
         InputError: The weights are of another network, of two, or hold a value that is not finite.

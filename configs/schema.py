@@ -187,7 +187,7 @@ def _without_removed(content: dict[str, Any], place: str) -> dict[str, Any]:
         table = kept.get(section)
         if not isinstance(table, dict) or leaf not in table:
             continue
-        if off is not None and table[leaf] != off:
+        if off is not ... and table[leaf] != off:
             raise ConfigError(
                 f"{place}: {key} = {table[leaf]!r}: this version no longer has this key, see "
                 "CHANGELOG.md; train a new run without it, or use the version that made this file"

@@ -75,7 +75,6 @@ class ClassifierModelSettings(Section):
     architecture: Architecture = "densenet121"
     last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
     dropout: Fraction = 0.0
-    prior: float | None = Field(default=None, gt=0, lt=1, description="score before training")
     weights: str = Field(default="none", description="none, imagenet, a file, or a run folder")
     trainable: Literal["all", "head", "head_first", "stages"] = Field(
         default="all", description="what learns; the rest stays as its weights have it"
@@ -356,19 +355,19 @@ REMOVED_KEYS: dict[str, dict[str, Any]] = {
         "model.matching": "iou",
         "model.matching_low": 0.4,
         "model.matching_high": 0.5,
-        "model.atss_top_k": None,
+        "model.atss_top_k": ...,
         "model.image_head": False,
-        "model.image_head_weight": None,
-        "model.image_head_mode": None,
+        "model.image_head_weight": ...,
+        "model.image_head_mode": ...,
         "model.prior": 0.01,
         "model.focal_alpha": 0.25,
         "model.focal_gamma": 2.0,
         "model.box_weight": 1.0,
     },
-    "classifier": _REMOVED_FROM_BOTH,
+    "classifier": {**_REMOVED_FROM_BOTH, "model.prior": None},
 }
 """Keys of earlier versions by kind, each with the value that does what is done without the key.
 
-Resolved configurations in run folders state every key. None: the key has an effect only beside
-another one of these.
+Resolved configurations in run folders state every key. None: to be without it, as only a value
+that has an effect is stated; an ellipsis: any value, for the key counts only beside another one.
 """

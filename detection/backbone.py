@@ -31,12 +31,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
     pixel, and normalising one or two values erases them. Above 256 channels it is the largest
     number of groups, up to 32, that divides them: 816 channels make 24 groups of 34.
 
-    Args:
-        channels: Number of channels, a multiple of 8; those of every body here are.
-
-    Returns:
-        The layer.
-
     Raises:
         InputError: The channels do not divide into groups of 8.
 
@@ -65,16 +59,9 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 
 
 def build_body(name: str, norm: str) -> nn.Module:
-    """Build a randomly initialised body with the chosen normalisation.
+    """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
 
-    Args:
-        name: A detector's backbone in `networks.registry`.
-        norm: ``frozen`` (batch norm with fixed statistics, for pretrained weights only),
-            ``batch`` (live) or ``group``.
-
-    Returns:
-        The network without its last layers: pooling and what classifies. MobileNet and
-        EfficientNet keep the 1 x 1 convolution before the pooling, which is pretrained, too.
+    MobileNet and EfficientNet keep the 1 x 1 convolution before the pooling: it is pretrained.
 
     Raises:
         InputError: Unknown name or norm.
@@ -101,13 +88,7 @@ def _replace_norms(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module
 
 @dataclass(frozen=True)
 class _Layer:
-    """One child of a body.
-
-    Attributes:
-        name: Its name.
-        stride: Input pixels from one place of its output to the next.
-        channels: Of its output.
-    """
+    """One child of a body: its stride in input pixels, and the channels of its output."""
 
     name: str
     stride: int
@@ -117,12 +98,6 @@ class _Layer:
 @cache
 def body_layers(name: str) -> tuple[_Layer, ...]:
     """Strides and channels of a body's children, from a run on tensors without content.
-
-    Args:
-        name: A detector's backbone in `networks.registry`.
-
-    Returns:
-        One entry a child, in the order of the forward.
 
     Example:
         >>> body_layers("resnet18")[-1]
@@ -140,11 +115,7 @@ def body_layers(name: str) -> tuple[_Layer, ...]:
 
 @cache
 def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of a body's tensors with batch norm, without its step counters.
-
-    Args:
-        name: A detector's backbone in `networks.registry`.
-    """
+    """Shapes of a body's tensors with batch norm, without its step counters."""
     with torch.device("meta"):
         state = build_body(name, "batch").state_dict()
     return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
@@ -158,28 +129,18 @@ _DENSE_TAPS = {"transition2": "0", "transition3": "1", "norm5": "2"}
 
 
 class _DenseFeatures(nn.ModuleDict):
-    """DenseNet's features at three strides, each normalised and rectified.
+    """DenseNet's features at three strides, each normalised and rectified; names stay its own.
 
     A dense block ends in a bare concatenation, whose parts have scales of their own; what makes
     them fit for the next layer is the norm at the head of the transition. So C3 and C4 are taken
-    there, where the network itself first looks at them, and C5 behind ``norm5``.
-
-    Args:
-        features: The ``features`` of torchvision's DenseNet; its tensors keep their names.
+    there, where the network itself first reads them, and C5 behind ``norm5``.
     """
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__(dict(features.named_children()))
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Run the body.
-
-        Args:
-            pixels: float (B, 3, S, S).
-
-        Returns:
-            ``0``, ``1`` and ``2``: C3, C4 and C5, at least 0.
-        """
+        """Map float (B, 3, S, S) to C3, C4 and C5, at least 0, under ``0``, ``1`` and ``2``."""
         found = {}
         for name, layer in self.items():
             if name.startswith("transition"):
@@ -198,19 +159,11 @@ class _DenseFeatures(nn.ModuleDict):
 def build_pyramid(
     name: str, body: nn.Module, channels: int, *, p6_from_c5: bool
 ) -> BackboneWithFPN:
-    """Put a feature pyramid with levels P3 to P7 (strides 8 to 128) on a body.
+    """Put a feature pyramid, P3 to P7 (strides 8 to 128), on a body from `build_body`.
 
-    Each level starts from the last layer of its stride, which has seen most. P2 is left out, as
-    in the paper: it would hold three quarters of all anchors.
-
-    Args:
-        name: The body's, a key of `networks.registry.NETWORKS`.
-        body: From `detection.backbone.build_body`.
-        channels: Channels of every pyramid level.
-        p6_from_c5: Whether P6 starts from C5 (torchvision's v2) or from P5 (v1).
-
-    Returns:
-        A module that maps (B, 3, S, S) to five maps of ``channels`` channels.
+    Each level starts from the last layer of its stride, the deepest. P2 is left out, as in the
+    paper: it would hold three quarters of all anchors. P6 starts from C5 (torchvision's v2) or
+    from P5 (v1).
 
     Source:
         Lin et al. 2017, Feature Pyramid Networks; Lin et al. 2017, Focal Loss.
@@ -244,16 +197,11 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     DenseNet    transition3, block4, .. transition2, . transition1, . block1   conv0, norm0
     =========== ======================= ============== ============== ======== ============
 
-    Args:
-        name: The body's, a key of `networks.registry.NETWORKS`.
-        backbone: From `build_pyramid`.
-        trainable_layers: How many stages learn, counted from the top; 0 to 5.
-
     Returns:
         The frozen modules. Their live batch norm, if any, must stay in evaluation mode.
 
     Raises:
-        InputError: The count is outside 0 to 5.
+        InputError: `trainable_layers`, the number of stages that learn, is outside 0 to 5.
     """
     if not 0 <= trainable_layers <= len(_STAGE_STRIDES):
         raise InputError(

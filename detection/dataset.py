@@ -98,9 +98,8 @@ class LesionDataset(Dataset[LesionSample]):
         augmentation: From `build_augmentation`; applied where a sample is asked
             for with a seed.
         mosaic: Probability that a sample which is asked for with a seed is a mosaic: its own
-            picture and three that the seed draws from this set, joined before they are augmented
-            together. It goes by the name of its own picture, though a negative one may have
-            boxes then.
+            image and three that the seed draws from this set, joined before they are augmented
+            together. It keeps the id of its own image, though a negative one may have boxes then.
 
     Raises:
         InputError: An image is not in the store, a finding is not among ``findings``, or a box
@@ -153,7 +152,7 @@ class LesionDataset(Dataset[LesionSample]):
         """Read one image.
 
         Args:
-            key: Its row, or (row, seed) to augment; equal seeds give equal pictures.
+            key: Its row, or (row, seed) to augment; equal seeds give equal images.
 
         Returns:
             The image with its boxes, store px.

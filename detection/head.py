@@ -68,16 +68,10 @@ class BoxHead(RetinaNetRegressionHead):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> Tensor:
-        """Box loss over the anchors of lesions, divided by each image's number of them.
+        """Each image's loss by its number of matched anchors, as a mean; 0 without boxes.
 
-        Args:
-            targets: Per image ``boxes`` (N, 4) xyxy, store px.
-            head_outputs: ``bbox_regression`` (B, A, 4), float32.
-            anchors: Per image (A, 4) xyxy, store px.
-            matched_idxs: Per image (A,): index of the matched box, negative where there is none.
-
-        Returns:
-            The mean over the images, a scalar; 0 for a batch without boxes.
+        As torchvision's: ``boxes`` (N, 4) xyxy, store px; ``bbox_regression`` (B, A, 4), float32;
+        anchors (A, 4); `matched_idxs` (A,), negative where an anchor has no box.
         """
         losses = []
         for target, offsets, places, matched in zip(
@@ -112,7 +106,7 @@ def build_head(
     convs: int = 4,
     box_loss: BoxLoss = "auto",
 ) -> RetinaNetHead:
-    """Build both heads of a RetinaNet.
+    """Both heads of a RetinaNet: the pyramid to ``cls_logits`` and ``bbox_regression``.
 
     Args:
         channels: Channels of the pyramid.
@@ -121,9 +115,6 @@ def build_head(
         version: ``v1`` or ``v2``, as in torchvision.
         convs: Hidden convolutions in each head, 1 to 4.
         box_loss: See `BoxHead`.
-
-    Returns:
-        A module that maps the pyramid to ``cls_logits`` and ``bbox_regression``.
 
     Raises:
         InputError: An argument is outside its range.

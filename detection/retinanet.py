@@ -33,16 +33,10 @@ Detections = list[dict[str, Tensor]]
 
 
 def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
-    """Smallest anchor of each level: torchvision's at 512 px, the same share of other images.
+    """Smallest anchor of each level, px: torchvision's at 512 px, the same share of other images.
 
     On small images they stop at two strides: anchors lie one stride apart, and a lesion between
     two smaller ones overlaps neither by the half that makes a match.
-
-    Args:
-        image_size: Side of the pixel store's images, px.
-
-    Returns:
-        Five sides, px.
 
     Example:
         >>> default_anchor_sizes(512), default_anchor_sizes(128)
@@ -55,15 +49,7 @@ def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
 def build_anchors(
     image_size: int, sizes: Sequence[float], ratios: Sequence[float]
 ) -> AnchorGenerator:
-    """Make the anchors of P3 to P7: three sizes an octave, each at every ratio.
-
-    Args:
-        image_size: Side of the pixel store's images, px.
-        sizes: Smallest side on each level, px; for instance `default_anchor_sizes`.
-        ratios: Height over width.
-
-    Returns:
-        torchvision's generator.
+    """The anchors of P3 to P7: three sizes an octave from each level's smallest, at every ratio.
 
     Raises:
         InputError: Not five sizes, a size below 1 px, or a ratio that is not positive.
@@ -90,9 +76,6 @@ class _StoreTransform(nn.Module):
 
     torchvision's transform resizes to 800 px and normalises a second time; here the pixel store
     has resized, and `Preprocess` is the only place that normalises.
-
-    Args:
-        preprocess: Size of the store, and its mean and standard deviation.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
@@ -100,13 +83,7 @@ class _StoreTransform(nn.Module):
         self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> ImageList:
-        """Normalise a batch and repeat its grey channel for the three that ResNet has.
-
-        Args:
-            images: uint8 (B, 1, S, S), store pixels.
-
-        Returns:
-            float32 (B, 3, S, S) and the size of each image.
+        """Normalise uint8 (B, 1, S, S) and repeat the grey channel: float32 (B, 3, S, S).
 
         Raises:
             InputError: The images are not of the size that the model's anchors were made for.

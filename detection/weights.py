@@ -96,13 +96,6 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
 
     See `networks.checkpoints.load_layers` for what fits.
 
-    Args:
-        body: From `detection.backbone.build_body`, or as it lies under a pyramid; untouched when
-            the weights do not fit.
-        state: Tensors by name, see `networks.checkpoints`.
-        name: The body's, a key of `networks.registry.NETWORKS`.
-        source: Where the weights come from, for errors.
-
     Raises:
         InputError: The checkpoint is of another network or another normalisation, holds two
             networks, or a value that is not finite; one line names it and says what to do.
@@ -112,15 +105,10 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source
 
 
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
-    """Load ImageNet weights into a body.
-
-    Args:
-        body: From `detection.backbone.build_body`.
-        name: Its name, a key of `networks.registry.NETWORKS`.
-        norm: Its normalisation.
+    """Load ImageNet weights into a body from `detection.backbone.build_body`.
 
     Raises:
-        InputError: Group norm, which these weights do not have; or `fetch_weights` fails.
+        InputError: Group norm, which these weights do not have; or they cannot be had.
     """
     _refuse_group_norm("imagenet", norm)
     load_body(body, fetch_imagenet(NETWORKS[name]), name=name, source="weights imagenet")
@@ -136,15 +124,11 @@ def load_coco(
 ) -> None:
     """Load torchvision's COCO RetinaNet, all but the layer that names COCO's classes.
 
-    Args:
-        model: A RetinaNet of torchvision's size (ResNet-50, 256 channels, four convolutions).
-        backbone: Must be ``resnet50``.
-        head: ``v1`` or ``v2``.
-        norm: ``frozen`` or ``batch``.
-        state: The published file's tensors; None fetches them.
+    `state` holds the published file's tensors; None fetches them.
 
     Raises:
-        InputError: The model is not of the published size; or `fetch_weights` fails.
+        InputError: The model is not of the published size (ResNet-50, 256 channels, four
+            convolutions, frozen or batch norm); or the weights cannot be had.
     """
     _refuse_group_norm("coco", norm)
     own = {

@@ -1,4 +1,4 @@
-"""Public classifiers of chest X-rays, told by their tensors: what they find, and in which pixels.
+"""Public classifiers of chest X-rays, recognised by their tensors: findings and pixels.
 
 No torch: names and shapes are enough.
 """

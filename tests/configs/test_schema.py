@@ -77,6 +77,12 @@ def test_config_of_an_older_run_with_a_removed_part_is_refused(key: str, value: 
         parse_config(old.replace("[model]\n", f"[model]\n{key} = {value}\n"), "run/config.toml")
 
 
+def test_config_of_an_older_classifier_with_a_prior_is_refused() -> None:
+    old = dump_config(read_config(find_config("chexnet")))
+    with pytest.raises(ConfigError, match=r"^run/config.toml: model.prior = 0.1: .*no longer has"):
+        parse_config(old.replace("[model]\n", "[model]\nprior = 0.1\n"), "run/config.toml")
+
+
 def test_removed_key_cannot_be_set() -> None:
     with pytest.raises(ConfigError, match=r"--set model\.image_head: unknown key"):
         read_config(find_config("retinanet"), ["model.image_head=false"])

@@ -24,8 +24,8 @@ from training.run_folder import RunFolder
 _SIDE, _STEPS = 192, 160
 
 
-class _Films:
-    """Eight films in memory, as a pixel store gives them."""
+class _Images:
+    """Eight images in memory, as a pixel store gives them."""
 
     size = _SIDE
 
@@ -42,7 +42,7 @@ class _Films:
 
 
 @pytest.mark.long
-def test_eight_real_films_are_learned_by_heart(shared_data: Path) -> None:
+def test_eight_real_images_are_learned_by_heart(shared_data: Path) -> None:
     labels = pd.read_csv(shared_data / "rsna/stage_2_train_labels.csv")
     boxed = labels[labels["Target"] == 1]
     image_ids = sorted(boxed["patientId"].unique())[:8]
@@ -57,8 +57,8 @@ def test_eight_real_films_are_learned_by_heart(shared_data: Path) -> None:
             "y2": boxed["y"] + boxed["height"],
         }
     )
-    films = _Films(shared_data / "rsna/stage_2_train_images", image_ids)
-    dataset = LesionDataset(films, image_ids, boxes, ("opacity",))
+    store = _Images(shared_data / "rsna/stage_2_train_images", image_ids)
+    dataset = LesionDataset(store, image_ids, boxes, ("opacity",))
     batch = collate([dataset[row] for row in range(len(dataset))])
     torch.manual_seed(0)
     model = build_retinanet(
