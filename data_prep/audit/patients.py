@@ -7,6 +7,7 @@ import pandas as pd
 
 from data_prep.audit.problem import Problem
 from data_prep.contracts.text_lookup import is_member, positions
+from data_prep.duplicates.patient_groups import patient_groups
 
 OLDEST_YEARS = 120.0
 SMALLEST_SIDE = 128
@@ -31,7 +32,8 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     """
     used = split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
     rows = images[["patient_id", "image_id"]].merge(used, on="image_id")
-    leaks = differing(rows, "patient_id", "role")
+    rows["group"] = rows["image_id"].map(patient_groups(images))
+    leaks = differing(rows, "group", "role")
     columns = ["patient_id", "image_id", "role"]
     return leaks[columns].sort_values(columns, ignore_index=True)
 

@@ -179,7 +179,8 @@ def draw_split(
     linked = picture_links(decode) if linked is None else linked
     split = split_by_patient(free, strata, linked=linked, **asdict(rule))
     unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
-    how: How = {"method": "by patient", "rule": asdict(rule)}
+    method = {"balanced": "by patient, StratifiedGroupKFold", "hash": "by patient"}[rule.method]
+    how: How = {"method": method, "rule": asdict(rule)}
     if rule.method == "balanced":
         how["balanced"] = list(strata.columns)
     elif empty := sorted({r for r in ("val", "test") if asdict(rule)[r] > 0} - set(split["role"])):

@@ -1,182 +1,126 @@
-"""Deal groups of images to parts so that each part gets its share of every stratum.
-
-Balanced: groups are sorted by stratum and dealt in turn, then single groups move for as long as
-that brings the parts closer to their shares. By hash: each group's part follows from its name.
-"""
+"""Assign groups of images to parts: balanced over all strata, or by a hash of the group's name."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
 
-# Multiples of the golden ratio, modulo 1, fill [0, 1) more evenly than any other sequence, over
-# every run of consecutive terms (three-distance theorem).
-GOLDEN = (5**0.5 - 1) / 2
 _MOST_LEVELS = 50  # of one text column; rarer ones are not balanced on their own
-_MOST_CANDIDATES, _MOST_MOVES = 20_000, 500
+_MOST_FOLDS, _SHARE_ERROR = 50, 0.002  # enough equal folds for any shares to this precision
+_JOININGS = 200  # ways tried of putting folds together to parts
 
 
-@dataclass(frozen=True)
-class Profiles:
-    """What each group holds.
-
-    Attributes:
-        names: Group names, sorted, ``G`` of them.
-        keys: int, shape ``(G, C)``: sort keys, the most important first.
-        counts: int32, shape ``(G, K)``: 1, the number of images, and of those in each stratum.
-    """
-
-    names: pd.Index
-    keys: np.ndarray
-    counts: np.ndarray
-
-    def subset(self, chosen: np.ndarray) -> Profiles:
-        """The chosen groups only; bool, shape ``(G,)``."""
-        return Profiles(self.names[chosen], self.keys[chosen], self.counts[chosen])
-
-
-def profile_groups(group: pd.Series, strata: pd.Series | pd.DataFrame | None) -> Profiles:
-    """Count what each group holds.
-
-    Args:
-        group: Group of each image, indexed by ``image_id``.
-        strata: Indexed by ``image_id``. Text columns are sort keys, in their order (a group counts
-            for its rarest value; missing is a value of its own), and each value is counted;
-            boolean columns are counted only.
-
-    Returns:
-        One row a group.
-
-    Example:
-        >>> group = pd.Series({"a": "p", "b": "p", "c": "q"})
-        >>> strata = pd.DataFrame({"view": ["AP", "PA", "PA"]}, index=list("abc"))
-        >>> profile_groups(group, strata).counts.tolist()
-        [[1, 2, 1, 1], [1, 1, 0, 1]]
-    """
-    code, names = pd.factorize(group, sort=True)
-    rows = np.argsort(code, kind="stable")
-    starts = np.flatnonzero(np.diff(code[rows], prepend=-1))
-    frame = pd.DataFrame(index=group.index) if strata is None else pd.DataFrame(strata)
-    row = frame.index.get_indexer(group.index)
-    counted, keys, of_rarest = [np.ones(len(group), dtype=bool)], [], None
-    for name in frame.columns:
-        column = frame[name]
-        if column.dtype == bool:
-            counted.append((row >= 0) & column.to_numpy()[row])
-            continue
-        rank = _ranks(column, row)
-        first = np.minimum.reduceat(rank[rows], starts) if len(rows) else rank
-        keys.append(first)
-        if of_rarest is None:
-            of_rarest = rank == first[code]
-        counted += [rank == level for level in np.unique(rank)[-_MOST_LEVELS:]]
-    counts = np.empty((len(names), 1 + len(counted)), dtype=np.int32)
-    counts[:, 0] = 1
-    for position, flags in enumerate(counted, start=1):
-        counts[:, position] = np.bincount(code[flags], minlength=len(names))
-    n_rarest = np.bincount(code if of_rarest is None else code[of_rarest], minlength=len(names))
-    return Profiles(pd.Index(names), np.column_stack([*keys, counts[:, 1], n_rarest]), counts)
-
-
-def _ranks(column: pd.Series, row: np.ndarray) -> np.ndarray:
-    """Number the values in the given rows of a column, 0 the rarest; row -1 is missing."""
-    code, names = pd.factorize(column.astype("str"))
-    code = np.where(row >= 0, code[row], -1)
-    missing = len(names)
-    code[code < 0] = missing
-    counts = np.bincount(code, minlength=missing + 1)
-    order = sorted(range(missing + 1), key=lambda c: (counts[c], "" if c == missing else names[c]))
-    rank = np.empty(missing + 1, dtype=np.int64)
-    rank[order] = np.arange(missing + 1)
-    return rank[code]
-
-
-def deal(
-    profiles: Profiles,
+def balanced_parts(
+    group: pd.Series,
+    strata: pd.Series | pd.DataFrame | None,
     shares: np.ndarray,
     rng: np.random.Generator,
     held: np.ndarray | None = None,
-    *,
-    step: float = GOLDEN,
 ) -> np.ndarray:
-    """Deal groups to parts.
+    """Assign groups to parts so that each part gets its share of groups, images and every stratum.
+
+    scikit-learn's `StratifiedGroupKFold` assigns the groups to equal folds. It knows one class a
+    sample, so an image comes in once for each stratum that it is of. Folds are then put together
+    to parts, in the one of 200 random ways that comes closest to the shares.
 
     Args:
-        profiles: The groups.
+        group: Group of each image, indexed by ``image_id``.
+        strata: Indexed by ``image_id``: each value of a text column (missing is one) and each
+            true boolean is a stratum.
         shares: float, shape ``(R,)``, sum 1: share of each part.
-        rng: Shuffles equal groups and says where the dealing starts.
+        rng: Orders equal groups and joins folds.
         held: int, shape ``(G,)``: part of the groups that have one already, else -1.
-        step: From one group to the next, modulo 1: the golden ratio, or ``1 / R`` for equal
-            shares.
 
     Returns:
-        int, shape ``(G,)``: the part of each group. Each part with a share has a group where
-        there are enough.
+        int, shape ``(G,)``: the part of each group, in the order of their names. Each part with a
+        share has a group where there are enough.
+
+    Example:
+        >>> group = pd.Series({"a": "p", "b": "p", "c": "q", "d": "r"})
+        >>> balanced_parts(group, None, np.array([0.5, 0.5]), np.random.default_rng(0)).tolist()
+        [1, 0, 0]
     """
-    n_groups = len(profiles.names)
-    part = np.full(n_groups, -1) if held is None else held.copy()
-    shuffle = rng.permutation(n_groups)
-    order = np.lexsort((shuffle, *profiles.keys.T[::-1]))
-    start = rng.random()
-    free = order[part[order] < 0]
-    lacking = shares * n_groups - np.bincount(part[part >= 0], minlength=len(shares))
-    lacking = np.clip(lacking, 0, None) if lacking.max(initial=0) > 0 else shares
-    edges = np.cumsum(lacking / lacking.sum())
-    edges[np.flatnonzero(lacking)[-1] :] = 1.0
-    place = (np.arange(len(free)) * step + start) % 1.0
-    part[free] = np.searchsorted(edges, place, side="right")
-    _even_out(part, free, profiles.counts, shares)
-    _fill_empty(part, free, shares)
+    code, names = pd.factorize(group, sort=True)
+    part = np.full(len(names), -1) if held is None else held.copy()
+    free = part < 0
+    there = np.bincount(part[code][~free[code]], minlength=len(shares))
+    lacking = np.clip(shares * len(group) - there, 0, None)
+    sizes = _fold_counts(lacking / lacking.sum() if lacking.any() else shares, int(free.sum()))
+    n_folds, part_of_fold = int(sizes.sum()), np.repeat(np.arange(len(shares)), sizes)
+    if n_folds < 2 or not sizes.max() < n_folds:
+        part[free] = sizes.argmax()
+        return part
+    row, stratum = _samples(code, free, group.index, strata, n_folds)
+    owner, order, fold = code[row], rng.permutation(len(names)), np.full(len(names), -1)
+    sampled = np.flatnonzero(free[owner])
+    folds = StratifiedGroupKFold(n_folds).split(sampled, stratum[sampled], order[owner[sampled]])
+    for number, (_, rows) in enumerate(folds):
+        fold[np.unique(owner[sampled[rows]])] = number
+    counts = np.zeros((n_folds, stratum.max() + 1))
+    np.add.at(counts, (fold[owner[sampled]], stratum[sampled]), 1)
+    before = np.zeros((len(shares), counts.shape[1]))
+    rest = np.flatnonzero(~free[owner])
+    np.add.at(before, (part[owner[rest]], stratum[rest]), 1)
+    ways = _JOININGS if sizes.max() > 1 or len(rest) else 1  # equal shares are all alike
+    tried = [rng.permutation(part_of_fold) for _ in range(ways)]
+    best = min(tried, key=lambda parts: _unevenness(before, counts, parts, shares))
+    part[free] = best[fold[free]]
     return part
 
 
-def _even_out(part: np.ndarray, free: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> None:
-    """Move single groups for as long as all strata together come closer to their shares, in place.
-
-    Closeness is the chi-square of images by part and stratum, over the strata of which each part
-    can expect an image. It never grows, so the result is at least as even as the dealing.
-    """
-    total = counts.sum(axis=0)
-    parts = np.flatnonzero(shares > 0)
-    if len(parts) < 2 or not len(free):
-        return
-    share = shares[parts]
-    chosen = counts[:, total * share.min() >= 1]
-    candidates = free[:: -(-len(free) // _MOST_CANDIDATES)]
-    held = np.searchsorted(parts, part[candidates])
-    of_group = chosen[candidates].astype(np.float64)
-    expected = share[:, None] * chosen.sum(axis=0)
-    excess = np.stack([chosen[part == p].sum(axis=0) for p in parts]) - expected
-    # Taking x images from part a to b adds w_b (2 e_b x + x^2) - w_a (2 e_a x - x^2) per stratum.
-    square = of_group**2 @ (1 / expected).T
-    linear = of_group @ (2 * excess / expected).T
-    rows = np.arange(len(candidates))
-    for _ in range(_MOST_MOVES):
-        leaving = square[rows, held] - linear[rows, held]
-        # Rounded: which of two equal moves is taken must not hang on a machine's last bit.
-        change = np.round(square + linear + leaving[:, None], 9)
-        change[rows, held] = 0.0
-        row, to = np.unravel_index(int(np.argmin(change)), change.shape)
-        if change[row, to] >= 0:
-            return
-        source, held[row], part[candidates[row]] = held[row], to, parts[to]
-        excess[source] -= of_group[row]
-        excess[to] += of_group[row]
-        for p in (source, to):
-            linear[:, p] = of_group @ (2 * excess[p] / expected[p])
+def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:
+    """Folds of each part: as few equal folds as give the shares, at least one a part."""
+    wanted = shares > 1e-9
+    if n_groups <= wanted.sum():
+        largest = np.argsort(-shares, kind="stable")[:n_groups]
+        return np.isin(np.arange(len(shares)), largest).astype(int)
+    best, least = wanted.astype(int), np.inf
+    for n_folds in range(int(wanted.sum()), min(_MOST_FOLDS, n_groups) + 1):
+        sizes = np.where(wanted, np.maximum(np.round(shares * n_folds), 1), 0).astype(int)
+        sizes[shares.argmax()] += n_folds - sizes.sum()
+        error = np.abs(sizes / n_folds - shares).max() if sizes[wanted].min() > 0 else np.inf
+        if error < least - 1e-12:
+            best, least = sizes, error
+        if least <= _SHARE_ERROR:
+            break
+    return best
 
 
-def _fill_empty(part: np.ndarray, free: np.ndarray, shares: np.ndarray) -> None:
-    """Give each part with a share at least one group, where there are enough, in place."""
-    for wanted in np.flatnonzero(shares > 1e-9):
-        sizes = np.bincount(part, minlength=len(shares))
-        donors = free[part[free] == np.argmax(sizes)]
-        if not sizes[wanted] and sizes.max() > 1 and len(donors):
-            part[donors[len(donors) // 2]] = wanted
+def _samples(
+    code: np.ndarray,
+    free: np.ndarray,
+    image_ids: pd.Index,
+    strata: pd.Series | pd.DataFrame | None,
+    n_folds: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of images and the stratum that each row stands for; rare strata are left out."""
+    chosen = [np.unique(code, return_index=True)[1], np.arange(len(code))]  # groups, images
+    frame = pd.DataFrame(index=image_ids) if strata is None else pd.DataFrame(strata)
+    frame = frame.reindex(image_ids)
+    for name in frame.columns:
+        if pd.DataFrame(strata)[name].dtype == bool:
+            chosen.append(np.flatnonzero(frame[name].eq(True)))
+            continue
+        level = pd.factorize(frame[name].astype("str"), sort=True, use_na_sentinel=False)[0]
+        common = np.argsort(-np.bincount(level), kind="stable")[:_MOST_LEVELS]
+        chosen += [np.flatnonzero(level == value) for value in common]
+    enough = [rows for rows in chosen if free[code[rows]].sum() >= n_folds]
+    return np.concatenate(enough), np.repeat(np.arange(len(enough)), [len(r) for r in enough])
+
+
+def _unevenness(
+    before: np.ndarray, counts: np.ndarray, parts: np.ndarray, shares: np.ndarray
+) -> float:
+    """Chi-square of samples by part and stratum, rounded so that no machine's last bit decides."""
+    found = before.copy()
+    np.add.at(found, parts, counts)
+    used = shares > 1e-9
+    expected = np.outer(shares, found.sum(axis=0))[used]
+    return round(float(((found[used] - expected) ** 2 / expected).sum()), 6)
 
 
 def hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:

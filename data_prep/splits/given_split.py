@@ -11,12 +11,11 @@ import pandas as pd
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
+from data_prep.duplicates.patient_groups import key_columns, patient_groups
 from data_prep.splits.split import (
     SplitRule,
     draw_roles,
     from_states,
-    group_images,
-    key_columns,
     unverified,
 )
 
@@ -53,7 +52,7 @@ def official_split(
         strata: As there, for that draw and for the folds.
 
     Returns:
-        The split table, train and validation patients dealt to folds; and a JSON-ready mapping
+        The split table, train and validation patients assigned to folds; and a JSON-ready mapping
         that says how it came about, with ``n_patients_in_two_roles``, ``n_images_unused`` (taken
         out for that), ``n_images_without_role`` and ``notes`` in plain words.
 
@@ -65,7 +64,7 @@ def official_split(
         (['unused', 'test', 'val'], 1)
     """
     rule = rule or SplitRule()
-    group = group_images(images, linked)
+    group = patient_groups(images, linked)
     stated = official.set_index("image_id")["role"].reindex(group.index).astype("str")
     rank = stated.map({role: place for place, role in enumerate(_PRECEDENCE)})
     overlap = rank > rank.groupby(group).transform("min")
@@ -73,8 +72,8 @@ def official_split(
     learning = is_member(role, ["train", "val"])
     learning &= ~is_member(group, group[is_member(group.index, unverified(images))])
     drawn = "val" not in set(role) and "train" in set(role) and rule.val > 0
-    dealing = replace(rule, test=0.0, val=rule.val if drawn else 0.0)
-    table = from_states(group[learning].map(draw_roles(group[learning], strata, dealing)))
+    draw = replace(rule, test=0.0, val=rule.val if drawn else 0.0)
+    table = from_states(group[learning].map(draw_roles(group[learning], strata, draw)))
     fold = table.set_index("image_id")["fold"].reindex(group.index)
     if drawn:
         role[table["image_id"]] = table["role"].to_numpy()

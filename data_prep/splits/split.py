@@ -6,20 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
-from data_prep.splits.balance import deal, hash_places, profile_groups
-
-
-def key_columns(linked: pd.Series | pd.DataFrame | None) -> list[pd.Series]:
-    """The keys that link images, one Series a kind of key, indexed by ``image_id``."""
-    if linked is None:
-        return []
-    frame = pd.DataFrame(linked)
-    return [frame[column] for column in frame.columns]
+from data_prep.duplicates.patient_groups import key_columns, patient_groups
+from data_prep.splits.balance import balanced_parts, hash_places
 
 
 def unverified(images: pd.DataFrame) -> pd.Series:
@@ -27,40 +18,6 @@ def unverified(images: pd.DataFrame) -> pd.Series:
     if "patient_id_source" not in images.columns:
         return images["image_id"].iloc[:0]
     return images.loc[images["patient_id_source"] == "mapped_unverified", "image_id"]
-
-
-def group_images(images: pd.DataFrame, linked: pd.Series | pd.DataFrame | None = None) -> pd.Series:
-    """Name the group of each image: its patient, or the first of several linked patients.
-
-    Args:
-        images: Reads ``image_id``, ``patient_id``.
-        linked: As for `split_by_patient`.
-
-    Returns:
-        Group names, indexed by ``image_id``, sorted by it.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": list("abc"), "patient_id": list("wvu")})
-        >>> group_images(images, pd.Series({"a": "one picture", "b": "one picture"})).tolist()
-        ['v', 'v', 'u']
-    """
-    patient = images.set_index("image_id")["patient_id"].sort_index()
-    codes, names = pd.factorize(patient, sort=True)
-    # Patients and keys are the two kinds of nodes of one graph; its components are the groups.
-    starts, ends, n_nodes = [codes[:0]], [codes[:0]], len(names)
-    for keys in key_columns(linked):
-        key_codes, unique = pd.factorize(keys.reindex(patient.index))
-        known = key_codes >= 0
-        starts.append(codes[known])
-        ends.append(key_codes[known] + n_nodes)
-        n_nodes += len(unique)
-    if n_nodes == len(names):
-        return patient
-    edges = (np.concatenate(starts), np.concatenate(ends))
-    graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(n_nodes, n_nodes))
-    component = connected_components(graph, directed=False)[1][: len(names)]
-    first = pd.Series(np.arange(len(names))).groupby(component).transform("min").to_numpy()
-    return pd.Series(np.asarray(names)[first[codes]], index=patient.index)
 
 
 METHODS = ("balanced", "hash")
@@ -76,7 +33,7 @@ class SplitRule:
     Attributes:
         val: Share of patients for validation, in [0, 1).
         test: Share of patients for test, in [0, 1].
-        folds: Number of folds that the train and validation patients are dealt to, at least 2.
+        folds: Number of folds that the train and validation patients are assigned to, at least 2.
         seed: Seed of the draw.
         method: ``balanced``: each role gets its share of every stratum. ``hash``: the role follows
             from the patient's id and the seed alone, so it stays when images are added; strata
@@ -120,18 +77,17 @@ def split_by_patient(
 ) -> pd.DataFrame:
     """Give every image a role such that a patient never has two.
 
-    Balanced, patients are sorted by stratum and number of images, shuffled among equals, and dealt
-    to the roles by a golden-ratio sequence, so that each role gets its share of every stratum and
-    of the patients with many images; then single patients move while that brings all strata closer
-    to their shares. The result depends on ids and seed, not on the order of rows.
+    Balanced, scikit-learn's `StratifiedGroupKFold` assigns patients to equal folds, which are put
+    together to roles, so that each role gets its share of patients, of images and of every
+    stratum. The result depends on ids and seed, not on the order of rows.
 
     Args:
         images: Reads ``image_id``, ``patient_id`` and, where there is one, ``patient_id_source``.
             An image ``mapped_unverified`` is never judged on, since who it shows is doubtful: its
             patient goes to train in every fold; by hash, the image is ``unused`` where its patient
             does not train.
-        strata: What to balance, indexed by ``image_id``, the most important first; see
-            `data_prep.splits.balance.profile_groups`.
+        strata: What to balance, indexed by ``image_id``; see
+            `data_prep.splits.balance.balanced_parts`.
         val: As in `SplitRule`, like all that follow but the last.
         test: Share of patients for test.
         folds: Number of folds.
@@ -188,10 +144,10 @@ def extend_split(
         >>> images = pd.DataFrame({"image_id": list("abcd"), "patient_id": list("uvuw")})
         >>> old = pd.DataFrame({"image_id": ["a", "b"], "role": ["test", "train"], "fold": None})
         >>> extend_split(old, images)["role"].tolist()
-        ['test', 'train', 'test', 'val']
+        ['test', 'train', 'test', 'train']
     """
     rule = rule or SplitRule()
-    group = group_images(images, linked)
+    group = patient_groups(images, linked)
     patient = images.set_index("image_id")["patient_id"].reindex(group.index)
     doubtful = pd.Series(is_member(group.index, unverified(images)), index=group.index)
     was = old.set_index("image_id").reindex(group.index)
@@ -233,8 +189,7 @@ def draw_roles(
     Returns:
         ``"train 3"``, ``"test -"``: role and fold of each group, indexed by group.
     """
-    profiles = profile_groups(group, strata)
-    names = profiles.names
+    names = pd.Index(np.sort(group.unique()))
     role, fold = _read_states(pd.Series(index=names, dtype="str") if held is None else held, names)
     n_folds = max(rule.folds, int(fold.max(initial=-1)) + 1)
     is_held = role >= 0
@@ -248,12 +203,11 @@ def draw_roles(
         role, fold = np.where(is_held, role, drawn), np.where(fold < 0, drawn_fold, fold)
     else:
         rng = np.random.default_rng(rule.seed)
-        role = deal(profiles, shares, rng, role)
+        role = balanced_parts(group, strata, shares, rng, role)
         learning = (role != _TEST) & ~foldless
+        of_learning = group[is_member(group, names[learning])]
         equal = np.full(n_folds, 1 / n_folds)
-        fold[learning] = deal(
-            profiles.subset(learning), equal, rng, fold[learning], step=1 / n_folds
-        )
+        fold[learning] = balanced_parts(of_learning, strata, equal, rng, fold[learning])
     words = np.where((role == _TEST) | foldless, "-", fold.astype("str"))
     return pd.Series(np.char.add(np.char.add(_PARTS[role], " "), words), index=names, dtype="str")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.duplicates.patient_groups import patient_groups
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import deciding_points
@@ -173,4 +174,4 @@ class SystemOutput:
 
 def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:
     """Patient of each image, shape ``(N,)``, in the order of `image_ids`."""
-    return images.set_index("image_id")["patient_id"].reindex(image_ids).to_numpy(dtype=str)
+    return patient_groups(images).reindex(image_ids).to_numpy(dtype=str)
