@@ -65,11 +65,7 @@ class _System:
 
 
 def report_charts(comparison: Comparison) -> list[Chart]:
-    """Return every chart that has a curve, in reading order.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-    """
+    """Return every chart that has a curve, in reading order."""
     systems, policies = _read_systems(comparison), policies_of(comparison)
     prevalence = _prevalence(comparison)
     charts = [
@@ -117,14 +113,7 @@ def report_legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tupl
 def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
     """Write ``roc.png``, ``precision_recall.png``, ``confusion.png`` and ``froc.png``.
 
-    The third where there are decisions, the last where a system has boxes.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        folder: An existing folder.
-
-    Returns:
-        The files written.
+    The third where there are decisions, the last where a system has boxes. Returns the files.
     """
     systems, policies = _read_systems(comparison), policies_of(comparison)
     markers = policy_markers(policies)

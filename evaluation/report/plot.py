@@ -48,15 +48,7 @@ _LONGEST_NAME = 21
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a chart.
-
-    Args:
-        title: What it shows, with its unit.
-        ticks: Where the grid lies, and what stands there.
-        low: Where it begins.
-        high: Where it ends.
-        scale: How it is spaced.
-    """
+    """One axis of a chart: its title with the unit, where the grid lies and what stands there."""
 
     title: str
     ticks: tuple[tuple[float, str], ...] = _QUARTERS
@@ -77,56 +69,32 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One system's curve and its points.
-
-    Args:
-        name: Of the system.
-        position: Of the system among all; gives its colour and dash.
-        x: Shape ``(N,)``, in data units.
-        y: Likewise.
-        points: On the curve.
-        faint: Drawn thin.
-        in_steps: Level from each point up to the next.
-        figure: Its figure in words, for the legend of the PNG file.
-    """
+    """One system's curve in data units, and its points."""
 
     name: str
-    position: int
+    position: int  # of the system among all; gives colour and dash
     x: Floats
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
-    in_steps: bool = False
-    figure: str = ""
+    in_steps: bool = False  # level from each point up to the next
+    figure: str = ""  # in words, for the legend of the PNG file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What a chart shows, in data units.
+    """What a chart shows, in data units; its description is for those who cannot see it."""
 
-    Args:
-        key: Short name for ids.
-        title: Its name.
-        x: Horizontal axis.
-        y: Vertical axis.
-        curves: One or more per system.
-        description: The chart in words, for those who cannot see it.
-        guides: Reference lines, each ``(x, y)`` of its corners.
-        guide_label: What they are.
-        note: Below the chart.
-        names_beside: Each system is a point with an interval, named at the right of the plot.
-    """
-
-    key: str
+    key: str  # for ids
     title: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
     description: str
-    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()
+    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()  # dotted lines: x, y
     guide_label: str = ""
-    note: str = ""
-    names_beside: bool = False
+    note: str = ""  # below the chart
+    names_beside: bool = False  # each system is a point with an interval, named at the right
 
     @property
     def frame(self) -> tuple[float, float, float, float]:
@@ -146,9 +114,7 @@ class Chart:
 def draw(chart: Chart) -> Figure:
     """Draw a chart; one without a curve says so.
 
-    Args:
-        chart: What to draw. The artist of curve 1 has the gid ``curve-1``, of its second point
-            ``curve-1-point-1``.
+    The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
     """
     (width, height), (left, top, wide, high) = chart.size, chart.frame
     figure = Figure(figsize=(width / 72, height / 72))
@@ -229,7 +195,7 @@ def _name_points(axes: Axes, chart: Chart) -> None:
         line = {"arrowstyle": "-", "color": system_colour(curve.position), "linewidth": 0.9,
                 "alpha": 0.75, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}  # fmt: skip
         axes.annotate(
-            name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…",
+            name if len(name) <= _LONGEST_NAME else f"{name[:12]}…{name[-8:]}",
             (curve.points[0].x, curve.points[0].y), (width + 11, row), color=_INK, fontsize=11,
             textcoords="axes points", va="center", arrowprops=line, annotation_clip=False,
         )  # fmt: skip
@@ -292,13 +258,7 @@ def save_png(figure: Figure, path: Path) -> None:
 def draw_with_legend(
     chart: Chart, markers: Sequence[tuple[str, str]], title: str | None = None
 ) -> Figure:
-    """Draw a chart with a legend below, for a file that stands alone.
-
-    Args:
-        chart: What to draw.
-        markers: Those that stand for policies, with their words.
-        title: Of the legend.
-    """
+    """Draw a chart with a legend of systems and markers below, for a file that stands alone."""
     figure = draw(chart)
     axes = figure.axes[0]
     lines = {line.get_gid(): line for line in axes.lines}
@@ -314,11 +274,7 @@ def draw_with_legend(
 
 
 def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
-    """Draw confusion matrices in rows of systems and columns of policies.
-
-    Args:
-        rows: Title and counts ``tp``, ``fp``, ``tn``, ``fn`` of each; None without a threshold.
-    """
+    """Draw titled matrices: a row a system, a column a policy; None where there is no threshold."""
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)

@@ -131,7 +131,7 @@ def test_long_name_is_cut_and_stays_in_the_image(comparison):
     figure.set_dpi(72)
     figure.draw_without_rendering()
     name = figure.axes[0].texts[0]
-    assert name.get_text() == "A network with a ver…"
+    assert name.get_text() == "A network wi…e indeed"
     assert Text.get_window_extent(name).x1 < chart.size[0]
 
 
