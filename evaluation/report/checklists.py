@@ -143,12 +143,12 @@ def people(images: pd.DataFrame, image_ids: Any) -> str:
         >>> people(table, list("abcd"))
         '4 images of 3 patients; sex F 2, M 2; age median 46 (quartiles 41 to 55); view PA 4.'
     """
-    mine = images[images["image_id"].isin(image_ids)]
-    words = [f"{len(mine):,} images"]
-    if "patient_id" in mine:
-        words[0] += f" of {mine['patient_id'].nunique():,} patients"
+    chosen = images[images["image_id"].isin(image_ids)]
+    words = [f"{len(chosen):,} images"]
+    if "patient_id" in chosen:
+        words[0] += f" of {chosen['patient_id'].nunique():,} patients"
     for column in ("sex", "age_years", "view"):
-        known = mine[column].dropna() if column in mine else None
+        known = chosen[column].dropna() if column in chosen else None
         if known is None or known.empty:
             words.append(f"{column.removesuffix('_years')} unknown")
         elif column == "age_years":
@@ -157,8 +157,8 @@ def people(images: pd.DataFrame, image_ids: Any) -> str:
         else:
             counts = known.value_counts().sort_index()
             shares = ", ".join(f"{value} {count:,}" for value, count in counts.items())
-            lost = len(mine) - len(known)
-            words.append(f"{column} {shares}" + (f", unknown {lost:,}" if lost else ""))
+            unknown = len(chosen) - len(known)
+            words.append(f"{column} {shares}" + (f", unknown {unknown:,}" if unknown else ""))
     return "; ".join(words) + "."
 
 
@@ -185,12 +185,12 @@ def _partitions(dataset: DataSet, split: str) -> str:
     if split not in dataset.ids.get("split_ids", {}):
         return ""
     roles = dataset.split(split)
-    told = [
+    texts = [
         f"{role}: {people(dataset.images, roles.loc[roles['role'] == role, 'image_id'])}"
         for role in ("train", "val", "test")
         if (roles["role"] == role).any()
     ]
-    return " ".join(told)
+    return " ".join(texts)
 
 
 def _measures(comparison: Comparison) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_STEPS = 400
-"""Positions of a slider; a curve is not told finer on a screen."""
+"""Positions of a slider; a screen shows no finer curve."""
 
 MOST_LISTED = 20_000
 """Images that the page lists by id, 1 MB; a larger set has its counts only."""
@@ -71,10 +71,10 @@ def explore_thresholds(
         >>> frame = pd.DataFrame(
         ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
         ...      "score": [0.9, 0.5, 0.2]})
-        >>> told = explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
-        >>> told["steps"][0]["at"], told["steps"][0]["tp"], told["steps"][0]["fp"]
+        >>> found = explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
+        >>> found["steps"][0]["at"], found["steps"][0]["tp"], found["steps"][0]["fp"]
         ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
-        >>> told["steps"][0]["frozen"], told["images"][1]
+        >>> found["steps"][0]["frozen"], found["images"][1]
         ({'max_f1': 1}, ['b', 0, 1])
     """
     known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
@@ -91,7 +91,10 @@ def explore_thresholds(
         place = np.searchsorted(at, column, side="right") - 1
         steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
         places.append(
-            [None if lost else int(p) for p, lost in zip(place, np.isnan(column), strict=True)]
+            [
+                None if missing else int(p)
+                for p, missing in zip(place, np.isnan(column), strict=True)
+            ]
         )
     listed = len(labels) <= most_listed
     rows = zip(labels.index, truth.tolist(), *places, strict=True) if listed else ()

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK
-
-if TYPE_CHECKING:
-    pass
-
 
 PAGE = "report.html"
 METRICS = "metrics.json"  # written last: marks the folder complete
