@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from sklearn.calibration import calibration_curve
 
 from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, Hit
 from evaluation.compare.intervals import Interval, find_interval
@@ -26,6 +25,7 @@ from evaluation.report.plot import (
     legend_sample,
     save_png,
 )
+from evaluation.statistics.calibration_error import equal_mass_bins
 from evaluation.statistics.ranking import Floats
 
 if TYPE_CHECKING:
@@ -331,9 +331,11 @@ def _calibration_chart(systems: Sequence[_System]) -> Chart:
         known = np.isfinite(chances) & np.isfinite(labels if len(chances) else chances)
         if not known.any():
             continue
-        bins = min(10, max(2, int(known.sum()) // 25))
-        observed, expected = calibration_curve(
-            labels[known], chances[known], n_bins=bins, pos_label=1, strategy="quantile"
+        bins = equal_mass_bins(chances[known], min(10, max(2, int(known.sum()) // 25)))
+        sizes = np.bincount(bins)[np.unique(bins)]
+        expected, observed = (
+            np.bincount(bins, weights=each[known])[np.unique(bins)] / sizes
+            for each in (chances, labels)
         )
         points = tuple(
             Point(x, y, f"{system.name}: expected {number(x)}, observed {number(y)}")

@@ -164,8 +164,8 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
     return np.searchsorted(np.arange(1, N_BINS) / N_BINS, probability, side="left")
 
 
-def equal_mass_bins(probability: Floats) -> npt.NDArray[np.int64]:
-    """Bin of each probability: cut at deciles, closed on the right, equal values in one bin.
+def equal_mass_bins(probability: Floats, n_bins: int = N_BINS) -> npt.NDArray[np.int64]:
+    """Bin of each probability: cut at quantiles, closed on the right, equal values in one bin.
 
     A decile is the smallest value that at least so many tenths of all values do not exceed.
 
@@ -175,7 +175,7 @@ def equal_mass_bins(probability: Floats) -> npt.NDArray[np.int64]:
     """
     if not len(probability):
         return np.zeros(0, dtype=np.int64)
-    shares = np.arange(1, N_BINS) / N_BINS
+    shares = np.arange(1, n_bins) / n_bins
     cuts = np.quantile(probability, shares, method="inverted_cdf")
     return np.searchsorted(cuts, probability, side="left")
 
