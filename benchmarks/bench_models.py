@@ -40,7 +40,7 @@ from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from scripts.runtime import choose_device, choose_precision, tune_cpu
 from training.loop import read_losses
-from training.optimisation import Optimisation, build_optimiser
+from training.optimisation import FitSettings, build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
@@ -76,7 +76,7 @@ def detection_rows(setting: Setting) -> Iterator[Row]:
     for size in (QUICK_DETECTOR,) if setting.quick else _DETECTORS:
         batch = _boxed(_stack_images(setting, size), setting.seed)
         ours, peer = detector_twins(size, setting.seed, device)
-        how = Optimisation(optimiser="sgd", learning_rate=_LEARNING_RATE)
+        how = FitSettings(optimiser="sgd", learning_rate=_LEARNING_RATE)
         candidates: dict[str, Run] = {
             "ours": our_step(ours, detector_losses, batch, device, precision, how),
             "torchvision": _peer_detector_step(peer, batch, device),
@@ -171,7 +171,7 @@ def our_step(
     batch: Any,
     device: str,
     precision: str,
-    how: Optimisation,
+    how: FitSettings,
 ) -> Run:
     """The step that `cxr train` runs, images in main memory to updated weights."""
     optimiser = build_optimiser(model.train(), how)
@@ -318,7 +318,7 @@ def classifier_floats(model: ImageClassifier, images: Tensor) -> Tensor:
 
 def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, precision: str) -> Run:
     """Our step with AdamW."""
-    how = Optimisation(learning_rate=_LEARNING_RATE, weight_decay=1e-4, clip=1.0)
+    how = FitSettings(learning_rate=_LEARNING_RATE, weight_decay=1e-4, clip=1.0)
     return our_step(model, classifier_losses, batch, device, precision, how)
 
 

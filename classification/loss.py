@@ -1,4 +1,4 @@
-"""Losses where some answers are unknown: cross entropy with its class balance, and focal loss."""
+"""Cross entropy where some answers are unknown, with its class balance, and softer targets."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -111,40 +111,6 @@ def masked_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(
         logits.float(), targets.nan_to_num(0.0), pos_weight=weight, reduction="none"
     )
-    return _mean_of_known(loss, known)
-
-
-def masked_focal_loss(
-    logits: Tensor, targets: Tensor, *, gamma: float = 2.0, alpha: float = 0.5
-) -> Tensor:
-    """Mean focal loss over the known targets: what is answered well already counts little.
-
-    Args:
-        logits: float (B, K).
-        targets: float32 (B, K): 1 present, 0 absent, NaN unknown. One between is the mean of the
-            loss of a present and of an absent finding, as in cross entropy.
-        gamma: How little, at least 0; 0 is cross entropy.
-        alpha: Weight of present findings, in [0, 1]; absent ones weigh ``1 - alpha``. At 0.5 both
-            weigh the same, and `gamma` of 0 gives half the cross entropy.
-
-    Returns:
-        A scalar, float32; 0 (with zero gradients) where nothing is known.
-
-    Source:
-        Lin et al. 2017, Focal Loss for Dense Object Detection; torchvision's
-        ``sigmoid_focal_loss``, whose gradient is NaN for sure answers where gamma is below 1.
-
-    Example:
-        >>> targets = torch.tensor([[1.0], [0.0], [float("nan")]])
-        >>> round(masked_focal_loss(torch.zeros(3, 1), targets).item(), 6)  # log(2) / 8
-        0.086643
-    """
-    known = ~targets.isnan()
-    present, logits = targets.nan_to_num(0.0), logits.float()
-    # -log of the score and of one less the score: powers as exponents keep gradients finite.
-    missed, alarmed = F.softplus(-logits), F.softplus(logits)
-    loss = alpha * present * torch.exp(-gamma * alarmed) * missed
-    loss = loss + (1 - alpha) * (1 - present) * torch.exp(-gamma * missed) * alarmed
     return _mean_of_known(loss, known)
 
 

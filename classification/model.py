@@ -283,14 +283,13 @@ def build_chexnet(n_findings: int = 1, **arguments: Any) -> ImageClassifier:
 Trainable = Literal["all", "head", "head_first", "stages"]
 
 
-def learning_stages(how: Trainable, epoch: int, unfreeze_epochs: int, stages: int) -> int:
+def learning_stages(how: Trainable, epoch: int, stages: int) -> int:
     """How many of a trunk's stages learn in an epoch, counted from the last.
 
     Args:
-        how: ``all``; ``head``, none ever; ``head_first``, none and later all; ``stages``, none and
-            later one more each time.
+        how: ``all``; ``head``, none ever; ``head_first``, none in the first epoch and
+            then all; ``stages``, none in the first epoch and then one more each.
         epoch: From 0.
-        unfreeze_epochs: Epochs until ``head_first`` lets all learn, and ``stages`` one more.
         stages: How many there are.
 
     Returns:
@@ -300,22 +299,19 @@ def learning_stages(how: Trainable, epoch: int, unfreeze_epochs: int, stages: in
         ``stages``: gradual unfreezing, Howard and Ruder 2018, ULMFiT.
 
     Example:
-        >>> [learning_stages("stages", epoch, 2, 3) for epoch in range(8)]
-        [0, 0, 1, 1, 2, 2, 3, 3]
-        >>> [learning_stages("head_first", epoch, 2, 3) for epoch in range(4)]
-        [0, 0, 3, 3]
+        >>> [learning_stages("stages", epoch, 3) for epoch in range(5)]
+        [0, 1, 2, 3, 3]
+        >>> [learning_stages("head_first", epoch, 3) for epoch in range(3)]
+        [0, 3, 3]
     """
     if how == "all":
         return stages
     if how == "head":
         return 0
-    passed = epoch // unfreeze_epochs
-    return min(passed, stages) if how == "stages" else (stages if passed else 0)
+    return min(epoch, stages) if how == "stages" else (stages if epoch else 0)
 
 
-def freeze_for_epoch(
-    model: ImageClassifier, how: Trainable, epoch: int, unfreeze_epochs: int = 1
-) -> None:
+def freeze_for_epoch(model: ImageClassifier, how: Trainable, epoch: int) -> None:
     """Let the right parts of a classifier learn, and hold the others as they are.
 
     Args:
@@ -323,7 +319,6 @@ def freeze_for_epoch(
             that batch norm keeps its statistics.
         how: As in `learning_stages`.
         epoch: From 0.
-        unfreeze_epochs: As in `learning_stages`.
 
     Example:
         >>> from classification.model import build_classifier
@@ -336,6 +331,6 @@ def freeze_for_epoch(
         model.freeze(())
         return
     stages = trunk_stages(model.architecture["arguments"]["name"])
-    learning = learning_stages(how, epoch, unfreeze_epochs, len(stages))
+    learning = learning_stages(how, epoch, len(stages))
     frozen = stages[: len(stages) - learning]
     model.freeze([child for stage in frozen for child in stage])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -300,6 +301,42 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         sections = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
         keys += known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
     return keys
+
+
+def key_table(kind: Literal["detector", "classifier"]) -> str:
+    """Every key of a configuration as a table in Markdown, which the documents hold.
+
+    Example:
+        >>> [line for line in key_table("detector").splitlines() if "`training.clip`" in line]
+        ['| `training.clip` | at least 0 | 0.0 | largest gradient norm; 0 does not clip |']
+    """
+    schema = _KINDS[kind].model_json_schema()
+    lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
+    for section in ("data", "model", "augmentation", "training"):
+        table = schema["$defs"][schema["properties"][section]["$ref"].rpartition("/")[2]]
+        for name, key in table["properties"].items():
+            required = name in table.get("required", ())
+            default = "required" if required else json.dumps(key.get("default")).strip('"')
+            cells = (f"`{section}.{name}`", _values(key), default, key.get("description", ""))
+            lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(key: dict[str, Any]) -> str:
+    """The values that a key may have, in words."""
+    if "anyOf" in key:
+        return " or ".join(_values(each) for each in key["anyOf"] if each.get("type") != "null")
+    if options := key.get("enum", [key["const"]] if "const" in key else None):
+        return ", ".join(str(option) for option in options)
+    if key.get("type") == "array":
+        return f"list of {_values(key['items'])}"
+    if key.get("type") in ("number", "integer"):
+        bounds = (
+            ("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"),
+            ("exclusiveMaximum", "below"), ("multipleOf", "a multiple of"),
+        )  # fmt: skip
+        return ", ".join(f"{word} {key[bound]:g}" for bound, word in bounds if bound in key)
+    return {"boolean": "true, false", "string": "text"}.get(key.get("type", ""), "")
 
 
 def _is_section(annotation: Any) -> bool:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from networks import registry
 
@@ -37,23 +44,37 @@ def _network(kind: registry.ModelKind) -> PlainValidator:
     return PlainValidator(check)
 
 
-Backbone = Annotated[str, _network("detector")]
-Architecture = Annotated[str, _network("classifier")]
+_NAME = WithJsonSchema({"type": "string"})
+Backbone = Annotated[str, _network("detector"), _NAME]
+Architecture = Annotated[str, _network("classifier"), _NAME]
 
 
 class DetectorModelSettings(Section):
     """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
 
-    backbone: Backbone = "resnet50"
-    head: Literal["v1", "v2"] = "v2"
-    norm: Literal["frozen", "batch", "group"] = "frozen"
-    fpn_channels: int = Field(default=256, ge=8, le=1024)
-    head_convs: int = Field(default=4, ge=1, le=4)
-    trainable_layers: int | None = Field(default=None, ge=0, le=5)
-    anchor_sizes: list[Side] | None = Field(default=None, min_length=5, max_length=5)
-    anchor_ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
+    backbone: Backbone = Field(
+        default="resnet50", description="a network of docs/weights.md, below the pyramid"
+    )
+    head: Literal["v1", "v2"] = Field(
+        default="v2", description="v2: group norm and GIoU, as torchvision's second version"
+    )
+    norm: Literal["frozen", "batch", "group"] = Field(
+        default="frozen", description="batch norm as pretrained, live, or group norm"
+    )
+    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
+    head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
+    trainable_layers: int | None = Field(
+        default=None, ge=0, le=5, description="stages that learn, from the deepest; None: all"
+    )
+    anchor_sizes: list[Side] | None = Field(
+        default=None, min_length=5, max_length=5,
+        description="px, the smallest on each of P3 to P7; None: by image_size",
+    )  # fmt: skip
+    anchor_ratios: list[Positive] = Field(
+        default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
+    )
     weights: str = Field(
-        default="none", description="none, imagenet, coco, a file, or a run folder"
+        default="none", description="imagenet, coco, a file, or a run folder: docs/weights.md"
     )
     box_loss: Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"] = Field(
         default="auto", description="auto: l1 in head v1, giou in v2"
@@ -72,15 +93,14 @@ class DetectorModelSettings(Section):
 class ClassifierModelSettings(Section):
     """An image classifier; the keys are the arguments of `classification.model`."""
 
-    architecture: Architecture = "densenet121"
+    architecture: Architecture = Field(
+        default="densenet121", description="a network of docs/weights.md, or timm:NAME"
+    )
     last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
-    dropout: Fraction = 0.0
-    weights: str = Field(default="none", description="none, imagenet, a file, or a run folder")
+    dropout: Fraction = Field(default=0.0, description="of the pooled features")
+    weights: str = Field(default="none", description="imagenet, a file, or a run folder")
     trainable: Literal["all", "head", "head_first", "stages"] = Field(
         default="all", description="what learns; the rest stays as its weights have it"
-    )
-    unfreeze_epochs: Count = Field(
-        default=1, description="of head_first: the head alone; of stages: until one more learns"
     )
 
     @model_validator(mode="after")
@@ -100,16 +120,20 @@ def _batch_size(value: Any) -> Any:
     raise ValueError(f"must be a whole number of at least 1, or 'auto', got {value!r}")
 
 
-BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size)]
+BatchSize = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_batch_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
 
 
 class DataSettings(Section):
     """What is learned, on which images, at which size."""
 
     target: str | None = Field(
-        default=None, min_length=1, description="None where there is one target."
+        default=None, min_length=1, description="what is learned; None where there is one target"
     )
-    split: str = Field(default="default", min_length=1)
+    split: str = Field(default="default", min_length=1, description="of the data set")
     image_size: int = Field(ge=32, le=2048, multiple_of=32, description="px, a side")
 
 
@@ -124,15 +148,12 @@ class DetectorDataSettings(DataSettings):
 class AugmentationSettings(Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
-    rotate_degrees: float = Field(default=0.0, ge=0, le=45)
+    rotate_degrees: float = Field(default=0.0, ge=0, le=45, description="either way")
     scale: Fraction = Field(default=0.0, description="0.1: between 90 and 110 %")
-    multi_scale: float = Field(
-        default=0.0, ge=0, le=3, description="in place of scale; 0.5: between 1/1.5 and 1.5"
-    )
     stretch: bool = Field(default=False, description="draw the scale of width and height apart")
     shift: Fraction = Field(default=0.0, description="of the image's side")
-    brightness: Fraction = 0.0
-    contrast: Fraction = 0.0
+    brightness: Fraction = Field(default=0.0, description="of the grey range")
+    contrast: Fraction = Field(default=0.0, description="0.1: between 90 and 110 %")
     gamma: float = Field(default=0.0, ge=0, le=3, description="0.5: between 1/1.5 and 1.5")
     blur: float = Field(default=0.0, ge=0, le=5, description="largest sigma, px")
     noise: Fraction = Field(
@@ -141,117 +162,73 @@ class AugmentationSettings(Section):
     cutout: float = Field(default=0.0, ge=0, le=0.9, description="largest side of a hole, share")
     horizontal_flip: float = Field(default=0.0, ge=0, le=1, description="probability")
     mosaic: float = Field(
-        default=0.0, ge=0, le=1, description="probability of four pictures in one; a detector's"
+        default=0.0, ge=0, le=1, description="probability of four images in one; a detector's"
     )
 
     @model_validator(mode="after")
     def _stretch_has_a_range(self) -> Self:
-        if self.stretch and not (self.scale or self.multi_scale):
+        if self.stretch and not self.scale:
             raise ValueError(
-                "stretch = true draws the scale of width and height apart, and both scale and "
-                "multi_scale are 0; set one of them, such as scale = 0.2"
+                "stretch = true draws the scale of width and height apart, and scale is 0; set "
+                "it, such as scale = 0.2"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_range_of_scales(self) -> Self:
-        if self.scale and self.multi_scale:
-            raise ValueError(
-                f"both scale = {self.scale} and multi_scale = {self.multi_scale} are given; "
-                "multi_scale takes the place of scale: set one of them to 0"
-            )
-        return self
-
-
-class DrawSettings(Section):
-    """Shares of what an epoch draws, for sets that tell normal images from other negatives."""
-
-    positive: float = Field(ge=0, le=1, description="has a finding of the target")
-    not_normal: float = Field(ge=0, le=1, description="has none, and x_class is 'not_normal'")
-    normal: float = Field(ge=0, le=1, description="has none, and x_class is 'normal'")
-
-    @model_validator(mode="after")
-    def _shares_make_a_whole(self) -> Self:
-        total = self.positive + self.not_normal + self.normal
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the shares must add up to 1, and make {total:.6g}")
         return self
 
 
 class TrainingSettings(Section):
     """How the weights are learned."""
 
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    epochs: Count
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, draws and changes")
+    epochs: Count = Field(description="at most")
     batch_size: BatchSize = Field(
         description="images, of all devices together; auto: the most that fits"
     )
     accumulate: Count = Field(default=1, description="batches that make one optimiser step")
-    optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
-    learning_rate: Positive
-    weight_decay: NotNegative = 0.01
+    optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
+        default="adamw", description="adam adds the decay to the gradient; sgd is Nesterov's"
+    )
+    learning_rate: Positive = Field(description="the peak")
+    weight_decay: NotNegative = Field(default=0.01, description="of kernels; norms have none")
     momentum: Fraction = Field(default=0.9, description="of sgd and rmsprop")
-    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = "one_cycle"
-    warmup_epochs: NotNegative = 1.0
-    step_milestones: list[Fraction] = Field(
-        default=[0.67, 0.92], min_length=1, description="of step: shares of the training"
+    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
+        default="one_cycle",
+        description="after the warm-up; step: a tenth after 2/3 and 11/12 of the training; "
+        "plateau: a tenth after 3 epochs in which monitor has not improved",
     )
-    step_factor: float = Field(default=0.1, gt=0, lt=1, description="of step, at each milestone")
-    plateau_patience: Count = Field(
-        default=3, description="of plateau: epochs without improvement before each fall"
-    )
-    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="of plateau, at each fall")
+    warmup_epochs: NotNegative = Field(default=1.0, description="of rising rate")
     clip: NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
     ema_decay: Fraction = Field(
         default=0.0, description="of the averaged weights; 0 does not average"
     )
     positive_share: Fraction = Field(default=0.0, description="of what is drawn; 0 as in the data")
-    draw: DrawSettings | None = Field(
-        default=None, description="in place of positive_share: {positive, not_normal, normal}"
-    )
     patience: int = Field(
         default=0, ge=0, description="epochs without improvement; 0 never stops early"
     )
-    monitor: str  # picks the best epoch; each kind says which figures it has. epoch: the last
+    monitor: str
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="auto: bf16 where the device has it, else fp32; fp16: CUDA"
+        default="auto",
+        description="auto: bf16 where the device has it, else fp32; fp16: CUDA, the loss scaled",
     )
-    channels_last: bool = True
     workers: int = Field(
         default=0, ge=0, le=64, description="processes that load, a device; 0 loads in this one"
     )
-    compile: bool = Field(default=False, description="torch.compile of backbone and heads")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         default=[], description="beside metrics.csv; each needs its pip extra"
     )
 
     @model_validator(mode="after")
-    def _one_rule_of_drawing(self) -> Self:
-        if self.positive_share and self.draw is not None:
-            raise ValueError(
-                f"both positive_share = {self.positive_share} and draw are given; draw takes the "
-                "place of positive_share: set it to 0, or leave draw out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _plateau_can_be_met(self) -> Self:
         if self.schedule != "plateau":
-            if (self.plateau_patience, self.plateau_factor) != (3, 0.1):
-                raise ValueError(
-                    f"plateau_patience = {self.plateau_patience} and plateau_factor = "
-                    f"{self.plateau_factor} are of schedule = 'plateau', and schedule is "
-                    f"'{self.schedule}'; choose one"
-                )
-        elif self.monitor == "epoch":
+            return self
+        if self.monitor == "epoch":
             raise ValueError(
                 "schedule = 'plateau' waits until monitor improves no more, and monitor = 'epoch' "
                 "always does; choose a figure, such as monitor = 'val_loss'"
             )
-        elif self.patience and self.patience <= self.plateau_patience:
+        if 0 < self.patience <= 3:
             raise ValueError(
-                f"patience = {self.patience} ends the training before plateau_patience = "
-                f"{self.plateau_patience} lowers the rate; set patience above it, or to 0"
+                f"patience = {self.patience} ends the training before schedule = 'plateau' lowers "
+                "the rate, after 3 epochs without improvement; set patience above 3, or to 0"
             )
         return self
 
@@ -262,20 +239,19 @@ class DetectorTrainingSettings(TrainingSettings):
     hard_negatives: Fraction = Field(
         default=0.0, description="share of negative draws that the most mistaken fifth gets"
     )
-    monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = "ap50"
+    monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
+        default="ap50", description="picks the best epoch on validation; epoch: the last"
+    )
 
 
 class ClassifierTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, the loss, and softer targets."""
 
-    monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = "auroc"
+    monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
+        default="auroc", description="picks the best epoch on validation; epoch: the last"
+    )
     positive_weight: Literal["balanced"] | Positive = Field(
         1.0, description="balanced: negatives over positives, as in the CheXNet paper"
-    )
-    loss: Literal["bce", "focal"] = "bce"
-    focal_gamma: NotNegative = Field(default=2.0, description="how little sure answers count")
-    focal_alpha: float = Field(
-        default=0.5, ge=0, le=1, description="weight of positives; negatives weigh the rest of 1"
     )
     label_smoothing: Fraction = Field(
         default=0.0, description="0.1 teaches 0.95 and 0.05 in place of 1 and 0"
@@ -283,20 +259,6 @@ class ClassifierTrainingSettings(TrainingSettings):
     mixup: NotNegative = Field(
         default=0.0, le=10, description="alpha of the Beta that weighs pairs; 0 mixes none"
     )
-
-    @model_validator(mode="after")
-    def _one_loss(self) -> Self:
-        if self.loss == "focal" and self.positive_weight != 1:
-            raise ValueError(
-                f"loss = 'focal' weighs positives by focal_alpha, and positive_weight = "
-                f"{self.positive_weight!r} would do so again; set positive_weight = 1.0"
-            )
-        if self.loss == "bce" and (self.focal_gamma, self.focal_alpha) != (2.0, 0.5):
-            raise ValueError(
-                f"focal_gamma = {self.focal_gamma} and focal_alpha = {self.focal_alpha} are of "
-                "loss = 'focal', and loss is 'bce'; choose one"
-            )
-        return self
 
     @model_validator(mode="after")
     def _pairs_need_two(self) -> Self:
@@ -346,6 +308,14 @@ TrainConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="
 _REMOVED_FROM_BOTH = {
     "data.crop": "none",
     "data.enhance": "none",
+    "augmentation.multi_scale": 0.0,
+    "training.step_milestones": [0.67, 0.92],
+    "training.step_factor": 0.1,
+    "training.plateau_patience": 3,
+    "training.plateau_factor": 0.1,
+    "training.draw": None,
+    "training.channels_last": True,
+    "training.compile": False,
     "training.tensorboard": False,
 }
 REMOVED_KEYS: dict[str, dict[str, Any]] = {
@@ -364,7 +334,14 @@ REMOVED_KEYS: dict[str, dict[str, Any]] = {
         "model.focal_gamma": 2.0,
         "model.box_weight": 1.0,
     },
-    "classifier": {**_REMOVED_FROM_BOTH, "model.prior": None},
+    "classifier": {
+        **_REMOVED_FROM_BOTH,
+        "model.prior": None,
+        "model.unfreeze_epochs": 1,
+        "training.loss": "bce",
+        "training.focal_gamma": ...,
+        "training.focal_alpha": ...,
+    },
 }
 """Keys of earlier versions by kind, each with the value that does what is done without the key.
 

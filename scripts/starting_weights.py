@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_prep.contracts.tables import read_json
 from data_prep.store.preprocess import Preprocess
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-PUBLISHED_WEIGHTS = ("imagenet", "coco")
+Model = TypeVar("Model")
+
+_PUBLISHED = ("imagenet", "coco")
 _USED = ("train", "val")  # to fit, to select
 
 
@@ -52,7 +54,7 @@ class Start:
             InputError: There is no such file or run, a run that is named by its folder is not
                 complete, or it cannot be read.
         """
-        if weights in ("none", *PUBLISHED_WEIGHTS):
+        if weights in ("none", *_PUBLISHED):
             return None
         path = Path(weights)
         if path.is_dir():
@@ -112,18 +114,18 @@ class Start:
         known = was or public
         if known is None:
             return {}
-        told = [
+        lines = [
             f"{self.source}: pixels are normalised as it learned them, mean {known.mean:g}, "
             f"std {known.std:g}"
         ]
         if public:
-            told.append(
+            lines.append(
                 f"it is of {public.maker}, which learned at {public.size} px from "
                 f"{public.trained_on}: test images among those would look better than they are"
             )
         if was and was.size != size:
-            told.append(f"it learned at {was.size} px, this training is at {size} px")
-        console.say("; ".join(told))
+            lines.append(f"it learned at {was.size} px, this training is at {size} px")
+        console.say("; ".join(lines))
         return {"mean": known.mean, "std": known.std}
 
     @property
@@ -143,6 +145,26 @@ class Start:
             "n_images": len(seen),
             "n_patients": int(seen["patient_id"].nunique()),
         }
+
+
+def initialise(build: Callable[..., Model], weights: str, *, seed: int, **arguments: Any) -> Model:
+    """Build a model from a seed, or from published weights.
+
+    Args:
+        build: The builder of its room.
+        weights: ``none``, or the name of published weights.
+        seed: Seed of the random weights.
+        **arguments: The builder's.
+
+    Raises:
+        InputError: The weights cannot be had.
+    """
+    import torch
+
+    published = weights if weights in _PUBLISHED else None
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return build(weights=published, **arguments)
 
 
 def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
-    from scripts.train_task import Trainee
+    from scripts.train_run import TrainingTask
     from training.run_folder import RunFolder
 
     Config = DetectorConfig | ClassifierConfig
@@ -58,15 +58,15 @@ def train(
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
-    from scripts.train_devices import heed_starter
+    from scripts.train_devices import follow_parent
     from scripts.train_zoo import read_models, train_models
 
-    heed_starter()
+    follow_parent()
     if (models := read_models(config, set_ or [])) is not None:
         train_models(models, data, out, resume=resume, device=device, devices=devices)
         return
     settings = _read(config, set_ or [])
-    from scripts.train_devices import end_with_starter, own_rank, require_shares, run_on_devices
+    from scripts.train_devices import end_with_parent, own_rank, require_shares, run_on_devices
 
     rank = own_rank() or 0
     require_shares(settings.training.batch_size, devices)
@@ -78,15 +78,11 @@ def train(
             raise SystemExit(status)  # what went wrong has been said
         return
     if devices > 1:
-        end_with_starter()
+        end_with_parent()
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu(workers=settings.training.workers, shared_by=devices)
     where = choose_device(device, devices)
-    if settings.training.compile:
-        from training.fit import require_compiler
-
-        require_compiler(where)
     if settings.training.loggers:
         from training.record import require_loggers
 
@@ -108,16 +104,16 @@ def train(
         from scripts.train_images import open_store
 
         store = open_store(dataset, settings.data.image_size)
-        trainee = _build(settings, dataset, target, store)
+        task = _build(settings, dataset, target, store)
         from data_prep.contracts.folders import folder_lock, require_free_space
-        from scripts.train_run import fit_trainee
+        from scripts.train_run import complete_run
         from training.cost import count_parameters
 
-        require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(trainee.model)[0])
-        settings = settle_batch(settings, trainee, where, devices)
+        require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
+        settings = settle_batch(settings, task, where, devices)
         with folder_lock(out):
-            run = _open_run(out, settings, dataset, trainee, started)
-            fit_trainee(settings, trainee, run, where, devices)
+            run = _open_run(out, settings, dataset, task, started)
+            complete_run(settings, task, run, where, devices)
     _say_results(out)
 
 
@@ -127,7 +123,7 @@ def _join(
     """Take part in the training that another process of this command leads."""
     from data_prep.store.dataset import DataSet
     from scripts.train_images import open_store
-    from scripts.train_run import fit_trainee, with_known_batch
+    from scripts.train_run import complete_run, with_known_batch
     from training.run_folder import RunFolder
 
     while (run := RunFolder.started_in(out)) is None:  # whoever started this one ends it
@@ -138,8 +134,8 @@ def _join(
     target = dataset.target(settings.data.target, option=_TARGET)
     store = open_store(dataset, settings.data.image_size)
     settings = with_known_batch(settings, out)
-    trainee = _build(settings, dataset, target, store)
-    fit_trainee(settings, trainee, run, device, devices)
+    task = _build(settings, dataset, target, store)
+    complete_run(settings, task, run, device, devices)
 
 
 def _read(config: str, overrides: list[str]) -> Config:
@@ -219,21 +215,21 @@ def _require_packaged_weights(settings: Config) -> None:
         find_weights_file(weights)
 
 
-def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> Trainee:
+def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> TrainingTask:
     from data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
     if settings.kind == "detector":
-        from scripts import train_detector
+        from scripts.train_detector import DetectorTask
 
-        return train_detector.build(settings, dataset, target, store, augmentation)
-    from scripts import train_classifier
+        return DetectorTask(settings, dataset, target, store, augmentation)
+    from scripts.train_classifier import ClassifierTask
 
-    return train_classifier.build(settings, dataset, target, store, augmentation)
+    return ClassifierTask(settings, dataset, target, store, augmentation)
 
 
 def _open_run(
-    out: Path, settings: Config, dataset: DataSet, trainee: Trainee, started: dict[str, Any]
+    out: Path, settings: Config, dataset: DataSet, task: TrainingTask, started: dict[str, Any]
 ) -> RunFolder:
     import pandas as pd
 
@@ -245,11 +241,11 @@ def _open_run(
         return run
     used = [
         pd.DataFrame({"image_id": images.image_ids, "role": role})
-        for role, images in (("train", trainee.train), ("val", trainee.val))
+        for role, images in (("train", task.train), ("val", task.val))
     ]
     patients = dataset.images[["image_id", "patient_id"]]
     seen = pd.concat(used, ignore_index=True).merge(patients, on="image_id", validate="1:1")
-    if start := trainee.start:
+    if start := task.start:
         tested = dataset.image_ids("test", started["data_set"]["split"])
         tests = patients[patients["image_id"].isin(tested)]
         for line in leak_lines(seen, start.seen, tests, start.source):
@@ -267,7 +263,7 @@ def _say_results(out: Path) -> None:
     if monitor == "epoch":  # a schedule that ends at its best, or too few images to choose by
         console.say(f"Kept the weights of the last epoch, {info['best_epoch']}")
     else:
-        told = f"Best epoch {info['best_epoch']} of {info['epochs']}"
-        console.say(f"{told}: {monitor} {value:.3f} on validation")
+        best = f"Best epoch {info['best_epoch']} of {info['epochs']}"
+        console.say(f"{best}: {monitor} {value:.3f} on validation")
     console.say(f"Run:      {out}")
     console.say(f"Pictures: {out / 'curves.png'}  {out / 'batch.png'}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.loss import (
     Criterion,
     masked_cross_entropy,
-    masked_focal_loss,
     positive_weights,
     training_losses,
     validation_losses,
@@ -22,13 +22,13 @@ from classification.model import ImageClassifier, build_classifier, freeze_for_e
 from classification.weights import start_from
 from evaluation.metrics.image_metrics import auroc, image_average_precision
 from scripts import console
-from scripts.starting_weights import Start
+from scripts.starting_weights import Start, initialise
 from scripts.train_images import labelled_images
-from scripts.train_task import Trainee, image_classes, initialise
 from training.optimisation import Unfreezing
+from training.sampling import balancing_weights
 
 if TYPE_CHECKING:
-    from configs.settings import ClassifierConfig, ClassifierTrainingSettings
+    from configs.settings import ClassifierConfig
     from data_prep.augment.augment import Augmentation
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
@@ -46,91 +46,122 @@ class Scored(NamedTuple):
     targets: np.ndarray
 
 
-def build(
-    config: ClassifierConfig,
-    dataset: DataSet,
-    target: Target,
-    store: PixelStore,
-    augmentation: Augmentation | None,
-) -> Trainee:
-    """Prepare a classifier's training, on the images whose label is known.
+class ClassifierTask:
+    """A classifier's training, on the images whose label is known.
+
+    Args:
+        config: Everything that trains it.
+        dataset: The data set.
+        target: What it learns to find.
+        store: Pixels of the configured size.
+        augmentation: Changes to training images; None leaves them as they are.
 
     Raises:
         InputError: The split lacks such images, or the model cannot be built.
     """
-    findings = target.any_of
-    labels, ids = labelled_images(dataset, target, config.data.split)
-    arguments = config.model.model_dump()
-    weights, trainable = arguments.pop("weights"), arguments.pop("trainable")
-    unfreeze_epochs = arguments.pop("unfreeze_epochs")
-    start = Start.open(weights)
-    if start is not None:
-        arguments |= _pixels(start, store)
-    model = initialise(
-        build_classifier,
-        "none" if start else weights,
-        seed=config.training.seed,
-        name=arguments.pop("architecture"),
-        n_findings=len(findings),
-        image_size=store.size,
-        **arguments,
-    )
-    network = cast("ImageClassifier", model)
-    if start is not None:
-        known = {"findings": start.findings, "own_findings": findings}
-        console.say(
-            start_from(network, start.state, source=weights, network=start.network, **known)
+
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        dataset: DataSet,
+        target: Target,
+        store: PixelStore,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.findings = target.any_of
+        labels, ids = labelled_images(dataset, target, config.data.split)
+        self.train = ImageLabelDataset(store, ids["train"], labels, self.findings, augmentation)
+        self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
+        self.positive = (self.train.targets == 1).any(axis=1)
+        share = config.training.positive_share
+        self.draw_weights = balancing_weights(self.positive, share) if share else None
+        self._training = config.training
+        self._criterion = _criterion(config.training.positive_weight, self.train.targets)
+        self.start = Start.open(config.model.weights)
+        self.model = self._build_model(config, store.size)
+        trainable = config.model.trainable
+        freeze = partial(freeze_for_epoch, self.model, trainable)
+        later = trainable in ("head_first", "stages")
+        if not later:  # else the optimiser must have all parameters from the start
+            freeze(0)
+        self.callbacks = [Unfreezing(freeze)] if later else []
+
+    def _build_model(self, config: ClassifierConfig, size: int) -> ImageClassifier:
+        arguments = config.model.model_dump(exclude={"trainable"})
+        weights, start = arguments.pop("weights"), self.start
+        if start is not None:
+            arguments |= _pixels(start, size)
+        model = initialise(
+            build_classifier,
+            "none" if start else weights,
+            seed=config.training.seed,
+            name=arguments.pop("architecture"),
+            n_findings=len(self.findings),
+            image_size=size,
+            **arguments,
         )
-    settle = partial(freeze_for_epoch, network, trainable, unfreeze_epochs=unfreeze_epochs)
-    later = trainable in ("head_first", "stages")
-    if not later:  # else the optimiser must know all from the start
-        settle(0)
-    train = ImageLabelDataset(store, ids["train"], labels, findings, augmentation)
-    criterion, how = _criterion(config.training, train.targets), config.training
-    return Trainee(
-        model=model,
-        findings=findings,
-        train=train,
-        val=ImageLabelDataset(store, ids["val"], labels, findings),
-        collate=collate,
-        positive=(train.targets == 1).any(axis=1),
-        training_losses=partial(
-            training_losses, criterion=criterion, smoothing=how.label_smoothing, mixup=how.mixup
-        ),
-        validation_step=partial(validate, criterion=criterion),
-        validation_metrics=score_metrics,
-        describe=partial(describe, findings=findings),
-        start=start,
-        classes=image_classes(dataset, ids["train"]),
-        callbacks=[Unfreezing(settle)] if later else [],
-    )
+        if start is not None:
+            known = {"findings": start.findings, "own_findings": self.findings}
+            console.say(
+                start_from(model, start.state, source=weights, network=start.network, **known)
+            )
+        return model
+
+    def collate(self, samples: Sequence[Any]) -> LabelBatch:
+        """Samples to a batch."""
+        return collate(samples)
+
+    def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
+        """Loss of a training batch, its targets smoothed and its pairs mixed as configured."""
+        how = self._training
+        return training_losses(
+            model, batch, self._criterion, smoothing=how.label_smoothing, mixup=how.mixup
+        )
+
+    def validation_step(
+        self, model: ImageClassifier, batch: LabelBatch
+    ) -> tuple[dict[str, Tensor], Scored]:
+        """Loss and scores of a validation batch."""
+        losses, scores = validation_losses(model, batch, self._criterion)
+        return losses, Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
+
+    def validation_metrics(self, outputs: list[Scored]) -> dict[str, float]:
+        """As `score_metrics`."""
+        return score_metrics(outputs)
+
+    def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
+        """Captions for the figure of a batch."""
+        words = {1.0: "present", 0.0: "absent"}
+        captions = []
+        for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):
+            known = [
+                f"{finding} {words.get(t, 'unknown')}"
+                for finding, t in zip(self.findings, targets, strict=True)
+            ]
+            captions.append(f"{image_id[:12]}: {', '.join(known[:2])}")
+        return captions, None
+
+    def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> None:
+        """None: a classifier has no boxes."""
 
 
-def _pixels(start: Start, store: PixelStore) -> dict[str, Any]:
+def _pixels(start: Start, size: int) -> dict[str, Any]:
     """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
-    arguments: dict[str, Any] = {**start.pixels(store.size)}
+    arguments: dict[str, Any] = {**start.pixels(size)}
     if start.run is not None:
         return {**arguments, "channels": start.arguments.get("channels", "same")}
     public = start.public
     return arguments if public is None else {**arguments, "channels": public.channels}
 
 
-def _criterion(how: ClassifierTrainingSettings, targets: np.ndarray) -> Criterion:
-    if how.loss == "focal":
-        return partial(masked_focal_loss, gamma=how.focal_gamma, alpha=how.focal_alpha)
-    weight = how.positive_weight
-    if weight == "balanced":
-        return partial(masked_cross_entropy, pos_weight=positive_weights(targets))
-    each = None if weight == 1 else torch.full((targets.shape[1],), float(weight))
-    return partial(masked_cross_entropy, pos_weight=each)
-
-
-def validate(
-    model: ImageClassifier, batch: LabelBatch, criterion: Criterion
-) -> tuple[dict[str, Tensor], Scored]:
-    """Loss and scores of a validation batch."""
-    losses, scores = validation_losses(model, batch, criterion)
-    return losses, Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
+def _criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
+    if positive_weight == "balanced":
+        weights: Tensor | None = positive_weights(targets)
+    elif positive_weight == 1:
+        weights = None
+    else:
+        weights = torch.full((targets.shape[1],), float(positive_weight))
+    return partial(masked_cross_entropy, pos_weight=weights)
 
 
 def score_metrics(scored: list[Scored]) -> dict[str, float]:
@@ -157,13 +188,3 @@ def score_metrics(scored: list[Scored]) -> dict[str, float]:
         known = [figure for figure in by_finding if figure is not None]
         figures[name] = float(np.mean(known)) if known else float("nan")
     return figures
-
-
-def describe(batch: LabelBatch, findings: tuple[str, ...]) -> tuple[list[str], None]:
-    """Captions for the picture of a batch."""
-    words = {1.0: "present", 0.0: "absent"}
-    captions = []
-    for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):
-        known = [f"{f} {words.get(t, 'unknown')}" for f, t in zip(findings, targets, strict=True)]
-        captions.append(f"{image_id[:12]}: {', '.join(known[:2])}")
-    return captions, None

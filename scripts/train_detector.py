@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from data_prep.augment.augment import DroppedBoxes
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
     build_retinanet,
@@ -20,9 +22,9 @@ from detection.weights import start_from
 from evaluation.boxes.average_precision import average_precision
 from evaluation.metrics.image_metrics import auroc
 from scripts import console
-from scripts.starting_weights import Start
+from scripts.starting_weights import Start, initialise
 from scripts.train_images import require_both_kinds
-from scripts.train_task import Trainee, image_classes, initialise
+from training.sampling import EpochSums, HardNegatives, balancing_weights
 
 if TYPE_CHECKING:
     from configs.settings import DetectorConfig
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelStore
 
 _EDGES = ["x1", "y1", "x2", "y2"]
+_COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",
+            "train_boxes_covered": "covered"}  # fmt: skip
 
 
 class Seen(NamedTuple):
@@ -47,65 +51,116 @@ class Seen(NamedTuple):
     true: pd.DataFrame
 
 
-def build(
-    config: DetectorConfig,
-    dataset: DataSet,
-    target: Target,
-    store: PixelStore,
-    augmentation: Augmentation | None,
-) -> Trainee:
-    """Prepare a detector's training.
+class DetectorTask:
+    """A detector's training, on images whose lesions are all boxed, or that have none.
 
-    It learns and is validated on images whose lesions are all boxed, or that have none.
+    Args:
+        config: Everything that trains it.
+        dataset: The data set.
+        target: What it learns to find.
+        store: Pixels of the configured size.
+        augmentation: Changes to training images; None leaves them as they are.
 
     Raises:
         InputError: The split lacks such images, or the model cannot be built.
     """
-    findings, boxes = target.any_of, dataset.target_boxes(target)
-    trusted = dataset.boxes_trusted(target)
-    ids = {
-        role: dataset.image_ids(role, config.data.split).intersection(trusted)
-        for role in ("train", "val")
-    }
-    boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
-    for role, positive in boxed.items():
-        require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
-    mosaic = config.augmentation.mosaic
-    train = LesionDataset(store, ids["train"], boxes, findings, augmentation, mosaic=mosaic)
-    arguments = config.model.model_dump()
-    weights = arguments.pop("weights")
-    start = Start.open(weights)
-    if start is not None:
-        arguments |= start.pixels(store.size)
-    model = initialise(
-        build_retinanet,
-        "none" if start else weights,
-        seed=config.training.seed,
-        n_findings=len(findings),
-        image_size=store.size,
-        **arguments,
-    )
-    if start is not None:
-        known = {"findings": start.findings, "own_findings": findings}
-        console.say(
-            start_from(cast("LesionRetinaNet", model), start.state, source=weights, **known)
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        dataset: DataSet,
+        target: Target,
+        store: PixelStore,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.findings = target.any_of
+        boxes, trusted = dataset.target_boxes(target), dataset.boxes_trusted(target)
+        ids = {
+            role: dataset.image_ids(role, config.data.split).intersection(trusted)
+            for role in ("train", "val")
+        }
+        boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
+        for role, positive in boxed.items():
+            require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
+        mosaic = config.augmentation.mosaic
+        self.train = LesionDataset(
+            store, ids["train"], boxes, self.findings, augmentation, mosaic=mosaic
         )
-    return Trainee(
-        model=model,
-        findings=findings,
-        train=train,
-        val=LesionDataset(store, ids["val"], boxes, findings),
-        collate=collate,
-        positive=boxed["train"].to_numpy(),
-        training_losses=training_losses,
-        validation_step=validate,
-        validation_metrics=detection_metrics,
-        describe=describe,
-        start=start,
-        classes=image_classes(dataset, ids["train"]),
-        scored_losses=scored_losses,
-        counts_boxes=augmentation is not None or mosaic > 0,
-    )
+        self.val = LesionDataset(store, ids["val"], boxes, self.findings)
+        self.positive = boxed["train"].to_numpy()
+        self.start = Start.open(config.model.weights)
+        self.model = self._build_model(config, store.size)
+        share, hard = config.training.positive_share, config.training.hard_negatives
+        weights = balancing_weights(self.positive, share) if share else None
+        self._hard = self._boxes = None
+        if hard:
+            base = np.ones(len(self.positive)) if weights is None else weights
+            self._hard = HardNegatives(self.train.image_ids, ~self.positive, base, hard)
+        if augmentation is not None or mosaic > 0:
+            self._boxes = EpochSums(list(_COLUMNS))
+        self.draw_weights = self._hard.weights if self._hard else weights
+        self.callbacks = [each for each in (self._hard, self._boxes) if each is not None]
+
+    def _build_model(self, config: DetectorConfig, size: int) -> LesionRetinaNet:
+        arguments = config.model.model_dump()
+        weights, start = arguments.pop("weights"), self.start
+        if start is not None:
+            arguments |= start.pixels(size)
+        model = initialise(
+            build_retinanet,
+            "none" if start else weights,
+            seed=config.training.seed,
+            n_findings=len(self.findings),
+            image_size=size,
+            **arguments,
+        )
+        if start is not None:
+            known = {"findings": start.findings, "own_findings": self.findings}
+            console.say(start_from(model, start.state, source=weights, **known))
+        return model
+
+    def collate(self, samples: Sequence[Any]) -> LesionBatch:
+        """Samples to a batch."""
+        return collate(samples)
+
+    def training_losses(self, model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:
+        """Losses of a training batch; counts its boxes, and notes how its negatives score."""
+        if self._boxes is not None:
+            counts = batch.dropped._asdict()
+            self._boxes.add({name: counts[field] for name, field in _COLUMNS.items()})
+        if self._hard is None:
+            return training_losses(model, batch)
+        losses, image_ids, scores = scored_losses(model, batch)
+        self._hard.see(image_ids, scores)
+        return losses
+
+    def validation_step(
+        self, model: LesionRetinaNet, batch: LesionBatch
+    ) -> tuple[dict[str, Tensor], Seen]:
+        """As `validate`."""
+        return validate(model, batch)
+
+    def validation_metrics(self, outputs: list[Seen]) -> dict[str, float]:
+        """As `detection_metrics`, and what became of the epoch's boxes."""
+        counts = {} if self._boxes is None else self._boxes.joined
+        return {**detection_metrics(outputs), **counts}
+
+    def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
+        """Captions and boxes for the figure of a batch."""
+        boxes = [image.numpy() for image in batch.boxes]
+        counts = [
+            f"{len(b)} box{'' if len(b) == 1 else 'es'}" if len(b) else "no lesion" for b in boxes
+        ]
+        captions = [f"{i[:16]}: {count}" for i, count in zip(batch.image_ids, counts, strict=True)]
+        return captions, boxes
+
+    def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
+        """What became of the boxes in all epochs together; None where nothing is augmented."""
+        if self._boxes is None:
+            return None
+        return DroppedBoxes(
+            **{field: sum(int(row[name]) for row in history) for name, field in _COLUMNS.items()}
+        )
 
 
 def scored_losses(
@@ -162,16 +217,6 @@ def detection_metrics(seen: list[Seen]) -> dict[str, float]:
         "ap": _mean([figures["ap"] for figures in by_finding]),
         "auroc": float("nan") if area is None else area,
     }
-
-
-def describe(batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
-    """Captions and boxes for the picture of a batch."""
-    boxes = [image.numpy() for image in batch.boxes]
-    counts = [
-        f"{len(b)} box{'' if len(b) == 1 else 'es'}" if len(b) else "no lesion" for b in boxes
-    ]
-    captions = [f"{i[:16]}: {count}" for i, count in zip(batch.image_ids, counts, strict=True)]
-    return captions, boxes
 
 
 def _mean(figures: list[float | None]) -> float:

@@ -1,7 +1,7 @@
 """`cxr train --devices N`: one process a device, started and watched from here.
 
-Each runs the same command. The first writes the run folder and speaks; what the others say is
-kept aside and shown only where one of them fails first.
+Each runs the same command. The first writes the run folder and the terminal; the output of the
+others is kept and shown only where one of them fails first.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from scripts import console
 from scripts.runtime import own_command
 
 _RANK = "CXR_TRAINING_RANK"
-_STARTER = "CXR_ENDS_WITH"
+_PARENT = "CXR_ENDS_WITH"
 _POLL = 0.1  # s
-_OWN_WORDS = 2.0  # s: the first process may be about to say the same by itself
+_REPORT_GRACE = 2.0  # s: the first process may be about to report the same by itself
 _GRACE = 60.0  # s, to end after Ctrl-C
 _INTERRUPTED, _TERMINATED = 130, 143
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
-FAREWELL = 3 * _OWN_WORDS  # s
+PARENT_GRACE = 3 * _REPORT_GRACE  # s: how long a process that fails waits for its parent to end it
 
 
 def own_rank() -> int | None:
@@ -60,23 +60,23 @@ def require_shares(batch_size: int | str, devices: int) -> None:
         )
 
 
-def end_with_starter() -> None:
-    """Let the system end this process when the one that started it is gone."""
+def end_with_parent() -> None:
+    """Let the system end this process when its parent process is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def ending_with_this() -> dict[str, str]:
-    """Environment of a `cxr` command that shall not outlive this process, see `heed_starter`."""
-    return {**os.environ, _STARTER: str(os.getpid())}
+def child_environment() -> dict[str, str]:
+    """Environment of a `cxr` command that must not outlive this process, see `follow_parent`."""
+    return {**os.environ, _PARENT: str(os.getpid())}
 
 
-def heed_starter() -> None:
-    """End with the process that started this one, where that asked for it."""
-    starter = os.environ.pop(_STARTER, None)  # it asked this process alone
-    if starter is not None:
-        end_with_starter()
-        if os.getppid() != int(starter):  # it was gone before it could be heeded
+def follow_parent() -> None:
+    """End with the parent process, where that one requires it."""
+    parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
+    if parent is not None:
+        end_with_parent()
+        if os.getppid() != int(parent):  # it had ended before
             raise KeyboardInterrupt
 
 
@@ -97,7 +97,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
         The exit status: of the process that failed first, or 0.
 
     Raises:
-        KeyboardInterrupt: The user interrupted, and the first process could not say so.
+        KeyboardInterrupt: The user interrupted, and the first process could not report it.
     """
     command = own_command("scripts.cli", *arguments)
     port = _free_port()
@@ -121,7 +121,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
                 interrupt(started)
             _wait(processes, _GRACE)
             if (status := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
-                return status  # it has said so
+                return status  # it has reported it
             raise
         finally:
             for started in processes:
@@ -157,11 +157,11 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
         if all(code == 0 for code in codes):
             return 0
         time.sleep(_POLL)
-    if failed and _wait(processes[:1], _OWN_WORDS):
+    if failed and _wait(processes[:1], _REPORT_GRACE):
         failed = 0
     code = processes[failed].returncode
     if code < 0:
-        # The system's answer to too little memory is signal 9, without a word.
+        # Where memory runs out, the system sends signal 9, and the process cannot report it.
         why = (
             " (out of memory? try a smaller training.batch_size)" if code == -signal.SIGKILL else ""
         )
@@ -171,7 +171,7 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
         )
         return 2
     if failed:
-        console.say(_last_words(logs[failed]))
+        console.say(_last_error_line(logs[failed]))
     return int(code)
 
 
@@ -185,8 +185,8 @@ def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
     return True
 
 
-def _last_words(log: IO[bytes]) -> str:
-    """What a process said of its end: its line where it knew why, else all."""
+def _last_error_line(log: IO[bytes]) -> str:
+    """The last error line that a process wrote; all that it wrote where there is none."""
     log.seek(0)
     text = log.read().decode(errors="replace").strip()
     lines = [line for line in text.splitlines() if line.startswith("cxr: ")]

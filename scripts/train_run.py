@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+import numpy as np
+import pandas as pd
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from configs.schema import ConfigError, parse_config
-from configs.settings import ClassifierConfig, DetectorConfig, TrainingSettings
+from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import available_memory, choose_precision
-from scripts.train_devices import FAREWELL, own_rank, require_shares
-from scripts.train_task import Trainee, build_sampler, dropped_boxes
+from scripts.train_devices import PARENT_GRACE, own_rank, require_shares
 from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
-from training.optimisation import Optimisation
+from training.loop import Task
+from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
 from training.record import build_loggers
 from training.run_folder import RunFolder, save_architecture, save_model
@@ -32,10 +34,58 @@ from training.sampling import SeededSampler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from data_prep.augment.augment import DroppedBoxes
     from data_prep.store.preprocess import Preprocess
+    from scripts.starting_weights import Start
 
 
 Config = DetectorConfig | ClassifierConfig
+
+
+class ImageRows(Protocol):
+    """A data set of torch whose rows are images."""
+
+    image_ids: pd.Index
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """One sample, by row or by (row, seed)."""
+
+
+class TrainingTask(Task, Protocol):
+    """A model, its images, and its ways to learn and to be measured.
+
+    Attributes:
+        findings: What it learns to find, in the order of its outputs.
+        positive: Which training images have a finding, bool, shape ``(len(train),)``.
+        draw_weights: How often each training image is drawn, for `SeededSampler`; None: once.
+        start: The weights that it starts from; None for random or published ones.
+    """
+
+    findings: tuple[str, ...]
+    positive: np.ndarray
+    draw_weights: Any
+    start: Start | None
+
+    @property
+    def train(self) -> ImageRows:
+        """Training images; takes ``(row, seed)``."""
+
+    @property
+    def val(self) -> ImageRows:
+        """Validation images."""
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Samples to a batch."""
+
+    def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
+        """Captions and boxes for the figure of a batch."""
+
+    def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
+        """What became of the training boxes under augmentation; None where none were counted."""
+
 
 _MOST = 256  # images: beyond it no device is faster, and learning is slower
 _STEPS = 8  # an epoch keeps at least as many
@@ -47,7 +97,7 @@ def with_known_batch(settings: Config, out: Path) -> Config:
     """Where a batch size was found before, take it: a run is resumed as it began.
 
     Args:
-        settings: As asked for; ``auto`` is replaced where the run has been started.
+        settings: The whole configuration; ``auto`` is replaced where the run has been started.
         out: The run folder.
 
     Raises:
@@ -70,13 +120,13 @@ def with_batch(settings: Config, batch_size: int | str) -> Config:
 
 
 def settle_batch(
-    settings: Config, trainee: Trainee, device: Literal["cpu", "cuda"], devices: int
+    settings: Config, task: TrainingTask, device: Literal["cpu", "cuda"], devices: int
 ) -> Config:
     """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it.
 
     Args:
         settings: The whole configuration.
-        trainee: Its model stays as it is.
+        task: Its model stays as it is.
         device: Where to train.
         devices: How many share a batch.
 
@@ -85,8 +135,8 @@ def settle_batch(
     """
     batch_size = settings.training.batch_size
     if batch_size == "auto":
-        most = max(devices, min(_MOST, len(trainee.train) // _STEPS))
-        found = _largest(settings, trainee, device, devices, most)
+        most = max(devices, min(_MOST, len(task.train) // _STEPS))
+        found = _largest(settings, task, device, devices, most)
         if not found:
             raise InputError(_nothing_fits(settings))
         console.say(
@@ -98,7 +148,7 @@ def settle_batch(
     # that, nothing is measured.
     guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
     if device == "cpu" and guess > available_memory():
-        found = _largest(settings, trainee, device, devices, batch_size)
+        found = _largest(settings, task, device, devices, batch_size)
         if 2 * found <= batch_size:
             raise too_large(settings, found, "would need more than the memory that is free")
     return settings
@@ -125,31 +175,31 @@ def too_large(settings: Config, found: int, what: str) -> InputError:
 
 def fitting_batch(
     settings: Config,
-    trainee: Trainee,
+    task: TrainingTask,
     device: Literal["cpu", "cuda"],
     devices: int,
 ) -> int:
     """The batch that fits where half of the configured one is the most; 0 where none does."""
-    trainee.model.zero_grad(set_to_none=True)
+    task.model.zero_grad(set_to_none=True)
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
     half = max(devices, int(settings.training.batch_size) // 2)
-    return _largest(settings, trainee, device, devices, half)
+    return _largest(settings, task, device, devices, half)
 
 
 def _largest(
     settings: Config,
-    trainee: Trainee,
+    task: TrainingTask,
     device: Literal["cpu", "cuda"],
     devices: int,
     most: int,
 ) -> int:
     """Images of a whole batch: as many on each device as fit there."""
     each = largest_batch(
-        trainee.model,
-        first_batch_of(trainee, settings.training.seed),
-        trainee.training_losses,
+        task.model,
+        first_batch_of(task, settings.training.seed),
+        task.training_losses,
         limit=max(1, most // devices),
         device=device,
         precision=choose_precision(settings.training.precision, device),
@@ -158,11 +208,11 @@ def _largest(
     return each * devices
 
 
-def first_batch_of(trainee: Trainee, seed: int) -> Callable[[int], Any]:
+def first_batch_of(task: TrainingTask, seed: int) -> Callable[[int], Any]:
     """Training batches of any size, read as training reads them."""
-    rows = NamedRows(trainee.train, trainee.train.image_ids)
-    sampler = SeededSampler(len(trainee.train), seed=seed)
-    collate = NamedBatches(trainee.collate)
+    rows = NamedRows(task.train, task.train.image_ids)
+    sampler = SeededSampler(len(task.train), seed=seed)
+    collate = NamedBatches(task.collate)
 
     def make(size: int) -> Any:
         return require_loaded(collate([rows[pair] for pair in islice(sampler, size)]))
@@ -177,18 +227,18 @@ def _nothing_fits(settings: Config) -> str:
     )
 
 
-def fit_trainee(
-    settings: DetectorConfig | ClassifierConfig,
-    trainee: Trainee,
+def complete_run(
+    settings: Config,
+    task: TrainingTask,
     run: RunFolder,
     device: Literal["cpu", "cuda"],
     devices: int = 1,
 ) -> None:
-    """Train, and complete the run folder: weights, history, pictures, `run.json` last.
+    """Train, and complete the run folder: weights, history, figures, `run.json` last.
 
     Args:
         settings: The whole configuration.
-        trainee: The model and its images.
+        task: The model and its images.
         run: Started, or interrupted before.
         device: Where to train.
         devices: How many share a batch; above 1, this is one of as many processes, of which the
@@ -201,24 +251,24 @@ def fit_trainee(
     require_shares(how.batch_size, devices)
     precision = choose_precision(how.precision, device)
     console.say(
-        f"{settings.name}: {len(trainee.train)} training images ({int(trainee.positive.sum())} "
-        f"positive), {len(trainee.val)} validation images; {precision} on {device}"
+        f"{settings.name}: {len(task.train)} training images ({int(task.positive.sum())} "
+        f"positive), {len(task.val)} validation images; {precision} on {device}"
         + (f", {devices} share a batch" if devices > 1 else "")
     )
-    sampler, trainee = build_sampler(trainee, how)
+    sampler = SeededSampler(len(task.train), seed=how.seed, weights=task.draw_weights)
     if not own_rank():
-        _draw_first_batch(trainee, sampler, int(how.batch_size), run)
+        _draw_first_batch(task, sampler, int(how.batch_size), run)
         # Now: of a training that diverges the best weights are of use only with these beside them.
-        save_architecture(trainee.model, run.folder)
-        cast("Preprocess", trainee.model.preprocess).to_json(run.folder / "preprocess.json")
-    began, memory = time.perf_counter(), PeakMemory(trainee.model, device)
-    result = _fit_or_say_why(settings, trainee, run, sampler, device, precision, devices)
+        save_architecture(task.model, run.folder)
+        cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
+    began, memory = time.perf_counter(), PeakMemory(task.model, device)
+    result = _fit_or_say_why(settings, task, run, sampler, device, precision, devices)
     if own_rank():
         return
-    if dropped := dropped_boxes(result.history):
+    if dropped := task.dropped_boxes(result.history):
         console.say(f"augmentation: {dropped.sentence()}, in all epochs together")
-    save_model(trainee.model, run.folder)
-    parameters, learned = count_parameters(trainee.model)
+    save_model(task.model, run.folder)
+    parameters, learned = count_parameters(task.model)
     draw_curves(
         result.history,
         run.folder / "curves.png",
@@ -233,8 +283,8 @@ def fit_trainee(
             "best_figures": _figures(result),
             "epochs": len(result.history),
             "stopped_early": result.stopped_early,
-            "n_train": len(trainee.train),
-            "n_val": len(trainee.val),
+            "n_train": len(task.train),
+            "n_val": len(task.val),
             "pretrained": settings.model.weights,
             "parameters": parameters,
             "trainable_parameters": learned,
@@ -252,18 +302,18 @@ def fit_trainee(
 
 
 def _draw_first_batch(
-    trainee: Trainee, sampler: SeededSampler, batch_size: int, run: RunFolder
+    task: TrainingTask, sampler: SeededSampler, batch_size: int, run: RunFolder
 ) -> None:
-    rows = NamedRows(trainee.train, trainee.train.image_ids)
+    rows = NamedRows(task.train, task.train.image_ids)
     samples = [rows[pair] for pair in islice(sampler, batch_size)]
-    batch = require_loaded(NamedBatches(trainee.collate)(samples))
-    captions, boxes = trainee.describe(batch)
+    batch = require_loaded(NamedBatches(task.collate)(samples))
+    captions, boxes = task.describe(batch)
     draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
 
 
 def _fit_or_say_why(
-    settings: DetectorConfig | ClassifierConfig,
-    trainee: Trainee,
+    settings: Config,
+    task: TrainingTask,
     run: RunFolder,
     sampler: SeededSampler,
     device: Literal["cpu", "cuda"],
@@ -271,7 +321,7 @@ def _fit_or_say_why(
     devices: int,
 ) -> FitResult:
     try:
-        return _fit(settings, trainee, run, sampler, device, precision, devices)
+        return _fit(settings, task, run, sampler, device, precision, devices)
     except InputError:
         raise
     except Exception as error:
@@ -279,16 +329,16 @@ def _fit_or_say_why(
             if devices > 1:
                 # Another process may have failed first, which ends this one meanwhile: that one
                 # knows why, and this one only knows that it no longer answers.
-                time.sleep(FAREWELL)
+                time.sleep(PARENT_GRACE)
             raise
     # Outside of the handler: the error holds the memory that is to be measured.
-    found = fitting_batch(settings, trainee, device, devices)
+    found = fitting_batch(settings, task, device, devices)
     raise too_large(settings, found, "do not fit in memory")
 
 
 def _fit(
-    settings: DetectorConfig | ClassifierConfig,
-    trainee: Trainee,
+    settings: Config,
+    task: TrainingTask,
     run: RunFolder,
     sampler: SeededSampler,
     device: Literal["cpu", "cuda"],
@@ -298,65 +348,30 @@ def _fit(
     how = settings.training
     loading: dict[str, Any] = {
         "batch_size": int(how.batch_size) // devices,
-        "collate_fn": NamedBatches(trainee.collate),
+        "collate_fn": NamedBatches(task.collate),
         "num_workers": how.workers,
         "pin_memory": device == "cuda",
         "persistent_workers": how.workers > 0,
     }
-    rows, val_rows = (NamedRows(part, part.image_ids) for part in (trainee.train, trainee.val))
+    rows, val_rows = (NamedRows(part, part.image_ids) for part in (task.train, task.val))
     train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
     val_loader: DataLoader[Any] = DataLoader(val_rows, **loading)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
     with console.progress("Training, batches", batches) as advance:
         return fit(
-            trainee.model,
-            training_losses=trainee.training_losses,
-            validation_step=trainee.validation_step,
-            validation_metrics=trainee.validation_metrics,
+            task,
+            FitSettings.of(how),
             train_loader=train_loader,
             val_loader=val_loader,
             run=run,
-            monitor=how.monitor,
-            mode="min" if how.monitor == "val_loss" else "max",
-            epochs=how.epochs,
-            patience=how.patience or None,
-            optimisation=_optimisation(how),
             precision=precision,
-            channels_last=how.channels_last,
-            callbacks=trainee.callbacks,
-            seed=how.seed,
             resume=True,
             accelerator=device,
             devices=devices,
-            compiled=_core(trainee.model) if how.compile else (),
             loggers=build_loggers(how.loggers, run),
             progress=advance,
             on_epoch=lambda row: console.say(_line(row, how.epochs)),
         )
-
-
-def _core(model: nn.Module) -> list[nn.Module]:
-    """The convolutions; losses, matching and NMS change shape from image to image."""
-    names = ("backbone", "head", "trunk")
-    return [part for name in names if (part := getattr(model, name, None)) is not None]
-
-
-def _optimisation(how: TrainingSettings) -> Optimisation:
-    return Optimisation(
-        optimiser=how.optimiser,
-        learning_rate=how.learning_rate,
-        weight_decay=how.weight_decay,
-        momentum=how.momentum,
-        schedule=how.schedule,
-        warmup_epochs=how.warmup_epochs,
-        step_milestones=how.step_milestones,
-        step_factor=how.step_factor,
-        plateau_patience=how.plateau_patience,
-        plateau_factor=how.plateau_factor,
-        accumulate=how.accumulate,
-        clip=how.clip or None,
-        ema_decay=how.ema_decay,
-    )
 
 
 def _line(row: dict[str, Any], epochs: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import own_command
-from scripts.train_devices import ending_with_this, interrupt, require_shares
+from scripts.train_devices import child_environment, interrupt, require_shares
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
@@ -123,11 +123,11 @@ def _require_one_that_can_learn(
 ) -> None:
     """Refuse at once what would fail model by model.
 
-    A slip of one model leaves the others, so each is asked; most ask the same.
+    An error of one model leaves the others, so all are tried; most have the same settings.
 
     Raises:
         InputError: Every model lacks its target, split, labels or pixels, or has a batch that the
-            devices cannot share; tells why the first is refused.
+            devices cannot share; the error is that of the first.
     """
     from scripts.train_images import labelled_images
 
@@ -136,8 +136,8 @@ def _require_one_that_can_learn(
             f"{dataset.folder}: has no pixels to learn from; prepare it with its images"
         )
     first: InputError | None = None
-    asked = [(m.data.target, m.data.split, m.training.batch_size) for m in models]
-    for target, split, batch_size in dict.fromkeys(asked):
+    settings = [(m.data.target, m.data.split, m.training.batch_size) for m in models]
+    for target, split, batch_size in dict.fromkeys(settings):
         try:
             require_shares(batch_size, devices)
             labelled_images(dataset, dataset.target(target), split)
@@ -167,7 +167,7 @@ def _run(arguments: list[str]) -> int:
     """The exit status of a `cxr` command, which gets Ctrl-C once and does not outlive this."""
     command = own_command("scripts.cli", *arguments)
     child = subprocess.Popen(  # noqa: S603  our own command
-        command, env=ending_with_this(), stdin=subprocess.DEVNULL, process_group=0
+        command, env=child_environment(), stdin=subprocess.DEVNULL, process_group=0
     )
     try:
         return child.wait()
@@ -184,7 +184,7 @@ def _run(arguments: list[str]) -> int:
 def _problem(status: int) -> str | None:
     if status == _INTERRUPTED:
         raise KeyboardInterrupt
-    if status == _TERMINATED:  # by its own exit status, or as the system tells it
+    if status == _TERMINATED:  # by its own exit status, or by the system's
         status = -signal.SIGTERM
     if status < 0:
         name = signal.Signals(-status).name

@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from training.optimisation import Optimisation, build_optimiser
+from training.optimisation import FitSettings, build_optimiser
 
-_CPU_COMPLAINTS = ("can't allocate memory", "not enough memory")
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
 _CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
 
-TrainingLosses = Callable[[Any, Any], dict[str, Tensor]]
-MakeBatch = Callable[[int], Any]
+_Losses = Callable[[Any, Any], dict[str, Tensor]]
+_MakeBatch = Callable[[int], Any]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -29,13 +29,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(c in str(error) for c in _CPU_COMPLAINTS)
+    return isinstance(error, RuntimeError) and any(m in str(error) for m in _CPU_MESSAGES)
 
 
 def largest_batch(
     model: nn.Module,
-    make_batch: MakeBatch,
-    training_losses: TrainingLosses,
+    make_batch: _MakeBatch,
+    training_losses: _Losses,
     *,
     limit: int,
     device: Literal["cpu", "cuda"],
@@ -118,9 +118,7 @@ def _double(fits: Callable[[int], bool], limit: int) -> int:
     return 1 if limit >= 1 and fits(1) else 0
 
 
-def _saved_bytes(
-    model: nn.Module, batch: Any, training_losses: TrainingLosses, precision: str
-) -> int:
+def _saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precision: str) -> int:
     seen: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = []  # a storage that is freed gives its address to the next
@@ -139,13 +137,13 @@ def _saved_bytes(
 
 
 def _step_fits(
-    model: nn.Module, make_batch: MakeBatch, size: int, losses: TrainingLosses, precision: str
+    model: nn.Module, make_batch: _MakeBatch, size: int, losses: _Losses, precision: str
 ) -> bool:
     device = next(model.parameters()).device
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        optimiser = build_optimiser(model, Optimisation(learning_rate=1e-12))
+        optimiser = build_optimiser(model, FitSettings(learning_rate=1e-12))
         _forward(model, make_batch(size).to(device), losses, precision).backward()
         optimiser.step()
     except Exception as error:
@@ -158,7 +156,7 @@ def _step_fits(
     return torch.cuda.max_memory_reserved(device) <= _CUDA_SHARE * total
 
 
-def _forward(model: nn.Module, batch: Any, losses: TrainingLosses, precision: str) -> Tensor:
+def _forward(model: nn.Module, batch: Any, losses: _Losses, precision: str) -> Tensor:
     device = next(model.parameters()).device
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     with torch.autocast(device.type, kind, enabled=precision != "fp32"):

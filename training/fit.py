@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import shutil
 import signal
-import sysconfig
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,16 +19,13 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_prep.contracts.errors import InputError
-from training.loop import Loop, TrainingLosses, ValidationStep, share_batch_statistics
-from training.optimisation import Optimisation
+from training.loop import Loop, Task, share_batch_statistics
+from training.optimisation import FitSettings
 from training.record import (
     EpochRecord,
-    Metrics,
-    Mode,
     Row,
     WholeFiles,
     best_row,
@@ -40,39 +33,10 @@ from training.record import (
 )
 from training.run_folder import RunFolder
 
-
-def require_compiler(device: str) -> None:
-    """Refuse to compile where torch could not: it would say so minutes later, over many lines.
-
-    Args:
-        device: ``cpu``, where torch writes C++, or ``cuda``, where Triton needs a C compiler.
-
-    Raises:
-        InputError: There is no compiler, Python's headers are missing, or there is no Triton.
-    """
-    variable, usual = ("CXX", "g++") if device == "cpu" else ("CC", "gcc")
-    compiler = os.environ.get(variable, usual)
-    if shutil.which(compiler) is None:
-        raise InputError(
-            f"training.compile: needs the compiler {compiler}, which is not installed; install it "
-            f"(apt install {usual}), name another in {variable}, or leave training.compile out"
-        )
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        raise InputError(
-            "training.compile: Python's headers (Python.h) are not installed; install them (apt "
-            "install python3-dev), or leave training.compile out"
-        )
-    if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise InputError(
-            "training.compile: needs the package triton on a GPU; install it, or leave "
-            "training.compile out"
-        )
-
-
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-def build_trainer(
+def _build_trainer(
     folder: Path,
     *,
     callbacks: list[Callback],
@@ -83,20 +47,7 @@ def build_trainer(
     accelerator: str,
     devices: int,
 ) -> Trainer:
-    """Lightning's loop and devices; what it would log, show or save by itself is off.
-
-    Args:
-        folder: Its root folder; nothing is written there by default.
-        callbacks: What watches the training.
-        loggers: Where the record writes each epoch, too.
-        epochs: Most epochs.
-        accumulate: Batches that make one optimiser step.
-        precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; in fp16 the loss is scaled, and
-            the scale lives in the checkpoint.
-        accelerator: ``cpu`` or ``cuda``.
-        devices: How many. Above 1, this is one of as many processes, and ``LOCAL_RANK`` in the
-            environment says which.
-    """
+    """Lightning's loop and devices; what it would log, show or save by itself is off."""
     plugins: list[Any] = [WholeFiles()]
     if precision == "fp16":  # by name: on a CPU Lightning would take bf16 in its place
         scaler = torch.amp.GradScaler(accelerator)
@@ -127,7 +78,7 @@ def build_trainer(
     )
 
 
-def averaging(decay: float) -> list[Callback]:
+def _averaging(decay: float) -> list[Callback]:
     """The callback that averages the weights; none where the decay is 0."""
     return [WeightAveraging(avg_fn=_RampedAverage(decay))] if decay else []
 
@@ -150,7 +101,7 @@ class _RampedAverage:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Let Ctrl-C reach the caller: Lightning exits the process and goes deaf to the signal."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -165,7 +116,7 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Silence what Lightning says about choices that are made on purpose here."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -173,7 +124,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for message in _MEANT:
+            for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
@@ -181,7 +132,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-_MEANT = (
+_EXPECTED = (
     # Pixels come from a memory map: worker processes would only fight torch for the cores.
     r".*does not have many workers.*",
     # Frozen batch norm stays in eval mode.
@@ -215,28 +166,17 @@ class FitResult:
 
 
 def fit(
-    model: nn.Module,
+    task: Task,
+    settings: FitSettings,
     *,
-    training_losses: TrainingLosses,
-    validation_step: ValidationStep,
-    validation_metrics: Metrics,
     train_loader: DataLoader,
     val_loader: DataLoader,
     run: RunFolder,
-    monitor: str,
-    mode: Mode = "max",
-    epochs: int,
-    patience: int | None = None,
-    optimisation: Optimisation | None = None,
     precision: Precision = "fp32",
-    channels_last: bool = True,
-    seed: int = 0,
     resume: bool = False,
     accelerator: Literal["cpu", "cuda"] = "cpu",
     devices: int = 1,
-    compiled: Sequence[nn.Module] = (),
     loggers: Sequence[Logger] = (),
-    callbacks: Sequence[Callback] = (),
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> FitResult:
@@ -244,34 +184,23 @@ def fit(
 
     The state is saved after each epoch. A training that was interrupted at any moment goes on
     from there with ``resume`` and, on a CPU, ends with exactly the weights of one that was not.
+    Weights are laid out as channels_last, which is faster on CPUs and GPUs alike.
 
     Args:
-        model: The network, initialised; trained in place.
-        training_losses: ``(model, batch) -> losses``, scalars whose sum is minimised.
-        validation_step: ``(model, batch) -> (losses, output)`` in eval mode, without gradient.
-        validation_metrics: Outputs of all validation batches to figures by name.
+        task: The model, trained in place, with its losses, figures and callbacks.
+        settings: Optimiser, schedule, epochs, and the figure that picks the best of them.
         train_loader: Training batches; a `SeededSampler` makes the order resumable.
         val_loader: Validation batches. Every process validates all of them; the figures are the
             first's.
         run: Folder for the checkpoint, the history and the best weights.
-        monitor: Figure that picks the best epoch: a metric, or ``val_loss``.
-        mode: Whether a small (``min``) or a large (``max``) figure is good.
-        epochs: Most epochs to train.
-        patience: Epochs without improvement before stopping; None trains all epochs.
-        optimisation: Optimiser, schedule, accumulation, clipping and averaging.
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` with weights in fp32.
-        channels_last: Memory format of the weights, which the activations follow; faster on
-            CPUs and GPUs alike.
-        seed: Seed of what the model itself draws while training.
         resume: Go on from the folder's checkpoint, where there is one.
         accelerator: Where to train.
         devices: How many of them. Above 1, every process calls this, with its place among them
             in ``LOCAL_RANK`` and loaders of its share of each batch; gradients are means over
             the processes. On CUDA live batch norm measures the whole batch, on CPUs each
             process's share.
-        compiled: Parts of the model to compile, see `training.fit`.
         loggers: Get the figures of each epoch, see `training.record.build_loggers`.
-        callbacks: Called before the record of each epoch; their state lives in the checkpoint.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
 
@@ -285,56 +214,38 @@ def fit(
         torch.OutOfMemoryError: A step did not fit.
         KeyboardInterrupt: The user interrupted; the folder can be resumed.
     """
-    how = optimisation or Optimisation()
+    model = task.model
     record = EpochRecord(
-        run,
-        validation_metrics=validation_metrics,
-        monitor=monitor,
-        mode=mode,
-        patience=patience,
-        learning_rate=how.learning_rate,
-        progress=progress,
-        on_epoch=on_epoch,
+        run, task.validation_metrics, settings, progress=progress, on_epoch=on_epoch
     )
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     if devices > 1 and accelerator == "cuda":
         share_batch_statistics(model.train())
-    for part in compiled:
-        part.compile()
-    loop = Loop(
-        model,
-        training_losses=training_losses,
-        validation_step=validation_step,
-        optimisation=how,
-        epochs=epochs,
-        seed=seed,
-        way_on=record.way_on,
-    )
+    loop = Loop(task, settings, record.advice)
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
         require_same_architecture(loop, checkpoint)
     cuda = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
-    with quiet(), interruptible(), torch.random.fork_rng(cuda):
-        trainer = build_trainer(
+    with _quiet(), _interruptible(), torch.random.fork_rng(cuda):
+        trainer = _build_trainer(
             run.folder,
             # The record comes before the average: it must see averaged weights before they are
             # swapped back. And after the others, whose state it saves.
-            callbacks=[*callbacks, record, *averaging(how.ema_decay)],
+            callbacks=[*task.callbacks, record, *_averaging(settings.ema_decay)],
             loggers=loggers,
-            epochs=epochs,
-            accumulate=how.accumulate,
+            epochs=settings.epochs,
+            accumulate=settings.accumulate,
             precision=precision,
             accelerator=accelerator,
             devices=devices,
         )
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
-    best = best_row(record.history, monitor, mode)
+    best = best_row(record.history, settings.monitor, settings.mode)
     model.load_state_dict(load_file(run.best_weights(best["epoch"])))
     model.eval()
     return FitResult(
         best_epoch=best["epoch"],
-        best_value=best[monitor],
+        best_value=best[settings.monitor],
         history=record.history,
-        stopped_early=len(record.history) < epochs,
+        stopped_early=len(record.history) < settings.epochs,
     )

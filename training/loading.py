@@ -50,7 +50,9 @@ class NamedRows(Dataset[Any]):
         try:
             return self._rows[key]
         except Exception as error:  # noqa: BLE001  whatever it is, the image must be named
-            return Unreadable(f"image {self._image_ids[row]}: cannot be loaded ({told(error)})")
+            return Unreadable(
+                f"image {self._image_ids[row]}: cannot be loaded ({_first_line(error)})"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class NamedBatches:
             return self.collate(samples)
         except Exception as error:  # noqa: BLE001
             names = ", ".join(str(getattr(sample, "image_id", "?")) for sample in samples)
-            return Unreadable(f"images {names}: do not make a batch ({told(error)})")
+            return Unreadable(f"images {names}: do not make a batch ({_first_line(error)})")
 
 
 def require_loaded(batch: Any) -> Any:
@@ -107,16 +109,16 @@ def naming(image_ids: Sequence[str], work: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise InputError(
-            f"{work} failed on the images {', '.join(image_ids)} ({told(error)}); look at these "
-            "images and their boxes (the checkpoint of the last whole epoch is kept)"
+            f"{work} failed on the images {', '.join(image_ids)} ({_first_line(error)}); look at "
+            "these images and their boxes (the checkpoint of the last whole epoch is kept)"
         ) from error
 
 
-def told(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     r"""An exception in one line: its kind and the first line of what it says.
 
     Example:
-        >>> told(ValueError("bad\nworse"))
+        >>> _first_line(ValueError("bad\nworse"))
         'ValueError: bad'
     """
     lines = str(error).strip().splitlines()

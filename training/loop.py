@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from data_prep.contracts.errors import InputError
 from training.loading import naming, require_loaded
-from training.optimisation import Optimisation, build_optimiser, build_schedule
+from training.optimisation import FitSettings, build_optimiser, build_schedule
 
-Told = TypeVar("Told")
+Shared = TypeVar("Shared")
 
 
-def gather(value: Told) -> list[Told]:
+def gather(value: Shared) -> list[Shared]:
     """What each process has, in the order of the processes; alone, a list of one.
 
     Every process must call it.
@@ -33,7 +33,7 @@ def gather(value: Told) -> list[Told]:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [value]
-    values: list[Told] = [value] * torch.distributed.get_world_size()
+    values: list[Shared] = [value] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
 
@@ -69,7 +69,7 @@ Losses = dict[str, Tensor]
 
 
 class Batch(Protocol):
-    """What the loop asks of a batch, whatever the model."""
+    """What the loop reads of a batch, whatever the model."""
 
     image_ids: list[str]
 
@@ -77,50 +77,50 @@ class Batch(Protocol):
         """The same batch on a device."""
 
 
-TrainingLosses = Callable[[Any, Any], Losses]
-ValidationStep = Callable[[Any, Any], tuple[Losses, Any]]
+class Task(Protocol):
+    """A model with its ways to learn and to be measured."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, initialised; its weights are trained in place."""
+
+    @property
+    def callbacks(self) -> Sequence[Callback]:
+        """Called before the record of each epoch; their state lives in the checkpoint."""
+
+    def training_losses(self, model: Any, batch: Any) -> Losses:
+        """Scalars whose sum is minimised, of the model or of a copy of it."""
+
+    def validation_step(self, model: Any, batch: Any) -> tuple[Losses, Any]:
+        """Losses and output of a batch, in eval mode and without gradient."""
+
+    def validation_metrics(self, outputs: list[Any]) -> dict[str, float]:
+        """Figures by name, from the outputs of all validation batches."""
 
 
 class Loop(LightningModule):
-    """A model with its losses, its optimiser and a guard against losses that are not finite.
+    """A task with its optimiser and a guard against losses that are not finite.
 
     Args:
-        model: The network; its weights are trained in place.
-        training_losses: ``(model, batch) -> losses``; their sum is minimised.
-        validation_step: ``(model, batch) -> (losses, output)``, called in eval mode.
-        optimisation: How the weights move.
-        epochs: Epochs of the whole training.
-        seed: Seed of what the model itself draws, such as dropout.
-        way_on: Says what to do where the training cannot go on.
+        task: The model and its losses.
+        settings: How it is trained.
+        advice: Says what to do where the training cannot go on.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        training_losses: TrainingLosses,
-        validation_step: ValidationStep,
-        optimisation: Optimisation,
-        epochs: int,
-        seed: int,
-        way_on: Callable[[], str],
-    ) -> None:
+    def __init__(self, task: Task, settings: FitSettings, advice: Callable[[], str]) -> None:
         super().__init__()
-        self.model: nn.Module = model
-        self._training_losses = training_losses
-        self._validation_step = validation_step
-        self._optimisation = optimisation
-        self._epochs = epochs
-        self._seed = seed
-        self._way_on = way_on
+        self.model: nn.Module = task.model
+        self._task = task
+        self._settings = settings
+        self._advice = advice
         self._since_step: list[str] = []  # images behind the gradient
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that is stepped with it."""
         # Fused steps unscale by themselves, too late to see whether the gradient is finite.
-        optimiser = build_optimiser(self.model, self._optimisation, fused=self._scaler is None)
+        optimiser = build_optimiser(self.model, self._settings, fused=self._scaler is None)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = build_schedule(optimiser, self._optimisation, self._epochs, steps)
+        schedule = build_schedule(optimiser, self._settings, steps)
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -130,10 +130,10 @@ class Loop(LightningModule):
         """Losses of a batch; refuses to learn from one that is not finite."""
         self._since_step += require_loaded(batch).image_ids
         # By step, not by epoch: a loader draws too when it starts, a resumed one at another time.
-        place = [self._seed, self.current_epoch, batch_idx, self.global_rank]
+        place = [self._settings.seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: learning"):
-            losses = self._training_losses(self.model, batch)
+            losses = self._task.training_losses(self.model, batch)
             values = read_losses(losses)
         if not all(math.isfinite(value) for value in values.values()):
             raise self._not_finite(f"loss ({_shown(values)})", batch.image_ids)
@@ -146,7 +146,7 @@ class Loop(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip, and refuse a step whose gradient is not finite: it would destroy the weights."""
-        limit = self._optimisation.clip
+        limit = self._settings.clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
         # Where the loss is scaled, a step that overflows is skipped and the scale halved, at first
         # several times; a gradient that overflows even at scale 1 is not finite by itself.
@@ -160,7 +160,7 @@ class Loop(LightningModule):
         """Losses of a batch and what the metrics will need of it."""
         require_loaded(batch)
         with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):
-            losses, output = self._validation_step(self.model, batch)
+            losses, output = self._task.validation_step(self.model, batch)
         return {"losses": read_losses(losses), "output": output}
 
     @property
@@ -170,7 +170,7 @@ class Loop(LightningModule):
     def _not_finite(self, what: str, image_ids: list[str]) -> InputError:
         return InputError(
             f"epoch {self.current_epoch + 1}: the {what} is not finite on the images "
-            f"{', '.join(image_ids)}; look at these images and their boxes, or {self._way_on()}"
+            f"{', '.join(image_ids)}; look at these images and their boxes, or {self._advice()}"
         )
 
 

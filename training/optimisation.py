@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -16,16 +16,22 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from data_prep.contracts.errors import InputError
 
-Schedule = Literal["one_cycle", "cosine", "step", "plateau", "constant"]
 Mode = Literal["min", "max"]
-MILESTONES = (0.67, 0.92)  # two thirds and eleven twelfths: RetinaNet's own
+_MILESTONES = (0.67, 0.92)  # of ``step``: two thirds and eleven twelfths, RetinaNet's own
+_FALL = 0.1  # what ``step`` and ``plateau`` multiply the rate by
+PLATEAU_PATIENCE = 3  # epochs without improvement before ``plateau`` falls
 
 
 @dataclass(frozen=True)
-class Optimisation:
-    """How the weights move.
+class FitSettings:
+    """How a model is trained: what `training.fit.fit` reads of a configuration.
 
     Args:
+        epochs: Most epochs to train.
+        seed: Seed of what the model itself draws while training, such as dropout.
+        monitor: Figure that picks the best epoch: a metric, of which more is better, or
+            ``val_loss``.
+        patience: Epochs without improvement before stopping; 0 trains all epochs.
         optimiser: ``adamw``, ``adam`` (whose decay is a part of the gradient), ``sgd`` (with
             Nesterov momentum) or ``rmsprop``.
         learning_rate: Peak learning rate.
@@ -33,35 +39,47 @@ class Optimisation:
         momentum: Of SGD and RMSprop; Adam and AdamW ignore it.
         schedule: ``one_cycle`` rises over the warm-up and falls to almost 0; ``cosine`` rises
             linearly over the warm-up, then falls along a cosine to 0; ``step`` rises likewise,
-            then falls at each milestone; ``plateau`` rises likewise, then falls whenever the
-            monitored figure has not improved for some epochs; ``constant`` stays after the warm-up.
+            then falls to a tenth after two thirds and again after eleven twelfths of the training;
+            ``plateau`` rises likewise, then falls to a tenth whenever the monitored figure has
+            not improved for 3 epochs; ``constant`` stays after the warm-up.
         warmup_epochs: Length of the rise, in epochs; may be a fraction.
-        step_milestones: Shares of the training, 0 to 1, at which ``step`` falls.
-        step_factor: What ``step`` multiplies the rate by at each of them.
-        plateau_patience: Epochs without improvement before each fall of ``plateau``.
-        plateau_factor: What it multiplies the rate by then.
         accumulate: Batches that make one optimiser step.
-        clip: Largest gradient norm; None leaves gradients alone.
+        clip: Largest gradient norm; 0 leaves gradients alone.
         ema_decay: Decay of the moving average of the weights that is validated and kept; 0
             keeps the weights themselves.
     """
 
+    epochs: int = 1
+    seed: int = 0
+    monitor: str = "val_loss"
+    patience: int = 0
     optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.9
-    schedule: Schedule = "one_cycle"
+    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = "one_cycle"
     warmup_epochs: float = 1.0
-    step_milestones: Sequence[float] = MILESTONES
-    step_factor: float = 0.1
-    plateau_patience: int = 3
-    plateau_factor: float = 0.1
     accumulate: int = 1
-    clip: float | None = None
+    clip: float = 0.0
     ema_decay: float = 0.0
 
+    @classmethod
+    def of(cls, section: object) -> Self:
+        """Take the settings from a section of a configuration that has them all.
 
-def build_optimiser(model: nn.Module, how: Optimisation, *, fused: bool = True) -> Optimizer:
+        Example:
+            >>> FitSettings.of(FitSettings(epochs=3)).epochs
+            3
+        """
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
+
+    @property
+    def mode(self) -> Mode:
+        """Whether a small or a large value of the monitored figure is good."""
+        return "min" if self.monitor == "val_loss" else "max"
+
+
+def build_optimiser(model: nn.Module, how: FitSettings, *, fused: bool = True) -> Optimizer:
     """Make the optimiser over all parameters that learn.
 
     Args:
@@ -94,32 +112,25 @@ def build_optimiser(model: nn.Module, how: Optimisation, *, fused: bool = True) 
     return torch.optim.AdamW(groups, lr=how.learning_rate, fused=fused)
 
 
-def build_schedule(optimiser: Optimizer, how: Optimisation, epochs: int, steps: int) -> LRScheduler:
+def build_schedule(optimiser: Optimizer, how: FitSettings, steps: int) -> LRScheduler:
     """Make the learning-rate schedule, stepped after each optimiser step.
 
     Args:
         optimiser: What it drives.
-        how: The schedule and its warm-up.
-        epochs: Epochs of the whole training.
+        how: The schedule, its warm-up and the epochs of the whole training.
         steps: Optimiser steps of the whole training.
     """
     if how.schedule == "one_cycle":
         # At least one falling step: OneCycleLR divides by the length of the fall.
-        rise = min(max(how.warmup_epochs / epochs, 1 / steps), 0.9)
+        rise = min(max(how.warmup_epochs / how.epochs, 1 / steps), 0.9)
         return OneCycleLR(
             optimiser, max_lr=how.learning_rate, total_steps=steps + 1, pct_start=rise
         )
-    warmup = round(how.warmup_epochs / epochs * steps)
+    warmup = round(how.warmup_epochs / how.epochs * steps)
     if how.schedule == "plateau":
-        return Plateau(optimiser, warmup, patience=how.plateau_patience, factor=how.plateau_factor)
-    name, shares, fall = how.schedule, how.step_milestones, how.step_factor
-
-    def factor(step: int) -> float:
-        return learning_rate_factor(
-            step, steps, warmup, name, step_milestones=shares, step_factor=fall
-        )
-
-    return LambdaLR(optimiser, factor)
+        return Plateau(optimiser, warmup, patience=PLATEAU_PATIENCE, factor=_FALL)
+    name = how.schedule
+    return LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps, warmup, name))
 
 
 class Plateau(LRScheduler):
@@ -184,9 +195,6 @@ def learning_rate_factor(
     steps: int,
     warmup: int,
     schedule: Literal["cosine", "step", "constant"],
-    *,
-    step_milestones: Sequence[float] = MILESTONES,
-    step_factor: float = 0.1,
 ) -> float:
     """Share of the peak learning rate at a step.
 
@@ -195,8 +203,6 @@ def learning_rate_factor(
         steps: Optimiser steps of the whole training.
         warmup: Steps of linear rise.
         schedule: What follows the rise.
-        step_milestones: Shares of the training at which ``step`` falls.
-        step_factor: What it multiplies by at each of them.
 
     Returns:
         A factor in [0, 1].
@@ -212,27 +218,27 @@ def learning_rate_factor(
     if schedule == "constant":
         return 1.0
     if schedule == "step":
-        fallen = sum(step >= round(share * steps) for share in step_milestones)
-        return round(step_factor**fallen, 12)
+        fallen = sum(step >= round(share * steps) for share in _MILESTONES)
+        return round(_FALL**fallen, 12)
     done = (step - warmup) / max(steps - warmup, 1)
     return round(0.5 * (1 + math.cos(math.pi * min(done, 1.0))), 12)
 
 
 class Unfreezing(Callback):
-    """Settles at the beginning of each epoch which parts learn.
+    """Sets at the beginning of each epoch which parts learn.
 
-    The optimiser knows all of them from the start, so that a training can be resumed in any epoch;
+    The optimiser has all of them from the start, so that a training can be resumed in any epoch;
     it leaves those alone that have no gradient.
 
     Args:
-        settle: Freezes and unfreezes the model for an epoch, counted from 0.
+        freeze: Freezes and unfreezes the model for an epoch, counted from 0.
     """
 
-    def __init__(self, settle: Callable[[int], None]) -> None:
-        self._settle = settle
+    def __init__(self, freeze: Callable[[int], None]) -> None:
+        self._freeze = freeze
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse several devices; settle for an epoch that is resumed, which has no start.
+        """Refuse several devices; freeze for an epoch that is resumed, which has no start.
 
         Raises:
             InputError: Several devices share a batch: they agree once which gradients to expect.
@@ -242,8 +248,8 @@ class Unfreezing(Callback):
                 "model.trainable: parts cannot be unfrozen while several devices share a batch; "
                 "train on one device, or choose trainable = 'all' or 'head'"
             )
-        self._settle(trainer.current_epoch)
+        self._freeze(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Freeze and unfreeze."""
-        self._settle(trainer.current_epoch)
+        self._freeze(trainer.current_epoch)

@@ -25,7 +25,7 @@ from torch import nn
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from training.loop import Loop, gather
-from training.optimisation import Mode, Plateau
+from training.optimisation import FitSettings, Mode, Plateau
 from training.run_folder import RunFolder
 
 
@@ -71,12 +71,12 @@ def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
             )
 
 
-EXPLODED = 10.0  # times the losses of the first epoch
+_EXPLODED = 10.0  # times the losses of the first epoch
 _HARMLESS = 1.0  # a loss that a model which knows nothing has, too
 _ENOUGH = 20  # batches of an epoch from which its first quarter says something
 
 
-def usual_loss(losses: Sequence[float]) -> float:
+def _usual_loss(losses: Sequence[float]) -> float:
     """What the loss of a batch is like before any harm is done.
 
     Args:
@@ -87,9 +87,9 @@ def usual_loss(losses: Sequence[float]) -> float:
         explodes in its first epoch was well in the beginning.
 
     Example:
-        >>> usual_loss([1.0, 2.0, 3.0])
+        >>> _usual_loss([1.0, 2.0, 3.0])
         2.0
-        >>> usual_loss([1.0] * 10 + [500.0] * 30)
+        >>> _usual_loss([1.0] * 10 + [500.0] * 30)
         1.0
     """
     whole = float(np.median(losses))
@@ -98,8 +98,8 @@ def usual_loss(losses: Sequence[float]) -> float:
     return min(whole, float(np.median(losses[: len(losses) // 4])))
 
 
-def has_exploded(losses: Sequence[float], usual: float) -> bool:
-    """Whether every batch of an epoch lost more than `EXPLODED` times what is usual.
+def _has_exploded(losses: Sequence[float], usual: float) -> bool:
+    """Whether every batch of an epoch lost more than `_EXPLODED` times what is usual.
 
     One bad batch is an image to look at; a whole epoch of them is a learning rate too high.
 
@@ -108,10 +108,10 @@ def has_exploded(losses: Sequence[float], usual: float) -> bool:
         usual: From `usual_loss`.
 
     Example:
-        >>> has_exploded([20.0, 30.0], 1.0), has_exploded([0.5, 30.0], 1.0)
+        >>> _has_exploded([20.0, 30.0], 1.0), _has_exploded([0.5, 30.0], 1.0)
         (True, False)
     """
-    return min(losses, default=0.0) > max(EXPLODED * usual, _HARMLESS)
+    return min(losses, default=0.0) > max(_EXPLODED * usual, _HARMLESS)
 
 
 _PROJECT = "cxr-compare"
@@ -215,15 +215,15 @@ def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
     return min(history, key=lambda row: sign * row[monitor])
 
 
-def has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int | None) -> bool:
-    """Whether the monitored figure has not improved for `patience` epochs.
+def _has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int) -> bool:
+    """Whether the monitored figure has not improved for `patience` epochs; never where that is 0.
 
     Example:
         >>> history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.6}]
-        >>> has_stalled(history, "loss", "min", 1), has_stalled(history, "loss", "min", 2)
+        >>> _has_stalled(history, "loss", "min", 1), _has_stalled(history, "loss", "min", 2)
         (True, False)
     """
-    if patience is None or not history:
+    if not patience or not history:
         return False
     return history[-1]["epoch"] - best_row(history, monitor, mode)["epoch"] >= patience
 
@@ -237,10 +237,7 @@ class EpochRecord(Callback):
     Args:
         run: The run folder.
         validation_metrics: Outputs of all validation batches to figures.
-        monitor: The figure that decides, a metric or ``val_loss``.
-        mode: Whether a small or a large value is good.
-        patience: Epochs without improvement before the training stops; None never stops early.
-        learning_rate: The peak, of which a diverged training is told to take a tenth.
+        settings: The figure that picks the best epoch, and when to stop.
         progress: Called with the number of batches done.
         on_epoch: Called with each epoch's row.
     """
@@ -248,20 +245,16 @@ class EpochRecord(Callback):
     def __init__(
         self,
         run: RunFolder,
-        *,
         validation_metrics: Metrics,
-        monitor: str,
-        mode: Mode,
-        patience: int | None,
-        learning_rate: float,
+        settings: FitSettings,
+        *,
         progress: Callable[[int], None] | None,
         on_epoch: Callable[[Row], None] | None,
     ) -> None:
         self._run = run
         self._metrics = validation_metrics
-        self._rule: tuple[str, Mode] = (monitor, mode)
-        self._patience = patience
-        self._learning_rate = learning_rate
+        self._settings = settings
+        self._rule: tuple[str, Mode] = (settings.monitor, settings.mode)
         self._progress = progress or (lambda n: None)
         self._on_epoch = on_epoch or (lambda row: None)
         self.history: list[Row] = []
@@ -283,7 +276,7 @@ class EpochRecord(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once where the resumed training had decided to; log what it had done."""
         self._progress(len(self.history) * _batches(trainer))
-        trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
+        trainer.should_stop = _has_stalled(self.history, *self._rule, self._settings.patience)
         for logger in trainer.loggers:
             logger.log_hyperparams(tomllib.loads(self._run.config))
         for row in self.history:
@@ -321,7 +314,7 @@ class EpochRecord(Callback):
         shares = gather(self._train)
         train = _Means.of(shares)
         if self._usual is None:
-            self._usual = usual_loss(train.losses)
+            self._usual = _usual_loss(train.losses)
         # Every process has validated, the first speaks for all.
         losses = {**train.row("train"), **self._val.row("val")}
         row: Row = {"epoch": trainer.current_epoch + 1, **losses}
@@ -345,7 +338,7 @@ class EpochRecord(Callback):
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, Plateau):
                 config.scheduler.observe(row[self._rule[0]], self._rule[1])
-        trainer.should_stop = has_stalled(self.history, *self._rule, self._patience)
+        trainer.should_stop = _has_stalled(self.history, *self._rule, self._settings.patience)
         trainer.save_checkpoint(self._run.last_checkpoint)
         if not trainer.is_global_zero:
             return
@@ -360,9 +353,9 @@ class EpochRecord(Callback):
     def _require_health(self, row: Row, losses: list[float]) -> None:
         """Stop a training that only burns time; what was good before stays in the folder."""
         usual = cast(float, self._usual)
-        if has_exploded(losses, usual):
+        if _has_exploded(losses, usual):
             what = (
-                f"every batch's loss is above {EXPLODED:.0f} times the first epoch's {usual:.3g} "
+                f"every batch's loss is above {_EXPLODED:.0f} times the first epoch's {usual:.3g} "
                 f"(mean {row['train_loss']:.3g})"
             )
         elif not math.isfinite(row["val_loss"]):
@@ -370,10 +363,10 @@ class EpochRecord(Callback):
         else:
             return
         raise InputError(
-            f"epoch {row['epoch']}: the training has diverged: {what}; {self.way_on()}"
+            f"epoch {row['epoch']}: the training has diverged: {what}; {self.advice()}"
         )
 
-    def way_on(self) -> str:
+    def advice(self) -> str:
         """What to do when a training cannot go on as it was set, in words."""
         lower = "lower training.learning_rate, or set training.clip"
         if not self.history:
@@ -382,9 +375,10 @@ class EpochRecord(Callback):
         config, start = (
             shlex.quote(str(part)) for part in (self._run.config_file, f"model.weights={weights}")
         )
+        rate = self._settings.learning_rate / 10
         return (
             f"{lower}, and start from the best weights so far: cxr train {config} --data DATA "
-            f"--out NEW --set training.learning_rate={self._learning_rate / 10:g} --set {start}"
+            f"--out NEW --set training.learning_rate={rate:g} --set {start}"
         )
 
     def _require_monitor(self, row: Row) -> None:

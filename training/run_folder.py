@@ -131,11 +131,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: expected a dictionary of tensors, but got {type(content)}")
-    strange = [key for key, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise InputError(
-            f"{path}: {strange[0]!r} is no tensor; save the model's state_dict() alone"
-        )
+    others = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise InputError(f"{path}: {others[0]!r} is no tensor; save the model's state_dict() alone")
     return content
 
 
@@ -173,10 +171,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             if given[key].shape != wanted[key].shape
         ],
     }
-    told = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items() if keys]
-    if told:
+    found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items() if keys]
+    if found:
         raise InputError(
-            f"{source}: weights of another architecture: {'; '.join(told)}; check the model's "
+            f"{source}: weights of another architecture: {'; '.join(found)}; check the model's "
             "settings, or take the file that belongs to them"
         )
     counters = {key: value for key, value in state.items() if _is_counter(key) and key in own}

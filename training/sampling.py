@@ -38,23 +38,25 @@ class EpochSums(Callback):
             self._counts[name] += count
 
     def join(self) -> dict[str, int]:
-        """The sums so far, over all processes; they begin anew afterwards."""
+        """The sums so far, over all processes."""
         counts = torch.tensor(list(self._counts.values()), dtype=torch.int64)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
             counts = counts.to(device)
             torch.distributed.all_reduce(counts)
         self.joined = dict(zip(self._counts, counts.tolist(), strict=True))
-        self._counts = dict.fromkeys(self._counts, 0)
         return self.joined
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew: what was added before, such as by a search of the batch size, is no part."""
+        self._counts = dict.fromkeys(self._counts, 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join before the record asks for the figures: this callback comes before it."""
         self.join()
 
 
-HARDEST = 0.2
-"""Share of the negatives seen so far that count as hard: those with the highest scores."""
+_HARDEST = 0.2  # share of the negatives seen so far that count as hard
 _UNSEEN = -1.0
 
 
@@ -131,10 +133,14 @@ class HardNegatives(Callback):
             return self._weights
         # Stable: among equal scores the earlier row is the harder one, on every machine.
         order = known[np.argsort(-scores[known], kind="stable")]
-        hard = order[: max(1, round(HARDEST * len(known)))]
+        hard = order[: max(1, round(_HARDEST * len(known)))]
         weights = np.where(self._negative, self._weights * (1 - self._share), self._weights)
         weights[hard] += self._share * mass / len(hard)
         return weights
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget scores from outside of an epoch, such as of a search of the batch size."""
+        self._new = torch.full_like(self._new, _UNSEEN)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settle before the checkpoint is written: this callback comes before the record."""
@@ -152,7 +158,7 @@ class HardNegatives(Callback):
 class SeededSampler(Sampler[tuple[int, int]]):
     """Draw ``(row, seed)`` pairs that depend on nothing but the seed and the epoch.
 
-    A data set that augments with the pair's seed gives the same picture again however many
+    A data set that augments with the pair's seed gives the same image again however many
     workers load it, and a training that resumes at an epoch sees what it would have seen.
 
     Args:
@@ -260,27 +266,3 @@ def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray
         return np.ones(len(positive))
     negative_weight = (1 - positive_share) / (len(positive) - n_positive)
     return np.where(positive, positive_share / n_positive, negative_weight)
-
-
-def shared_weights(kinds: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Weights that give each kind of row its share of what is drawn.
-
-    Args:
-        kinds: The kind of each row, an index into `shares`, shape ``(N,)``.
-        shares: At least 0; those of kinds with rows must not all be 0.
-
-    Returns:
-        Weights for `SeededSampler`, shape ``(N,)``.
-
-    Raises:
-        ValueError: A kind has a share above 0 but no row, which nothing could be drawn from.
-
-    Example:
-        >>> shared_weights(np.array([0, 1, 1, 2]), [0.5, 0.4, 0.1]).tolist()
-        [0.5, 0.2, 0.2, 0.1]
-    """
-    counts = np.bincount(kinds, minlength=len(shares))
-    for kind, (share, count) in enumerate(zip(shares, counts, strict=True)):
-        if share > 0 and count == 0:
-            raise ValueError(f"Expected a row of kind {kind}, which has the share {share}")
-    return (np.asarray(shares, dtype=np.float64) / np.maximum(counts, 1))[kinds]

@@ -76,7 +76,7 @@ _Step = albumentations.BasicTransform | albumentations.BaseCompose
 
 _ROUNDING = 0.01  # px; albumentations works in float32 shares of the side
 _LIMITS = {
-    "rotate_degrees": 180.0, "scale": 0.9, "multi_scale": 3.0, "shift": 0.9, "brightness": 1.0,
+    "rotate_degrees": 180.0, "scale": 0.9, "shift": 0.9, "brightness": 1.0,
     "contrast": 1.0, "gamma": 3.0, "blur": 50.0, "noise": 1.0, "cutout": 0.9,
     "horizontal_flip": 1.0,
 }  # fmt: skip
@@ -104,7 +104,6 @@ def build_augmentation(
     *,
     rotate_degrees: float = 0,
     scale: float = 0,
-    multi_scale: float = 0,
     shift: float = 0,
     brightness: float = 0,
     contrast: float = 0,
@@ -120,11 +119,6 @@ def build_augmentation(
     Args:
         rotate_degrees: Turn by up to this many degrees either way.
         scale: Shrink or enlarge by up to this share: 0.1 is 0.9 to 1.1.
-        multi_scale: In place of `scale`, for much wider ranges: half of the pictures are shrunk by
-            up to this share more, half enlarged; 0.5 is 1/1.5 to 1.5. The square keeps its side:
-            an anchor's size in px stays what the model learned it to be, lesions move between the
-            levels of the pyramid, and every batch has one shape. Batches of other sizes would
-            change the spacing of the anchors on the upper levels, too.
         shift: Move by up to this share of the side along x and y, each on its own.
         brightness: Lighten or darken by up to this share of the full range.
         contrast: Raise or lower contrast by up to this share.
@@ -136,7 +130,7 @@ def build_augmentation(
             grey, on half of the pictures.
         horizontal_flip: Probability of a mirror image. Off unless asked for: a chest has its
             heart on the left.
-        stretch: Draw `scale` or `multi_scale` for width and height apart. For pictures that
+        stretch: Draw `scale` for width and height apart. For pictures that
             someone squeezed into squares: how wide they were differs from hospital to hospital,
             and with it between ill and healthy.
 
@@ -144,32 +138,28 @@ def build_augmentation(
         The chain, or None where every argument is 0.
 
     Raises:
-        InputError: An argument is negative, not finite, or above its limit, both `scale` and
-            `multi_scale` are given, or `stretch` without either.
+        InputError: An argument is negative, not finite, or above its limit, or `stretch` is given
+            without `scale`.
 
     Example:
         >>> build_augmentation() is None
         True
     """
-    asked = {
-        "rotate_degrees": rotate_degrees, "scale": scale, "multi_scale": multi_scale,
+    ranges = {
+        "rotate_degrees": rotate_degrees, "scale": scale,
         "shift": shift, "brightness": brightness, "contrast": contrast, "gamma": gamma,
         "blur": blur, "noise": noise, "cutout": cutout, "horizontal_flip": horizontal_flip,
     }  # fmt: skip
-    for name, value in asked.items():
+    for name, value in ranges.items():
         if not 0 <= value <= _LIMITS[name]:
             raise InputError(f"augmentation: {name}={value}; choose 0 to {_LIMITS[name]:g}")
-    if scale and multi_scale:
-        raise InputError(
-            f"augmentation: both scale={scale} and multi_scale={multi_scale}; give one of them"
-        )
-    if stretch and not (scale or multi_scale):
-        raise InputError("augmentation: stretch=True without a range; give scale or multi_scale")
-    if not any(asked.values()):
+    if stretch and not scale:
+        raise InputError("augmentation: stretch=True without a range; give scale")
+    if not any(ranges.values()):
         return None
 
     def chain(min_side: float) -> albumentations.Compose:
-        moves = _geometry(rotate_degrees, scale, multi_scale, shift, horizontal_flip, stretch)
+        moves = _geometry(rotate_degrees, scale, shift, horizontal_flip, stretch)
         greys = _greys(brightness, contrast, gamma, blur, noise)
         # albumentations warns of boxes that no step moves; last, so that no draw changes.
         steps = [*moves, *greys] if moves else [*greys, albumentations.NoOp(p=1.0)]
@@ -189,7 +179,6 @@ def build_augmentation(
 def _geometry(
     rotate_degrees: float,
     scale: float,
-    multi_scale: float,
     shift: float,
     horizontal_flip: float,
     stretch: bool,
@@ -197,12 +186,11 @@ def _geometry(
     steps: list[_Step] = []
     if horizontal_flip:
         steps.append(albumentations.HorizontalFlip(p=horizontal_flip))
-    if rotate_degrees or scale or multi_scale or shift:
+    if rotate_degrees or scale or shift:
         steps.append(
             albumentations.Affine(
                 rotate=(-rotate_degrees, rotate_degrees),
-                scale=(1 / (1 + multi_scale) - scale, 1 + multi_scale + scale),
-                balanced_scale=multi_scale > 0,  # as often smaller as larger
+                scale=(1 - scale, 1 + scale),
                 keep_ratio=not stretch,  # else x and y are drawn apart, and hearts change shape
                 translate_percent=(-shift, shift),
                 # A lesion fills the ellipse in its box better than its corners.

@@ -5,12 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import sigmoid_focal_loss
 
 from classification.dataset import LabelBatch
 from classification.loss import (
     masked_cross_entropy,
-    masked_focal_loss,
     mix,
     mix_pairs,
     positive_weights,
@@ -47,43 +45,6 @@ def test_pos_weight_counts_positives_as_often_as_it_says():
     assert weighted.item() == pytest.approx(2 * plain.item())  # (3 + 1) / 2
 
 
-@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.5), (0.0, 0.25), (1.5, 0.9), (0.5, 1.0)])
-def test_focal_loss_is_torchvisions(gamma, alpha):
-    logits = torch.randn(50, 3, requires_grad=True)
-    targets = (torch.rand(50, 3) < 0.3).float()
-    ours = masked_focal_loss(logits, targets, gamma=gamma, alpha=alpha)
-    theirs = sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="mean")
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)]
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
-
-
-def test_focal_loss_of_a_soft_target_is_the_mean_of_both_answers():
-    logits = torch.randn(20, 1)
-    present, absent = (sigmoid_focal_loss(logits, torch.full((20, 1), t)) for t in (1.0, 0.0))
-    soft = masked_focal_loss(logits, torch.full((20, 1), 0.7), gamma=2.0, alpha=0.25)
-    assert soft.item() == pytest.approx((0.7 * present + 0.3 * absent).mean().item(), rel=1e-5)
-
-
-def test_unknown_targets_change_neither_focal_loss_nor_its_gradient():
-    logits = torch.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
-    targets = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
-    loss = masked_focal_loss(logits, targets)
-    loss.backward()
-    known = sigmoid_focal_loss(logits[:, 0], targets[:, 0], 0.5, 2.0, reduction="mean")
-    assert loss.item() == pytest.approx(known.item())
-    assert logits.grad[:, 1].tolist() == [0.0, 0.0]
-    assert masked_focal_loss(logits, torch.full((2, 2), float("nan"))).item() == 0.0
-
-
-@pytest.mark.parametrize("logit", [-1e4, -30.0, 30.0, 1e4])
-@pytest.mark.parametrize("target", [0.0, 1.0])
-def test_gradient_of_a_sure_answer_is_finite_where_torchvisions_is_not(logit, target):
-    logits = torch.tensor([[logit]], requires_grad=True)
-    masked_focal_loss(logits, torch.tensor([[target]]), gamma=0.5).backward()
-    assert logits.grad.isfinite().all()
-
-
 @pytest.mark.parametrize(
     ("column", "weight", "reason"),
     [
@@ -116,19 +77,6 @@ def test_a_batch_can_be_overfitted(build_small, batch):
         scores = model(batch.images).sigmoid()  # training mode: batch norm has seen 15 batches
     known = ~batch.targets.isnan()
     assert (scores - batch.targets)[known].abs().max() < 0.1
-
-
-def test_a_batch_can_be_overfitted_by_focal_loss(build_small, batch):
-    model = build_small()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(15):
-        optimiser.zero_grad()
-        training_losses(model, batch, masked_focal_loss)["classification"].backward()
-        optimiser.step()
-    with torch.no_grad():
-        scores = model(batch.images).sigmoid()
-    known = ~batch.targets.isnan()
-    assert ((scores > 0.5) == batch.targets.bool())[known].all()
 
 
 def test_smoothing_and_mixup_change_the_loss_of_training(build_small, batch):

@@ -248,18 +248,18 @@ def step(model, batch) -> set[str]:
     [
         ("head", 0, {"head"}),
         ("head", 9, {"head"}),
-        ("stages", 1, {"head"}),
-        ("stages", 2, {"head", "layer4"}),
-        ("stages", 4, {"head", "layer4", "layer3"}),
-        ("head_first", 1, {"head"}),
-        ("head_first", 2, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
-        ("stages", 10, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
+        ("stages", 0, {"head"}),
+        ("stages", 1, {"head", "layer4"}),
+        ("stages", 2, {"head", "layer4", "layer3"}),
+        ("head_first", 0, {"head"}),
+        ("head_first", 1, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
+        ("stages", 5, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
         ("all", 0, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
     ],
 )
 def test_only_what_shall_learn_changes(how, epoch, changed, build_small, batch):
     model = build_small().train()
-    freeze_for_epoch(model, how, epoch, unfreeze_epochs=2)
+    freeze_for_epoch(model, how, epoch)
     model.train()  # as a trainer does at any time: the statistics must not begin to move
     assert step(model, batch) == changed
 
@@ -285,5 +285,5 @@ def test_the_head_alone_is_a_linear_layer(name, build_small):
 
 
 def test_no_more_stages_learn_than_there_are():
-    assert [learning_stages("stages", epoch, 1, 2) for epoch in range(5)] == [0, 1, 2, 2, 2]
-    assert [learning_stages("all", epoch, 1, 2) for epoch in range(2)] == [2, 2]
+    assert [learning_stages("stages", epoch, 2) for epoch in range(5)] == [0, 1, 2, 2, 2]
+    assert [learning_stages("all", epoch, 2) for epoch in range(2)] == [2, 2]

@@ -18,7 +18,7 @@ from detection.model import build_retinanet, training_losses
 from scripts.runtime import choose_precision
 from scripts.train import train
 from scripts.train_detector import detection_metrics, validate
-from training.optimisation import Optimisation, build_optimiser, build_schedule
+from training.optimisation import FitSettings, build_optimiser, build_schedule
 from training.run_folder import RunFolder
 
 _SIDE, _STEPS = 192, 160
@@ -69,9 +69,9 @@ def test_eight_real_images_are_learned_by_heart(shared_data: Path) -> None:
         head_convs=2,
         image_size=_SIDE,
     ).to(memory_format=torch.channels_last)
-    how = Optimisation(learning_rate=2e-3, warmup_epochs=0.2)
+    how = FitSettings(learning_rate=2e-3, warmup_epochs=0.2)
     optimiser = build_optimiser(model, how)
-    schedule = build_schedule(optimiser, how, epochs=1, steps=_STEPS)
+    schedule = build_schedule(optimiser, how, _STEPS)
     bf16 = choose_precision("auto", "cpu") == "bf16"
     for _ in range(_STEPS):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

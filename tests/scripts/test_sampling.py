@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.settings import DrawSettings
 from data_prep.assemble.prepare import prepare
-from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console
 from scripts.train import train
 from scripts.train_detector import scored_losses
-from scripts.train_task import drawing_weights
 from training.run_folder import RunFolder
 
 _SMALL = [
@@ -29,11 +24,9 @@ _SMALL = [
 ]  # fmt: skip
 _EVERYTHING = [
     *_SMALL,
-    "training.positive_share=0",
-    "training.draw={positive = 0.5, not_normal = 0.3, normal = 0.2}",
     "training.hard_negatives=0.5",
     "augmentation.mosaic=0.5",
-    "augmentation.multi_scale=1.0",
+    "augmentation.scale=0.5",
     "augmentation.shift=0.4",
 ]
 
@@ -85,40 +78,6 @@ def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path
     _train(data, tmp_path / "run", [*_SMALL, "training.epochs=1"])
     assert "train_boxes" not in pd.read_csv(tmp_path / "run/metrics.csv").columns
     assert RunFolder.open(tmp_path / "run").info["boxes"] is None
-
-
-def _how(**shares: float) -> Any:
-    return SimpleNamespace(draw=DrawSettings(**shares), positive_share=0.0)
-
-
-def _trainee(classes: list[str | None] | None, positive: list[bool]) -> Any:
-    ids = pd.Index([f"i{n}" for n in range(len(positive))])
-    series = None if classes is None else pd.Series(classes, index=ids, dtype="object")
-    return SimpleNamespace(positive=np.array(positive), classes=series)
-
-
-def test_each_kind_gets_its_share_and_the_class_of_positives_does_not_matter() -> None:
-    trainee = _trainee(["lung_opacity", None, "not_normal", "normal", "normal"],
-                       [True, True, False, False, False])  # fmt: skip
-    weights = drawing_weights(trainee, _how(positive=0.5, not_normal=0.3, normal=0.2))
-    np.testing.assert_allclose(weights, [0.25, 0.25, 0.3, 0.1, 0.1])
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (None, r"no column x_class\); use training.positive_share in place"),
-        (["lung_opacity", "normal", None], r"1 negative .* \(image 'i2' has no x_class\)"),
-        (["lung_opacity", "normal", "virus"], r"image 'i2' has x_class 'virus'"),
-        (["lung_opacity", "normal", "normal"], r"not_normal = 0.3, but no training image"),
-    ],
-)
-def test_a_set_that_does_not_tell_its_negatives_apart_is_refused(
-    classes: list[str | None] | None, message: str
-) -> None:
-    trainee = _trainee(classes, [True, False, False])
-    with pytest.raises(InputError, match=message):
-        drawing_weights(trainee, _how(positive=0.5, not_normal=0.3, normal=0.2))
 
 
 def test_scores_of_negatives_come_with_the_same_losses_as_without_them() -> None:

@@ -191,7 +191,7 @@ def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it
 ) -> None:
     def explode(record: EpochRecord, row: dict, losses: list[float]) -> None:
         if row["epoch"] == 2:
-            raise InputError(record.way_on())
+            raise InputError(record.advice())
 
     monkeypatch.setattr(EpochRecord, "_require_health", explode)
     first = tmp_path / "first"

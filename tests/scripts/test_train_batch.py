@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from configs.schema import parse_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
-from scripts import train_detector
-from scripts import train_run as train_batch
+from scripts import train_run
 from scripts.runtime import available_memory
 from scripts.train import train
+from scripts.train_detector import DetectorTask
 from training.run_folder import RunFolder
 
 _TINY = [
@@ -40,7 +39,7 @@ def _train(data: Path, out: Path, *overrides: str) -> None:
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_batch, "_STEPS", 4)
+    monkeypatch.setattr(train_run, "_STEPS", 4)
     _train(data, tmp_path, "training.batch_size=auto")
     assert "batch size: 4 images" in capsys.readouterr().err
     config = parse_config(RunFolder.open(tmp_path).config, "config.toml")
@@ -50,18 +49,13 @@ def test_batch_size_that_was_found_is_recorded_and_resumed_with(
     assert capsys.readouterr().err.count("has ended before") == 2
 
 
-def _failing_above(n_images: int, build: Callable[..., Any]) -> Callable[..., Any]:
-    """A detector whose step runs out of memory above some images."""
+def _failing_above(n_images: int, losses: Callable[..., Any]) -> Callable[..., Any]:
+    """Losses of a step that runs out of memory above some images."""
 
-    def failing(*arguments: Any) -> Any:
-        trainee = build(*arguments)
-
-        def losses(model: Any, batch: Any) -> Any:
-            if len(batch) > n_images:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-            return trainee.training_losses(model, batch)
-
-        return replace(trainee, training_losses=losses)
+    def failing(task: DetectorTask, model: Any, batch: Any) -> Any:
+        if len(batch) > n_images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return losses(task, model, batch)
 
     return failing
 
@@ -80,7 +74,8 @@ def _failing_above(n_images: int, build: Callable[..., Any]) -> Callable[..., An
 def test_want_of_memory_says_the_batch_that_fits(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_images: int, message: str
 ) -> None:
-    monkeypatch.setattr(train_detector, "build", _failing_above(n_images, train_detector.build))
+    failing = _failing_above(n_images, DetectorTask.training_losses)
+    monkeypatch.setattr(DetectorTask, "training_losses", failing)
     with pytest.raises(InputError, match=message) as caught:
         _train(data, tmp_path / "run")
     assert "\n" not in str(caught.value)
@@ -89,7 +84,7 @@ def test_want_of_memory_says_the_batch_that_fits(
 def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_batch, "available_memory", lambda: 400 * 2**20)
+    monkeypatch.setattr(train_run, "available_memory", lambda: 400 * 2**20)
     with pytest.raises(InputError, match=r"256 images would need more than the memory .* fit"):
         _train(data, tmp_path / "run", "training.batch_size=256")
     assert not (tmp_path / "run").exists()

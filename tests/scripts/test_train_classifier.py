@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
 from classification.dataset import ImageLabelDataset
-from classification.loss import masked_focal_loss, mix_pairs, smooth
+from classification.loss import masked_cross_entropy, mix_pairs, smooth
 from classification.model import build_classifier
 from configs.schema import find_config, read_config
 from data_prep.assemble.prepare import prepare
@@ -23,7 +23,7 @@ from data_prep.synth.phantom import write_phantom
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.train import train
-from scripts.train_classifier import Scored, build, score_metrics
+from scripts.train_classifier import ClassifierTask, Scored, score_metrics
 from scripts.train_images import open_store
 from serving.trained_model import BUILDERS
 from training.run_folder import RunFolder, load_model
@@ -108,15 +108,14 @@ def test_stages_learn_one_after_another_also_in_a_resumed_training(
 
 
 _SOFT = (
-    "training.loss=focal",
-    "training.focal_gamma=1.5",
+    "training.positive_weight=3.0",
     "training.label_smoothing=0.1",
     "training.mixup=0.4",
     "training.monitor=val_loss",
 )
 
 
-def test_focal_loss_smoothing_and_mixup_are_resumed_exactly(data: Path, tmp_path: Path) -> None:
+def test_smoothing_and_mixup_are_resumed_exactly(data: Path, tmp_path: Path) -> None:
     whole = _train(data, tmp_path / "whole", *_SOFT)
     _interrupted(data, tmp_path / "halves", 2, *_SOFT)
     halves = _train(data, tmp_path / "halves", *_SOFT)
@@ -134,18 +133,19 @@ def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validatio
     dataset = DataSet.open(data)
     target = dataset.target(None)
     store = open_store(dataset, 64)
-    trainee = build(settings, dataset, target, store, None)
-    batch = trainee.collate([trainee.train[row] for row in range(8)])
-    trainee.model.eval()
-    logits = trainee.model(batch.images)
-    losses, _ = trainee.validation_step(trainee.model, batch)
-    focal = masked_focal_loss(logits, batch.targets, gamma=1.5)
-    assert losses["classification"].item() == pytest.approx(focal.item())
+    task = ClassifierTask(settings, dataset, target, store, None)
+    batch = task.collate([task.train[row] for row in range(8)])
+    task.model.eval()
+    logits = task.model(batch.images)
+    losses, _ = task.validation_step(task.model, batch)
+    weight = torch.tensor([3.0])
+    plain = masked_cross_entropy(logits, batch.targets, weight)
+    assert losses["classification"].item() == pytest.approx(plain.item())
     torch.manual_seed(5)
-    learned = trainee.training_losses(trainee.model, batch)["classification"]
+    learned = task.training_losses(task.model, batch)["classification"]
     torch.manual_seed(5)
     mixed = mix_pairs(batch, 0.4)
-    expected = masked_focal_loss(trainee.model(mixed.images), smooth(mixed.targets, 0.1), gamma=1.5)
+    expected = masked_cross_entropy(task.model(mixed.images), smooth(mixed.targets, 0.1), weight)
     assert learned.item() == pytest.approx(expected.item())
 
 

@@ -110,7 +110,7 @@ def test_refusal_that_all_processes_share_is_said_once(capfd: pytest.CaptureFixt
 
 
 def _watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: str) -> int:
-    monkeypatch.setattr(train_devices, "_OWN_WORDS", 0.2)
+    monkeypatch.setattr(train_devices, "_REPORT_GRACE", 0.2)
     files = [(tmp_path / str(rank)).open("w+b") for rank in range(len(scripts))]
     started = [
         subprocess.Popen([sys.executable, "-c", script], stderr=file)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from training.sampling import HARDEST, HardNegatives, balancing_weights
+from training.sampling import HardNegatives, balancing_weights
 
 IDS = pd.Index([f"i{n:02d}" for n in range(20)])
 NEGATIVE = np.arange(20) >= 10  # ten of each
@@ -24,7 +24,7 @@ def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs() -> N
     weights = known.weights()
     assert weights.sum() == pytest.approx(1.0)
     assert weights[:10].sum() == pytest.approx(0.4)
-    n_hard = round(HARDEST * 10)
+    n_hard = round(0.2 * 10)
     assert weights[-n_hard:].sum() == pytest.approx(0.6 * (0.25 + 0.75 * n_hard / 10))
     assert len(set(weights[10 : 20 - n_hard].round(12))) == 1
 

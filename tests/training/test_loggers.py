@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.contracts.errors import InputError
 from training import record
 from training.fit import fit
-from training.optimisation import Optimisation
+from training.optimisation import FitSettings
 from training.record import build_loggers, require_loggers
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
@@ -55,26 +56,25 @@ def _fit(run: RunFolder, loggers: list[Logger], **changes: Any) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     figures = iter([0.25, float("nan"), 0.5])
-    settings: dict[str, Any] = {
-        "training_losses": _losses,
-        "validation_metrics": lambda outputs: {"ap50": next(figures, 0.5)},
-        "epochs": 3,
-        **changes,
-    }
-    fit(
-        model,
+    epochs = changes.pop("epochs", 3)
+    task: Any = SimpleNamespace(
+        model=model,
+        training_losses=_losses,
         validation_step=lambda model, batch: (_losses(model, batch), None),
+        validation_metrics=lambda outputs: {"ap50": next(figures, 0.5)},
+        callbacks=(),
+    )
+    fit(
+        task,
+        FitSettings(schedule="constant", learning_rate=0.1, epochs=epochs),
         train_loader=DataLoader(
             _Rows(), batch_size=3, sampler=SeededSampler(6, seed=0), collate_fn=_Batch
         ),
         val_loader=DataLoader(_Rows(), batch_size=3, collate_fn=_Batch),
         run=run,
-        monitor="val_loss",
-        mode="min",
-        optimisation=Optimisation(learning_rate=0.1),
         loggers=loggers,
         resume=True,
-        **settings,
+        **changes,
     )
     return model
 

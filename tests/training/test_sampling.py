@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.sampling import SeededSampler, balancing_weights, shared_weights
+from training.sampling import SeededSampler, balancing_weights
 
 
 def _epoch(sampler: SeededSampler, epoch: int) -> list[tuple[int, int]]:
@@ -94,19 +94,6 @@ def test_draws_of_a_configuration_and_seed_stay_what_they_were() -> None:
     plain = list(SeededSampler(4, seed=3))
     assert [row for row, _ in plain] == [3, 2, 1, 0]
     assert plain[0][1] == 7390452496230446619
-
-
-def test_each_kind_is_drawn_by_its_share() -> None:
-    kinds = np.repeat([0, 1, 2], [100, 900, 1000])
-    weights = shared_weights(kinds, [0.5, 0.3, 0.2])
-    drawn = [kinds[row] for row, _ in SeededSampler(2000, seed=0, weights=weights)]
-    np.testing.assert_allclose(np.bincount(drawn) / 2000, [0.5, 0.3, 0.2], atol=0.04)
-
-
-def test_a_share_of_nothing_is_refused() -> None:
-    assert shared_weights(np.array([0, 2]), [0.5, 0.0, 0.5]).tolist() == [0.5, 0.5]
-    with pytest.raises(ValueError, match="a row of kind 1, which has"):
-        shared_weights(np.array([0, 2]), [0.5, 0.2, 0.3])
 
 
 def test_weights_that_change_are_asked_for_each_epoch() -> None:

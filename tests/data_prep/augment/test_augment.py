@@ -207,27 +207,6 @@ def test_pictures_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> 
     np.testing.assert_allclose(boxes, _OF_OLD[seed][1], atol=2e-3)
 
 
-def test_several_scales_shrink_as_often_as_they_enlarge_about_the_middle() -> None:
-    box = np.array([[50.0, 35.0, 70.0, 55.0]])
-    sides = []
-    for seed in range(200):
-        _, boxes, _ = augment(chain(multi_scale=1.0), noise_picture(), box, seed)
-        x1, y1, x2, y2 = boxes[0]
-        assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
-        np.testing.assert_allclose([x1 + x2, y1 + y2], [WIDTH, HEIGHT], atol=2)
-        sides.append(x2 - x1)
-    assert min(sides) >= 10 - 0.01
-    assert max(sides) <= 40 + 0.01
-    assert np.mean(np.array(sides) < 20) == pytest.approx(0.5, abs=0.1)
-    assert min(sides) < 12
-    assert max(sides) > 36
-
-
-def test_scale_and_several_scales_exclude_each_other() -> None:
-    with pytest.raises(InputError, match=r"both scale=0.1 and multi_scale=0.5; give one"):
-        build_augmentation(scale=0.1, multi_scale=0.5)
-
-
 def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
     box = np.array([[50.0, 35.0, 70.0, 55.0]])
     sides = np.array([
@@ -244,7 +223,7 @@ def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
 
 
 def test_stretching_without_a_range_is_refused() -> None:
-    with pytest.raises(InputError, match="give scale or multi_scale"):
+    with pytest.raises(InputError, match="give scale"):
         build_augmentation(shift=0.1, stretch=True)
 
 
@@ -285,7 +264,7 @@ def test_each_dropped_box_is_counted_under_its_reason() -> None:
         for kept in [augment(far, noise_picture(), np.array([corner]), seed)[2]]
     }
     assert reasons == {DroppedBoxes(1), DroppedBoxes(1, outside=1)}
-    shrinking = chain(multi_scale=1.0)
+    shrinking = chain(scale=0.5)
     reasons = {
         why_dropped(shrinking, noise_picture(), np.array([tiny]), kept, seed)
         for seed in range(40)
