@@ -14,7 +14,7 @@ from evaluation.compare.paired_tests import MCNEMAR, OBUCHOWSKI
 from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.registry import in_reading_order
-from evaluation.metrics.words import policy_words
+from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
 from evaluation.report.templates import sentence
@@ -24,37 +24,30 @@ if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
 
 
-_NOTHING = {
-    "Boxes": "it gives none",
-    "Search": "not searched",
-    "Referred to a reader": "none",
-}
-
-
 def decision_rows(comparison: Comparison) -> list[Row]:
     """Return what validation chose for each system; no rows where none was tuned."""
     systems = comparison.provenance.get("systems", {})
     decisions = [systems.get(name, {}).get("decision") or {} for name in comparison.systems]
     if not any(decisions):
         return []
-    wanted = (
-        ("Boxes", _box_words),
-        ("Score of an image", _reduction_words),
-        ("Chosen on", partial(sentence, "chosen_on")),
-        ("Settings tried", partial(sentence, "tried")),
-        ("Rules for boxes", partial(sentence, "rules")),
-        ("Search", partial(sentence, "search")),
-        ("Full scale of maps", partial(sentence, "map_scale")),
-        ("Boxes cut from maps", _map_box_words),
-        ("Probability", partial(sentence, "probability")),
-        ("Referred to a reader", partial(sentence, "referral")),
+    described = (  # a row's title, its words, and those of a system that has nothing there
+        ("Boxes", _box_words, "no boxes"),
+        ("Image score", _reduction_words, DASH),
+        ("Chosen on", partial(sentence, "chosen_on"), DASH),
+        ("Settings tried", partial(sentence, "tried"), DASH),
+        ("Rules for boxes", partial(sentence, "rules"), DASH),
+        ("Search", partial(sentence, "search"), "not searched"),
+        ("Full scale of maps", partial(sentence, "map_scale"), DASH),
+        ("Boxes cut from maps", _map_box_words, DASH),
+        ("Probability", partial(sentence, "probability"), DASH),
+        ("Referred to a reader", partial(sentence, "referral"), "none"),
     )
-    rows = [(title, [describe(each) for each in decisions]) for title, describe in wanted]
-    return [
-        Row(title, tuple(Cell(text or _NOTHING.get(title, "–")) for text in texts))
-        for title, texts in rows
-        if any(texts)
-    ]
+    rows = []
+    for title, describe, nothing in described:
+        texts = [describe(each) for each in decisions]
+        if any(texts):
+            rows.append(Row(title, tuple(Cell(text or nothing) for text in texts)))
+    return rows
 
 
 def _box_words(decision: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
     decision = tune(system, judged_set, target, options=TuningOptions(reductions=("learned",)))
     system.write_decision("opacity", decision.to_json())
     comparison = compare_systems({"A": system}, judged_set, target, replicates=100)
-    told = as_table(decision_rows(comparison))["Score of an image"][0]
+    told = as_table(decision_rows(comparison))["Image score"][0]
     assert told.startswith("logistic regression learned on validation: intercept ")
     assert "boxes from 0.2" in told
 
