@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from data_prep.augment.limits import LIMITS
 from networks import registry
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -148,19 +149,36 @@ class DetectorDataSettings(DataSettings):
 class AugmentationSettings(Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
-    rotate_degrees: float = Field(default=0.0, ge=0, le=45, description="either way")
-    scale: Fraction = Field(default=0.0, description="0.1: between 90 and 110 %")
-    stretch: bool = Field(default=False, description="draw the scale of width and height apart")
-    shift: Fraction = Field(default=0.0, description="of the image's side")
-    brightness: Fraction = Field(default=0.0, description="of the grey range")
-    contrast: Fraction = Field(default=0.0, description="0.1: between 90 and 110 %")
-    gamma: float = Field(default=0.0, ge=0, le=3, description="0.5: between 1/1.5 and 1.5")
-    blur: float = Field(default=0.0, ge=0, le=5, description="largest sigma, px")
-    noise: Fraction = Field(
-        default=0.0, description="largest standard deviation, of the grey range"
+    rotate_degrees: float = Field(
+        default=0.0, ge=0, le=LIMITS["rotate_degrees"], description="either way"
     )
-    cutout: float = Field(default=0.0, ge=0, le=0.9, description="largest side of a hole, share")
-    horizontal_flip: float = Field(default=0.0, ge=0, le=1, description="probability")
+    scale: float = Field(
+        default=0.0, ge=0, le=LIMITS["scale"], description="0.1: between 90 and 110 %"
+    )
+    stretch: bool = Field(default=False, description="draw the scale of width and height apart")
+    shift: float = Field(default=0.0, ge=0, le=LIMITS["shift"], description="of the image's side")
+    brightness: float = Field(
+        default=0.0, ge=0, le=LIMITS["brightness"], description="of the grey range"
+    )
+    contrast: float = Field(
+        default=0.0, ge=0, le=LIMITS["contrast"], description="0.1: between 90 and 110 %"
+    )
+    gamma: float = Field(
+        default=0.0, ge=0, le=LIMITS["gamma"], description="0.5: between 1/1.5 and 1.5"
+    )
+    blur: float = Field(default=0.0, ge=0, le=LIMITS["blur"], description="largest sigma, px")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=LIMITS["noise"],
+        description="largest standard deviation, of the grey range",
+    )
+    cutout: float = Field(
+        default=0.0, ge=0, le=LIMITS["cutout"], description="largest side of a hole, share"
+    )
+    horizontal_flip: float = Field(
+        default=0.0, ge=0, le=LIMITS["horizontal_flip"], description="probability"
+    )
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="probability of four images in one; a detector's"
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import albumentations
 import numpy as np
 
+from data_prep.augment.limits import LIMITS
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
@@ -75,11 +76,6 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else as
 _Step = albumentations.BasicTransform | albumentations.BaseCompose
 
 _ROUNDING = 0.01  # px; albumentations works in float32 shares of the side
-_LIMITS = {
-    "rotate_degrees": 180.0, "scale": 0.9, "shift": 0.9, "brightness": 1.0,
-    "contrast": 1.0, "gamma": 3.0, "blur": 50.0, "noise": 1.0, "cutout": 0.9,
-    "horizontal_flip": 1.0,
-}  # fmt: skip
 _HOLE_GREY = 114  # what a model that normalises as for ImageNet sees as 0
 _HOLE_SEED = 0x9E3779B9  # so that holes do not follow the draws of the other changes
 
@@ -151,8 +147,8 @@ def build_augmentation(
         "blur": blur, "noise": noise, "cutout": cutout, "horizontal_flip": horizontal_flip,
     }  # fmt: skip
     for name, value in ranges.items():
-        if not 0 <= value <= _LIMITS[name]:
-            raise InputError(f"augmentation: {name}={value}; choose 0 to {_LIMITS[name]:g}")
+        if not 0 <= value <= LIMITS[name]:
+            raise InputError(f"augmentation: {name}={value}; choose 0 to {LIMITS[name]:g}")
     if stretch and not scale:
         raise InputError("augmentation: stretch=True without a range; give scale")
     if not any(ranges.values()):

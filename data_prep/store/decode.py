@@ -9,16 +9,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import map_rows
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import picture_facts
 from data_prep.store.preprocess import Placement, letterbox
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,8 @@ def decode_loose(files: dict[str, Path], size: int, *, chunk: int = 256) -> Iter
     Yields:
         One stretch of files; those that cannot be decoded are in ``failed`` with the reason.
     """
+    import pandas as pd  # the decoding workers start without it
+
     ids = list(files)
     for start in range(0, len(ids), chunk):
         pictures, placements, sizes, failed = {}, {}, [], []
