@@ -1,7 +1,8 @@
 """The registry of networks: what the detector and the classifier may stand on, one record each.
 
 Free of torch and of the other rooms, for configurations check names against it. The builders, the
-errors and the table in docs/weights.md read it; ``python -m networks.registry`` writes the table.
+errors and the table in docs/weights.md read it; the table is written anew by
+``python -m networks.registry docs/weights.md``.
 """
 
 from __future__ import annotations
@@ -177,10 +178,10 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
     )
 
 
-BEGIN, END = "<!-- networks: python -m networks.registry -->", "<!-- end of networks -->"
+_BEGIN, _END = "<!-- networks -->", "<!-- end of networks -->"
 
 
-def networks_table() -> str:
+def _networks_table() -> str:
     """The registry as a Markdown table."""
     lines = [
         "| name | network | detector | classifier, px a map cell | smallest image, px | ImageNet "
@@ -204,11 +205,11 @@ def networks_table() -> str:
 
 def with_table(page: str) -> str:
     """A page whose table of networks, between the two marks, is that of the registry."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{networks_table()}\n\n{END}{after}"
+    before, _, rest = page.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n\n{_networks_table()}\n\n{_END}{after}"
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/weights.md")
+    path = Path(sys.argv[1])
     path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -15,7 +15,7 @@ PUBLISHED = [name for name, network in NETWORKS.items() if isinstance(network.we
 
 def test_table_in_the_documentation_is_the_registry() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == with_table(page), "write it again: python -m networks.registry"
+    assert page == with_table(page), "python -m networks.registry docs/weights.md"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
