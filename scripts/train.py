@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from networks.registry import network_names
 from scripts import console
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to make; of a list, their folder.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the configuration."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a key of the configuration, such as training.epochs=20. model.backbone "
+            f"of a detector: {', '.join(network_names('detector'))}. model.architecture of a "
+            f"classifier: {', '.join(network_names('classifier'))}, timm:NAME.",
+        ),
     ] = None,
     resume: Annotated[
         bool,

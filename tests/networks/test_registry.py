@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from torchvision import models
+from typer.testing import CliRunner
 
 from networks.registry import NETWORKS, network_names, with_table
+from scripts.cli import build_app
 
 PAGE = Path(__file__).parents[2] / "docs/weights.md"
 PUBLISHED = [name for name, network in NETWORKS.items() if isinstance(network.weights, str)]
@@ -24,6 +26,11 @@ def test_weights_and_smallest_image_are_torchvisions(name: str) -> None:
     weights = models.get_weight(network.weights)
     assert type(weights) is models.get_model_weights(name)
     assert network.min_size == max(weights.meta["min_size"])
+
+
+def test_help_of_train_names_every_network() -> None:
+    shown = " ".join(CliRunner().invoke(build_app(), ["train", "--help"]).output.split())
+    assert all(name in shown for name in NETWORKS)
 
 
 def test_every_network_serves_a_model_under_its_own_name() -> None:
