@@ -21,7 +21,7 @@ from evaluation.boxes.average_precision import (
     match_boxes,
 )
 from evaluation.boxes.iou import CORNERS
-from evaluation.compare.metrics_table import metrics_table
+from evaluation.compare.metrics_table import figures_of
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
 from evaluation.metrics.evaluation_set import JudgedImages
@@ -148,7 +148,7 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
         boxes = systems.boxes.get(name)
         choices = {each: choose_threshold(judged.y_true, scores, each) for each in POLICIES}
         cut = None if boxes is None else float(boxes["score"].median())
-        cards[name] = Scorecard(judged, scores, choices, None, boxes, cut)
+        cards[name] = Scorecard(judged, scores, choices, boxes=boxes, box_cut=cut)
     resamples = Resamples(judged.n_patients, n_replicates, seed)
 
     def figures(weights: npt.NDArray[np.int16]) -> dict:
@@ -159,7 +159,8 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
             if figure.metric not in family("counts")
         }
 
-    return metrics_table("lesion", cards, cluster_bootstrap(figures, resamples), resamples)
+    drawn = cluster_bootstrap(figures, resamples)
+    return figures_of("lesion", cards, drawn, resamples).table()
 
 
 def _bootstrap_row(setting: Setting, systems: Systems, n_replicates: int) -> Row:

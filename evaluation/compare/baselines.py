@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,112 +11,111 @@ import pandas as pd
 
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.store.dataset import DataSet, Target
-from data_prep.store.predictions import Predictions
-from evaluation.compare.metrics_table import resampled_table
-from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
+from evaluation.compare.figures import FAILURES_WRONG, Figure, Figures
+from evaluation.compare.judged_model import ComparisonTask, JudgedModel
+from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.paired_tests import clustered_auroc, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.seeds import by_system
-from evaluation.compare.shares import WHERE_COLUMNS
+from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.compare.subgroups import images_of
 from evaluation.decisions.system_output import SystemOutput, images_run
-from evaluation.decisions.tuning import Decision
-from evaluation.metrics.evaluation_set import ALL, JudgedImages
+from evaluation.metrics.evaluation_set import ALL, JudgedImages, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import describe_images, images_asked
 from evaluation.systems.shortcuts import measure_shortcuts
 
-FAILURES_WRONG = "failures_wrong"
-"""The subgroup of all images that any system was asked for."""
 KEPT = ("auroc", "accuracy", "recall", "specificity", "f1")
 NONE_FAILED = "no image failed"
 
 
 def failures_as_wrong(
-    metrics: pd.DataFrame,
-    members: Mapping[str, Predictions],
-    teams: Mapping[str, list[str]],
-    decisions: Mapping[str, Decision],
-    dataset: DataSet,
-    target: Target,
-    split: str,
+    figures: Figures,
+    models: Mapping[str, Sequence[JudgedModel]],
+    task: ComparisonTask,
     resamples: Resamples,
-) -> pd.DataFrame:
-    """Judge the systems on every image that any of them was asked for.
+) -> Figures:
+    """Judge the systems on every image that any of them should have run on.
 
     An image that a model has no result for counts as wrong: a positive one is ranked below every
     image and called negative, a negative one above every image and called positive.
 
     Args:
-        metrics: The tidy table of the images that all ran on.
-        members: Predictions by model.
-        teams: The models of each system.
-        decisions: By model.
-        dataset: Labels.
-        target: What is judged.
-        split: Name of the split.
+        figures: Of the images that all ran on.
+        models: The models of each system.
+        task: What they are judged on.
         resamples: As for the other figures.
 
     Returns:
-        Rows of the tidy table with subgroup ``failures_wrong``, of AUROC, accuracy, sensitivity,
-        specificity and F1; those of all images where nothing failed.
+        Figures of the subgroup ``failures_wrong``: AUROC, accuracy, sensitivity, specificity and
+        F1; those of all images where nothing failed.
     """
-    asked = images_asked(members, dataset, target, split)
-    lacking = {name: asked.difference(images_run(system)) for name, system in members.items()}
-    if not any(len(ids) for ids in lacking.values()):
-        rows = metrics[(metrics["subgroup"] == ALL) & metrics["metric"].isin(KEPT)]
-        # A note on a figure without a value says why; that stays.
-        notes = rows["note"].where(rows["note"] != "", NONE_FAILED)
-        return rows.assign(subgroup=FAILURES_WRONG, note=notes)
-    labels = dataset.labels(target)
-    judged = describe_images(dataset, target, asked, labels)
-    cards = {
-        name: _card(system, decisions[name], target, judged, dataset)
-        for name, system in members.items()
+    predictions = {model.name: model.predictions for each in models.values() for model in each}
+    expected = images_asked(predictions, task.dataset, task.target, task.split)
+    missing = {
+        name: [len(expected.difference(images_run(model.predictions))) for model in each]
+        for name, each in models.items()
     }
-    table, _ = resampled_table(
+    if not any(count for counts in missing.values() for count in counts):
+        # A note on a figure without a value says why; that stays.
+        return _renamed(figures, lambda names, note: note or NONE_FAILED)
+    dataset, target = task.dataset, task.target
+    judged = describe_images(dataset, target, expected, dataset.labels(target))
+    cards = {name: [_card(model, judged, task) for model in each] for name, each in models.items()}
+    found = resampled_figures(
         target.name,
         cards,
-        teams,
         replace(resamples, n_clusters=judged.n_patients),
-        kept=lambda figure: figure.metric in KEPT and figure.subgroup == ALL,
-    )
-    tests = paired_tests(target.name, by_system(cards, teams), table)
-    table = with_clustered_auroc(table, tests, teams)
-    rows = table[(table["subgroup"] == ALL) & table["metric"].isin(KEPT)]
-    words = rows["system"].map(
-        lambda system: _words(system, {name: [lacking[m] for m in teams[name]] for name in teams})
-    )
-    told = [
-        f"{note}; {word}" if note else word for note, word in zip(rows["note"], words, strict=True)
-    ]
-    return rows.assign(subgroup=FAILURES_WRONG, note=told)
+        kept=lambda key: key.metric in KEPT and key.subgroup == ALL,
+    ).figures
+    found = with_clustered_auroc(found, clustered_auroc(cards), cards)
+
+    def counted(names: tuple[str, ...], note: str) -> str:
+        words = _words({name: missing[name] for name in names})
+        return f"{note}; {words}" if note else words
+
+    return _renamed(found, counted)
 
 
-def _card(
-    system: Predictions, decision: Decision, target: Target, judged: JudgedImages, dataset: DataSet
-) -> Scorecard:
+def _renamed(figures: Figures, note: Callable[[tuple[str, ...], str], str]) -> Figures:
+    """The kept figures of all images under the subgroup's name, with other notes."""
+
+    def renamed(held: Mapping[MetricKey, Figure], *names: str) -> dict[MetricKey, Figure]:
+        return {
+            key._replace(subgroup=FAILURES_WRONG): replace(figure, note=note(names, figure.note))
+            for key, figure in held.items()
+            if key.subgroup == ALL and key.metric in KEPT
+        }
+
+    return replace(
+        figures,
+        systems={name: renamed(held, name) for name, held in figures.systems.items()},
+        differences={pair: renamed(held, *pair) for pair, held in figures.differences.items()},
+    )
+
+
+def _card(model: JudgedModel, judged: JudgedImages, task: ComparisonTask) -> Scorecard:
+    system, decision = model.predictions, model.decision
     ran = judged.image_ids[judged.image_ids.isin(images_run(system))]
-    output = SystemOutput(system, target, ran, decision.boxes, dataset.images)
+    output = SystemOutput(system, task.target, ran, decision.boxes, task.dataset.images)
     known = output.scores(decision.reduction)
     scores = known.reindex(judged.image_ids)
-    lost = scores.isna().to_numpy()
+    failed = scores.isna().to_numpy()
     lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
     wrong = np.where(
         judged.y_true, min([lowest, *thresholds]) - 1.0, max([highest, *thresholds]) + 1.0
     )
-    scores = scores.where(~lost, pd.Series(wrong, index=scores.index))
-    return Scorecard(judged, scores, decision.thresholds, None, None)
+    scores = scores.where(~failed, pd.Series(wrong, index=scores.index))
+    return Scorecard(judged, scores, decision.thresholds)
 
 
-def _words(system: str, lacking: Mapping[str, Sequence[pd.Index]]) -> str:
+def _words(missing: Mapping[str, Sequence[int]]) -> str:
     """How many images count as wrong, of a system or of both in a difference."""
-    named = [name for name in lacking if name in (system, *system.split(" - "))]
-    told = []
-    for name in named:
-        counts = [len(ids) for ids in lacking[name]]
-        told.append(f"{name}: {' and '.join(map(str, counts))} images without a result")
-    return ", ".join(told) + ", counted as wrong"
+    counts = [
+        f"{name}: {' and '.join(map(str, each))} images without a result"
+        for name, each in missing.items()
+    ]
+    return ", ".join(counts) + ", counted as wrong"
 
 
 SHORTCUT = "shortcut"
@@ -137,7 +136,7 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
         judged: The images.
 
     Returns:
-        The columns of `WHERE_COLUMNS`, topic ``shortcut``, system ``shortcut``, one row a
+        The columns of `FAILURE_COLUMNS`, topic ``shortcut``, system ``shortcut``, one row a
         fact; none where the facts say the same of all images, or a class has fewer than 20.
     """
     images = images_of(judged, dataset.images)
@@ -163,4 +162,4 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.
         for found in measure_shortcuts(images, decode, truth)
         if found["kind"] != _LEFT_OUT
     ]
-    return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))

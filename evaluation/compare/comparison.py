@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from data_prep.store.dataset import Target
 from evaluation.boxes.froc import Hit
+from evaluation.compare.figures import Figures
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Verdict, state_verdict
@@ -59,35 +61,40 @@ class Comparison:
     Attributes:
         target: What was judged.
         systems: By display name, in the order given; the first is the reference.
-        metrics: Tidy figures, one row each; a paired difference has system ``A - B``.
+        figures: Every figure with its interval, of systems and paired differences.
         tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
-        where: In which groups and ways each system fails, see `failure_analysis`.
+        failures: In which groups and ways each system fails, see `failure_analysis`.
         decisions: One row per image and system: ``label``, ``score``, ``probability``,
             ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
         notes: What a reader must know: images left out, systems without validation, ...
         provenance: Ids, seeds, versions, commands.
         protocol: The question that was asked.
-        by_unit: The image-level figures by study or patient, where asked for; as `metrics`.
+        by_unit: The image-level figures by study or patient, where asked for.
         uses: How often the test images were used, where that is logged.
     """
 
     target: Target
     systems: dict[str, SystemResult]
-    metrics: pd.DataFrame
+    figures: Figures
     decisions: pd.DataFrame
     notes: list[Note] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
-    where: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
-    by_unit: pd.DataFrame | None = None
+    by_unit: Figures | None = None
     uses: TestSetUses | None = None
 
     @property
     def names(self) -> list[str]:
         """Display names of the systems, in the order given."""
         return list(self.systems)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The tidy table by image, one row a figure; a paired difference has system ``A - B``."""
+        return self.figures.table()
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -115,7 +122,7 @@ class Comparison:
         """The answer with its scope and the further comparisons, for the protocol's unit."""
         of_units = self.by_unit is not None and self.protocol.unit in ("study", "patient")
         return state_verdict(
-            self.by_unit if of_units and self.by_unit is not None else self.metrics,
+            self.by_unit if of_units and self.by_unit is not None else self.figures,
             self.names,
             self.target.display_name,
             seeds=self.seeds,

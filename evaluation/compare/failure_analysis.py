@@ -13,15 +13,18 @@ import pandas as pd
 
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import BoxPairs, pair_boxes
+from evaluation.compare.baselines import shortcut_rows
+from evaluation.compare.judged_model import ComparisonTask, JudgedModel, scorecards
 from evaluation.compare.paired_tests import OBUCHOWSKI
-from evaluation.compare.scorecard import JudgedModel, Scorecard
+from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import (
-    WHERE_COLUMNS,
+    FAILURE_COLUMNS,
     ShareName,
     Shares,
     add_agreement,
     add_at_prevalence,
     add_net_benefit,
+    check_prevalence,
 )
 from evaluation.compare.subgroups import image_groups, images_of, lesion_groups
 from evaluation.metrics.evaluation_set import JudgedImages
@@ -51,7 +54,7 @@ def auroc_of_groups(
         judged: The images.
 
     Returns:
-        The columns of `WHERE_COLUMNS`.
+        The columns of `FAILURE_COLUMNS`.
 
     Source:
         Obuchowski 1997; the variance of a gap sums what a patient adds to either group. That
@@ -81,7 +84,7 @@ def auroc_of_groups(
                     gap = _between_groups(part, other, judged.n_patients)
                     named = of | {"group": f"{group} - rest"}
                     rows.append(_estimated(gap, name, named, (None, None, None)))
-    return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def combined_auroc(
         judged: The images.
 
     Returns:
-        The columns of `WHERE_COLUMNS`, topic ``combined``, system ``mean of A and B``.
+        The columns of `FAILURE_COLUMNS`, topic ``combined``, system ``mean of A and B``.
     """
     rows = []
     of = {"topic": "combined", "group": ""}
@@ -186,7 +189,7 @@ def combined_auroc(
             if alone is not None:
                 gain = (joined - alone).estimate()
                 rows.append(_estimated(gain, f"{named} - {name}", of, counts))
-    return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
 _PER_IMAGE = ("poor_box", "duplicate", "background")
@@ -203,8 +206,56 @@ def main_policy(thresholds: Sequence[str], protocol_policy: str = "") -> str:
     return protocol_policy or ("max_f1" if "max_f1" in thresholds else next(iter(thresholds), ""))
 
 
+def check_analysis(
+    images: pd.DataFrame, subgroups: Sequence[str], prevalence: float | None
+) -> None:
+    """Refuse what cannot be analysed, before the work.
+
+    Args:
+        images: The images table.
+        subgroups: Columns to group images by.
+        prevalence: Of positives where the systems will be used.
+
+    Raises:
+        InputError: A subgroup is no column of the images, or the prevalence lies outside (0, 1).
+    """
+    check_prevalence(prevalence)
+    image_groups(images, subgroups)
+
+
+def failure_table(
+    models: Mapping[str, Sequence[JudgedModel]],
+    judged: JudgedImages,
+    task: ComparisonTask,
+    prevalence: float | None,
+    resamples: Resamples,
+) -> pd.DataFrame:
+    """Where each system fails, with the shortcut baseline beside.
+
+    Args:
+        models: The models of each system, one per training seed.
+        judged: The images.
+        task: What they were judged on.
+        prevalence: Of positives where the systems will be used.
+        resamples: As for the other figures.
+
+    Returns:
+        The columns of `FAILURE_COLUMNS`.
+    """
+    cards, protocol = scorecards(models), task.protocol
+    table = where_each_fails(
+        cards,
+        task.dataset.images,
+        resamples,
+        policy=main_policy(list(next(iter(cards.values()))[0].thresholds), protocol.policy),
+        subgroups=protocol.subgroups,
+        prevalence=prevalence,
+    )
+    return pd.concat([table, shortcut_rows(task.dataset, task.target, judged)], ignore_index=True)
+
+
 def where_each_fails(
-    systems: Mapping[str, Sequence[JudgedModel]],
+    cards: Mapping[str, Sequence[Scorecard]],
     images: pd.DataFrame,
     resamples: Resamples,
     *,
@@ -215,7 +266,7 @@ def where_each_fails(
     """Say in which groups, and in which way, each system fails.
 
     Args:
-        systems: Per system one entry a training seed; the first is the reference.
+        cards: Per system one scorecard a training seed; the first system is the reference.
         images: The images table.
         resamples: As for the other figures.
         policy: Threshold policy of everything that needs decisions.
@@ -223,7 +274,7 @@ def where_each_fails(
         prevalence: Of positives where the systems will be used, for PPV and NPV there.
 
     Returns:
-        The columns of `evaluation.compare.shares.WHERE_COLUMNS`, by topic: ``sex``, ``age_band``,
+        The columns of `evaluation.compare.shares.FAILURE_COLUMNS`, by topic: ``sex``, ``age_band``,
         ``source``, ``view`` and other columns (AUROC, sensitivity, specificity, localised
         sensitivity of the group), ``errors`` (of lesions; of boxes per image), ``lesion_…`` and
         ``third`` (share of lesions reached by a called box, IoU 0.2), ``right_wrong`` and
@@ -233,27 +284,26 @@ def where_each_fails(
     Raises:
         InputError: A subgroup is no column of the images.
     """
-    cards = {name: [each.card for each in members] for name, members in systems.items()}
-    probabilities = {name: members[0].probability for name, members in systems.items()}
+    probabilities = {name: members[0].probability for name, members in cards.items()}
     judged = next(iter(cards.values()))[0].judged
     rows = images_of(judged, images)
     groups = image_groups(rows, subgroups)
     shares = Shares(judged.n_patients, gaps=set(groups))
-    for name, members in systems.items():
-        _add_groups(shares, name, cards[name], groups, policy)
+    for name, members in cards.items():
+        _add_groups(shares, name, members, groups, policy)
         _add_lesions(shares, name, members, rows)
         add_net_benefit(shares, name, members)
     add_agreement(shares, cards, policy)
     add_at_prevalence(shares, cards, policy, prevalence)
     tables = [
-        shares.table(list(systems), resamples),
+        shares.table(list(cards), resamples),
         auroc_of_groups(cards, groups, judged),
         combined_auroc(cards, probabilities, judged),
     ]
     kept = [table for table in tables if len(table)]
     if not kept:
-        return pd.DataFrame(columns=list(WHERE_COLUMNS))
-    return pd.concat(kept, ignore_index=True)[list(WHERE_COLUMNS)]
+        return pd.DataFrame(columns=list(FAILURE_COLUMNS))
+    return pd.concat(kept, ignore_index=True)[list(FAILURE_COLUMNS)]
 
 
 def _add_groups(
@@ -264,7 +314,7 @@ def _add_groups(
     policy: str,
 ) -> None:
     judged = cards[0].judged
-    called = [card.called(policy) if policy in card.thresholds else None for card in cards]
+    called = [card.called(policy) for card in cards]
     known = [each for each in called if each is not None]
     if len(known) < len(cards):
         return
@@ -290,10 +340,10 @@ def _add_groups(
 
 
 def _add_lesions(
-    shares: Shares, name: str, members: Sequence[JudgedModel], rows: pd.DataFrame
+    shares: Shares, name: str, members: Sequence[Scorecard], rows: pd.DataFrame
 ) -> None:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
-    judged = members[0].card.judged
+    judged = members[0].judged
     pairs = [_pairs(each) for each in members]
     known = [(p, each.box_cut) for p, each in zip(pairs, members, strict=True) if p is not None]
     if len(known) < len(members) or not known[0][0].n_true.sum():
@@ -318,11 +368,11 @@ def _add_lesions(
             shares.add(name, key, reached * chosen, chosen, patients[image])
 
 
-def _pairs(each: JudgedModel) -> BoxPairs | None:
-    judged = each.card.judged
-    if each.card.boxes is None or each.box_cut is None:
+def _pairs(card: Scorecard) -> BoxPairs | None:
+    judged = card.judged
+    if card.boxes is None or card.box_cut is None:
         return None
-    return pair_boxes(each.card.boxes, judged.truth, judged.image_ids[judged.boxes_trusted])
+    return pair_boxes(card.boxes, judged.truth, judged.image_ids[judged.boxes_trusted])
 
 
 def _ordered_truth(judged: JudgedImages) -> pd.DataFrame:

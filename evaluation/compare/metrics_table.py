@@ -1,18 +1,19 @@
-"""The tidy table of figures: estimates, intervals, paired differences, and why one is missing."""
+"""Estimates, intervals and paired differences of every figure, and why one is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
+from evaluation.compare.figures import Counts, Figure, Figures
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.seeds import SeedMean, by_system, mean_replicates
+from evaluation.compare.seeds import SeedMean, mean_replicates
 from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
@@ -60,7 +61,7 @@ def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
     tail = (1 - level) / 2
     low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
     high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
-    return Interval(low, high)
+    return Interval(hits / trials, low, high)
 
 
 def exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Interval | None:
@@ -98,79 +99,74 @@ def exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Inter
     return clopper_pearson(len(patients) if estimate else 0, len(patients))
 
 
-COLUMNS = (
-    "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
-    "ci_method", "n_images", "n_patients", "n_positive", "note",
-)  # fmt: skip
 NOT_TUNED = "not tuned for this policy"
 _ONE_PATIENT = "one patient gives no interval"
 
 
-class ResampledTable(NamedTuple):
-    """A tidy table, and the replicates of its paired differences."""
+class ResampledFigures(NamedTuple):
+    """Figures, and the replicates of their paired differences."""
 
-    table: pd.DataFrame
-    differences: dict[tuple[str, MetricKey], Floats]
+    figures: Figures
+    differences: dict[tuple[str, str], dict[MetricKey, Floats]]
 
 
-def resampled_table(
+def resampled_figures(
     target: str,
-    cards: Mapping[str, Scorecard],
-    teams: Mapping[str, list[str]],
+    cards: Mapping[str, Sequence[Scorecard]],
     resamples: Resamples,
     *,
-    kept: Callable[[MetricKey], bool] = lambda figure: figure.metric not in family("counts"),
+    unit: str = "image",
+    kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
-) -> ResampledTable:
-    """Resample the patients of all models at once, and put their systems into one tidy table.
+) -> ResampledFigures:
+    """Resample the patients of all models at once, for the figures of their systems.
 
     Args:
         target: The target's name.
-        cards: Scorecard per trained model, all on the same images.
-        teams: The models of each system, one per training seed.
+        cards: Per system one scorecard a training seed, all on the same images.
         resamples: How patients are drawn.
+        unit: What the scorecards count: ``image``, ``study`` or ``patient``.
         kept: Which figures get an interval; all but counts by default.
         advance: Called with the number of replicates done in each step.
 
     Returns:
-        The table as `metrics_table` gives it, and by ``A - B`` and figure what tests are made of.
+        The figures as `figures_of` gives them, and the replicates that tests are made of.
     """
 
-    def figures(weights: np.ndarray) -> dict[tuple[str, MetricKey], Floats]:
+    def statistic(weights: np.ndarray) -> dict[tuple[str, int, MetricKey], Floats]:
         return {
-            (name, figure): values
-            for name, card in cards.items()
-            for figure, values in card(weights).items()
-            if kept(figure)
+            (name, seed, key): values
+            for name, each in cards.items()
+            for seed, card in enumerate(each)
+            for key, values in card(weights).items()
+            if kept(key)
         }
 
-    drawn = cluster_bootstrap(figures, resamples, advance)
-    grouped = by_system(cards, teams)
-    replicates = mean_replicates(drawn, teams, resamples)
-    table = metrics_table(
-        target,
-        {name: SeedMean(group) if len(group) > 1 else group[0] for name, group in grouped.items()},
-        replicates,
-        resamples,
-        seeds={name: len(group) for name, group in grouped.items()},
-    )
+    seeds = {name: len(each) for name, each in cards.items()}
+    replicates = mean_replicates(cluster_bootstrap(statistic, resamples, advance), seeds, resamples)
+    joined = {name: SeedMean(each) if len(each) > 1 else each[0] for name, each in cards.items()}
+    figures = figures_of(target, joined, replicates, resamples, seeds=seeds, unit=unit)
     differences = {
-        (f"{first} - {second}", figure): values - replicates[second, figure]
-        for first, second in combinations(teams, 2)
-        for (name, figure), values in replicates.items()
-        if name == first and (second, figure) in replicates
+        (first, second): {
+            key: values - replicates[second, key]
+            for (name, key), values in replicates.items()
+            if name == first and (second, key) in replicates
+        }
+        for first, second in combinations(cards, 2)
     }
-    return ResampledTable(table, differences)
+    return ResampledFigures(figures, differences)
 
 
-def metrics_table(
+def figures_of(
     target: str,
     cards: Mapping[str, Scorecard | SeedMean],
     replicates: Mapping[tuple[str, MetricKey], Floats],
     resamples: Resamples,
+    *,
     seeds: Mapping[str, int] | None = None,
-) -> pd.DataFrame:
-    """Put estimates and replicates of all systems into one tidy table.
+    unit: str = "image",
+) -> Figures:
+    """Put the estimates and replicates of all systems together.
 
     Args:
         target: The target's name.
@@ -178,104 +174,131 @@ def metrics_table(
         replicates: Values of each system's figures on the same resamples.
         resamples: How they were drawn.
         seeds: Training seeds behind each system; one where left out.
+        unit: What the scorecards count.
 
     Returns:
-        The columns of `COLUMNS`; an undefined figure is NaN and its note says why.
+        Every figure and difference; of an undefined one the note says why.
     """
+    maker = _Maker(next(iter(cards.values())).judged, resamples)
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
-    table = _Table(target, next(iter(cards.values())).judged, resamples, seeds or {})
-    for name in cards:
-        for figure, estimate in estimates[name].items():
-            note = why_undefined(figure.metric) if estimate is None else ""
-            table.add(name, figure, estimate, replicates.get((name, figure)), note, cards[name])
-        for figure, reason in missing[name].items():
-            table.add(name, figure, None, None, reason)
-    for first, second in combinations(cards, 2):
-        for figure in dict.fromkeys([*estimates[first], *missing[first]]):
-            if figure.metric in family("counts"):
+    several = {name for name in cards if (seeds or {}).get(name, 1) > 1}
+    systems: dict[str, dict[MetricKey, Figure]] = {}
+    for name, card in cards.items():
+        systems[name] = {
+            key: maker.figure(
+                key,
+                estimate,
+                replicates.get((name, key)),
+                why_undefined(key.metric) if estimate is None else "",
+                seeded=name in several,
+                card=card,
+            )
+            for key, estimate in estimates[name].items()
+        }
+        systems[name] |= {
+            key: maker.figure(key, None, None, reason) for key, reason in missing[name].items()
+        }
+    level, reference = simultaneous_level(len(cards)), next(iter(cards))
+    differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
+    for pair in combinations(cards, 2):
+        found = differences[pair] = {}
+        for key in dict.fromkeys([*estimates[pair[0]], *missing[pair[0]]]):
+            if key.metric in family("counts"):
                 continue
-            pair = [estimates[name].get(figure) for name in (first, second)]
-            note = _why_no_difference(figure, (first, second), estimates, missing)
-            estimate = None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
-            one, other = (replicates.get((name, figure)) for name in (first, second))
-            values = None if one is None or other is None else one - other
-            table.add(f"{first} - {second}", figure, estimate, values, note)
-    return table.frame()
+            one, other = (estimates[name].get(key) for name in pair)
+            drawn = [replicates.get((name, key)) for name in pair]
+            known = [values for values in drawn if values is not None]
+            figure = maker.figure(
+                key,
+                None if one is None or other is None else one - other,
+                known[0] - known[1] if len(known) == 2 else None,
+                _why_no_difference(key, pair, estimates, missing),
+                seeded=bool(several.intersection(pair)),
+            )
+            if pair[0] == reference and figure.bounded:
+                wide = percentile_interval(known[0] - known[1], level, estimate=figure.estimate)
+                figure = replace(figure, simultaneous=(wide.low, wide.high))
+            found[key] = figure
+    return Figures(target, unit, systems, differences)
 
 
 def _why_no_difference(
-    figure: MetricKey,
+    key: MetricKey,
     pair: tuple[str, str],
     estimates: Mapping[str, Mapping[MetricKey, float | None]],
     missing: Mapping[str, Mapping[MetricKey, str]],
 ) -> str:
     reasons = []
     for name in pair:
-        if estimates[name].get(figure) is not None:
+        if estimates[name].get(key) is not None:
             continue
-        reason = why_undefined(figure.metric) if figure in estimates[name] else NOT_TUNED
-        reasons.append(f"{name}: {missing[name].get(figure, reason)}")
+        reason = why_undefined(key.metric) if key in estimates[name] else NOT_TUNED
+        reasons.append(f"{name}: {missing[name].get(key, reason)}")
     return "; ".join(reasons)
 
 
-class _Table:
-    """Rows under way; counts of a figure's images are found once."""
+class _Maker:
+    """Makes figures; counts of a figure's images are found once."""
 
-    def __init__(
-        self, target: str, judged: JudgedImages, resamples: Resamples, seeds: Mapping[str, int]
-    ) -> None:
-        self._target, self._judged, self._resamples = target, judged, resamples
-        self._seeded = {name for name, count in seeds.items() if count > 1}
-        self._rows: list[dict[str, Any]] = []
-        self._counts: dict[bytes, dict[str, int]] = {}
+    def __init__(self, judged: JudgedImages, resamples: Resamples) -> None:
+        self._judged, self._resamples = judged, resamples
+        self._counts: dict[bytes, Counts] = {}
 
-    def add(
+    def figure(
         self,
-        system: str,
-        figure: MetricKey,
+        key: MetricKey,
         estimate: float | None,
         drawn: Floats | None,
         note: str,
+        *,
+        seeded: bool = False,
         card: Scorecard | SeedMean | None = None,
-    ) -> None:
-        interval = Interval(None, None)
-        bootstrapped = estimate is not None and drawn is not None
-        if bootstrapped and self._judged.n_patients < 2:
-            interval = Interval(None, None, _ONE_PATIENT)
-        elif estimate is not None and drawn is not None:
-            interval = percentile_interval(drawn, estimate=estimate)
-        method = self._resamples.method
-        if self._seeded.intersection(system.split(" - ")):
-            method += " of patients and training seeds"
-        if estimate is not None and interval.note == NO_WIDTH and isinstance(card, Scorecard):
-            exact = exact_interval(card, figure, estimate)
-            interval, method = (interval, method) if exact is None else (exact, EXACT_METHOD)
-        self._rows.append(
-            {
-                "target": self._target,
-                "unit": "image",
-                **figure._asdict(),
-                "system": system,
-                "estimate": np.nan if estimate is None else estimate,
-                "ci_low": np.nan if interval.low is None else interval.low,
-                "ci_high": np.nan if interval.high is None else interval.high,
-                "ci_method": "" if interval.low is None else method,
-                **self._population(figure),
-                "note": "; ".join(part for part in (note, interval.note) if part),
-            }
+    ) -> Figure:
+        interval, method = Interval(), ""
+        if estimate is not None:
+            interval = Interval(estimate)
+            if drawn is not None and self._judged.n_patients < 2:
+                interval = Interval(estimate, note=_ONE_PATIENT)
+            elif drawn is not None:
+                interval = percentile_interval(drawn, estimate=estimate)
+            method = self._resamples.method
+            method += " of patients and training seeds" if seeded else ""
+            if interval.note == NO_WIDTH and isinstance(card, Scorecard):
+                exact = exact_interval(card, key, estimate)
+                interval, method = (interval, method) if exact is None else (exact, EXACT_METHOD)
+        return Figure(
+            interval.estimate,
+            interval.low,
+            interval.high,
+            "; ".join(part for part in (note, interval.note) if part),
+            method=method if interval.bounded else "",
+            counts=self._counts_of(key),
         )
 
-    def _population(self, figure: MetricKey) -> dict[str, int]:
-        chosen = self._judged.population(figure)
-        key = chosen.tobytes()
-        if key not in self._counts:
-            self._counts[key] = {
-                "n_images": int(chosen.sum()),
-                "n_patients": len(np.unique(self._judged.patients[chosen])),
-                "n_positive": int((chosen & self._judged.y_true).sum()),
-            }
-        return self._counts[key]
+    def _counts_of(self, key: MetricKey) -> Counts:
+        chosen = self._judged.population(key)
+        cells = chosen.tobytes()
+        if cells not in self._counts:
+            self._counts[cells] = Counts(
+                n_images=int(chosen.sum()),
+                n_patients=len(np.unique(self._judged.patients[chosen])),
+                n_positive=int((chosen & self._judged.y_true).sum()),
+            )
+        return self._counts[cells]
 
-    def frame(self) -> pd.DataFrame:
-        return pd.DataFrame(self._rows, columns=list(COLUMNS))
+
+def simultaneous_level(n_systems: int) -> float:
+    """Coverage of each interval, so that all contrasts with the reference hold in 95 % of cases.
+
+    Args:
+        n_systems: With the reference.
+
+    Source:
+        Bonferroni's inequality.
+
+    Example:
+        >>> simultaneous_level(2), simultaneous_level(3)
+        (0.95, 0.975)
+    """
+    return 1 - (1 - LEVEL) / max(n_systems - 1, 1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.metrics_table import simultaneous_level
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
 from evaluation.metrics.registry import METRICS
@@ -21,7 +23,7 @@ from evaluation.statistics.auroc_variance import (
     mean_parts,
     smallest_detectable,
 )
-from evaluation.statistics.bootstrap import BOOTSTRAP, LEVEL, percentile_interval
+from evaluation.statistics.bootstrap import BOOTSTRAP
 from evaluation.statistics.mcnemar import clustered_mcnemar, holm
 from evaluation.statistics.ranking import Floats
 
@@ -64,70 +66,67 @@ def percentile_p(replicates: Floats) -> float | None:
     return min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
 
 
-def simultaneous_level(n_systems: int) -> float:
-    """Coverage of each interval, so that all contrasts with the reference hold in 95 % of cases.
-
-    Args:
-        n_systems: With the reference.
-
-    Source:
-        Bonferroni's inequality.
-
-    Example:
-        >>> simultaneous_level(2), simultaneous_level(3)
-        (0.95, 0.975)
-    """
-    return 1 - (1 - LEVEL) / max(n_systems - 1, 1)
-
-
 def resampled_tests(
-    metrics: pd.DataFrame,
-    systems: Sequence[str],
-    differences: Mapping[tuple[str, MetricKey], Floats],
+    figures: Figures, differences: Mapping[tuple[str, str], Mapping[MetricKey, Floats]]
 ) -> pd.DataFrame:
     """Test every paired difference that the bootstrap has replicates of.
 
     Args:
-        metrics: The tidy table with the bootstrap's intervals.
-        systems: Display names, the reference first.
-        differences: By ``A - B`` and figure.
+        figures: With the bootstrap's intervals.
+        differences: Replicates of the paired differences.
 
     Returns:
         The columns of `TEST_COLUMNS`, before `adjusted`. A difference without an interval has no
         p-value either. Of AUROC a row of each system, too, to hold Obuchowski's against.
     """
-    pairs = {f"{first} - {second}": (first, second) for first, second in combinations(systems, 2)}
-    level = simultaneous_level(len(systems))
-    rows = []
-    for row in metrics.to_dict("records"):
-        name = row["system"]
-        alone = name in systems and row["metric"] == "auroc"
-        if not (alone or name in pairs) or pd.isna(row["estimate"]):
-            continue
-        first, second = pairs.get(name, (name, ""))
-        described = {key: row[key] for key in _TAKEN}
-        method = str(row["ci_method"]).partition(",")[0] or BOOTSTRAP
-        described |= {"first": first, "second": second, "independent": "patients", "method": method}
-        figure = MetricKey(row["subgroup"], row["policy"], row["metric"])
-        drawn = differences.get((name, figure))
-        if drawn is not None and not pd.isna(row["ci_low"]):
-            error = float(np.nanstd(drawn, ddof=1))
-            described |= {
-                "standard_error": error,
-                "p_value": percentile_p(drawn),
-                "detectable": smallest_detectable(error),
-            }
-            if first == systems[0]:
-                wide = percentile_interval(drawn, level, estimate=row["estimate"])
-                described |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
-        rows.append(described)
+    of_systems = [
+        _resampled_test(figures, (name, ""), key, figure)
+        for name, each in figures.systems.items()
+        for key, figure in each.items()
+        if key.metric == "auroc" and figure.known
+    ]
+    of_pairs = [
+        _resampled_test(figures, pair, key, figure, differences.get(pair, {}).get(key))
+        for pair, each in figures.differences.items()
+        for key, figure in each.items()
+        if figure.known
+    ]
+    rows = [*of_systems, *of_pairs]
     return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(dict.fromkeys(_NUMBERS, "float64"))
 
 
-_TAKEN = (
-    "target", "unit", "subgroup", "policy", "metric", "estimate", "ci_low", "ci_high", "n_images",
-    "n_patients", "note",
-)  # fmt: skip
+def _resampled_test(
+    figures: Figures,
+    pair: tuple[str, str],
+    key: MetricKey,
+    figure: Figure,
+    drawn: Floats | None = None,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "target": figures.target,
+        "unit": figures.unit,
+        **key._asdict(),
+        "first": pair[0],
+        "second": pair[1],
+        "method": BOOTSTRAP,
+        "independent": "patients",
+        "estimate": figure.estimate,
+        "ci_low": figure.low,
+        "ci_high": figure.high,
+        "n_images": figure.counts.n_images,
+        "n_patients": figure.counts.n_patients,
+        "note": figure.note,
+    }
+    if drawn is not None and figure.bounded:
+        error = float(np.nanstd(drawn, ddof=1))
+        row |= {
+            "standard_error": error,
+            "p_value": percentile_p(drawn),
+            "detectable": smallest_detectable(error),
+        }
+        if figure.simultaneous is not None:
+            row |= {"ci_low_all": figure.simultaneous[0], "ci_high_all": figure.simultaneous[1]}
+    return row
 
 
 def adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
@@ -162,10 +161,10 @@ EXACT = "exact McNemar, images taken as independent"
 
 
 def paired_tests(
-    target: str,
+    figures: Figures,
     cards: Mapping[str, Sequence[Scorecard]],
-    metrics: pd.DataFrame,
-    differences: Mapping[tuple[str, MetricKey], Floats] | None = None,
+    clustered: ClusteredAuroc,
+    differences: Mapping[tuple[str, str], Mapping[MetricKey, Floats]] | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test every pair of systems on every figure.
@@ -174,12 +173,12 @@ def paired_tests(
     all that the bootstrap has replicates of has its p-value, too, and stands after them.
 
     Args:
-        target: The target's name.
+        figures: With the bootstrap's intervals, which are taken over.
         cards: Per system one scorecard a training seed, all on the same images; the first system
             is the reference.
-        metrics: The tidy table; its bootstrap intervals are taken over.
-        differences: Replicates of its paired differences; those left out have no such p-value.
-        more: Tests by another unit, from `evaluation.compare.paired_tests.resampled_tests`.
+        clustered: From `clustered_auroc`.
+        differences: Replicates of the paired differences; those left out have no such p-value.
+        more: Tests by another unit, from `resampled_tests`.
 
     Returns:
         The columns of `TEST_COLUMNS`. ``second`` is empty for the interval of one system.
@@ -193,16 +192,62 @@ def paired_tests(
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
     judged = next(iter(cards.values()))[0].judged
-    rows = _Rows(target, next(iter(cards)), simultaneous_level(len(cards)))
+    rows = _Rows(figures.target, next(iter(cards)), simultaneous_level(len(cards)))
+    for subgroup, chosen in _subgroups(judged).items():
+        _auroc_rows(rows, subgroup, cards, chosen, clustered)
+        _decision_rows(rows, subgroup, cards, chosen)
+    own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
+    drawn = resampled_tests(figures, differences or {})
+    return adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
+
+
+def _subgroups(judged: JudgedImages) -> dict[str, np.ndarray]:
     subgroups = {ALL: np.ones(len(judged.y_true), dtype=bool)}
     if judged.versus_normal is not None:
         subgroups[VERSUS_NORMAL] = judged.versus_normal
-    for subgroup, chosen in subgroups.items():
-        _auroc_rows(rows, subgroup, cards, chosen)
-        _decision_rows(rows, subgroup, cards, chosen)
-    own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
-    drawn = resampled_tests(metrics, list(cards), differences or {})
-    return adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
+    return subgroups
+
+
+ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
+"""Obuchowski's estimates by subgroup and pair; of one system the second of the pair is empty."""
+
+
+def clustered_auroc(cards: Mapping[str, Sequence[Scorecard]]) -> ClusteredAuroc:
+    """The AUROC of every system and its paired differences, clustered by patient.
+
+    Args:
+        cards: Per system one scorecard a training seed, all on the same images.
+
+    Source:
+        Obuchowski 1997.
+    """
+    judged = next(iter(cards.values()))[0].judged
+    return {
+        subgroup: _estimates(cards, chosen, judged.patients[chosen], judged.n_patients)
+        for subgroup, chosen in _subgroups(judged).items()
+    }
+
+
+def _estimates(
+    cards: Mapping[str, Sequence[Scorecard]], chosen: np.ndarray, clusters: np.ndarray, n: int
+) -> dict[tuple[str, str], ClusteredEstimate]:
+    """AUROC of every system, then of every pair; a system that lacks it is left out."""
+    parts: dict[str, AurocParts] = {}
+    spread: dict[str, list[SeedSpread]] = {}
+    for name, members in cards.items():
+        each = [
+            auroc_parts(card.judged.y_true[chosen], card.scores[chosen], clusters, n)
+            for card in members
+        ]
+        known = [part for part in each if part is not None]
+        if len(known) == len(each):
+            parts[name] = mean_parts(known)
+            spread[name] = SeedSpread.of([part.value for part in known])
+    found = {(name, ""): part.estimate(spread[name]) for name, part in parts.items()}
+    for first, second in combinations(parts, 2):
+        gap = (parts[first] - parts[second]).estimate(spread[first] + spread[second])
+        found[first, second] = gap
+    return found
 
 
 @dataclass
@@ -244,37 +289,27 @@ def _auroc_rows(
     subgroup: str,
     cards: Mapping[str, Sequence[Scorecard]],
     chosen: np.ndarray,
+    clustered: ClusteredAuroc,
 ) -> None:
     judged = next(iter(cards.values()))[0].judged
     n_images = int(chosen.sum())
-    patients = judged.patients[chosen]
-    n_patients = len(np.unique(patients))
-    each_alone = (np.arange(n_images), n_images)
+    n_patients = len(np.unique(judged.patients[chosen]))
     of = {"subgroup": subgroup, "policy": "", "metric": "auroc"}
-    of |= {"n_images": n_images, "n_patients": n_patients}  # type: ignore[dict-item]
-    by_unit = (
-        (OBUCHOWSKI, "patients", (patients, judged.n_patients)),
-        (DELONG, "images", each_alone),
-    )
-    for method, independent, clusters in by_unit:
-        parts: dict[str, AurocParts] = {}
-        spread: dict[str, list[SeedSpread]] = {}
-        for name, members in cards.items():
-            each = [
-                auroc_parts(judged.y_true[chosen], card.scores[chosen], *clusters)
-                for card in members
-            ]
-            known = [part for part in each if part is not None]
-            if len(known) < len(each):
-                continue
-            parts[name] = mean_parts(known)
-            spread[name] = SeedSpread.of([part.value for part in known])
-        described = of | {"method": method, "independent": independent}
-        for name, part in parts.items():
-            rows.add(part.estimate(spread[name]), (name, ""), **described)
-        for first, second in combinations(parts, 2):
-            gap = (parts[first] - parts[second]).estimate(spread[first] + spread[second])
-            rows.add(gap, (first, second), **described)
+    by_image = _estimates(cards, chosen, np.arange(n_images), n_images)
+    for method, independent, estimates in (
+        (OBUCHOWSKI, "patients", clustered[subgroup]),
+        (DELONG, "images", by_image),
+    ):
+        for pair, estimate in estimates.items():
+            rows.add(
+                estimate,
+                pair,
+                **of,
+                n_images=n_images,
+                n_patients=n_patients,
+                method=method,
+                independent=independent,
+            )
 
 
 def _decision_rows(
@@ -337,7 +372,7 @@ def shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     """
     right = []
     for card in members:
-        called = card.called(policy) if policy in card.thresholds else None
+        called = card.called(policy)
         if called is None:
             return None
         right.append((called == card.judged.y_true).astype(np.float64))
@@ -345,33 +380,42 @@ def shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
 
 
 def with_clustered_auroc(
-    metrics: pd.DataFrame, tests: pd.DataFrame, teams: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
-    """Give the AUROC rows of the tidy table Obuchowski's intervals.
+    figures: Figures, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
+) -> Figures:
+    """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one.
 
     Args:
-        metrics: The tidy table with bootstrap intervals.
-        tests: From `paired_tests`.
-        teams: The models of each system; those of several seeds are told as such.
-
-    Returns:
-        The table; where Obuchowski gives no interval, neither does it.
+        figures: With the bootstrap's intervals.
+        clustered: From `clustered_auroc`.
+        cards: Per system one scorecard a training seed.
     """
-    chosen = tests[tests["method"] == OBUCHOWSKI]
-    second = chosen["second"].where(chosen["second"] == "", " - " + chosen["second"])
-    keyed = chosen.set_index([chosen["first"] + second, "subgroup"])
-    table = metrics.copy()
-    several = {name for name, models in teams.items() if len(models) > 1}
-    for row in table.index[table["metric"] == "auroc"]:
-        key = (table.loc[row, "system"], table.loc[row, "subgroup"])
-        if key not in keyed.index:
-            continue
-        found = keyed.loc[key]
-        table.loc[row, ["ci_low", "ci_high"]] = [found["ci_low"], found["ci_high"]]
-        known = pd.notna(found["ci_low"])
-        single = " (on the logit)" if " - " not in str(key[0]) else ""
-        seeds = " and training seed" if several.intersection(str(key[0]).split(" - ")) else ""
-        table.loc[row, "ci_method"] = f"{OBUCHOWSKI}{seeds}{single}" if known else ""
-        if known:
-            table.loc[row, "note"] = ""
-    return table
+    level, reference = simultaneous_level(len(cards)), next(iter(cards))
+
+    def given(key: MetricKey, figure: Figure, pair: tuple[str, str]) -> Figure:
+        estimate = clustered.get(key.subgroup, {}).get(pair)
+        if key.metric != "auroc" or estimate is None:
+            return figure
+        if estimate.interval is None:
+            return replace(figure, low=np.nan, high=np.nan, method="", simultaneous=None)
+        several = any(len(cards[name]) > 1 for name in pair if name)
+        method = OBUCHOWSKI + (" and training seed" if several else "")
+        return replace(
+            figure,
+            low=estimate.interval[0],
+            high=estimate.interval[1],
+            note="",
+            method=method if pair[1] else f"{method} (on the logit)",
+            simultaneous=estimate.interval_at(level) if pair[1] and pair[0] == reference else None,
+        )
+
+    return replace(
+        figures,
+        systems={
+            name: {key: given(key, figure, (name, "")) for key, figure in each.items()}
+            for name, each in figures.systems.items()
+        },
+        differences={
+            pair: {key: given(key, figure, pair) for key, figure in each.items()}
+            for pair, each in figures.differences.items()
+        },
+    )

@@ -16,8 +16,8 @@ from evaluation.metrics.registry import METRICS, why_undefined
 from evaluation.metrics.words import listing, number, policy_words
 
 if TYPE_CHECKING:
-    from evaluation.compare.intervals import Interval
     from evaluation.decisions.units import Unit
+    from evaluation.statistics.bootstrap import Interval
 
 
 _MOST_DIGITS = 9
@@ -141,7 +141,7 @@ def against_margin(gap: Interval, margin: float) -> Standing:
         Schuirmann 1987, the two one-sided tests; ICH E9.
 
     Example:
-        >>> from evaluation.intervals import Interval
+        >>> from evaluation.statistics.bootstrap import Interval
         >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
         'open'
     """
@@ -172,7 +172,7 @@ def margin_words(
         As `against_margin`; Bonferroni's inequality.
 
     Example:
-        >>> from evaluation.intervals import Interval
+        >>> from evaluation.statistics.bootstrap import Interval
         >>> margin_words("A", "B", "F1", Interval(-0.01, -0.03, 0.01), 0.05).split(":")[1]
         ' B is equivalent to A within the margin of 0.050'
     """
@@ -234,7 +234,7 @@ def standing_words(protocol: Protocol, uses_before: int | None) -> str:
     return f"{text}, before this test split was looked at."
 
 
-def require_primary(protocol: Protocol, cards: Mapping[str, Scorecard]) -> None:
+def require_primary_metric(protocol: Protocol, cards: Mapping[str, Scorecard]) -> None:
     """Refuse a line-up whose primary figure is undefined for a system.
 
     An exploratory comparison is not refused: it says in its answer that there is none.

@@ -7,7 +7,6 @@ one definition of each figure serves both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,6 @@ from evaluation.boxes.froc import (
     froc_curve,
 )
 from evaluation.boxes.iou import BoxPairs, pair_boxes
-from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
@@ -60,15 +58,17 @@ class Scorecard:
         self,
         judged: JudgedImages,
         scores: pd.Series,
-        thresholds: dict[str, ThresholdChoice],
-        points: pd.DataFrame | None,
-        boxes: pd.DataFrame | None,
+        thresholds: Mapping[str, ThresholdChoice],
+        *,
+        points: pd.DataFrame | None = None,
+        boxes: pd.DataFrame | None = None,
         box_cut: float | None = None,
         probability: Floats | None = None,
         referrals: Mapping[str, Referral] | None = None,
         spread: Floats | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
+        self.box_cut, self.probability = box_cut, probability
         self.scores = scores.to_numpy(dtype=np.float64)
         self.localised = None if points is None else localised(points, judged.truth)
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
@@ -118,7 +118,8 @@ class Scorecard:
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
         """Which images are called positive at a policy's threshold; `None` without one."""
-        threshold = self.thresholds[policy].threshold
+        choice = self.thresholds.get(policy)
+        threshold = None if choice is None else choice.threshold
         return None if threshold is None else is_positive(self.scores, threshold)
 
     def confusion(self, policy: str) -> dict[str, int] | None:
@@ -251,26 +252,3 @@ def _without(need: Need, policy: str, metrics: Iterable[str]) -> dict[MetricKey,
 def _share(part: Floats, whole: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part / whole)
-
-
-@dataclass(frozen=True)
-class JudgedModel:
-    """A trained model on the judged images.
-
-    Attributes:
-        card: Its figures on the judged images.
-        box_cut: Score from which its boxes are called; `None`: they are not called.
-        probability: Calibrated on validation, shape ``(N,)``; `None` where it was not.
-    """
-
-    card: Scorecard
-    box_cut: float | None
-    probability: Floats | None
-
-    @classmethod
-    def of(cls, card: Scorecard, decision: Decision) -> JudgedModel:
-        """A model's scorecard and decision."""
-        scores = pd.Series(card.scores, index=card.judged.image_ids)
-        probability = decision.probability(scores)
-        known = None if probability is None else np.asarray(probability, dtype=np.float64)
-        return cls(card, decision.box_cut, known)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from evaluation.metrics.evaluation_set import Note
 
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
@@ -27,24 +28,22 @@ _OF_SEEDS = 7919
 """Makes the draws of seeds others than those of patients."""
 
 
-def members_of(
+def name_models(
     systems: Mapping[str, Predictions | Sequence[Predictions]],
-) -> tuple[dict[str, Predictions], dict[str, list[str]]]:
-    """Name every trained model that takes part.
+) -> dict[str, dict[str, Predictions]]:
+    """Name every trained model of every system.
 
     Args:
         systems: By display name one set of predictions, or one per training seed.
 
     Returns:
-        The predictions by the model's name (that of the system where it has one seed), and per
-        system the names of its models.
+        By system and model; a model has the name of its system where that has one seed.
 
     Raises:
         InputError: A system has no predictions, gives the same seed twice, or its seeds are not
-            of one kind.
+            of one kind; two models have one name.
     """
-    members: dict[str, Predictions] = {}
-    teams: dict[str, list[str]] = {}
+    named: dict[str, dict[str, Predictions]] = {}
     for name, given in systems.items():
         each = list(given) if isinstance(given, Sequence) else [given]
         if not each:
@@ -53,18 +52,24 @@ def members_of(
         labels = (
             [name] if len(each) == 1 else [f"{name} #{place + 1}" for place in range(len(each))]
         )
-        members |= dict(zip(labels, each, strict=True))
-        teams[name] = labels
-    if len(members) < sum(map(len, teams.values())):
+        named[name] = dict(zip(labels, each, strict=True))
+    labels = [label for models in named.values() for label in models]
+    if len(set(labels)) < len(labels):
         raise InputError("compare: a system is called as a seed of another; rename it")
-    return members, teams
+    return named
 
 
-def by_system(
-    cards: Mapping[str, Scorecard], teams: Mapping[str, list[str]]
-) -> dict[str, list[Scorecard]]:
-    """The scorecards of each system's models, in the order of its seeds."""
-    return {name: [cards[model] for model in models] for name, models in teams.items()}
+def seed_notes(systems: Mapping[str, Sequence[object]]) -> list[Note]:
+    """Tell of systems with several seeds; models by system."""
+    return [
+        Note(
+            "seeds",
+            f"Figures of {name} are means over {len(models)} training seeds; its curves, "
+            "confusion matrices and pictures are those of the first.",
+        )
+        for name, models in systems.items()
+        if len(models) > 1
+    ]
 
 
 def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
@@ -119,39 +124,39 @@ class SeedMean:
 
 
 def mean_replicates(
-    drawn: Mapping[tuple[str, MetricKey], Floats],
-    teams: Mapping[str, list[str]],
+    drawn: Mapping[tuple[str, int, MetricKey], Floats],
+    seeds: Mapping[str, int],
     resamples: Resamples,
 ) -> dict[tuple[str, MetricKey], Floats]:
     """Replicates per system out of those per model.
 
     Args:
-        drawn: Values of each model's figures on the same resamples of patients, shape ``(R,)``.
-        teams: The models of each system.
+        drawn: By system, place of the seed and metric, on the same resamples of patients, shape
+            ``(R,)``.
+        seeds: How many seeds each system has.
         resamples: How the patients were drawn.
 
     Returns:
-        By system and figure, shape ``(R,)``.
+        By system and metric, shape ``(R,)``.
 
     Source:
         Field and Welsh 2007, resampling both levels; Rao and Wu 1988, the factor.
     """
     joined: dict[tuple[str, MetricKey], Floats] = {}
-    for place, (name, models) in enumerate(teams.items()):
-        figures = [figure for model, figure in drawn if model == models[0]]
-        count = len(models)
+    for place, (name, count) in enumerate(seeds.items()):
+        keys = [key for system, seed, key in drawn if system == name and not seed]
         rng = np.random.default_rng([resamples.seed, _OF_SEEDS, place])
         shares = rng.multinomial(count, np.full(count, 1 / count), resamples.n_replicates) / count
-        for figure in figures:
-            parts = [drawn.get((model, figure)) for model in models]
+        for key in keys:
+            parts = [drawn.get((name, seed, key)) for seed in range(count)]
             known = [part for part in parts if part is not None]
             if len(known) < count:
                 continue
             if count == 1:
-                joined[name, figure] = known[0]
+                joined[name, key] = known[0]
                 continue
             values = np.stack(known, axis=1)  # (R, seeds)
             mean = values.mean(axis=1)
             factor = np.sqrt(count / (count - 1))
-            joined[name, figure] = mean + factor * ((shares * values).sum(axis=1) - mean)
+            joined[name, key] = mean + factor * ((shares * values).sum(axis=1) - mean)
     return joined

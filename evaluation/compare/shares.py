@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,16 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
-from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, percentile_interval
+from evaluation.statistics.bootstrap import (
+    Interval,
+    Resamples,
+    cluster_bootstrap,
+    percentile_interval,
+)
 from evaluation.statistics.calibration import CLIP
 from evaluation.statistics.ranking import Floats, is_positive
 
-if TYPE_CHECKING:
-    from evaluation.compare.scorecard import JudgedModel
-
-
-WHERE_COLUMNS = (
+FAILURE_COLUMNS = (
     "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",
     "count", "of", "n_patients", "note",
 )  # fmt: skip
@@ -68,8 +69,8 @@ class Shares:
     n_patients: int
     gaps: set[str] = field(default_factory=set)
     derived: list[Derived] = field(default_factory=list)
-    _tops: dict[Key, Floats] = field(default_factory=dict)
-    _bottoms: dict[Key, Floats] = field(default_factory=dict)
+    _numerators: dict[Key, Floats] = field(default_factory=dict)
+    _denominators: dict[Key, Floats] = field(default_factory=dict)
 
     def add(
         self,
@@ -88,7 +89,7 @@ class Shares:
             of: Of what, shape ``(N,)``.
             patients: Patient of each, shape ``(N,)``.
         """
-        for store, values in ((self._tops, counted), (self._bottoms, of)):
+        for store, values in ((self._numerators, counted), (self._denominators, of)):
             weights = np.asarray(values, dtype=np.float64)
             sums = np.bincount(patients, weights, minlength=self.n_patients)
             store[system, name] = np.asarray(sums, dtype=np.float64)
@@ -101,19 +102,19 @@ class Shares:
             resamples: As for the other figures.
 
         Returns:
-            The columns of `WHERE_COLUMNS`. A difference between systems has system ``A - B``, a
+            The columns of `FAILURE_COLUMNS`. A difference between systems has system ``A - B``, a
             gap between a group and all others of its topic has group ``F - rest``.
         """
-        keys = list(self._tops)
+        keys = list(self._numerators)
         if not keys:
-            return pd.DataFrame(columns=list(WHERE_COLUMNS))
-        tops = np.stack([self._tops[key] for key in keys], axis=1)
+            return pd.DataFrame(columns=list(FAILURE_COLUMNS))
+        numerators = np.stack([self._numerators[key] for key in keys], axis=1)
         # Many shares are of the same images: every distinct denominator is summed once.
         places: dict[bytes, int] = {}
-        of = [places.setdefault(self._bottoms[key].tobytes(), len(places)) for key in keys]
-        bottoms = np.stack([np.frombuffer(each) for each in places], axis=1)
-        whole = _ratios(np.ones((1, self.n_patients)), tops, bottoms, of)[0]
-        drawn = _replicates(tops, bottoms, of, resamples)
+        of = [places.setdefault(self._denominators[key].tobytes(), len(places)) for key in keys]
+        denominators = np.stack([np.frombuffer(each) for each in places], axis=1)
+        whole = _ratios(np.ones((1, self.n_patients)), numerators, denominators, of)[0]
+        drawn = _replicates(numerators, denominators, of, resamples)
         values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(keys)}
         for derived in self.derived:
             parts = [values[key] for key in derived.of]
@@ -135,19 +136,21 @@ class Shares:
             rest = name._replace(group=f"not {name.group}")
             if name.topic in self.gaps and (system, rest) in values:
                 rows.append(_gap(values, system, system, name, rest, resamples))
-        return pd.DataFrame(rows, columns=list(WHERE_COLUMNS))
+        return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
     def _counts_of(self, key: Key) -> tuple[float | None, float | None, int | None]:
-        if key not in self._tops:
+        if key not in self._numerators:
             return None, None, None
-        of = self._bottoms[key]
-        return float(self._tops[key].sum()), float(of.sum()), int((of > 0).sum())
+        of = self._denominators[key]
+        return float(self._numerators[key].sum()), float(of.sum()), int((of > 0).sum())
 
 
-def _replicates(tops: Floats, bottoms: Floats, of: Sequence[int], resamples: Resamples) -> Floats:
+def _replicates(
+    numerators: Floats, denominators: Floats, of: Sequence[int], resamples: Resamples
+) -> Floats:
     """Every share on every resample, shape ``(R, shares)``."""
     # Percentiles need no more digits than single precision has, and come twice as fast.
-    table, whole = tops.astype(np.float32), bottoms.astype(np.float32)
+    table, whole = numerators.astype(np.float32), denominators.astype(np.float32)
 
     def statistic(weights: npt.NDArray[np.int16]) -> dict[str, Floats]:
         return {"share": _ratios(weights.astype(np.float32), table, whole, of)}
@@ -157,13 +160,15 @@ def _replicates(tops: Floats, bottoms: Floats, of: Sequence[int], resamples: Res
 
 def _ratios(
     weights: npt.NDArray[np.floating[Any]],
-    tops: npt.NDArray[np.floating[Any]],
-    bottoms: npt.NDArray[np.floating[Any]],
+    numerators: npt.NDArray[np.floating[Any]],
+    denominators: npt.NDArray[np.floating[Any]],
     of: Sequence[int],
 ) -> Floats:
     """Weighted counts over weighted counts, shape ``(R, shares)``."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((weights @ tops) / (weights @ bottoms)[:, of], dtype=np.float64)
+        return np.asarray(
+            (weights @ numerators) / (weights @ denominators)[:, of], dtype=np.float64
+        )
 
 
 def _row(
@@ -175,19 +180,18 @@ def _row(
     counts: tuple[float | None, float | None, int | None],
 ) -> dict[str, Any]:
     known = not np.isnan(estimate)
-    interval = percentile_interval(drawn) if known else None
-    low, high = (interval.low, interval.high) if interval else (None, None)
+    interval = percentile_interval(drawn) if known else Interval(note=NONE_OF_THEM)
     return {
         **name._asdict(),
         "system": system,
         "estimate": estimate,
-        "ci_low": np.nan if low is None else low,
-        "ci_high": np.nan if high is None else high,
-        "ci_method": resamples.method if interval and low is not None else "",
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "ci_method": resamples.method if interval.bounded else "",
         "count": counts[0],
         "of": counts[1],
         "n_patients": counts[2],
-        "note": (interval.note or "") if interval else NONE_OF_THEM,
+        "note": interval.note,
     }
 
 
@@ -254,10 +258,7 @@ def add_agreement(shares: Shares, cards: Mapping[str, Sequence[Scorecard]], poli
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
     for first, second in combinations(cards, 2):
-        calls = [
-            card.called(policy) if policy in card.thresholds else None
-            for card in (cards[first][0], cards[second][0])
-        ]
+        calls = [card.called(policy) for card in (cards[first][0], cards[second][0])]
         one, two = calls
         if one is None or two is None:
             continue
@@ -322,7 +323,7 @@ def _benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) ->
     return np.asarray(np.where(called, np.where(truth, 1.0, -risk / (1 - risk)), 0.0))
 
 
-def add_net_benefit(shares: Shares, name: str, members: Sequence[JudgedModel]) -> None:
+def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
     """Add the decision curve of a system, of its scores as they are and calibrated on validation.
 
     The scores are held inside the clip of the calibration, as probabilities. Calling every image
@@ -331,11 +332,11 @@ def add_net_benefit(shares: Shares, name: str, members: Sequence[JudgedModel]) -
     Args:
         shares: Get topic ``decision_curve``, a group for each risk.
         name: The system.
-        members: One entry a training seed.
+        members: One scorecard a training seed.
     """
-    judged = members[0].card.judged
+    judged = members[0].judged
     ones = np.ones(len(judged.y_true))
-    as_they_are = [np.clip(each.card.scores, CLIP, 1 - CLIP) for each in members]
+    as_they_are = [np.clip(each.scores, CLIP, 1 - CLIP) for each in members]
     calibrated = [each.probability for each in members if each.probability is not None]
     kinds = {"net_benefit": as_they_are}
     if len(calibrated) == len(members):
@@ -407,7 +408,7 @@ def add_at_prevalence(
         Drummond and Holte 2006, cost curves.
     """
     for name, members in cards.items():
-        calls = [card.called(policy) if policy in card.thresholds else None for card in members]
+        calls = [card.called(policy) for card in members]
         known = [called for called in calls if called is not None]
         if len(known) < len(members):
             continue

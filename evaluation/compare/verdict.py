@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
+from evaluation.compare.figures import Figure, Figures
 from evaluation.compare.protocol import (
     EXPLORATORY,
     Protocol,
@@ -17,8 +18,10 @@ from evaluation.compare.protocol import (
     margin_words,
     standing_words,
 )
+from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import METRICS, metric_title
-from evaluation.metrics.words import inside_sentence, listing, number, policy_words
+from evaluation.metrics.words import ends_words, inside_sentence, listing, number, policy_words
+from evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,17 +30,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
+class PrimaryComparison:
     """A comparison's figures and tests, and the figure that decides.
 
     Attributes:
-        metrics: The tidy table.
+        figures: Every figure.
         tests: From `paired_tests`; `None` or empty where there are none.
         protocol: Names the primary figure.
         many: Whether more than two systems are compared.
     """
 
-    metrics: pd.DataFrame
+    figures: Figures
     tests: pd.DataFrame | None
     protocol: Protocol
     many: bool
@@ -47,14 +50,18 @@ class Question:
         """Whether there are tests."""
         return self.tests is not None and len(self.tests) > 0
 
-    def score(self, name: str) -> Interval:
-        """A system's primary figure."""
-        return find_interval(self.metrics, name, self.protocol.metric, self.protocol.policy)
+    @property
+    def primary(self) -> tuple[str, str]:
+        """Metric and policy of the primary figure."""
+        return self.protocol.metric, self.protocol.policy
 
-    def difference(self, first: str, second: str) -> Interval:
+    def score(self, name: str) -> Figure:
+        """A system's primary figure."""
+        return self.figures.of(name, *self.primary)
+
+    def difference(self, first: str, second: str) -> Figure:
         """The paired difference of the primary figure."""
-        primary = self.protocol.metric, self.protocol.policy
-        return find_difference(self.metrics, first, second, *primary)
+        return self.figures.difference(first, second, *self.primary)
 
     def p_value(
         self, first: str, second: str, key: tuple[str, str], *, all_pairs: bool = False
@@ -71,30 +78,22 @@ class Question:
         column = "p_holm_pairs" if all_pairs else "p_holm"
         return self._tested(first, second, key, column) if self.many else None
 
-    def simultaneous(self, first: str, second: str) -> Interval:
+    def simultaneous(self, first: str, second: str) -> Figure:
         """The difference of the primary figure, its interval for all contrasts at once.
 
         Returns:
-            By the method that the table's own interval is of; no interval where there is none
-            for several contrasts.
+            By the method of the difference's own interval; no interval where there is none for
+            several contrasts.
         """
         plain = self.difference(first, second)
         if not self.many or not plain.bounded:
             return plain
-        for turned in (False, True):
-            gap = plain.reversed() if turned else plain
-            pair = (second, first) if turned else (first, second)
-            rows = self._rows(*pair, (self.protocol.metric, self.protocol.policy))
-            for row in rows.to_dict("records"):
-                if (row["ci_low"], row["ci_high"]) == (gap.low, gap.high):
-                    wide = replace(gap, low=row["ci_low_all"], high=row["ci_high_all"])
-                    return wide.reversed() if turned else wide
-        return replace(plain, low=math.nan, high=math.nan)
+        low, high = plain.simultaneous or (math.nan, math.nan)
+        return replace(plain, low=low, high=high)
 
     def detectable(self, first: str, second: str) -> float | None:
         """The smallest difference of the primary figure that the test set could have shown."""
-        primary = self.protocol.metric, self.protocol.policy
-        return self._tested(first, second, primary, "detectable")
+        return self._tested(first, second, self.primary, "detectable")
 
     def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
         rows = pd.concat([self._rows(first, second, key), self._rows(second, first, key)])
@@ -155,7 +154,7 @@ class Headline(NamedTuple):
     kind: HeadlineKind
 
 
-def headline(known: Question, systems: list[str], finding: str) -> Headline:
+def headline(known: PrimaryComparison, systems: list[str], finding: str) -> Headline:
     """Say in one sentence which system is better, or that none was shown to be.
 
     Args:
@@ -175,7 +174,7 @@ def headline(known: Question, systems: list[str], finding: str) -> Headline:
         return Headline(text, "unknown")
     if len(systems) == 1:
         name, score = systems[0], scores[systems[0]]
-        ends = f" (95 % interval {score.ends})" if score.bounded else ""
+        ends = f" (95 % interval {ends_words(score)})" if score.bounded else ""
         reached = f"{where}, {name} reached {_article(title)} {title} of {number(score.estimate)}"
         return Headline(f"{reached}{ends} in {task}.", "single")
     ranked = sorted(systems, key=lambda name: -scores[name].estimate)
@@ -188,7 +187,7 @@ def headline(known: Question, systems: list[str], finding: str) -> Headline:
         reason = difference.note or "the paired difference has no interval"
         text = f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
         return Headline(text, "unknown")
-    gap = f"difference {number(difference.estimate)} (95 % interval {difference.ends})"
+    gap = f"difference {number(difference.estimate)} (95 % interval {ends_words(difference)})"
     if difference.excludes_zero:
         text = f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
         return Headline(text, "decided")
@@ -197,27 +196,30 @@ def headline(known: Question, systems: list[str], finding: str) -> Headline:
 
 
 def _headline_of_many(
-    known: Question, ranked: list[str], scores: dict[str, Interval], where: str, task: str
+    known: PrimaryComparison,
+    ranked: list[str],
+    scores: Mapping[str, Interval],
+    where: str,
+    task: str,
 ) -> Headline:
     """Say of the highest which others it was shown to exceed, each with its difference."""
     best, *others = ranked
-    protocol = known.protocol
     beaten: list[str] = []
     open_: list[str] = []
     for other in others:
         difference = known.difference(best, other)
-        primary = (protocol.metric, protocol.policy)
-        p_value = known.p_value(best, other, primary, all_pairs=True)
+        p_value = known.p_value(best, other, known.primary, all_pairs=True)
         words = f"{other} ({number(scores[other].estimate)}"
         if difference.bounded and len(ranked) <= IN_A_SENTENCE:
-            words += f"; difference {number(difference.estimate)}, 95 % interval {difference.ends}"
+            words += f"; difference {number(difference.estimate)}"
+            words += f", 95 % interval {ends_words(difference)}"
             words += adjusted(p_value, " over all pairs")
         (beaten if shown(difference, p_value) else open_).append(words + ")")
     parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
     parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
     text = (
-        f"{where}, {best} had the highest {protocol.title} of {len(ranked)} systems in {task} "
-        f"({number(scores[best].estimate)}); {listing(parts)}."
+        f"{where}, {best} had the highest {known.protocol.title} of {len(ranked)} systems "
+        f"in {task} ({number(scores[best].estimate)}); {listing(parts)}."
     )
     return Headline(text, "open" if open_ else "decided")
 
@@ -227,14 +229,18 @@ def _article(title: str) -> str:
     return "an" if title.startswith(spoken) else "a"
 
 
-def _judged_on(known: Question) -> tuple[str, str]:
+def _judged_on(known: PrimaryComparison) -> tuple[str, str]:
     """The opening words, and what was judged: images, studies or patients."""
-    rows = rows_of(known.metrics)
-    rows = rows[rows["metric"] == known.protocol.metric]
-    count = int(rows["n_images"].max()) if len(rows) else 0
+    count = max(
+        (
+            figure.counts.n_images
+            for _, key, figure in known.figures
+            if key.subgroup == ALL and key.metric == known.protocol.metric
+        ),
+        default=0,
+    )
     nouns = {"study": "studies", "patient": "patients"}
-    unit = str(rows["unit"].iloc[0]) if len(rows) and "unit" in rows else "image"
-    things = nouns.get(unit, "images")
+    things = nouns.get(known.figures.unit, "images")
     return (
         (f"On these {count:,} test {things}", things) if count else ("On this test set", "images")
     )
@@ -299,7 +305,7 @@ class Verdict:
 
 
 def state_verdict(
-    metrics: pd.DataFrame,
+    figures: Figures,
     systems: list[str],
     finding: str,
     *,
@@ -314,7 +320,7 @@ def state_verdict(
     are "not shown to differ", which is not the same as equal.
 
     Args:
-        metrics: The tidy metrics table.
+        figures: Every figure.
         systems: Display names; the first is the reference.
         finding: Display name of the target.
         seeds: Training runs behind each system; None where unknown (other software, readers).
@@ -328,13 +334,12 @@ def state_verdict(
         >>> rows = [("A", 0.9, 0.8, 0.95), ("B", 0.8, 0.7, 0.9), ("A - B", 0.1, -0.1, 0.2)]
         >>> frame = pd.DataFrame(rows, columns=["system", "estimate", "ci_low", "ci_high"])
         >>> frame = frame.assign(metric="auroc", policy="", subgroup="", n_images=50)
-        >>> print(state_verdict(frame, ["A", "B"], "Lung opacity").headline)
+        >>> print(state_verdict(Figures.from_table(frame), ["A", "B"], "Lung opacity").headline)
         On these 50 test images, A and B were not shown to differ in telling images with lung
         opacity from images without: AUROC 0.900 and 0.800, difference 0.100 (95 % interval
         −0.100 to 0.200).
     """
-    known = Question(metrics, tests, protocol, many=len(systems) > 2)
-    primary = (protocol.metric, protocol.policy)
+    known = PrimaryComparison(figures, tests, protocol, many=len(systems) > 2)
     answers = [
         _against_margin(known, systems[0], other, len(systems) - 1)
         for other in systems[1:]
@@ -342,12 +347,12 @@ def state_verdict(
     ]
     findings = [
         compare_pair(
-            metrics, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
+            figures, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
         )
         for key in ((PRIMARY_METRIC, ""), *SUPPORTING)
-        if key != primary
+        if key != known.primary
         for other in systems[1:]
-        if find_difference(metrics, systems[0], other, *key).known
+        if figures.difference(systems[0], other, *key).known
     ]
     if protocol.declared:
         findings = [replace(each, text=SECONDARY + each.text, secondary=True) for each in findings]
@@ -368,7 +373,7 @@ def state_verdict(
     return Verdict(first.text, " ".join(parts), findings, first.kind)
 
 
-def _against_best(known: Question, systems: list[str]) -> list[Finding]:
+def _against_best(known: PrimaryComparison, systems: list[str]) -> list[Finding]:
     """What the headline of many systems leaves out: the highest against each other one."""
     protocol = known.protocol
     if not all(known.score(name).known for name in systems):
@@ -377,7 +382,7 @@ def _against_best(known: Question, systems: list[str]) -> list[Finding]:
     primary = (protocol.metric, protocol.policy)
     return [
         compare_pair(
-            known.metrics,
+            known.figures,
             best,
             other,
             *primary,
@@ -397,7 +402,9 @@ def _gather(findings: list[Finding]) -> list[Finding]:
     return [*decided, Finding(text, decided=False, leader="", difference=Interval())]
 
 
-def _against_margin(known: Question, reference: str, other: str, contrasts: int) -> Finding:
+def _against_margin(
+    known: PrimaryComparison, reference: str, other: str, contrasts: int
+) -> Finding:
     protocol, gap = known.protocol, known.simultaneous(other, reference)
     margin = protocol.margin or 0.0
     text = margin_words(reference, other, protocol.title, gap, margin, contrasts)
@@ -405,7 +412,7 @@ def _against_margin(known: Question, reference: str, other: str, contrasts: int)
     return Finding(text, decided=decided, leader="", difference=gap)
 
 
-def _detectable(known: Question, systems: list[str]) -> list[str]:
+def _detectable(known: PrimaryComparison, systems: list[str]) -> list[str]:
     """The smallest difference that the test set could have shown, per contrast."""
     reaches = [(other, known.detectable(systems[0], other)) for other in systems[1:]]
     told = [(other, reach) for other, reach in reaches if reach is not None]
@@ -424,7 +431,7 @@ def _detectable(known: Question, systems: list[str]) -> list[str]:
 
 
 def compare_pair(
-    metrics: pd.DataFrame,
+    figures: Figures,
     first: str,
     second: str,
     metric: str,
@@ -434,19 +441,17 @@ def compare_pair(
     """Compare two systems on one metric in one sentence.
 
     Args:
-        metrics: The tidy metrics table.
+        figures: Every figure.
         first: A system.
         second: Another system.
         metric: Short name; higher must be better.
         policy: Threshold policy, or "".
         p_value: Adjusted for the number of comparisons; at 0.05 or above nothing is claimed.
     """
-    difference = find_difference(metrics, first, second, metric, policy)
+    difference: Interval = figures.difference(first, second, metric, policy)
     if difference.estimate < 0:
         first, second, difference = second, first, difference.reversed()
-    values = [
-        number(find_interval(metrics, each, metric, policy).estimate) for each in (first, second)
-    ]
+    values = [number(figures.of(each, metric, policy).estimate) for each in (first, second)]
     title = metric_title(metric)
     at = f" at the threshold for {policy_words(policy)}" if policy else ""
     gap = f"difference {number(difference.estimate)}"
@@ -454,7 +459,7 @@ def compare_pair(
         reason = difference.note or "no interval"
         text = f"{title}{at}: {first} {values[0]}, {second} {values[1]}; no claim ({reason})."
         return Finding(text, decided=False, leader="", difference=difference)
-    gap += f" (95 % interval {difference.ends}{adjusted(p_value)})"
+    gap += f" (95 % interval {ends_words(difference)}{adjusted(p_value)})"
     if shown(difference, p_value):
         text = f"{title}{at} is higher for {first} than for {second}: {values[0]} and {values[1]}"
         return Finding(f"{text}, {gap}.", decided=True, leader=first, difference=difference)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from evaluation.statistics.bootstrap import Interval
+
 _POLICIES = {
     "": "Without a threshold",
     "max_f1": "best F1",
@@ -46,6 +48,16 @@ def number(value: float | None, digits: int = 3) -> str:
         return DASH
     text = f"{value:.{digits}f}"
     return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def ends_words(interval: Interval) -> str:
+    """Return both ends of an interval; nothing without one.
+
+    Example:
+        >>> ends_words(Interval(0.0, -0.1, 0.1))
+        '−0.100 to 0.100'
+    """
+    return f"{number(interval.low)} to {number(interval.high)}" if interval.bounded else ""
 
 
 def score_words(value: float) -> str:

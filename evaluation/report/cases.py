@@ -18,8 +18,8 @@ from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.map_boxes import map_grid, map_scale
-from evaluation.compare.compare import checked_decision
 from evaluation.decisions.system_output import SystemOutput, images_run
+from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.reading import Reading, Truth
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.statistics.ranking import is_positive

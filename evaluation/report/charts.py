@@ -12,8 +12,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, Hit
-from evaluation.compare.intervals import Interval, find_interval
-from evaluation.metrics.words import number, policy_words
+from evaluation.metrics.words import ends_words, number, policy_words
 from evaluation.report.plot import (
     MARKERS,
     Axis,
@@ -25,6 +24,7 @@ from evaluation.report.plot import (
     legend_sample,
     save_png,
 )
+from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.calibration_error import equal_mass_bins
 from evaluation.statistics.ranking import Floats
 
@@ -147,7 +147,7 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_systems(comparison: Comparison) -> list[_System]:
-    metrics, where, protocol = comparison.metrics, comparison.where, comparison.protocol
+    figures, failures, protocol = comparison.figures, comparison.failures, comparison.protocol
     policy, decisions = _coverage_policy(comparison), comparison.decisions
     wanted = {
         "primary": (protocol.metric, protocol.policy),
@@ -160,10 +160,10 @@ def _read_systems(comparison: Comparison) -> list[_System]:
             name,
             position,
             result,
-            {key: find_interval(metrics, name, *each) for key, each in wanted.items()},
+            {key: figures.of(name, *each) for key, each in wanted.items()},
             _arrays(decisions[decisions["system"] == name]),
-            _curve_of(where, "decision_curve", name, _benefit(where)),
-            _curve_of(where, "cost_curve", name, "expected_cost"),
+            _curve_of(failures, "decision_curve", name, _benefit(failures)),
+            _curve_of(failures, "cost_curve", name, "expected_cost"),
         )
         for position, (name, result) in enumerate(comparison.systems.items())
     ]
@@ -184,18 +184,22 @@ def _coverage_policy(comparison: Comparison) -> str:
     return "max_f1" if "max_f1" in policies else next(iter(policies), "")
 
 
-def _benefit(where: pd.DataFrame) -> str:
+def _benefit(failures: pd.DataFrame) -> str:
     """The net benefit of the calibrated probabilities, else of the scores."""
     calibrated = "net_benefit_calibrated"
-    known = not where.empty and (where["metric"] == calibrated).any()
+    known = not failures.empty and (failures["metric"] == calibrated).any()
     return calibrated if known else "net_benefit"
 
 
-def _curve_of(where: pd.DataFrame, topic: str, system: str, metric: str) -> _Line | None:
-    if where.empty:
+def _curve_of(failures: pd.DataFrame, topic: str, system: str, metric: str) -> _Line | None:
+    if failures.empty:
         return None
-    chosen = (where["topic"] == topic) & (where["system"] == system) & (where["metric"] == metric)
-    rows = where[chosen].dropna(subset=["estimate"])
+    chosen = (
+        (failures["topic"] == topic)
+        & (failures["system"] == system)
+        & (failures["metric"] == metric)
+    )
+    rows = failures[chosen].dropna(subset=["estimate"])
     if rows.empty:
         return None
     return rows["group"].to_numpy(dtype=np.float64), rows["estimate"].to_numpy(dtype=np.float64)
@@ -203,12 +207,12 @@ def _curve_of(where: pd.DataFrame, topic: str, system: str, metric: str) -> _Lin
 
 def _all_positive(comparison: Comparison) -> _Line | None:
     """The net benefit of calling every image positive, which stands as a system of its own."""
-    where = comparison.where
-    if where.empty:
+    failures = comparison.failures
+    if failures.empty:
         return None
-    others = where.loc[where["topic"] == "decision_curve", "system"].unique()
+    others = failures.loc[failures["topic"] == "decision_curve", "system"].unique()
     names = [name for name in others if name not in comparison.systems and " - " not in name]
-    return _curve_of(where, "decision_curve", names[0], "net_benefit") if names else None
+    return _curve_of(failures, "decision_curve", names[0], "net_benefit") if names else None
 
 
 def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
@@ -276,7 +280,7 @@ def _marker(policy: str, policies: Sequence[str]) -> str:
 
 
 def _words(figure: Interval) -> str:
-    return number(figure.estimate) + (f" ({figure.ends})" if figure.bounded else "")
+    return number(figure.estimate) + (f" ({ends_words(figure)})" if figure.bounded else "")
 
 
 def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:

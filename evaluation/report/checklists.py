@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.compare.intervals import ALL
-from evaluation.metrics.evaluation_set import VERSUS_NORMAL, Note, NoteKind
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted
 from evaluation.report.facts import IntervalFacts
 from evaluation.report.grids import Grid
@@ -98,7 +97,6 @@ class _Run:
         data = provenance.get("data_set") or {}
         split = str(data.get("split", "unknown"))
         labels = comparison.decisions.drop_duplicates("image_id")["label"]
-        subgroups = comparison.metrics["subgroup"].fillna("")
         return cls(
             comparison=comparison,
             data_name=data.get("name", dataset.name),
@@ -112,7 +110,9 @@ class _Run:
             positive=int((labels >= 1).sum()),
             negative=int((labels < 1).sum()),
             made=IntervalFacts.of(comparison),
-            has_subgroups=bool((~subgroups.isin(["", ALL, VERSUS_NORMAL])).any()),
+            has_subgroups=any(
+                key.subgroup not in (ALL, VERSUS_NORMAL) for _, key, _ in comparison.figures
+            ),
         )
 
 
@@ -194,6 +194,6 @@ def _partitions(dataset: DataSet, split: str) -> str:
 
 
 def _measures(comparison: Comparison) -> list[str]:
-    rows = comparison.metrics.dropna(subset=["estimate"])
-    known = set(rows.loc[rows["system"].isin(comparison.names), "metric"])
+    held = comparison.figures.systems.values()
+    known = {key.metric for each in held for key, figure in each.items() if figure.known}
     return [METRICS[each].inside for each in highlighted("abstract") if each in known]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from evaluation.compare.failure_analysis import main_policy
-from evaluation.compare.intervals import find_difference, find_interval
 from evaluation.metrics.registry import highlighted, metric_title
-from evaluation.metrics.words import DASH, number, policy_words
+from evaluation.metrics.words import DASH, ends_words, number, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.tables import Cell, Row
 
@@ -69,7 +68,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in _chosen(policy):
-            found = find_interval(comparison.metrics, name, metric, at)
+            found = comparison.figures.of(name, metric, at)
             row |= {
                 metric: found.estimate,
                 f"{metric}_low": found.low,
@@ -92,7 +91,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """How well each does, without intervals: those stand in the tables above."""
     policy, rows = _policy(comparison), []
     for metric, at in _chosen(policy):
-        found = [find_interval(comparison.metrics, name, metric, at) for name in comparison.systems]
+        found = [comparison.figures.of(name, metric, at) for name in comparison.systems]
         if any(each.known for each in found):
             title = metric_title(metric) + (f", {policy_words(at)}" if at else "")
             rows.append((title, [number(each.estimate) for each in found]))
@@ -104,9 +103,9 @@ def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
     first, *others = comparison.systems
     rows = []
     for metric in highlighted("gain"):
-        gaps = [find_difference(comparison.metrics, name, first, metric) for name in others]
+        gaps = [comparison.figures.difference(name, first, metric) for name in others]
         if any(gap.known for gap in gaps):
-            told = [f"{number(gap.estimate)} ({gap.ends or 'no interval'})" for gap in gaps]
+            told = [f"{number(gap.estimate)} ({ends_words(gap) or 'no interval'})" for gap in gaps]
             rows.append((f"{metric_title(metric)} gain over {first}", [DASH, *told]))
     return rows
 

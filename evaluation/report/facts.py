@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evaluation.boxes.box_rule import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.compare.intervals import rows_of
 from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.compare.paired_tests import MCNEMAR, OBUCHOWSKI
 from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
+from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import in_reading_order
 from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.charts import policies_of
@@ -114,9 +114,15 @@ class IntervalFacts:
 
 def _methods(comparison: Comparison, *, paired: bool = False) -> list[str]:
     """The methods behind the intervals of this report, each once."""
-    rows = rows_of(comparison.metrics)
-    rows = rows[rows["system"].isin(comparison.names) != paired]
-    return [str(method) for method in rows["ci_method"].dropna().unique() if method]
+    figures = comparison.figures
+    held = figures.differences.values() if paired else figures.systems.values()
+    methods = (
+        figure.method
+        for each in held
+        for key, figure in each.items()
+        if key.subgroup == ALL and figure.method
+    )
+    return list(dict.fromkeys(methods))
 
 
 def _kind_of(method: str) -> IntervalKind:
@@ -128,8 +134,10 @@ def _kind_of(method: str) -> IntervalKind:
 
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     """Return name and meaning of every metric in the report, and of the words around them."""
-    rows = rows_of(comparison.metrics).dropna(subset=["estimate"])
-    present, made = set(rows["metric"]), IntervalFacts.of(comparison)
+    present = {
+        key.metric for _, key, figure in comparison.figures if key.subgroup == ALL and figure.known
+    }
+    made = IntervalFacts.of(comparison)
     metrics = [
         (metric.title, metric.meaning)
         for metric in in_reading_order()

@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json
-from evaluation.compare.intervals import ALL
+from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import family, metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.files import DECISIONS, METRICS

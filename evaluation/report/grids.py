@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
-from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval
+from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
-from evaluation.metrics.words import number, policy_words
+from evaluation.metrics.words import ends_words, number, policy_words
 from evaluation.report.charts import policies_of
 from evaluation.report.templates import sentence
+from evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -159,33 +160,31 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
         comparison: What ``cxr compare`` found.
         policy: For figures that need a threshold.
     """
-    metrics = comparison.metrics
     # Where nothing failed, the figures with failures counted as wrong are those of all images.
-    metrics = metrics[metrics["note"].fillna("") != NONE_FAILED]
-    known = dict.fromkeys(metrics["subgroup"].dropna())
-    groups = [each for each in known if each not in ("", ALL, *SUBGROUPS)]
+    known = {key: figure for _, key, figure in comparison.figures if figure.note != NONE_FAILED}
+    groups = [
+        each
+        for each in dict.fromkeys(key.subgroup for key in known)
+        if each not in (ALL, *SUBGROUPS)
+    ]
     grids: list[Grid] = []
     for metric in highlighted("subgroups"):
-        rows = metrics[metrics["metric"] == metric]
         for at in ("", policy):
-            here = rows[rows["policy"].fillna("") == at]
-            mine = [group for group in groups if (here["subgroup"] == group).any()]
+            mine = [group for group in groups if MetricKey(group, at, metric) in known]
             if mine and (at or not policy or not grids or metric in ("auroc", "ap50")):
-                grids.append(_subgroup_grid(comparison, here, metric, at, mine))
+                grids.append(_subgroup_grid(comparison, metric, at, mine))
     return grids
 
 
-def _subgroup_grid(
-    comparison: Comparison, rows: pd.DataFrame, metric: str, policy: str, groups: list[str]
-) -> Grid:
-    systems = comparison.names
+def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Grid:
+    systems, figures = comparison.names, comparison.figures
     told = []
     for group in groups:
-        here = rows[rows["subgroup"] == group].iloc[0]
-        counts = f"{int(here['n_images']):,} ({int(here['n_positive']):,} positive)"
-        cells = [find_interval(rows, name, metric, policy, subgroup=group) for name in systems]
+        cells = [figures.of(name, metric, policy, subgroup=group) for name in systems]
+        held = next((cell.counts for cell in cells if cell.counts.n_images), cells[0].counts)
+        counts = f"{held.n_images:,} ({held.n_positive:,} positive)"
         cells += [
-            find_difference(rows, systems[0], name, metric, policy, subgroup=group)
+            figures.difference(systems[0], name, metric, policy, subgroup=group)
             for name in systems[1:]
         ]
         title = _GROUPS.get(group, group.replace("_", " "))
@@ -206,7 +205,9 @@ def figure_words(figure: Interval) -> str:
     if not figure.known:
         return f"– ({figure.note})" if figure.note else "–"
     return (
-        f"{number(figure.estimate)} ({figure.ends})" if figure.bounded else number(figure.estimate)
+        f"{number(figure.estimate)} ({ends_words(figure)})"
+        if figure.bounded
+        else number(figure.estimate)
     )
 
 
@@ -222,7 +223,7 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
     rows = []
     for each in figures:
         found = [
-            find_interval(comparison.metrics, name, each.metric, at)
+            comparison.figures.of(name, each.metric, at)
             for name in comparison.systems
             for at in ("", policy)
         ]
@@ -266,7 +267,7 @@ def where_tables(comparison: Comparison) -> list[Grid]:
     Args:
         comparison: What ``cxr compare`` found.
     """
-    if comparison.where.empty:
+    if comparison.failures.empty:
         return []
     tables = (_errors, _lesions, _together, _at_prevalence, _shortcuts)
     return [grid for table in tables if (grid := table(comparison)) is not None]
@@ -278,7 +279,7 @@ def group_tables(comparison: Comparison) -> list[Grid]:
     Args:
         comparison: What ``cxr compare`` found.
     """
-    table = comparison.where
+    table = comparison.failures
     if table.empty:
         return []
     of_images = ~table["topic"].isin(_OWN_TABLES) & ~table["topic"].str.startswith(_LESIONS)
@@ -316,7 +317,7 @@ def _errors(comparison: Comparison) -> Grid | None:
 
 
 def _lesions(comparison: Comparison) -> Grid | None:
-    table = comparison.where
+    table = comparison.failures
     mine = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.names)]
     if mine.empty:
         return None
@@ -332,7 +333,7 @@ def _lesions(comparison: Comparison) -> Grid | None:
 
 
 def _together(comparison: Comparison) -> Grid | None:
-    table = comparison.where
+    table = comparison.failures
     mine = table[table["topic"].isin(["combined", "agreement"])]
     if mine.empty:
         return None
@@ -354,7 +355,7 @@ def _together(comparison: Comparison) -> Grid | None:
 
 
 def _at_prevalence(comparison: Comparison) -> Grid | None:
-    table = comparison.where[comparison.where["topic"] == "prevalence"]
+    table = comparison.failures[comparison.failures["topic"] == "prevalence"]
     if table.empty:
         return None
     lead = sentence("at_prevalence", float(table["group"].iloc[0]))
@@ -363,7 +364,7 @@ def _at_prevalence(comparison: Comparison) -> Grid | None:
 
 
 def _shortcuts(comparison: Comparison) -> Grid | None:
-    table = comparison.where[comparison.where["topic"] == "shortcut"]
+    table = comparison.failures[comparison.failures["topic"] == "shortcut"]
     if table.empty:
         return None
     rows = [
@@ -371,8 +372,7 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
         for row in table.to_dict("records")
     ]
     rows += [
-        (name, figure_words(find_interval(comparison.metrics, name, "auroc")))
-        for name in comparison.systems
+        (name, figure_words(comparison.figures.of(name, "auroc"))) for name in comparison.systems
     ]
     lead = sentence("shortcuts")
     return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
@@ -382,7 +382,7 @@ def _by_system(
     comparison: Comparison, topic: str, names: dict[str, str], title: str, lead: str
 ) -> Grid | None:
     """A grid with a row per metric and a column per system and contrast."""
-    table = comparison.where[comparison.where["topic"] == topic]
+    table = comparison.failures[comparison.failures["topic"] == topic]
     if table.empty:
         return None
     columns = (*comparison.systems, *_contrasts(comparison))
@@ -467,7 +467,7 @@ def transfer_table(comparison: Comparison) -> Grid | None:
             cells = []
             for metric, _ in _RATES:
                 promised = then[metric]
-                now = find_interval(comparison.metrics, name, metric, policy)
+                now = comparison.figures.of(name, metric, policy)
                 held = promised is None or not now.bounded or now.low <= promised <= now.high
                 cells += [number(promised), figure_words(now) + ("" if held else _OUTSIDE)]
             rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))

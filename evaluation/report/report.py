@@ -168,7 +168,7 @@ def render_report(comparison: Comparison, galleries: list[Gallery], dataset: Dat
     return render(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
-        counts=image_count(comparison.metrics),
+        counts=image_count(comparison.figures),
         verdict=comparison.answer,
         strip=opening_strip(comparison),
         notes=comparison.notes,

@@ -38,12 +38,13 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         InputError: The folder cannot be written.
     """
     make_folder(out)
-    metrics = pd.concat([comparison.metrics, comparison.by_unit], ignore_index=True)
+    of_units = None if comparison.by_unit is None else comparison.by_unit.table()
+    metrics = pd.concat([comparison.metrics, of_units], ignore_index=True)
     with atomic_path(out / METRICS_TABLE) as temporary:
         metrics.to_csv(temporary, index=False)
     tables = {
         TESTS_TABLE: comparison.tests,
-        WHERE_TABLE: comparison.where,
+        WHERE_TABLE: comparison.failures,
         COSTS_TABLE: cost_table(comparison),
     }
     for name, table in tables.items():
@@ -59,7 +60,7 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "metrics": _records(metrics),
         "coverage": {name: each.coverage for name, each in comparison.systems.items()},
         "tests": _records(comparison.tests),
-        "where": _records(comparison.where),
+        "where": _records(comparison.failures),
         "provenance": comparison.provenance,
     }
     write_json(out / METRICS, "metrics", payload)

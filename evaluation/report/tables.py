@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from evaluation.compare.intervals import ALL, Interval, find_difference, find_interval, rows_of
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.protocol import EXPLORATORY
-from evaluation.compare.verdict import Question
-from evaluation.metrics.evaluation_set import MetricKey
+from evaluation.compare.verdict import PrimaryComparison
+from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
-from evaluation.metrics.words import DASH, number, policy_words, score_words
+from evaluation.metrics.words import DASH, ends_words, number, policy_words, score_words
 from evaluation.report.charts import policies_of
 from evaluation.report.grids import SUBGROUPS, Grid, figure_words
 from evaluation.report.templates import sentence
-from evaluation.statistics.bootstrap import BOOTSTRAP
+from evaluation.statistics.bootstrap import BOOTSTRAP, Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
-    from evaluation.compare.comparison import Comparison
+    from evaluation.compare.comparison import Comparison, SystemResult
+    from evaluation.compare.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -162,19 +162,19 @@ class OpeningStrip:
 
 def opening_strip(comparison: Comparison) -> OpeningStrip:
     """Return the opening chart of a report."""
-    names, metrics, protocol = comparison.names, comparison.metrics, comparison.protocol
+    names, figures, protocol = comparison.names, comparison.figures, comparison.protocol
     primary = protocol.metric, protocol.policy
-    scores = [find_interval(metrics, name, *primary) for name in names]
+    scores = [figures.of(name, *primary) for name in names]
     placed, axis = whiskers(scores)
     rows = [
-        StripRow(name, position, number(score.estimate), score.ends, whisker)
+        StripRow(name, position, number(score.estimate), ends_words(score), whisker)
         for position, (name, score, whisker) in enumerate(zip(names, scores, placed, strict=True))
         if whisker is not None
     ]
-    gaps = [find_difference(metrics, names[0], name, *primary) for name in names[1:]]
+    gaps = [figures.difference(names[0], name, *primary) for name in names[1:]]
     placed, difference_axis = whiskers(gaps, around_zero=True)
     differences = [
-        StripRow(f"{names[0]} − {name}", None, number(gap.estimate), gap.ends, whisker)
+        StripRow(f"{names[0]} − {name}", None, number(gap.estimate), ends_words(gap), whisker)
         for name, gap, whisker in zip(names[1:], gaps, placed, strict=True)
         if whisker is not None
     ]
@@ -190,16 +190,15 @@ def _axis_ends(axis: tuple[float, float]) -> str:
     return f"{number(axis[0], 2)} to {number(axis[1], 2)}"
 
 
-def image_count(metrics: pd.DataFrame) -> str:
+def image_count(figures: Figures) -> str:
     """Return on how many images and patients the figures of all images are; empty where unknown."""
-    rows = rows_of(metrics)
-    rows = rows[rows["metric"] == EXPLORATORY.metric]
-    if rows.empty:
+    held = (figures.of(name, EXPLORATORY.metric).counts for name in figures.systems)
+    counts = next((each for each in held if each.n_images), None)
+    if counts is None:
         return ""
-    row = rows.iloc[0]
     return (
-        f"{int(row['n_images']):,} test images of {int(row['n_patients']):,} patients, "
-        f"{int(row['n_positive']):,} positive"
+        f"{counts.n_images:,} test images of {counts.n_patients:,} patients, "
+        f"{counts.n_positive:,} positive"
     )
 
 
@@ -209,30 +208,30 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     Args:
         comparison: What ``cxr compare`` found.
     """
-    rows = comparison.by_unit
-    if rows is None or rows.empty:
+    figures = comparison.by_unit
+    if figures is None:
         return "", []
-    told = rows[rows["metric"] == "threshold"]
-    thresholds: dict[str, dict[str, float | None]] = {}
-    for system, policy, value in zip(told["system"], told["policy"], told["estimate"], strict=True):
-        thresholds.setdefault(system, {})[policy] = float(value)
-    systems = {
-        name: replace(result, thresholds=thresholds.get(name, {}))
-        for name, result in comparison.systems.items()
-    }
-    by_unit = replace(comparison, metrics=rows, systems=systems)
+    systems: dict[str, SystemResult] = {}
+    for name, result in comparison.systems.items():
+        thresholds: dict[str, float | None] = {
+            key.policy: figure.estimate
+            for key, figure in figures.systems[name].items()
+            if key.metric == "threshold"
+        }
+        systems[name] = replace(result, thresholds=thresholds)
+    by_unit = replace(comparison, figures=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
     tables = [metric_table(by_unit, part) for part in parts]
-    return str(rows["unit"].iloc[0]), [table for table in tables if table.sections]
+    return figures.unit, [table for table in tables if table.sections]
 
 
 def _section(
     comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
 ) -> Section:
     """Figures on the same images at the same policy, their differences on one axis."""
-    metrics, subgroup, policy = comparison.metrics, keys[0].subgroup, keys[0].policy
+    figures, subgroup, policy = comparison.figures, keys[0].subgroup, keys[0].policy
     gaps = [
-        find_difference(metrics, *pair, key.metric, policy, subgroup=subgroup)
+        figures.difference(*pair, key.metric, policy, subgroup=subgroup)
         for key in keys
         for pair in contrasts
     ]
@@ -245,7 +244,7 @@ def _section(
     rows = []
     for key in keys:
         cells = [
-            _cell(find_interval(metrics, name, key.metric, policy, subgroup=subgroup))
+            _cell(figures.of(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
         told = any(cell.note for cell in cells)  # then the difference need not repeat why
@@ -261,18 +260,18 @@ def _section(
             title += ", against normal images only"
         limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
     words = _axis_ends(axis) if any(placed) else ""
-    return Section(title, _count(metrics, keys[0]), limits, tuple(rows), words)
+    return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words)
 
 
-def _count(metrics: pd.DataFrame, key: MetricKey) -> str:
+def _count(comparison: Comparison, key: MetricKey) -> str:
     """How many images the figures of a section are computed on."""
-    rows = rows_of(metrics, key.subgroup)
-    rows = rows[(rows["metric"] == key.metric) & (rows["policy"] == key.policy)]
-    if rows.empty or "n_positive" not in rows:
+    figures = comparison.figures
+    held = (each[key].counts for each in figures.systems.values() if key in each)
+    counts = next((each for each in held if each.n_images), None)
+    if counts is None:
         return ""
-    first = rows.iloc[0]
-    units = {"study": "studies", "patient": "patients"}.get(str(first.get("unit")), "images")
-    return f"{int(first['n_images']):,} {units}, {int(first['n_positive']):,} positive"
+    units = {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
+    return f"{counts.n_images:,} {units}, {counts.n_positive:,} positive"
 
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:
@@ -288,14 +287,11 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
         part: As in `metric_table`.
     """
     keys = dict.fromkeys(
-        MetricKey(subgroup, policy, metric)
+        key
         for subgroup in (ALL, *SUBGROUPS)
-        for rows in [rows_of(comparison.metrics, subgroup)]
-        for system, policy, metric in zip(
-            rows["system"], rows["policy"], rows["metric"], strict=True
-        )
-        if system in comparison.systems
-        and _part_of(MetricKey(subgroup, policy, metric), comparison) == part
+        for name in comparison.names
+        for key in comparison.figures.systems.get(name, ())
+        if key.subgroup == subgroup and _part_of(key, comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
     policies = ["", *policies_of(comparison), *(key.policy for key in keys)]
@@ -323,7 +319,7 @@ def _unbounded(metric: str) -> bool:
 
 
 def whiskers(
-    intervals: list[Interval], *, around_zero: bool = False
+    intervals: Sequence[Interval], *, around_zero: bool = False
 ) -> tuple[list[Whisker | None], tuple[float, float]]:
     """Place intervals on one shared axis.
 
@@ -363,7 +359,7 @@ def whiskers(
 
 
 def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:
-    return Cell(number(figure.estimate), figure.ends, figure.note, whisker)
+    return Cell(number(figure.estimate), ends_words(figure), figure.note, whisker)
 
 
 @dataclass(frozen=True)
@@ -462,7 +458,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
     if len(systems) < 3:
         return None
     tests = _of_images(comparison.tests)
-    known = Question(comparison.metrics, tests, comparison.protocol, many=True)
+    known = PrimaryComparison(comparison.figures, tests, comparison.protocol, many=True)
     n_pairs = len(systems) * (len(systems) - 1) // 2
     rows = []
     for part in ("first", "place"):
@@ -471,7 +467,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
                 continue
             at = (key.metric, key.policy)
             for first, second in combinations(systems, 2):
-                gap = find_difference(comparison.metrics, first, second, *at)
+                gap = comparison.figures.difference(first, second, *at)
                 p_value = known.p_value(first, second, at, all_pairs=True)
                 words = figure_words(gap), p_words(p_value)
                 if gap.known:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.tables import read_json
-from evaluation.compare.intervals import find_interval
+from evaluation.compare.figures import Figures
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
 from evaluation.report.grids import figure_words
@@ -70,12 +70,12 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> TargetSection:
-    by_image = table[table["unit"] == "image"]
+    by_image = Figures.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
         (
             metric_title(metric),
-            [figure_words(find_interval(by_image, name, metric)) for name in systems],
+            [figure_words(by_image.of(name, metric)) for name in systems],
         )
         for metric in highlighted("targets")
     ]

@@ -7,6 +7,7 @@ rows at once, so no Python loop runs over the replicates and memory does not gro
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,17 +121,49 @@ def cluster_bootstrap(
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval, or why there is none.
+    """An estimate and its interval; NaN where one is unknown.
 
     Attributes:
-        low: Lower end, `None` without an interval.
+        estimate: The figure.
+        low: Lower end.
         high: Upper end.
-        note: Why there is no interval, or on how many replicates the figure was undefined.
+        note: Why it is undefined or has no interval, or what to know about it.
     """
 
-    low: float | None
-    high: float | None
-    note: str | None = None
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    note: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an estimate."""
+        return not math.isnan(self.estimate)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether estimate and interval lie on one side of 0, also as they are printed.
+
+        An end that rounds to 0.000 does not exclude 0: no claim hangs on a digit that nobody sees.
+        Nor is anything claimed where a percentile interval leaves its estimate on the other side.
+
+        Example:
+            >>> Interval(0.2, 0.1, 0.3).excludes_zero, Interval(0.1, 4e-4, 0.2).excludes_zero
+            (True, False)
+        """
+        if not (self.known and self.bounded):
+            return False
+        low, estimate, high = (round(each, 3) for each in (self.low, self.estimate, self.high))
+        return min(low, estimate) > 0 or max(high, estimate) < 0
+
+    def reversed(self) -> Interval:
+        """Return the same difference, taken the other way round."""
+        return Interval(-self.estimate, -self.high, -self.low, self.note)
 
 
 SHIFTED = (
@@ -145,14 +178,14 @@ gaps only grows by it.
 
 
 def percentile_interval(
-    replicates: Floats, level: float = LEVEL, *, estimate: float | None = None
+    replicates: Floats, level: float = LEVEL, *, estimate: float = math.nan
 ) -> Interval:
     """The percentile interval of a figure's replicates.
 
     Args:
         replicates: Shape ``(R,)``; NaN where the figure was undefined.
         level: Coverage of the interval.
-        estimate: The figure on all patients; an interval that leaves it out is none.
+        estimate: The figure on all patients; an interval that leaves it out is none. NaN: unknown.
 
     Returns:
         The interval over the defined replicates; none where over 10 % of them are undefined, and
@@ -161,20 +194,20 @@ def percentile_interval(
 
     Example:
         >>> percentile_interval(np.arange(1001.0))
-        Interval(low=25.0, high=975.0, note=None)
+        Interval(estimate=nan, low=25.0, high=975.0, note='')
     """
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
     if not len(defined) or lost > MOST_UNDEFINED * len(replicates):
-        return Interval(None, None, f"undefined in {lost} of {len(replicates)} resamples")
+        return Interval(estimate, note=f"undefined in {lost} of {len(replicates)} resamples")
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
     low, high = np.quantile(defined, [tail, 1 - tail])
     if low == high:
-        return Interval(None, None, NO_WIDTH)
-    if estimate is not None and not low - _ROUNDING <= estimate <= high + _ROUNDING:
-        return Interval(None, None, SHIFTED.format(level=100 * level, low=low, high=high))
-    note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else None
-    return Interval(float(low), float(high), note)
+        return Interval(estimate, note=NO_WIDTH)
+    if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
+        return Interval(estimate, note=SHIFTED.format(level=100 * level, low=low, high=high))
+    note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else ""
+    return Interval(estimate, float(low), float(high), note)
 
 
 def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:

@@ -11,6 +11,7 @@ from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
+from evaluation.compare.figures import Figures
 from evaluation.metrics.evaluation_set import Note
 
 SIDE = 64
@@ -109,7 +110,7 @@ def make_comparison() -> Comparison:
                 cost={"parameters": 6_954_000, "flops": None, "latency_ms": None},
             ),
         },
-        metrics=_metrics(),
+        figures=Figures.from_table(_metrics()),
         decisions=decisions,
         notes=[Note("left_out", "3 test images have no known label for Lung opacity.")],
         provenance={

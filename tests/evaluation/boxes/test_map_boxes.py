@@ -7,10 +7,9 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.boxes.iou import CORNERS
 from evaluation.boxes.map_boxes import MapBoxRule, boxes_from_map
-from evaluation.compare.compare import checked_decision, compare_systems
-from evaluation.compare.intervals import find_interval
+from evaluation.compare.compare import compare_systems
 from evaluation.decisions.search import Search
-from evaluation.decisions.tuning import Decision, tune
+from evaluation.decisions.tuning import Decision, checked_decision, tune
 
 
 def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
@@ -72,7 +71,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set
     places += [f"iobb_{kind}_{t}" for kind in ("accuracy", "false_marks") for t in (10, 25, 50)]
     for name in systems:
         for metric in places:
-            assert find_interval(comparison.metrics, name, metric).estimate is not None, metric
+            assert comparison.figures.of(name, metric).estimate is not None, metric
 
 
 def test_a_classifier_has_a_level_and_a_cut(classifier, judged_set, target):

@@ -68,20 +68,22 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
              "label": judged_set.labels(target).reindex(ids).to_numpy(),
              "score": SystemOutput(system, target, ids).scores(rule.reduction).to_numpy()}
         ).groupby("patient").max()  # fmt: skip
-        row = chosen(comparison.by_unit, system=name, metric="auroc", subgroup="all")
+        row = chosen(comparison.by_unit.table(), system=name, metric="auroc", subgroup="all")
         assert row.estimate == pytest.approx(oracle.roc_auc_score(table["label"], table["score"]))
         assert (row.n_images, row.n_patients, row.unit) == (50, 50, "patient")
         assert row.ci_low < row.estimate < row.ci_high
         called = table["score"] >= rule.thresholds["max_f1"].threshold
-        f1 = chosen(comparison.by_unit, system=name, metric="f1", policy="max_f1", subgroup="all")
+        f1 = chosen(
+            comparison.by_unit.table(), system=name, metric="f1", policy="max_f1", subgroup="all"
+        )
         assert f1.estimate == pytest.approx(oracle.f1_score(table["label"], called))
-        cut = chosen(comparison.by_unit, system=name, metric="threshold", policy="max_f1")
+        cut = chosen(comparison.by_unit.table(), system=name, metric="threshold", policy="max_f1")
         by_patient[name] = cut.estimate
         assert cut.estimate == rule.thresholds["max_f1"].threshold
     by_image = chosen(comparison.metrics, system="A", metric="auroc", subgroup="all")
     assert by_image.n_images == 100
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
-        *comparison.by_unit["metric"]
+        *comparison.by_unit.table()["metric"]
     }
     unit, tables = unit_tables(comparison)
     assert unit == "patient"
@@ -107,7 +109,7 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
         {"A": predict("A", seed=1)}, opened, opened.target(), replicates=60, unit="study"
     )
     keys = ["system", "subgroup", "policy", "metric"]
-    both = comparison.metrics.merge(comparison.by_unit, on=keys, suffixes=("", "_unit"))
+    both = comparison.metrics.merge(comparison.by_unit.table(), on=keys, suffixes=("", "_unit"))
     assert len(both) > 40
     assert not coverage_charts(comparison)  # nothing is referred unless asked for
     pd.testing.assert_series_equal(
@@ -121,7 +123,7 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
     decision = tune(system, judged_set, target, options=options)
     system.write_decision("opacity", decision.to_json())
     comparison = compare_systems({"A": system}, judged_set, target, replicates=100, unit="patient")
-    for table in (comparison.metrics, comparison.by_unit):
+    for table in (comparison.metrics, comparison.by_unit.table()):
         for metric in ("coverage", "accuracy_covered", "aurc"):
             row = chosen(table, system="A", metric=metric, policy="max_f1", subgroup="all")
             assert row.ci_low <= row.estimate <= row.ci_high

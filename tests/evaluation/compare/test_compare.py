@@ -13,7 +13,8 @@ from data_prep.contracts.tables import read_json, read_table, write_json, write_
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import average_precision
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.metrics_table import COLUMNS, metrics_table
+from evaluation.compare.figures import COLUMNS
+from evaluation.compare.metrics_table import figures_of
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput
@@ -334,10 +335,10 @@ def test_one_patient_gives_estimates_without_intervals():
         boxes_trusted=np.array([True, True]),
         truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
     )
-    card = Scorecard(judged, pd.Series([0.9, 0.1]), {}, None, None)
+    card = Scorecard(judged, pd.Series([0.9, 0.1]), {})
     resamples = Resamples(1, 10)
     drawn = {("A", name): v for name, v in cluster_bootstrap(card, resamples).items()}
-    table = metrics_table("opacity", {"A": card}, drawn, resamples)
+    table = figures_of("opacity", {"A": card}, drawn, resamples).table()
     row = table[table["metric"] == "auroc"].iloc[0]
     assert row.estimate == 1.0
     assert np.isnan(row.ci_low)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binomtest
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.metrics_table import EXACT_METHOD, clopper_pearson, metrics_table
+from evaluation.compare.metrics_table import EXACT_METHOD, clopper_pearson, figures_of
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import JudgedImages
@@ -42,15 +42,13 @@ def table(scores, copies=1):
         judged,
         pd.Series(np.repeat(scores, copies), index=ids),
         {"max_f1": ThresholdChoice("max_f1", 0.5)},
-        None,
-        None,
     )
     resamples = Resamples(10, 300, seed=1)
     drawn = cluster_bootstrap(
         lambda w: {("A", f): v for f, v in card(w).items() if f.metric not in family("counts")},
         resamples,
     )
-    found = metrics_table("sick", {"A": card}, drawn, resamples)
+    found = figures_of("sick", {"A": card}, drawn, resamples).table()
     return found[found["policy"] == "max_f1"].set_index("metric")
 
 

@@ -148,7 +148,7 @@ def compared(predict, judged_set):
 
 
 def test_a_comparison_says_where_each_fails(compared, judged_set):
-    table = compared.where
+    table = compared.failures
     of = {"policy": "max_f1"}
     decisions = compared.decisions.merge(judged_set.images[["image_id", "sex"]], on="image_id")
     mine = decisions[(decisions["system"] == "A") & (decisions["sex"] == "F")]
@@ -175,7 +175,7 @@ def test_a_comparison_says_where_each_fails(compared, judged_set):
 
 
 def test_a_comparison_says_what_two_systems_share_and_would_give_together(compared):
-    table, decisions = compared.where, compared.decisions
+    table, decisions = compared.failures, compared.decisions
     wide = decisions.pivot(index="image_id", columns="system", values="decision_max_f1")
     truth = decisions.drop_duplicates("image_id").set_index("image_id")["label"] == 1
     one, two = (wide[name].astype(bool) for name in "AB")
@@ -194,7 +194,7 @@ def test_a_comparison_says_what_two_systems_share_and_would_give_together(compar
 
 
 def test_a_comparison_says_what_it_is_worth_elsewhere(compared):
-    table = compared.where
+    table = compared.failures
     metrics = compared.metrics
     of = {"system": "A", "policy": "max_f1", "subgroup": "all"}
     recall = row_of(metrics, metric="recall", **of)["estimate"]

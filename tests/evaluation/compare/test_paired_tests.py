@@ -7,19 +7,20 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.failure_analysis import auroc_of_groups
-from evaluation.compare.metrics_table import COLUMNS
+from evaluation.compare.figures import Figures
+from evaluation.compare.metrics_table import simultaneous_level
 from evaluation.compare.paired_tests import (
     DELONG,
     EXACT,
     MCNEMAR,
     OBUCHOWSKI,
     TEST_COLUMNS,
+    clustered_auroc,
     paired_tests,
     percentile_p,
-    simultaneous_level,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.seeds import SeedMean, mean_replicates, members_of
+from evaluation.compare.seeds import SeedMean, mean_replicates, name_models
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
 from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
@@ -49,11 +50,12 @@ def card(judged, seed, skill=1.2, threshold=0.5):
     scores = 1 / (1 + np.exp(-rng.normal(skill * judged.y_true - 0.6, 1.0)))
     reason = "validation has no image" if threshold is None else None
     choice = {"max_f1": ThresholdChoice("max_f1", threshold, reason)}
-    return Scorecard(judged, pd.Series(scores), choice, None, None)
+    return Scorecard(judged, pd.Series(scores), choice)
 
 
 def pairs_of(cards):
-    return paired_tests("opacity", cards, pd.DataFrame(columns=list(COLUMNS)))
+    figures = Figures("opacity", "image", {name: {} for name in cards}, {})
+    return paired_tests(figures, cards, clustered_auroc(cards))
 
 
 def row_of(table, **keys):
@@ -108,7 +110,7 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
     comparison = compare_systems(
         systems, judged_set, judged_set.target(), replicates=200, unit="patient"
     )
-    for table in (comparison.metrics, comparison.by_unit):
+    for table in (comparison.metrics, comparison.by_unit.table()):
         rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
         rows = rows[~rows["subgroup"].isin(["failures_wrong"])]
         assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
@@ -228,10 +230,9 @@ def test_seeds_that_differ_widen_what_seeds_that_agree_do_not(judged):
     resamples = Resamples(50, 4000, seed=3)
     rng = np.random.default_rng(0)
     noise = rng.normal(0.8, 0.01, 4000)
-    apart = {("A #1", figure): noise - 0.03, ("A #2", figure): noise + 0.03}
-    alike = {("A #1", figure): noise, ("A #2", figure): noise}
-    teams = {"A": ["A #1", "A #2"]}
-    wide, narrow = (mean_replicates(d, teams, resamples)["A", figure] for d in (apart, alike))
+    apart = {("A", 0, figure): noise - 0.03, ("A", 1, figure): noise + 0.03}
+    alike = {("A", 0, figure): noise, ("A", 1, figure): noise}
+    wide, narrow = (mean_replicates(d, {"A": 2}, resamples)["A", figure] for d in (apart, alike))
     np.testing.assert_allclose(narrow, noise)
     # Variance of the mean of two seeds that lie 0.06 apart: 0.06^2 / 2 / 2.
     assert wide.var() - noise.var() == pytest.approx(0.06**2 / 4, rel=0.1)
@@ -247,6 +248,6 @@ def test_a_figure_that_a_seed_lacks_is_undefined(judged):
 def test_the_same_training_cannot_count_as_two_seeds(predict):
     first = predict("A", seed=1)
     with pytest.raises(InputError, match="has these predictions already"):
-        members_of({"A": [first, first]})
+        name_models({"A": [first, first]})
     with pytest.raises(InputError, match="not of one kind"):
-        members_of({"A": [first, predict("B", "boxes", seed=2)]})
+        name_models({"A": [first, predict("B", "boxes", seed=2)]})

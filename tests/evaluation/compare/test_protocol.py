@@ -1,6 +1,7 @@
 """What was fixed beforehand, what is claimed against a margin, and how often a split was seen."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,14 +9,19 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.intervals import Interval
+from evaluation.compare.figures import Figures
 from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
 from evaluation.compare.test_set_log import TestSetUses, log_use, uses_file
 from evaluation.compare.verdict import state_verdict
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.registry import METRICS
+from evaluation.statistics.bootstrap import Interval
 from scripts.compare import read_question
 from scripts.systems import split_seeds
+
+
+def verdict_of(metrics, *arguments, **options):
+    return state_verdict(Figures.from_table(metrics), *arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_every_metric_that_a_table_holds_has_a_record(predict, judged_set):
     comparison = compare_systems(
         systems, judged_set, judged_set.target(), replicates=50, unit="patient"
     )
-    held = {*comparison.metrics["metric"], *comparison.by_unit["metric"]}
+    held = {*comparison.metrics["metric"], *comparison.by_unit.table()["metric"]}
     assert held <= set(METRICS)
 
 
@@ -74,21 +80,28 @@ def test_printed_ends_never_contradict_what_is_said_of_the_margin():
     assert "−0.02996 to 0.01000" in told
 
 
+def with_simultaneous(figures, ends):
+    """The differences from A with ends that hold for all of them at once."""
+    differences = {
+        pair: {key: replace(figure, simultaneous=ends[pair[1]]) for key, figure in each.items()}
+        for pair, each in figures.differences.items()
+    }
+    return replace(figures, differences=differences)
+
+
 def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metrics):
     rows = [(name, "", "auroc", 0.8, 0.7, 0.9) for name in "ABC"]
     rows += [(f"A - {name}", "", "auroc", 0.01, -0.02, 0.04) for name in "BC"]
-    tests = pd.DataFrame({"first": ["A", "A"], "second": ["B", "C"]}).assign(
-        metric="auroc", policy="", subgroup="all", independent="patients", ci_low=-0.02,
-        ci_high=0.04, ci_low_all=-0.03, ci_high_all=[0.0499, 0.0501], p_holm=0.5,
-        p_holm_pairs=0.5, detectable=0.1,
-    )  # fmt: skip
     protocol = Protocol(margin=0.05, declared=True)
-    told = state_verdict(make_metrics(rows), list("ABC"), "X", protocol=protocol, tests=tests)
+    figures = with_simultaneous(
+        Figures.from_table(make_metrics(rows)), {"B": (-0.03, 0.0499), "C": (-0.03, 0.0501)}
+    )
+    told = state_verdict(figures, list("ABC"), "X", protocol=protocol)
     texts = [finding.text for finding in told.findings]
     assert "B is equivalent to A within the margin of 0.0500" in texts[0]
     assert "97.5 % interval −0.0499 to 0.0300, Bonferroni over 2 contrasts" in texts[0]
     assert "C was not shown to be non-inferior to A" in texts[1]
-    plain = state_verdict(make_metrics(rows), list("ABC"), "X", protocol=protocol)
+    plain = verdict_of(make_metrics(rows), list("ABC"), "X", protocol=protocol)
     assert "cannot be held against the margin" in plain.findings[0].text
 
 
@@ -97,13 +110,13 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics):
             for name in "AB" for metric in ("auroc", "average_precision")]  # fmt: skip
     rows += [("A - B", "", m, 0.2, 0.1, 0.3) for m in ("auroc", "average_precision")]
     fixed = Protocol(margin=0.05, declared=True)
-    told = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=fixed)
+    told = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=fixed)
     assert told.findings[0].text.startswith("AUROC: B is worse than A")
     assert told.findings[1].text.startswith(
         "Secondary, explains but does not confirm: Average precision is higher for A"
     )
     assert "they confirm nothing" in told.scope
-    free = state_verdict(make_metrics(rows), ["A", "B"], "X")
+    free = verdict_of(make_metrics(rows), ["A", "B"], "X")
     assert not any("Secondary" in finding.text for finding in free.findings)
 
 
@@ -141,7 +154,7 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics):
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3), ("A", "", "auroc", 0.7, 0.6, 0.8),
             ("B", "", "auroc", 0.7, 0.6, 0.8), ("A - B", "", "auroc", 0.0, -0.1, 0.1)]  # fmt: skip
     protocol = Protocol(metric="recall", policy="max_f1", margin=0.05, declared=True)
-    verdict = state_verdict(make_metrics(rows), ["A", "B"], "X", protocol=protocol, uses_before=2)
+    verdict = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=protocol, uses_before=2)
     assert "A was better than B" in verdict.headline
     assert "ensitivity (recall) at the threshold for best F1 0.800 and 0.600" in verdict.headline
     assert "B is worse than A by more than the margin" in verdict.findings[0].text
@@ -211,7 +224,7 @@ def test_three_systems_claim_only_what_is_left_after_holm(make_metrics):
     tests = pd.DataFrame(pairs, columns=["first", "second", "p_holm_pairs"]).assign(
         metric="auroc", policy="", subgroup="all", independent="patients", detectable=0.1
     )
-    verdict = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests)
+    verdict = verdict_of(make_metrics(rows), ["A", "B", "C"], "X", tests=tests)
     assert "shown to exceed C" in verdict.headline
     assert "not shown to differ from A" in verdict.headline
     assert "p = 0.060 after Holm over all pairs" in verdict.headline
@@ -225,11 +238,11 @@ def test_a_contrast_with_the_reference_is_adjusted_over_such_contrasts_only(make
     tests = pd.DataFrame({"first": ["A"], "second": ["B"], "p_holm": [0.04], "p_holm_pairs": 0.06})
     tests = tests.assign(metric="recall", policy="max_f1", subgroup="all", detectable=0.1)
     tests = tests.assign(independent="patients")
-    told = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
+    told = verdict_of(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
     assert [finding.decided for finding in told] == [True]
     assert "p = 0.040 after Holm)" in told[0].text
     tests["p_holm"] = 0.05
-    told = state_verdict(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
+    told = verdict_of(make_metrics(rows), ["A", "B", "C"], "X", tests=tests).findings
     assert [finding.decided for finding in told] == [False]
 
 

@@ -42,7 +42,7 @@ THRESHOLDS = {"max_f1": ThresholdChoice("max_f1", 0.4)}
 
 def test_every_figure_is_there_with_its_probability(judged, scores):
     probability = scores.to_numpy() ** 2
-    found = Scorecard(judged, scores, THRESHOLDS, None, None, probability=probability).estimates()
+    found = Scorecard(judged, scores, THRESHOLDS, probability=probability).estimates()
     plain = CalibrationFigures(judged.y_true, probability).figures()
     for name in family("calibration"):
         assert found[MetricKey(ALL, "", name)] == pytest.approx(plain[name][0])
@@ -55,7 +55,7 @@ def test_every_figure_is_there_with_its_probability(judged, scores):
 
 
 def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(judged, scores):
-    found = Scorecard(judged, scores, THRESHOLDS, None, None).estimates()
+    found = Scorecard(judged, scores, THRESHOLDS).estimates()
     kept = judged.versus_normal
     expected = classification_metrics(judged.y_true[kept], scores[kept], 0.4)
     for name in family("decision"):
@@ -69,7 +69,7 @@ def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(judge
 
 def test_calibration_under_weights_draws_patients_and_not_images(judged, scores):
     weights = np.random.default_rng(0).multinomial(N // 2, np.full(N // 2, 2 / N), size=3)
-    card = Scorecard(judged, scores, {}, None, None, probability=scores.to_numpy())
+    card = Scorecard(judged, scores, {}, probability=scores.to_numpy())
     brier = card(weights)[MetricKey(ALL, "", "brier")]
     of_image = weights[:, judged.patients]
     loss = (scores.to_numpy() - judged.y_true) ** 2
@@ -77,7 +77,7 @@ def test_calibration_under_weights_draws_patients_and_not_images(judged, scores)
 
 
 def test_without_a_probability_calibration_is_missing_with_the_reason(judged, scores):
-    missing = Scorecard(judged, scores, {}, None, None).missing()
+    missing = Scorecard(judged, scores, {}).missing()
     assert {missing[MetricKey(ALL, "", name)] for name in family("calibration")} == {
         NEEDS["probability"]
     }
@@ -86,7 +86,7 @@ def test_without_a_probability_calibration_is_missing_with_the_reason(judged, sc
 def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(judged, scores):
     # The known mistake: > for >=, which turns every score at the threshold into a negative.
     tied = scores.round(1)
-    card = Scorecard(judged, tied, {"max_f1": ThresholdChoice("max_f1", 0.4)}, None, None)
+    card = Scorecard(judged, tied, {"max_f1": ThresholdChoice("max_f1", 0.4)})
     at = (tied == 0.4).to_numpy()
     assert at[judged.y_true].any()
     assert at[~judged.y_true].any()

@@ -1,6 +1,11 @@
 import pytest
 
+from evaluation.compare.figures import Figures
 from evaluation.compare.verdict import compare_pair, state_verdict
+
+
+def verdict_of(metrics, *arguments, **options):
+    return state_verdict(Figures.from_table(metrics), *arguments, **options)
 
 
 def three(make_metrics, differences):
@@ -36,20 +41,20 @@ def test_headline_claims_no_more_than_the_interval(make_metrics, difference, wor
     metrics = two(make_metrics, difference)
     if difference[0] < 0:
         metrics.loc[metrics["system"] == "A", "estimate"] = 0.75
-    assert words in state_verdict(metrics, ["A", "B"], "Lung opacity").headline, why
+    assert words in verdict_of(metrics, ["A", "B"], "Lung opacity").headline, why
 
 
 def test_headline_names_the_numbers_behind_it(make_metrics):
-    headline = state_verdict(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X").headline
+    headline = verdict_of(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X").headline
     assert "AUROC 0.850 and 0.800" in headline
     assert "difference 0.050 (95 % interval 0.010 to 0.090)" in headline
     assert headline.startswith("On these 12 test images")
 
 
 def test_difference_stored_the_other_way_round_reads_the_same(make_metrics):
-    direct = state_verdict(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X")
+    direct = verdict_of(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X")
     metrics = two(make_metrics, (-0.05, -0.09, -0.01)).replace("A - B", "B - A")
-    assert state_verdict(metrics, ["A", "B"], "X").headline == direct.headline
+    assert verdict_of(metrics, ["A", "B"], "X").headline == direct.headline
 
 
 @pytest.mark.parametrize(
@@ -62,14 +67,14 @@ def test_difference_stored_the_other_way_round_reads_the_same(make_metrics):
     ],
 )
 def test_scope_says_how_many_trainings_speak(make_metrics, seeds, words):
-    verdict = state_verdict(two(make_metrics, (0.0, -0.1, 0.1)), ["A", "B"], "X", seeds=seeds)
+    verdict = verdict_of(two(make_metrics, (0.0, -0.1, 0.1)), ["A", "B"], "X", seeds=seeds)
     assert words in verdict.scope
 
 
 def test_best_of_three_is_held_against_each_other(make_metrics):
     metrics = three(make_metrics, {"A - B": (-0.1, -0.2, 0.02), "A - C": (0.1, 0, 0.2),
                                    "B - C": (0.2, 0.1, 0.3)})  # fmt: skip
-    verdict = state_verdict(metrics, ["A", "B", "C"], "X")
+    verdict = verdict_of(metrics, ["A", "B", "C"], "X")
     assert "not widened for the number of comparisons" in verdict.scope
     headline = verdict.headline
     assert "B had the highest AUROC of 3 systems" in headline
@@ -84,7 +89,7 @@ def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
         for second in "ABCDE"[place + 1 :]:
             low = 0.01 if second == "E" else -0.05
             rows.append((f"{first} - {second}", "", "auroc", 0.05, low, 0.15))
-    verdict = state_verdict(make_metrics(rows), list("ABCDE"), "X")
+    verdict = verdict_of(make_metrics(rows), list("ABCDE"), "X")
     assert "shown to exceed E (0.860) and it was not shown to differ from B" in verdict.headline
     assert "interval" not in verdict.headline
     texts = [finding.text for finding in verdict.findings]
@@ -95,18 +100,18 @@ def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
 def test_undefined_auroc_gives_no_verdict(make_metrics):
     metrics = two(make_metrics, (0.05, 0.01, 0.09))
     metrics.loc[metrics["system"] == "B", "estimate"] = float("nan")
-    headline = state_verdict(metrics, ["A", "B"], "X").headline
+    headline = verdict_of(metrics, ["A", "B"], "X").headline
     assert "no comparison is possible: the AUROC of B is undefined" in headline
 
 
 def test_one_system_is_described_not_compared(make_metrics):
-    headline = state_verdict(two(make_metrics, (0, 0, 0)), ["A"], "X").headline
+    headline = verdict_of(two(make_metrics, (0, 0, 0)), ["A"], "X").headline
     assert "A reached an AUROC of 0.850" in headline
 
 
 def test_supporting_comparison_names_its_threshold(make_metrics):
     rows = [("A", "max_f1", "recall", 0.8, 0.7, 0.9), ("B", "max_f1", "recall", 0.6, 0.5, 0.7),
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3)]  # fmt: skip
-    finding = compare_pair(make_metrics(rows), "B", "A", "recall", "max_f1")
+    finding = compare_pair(Figures.from_table(make_metrics(rows)), "B", "A", "recall", "max_f1")
     assert finding.leader == "A"
     assert finding.text.startswith("Sensitivity (recall) at the threshold for best F1 is higher")

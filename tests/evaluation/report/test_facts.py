@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.intervals import find_interval
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
@@ -60,7 +59,7 @@ def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
 def test_froc_and_the_rsna_score_are_judged_with_a_search_and_without(searched):
     for name in ("A", "B"):
         for metric in ("froc_mean", "rsna_score"):
-            figure = find_interval(searched.metrics, name, metric)
+            figure = searched.figures.of(name, metric)
             assert figure.low < figure.estimate < figure.high
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.compare.figures import Figures
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.report.charts import report_charts
@@ -42,7 +43,7 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
             ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3)]  # fmt: skip
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (grid,) = subgroups(replace(comparison, metrics=metrics), "max_f1")
+    (grid,) = subgroups(replace(comparison, figures=Figures.from_table(metrics)), "max_f1")
     assert grid.rows == (
         ("x scanner=mobile", "7 (3 positive)", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)",
          "0.100 (−0.100 to 0.300)"),
@@ -133,7 +134,7 @@ def test_measures_are_those_that_this_report_has(comparison, picture_set):
     assert lacks in methods_paragraph(comparison, picture_set)
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    text = methods_paragraph(replace(comparison, metrics=metrics), picture_set)
+    text = methods_paragraph(replace(comparison, figures=Figures.from_table(metrics)), picture_set)
     assert has in text
     assert lacks not in text
 

@@ -10,6 +10,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
+from evaluation.compare.figures import Figure, Figures
 from evaluation.compare.protocol import Protocol
 from evaluation.metrics.evaluation_set import Note
 from evaluation.overlays.draw import draw_overlay
@@ -179,7 +180,7 @@ def test_nothing_tuned_at_all_still_gives_a_report(comparison, picture_set, repo
         result.confusion.clear()
     metrics = comparison.metrics
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
-    comparison = replace(comparison, metrics=metrics[kept])
+    comparison = replace(comparison, figures=Figures.from_table(metrics[kept]))
     html = write_report(comparison, picture_set, report_folder).read_text()
     assert "No system has a threshold" in html
     assert "No localisation can be judged" in html
@@ -187,9 +188,9 @@ def test_nothing_tuned_at_all_still_gives_a_report(comparison, picture_set, repo
 
 
 def test_undefined_figure_shows_its_reason(comparison, picture_set, report_folder):
-    row = comparison.metrics.query("system == 'CheXNet' and metric == 'precision'").index
-    comparison.metrics.loc[row, ["estimate", "ci_low", "ci_high"]] = np.nan
-    comparison.metrics.loc[row, "note"] = "no image is called positive"
+    figures = comparison.figures.systems["CheXNet"]
+    for key in [key for key in figures if key.metric == "precision"]:
+        figures[key] = Figure(note="no image is called positive")
     html = write_report(comparison, picture_set, report_folder).read_text()
     assert '<b>–</b><small class="note">no image is called positive</small>' in html
 
@@ -294,7 +295,9 @@ def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder
     three = replace(
         comparison,
         systems={**comparison.systems, "Reader": SystemResult()},
-        metrics=pd.concat([third(comparison.metrics), other], ignore_index=True),
+        figures=Figures.from_table(
+            pd.concat([third(comparison.metrics), other], ignore_index=True)
+        ),
         decisions=third(comparison.decisions),
     )
     html = write_report(three, picture_set, report_folder).read_text()

@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.shares import WHERE_COLUMNS
+from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.report.charts import report_charts
 from evaluation.report.grids import group_tables, where_tables
 
 
 @pytest.fixture(scope="module")
 def columns():
-    return list(WHERE_COLUMNS)
+    return list(FAILURE_COLUMNS)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def told(comparison, columns):
         row("shortcut", "view", "shortcut", "auroc", 0.69),
         row("agreement", "", "RetinaNet & CheXNet", "kappa", 0.5),
     ]
-    return replace(comparison, where=pd.DataFrame(rows, columns=columns))
+    return replace(comparison, failures=pd.DataFrame(rows, columns=columns))
 
 
 def charts_of(comparison):
@@ -105,7 +105,9 @@ def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
     found = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
     titles = {grid.title for grid in where_tables(found)}
     assert {"Kinds of error", "Kinds of lesion", "Agreement and combination"} <= titles
-    missed = found.where.query("topic == 'errors' and metric == 'missed' and system == 'Detector'")
+    missed = found.failures.query(
+        "topic == 'errors' and metric == 'missed' and system == 'Detector'"
+    )
     shown = rows_of(where_tables(found), "Kinds of error")["Lesions missed"][0]
     assert shown.startswith(f"{missed['estimate'].iloc[0]:.3f}")
     assert len(charts_of(found)["net-benefit"].curves) == 2

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluation.compare.figures import Figures
 from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.report.facts import IntervalFacts, meanings
 from evaluation.report.templates import sentence
@@ -16,7 +17,7 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison):
     assert "AP50" in dict(meanings(comparison))
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    assert "AP50" not in dict(meanings(replace(comparison, metrics=metrics)))
+    assert "AP50" not in dict(meanings(replace(comparison, figures=Figures.from_table(metrics))))
 
 
 @pytest.mark.parametrize(
@@ -49,14 +50,12 @@ def with_ways(comparison, auroc, paired=None, others=None):
     metrics.loc[of & ~single, "ci_method"] = paired or auroc
     if others is not None:
         metrics.loc[~of, "ci_method"] = others
-    return replace(comparison, metrics=metrics)
+    return replace(comparison, figures=Figures.from_table(metrics))
 
 
 def test_an_interval_is_explained_as_it_was_made(comparison):
-    made = with_ways(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI)
-    made.metrics.loc[made.metrics["ci_method"] == "patient-cluster bootstrap", "ci_method"] = (
-        "patient-cluster bootstrap percentile, 2000 resamples"
-    )
+    bootstrap = "patient-cluster bootstrap percentile, 2000 resamples"
+    made = with_ways(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI, bootstrap)
     told = dict(meanings(made))
     assert "Obuchowski (1997)" in told["95 % interval"]
     assert "logit" in told["95 % interval"]

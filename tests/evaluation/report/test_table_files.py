@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.compare.comparison import SystemResult
+from evaluation.compare.figures import Figures
 from evaluation.report.result_tables import (
     latex_table,
     markdown_table,
@@ -101,7 +102,9 @@ def test_latex_table_is_booktabs_with_equal_columns(comparison):
 def test_name_with_latex_in_it_stays_a_name(comparison):
     name = "50%_{net} & \\input{x}"
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
-    text = latex_table(replace(comparison, systems={name: SystemResult()}, metrics=metrics))
+    text = latex_table(
+        replace(comparison, systems={name: SystemResult()}, figures=Figures.from_table(metrics))
+    )
     assert r"50\%\_\{net\} \& \textbackslash{}input\{x\}" in text
 
 
@@ -116,7 +119,9 @@ def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
 
 def test_pipe_in_a_name_breaks_no_markdown(comparison):
     metrics = comparison.metrics.replace({"system": {"RetinaNet": "a|b"}})
-    text = markdown_table(replace(comparison, systems={"a|b": SystemResult()}, metrics=metrics))
+    text = markdown_table(
+        replace(comparison, systems={"a|b": SystemResult()}, figures=Figures.from_table(metrics))
+    )
     assert r"| a\|b |" in text
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from evaluation.compare.compare import compare_systems
+from evaluation.compare.figures import Figures
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.report.charts import report_charts
 from evaluation.report.grids import transfer_table
@@ -35,8 +36,8 @@ def test_table_gives_the_rates_of_validation_at_the_threshold_that_test_was_judg
 def test_a_rate_that_the_interval_on_test_does_not_hold_is_marked(shifted, make_metrics):
     metrics = make_metrics([("CheXNet", "max_f1", "specificity", 0.4, 0.3, 0.6),
                             ("CheXNet", "max_f1", "recall", 0.9, 0.7, 1.0)])  # fmt: skip
-    object.__setattr__(shifted, "metrics", metrics)
-    first = transfer_table(shifted).rows[0]
+    figures = Figures.from_table(metrics)
+    first = transfer_table(replace(shifted, figures=figures)).rows[0]
     assert first[4].endswith("▲")  # 0.750 on validation
     assert not first[2].endswith("▲")  # 1.000 on validation
 

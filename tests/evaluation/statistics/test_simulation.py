@@ -158,7 +158,7 @@ def test_bootstrap_intervals_cover_the_truth():
 
 def holds(values, figure, truth):
     interval = percentile_interval(values[figure])
-    return interval.low is not None and interval.low <= truth <= interval.high
+    return interval.low <= truth <= interval.high
 
 
 def scorecard(drawn, scores, owner, threshold):
@@ -172,4 +172,4 @@ def scorecard(drawn, scores, owner, threshold):
         truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
     )
     choice = {"cut": ThresholdChoice("cut", threshold)}
-    return Scorecard(judged, pd.Series(scores), choice, None, None)
+    return Scorecard(judged, pd.Series(scores), choice)

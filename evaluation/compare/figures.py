@@ -1,0 +1,185 @@
+"""Every figure of the systems and of their paired differences, and the tidy table made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from evaluation.metrics.evaluation_set import ALL, MetricKey
+from evaluation.statistics.bootstrap import Interval
+
+COLUMNS = (
+    "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
+    "ci_method", "n_images", "n_patients", "n_positive", "note",
+)  # fmt: skip
+FAILURES_WRONG = "failures_wrong"
+"""The subgroup of all images that any system should have run on; a failure counts as wrong."""
+_BETWEEN = " - "
+
+
+class Counts(NamedTuple):
+    """What a figure is computed on; by study or patient ``n_images`` counts these."""
+
+    n_images: int = 0
+    n_patients: int = 0
+    n_positive: int = 0
+
+
+@dataclass(frozen=True)
+class Figure(Interval):
+    """One figure of one system, or of the difference of two.
+
+    Attributes:
+        method: What gave the interval, as in ``ci_method``.
+        counts: What it is computed on.
+        simultaneous: The ends that cover all differences from the reference system at once.
+    """
+
+    method: str = ""
+    counts: Counts = field(default_factory=Counts)
+    simultaneous: tuple[float, float] | None = None
+
+    def reversed(self) -> Figure:
+        """Return the same difference, taken the other way round."""
+        ends = self.simultaneous
+        return replace(
+            self,
+            estimate=-self.estimate,
+            low=-self.high,
+            high=-self.low,
+            simultaneous=None if ends is None else (-ends[1], -ends[0]),
+        )
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Every figure of a comparison by image, study or patient.
+
+    Attributes:
+        target: Name of the target.
+        unit: ``image``, ``study`` or ``patient``.
+        systems: By display name and metric, the reference system first.
+        differences: By first and second system and metric.
+    """
+
+    target: str
+    unit: str
+    systems: Mapping[str, Mapping[MetricKey, Figure]]
+    differences: Mapping[tuple[str, str], Mapping[MetricKey, Figure]]
+
+    def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
+        """A system's figure; undefined where there is none."""
+        known = self.systems.get(system, {})
+        return known.get(MetricKey(subgroup, policy, metric), Figure())
+
+    def difference(
+        self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
+    ) -> Figure:
+        """The paired difference first - second, whichever way round it is stored."""
+        key = MetricKey(subgroup, policy, metric)
+        stored = self.differences.get((first, second), {}).get(key, Figure())
+        if stored.known or stored.note:
+            return stored
+        return self.differences.get((second, first), {}).get(key, Figure()).reversed()
+
+    def __iter__(self) -> Iterator[tuple[str, MetricKey, Figure]]:
+        """Every figure with its display name, systems before differences."""
+        for name, figures in self.systems.items():
+            yield from ((name, key, figure) for key, figure in figures.items())
+        for pair, figures in self.differences.items():
+            yield from ((_BETWEEN.join(pair), key, figure) for key, figure in figures.items())
+
+    def merged(self, other: Figures) -> Figures:
+        """These figures, and those of the same systems on other images."""
+        return replace(
+            self,
+            systems={name: {**self.systems[name], **other.systems[name]} for name in self.systems},
+            differences={
+                pair: {**self.differences[pair], **other.differences[pair]}
+                for pair in self.differences
+            },
+        )
+
+    def table(self) -> pd.DataFrame:
+        """The tidy table, with the columns of `COLUMNS`; an undefined figure is NaN."""
+        rows = [
+            {
+                "target": self.target,
+                "unit": self.unit,
+                **key._asdict(),
+                "system": name,
+                "estimate": figure.estimate,
+                "ci_low": figure.low,
+                "ci_high": figure.high,
+                "ci_method": figure.method,
+                **figure.counts._asdict(),
+                "note": figure.note,
+            }
+            for name, key, figure in self
+        ]
+        rows.sort(key=_at_the_end)
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame) -> Figures:
+        """Figures out of the tidy table of one target and unit, as it lies in a report's folder.
+
+        Args:
+            table: Some or all of the columns of `COLUMNS`; ``system``, ``metric`` and
+                ``estimate`` at least.
+
+        Example:
+            >>> rows = [("A", 0.9), ("B", 0.8), ("A - B", 0.1)]
+            >>> table = pd.DataFrame(rows, columns=["system", "estimate"]).assign(metric="auroc")
+            >>> round(Figures.from_table(table).difference("B", "A", "auroc").estimate, 3)
+            -0.1
+        """
+        rows: list[dict[str, Any]] = [
+            {str(key): value for key, value in row.items() if not _missing(value)}
+            for row in table.to_dict("records")
+        ]
+        names = dict.fromkeys(row["system"] for row in rows)
+        pairs = {name: pair for name in names if (pair := _pair(name, names)) is not None}
+        systems: dict[str, dict[MetricKey, Figure]] = {
+            name: {} for name in names if name not in pairs
+        }
+        differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {
+            pair: {} for pair in pairs.values()
+        }
+        for row in rows:
+            key = MetricKey(row.get("subgroup") or ALL, row.get("policy", ""), row["metric"])
+            name = row["system"]
+            held = differences[pairs[name]] if name in pairs else systems[name]
+            held[key] = Figure(
+                estimate=float(row.get("estimate", np.nan)),
+                low=float(row.get("ci_low", np.nan)),
+                high=float(row.get("ci_high", np.nan)),
+                note=row.get("note", ""),
+                method=row.get("ci_method", ""),
+                counts=Counts(*(int(row.get(name, 0)) for name in Counts._fields)),
+            )
+        first = rows[0] if rows else {}
+        return cls(first.get("target", ""), first.get("unit", "image"), systems, differences)
+
+
+def _at_the_end(row: Mapping[str, Any]) -> bool:
+    """Figures on other images, and thresholds, stand after all others."""
+    return row["subgroup"] == FAILURES_WRONG or row["metric"] == "threshold"
+
+
+def _missing(value: object) -> bool:
+    return value is None or value != value or value is pd.NA
+
+
+def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
+    """The two systems that a name is the difference of; `None` for one system."""
+    parts = name.split(_BETWEEN)
+    for place in range(1, len(parts)):
+        first, second = _BETWEEN.join(parts[:place]), _BETWEEN.join(parts[place:])
+        if first in names and second in names:
+            return first, second
+    return None
