@@ -37,7 +37,7 @@ _HOMES = {
     "build_chexnet": "classification.model",
     "build_classifier": "classification.model",
     "predict_scores": "classification.inference",
-    "Decision": "evaluation.decisions.tuning",
+    "Decision": "evaluation.decisions.decision",
     "auroc_difference": "evaluation.statistics.auroc_variance",
     "average_precision": "evaluation.boxes.average_precision",
     "boxes_from_map": "evaluation.boxes.map_boxes",

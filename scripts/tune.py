@@ -12,7 +12,7 @@ from scripts import console
 from scripts.systems import own_split
 
 if TYPE_CHECKING:
-    from evaluation.decisions.tuning import Decision
+    from evaluation.decisions.decision import Decision
 
 
 def tune(
@@ -161,11 +161,11 @@ def _tell_calibration(decision: Decision) -> None:
     """The calibration, and the log losses by which it was chosen."""
     facts = decision.calibration.to_json() if decision.calibration else {"method": "none possible"}
     losses = decision.choices.get("calibration", {})
-    told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
     method = facts["method"]
     if decision.options.calibration == "choose" and method == "platt" and facts["slope"] == 1:
         method = "the score as it is"
-    console.say(f"  probability: {method}" + (f" (held-out log loss: {told})" if told else ""))
+    console.say(f"  probability: {method}" + (f" (held-out log loss: {shown})" if shown else ""))
 
 
 def _tell_search(decision: Decision, search: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+_RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True)
@@ -207,15 +207,15 @@ def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
     best = np.maximum.reduceat(precision, (place + true.starts).ravel()).reshape(place.shape)
     best[place == n_finds] = 0.0
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-    return np.asarray(best.sum(axis=1) / len(RECALL_POINTS))
+    return np.asarray(best.sum(axis=1) / len(_RECALL_POINTS))
 
 
 def _needed(n_true: Floats) -> Floats:
     """The fewest finds whose recall, as a float, reaches each recall point: shape ``(R, 101)``."""
     total = np.maximum(n_true, 1.0)[:, None]
-    needed = np.ceil(RECALL_POINTS * total)
-    needed = np.where((needed - 1) / total >= RECALL_POINTS, needed - 1, needed)
-    return np.where(needed / total < RECALL_POINTS, needed + 1, needed)
+    needed = np.ceil(_RECALL_POINTS * total)
+    needed = np.where((needed - 1) / total >= _RECALL_POINTS, needed - 1, needed)
+    return np.where(needed / total < _RECALL_POINTS, needed + 1, needed)
 
 
 _MARGIN = 1e-6  # around the lowest threshold pycocotools decides itself
@@ -281,8 +281,8 @@ def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
         return hit
     boxes, scores = pairs.boxes, pairs.boxes.score[near]
     found = _annotations(boxes.image[near], boxes.corners[near], scores)
-    asked = np.isin(pairs.true_image, images)
-    true = _annotations(pairs.true_image[asked], pairs.true_corners[asked])
+    judged = np.isin(pairs.true_image, images)
+    true = _annotations(pairs.true_image[judged], pairs.true_corners[judged])
     judge = COCOeval(_coco(true, images), _coco(found, images), "bbox")
     _ask_for_all_sizes(judge, MAX_BOXES)
     judge.evaluate()
@@ -349,7 +349,7 @@ def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
     Args:
         boxes: Predicted boxes, original px.
-        image_ids: Images asked for, unique, shape ``(N,)``.
+        image_ids: Images wanted, unique, shape ``(N,)``.
 
     Returns:
         ``point_x`` and ``point_y`` in original px, one row per image in the order of
@@ -388,8 +388,8 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
         [True, False]
     """
     row = positions(truth["image_id"], points.index)
-    asked = row >= 0
-    row, corners = row[asked], truth[CORNERS].to_numpy(np.float64)[asked]
+    wanted = row >= 0
+    row, corners = row[wanted], truth[CORNERS].to_numpy(np.float64)[wanted]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
     inside = ((at >= corners[:, :2]) & (at <= corners[:, 2:])).all(axis=1)
     result = np.zeros(len(points), dtype=bool)

@@ -47,7 +47,7 @@ class BoxRule:
         sigma: Of ``soft_nms_gaussian``.
         min_score: Boxes below it do not enter ``wbf``.
         confidence: How ``wbf`` combines scores.
-        scale: Factor on width and height, about the centre; boxes are clipped to the picture.
+        scale: Factor on width and height, about the centre; boxes are clipped to the image.
     """
 
     method: Method = "none"
@@ -91,7 +91,7 @@ class BoxRule:
             >>> BoxRule("nms", iou=0.3, scale=0.87).words
             'non-maximum suppression at IoU 0.3, boxes scaled to 87 %'
         """
-        told = {
+        words = {
             "none": "as stored",
             "nms": "non-maximum suppression at IoU {iou:g}",
             "soft_nms_linear": "soft-NMS, linear from IoU {iou:g}",
@@ -99,9 +99,9 @@ class BoxRule:
             "wbf": "weighted box fusion at IoU {iou:g}",
         }[self.method].format(iou=self.iou or 0.0, sigma=self.sigma or 0.0)
         if self.method == "wbf":
-            told += ", highest score" if self.confidence == "max" else ", mean score"
-            told += f", of boxes from {self.min_score:g}" if self.min_score else ""
-        return told if self.scale == 1 else f"{told}, boxes scaled to {100 * self.scale:.0f} %"
+            words += ", highest score" if self.confidence == "max" else ", mean score"
+            words += f", of boxes from {self.min_score:g}" if self.min_score else ""
+        return words if self.scale == 1 else f"{words}, boxes scaled to {100 * self.scale:.0f} %"
 
     def fuse(self, corners: Floats, scores: Floats, groups: Integers) -> FusedBoxes:
         """Fuse the boxes of each group; the scale is not applied yet.
@@ -159,7 +159,7 @@ class BoxRule:
         corners = boxes[CORNERS].to_numpy(np.float64)
         fused = self.fuse(corners, boxes["score"].to_numpy(np.float64), groups)
         image, finding = np.divmod(fused.groups, max(len(findings), 1))
-        limits = None if sizes is None else picture_limits(sizes, images)[image]
+        limits = None if sizes is None else image_limits(sizes, images)[image]
         judged = pd.DataFrame(scale_boxes(fused.corners, self.scale, limits), columns=CORNERS)
         judged.insert(0, "image_id", images[image])
         judged.insert(1, "finding", findings[finding])
@@ -184,7 +184,7 @@ def group_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
     return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)
 
 
-def picture_limits(sizes: pd.DataFrame, image_ids: pd.Index) -> Floats:
-    """Width and height of pictures, px, NaN where unknown: shape ``(N, 2)``."""
+def image_limits(sizes: pd.DataFrame, image_ids: pd.Index) -> Floats:
+    """Width and height of images, px, NaN where unknown: shape ``(N, 2)``."""
     table = sizes.set_index("image_id")[["width", "height"]].reindex(image_ids)
     return table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -9,7 +9,7 @@ from evaluation.boxes.iou import BoxPairs
 from evaluation.statistics.ranking import is_positive
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
-REACHED_IOU = 0.2
+_REACHED_IOU = 0.2
 """A lesion is reached by a called box that overlaps it this much, as in FROC."""
 Counts = npt.NDArray[np.int64]
 
@@ -96,7 +96,7 @@ def lesions_reached(pairs: BoxPairs, cut: float) -> npt.NDArray[np.bool_]:
     Returns:
         Shape ``(lesions,)``, in the order of ``pairs.true_image``.
     """
-    near = (pairs.iou >= REACHED_IOU) & is_positive(pairs.boxes.score[pairs.box], cut)
+    near = (pairs.iou >= _REACHED_IOU) & is_positive(pairs.boxes.score[pairs.box], cut)
     reached = np.zeros(len(pairs.true_image), dtype=bool)
     reached[pairs.true[near]] = True
     return reached

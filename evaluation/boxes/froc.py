@@ -77,13 +77,13 @@ class WeightedIobb:
         return np.hstack([accuracy, false])
 
 
-RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
+_RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
 """IoU thresholds of the RSNA score; just above, since an IoU must exceed them."""
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False marks an image at which sensitivity is given and averaged."""
-FROC_IOU = 0.2
+_FROC_IOU = 0.2
 Hit = Literal["iou", "centre"]
-"""What finds a lesion: a mark's overlap of at least `FROC_IOU`, or its centre, borders included."""
+"""What finds a lesion: a mark's overlap of at least 0.2 (IoU), or its centre, borders included."""
 HITS: tuple[Hit, ...] = ("iou", "centre")
 RATE_WORDS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 
@@ -108,7 +108,7 @@ class WeightedRsnaScore:
     def __init__(
         self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
     ) -> None:
-        matches = match_pairs(pairs, RSNA_IOU)
+        matches = match_pairs(pairs, _RSNA_IOU)
         n_images, n_cuts = len(pairs.n_true), len(cuts)
         # A box is called at the cuts up to its score: count by the highest, add up from behind.
         last = np.searchsorted(np.asarray(cuts), matches.score, side="right")
@@ -144,7 +144,7 @@ class WeightedRsnaScore:
 def _hits(pairs: BoxPairs, hit: Hit) -> npt.NDArray[np.bool_]:
     """Which pairs are a mark that finds a lesion, shape ``(pairs,)``."""
     if hit == "iou":
-        return np.asarray(pairs.iou >= FROC_IOU)
+        return np.asarray(pairs.iou >= _FROC_IOU)
     mark, lesion = pairs.boxes.corners[pairs.box], pairs.true_corners[pairs.true]
     centre = (mark[:, :2] + mark[:, 2:]) / 2
     return np.asarray(((centre >= lesion[:, :2]) & (centre <= lesion[:, 2:])).all(axis=1))

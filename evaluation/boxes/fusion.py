@@ -18,7 +18,7 @@ from evaluation.statistics.ranking import Floats, Integers
 _ROWS_AT_ONCE = 512  # such tables stay in the processor's cache
 
 
-def box_tables(groups: Integers, scores: Floats) -> Iterator[npt.NDArray[np.int64]]:
+def _box_tables(groups: Integers, scores: Floats) -> Iterator[npt.NDArray[np.int64]]:
     """Positions of the boxes of each group, most confident first, -1 beyond: shape ``(R, K)``."""
     order = np.lexsort((-scores, groups))
     if not len(order):
@@ -33,7 +33,7 @@ def box_tables(groups: Integers, scores: Floats) -> Iterator[npt.NDArray[np.int6
         yield np.where(there, order[np.where(there, edge[rows, None] + slot, 0)], -1)
 
 
-def box_sides(corners: Floats, place: Integers) -> Floats:
+def _box_sides(corners: Floats, place: Integers) -> Floats:
     """Corners as ``(4, R, K)``."""
     return np.ascontiguousarray(np.moveaxis(corners[place], -1, 0))
 
@@ -76,9 +76,9 @@ def nms(
         [False, True, True]
     """
     kept = np.zeros(len(scores), dtype=bool)
-    for place in box_tables(groups, scores):
+    for place in _box_tables(groups, scores):
         alive = place >= 0
-        sides = box_sides(corners, place)
+        sides = _box_sides(corners, place)
         for slot in range(place.shape[1] - 1):
             rows = np.flatnonzero(alive[:, slot])
             if not len(rows):
@@ -126,10 +126,10 @@ def soft_nms(
         [0.8, 0.1]
     """
     lowered = np.zeros(len(scores))
-    for place in box_tables(groups, scores):
+    for place in _box_tables(groups, scores):
         every = np.arange(len(place))
         left = np.where(place >= 0, scores[place], -1.0)  # -1: chosen already, or not there
-        sides = box_sides(corners, place)
+        sides = _box_sides(corners, place)
         for _ in range(place.shape[1]):
             best = left.argmax(axis=1)
             value = left[every, best]
@@ -191,14 +191,14 @@ def weighted_box_fusion(
         >>> [part.round(3).tolist() for part in fused]
         [[[0.0, 0.0, 4.0, 3.75]], [0.6], [0]]
     """
-    weight, model = model_weights(models, weights, len(scores))
+    weight, model = _model_weights(models, weights, len(scores))
     entering = np.flatnonzero(scores >= min_score)
     corners, groups = corners[entering], groups[entering]
     weighed = scores[entering] * weight[model[entering]]
     fused: list[tuple[Floats, Floats, Integers]] = [
         (np.empty((0, 4)), np.empty(0), np.empty(0, dtype=groups.dtype))
     ]
-    for place in box_tables(groups, weighed):
+    for place in _box_tables(groups, weighed):
         sides, total, highest, count = _clusters(corners, weighed, place, iou_threshold)
         row, column = np.nonzero(count)
         boxes, sum_of, most = count[row, column], total[row, column], highest[row, column]
@@ -217,7 +217,7 @@ def _clusters(
 ) -> tuple[Floats, Floats, Floats, Integers]:
     """Cluster the boxes of each row: fused sides ``(4, R, K)``, sum, highest and count."""
     rows, slots = place.shape
-    sides = box_sides(corners, place)
+    sides = _box_sides(corners, place)
     score = np.where(place >= 0, np.maximum(weighed[place], _LEAST), 0.0)
     fused, summed = np.zeros((4, rows, slots)), np.zeros((4, rows, slots))
     total, highest = np.zeros((rows, slots)), np.zeros((rows, slots))
@@ -246,7 +246,7 @@ def _clusters(
     return fused, total, highest, count
 
 
-def model_weights(
+def _model_weights(
     models: Integers | None, weights: Sequence[float] | None, n_boxes: int
 ) -> tuple[Floats, Integers]:
     """The weight of each model and the model of each box, all 1 and all the first by default.
@@ -265,12 +265,12 @@ def model_weights(
 
 
 def scale_boxes(corners: Floats, scale: float, limits: Floats | None = None) -> Floats:
-    """Scale boxes about their centres and clip them to their pictures.
+    """Scale boxes about their centres and clip them to their images.
 
     Args:
         corners: Shape ``(N, 4)`` xyxy, original px.
         scale: Factor on width and height.
-        limits: Width and height of each box's picture, px, shape ``(N, 2)``; NaN is unknown.
+        limits: Width and height of each box's image, px, shape ``(N, 2)``; NaN is unknown.
 
     Returns:
         Shape ``(N, 4)``.
@@ -337,12 +337,12 @@ def best_box_fusion(
         >>> [part.round(3).tolist() for part in fused]
         [[[0.0, 0.0, 4.0, 3.75]], [0.6], [0]]
     """
-    weight, models = model_weights(models, weights, len(scores))
+    weight, models = _model_weights(models, weights, len(scores))
     weighed = scores * weight[models]
     fused: list[tuple[Floats, Floats, Integers]] = [
         (np.empty((0, 4)), np.empty(0), np.empty(0, dtype=groups.dtype))
     ]
-    for place in box_tables(groups, weighed):
+    for place in _box_tables(groups, weighed):
         for rows, sides, total in _gather(
             corners, weighed, models, place, len(weight), iou_threshold
         ):
@@ -362,7 +362,7 @@ def _gather(
 ) -> list[tuple[npt.NDArray[np.int64], Floats, Floats]]:
     """For each slot: the rows whose box there leads, fused sides ``(4, R)``, summed scores."""
     alive = place >= 0
-    sides = box_sides(corners, place)
+    sides = _box_sides(corners, place)
     score = np.where(alive, np.maximum(weighed[place], np.finfo(float).tiny), 0.0)
     model = np.where(alive, models[place], -1)
     found = []

@@ -15,7 +15,7 @@ from evaluation.boxes.box_rule import LEAST_SCORE
 from evaluation.boxes.iou import CORNERS
 from evaluation.statistics.ranking import Floats
 
-UPSAMPLING = 8
+_UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels on the map scale at which validation may cut boxes out of maps."""
 _ALL_NEIGHBOURS = np.ones((3, 3), dtype=bool)
@@ -38,7 +38,7 @@ def map_grid(row: object) -> Floats:
     return values.reshape(int(fields["grid_h"]), int(fields["grid_w"]))
 
 
-def upsample(grid: Floats, factor: int = UPSAMPLING) -> Floats:
+def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
     """Bilinear upsampling with cell centres kept in place and edges held.
 
     Args:
@@ -101,7 +101,7 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
     Args:
         maps: Rows of the maps table, one per image.
-        image_ids: Images asked for, unique, shape ``(N,)``.
+        image_ids: Images wanted, unique, shape ``(N,)``.
 
     Returns:
         ``point_x``, ``point_y`` in original px and ``peak`` (raw), in the order of `image_ids`;

@@ -21,7 +21,7 @@ from evaluation.compare.subgroups import images_of
 from evaluation.decisions.system_output import SystemOutput, images_run
 from evaluation.metrics.evaluation_set import ALL, JudgedImages, MetricKey
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.systems.eligibility import describe_images, images_asked
+from evaluation.systems.eligibility import attempted_images, describe_images
 from evaluation.systems.shortcuts import measure_shortcuts
 
 KEPT = ("auroc", "accuracy", "recall", "specificity", "f1")
@@ -50,7 +50,7 @@ def failures_as_wrong(
         F1; those of all images where nothing failed.
     """
     predictions = {model.name: model.predictions for each in models.values() for model in each}
-    expected = images_asked(predictions, task.dataset, task.target, task.split)
+    expected = attempted_images(predictions, task.dataset, task.target, task.split)
     missing = {
         name: [len(expected.difference(images_run(model.predictions))) for model in each]
         for name, each in models.items()

@@ -26,7 +26,7 @@ from evaluation.compare.seeds import name_models, seed_notes
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.systems.eligibility import Images, judged_images
+from evaluation.systems.eligibility import Images, common_test_images
 
 
 def compare_systems(
@@ -83,7 +83,7 @@ def compare_systems(
     check_analysis(dataset.images, protocol.subgroups, prevalence)
     named = name_models(systems)
     predictions = {label: each for models in named.values() for label, each in models.items()}
-    judged, notes = judged_images(predictions, dataset, target, split=split, images=images)
+    judged, notes = common_test_images(predictions, dataset, target, split=split, images=images)
     task = ComparisonTask(dataset, target, split, protocol)
     models, of_models = judge_models(named, judged, task, policies, extra_policies)
     cards = scorecards(models)

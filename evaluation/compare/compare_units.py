@@ -15,7 +15,7 @@ from evaluation.compare.paired_tests import resampled_tests
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
-from evaluation.decisions.units import Unit, Units, gather, judged_units
+from evaluation.decisions.units import Unit, Units, group_images, judged_units
 from evaluation.metrics.evaluation_set import ALL, JudgedImages, MetricKey, Note
 from evaluation.statistics.bootstrap import Resamples
 
@@ -54,7 +54,7 @@ def compare_units(
         return UnitComparison(None, [], None)
     dataset = task.dataset
     labels = dataset.labels(task.target).reindex(dataset.image_ids("test", task.split))
-    units = gather(dataset.images, labels, judged.image_ids, unit)
+    units = group_images(dataset.images, labels, judged.image_ids, unit)
     whole = judged_units(judged, units)
     cards = {
         name: [_card(model, units, whole, task, unit) for model in each]

@@ -16,12 +16,13 @@ from data_prep.store.predictions import Predictions
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.tuning import Decision, checked_decision, validation_scores
+from evaluation.decisions.tuning import checked_decision, validation_scores
 from evaluation.metrics.evaluation_set import JudgedImages, Note
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import curves
-from evaluation.systems.eligibility import learned_validation, trained_on
+from evaluation.systems.eligibility import describe_training_data, learned_validation
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def _system_facts(models: Sequence[JudgedModel]) -> dict[str, Any]:
         {
             "folder": str(model.predictions.folder),
             **{key: model.predictions.info.get(key) for key in _RECORDED},
-            "trained_on": trained_on(model.predictions),
+            "trained_on": describe_training_data(model.predictions),
             "decision": model.decision.to_json(),
         }
         for model in models

@@ -1,4 +1,4 @@
-"""What validation chooses for a system beside its thresholds, and what a user asks of it."""
+"""What validation chooses for a system beside its thresholds, and the options of that choice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DEFAULT_LEVEL = 0.5
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """What a user asks of the choice on validation; without it, what has always been done.
+    """What a user may say of the choices on validation; without it, the default ones.
 
     Attributes:
         calibration: A method of `METHODS`, or ``choose`` among them by
@@ -61,7 +61,7 @@ class TuningOptions:
             raise InputError(f"--refer {self.refer:g}: expected a share between 0 and 1, as 0.1")
 
     def to_json(self) -> dict[str, Any] | None:
-        """For ``decisions/<target>.json``; `None` where nothing is asked."""
+        """For ``decisions/<target>.json``; `None` where all are the default."""
         if self == TuningOptions():
             return None
         return {
@@ -86,7 +86,7 @@ class ReducedScores:
         reduction: `None` for a system that gives image scores.
         scores: Of the validation images; those of a learned rule come from the other folds.
         tried: Every setting with its figure.
-        record: How it was chosen, where the rules were asked for.
+        record: How it was chosen, where the options name rules.
     """
 
     reduction: Reduction | None
@@ -102,7 +102,7 @@ def choose_reduction(
 
     More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
-    can be luck where validation is small: on 68 films a fold it cost 0.010 of AUROC on test
+    can be luck where validation is small: on 68 images a fold it cost 0.010 of AUROC on test
     (docs/results.md).
 
     Args:
@@ -176,7 +176,7 @@ def choose_among(
 def calibrate(
     method: str, y_true: pd.Series, scores: pd.Series, folds: Integers | None
 ) -> tuple[Calibration | None, dict[str, float] | None]:
-    """Learn the calibration that a user asks for.
+    """Learn the calibration that a user names.
 
     Args:
         method: See `TuningOptions`.

@@ -64,8 +64,8 @@ class Decision:
         thresholds: A choice per policy.
         validation: Figures on the validation images per policy, and ``""`` without threshold.
         tried: Every setting tried, with the figure it was judged by.
-        options: What the user asked for beside policies and search.
-        choices: How what was asked for was chosen: ``reduction``, ``calibration``.
+        options: What the user chose beside policies and search.
+        choices: How the options led to a choice: ``reduction``, ``calibration``.
         referral: Per policy, from which doubt on images are referred to a reader.
     """
 
@@ -160,8 +160,8 @@ class Decision:
     def difference(self, other: Decision) -> str | None:
         """The first place where a stored decision and one derived now differ, or `None`.
 
-        Figures that were not told yet when it was stored, and policies that were not asked for,
-        are no difference: nothing rests on them.
+        Figures that an older program did not store, and policies that it was not tuned for, are no
+        difference: nothing rests on them.
         """
         stored, derived = self.to_json(), other.to_json()
         for part in ("policies", "referral"):
@@ -171,7 +171,7 @@ class Decision:
         places = [(stored, derived)]
         shared = stored["policies"].keys() & derived["policies"].keys()
         places += [(stored["policies"][name], derived["policies"][name]) for name in shared]
-        for told, found in places:
-            kept = {k: v for k, v in found["validation"].items() if k in told["validation"]}
-            found["validation"] = kept
+        for before, now in places:
+            kept = {k: v for k, v in now["validation"].items() if k in before["validation"]}
+            now["validation"] = kept
         return first_difference(stored, derived)

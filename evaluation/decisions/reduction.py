@@ -16,8 +16,8 @@ from evaluation.statistics.logistic import fit_logistic, sigmoid
 from evaluation.statistics.ranking import Floats, Integers
 
 Rule = Literal["max", "noisy_or", "top_k", "learned"]
-TOP_K = 3
-COUNT_FLOORS = (0.05, 0.2)
+_TOP_K = 3
+_COUNT_FLOORS = (0.05, 0.2)
 """Scores from which a learned rule counts boxes."""
 
 
@@ -101,7 +101,7 @@ def reduce_boxes(
     order = np.lexsort((-scores, rows))
     rows, scores, n_images = rows[order], scores[order], len(image_ids)
     if rule == "learned":
-        features = ranked_features(rows, scores, n_images)
+        features = _ranked_features(rows, scores, n_images)
         if len(weights) != features.shape[1] + 1:
             raise InputError(
                 f"a learned reduction needs {features.shape[1] + 1} weights, got {len(weights)}"
@@ -122,7 +122,7 @@ def box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
 
     Returns:
         Log-odds of the three most confident scores (a missing box counts as score 0), and
-        ``log(1 + boxes)`` from each of `COUNT_FLOORS`; shape ``(N, 5)``.
+        ``log(1 + boxes)`` from each of `_COUNT_FLOORS`; shape ``(N, 5)``.
 
     Raises:
         InputError: As `reduce_boxes`.
@@ -134,16 +134,16 @@ def box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
     """
     rows, scores = _rows_and_scores(boxes, image_ids)
     order = np.lexsort((-scores, rows))
-    return ranked_features(rows[order], scores[order], len(image_ids))
+    return _ranked_features(rows[order], scores[order], len(image_ids))
 
 
-def ranked_features(rows: Integers, scores: Floats, n_images: int) -> Floats:
+def _ranked_features(rows: Integers, scores: Floats, n_images: int) -> Floats:
     """`box_features` of boxes that are sorted already, as in `reduce_ranked`."""
-    top = np.zeros((n_images, TOP_K))
+    top = np.zeros((n_images, _TOP_K))
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-    first = rank < TOP_K
+    first = rank < _TOP_K
     top[rows[first], rank[first]] = scores[first]
-    counts = [np.bincount(rows[scores >= floor], minlength=n_images) for floor in COUNT_FLOORS]
+    counts = [np.bincount(rows[scores >= floor], minlength=n_images) for floor in _COUNT_FLOORS]
     return np.column_stack([clipped_logit(top), np.log1p(np.column_stack(counts))])
 
 
@@ -178,8 +178,8 @@ def reduce_ranked(
         reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
     else:
         rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
-        top = rank < TOP_K
-        reduced = np.bincount(rows[top], scores[top], minlength=n_images) / TOP_K
+        top = rank < _TOP_K
+        reduced = np.bincount(rows[top], scores[top], minlength=n_images) / _TOP_K
     return reduced
 
 
@@ -190,8 +190,8 @@ def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarr
         raise InputError(f"image ids must be unique; {repeated!r} repeats")
     rows = positions(boxes["image_id"], image_ids)
     if (rows < 0).any():
-        stray = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
-        raise InputError(f"boxes: image {stray!r} is not among the images under evaluation")
+        unknown = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
+        raise InputError(f"boxes: image {unknown!r} is not among the images under evaluation")
     scores = boxes["score"].to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
     if wrong.size:
@@ -302,11 +302,11 @@ def words_of(weights: tuple[float, ...]) -> str:
         >>> words_of((0.5, 1.0, 0.0, 0.0, 0.25, -0.5)).split(", ")[:2]
         ['intercept 0.50', 'log-odds of box 1: 1.00']
     """
-    names = [f"log-odds of box {rank}: " for rank in range(1, TOP_K + 1)]
-    names += [f"log(1 + boxes from {floor:g}): " for floor in COUNT_FLOORS]
-    told = [f"{name}{weight:.2f}" for name, weight in zip(names, weights[1:], strict=True)]
+    names = [f"log-odds of box {rank}: " for rank in range(1, _TOP_K + 1)]
+    names += [f"log(1 + boxes from {floor:g}): " for floor in _COUNT_FLOORS]
+    words = [f"{name}{weight:.2f}" for name, weight in zip(names, weights[1:], strict=True)]
     return (
-        ", ".join([f"intercept {weights[0]:.2f}", *told])
+        ", ".join([f"intercept {weights[0]:.2f}", *words])
         .replace("-", "−")
         .replace("log−odds", "log-odds")
     )

@@ -18,7 +18,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
-from evaluation.boxes.box_rule import BoxRule, FusedBoxes, group_boxes, picture_limits
+from evaluation.boxes.box_rule import BoxRule, FusedBoxes, group_boxes, image_limits
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.fusion import Confidence, scale_boxes
 from evaluation.boxes.iou import CORNERS, BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
@@ -205,7 +205,7 @@ class SearchImages:
         corners = self.boxes[CORNERS].to_numpy(np.float64)
         stored = FusedBoxes(corners, self.boxes["score"].to_numpy(np.float64), groups)
         place = self.image_ids.get_indexer(images)
-        return stored, np.repeat(place, len(findings)), picture_limits(self.sizes, self.image_ids)
+        return stored, np.repeat(place, len(findings)), image_limits(self.sizes, self.image_ids)
 
     def fuse(self, rule: BoxRule) -> tuple[FusedBoxes, Integers]:
         """Boxes fused by a rule, not scaled, and the position of each one's image."""

@@ -18,7 +18,7 @@ from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.ranking import Floats, check_truth_and_scores
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
-"""The policies that `cxr tune` sets unless told otherwise."""
+"""The policies that `cxr tune` sets by default."""
 
 _SHARE = r"(?:0?\.\d+|0|1|1\.0*)"
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
@@ -140,8 +140,8 @@ def choose_threshold(
         >>> choose_threshold([1, 0], [0.1, 0.2], "sensitivity>=0.95").reason
         'sensitivity >= 0.95 is met only by calling every image positive'
     """
-    asked = check_policy(policy)
-    kind, floor = asked.kind, asked.value
+    wanted = check_policy(policy)
+    kind, floor = wanted.kind, wanted.value
     if kind == "threshold":
         return ThresholdChoice(policy, floor)
     truth, scores = check_truth_and_scores(y_true, y_score)
@@ -155,7 +155,7 @@ def choose_threshold(
     if floor is None:
         return _best(policy, candidates, figures)
     if kind == "cost":
-        prevalence = float(truth.mean()) if asked.prevalence is None else asked.prevalence
+        prevalence = float(truth.mean()) if wanted.prevalence is None else wanted.prevalence
         return _cheapest(policy, candidates, figures, floor * prevalence / (1 - prevalence))
     kept = figures["recall" if kind == "sensitivity" else "specificity"] >= floor
     if not kept.any():

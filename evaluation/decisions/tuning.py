@@ -40,18 +40,18 @@ from evaluation.decisions.thresholds import (
     check_policy,
     choose_threshold,
 )
-from evaluation.decisions.units import Unit, gather
+from evaluation.decisions.units import Unit, group_images
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.calibration import Calibration, choose_calibration, fit_platt
 from evaluation.statistics.cross_validation import patient_folds
 
-Advance = Callable[[int], None] | None
+_Advance = Callable[[int], None] | None
 
 
 @dataclass(frozen=True)
-class ValidationRows:
+class _ValidationRows:
     """The validation images that a system ran on and whose label is known.
 
     Attributes:
@@ -71,7 +71,7 @@ class ValidationRows:
 
 
 @dataclass(frozen=True)
-class ScoredImages:
+class _ScoredImages:
     """One score per validation image.
 
     Attributes:
@@ -88,7 +88,7 @@ class ScoredImages:
 
 
 @dataclass(frozen=True)
-class BoxReading:
+class _BoxReading:
     """How boxes are read from maps, and from which score they are called."""
 
     scale: tuple[float, float] | None
@@ -98,7 +98,7 @@ class BoxReading:
 
 
 @dataclass(frozen=True)
-class JudgedScores:
+class _JudgedScores:
     """What thresholds are chosen on: images, studies or patients."""
 
     y_true: pd.Series
@@ -108,16 +108,16 @@ class JudgedScores:
 
 
 @dataclass(frozen=True)
-class TuningRecord:
-    """What a decision tells of its choices, and of its search."""
+class _TuningRecord:
+    """What was chosen and tried: the choices of a decision, and its search."""
 
     choices: dict[str, Any] = field(default_factory=dict)
     searched: dict[str, Any] = field(default_factory=dict)
 
 
-def validation_rows(
+def _validation_rows(
     predictions: Predictions, dataset: DataSet, target: Target, split: str
-) -> ValidationRows:
+) -> _ValidationRows:
     """Find the validation images of a split that a decision may be chosen on."""
     labels = dataset.labels(target).reindex(dataset.image_ids("val", split))
     known = labels.dropna()
@@ -130,7 +130,7 @@ def validation_rows(
         "n_positive": int(y_true.sum()),
         "n_not_run": len(known) - len(ran),
     }
-    return ValidationRows(labels, y_true, counts)
+    return _ValidationRows(labels, y_true, counts)
 
 
 def validation_scores(
@@ -148,21 +148,21 @@ def validation_scores(
     Returns:
         ``label`` and ``score`` by image id; empty where it ran on no validation image.
     """
-    rows = validation_rows(system, dataset, target, split)
+    rows = _validation_rows(system, dataset, target, split)
     if not len(rows.image_ids):
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
     output = SystemOutput(system, target, rows.image_ids, decision.boxes, dataset.images)
     return pd.DataFrame({"label": rows.y_true, "score": output.scores(decision.reduction)})
 
 
-def score_images(
+def _score_images(
     output: SystemOutput,
-    rows: ValidationRows,
+    rows: _ValidationRows,
     dataset: DataSet,
     search: Search | None,
     options: TuningOptions,
-    advance: Advance,
-) -> ScoredImages:
+    advance: _Advance,
+) -> _ScoredImages:
     """Choose how boxes become an image score; a search chooses their fusion and scale, too."""
     folds, patients = None, patients_of(dataset.images, rows.image_ids)
     if options.reductions or options.calibration == CHOOSE:
@@ -173,38 +173,42 @@ def score_images(
             output.predictions, output.target, rows.image_ids, found.rule, dataset.images
         )
         reduced = ReducedScores(found.reduction, fused.scores(found.reduction), found.best)
-        return ScoredImages(fused, reduced, found, folds)
+        return _ScoredImages(fused, reduced, found, folds)
     if options.reductions and folds is not None:
         reduced = choose_among(output, rows.y_true, options.reductions, folds)
     else:
         reduced = choose_reduction(output, rows.y_true, patients)
-    return ScoredImages(output, reduced, None, folds)
+    return _ScoredImages(output, reduced, None, folds)
 
 
-def choose_box_reading(scored: ScoredImages, dataset: DataSet) -> BoxReading:
+def _choose_box_reading(scored: _ScoredImages, dataset: DataSet) -> _BoxReading:
     """Choose how a classifier's maps become boxes, and the score from which boxes are called."""
     output, scores = scored.output, scored.reduced.scores
     scale, rule, tried = choose_map_boxes(output, scores, dataset)
     if scored.found is not None:
-        return BoxReading(scale, rule, scored.found.cut, tried)
+        return _BoxReading(scale, rule, scored.found.cut, tried)
     cut = choose_box_cut(output, output.boxes(scores, scale, rule), dataset)
-    return BoxReading(scale, rule, cut, tried)
+    return _BoxReading(scale, rule, cut, tried)
 
 
-def gather_units(
-    scored: ScoredImages, rows: ValidationRows, dataset: DataSet, unit: Unit, options: TuningOptions
-) -> JudgedScores:
+def _gather_units(
+    scored: _ScoredImages,
+    rows: _ValidationRows,
+    dataset: DataSet,
+    unit: Unit,
+    options: TuningOptions,
+) -> _JudgedScores:
     """Turn images into studies or patients, which score as the highest of their images."""
     y_true, scores, folds = rows.y_true, scored.reduced.scores, scored.folds
     spread = scored.output.spread() if options.refer else None
     if unit == "image":
-        return JudgedScores(y_true, scores, spread, folds)
-    units = gather(dataset.images, rows.labels, rows.image_ids, unit)
+        return _JudgedScores(y_true, scores, spread, folds)
+    units = group_images(dataset.images, rows.labels, rows.image_ids, unit)
 
     def highest(values: pd.Series) -> pd.Series:
         return pd.Series(units.highest(values), units.names)
 
-    return JudgedScores(
+    return _JudgedScores(
         highest(y_true),
         highest(scores),
         None if spread is None else highest(spread),
@@ -212,26 +216,24 @@ def gather_units(
     )
 
 
-def calibrate_scores(
-    judged: JudgedScores, scored: ScoredImages, options: TuningOptions, unit: Unit
-) -> tuple[Calibration | None, TuningRecord]:
-    """Choose how scores become probabilities: as asked, by a search's folds, else by Platt."""
+def _calibrate_scores(
+    judged: _JudgedScores, scored: _ScoredImages, options: TuningOptions, unit: Unit
+) -> tuple[Calibration | None, _TuningRecord]:
+    """Choose how scores become probabilities: as named, by a search's folds, else by Platt."""
     reduction = scored.reduced.record
     choices = {} if reduction is None else {"reduction": reduction}
     truth, scores = judged.y_true, judged.scores
     if options.calibration is not None:
         calibration, losses = calibrate(options.calibration, truth, scores, judged.folds)
         choices |= {} if losses is None else {"calibration": losses}
-        return calibration, TuningRecord(choices)
+        return calibration, _TuningRecord(choices)
     if scored.found is not None and unit == "image":
         calibration, record = choose_calibration(truth, scores, scored.found.folds)
-        return calibration, TuningRecord(choices, {"calibration": record})
-    return fit_platt(truth, scores), TuningRecord(choices)
+        return calibration, _TuningRecord(choices, {"calibration": record})
+    return fit_platt(truth, scores), _TuningRecord(choices)
 
 
-__all__ = ["CHOSEN_ON", "Decision", "checked_decision", "decision_ids", "tune"]
-
-CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
+_CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
 
 
 def tune(
@@ -273,8 +275,8 @@ def tune(
     """
     options = options or TuningOptions()
     _check_boxes(predictions, search, options)
-    rows = validation_rows(predictions, dataset, target, split)
-    chosen_on = decision_ids(predictions, dataset, split) | rows.counts
+    rows = _validation_rows(predictions, dataset, target, split)
+    chosen_on = _decision_ids(predictions, dataset, split) | rows.counts
     output = SystemOutput(predictions, target, rows.image_ids)
     if not len(rows.image_ids):
         reason = f"the system ran on no validation image of split '{split}'"
@@ -283,10 +285,10 @@ def tune(
         return Decision(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
         )
-    scored = score_images(output, rows, dataset, search, options, advance)
-    reading = choose_box_reading(scored, dataset)
-    judged = gather_units(scored, rows, dataset, unit, options)
-    calibration, record = calibrate_scores(judged, scored, options, unit)
+    scored = _score_images(output, rows, dataset, search, options, advance)
+    reading = _choose_box_reading(scored, dataset)
+    judged = _gather_units(scored, rows, dataset, unit, options)
+    calibration, record = _calibrate_scores(judged, scored, options, unit)
     thresholds = {
         policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
     }
@@ -362,8 +364,8 @@ def checked_decision(
         text = f"{name} was not tuned before: its decision is derived here."
         return derived, [Note("not_tuned", text)]
     stored = Decision.from_json(payload)
-    here = decision_ids(system, dataset, split)
-    for key in CHOSEN_ON:
+    here = _decision_ids(system, dataset, split)
+    for key in _CHOSEN_ON:
         if stored.chosen_on.get(key) != here[key]:
             raise InputError(
                 f"{system.folder}: the decision of {name} was chosen with {key} "
@@ -384,7 +386,7 @@ def checked_decision(
             f"{system.folder}: the decision of {name} is not what its validation images give "
             f"({changed}); run cxr tune again"
         )
-    return derived, []  # it agrees, and tells what an older program did not tell yet
+    return derived, []  # it agrees, and holds what an older program did not write yet
 
 
 def _without_validation(policy: str, reason: str) -> ThresholdChoice:
@@ -409,8 +411,8 @@ def _choose_referrals(
     }
 
 
-def decision_ids(predictions: Predictions, dataset: DataSet, split: str) -> dict[str, Any]:
-    """What a decision is bound to: `CHOSEN_ON`."""
+def _decision_ids(predictions: Predictions, dataset: DataSet, split: str) -> dict[str, Any]:
+    """What a decision is bound to: `_CHOSEN_ON`."""
     ids = dataset.ids
     return {
         "inference_id": predictions.info.get("inference_id"),
@@ -422,7 +424,7 @@ def decision_ids(predictions: Predictions, dataset: DataSet, split: str) -> dict
 
 
 def _validation_figures(
-    judged: JudgedScores, thresholds: dict[str, ThresholdChoice]
+    judged: _JudgedScores, thresholds: dict[str, ThresholdChoice]
 ) -> dict[str, dict[str, Any]]:
     """By policy, and under "" the threshold-free ones."""
     at = {name: _figures(judged.y_true, judged.scores, c) for name, c in thresholds.items()}

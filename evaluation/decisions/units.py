@@ -1,4 +1,4 @@
-"""Images gathered by study or patient: the score of a unit is the highest of its images.
+"""Images grouped by study or patient: the score of a unit is the highest of its images.
 
 A unit is positive where any of its images is, negative where all are. One that has an image of
 unknown label and no positive one is left out.
@@ -64,7 +64,7 @@ def unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.NDA
         unit: ``image``, ``study`` (named with its patient) or ``patient``.
 
     Raises:
-        InputError: Studies are asked for and an image has none.
+        InputError: Studies are wanted and an image has none.
     """
     if unit == "image":
         return image_ids.to_numpy(dtype=str)
@@ -82,8 +82,8 @@ def unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.NDA
     return np.char.add(np.char.add(patients, " / "), studies.to_numpy(dtype=str))
 
 
-def gather(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
-    """Gather images into units.
+def group_images(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
+    """Group images into units.
 
     Args:
         images: The data set's image table.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.compare.comparison import Comparison
-    from evaluation.decisions.tuning import Decision
+    from evaluation.decisions.decision import Decision
 
 
 _CORNERS = ["x1", "y1", "x2", "y2"]

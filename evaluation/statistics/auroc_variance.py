@@ -18,7 +18,7 @@ from scipy.special import expit, logit, ndtri, stdtr, stdtrit
 from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
-POWER = 0.8
+_POWER = 0.8
 FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
@@ -76,7 +76,7 @@ class ClusteredEstimate:
         return smallest_detectable(self.error) if self.error else None
 
 
-def smallest_detectable(error: float, power: float = POWER, level: float = LEVEL) -> float:
+def smallest_detectable(error: float, power: float = _POWER, level: float = LEVEL) -> float:
     """The smallest true difference that a test set of this kind shows with a given power.
 
     ``(z[1 - alpha / 2] + z[power]) x standard error of the paired difference``, two-sided.

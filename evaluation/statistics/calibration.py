@@ -104,7 +104,7 @@ class IsotonicScaling:
         }
 
 
-AS_IT_IS = PlattScaling(slope=1.0, intercept=0.0)
+_AS_IT_IS = PlattScaling(slope=1.0, intercept=0.0)
 """The score itself, held inside [`CLIP`, 1 - `CLIP`], as the probability."""
 Calibration = PlattScaling | IsotonicScaling
 
@@ -122,12 +122,12 @@ def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
     return PlattScaling(payload["slope"], payload["intercept"], payload["method"])
 
 
-STEEPEST = 100.0
-"""A temperature lies between 1 / STEEPEST and STEEPEST."""
+_STEEPEST = 100.0
+"""A temperature lies between 1 / _STEEPEST and _STEEPEST."""
 
 
-def fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
-    """Learn one temperature by the least log loss, between 1 / `STEEPEST` and `STEEPEST`.
+def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+    """Learn one temperature by the least log loss, between 1 / `_STEEPEST` and `_STEEPEST`.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -143,7 +143,7 @@ def fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScali
         Guo, Pleiss, Sun and Weinberger 2017.
 
     Example:
-        >>> scaling = fit_temperature([0, 1, 1, 0] * 50, [0.01, 0.99, 0.01, 0.01] * 50)
+        >>> scaling = _fit_temperature([0, 1, 1, 0] * 50, [0.01, 0.99, 0.01, 0.01] * 50)
         >>> scaling.slope < 1  # too sure of itself: its log-odds shrink
         True
     """
@@ -155,7 +155,7 @@ def fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScali
     def gradient(slope: float) -> float:
         return float(((sigmoid(slope * logits) - truth) * logits).sum())
 
-    least, most = 1 / STEEPEST, STEEPEST
+    least, most = 1 / _STEEPEST, _STEEPEST
     if gradient(least) >= 0:
         slope = least
     elif gradient(most) <= 0:
@@ -165,7 +165,7 @@ def fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScali
     return PlattScaling(slope, 0.0, "temperature")
 
 
-def fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScaling | None:
+def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScaling | None:
     """Learn the rising step curve of least squared error, joined by straight lines.
 
     Args:
@@ -182,7 +182,7 @@ def fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScali
         Zadrozny and Elkan 2002, by scikit-learn's pool of adjacent violators.
 
     Example:
-        >>> fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
+        >>> _fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
         IsotonicScaling(scores=(0.1, 0.2, 0.3, 0.4), probabilities=(0.0, 0.5, 0.5, 1.0))
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
@@ -216,7 +216,7 @@ def fit_calibration(
         raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
     if method == "none":
         return PlattScaling(1.0, 0.0, "none")
-    fits = {"temperature": fit_temperature, "platt": fit_platt, "isotonic": fit_isotonic}
+    fits = {"temperature": _fit_temperature, "platt": fit_platt, "isotonic": _fit_isotonic}
     fitted: Calibration | None = fits[method](y_true, y_score)
     return fitted
 
@@ -287,7 +287,7 @@ def choose_calibration(
         held = folds == fold
         wanted = truth[held].astype(np.float64)
         for method in methods:
-            learned = fit_calibration(method, truth[~held], scores[~held]) or AS_IT_IS
+            learned = fit_calibration(method, truth[~held], scores[~held]) or _AS_IT_IS
             if isinstance(learned, PlattScaling):
                 logits = learned.slope * clipped_logit(scores[held]) + learned.intercept
             else:
@@ -295,9 +295,9 @@ def choose_calibration(
             losses[method] += _loss(logits, wanted) / len(truth)
     chosen = min(methods, key=losses.__getitem__)  # the first of equals
     # What the score gives as it is has been called so since before there were other choices.
-    told = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
+    record = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
     fitted = None if chosen == "none" else fit_calibration(chosen, truth, scores)
-    return fitted or AS_IT_IS, told
+    return fitted or _AS_IT_IS, record
 
 
 def _loss(logits: Floats, wanted: Floats) -> float:

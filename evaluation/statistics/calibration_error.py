@@ -83,7 +83,7 @@ class _Lowest:
         return found, np.where(found, self._values[counts.argmax(axis=1)], np.inf)
 
 
-def fit_line(
+def _fit_line(
     x: Floats, mass: Floats, positive: Floats, positive_x: Floats
 ) -> tuple[Floats, Floats]:
     """Logistic regressions on one variable, one per row.
@@ -104,7 +104,7 @@ def fit_line(
 
     Example:
         >>> mass, positive = np.array([[10.0, 10.0]]), np.array([10.0])  # 2 of 10, and 8 of 10
-        >>> slope, _ = fit_line(np.array([-1.0, 1.0]), mass, positive, np.array([6.0]))
+        >>> slope, _ = _fit_line(np.array([-1.0, 1.0]), mass, positive, np.array([6.0]))
         >>> round(float(slope[0]), 4)  # log(0.8 / 0.2)
         1.3863
     """
@@ -127,7 +127,7 @@ def fit_line(
     return np.where(done, slope, np.nan), np.where(done, intercept, np.nan)
 
 
-def fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
+def _fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
     """The shifts of log-odds that give each row its number of positives.
 
     Args:
@@ -136,10 +136,10 @@ def fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
         positive: Weight of the positive images, shape ``(R,)``.
 
     Returns:
-        Shape ``(R,)``; NaN without a class. As in `fit_line` each row is alone.
+        Shape ``(R,)``; NaN without a class. As in `_fit_line` each row is alone.
 
     Example:
-        >>> shift = fit_offset(np.array([0.0]), np.array([[4.0]]), np.array([3.0]))
+        >>> shift = _fit_offset(np.array([0.0]), np.array([[4.0]]), np.array([3.0]))
         >>> round(float(shift[0]), 4)  # from odds of 1 to odds of 3
         1.0986
     """
@@ -150,7 +150,7 @@ def fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
     return shift
 
 
-N_BINS = 10
+_N_BINS = 10
 _KNOTS = 256
 
 
@@ -161,10 +161,10 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
         >>> equal_width_bins(np.array([0.0, 0.1, 0.10001, 0.3, 1.0])).tolist()
         [0, 0, 1, 2, 9]
     """
-    return np.searchsorted(np.arange(1, N_BINS) / N_BINS, probability, side="left")
+    return np.searchsorted(np.arange(1, _N_BINS) / _N_BINS, probability, side="left")
 
 
-def equal_mass_bins(probability: Floats, n_bins: int = N_BINS) -> npt.NDArray[np.int64]:
+def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[np.int64]:
     """Bin of each probability: cut at quantiles, closed on the right, equal values in one bin.
 
     A decile is the smallest value that at least so many tenths of all values do not exceed.
@@ -274,15 +274,15 @@ class CalibrationFigures:
             knots, mass = self._exact, np.bincount(self._place)[None, :].astype(np.float64)
         else:
             knots, mass = self._grid, used @ self._on_grid
-        slope, intercept = fit_line(knots, mass, positive, positive_logit)
+        slope, intercept = _fit_line(knots, mass, positive, positive_logit)
         parted = self._overlap.parted(used)
         figures["calibration_slope"] = np.where(parted, np.nan, slope)
         figures["calibration_intercept"] = np.where(parted, np.nan, intercept)
-        figures["calibration_in_the_large"] = fit_offset(knots, mass, positive)
+        figures["calibration_in_the_large"] = _fit_offset(knots, mass, positive)
         return figures
 
 
-def _spread(columns: npt.NDArray[np.int64], values: Floats, width: int = N_BINS + 1) -> Floats:
+def _spread(columns: npt.NDArray[np.int64], values: Floats, width: int = _N_BINS + 1) -> Floats:
     """Each value in its column, shape ``(N, width)``."""
     table = np.zeros((len(columns), width))
     table[np.arange(len(columns)), columns] = values

@@ -48,9 +48,9 @@ def check_truth_and_scores(
             f"y_true must be 0 or 1; row {wrong[0]} is {truth[wrong[0]]!r}: leave images of "
             "unknown label out"
         )
-    lost = np.flatnonzero(~np.isfinite(scores))
-    if lost.size:
-        raise InputError(f"y_score must be finite; row {lost[0]} is {scores[lost[0]]}")
+    infinite = np.flatnonzero(~np.isfinite(scores))
+    if infinite.size:
+        raise InputError(f"y_score must be finite; row {infinite[0]} is {scores[infinite[0]]}")
     return truth.astype(bool), scores
 
 

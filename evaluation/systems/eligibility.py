@@ -23,7 +23,7 @@ SEEN_FILE = "seen.parquet"
 _SHOWN = 5
 
 
-def trained_on(system: Predictions) -> dict[str, str] | str:
+def describe_training_data(system: Predictions) -> dict[str, str] | str:
     """What a system is known to have learned from, in words, by role.
 
     Args:
@@ -44,7 +44,7 @@ def trained_on(system: Predictions) -> dict[str, str] | str:
     return known | {"unknown": ", ".join(unknown)} if unknown else known
 
 
-def refuse_seen(
+def _refuse_seen_patients(
     name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index
 ) -> list[Note]:
     """Refuse test images of patients that a system was fitted or selected on.
@@ -88,11 +88,11 @@ def refuse_seen(
 def learned_validation(
     name: str, system: Predictions, dataset: DataSet, target: Target, split: str
 ) -> list[Note]:
-    """Tell of validation images that a system was fitted on: it knows them too well to choose on.
+    """Note validation images that a system was fitted on: it knows them too well to choose on.
 
     The figures on test stay honest, but thresholds and calibration are of scores surer than those
     of new images: they miss the sensitivity or specificity that they were chosen for. An ensemble
-    of the models of a cross-validation has such images by its making, so this is told, not
+    of the models of a cross-validation has such images by its making, so this is noted, not
     refused.
 
     Args:
@@ -136,7 +136,7 @@ def _used(
 Images = Literal["all", "common"]
 
 
-def judged_images(
+def common_test_images(
     systems: Mapping[str, Predictions],
     dataset: DataSet,
     target: Target,
@@ -196,7 +196,7 @@ def judged_images(
         )
     common = common.sort_values()
     for name, system in systems.items():
-        notes += refuse_seen(name, system, dataset, common)
+        notes += _refuse_seen_patients(name, system, dataset, common)
     return describe_images(dataset, target, common, known), notes
 
 
@@ -260,7 +260,7 @@ def _difference_line(ran: Mapping[str, pd.Index]) -> str:
     )
 
 
-def images_asked(
+def attempted_images(
     systems: Mapping[str, Predictions], dataset: DataSet, target: Target, split: str
 ) -> pd.Index:
     """Test images of known label that any system ran or failed on, sorted.
@@ -272,8 +272,8 @@ def images_asked(
         split: Name of the split.
     """
     labels = dataset.labels(target).reindex(dataset.image_ids("test", split)).dropna()
-    asked = pd.Index([]).append([pd.Index(s.images["image_id"]) for s in systems.values()])
-    return labels.index[labels.index.isin(asked)].sort_values()
+    attempted = pd.Index([]).append([pd.Index(s.images["image_id"]) for s in systems.values()])
+    return labels.index[labels.index.isin(attempted)].sort_values()
 
 
 def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> None:

@@ -16,14 +16,14 @@ from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, picture_limits
+from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, image_limits
 from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion, scale_boxes, weighted_box_fusion
 from evaluation.boxes.iou import CORNERS, MAX_BOXES
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import SEEN_FILE, check_data_set
 
 Fusion = Literal["best", "wbf"]
-FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
+_FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
 _IOU: dict[Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *CORNERS]
@@ -54,7 +54,7 @@ def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
     """Refuse members that cannot be joined.
 
     Raises:
-        InputError: There are fewer than two, one is there twice, they are of another data set, or
+        InputError: There are fewer than two, one is repeated, they are of another data set, or
             they ran on different images.
     """
     if len(members) < 2:
@@ -87,7 +87,7 @@ def findings_of(member: Predictions) -> set[str]:
     return set(rows["finding"])
 
 
-def check_same_findings(members: Sequence[Predictions]) -> None:
+def _check_same_findings(members: Sequence[Predictions]) -> None:
     """Refuse members that predict different findings.
 
     Raises:
@@ -117,9 +117,9 @@ def join_images(members: Sequence[Predictions]) -> pd.DataFrame:
     for member in members:
         table = member.images.set_index("image_id").reindex(index)
         failed = (table["status"] != "ok").to_numpy()
-        told = member.name + ": " + table.loc[failed, "reason"].fillna("failed").astype(str)
+        message = member.name + ": " + table.loc[failed, "reason"].fillna("failed").astype(str)
         before = reasons[failed]
-        reasons[failed] = before.where(before == "", before + "; ") + told
+        reasons[failed] = before.where(before == "", before + "; ") + message
     return pd.DataFrame(
         {
             "image_id": index.to_numpy(),
@@ -147,12 +147,12 @@ def join_detectors(
         iou_threshold: Boxes that overlap more belong together; 0.5 for ``best`` and 0.55 for
             ``wbf`` by default.
     """
-    check_same_findings(members)
+    _check_same_findings(members)
     images = join_images(members)
     weight = _checked_weights(weights, len(members))
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
     boxes = pd.concat(parts, ignore_index=True)
-    boxes = boxes[of_images_that_ran(boxes, images)]
+    boxes = boxes[_of_images_that_ran(boxes, images)]
     groups, names, findings = group_boxes(boxes)
     iou = _IOU[fusion] if iou_threshold is None else iou_threshold
     fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
@@ -168,7 +168,7 @@ def join_detectors(
     first = np.searchsorted(groups, groups, side="left")
     kept = (np.arange(len(groups)) - first < MAX_BOXES) & (scores >= LEAST_SCORE)
     image, finding = np.divmod(groups[kept], max(len(findings), 1))
-    limits = picture_limits(dataset.images, names)[image]
+    limits = image_limits(dataset.images, names)[image]
     fused = pd.DataFrame({"image_id": names[image], "finding": findings[finding]})
     fused[CORNERS] = scale_boxes(corners[kept], 1.0, limits)
     fused["score"] = scores[kept]
@@ -178,7 +178,7 @@ def join_detectors(
         images,
         # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
         {"boxes": fused, "scores": _mean_scores(_every_finding(members, images), tops, share)},
-        made_of=f"{names_of(members)}: {FUSIONS[fusion]} at IoU {iou:g}",
+        made_of=f"{_names_of(members)}: {_FUSIONS[fusion]} at IoU {iou:g}",
         settings={"method": fusion, "iou": iou, "weights": weight},
     )
 
@@ -195,7 +195,7 @@ def join_classifiers(
     Raises:
         InputError: A member has no score for an image that it ran on.
     """
-    check_same_findings(members)
+    _check_same_findings(members)
     images, weight = join_images(members), _checked_weights(weights, len(members))
     share = np.array(weight) / sum(weight)
     tables = [_rows_that_ran(member.scores, images, _KEYS) for member in members]
@@ -217,7 +217,7 @@ def join_classifiers(
         "scores",
         images,
         joined,
-        made_of=f"{names_of(members)}: mean probability",
+        made_of=f"{_names_of(members)}: mean probability",
         settings={"method": "mean", "weights": weight},
         notes=notes,
     )
@@ -264,10 +264,10 @@ def _mean_maps(
 
 
 def _rows_that_ran(rows: pd.DataFrame, images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    return rows[of_images_that_ran(rows, images)].sort_values(keys).reset_index(drop=True)
+    return rows[_of_images_that_ran(rows, images)].sort_values(keys).reset_index(drop=True)
 
 
-def of_images_that_ran(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
+def _of_images_that_ran(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
     """Which rows are of images that ran in every member."""
     return is_member(rows["image_id"], images.loc[images["status"] == "ok", "image_id"])
 
@@ -281,7 +281,7 @@ def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[fl
     return chosen
 
 
-def names_of(members: Sequence[Predictions]) -> str:
+def _names_of(members: Sequence[Predictions]) -> str:
     """The members' names, joined by plus signs."""
     return " + ".join(member.name for member in members)
 
@@ -321,7 +321,7 @@ def joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, li
 
     Returns:
         ``image_id``, ``patient_id``, ``role`` (of several roles the one that taught most), or
-        `None` where no member tells; and the names of the members that do not tell.
+        `None` where it is known of no member; and the names of the members of which it is not.
     """
     parts, unknown = [], []
     for member in members:
@@ -381,13 +381,13 @@ def gate_boxes(detector: Predictions, classifier: Predictions) -> Joined:
     members = (detector, classifier)
     images = join_images(members)
     boxes = detector.boxes
-    boxes = boxes[of_images_that_ran(boxes, images)]
+    boxes = boxes[_of_images_that_ran(boxes, images)]
     boxes = boxes.assign(score=boxes["score"] * _gate_of(boxes, classifier))
     return Joined(
         "boxes",
         images,
         {"boxes": boxes[boxes["score"] >= LEAST_SCORE].reset_index(drop=True)},
-        made_of=f"{names_of(members)} as a gate: scores multiplied",
+        made_of=f"{_names_of(members)} as a gate: scores multiplied",
         settings={"method": "gate_multiply", "threshold": None},
     )
 

@@ -41,7 +41,7 @@ def read_rows(path: Path, names: ForeignColumns, coco_truth: Path | None = None)
     """Read every row as it stands; nothing is checked against a data set yet.
 
     Args:
-        path: The file; JSON is told by its first character.
+        path: The file; JSON is known by its first character.
         names: Columns of a CSV.
         coco_truth: Annotation file that names the numbers in COCO results.
 
@@ -190,7 +190,7 @@ def read_foreign(
     the split) or was not run ("listed"); in a file of scores it failed.
 
     Args:
-        path: The file; JSON is told by its first character.
+        path: The file; JSON is known by its first character.
         dataset: Its image ids and findings are those that count.
         columns: Names of the columns of a CSV.
         finding: The finding of rows that name none; by default the data set's only one.
@@ -235,7 +235,7 @@ def read_foreign(
 
 
 def _findings(raw: pd.DataFrame, path: Path, dataset: DataSet, finding: str | None) -> pd.Series:
-    """The finding of each row: the file's own, else the one asked for, else the only one."""
+    """The finding of each row: the file's own, else the named one, else the only one."""
     if "finding" in raw and finding is not None:
         raise InputError(f"{path}: has a finding column; leave --finding out")
     if "finding" in raw:
@@ -265,10 +265,10 @@ def _only_known(
         ("image_id", dataset.images["image_id"], "images"),
         ("finding", _known_findings(dataset), "findings"),
     ):
-        strange = ~raw[column].isin(known)
-        if not strange.any():
+        unknown = ~raw[column].isin(known)
+        if not unknown.any():
             continue
-        names = raw.loc[strange, column].unique()
+        names = raw.loc[unknown, column].unique()
         shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
         if not ignore_unknown:
             raise InputError(
@@ -276,7 +276,7 @@ def _only_known(
                 "or leave them out with --ignore-unknown"
             )
         notes.append(f"{len(names)} {what} unknown to the data set left out ({shown}).")
-        raw = raw[~strange]
+        raw = raw[~unknown]
     if raw.empty and notes:
         raise InputError(f"{path}: no row is of an image and finding of {dataset.folder}")
     return raw.reset_index(drop=True)

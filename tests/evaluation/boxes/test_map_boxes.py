@@ -8,8 +8,9 @@ from data_prep.contracts.errors import InputError
 from evaluation.boxes.iou import CORNERS
 from evaluation.boxes.map_boxes import MapBoxRule, boxes_from_map
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search
-from evaluation.decisions.tuning import Decision, checked_decision, tune
+from evaluation.decisions.tuning import checked_decision, tune
 
 
 def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):

@@ -11,7 +11,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.tuning import tune
-from evaluation.decisions.units import gather, unit_names
+from evaluation.decisions.units import group_images, unit_names
 from evaluation.metrics.words import score_words
 from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables
@@ -35,7 +35,7 @@ def test_a_study_is_named_with_its_patient():
 def test_a_unit_with_an_unknown_image_counts_only_where_another_is_positive():
     labels = pd.Series([1.0, np.nan, 0.0, 0.0, np.nan], index=IMAGES["image_id"])
     known = labels.dropna().index
-    units = gather(IMAGES, labels, known, "patient")
+    units = group_images(IMAGES, labels, known, "patient")
     assert units.names.tolist() == ["p1", "p2"]  # p3: a negative image and one unknown
     assert units.of_image.tolist() == [0, 1, -1]
     assert units.n_left_out == 1

@@ -12,10 +12,11 @@ from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search, SearchImages, run_search, search_space
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
-from evaluation.decisions.tuning import Decision, checked_decision, tune
+from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.cross_validation import choose, patient_folds

@@ -14,10 +14,11 @@ from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.decisions.choices import TuningOptions, choose_reduction
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import CANDIDATES, cross_fit
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
-from evaluation.decisions.tuning import Decision, tune
+from evaluation.decisions.tuning import tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
 from evaluation.statistics.cross_validation import patient_folds
 

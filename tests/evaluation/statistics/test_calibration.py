@@ -14,13 +14,10 @@ from data_prep.contracts.errors import InputError
 from evaluation.statistics.calibration import (
     CLIP,
     METHODS,
-    STEEPEST,
     calibration_from_json,
     choose_calibration,
     clipped_logit,
     fit_calibration,
-    fit_isotonic,
-    fit_temperature,
 )
 
 
@@ -39,7 +36,7 @@ def test_a_temperature_is_that_of_least_log_loss(sample):
         lambda t: oracle.log_loss(y_true, expit(logits / t)), bounds=(0.1, 10), method="bounded",
         options={"xatol": 1e-9},
     )  # fmt: skip
-    found = fit_temperature(y_true, y_score)
+    found = fit_calibration("temperature", y_true, y_score)
     assert 1 / found.slope == pytest.approx(best.x, abs=1e-4)
     assert found.intercept == 0
     assert found.to_json()["temperature"] == pytest.approx(2.5, abs=0.4)
@@ -48,17 +45,17 @@ def test_a_temperature_is_that_of_least_log_loss(sample):
 @pytest.mark.parametrize(
     ("y_true", "slope"),
     [
-        ([0, 0, 1, 1], STEEPEST),  # parted: the steeper the better, so the bound is taken
-        ([1, 1, 0, 0], 1 / STEEPEST),  # the wrong way round: order is kept, not turned
+        ([0, 0, 1, 1], 100.0),  # parted: the steeper the better, so the bound is taken
+        ([1, 1, 0, 0], 0.01),  # the wrong way round: order is kept, not turned
     ],
 )
 def test_a_temperature_stays_within_its_bounds(y_true, slope):
-    assert fit_temperature(y_true, [0.2, 0.4, 0.6, 0.8]).slope == slope
+    assert fit_calibration("temperature", y_true, [0.2, 0.4, 0.6, 0.8]).slope == slope
 
 
 def test_an_isotonic_curve_is_that_of_scikit_learn_and_level_beyond_its_ends(sample):
     y_true, y_score = sample
-    found = fit_isotonic(y_true, y_score)
+    found = fit_calibration("isotonic", y_true, y_score)
     theirs = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(y_score, y_true)
     asked = np.linspace(0, 1, 101)
     np.testing.assert_allclose(found.probability(asked), theirs.predict(asked), atol=1e-12)
@@ -83,7 +80,7 @@ def test_order_is_kept_and_probabilities_stay_in_bounds(y_score, y_true, method)
 
 
 def test_an_isotonic_curve_tells_how_many_levels_are_left():
-    found = fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
+    found = fit_calibration("isotonic", [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
     assert found.to_json()["levels"] == 3
     assert found.probability([0.2, 0.25, 0.3]).tolist() == [0.5, 0.5, 0.5]  # ties, stated
 

@@ -11,7 +11,7 @@ from evaluation.boxes.iou import CORNERS
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import Note
-from evaluation.systems.eligibility import judged_images, trained_on
+from evaluation.systems.eligibility import common_test_images, describe_training_data
 from evaluation.systems.ensemble import (
     check_members,
     findings_of,
@@ -190,10 +190,10 @@ def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged
         writer.add(detectors[0].images, boxes=detectors[0].boxes)
         write_table(seen, tmp_path / "E" / "seen.parquet", "seen")
     system = Predictions.open(tmp_path / "E")
-    _, notes = judged_images({"E": system}, judged_set, judged_set.target())
+    _, notes = common_test_images({"E": system}, judged_set, judged_set.target())
     told = "What D2 in E was trained on is unknown: test images may not be new to it."
     assert Note("training", told) in notes
-    assert trained_on(system)["unknown"] == "D2"
+    assert describe_training_data(system)["unknown"] == "D2"
 
 
 def test_the_id_follows_members_and_settings(detectors):
