@@ -54,14 +54,17 @@ def balanced_parts(
     if n_folds < 2 or not sizes.max() < n_folds:
         part[free] = sizes.argmax()
         return part
-    row, stratum = _samples(code, free, group.index, strata, n_folds)
+    row, stratum = _samples(group.index, code, strata)
     owner, order, fold = code[row], rng.permutation(len(names)), np.full(len(names), -1)
-    sampled = np.flatnonzero(free[owner])
+    # Strata with fewer images than folds cannot be spread over them; joining counts them, too.
+    common = np.bincount(stratum[free[owner]], minlength=stratum.max() + 1) >= n_folds
+    sampled = np.flatnonzero(free[owner] & common[stratum])
     folds = StratifiedGroupKFold(n_folds).split(sampled, stratum[sampled], order[owner[sampled]])
     for number, (_, rows) in enumerate(folds):
         fold[np.unique(owner[sampled[rows]])] = number
     counts = np.zeros((n_folds, stratum.max() + 1))
-    np.add.at(counts, (fold[owner[sampled]], stratum[sampled]), 1)
+    counted = np.flatnonzero(free[owner])
+    np.add.at(counts, (fold[owner[counted]], stratum[counted]), 1)
     before = np.zeros((len(shares), counts.shape[1]))
     rest = np.flatnonzero(~free[owner])
     np.add.at(before, (part[owner[rest]], stratum[rest]), 1)
@@ -91,13 +94,9 @@ def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:
 
 
 def _samples(
-    code: np.ndarray,
-    free: np.ndarray,
-    image_ids: pd.Index,
-    strata: pd.Series | pd.DataFrame | None,
-    n_folds: int,
+    image_ids: pd.Index, code: np.ndarray, strata: pd.Series | pd.DataFrame | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of images and the stratum that each row stands for; rare strata are left out."""
+    """Rows of images and the stratum that each row stands for."""
     chosen = [np.unique(code, return_index=True)[1], np.arange(len(code))]  # groups, images
     frame = pd.DataFrame(index=image_ids) if strata is None else pd.DataFrame(strata)
     frame = frame.reindex(image_ids)
@@ -108,8 +107,8 @@ def _samples(
         level = pd.factorize(frame[name].astype("str"), sort=True, use_na_sentinel=False)[0]
         common = np.argsort(-np.bincount(level), kind="stable")[:_MOST_LEVELS]
         chosen += [np.flatnonzero(level == value) for value in common]
-    enough = [rows for rows in chosen if free[code[rows]].sum() >= n_folds]
-    return np.concatenate(enough), np.repeat(np.arange(len(enough)), [len(r) for r in enough])
+    chosen = [rows for rows in chosen if len(rows)]
+    return np.concatenate(chosen), np.repeat(np.arange(len(chosen)), [len(r) for r in chosen])
 
 
 def _unevenness(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
+from data_prep.splits.balance import balanced_parts
 from data_prep.splits.split import (
     METHODS,
     SplitRule,
@@ -349,3 +350,15 @@ def test_over_all_folds_each_image_is_tested_once_and_validated_once(method):
     roles = pd.concat([fold_as_test(split, fold, 4)["role"] for fold in range(4)], axis=1)
     for role, times in (("test", 1), ("val", 1), ("train", 2)):
         assert ((roles == role).sum(axis=1) == times).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed: int) -> None:
+    """Nine positive images of 30, for 20 folds: fewer than there are folds."""
+    ids = pd.Index([f"i{number:02d}" for number in range(30)], name="image_id")
+    group = pd.Series([f"p{number % 20}" for number in range(30)], index=ids)
+    positive = pd.Series(np.arange(30) % 10 < 3, index=ids)
+    shares = np.array([0.7, 0.15, 0.15])
+    part = balanced_parts(group, positive.to_frame("positive"), shares, np.random.default_rng(seed))
+    of_image = part[pd.factorize(group, sort=True)[0]]
+    assert np.bincount(of_image[positive], minlength=3).min() >= 1
