@@ -17,6 +17,7 @@ from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
 from evaluation.metrics.evaluation_set import ALL, JudgedImages, MetricKey, Note
+from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
 
 
@@ -102,7 +103,7 @@ def _of_units(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Fig
         key.metric
         for card in each
         for key in card.missing()
-        if key.policy and key.metric != "localised_sensitivity"
+        if key.policy and not METRICS[key.metric].boxed
     }
 
     def chosen(held: Mapping[MetricKey, Figure]) -> dict[MetricKey, Figure]:

@@ -19,7 +19,7 @@ from evaluation.compare.protocol import (
     standing_words,
 )
 from evaluation.metrics.evaluation_set import ALL
-from evaluation.metrics.registry import METRICS, metric_title
+from evaluation.metrics.registry import METRICS, highlighted, metric_title
 from evaluation.metrics.words import ends_words, inside_sentence, listing, number, policy_words
 from evaluation.statistics.bootstrap import Interval
 
@@ -247,13 +247,6 @@ def _judged_on(known: PrimaryComparison) -> tuple[str, str]:
 
 
 PRIMARY_METRIC = "auroc"
-SUPPORTING = (
-    ("average_precision", ""),
-    ("recall", "max_f1"),
-    ("specificity", "max_f1"),
-    ("localised_sensitivity", "max_f1"),
-    ("ap50", ""),
-)
 SECONDARY = "Secondary, explains but does not confirm: "
 """Before every claim of a confirmatory report that is not of its primary figure."""
 _NOT_WIDENED = "The intervals are not widened for the number of comparisons"
@@ -304,6 +297,12 @@ class Verdict:
         return self.kind == "open" or any(not finding.decided for finding in self.findings)
 
 
+def _supporting() -> list[tuple[str, str]]:
+    """The figures that a verdict tells of beside the primary one, with their policies."""
+    names = highlighted("verdict")
+    return [(name, "max_f1" if "threshold" in METRICS[name].needs else "") for name in names]
+
+
 def state_verdict(
     figures: Figures,
     systems: list[str],
@@ -349,7 +348,7 @@ def state_verdict(
         compare_pair(
             figures, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
         )
-        for key in ((PRIMARY_METRIC, ""), *SUPPORTING)
+        for key in _supporting()
         if key != known.primary
         for other in systems[1:]
         if figures.difference(systems[0], other, *key).known

@@ -29,7 +29,7 @@ Part = Literal["first", "place", "rates", "further", "none"]
 Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
 """How a paired difference is tested."""
 
-Highlight = Literal["abstract", "gain", "subgroups", "targets"]
+Highlight = Literal["abstract", "gain", "subgroups", "targets", "verdict"]
 """Shorter lists of the report that a metric stands in, too."""
 
 NEEDS: dict[Need, str] = {
@@ -171,7 +171,7 @@ _IMAGE_METRICS = (
         undefined="AUROC needs positive and negative images",
         test="obuchowski",
         place=("first", 0),
-        also=("abstract", "gain", "subgroups", "targets"),
+        also=("abstract", "gain", "subgroups", "targets", "verdict"),
     ),
     Metric(
         "average_precision",
@@ -181,7 +181,7 @@ _IMAGE_METRICS = (
         family="ranking",
         undefined="there is no positive image",
         place=("first", 1),
-        also=("abstract", "targets"),
+        also=("abstract", "targets", "verdict"),
     ),
     _decision(
         "accuracy",
@@ -212,7 +212,7 @@ _IMAGE_METRICS = (
         share_of="positive",
         test="mcnemar",
         place=("first", 2),
-        also=("abstract", "subgroups"),
+        also=("abstract", "subgroups", "verdict"),
     ),
     _decision(
         "specificity",
@@ -223,7 +223,7 @@ _IMAGE_METRICS = (
         share_of="negative",
         test="mcnemar",
         place=("first", 3),
-        also=("abstract", "subgroups"),
+        also=("abstract", "subgroups", "verdict"),
     ),
     _decision(
         "f1",
@@ -396,7 +396,7 @@ _PLACE_METRICS = (
         family="coco",
         needs=("boxes",),
         place=("place", 3),
-        also=("abstract", "gain", "subgroups"),
+        also=("abstract", "gain", "subgroups", "verdict"),
     ),
     _boxed(
         "ap",
@@ -487,7 +487,7 @@ _BOX_METRICS = (
         share_of="positive",
         needs=("threshold", "point"),
         place=("place", 1),
-        also=("abstract", "subgroups"),
+        also=("abstract", "subgroups", "verdict"),
     ),
 )
 

@@ -54,7 +54,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     if joined:
         rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
         rows += _gains(comparison)
-    return [Row(title, tuple(map(Cell, told))) for title, told in _figures(comparison) + rows]
+    return [Row(title, tuple(map(Cell, texts))) for title, texts in _figures(comparison) + rows]
 
 
 def cost_table(comparison: Comparison) -> pd.DataFrame:
@@ -105,8 +105,8 @@ def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
     for metric in highlighted("gain"):
         gaps = [comparison.figures.difference(name, first, metric) for name in others]
         if any(gap.known for gap in gaps):
-            told = [f"{number(gap.estimate)} ({ends_words(gap) or 'no interval'})" for gap in gaps]
-            rows.append((f"{metric_title(metric)} gain over {first}", [DASH, *told]))
+            texts = [f"{number(gap.estimate)} ({ends_words(gap) or 'no interval'})" for gap in gaps]
+            rows.append((f"{metric_title(metric)} gain over {first}", [DASH, *texts]))
     return rows
 
 
@@ -115,8 +115,8 @@ def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
     if value is None or value != value:
         return UNKNOWN
     scaled = float(value) / unit
-    told = f"{scaled:,.1f} {word}" if scaled >= 1 or not scaled else f"{scaled:.2g} {word}"
-    return f"{told} ({value / first:.1f} times)" if first and value != first else told
+    text = f"{scaled:,.1f} {word}" if scaled >= 1 or not scaled else f"{scaled:.2g} {word}"
+    return f"{text} ({value / first:.1f} times)" if first and value != first else text
 
 
 def _timed_on(cost: dict[str, Any]) -> str:

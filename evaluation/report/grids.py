@@ -22,10 +22,6 @@ from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    import pandas as pd
-
     from evaluation.compare.comparison import Comparison
 
 
@@ -142,8 +138,8 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
         ("Both wrong", False, False),
     )
     rows = []
-    for title, mine, theirs in cases:
-        here = ((right[first] == mine) & (right[second] == theirs)).to_numpy(dtype=bool)
+    for title, by_first, by_second in cases:
+        here = ((right[first] == by_first) & (right[second] == by_second)).to_numpy(dtype=bool)
         counts = (here & label).sum(), (here & ~label).sum(), here.sum()
         rows.append((title, *(f"{int(count):,}" for count in counts)))
     lead = sentence("agreement", policy)
@@ -170,15 +166,15 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
     grids: list[Grid] = []
     for metric in highlighted("subgroups"):
         for at in ("", policy):
-            mine = [group for group in groups if MetricKey(group, at, metric) in known]
-            if mine and (at or not policy or not grids or metric in ("auroc", "ap50")):
-                grids.append(_subgroup_grid(comparison, metric, at, mine))
+            present = [group for group in groups if MetricKey(group, at, metric) in known]
+            if present and (at or not policy or not grids or metric in ("auroc", "ap50")):
+                grids.append(_subgroup_grid(comparison, metric, at, present))
     return grids
 
 
 def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Grid:
     systems, figures = comparison.names, comparison.figures
-    told = []
+    lines = []
     for group in groups:
         cells = [figures.of(name, metric, policy, subgroup=group) for name in systems]
         held = next((cell.counts for cell in cells if cell.counts.n_images), cells[0].counts)
@@ -188,11 +184,11 @@ def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: lis
             for name in systems[1:]
         ]
         title = _GROUPS.get(group, group.replace("_", " "))
-        told.append((title, counts, *map(figure_words, cells)))
+        lines.append((title, counts, *map(figure_words, cells)))
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
-    return Grid(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(told))
+    return Grid(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(lines))
 
 
 def figure_words(figure: Interval) -> str:
@@ -230,12 +226,12 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
         here = [found[place] if found[place].known else found[place + 1]
                 for place in range(0, len(found), 2)]  # fmt: skip
         digits = 4 if round(each.value, 3) != each.value else 3
-        told = number(each.value, digits)
+        figure = number(each.value, digits)
         if each.interval:
             low, high = (number(end, digits) for end in each.interval)
-            told += f" ({low} to {high})"
+            figure += f" ({low} to {high})"
         rows.append(
-            (each.system, metric_title(each.metric), told, *map(figure_words, here),
+            (each.system, metric_title(each.metric), figure, *map(figure_words, here),
              f"{each.data[0].upper()}{each.data[1:]}. {each.source}", each.comparable)
         )  # fmt: skip
     if not rows:
@@ -318,15 +314,15 @@ def _errors(comparison: Comparison) -> Grid | None:
 
 def _lesions(comparison: Comparison) -> Grid | None:
     table = comparison.failures
-    mine = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.names)]
-    if mine.empty:
+    found = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.names)]
+    if found.empty:
         return None
     rows = []
-    for topic, group in _in_order(mine):
+    for topic, group in _in_order(found):
         names = (*comparison.systems, *_contrasts(comparison))
         cells = [_find(table, topic, group, name, "lesion_recall") for name in names]
         title = _named(topic.removeprefix(_LESIONS), group)
-        rows.append((title, _of(mine, topic, group, "lesion_recall"), *map(figure_words, cells)))
+        rows.append((title, _of(found, topic, group, "lesion_recall"), *map(figure_words, cells)))
     lead = sentence("lesions")
     heads = ("Lesion", "Lesions", *comparison.systems, *_contrasts(comparison, printed=True))
     return Grid("Kinds of lesion", lead, heads, tuple(rows))
@@ -334,14 +330,14 @@ def _lesions(comparison: Comparison) -> Grid | None:
 
 def _together(comparison: Comparison) -> Grid | None:
     table = comparison.failures
-    mine = table[table["topic"].isin(["combined", "agreement"])]
-    if mine.empty:
+    pairs = table[table["topic"].isin(["combined", "agreement"])]
+    if pairs.empty:
         return None
-    names = list(dict.fromkeys(mine["system"]))
+    names = list(dict.fromkeys(pairs["system"]))
     metrics = ("kappa", "auroc", "recall", "specificity")
     rows = []
     for name in names:
-        here = mine[mine["system"] == name]
+        here = pairs[pairs["system"] == name]
         cells = [_first(here[here["metric"] == metric]) for metric in metrics]
         rows.append(
             (

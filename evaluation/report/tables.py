@@ -14,7 +14,7 @@ from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PrimaryComparison
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
-from evaluation.metrics.words import DASH, ends_words, number, policy_words, score_words
+from evaluation.metrics.words import ends_words, number, policy_words, score_words
 from evaluation.report.charts import policies_of
 from evaluation.report.grids import SUBGROUPS, Grid, figure_words
 from evaluation.report.templates import sentence
@@ -22,8 +22,6 @@ from evaluation.statistics.bootstrap import BOOTSTRAP, Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import pandas as pd
 
     from evaluation.compare.comparison import Comparison, SystemResult
     from evaluation.compare.figures import Figures
@@ -47,6 +45,7 @@ class Cell:
     ends: str = ""
     note: str = ""
     whisker: Whisker | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class MetricTable:
     @property
     def known(self) -> bool:
         """Whether any figure is defined."""
-        return any(cell.text != DASH for cell in self._cells())
+        return any(cell.known for cell in self._cells())
 
     @property
     def reasons(self) -> str:
@@ -247,10 +246,10 @@ def _section(
             _cell(figures.of(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
-        told = any(cell.note for cell in cells)  # then the difference need not repeat why
+        explained = any(cell.note for cell in cells)  # then the difference need not repeat why
         for _ in contrasts:
             cell = next(differences)
-            cells.append(replace(cell, note="") if told else cell)
+            cells.append(replace(cell, note="") if explained else cell)
         rows.append(Row(metric_title(key.metric), tuple(cells)))
     title = SUBGROUPS.get(subgroup) or policy_words(policy)
     limits: tuple[str, ...] = ()
@@ -298,8 +297,8 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     order = [*(metric.name for metric in in_reading_order()), *(key.metric for key in keys)]
 
     def place(key: MetricKey) -> tuple[int, int, int]:
-        asked = policies.index(key.policy), subgroups.index(key.subgroup)
-        return (*asked, order.index(key.metric))
+        section = policies.index(key.policy), subgroups.index(key.subgroup)
+        return (*section, order.index(key.metric))
 
     return sorted(keys, key=place)
 
@@ -359,7 +358,9 @@ def whiskers(
 
 
 def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:
-    return Cell(number(figure.estimate), ends_words(figure), figure.note, whisker)
+    return Cell(
+        number(figure.estimate), ends_words(figure), figure.note, whisker, known=figure.known
+    )
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,9 @@ def test_shorter_lists_keep_their_metrics():
     assert highlighted("subgroups") == (
         "auroc", "recall", "specificity", "localised_sensitivity", "ap50",
     )  # fmt: skip
+    assert highlighted("verdict") == (
+        "auroc", "average_precision", "recall", "specificity", "localised_sensitivity", "ap50",
+    )  # fmt: skip
     assert highlighted("abstract") == (
         "auroc", "average_precision", "recall", "specificity", "localised_sensitivity", "ap50",
         "froc_mean",
