@@ -204,7 +204,7 @@ def predict_files(
 
 
 def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
-    from scripts.starting_weights import unknown_origins
+    from scripts.starting_weights import unknown_training_data
 
     info = model.run.info
     return {
@@ -215,7 +215,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         **({"names": dict(model.names)} if model.names else {}),
         "inference_id": model.inference_id(),
         "run": str(model.run.folder.resolve()),
-        **({"seen_unknown": unknown} if (unknown := unknown_origins(info)) else {}),
+        **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }

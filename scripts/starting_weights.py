@@ -195,16 +195,16 @@ def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> 
     return pd.concat([own, rest[own.columns]], ignore_index=True)
 
 
-def unknown_origins(started: dict[str, Any]) -> list[str]:
+def unknown_training_data(started: dict[str, Any]) -> list[str]:
     """Weights that a run began with, at whatever remove, of which nobody knows the training data.
 
     Args:
         started: What `run.json` says; each run it started from stands in its ``started_from``.
 
     Example:
-        >>> unknown_origins({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
+        >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
         ['a.pth']
-        >>> unknown_origins({"seed": 1})
+        >>> unknown_training_data({"seed": 1})
         []
     """
     origin = started.get("started_from")
@@ -212,7 +212,7 @@ def unknown_origins(started: dict[str, Any]) -> list[str]:
         return []
     if origin.get("trained_on") == "unknown":
         return [str(origin["weights"])]
-    return unknown_origins(origin)
+    return unknown_training_data(origin)
 
 
 def leak_lines(

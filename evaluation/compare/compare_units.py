@@ -49,7 +49,7 @@ def compare_units(
         The figures; their ``n_images`` counts units.
 
     Raises:
-        InputError: Studies are asked for and an image has none.
+        InputError: The unit is ``study`` and an image has none.
     """
     if unit == "image":
         return UnitComparison(None, [], None)

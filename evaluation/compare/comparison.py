@@ -69,8 +69,8 @@ class Comparison:
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
         notes: What a reader must know: images left out, systems without validation, ...
         provenance: Ids, seeds, versions, commands.
-        protocol: The question that was asked.
-        by_unit: The image-level figures by study or patient, where asked for.
+        protocol: The question.
+        by_unit: The image-level figures by study or patient; `None` where images are the unit.
         uses: How often the test images were used, where that is logged.
     """
 

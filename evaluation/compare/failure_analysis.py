@@ -197,7 +197,7 @@ _PER_LESION = ("found", "poorly_boxed", "missed")
 
 
 def main_policy(thresholds: Sequence[str], protocol_policy: str = "") -> str:
-    """The policy of everything that needs decisions and is told at one threshold only.
+    """The policy of everything that needs decisions and is given at one threshold only.
 
     Example:
         >>> main_policy(["youden", "max_f1"]), main_policy(["youden"]), main_policy([], "youden")

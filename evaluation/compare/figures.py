@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,11 @@ FAILURES_WRONG = "failures_wrong"
 _BETWEEN = " - "
 
 
+IntervalKind = Literal["bootstrap", "obuchowski", "exact"]
+_NAMED_FIRST: dict[str, IntervalKind] = {"Obuchowski": "obuchowski", "exact": "exact"}
+"""How ``ci_method`` of a stored table begins, for methods other than the bootstrap."""
+
+
 class Counts(NamedTuple):
     """What a figure is computed on; by study or patient ``n_images`` counts these."""
 
@@ -35,11 +40,13 @@ class Figure(Interval):
 
     Attributes:
         method: What gave the interval, as in ``ci_method``.
+        kind: The kind of that method; `None` without an interval.
         counts: What it is computed on.
         simultaneous: The ends that cover all differences from the reference system at once.
     """
 
     method: str = ""
+    kind: IntervalKind | None = None
     counts: Counts = field(default_factory=Counts)
     simultaneous: tuple[float, float] | None = None
 
@@ -152,14 +159,16 @@ class Figures:
         }
         for row in rows:
             key = MetricKey(row.get("subgroup") or ALL, row.get("policy", ""), row["metric"])
-            name = row["system"]
+            name, method = row["system"], str(row.get("ci_method", ""))
+            kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
             held = differences[pairs[name]] if name in pairs else systems[name]
             held[key] = Figure(
                 estimate=float(row.get("estimate", np.nan)),
                 low=float(row.get("ci_low", np.nan)),
                 high=float(row.get("ci_high", np.nan)),
                 note=row.get("note", ""),
-                method=row.get("ci_method", ""),
+                method=method,
+                kind=kind,
                 counts=Counts(*(int(row.get(name, 0)) for name in Counts._fields)),
             )
         first = rows[0] if rows else {}

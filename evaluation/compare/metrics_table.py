@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.figures import Counts, Figure, Figures
+from evaluation.compare.figures import Counts, Figure, Figures, IntervalKind
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, mean_replicates
 from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
@@ -40,7 +40,7 @@ def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
     Args:
         hits: How many trials succeeded.
         trials: How many there were, at least 1.
-        level: Coverage asked for.
+        level: Coverage of the interval.
 
     Returns:
         The interval; it never covers less than the level.
@@ -256,6 +256,7 @@ class _Maker:
         card: Scorecard | SeedMean | None = None,
     ) -> Figure:
         interval, method = Interval(), ""
+        kind: IntervalKind = "bootstrap"
         if estimate is not None:
             interval = Interval(estimate)
             if drawn is not None and self._judged.n_patients < 2:
@@ -266,13 +267,15 @@ class _Maker:
             method += " of patients and training seeds" if seeded else ""
             if interval.note == NO_WIDTH and isinstance(card, Scorecard):
                 exact = exact_interval(card, key, estimate)
-                interval, method = (interval, method) if exact is None else (exact, EXACT_METHOD)
+                if exact is not None:
+                    interval, method, kind = exact, EXACT_METHOD, "exact"
         return Figure(
             interval.estimate,
             interval.low,
             interval.high,
             "; ".join(part for part in (note, interval.note) if part),
             method=method if interval.bounded else "",
+            kind=kind if interval.bounded else None,
             counts=self._counts_of(key),
         )
 

@@ -396,7 +396,7 @@ def with_clustered_auroc(
         if key.metric != "auroc" or estimate is None:
             return figure
         if estimate.interval is None:
-            return replace(figure, low=np.nan, high=np.nan, method="", simultaneous=None)
+            return replace(figure, low=np.nan, high=np.nan, method="", kind=None, simultaneous=None)
         several = any(len(cards[name]) > 1 for name in pair if name)
         method = OBUCHOWSKI + (" and training seed" if several else "")
         return replace(
@@ -405,6 +405,7 @@ def with_clustered_auroc(
             high=estimate.interval[1],
             note="",
             method=method if pair[1] else f"{method} (on the logit)",
+            kind="obuchowski",
             simultaneous=estimate.interval_at(level) if pair[1] and pair[0] == reference else None,
         )
 

@@ -33,8 +33,8 @@ class Protocol:
         margin: How much worse still counts as not worse: a difference in the metric, above 0.
         subgroups: Columns of the images table whose groups are reported.
         reference: Name of the reference system; `None`: the first one given.
-        target: Name of the target; `None`: the one asked for.
-        unit: What the answer is for; `None`: images, and tables by what is asked for beside.
+        target: Name of the target; `None`: the one that the command names.
+        unit: What the answer is for; `None`: images, and tables by another unit beside.
         declared: Whether a protocol file fixed this beforehand.
         file_sha256: Of that file.
     """
@@ -98,18 +98,18 @@ class Protocol:
             )
         return [self.reference, *(name for name in names if name != self.reference)]
 
-    def unit_of(self, asked: Unit) -> Unit:
-        """What a decision is made for: as fixed, else as asked.
+    def unit_of(self, requested: Unit) -> Unit:
+        """What a decision is made for: as the protocol fixed it, else as requested.
 
         Raises:
             InputError: The two contradict each other.
         """
-        if self.unit is None or self.unit == asked:
-            return asked
-        if asked != "image":
+        if self.unit is None or self.unit == requested:
+            return requested
+        if requested != "image":
             raise InputError(
-                f"--unit {asked}: the protocol's unit is '{self.unit}'; leave the option out, or "
-                "take unit out of the protocol to see others beside the answer by image"
+                f"--unit {requested}: the protocol's unit is '{self.unit}'; leave the option out, "
+                "or take unit out of the protocol to see others beside the answer by image"
             )
         return self.unit
 
@@ -235,7 +235,7 @@ def standing_words(protocol: Protocol, uses_before: int | None) -> str:
 
 
 def require_primary_metric(protocol: Protocol, cards: Mapping[str, Scorecard]) -> None:
-    """Refuse a line-up whose primary figure is undefined for a system.
+    """Refuse systems of which one lacks the primary figure.
 
     An exploratory comparison is not refused: it says in its answer that there is none.
 

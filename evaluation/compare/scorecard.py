@@ -218,27 +218,31 @@ class Scorecard:
 
     def missing(self) -> dict[MetricKey, str]:
         """Figures that this system cannot have, with the reason."""
-        lost: dict[MetricKey, str] = {}
+        missing: dict[MetricKey, str] = {}
         if self.boxes is None:
             # Figures of called boxes have no row where nothing chose a cut.
-            lost |= _without("boxes", "", (each for each in METRICS if _needs(each) == {"boxes"}))
+            missing |= _without(
+                "boxes", "", (each for each in METRICS if _needs(each) == {"boxes"})
+            )
         if self.localised is None:
-            lost |= _without("point", "", (each for each in METRICS if _needs(each) == {"point"}))
+            missing |= _without(
+                "point", "", (each for each in METRICS if _needs(each) == {"point"})
+            )
         if self._calibration is None:
-            lost |= _without("probability", "", family("calibration"))
+            missing |= _without("probability", "", family("calibration"))
         for policy, referral in self._referrals.items():
             if referral.cut is None:
                 cut = [metric for metric in family("referral") if "referral" in _needs(metric)]
-                lost |= {MetricKey(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
+                missing |= {MetricKey(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
         placed = [each for each in METRICS if _needs(each) == {"threshold", "point"}]
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"
                 names = (*family("decision"), *placed)
-                lost |= {MetricKey(ALL, policy, metric): reason for metric in names}
+                missing |= {MetricKey(ALL, policy, metric): reason for metric in names}
             elif self.localised is None:
-                lost |= _without("point", policy, placed)
-        return lost
+                missing |= _without("point", policy, placed)
+        return missing
 
 
 def _needs(metric: str) -> set[Need]:

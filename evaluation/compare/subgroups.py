@@ -27,20 +27,20 @@ SIZE_EDGES, _SIZE_NAMES = (
 )
 
 
-def image_groups(images: pd.DataFrame, asked: Sequence[str] = ()) -> dict[str, Groups]:
+def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
     """Group images by what the images table knows of them.
 
     Args:
         images: Rows of the images table, in the order of the judged images.
-        asked: Columns to group by; left out: sex, age band, source and view. ``age_years`` and
+        columns: Columns to group by; left out: sex, age band, source and view. ``age_years`` and
             ``age_band`` both group by age band.
 
     Returns:
         By column, each image's group; columns that say the same of all images are left out,
-        unless they were asked for.
+        unless they are named.
 
     Raises:
-        InputError: A column that was asked for does not exist or has too many values.
+        InputError: A column that is named does not exist or has too many values.
 
     Example:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
@@ -48,10 +48,10 @@ def image_groups(images: pd.DataFrame, asked: Sequence[str] = ()) -> dict[str, G
         {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
     """
     found: dict[str, Groups] = {}
-    for column in dict.fromkeys("age_band" if c == "age_years" else c for c in asked or _DEFAULT):
+    for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
         source = "age_years" if column == "age_band" else column
         if source not in images:
-            if asked:
+            if columns:
                 known = ", ".join(
                     str(c) for c in images if c not in ("image_id", "path", "file_sha256")
                 )
@@ -61,12 +61,12 @@ def image_groups(images: pd.DataFrame, asked: Sequence[str] = ()) -> dict[str, G
         groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
         names = set(groups) - {""}
         if len(names) > MOST_GROUPS:
-            if asked:
+            if columns:
                 raise InputError(
                     f"subgroup '{column}': has {len(names)} values; at most {MOST_GROUPS} are shown"
                 )
             continue
-        if len(names) > 1 or (asked and names):
+        if len(names) > 1 or (columns and names):
             found[column] = groups
     return found
 

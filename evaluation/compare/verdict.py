@@ -169,8 +169,8 @@ def headline(known: PrimaryComparison, systems: list[str], finding: str) -> Head
         task = f"finding {inside_sentence(finding)}"
     scores = {name: known.score(name) for name in systems}
     if not all(score.known for score in scores.values()):
-        lost = listing([name for name, score in scores.items() if not score.known])
-        text = f"{where}, no comparison is possible: the {title} of {lost} is undefined."
+        undefined = listing([name for name, score in scores.items() if not score.known])
+        text = f"{where}, no comparison is possible: the {title} of {undefined} is undefined."
         return Headline(text, "unknown")
     if len(systems) == 1:
         name, score = systems[0], scores[systems[0]]
@@ -414,13 +414,13 @@ def _against_margin(
 def _detectable(known: PrimaryComparison, systems: list[str]) -> list[str]:
     """The smallest difference that the test set could have shown, per contrast."""
     reaches = [(other, known.detectable(systems[0], other)) for other in systems[1:]]
-    told = [(other, reach) for other, reach in reaches if reach is not None]
-    if not told:
+    known_reaches = [(other, reach) for other, reach in reaches if reach is not None]
+    if not known_reaches:
         return []
     versus = f" between {systems[0]} and " if known.many else ""
-    sizes = [f"{number(reach)}{versus + other if versus else ''}" for other, reach in told]
-    if len(told) >= IN_A_SENTENCE:
-        reach_of = sorted(reach for _, reach in told)
+    sizes = [f"{number(reach)}{versus + other if versus else ''}" for other, reach in known_reaches]
+    if len(known_reaches) >= IN_A_SENTENCE:
+        reach_of = sorted(reach for _, reach in known_reaches)
         sizes = [f"{number(reach_of[0])} to {number(reach_of[-1])} against {systems[0]}"]
     return [
         f"Such a test set shows a true difference in {known.protocol.title} of {listing(sizes)} "

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from evaluation.boxes.box_rule import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.compare.metrics_table import EXACT_METHOD
-from evaluation.compare.paired_tests import MCNEMAR, OBUCHOWSKI
+from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.evaluation_set import ALL
+from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.registry import in_reading_order
 from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.charts import policies_of
@@ -21,7 +20,10 @@ from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from evaluation.compare.comparison import Comparison
+    from evaluation.compare.figures import Figure, IntervalKind
 
 
 def decision_rows(comparison: Comparison) -> list[Row]:
@@ -66,9 +68,6 @@ def _map_box_words(decision: dict[str, Any]) -> str:
     return "no maps" if level is None else MapBoxRule(level).words
 
 
-IntervalKind = Literal["obuchowski", "bootstrap", "exact"]
-
-
 @dataclass(frozen=True)
 class IntervalFacts:
     """How the intervals and tests of a report were made.
@@ -99,12 +98,13 @@ class IntervalFacts:
     @classmethod
     def of(cls, comparison: Comparison) -> IntervalFacts:
         """Read them from the tables of a comparison."""
-        single, paired = _methods(comparison), _methods(comparison, paired=True)
+        figures = comparison.figures
+        single, paired = _bounded(figures.systems), _bounded(figures.differences)
         tests = comparison.tests
         return cls(
-            methods=tuple(dict.fromkeys([*single, *paired])),
-            single=frozenset(map(_kind_of, single)),
-            paired=frozenset(map(_kind_of, paired)),
+            methods=tuple(dict.fromkeys(figure.method for figure in (*single, *paired))),
+            single=frozenset(figure.kind for figure in single if figure.kind is not None),
+            paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=(comparison.provenance.get("bootstrap") or {}).get("replicates"),
             tested=len(tests) > 0,
             mcnemar=len(tests) > 0 and bool((tests["method"] == MCNEMAR).any()),
@@ -112,24 +112,14 @@ class IntervalFacts:
         )
 
 
-def _methods(comparison: Comparison, *, paired: bool = False) -> list[str]:
-    """The methods behind the intervals of this report, each once."""
-    figures = comparison.figures
-    held = figures.differences.values() if paired else figures.systems.values()
-    methods = (
-        figure.method
-        for each in held
+def _bounded(held: Mapping[Any, Mapping[MetricKey, Figure]]) -> list[Figure]:
+    """The figures of all images that have an interval."""
+    return [
+        figure
+        for each in held.values()
         for key, figure in each.items()
-        if key.subgroup == ALL and figure.method
-    )
-    return list(dict.fromkeys(methods))
-
-
-def _kind_of(method: str) -> IntervalKind:
-    """The kind of a ``ci_method``, which names the method first."""
-    if method == EXACT_METHOD:
-        return "exact"
-    return "obuchowski" if method.startswith(OBUCHOWSKI) else "bootstrap"
+        if key.subgroup == ALL and figure.kind is not None
+    ]
 
 
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:

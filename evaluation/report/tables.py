@@ -427,7 +427,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
     if table.empty:
         return None
     chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
-    resampled = chosen["method"].astype(str).str.startswith(BOOTSTRAP)
+    resampled = chosen["method"] == BOOTSTRAP
     chosen = chosen[~resampled | (chosen["metric"] == "auroc")]  # the others have no second one
     rows = []
     for row in chosen.to_dict("records"):

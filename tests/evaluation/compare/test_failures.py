@@ -8,7 +8,7 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
 from evaluation.compare.compare import compare_systems
-from scripts.starting_weights import unknown_origins
+from scripts.starting_weights import unknown_training_data
 
 
 def fail(system, ids):
@@ -75,7 +75,7 @@ def test_weights_of_unknown_training_make_a_report_say_unknown(predict, judged_s
     write_table(nobody, system.folder / "seen.parquet", "seen")
     run = {"seed": 1, "started_from": {"weights": "run-1", "started_from":
            {"weights": "found.pth", "trained_on": "unknown"}}}  # fmt: skip
-    system.info["seen_unknown"] = unknown_origins(run)
+    system.info["seen_unknown"] = unknown_training_data(run)
     comparison = compare_systems({"A": system}, judged_set, judged_set.target(), replicates=20)
     assert any("What found.pth in A was trained on is unknown" in n.text for n in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "found.pth"
