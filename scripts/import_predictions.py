@@ -60,13 +60,13 @@ def import_predictions(
     from data_prep.contracts.folders import provenance
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import PredictionWriter
-    from evaluation.systems.imported import ForeignColumns, read_foreign
+    from evaluation.systems.imported import ColumnNames, read_imported
 
     dataset = DataSet.open(data)
-    foreign = read_foreign(
+    imported = read_imported(
         file,
         dataset,
-        columns=ForeignColumns(image_column, score_column, finding_column),
+        columns=ColumnNames(image_column, score_column, finding_column),
         finding=finding,
         split=split,
         run_on=images,
@@ -77,9 +77,9 @@ def import_predictions(
     info = {
         "system": name,
         "seed": None,
-        "kind": foreign.kind,
-        "findings": sorted(foreign.rows["finding"].unique()),
-        "inference_id": foreign.inference_id,
+        "kind": imported.kind,
+        "findings": sorted(imported.rows["finding"].unique()),
+        "inference_id": imported.inference_id,
         "data_set": {
             "name": dataset.name,
             "content_id": dataset.ids["content_id"],
@@ -91,16 +91,16 @@ def import_predictions(
         ),
         "trained_on": "unknown",
         "imported_from": file.name,
-        "notes": foreign.notes,
+        "notes": imported.notes,
         **provenance(),
     }
     with PredictionWriter(out, info) as writer:
-        tables = {foreign.kind: foreign.rows}
-        writer.add(foreign.images, scores=tables.get("scores"), boxes=tables.get("boxes"))
-    ran = int((foreign.images["status"] == "ok").sum())
-    for note in foreign.notes:
+        tables = {imported.kind: imported.rows}
+        writer.add(imported.images, scores=tables.get("scores"), boxes=tables.get("boxes"))
+    ran = int((imported.images["status"] == "ok").sum())
+    for note in imported.notes:
         console.say(note)
-    console.say(f"{name}: {len(foreign.rows)} {foreign.kind} on {ran} images")
+    console.say(f"{name}: {len(imported.rows)} {imported.kind} on {ran} images")
     console.say(f"Predictions: {out}")
     if as_json:
         console.emit_json({"folder": str(out), "images": ran, **info})

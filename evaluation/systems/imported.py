@@ -15,15 +15,15 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet
-from evaluation.boxes.average_precision import MAX_BOXES
+from evaluation.boxes.box_rule import LEAST_SCORE
+from evaluation.boxes.iou import CORNERS, MAX_BOXES
 from evaluation.overlays.reader_study import read_review
 
-CORNERS = ["x1", "y1", "x2", "y2"]
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class ForeignColumns:
+class ColumnNames:
     """Which columns of a CSV mean what.
 
     Attributes:
@@ -37,7 +37,7 @@ class ForeignColumns:
     finding: str = "finding"
 
 
-def read_rows(path: Path, names: ForeignColumns, coco_truth: Path | None = None) -> pd.DataFrame:
+def _read_file(path: Path, names: ColumnNames, coco_truth: Path | None = None) -> pd.DataFrame:
     """Read every row as it stands; nothing is checked against a data set yet.
 
     Args:
@@ -63,7 +63,7 @@ def _looks_like_json(path: Path) -> bool:
         return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
 
 
-def _read_csv(path: Path, names: ForeignColumns) -> pd.DataFrame:
+def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
     """Columns ``image_id, score[, finding][, x1..y2]`` and ``row``, the line in the file."""
     try:
         header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
@@ -149,12 +149,9 @@ def _load_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
-MIN_SCORE = 0.001
-
-
 @dataclass(frozen=True)
-class ForeignPredictions:
-    """A foreign file in the terms of a predictions folder.
+class ImportedPredictions:
+    """An imported file in the terms of a predictions folder.
 
     Attributes:
         kind: ``boxes`` or ``scores``.
@@ -171,18 +168,18 @@ class ForeignPredictions:
     notes: list[str] = field(default_factory=list)
 
 
-def read_foreign(
+def read_imported(
     path: Path,
     dataset: DataSet,
     *,
-    columns: ForeignColumns | None = None,
+    columns: ColumnNames | None = None,
     finding: str | None = None,
     split: str = "default",
     run_on: str = "all",
     ignore_unknown: bool = False,
     coco_truth: Path | None = None,
     key: Path | None = None,
-) -> ForeignPredictions:
+) -> ImportedPredictions:
     """Read a CSV of scores or boxes, or COCO results JSON, and check every row.
 
     A CSV with ``x1, y1, x2, y2`` holds boxes (original px), any other scores. In a file of boxes
@@ -212,8 +209,8 @@ def read_foreign(
     if not path.is_file():
         what = "a folder; give one file" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}")
-    names = columns or ForeignColumns()
-    raw = read_rows(path, names, coco_truth) if key is None else read_review(path, key)
+    names = columns or ColumnNames()
+    raw = _read_file(path, names, coco_truth) if key is None else read_review(path, key)
     notes: list[str] = []
     raw["image_id"] = _without_suffix(raw["image_id"], dataset)
     raw["finding"] = _findings(raw, path, dataset, finding)
@@ -231,7 +228,7 @@ def read_foreign(
     how = json.dumps([kind, names.image, names.score, names.finding, finding, run_on, split])
     content = path.read_bytes() + (b"" if key is None else key.read_bytes())
     digest = hashlib.sha256(content + how.encode()).hexdigest()[:16]
-    return ForeignPredictions(kind, images, rows, f"import-{digest}", notes)
+    return ImportedPredictions(kind, images, rows, f"import-{digest}", notes)
 
 
 def _findings(raw: pd.DataFrame, path: Path, dataset: DataSet, finding: str | None) -> pd.Series:
@@ -325,10 +322,10 @@ def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) ->
     rows[CORNERS] = clipped
     rows = rows.sort_values("score", ascending=False, kind="stable")
     rank = rows.groupby(["image_id", "finding"]).cumcount()
-    kept = rows[(rank < MAX_BOXES) & (rows["score"] >= MIN_SCORE)]
+    kept = rows[(rank < MAX_BOXES) & (rows["score"] >= LEAST_SCORE)]
     if len(kept) < len(rows):
         notes.append(
-            f"{len(rows) - len(kept)} boxes left out: below score {MIN_SCORE}, or beyond the "
+            f"{len(rows) - len(kept)} boxes left out: below score {LEAST_SCORE}, or beyond the "
             f"{MAX_BOXES} most confident of an image."
         )
     return kept.sort_index()[["image_id", "finding", *CORNERS, "score"]].reset_index(drop=True)

@@ -7,7 +7,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
 from evaluation.overlays.reader_study import read_review, write_reader_study
-from evaluation.systems.imported import read_foreign
+from evaluation.systems.imported import read_imported
 
 
 @pytest.fixture
@@ -29,15 +29,15 @@ def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp
     folder, order, ids = study
     truth = judged_set.labels(judged_set.target()).reindex(order)
     review = fill(folder, [f"{0.2 + 0.6 * label}" for label in truth])
-    foreign = read_foreign(review, judged_set, key=folder / "key.csv")
-    given = foreign.rows.set_index("image_id")["score"]
+    imported = read_imported(review, judged_set, key=folder / "key.csv")
+    given = imported.rows.set_index("image_id")["score"]
     assert given.sort_index().index.tolist() == sorted(ids)
     assert given.reindex(order).tolist() == pytest.approx((0.2 + 0.6 * truth).tolist())
-    info = {"system": "Reader", "kind": foreign.kind, "seed": None,
-            "inference_id": foreign.inference_id,
+    info = {"system": "Reader", "kind": imported.kind, "seed": None,
+            "inference_id": imported.inference_id,
             "data_set": {"content_id": judged_set.ids["content_id"]}}  # fmt: skip
     with PredictionWriter(tmp_path / "reader", info) as writer:
-        writer.add(foreign.images, scores=foreign.rows)
+        writer.add(imported.images, scores=imported.rows)
     reader = Predictions.open(tmp_path / "reader")
     found = compare_systems({"Reader": reader}, judged_set, judged_set.target(), replicates=20)
     figure = found.metrics.query("system == 'Reader' and metric == 'auroc' and subgroup == 'all'")
@@ -79,8 +79,8 @@ def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
 def test_pictures_that_were_not_read_are_failed_and_not_negative(study, judged_set):
     folder, order, _ = study
     review = fill(folder, ["0.9"] + [""] * (len(order) - 1))
-    foreign = read_foreign(review, judged_set, key=folder / "key.csv")
-    status = foreign.images.set_index("image_id")["status"]
+    imported = read_imported(review, judged_set, key=folder / "key.csv")
+    status = imported.images.set_index("image_id")["status"]
     assert status[order[0]] == "ok"
     assert set(status.drop(order[0])) == {"failed"}
 
@@ -107,11 +107,11 @@ def test_form_that_cannot_be_right_is_refused_by_its_line(study, judged_set, rev
     folder = study[0]
     (folder / "review.csv").write_text(review)
     with pytest.raises(InputError, match=message):
-        read_foreign(folder / "review.csv", judged_set, key=folder / "key.csv")
+        read_imported(folder / "review.csv", judged_set, key=folder / "key.csv")
 
 
 def test_missing_key_is_named(study, judged_set):
     folder = study[0]
     review = fill(folder, np.linspace(0, 1, len(study[1])).astype(str))
     with pytest.raises(InputError, match=r"elsewhere.csv: no such file"):
-        read_foreign(review, judged_set, key=folder / "elsewhere.csv")
+        read_imported(review, judged_set, key=folder / "elsewhere.csv")
