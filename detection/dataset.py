@@ -140,11 +140,6 @@ class LesionDataset(Dataset[LesionSample]):
         labels = pd.Index(self.findings).get_indexer(pd.Index(table["finding"]))[order] + 1
         return start, boxes.astype(np.float32), labels.astype(np.int64)
 
-    @property
-    def boxes(self) -> np.ndarray:
-        """All boxes of the set, float32 (N, 4) xyxy, store px, unaugmented."""
-        return self._boxes
-
     def __len__(self) -> int:
         return len(self.image_ids)
 

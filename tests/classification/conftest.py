@@ -30,8 +30,8 @@ class MemoryStore:
         self._images: dict[str, np.ndarray] = {}
         self._placements: dict[str, Placement] = {}
         for image_id, shape in SHAPES.items():
-            picture = rng.integers(0, 120, size=shape, dtype=np.uint8)
-            self._images[image_id], self._placements[image_id] = letterbox(picture, SIZE)
+            pixels = rng.integers(0, 120, size=shape, dtype=np.uint8)
+            self._images[image_id], self._placements[image_id] = letterbox(pixels, SIZE)
 
     def image(self, image_id: str) -> np.ndarray:
         return self._images[image_id]

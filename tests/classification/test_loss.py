@@ -139,7 +139,7 @@ def test_smoothing_moves_towards_one_half(target, smoothing, expected):
     assert smooth(torch.tensor([target]), smoothing).item() == pytest.approx(expected, nan_ok=True)
 
 
-def test_pictures_and_targets_are_mixed_with_the_same_weights():
+def test_images_and_targets_are_mixed_with_the_same_weights():
     torch.manual_seed(3)
     batch = _batch()
     mixed = mix_pairs(batch, 1.0)

@@ -40,10 +40,10 @@ class MemoryStore:
         self._images: dict[str, np.ndarray] = {}
         self._placements: dict[str, Placement] = {}
         for image_id, shape in ORIGINALS.items():
-            picture = rng.integers(0, 80, size=shape, dtype=np.uint8)
+            pixels = rng.integers(0, 80, size=shape, dtype=np.uint8)
             for box in BOXES[BOXES["image_id"] == image_id].itertuples():
-                picture[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)] += 150
-            self._images[image_id], self._placements[image_id] = letterbox(picture, size)
+                pixels[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)] += 150
+            self._images[image_id], self._placements[image_id] = letterbox(pixels, size)
 
     def image(self, image_id: str) -> np.ndarray:
         return self._images[image_id]

@@ -81,7 +81,7 @@ def test_boxes_of_other_images_are_left_aside(store, boxes):
     assert len(dataset[0].boxes) == 0
 
 
-def test_the_same_seed_gives_the_same_picture_and_no_seed_the_plain_one(store, boxes):
+def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):
     augment = pytest.importorskip("data_prep.augment.augment")
     augmentation = augment.build_augmentation(rotate_degrees=10, scale=0.1, brightness=0.2)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), augmentation)

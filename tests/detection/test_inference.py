@@ -64,7 +64,7 @@ def test_a_batch_gives_what_its_images_give_one_by_one(spread_model, samples, pr
         np.testing.assert_allclose(rows[edges], other[edges], atol=1e-2)
 
 
-def test_boxes_are_original_pixels_inside_the_picture(spread_model, samples, predict, originals):
+def test_boxes_are_original_pixels_inside_the_image(spread_model, samples, predict, originals):
     _, boxes = predict(spread_model, [samples])
     sized = boxes.merge(originals, on="image_id")
     assert (sized["x2"] <= sized["width"]).all()

@@ -24,7 +24,7 @@ EVERY = parse_views("flip,scale0.75,scale1.25")
 
 
 class PatchFinder(nn.Module):
-    """Finds the bright patch of a picture exactly; blind where the picture is smaller."""
+    """Finds the bright patch of an image exactly; blind where the image is smaller."""
 
     n_findings = 2
 
@@ -51,7 +51,7 @@ class PatchFinder(nn.Module):
         }
 
 
-def pictures() -> Tensor:
+def patch_images() -> Tensor:
     images = torch.zeros(2, 1, SIZE, SIZE, dtype=torch.uint8)
     images[0, 0, 20:44, 8:40] = 255
     return images
@@ -59,7 +59,7 @@ def pictures() -> Tensor:
 
 def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
     model: Any = PatchFinder()
-    patch, nothing = MultiViewDetector(model, EVERY)(pictures())
+    patch, nothing = MultiViewDetector(model, EVERY)(patch_images())
     np.testing.assert_allclose(patch["boxes"], [[8, 20, 40, 44]], atol=0.7)
     assert patch["labels"].tolist() == [2]
     assert patch["scores"].tolist() == pytest.approx([0.8])
@@ -70,13 +70,13 @@ def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
 
 def test_a_box_that_one_view_alone_saw_counts_less() -> None:
     model: Any = PatchFinder(blind_below=128)
-    found = MultiViewDetector(model, EVERY)(pictures())[0]
+    found = MultiViewDetector(model, EVERY)(patch_images())[0]
     assert found["scores"].tolist() == pytest.approx([0.8 / 4])
 
 
 @pytest.mark.parametrize("view", EVERY)
-def test_a_view_shows_the_picture_where_its_boxes_say(view: View) -> None:
-    seen = render_view(pictures()[:1], view)[0, 0].numpy()
+def test_a_view_shows_the_image_where_its_boxes_say(view: View) -> None:
+    seen = render_view(patch_images()[:1], view)[0, 0].numpy()
     rows, columns = np.nonzero(seen > 127)
     box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
     np.testing.assert_allclose(view.boxes_back(box, SIZE), [[8, 20, 40, 44]], atol=0.8)
@@ -97,7 +97,7 @@ def test_operations_are_those_of_all_views_and_the_model_alone_is_left_alone() -
     assert with_views(model, EVERY[:1]) is model
 
 
-def test_a_mirrored_picture_gives_mirrored_boxes() -> None:
+def test_a_mirrored_image_gives_mirrored_boxes() -> None:
     model = with_views(detector(), parse_views("flip"))
     images = torch.randint(256, (1, 1, SIZE, SIZE), dtype=torch.uint8)
     with torch.inference_mode():
