@@ -175,8 +175,8 @@ def headline(known: PrimaryComparison, systems: list[str], finding: str) -> Head
     if len(systems) == 1:
         name, score = systems[0], scores[systems[0]]
         ends = f" (95 % interval {ends_words(score)})" if score.bounded else ""
-        reached = f"{where}, {name} reached {_article(title)} {title} of {number(score.estimate)}"
-        return Headline(f"{reached}{ends} in {task}.", "single")
+        text = f"{where}, the {title} of {name} was {number(score.estimate)}{ends} in {task}."
+        return Headline(text, "single")
     ranked = sorted(systems, key=lambda name: -scores[name].estimate)
     if len(systems) > 2:
         return _headline_of_many(known, ranked, scores, where, task)
@@ -222,11 +222,6 @@ def _headline_of_many(
         f"in {task} ({number(scores[best].estimate)}); {listing(parts)}."
     )
     return Headline(text, "open" if open_ else "decided")
-
-
-def _article(title: str) -> str:
-    spoken = ("a", "A", "e", "E", "F1", "i", "I", "LR", "MCC", "RSNA")  # as they sound
-    return "an" if title.startswith(spoken) else "a"
 
 
 def _judged_on(known: PrimaryComparison) -> tuple[str, str]:
@@ -423,9 +418,9 @@ def _detectable(known: PrimaryComparison, systems: list[str]) -> list[str]:
         reach_of = sorted(reach for _, reach in known_reaches)
         sizes = [f"{number(reach_of[0])} to {number(reach_of[-1])} against {systems[0]}"]
     return [
-        f"Such a test set shows a true difference in {known.protocol.title} of {listing(sizes)} "
-        "in 80 % of cases (two-sided 5 %; 2.80 x the standard error of the paired difference, "
-        "by patient); smaller ones it mostly misses."
+        f"This test set has 80 % power to detect a true difference in {known.protocol.title} of "
+        f"{listing(sizes)} (two-sided 5 %; 2.80 x the standard error of the paired difference, by "
+        "patient); smaller differences would usually be missed."
     ]
 
 

@@ -172,7 +172,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
     assert "these two trained models" in scope
     tests = comparison.tests
     reach = tests[tests["detectable"].notna() & (tests["metric"] == "auroc")]["detectable"].iloc[0]
-    assert f"true difference in AUROC of {reach:.3f} in 80 %" in scope
+    assert f"80 % power to detect a true difference in AUROC of {reach:.3f}" in scope
     protocol = Protocol(
         metric="specificity", policy="youden", reference="B", declared=True, file_sha256="x"
     )

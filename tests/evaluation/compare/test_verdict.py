@@ -106,7 +106,7 @@ def test_undefined_auroc_gives_no_verdict(make_metrics):
 
 def test_one_system_is_described_not_compared(make_metrics):
     headline = verdict_of(two(make_metrics, (0, 0, 0)), ["A"], "X").headline
-    assert "A reached an AUROC of 0.850" in headline
+    assert "the AUROC of A was 0.850" in headline
 
 
 def test_supporting_comparison_names_its_threshold(make_metrics):

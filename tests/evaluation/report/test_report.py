@@ -311,5 +311,5 @@ def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder
 def test_one_system_alone_is_reported_without_differences(comparison, picture_set, report_folder):
     one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
     html = write_report(one, picture_set, report_folder).read_text()
-    assert "RetinaNet reached an AUROC of 0.891" in html
+    assert "the AUROC of RetinaNet was 0.891" in html
     assert "paired difference" not in html[: html.index("How to read the numbers</h2>")]
