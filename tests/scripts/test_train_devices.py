@@ -28,6 +28,8 @@ _TINY = [
     "data.image_size=96", "training.epochs=2", "training.batch_size=4", "training.precision=fp32",
     "model.fpn_channels=16", "model.head_convs=1", "model.norm=group",
 ]  # fmt: skip
+# The run of two processes is made once.
+_ON_ONE_WORKER = pytest.mark.xdist_group("two_devices")
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +59,24 @@ def _finish(started: subprocess.Popen[str]) -> str:
     return said
 
 
+@pytest.fixture(scope="module")
+def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run of two processes without an interruption, and what they said."""
+    out = tmp_path_factory.mktemp("devices") / "two"
+    return out, _finish(_start(data, out))
+
+
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(data: Path, tmp_path: Path) -> None:
+@_ON_ONE_WORKER
+def test_two_processes_learn_what_one_learns(
+    data: Path, tmp_path: Path, of_two: tuple[Path, str]
+) -> None:
     train("retinanet_quickstart", data, tmp_path / "one", _TINY, resume=True, device="cpu")
-    said = _finish(_start(data, tmp_path / "two"))
+    folder, said = of_two
     assert said.count("\nepoch 1 of 2") == 1  # one of them speaks
-    names = [{p.name for p in (tmp_path / f).iterdir()} for f in ("one", "two")]
-    assert names[0] == names[1]
-    assert json.loads((tmp_path / "two/run.json").read_text())["devices"] == 2
-    one, two = (pd.read_csv(tmp_path / f / "metrics.csv") for f in ("one", "two"))
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in folder.iterdir()}
+    assert json.loads((folder / "run.json").read_text())["devices"] == 2
+    one, two = (pd.read_csv(f / "metrics.csv") for f in (tmp_path / "one", folder))
     for name in ("train_loss", "val_loss", "learning_rate"):
         # Sums in another order: at first in the last digit, later rectifiers turn at it.
         assert two[name][0] == pytest.approx(one[name][0], rel=1e-3), name
@@ -73,7 +84,10 @@ def test_two_processes_learn_what_one_learns(data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path: Path) -> None:
+@_ON_ONE_WORKER
+def test_interrupted_processes_are_gone_and_resume_exactly(
+    data: Path, tmp_path: Path, of_two: tuple[Path, str]
+) -> None:
     # Ctrl-C reaches the first process of all; it passes it on, and nothing of it is left.
     started = _start(data, tmp_path / "halves")
     while not (tmp_path / "halves/metrics.csv").exists() and started.poll() is None:
@@ -85,8 +99,7 @@ def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path:
     assert "Traceback" not in said
     assert not (tmp_path / "halves/run.json").exists()
     _finish(_start(data, tmp_path / "halves"))
-    _finish(_start(data, tmp_path / "two"))
-    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("two", "halves"))
+    whole, halves = (load_file(f / "model.safetensors") for f in (of_two[0], tmp_path / "halves"))
     assert all(value.equal(halves[name]) for name, value in whole.items())
 
 
