@@ -7,7 +7,7 @@ differ: no threshold can have been chosen on test images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import AS_STORED
-from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import (
     CHOOSE,
     ReducedScores,
@@ -88,16 +87,6 @@ class _ScoredImages:
 
 
 @dataclass(frozen=True)
-class _BoxReading:
-    """How boxes are read from maps, and from which score they are called."""
-
-    scale: tuple[float, float] | None
-    rule: MapBoxRule | None
-    cut: float | None
-    tried: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class _JudgedScores:
     """What thresholds are chosen on: images, studies or patients."""
 
@@ -105,14 +94,6 @@ class _JudgedScores:
     scores: pd.Series
     spread: pd.Series | None
     folds: npt.NDArray[np.int64] | None
-
-
-@dataclass(frozen=True)
-class _TuningRecord:
-    """What was chosen and tried: the choices of a decision, and its search."""
-
-    choices: dict[str, Any] = field(default_factory=dict)
-    searched: dict[str, Any] = field(default_factory=dict)
 
 
 def _validation_rows(
@@ -181,16 +162,6 @@ def _score_images(
     return _ScoredImages(output, reduced, None, folds)
 
 
-def _choose_box_reading(scored: _ScoredImages, dataset: DataSet) -> _BoxReading:
-    """Choose how a classifier's maps become boxes, and the score from which boxes are called."""
-    output, scores = scored.output, scored.reduced.scores
-    scale, rule, tried = choose_map_boxes(output, scores, dataset)
-    if scored.found is not None:
-        return _BoxReading(scale, rule, scored.found.cut, tried)
-    cut = choose_box_cut(output, output.boxes(scores, scale, rule), dataset)
-    return _BoxReading(scale, rule, cut, tried)
-
-
 def _gather_units(
     scored: _ScoredImages,
     rows: _ValidationRows,
@@ -218,19 +189,17 @@ def _gather_units(
 
 def _calibrate_scores(
     judged: _JudgedScores, scored: _ScoredImages, options: TuningOptions, unit: Unit
-) -> tuple[Calibration | None, _TuningRecord]:
-    """Choose how scores become probabilities: as named, by a search's folds, else by Platt."""
-    reduction = scored.reduced.record
-    choices = {} if reduction is None else {"reduction": reduction}
+) -> tuple[Calibration | None, dict[str, float] | None]:
+    """Choose how scores become probabilities; also the log losses, where they decided.
+
+    As the options name, by the folds of a search, else by Platt.
+    """
     truth, scores = judged.y_true, judged.scores
     if options.calibration is not None:
-        calibration, losses = calibrate(options.calibration, truth, scores, judged.folds)
-        choices |= {} if losses is None else {"calibration": losses}
-        return calibration, _TuningRecord(choices)
+        return calibrate(options.calibration, truth, scores, judged.folds)
     if scored.found is not None and unit == "image":
-        calibration, record = choose_calibration(truth, scores, scored.found.folds)
-        return calibration, _TuningRecord(choices, {"calibration": record})
-    return fit_platt(truth, scores), _TuningRecord(choices)
+        return choose_calibration(truth, scores, scored.found.folds)
+    return fit_platt(truth, scores), None
 
 
 _CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
@@ -286,9 +255,13 @@ def tune(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
         )
     scored = _score_images(output, rows, dataset, search, options, advance)
-    reading = _choose_box_reading(scored, dataset)
+    output, found, scores = scored.output, scored.found, scored.reduced.scores
+    scale, rule, tried = choose_map_boxes(output, scores, dataset)
+    boxes = output.boxes(scores, scale, rule)
     judged = _gather_units(scored, rows, dataset, unit, options)
-    calibration, record = _calibrate_scores(judged, scored, options, unit)
+    calibration, losses = _calibrate_scores(judged, scored, options, unit)
+    by_losses = {} if losses is None else {"calibration": losses}
+    by_rules = {} if scored.reduced.record is None else {"reduction": scored.reduced.record}
     thresholds = {
         policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
     }
@@ -296,17 +269,17 @@ def tune(
         target=target.name,
         chosen_on=chosen_on,
         reduction=scored.reduced.reduction,
-        boxes=scored.found.rule if scored.found else AS_STORED,
-        box_cut=reading.cut,
-        search=scored.found.record | record.searched if scored.found else None,
+        boxes=found.rule if found else AS_STORED,
+        box_cut=found.cut if found else choose_box_cut(output, boxes, dataset),
+        search=found.record | ({} if options.calibration else by_losses) if found else None,
         calibration=calibration,
-        map_scale=reading.scale,
-        map_boxes=reading.rule,
+        map_scale=scale,
+        map_boxes=rule,
         thresholds=thresholds,
         validation=_validation_figures(judged, thresholds),
-        tried=scored.reduced.tried + reading.tried,
+        tried=scored.reduced.tried + tried,
         options=options,
-        choices=record.choices,
+        choices=by_rules | (by_losses if options.calibration else {}),
         referral=_choose_referrals(judged.scores, judged.spread, thresholds, options.refer),
     )
 
