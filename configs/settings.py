@@ -65,7 +65,10 @@ class DetectorModelSettings(Section):
     fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
     trainable_layers: int | None = Field(
-        default=None, ge=0, le=5, description="stages that learn, from the deepest; None: all"
+        default=None,
+        ge=0,
+        le=5,
+        description="stages that learn, from the deepest; None: 3 with imagenet or coco, else all",
     )
     anchor_sizes: list[Side] | None = Field(
         default=None, min_length=5, max_length=5,
