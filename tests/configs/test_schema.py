@@ -169,7 +169,7 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("training.draw={positive = 0.5, normal = 0.5}", "--set training.draw: unknown key"),
         ("training.loggers=['neptune']", "input should be 'tensorboard', 'mlflow' or 'wandb'"),
         ("training.hard_negative=0.5", "did you mean 'training.hard_negatives'?"),
-        ("augmentation.scale=1.5", "input should be less than 1, got 1.5"),
+        ("augmentation.scale=1.5", "input should be less than or equal to 0.9, got 1.5"),
         ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
         ("training.epochs", "--set training.epochs: write it as section.key=value"),
         ("training.epochs.x=1", "'epochs' is a value, not a section"),
