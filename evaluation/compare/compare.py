@@ -97,7 +97,7 @@ def compare_systems(
     figures = with_clustered_auroc(drawn.figures, clustered, cards)
     return Comparison(
         target=target,
-        systems={name: system_result(each[0], task) for name, each in models.items()},
+        systems={name: system_result(each, task) for name, each in models.items()},
         figures=figures.merged(failures_as_wrong(figures, models, task, resamples)),
         decisions=decisions_table(models, dataset),
         tests=paired_tests(drawn.figures, cards, clustered, drawn.differences, by_unit.tests),

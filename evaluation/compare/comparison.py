@@ -35,6 +35,7 @@ class SystemResult:
         coverage: Per policy at which images are referred to a reader ``coverage`` and
             ``accuracy`` of the accuracy-coverage curve.
         validation: ``label`` and ``score`` of the validation images; may be empty.
+        seeds: Training runs behind the system; `None` where unknown (other software, readers).
     """
 
     thresholds: dict[str, float | None] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class SystemResult:
     froc: dict[Hit, dict[str, Floats]] = field(default_factory=dict)
     coverage: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     validation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seeds: int | None = None
 
     @property
     def points(self) -> bool:
@@ -99,12 +101,8 @@ class Comparison:
     @property
     def seeds(self) -> dict[str, int]:
         """How many training runs are behind each system, where known."""
-        seeds = {n: s.get("seed") for n, s in self.provenance.get("systems", {}).items()}
-        return {
-            name: len(seed) if isinstance(seed, list) else 1
-            for name, seed in seeds.items()
-            if seed is not None
-        }
+        known = {name: each.seeds for name, each in self.systems.items()}
+        return {name: seeds for name, seeds in known.items() if seeds is not None}
 
     def with_uses(self, uses: TestSetUses) -> Comparison:
         """Add how often the test images were used, and a note where that is unknown."""

@@ -138,9 +138,11 @@ def scorecards(models: Mapping[str, Sequence[JudgedModel]]) -> dict[str, list[Sc
     return {name: [model.card for model in each] for name, each in models.items()}
 
 
-def system_result(model: JudgedModel, task: ComparisonTask) -> SystemResult:
+def system_result(models: Sequence[JudgedModel], task: ComparisonTask) -> SystemResult:
     """What is drawn and listed of a system, from its first seed."""
+    model = models[0]
     card, decision, output = model.card, model.decision, model.output
+    one_unknown = len(models) == 1 and model.predictions.info.get("seed") is None
     confusion = {policy: card.confusion(policy) for policy in card.thresholds}
     return SystemResult(
         thresholds={policy: choice.threshold for policy, choice in card.thresholds.items()},
@@ -155,6 +157,7 @@ def system_result(model: JudgedModel, task: ComparisonTask) -> SystemResult:
         validation=validation_scores(
             model.predictions, decision, task.dataset, task.target, task.split
         ),
+        seeds=None if one_unknown else len(models),
     )
 
 

@@ -125,6 +125,7 @@ def make_comparison() -> Comparison:
 
 def _result(**rest) -> SystemResult:
     return SystemResult(
+        seeds=1,
         thresholds=dict.fromkeys(POLICIES, 0.5),
         curve=_curve(),
         confusion={policy: {"tp": 4, "fp": 1, "tn": 5, "fn": 2} for policy in POLICIES},
