@@ -24,7 +24,7 @@ from evaluation.boxes.iou import CORNERS
 from evaluation.compare.metrics_table import figures_of
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import (
@@ -62,7 +62,7 @@ def evaluation_rows(setting: Setting) -> Iterator[Row]:
 class Systems:
     """Two detectors, A and B, and a classifier, C: scores by system, boxes of the detectors."""
 
-    judged: JudgedImages
+    judged: EvaluationSet
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
 
@@ -77,7 +77,7 @@ def make_systems(n_images: int, seed: int) -> Systems:
     lesions = np.repeat(np.arange(n_images), np.where(sick, rng.integers(1, 4, n_images), 0))
     truth = _boxes_at(rng, len(lesions))
     kinds = np.where(rng.random(n_images) < 0.4, "normal", "not_normal")
-    judged = JudgedImages(
+    judged = EvaluationSet(
         image_ids=ids,
         y_true=sick,
         patients=patients,

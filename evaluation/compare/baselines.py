@@ -19,7 +19,7 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.compare.subgroups import images_of
 from evaluation.decisions.system_output import SystemOutput, images_run
-from evaluation.metrics.evaluation_set import ALL, JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import attempted_images, describe_images
 from evaluation.systems.shortcuts import measure_shortcuts
@@ -93,7 +93,7 @@ def _renamed(figures: Figures, note: Callable[[tuple[str, ...], str], str]) -> F
     )
 
 
-def _card(model: JudgedModel, judged: JudgedImages, task: ComparisonTask) -> Scorecard:
+def _card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTask) -> Scorecard:
     system, decision = model.predictions, model.decision
     ran = judged.image_ids[judged.image_ids.isin(images_run(system))]
     output = SystemOutput(system, task.target, ran, decision.boxes, task.dataset.images)
@@ -124,7 +124,7 @@ _METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _LEFT_OUT = "siblings"
 
 
-def shortcut_rows(dataset: DataSet, target: Target, judged: JudgedImages) -> pd.DataFrame:
+def shortcut_rows(dataset: DataSet, target: Target, judged: EvaluationSet) -> pd.DataFrame:
     """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
 
     Each guess is learned on four fifths of these images' patients and judged on the rest, in

@@ -16,7 +16,7 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
-from evaluation.metrics.evaluation_set import ALL, JudgedImages, MetricKey, Note
+from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
 
@@ -31,7 +31,7 @@ class UnitComparison(NamedTuple):
 
 def compare_units(
     models: Mapping[str, Sequence[JudgedModel]],
-    judged: JudgedImages,
+    judged: EvaluationSet,
     task: ComparisonTask,
     unit: Unit,
     resamples: Resamples,
@@ -70,7 +70,7 @@ def compare_units(
 
 
 def _card(
-    model: JudgedModel, units: Units, whole: JudgedImages, task: ComparisonTask, unit: Unit
+    model: JudgedModel, units: Units, whole: EvaluationSet, task: ComparisonTask, unit: Unit
 ) -> Scorecard:
     chosen, output = model.decision, model.output
     rule = tune(
@@ -131,7 +131,7 @@ def _with_thresholds(figures: Figures, cards: Mapping[str, Sequence[Scorecard]])
     return replace(figures, systems=systems)
 
 
-def _note(units: Units, whole: JudgedImages, judged: JudgedImages, unit: Unit) -> Note:
+def _note(units: Units, whole: EvaluationSet, judged: EvaluationSet, unit: Unit) -> Note:
     plural = {"study": "studies", "patient": "patients"}[unit]
     text = (
         f"By {unit}: {len(units.names):,} {plural} of {len(judged.image_ids):,} images, "

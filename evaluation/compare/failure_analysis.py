@@ -27,7 +27,7 @@ from evaluation.compare.shares import (
     check_prevalence,
 )
 from evaluation.compare.subgroups import image_groups, images_of, lesion_groups
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.auroc_variance import (
     FEW_PATIENTS,
     AurocParts,
@@ -44,7 +44,7 @@ from evaluation.statistics.ranking import Floats
 def auroc_of_groups(
     cards: Mapping[str, Sequence[Scorecard]],
     groups: Mapping[str, npt.NDArray[np.object_]],
-    judged: JudgedImages,
+    judged: EvaluationSet,
 ) -> pd.DataFrame:
     """AUROC in every group, its paired difference between systems, and its gap to the rest.
 
@@ -104,7 +104,7 @@ class _OfSeeds:
 
 
 def _parts(
-    members: Sequence[Scorecard], judged: JudgedImages, chosen: npt.NDArray[np.bool_]
+    members: Sequence[Scorecard], judged: EvaluationSet, chosen: npt.NDArray[np.bool_]
 ) -> _OfSeeds | None:
     each = [
         auroc_parts(
@@ -159,7 +159,7 @@ def _estimated(
 def combined_auroc(
     cards: Mapping[str, Sequence[Scorecard]],
     probabilities: Mapping[str, Floats | None],
-    judged: JudgedImages,
+    judged: EvaluationSet,
 ) -> pd.DataFrame:
     """AUROC of the mean probability of two systems, and what it gains over each of them.
 
@@ -225,7 +225,7 @@ def check_analysis(
 
 def failure_table(
     models: Mapping[str, Sequence[JudgedModel]],
-    judged: JudgedImages,
+    judged: EvaluationSet,
     task: ComparisonTask,
     prevalence: float | None,
     resamples: Resamples,
@@ -375,7 +375,7 @@ def _pairs(card: Scorecard) -> BoxPairs | None:
     return pair_boxes(card.boxes, judged.truth, judged.image_ids[judged.boxes_trusted])
 
 
-def _ordered_truth(judged: JudgedImages) -> pd.DataFrame:
+def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
     """True boxes in the order in which `pair_boxes` lays them out."""
     ids = judged.image_ids[judged.boxes_trusted]
     image = ids.get_indexer(pd.Index(judged.truth["image_id"]))

@@ -19,7 +19,7 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision, validation_scores
-from evaluation.metrics.evaluation_set import JudgedImages, Note
+from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import curves
 from evaluation.systems.eligibility import describe_training_data, learned_validation
@@ -63,7 +63,7 @@ class JudgedModel:
 
 def judge_models(
     systems: Mapping[str, Mapping[str, Predictions]],
-    judged: JudgedImages,
+    judged: EvaluationSet,
     task: ComparisonTask,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
@@ -98,7 +98,7 @@ def judge_models(
 def _judge(
     name: str,
     predictions: Predictions,
-    judged: JudgedImages,
+    judged: EvaluationSet,
     task: ComparisonTask,
     policies: Sequence[str],
     extra_policies: Sequence[str],
@@ -117,7 +117,7 @@ def _judge(
     return JudgedModel(name, predictions, decision, output, _card(output, decision, judged)), notes
 
 
-def _card(output: SystemOutput, decision: Decision, judged: JudgedImages) -> Scorecard:
+def _card(output: SystemOutput, decision: Decision, judged: EvaluationSet) -> Scorecard:
     scores = output.scores(decision.reduction)
     spread = output.spread() if decision.referral else None
     return Scorecard(

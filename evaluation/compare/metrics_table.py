@@ -14,7 +14,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.figures import Counts, Figure, Figures, IntervalKind
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, mean_replicates
-from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
     LEVEL,
@@ -241,7 +241,7 @@ def _why_no_difference(
 class _Maker:
     """Makes figures; counts of a figure's images are found once."""
 
-    def __init__(self, judged: JudgedImages, resamples: Resamples) -> None:
+    def __init__(self, judged: EvaluationSet, resamples: Resamples) -> None:
         self._judged, self._resamples = judged, resamples
         self._counts: dict[bytes, Counts] = {}
 

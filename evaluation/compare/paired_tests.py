@@ -13,7 +13,7 @@ import pandas as pd
 from evaluation.compare.figures import Figure, Figures
 from evaluation.compare.metrics_table import simultaneous_level
 from evaluation.compare.scorecard import Scorecard
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.auroc_variance import (
     AurocParts,
@@ -201,7 +201,7 @@ def paired_tests(
     return adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
 
 
-def _subgroups(judged: JudgedImages) -> dict[str, np.ndarray]:
+def _subgroups(judged: EvaluationSet) -> dict[str, np.ndarray]:
     subgroups = {ALL: np.ones(len(judged.y_true), dtype=bool)}
     if judged.versus_normal is not None:
         subgroups[VERSUS_NORMAL] = judged.versus_normal
@@ -345,7 +345,7 @@ def _test_decisions(
     pair: tuple[str, str],
     shares: tuple[Floats, Floats],
     chosen: np.ndarray,
-    judged: JudgedImages,
+    judged: EvaluationSet,
 ) -> None:
     spread = [s for share in shares for s in SeedSpread.of(share[:, chosen].mean(axis=1).tolist())]
     means = [share[:, chosen].mean(axis=0) for share in shares]

@@ -29,7 +29,7 @@ from evaluation.boxes.froc import (
 from evaluation.boxes.iou import BoxPairs, pair_boxes
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.registry import METRICS, NEEDS, Need, family
 from evaluation.statistics.bootstrap import per_cluster
@@ -56,7 +56,7 @@ class Scorecard:
 
     def __init__(
         self,
-        judged: JudgedImages,
+        judged: EvaluationSet,
         scores: pd.Series,
         thresholds: Mapping[str, ThresholdChoice],
         *,

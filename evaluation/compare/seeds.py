@@ -20,7 +20,7 @@ from evaluation.metrics.evaluation_set import Note
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
     from evaluation.compare.scorecard import Scorecard
-    from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
+    from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
     from evaluation.statistics.bootstrap import Resamples
     from evaluation.statistics.ranking import Floats
 
@@ -100,7 +100,7 @@ class SeedMean:
     cards: Sequence[Scorecard]
 
     @property
-    def judged(self) -> JudgedImages:
+    def judged(self) -> EvaluationSet:
         """The images."""
         return self.cards[0].judged
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.ranking import Floats
 
 Groups = npt.NDArray[np.object_]
@@ -140,7 +140,7 @@ def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups
     return np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
 
 
-def images_of(judged: JudgedImages, images: pd.DataFrame) -> pd.DataFrame:
+def images_of(judged: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
     """Rows of the images table in the order of the judged images."""
     rows = images.drop_duplicates("image_id").set_index("image_id")
     return rows.reindex(judged.image_ids).reset_index()

@@ -15,7 +15,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.decisions.system_output import patients_of
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.ranking import Floats
 
 Unit = Literal["image", "study", "patient"]
@@ -106,7 +106,7 @@ def group_images(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, u
     return Units(pd.Index(chosen, name="image_id"), of_image, left_out)
 
 
-def judged_units(judged: JudgedImages, units: Units) -> JudgedImages:
+def judged_units(judged: EvaluationSet, units: Units) -> EvaluationSet:
     """The units in the place of images; without places, which belong to images."""
     count = len(units.names)
     kinds = None

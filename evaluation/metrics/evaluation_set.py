@@ -36,7 +36,7 @@ class MetricKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class JudgedImages:
+class EvaluationSet:
     """The images that every system is scored on, and what is true of them.
 
     Attributes:

@@ -15,7 +15,7 @@ from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import images_run, patients_of
-from evaluation.metrics.evaluation_set import JudgedImages, Note
+from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.bootstrap import cluster_index
 
 SEEN_FILE = "seen.parquet"
@@ -143,7 +143,7 @@ def common_test_images(
     *,
     split: str = "default",
     images: Images = "all",
-) -> tuple[JudgedImages, list[Note]]:
+) -> tuple[EvaluationSet, list[Note]]:
     """The test images of known label that all systems are scored on.
 
     Args:
@@ -202,7 +202,7 @@ def common_test_images(
 
 def describe_images(
     dataset: DataSet, target: Target, image_ids: pd.Index, labels: pd.Series
-) -> JudgedImages:
+) -> EvaluationSet:
     """What is true of images that are judged.
 
     Args:
@@ -214,7 +214,7 @@ def describe_images(
     patients, n_patients = cluster_index(patients_of(dataset.images, image_ids))
     truth = dataset.target_boxes(target)
     table = dataset.images.set_index("image_id").reindex(image_ids)
-    return JudgedImages(
+    return EvaluationSet(
         image_ids=image_ids,
         y_true=labels.reindex(image_ids).to_numpy() == 1,
         patients=patients,

@@ -19,7 +19,7 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import tune
-from evaluation.metrics.evaluation_set import JudgedImages, Note
+from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.report.result_tables import write_tables
 from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 
@@ -327,7 +327,7 @@ def test_a_comparison_is_the_same_each_time(systems, judged_set, target):
 
 
 def test_one_patient_gives_estimates_without_intervals():
-    judged = JudgedImages(
+    judged = EvaluationSet(
         image_ids=pd.Index(["a", "b"]),
         y_true=np.array([True, False]),
         patients=np.array([0, 0]),

@@ -9,7 +9,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.metrics_table import EXACT_METHOD, clopper_pearson, figures_of
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import JudgedImages
+from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, cluster_bootstrap
 
@@ -30,7 +30,7 @@ def table(scores, copies=1):
     """Ten patients, five of them sick, each with so many images; the threshold is 0.5."""
     sick = np.repeat(np.arange(10) < 5, copies)
     ids = pd.Index([f"i{number:03d}" for number in range(len(sick))])
-    judged = JudgedImages(
+    judged = EvaluationSet(
         image_ids=ids,
         y_true=sick,
         patients=np.repeat(np.arange(10), copies),

@@ -22,7 +22,7 @@ from evaluation.compare.paired_tests import (
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, mean_replicates, name_models
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
 from evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
 from evaluation.statistics.mcnemar import holm
@@ -35,7 +35,7 @@ def judged():
     rng = np.random.default_rng(11)
     patients = np.sort(rng.integers(0, 90, N))
     patients = np.unique(patients, return_inverse=True)[1]
-    return JudgedImages(
+    return EvaluationSet(
         image_ids=pd.Index([f"i{n:03d}" for n in range(N)]),
         y_true=rng.random(N) < 0.4,
         patients=patients,

@@ -7,7 +7,7 @@ from sklearn import metrics as oracle
 
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import NEEDS, family, why_undefined
 from evaluation.statistics.calibration_error import CalibrationFigures
@@ -20,7 +20,7 @@ def judged():
     rng = np.random.default_rng(4)
     y_true = rng.random(N) < 0.4
     kinds = np.where(y_true, "lung_opacity", np.where(rng.random(N) < 0.5, "normal", "other"))
-    return JudgedImages(
+    return EvaluationSet(
         image_ids=pd.Index([f"i{number:03d}" for number in range(N)]),
         y_true=y_true,
         patients=np.arange(N) // 2,

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import JudgedImages, MetricKey
+from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.statistics.auroc_variance import SeedSpread, auroc_parts, mean_parts
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, percentile_interval
 from evaluation.statistics.mcnemar import clustered_mcnemar, exact_mcnemar
@@ -163,7 +163,7 @@ def holds(values, figure, truth):
 
 def scorecard(drawn, scores, owner, threshold):
     n = len(scores)
-    judged = JudgedImages(
+    judged = EvaluationSet(
         image_ids=pd.Index(np.arange(n).astype(str)),
         y_true=drawn.truth,
         patients=owner,
