@@ -1,4 +1,4 @@
-"""Read a training configuration from TOML, and say in one line what is wrong with it."""
+"""Read training configurations and protocols from TOML; an error is one line."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
 
 
 def dump_config(config: BaseModel) -> str:
-    """Write a configuration as TOML, defaults included, so that it says all that was used."""
+    """Write a configuration as TOML, defaults included, so that it holds all that was used."""
     content = config.model_dump(exclude_none=True)  # TOML has no such value
     return tomli_w.dumps({"kind": content.pop("kind"), **content})
 
@@ -271,7 +271,7 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
         return TypeAdapter(TrainConfig).validate_python(content)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
-    # An unknown key often explains a missing one, so it is told first.
+    # An unknown key often explains a missing one, so it is reported first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     if first["type"].startswith("union_tag"):
         kinds = ", ".join(f'"{kind}"' for kind in _KINDS)
@@ -280,8 +280,8 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
     if first["type"] == "extra_forbidden":
-        known = known_keys(_KINDS[content["kind"]])
-        raise ConfigError(f"{place}: unknown key{suggestion(key, known)}")
+        known = _known_keys(_KINDS[content["kind"]])
+        raise ConfigError(f"{place}: unknown key{_suggestion(key, known)}")
     if first["type"] == "missing":
         raise ConfigError(f"{place}: is missing; add it")
     if first["type"] == "value_error":  # a rule of ours, maybe over several keys, which it names
@@ -294,12 +294,12 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     raise ConfigError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
 
 
-def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every key of a model with its sections, as ``section.key``."""
     keys = []
     for name, field in model.model_fields.items():
         sections = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
-        keys += known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
+        keys += _known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
     return keys
 
 
@@ -343,7 +343,7 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def suggestion(key: str, known: list[str]) -> str:
+def _suggestion(key: str, known: list[str]) -> str:
     """The nearest known key: in its own section first, then anywhere by its last word."""
     section, _, leaf = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]
@@ -410,8 +410,8 @@ def read_protocol(path: Path) -> tuple[ProtocolFile, str]:
     first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = known_keys(ProtocolFile)
-        raise ConfigError(f"{path}: {key}: unknown key{suggestion(key, known)}")
+        known = _known_keys(ProtocolFile)
+        raise ConfigError(f"{path}: {key}: unknown key{_suggestion(key, known)}")
     if first["type"] == "missing":
         raise ConfigError(f"{path}: {key}: is missing; add it")
     message = first["msg"][:1].lower() + first["msg"][1:]

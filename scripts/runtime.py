@@ -1,4 +1,4 @@
-"""How this process uses the machine: allocator, threads, memory, device, precision."""
+"""How this process uses the machine: memory, threads, device, precision."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     - Two pools of threads on the same cores wait for each other, so torch gets what loaders leave.
     - OpenMP's threads wait by spinning for milliseconds; one other busy program on two cores then
       makes training 3 to 8 times slower. A short spin costs nothing on a quiet machine.
-    - glibc maps and unmaps batch-sized blocks on every step unless told not to; inference at
-      batch 32 took twice as long.
+    - glibc maps and unmaps batch-sized blocks on every step unless it is set not to; inference
+      at batch 32 took double the time.
 
     Args:
         workers: Processes that load data beside this one.

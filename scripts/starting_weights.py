@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-Model = TypeVar("Model")
+_Model = TypeVar("_Model")
 
 _PUBLISHED = ("imagenet", "coco")
 _USED = ("train", "val")  # to fit, to select
@@ -101,7 +101,7 @@ class Start:
         return recognise({key: tuple(value.shape) for key, value in self.state.items()})
 
     def pixels(self, size: int) -> dict[str, float]:
-        """How pixels are normalised for these weights, and say what differs from their training.
+        """How pixels are normalised for these weights; shows what differs from their training.
 
         Args:
             size: Side of the images that the new training uses, px.
@@ -134,7 +134,7 @@ class Start:
         return self.run.seen if self.run else None
 
     def record(self) -> dict[str, Any]:
-        """What `run.json` says of it: which weights, what they learned, on what, from what."""
+        """For `run.json`: which weights, what they learned, on what, from what."""
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started, seen = self.run.started, self.run.seen
@@ -147,7 +147,9 @@ class Start:
         }
 
 
-def initialise(build: Callable[..., Model], weights: str, *, seed: int, **arguments: Any) -> Model:
+def initialise(
+    build: Callable[..., _Model], weights: str, *, seed: int, **arguments: Any
+) -> _Model:
     """Build a model from a seed, or from published weights.
 
     Args:
@@ -175,7 +177,7 @@ def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> 
     Args:
         own: ``image_id, patient_id, role`` of the new training.
         inherited: The same of what it starts from; None where it starts from nothing seen.
-        name: Of what it starts from: tells ids apart that mean two different patients' images.
+        name: Of what it starts from: put before ids that mean another patient's image.
 
     Returns:
         One row an image; the new training's first, in their order.
@@ -199,7 +201,7 @@ def unknown_training_data(started: dict[str, Any]) -> list[str]:
     """Weights that a run began with, at whatever remove, of which nobody knows the training data.
 
     Args:
-        started: What `run.json` says; each run it started from stands in its ``started_from``.
+        started: From `run.json`; each run it started from stands in its ``started_from``.
 
     Example:
         >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})

@@ -48,15 +48,15 @@ def split_seeds(system: str) -> tuple[str | None, list[Path]]:
 def open_seeds(
     name: str | None, paths: list[Path], dataset: DataSet, target: Target, out: Path, split: str
 ) -> list[Predictions]:
-    """Open every training seed of a system, see `open_system`; of several each has its number."""
+    """Open every training seed of a system, see `_open_system`; of several each has its number."""
     called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
     return [
-        open_system(path, dataset, target, out, split, label)
+        _open_system(path, dataset, target, out, split, label)
         for path, label in zip(paths, called, strict=True)
     ]
 
 
-def open_system(
+def _open_system(
     path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
 ) -> Predictions:
     """Open predictions; a run is predicted (into the report's ``systems``) and tuned first.
@@ -127,4 +127,4 @@ def _split_of(source: Path, dataset: DataSet) -> str:
             here = made_on.get("content_id") == dataset.ids["content_id"]
             known = made_on.get("split") in dataset.ids["split_ids"]
             return str(made_on["split"]) if here and known else _USUAL
-    return _USUAL  # what opens it says what is wrong with it
+    return _USUAL  # opening it reports what is wrong with it

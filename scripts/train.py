@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Config = DetectorConfig | ClassifierConfig
 
-_BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each twice while written
+_BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
 _TARGET = "--set data.target=NAME"
 
 
@@ -273,4 +273,4 @@ def _say_results(out: Path) -> None:
         best = f"Best epoch {info['best_epoch']} of {info['epochs']}"
         console.say(f"{best}: {monitor} {value:.3f} on validation")
     console.say(f"Run:      {out}")
-    console.say(f"Pictures: {out / 'curves.png'}  {out / 'batch.png'}")
+    console.say(f"Figures:  {out / 'curves.png'}  {out / 'batch.png'}")

@@ -166,7 +166,7 @@ class DetectorTask:
 def scored_losses(
     model: LesionRetinaNet, batch: LesionBatch
 ) -> tuple[dict[str, Tensor], list[str], Tensor]:
-    """Losses of a training batch, and what the same forward says about its negative images.
+    """Losses of a training batch, and the scores of its negative images from the same forward.
 
     Returns:
         As `detection.model.training_losses`; ids of the images without a box, as augmented; and

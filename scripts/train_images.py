@@ -28,13 +28,14 @@ def labelled_images(
         split: Name of the split.
 
     Returns:
-        The labels as `finding_labels`, and the image ids of the roles ``train`` and ``val`` of
+        Labels by ``image_id`` where one is known, a column a finding (1 present, 0 absent, NaN
+        unknown), and the image ids of the roles ``train`` and ``val`` of
         which a label is known.
 
     Raises:
         InputError: There is no such split, or a role lacks positive or negative images.
     """
-    labels = finding_labels(dataset, target)
+    labels = _finding_labels(dataset, target)
     ids = {
         role: dataset.image_ids(role, split).intersection(labels.index) for role in ("train", "val")
     }
@@ -43,12 +44,8 @@ def labelled_images(
     return labels, ids
 
 
-def finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
-    """Labels of each finding of a target, for the images where one is known.
-
-    Returns:
-        Index ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown.
-    """
+def _finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
+    """Labels by ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown."""
     rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
     labels = rows.pivot(index="image_id", columns="finding", values="label")

@@ -110,10 +110,10 @@ def with_known_batch(settings: Config, out: Path) -> Config:
         before = parse_config(run.config, str(out / "config.toml"))
     except ConfigError as error:
         raise InputError(str(error)) from None
-    return with_batch(settings, before.training.batch_size)
+    return _with_batch(settings, before.training.batch_size)
 
 
-def with_batch(settings: Config, batch_size: int | str) -> Config:
+def _with_batch(settings: Config, batch_size: int | str) -> Config:
     """The same configuration with another batch size."""
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})
@@ -131,7 +131,7 @@ def settle_batch(
         devices: How many share a batch.
 
     Raises:
-        InputError: The batch does not fit; says which does.
+        InputError: The batch does not fit; the message has the one that does.
     """
     batch_size = settings.training.batch_size
     if batch_size == "auto":
@@ -143,25 +143,19 @@ def settle_batch(
             f"batch size: {found} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
             f"training.learning_rate stays {settings.training.learning_rate:g}"
         )
-        return with_batch(settings, found)
+        return _with_batch(settings, found)
     # A CPU that runs out of memory ends the training without a word. Where the batch is far from
     # that, nothing is measured.
     guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
     if device == "cpu" and guess > available_memory():
         found = _largest(settings, task, device, devices, batch_size)
         if 2 * found <= batch_size:
-            raise too_large(settings, found, "would need more than the memory that is free")
+            raise _too_large(settings, found, "would need more than the memory that is free")
     return settings
 
 
-def too_large(settings: Config, found: int, what: str) -> InputError:
-    """The line that says which batch fits, and how to learn as before with it.
-
-    Args:
-        settings: The whole configuration.
-        found: Images that fit; 0 where none does.
-        what: What is wrong with the batch.
-    """
+def _too_large(settings: Config, found: int, what: str) -> InputError:
+    """The error with the batch that fits (0: none does), and how to learn as before with it."""
     if not found:
         return InputError(_nothing_fits(settings))
     training = settings.training
@@ -173,7 +167,7 @@ def too_large(settings: Config, found: int, what: str) -> InputError:
     )
 
 
-def fitting_batch(
+def _fitting_batch(
     settings: Config,
     task: TrainingTask,
     device: Literal["cpu", "cuda"],
@@ -198,7 +192,7 @@ def _largest(
     """Images of a whole batch: as many on each device as fit there."""
     each = largest_batch(
         task.model,
-        first_batch_of(task, settings.training.seed),
+        _first_batch_of(task, settings.training.seed),
         task.training_losses,
         limit=max(1, most // devices),
         device=device,
@@ -208,7 +202,7 @@ def _largest(
     return each * devices
 
 
-def first_batch_of(task: TrainingTask, seed: int) -> Callable[[int], Any]:
+def _first_batch_of(task: TrainingTask, seed: int) -> Callable[[int], Any]:
     """Training batches of any size, read as training reads them."""
     rows = NamedRows(task.train, task.train.image_ids)
     sampler = SeededSampler(len(task.train), seed=seed)
@@ -262,7 +256,7 @@ def complete_run(
         save_architecture(task.model, run.folder)
         cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(task.model, device)
-    result = _fit_or_say_why(settings, task, run, sampler, device, precision, devices)
+    result = _fit_or_explain(settings, task, run, sampler, device, precision, devices)
     if own_rank():
         return
     if dropped := task.dropped_boxes(result.history):
@@ -311,7 +305,7 @@ def _draw_first_batch(
     draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
 
 
-def _fit_or_say_why(
+def _fit_or_explain(
     settings: Config,
     task: TrainingTask,
     run: RunFolder,
@@ -332,8 +326,8 @@ def _fit_or_say_why(
                 time.sleep(PARENT_GRACE)
             raise
     # Outside of the handler: the error holds the memory that is to be measured.
-    found = fitting_batch(settings, task, device, devices)
-    raise too_large(settings, found, "do not fit in memory")
+    found = _fitting_batch(settings, task, device, devices)
+    raise _too_large(settings, found, "do not fit in memory")
 
 
 def _fit(

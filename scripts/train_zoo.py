@@ -160,7 +160,7 @@ def _has_ended(run: Path, model: ClassifierConfig) -> bool:
     try:
         return first_difference(parse_config(before.config, str(run)), model) is None
     except ConfigError:
-        return False  # cxr train says why
+        return False  # cxr train reports why
 
 
 def _run(arguments: list[str]) -> int:

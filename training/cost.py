@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-WARM_UP = 3
+_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ def measure_latency(
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
-        for run in range(WARM_UP + repeats):
+        for run in range(_WARM_UP + repeats):
             image = images[run % len(images)][None]
             start = time.perf_counter()
             _to_cpu(model(image.to(device)))  # bringing the result back waits for the device
             times.append(time.perf_counter() - start)
     model.train(was_training)
-    low, median, high = np.percentile(1000 * np.array(times[WARM_UP:]), [10, 50, 90])
+    low, median, high = np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90])
     return Latency(float(median), float(low), float(high), repeats, describe_device(device))
 
 
@@ -138,7 +138,7 @@ def describe_device(device: torch.device) -> str:
         device: CPU or GPU.
 
     Returns:
-        Its model name; the kind of device where the system does not tell.
+        Its model name; the kind of device where the system does not name it.
     """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
@@ -192,7 +192,7 @@ class PeakMemory:
             self._before = _kib("VmRSS"), _kib("RssFile")
 
     def read(self) -> int | None:
-        """Bytes at the greatest so far, the weights among them; None where nobody tells."""
+        """Bytes at the greatest so far, the weights among them; None where nothing measures it."""
         if self._before is None:
             return None
         held, mapped = self._before

@@ -61,7 +61,7 @@ def _build_trainer(
         accelerator=accelerator,
         devices=devices,
         strategy=strategy,
-        # Of fp16 the plugin says it.
+        # fp16 is set by the plugin.
         precision={"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision),  # type: ignore[arg-type]
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
@@ -117,7 +117,7 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Lightning says about choices that are made on purpose here."""
+    """Silence Lightning's warnings about choices that are made on purpose here."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -30,7 +30,7 @@ class Unreadable:
 
 
 class NamedRows(Dataset[Any]):
-    """Rows of a data set; one that fails says which image it is.
+    """Rows of a data set; the error of one that fails names its image.
 
     Args:
         rows: Takes a row, or ``(row, seed)``.
@@ -57,7 +57,7 @@ class NamedRows(Dataset[Any]):
 
 @dataclass(frozen=True)
 class NamedBatches:
-    """Samples to a batch; where that fails, it says which images they are.
+    """Samples to a batch; where that fails, the error names the images.
 
     Attributes:
         collate: Samples to a batch; each sample has an ``image_id``.

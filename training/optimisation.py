@@ -19,7 +19,7 @@ from data_prep.contracts.errors import InputError
 Mode = Literal["min", "max"]
 _MILESTONES = (0.67, 0.92)  # of ``step``: two thirds and eleven twelfths, RetinaNet's own
 _FALL = 0.1  # what ``step`` and ``plateau`` multiply the rate by
-PLATEAU_PATIENCE = 3  # epochs without improvement before ``plateau`` falls
+_PLATEAU_PATIENCE = 3  # epochs without improvement before ``plateau`` falls
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def build_schedule(optimiser: Optimizer, how: FitSettings, steps: int) -> LRSche
         )
     warmup = round(how.warmup_epochs / how.epochs * steps)
     if how.schedule == "plateau":
-        return Plateau(optimiser, warmup, patience=PLATEAU_PATIENCE, factor=_FALL)
+        return Plateau(optimiser, warmup, patience=_PLATEAU_PATIENCE, factor=_FALL)
     name = how.schedule
-    return LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps, warmup, name))
+    return LambdaLR(optimiser, lambda step: _learning_rate_factor(step, steps, warmup, name))
 
 
 class Plateau(LRScheduler):
@@ -190,27 +190,18 @@ class Plateau(LRScheduler):
             group["lr"] = rate
 
 
-def learning_rate_factor(
+def _learning_rate_factor(
     step: int,
     steps: int,
     warmup: int,
     schedule: Literal["cosine", "step", "constant"],
 ) -> float:
-    """Share of the peak learning rate at a step.
-
-    Args:
-        step: Optimiser steps taken so far.
-        steps: Optimiser steps of the whole training.
-        warmup: Steps of linear rise.
-        schedule: What follows the rise.
-
-    Returns:
-        A factor in [0, 1].
+    """Share of the peak learning rate at a step, in [0, 1].
 
     Example:
-        >>> [learning_rate_factor(step, 6, 2, "cosine") for step in (0, 1, 2, 4)]
+        >>> [_learning_rate_factor(step, 6, 2, "cosine") for step in (0, 1, 2, 4)]
         [0.5, 1.0, 1.0, 0.5]
-        >>> [learning_rate_factor(step, 12, 0, "step") for step in (7, 8, 11)]
+        >>> [_learning_rate_factor(step, 12, 0, "step") for step in (7, 8, 11)]
         [1.0, 0.1, 0.01]
     """
     if step < warmup:

@@ -1,4 +1,4 @@
-"""Two pictures of a training: how it went, and what the model was shown."""
+"""Two figures of a training: its curves, and an example batch with its boxes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def draw_batch(
 
     Args:
         images: uint8, shape ``(B, S, S)``.
-        captions: A line for each image; it stands above the picture, not in it.
+        captions: A line for each image; it is drawn above the image, not in it.
         path: PNG to write.
         boxes: Per image ``xyxy`` in store px, shape ``(N, 4)``; None for a classifier.
         limit: Most images drawn.

@@ -73,7 +73,7 @@ def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
 
 _EXPLODED = 10.0  # times the losses of the first epoch
 _HARMLESS = 1.0  # a loss that a model which knows nothing has, too
-_ENOUGH = 20  # batches of an epoch from which its first quarter says something
+_ENOUGH = 20  # batches of an epoch, for its first quarter to have a stable median
 
 
 def _usual_loss(losses: Sequence[float]) -> float:
@@ -264,7 +264,7 @@ class EpochRecord(Callback):
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The history, and what it does not say: all else follows from them."""
+        """The history and the usual loss, from which all else follows."""
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -405,7 +405,7 @@ class _Means:
 
     @classmethod
     def of(cls, shares: Sequence[_Means]) -> _Means:
-        """The figures of several processes together; batch k is theirs together, too."""
+        """The figures of several processes together; batch k is the mean of their batches k."""
         if len(shares) == 1:
             return shares[0]
         whole = cls()

@@ -138,7 +138,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    # Of a damaged pickle torch tells at length what changed in its version 2.6; the cause is last.
+    # For a damaged pickle torch first explains a change of its version 2.6; the cause is last.
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     reason = text.splitlines()[0].split(". ")[0][:200] if text else "empty"
     return InputError(

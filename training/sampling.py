@@ -52,7 +52,7 @@ class EpochSums(Callback):
         self._counts = dict.fromkeys(self._counts, 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join before the record asks for the figures: this callback comes before it."""
+        """Join before the record reads the figures: this callback comes before it."""
         self.join()
 
 
@@ -166,8 +166,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
         seed: Seed of the whole training.
         weights: How often to draw each row relative to the others, shape ``(n_rows,)``, finite
             and at least 0; rows are then drawn with replacement. None draws each row once. A
-            function is asked for them at the start of each epoch.
-        rank: Index of this process; None asks `torch.distributed` when the epoch starts.
+            function is called for them at the start of each epoch.
+        rank: Index of this process; None takes that of `torch.distributed` when the epoch starts.
         world_size: Number of processes; each gets an equal share, padded by the first rows.
 
     Raises:
@@ -222,7 +222,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
             yield int(rows[drawn]), int(seeds[drawn])
 
     def _process(self) -> tuple[int, int]:
-        # Asked late: Lightning starts the process group after the loaders are built.
+        # Read late: Lightning starts the process group after the loaders are built.
         running = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank, world_size = self._rank, self._world_size
         if rank is None:
