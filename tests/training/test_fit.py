@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.contracts.errors import InputError
 from training.fit import FitResult, fit
-from training.optimisation import FitSettings
+from training.optimisation import FitSettings, Unfreezing
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
 
@@ -512,3 +513,21 @@ def test_global_random_state_is_left_as_it_was(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     _fit(tmp_path, epochs=1)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_each_epoch_is_settled_once_it_begins_or_is_resumed() -> None:
+    settled: list[int] = []
+    callback = Unfreezing(settled.append)
+    trainer: Any = SimpleNamespace(world_size=1, current_epoch=3)
+    callback.on_train_start(trainer, None)
+    trainer.current_epoch = 4
+    callback.on_train_epoch_start(trainer, None)
+    assert settled == [3, 4]
+
+
+def test_several_devices_are_refused_before_anything_is_settled() -> None:
+    settled: list[int] = []
+    trainer: Any = SimpleNamespace(world_size=2, current_epoch=0)
+    with pytest.raises(InputError, match="parts cannot be unfrozen while several devices share"):
+        Unfreezing(settled.append).on_train_start(trainer, None)
+    assert settled == []

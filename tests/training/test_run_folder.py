@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from data_prep.contracts.errors import InputError
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, load_model, load_weights, read_weights, save_model
 
 _SEEN = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"], "role": ["train", "val"]})
 
@@ -70,3 +76,142 @@ def test_file_in_the_place_of_a_run_is_refused_before_any_work(tmp_path: Path) -
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="a file stands where a folder is needed"):
         RunFolder.require_free(tmp_path / "run")
+
+
+def build_net(*, width: int = 4) -> nn.Module:
+    """A network with a buffer and a batch-norm counter."""
+    net = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width))
+    net.architecture = {"kind": "test", "name": "net", "arguments": {"width": width}}
+    return net
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {"net": build_net}
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = build_net(width=6)
+    net(torch.rand(2, 1, 8, 8))  # moves the batch norm's statistics
+    return net
+
+
+def test_a_model_comes_back_with_weights_buffers_and_arguments(net, tmp_path):
+    save_model(net.to(memory_format=torch.channels_last), tmp_path)
+    back = load_model(tmp_path, BUILDERS)
+    assert not back.training
+    assert back.architecture == net.architecture
+    for name, value in net.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value), name
+
+
+def test_the_same_weights_give_the_same_bytes(net, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    save_model(net, tmp_path / "a")
+    save_model(net.to(memory_format=torch.channels_last), tmp_path / "b")
+    first, second = (tmp_path / side / "model.safetensors" for side in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth", "state_dict", "model"])
+def test_weights_are_read_from_the_usual_files(form, net, tmp_path):
+    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
+    if form == "safetensors":
+        save_file(net.state_dict(), path)
+    else:
+        torch.save(net.state_dict() if form == "pth" else {form: net.state_dict()}, path)
+    other = build_net(width=6)
+    load_weights(other, read_weights(path), path)
+    assert torch.equal(other[0].weight, net[0].weight)
+
+
+def test_figures_beside_the_weights_are_passed_over(net, tmp_path):
+    # As public checkpoints have them: epoch, best loss (NumPy's or torch's), the optimiser's state.
+    optimiser = torch.optim.Adam(net.parameters()).state_dict()
+    content = {"epoch": 3, "best_loss": np.float32(0.1), "optimizer": optimiser}
+    torch.save({**content, "state_dict": net.state_dict()}, tmp_path / "model.pth.tar")
+    assert read_weights(tmp_path / "model.pth.tar").keys() == net.state_dict().keys()
+
+
+class Stranger:
+    """An object that only unpickling with code could read."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as weights"),
+        (b"not a zip", "cannot be read as weights"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes it"),
+        ({"a": Stranger()}, r"holds Python objects \(.*Stranger\).*model.state_dict\(\)"),
+        ({"a": 1}, "'a' is no tensor"),
+        ([1, 2], "expected a dictionary of tensors"),
+        ({}, "expected a dictionary of tensors"),
+    ],
+)
+def test_a_file_that_is_not_weights_is_refused_in_one_line(content, message, tmp_path):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=message) as error:
+        read_weights(path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_truncated_safetensors_file_is_refused(net, tmp_path):
+    save_model(net, tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        load_model(tmp_path, BUILDERS)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.pth: no such weights file"):
+        read_weights(tmp_path / "none.pth")
+
+
+def test_weights_of_another_architecture_name_what_differs_and_change_nothing(net):
+    state = {
+        f"backbone.{key}" if key == "1.bias" else key: v for key, v in net.state_dict().items()
+    }
+    state["0.weight"] = torch.zeros(6, 3, 3, 3)
+    other = build_net(width=6)
+    before = other[0].weight.clone()
+    with pytest.raises(InputError) as error:
+        load_weights(other, state, "weights.pth")
+    message = str(error.value)
+    assert message.startswith("weights.pth: weights of another architecture: ")
+    assert "1 missing (1.bias)" in message
+    assert "1 unexpected (backbone.1.bias)" in message
+    assert "0.weight (6, 3, 3, 3) instead of (6, 1, 3, 3)" in message
+    assert "\n" not in message
+    assert torch.equal(other[0].weight, before)
+
+
+def test_a_missing_batch_norm_counter_is_no_error(net):
+    state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    load_weights(build_net(width=6), state, "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"name": "other", "arguments": {}}, "architecture 'other' is not one of net"),
+        ({"name": "net", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
+        ({"name": "net", "arguments": {"width": 3}}, "weights of another architecture"),
+        ({}, "architecture None is not one of net"),
+    ],
+)
+def test_another_architecture_is_refused_in_one_line(architecture, message, net, tmp_path):
+    save_model(net, tmp_path)
+    path = tmp_path / "model.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "architecture": architecture}))
+    with pytest.raises(InputError, match=message) as error:
+        load_model(tmp_path, BUILDERS)
+    assert "\n" not in str(error.value)

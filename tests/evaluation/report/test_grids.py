@@ -1,10 +1,15 @@
+"""The tables of groups and of what changed between validation and test, and what opens them."""
+
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import Figures
+from evaluation.compare.shares import FAILURE_COLUMNS
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.report.charts import report_charts
@@ -12,11 +17,15 @@ from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
 from evaluation.report.facts import decision_rows
 from evaluation.report.grids import (
     agreement,
+    group_tables,
     published,
     published_figures,
     related_figures,
     subgroups,
+    transfer_table,
+    where_tables,
 )
+from evaluation.report.plot import draw
 
 
 def test_agreement_counts_every_image_once(comparison):
@@ -181,3 +190,173 @@ def test_calibration_points_are_the_means_of_equal_groups(comparison):
     (chart,) = calibration_charts(replace(comparison, decisions=frame))
     points = [(point.x, point.y) for point in chart.curves[0].points]
     assert points == [pytest.approx((0.2, 6 / 26)), pytest.approx((0.85, 1.0))]
+
+
+@pytest.fixture(scope="module")
+def columns():
+    return list(FAILURE_COLUMNS)
+
+
+@pytest.fixture
+def told(comparison, columns):
+    """Two systems, a group, a lesion kind, an error kind, a curve; all made up."""
+
+    def row(topic, group, system, metric, estimate, of=9.0):
+        return (topic, group, system, "", metric, estimate, estimate - 0.1, estimate + 0.1, "b",
+                1.0, of, 9, "")  # fmt: skip
+
+    rows = []
+    for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1), ("RetinaNet - CheXNet", -0.7)):
+        rows += [
+            row("sex", "F", name, "recall", 0.6 + shift),
+            row("sex", "not F", name, "recall", 0.3 + shift),
+            row("sex", "F - rest", name, "recall", 0.25 + shift),
+            row("errors", "", name, "missed", 0.4 + shift),
+            row("lesions by lesion_size", "over 6 %", name, "lesion_recall", 0.7 + shift, 5.0),
+            row("lesions by lesion_size", "up to 2 %", name, "lesion_recall", 0.2 + shift, 3.0),
+            row("decision_curve", "0.1", name, "net_benefit_calibrated", 0.2 + shift),
+            row("decision_curve", "0.5", name, "net_benefit_calibrated", 0.1 + shift),
+            row("cost_curve", "0", name, "expected_cost", 0.2 + shift),
+            row("cost_curve", "1", name, "expected_cost", 0.3 + shift),
+        ]
+    rows += [
+        row("decision_curve", "0.1", "call every image positive", "net_benefit", 0.1),
+        row("shortcut", "view", "shortcut", "auroc", 0.69),
+        row("agreement", "", "RetinaNet & CheXNet", "kappa", 0.5),
+    ]
+    return replace(comparison, failures=pd.DataFrame(rows, columns=columns))
+
+
+def charts_of(comparison):
+    return {chart.key: chart for chart in report_charts(comparison)}
+
+
+def rows_of(grids, title):
+    (grid,) = [each for each in grids if each.title == title]
+    assert all(len(row) == len(grid.columns) for row in grid.rows)
+    return {row[0]: row[1:] for row in grid.rows}
+
+
+def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
+    rows = rows_of(group_tables(told), "Sensitivity (recall)")
+    assert rows == {
+        "Sex: F": ("9", "0.600 (0.500 to 0.700)", "0.700 (0.600 to 0.800)",
+                   "0.250 (0.150 to 0.350)", "0.350 (0.250 to 0.450)"),
+    }  # fmt: skip
+
+
+def test_small_lesions_come_before_large_ones(told):
+    rows = rows_of(where_tables(told), "Kinds of lesion")
+    assert list(rows) == ["Lesion size: up to 2 %", "Lesion size: over 6 %"]
+    assert rows["Lesion size: up to 2 %"][:2] == ("3", "0.200 (0.100 to 0.300)")
+    assert rows["Lesion size: up to 2 %"][3] == "−0.500 (−0.600 to −0.400)"
+
+
+def test_shortcut_stands_beside_the_systems(told):
+    rows = rows_of(where_tables(told), "Shortcuts")
+    assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)",)
+    assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)",)
+
+
+def test_kinds_that_were_not_counted_have_no_row(told):
+    assert list(rows_of(where_tables(told), "Kinds of error")) == ["Lesions missed"]
+    titles = {grid.title for grid in where_tables(told)}
+    assert "At the given prevalence" not in titles
+
+
+def test_decision_curve_lies_where_its_figures_are(told):
+    chart = charts_of(told)["net-benefit"]
+    assert [curve.name for curve in chart.curves] == ["RetinaNet", "CheXNet"]
+    assert (chart.y.ticks[0][1], chart.y.ticks[-1][1]) == ("−0.05", "0.30")
+    assert (chart.x.high, chart.y.low, chart.y.high) == (0.8, -0.05, 0.3)
+    assert chart.curves[0].x.tolist() == [0.1, 0.5]
+    assert chart.curves[0].y.tolist() == [0.2, 0.1]
+    assert chart.guides[0][1].tolist() == [0.1]  # calling every image positive
+
+
+def test_cost_curve_is_drawn_for_the_systems_alone(told):
+    assert [curve.name for curve in charts_of(told)["cost"].curves] == ["RetinaNet", "CheXNet"]
+
+
+def test_comparison_without_these_figures_shows_none(comparison):
+    assert where_tables(comparison) == group_tables(comparison) == []
+    assert not {"net-benefit", "cost"} & set(charts_of(comparison))
+
+
+def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
+    systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
+    found = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
+    titles = {grid.title for grid in where_tables(found)}
+    assert {"Kinds of error", "Kinds of lesion", "Agreement and combination"} <= titles
+    missed = found.failures.query(
+        "topic == 'errors' and metric == 'missed' and system == 'Detector'"
+    )
+    shown = rows_of(where_tables(found), "Kinds of error")["Lesions missed"][0]
+    assert shown.startswith(f"{missed['estimate'].iloc[0]:.3f}")
+    assert len(charts_of(found)["net-benefit"].curves) == 2
+    assert len(charts_of(found)["cost"].curves) == 2
+
+
+def transfer_charts(comparison):
+    return [chart for chart in report_charts(comparison) if chart.key.startswith("transfer")]
+
+
+@pytest.fixture
+def shifted(comparison):
+    """CheXNet called 1 of 4 negatives on validation, calls 1 of 6 on test; sensitivity likewise."""
+    known = pd.DataFrame({"label": [1, 1, 0, 0, 0, 0.0], "score": [0.9, 0.8, 0.5, 0.4, 0.3, 0.1]})
+    comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], validation=known)
+    return comparison
+
+
+def test_table_gives_the_rates_of_validation_at_the_threshold_that_test_was_judged_at(shifted):
+    table = transfer_table(shifted)
+    assert [row[0] for row in table.rows][:1] == ["CheXNet, threshold for best F1"]
+    sensitivity, specificity, accuracy = table.rows[0][1], table.rows[0][3], table.rows[0][5]
+    assert (sensitivity, specificity, accuracy) == ("1.000", "0.750", "0.833")  # 0.5 is called
+
+
+def test_a_rate_that_the_interval_on_test_does_not_hold_is_marked(shifted, make_metrics):
+    metrics = make_metrics([("CheXNet", "max_f1", "specificity", 0.4, 0.3, 0.6),
+                            ("CheXNet", "max_f1", "recall", 0.9, 0.7, 1.0)])  # fmt: skip
+    figures = Figures.from_table(metrics)
+    first = transfer_table(replace(shifted, figures=figures)).rows[0]
+    assert first[4].endswith("▲")  # 0.750 on validation
+    assert not first[2].endswith("▲")  # 1.000 on validation
+
+
+def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):
+    negatives, positives = transfer_charts(shifted)
+    thin, thick = negatives.curves
+    assert (thin.faint, thick.faint, thin.position, thick.position) == (True, False, 1, 1)
+    assert not thin.points
+    # A threshold of 0.5 is the middle of the log-odds axis; 1 of 6 negatives is called there.
+    axes = draw(negatives).axes[0]
+    point = next(line for line in axes.lines if line.get_gid() == "curve-1-point-0")
+    assert point.get_xydata().tolist() == [[0.5, pytest.approx(1 / 6)]]
+    pixels = axes.transData.transform((0.5, 1 / 6))
+    assert axes.transAxes.inverted().transform(pixels) == pytest.approx([0.5, 1 / 6])
+    assert axes.lines[0].get_linewidth() < axes.lines[1].get_linewidth()
+    assert "0.250 of the negative images called positive on validation, 0.167 on test" in (
+        negatives.description
+    )
+    assert "1.000 of the positive images called positive on validation" in positives.description
+
+
+def test_a_system_without_validation_images_is_left_out(comparison):
+    assert transfer_table(comparison) is None
+    assert transfer_charts(comparison) == []
+
+
+@pytest.mark.parametrize("kind", ["boxes", "scores"])
+def test_validation_is_scored_as_test_is_and_holds_no_test_image(predict, judged_set, kind):
+    system, target = predict("A", kind), judged_set.target()
+    found = compare_systems({"A": system}, judged_set, target, replicates=100)
+    known = found.systems["A"].validation
+    assert sorted(known.index) == sorted(
+        judged_set.labels(target).reindex(judged_set.image_ids("val")).dropna().index
+    )
+    assert not set(known.index) & set(found.decisions["image_id"])
+    if kind == "scores":
+        expected = SystemOutput(system, target, known.index).scores(None)
+        np.testing.assert_array_equal(known["score"], expected)
