@@ -26,7 +26,7 @@ import cv2
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
 from data_prep.contracts.workers import cpu_count
-from data_prep.formats.common import list_pictures
+from data_prep.formats.common import list_image_files
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER
@@ -403,7 +403,7 @@ class Setting:
             root, named = self.dataset.source_root, self.dataset.images["path"].dropna()
             found = [root / path for path in sorted(named)]
         elif self.source is not None:
-            found = [self.source / path for path in list_pictures(self.source)["path"]]
+            found = [self.source / path for path in list_image_files(self.source)["path"]]
         else:
             n_images, size, workers = (4, 64, 1) if self.quick else (60, 1024, cpu_count())
             phantom = self.scratch / "phantom"

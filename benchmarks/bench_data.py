@@ -44,7 +44,7 @@ from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.workers import cpu_count
 from data_prep.images.decoded_image import pixel_digest
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import picture_facts
+from data_prep.images.image_facts import image_facts
 from data_prep.store.dataset import DataSet
 from data_prep.store.decode import DecodeTask, decode_and_letterbox
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
@@ -213,7 +213,7 @@ def _hashing_rows(setting: Setting) -> Iterator[Row]:
     parts: dict[str, Run] = {
         "SHA-256 of the file": partial(_each, _file_digest, paths),
         "SHA-256 of the pixels": partial(_each, pixel_digest, decoded),
-        "facts for the audit": partial(_each, picture_facts, decoded),
+        "facts for the audit": partial(_each, image_facts, decoded),
         "letterbox to 512 px": partial(_each, partial(letterbox, size=512), decoded),
     }
     timings = setting.meter.compare({whole: partial(_each, _decode_fully, paths), **parts})

@@ -90,7 +90,7 @@ def open_store(dataset: DataSet, size: int) -> PixelStore:
     with console.progress(title, len(dataset.images)) as advance:
         return build_pixel_store(
             dataset.folder,
-            dataset.pictures,
+            dataset.image_files,
             dataset.source_root,
             size,
             window=dataset.window,

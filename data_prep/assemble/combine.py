@@ -1,4 +1,4 @@
-"""Several prepared data sets as one: tables joined, pictures left where they are."""
+"""Several prepared data sets as one: tables joined, images left where they are."""
 
 from __future__ import annotations
 
@@ -202,12 +202,12 @@ def combine(
     targets: Mapping[str, Sequence[str]] | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
-    """Make one data set folder of several; no picture is copied or decoded again.
+    """Make one data set folder of several; no image is copied or decoded again.
 
     Images keep their ids where no other set has the same one; else the set's name comes before
     it. Patients with one id (``nih:00019124``) are one patient. A finding that a set did not ask
     about stays unknown on its images. The split is drawn anew by patient, and patients of two
-    sets who share a picture stay together; images that a set leaves unused stay unused.
+    sets who share an image stay together; images that a set leaves unused stay unused.
 
     Args:
         folders: Complete data set folders, at least two.
@@ -344,7 +344,7 @@ def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[
             )
     place = os.path.relpath(dataset.source_root, root)
     start = "" if place == "." else f"{Path(place).as_posix()}/"
-    true = dataset.pictures["path"].to_numpy()  # where ids are hashed, paths are, too
+    true = dataset.image_files["path"].to_numpy()  # where ids are hashed, paths are, too
     tables["images"] = tables["images"].assign(
         path=start + pd.Series(true, dtype="str"), x_set=label
     )

@@ -15,7 +15,7 @@ from data_prep.contracts.folders import LOCK, make_folder, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json, write_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.source import SourceTables
-from data_prep.splits.add_split import draw_split, image_strata, picture_links, write_split
+from data_prep.splits.add_split import draw_split, image_links, image_strata, write_split
 from data_prep.splits.given_split import official_split
 from data_prep.splits.split import SplitRule, extend_split
 from data_prep.store.dataset import DataSet, Target, dataset_ids
@@ -37,7 +37,7 @@ def make_splits(
         folder: The data set; splits that lie there are kept, and images that are new get the role
             of their patient, or one by the rule that the split was drawn by.
         tables: The complete tables.
-        decode: The decode table: patients who share a picture stay together.
+        decode: The decode table: patients who share an image stay together.
         rule: How the default split is drawn.
         default: The default split instead: ``official``, where the source has one, or one that the
             user gave.
@@ -45,7 +45,7 @@ def make_splits(
     Returns:
         ``default`` and, where the publisher has one, ``official``, and whatever was there.
     """
-    linked = picture_links(decode)
+    linked = image_links(decode)
     made: dict[str, Made] = {}
     for path in sorted((folder / "splits").glob("*.json")):
         made[path.stem] = _grow(path, tables, linked, rule)

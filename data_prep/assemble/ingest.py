@@ -1,8 +1,8 @@
-"""Decode every picture of a source once, for its tables and all pixel stores, and survive a kill.
+"""Decode every image of a source once, for its tables and all pixel stores, and survive a kill.
 
-The journal is a folder of part files, each with the outcome of a few hundred pictures, written
+The journal is a folder of part files, each with the outcome of a few hundred images, written
 after their pixels are on the disk. What a kill can lose is what came after the last part. It stays
-with the data set, so that pictures added to the source later do not cost the old ones again.
+with the data set, so that images added to the source later do not cost the old ones again.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def ingest(
     strict: bool = False,
     advance: Callable[[int], None] = lambda n: None,
 ) -> pd.DataFrame:
-    """Decode the pictures that the journal does not have yet.
+    """Decode the images that the journal does not have yet.
 
     Args:
         images: Reads ``image_id``, ``path`` and, where the source gives them, ``height, width``.
-        boxes: Reads ``image_id``, ``x2``, ``y2``: a box must lie in its picture.
+        boxes: Reads ``image_id``, ``x2``, ``y2``: a box must lie in its image.
         root: Folder that paths are relative to.
         out: Data set folder; pixel stores go to ``pixels/`` in it. The caller holds its lock.
         journal: Folder of the part files.
@@ -73,14 +73,14 @@ def ingest(
         sizes: Sides of the pixel stores to fill on the way, px.
         window: Name of the DICOM window wanted; None for the first.
         workers: Processes that decode.
-        strict: Stop at the first picture that cannot be used.
-        advance: Told how many pictures are settled.
+        strict: Stop at the first image that cannot be used.
+        advance: Told how many images are settled.
 
     Returns:
-        One row a picture, columns of `OUTCOME_TYPES`; ``error`` is missing where it is usable.
+        One row an image, columns of `OUTCOME_TYPES`; ``error`` is missing where it is usable.
 
     Raises:
-        InputError: Strict, and a picture is not usable; or the disk is full.
+        InputError: Strict, and an image is not usable; or the disk is full.
     """
     parts = _Journal(journal)
     known = parts.read()
@@ -114,7 +114,7 @@ def ingest(
 
 
 def outdated_images(images: pd.DataFrame, root: Path, journal: Path) -> pd.DataFrame:
-    """Find pictures whose file is another one than when it was decoded, or could not be used.
+    """Find images whose file is another one than when it was decoded, or could not be used.
 
     Args:
         images: Reads ``image_id``, ``path``.
@@ -152,7 +152,7 @@ def _tasks(
 
 
 def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """What the labels say of each picture's size, NaN where nothing.
+    """What the labels say of each image's size, NaN where nothing.
 
     Returns:
         float64, shape ``(N, 4)``: stated width and height, reach of the boxes in x and y, px.
@@ -184,11 +184,11 @@ def _outcome(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any
 
 
 def _misfit(row: DecodedRow, labelled: np.ndarray) -> tuple[str | None, str | None]:
-    """Say why the labels cannot belong to this picture, as stage and reason."""
+    """Say why the labels cannot belong to this image, as stage and reason."""
     width, height, reach_x, reach_y = (float(value) for value in labelled)
     for name, stated, actual in (("width", width, row.width), ("height", height, row.height)):
         if not math.isnan(stated) and stated != actual:
-            return "size", f"not of the stated size: {name} {stated:g}, the picture has {actual} px"
+            return "size", f"not of the stated size: {name} {stated:g}, the image has {actual} px"
     for name, reach, actual in (("width", reach_x, row.width), ("height", reach_y, row.height)):
         if reach > actual + EDGE_TOLERANCE_PX:
             return "boxes", f"box outside the image: reaches {reach:g}, {name} is {actual} px"
@@ -282,7 +282,7 @@ def _columns(images: pd.DataFrame) -> list[str]:
 
 
 def _complete_images(images: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Add what the pictures tell; where the source's table has a value too, the table's stands."""
+    """Add what the images tell; where the source's table has a value too, the table's stands."""
     measured = ["image_id", "file_sha256", "height", "width", "spacing_row_mm", "spacing_col_mm"]
     # A stated height or width equals the measured one by now.
     stated = images.drop(columns=[c for c in ("height", "width") if c in images.columns])

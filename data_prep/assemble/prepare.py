@@ -130,7 +130,7 @@ def prepare(
 ) -> Summary:
     """Make a data set folder from a source folder.
 
-    Every picture is decoded once. The work may be killed at any moment: the same call goes on
+    Every image is decoded once. The work may be killed at any moment: the same call goes on
     where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
 
     Args:
@@ -236,7 +236,7 @@ def _read(
 
 
 def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) -> str | Made | None:
-    """The user's own split file, read before any picture: it may be refused."""
+    """The user's own split file, read before any image: it may be refused."""
     if split is None:
         return None
     if str(split) != "official":
@@ -253,7 +253,7 @@ def _build(
 ) -> None:
     """Write every file of the data set; ``dataset.json`` comes last and completes it."""
     begin_set(out, plan.settings)
-    if again["replaced"].any():  # stores that are not written now would keep the old pictures
+    if again["replaced"].any():  # stores that are not written now would keep the old images
         kept = {store_folder(out, size) for size in effort.sizes}
         for folder in set((out / "pixels").glob("*")) - kept:
             shutil.rmtree(folder)
@@ -307,16 +307,16 @@ def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None
     """Build the wanted pixel stores that are not complete yet."""
     if effort.sizes and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
-    pictures = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
+    images = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
     for size in effort.sizes:
         if (store_folder(dataset.folder, size) / "pixels.json").is_file():
             store = PixelStore.open(store_folder(dataset.folder, size))
-            if is_member(pictures["image_id"], store.ids).all():
+            if is_member(images["image_id"], store.ids).all():
                 continue
-        with effort.progress(f"Pixels at {size} px", len(pictures)) as advance:
+        with effort.progress(f"Pixels at {size} px", len(images)) as advance:
             build_pixel_store(
                 dataset.folder,
-                pictures,
+                images,
                 dataset.source_root,
                 size,
                 window=dataset.window,
@@ -329,7 +329,7 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
     """Replace the ids of images, patients and studies in all tables.
 
     The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
-    true, since the pictures are yet to be read; `hide_paths` comes before anything is written.
+    true, since the images are yet to be read; `hide_paths` comes before anything is written.
 
     Args:
         tables: As a reader gave them.

@@ -16,11 +16,11 @@ from data_prep.audit.copies import (
     check_duplicates,
     check_excluded,
     check_near_duplicates,
-    open_pictures,
+    open_images,
 )
-from data_prep.audit.counts import count_prevalence, describe_pictures, expected_image_leak
+from data_prep.audit.counts import count_prevalence, describe_images, expected_image_leak
 from data_prep.audit.patients import (
-    check_films,
+    check_images,
     check_leaks,
     check_people,
     check_roles,
@@ -36,7 +36,7 @@ from data_prep.store.dataset import DataSet
 __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_leaks"]
 
 _NOT_ASKED = Problem(
-    "pictures_skipped", "info", "the pictures were not looked at (--no-pixels)", 1, unit="run"
+    "pictures_skipped", "info", "the images were not looked at (--no-pixels)", 1, unit="run"
 )
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
@@ -50,7 +50,7 @@ class Audit:
         problems: One a kind of fault.
         checked: How many images, patients, boxes and splits were looked at.
         facts: Figures to read results against, JSON-ready: ``prevalence``, ``shortcuts``,
-            ``split_by_image``, ``pictures``, ``copies``.
+            ``split_by_image``, ``images``, ``copies``.
     """
 
     problems: tuple[Problem, ...]
@@ -96,8 +96,8 @@ class Audit:
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    pictures = tuple(tuple(case) for case in row.get("pictures", ()))
-    return Problem(**{**row, "examples": tuple(row["examples"]), "pictures": pictures})
+    images = tuple(tuple(case) for case in row.get("pictures", ()))
+    return Problem(**{**row, "examples": tuple(row["examples"]), "pictures": images})
 
 
 def audit(
@@ -111,17 +111,17 @@ def audit(
     """Look for what would make results on a data set wrong.
 
     Args:
-        dataset: A data set; its tables and splits are read, and of its pictures those that look
+        dataset: A data set; its tables and splits are read, and of its images those that look
             like copies of others.
         split: The split to check; all by default.
-        pixels: Whether to look at pictures at all; without, copies are told by fingerprint.
+        pixels: Whether to look at images at all; without, copies are told by fingerprint.
         near: Copies found before, so that they are not looked for again.
         measure_shortcuts: Of images, decode table and labels (a column a target) how well facts
             beside the lungs predict each target: `evaluation.systems.shortcuts`. Left out:
             shortcuts are not audited.
 
     Returns:
-        Errors (patients in two roles, equal pictures that disagree, impossible boxes), warnings,
+        Errors (patients in two roles, equal images that disagree, impossible boxes), warnings,
         and facts worth knowing.
 
     Raises:
@@ -133,7 +133,7 @@ def audit(
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     unseen = None
     if near is None:
-        read, unseen = open_pictures(dataset) if pixels else (None, _NOT_ASKED)
+        read, unseen = open_images(dataset) if pixels else (None, _NOT_ASKED)
         near = find_near_duplicates(decode, read)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
@@ -143,7 +143,7 @@ def audit(
     problems += check_boxes(dataset.boxes, images, dataset.findings, dataset.box_coverage)
     problems += check_burned_in_text(decode)
     problems += check_people(images, splits)
-    problems += check_films(images)
+    problems += check_images(images)
     problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
     problems += check_shortcuts(shortcuts)
     problems += _say_image_leak(leak)
@@ -161,7 +161,7 @@ def audit(
         "shortcuts": shortcuts,
         "split_by_image": leak,
         "prevalence": count_prevalence(images, labels, splits),
-        "pictures": describe_pictures(images, decode),
+        "pictures": describe_images(images, decode),
         "copies": _describe_copies(images, decode, near),
     }
     found = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
@@ -208,7 +208,7 @@ def _say_image_leak(leak: dict[str, Any]) -> list[Problem]:
 def _say_no_fingerprints(decode: pd.DataFrame) -> list[Problem]:
     if "perceptual_hash" in decode.columns and decode["perceptual_hash"].notna().any():
         return []
-    text = "the pictures have no fingerprints, so only copies that are equal were looked for"
+    text = "the images have no fingerprints, so only copies that are equal were looked for"
     advice = "prepare the set again with this version"
     return [Problem("near_unsought", "info", text, len(decode), (), advice)]
 

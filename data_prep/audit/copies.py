@@ -1,4 +1,4 @@
-"""Pictures that stand in a data set more than once, the worse the more their copies disagree."""
+"""Images that stand in a data set more than once, the worse the more their copies disagree."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
 
 _AGAIN = "draw the split anew: cxr split DATA --name NAME keeps copies together"
-_PATIENTS = "find out whose film it is and correct the ids, or remove one of the two"
-_LABELS = "read the film again and correct the label, or leave the film out"
+_PATIENTS = "find out whose image it is and correct the ids, or remove one of the two"
+_LABELS = "read the image again and correct the label, or leave the image out"
 
 
 def check_duplicates(
@@ -36,7 +36,7 @@ def check_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report pictures that are equal pixel for pixel.
+    """Report images that are equal pixel for pixel.
 
     Args:
         images: Reads ``image_id``, ``patient_id``, ``patient_id_source``.
@@ -45,7 +45,7 @@ def check_duplicates(
         splits: Splits by name.
     """
     twins = find_duplicates(decode)
-    return _check(twins, images, labels, splits, "picture", "the same picture", "error", "")
+    return _check(twins, images, labels, splits, "picture", "the same image", "error", "")
 
 
 def check_near_duplicates(
@@ -54,7 +54,7 @@ def check_near_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report pictures that are copies of each other without being equal.
+    """Report images that are copies of each other without being equal.
 
     Args:
         near: What `data_prep.duplicates.near_duplicates.find_near_duplicates` found.
@@ -70,11 +70,11 @@ def check_near_duplicates(
     if unseen:
         notes.append(f"{unseen:,} of {len(near.pairs):,} pairs by fingerprint alone")
     note = f" ({'; '.join(notes)})" if notes else ""
-    what = "a copy of the picture (stretched, compressed, resized or turned)"
+    what = "a copy of the image (stretched, compressed, resized or turned)"
     undecided = Problem(
         "near_unchecked",
         "warning",
-        "pair of pictures that may be copies, not looked at",
+        "pair of images that may be copies, not looked at",
         near.undecided,
         (),
         "make a pixel store (cxr prepare ... --size 256) and check again, so that more are read",
@@ -83,10 +83,10 @@ def check_near_duplicates(
     cut = Problem(
         "near_incomplete",
         "warning",
-        "very many pictures look alike, so the search for copies was cut short",
+        "very many images look alike, so the search for copies was cut short",
         int(not near.complete),
         (),
-        "look for blank or placeholder pictures and leave them out",
+        "look for blank or placeholder images and leave them out",
         "search",
     )
     found = _check(near.groups, images, labels, splits, "near", what, "warning", note)
@@ -118,7 +118,7 @@ def _check(
         apart = differing(twins.assign(label=truths[:, column]), "group", "label")
         text = f"{what} is labelled differently for '{target}'"
         problems.append(_problem(f"{kind}_label", severity, text, apart, "label", _LABELS))
-    # Where each film counts as a patient of its own, two ids contradict nothing.
+    # Where each image counts as a patient of its own, two ids contradict nothing.
     known = twins[(twins["patient_id_source"] != "assumed_image").to_numpy()]
     apart = differing(known, "group", "patient_id")
     text = f"{what} under more than one patient: one of the patient ids is wrong"
@@ -130,7 +130,7 @@ def _check(
             "warning" if severity == "error" else "info",
             f"{what} stands more than once{note}",
             rest["image_id"],
-            advice="keep one: a film that stands twice counts twice",
+            advice="keep one: an image that stands twice counts twice",
             pairs=contrasting_pairs(rest, "group", "image_id"),
         )
     )
@@ -167,7 +167,7 @@ def text_suspects(decode: pd.DataFrame) -> pd.Series:
 
 
 def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
-    """Report pictures that may show a name, a date or a hospital in their pixels.
+    """Report images that may show a name, a date or a hospital in their pixels.
 
     Args:
         decode: The decode table.
@@ -177,8 +177,7 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
         Problem.of(
             "burned_in_text",
             "warning",
-            "picture that seems to hold a line of text: a name, or a mark that gives the label "
-            "away",
+            "image that seems to hold a line of text: a name, or a mark that gives the label away",
             suspects,
             advice="look at each; leave out or black out what identifies a person",
             pairs=suspects.to_frame(),
@@ -222,7 +221,7 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
 
 THUMBNAIL_PX = 166
 ILLEGIBLE_PX = 72
-"""Longest side of a picture that may show a name; lines of text cannot be read at this size."""
+"""Longest side of an image that may show a name; lines of text cannot be read at this size."""
 _LEAST_STORE_PX = 128
 _TRIED = 3
 _QUALITY = 72
@@ -230,47 +229,47 @@ _QUALITY = 72
 Read = Callable[[str], np.ndarray]
 
 
-def open_pictures(dataset: DataSet) -> tuple[Read | None, Problem | None]:
-    """Find out where the pictures can be read: from a pixel store, else from their files.
+def open_images(dataset: DataSet) -> tuple[Read | None, Problem | None]:
+    """Find out where the images can be read: from a pixel store, else from their files.
 
     Args:
         dataset: The data set.
 
     Returns:
-        A function that gives a picture, uint8 ``(H, W)``, by its id, and raises `InputError`
-        where it cannot; None if there are no pictures. Beside it what there is to say about that.
+        A function that gives an image, uint8 ``(H, W)``, by its id, and raises `InputError`
+        where it cannot; None if there are no images. Beside it what there is to say about that.
     """
     n_paths = int(dataset.images["path"].notna().sum())
     if not n_paths:
-        text = "the set has no pictures, so tables only were checked"
+        text = "the set has no images, so tables only were checked"
         return None, Problem("pictures_none", "info", text, len(dataset.images))
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)
     if lacking is None:
-        return _Pictures(dataset, store), None
+        return _ImageReader(dataset, store), None
     severity, text, advice = lacking
     if store is None:
         text += "; tables only were checked"
     problem = Problem("pictures_gone", severity, text, n_paths, (), advice)
-    return (_Pictures(dataset, store) if store else None), problem
+    return (_ImageReader(dataset, store) if store else None), problem
 
 
 def _why_unreadable(dataset: DataSet) -> tuple[Severity, str, str] | None:
     """Why the files cannot be read, and what to do; None if those tried are there."""
     try:
-        paths = dataset.pictures["path"].dropna()
+        paths = dataset.image_files["path"].dropna()
     except InputError as error:
         where, advice = f"{dataset.folder}: ", ""
-        return "info", f"the pictures are not at hand: {str(error).removeprefix(where)}", advice
+        return "info", f"the images are not at hand: {str(error).removeprefix(where)}", advice
     tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
     if any((dataset.source_root / name).is_file() for name in tried):
         return None
     advice = "put them back, or prepare the set again from where they are now"
-    return "warning", f"the pictures are no longer in {dataset.source_root}", advice
+    return "warning", f"the images are no longer in {dataset.source_root}", advice
 
 
-class _Pictures:
-    """Reads a picture from the store, without its black border, else from its file."""
+class _ImageReader:
+    """Reads an image from the store, without its black border, else from its file."""
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
         self.dataset, self.store = dataset, store
@@ -301,12 +300,12 @@ def _smallest_store(dataset: DataSet) -> PixelStore | None:
         try:
             return PixelStore.open(found[size_px])
         except InputError:
-            continue  # begun and not complete; the files have the pictures too
+            continue  # begun and not complete; the files have the images too
     return None
 
 
 def thumbnail(pixels: np.ndarray, longest: int = THUMBNAIL_PX) -> str:
-    """A small copy of a picture for a page.
+    """A small copy of an image for a page.
 
     Args:
         pixels: uint8, shape ``(H, W)``.

@@ -130,8 +130,8 @@ def expected_image_leak(images: pd.DataFrame, test: float = TEST_SHARE) -> dict[
     }
 
 
-def describe_pictures(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
-    """Sizes, spacing, and how the files store their pictures.
+def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
+    """Sizes, spacing, and how the files store their images.
 
     Args:
         images: Reads ``width, height, spacing_col_mm``.

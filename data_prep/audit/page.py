@@ -17,7 +17,7 @@ from pydicom.uid import UID_dictionary
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
     THUMBNAIL_PX,
-    open_pictures,
+    open_images,
     text_suspects,
     thumbnail,
 )
@@ -50,12 +50,12 @@ METHODS = (
     "patients and judged on the rest, in turn; pairs of images within a fifth are compared. The "
     "95 % interval is DeLong's, summed by patient, on the logit. Sibling images: the mean label of "
     "the same patient's other images, the overall mean where there is none. Outer tenth: the mean "
-    "greys of 16 pieces around the picture, four a side, in one such model: what is seen of it "
+    "greys of 16 pieces around the image, four a side, in one such model: what is seen of it "
     "where little lung lies (after Maguolo and Nanni, 2021).",
     "Split by image: of N images, m drawn for test; an image of a patient with k images has all "
     "siblings in test with probability (m−1)…(m−k+1) / ((N−1)…(N−k+1)), given that it is "
     "itself. The expected share of leaking test images is 1 minus the mean of that.",
-    "Equal pictures: the same SHA-256 of the decoded pixels.",
+    "Equal images: the same SHA-256 of the decoded pixels.",
     "Copies that are not equal: a fingerprint of 256 bits (signs of low frequencies of the ranked "
     "grey values) proposes pairs, also mirrored, upside down and as negatives; every pair that "
     f"differs in at most {CERTAIN_DISTANCE} bits is proposed. Then the pixels decide: fine detail "
@@ -173,14 +173,14 @@ _CONTENTS = (
     ("findings", "What was found"),
     ("shortcuts", "What can be guessed"),
     ("people", "Who is in the set"),
-    ("pictures", "Pictures and files"),
+    ("pictures", "Images and files"),
     ("methods", "How this was done"),
 )
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on the page.
+    """An image on the page.
 
     Attributes:
         image_id: Its name.
@@ -210,7 +210,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
         dataset: The data set that was audited.
         found: What `data_prep.audit.audit.audit` found.
         folder: Where to write; it exists.
-        pixels: Whether to show pictures.
+        pixels: Whether to show images.
 
     Returns:
         The page, written last.
@@ -231,7 +231,7 @@ def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
     Args:
         dataset: The data set that was audited.
         found: What was found in it.
-        pixels: Whether to show pictures.
+        pixels: Whether to show images.
     """
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = _Album(dataset, pixels)
@@ -259,10 +259,10 @@ def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
 
 
 class _Album:
-    """Fetches the pictures that the page shows, and stops at a number."""
+    """Fetches the images that the page shows, and stops at a number."""
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
-        self.read: Read | None = open_pictures(dataset)[0] if pixels else None
+        self.read: Read | None = open_images(dataset)[0] if pixels else None
         self.left = _MAX_PICTURES
         if self.read is None:
             return
@@ -284,7 +284,7 @@ class _Album:
             return pd.Series(dtype="str")
 
     def cases(self, problem: Problem) -> list[list[Shown]]:
-        """The pictures of a problem, one list a case; none where there are no pictures."""
+        """The images of a problem, one list a case; none where there are no pixels."""
         shown = []
         for case in problem.pictures:
             pictures = [self._show(image_id) for image_id in case]
@@ -297,7 +297,7 @@ class _Album:
         try:
             pixels = self.read(image_id)
         except InputError:
-            return None  # the audit has said that pictures are gone
+            return None  # the audit has said that images are gone
         self.left -= 1
         longest = ILLEGIBLE_PX if image_id in self.illegible else THUMBNAIL_PX
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()

@@ -1,4 +1,4 @@
-"""Patients in two roles, roles without a class, and facts about people and films that cannot be."""
+"""Patients in two roles, roles without a class, and impossible facts of people and images."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     return leaks[columns].sort_values(columns, ignore_index=True)
 
 
-def find_duplicates(pictures: pd.DataFrame, column: str = "pixel_sha256") -> pd.DataFrame:
-    """Find images that hold the same picture.
+def find_duplicates(images: pd.DataFrame, column: str = "pixel_sha256") -> pd.DataFrame:
+    """Find images that are equal.
 
     Args:
-        pictures: Reads ``image_id`` and the column; missing values match nothing.
+        images: Reads ``image_id`` and the column; missing values match nothing.
         column: ``pixel_sha256`` (equal once decoded) or ``file_sha256`` (equal byte by byte).
 
     Returns:
         ``group, image_id``, sorted; images of one group are equal. Empty if none are.
 
     Example:
-        >>> pictures = pd.DataFrame({"image_id": ["a", "b", "c"], "pixel_sha256": ["1", "2", "1"]})
-        >>> find_duplicates(pictures)["image_id"].tolist()
+        >>> images = pd.DataFrame({"image_id": ["a", "b", "c"], "pixel_sha256": ["1", "2", "1"]})
+        >>> find_duplicates(images)["image_id"].tolist()
         ['a', 'c']
     """
-    known = pictures.loc[pictures[column].notna(), ["image_id", column]]
+    known = images.loc[images[column].notna(), ["image_id", column]]
     twice = known[known[column].duplicated(keep=False)].sort_values("image_id")
     groups = twice.assign(group=pd.factorize(twice[column])[0])[["group", "image_id"]]
     return groups.sort_values(["group", "image_id"], ignore_index=True)
@@ -183,7 +183,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             "warning",
             "patient with images of both sexes: is the patient id right?",
             sexes["patient_id"],
-            advice="compare the pictures; if they show two people, give them two ids",
+            advice="compare the images; if they show two people, give them two ids",
             unit="patient",
             pairs=contrasting_pairs(sexes, "patient_id", "sex"),
         ),
@@ -200,8 +200,8 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
     ]
 
 
-def check_films(images: pd.DataFrame) -> list[Problem]:
-    """Report laterals among frontals, films of no known view, and pictures too small to judge.
+def check_images(images: pd.DataFrame) -> list[Problem]:
+    """Report laterals among frontals, images of no known view, and images too small to judge.
 
     Args:
         images: The images table, with ``view``, ``width`` and ``height``.
@@ -212,7 +212,7 @@ def check_films(images: pd.DataFrame) -> list[Problem]:
     problems = []
     if not lateral.all():
         text = f"lateral view among {int((~lateral).sum()):,} that are not"
-        advice = "leave laterals out, or judge them as a subgroup: another picture of the chest"
+        advice = "leave laterals out, or judge them as a subgroup: another image of the chest"
         problems.append(
             Problem.of("view_lateral", "warning", text, images.loc[lateral, "image_id"],
                        advice=advice)
@@ -225,13 +225,13 @@ def check_films(images: pd.DataFrame) -> list[Problem]:
             "warning",
             "view that is neither PA nor AP nor lateral",
             images.loc[strange, "image_id"],
-            advice="look at them: oblique and special films may have to be left out",
+            advice="look at them: oblique and special images may have to be left out",
         ),
         Problem.of(
             "picture_small",
             "warning",
-            f"picture with a side below {SMALLEST_SIDE} px: small lesions are lost",
+            f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
             images.loc[(short < SMALLEST_SIDE).fillna(False).to_numpy(dtype=bool), "image_id"],
-            advice="go back to the originals; a model cannot find what the picture does not show",
+            advice="go back to the originals; a model cannot find what the image does not show",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Random changes to a training picture and its boxes, repeatable from a seed.
+"""Random changes to a training image and its boxes, repeatable from a seed.
 
 The only module that imports albumentations, which takes 1.7 s: pixel reading must not import it.
 """
@@ -22,7 +22,7 @@ class DroppedBoxes(NamedTuple):
 
     Attributes:
         given: Boxes that went in.
-        outside: Too little of them was left in the picture, or in their part of a mosaic.
+        outside: Too little of them was left in the image, or in their part of a mosaic.
         small: A side became shorter than 2 px.
         covered: A cutout hid most of them.
     """
@@ -51,12 +51,12 @@ class DroppedBoxes(NamedTuple):
 
         Example:
             >>> DroppedBoxes(3400, outside=9, small=3).sentence()
-            'dropped 12 of 3,400 boxes: out of the picture 9, under 2 px 3'
+            'dropped 12 of 3,400 boxes: out of the image 9, under 2 px 3'
             >>> DroppedBoxes(40).sentence()
             'dropped none of 40 boxes'
         """
         reasons = {
-            "out of the picture": self.outside,
+            "out of the image": self.outside,
             "under 2 px": self.small,
             "covered": self.covered,
         }
@@ -110,7 +110,7 @@ def build_augmentation(
     horizontal_flip: float = 0.0,
     stretch: bool = False,
 ) -> Augmentation | None:
-    """Choose the changes; each is drawn evenly from its range for every picture.
+    """Choose the changes; each is drawn evenly from its range for every image.
 
     Args:
         rotate_degrees: Turn by up to this many degrees either way.
@@ -119,14 +119,14 @@ def build_augmentation(
         brightness: Lighten or darken by up to this share of the full range.
         contrast: Raise or lower contrast by up to this share.
         gamma: Raise grey levels to a power of up to this share more or less: 0.5 is 1/1.5 to 1.5.
-        blur: Gaussian blur with a sigma of 0 to this many px, on half of the pictures.
+        blur: Gaussian blur with a sigma of 0 to this many px, on half of the images.
         noise: Gaussian noise with a standard deviation of 0 to this share of the full range,
-            on half of the pictures.
-        cutout: Cover one or two rectangles with sides of up to this share of the picture's with
-            grey, on half of the pictures.
+            on half of the images.
+        cutout: Cover one or two rectangles with sides of up to this share of the image's with
+            grey, on half of the images.
         horizontal_flip: Probability of a mirror image. Off unless asked for: a chest has its
             heart on the left.
-        stretch: Draw `scale` for width and height apart. For pictures that
+        stretch: Draw `scale` for width and height apart. For images that
             someone squeezed into squares: how wide they were differs from hospital to hospital,
             and with it between ill and healthy.
 
@@ -250,7 +250,7 @@ def augment(
         seed: Any non-negative integer.
 
     Returns:
-        Pixels, uint8, ``(H, W)``; boxes that are left, clipped to the picture, float32,
+        Pixels, uint8, ``(H, W)``; boxes that are left, clipped to the image, float32,
         ``(M, 4)``; their rows in `boxes`, int64, ``(M,)``, ascending. A box is dropped where
         under 30 % of its area are left or not covered, or under 2 px of a side; `why_dropped`
         counts.
@@ -325,7 +325,7 @@ def _run(
 def _cut_holes(
     holes: albumentations.Compose, pixels: np.ndarray, boxes: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture with holes, and which boxes are not covered by them."""
+    """The image with holes, and which boxes are not covered by them."""
     holes.set_random_seed((int(seed) ^ _HOLE_SEED) % (1 << 32))
     changed = holes(image=pixels, mask=np.zeros_like(pixels))
     covered = [

@@ -1,4 +1,4 @@
-"""Four training pictures in one square: lesions at half their size, in places of all kinds."""
+"""Four training images in one square: lesions at half their size, in places of all kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEAREST_EDGE = 0.3  # of the side: the parts meet at least so far from each edg
 
 
 class Mosaic(NamedTuple):
-    """A joined picture.
+    """A joined image.
 
     Attributes:
         pixels: uint8 ``(S, S)``.
@@ -34,17 +34,17 @@ class Mosaic(NamedTuple):
 
 
 def join_mosaic(
-    pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], seed: int | Sequence[int]
+    images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], seed: int | Sequence[int]
 ) -> Mosaic:
-    """Join four pictures at a random point; each is shrunk until it fills its part.
+    """Join four images at a random point; each is shrunk until it fills its part.
 
-    A part that is not square shows the half of its picture that lies at the meeting point, and
+    A part that is not square shows the half of its image that lies at the meeting point, and
     boxes are cut to what it shows.
 
     Args:
-        pictures: Four squares of one size, uint8 ``(S, S)``: upper left, upper right, lower left,
+        images: Four squares of one size, uint8 ``(S, S)``: upper left, upper right, lower left,
             lower right.
-        boxes: Per picture ``xyxy``, its px, ``(N, 4)``.
+        boxes: Per image ``xyxy``, its px, ``(N, 4)``.
         seed: Decides the meeting point alone; it lies 30 to 70 % along each side.
 
     Returns:
@@ -62,20 +62,20 @@ def join_mosaic(
         >>> mosaic.pixels[[0, 0, 7, 7], [0, 7, 0, 7]].tolist()
         [1, 2, 3, 4]
     """
-    shapes = {picture.shape for picture in pictures}
-    size = pictures[0].shape[0] if pictures else 0
-    if len(pictures) != N_TILES or shapes != {(size, size)}:
+    shapes = {image.shape for image in images}
+    size = images[0].shape[0] if images else 0
+    if len(images) != N_TILES or shapes != {(size, size)}:
         raise InputError(f"mosaic: needs {N_TILES} squares of one size, got shapes {shapes}")
     near = round(_NEAREST_EDGE * size)
     x, y = (int(at) for at in np.random.default_rng(seed).integers(near, size - near + 1, size=2))
     pixels = np.zeros((size, size), np.uint8)
     moved, kept, dropped = [], [], DroppedBoxes()
-    for place, (picture, own) in enumerate(zip(pictures, boxes, strict=True)):
+    for place, (image, own) in enumerate(zip(images, boxes, strict=True)):
         left, top = place % 2 == 0, place < 2
         tile = (0 if left else x, 0 if top else y, x if left else size, y if top else size)
         side = max(tile[2] - tile[0], tile[3] - tile[1])
         x0, y0 = (x - side if left else x), (y - side if top else y)
-        shrunk = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        shrunk = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         pixels[tile[1] : tile[3], tile[0] : tile[2]] = shrunk[
             tile[1] - y0 : tile[3] - y0, tile[0] - x0 : tile[2] - x0
         ]

@@ -1,4 +1,4 @@
-"""Views of a square picture for test-time augmentation: mirrored, smaller or larger; and back."""
+"""Views of a square image for test-time augmentation: mirrored, smaller or larger; and back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SCALES = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a square picture of side S.
+    """One way to look at a square image of side S.
 
-    The picture is scaled to a whole number of px, mirrored if asked, and laid into the middle of
+    The image is scaled to a whole number of px, mirrored if asked, and laid into the middle of
     the smallest black square whose side is a multiple of 32 px, so nothing of it is lost. A model
     whose anchors are px sees lesions at another size.
 
@@ -39,11 +39,11 @@ class View:
 
     @property
     def name(self) -> str:
-        """As a user writes it; ``plain`` for the picture as it is."""
+        """As a user writes it; ``plain`` for the image as it is."""
         return "flip" if self.flip else "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
 
     def content(self, size: int) -> int:
-        """Side of the scaled picture, px."""
+        """Side of the scaled image, px."""
         return round(size * self.scale)
 
     def canvas(self, size: int) -> int:
@@ -55,11 +55,11 @@ class View:
         return (self.canvas(size) - self.content(size)) // 2
 
     def boxes_back(self, boxes: np.ndarray, size: int) -> np.ndarray:
-        """Move boxes from the view to the picture, and clip them to it.
+        """Move boxes from the view to the image, and clip them to it.
 
         Args:
             boxes: ``xyxy``, px of the view, ``(N, 4)``.
-            size: Side of the picture, px.
+            size: Side of the image, px.
 
         Returns:
             float64 ``(N, 4)``; a box in the black border has no area left.

@@ -2,7 +2,7 @@
 
 Whoever has the key can tell whether a hash is of a name that he knows, and nobody else can: a plain
 hash of a PatientID is undone by hashing all numbers. One key gives one person one name in every
-data set; losing it means that the pictures of a data set can no longer be found in its source.
+data set; losing it means that the images of a data set can no longer be found in its source.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import renamed
 
 KEY_VARIABLE = "CXR_ID_KEY"
-"""Environment variable that names the key file when pictures must be read again."""
+"""Environment variable that names the key file when images must be read again."""
 KEY_BYTES = 32
 """Length of a key that is made here."""
 _SHORTEST_KEY, _LONGEST_KEY = 16, 4096
@@ -153,7 +153,7 @@ def _hidden(paths: pd.Series, key: bytes) -> pd.Series:
 
 
 def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:
-    """Find the files behind hidden paths, to read their pictures again.
+    """Find the files behind hidden paths, to read their images again.
 
     Args:
         root: The source folder.

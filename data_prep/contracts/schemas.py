@@ -233,5 +233,5 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 }
 
 
-# A published edge may overshoot by rounding only; more is another picture's box.
+# A published edge may overshoot by rounding only; more is another image's box.
 EDGE_TOLERANCE_PX = 0.01

@@ -1,11 +1,11 @@
-"""Copies of a picture that are not equal to it: found by fingerprint, then checked on pixels.
+"""Copies of an image that are not equal to it: found by fingerprint, then checked on pixels.
 
-Measured on 716 RSNA films, 200 of which were copied in 23 ways: of each way 198 to 200 are found
-if grey curve, size, aspect, JPEG quality (30 and up) or noise were changed or the picture turned,
+Measured on 716 RSNA images, 200 of which were copied in 23 ways: of each way 198 to 200 are found
+if grey curve, size, aspect, JPEG quality (30 and up) or noise were changed or the image turned,
 139 after local contrast enhancement, 28 with 2 % cropped off, 31 turned by 2 degrees, none with
-broad borders added. No pair of different films was taken for copies, among 16 million pairs of that
-trial and 9.7 million of RSNA and Kermany (5,232 of them of one patient): their detail correlates by
-0.84 at most, that of the copies found by 0.97 to 1.00 in all but a few.
+broad borders added. No pair of different images was taken for copies, among 16 million pairs of
+that trial and 9.7 million of RSNA and Kermany (5,232 of them of one patient): their detail
+correlates by 0.84 at most, that of the copies found by 0.97 to 1.00 in all but a few.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from data_prep.duplicates.hash_search import close_pairs
 from data_prep.images.fingerprint import HASH_BITS, TURNS, grey_ranks, squash, turned
 
 NEAR_CORRELATION = 0.85
-"""Pictures whose fine detail correlates by as much are copies of one film."""
+"""Images whose fine detail correlates by as much are copies of one image."""
 MAX_DISTANCE = 40
 """Bits by which the fingerprints of candidates may differ."""
 TRUSTED_DISTANCE = 20
 """Pairs so close count as copies where pixels cannot be looked at: none of 9.7 million pairs of
-different films came below 42."""
+different images came below 42."""
 
 _SIDE, _FINE_PX, _COARSE_PX = 128, 1.0, 8.0
-_MAX_PICTURES = 2_000
+_MAX_IMAGES = 2_000
 _PAIR_COLUMNS = ["image_id", "other_id", "distance", "turn", "correlation"]
 
 Read = Callable[[str], np.ndarray]
@@ -48,7 +48,7 @@ class NearDuplicates:
             key of `data_prep.images.fingerprint.TURNS`), ``correlation`` (missing where the pixels
             were not looked at).
         groups: ``group, image_id``: images that are copies of each other by way of the pairs,
-            with the equal pictures of each.
+            with the equal images of each.
         candidates: Pairs with like fingerprints.
         undecided: Candidates that the fingerprint alone does not decide and whose pixels were not
             looked at.
@@ -63,15 +63,15 @@ class NearDuplicates:
 
 
 def find_near_duplicates(
-    decode: pd.DataFrame, read: Read | None = None, *, max_pictures: int = _MAX_PICTURES
+    decode: pd.DataFrame, read: Read | None = None, *, max_images: int = _MAX_IMAGES
 ) -> NearDuplicates:
     """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted.
 
     Args:
         decode: Reads ``image_id, pixel_sha256, perceptual_hash``.
-        read: Gives a picture, uint8 ``(H, W)``, by its id, and raises `InputError` where it
+        read: Gives an image, uint8 ``(H, W)``, by its id, and raises `InputError` where it
             cannot; None looks at no pixels.
-        max_pictures: Most pictures to read, those first that the fingerprint cannot decide.
+        max_images: Most images to read, those first that the fingerprint cannot decide.
 
     Returns:
         The copies. Pairs are star-shaped where more than two fingerprints are equal.
@@ -85,7 +85,7 @@ def find_near_duplicates(
     if "perceptual_hash" not in decode.columns:
         decode = decode.assign(perceptual_hash=None)
     candidates, complete = _candidates(decode)
-    likeness = _correlate(candidates, read, max_pictures)
+    likeness = _correlate(candidates, read, max_images)
     candidates = candidates.assign(correlation=likeness)
     unseen = candidates["correlation"].isna()
     by_hash = unseen & (candidates["distance"] <= TRUSTED_DISTANCE)
@@ -101,7 +101,7 @@ def find_near_duplicates(
 
 
 def near_duplicate_groups(decode: pd.DataFrame, read: Read | None = None) -> pd.DataFrame:
-    """Images that must stay together in a split since they show one film.
+    """Images that must stay together in a split since they show one image.
 
     Args:
         decode: As for `find_near_duplicates`.
@@ -113,7 +113,7 @@ def near_duplicate_groups(decode: pd.DataFrame, read: Read | None = None) -> pd.
     return find_near_duplicates(decode, read).groups
 
 
-def linked_pictures(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
+def linked_images(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
     """A key of each image that copies share, equal or not, as a split wants it.
 
     Args:
@@ -129,7 +129,7 @@ def linked_pictures(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
 
 
 def likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two pictures' detail, whatever their grey curves and sizes.
+    """Correlation of two images' detail, whatever their grey curves and sizes.
 
     Both are squashed to 128 x 128 and ranked; what is finer than 1 px or coarser than 8 px of that
     is taken away, since all chests share their coarse outline.
@@ -139,12 +139,12 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
         other: uint8, of any shape.
 
     Returns:
-        -1 to 1; 0 if a picture shows nothing.
+        -1 to 1; 0 if an image shows nothing.
 
     Example:
-        >>> film = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8),
+        >>> image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8),
         ...     (0, 0), 3)
-        >>> likeness(film, film // 2) > 0.95
+        >>> likeness(image, image // 2) > 0.95
         True
     """
     return float((_detail(one) * _detail(other)).sum())
@@ -159,7 +159,7 @@ def _detail(pixels: np.ndarray) -> np.ndarray:
 
 
 def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Pairs of images with like fingerprints; of equal pictures only the first takes part."""
+    """Pairs of images with like fingerprints; of equal images only the first takes part."""
     whole = (decode["perceptual_hash"].str.len() == HASH_BITS // 4).to_numpy(dtype=bool)
     known = decode.loc[whole, ["image_id", "pixel_sha256", "perceptual_hash"]]
     if not known["image_id"].is_monotonic_increasing:  # as it is in a table of ours
@@ -201,8 +201,8 @@ def _as_bytes(texts: pd.Index) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
-def _correlate(candidates: pd.DataFrame, read: Read | None, max_pictures: int) -> np.ndarray:
-    """Likeness of each pair; NaN where a picture could not or should not be read."""
+def _correlate(candidates: pd.DataFrame, read: Read | None, max_images: int) -> np.ndarray:
+    """Likeness of each pair; NaN where an image could not or should not be read."""
     answer = np.full(len(candidates), np.nan)
     if read is None:
         return answer
@@ -211,7 +211,7 @@ def _correlate(candidates: pd.DataFrame, read: Read | None, max_pictures: int) -
     first, second, turn = (candidates[c].to_numpy() for c in ("image_id", "other_id", "turn"))
     for row in np.argsort(settled, kind="stable"):
         unread = [name for name in (first[row], second[row]) if name not in small]
-        if len(small) + len(unread) > max_pictures:
+        if len(small) + len(unread) > max_images:
             continue
         small.update({name: _read_small(read, name) for name in unread})
         one, other = small[first[row]], small[second[row]]
@@ -234,10 +234,10 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     shown = decode["pixel_sha256"].iloc[ids.get_indexer(pd.Index(involved))]
     equal = decode[decode["pixel_sha256"].isin(set(shown))]
     nodes = pd.Index(equal["image_id"].sort_values())
-    picture = pd.factorize(equal.set_index("image_id")["pixel_sha256"].reindex(nodes))[0]
+    image = pd.factorize(equal.set_index("image_id")["pixel_sha256"].reindex(nodes))[0]
     n = len(nodes)
     left = np.concatenate([nodes.get_indexer(pd.Index(pairs["image_id"])), np.arange(n)])
-    right = np.concatenate([nodes.get_indexer(pd.Index(pairs["other_id"])), n + picture])
+    right = np.concatenate([nodes.get_indexer(pd.Index(pairs["other_id"])), n + image])
     size = 2 * n
     graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
     component = connected_components(graph, directed=False)[1][:n]

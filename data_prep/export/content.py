@@ -18,7 +18,7 @@ from data_prep.contracts.folders import make_folder
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
-from data_prep.formats.common import PICTURE_SUFFIXES
+from data_prep.formats.common import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
 
 _TABLES = ("findings", "boxes", "box_coverage")
@@ -36,7 +36,7 @@ class ImageEntry(NamedTuple):
     Attributes:
         image_id: Its id.
         stem: The id as a file's name.
-        picture: Path of the picture as the tables have it; None without pixels.
+        file: Path of the image file as the tables have it; None without pixels.
         width: px, None if unknown.
         height: px, None if unknown.
         role: In the split that is exported; None without one.
@@ -44,7 +44,7 @@ class ImageEntry(NamedTuple):
 
     image_id: str
     stem: str
-    picture: str | None
+    file: str | None
     width: int | None
     height: int | None
     role: str | None
@@ -57,7 +57,7 @@ class AnnotationContent:
     Attributes:
         dataset: With the chosen reader's labels, of the chosen target, as the reference's.
         images: The images table in the order of ``image_id``; also ``role`` (missing where no
-            split is exported), ``picture`` (its path) and ``stem`` (the id as a file's name).
+            split is exported), ``image`` (its path) and ``stem`` (the id as a file's name).
         labels: The tables ``findings``, ``boxes`` and ``box_coverage`` of all readers that go out;
             the chosen one is ``reference``.
         classes: Findings, in alphabetical order.
@@ -187,7 +187,7 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
     if split is not None:
         roles = dataset.split(split).set_index("image_id")["role"]
         images["role"] = images["image_id"].map(roles).fillna("unused").astype("str")
-    images["picture"] = images["path"]
+    images["file"] = images["path"]
     images["stem"] = file_stems(images["image_id"])
     return images
 
@@ -258,12 +258,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 @dataclass
 class AnnotationFolder:
-    """Where label files and pictures are put.
+    """Where label files and images are put.
 
     Attributes:
         path: The folder.
-        mode: ``none`` puts no pictures there, ``link`` symbolic links, ``copy`` copies.
-        dataset: Where the pictures come from.
+        mode: ``none`` puts no images there, ``link`` symbolic links, ``copy`` copies.
+        dataset: Where the images come from.
         advance: Told when an image is done.
         cannot: What the format cannot say, one line each.
     """
@@ -280,24 +280,24 @@ class AnnotationFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    def picture_name(self, image: ImageEntry) -> str:
-        """The image's id as a file's name, with the suffix of its picture."""
-        path = Path(image.picture or "")
+    def file_name_of(self, image: ImageEntry) -> str:
+        """The image's id as a file's name, with the suffix of its file."""
+        path = Path(image.file or "")
         if self.mode != "none":
             path = self.dataset.image_path(image.image_id)
-        return image.stem + (path.suffix if path.suffix.lower() in PICTURE_SUFFIXES else ".dcm")
+        return image.stem + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".dcm")
 
-    def put_picture(self, image: ImageEntry, name: str) -> None:
-        """Put a picture of the source below the folder, if pictures are put at all.
+    def put_image(self, image: ImageEntry, name: str) -> None:
+        """Put the file of an image below the folder, if files are put at all.
 
         Raises:
             InputError: It is not there any more.
         """
-        if self.mode == "none" or image.picture is None:
+        if self.mode == "none" or image.file is None:
             return
         origin, place = self.dataset.image_path(image.image_id).resolve(), self.path / name
         if not origin.is_file():
-            raise InputError(f"{origin}: the picture is gone; bring it back")
+            raise InputError(f"{origin}: the image is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.mode == "link":
             place.symlink_to(origin)

@@ -12,7 +12,7 @@ from data_prep.contracts.folders import require_free_space
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of, whole_folder
 from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_yolo
-from data_prep.formats.common import PICTURE_SUFFIXES
+from data_prep.formats.common import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
 
 IMAGE_MODES = ("none", "link", "copy")
@@ -83,14 +83,14 @@ def export_annotations(
         split: Name of the split whose roles are written; no roles if None.
         reader: Whose labels are written.
         target: Write the findings of this target only; all if None. ``kaggle`` holds one target.
-        images: ``none``, ``link`` or ``copy`` the pictures beside the labels.
+        images: ``none``, ``link`` or ``copy`` the images beside the labels.
         advance: Told how many images are done.
 
     Returns:
         What was written, and what the format could not say.
 
     Raises:
-        InputError: An argument names nothing, the folder is not empty, a picture is gone, or the
+        InputError: An argument names nothing, the folder is not empty, an image is gone, or the
             format can say nothing of this data set.
     """
     if format not in WRITERS:
@@ -98,7 +98,7 @@ def export_annotations(
     if images not in IMAGE_MODES:
         raise InputError(f"--images {images}: use one of {', '.join(IMAGE_MODES)}")
     if images != "none" and not dataset.has_pixels:
-        raise InputError(f"{dataset.folder}: has no pictures; leave out --images {images}")
+        raise InputError(f"{dataset.folder}: has no image files; leave out --images {images}")
     if format == "kaggle":
         target = dataset.target(target).name
     if images == "link" and "id_key" in dataset.info:
@@ -113,10 +113,10 @@ def export_annotations(
         folder = AnnotationFolder(temporary, images, dataset, advance)
         WRITERS[format](content, folder)
     if images != "none" and format != "kaggle":
-        suffixes = content.images["picture"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
+        suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
         folder.cannot_say(
-            int((~suffixes.isin(PICTURE_SUFFIXES[:-2])).sum()),
-            "pictures are DICOM, which many programs of this format do not read",
+            int((~suffixes.isin(IMAGE_SUFFIXES[:-2])).sum()),
+            "images are DICOM, which many programs of this format do not read",
         )
     if images == "copy" and "id_key" in dataset.info:
         folder.cannot.append("the copies keep their headers, which may name the patients")

@@ -31,7 +31,7 @@ from data_prep.formats.voc import SET_FACTS
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write COCO files; ``file_name`` is the picture's path in the source or in ``images/``.
+    """Write COCO files; ``file_name`` is the image's path in the source or in ``images/``.
 
     Args:
         content: What to write.
@@ -55,7 +55,7 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
                 annotation = _annotation(box, category_ids)
                 annotations.append({"id": first_box, "image_id": number, **annotation})
                 first_box += 1
-            folder.put_picture(image, f"images/{image.picture}")
+            folder.put_image(image, f"images/{image.file}")
             folder.advance(1)
         first_image += len(listed)
         known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
@@ -75,7 +75,7 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
 
 def _image(image: ImageEntry) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file_name": image.picture or image.image_id}
+    entry: dict[str, Any] = {"file_name": image.file or image.image_id}
     if image.width is not None and image.height is not None:
         entry |= {"width": image.width, "height": image.height}
     return entry
@@ -136,7 +136,7 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
     _write_mapping(images, folder)
     for image, labelled in zip(content.entries(), known, strict=True):
         place = TRAIN_IMAGES if labelled else TEST_IMAGES
-        folder.put_picture(image, f"{place}/{folder.picture_name(image)}")
+        folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
         folder.advance(1)
     _lost_in_kaggle(content, images, folder)
 
@@ -192,10 +192,10 @@ def _lost_in_kaggle(
         folder.cannot.append("cannot say a split: all labelled images are in one table")
     lost = [fact for fact in content.facts_known() if fact != "x_class"]
     if lost:
-        folder.cannot.append(f"cannot say {', '.join(lost)}, unless the pictures' headers do")
+        folder.cannot.append(f"cannot say {', '.join(lost)}, unless the images' headers do")
 
 
-PICTURES = "JPEGImages"
+IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
@@ -209,12 +209,12 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     objects = write_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):
         root = ElementTree.Element("annotation")
-        _add(root, "folder", PICTURES)
-        name = folder.picture_name(image)
-        folder.put_picture(image, f"{PICTURES}/{name}")
-        if image.picture is not None and folder.mode == "none":
-            name = PurePosixPath(image.picture).name
-            _add(root, "path", image.picture)
+        _add(root, "folder", IMAGES_FOLDER)
+        name = folder.file_name_of(image)
+        folder.put_image(image, f"{IMAGES_FOLDER}/{name}")
+        if image.file is not None and folder.mode == "none":
+            name = PurePosixPath(image.file).name
+            _add(root, "path", image.file)
         _add(root, "filename", name)
         source = _add(root, "source")
         _add(source, "database", content.how["program"])
@@ -243,7 +243,7 @@ def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     broken = int((edges % 1 != 0).any(axis=1).sum())
     folder.cannot_say(broken, "boxes have fractions of a pixel; some programs read whole ones only")
     if not content.dataset.has_pixels:
-        folder.cannot.append("there are no pictures: cxr prepare can read back coco only")
+        folder.cannot.append("there are no images: cxr prepare can read back coco only")
 
 
 def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
@@ -301,7 +301,7 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
                 _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
             ]
             folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
-        folder.put_picture(image, f"images/{under}{folder.picture_name(image)}")
+        folder.put_image(image, f"images/{under}{folder.file_name_of(image)}")
         folder.advance(1)
     text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
     folder.write("data.yaml", text)
@@ -345,4 +345,4 @@ def _lost_in_yolo(
     renamed = int((images["stem"] != images["image_id"]).sum())
     folder.cannot_say(renamed, "image ids are no file names: changed")
     if folder.mode == "none":
-        folder.cannot.append("labels alone: programs look for pictures in images/ beside labels/")
+        folder.cannot.append("labels alone: programs look for images in images/ beside labels/")

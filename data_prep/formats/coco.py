@@ -2,8 +2,8 @@
 
 - Every ``.json`` below the folder that lists ``images`` is read. Several files are one data set;
   a name or folder that says train, val, valid or test gives the official role.
-- A picture is found by ``file_name``: from the JSON file, from ``images/`` beside it, from the
-  folder itself, then by its name alone, if one picture below the folder has it.
+- An image is found by ``file_name``: from the JSON file, from ``images/`` beside it, from the
+  folder itself, then by its name alone, if one image below the folder has it.
 - COCO is labelled exhaustively: an image is free of each category of its file that has no
   annotation on it, and all lesions are boxed. A file without any annotation (a test set) has no
   labels: its images are unknown. A first category of Roboflow that only groups the others is none.
@@ -32,7 +32,7 @@ from data_prep.formats.label_files import (
     stated_size,
     to_edges,
 )
-from data_prep.formats.match_pictures import PictureIndex, files_below, role_of
+from data_prep.formats.match_images import ImageIndex, files_below, role_of
 from data_prep.formats.source import (
     Format,
     ReadOptions,
@@ -102,7 +102,7 @@ def polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
     return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
 
 
-# What one file says of one picture: per finding its boxes (none: absent), and whether that is all.
+# What one file says of one image: per finding its boxes (none: absent), and whether that is all.
 _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 
@@ -110,7 +110,7 @@ def read_coco(source: Path, options: ReadOptions) -> SourceTables:
     """Read the COCO files of a folder.
 
     Args:
-        source: Folder with the JSON files and, below it, the pictures.
+        source: Folder with the JSON files and, below it, the images.
         options: ``patient_pattern`` counts.
 
     Returns:
@@ -134,10 +134,10 @@ def read_coco(source: Path, options: ReadOptions) -> SourceTables:
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
     found.seen["JSON files are not COCO: passed over"] += len(others)
     used = {category for file in files for category in file.used_categories()}
-    pictures = PictureIndex(source)
+    images = ImageIndex(source)
     earlier: dict[str, tuple[str, _Labels]] = {}
     for file in files:
-        file.read(pictures, used, earlier)
+        file.read(images, used, earlier)
     return found.tables("coco", source, options.patient_pattern)
 
 
@@ -168,14 +168,14 @@ class _CocoFile:
         return {self.names[key] for key in ids if key in self.names}
 
     def read(
-        self, pictures: PictureIndex, used: set[str], earlier: dict[str, tuple[str, _Labels]]
+        self, files: ImageIndex, used: set[str], earlier: dict[str, tuple[str, _Labels]]
     ) -> None:
         """Gather what the file says.
 
         Args:
-            pictures: Of the source.
+            files: Of the source.
             used: Names of the categories that an annotation of any file has.
-            earlier: What the files before said of each picture; this file adds its own.
+            earlier: What the files before said of each image; this file adds its own.
         """
         own = self._set_facts()
         findings = {
@@ -183,14 +183,14 @@ class _CocoFile:
             for key, name in self.names.items()
             if own or name in used or name not in self.groups
         }
-        images = self._images(pictures, has_pixels=own is None or own["pixels"])
+        images = self._images(files, has_pixels=own is None or own["pixels"])
         labels = self._labels(images, findings)
         complete = bool(self.content["annotations"])
-        for key, (picture, image) in images.items():
+        for key, (file, image) in images.items():
             said = labels.get(key, {})
             if complete and KEY not in image:
-                said = self._with_absent(picture, image, said, findings)
-            self._tell(picture, image, said, earlier)
+                said = self._with_absent(file, image, said, findings)
+            self._tell(file, image, said, earlier)
 
     def _set_facts(self) -> dict[str, Any] | None:
         """What `cxr export` says of the whole set; None in anybody else's file."""
@@ -202,9 +202,9 @@ class _CocoFile:
         return facts
 
     def _images(
-        self, pictures: PictureIndex, *, has_pixels: bool
+        self, files: ImageIndex, *, has_pixels: bool
     ) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Id -> path of the picture and the image's entry; roles and exclusions on the way."""
+        """Id -> path of the file and the image's entry; roles and exclusions on the way."""
         role, folder = role_of(self.path), self.path.rpartition("/")[0]
         folders = (folder, f"{folder}/images", "", "images")
         images: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -216,17 +216,17 @@ class _CocoFile:
                 matches = [name]
                 self.found.without_pixels.add(name)
             else:
-                matches = pictures.by_name(name, folders, role)
-            picture = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
+                matches = files.by_name(name, folders, role)
+            file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
             if len(matches) != 1:
-                fits = f"file_name fits {len(matches)} pictures" if matches else "no such picture"
-                self.found.out.add([picture], fits)
+                fits = f"file_name fits {len(matches)} images" if matches else "no such image"
+                self.found.out.add([file], fits)
                 continue
-            if key in images and images[key] != (picture, image):
-                self.found.out.add([picture, images[key][0]], f"image id {key} stands twice")
-            images[key] = (picture, image)
+            if key in images and images[key] != (file, image):
+                self.found.out.add([file, images[key][0]], f"image id {key} stands twice")
+            images[key] = (file, image)
             if role:
-                self.found.roles.append((picture, role))
+                self.found.roles.append((file, role))
         return images
 
     def _labels(
@@ -245,9 +245,9 @@ class _CocoFile:
                 if key not in listed:
                     out.add([f"{self.path}: image {key}"], "annotated, but not among the images")
                 continue
-            picture = images[key][0]
+            file = images[key][0]
             if category not in findings:
-                out.add([picture], f"category_id {category} is not among the categories")
+                out.add([file], f"category_id {category} is not among the categories")
                 continue
             of_image = labels.setdefault(key, {})
             boxes = of_image.setdefault(findings[category], ([], True))[0]
@@ -260,9 +260,9 @@ class _CocoFile:
                 box = polygon_edges(item.get("segmentation"))
                 seen["annotations have no bbox: the box around the polygon is taken"] += 1
             if box is None:
-                out.add([picture], "annotation with neither bbox nor polygon")
+                out.add([file], "annotation with neither bbox nor polygon")
             elif not (box[0] < box[2] and box[1] < box[3]):
-                out.add([picture], "bbox without size (x, y, width, height; all of them numbers)")
+                out.add([file], "bbox without size (x, y, width, height; all of them numbers)")
             else:
                 boxes.append(box)
         repeated = len(self.content["annotations"]) - len(ids)
@@ -270,7 +270,7 @@ class _CocoFile:
         return labels
 
     def _with_absent(
-        self, picture: str, image: dict[str, Any], said: _Labels, findings: dict[str, str]
+        self, file: str, image: dict[str, Any], said: _Labels, findings: dict[str, str]
     ) -> _Labels:
         """Add what silence says: absent, for all categories or, in LVIS, for those listed."""
         listed = image.get("neg_category_ids")
@@ -283,42 +283,42 @@ class _CocoFile:
                     said[finding] = (said[finding][0], False)
         else:
             absent = set(findings.values())
-        self.found.classes.setdefault(picture, ())
+        self.found.classes.setdefault(file, ())
         silent = sorted(str(finding) for finding in absent if finding not in said)
         return {**said, **{finding: ([], True) for finding in silent}}
 
     def _tell(
         self,
-        picture: str,
+        file: str,
         image: dict[str, Any],
         said: _Labels,
         earlier: dict[str, tuple[str, _Labels]],
     ) -> None:
-        """Gather what the file says of one picture that no earlier file said."""
-        is_new = picture not in earlier
-        before, known = earlier.get(picture, (self.path, {}))
+        """Gather what the file says of one image that no earlier file said."""
+        is_new = file not in earlier
+        before, known = earlier.get(file, (self.path, {}))
         if any(sorted(known[f][0]) != sorted(said[f][0]) for f in known.keys() & said.keys()):
-            self.found.out.add([picture], f"boxed differently in {before} and {self.path}")
+            self.found.out.add([file], f"boxed differently in {before} and {self.path}")
             return
         new = {finding: label for finding, label in said.items() if finding not in known}
-        earlier[picture] = (before, {**known, **new})
+        earlier[file] = (before, {**known, **new})
         facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
         if KEY in image and is_new:
             place = f"{self.root / self.path}: image {id_text(image['id'])}: {KEY}"
-            own, rows = read_object(image[KEY], picture, place)
+            own, rows = read_object(image[KEY], file, place)
             facts |= own
             self.found.rows.add(rows)
         else:
             facts |= plain_facts(image)
-        self.found.pictures.setdefault(picture, facts)
-        if picture in self.found.classes:
-            names = {*self.found.classes[picture], *new}
-            self.found.classes[picture] = tuple(sorted(names))
+        self.found.images.setdefault(file, facts)
+        if file in self.found.classes:
+            names = {*self.found.classes[file], *new}
+            self.found.classes[file] = tuple(sorted(names))
         for finding, (boxes, whole) in new.items():
             if not whole:
-                self.found.partial.add((picture, finding))
+                self.found.partial.add((file, finding))
             for box in boxes:
-                self.found.add_box(picture, finding, box)
+                self.found.add_box(file, finding, box)
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
         items = self.content.get(name, None if required else [])

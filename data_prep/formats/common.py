@@ -1,4 +1,4 @@
-"""Shared by several readers: finding names, targets, pictures in folders, patients in names."""
+"""Shared by several readers: finding names, targets, images in folders, patients in names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_prep.contracts.errors import InputError
 if TYPE_CHECKING:
     from data_prep.formats.source import SourceTables
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
 def finding_name(text: str) -> str:
@@ -77,8 +77,8 @@ def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> 
     return replace(tables, targets={**tables.targets, **made})
 
 
-def list_pictures(root: Path, folder: str = ".") -> pd.DataFrame:
-    """List the pictures below a folder by the suffix of their names, deepest folders included.
+def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
+    """List the images below a folder by the suffix of their names, deepest folders included.
 
     Args:
         root: Folder that paths are relative to.
@@ -94,21 +94,21 @@ def list_pictures(root: Path, folder: str = ".") -> pd.DataFrame:
         found += [
             (Path(place) / name).relative_to(root).as_posix()
             for name in names
-            if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
     paths = sorted(found)
     return pd.DataFrame({"path": paths, "stem": [Path(p).stem for p in paths]}, dtype="str")
 
 
-def require_unique_stems(pictures: pd.DataFrame, root: Path) -> None:
-    """Refuse two pictures whose names give one image id.
+def require_unique_stems(images: pd.DataFrame, root: Path) -> None:
+    """Refuse two images whose names give one image id.
 
     Raises:
         InputError: Two files have one stem; both are named.
     """
-    twice = pictures["stem"].duplicated(keep=False)
+    twice = images["stem"].duplicated(keep=False)
     if twice.any():
-        first = pictures.loc[twice].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
+        first = images.loc[twice].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
         raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
 
 

@@ -1,8 +1,8 @@
 """Reader of three sets of COVID-19 radiographs, told apart by what lies in the folder.
 
 - COVID-19 Radiography Database (Kaggle): a folder a class, each with ``images/`` and ``masks/``, or
-  with the pictures themselves in the older releases, and ``*.metadata.xlsx``, which say where each
-  picture was taken from.
+  with the images themselves in the older releases, and ``*.metadata.xlsx``, which say where each
+  image was taken from.
 - COVID-19 image data collection, and others of its form: ``metadata.csv``.
 - Hannover's image repository: ``data.csv`` and ``png/``.
 """
@@ -26,7 +26,7 @@ from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.common import (
     display_name,
     finding_name,
-    list_pictures,
+    list_image_files,
     patients_from_names,
     require_unique_stems,
 )
@@ -120,7 +120,7 @@ def read_collection(source: Path) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection.
 
     Args:
-        source: Folder with ``metadata.csv`` and the pictures, in the folder that its column
+        source: Folder with ``metadata.csv`` and the images, in the folder that its column
             ``folder`` names (``images`` where there is no such column).
 
     Returns:
@@ -164,7 +164,7 @@ def read_collection(source: Path) -> SourceTables:
     mixed = [cell for cell, names in parts.items() if "no_finding" in names and len(names) > 1]
     out.add(ids[is_member(text["finding"], mixed)], "'No Finding' beside a finding")
     notes: list[str] = []
-    images, excluded = _with_pictures(images, source, METADATA, out, notes)
+    images, excluded = _with_files(images, source, METADATA, out, notes)
     images = _with_patients(images, "covid_collection", notes)
     findings = _findings_of_paths(text.assign(image_id=ids), parts, images["image_id"])
     covid = findings.loc[findings["finding"] == COVID, "state"]
@@ -213,7 +213,7 @@ def read_hannover(source: Path) -> SourceTables:
     out.add(images.loc[slices, "image_id"], "of another modality than X-ray")
     out.add(images.loc[images["view"] == "LL", "image_id"], "lateral view")
     notes: list[str] = []
-    images, excluded = _with_pictures(images, source, HANNOVER, out, notes)
+    images, excluded = _with_files(images, source, HANNOVER, out, notes)
     images = _with_patients(images, "hannover", notes)
     findings = pd.DataFrame(
         {
@@ -237,33 +237,31 @@ def _lower_columns(text: pd.DataFrame) -> pd.DataFrame:
     return text.loc[:, ~text.columns.duplicated()]
 
 
-def _with_pictures(
+def _with_files(
     images: pd.DataFrame, source: Path, table: str, out: Exclusions, notes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep the rows with a picture, or, where no picture is there at all, every row without one.
+    """Keep the rows with a file, or, where no file is there at all, every row without one.
 
-    Pictures of other folders than the table names (masks, drawings) are no part of the set.
+    Images of other folders than the table names (masks, drawings) are no part of the set.
     """
     ids = images["image_id"]
     out.add(ids[ids.duplicated()], f"two rows in {table}")
     folders = images["path"].str.rsplit("/", n=1).str[0].unique()
-    pictures = list_pictures(source)
-    pictures = pictures[is_member(pictures["path"].str.rsplit("/", n=1).str[0], folders)]
-    there = is_member(images["path"], pictures["path"])
+    files = list_image_files(source)
+    files = files[is_member(files["path"].str.rsplit("/", n=1).str[0], folders)]
+    there = is_member(images["path"], files["path"])
     if there.any():
-        out.add(ids[~there], f"row in {table}, but no picture")
-        out.add(
-            pictures.loc[~is_member(pictures["path"], images["path"]), "path"], f"no row in {table}"
-        )
-    elif len(pictures):
-        raise InputError(f"{source}: none of its {len(pictures)} pictures is listed in {table}")
+        out.add(ids[~there], f"row in {table}, but no image")
+        out.add(files.loc[~is_member(files["path"], images["path"]), "path"], f"no row in {table}")
+    elif len(files):
+        raise InputError(f"{source}: none of its {len(files)} images is listed in {table}")
     excluded = out.table(dict(zip(ids, images["path"], strict=True)))
     kept = out.keep(images).reset_index(drop=True)
     if kept.empty:
         why = excluded["reason"].iloc[0] if len(excluded) else "it lists none"
         raise InputError(f"{source / table}: leaves no image; {why}")
     if not there.any():
-        notes.append("no picture is there: a data set without pixels, to judge predictions on only")
+        notes.append("no image is there: a data set without pixels, to judge predictions on only")
         kept["path"] = pd.Series(None, index=kept.index, dtype="str")
     return kept, excluded
 
@@ -349,7 +347,7 @@ def read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables
         row that names one finding says nothing of the others; only a normal one makes all absent.
 
     Raises:
-        InputError: The folder is in none of the layouts, holds no picture, or a table is malformed.
+        InputError: The folder is in none of the layouts, holds no image, or a table is malformed.
     """
     require_format(source, COVID_SETS)
     base = next((source / name for name in HOLDERS if _class_folders(source / name)), None)
@@ -358,9 +356,7 @@ def read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables
     tables = {METADATA: read_collection, HANNOVER: read_hannover}
     name = next((name for name in tables if (source / name).is_file()), None)
     if name is None:
-        raise InputError(
-            f"{source}: holds no folder COVID with pictures; unpack the download there"
-        )
+        raise InputError(f"{source}: holds no folder COVID with images; unpack the download there")
     if patient_pattern is not None:
         raise InputError(f"{source / name}: names the patients; leave --patient-pattern out")
     return tables[name](source)
@@ -377,15 +373,15 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _read_radiography(source: Path, base: Path, pattern: str | None) -> SourceTables:
     notes: list[str] = []
-    pictures, excluded = _list_labelled(source, base, notes)
-    images = pictures[["image_id"]].join(
+    files, excluded = _list_labelled(source, base, notes)
+    images = files[["image_id"]].join(
         patients_from_names(
-            pictures["name"], pattern, "covid_radiography", image_ids=pictures["image_id"]
+            files["name"], pattern, "covid_radiography", image_ids=files["image_id"]
         )
     )
     images["source"] = "covid_radiography"
-    images["path"] = pictures["path"]
-    images["x_class"] = pictures["x_class"]
+    images["path"] = files["path"]
+    images["x_class"] = files["x_class"]
     n_unknown = int((images["patient_id_source"] == "assumed_image").sum())
     if n_unknown:
         notes.append(
@@ -393,7 +389,7 @@ def _read_radiography(source: Path, base: Path, pattern: str | None) -> SourceTa
             "patient of its own: the same person may be in training and test, and figures come out "
             "too good"
         )
-    origins = _origins(pictures, base, notes)
+    origins = _origins(files, base, notes)
     if origins is not None:
         images["x_origin"] = origins
     return SourceTables(
@@ -411,8 +407,8 @@ def _read_radiography(source: Path, base: Path, pattern: str | None) -> SourceTa
 
 
 def _list_labelled(source: Path, base: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``image_id, path, folder, name, x_class`` of the usable pictures, and the others."""
-    files = list_pictures(source, base.relative_to(source).as_posix())
+    """``image_id, path, folder, name, x_class`` of the usable images, and the others."""
+    files = list_image_files(source, base.relative_to(source).as_posix())
     prefix = "" if base == source else f"{base.relative_to(source).as_posix()}/"
     files["inside"] = files["path"].str.removeprefix(prefix)
     masks = files["inside"].str.lower().str.contains("/masks/", regex=False)
@@ -432,7 +428,7 @@ def _list_labelled(source: Path, base: Path, notes: list[str]) -> tuple[pd.DataF
     )
     kept = files[~is_member(files["path"], list(out.reasons))].reset_index(drop=True)
     if kept.empty:
-        raise InputError(f"{base}: the folders of its classes hold no picture; unpack them there")
+        raise InputError(f"{base}: the folders of its classes hold no image; unpack them there")
     require_unique_stems(kept.assign(stem=kept["image_id"]), source)
     return kept, out.table({})
 
@@ -451,11 +447,11 @@ def _findings_of_folders(images: pd.DataFrame) -> pd.DataFrame:
     return findings[["image_id", "finding", "reader", "state", "origin"]]
 
 
-def _origins(pictures: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:
-    """Where each picture was taken from, by the ``*.metadata.xlsx`` of its class."""
+def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:
+    """Where each image was taken from, by the ``*.metadata.xlsx`` of its class."""
     tables = {path.name.lower(): path for path in base.glob("*.xlsx")}
     parts = []
-    for folder in pictures["folder"].unique():
+    for folder in images["folder"].unique():
         path = tables.get(f"{folder.lower()}.metadata.xlsx")
         if path is not None:
             parts.append(read_origins(path).assign(folder=folder))
@@ -463,9 +459,9 @@ def _origins(pictures: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series 
         return None
     known = pd.concat(parts).drop_duplicates(["folder", "name"])
     # The tables write NORMAL-1 and COVID1 for Normal-1.png and COVID-1.png.
-    wanted = pictures[["folder"]].assign(name=_plain(pictures["name"]))
+    wanted = images[["folder"]].assign(name=_plain(images["name"]))
     origins = wanted.merge(known, on=["folder", "name"], how="left")["x_origin"].astype("str")
-    notes.append(_origin_note(origins, pictures["x_class"]))
+    notes.append(_origin_note(origins, images["x_class"]))
     return origins
 
 

@@ -154,7 +154,7 @@ def read_set_facts(given: Any, where: str) -> dict[str, Any]:
     """Read what `write_set_facts` wrote.
 
     Returns:
-        ``targets`` (as in a data set) and ``pixels`` (False for a set without pictures).
+        ``targets`` (as in a data set) and ``pixels`` (False for a set without images).
 
     Raises:
         InputError: It is not of that form, or of a later version.

@@ -61,7 +61,7 @@ _CHEST = re.compile(
 )
 _NOT_CHEST = re.compile("SPINE|SPINAL|COLUMN")  # of the thorax, too
 _NO_BODY_PART = re.compile(r"(UNK(NOWN)?|OTHER|NONE|N/?A|UNDEFINED|DEFAULT|[\W\d_]*)")
-_NOT_PICTURES = {
+_NOT_IMAGES = {
     "SR": "a structured report", "KO": "a selection of objects", "PR": "a presentation state",
     "DOC": "a document", "ECG": "a waveform", "EPS": "a waveform", "HD": "a waveform",
     "REG": "a registration", "SEG": "a segmentation",
@@ -214,7 +214,7 @@ def _why_no_radiograph(header: Dataset, pixels: int | None, facts: dict[str, Any
     if modality is not None and modality not in _RADIOGRAPHS:
         return f"no radiograph: its modality is {modality}"
     if pixels in _FLOATS:
-        return "holds floating-point values, not a picture"
+        return "holds floating-point values, not an image"
     if "LOCALIZER" in _text(header, "ImageType").upper():
         return "a localizer"
     frames = _number(header, "NumberOfFrames")
@@ -222,7 +222,7 @@ def _why_no_radiograph(header: Dataset, pixels: int | None, facts: dict[str, Any
         return f"{frames} frames; a radiograph has one"
     photometric = _text(header, "PhotometricInterpretation").upper()
     if (_number(header, "SamplesPerPixel") or 1) > 1 or photometric == "PALETTE COLOR":
-        return "a colour picture, such as a screenshot"
+        return "a colour image, such as a screenshot"
     body_part = _text(header, "BodyPartExamined").upper()
     chest = _CHEST.search(body_part) and not _NOT_CHEST.search(body_part)
     if not chest and not _NO_BODY_PART.fullmatch(body_part):
@@ -231,7 +231,7 @@ def _why_no_radiograph(header: Dataset, pixels: int | None, facts: dict[str, Any
         return "a lateral view"
     rows, columns = _number(header, "Rows"), _number(header, "Columns")
     if rows is None or columns is None:
-        return "its header does not state the size of the picture"
+        return "its header does not state the size of the image"
     if min(rows, columns) < SMALLEST_SIDE:
         return f"too small: a side of {min(rows, columns)} px"
     return None
@@ -241,14 +241,14 @@ def _what_it_holds(header: Dataset, modality: str | None) -> str:
     if "DirectoryRecordSequence" in header:
         return "a DICOMDIR, which lists other files"
     if "EncapsulatedDocument" in header:
-        return "holds a document, no picture"
+        return "holds a document, no image"
     if "WaveformSequence" in header:
-        return "holds a waveform, no picture"
-    if modality in _NOT_PICTURES:
-        return f"holds {_NOT_PICTURES[modality]}, no picture"
+        return "holds a waveform, no image"
+    if modality in _NOT_IMAGES:
+        return f"holds {_NOT_IMAGES[modality]}, no image"
     if "ContentSequence" in header:
-        return "holds a structured report, no picture"
-    return "holds no picture" + (f" (modality {modality})" if modality else "")
+        return "holds a structured report, no image"
+    return "holds no image" + (f" (modality {modality})" if modality else "")
 
 
 def _names(header: Dataset, path: str) -> dict[str, Any]:
@@ -359,7 +359,7 @@ def _inside(labels: Path | None, source: Path) -> list[str]:
 
 
 def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
-    """Leave out files whose SOPInstanceUID an earlier file has: it names one picture."""
+    """Leave out files whose SOPInstanceUID an earlier file has: it names one image."""
     first: dict[str, str] = {}
     kept = []
     for file in seen:

@@ -6,7 +6,7 @@ none. The name says bacterial or viral, and who the child is: ``person1_bacteria
 ``BACTERIA-1008087-0001.jpeg``.
 
 ``person1`` of a bacterial and of a viral name count as one child. That is the safe reading: numbers
-and picture numbers rise together within each kind, over train and test alike, so each kind seems to
+and image numbers rise together within each kind, over train and test alike, so each kind seems to
 be counted by itself and most such pairs to be two children.
 """
 
@@ -23,7 +23,7 @@ from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.common import (
     display_name,
-    list_pictures,
+    list_image_files,
     patients_from_names,
     require_unique_stems,
 )
@@ -51,7 +51,7 @@ _SMALL_VAL = 100
 
 
 def read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTables:
-    """List the pictures and read labels, roles and patients from their paths.
+    """List the images and read labels, roles and patients from their paths.
 
     Args:
         source: Folder with ``train``, ``val``, ``test``, or with ``NORMAL`` and ``PNEUMONIA``, or
@@ -65,24 +65,24 @@ def read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTabl
         another form, its path from ``train`` or ``NORMAL`` on: no other file changes it.
 
     Raises:
-        InputError: The folder is not of this format or holds no picture, or two pictures have one
+        InputError: The folder is not of this format or holds no image, or two images have one
             published name.
     """
     require_format(source, KERMANY)
     notes: list[str] = []
-    pictures, excluded = _list_labelled(source, notes)
-    images = pd.DataFrame({"image_id": pictures["image_id"]})
-    images = images.join(_patients(pictures, patient_pattern, notes))
+    files, excluded = _list_labelled(source, notes)
+    images = pd.DataFrame({"image_id": files["image_id"]})
+    images = images.join(_patients(files, patient_pattern, notes))
     images["source"] = "kermany"
-    images["path"] = pictures["path"]
+    images["path"] = files["path"]
     images["view"] = "AP"
-    images["x_class"] = pictures["x_class"]
+    images["x_class"] = files["x_class"]
     notes.append("children of one to five years, all anteroposterior: not to be read as adults")
     return SourceTables(
         format="kermany",
         root=source,
         images=images,
-        findings=_findings(pictures),
+        findings=_findings(files),
         boxes=empty_table("boxes"),
         box_coverage=empty_table("box_coverage"),
         excluded=excluded,
@@ -91,20 +91,20 @@ def read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTabl
             for name in (FINDING, BACTERIAL, VIRAL)
         },
         split=no_roles(),
-        official=_official(pictures, images["patient_id"], notes),
+        official=_official(files, images["patient_id"], notes),
         notes=tuple(notes),
     )
 
 
 def _list_labelled(source: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``image_id, path, role, folder, name, x_class`` of the usable pictures, and the others."""
+    """``image_id, path, role, folder, name, x_class`` of the usable images, and the others."""
     holders = (*_ROLES, "NORMAL", "PNEUMONIA")
     prefix = "" if any((source / name).is_dir() for name in holders) else f"{NESTED}/"
-    files = list_pictures(source)
+    files = list_image_files(source)
     files["inside"] = files["path"].str.removeprefix(prefix)
     copies = files["inside"].str.startswith(f"{NESTED}/")  # Kaggle's archive holds the set twice
     if copies.any():
-        notes.append(f"{int(copies.sum())} pictures are below a second {NESTED} folder: left out")
+        notes.append(f"{int(copies.sum())} images are below a second {NESTED} folder: left out")
     files = files[~copies].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     kind = files["name"].str.lower().str.extract(_KIND)[0]
@@ -122,7 +122,7 @@ def _list_labelled(source: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.Dat
     )
     kept = files[~is_member(files["path"], list(out.reasons))].reset_index(drop=True)
     if kept.empty:
-        raise InputError(f"{source}: its NORMAL and PNEUMONIA folders hold no picture; unpack them")
+        raise InputError(f"{source}: its NORMAL and PNEUMONIA folders hold no image; unpack them")
     require_unique_stems(kept.assign(stem=kept["image_id"]), source)
     return kept, out.table({})
 

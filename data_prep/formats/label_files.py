@@ -1,7 +1,7 @@
 """From label files that draw boxes (COCO, VOC, YOLO) to the tables of a data set.
 
-A reader gathers what the files say, picture by picture; what follows from it is the same for all:
-a picture that has a label file is free of every class that has no box in it, and a picture that
+A reader gathers what the files say, image by image; what follows from it is the same for all:
+an image that has a label file is free of every class that has no box in it, and an image that
 has none is unknown.
 """
 
@@ -23,7 +23,7 @@ from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.common import finding_name, one_target_each, patients_from_names
 from data_prep.formats.cxr_extension import LabelRows, as_number
-from data_prep.formats.match_pictures import name_images
+from data_prep.formats.match_images import name_images
 from data_prep.formats.source import VIEW_NAMES, Exclusions, SourceTables, no_roles
 
 FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
@@ -66,25 +66,25 @@ def stated_size(given: Any) -> int | None:
 
 
 def images_table(
-    pictures: dict[str, dict[str, Any]], root: Path, pattern: str | None, notes: list[str]
+    images: dict[str, dict[str, Any]], root: Path, pattern: str | None, notes: list[str]
 ) -> pd.DataFrame:
     """Make the images table.
 
     Args:
-        pictures: Path -> the columns of the images table that its label file gives.
+        images: Path -> the columns of the images table that its label file gives.
         root: The source folder; its name is the source and the name space of its patients.
         pattern: Finds the patient in the file's name, where no label file names one.
         notes: Takes a warning where patients are assumed.
 
     Returns:
-        The images table, in the order of `pictures`.
+        The images table, in the order of `images`.
 
     Raises:
         InputError: Two images have one id, or the pattern is no regular expression.
     """
     space = root.resolve().name
-    paths = pd.Series(list(pictures), dtype="str")
-    facts = pd.DataFrame(list(pictures.values()), index=paths.index)
+    paths = pd.Series(list(images), dtype="str")
+    facts = pd.DataFrame(list(images.values()), index=paths.index)
     facts = facts.dropna(axis="columns", how="all")
     for column in _TEXTS:
         if column in facts.columns:
@@ -187,7 +187,7 @@ def coverage_of_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.
 
 
 NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})
-"""Class names that say that nothing is there; some converters box the whole picture with them."""
+"""Class names that say that nothing is there; some converters box the whole image with them."""
 
 _KEY = ["image_id", "finding", "reader"]
 
@@ -216,21 +216,21 @@ def to_edges(values: Iterable[Any]) -> list[float]:
 
 @dataclass
 class LabelFiles:
-    """What the label files of a source say; a picture's path stands for its image.
+    """What the label files of a source say; an image's path stands for its image.
 
     Attributes:
-        pictures: Path -> what is known of the picture beside labels: columns of the images table.
-        classes: Path of a labelled picture -> the findings that its file was labelled for.
+        images: Path -> what is known of the image beside labels: columns of the images table.
+        classes: Path of a labelled image -> the findings that its file was labelled for.
         rows: Boxes of these, reader ``reference``; and all that a ``cxr`` object says.
-        partial: Picture and finding whose lesions are not each in a box of their own.
-        roles: Picture and its published role.
-        out: Pictures that cannot be used.
+        partial: Image and finding whose lesions are not each in a box of their own.
+        roles: Image and its published role.
+        out: Images that cannot be used.
         seen: What the user must know, with how often it was met; the text follows the number.
         targets: Targets that the source names itself.
-        without_pixels: Keys of `pictures` that are no files, as the label files say themselves.
+        without_pixels: Keys of `images` that are no files, as the label files say themselves.
     """
 
-    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     rows: LabelRows = field(default_factory=LabelRows)
     partial: set[tuple[str, str]] = field(default_factory=set)
@@ -240,9 +240,9 @@ class LabelFiles:
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     without_pixels: set[str] = field(default_factory=set)
 
-    def add_box(self, picture: str, finding: str, edges: Iterable[float]) -> None:
+    def add_box(self, image: str, finding: str, edges: Iterable[float]) -> None:
         """Add a box of the reference: x1, y1, x2, y2, px of the original image."""
-        self.rows.boxes.append((picture, finding, REFERENCE_READER, *edges))
+        self.rows.boxes.append((image, finding, REFERENCE_READER, *edges))
 
     def tables(self, format: str, root: Path, pattern: str | None) -> SourceTables:  # noqa: A002
         """Conclude what the labels mean, and rule out what contradicts itself.
@@ -258,11 +258,11 @@ class LabelFiles:
         Raises:
             InputError: No image can be used, or two images have one id.
         """
-        if self.without_pixels and not self.without_pixels >= set(self.pictures):
-            self.out.add(sorted(self.without_pixels), "no such picture")
+        if self.without_pixels and not self.without_pixels >= set(self.images):
+            self.out.add(sorted(self.without_pixels), "no such image")
         self._require_any(root)
         notes: list[str] = []
-        images = images_table(self.pictures, root, pattern, notes)
+        images = images_table(self.images, root, pattern, notes)
         ids = dict(zip(images["path"], images["image_id"], strict=True))
         out = Exclusions(self.out.stage)
         out.reasons = {ids.get(path, path): reason for path, reason in self.out.reasons.items()}
@@ -296,7 +296,7 @@ class LabelFiles:
         )
 
     def _require_any(self, root: Path) -> None:
-        if not self.pictures:
+        if not self.images:
             path, reason = next(iter(self.out.reasons.items()), (root, "holds no label file"))
             raise InputError(f"{root}: no image can be used; {path}: {reason}")
 
@@ -367,7 +367,7 @@ class LabelFiles:
 def _frame(
     rows: Sequence[tuple[Any, ...]], columns: list[str], ids: dict[str, str]
 ) -> pd.DataFrame:
-    """A table of rows whose first item is a picture, with the image's id in its place."""
+    """A table of rows whose first item is an image, with the image's id in its place."""
     frame = pd.DataFrame.from_records(list(rows), columns=columns)
     for column in columns:
         frame[column] = frame[column].astype("float64" if column in EDGES else "str")

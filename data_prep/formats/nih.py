@@ -21,7 +21,7 @@ from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.common import (
     finding_name,
-    list_pictures,
+    list_image_files,
     one_target_each,
     require_unique_stems,
 )
@@ -143,7 +143,7 @@ def read_boxes(path: Path) -> pd.DataFrame:
     """Read ``BBox_List_2017.csv``.
 
     Returns:
-        ``image_id, finding, x1, y1, x2, y2`` (px of the published 1024 x 1024 picture).
+        ``image_id, finding, x1, y1, x2, y2`` (px of the published 1024 x 1024 image).
 
     Raises:
         InputError: A column is missing, a cell is not a number, or a finding is unknown.
@@ -213,7 +213,7 @@ def _field_sizes(text: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
-# Side of the published pictures, px: the boxes are in it.
+# Side of the published images, px: the boxes are in it.
 SIDE = 1024
 # A model learns the findings of its target: with this one all 14, as CheXNet did.
 ANY, _ANY_SHOWN = "any_finding", {"display_name": "Any finding"}
@@ -227,17 +227,17 @@ def read_nih(source: Path) -> SourceTables:
     Args:
         source: Folder with ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv`` (the newer is
             read) and, where there are any, ``BBox_List_2017.csv`` (each also ``.gz``),
-            ``train_val_list.txt`` and ``test_list.txt``, and the pictures in any folders below
+            ``train_val_list.txt`` and ``test_list.txt``, and the images in any folders below
             (``images/``, ``images_001/images/``).
 
     Returns:
-        14 findings, a target each, and one of all, ``any_finding``. Without any picture, a data set
-        without pixels; with some, a row without its picture is excluded, and a picture without its
+        14 findings, a target each, and one of all, ``any_finding``. Without any image, a data set
+        without pixels; with some, a row without its image is excluded, and an image without its
         row.
 
     Raises:
         InputError: The folder is not of this format, a table is malformed, an image is in both
-            official lists, or two pictures have one name.
+            official lists, or two images have one name.
     """
     require_format(source, NIH)
     path = find_entries(source)
@@ -247,14 +247,14 @@ def read_nih(source: Path) -> SourceTables:
     entries = _without_repeats(read_entries(path), path, notes)
     named, contradictory = present_findings(entries, path)
     boxes = _known_boxes(source, entries, notes)
-    pictures = list_pictures(source)
-    require_unique_stems(pictures, source)
+    files = list_image_files(source)
+    require_unique_stems(files, source)
     out = _contradictions(entries, boxes, named)
     out.add(entries.loc[contradictory, "image_id"], "'No Finding' beside a finding")
-    _match_pictures(entries, pictures, path, source, out)
+    _match_files(entries, files, path, source, out)
     kept = ~is_member(entries["image_id"], list(out.reasons))
     boxes = out.keep(boxes)
-    images = _images(entries[kept], pictures, boxes, notes)
+    images = _images(entries[kept], files, boxes, notes)
     return SourceTables(
         format="nih",
         root=source,
@@ -265,7 +265,7 @@ def read_nih(source: Path) -> SourceTables:
         .drop_duplicates()
         .assign(reader=REFERENCE_READER, coverage="all")
         .reset_index(drop=True),
-        excluded=out.table(dict(zip(pictures["stem"], pictures["path"], strict=True))),
+        excluded=out.table(dict(zip(files["stem"], files["path"], strict=True))),
         targets={**one_target_each(FINDINGS), ANY: {"any_of": list(FINDINGS), **_ANY_SHOWN}},
         split=no_roles(),
         official=_official(source, images["image_id"], notes),
@@ -320,38 +320,38 @@ def _contradictions(entries: pd.DataFrame, boxes: pd.DataFrame, named: np.ndarra
     return out
 
 
-def _match_pictures(
-    entries: pd.DataFrame, pictures: pd.DataFrame, path: Path, source: Path, out: Exclusions
+def _match_files(
+    entries: pd.DataFrame, images: pd.DataFrame, path: Path, source: Path, out: Exclusions
 ) -> None:
-    """Rule out rows without a picture and pictures without a row, if there are pictures at all."""
-    if pictures.empty:
+    """Rule out rows without a file and files without a row, if there are files at all."""
+    if images.empty:
         return
-    listed = is_member(pictures["stem"], entries["image_id"])
+    listed = is_member(images["stem"], entries["image_id"])
     if not listed.any():
         raise InputError(
-            f"{source}: none of its {len(pictures)} pictures is listed in {path.name}; give the "
-            "folder of the NIH pictures"
+            f"{source}: none of its {len(images)} images is listed in {path.name}; give the "
+            "folder of the NIH images"
         )
-    out.add(pictures.loc[~listed, "stem"], f"no row in {path.name}")
-    there = is_member(entries["image_id"], pictures["stem"])
-    out.add(entries.loc[~there, "image_id"], f"row in {path.name}, but no picture")
+    out.add(images.loc[~listed, "stem"], f"no row in {path.name}")
+    there = is_member(entries["image_id"], images["stem"])
+    out.add(entries.loc[~there, "image_id"], f"row in {path.name}, but no image")
 
 
 def _images(
-    entries: pd.DataFrame, pictures: pd.DataFrame, boxes: pd.DataFrame, notes: list[str]
+    entries: pd.DataFrame, files: pd.DataFrame, boxes: pd.DataFrame, notes: list[str]
 ) -> pd.DataFrame:
     images = entries.drop(columns=["labels", "patient_number"]).reset_index(drop=True)
     ids = images["image_id"]
     images.insert(1, "patient_id", "nih:" + ids.str[:8])
     images.insert(2, "patient_id_source", "given")
     images.insert(3, "source", "nih")
-    images.insert(4, "path", ids.map(pictures.set_index("stem")["path"]).astype("str"))
+    images.insert(4, "path", ids.map(files.set_index("stem")["path"]).astype("str"))
     # Boxes are true for the published size only; a copy of another size is then refused.
     sized = is_member(ids, boxes["image_id"]) | images["path"].isna()
     for column in ("height", "width"):
         images[column] = pd.Series(SIDE, index=images.index, dtype="Int64").where(sized)
     if images["path"].isna().all():
-        notes.append("no picture is there: a data set without pixels, to judge predictions on only")
+        notes.append("no image is there: a data set without pixels, to judge predictions on only")
     impossible = int((images.get("age_years", pd.Series(dtype="float64")) > _OLDEST).sum())
     if impossible:
         notes.append(f"{impossible} images have an age above {_OLDEST} years, kept as published")

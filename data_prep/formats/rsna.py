@@ -81,7 +81,7 @@ def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
 
     Args:
         path: CSV with ``patientId``, ``nih_image`` (``00019124_092.png``) and, where there is
-            one, ``mse``, the difference between the matched pictures.
+            one, ``mse``, the difference between the matched images.
         name_space: Put before the patient's number.
 
     Returns:
@@ -100,8 +100,8 @@ def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
         )
     claimed_twice = text["nih_image"].duplicated(keep=False)
     if "mse" in text.columns:
-        # With the difference known, a picture claimed twice is told by it: one of a pair is
-        # near 1 and the other near 90, or both are one picture, published twice.
+        # With the difference known, an image claimed twice is told by it: one of a pair is
+        # near 1 and the other near 90, or both are one image, published twice.
         mse = to_numbers(text["mse"], path, "mse")
         doubtful = ~(mse <= DOUBTFUL_MSE)
     else:
@@ -169,7 +169,7 @@ LABELS = "stage_2_train_labels.csv"
 CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "rsna_to_nih.csv"
 PHANTOM = "synth.json"
-# Side of the published pictures, px.
+# Side of the published images, px.
 SIDE = 1024
 
 

@@ -99,9 +99,9 @@ class SourceTables:
         images: ``image_id, patient_id, patient_id_source, source, path`` and whatever else of the
             ``images`` table the source knows. ``path`` is missing for an image without pixels.
             ``field_width_mm`` and ``field_height_mm``, where there, are the true size of what the
-            picture shows; they become the pixel spacing once the picture's size is known.
+            image shows; they become the pixel spacing once the image's size is known.
         findings: The ``findings`` table.
-        boxes: The ``boxes`` table, not yet checked against the size of the pictures.
+        boxes: The ``boxes`` table, not yet checked against the size of the images.
         box_coverage: The ``box_coverage`` table.
         excluded: Files and images that the labels rule out: ``path, stage, reason``.
         targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.

@@ -22,7 +22,7 @@ from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.formats.common import (
     finding_name,
-    list_pictures,
+    list_image_files,
     one_target_each,
     require_unique_stems,
 )
@@ -183,7 +183,7 @@ def _lower_keys(text: pd.DataFrame, path: Path, required: tuple[str, ...]) -> pd
 
 
 def read_original_sizes(paths: list[Path]) -> pd.DataFrame:
-    """Read the sizes of the original pictures that come with resized copies.
+    """Read the sizes of the original images that come with resized copies.
 
     Args:
         paths: Files such as ``train_meta.csv``: ``image_id, dim0, dim1`` (height and width, px).
@@ -202,7 +202,7 @@ def read_original_sizes(paths: list[Path]) -> pd.DataFrame:
         if missing:
             raise InputError(
                 f"{path}: column '{missing[0]}' is missing; it must say the height and the width "
-                "of the original pictures"
+                "of the original images"
             )
         sizes = {
             side: to_numbers(text[name], path, name)
@@ -217,8 +217,8 @@ def read_original_sizes(paths: list[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates("image_id", ignore_index=True)
 
 
-def read_picture_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Read the sizes of pictures from their first bytes; DICOM files are left out.
+def read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Read the sizes of images from their first bytes; DICOM files are left out.
 
     Args:
         images: ``image_id, path``.
@@ -229,11 +229,11 @@ def read_picture_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
     """
     rows = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large pictures: nothing is decoded here
+        warnings.simplefilter("ignore")  # of large images: nothing is decoded here
         for image_id, path in zip(images["image_id"], images["path"], strict=True):
             try:
-                with Image.open(root / path, formats=_COPIES) as picture:
-                    rows.append((image_id, picture.height, picture.width))
+                with Image.open(root / path, formats=_COPIES) as image:
+                    rows.append((image_id, image.height, image.width))
             except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
                 continue  # DICOM, or broken: the decoder will say so
     sizes = pd.DataFrame(rows, columns=["image_id", "height", "width"])
@@ -242,13 +242,13 @@ def read_picture_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 ABNORMAL = "any_finding"
 _ROW = [*FINDING_KEY, "reader"]
-# From so many boxed pictures on, boxes that all fit into resized copies were resized with them.
+# From so many boxed images on, boxes that all fit into resized copies were resized with them.
 _ENOUGH_TO_TELL = 20
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The training or the test images: pictures, what is said of them, and by whom.
+    """The training or the test images, what is said of them, and by whom.
 
     Attributes:
         images: ``image_id, path``.
@@ -269,7 +269,7 @@ def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
     Args:
         source: Folder with ``train/`` and ``test/`` (DICOM, or PNG and the like) and, in it or in
             ``annotations/``, ``annotations_train.csv``, ``image_labels_train.csv`` and the same
-            for test; or, from Kaggle, ``train.csv``. Pictures that are resized copies need
+            for test; or, from Kaggle, ``train.csv``. Images that are resized copies need
             ``train_meta.csv`` (``image_id, dim0, dim1``: height and width of the original).
         reference: How the readers of a training image become the reference: ``majority``,
             ``any``, ``all`` or ``reader:NAME``.
@@ -280,26 +280,26 @@ def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
 
     Raises:
         InputError: The folder is not of this format, holds no image, a table is malformed, there
-            is no such reader, or boxes reach out of pictures whose original size is not known.
+            is no such reader, or boxes reach out of images whose original size is not known.
     """
     require_format(source, VINDR)
     notes: list[str] = []
     train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
     if train.images.empty and test.images.empty:
         raise InputError(f"{source}: train/ and test/ hold no images; unpack the download there")
-    pictures = pd.concat([train.images, test.images], ignore_index=True)
-    require_unique_stems(pictures.rename(columns={"image_id": "stem"}), source)
+    files = pd.concat([train.images, test.images], ignore_index=True)
+    require_unique_stems(files.rename(columns={"image_id": "stem"}), source)
     out = Exclusions("labels")
     for part in (train, test):
         _rule_out(out, part)
-    images = out.keep(pictures)
+    images = out.keep(files)
     if images.empty:
         reason = next(iter(out.reasons.values()))
         raise InputError(f"{source}: every image is ruled out; {reason}")
     findings = out.keep(pd.concat([train.findings, test.findings], ignore_index=True))
     findings = findings[findings["finding"] != NO_FINDING]
     boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
-    boxes = _in_pixels_of_the_pictures(boxes, images, source, notes)
+    boxes = _in_pixels_of_the_files(boxes, images, source, notes)
     findings, boxes, coverage = _with_reference(findings, boxes, reference, notes)
     unlabelled = images.loc[~is_member(images["image_id"], findings["image_id"]), "image_id"]
     official = pd.concat([train.images.assign(role="train"), test.images.assign(role="test")])
@@ -325,7 +325,7 @@ def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
         findings=findings,
         boxes=boxes,
         box_coverage=coverage,
-        excluded=out.table(dict(zip(pictures["image_id"], pictures["path"], strict=True))),
+        excluded=out.table(dict(zip(files["image_id"], files["path"], strict=True))),
         targets=_targets(findings),
         split=pd.DataFrame({"image_id": unlabelled, "role": "unused"}).reset_index(drop=True),
         official=out.keep(official[["image_id", "role"]])
@@ -336,8 +336,8 @@ def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
 
 
 def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
-    """Read the pictures of ``train/`` or ``test/`` and what is said of them."""
-    pictures = list_pictures(source, name).rename(columns={"stem": "image_id"})
+    """Read the images of ``train/`` or ``test/`` and what is said of them."""
+    images = list_image_files(source, name).rename(columns={"stem": "image_id"})
     by_readers = name == "train"
     labels = _find(source, f"image_labels_{name}.csv")
     marks = _find(source, f"annotations_{name}.csv") or (
@@ -353,17 +353,17 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
         findings = findings_from_annotations(annotations, by_readers=by_readers)
     boxes = empty_table("boxes") if annotations is None else annotations
     known = findings["image_id"].drop_duplicates()
-    if len(known) and pictures.empty:
+    if len(known) and images.empty:
         notes.append(f"{name}/: holds no images, so the labels of {len(known)} are left out")
         findings, boxes = findings.iloc[:0], boxes.iloc[:0]
-    if len(pictures) and not len(known):
-        notes.append(f"{len(pictures)} images of {name}/ have no labels: unused")
+    if len(images) and not len(known):
+        notes.append(f"{len(images)} images of {name}/ have no labels: unused")
     told_by = labels or marks
     return _Part(
-        images=pictures,
+        images=images,
         findings=findings,
         boxes=boxes[boxes["finding"] != NO_FINDING].reset_index(drop=True),
-        label_file=told_by.name if told_by and len(pictures) else None,
+        label_file=told_by.name if told_by and len(images) else None,
     )
 
 
@@ -373,7 +373,7 @@ def _find(source: Path, name: str) -> Path | None:
 
 
 def _rule_out(out: Exclusions, part: _Part) -> None:
-    """Rule out images that lack a picture or a label, or whose readers contradict themselves."""
+    """Rule out images that lack a file or a label, or whose readers contradict themselves."""
     if part.label_file is None:
         return
     images, findings, boxes = part.images["image_id"], part.findings, part.boxes
@@ -397,15 +397,15 @@ def _rule_out(out: Exclusions, part: _Part) -> None:
     out.add(contradicted, "box of a finding that its reader labels absent")
 
 
-def _in_pixels_of_the_pictures(
+def _in_pixels_of_the_files(
     boxes: pd.DataFrame, images: pd.DataFrame, source: Path, notes: list[str]
 ) -> pd.DataFrame:
-    """Scale boxes, which are in pixels of the original, to pictures that are resized copies."""
+    """Scale boxes, which are in pixels of the original, to images that are resized copies."""
     once = boxes.drop_duplicates()
     if len(once) < len(boxes):
         notes.append(f"{len(boxes) - len(once)} boxes stand twice, kept once")
     boxed = images[is_member(images["image_id"], once["image_id"])]
-    sizes = read_picture_sizes(boxed, source).set_index("image_id")
+    sizes = read_image_sizes(boxed, source).set_index("image_id")
     if sizes.empty:  # all DICOM: the originals
         return once.reset_index(drop=True)
     files = [path for path in (_find(source, f"{n}_meta.csv") for n in ("train", "test")) if path]
@@ -420,14 +420,14 @@ def _in_pixels_of_the_pictures(
         raise InputError(
             f"{source}: the boxes of {first} reach out of it, so it is a resized copy: add "
             "train_meta.csv (image_id, dim0, dim1: height and width of the original), which says "
-            f"by how much ({int(unknown.sum())} such pictures)"
+            f"by how much ({int(unknown.sum())} such images)"
         )
     scale = (sizes / originals).fillna(1.0)
     resized = int((scale != 1.0).any(axis=1).sum())
     if not resized:
         return once.reset_index(drop=True)
     notes.append(
-        f"{resized} boxed pictures are not of the size that train_meta.csv gives their originals: "
+        f"{resized} boxed images are not of the size that train_meta.csv gives their originals: "
         "taken as copies resized whole, without padding, and their boxes scaled"
     )
     by_row = scale.reindex(once["image_id"]).fillna(1.0).to_numpy()[:, [1, 0, 1, 0]]

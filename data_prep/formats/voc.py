@@ -1,12 +1,12 @@
-"""Reader of Pascal VOC XML: one ``<annotation>`` a picture, as of labelImg, CVAT and Roboflow.
+"""Reader of Pascal VOC XML: one ``<annotation>`` an image, as of labelImg, CVAT and Roboflow.
 
 - Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007
   to 2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower;
   but no chest X-ray was in it, nearly every tool since writes edges, and the ``<database>`` that
   could tell is copied from one script to the next.
-- The picture has the XML file's name (in ``JPEGImages/``, ``images/``, beside it, or anywhere if
+- The image has the XML file's name (in ``JPEGImages/``, ``images/``, beside it, or anywhere if
   only one has it), or else that of ``<path>`` or ``<filename>``. ``<size>`` must be its size.
-- A picture with a file is free of every class of the set that it has no box of. One without is
+- An image with a file is free of every class of the set that it has no box of. One without is
   unknown. ``difficult`` and ``truncated`` objects count like others; how many is noted.
 - Roles come from ``ImageSets/Main/train.txt``, ``val.txt``, ``test.txt``, or from folder names.
 - ``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`cxr_extension`).
@@ -27,7 +27,7 @@ from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.formats.coco import read_json_file
 from data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
 from data_prep.formats.label_files import LabelFiles, class_finding, stated_size, to_edges
-from data_prep.formats.match_pictures import PictureIndex, files_below, read_lines, role_of
+from data_prep.formats.match_images import ImageIndex, files_below, read_lines, role_of
 from data_prep.formats.source import (
     Format,
     ReadOptions,
@@ -46,43 +46,43 @@ _PLACES = ("JPEGImages", "images")
 
 
 def read_voc(source: Path, options: ReadOptions) -> SourceTables:
-    """Read a folder of Pascal VOC annotations and pictures.
+    """Read a folder of Pascal VOC annotations and images.
 
     Args:
-        source: Folder with the XML files and the pictures, at any depth.
+        source: Folder with the XML files and the images, at any depth.
         options: ``patient_pattern`` counts.
 
     Returns:
-        The data set; one target a class. A file that cannot be read excludes its picture.
+        The data set; one target a class. A file that cannot be read excludes its image.
 
     Raises:
-        InputError: The folder holds no annotation of a picture, or a list of roles is unreadable.
+        InputError: The folder holds no annotation of an image, or a list of roles is unreadable.
     """
     files = files_below(source, ".xml")
     if not files:
         require_format(source, VOC)
         raise InputError(f"{source}: holds no XML file")
-    found, index = LabelFiles(), PictureIndex(source)
-    told: dict[str, str] = {}  # picture -> its XML file
+    found, index = LabelFiles(), ImageIndex(source)
+    told: dict[str, str] = {}  # image -> its XML file
     for path in files:
-        picture = _near(path, index)
+        image = _near(path, index)
         try:
             root = _parse(source / path)
-            picture = _picture(path, root, index)
-            if picture in told:
-                raise InputError(f"{told[picture]} labels the same picture")
-            _gather(root, source / path, picture, found)
+            image = _picture(path, root, index)
+            if image in told:
+                raise InputError(f"{told[image]} labels the same image")
+            _gather(root, source / path, image, found)
         except InputError as error:
             reason = str(error).removeprefix(f"{source / path}: ")
-            found.out.add([picture or path], f"{path}: {reason}")
+            found.out.add([image or path], f"{path}: {reason}")
         else:
-            told[picture] = path
+            told[image] = path
     names = tuple(sorted({row[1] for row in found.rows.boxes}))
     found.classes = dict.fromkeys(found.classes, names)
-    places = {posixpath.dirname(picture) for picture in told}
-    for picture in index.paths:
-        if posixpath.dirname(picture) in places:
-            found.pictures.setdefault(picture, {})
+    places = {posixpath.dirname(image) for image in told}
+    for image in index.paths:
+        if posixpath.dirname(image) in places:
+            found.images.setdefault(image, {})
     found.roles = _roles(source, found, told)
     if (source / SET_FACTS).is_file():
         facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
@@ -119,8 +119,8 @@ def _parse(path: Path) -> ElementTree.Element:
     return root
 
 
-def _gather(root: ElementTree.Element, path: Path, picture: str, found: LabelFiles) -> None:
-    """Gather what one file says of its picture: all of it, or nothing where a part is wrong."""
+def _gather(root: ElementTree.Element, path: Path, image: str, found: LabelFiles) -> None:
+    """Gather what one file says of its image: all of it, or nothing where a part is wrong."""
     facts: dict[str, Any] = {
         side: stated_size(_text(root, f"size/{side}")) for side in ("height", "width")
     }
@@ -130,7 +130,7 @@ def _gather(root: ElementTree.Element, path: Path, picture: str, found: LabelFil
             content = json.loads(_text(root, KEY))
         except (ValueError, RecursionError):
             raise InputError(f"<{KEY}> is not JSON") from None
-        known, rows = read_object(content, picture, f"<{KEY}>")
+        known, rows = read_object(content, image, f"<{KEY}>")
         facts |= known
     flags: Counter[str] = Counter()
     for number, item in enumerate(root.findall("object"), start=1):
@@ -144,22 +144,22 @@ def _gather(root: ElementTree.Element, path: Path, picture: str, found: LabelFil
         if not (edges[0] < edges[2] and edges[1] < edges[3]):
             raise InputError(f"object {number}: bndbox without size, or not of numbers")
         finding = name if own else class_finding(name, f"object {number}")
-        rows.boxes.append((picture, finding, REFERENCE_READER, *edges))
+        rows.boxes.append((image, finding, REFERENCE_READER, *edges))
         for flag in ("difficult", "truncated"):
             flags[f"objects are marked {flag}: read like the others"] += _text(item, flag) == "1"
     found.seen.update(flags)
-    found.pictures[picture] = facts
+    found.images[image] = facts
     found.rows.add(rows)
     if not own:
-        found.classes[picture] = ()
+        found.classes[image] = ()
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
 
 
-def _near(path: str, index: PictureIndex) -> str | None:
-    """The picture that has the XML file's name, if it is clear which."""
+def _near(path: str, index: ImageIndex) -> str | None:
+    """The image that has the XML file's name, if it is clear which."""
     folder, name = posixpath.split(path)
     parent = posixpath.dirname(folder)
     places = [posixpath.join(place, word) for place in (parent, folder) for word in _PLACES]
@@ -167,11 +167,11 @@ def _near(path: str, index: PictureIndex) -> str | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _picture(path: str, root: ElementTree.Element, index: PictureIndex) -> str:
-    """The picture that an XML file labels.
+def _picture(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
+    """The image that an XML file labels.
 
     Raises:
-        InputError: None is found, or the file's own name and what it says mean two pictures.
+        InputError: None is found, or the file's own name and what it says mean two images.
     """
     folder = posixpath.dirname(path)
     parent = posixpath.dirname(folder)
@@ -185,28 +185,28 @@ def _picture(path: str, root: ElementTree.Element, index: PictureIndex) -> str:
             raise InputError(f"has the name of {near}, but says that it is of {told}")
         return near
     if not matches:
-        raise InputError("no such picture")
+        raise InputError("no such image")
     if len(matches[0]) > 1:
-        raise InputError(f"its name fits {len(matches[0])} pictures")
+        raise InputError(f"its name fits {len(matches[0])} images")
     return matches[0][0]
 
 
 def _roles(root: Path, found: LabelFiles, told: dict[str, str]) -> list[tuple[str, str]]:
-    """The published role of each picture: from the lists of ImageSets, else by folder."""
+    """The published role of each image: from the lists of ImageSets, else by folder."""
     by_stem: dict[str, list[str]] = {}
-    for picture in found.pictures:
-        for stem in {_stem(picture), _stem(told.get(picture, picture))}:
-            by_stem.setdefault(stem, []).append(picture)
+    for image in found.images:
+        for stem in {_stem(image), _stem(told.get(image, image))}:
+            by_stem.setdefault(stem, []).append(image)
     roles = []
     for path in files_below(root, ".txt"):
         role = role_of(_stem(path)) if _stem(path).isalpha() else None  # not mass_train.txt
         if role and posixpath.dirname(path).lower().endswith("imagesets/main"):
             for line in read_lines(root / path):
-                roles += [(picture, role) for picture in by_stem.get(line.strip(), ())]
+                roles += [(image, role) for image in by_stem.get(line.strip(), ())]
     return roles or [
-        (picture, role)
-        for picture in found.pictures
-        if (role := role_of(posixpath.dirname(told.get(picture, picture))))
+        (image, role)
+        for image in found.images
+        if (role := role_of(posixpath.dirname(told.get(image, image))))
     ]
 
 

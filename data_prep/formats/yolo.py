@@ -1,14 +1,14 @@
-"""Reader of YOLO labels: a ``.txt`` for each picture, as of Ultralytics, Darknet, CVAT, Roboflow.
+"""Reader of YOLO labels: a ``.txt`` for each image, as of Ultralytics, Darknet, CVAT, Roboflow.
 
-- A label file belongs to the picture of its name: in the same folder, in the folder that has
+- A label file belongs to the image of its name: in the same folder, in the folder that has
   ``images`` where the label's has another word (``labels/train`` -> ``images/train``), or anywhere
-  below the source if only one picture has that name. A label folder may have any name.
-- Lines are ``class cx cy w h`` in shares of the picture's size; more numbers are a polygon, which
+  below the source if only one image has that name. A label folder may have any name.
+- Lines are ``class cx cy w h`` in shares of the image's size; more numbers are a polygon, which
   gets the box around it. Six numbers are a model's boxes with a confidence: refused.
 - Class names come from --class-names, ``data.yaml``, ``classes.txt`` or ``obj.names``.
-- An empty label file says that the picture has no lesion of any class. A picture without one is
+- An empty label file says that the image has no lesion of any class. An image without one is
   unknown. Roles come from ``data.yaml``, from lists (``train.txt``) or from the folders' names.
-- The picture's size is read from its header; no pixel is decoded.
+- The image's size is read from its header; no pixel is decoded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import yaml  # type: ignore[import-untyped]
 from data_prep.contracts.errors import InputError
 from data_prep.formats.cxr_extension import KEY, read_set_facts
 from data_prep.formats.label_files import LabelFiles, class_finding
-from data_prep.formats.match_pictures import (
-    PictureIndex,
+from data_prep.formats.match_images import (
+    ImageIndex,
     files_below,
-    picture_size,
+    image_size,
     read_lines,
     role_of,
 )
@@ -131,10 +131,10 @@ def _listed_names(path: Path) -> dict[int, str]:
 
 
 def published_places(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Where ``data.yaml`` and the lists of Darknet say that each role's pictures lie.
+    """Where ``data.yaml`` and the lists of Darknet say that each role's images lie.
 
     Returns:
-        ``(place, role)``: a folder or a picture, as written there.
+        ``(place, role)``: a folder or an image, as written there.
     """
     places: list[tuple[str, str]] = []
     for content in yamls.values():
@@ -159,11 +159,11 @@ def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
 
     Args:
         lines: Each ``class cx cy w h``, or ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon, as
-            shares of the picture's size.
+            shares of the image's size.
 
     Returns:
         Class number, ``x1, y1, x2, y2`` as shares, and whether it was a polygon. An edge that is
-        outside by no more than the rounding of the text lies on the picture's edge.
+        outside by no more than the rounding of the text lies on the image's edge.
 
     Raises:
         InputError: A line is none of these; the message names it.
@@ -208,7 +208,7 @@ def _edges(values: list[float], words: list[str], number: int) -> tuple[tuple[fl
     if edges[0] >= edges[2] or edges[1] >= edges[3]:
         raise InputError(f"line {number}: box of zero or negative size")
     if min(edges) < -slack or max(edges) > 1 + slack:
-        raise InputError(f"line {number}: box outside the picture; 0 to 1 is expected")
+        raise InputError(f"line {number}: box outside the image; 0 to 1 is expected")
     return tuple(min(max(edge, 0.0), 1.0) for edge in edges), len(values) != 4
 
 
@@ -216,64 +216,64 @@ _NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requireme
 
 
 def read_yolo(source: Path, options: ReadOptions) -> SourceTables:
-    """Read a folder of YOLO labels and pictures.
+    """Read a folder of YOLO labels and images.
 
     Args:
-        source: Folder with the label files and the pictures, at any depth.
+        source: Folder with the label files and the images, at any depth.
         options: ``class_names`` and ``patient_pattern`` count.
 
     Returns:
-        The data set; one target a class. A label file that cannot be read excludes its picture.
+        The data set; one target a class. A label file that cannot be read excludes its image.
 
     Raises:
-        InputError: No label file has a picture, classes have no names, or labels are predictions.
+        InputError: No label file has an image, classes have no names, or labels are predictions.
     """
-    index = PictureIndex(source) if source.is_dir() else None
+    index = ImageIndex(source) if source.is_dir() else None
     labels = _match(source, index) if index else {}
     if index is None or not labels:
         require_format(source, YOLO)
-        raise InputError(f"{source}: no label file (.txt) has the name of a picture")
+        raise InputError(f"{source}: no label file (.txt) has the name of an image")
     found = LabelFiles()
     yamls = read_yamls(source)
     names = class_names(source, options.class_names, yamls)
     own = _set_facts(source, yamls, found)
     findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
-    for text, pictures in labels.items():
-        picture = pictures[0] if len(pictures) == 1 else text
+    for text, images in labels.items():
+        image = images[0] if len(images) == 1 else text
         reason = None
-        if len(pictures) > 1:
-            reason = f"label file whose name fits {len(pictures)} pictures"
-        elif not pictures:
-            reason = "label file without a picture"
-        elif picture in found.classes:
+        if len(images) > 1:
+            reason = f"label file whose name fits {len(images)} images"
+        elif not images:
+            reason = "label file without an image"
+        elif image in found.classes:
             reason = "two label files have its name"
         if reason:
-            found.out.add([picture], reason)
+            found.out.add([image], reason)
             continue
-        found.classes[picture] = classes
-        _read_label(source, text, picture, findings, found)
-    for picture in _beside(index, found):
-        found.pictures.setdefault(picture, {})
+        found.classes[image] = classes
+        _read_label(source, text, image, findings, found)
+    for image in _beside(index, found):
+        found.images.setdefault(image, {})
     found.roles = _roles(source, yamls, found, {p[0]: t for t, p in labels.items() if p})
     return found.tables("yolo", source, options.patient_pattern)
 
 
-def _match(root: Path, index: PictureIndex) -> dict[str, list[str]]:
-    """Label file -> its picture; none or several where that is not clear."""
+def _match(root: Path, index: ImageIndex) -> dict[str, list[str]]:
+    """Label file -> its image; none or several where that is not clear."""
     near: dict[str, list[str]] = {}
     matched: dict[str, list[str]] = {}
     for text in files_below(root, ".txt"):
         folder, name = posixpath.split(text)
         stem = name[: -len(".txt")]
         if folder not in near:
-            near[folder] = _picture_folders(folder)
+            near[folder] = _image_folders(folder)
         matched[text] = index.by_stem(stem, near[folder])
-    folders = {posixpath.dirname(text) for text, pictures in matched.items() if pictures}
+    folders = {posixpath.dirname(text) for text, images in matched.items() if images}
     return {
-        text: pictures
-        for text, pictures in matched.items()
-        if pictures or (posixpath.dirname(text) in folders and not _is_no_label(text))
+        text: images
+        for text, images in matched.items()
+        if images or (posixpath.dirname(text) in folders and not _is_no_label(text))
     }
 
 
@@ -282,8 +282,8 @@ def _is_no_label(text: str) -> bool:
     return stem in _NO_LABELS or stem.startswith("readme")
 
 
-def _picture_folders(folder: str) -> list[str]:
-    """Where the pictures of a label folder may lie, the likeliest first."""
+def _image_folders(folder: str) -> list[str]:
+    """Where the images of a label folder may lie, the likeliest first."""
     parts = folder.split("/") if folder else []
     swapped = [
         "/".join([*parts[:place], word, *parts[place + 1 :]])
@@ -295,31 +295,31 @@ def _picture_folders(folder: str) -> list[str]:
 
 
 def _read_label(
-    root: Path, text: str, picture: str, findings: dict[int, str], found: LabelFiles
+    root: Path, text: str, image: str, findings: dict[int, str], found: LabelFiles
 ) -> None:
-    """Gather what one label file says of its picture; one that cannot be read excludes it."""
+    """Gather what one label file says of its image; one that cannot be read excludes it."""
     facts: dict[str, Any] = {}
-    found.pictures[picture] = facts
+    found.images[image] = facts
     try:
         boxes = read_boxes(read_lines(root / text))
         unnamed = next((number for number, *_ in boxes if number not in findings), None)
         if unnamed is not None:
             raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
         if boxes:
-            facts["width"], facts["height"] = picture_size(root / picture)
+            facts["width"], facts["height"] = image_size(root / image)
     except Prediction as place:
         raise InputError(
             f"{root / text}: {place}: six values: the last is a model's confidence, and labels have"
             " none; to judge a model, give its boxes to cxr import"
         ) from None
     except InputError as error:
-        reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / picture}: ")
-        found.out.add([picture], f"{text}: {reason}")
+        reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / image}: ")
+        found.out.add([image], f"{text}: {reason}")
         return
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
     for number, shares, is_polygon in boxes:
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
-        found.add_box(picture, findings[number], edges)
+        found.add_box(image, findings[number], edges)
         found.seen["polygons: the box around each is taken"] += is_polygon
 
 
@@ -335,8 +335,8 @@ def _set_facts(
     return None
 
 
-def _beside(index: PictureIndex, found: LabelFiles) -> list[str]:
-    """Pictures where labelled ones lie, or in the same place under another role."""
+def _beside(index: ImageIndex, found: LabelFiles) -> list[str]:
+    """Images where labelled ones lie, or in the same place under another role."""
     places = {_without_role(posixpath.dirname(path)) for path in found.classes}
     return [path for path in index.paths if _without_role(posixpath.dirname(path)) in places]
 
@@ -349,9 +349,9 @@ def _without_role(folder: str) -> str:
 def _roles(
     root: Path, yamls: dict[str, dict[str, Any]], found: LabelFiles, texts: dict[str, str]
 ) -> list[tuple[str, str]]:
-    """The published role of each picture: by place in ``data.yaml`` or a list, else by folder."""
-    known = set(found.pictures)
-    for path in found.pictures:
+    """The published role of each image: by place in ``data.yaml`` or a list, else by folder."""
+    known = set(found.images)
+    for path in found.images:
         known.update(_places(path))
     given: dict[str, set[str]] = {}
     for place, role in published_places(root, yamls):
@@ -361,7 +361,7 @@ def _roles(
         if end is not None:  # the longest end that is here: the rest is another machine's
             given.setdefault(end, set()).add(role)
     roles = []
-    for path in found.pictures:
+    for path in found.images:
         said = {role for place in _places(path) for role in given.get(place, ())}
         if not said:
             folders = (posixpath.dirname(path), posixpath.dirname(texts.get(path, "")))
@@ -371,7 +371,7 @@ def _roles(
 
 
 def _places(path: str) -> list[str]:
-    """A picture and the folders it lies in."""
+    """An image and the folders it lies in."""
     parts = path.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
 

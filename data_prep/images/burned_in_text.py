@@ -1,4 +1,4 @@
-"""Lines of text that are burned into a picture: a patient's name, a date, a ward.
+"""Lines of text that are burned into an image: a patient's name, a date, a ward.
 
 Strokes of letters are thin and stand out from what is around them, letters of a line have one
 height and one baseline and follow each other closely: nothing is read, letters are counted. Side
@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 
 TEXT_LINE_CHARACTERS = 7
-"""From this `text_score` on, a picture has a line of text that a person should look at."""
+"""From this `text_score` on, an image has a line of text that a person should look at."""
 
-_SIDE = 1024  # px; larger pictures are shrunk to it
+_SIDE = 1024  # px; larger images are shrunk to it
 _STROKE = 11  # px: strokes are thinner, ribs are not
 _CONTRAST = 40  # levels of a stroke above or below what is around it, at the least
-_NOISE_FACTOR = 2.0  # and this many times what 95 % of the picture stay under
+_NOISE_FACTOR = 2.0  # and this many times what 95 % of the image stay under
 _HEIGHTS = (5, 48)  # px of a letter
-_MOST_PARTS = 600  # a picture with more is noise or a mesh; the tallest are looked at
+_MOST_PARTS = 600  # an image with more is noise or a mesh; the tallest are looked at
 
 
 def text_score(pixels: np.ndarray) -> float:
@@ -32,10 +32,10 @@ def text_score(pixels: np.ndarray) -> float:
         from left to right. Letters lower than 5 px (after shrinking to 1,024 px) are not seen.
 
     Example:
-        >>> film = np.full((200, 400), 30, np.uint8)
-        >>> text_score(film)
+        >>> image = np.full((200, 400), 30, np.uint8)
+        >>> text_score(image)
         0.0
-        >>> named = cv2.putText(film, "DOE JANE 1957", (20, 100), 0, 1.0, 255, 2)
+        >>> named = cv2.putText(image, "DOE JANE 1957", (20, 100), 0, 1.0, 255, 2)
         >>> text_score(named) >= TEXT_LINE_CHARACTERS
         True
     """

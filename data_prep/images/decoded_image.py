@@ -1,4 +1,4 @@
-"""A decoded picture and the rules that hold for every file, whatever its format."""
+"""A decoded image and the rules that hold for every file, whatever its format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_prep.contracts.errors import InputError
 MAX_SIDE = 10_000
 """Longest side accepted, in pixels; the largest radiography plates have about 5,000."""
 MAX_PIXELS = 100_000_000
-"""Most pixels accepted in one picture."""
+"""Most pixels accepted in one image."""
 MAX_FILE_BYTES = 1 << 29
 """Largest file accepted, and the most that a deflated DICOM may inflate to."""
 
@@ -32,7 +32,7 @@ DECODE_COLUMNS = (
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One picture as it is displayed, and what was done to get there.
+    """One image as it is displayed, and what was done to get there.
 
     Attributes:
         pixels: uint8, shape ``(H, W)``, 0 is black, air is dark.
@@ -54,7 +54,7 @@ def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dic
     """Complete a record of the decode table.
 
     Args:
-        pixels: The final picture, uint8, shape ``(H, W)``.
+        pixels: The final image, uint8, shape ``(H, W)``.
         notes: What a reader of the data set should know; repeated ones are kept once.
         **known: Columns of the decode table that the format knows.
 
@@ -70,7 +70,7 @@ def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dic
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
-    """SHA-256 of a picture's shape and values: equal pictures in different files agree.
+    """SHA-256 of an image's shape and values: equal images in different files agree.
 
     Args:
         pixels: uint8, shape ``(H, W)``.
@@ -89,7 +89,7 @@ def pixel_digest(pixels: np.ndarray) -> str:
 
 
 def require_size(path: Path, width: int, height: int) -> None:
-    """Refuse a picture by the size that its header states, before memory is taken for it.
+    """Refuse an image by the size that its header states, before memory is taken for it.
 
     Args:
         path: File, for the message.
@@ -100,7 +100,7 @@ def require_size(path: Path, width: int, height: int) -> None:
         InputError: A side is below 1 or above `MAX_SIDE`, or the area is above `MAX_PIXELS`.
     """
     if min(width, height) < 1:
-        raise InputError(f"{path}: its header says {width} x {height} px; not a picture")
+        raise InputError(f"{path}: its header says {width} x {height} px; not an image")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
             f"{path}: {width} x {height} px is larger than the limit of {MAX_SIDE:,} px a side "
@@ -134,7 +134,7 @@ def require_file(path: Path) -> int:
 
 
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Luma of a colour picture (ITU-R BT.601); equal channels come back unchanged.
+    """Luma of a colour image (ITU-R BT.601); equal channels come back unchanged.
 
     Args:
         rgb: uint8, shape ``(H, W, 3)``.
@@ -150,7 +150,7 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 def colour_note(rgb: np.ndarray) -> str:
-    """Say whether a three-channel picture is really coloured.
+    """Say whether a three-channel image is really coloured.
 
     Args:
         rgb: uint8, shape ``(H, W, 3)``.

@@ -41,10 +41,10 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def read_dicom(path: Path | str, *, window: str | None = None) -> DecodedImage:
-    """Read one DICOM file as the 8-bit picture that a viewer would show first.
+    """Read one DICOM file as the 8-bit image that a viewer would show first.
 
     Modality LUT or rescale; the first VOI LUT, else the first window, else a range (all that 8
-    bits can hold, of deeper pictures the 0.1 to 99.9 percentiles without padding); presentation
+    bits can hold, of deeper images the 0.1 to 99.9 percentiles without padding); presentation
     LUT; MONOCHROME1 and inverse presentation LUTs inverted once; padding black. So an 8-bit
     MONOCHROME2 file without LUT or window keeps its values. Of several frames the first is
     read; colour becomes grey; overlays are left out. That is noted in ``record["warnings"]``,
@@ -56,10 +56,10 @@ def read_dicom(path: Path | str, *, window: str | None = None) -> DecodedImage:
             ``"LUNG"``; case does not matter, and a file without it is read as without.
 
     Returns:
-        The picture and its record.
+        The image and its record.
 
     Raises:
-        InputError: Not DICOM, no picture in it, larger than the limits, truncated, or no
+        InputError: Not DICOM, no image in it, larger than the limits, truncated, or no
             decoder reads it.
 
     Source:
@@ -85,7 +85,7 @@ def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage])
     header, notes = _open(path)
     if "PixelData" not in header and any("End of file" in str(m.message) for m in caught):
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
-    _require_picture(path, header, notes)
+    _require_image(path, header, notes)
     _bring_up_frame_groups(header)
     values, decoder, photometric = decode_first_frame(path, header, notes)
     if int(header.get("NumberOfFrames") or 1) > 1:
@@ -150,13 +150,13 @@ def _refuse_inflation(path: Path) -> None:
                 raise InputError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
 
 
-def _require_picture(path: Path, header: FileDataset, notes: list[str]) -> None:
+def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:
     if "PixelData" not in header:
         if header.preamble is None and "SOPClassUID" not in header:
             raise InputError(f"{path}: is not a DICOM file")
         kind = header_facts(header)["modality"]
         floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
-        what = "floating-point values, not a picture" if floats else "no picture"
+        what = "floating-point values, not an image" if floats else "no image"
         raise InputError(f"{path}: holds {what}" + (f" (modality {kind})" if kind else ""))
     for keyword in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
         if header.get(keyword) in (None, ""):
@@ -164,7 +164,7 @@ def _require_picture(path: Path, header: FileDataset, notes: list[str]) -> None:
     require_size(path, int(header.Columns), int(header.Rows))
     bits, samples = int(header.BitsAllocated), int(header.get("SamplesPerPixel") or 1)
     if bits not in (8, 16):
-        raise InputError(f"{path}: {bits} bits per value are no X-ray picture; 8 or 16 are read")
+        raise InputError(f"{path}: {bits} bits per value are no X-ray image; 8 or 16 are read")
     if samples not in (1, 3):
         raise InputError(f"{path}: {samples} values per pixel; 1 (grey) or 3 (colour) are read")
     greys = header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")

@@ -1,4 +1,4 @@
-"""One decoded DICOM frame into the 8-bit grey picture that is displayed (PS3.3 C.11)."""
+"""One decoded DICOM frame into the 8-bit grey image that is displayed (PS3.3 C.11)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read_table(item: Dataset, header: Dataset) -> LookupTable:
 
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
-"""Percentiles of the pixels that become black and white where a deep picture has no window."""
+"""Percentiles of the pixels that become black and white where a deep image has no window."""
 
 
 def grey_table(
@@ -97,14 +97,14 @@ def grey_table(
     """Work out the display grey of each stored value, before any inversion.
 
     Modality LUT or rescale; then the first VOI LUT, else the first window, else a range: all
-    values that the bit depth can hold up to 8 bits, so that such a picture stays as it is, and
+    values that the bit depth can hold up to 8 bits, so that such an image stays as it is, and
     above that the 0.1 to 99.9 percentiles of the pixels; then the presentation LUT, if any.
 
     Args:
         stored: Every stored value of interest, ascending, int64, shape ``(K,)``.
         count: Gives the number of pixels (padding left out) per stored value, shape ``(K,)``;
             called only where the pixels matter, because counting takes time.
-        header: The picture's data set.
+        header: The image's data set.
         window: Explanation of the VOI LUT or window to use, such as ``"LUNG"``, in any case of
             letters; where the file has none of that name, the choice is as without.
 
@@ -176,7 +176,7 @@ def _fraction(looked_up: np.ndarray, table: LookupTable, name: str, notes: list[
     """Entries of a table as a share of the most that it can hold."""
     bits, needed = table.bits, max(int(table.entries.max()).bit_length(), 1)
     if needed != bits:
-        # Writers that declare 16 bits for a 12-bit table would give a nearly black picture.
+        # Writers that declare 16 bits for a 12-bit table would give a nearly black image.
         notes.append(f"{name} LUT says {bits} bits but uses {needed}")
     return looked_up / ((1 << needed) - 1)
 
@@ -210,7 +210,7 @@ def _window(
     shown = WINDOW_FUNCTIONS[function](values, center, width)
     present = np.rint(np.clip(shown, 0, 1) * 255)[count() > 0]
     if present.size > 1 and np.ptp(present) == 0:
-        notes.append(f"window {center:g}/{width:g} shows nothing of this picture and was ignored")
+        notes.append(f"window {center:g}/{width:g} shows nothing of this image and was ignored")
         return None
     name = {"LINEAR": "window", "LINEAR_EXACT": "window_linear_exact", "SIGMOID": "window_sigmoid"}
     return shown, {"voi": name[function], "window_center": center, "window_width": width}
@@ -298,7 +298,7 @@ def show_colour(
     Args:
         values: Colour, unsigned, shape ``(H, W, 3)``; or indices of a palette, ``(H, W)``.
         photometric: What the values are: RGB, PALETTE COLOR, or YBR that no decoder turned.
-        header: The picture's data set.
+        header: The image's data set.
         notes: Takes what a reader of the record should know.
 
     Returns:
@@ -320,7 +320,7 @@ def show_colour(
         greys = np.rint((np.arange(256) - black) * (255 / (white - black)))
         return np.clip(greys, 0, 255).astype(np.uint8)[luma]
     elif photometric != "RGB":
-        raise ValueError(f"a colour picture cannot be {photometric}")
+        raise ValueError(f"a colour image cannot be {photometric}")
     rgb = _to_8_bits(values, depth)
     notes.append(colour_note(rgb))
     return grey_from_rgb(rgb)
@@ -339,7 +339,7 @@ def show_grey(
 
     Args:
         values: Stored values, at most 16 bits, shape ``(H, W)``.
-        header: The picture's data set.
+        header: The image's data set.
         notes: Takes what a reader of the record should know.
         window: Name of the VOI LUT or window to use; see `grey_table`.
 
@@ -356,7 +356,7 @@ def show_grey(
     shape = str(header.get("PresentationLUTShape") or "").strip().upper()
     if shape == "INVERSE" and not negative:
         notes.append("inverted by its presentation LUT")
-    # Not twice: a DX picture that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
+    # Not twice: a DX image that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
     known["inverted"] = negative or shape == "INVERSE"
     if known["inverted"]:
         greys = 255 - greys
@@ -367,7 +367,7 @@ def show_grey(
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Which stored values stand for "outside the picture"; none if that would be all of them."""
+    """Which stored values stand for "outside the image"; none if that would be all of them."""
     value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
         return np.zeros(stored.shape, dtype=bool)

@@ -26,7 +26,7 @@ _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 
 
 class Codestream(NamedTuple):
-    """The header of a compressed picture.
+    """The header of a compressed image.
 
     Attributes:
         width: Columns, px.
@@ -45,7 +45,7 @@ def read_codestream(frame: bytes) -> Codestream | None:
     r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Args:
-        frame: The encoded picture.
+        frame: The encoded image.
 
     Returns:
         What it says; None where no such header is found.
@@ -114,7 +114,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
 Pillow's libjpeg-turbo is four times as fast as the rest."""
 
 _OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
-"""Syntaxes whose pictures hold no bits beyond their depth, and that pydicom gives their sign."""
+"""Syntaxes whose images hold no bits beyond their depth, and that pydicom gives their sign."""
 
 
 def decode_first_frame(
@@ -185,8 +185,8 @@ def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
 
 
 def _has_adobe_marker(header: FileDataset) -> bool:
-    with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as picture:
-        return "adobe_transform" in picture.info
+    with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
+        return "adobe_transform" in image.info
 
 
 def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
@@ -236,7 +236,7 @@ def _require_whole(path: Path, header: Dataset) -> None:
 
 
 def _require_honest(path: Path, header: Dataset) -> Codestream | None:
-    """Refuse a compressed picture that is not the one that the header announces; read its header.
+    """Refuse a compressed image that is not the one that the header announces; read its header.
 
     None for RLE, which says nothing about itself.
     """
@@ -244,25 +244,25 @@ def _require_honest(path: Path, header: Dataset) -> Codestream | None:
     samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
     said = Codestream(int(header.Columns), int(header.Rows), bits, samples)
     if len(frame) > 2 * samples * bits // 8 * said.width * said.height + (1 << 20):
-        raise InputError(f"{path}: its compressed data are larger than the picture; it is damaged")
+        raise InputError(f"{path}: its compressed data are larger than the image; it is damaged")
     if header.file_meta.TransferSyntaxUID == uid.RLELossless:
         return None
     if inside is None:
-        raise InputError(f"{path}: its pixel data hold no compressed picture; it is damaged")
+        raise InputError(f"{path}: its pixel data hold no compressed image; it is damaged")
     if inside[:2] != said[:2] or inside.samples != samples or inside.bits > bits:
         raise InputError(
-            f"{path}: the picture inside is {_say(inside)}, the header says {_say(said)}"
+            f"{path}: the image inside is {_say(inside)}, the header says {_say(said)}"
         )
     jpeg_ls = header.file_meta.TransferSyntaxUID in uid.JPEGLSTransferSyntaxes
     # CharLS reads on through foreign memory until it meets such a marker.
     if jpeg_ls and frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) < 0:
-        raise InputError(f"{path}: is cut short: its JPEG-LS picture has no end")
+        raise InputError(f"{path}: is cut short: its JPEG-LS image has no end")
     return inside
 
 
-def _say(picture: Codestream) -> str:
-    colour = {1: "grey", 3: "colour"}.get(picture.samples, f"{picture.samples} channels")
-    return f"{picture.width} x {picture.height} px, {colour}, {picture.bits} bits"
+def _say(image: Codestream) -> str:
+    colour = {1: "grey", 3: "colour"}.get(image.samples, f"{image.samples} channels")
+    return f"{image.width} x {image.height} px, {colour}, {image.bits} bits"
 
 
 def _significant_bits(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:

@@ -94,7 +94,7 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Whether the header says that text is burned into the picture: yes, no, or None.
+    """Whether the header says that text is burned into the image: yes, no, or None.
 
     Example:
         >>> header = Dataset()

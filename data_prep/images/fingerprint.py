@@ -1,13 +1,13 @@
-"""A fingerprint that copies of a picture share although their bytes differ; 256 bits.
+"""A fingerprint that copies of an image share although their bytes differ; 256 bits.
 
-A copy here is the same film stored again: brightened, darkened or windowed otherwise (any rising
+A copy here is the same image stored again: brightened, darkened or windowed otherwise (any rising
 grey curve), compressed with loss, resized, squashed to another aspect ratio; also mirrored, turned
 by 180 degrees or shown as a negative. Cropped, shifted and obliquely turned copies, and local
 contrast enhancement, are beyond it.
 
-The picture is squashed to 64 x 64, each grey value is replaced by its rank (so the grey curve does
+The image is squashed to 64 x 64, each grey value is replaced by its rank (so the grey curve does
 not matter), and the signs of 256 low frequencies of its cosine transform are kept. Chest X-rays
-all share their lowest frequencies, so those below `_LOWEST` half waves a picture are left out.
+all share their lowest frequencies, so those below `_LOWEST` half waves an image are left out.
 
 The bits stand in four words of 64, by the parity of the frequency in x and y, because then the
 words say how a copy was turned: mirroring inverts the words that are odd in x, turning upside down
@@ -40,25 +40,25 @@ TURNS: dict[str, tuple[bool, bool, bool]] = {
 
 _SIDE = 64
 _LOWEST = 5.0
-_FLAT_STEP = 2  # grey values: a picture of fewer shows nothing but noise
+_FLAT_STEP = 2  # grey values: an image of fewer shows nothing but noise
 
 
 def perceptual_hash(pixels: np.ndarray) -> str | None:
-    """Fingerprint a picture.
+    """Fingerprint an image.
 
     Args:
         pixels: uint8, shape ``(H, W)``.
 
     Returns:
-        64 hexadecimal digits, or None for a picture that shows nothing.
+        64 hexadecimal digits, or None for an image that shows nothing.
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> film = cv2.GaussianBlur(rng.integers(0, 256, (200, 200), dtype=np.uint8), (0, 0), 5)
-        >>> brighter = (film // 2 + 90).astype(np.uint8)
-        >>> hash_distance(perceptual_hash(film), perceptual_hash(brighter))[0] < 10
+        >>> image = cv2.GaussianBlur(rng.integers(0, 256, (200, 200), dtype=np.uint8), (0, 0), 5)
+        >>> brighter = (image // 2 + 90).astype(np.uint8)
+        >>> hash_distance(perceptual_hash(image), perceptual_hash(brighter))[0] < 10
         True
-        >>> hash_distance(perceptual_hash(film), perceptual_hash(255 - film[:, ::-1]))[1]
+        >>> hash_distance(perceptual_hash(image), perceptual_hash(255 - image[:, ::-1]))[1]
         'negative, mirrored'
     """
     small = squash(pixels, _SIDE)
@@ -69,7 +69,7 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
 
 
 def hash_distance(one: str, other: str) -> tuple[int, str]:
-    """Bits by which two fingerprints differ, in the turn of the picture that makes them fewest.
+    """Bits by which two fingerprints differ, in the turn of the image that makes them fewest.
 
     Args:
         one: As from `perceptual_hash`.
@@ -99,7 +99,7 @@ def inverted_words() -> np.ndarray:
 
 
 def turned(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Turn a picture.
+    """Turn an image.
 
     Args:
         pixels: uint8, shape ``(H, W)``.
@@ -114,7 +114,7 @@ def turned(pixels: np.ndarray, turn: str) -> np.ndarray:
 
 
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Average a picture down to a small square, whatever its aspect ratio.
+    """Average an image down to a small square, whatever its aspect ratio.
 
     Args:
         pixels: uint8, shape ``(H, W)``.

@@ -1,4 +1,4 @@
-"""Pictures from files of any format, recognised by their content and never by their name."""
+"""Images from files of any format, recognised by their content and never by their name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
 
 
 def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
-    """Read a picture as 8-bit grey: DICOM, PNG, JPEG, TIFF, BMP, WebP, PPM or GIF.
+    """Read an image as 8-bit grey: DICOM, PNG, JPEG, TIFF, BMP, WebP, PPM or GIF.
 
     Camera rotation (EXIF) is applied, transparency laid on black, colour turned to grey, a TIFF
     whose zero is white inverted. More than 8 bits are scaled as in a DICOM file without window:
@@ -53,10 +53,10 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
         window: Name of the window to use of DICOM files; see `data_prep.images.dicom.read_dicom`.
 
     Returns:
-        The picture and its record. Width and height are those after rotation.
+        The image and its record. Width and height are those after rotation.
 
     Raises:
-        InputError: The file is missing, empty, truncated, no known picture, or larger than
+        InputError: The file is missing, empty, truncated, no known image, or larger than
             10,000 px a side or 100 megapixels.
     """
     path = Path(path)
@@ -78,7 +78,7 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
             raise InputError(
                 f"{path}: a {kinds[0]} file that cannot be decoded; it is damaged or of a rare kind"
                 if kinds
-                else f"{path}: neither DICOM nor a known picture format ({', '.join(_FORMATS)})"
+                else f"{path}: neither DICOM nor a known image format ({', '.join(_FORMATS)})"
             ) from None
         except Image.DecompressionBombError:
             raise InputError(f"{path}: is larger than the limit of 100 megapixels") from None
@@ -89,20 +89,20 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
 
 def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
     # Not by name: Pillow would map the file and misread plain TIFFs whose tag turns them.
-    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
-        require_size(path, *picture.size)
+    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        require_size(path, *image.size)
         notes = []
-        cut_to_8_bits = _holds_deep_colour(picture)
-        frames = getattr(picture, "n_frames", 1)
+        cut_to_8_bits = _holds_deep_colour(image)
+        frames = getattr(image, "n_frames", 1)
         if frames > 1:
             notes.append(f"first of {frames} frames")
-        kind, stored_mode = str(picture.format), picture.mode
-        turn = picture.getexif().get(_EXIF_ORIENTATION, 1)
-        white_is_zero = kind == "TIFF" and picture.getexif().get(_TIFF_PHOTOMETRIC) == 0
-        if "icc_profile" in picture.info:
+        kind, stored_mode = str(image.format), image.mode
+        turn = image.getexif().get(_EXIF_ORIENTATION, 1)
+        white_is_zero = kind == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
+        if "icc_profile" in image.info:
             notes.append("colour profile ignored")
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
     if cut_to_8_bits:
         upright = _deep_grey(path, turn) or upright
         notes.append(_DEEP_GREY if upright.mode == "I;16" else "16-bit colour cut to 8 bits")
@@ -129,10 +129,10 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
 _DEEP_GREY = "16-bit grey stored as colour"
 
 
-def _holds_deep_colour(picture: Image.Image) -> bool:
+def _holds_deep_colour(image: Image.Image) -> bool:
     """Whether a colour file holds 16 bits, of which Pillow keeps the upper 8."""
-    coding = str([tile[3] for tile in getattr(picture, "tile", [])])
-    return picture.mode in ("RGB", "RGBA", "RGBX", "LA") and ";16" in coding
+    coding = str([tile[3] for tile in getattr(image, "tile", [])])
+    return image.mode in ("RGB", "RGBA", "RGBX", "LA") and ";16" in coding
 
 
 def _deep_grey(path: Path, turn: int) -> Image.Image | None:
@@ -145,23 +145,23 @@ def _deep_grey(path: Path, turn: int) -> Image.Image | None:
     grey = values[..., 0]
     if values.shape[2] == 4:
         grey = (grey.astype(np.uint32) * values[..., 3] // 65535).astype(np.uint16)
-    picture = Image.fromarray(grey)
-    picture.getexif()[_EXIF_ORIENTATION] = turn
-    return ImageOps.exif_transpose(picture)
+    image = Image.fromarray(grey)
+    image.getexif()[_EXIF_ORIENTATION] = turn
+    return ImageOps.exif_transpose(image)
 
 
-def _grey(picture: Image.Image, notes: list[str]) -> tuple[np.ndarray, int]:
+def _grey(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, int]:
     """8-bit grey pixels and the bits per value of the source."""
-    if picture.mode in ("L", "1"):
-        if "transparency" in picture.info:
+    if image.mode in ("L", "1"):
+        if "transparency" in image.info:
             notes.append("transparency ignored")
-        return np.array(picture.convert("L")), 1 if picture.mode == "1" else 8
-    if picture.mode.startswith(("I", "F")):
-        return _scaled(np.asarray(picture), notes), 16 if picture.mode.startswith("I;16") else 32
-    was_grey = picture.mode in ("LA", "La")
-    if picture.has_transparency_data:
-        picture = _on_black(picture, notes)
-    rgb = np.asarray(picture.convert("RGB"))
+        return np.array(image.convert("L")), 1 if image.mode == "1" else 8
+    if image.mode.startswith(("I", "F")):
+        return _scaled(np.asarray(image), notes), 16 if image.mode.startswith("I;16") else 32
+    was_grey = image.mode in ("LA", "La")
+    if image.has_transparency_data:
+        image = _on_black(image, notes)
+    rgb = np.asarray(image.convert("RGB"))
     if not was_grey:
         notes.append(colour_note(rgb))
     return grey_from_rgb(rgb), 8
@@ -196,8 +196,8 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (float(values.min()), float(values.max()))
 
 
-def _on_black(picture: Image.Image, notes: list[str]) -> Image.Image:
-    layered = picture.convert("RGBA")
+def _on_black(image: Image.Image, notes: list[str]) -> Image.Image:
+    layered = image.convert("RGBA")
     if layered.getchannel("A").getextrema() == (255, 255):
         notes.append("opaque alpha channel dropped")
         return layered.convert("RGB")

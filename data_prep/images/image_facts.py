@@ -1,4 +1,4 @@
-"""What is measured on every decoded picture, for the audit: columns of the decode table."""
+"""What is measured on every decoded image, for the audit: columns of the decode table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_PIECES = 4 * _PIECES_A_SIDE
 
 
 def border_greys(pixels: np.ndarray) -> str:
-    """Mean greys around a picture: what is seen of it where little lung lies.
+    """Mean greys around an image: what is seen of it where little lung lies.
 
     That much often tells a label is known of chest X-rays (Maguolo and Nanni, A critic evaluation
     of methods for COVID-19 automatic detection from X-ray images, 2021).
@@ -34,9 +34,9 @@ def border_greys(pixels: np.ndarray) -> str:
         strip a tenth of the side wide.
 
     Example:
-        >>> film = np.zeros((20, 20), np.uint8)
-        >>> film[:2, :5] = 255  # a mark in the corner
-        >>> border_greys(film)
+        >>> image = np.zeros((20, 20), np.uint8)
+        >>> image[:2, :5] = 255  # a mark in the corner
+        >>> border_greys(image)
         'ff000000000000000000000000000000'
     """
     rows, columns = (max(1, round(side * SHARE)) for side in pixels.shape)
@@ -53,10 +53,10 @@ def _pieces(length: int) -> list[tuple[int, int]]:
 
 
 def read_border_greys(column: pd.Series) -> np.ndarray:
-    """The greys of many pictures as numbers.
+    """The greys of many images as numbers.
 
     Args:
-        column: As from `border_greys`; missing where a picture was not measured.
+        column: As from `border_greys`; missing where an image was not measured.
 
     Returns:
         float32, shape ``(N, 16)``, 0 to 255; NaN where missing.
@@ -73,13 +73,13 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
     known = column.notna().to_numpy()
     texts = column[known]
     if (texts.str.len() != 2 * N_PIECES).any():
-        raise ValueError(f"Expected {2 * N_PIECES} hexadecimal digits a picture")
+        raise ValueError(f"Expected {2 * N_PIECES} hexadecimal digits an image")
     greys[known] = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, N_PIECES)
     return greys
 
 
-def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
-    """Measure a picture once, where it is decoded.
+def image_facts(pixels: np.ndarray) -> dict[str, Any]:
+    """Measure an image once, where it is decoded.
 
     Args:
         pixels: uint8, shape ``(H, W)``.
@@ -90,7 +90,7 @@ def picture_facts(pixels: np.ndarray) -> dict[str, Any]:
         greys of the outer tenth.
 
     Example:
-        >>> picture_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
+        >>> image_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
         7.0
     """
     return {

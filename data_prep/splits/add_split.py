@@ -16,7 +16,7 @@ from data_prep.contracts.folders import folder_lock, make_folder
 from data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from data_prep.contracts.tables import frame_digest, read_json, read_table, write_json, write_table
 from data_prep.contracts.text_lookup import is_member
-from data_prep.duplicates.near_duplicates import linked_pictures, near_duplicate_groups
+from data_prep.duplicates.near_duplicates import linked_images, near_duplicate_groups
 from data_prep.splits.given_split import official_split, read_split_file
 from data_prep.splits.split import SplitRule, fold_as_test, fold_split, split_by_patient
 from data_prep.store.dataset import DataSet
@@ -163,11 +163,11 @@ def draw_split(
     Args:
         images: The images table.
         findings: The findings table.
-        decode: The decode table: patients who share a picture stay together.
+        decode: The decode table: patients who share an image stay together.
         given: ``image_id, role`` where the source fixes it. Roles ``unused`` alone leave the
             other images to be drawn.
         rule: How to draw.
-        linked: Keys of images that show one film, where more is known than `picture_links` finds.
+        linked: Keys that copies of one image share, where more is known than `image_links` finds.
 
     Returns:
         The split table, and a JSON-ready mapping that says how it was made.
@@ -176,7 +176,7 @@ def draw_split(
     if (given["role"] != "unused").any():
         return official_split(given, images, None, rule, strata=strata)
     free = images[~is_member(images["image_id"], given["image_id"])]
-    linked = picture_links(decode) if linked is None else linked
+    linked = image_links(decode) if linked is None else linked
     split = split_by_patient(free, strata, linked=linked, **asdict(rule))
     unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
     method = {"balanced": "by patient, StratifiedGroupKFold", "hash": "by patient"}[rule.method]
@@ -188,21 +188,21 @@ def draw_split(
     return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
 
 
-def picture_links(decode: pd.DataFrame) -> pd.Series | None:
-    """The key that images of one film share: equal pixels, or nearly equal fingerprints.
+def image_links(decode: pd.DataFrame) -> pd.Series | None:
+    """The key that copies of one image share: equal pixels, or nearly equal fingerprints.
 
     Args:
         decode: The decode table; reads ``image_id, pixel_sha256`` and, where there is one,
             ``perceptual_hash``.
 
     Returns:
-        Indexed by ``image_id``; None where there are no pictures.
+        Indexed by ``image_id``; None where there are no images.
     """
     if decode.empty:
         return None
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         return decode.set_index("image_id")["pixel_sha256"]
-    return linked_pictures(decode, near_duplicate_groups(decode))
+    return linked_images(decode, near_duplicate_groups(decode))
 
 
 def add_splits(
@@ -265,7 +265,7 @@ def _make_split(
 ) -> tuple[pd.DataFrame, How]:
     decode = read_table(dataset.folder / "decode.parquet", "decode")
     if file is not None:
-        return read_split_file(file, dataset.images, picture_links(decode), strict=strict)
+        return read_split_file(file, dataset.images, image_links(decode), strict=strict)
     if keep_test_of is None:
         default = dataset.split()
         unused = default.loc[default["role"] == "unused", ["image_id", "role"]]
@@ -273,7 +273,7 @@ def _make_split(
     kept = dataset.split(keep_test_of)
     given = kept[["image_id"]].assign(role=kept["role"].where(kept["role"] != "val", "train"))
     strata = image_strata(dataset.images, dataset.findings)
-    linked = picture_links(decode)
+    linked = image_links(decode)
     split, how = official_split(given, dataset.images, linked, rule, strata=strata)
     return split, {**how, "method": f"test of split '{keep_test_of}', validation drawn by patient"}
 

@@ -46,7 +46,7 @@ def official_split(
     Args:
         official: ``image_id, role``. An image without a row becomes ``unused``.
         images: As for `data_prep.splits.split.split_by_patient`.
-        linked: As there; patients who share a picture count as one.
+        linked: As there; patients who share an image count as one.
         rule: Its ``val`` is the share of the training patients that validate where none do; its
             ``test`` counts for nothing.
         strata: As there, for that draw and for the folds.
@@ -94,7 +94,7 @@ def _notes(how: dict[str, Any], role: pd.Series) -> list[str]:
     notes = []
     if how["n_images_unused"]:
         notes.append(
-            f"{how['n_patients_in_two_roles']:,} patients (those who share a picture count as one) "
+            f"{how['n_patients_in_two_roles']:,} patients (those who share an image count as one) "
             f"stand in more than one role: {how['n_images_unused']:,} of their images are unused "
             "here, so that test and then validation stay whole"
         )
@@ -122,7 +122,7 @@ def read_split_file(
         path: CSV file. Roles are train, val (valid, validation, dev), test and unused, in small or
             capital letters; a fold is a whole number from 0 on, empty on test and unused images.
         images: As for `data_prep.splits.split.split_by_patient`.
-        linked: As there; the same picture may not have two roles either.
+        linked: As there; the same image may not have two roles either.
         strict: Refuse a file that leaves an image without a role or names an unknown id.
 
     Returns:
@@ -219,11 +219,11 @@ def _known_rows(
 def _require_one_role(
     table: pd.DataFrame, linked: pd.Series | pd.DataFrame | None, path: Path
 ) -> None:
-    """Refuse a patient, or a picture, with two roles or two folds; unused counts for nothing."""
+    """Refuse a patient, or an image, with two roles or two folds; unused counts for nothing."""
     used = table[table["role"].notna() & (table["role"] != "unused")]
     place = used["role"] + used["fold"].astype("str").radd(" of fold ").fillna("")
     owners = [("patient", used["patient_id"])]
-    owners += [("picture", keys.reindex(used["image_id"])) for keys in key_columns(linked)]
+    owners += [("image", keys.reindex(used["image_id"])) for keys in key_columns(linked)]
     for what, owner in owners:
         pairs = pd.DataFrame(
             {"owner": owner.to_numpy(), "place": place.to_numpy(), "image": used["image_id"]}
@@ -235,7 +235,7 @@ def _require_one_role(
         rows = pairs[pairs["owner"] == pairs.loc[twice, "owner"].iloc[0]].iloc[:2]
         both = " and ".join(rows["place"])
         name = repr(rows["owner"].iloc[0])
-        if what == "picture":
+        if what == "image":
             name = " = ".join(repr(image) for image in rows["image"])
         raise InputError(
             f"{path}: {what} {name} is in {both} ({int(twice.sum())} such {what}s); a {what} has "

@@ -93,7 +93,7 @@ def split_by_patient(
         folds: Number of folds.
         seed: Seed of the draw.
         method: ``balanced`` or ``hash``.
-        linked: Keys of each image, indexed by ``image_id``; patients who share one (a picture that
+        linked: Keys of each image, indexed by ``image_id``; patients who share one (an image that
             stands under two names) stay together. By hash their role is that of the id that sorts
             first: a link that is found later is the one thing that can change a role.
 
@@ -125,8 +125,8 @@ def extend_split(
     """Give roles to the images that were added to a data set; the old ones keep theirs.
 
     New images of a known patient take that patient's role and fold, and so do patients who share a
-    picture with one. New patients are drawn by the rule: balanced, so that old and new together
-    approach its shares. ``unused`` is what would otherwise put a picture or a patient into two
+    image with one. New patients are drawn by the rule: balanced, so that old and new together
+    approach its shares. ``unused`` is what would otherwise put an image or a patient into two
     roles (the added image shows that two old patients are one), and a doubtful image of a patient
     who does not train.
 

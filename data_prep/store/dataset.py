@@ -209,32 +209,32 @@ class DataSet:
         return bool(self.images["path"].notna().all())
 
     @cached_property
-    def pictures(self) -> pd.DataFrame:
+    def image_files(self) -> pd.DataFrame:
         """``image_id, path`` of every image, the path as it is on the disk below `source_root`.
 
         Raises:
             InputError: The paths are keyed hashes, and the key is not at hand.
         """
-        pictures = self.images[["image_id", "path"]]
+        files = self.images[["image_id", "path"]]
         if "id_key" not in self.info:
-            return pictures
+            return files
         from data_prep.contracts.pseudonyms import KEY_VARIABLE, find_hidden, key_from_environment
 
         key = key_from_environment(self.info["id_key"], self.folder)
-        found = find_hidden(self.source_root, key, pictures["path"].dropna())
-        lost = pictures[~is_member(pictures["path"], list(found)) & pictures["path"].notna()]
-        if len(lost):
+        found = find_hidden(self.source_root, key, files["path"].dropna())
+        missing = files[~is_member(files["path"], list(found)) & files["path"].notna()]
+        if len(missing):
             raise InputError(
-                f"{self.folder}: the file of image '{lost['image_id'].iloc[0]}' is not below "
-                f"{self.source_root} any more ({len(lost)} such images; {KEY_VARIABLE} names the "
-                "right key)"
+                f"{self.folder}: the file of image '{missing['image_id'].iloc[0]}' is not below "
+                f"{self.source_root} any more ({len(missing)} such images; {KEY_VARIABLE} names "
+                "the right key)"
             )
         true = {h: p.relative_to(self.source_root).as_posix() for h, p in found.items()}
-        return pictures.assign(path=pictures["path"].map(true).astype("str"))
+        return files.assign(path=files["path"].map(true).astype("str"))
 
     @cached_property
     def _paths(self) -> pd.Series:
-        return self.pictures.set_index("image_id")["path"]
+        return self.image_files.set_index("image_id")["path"]
 
     @property
     def source_root(self) -> Path:
@@ -243,7 +243,7 @@ class DataSet:
 
     @property
     def window(self) -> str | None:
-        """Name of the DICOM window that its pictures are shown in; None for the first."""
+        """Name of the DICOM window that its images are shown in; None for the first."""
         return self.info["settings"].get("window")
 
     def image_path(self, image_id: str) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import map_rows
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import picture_facts
+from data_prep.images.image_facts import image_facts
 from data_prep.store.preprocess import Placement, letterbox
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class DecodeTask:
         path: Its file.
         sizes: Sides of the squares wanted, in px; may be empty.
         window: Name of the DICOM window wanted; None for the first.
-        measure: Whether to hash the file and to measure the picture; pixels alone need neither.
+        measure: Whether to hash the file and to measure the image; pixels alone need neither.
     """
 
     image_id: str
@@ -44,7 +44,7 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class DecodedRow:
-    """What came of a `DecodeTask`: a picture's facts and squares, or the reason for none.
+    """What came of a `DecodeTask`: an image's facts and squares, or the reason for none.
 
     Attributes:
         image_id: Name of the image.
@@ -56,7 +56,7 @@ class DecodedRow:
         spacing_col_mm: Likewise.
         header: ``view``, ``sex``, ``age_years``, ``modality``; each may be missing or None.
         file_sha256: Of the file's bytes, 64 hexadecimal digits; empty where not measured.
-        squares: Per size, uint8 ``(size, size)`` and the picture's place in it.
+        squares: Per size, uint8 ``(size, size)`` and the image's place in it.
     """
 
     image_id: str
@@ -102,7 +102,7 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
 def _facts(path: Path, pixels: np.ndarray) -> dict[str, Any]:
     state = path.stat()
     file = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
-    return {**file, **picture_facts(pixels)}
+    return {**file, **image_facts(pixels)}
 
 
 def _sha256(path: Path) -> str:
@@ -136,7 +136,7 @@ class LoosePixels:
     Attributes:
         size: Side S of the squares, px.
         ids: The images that were decoded.
-        pictures: uint8 (S, S) by image id.
+        images: uint8 (S, S) by image id.
         placements: Where each original lies in its square.
         sizes: ``image_id, width, height`` of the originals, px.
         failed: ``image_id, status, reason`` of the files that could not be decoded.
@@ -144,14 +144,14 @@ class LoosePixels:
 
     size: int
     ids: pd.Index
-    pictures: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
     placements: dict[str, Placement]
     sizes: pd.DataFrame
     failed: pd.DataFrame
 
     def image(self, image_id: str) -> np.ndarray:
-        """The letterboxed picture, uint8 (S, S)."""
-        return self.pictures[image_id]
+        """The letterboxed image, uint8 (S, S)."""
+        return self.images[image_id]
 
     def placement(self, image_id: str) -> Placement:
         """Where the original lies in the square."""
@@ -204,7 +204,7 @@ def decode_loose(files: dict[str, Path], size: int, *, chunk: int = 256) -> Iter
 
     ids = list(files)
     for start in range(0, len(ids), chunk):
-        pictures, placements, sizes, failed = {}, {}, [], []
+        images, placements, sizes, failed = {}, {}, [], []
         for image_id in ids[start : start + chunk]:
             try:
                 pixels = read_image(files[image_id]).pixels
@@ -212,11 +212,11 @@ def decode_loose(files: dict[str, Path], size: int, *, chunk: int = 256) -> Iter
                 failed.append((image_id, "failed", str(error)))
                 continue
             sizes.append((image_id, pixels.shape[1], pixels.shape[0]))
-            pictures[image_id], placements[image_id] = letterbox(pixels, size)
+            images[image_id], placements[image_id] = letterbox(pixels, size)
         yield LoosePixels(
             size,
-            pd.Index(list(pictures), name="image_id", dtype="str"),
-            pictures,
+            pd.Index(list(images), name="image_id", dtype="str"),
+            images,
             placements,
             pd.DataFrame(sizes, columns=["image_id", "width", "height"]),
             pd.DataFrame(failed, columns=["image_id", "status", "reason"]),

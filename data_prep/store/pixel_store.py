@@ -37,7 +37,7 @@ class PixelSource(Protocol):
     ids: pd.Index
 
     def image(self, image_id: str) -> np.ndarray:
-        """The letterboxed picture, uint8 (S, S)."""
+        """The letterboxed image, uint8 (S, S)."""
 
     def placement(self, image_id: str) -> Placement:
         """Where the original lies in the square."""
@@ -75,7 +75,7 @@ def store_folder(dataset_folder: Path, size: int) -> Path:
 class PixelStore:
     """A complete pixel store, read-only; open it with `PixelStore.open`.
 
-    Pictures are views of memory-mapped shards: nothing is read before it is looked at, and
+    Images are views of memory-mapped shards: nothing is read before it is looked at, and
     worker processes share the pages. A store may be pickled; each process maps it anew.
 
     Attributes:
@@ -119,7 +119,7 @@ class PixelStore:
         return store
 
     def image(self, image_id: str) -> np.ndarray:
-        """One picture.
+        """One image.
 
         Args:
             image_id: Name of an image in the store.

@@ -1,6 +1,6 @@
 """Writing a pixel store so that a kill at any moment loses little and corrupts nothing.
 
-Pictures are appended to the last shard, then their rows to a journal, which so names only what is
+Images are appended to the last shard, then their rows to a journal, which so names only what is
 on the disk. A writer that starts takes up index and journal, and cuts off what lies behind them.
 Completing the store turns the journal into the index.
 """
@@ -105,7 +105,7 @@ class PixelStoreWriter:
         return set(self._rows)
 
     def add(self, image_id: str, pixels: np.ndarray, placement: Placement) -> None:
-        """Append a picture; one that is in the store already is replaced.
+        """Append an image; one that is in the store already is replaced.
 
         Args:
             image_id: Name of the image.
@@ -113,7 +113,7 @@ class PixelStoreWriter:
             placement: Where the original lies in it.
 
         Raises:
-            ValueError: The picture has another shape or type.
+            ValueError: The image has another shape or type.
             InputError: The disk is full.
         """
         if pixels.shape != (self.size, self.size) or pixels.dtype != np.uint8:

@@ -12,14 +12,14 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 
 MIN_VISIBLE = 0.3
-"""A box is dropped where less than this share of its area stays inside the picture."""
+"""A box is dropped where less than this share of its area stays inside the image."""
 MIN_SIDE = 2.0
 """A box is dropped where augmentation makes a side shorter than this, in px."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in its square: store = original x scale + offset, edges continuous.
+    """Where an image lies in its square: store = original x scale + offset, edges continuous.
 
     Attributes:
         scale_x: Store pixels per original pixel along x.
@@ -58,7 +58,7 @@ class Placement:
             height: Height of the original, in px.
 
         Returns:
-            ``xyxy``, original px, float64, shape ``(N, 4)``, within the picture. A box that lay
+            ``xyxy``, original px, float64, shape ``(N, 4)``, within the image. A box that lay
             in the black border has no width or no height left; dropping it is the caller's.
         """
         moved = (_as_boxes(boxes) - self._offsets()) / self._scales()
@@ -81,24 +81,24 @@ def _as_boxes(boxes: np.ndarray) -> np.ndarray:
 
 
 MIN_SIZE, MAX_SIZE = 16, 4096
-"""Sides of the square that pictures may be brought to, in pixels."""
+"""Sides of the square that images may be brought to, in pixels."""
 
 Pixels = TypeVar("Pixels", bound=Any)
 
 
 def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
-    """Bring a picture into a square: same aspect, centred, black border.
+    """Bring an image into a square: same aspect, centred, black border.
 
     Args:
         pixels: uint8, shape ``(H, W)``.
         size: Side of the square, in px.
 
     Returns:
-        uint8, shape ``(size, size)``, and where the picture lies in it. Shrinking averages
+        uint8, shape ``(size, size)``, and where the image lies in it. Shrinking averages
         areas; enlarging interpolates.
 
     Raises:
-        ValueError: The picture is not uint8 ``(H, W)``.
+        ValueError: The image is not uint8 ``(H, W)``.
 
     Example:
         >>> square, placement = letterbox(np.full((100, 200), 9, np.uint8), 64)
@@ -155,7 +155,7 @@ class Preprocess:
 
     @property
     def spec(self) -> str:
-        """Name of the pixel store that holds such pictures."""
+        """Name of the pixel store that holds such images."""
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:

@@ -19,7 +19,7 @@ from pydicom.encaps import encapsulate
 
 @pytest.fixture(scope="session")
 def write_dicom() -> Callable[..., Path]:
-    """Write a grey (H, W) or colour (H, W, 3) picture with any further header elements."""
+    """Write a grey (H, W) or colour (H, W, 3) image with any further header elements."""
     return _write_dicom
 
 
@@ -33,7 +33,7 @@ def _write_dicom(
     content: bytes | None = None,
     **elements: Any,
 ) -> Path:
-    """Write a grey (H, W) or colour (H, W, 3) picture with any further header elements."""
+    """Write a grey (H, W) or colour (H, W, 3) image with any further header elements."""
     bits = values.dtype.itemsize * 8
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -92,7 +92,7 @@ _CODED = {
 
 @pytest.fixture(scope="session")
 def ramp() -> np.ndarray:
-    """The picture in the files of `coded_files`: uint16, shape (16, 16), 0 to 3,750."""
+    """The image in the files of `coded_files`: uint16, shape (16, 16), 0 to 3,750."""
     return _RAMP
 
 

@@ -89,7 +89,7 @@ def test_json_is_what_the_file_holds(folder, capsys):
 
 def test_no_pixels_is_said(folder, capsys):
     check(folder, no_pixels=True)
-    assert "the pictures were not looked at" in capsys.readouterr().err
+    assert "the images were not looked at" in capsys.readouterr().err
 
 
 def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):

@@ -71,7 +71,7 @@ def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(
                              strict=True))  # fmt: skip
     assert 0 < boxes["outside"] < boxes["given"]
     line = next(text for text in said if text.startswith("augmentation: dropped"))
-    assert f"out of the picture {boxes['outside']}" in line
+    assert f"out of the image {boxes['outside']}" in line
 
 
 def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from data_prep.store.pixel_store import build_pixel_store
 def write_source(
     folder: Path, ids: list[str], patients: list[str], finding: str, seed: int = 0, **columns: list
 ) -> Path:
-    """A CSV set of random pictures; every other image is ill, with one box."""
+    """A CSV set of random images; every other image is ill, with one box."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for name in ids:
@@ -143,7 +143,7 @@ def test_equal_pictures_of_two_sets_stay_in_one_role_and_are_named(tmp_path):
     assert summary.n_patients == 16
     for n in range(0, 8, 2):
         assert role[f"set-a/i{n}"] == role[f"set-b/i{n}"]
-    assert any("same picture" in problem.line for problem in summary.audit.problems)
+    assert any("same image" in problem.line for problem in summary.audit.problems)
 
 
 def test_unused_images_of_a_set_stay_unused_and_other_splits_are_left_behind(tmp_path):

@@ -1,4 +1,4 @@
-"""Preparing a data set: complete or absent, resumable, each picture decoded once."""
+"""Preparing a data set: complete or absent, resumable, each image decoded once."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "
 
 
 def write_source(folder: Path, n_images: int = 12, size: int = 40, **columns: list) -> Path:
-    """Write a CSV set of random pictures; every third is ill, with one box."""
+    """Write a CSV set of random images; every third is ill, with one box."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     ids = [f"i{n:03d}" for n in range(n_images)]
@@ -181,7 +181,7 @@ def test_workers_do_not_change_the_result(tmp_path):
 
 def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
     source = write_source(tmp_path / "source")
-    (source / "i003.png").write_bytes(b"no picture")
+    (source / "i003.png").write_bytes(b"no image")
     (source / "i006.png").unlink()
     summary = make(source, tmp_path / "set")
     reasons = summary.excluded.set_index("path")["reason"]
@@ -193,7 +193,7 @@ def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
 
 def test_strict_stops_at_the_first_unusable_file_and_completes_nothing(tmp_path):
     source = write_source(tmp_path / "source")
-    (source / "i003.png").write_bytes(b"no picture")
+    (source / "i003.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="i003"):
         make(source, tmp_path / "set", strict=True)
     assert not (tmp_path / "set" / "dataset.json").exists()
@@ -213,7 +213,7 @@ def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
     [
         (50.0, True),  # on the edge
         (50.004, True),  # rounding: trimmed to the edge
-        (50.5, False),  # another picture's box
+        (50.5, False),  # another image's box
     ],
 )
 def test_a_box_must_lie_in_its_picture(tmp_path, x2, kept):
@@ -247,7 +247,7 @@ def test_what_the_table_says_of_a_person_stands(tmp_path):
 def test_a_source_without_one_readable_picture_is_an_error(tmp_path):
     source = write_source(tmp_path / "source", n_images=3)
     for path in source.glob("*.png"):
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with pytest.raises(InputError, match=r"no usable image; i000\.png: "):
         make(source, tmp_path / "set")
 

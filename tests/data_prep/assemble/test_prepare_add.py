@@ -21,7 +21,7 @@ SIZE = 32
 
 
 def write_source(folder: Path, n_images: int = 24) -> Path:
-    """Write, or write on, a CSV set of two pictures a patient; every third picture is ill."""
+    """Write, or write on, a CSV set of two images a patient; every third image is ill."""
     folder.mkdir(exist_ok=True)
     rows = []
     for n in range(n_images):
@@ -95,7 +95,7 @@ def test_a_changed_source_is_refused_unless_it_is_to_be_added(tmp_path):
 
 def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
     source, out = write_source(tmp_path / "source"), tmp_path / "set"
-    (source / "i005.png").write_bytes(b"not a picture")
+    (source / "i005.png").write_bytes(b"not an image")
     make(source, out, sizes=[SIZE])
     assert "i005" not in set(DataSet.open(out).images["image_id"])
     for name in ("i005", "i007"):
@@ -181,7 +181,7 @@ def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
 
 def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, monkeypatch):
     source, out, key = write_source(tmp_path / "source"), tmp_path / "set", tmp_path / "key"
-    (source / "i003.png").write_bytes(b"not a picture")
+    (source / "i003.png").write_bytes(b"not an image")
     mine = pd.DataFrame({"image_id": [f"i{n:03d}" for n in range(24)], "role": "train"})
     mine.loc[:5, "role"] = "test"
     mine.to_csv(tmp_path / "mine.csv", index=False)

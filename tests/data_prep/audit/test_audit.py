@@ -14,7 +14,7 @@ from data_prep.audit.copies import (
     check_excluded,
     check_near_duplicates,
 )
-from data_prep.audit.patients import check_films, check_leaks, check_people, check_roles
+from data_prep.audit.patients import check_images, check_leaks, check_people, check_roles
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.store.dataset import DataSet
@@ -193,9 +193,9 @@ def test_laterals_among_frontals_and_small_pictures_are_reported():
         view=["PA", "LL", "other", None], width=[900, 900, 100, None], height=900
     )
     images = images.astype({"width": "Int64", "height": "Int64"})
-    found = {p.check: p.examples for p in check_films(images) if p.count}
+    found = {p.check: p.examples for p in check_images(images) if p.count}
     assert found == {"view_lateral": ("1",), "view_other": ("2",), "picture_small": ("2",)}
-    assert not [p for p in check_films(images.assign(view="LL")) if p.check == "view_lateral"]
+    assert not [p for p in check_images(images.assign(view="LL")) if p.check == "view_lateral"]
 
 
 def test_burned_in_text_is_flagged_by_the_header_or_by_the_pixels():
@@ -213,7 +213,7 @@ def test_burned_in_text_is_flagged_by_the_header_or_by_the_pixels():
 
 
 def test_a_thousand_reasons_for_leaving_out_stay_a_short_list():
-    reasons = [f"cannot be read (code {n})" for n in range(1000)] + ["not a picture"] * 7
+    reasons = [f"cannot be read (code {n})" for n in range(1000)] + ["not an image"] * 7
     paths = [f"{n}.dcm" for n in range(1007)]
     excluded = pd.DataFrame({"path": paths, "stage": "decode", "reason": reasons})
     problems = check_excluded(excluded)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from data_prep.audit.counts import count_prevalence, describe_pictures, wilson_interval
+from data_prep.audit.counts import count_prevalence, describe_images, wilson_interval
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_wilson_interval_is_that_of_scipy(k, n):
 
 def test_sizes_and_storage_are_described(images):
     decode = pd.DataFrame({"image_id": list("abcdef"), "bits": [8, 8, 8, 8, 12, 12]})
-    facts = describe_pictures(images, decode)
+    facts = describe_images(images, decode)
     assert facts["sizes"]["smallest"] == "10 x 10"
     assert facts["sizes"]["largest"] == "30 x 30"
     assert (facts["sizes"]["different"], facts["sizes"]["commonest"]) == (3, "10 x 10")
@@ -86,4 +86,4 @@ def test_sizes_and_storage_are_described(images):
 
 def test_a_set_without_sizes_has_none(images):
     unknown = images.assign(width=pd.array([None] * 6, dtype="Int64"))
-    assert describe_pictures(unknown, pd.DataFrame({"image_id": []}))["sizes"] is None
+    assert describe_images(unknown, pd.DataFrame({"image_id": []}))["sizes"] is None

@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import Audit, Problem, audit
-from data_prep.audit.copies import ILLEGIBLE_PX, open_pictures, thumbnail
+from data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
 from data_prep.audit.page import explain, render_audit, tally, verdict, write_audit
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
@@ -28,7 +28,7 @@ def film(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> DataSet:
-    """48 films; b1 is a stretched copy of b0 under another patient; boxes on some."""
+    """48 images; b1 is a stretched copy of b0 under another patient; boxes on some."""
     folder = tmp_path_factory.mktemp("page")
     source = folder / "source"
     source.mkdir()
@@ -97,7 +97,7 @@ def test_page_opens_with_the_verdict(html, found):
 def test_copies_are_shown_side_by_side_with_their_boxes(html, found):
     (problem,) = [p for p in found.problems if p.check == "near_patients"]
     assert problem.pictures == (("b0", "b1"),)
-    article = next(a for a in html.split("<article") if "A copy of the picture" in a)
+    article = next(a for a in html.split("<article") if "A copy of the image" in a)
     assert article.count("data:image/jpeg;base64,") == 2
     assert '<rect x="10.0" y="20.0" width="50.0" height="30.0"/>' in article
 
@@ -152,7 +152,7 @@ def test_pictures_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     from data_prep.store.pixel_store import build_pixel_store
 
     build_pixel_store(folder, other.images, other.source_root, 128, workers=1)
-    read, problem = open_pictures(other)
+    read, problem = open_images(other)
     assert problem is None
     assert read("b3").shape == (107, 128)  # 150 x 180 px without the black border
     small = cv2.resize(film(3), (128, 107), interpolation=cv2.INTER_AREA)

@@ -17,7 +17,7 @@ def test_boxes_come_back_exactly(view: View, size: int) -> None:
     seen = seen * view.content(size) / size + view.offset(size)
     np.testing.assert_allclose(view.boxes_back(seen, size), boxes, atol=1e-9)
     assert (seen >= 0).all()
-    assert (seen <= view.canvas(size)).all(), "nothing of the picture is lost"
+    assert (seen <= view.canvas(size)).all(), "nothing of the image is lost"
     assert view.canvas(size) % 32 == 0
 
 

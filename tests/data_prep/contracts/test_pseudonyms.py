@@ -50,7 +50,7 @@ def tables_with_names(root: Path) -> SourceTables:
         boxes=rows.assign(**edges, reader="reference"),
         box_coverage=rows.assign(reader="reference", coverage="all"),
         excluded=pd.DataFrame(
-            {"path": ["SMITH/jane.pdf", "1.2.840.99.1"], "stage": "header", "reason": "no picture"}
+            {"path": ["SMITH/jane.pdf", "1.2.840.99.1"], "stage": "header", "reason": "no image"}
         ),
         targets=one_target_each(["mass"]),
         split=rows[["image_id"]].assign(role="train"),

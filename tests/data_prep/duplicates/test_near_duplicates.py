@@ -11,7 +11,7 @@ from data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     find_near_duplicates,
     likeness,
-    linked_pictures,
+    linked_images,
     near_duplicate_groups,
 )
 from data_prep.images.decoded_image import pixel_digest
@@ -73,7 +73,7 @@ def test_nothing_has_no_pairs(n):
 
 
 class Films:
-    """A set of pictures in memory, with a decode table."""
+    """A set of images in memory, with a decode table."""
 
     def __init__(self, **pictures: np.ndarray) -> None:
         self.pictures = pictures
@@ -138,7 +138,7 @@ def test_what_the_fingerprint_cannot_decide_is_counted_where_no_pixels_are():
 
 def test_no_more_pictures_are_read_than_allowed():
     films = Films(**{f"f{n}": film(n % 6) // (1 + n // 6) for n in range(12)})
-    found = find_near_duplicates(films.decode, films.read, max_pictures=4)
+    found = find_near_duplicates(films.decode, films.read, max_images=4)
     assert films.reads == 4
     assert len(found.pairs) == 6  # the others by fingerprint
     assert found.pairs["correlation"].isna().sum() == 4
@@ -154,7 +154,7 @@ def test_pictures_without_a_fingerprint_are_passed_over():
 def test_linked_pictures_join_equal_and_near_ones():
     decode = pd.DataFrame({"image_id": list("abcd"), "pixel_sha256": ["1", "2", "2", "3"]})
     groups = pd.DataFrame({"group": [0, 0], "image_id": ["a", "d"]})
-    keys = linked_pictures(decode, groups)
+    keys = linked_images(decode, groups)
     assert keys["a"] == keys["d"] != keys["b"] == keys["c"]
 
 
@@ -166,7 +166,7 @@ def test_likeness_needs_the_right_turn():
 
 
 def test_stretched_copies_of_rsna_are_found_among_other_films(shared_data):
-    """SOURCE.md: rsna_png holds 15 of the same films, half of them stretched."""
+    """SOURCE.md: rsna_png holds 15 of the same images, half of them stretched."""
     copies = sorted((shared_data / "rsna_png").glob("*.png"))
     sources = [shared_data / "rsna/stage_2_train_images" / f"{p.stem}.dcm" for p in copies]
     films = Films(
@@ -180,7 +180,7 @@ def test_stretched_copies_of_rsna_are_found_among_other_films(shared_data):
 
 
 def test_squashed_copies_of_kermany_are_found_among_other_films(shared_data):
-    """SOURCE.md: kermany_full may hold films of kermany_224, which are 224 x 224 px."""
+    """SOURCE.md: kermany_full may hold images of kermany_224, which are 224 x 224 px."""
     small = {p.stem: p for p in (shared_data / "kermany_224").rglob("*.jpeg")}
     full = {p.stem: p for p in (shared_data / "kermany_full").rglob("*.jpeg")}
     others = sorted(small.keys() - full.keys())[::20]

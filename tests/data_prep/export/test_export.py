@@ -53,7 +53,7 @@ def make_set(
         labels: ``image_id, finding, reader`` -> state, coverage, boxes.
         images: Image id -> columns that differ from the defaults.
         roles: Image id -> role in the split ``default``.
-        pictures: Whether there are pictures, of 100 x 80 px.
+        images: Whether there are images, of 100 x 80 px.
     """
     source = folder / "source"
     rows = []
@@ -232,7 +232,7 @@ def test_a_set_without_pictures_goes_through_coco(tmp_path):
     tables = read(tmp_path / "out", "coco")
     assert tables.images["path"].isna().all()
     assert_same_labels(labels_of(tables), expected(LABELS))
-    with pytest.raises(InputError, match="has no pictures; leave out --images link"):
+    with pytest.raises(InputError, match="has no image files; leave out --images link"):
         export_annotations(dataset, tmp_path / "x", "coco", images="link")
 
 
@@ -295,7 +295,7 @@ def test_a_name_of_nothing_is_refused_and_leaves_nothing(dataset, tmp_path, argu
 def test_the_folder_appears_whole_or_not_at_all(dataset, tmp_path):
     place = tmp_path / "place"
     (dataset.source_root / "p3.png").unlink()
-    with pytest.raises(InputError, match=r"p3\.png: the picture is gone"):
+    with pytest.raises(InputError, match=r"p3\.png: the image is gone"):
         export_annotations(dataset, place / "out", "voc", images="link")
     assert list(place.iterdir()) == []
     (place / "out").mkdir()

@@ -1,4 +1,4 @@
-"""The COCO reader: whose silence means absent, where pictures are, and what is ruled out."""
+"""The COCO reader: whose silence means absent, where images are, and what is ruled out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def coco(**changes: Any) -> dict[str, Any]:
 
 
 def write_set(folder: Path, files: dict[str, Any], pictures: tuple[str, ...] = ()) -> Path:
-    """Write JSON files and empty pictures: the reader opens none."""
+    """Write JSON files and empty images: the reader opens none."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, str) else json.dumps(content)
@@ -117,7 +117,7 @@ def test_a_name_that_fits_two_pictures_is_decided_by_the_role_or_left_out(tmp_pa
     assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["a", "train2017/a.png"]]
     files = {"annotations/all.json": coco(images=[*image, {"id": 2, "file_name": "b.png"}])}
     tables = read(write_set(tmp_path / "two", files, (*pictures, "b.png")))
-    assert reasons(tables) == {"annotations/all.json: a.png": "file_name fits 2 pictures"}
+    assert reasons(tables) == {"annotations/all.json: a.png": "file_name fits 2 images"}
 
 
 def test_no_name_leads_out_of_the_folder(tmp_path):
@@ -126,7 +126,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path):
     source = write_set(tmp_path / "set", {"annotations/x.json": coco(images=images)}, ("b.png",))
     tables = read(source)
     assert tables.images["path"].tolist() == ["b.png"]
-    assert reasons(tables) == {"annotations/x.json: ../../secret.png": "no such picture"}
+    assert reasons(tables) == {"annotations/x.json: ../../secret.png": "no such image"}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_image_ids_that_stand_twice_exclude_both_and_dangling_annotations_are_li
         (coco(images=[{"id": 1}]), r"images\[0\]: must have an id and a file_name"),
         (coco(categories=[{"id": 7, "name": "***"}]), "has no letter"),
         (coco(images=[]), "no image can be used"),
-        (coco(images=[{"id": 1, "file_name": "z.png"}]), "no image can be used; .*no such picture"),
+        (coco(images=[{"id": 1, "file_name": "z.png"}]), "no image can be used; .*no such image"),
     ],
 )
 def test_a_malformed_file_is_one_line_that_names_the_place(tmp_path, content, message):

@@ -16,7 +16,7 @@ HANNOVER = "patient_id,image_id,sex,age,admission_offset,modality,projection"
 
 
 def touch(folder: Path, *names: str) -> Path:
-    """Write empty files: the reader opens no picture."""
+    """Write empty files: the reader opens no image."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -86,7 +86,7 @@ def test_the_folders_that_kaggle_puts_around_it_are_seen_through(tmp_path, depth
 
 def test_a_download_that_was_not_unpacked_is_refused(tmp_path):
     touch(tmp_path, "COVID-19_Radiography_Dataset/archive.zip")
-    with pytest.raises(InputError, match="no folder COVID with pictures; unpack"):
+    with pytest.raises(InputError, match="no folder COVID with images; unpack"):
         read_covid(tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_an_added_picture_changes_no_other_id(tmp_path):
 
 def test_empty_class_folders_are_refused(tmp_path):
     (tmp_path / "COVID" / "images").mkdir(parents=True)
-    with pytest.raises(InputError, match="hold no picture"):
+    with pytest.raises(InputError, match="hold no image"):
         read_covid(tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_pictures_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_p
     touch(source, "images/a.jpg", "images/stray.jpg", "annotations/lungVAE-masks/a_mask.png")
     tables = read_covid(source)
     assert reasons(tables) == {
-        "images/lost.jpg": "row in metadata.csv, but no picture",
+        "images/lost.jpg": "row in metadata.csv, but no image",
         "images/stray.jpg": "no row in metadata.csv",
     }
 
@@ -304,7 +304,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 def test_pictures_of_another_set_are_refused(tmp_path):
     source = write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"])
-    with pytest.raises(InputError, match=r"none of its 1 pictures is listed in metadata\.csv"):
+    with pytest.raises(InputError, match=r"none of its 1 images is listed in metadata\.csv"):
         read_covid(touch(source, "images/b.jpg"))
 
 

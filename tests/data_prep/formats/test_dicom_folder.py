@@ -102,7 +102,7 @@ NO_PICTURE = {"PixelData": None, "Rows": None, "Columns": None}
         ({**NO_PICTURE, "Modality": "ECG", "WaveformSequence": item()}, "a waveform"),
         ({**NO_PICTURE, "EncapsulatedDocument": b"%PDF" * 5000}, "a document"),
         ({**NO_PICTURE, "DirectoryRecordSequence": item()}, "a DICOMDIR"),
-        (NO_PICTURE, "holds no picture (modality CR)"),
+        (NO_PICTURE, "holds no image (modality CR)"),
         ({"PixelData": None, "FloatPixelData": b"0" * 16}, "floating-point"),
     ],
 )
@@ -164,8 +164,8 @@ def test_a_file_without_preamble_is_read_and_one_of_another_kind_is_named(tmp_pa
         ("a.dcm", b"", "is empty"),
         ("b.dcm", b"not DICOM at all" * 50, "is not a DICOM file"),
         ("c.dcm", b"\x08\x00" * 300, "is not a DICOM file"),
-        ("d.dcm", b"\0" * 128 + b"DICM", "holds no picture"),
-        ("e.dcm", whole[:400], "no picture"),
+        ("d.dcm", b"\0" * 128 + b"DICM", "holds no image"),
+        ("e.dcm", whole[:400], "no image"),
     ):
         (tmp_path / name).write_bytes(content)
         assert expected in str(reason(tmp_path / name)), name

@@ -97,7 +97,7 @@ def test_the_second_copy_and_the_litter_of_the_archive_are_ignored(tmp_path):
     tables = read_kermany(write_source(tmp_path, USUAL + litter))
     assert len(tables.images) == len(USUAL)
     assert tables.excluded.empty
-    assert any("1 pictures are below a second chest_xray" in note for note in tables.notes)
+    assert any("1 images are below a second chest_xray" in note for note in tables.notes)
 
 
 def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reason(tmp_path):
@@ -149,7 +149,7 @@ def test_without_roles_there_is_no_official_split(tmp_path):
 
 def test_empty_folders_are_refused(tmp_path):
     (tmp_path / "train" / "PNEUMONIA").mkdir(parents=True)
-    with pytest.raises(InputError, match="hold no picture"):
+    with pytest.raises(InputError, match="hold no image"):
         read_kermany(tmp_path)
 
 

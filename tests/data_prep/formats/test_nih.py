@@ -29,7 +29,7 @@ def write_source(
     pictures: tuple[str, ...] = (),
     table: str = "Data_Entry_2017_v2020.csv",
 ) -> Path:
-    """Write an NIH folder whose pictures are empty files: the reader opens none."""
+    """Write an NIH folder whose images are empty files: the reader opens none."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / table).write_text("\n".join([HEADER, *rows]) + "\n")
     if boxes is not None:
@@ -212,7 +212,7 @@ def test_pictures_lie_in_several_folders_and_strays_are_left_out(tmp_path):
     ]
     reasons = dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True))
     assert "no row in" in reasons["images_002/images/00000009_000.png"]
-    assert "no picture" in reasons["00000003_000"]
+    assert "no image" in reasons["00000003_000"]
 
 
 def test_without_any_picture_it_is_a_set_without_pixels(tmp_path):
@@ -224,7 +224,7 @@ def test_without_any_picture_it_is_a_set_without_pixels(tmp_path):
 
 def test_pictures_of_another_set_are_refused(tmp_path):
     source = write_source(tmp_path, [row(A)], pictures=("images/photo.png",))
-    with pytest.raises(InputError, match=r"none of its 1 pictures is listed in Data_Entry"):
+    with pytest.raises(InputError, match=r"none of its 1 images is listed in Data_Entry"):
         read_nih(source)
 
 

@@ -42,7 +42,7 @@ def write_physionet(
     boxes: list[str] = TRAIN_BOXES,
     suffix: str = ".dicom",
 ) -> Path:
-    """Write the set as on PhysioNet; the pictures are empty files: no reader decodes them."""
+    """Write the set as on PhysioNet; the images are empty files: no reader decodes them."""
     for name in ("train/a", "train/b", "test/t", "test/u"):
         path = folder / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):
     (tmp_path / "train_meta.csv").write_text("image_id,dim0,dim1\na,2560,2048\nb,2560,2048\n")
     tables = read_vindr(tmp_path)
     assert reference_boxes(tables, "a") == [[125, 30, 250, 75]]  # x / 8, y / 20
-    assert any("1 boxed pictures are not of the size" in note for note in tables.notes)
+    assert any("1 boxed images are not of the size" in note for note in tables.notes)
 
 
 def test_boxes_beyond_pictures_of_unknown_original_are_refused(tmp_path):

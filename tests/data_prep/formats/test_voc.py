@@ -1,4 +1,4 @@
-"""The Pascal VOC reader: edges as written, XML that can do no harm, pictures and roles."""
+"""The Pascal VOC reader: edges as written, XML that can do no harm, images and roles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def xml(*objects: str, filename: str = "", more: str = SIZE) -> str:
 
 
 def write_set(folder: Path, files: dict[str, str | bytes]) -> Path:
-    """Write files; pictures are empty: the reader opens none."""
+    """Write files; images are empty: the reader opens none."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +113,8 @@ def test_two_answers_to_which_picture_it_is_exclude_it(tmp_path):
     found = reasons(read(write_set(tmp_path, {**files, "JPEGImages/e.jpg": "",
                                               "Annotations/e.xml": xml(lesion())})))  # fmt: skip
     assert "says that it is of JPEGImages/b.jpg" in found["JPEGImages/a.jpg"]
-    assert "Annotations/b.xml labels the same picture" in found["JPEGImages/b.jpg"]
-    assert found["Annotations/d.xml"] == "Annotations/d.xml: no such picture"
+    assert "Annotations/b.xml labels the same image" in found["JPEGImages/b.jpg"]
+    assert found["Annotations/d.xml"] == "Annotations/d.xml: no such image"
 
 
 def test_flags_are_read_like_others_and_said(tmp_path):
@@ -212,7 +212,7 @@ def test_the_patient_can_be_found_in_the_name(tmp_path):
 def test_a_folder_without_xml_or_with_nothing_usable_is_one_error(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         read(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no image can be used; .*no such picture"):
+    with pytest.raises(InputError, match=r"no image can be used; .*no such image"):
         read(write_set(tmp_path / "lost", {"a.xml": xml(lesion())}))
 
 

@@ -1,4 +1,4 @@
-"""The YOLO reader: which label belongs to which picture, what the numbers mean, what is refused."""
+"""The YOLO reader: which label belongs to which image, what the numbers mean, what is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.match_pictures import picture_size
+from data_prep.formats.match_images import image_size
 from data_prep.formats.registry import detect_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.formats.yolo import Prediction, read_boxes, read_yolo
@@ -25,7 +25,7 @@ BOX = "0 0.5 0.5 0.2 0.4\n"
 
 
 def write_set(folder: Path, files: dict[str, str | None]) -> Path:
-    """Write text files, and pictures of 100 x 80 px where there is no text."""
+    """Write text files, and images of 100 x 80 px where there is no text."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,8 +149,8 @@ def test_a_confidence_is_refused_for_these_are_no_labels(tmp_path):
         ("0 nan 0.5 0.2 0.4\n", "missing or infinite"),
         ("0 0.5 0.5 -0.2 0.4\n", "zero or negative size"),
         ("0 0.5 0.5 0 0.4\n", "zero or negative size"),
-        ("0 50 40 20 32\n", "box outside the picture"),
-        ("0 0.95 0.5 0.2 0.4\n", "box outside the picture"),
+        ("0 50 40 20 32\n", "box outside the image"),
+        ("0 0.95 0.5 0.2 0.4\n", "box outside the image"),
         ("2 0.5 0.5 0.2 0.4\n", "class 2 has no name; 2 classes are named"),
         ("-1 0.5 0.5 0.2 0.4\n", "no class number"),
         ("0.5 0.5 0.5 0.2 0.4\n", "no class number"),
@@ -189,8 +189,8 @@ def test_a_label_without_a_picture_or_with_two_is_left_out(tmp_path):
         "labels/b.txt": BOX,
     }
     assert reasons(read(write_set(tmp_path, files))) == {
-        "labels/gone.txt": "label file without a picture",
-        "labels/d.txt": "label file whose name fits 2 pictures",
+        "labels/gone.txt": "label file without an image",
+        "labels/d.txt": "label file whose name fits 2 images",
         "images/a.png": "two label files have its name",
     }
 
@@ -250,16 +250,16 @@ def test_the_size_is_that_of_the_upright_picture_whatever_the_file_is(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (100, 80)).save(tmp_path / "turned.jpg", exif=exif)
-    assert picture_size(tmp_path / "turned.jpg") == (80, 100)
+    assert image_size(tmp_path / "turned.jpg") == (80, 100)
     header = pydicom.Dataset()
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     header.Rows, header.Columns = 30, 20
     header.save_as(tmp_path / "x.png", enforce_file_format=False)
-    assert picture_size(tmp_path / "x.png") == (20, 30)
+    assert image_size(tmp_path / "x.png") == (20, 30)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_a_picture_that_cannot_be_measured_is_left_out(tmp_path, content):
     files = {"images/a.png": None, "labels/a.txt": BOX, "images/b.png": None, "labels/b.txt": BOX}
     source = write_set(tmp_path, {**files, "data.yaml": NAMES})
@@ -283,7 +283,7 @@ def test_a_huge_picture_is_left_out_before_memory_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"images/a.png": None, "labels/b.txt": BOX}, "no label file .* has the name of a picture"),
+        ({"images/a.png": None, "labels/b.txt": BOX}, "no label file .* has the name of an image"),
         ({"images.csv": "image_id\n"}, "not in yolo format; it looks like --format csv"),
     ],
 )

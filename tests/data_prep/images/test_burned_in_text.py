@@ -1,7 +1,7 @@
 """Burned-in text: lines are found whatever their font and place; bones, wires and markers are not.
 
-When this was written, of 1,000 lines drawn as here (in 750 of them on RSNA films) 980 were found,
-and of 1,107 untouched public films 144 were flagged, each of which does carry a line of text.
+When this was written, of 1,000 lines drawn as here (in 750 of them on RSNA images) 980 were found,
+and of 1,107 untouched public images 144 were flagged, each of which does carry a line of text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, text_score
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import picture_facts
+from data_prep.images.image_facts import image_facts
 from data_prep.synth.phantom import write_phantom
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
@@ -128,10 +128,10 @@ def test_any_picture_gets_a_score(height: int, width: int, share: float, seed: i
 
 
 def test_score_is_a_fact_of_each_picture(films: list[np.ndarray]) -> None:
-    assert picture_facts(films[0])["text_score"] == text_score(films[0])
+    assert image_facts(films[0])["text_score"] == text_score(films[0])
 
 
-# Real films; what they carry was read by eye.
+# Real images; what they carry was read by eye.
 
 _WITH_TEXT = ["04c08d05", "07332989", "04558d1a", "0976dbc4", "0a374967", "05212f46", "099189"]
 _WITHOUT = ["0c4c0dd9", "05b91b32", "01be392f", "0a9fd225", "0c77d941", "09875c3b", "002cb550",

@@ -37,7 +37,7 @@ RAMP12 = np.array([[0, 1024, 2047], [2048, 3072, 4095]], np.uint16)
 SIGNED = np.array([[-1000, -500, 0], [0, 500, 1000]], np.int16)
 
 DISPLAY_CASES = [
-    ("8-bit picture keeps its values", RAMP8, {}, RAMP8),
+    ("8-bit image keeps its values", RAMP8, {}, RAMP8),
     ("MONOCHROME1 is inverted", RAMP8, {"PhotometricInterpretation": "MONOCHROME1"}, 255 - RAMP8),
     ("inverse presentation LUT inverts", RAMP8, {"PresentationLUTShape": "INVERSE"}, 255 - RAMP8),
     (
@@ -54,7 +54,7 @@ DISPLAY_CASES = [
         RAMP8,
     ),
     (
-        "a negative slope turns the picture over",
+        "a negative slope turns the image over",
         RAMP8,
         {"RescaleSlope": -1, "RescaleIntercept": 255},
         255 - RAMP8,
@@ -144,7 +144,7 @@ NOTE_CASES = [
     ("slope 0", {"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope 0 ignored"),
     ("unknown function", {"WindowCenter": 2048, "WindowWidth": 4096, "VOILUTFunction": "CUBIC"},
      "unknown VOI LUT function"),
-    ("mirrored picture", {"PatientOrientation": ["R", "F"]}, "mirrored"),
+    ("mirrored image", {"PatientOrientation": ["R", "F"]}, "mirrored"),
     ("no sign given", {"PixelRepresentation": None}, "no PixelRepresentation, 0 assumed"),
     ("no channels given", {"SamplesPerPixel": None}, "no SamplesPerPixel, 1 assumed"),
     ("all of it padding", {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, None),
@@ -295,7 +295,7 @@ def test_values_quoted_by_a_library_are_left_out_of_notes() -> None:
     [
         ({"Rows": 20_000, "Columns": 20}, "larger than the limit of 10,000 px"),
         ({"Rows": 60_000, "Columns": 60_000}, "larger than the limit"),
-        ({"Rows": 0}, "not a picture"),
+        ({"Rows": 0}, "not an image"),
         ({"Rows": 500}, "cut short: 6 of"),
         ({"BitsAllocated": 32}, "32 bits per value"),
         ({"SamplesPerPixel": 2}, "2 values per pixel"),
@@ -348,7 +348,7 @@ def test_compressed_data_larger_than_the_picture_are_refused(
         syntax=uid.RLELossless,
         pixel_data=encapsulate([bytes(2 << 20)]),
     )
-    with pytest.raises(InputError, match="larger than the picture"):
+    with pytest.raises(InputError, match="larger than the image"):
         read_dicom(path)
 
 

@@ -306,7 +306,7 @@ def test_three_channels_that_are_no_known_colour_are_refused(
     write_dicom: WriteDicom, tmp_path: Path, photometric: str
 ) -> None:
     path = write_dicom(tmp_path / "a.dcm", SMALL, PhotometricInterpretation=photometric)
-    with pytest.raises(InputError, match=r"interpretation cannot be|colour picture cannot be"):
+    with pytest.raises(InputError, match=r"interpretation cannot be|colour image cannot be"):
         read_dicom(path)
     path = write_dicom(tmp_path / "b.dcm", GREYS, PhotometricInterpretation="RGB")
     with pytest.raises(InputError, match="interpretation cannot be"):

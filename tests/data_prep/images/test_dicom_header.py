@@ -33,7 +33,7 @@ READ_BY_THE_DECODER = (
 
 
 def write_with(path: Path, keyword: str, value: bytes) -> Path:
-    """Write a good picture, then put raw bytes into one element, whatever its type."""
+    """Write a good image, then put raw bytes into one element, whatever its type."""
     header = Dataset()
     known = {
         "SOPClassUID": uid.DigitalXRayImageStorageForPresentation,

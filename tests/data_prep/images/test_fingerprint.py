@@ -1,4 +1,4 @@
-"""The fingerprint survives what copies go through, and tells different films apart."""
+"""The fingerprint survives what copies go through, and tells different images apart."""
 
 from itertools import combinations
 
@@ -15,7 +15,7 @@ from data_prep.images.fingerprint import (
     turned,
 )
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import picture_facts
+from data_prep.images.image_facts import image_facts
 
 N_FILMS = 25
 
@@ -76,7 +76,7 @@ def test_a_turned_copy_is_known_with_its_turn(films, turn):
 
 def test_a_picture_of_one_grey_has_no_fingerprint():
     assert perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
-    assert picture_facts(np.full((100, 80), 128, np.uint8))["perceptual_hash"] is None
+    assert image_facts(np.full((100, 80), 128, np.uint8))["perceptual_hash"] is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (63, 65), (40, 30), (3000, 10)])

@@ -1,4 +1,4 @@
-"""Fuzz of every picture reader: one clear line or an 8-bit picture, whatever is in the file.
+"""Fuzz of every image reader: one clear line or an 8-bit image, whatever is in the file.
 
 Decoders are written in C and can end or hold up their process. So the cases run in processes of
 their own, which are this very file run as a script; where one dies, the case is counted and the

@@ -1,4 +1,4 @@
-"""Pictures of every common format: content decides, limits come first, notes say what was done."""
+"""Images of every common format: content decides, limits come first, notes say what was done."""
 
 import resource
 import shutil
@@ -57,7 +57,7 @@ CONVERTED = [
     ("grey stored as colour", rgba(255)[..., :3], GREY, "grey stored as colour"),
     ("colour by luma", np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8), [[76, 150]],
      "colour turned to grey"),
-    ("16 bits by the picture's range", np.array([[1000, 2000, 3000]], np.uint16), [[0, 128, 255]],
+    ("16 bits by the image's range", np.array([[1000, 2000, 3000]], np.uint16), [[0, 128, 255]],
      "values 1000 to 3000 scaled to 8 bits"),
     ("16 bits of one value", np.full((2, 2), 9, np.uint16), np.zeros((2, 2)), "values 9 to 9"),
 ]  # fmt: skip
@@ -321,16 +321,16 @@ def test_huge_picture_is_refused_before_memory_is_taken_for_it(tmp_path: Path, n
     with pytest.raises(InputError, match="larger than the limit"):
         read_image(path)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 64 << 10  # KiB; the picture would take 4 GiB
+    assert grown < 64 << 10  # KiB; the image would take 4 GiB
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"patient,label\n1,2\n", "neither DICOM nor a known picture format"),
-        (b"GIF8 and no picture", "a GIF file that cannot be decoded"),
-        (bytes(1000), "neither DICOM nor a known picture format"),
+        (b"patient,label\n1,2\n", "neither DICOM nor a known image format"),
+        (b"GIF8 and no image", "a GIF file that cannot be decoded"),
+        (bytes(1000), "neither DICOM nor a known image format"),
         (png_of_size(12_000, 10), "larger than the limit of 10,000 px"),
         (png_of_size(9_990, 10_000)[:60], "cannot be decoded"),
         (png_of_size(60_000, 60_000), "larger than the limit"),

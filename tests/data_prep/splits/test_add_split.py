@@ -15,8 +15,8 @@ from data_prep.splits.add_split import (
     add_splits,
     draw_split,
     image_classes,
+    image_links,
     image_strata,
-    picture_links,
     role_lines,
 )
 from data_prep.splits.split import SplitRule
@@ -144,11 +144,11 @@ def test_equal_pictures_and_near_ones_are_linked():
             ],
         }
     )
-    links = picture_links(decode)
+    links = image_links(decode)
     assert links is not None
     assert (links["a"] == links["d"], links["b"] == links["c"]) == (True, True)
     assert links.nunique() == 3
-    plain = picture_links(decode.drop(columns="perceptual_hash"))
+    plain = image_links(decode.drop(columns="perceptual_hash"))
     assert plain is not None
     assert plain.nunique() == 4
 

@@ -155,7 +155,7 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
         ("image_id,role,fold\ni0002,test,1\n", "line 2: fold='1'"),
         ("image_id,role,fold\ni0002,train,1.5\n", "line 2: fold='1.5'"),
         ("image_id,role,fold\ni0002,train,-1\n", "line 2: fold='-1'"),
-        ("image_id,role\ni0002,train\ni0003,test\n", "picture 'i0002' = 'i0003' is in train and"),
+        ("image_id,role\ni0002,train\ni0003,test\n", "image 'i0002' = 'i0003' is in train and"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path, text, message):

@@ -133,7 +133,7 @@ def test_a_patient_whose_identity_is_doubtful_only_trains():
 @pytest.mark.parametrize("seed", range(4))
 def test_patients_who_share_a_picture_stay_together(seed):
     images = make_images(list(range(60)))
-    # A chain: 0 and 1 share a picture, 1 and 2 share another.
+    # A chain: 0 and 1 share an image, 1 and 2 share another.
     keys = [f"k{n}" for n in range(60)]
     images = pd.concat([images, make_images([1]).assign(image_id="extra")], ignore_index=True)
     keys = [*keys, keys[2]]
@@ -262,7 +262,7 @@ def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
     images = make_images(list(range(200)))
     alone = split_by_patient(images, method="hash").set_index("image_id")["role"]
     linked = pd.Series(
-        "one film", index=images.loc[images["patient_id"].isin(["p17", "p4"]), "image_id"]
+        "one image", index=images.loc[images["patient_id"].isin(["p17", "p4"]), "image_id"]
     )
     together = split_by_patient(images, method="hash", linked=linked).set_index("image_id")["role"]
     changed = together.index[together != alone]
@@ -330,7 +330,7 @@ def test_an_image_that_shows_two_patients_to_be_one_is_unused():
     linked = pd.Series({"i00001": "film", "i00002": "film"})  # a new image of 0 is one of 1
     split = extend_split(before, images, None, SplitRule(val=0.0), linked)
     assert split["role"].tolist()[:3] == ["train", "test", "unused"]
-    # A new patient who shares one picture with each of them cannot have either role.
+    # A new patient who shares one image with each of them cannot have either role.
     linked = pd.Series({"i00000": "a", "i00001": "b", "i00002": "a", "i00003": "b"})
     images = make_images([0, 1, 2, 2])
     split = extend_split(before, images, None, SplitRule(), linked)

@@ -53,7 +53,7 @@ def abandon(folder: Path, committed: range, lost: range) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> tuple[Path, pd.DataFrame]:
-    """Twelve small pictures of different shapes, and their images table."""
+    """Twelve small images of different shapes, and their images table."""
     rng = np.random.default_rng(0)
     root = tmp_path / "source"
     root.mkdir()

@@ -17,7 +17,7 @@ shares = st.tuples(*[st.floats(0, 1) for _ in range(4)])
 
 
 def box_in(width: int, height: int, share: tuple[float, ...]) -> np.ndarray:
-    """A box of any position and extent inside a picture."""
+    """A box of any position and extent inside an image."""
     left, right = sorted((share[0] * width, share[1] * width))
     top, bottom = sorted((share[2] * height, share[3] * height))
     return np.array([[left, top, right, bottom]])

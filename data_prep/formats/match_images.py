@@ -1,7 +1,7 @@
-"""Which picture a label file speaks of, what the image is called, and which role its folder gives.
+"""Which image a label file is about, what its id is, and which role its folder gives.
 
-Label files name pictures loosely: by a path on another machine, by a name alone, or only by having
-the same name. Only pictures below the source folder are ever found.
+Label files name images loosely: by a path on another machine, by a name alone, or only by having
+the same name. Only images below the source folder are ever found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pydicom
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.common import list_pictures
+from data_prep.formats.common import list_image_files
 from data_prep.images.decoded_image import plain_reason, require_file, require_size
 
 _ROLE = re.compile(
@@ -71,8 +71,8 @@ def read_lines(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
-class PictureIndex:
-    """The pictures below a folder, found by what label files call them.
+class ImageIndex:
+    """The images below a folder, found by what label files call them.
 
     Attributes:
         paths: Relative paths with ``/``, sorted.
@@ -80,7 +80,7 @@ class PictureIndex:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.paths: list[str] = list_pictures(root)["path"].tolist()
+        self.paths: list[str] = list_image_files(root)["path"].tolist()
         self._known = set(self.paths)
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
@@ -93,15 +93,15 @@ class PictureIndex:
             self._by_place.setdefault((folder, stem), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
-        """Find a picture by the name or path that a label file gives.
+        """Find an image by the name or path that a label file gives.
 
         Args:
             name: A name, a relative path, a path of another machine, or an address.
             folders: Where to look first, relative to the root.
-            role: Chooses among pictures of one name: that below a folder of this role.
+            role: Chooses among images of one name: that below a folder of this role.
 
         Returns:
-            The picture's path; several where the name fits several pictures, none where nothing
+            The image's path; several where the name fits several images, none where nothing
             fits. A path that ends in the name stands before the name alone, and that before the
             name without its suffix.
         """
@@ -121,7 +121,7 @@ class PictureIndex:
         return found or []
 
     def _is_unlisted(self, path: str) -> bool:
-        """A file that the label names exactly is a picture whatever its suffix, or without one."""
+        """A file that the label names exactly is an image whatever its suffix, or without one."""
         if path.startswith(("..", "/")) or path.lower().endswith(_LABEL_SUFFIXES):
             return False
         try:
@@ -130,7 +130,7 @@ class PictureIndex:
             return False
 
     def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
-        """Find a picture that has the name of a label file.
+        """Find an image that has the name of a label file.
 
         Args:
             stem: The label file's name without its suffix.
@@ -147,17 +147,17 @@ class PictureIndex:
 
 
 def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
-    """Give each picture its image id: its name without the suffix, where only one has that name.
+    """Give each image its image id: its name without the suffix, where only one has that name.
 
     Args:
         paths: Relative paths.
         root: For the message.
 
     Returns:
-        Image id by path; where several pictures have one name, their whole paths without suffix.
+        Image id by path; where several images have one name, their whole paths without suffix.
 
     Raises:
-        InputError: Two pictures differ by their suffix only.
+        InputError: Two images differ by their suffix only.
 
     Example:
         >>> name_images(["train/1.png", "test/1.png", "test/2.png"], Path("."))
@@ -174,17 +174,17 @@ def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     return dict(zip(frame["path"], ids, strict=True))
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, px, from its header alone, upright as its EXIF says.
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, px, from its header alone, upright as its EXIF says.
 
     Raises:
-        InputError: The file is missing, no known picture, or larger than the limits.
+        InputError: The file is missing, no known image, or larger than the limits.
     """
     require_file(path)
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            width, height = picture.size
-            if picture.getexif().get(_EXIF_ORIENTATION) in _LYING:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if image.getexif().get(_EXIF_ORIENTATION) in _LYING:
                 width, height = height, width
     except UnidentifiedImageError:
         width, height = _dicom_size(path)
@@ -203,4 +203,4 @@ def _dicom_size(path: Path) -> tuple[int, int]:
         )
         return int(header.Columns), int(header.Rows)
     except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken files
-        raise InputError(f"{path}: neither DICOM nor a known picture format") from None
+        raise InputError(f"{path}: neither DICOM nor a known image format") from None
