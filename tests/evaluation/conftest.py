@@ -36,7 +36,7 @@ LESION = (16.0, 20.0, 32.0, 40.0)
 
 
 @dataclass
-class PictureSet:
+class ImageSet:
     """As much of a data set as a report reads."""
 
     images: pd.DataFrame
@@ -66,10 +66,10 @@ class PictureSet:
 
 
 @pytest.fixture
-def picture_set() -> PictureSet:
+def image_set() -> ImageSet:
     frame = pd.DataFrame({"image_id": list(IMAGES), "patient_id": list(IMAGES)})
     frame["x_class"] = [row[1] for row in IMAGES.values()]
-    return PictureSet(frame.assign(view="PA", sex="F", age_years=50.0))
+    return ImageSet(frame.assign(view="PA", sex="F", age_years=50.0))
 
 
 @pytest.fixture

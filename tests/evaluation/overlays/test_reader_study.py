@@ -11,10 +11,10 @@ from evaluation.systems.imported import read_imported
 
 
 @pytest.fixture
-def study(picture_set, judged_set, tmp_path):
+def study(image_set, judged_set, tmp_path):
     ids = judged_set.image_ids("test").tolist()
     folder = tmp_path / "study"
-    order = write_reader_study(picture_set, ids, folder, finding="Lung opacity", seed=3)
+    order = write_reader_study(image_set, ids, folder, finding="Lung opacity", seed=3)
     return folder, order, ids
 
 
@@ -44,22 +44,22 @@ def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp
     assert figure["estimate"].iloc[0] == 1.0  # she saw everything
 
 
-def test_pictures_say_nothing_of_what_they_are(study):
+def test_images_say_nothing_of_what_they_are(study):
     folder, order, ids = study
     assert order != ids
     names = sorted(path.name for path in (folder / "panels").iterdir())
     assert names == [f"{number:03d}.png" for number in range(1, len(ids) + 1)]
     assert sorted(order) == sorted(ids)
-    with Image.open(folder / "panels" / "001.png") as picture:
-        assert (picture.mode, picture.size, picture.info) == ("L", (64, 64), {})
+    with Image.open(folder / "panels" / "001.png") as image:
+        assert (image.mode, image.size, image.info) == ("L", (64, 64), {})
     shown = (folder / "review.csv").read_text() + (folder / "README.txt").read_text()
     assert not any(image_id in shown for image_id in ids)
 
 
-def test_order_is_that_of_the_seed(picture_set, tmp_path):
+def test_order_is_that_of_the_seed(image_set, tmp_path):
     ids = [f"p{number:02d}" for number in range(1, 7)]
     orders = [
-        write_reader_study(picture_set, ids, tmp_path / str(run), finding="F", seed=seed)
+        write_reader_study(image_set, ids, tmp_path / str(run), finding="F", seed=seed)
         for run, seed in enumerate((1, 1, 2))
     ]
     assert orders[0] == orders[1] != orders[2]
@@ -76,7 +76,7 @@ def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
     assert before["image_id"].tolist() == order
 
 
-def test_pictures_that_were_not_read_are_failed_and_not_negative(study, judged_set):
+def test_images_that_were_not_read_are_failed_and_not_negative(study, judged_set):
     folder, order, _ = study
     review = fill(folder, ["0.9"] + [""] * (len(order) - 1))
     imported = read_imported(review, judged_set, key=folder / "key.csv")
@@ -85,10 +85,10 @@ def test_pictures_that_were_not_read_are_failed_and_not_negative(study, judged_s
     assert set(status.drop(order[0])) == {"failed"}
 
 
-def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, picture_set):
+def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_set):
     folder, _, ids = study
     with pytest.raises(InputError, match="holds a study already; choose another --out"):
-        write_reader_study(picture_set, ids, folder, finding="F")
+        write_reader_study(image_set, ids, folder, finding="F")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, picture_
         ("number,score\n1,\n2,\n", "no score is filled in"),
         ("number,score\n999,0.5\n", "line 2: number 999 is not in"),
         ("number;score\n1;0.5\n", "column 'number' is missing.*save it with commas"),
-        ("picture,score\n1,0.5\n", "column 'number' is missing; it has picture, score"),
+        ("image,score\n1,0.5\n", "column 'number' is missing; it has image, score"),
         ("number,score\n1,yes\n", "scores must be numbers in"),
         ("number,score\n1,0.5\n1,0.6\n", "a second score"),
     ],

@@ -120,32 +120,32 @@ def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
     assert box_cut(boxes, decision, threshold) == cut, why
 
 
-def test_text_stays_outside_the_picture():
+def test_text_stays_outside_the_image():
     pixels = np.full((64, 64), 90, np.uint8)
     reading = Reading("A system of a very long name, longer than its panel", COLOUR, score=0.1)
-    sheet = draw_overlay(pixels, Truth(0.0), [reading], finding="Opacity", title="x", panel=96)
-    assert (sheet[6 : 6 + 96, 6 : 6 + 96] == 90).all()
-    assert sheet.shape[0] > 96
-    assert (sheet[-1] == 255).all()
+    figure = draw_overlay(pixels, Truth(0.0), [reading], finding="Opacity", title="x", panel=96)
+    assert (figure[6 : 6 + 96, 6 : 6 + 96] == 90).all()
+    assert figure.shape[0] > 96
+    assert (figure[-1] == 255).all()
 
 
 def test_every_panel_shows_the_same_window():
     pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)
     readings = [Reading("A", COLOUR), Reading("B", COLOUR)]
-    sheet = draw_overlay(pixels, Truth(0.0), readings, finding="F", title="x", panel=64)
-    panels = [sheet[6:70, 6 + at * 70 : 70 + at * 70] for at in range(4)]
+    figure = draw_overlay(pixels, Truth(0.0), readings, finding="F", title="x", panel=64)
+    panels = [figure[6:70, 6 + at * 70 : 70 + at * 70] for at in range(4)]
     assert all((panel == panels[0]).all() for panel in panels)
 
 
 def test_aspect_of_the_image_is_kept():
-    sheet = draw_overlay(
+    figure = draw_overlay(
         np.zeros((100, 50), np.uint8), Truth(0.0), [], finding="F", title="x", panel=80
     )
-    assert sheet.shape[1] == 2 * (40 + 6) + 6
+    assert figure.shape[1] == 2 * (40 + 6) + 6
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)])
-def test_picture_that_is_not_8_bit_grey_is_refused(pixels):
+def test_image_that_is_not_8_bit_grey_is_refused(pixels):
     with pytest.raises(ValueError, match="expected grey uint8"):
         draw_overlay(pixels, Truth(0.0), [], finding="F", title="x")
 
@@ -184,11 +184,11 @@ def test_image_without_any_output_reads_as_empty(comparison):
 
 
 def test_overlay_survives_the_way_to_disk(tmp_path):
-    picture = np.zeros((4, 6, 3), np.uint8)
-    picture[1, 2] = (10, 20, 30)
-    to_png(picture, tmp_path / "a.png")
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[1, 2] = (10, 20, 30)
+    to_png(image, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as again:
-        assert (np.asarray(again) == picture).all()
+        assert (np.asarray(again) == image).all()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -223,7 +223,7 @@ def test_single_readers_are_drawn_thin_and_named(judged_set):
         ({"voi": "window_sigmoid", "window_center": 40, "window_width": 80.5, "inverted": False},
          "window 40/80.5 of the file, not inverted"),
     ],
-    ids=["no window", "deep picture", "window"],
+    ids=["no window", "deep image", "window"],
 )  # fmt: skip
 def test_overlay_says_how_its_greys_came_about(decoded, words):
     assert display_words(decoded) == words

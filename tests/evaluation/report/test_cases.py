@@ -34,8 +34,8 @@ def tuned(systems, judged_set, target):
 @pytest.fixture
 def pixels(monkeypatch):
     monkeypatch.setattr(DataSet, "has_pixels", True)
-    picture = np.full((90, 90), 100, np.uint8)
-    monkeypatch.setattr(DataSet, "read_original", lambda self, image_id: picture)
+    image = np.full((90, 90), 100, np.uint8)
+    monkeypatch.setattr(DataSet, "read_original", lambda self, image_id: image)
 
 
 def test_untuned_system_stays_undecided(systems, judged_set, target):
@@ -84,7 +84,7 @@ def test_system_that_ran_on_none_of_the_images_is_refused(predict, judged_set, t
 
 def test_verb_draws_one_png_an_image(tuned, judged_set, tmp_path, pixels):
     named = [f"{name}={system.folder}" for name, system in tuned.items()]
-    out = tmp_path / "pictures"
+    out = tmp_path / "overlays"
     overlay(
         named, data=judged_set.folder, out=out, target=None, image=None, role="test",
         split="default", limit=3, policy="max_f1", panel=64, seed=0,

@@ -89,8 +89,8 @@ def test_counts_behind_the_resnet_study_are_those_it_is_said_to_have():
     assert found["specificity"] == pytest.approx(0.842, abs=5e-4)
 
 
-def test_checklist_says_what_the_run_knows_and_leaves_the_rest_open(comparison, picture_set):
-    stard, claim = checklists(comparison, picture_set)
+def test_checklist_says_what_the_run_knows_and_leaves_the_rest_open(comparison, image_set):
+    stard, claim = checklists(comparison, image_set)
     told = {row[0]: row[2] for row in stard.rows if row[0] != "AI"}
     assert "6 positive, 6 negative" in told["19"]
     assert "best F1 0.500" in told["12a"]
@@ -107,20 +107,20 @@ def answers(grid):
     return {row[0]: row[2] for row in grid.rows}
 
 
-def test_split_is_named_with_its_id(comparison, picture_set):
-    _, claim = checklists(comparison, picture_set)
+def test_split_is_named_with_its_id(comparison, image_set):
+    _, claim = checklists(comparison, image_set)
     assert "Split “default” (51d)" in answers(claim)["20, 21"]
-    assert "Split “default” (51d)" in methods_paragraph(comparison, picture_set)
+    assert "Split “default” (51d)" in methods_paragraph(comparison, image_set)
 
 
-def test_every_note_answers_the_item_that_it_belongs_to(comparison, picture_set):
+def test_every_note_answers_the_item_that_it_belongs_to(comparison, image_set):
     notes = [
         Note("training", "What CheXNet learned from is not known."),
         Note("validation", "RetinaNet has threshold-free figures only."),
         Note("not_tuned", "The decision of CheXNet is derived here."),
         Note("uses", "A note on nothing in particular."),
     ]
-    stard, claim = checklists(replace(comparison, notes=notes), picture_set)
+    stard, claim = checklists(replace(comparison, notes=notes), image_set)
     told = answers(claim)
     assert notes[0].text in told["24, 25"]
     assert notes[1].text in answers(stard)["12a"]
@@ -130,36 +130,36 @@ def test_every_note_answers_the_item_that_it_belongs_to(comparison, picture_set)
     assert not any(note.text in told["10"] for note in notes)
 
 
-def test_every_partition_says_who_is_in_it(comparison, picture_set):
-    _, claim = checklists(comparison, picture_set)
+def test_every_partition_says_who_is_in_it(comparison, image_set):
+    _, claim = checklists(comparison, image_set)
     assert answers(claim)["34"] == (
         "val: 2 images of 2 patients; sex F 2; age median 50 (quartiles 50 to 50); view PA 2. "
         "test: 10 images of 10 patients; sex F 10; age median 50 (quartiles 50 to 50); view PA 10."
     )
 
 
-def test_measures_are_those_that_this_report_has(comparison, picture_set):
+def test_measures_are_those_that_this_report_has(comparison, image_set):
     has, lacks = "judged by AUROC, average precision", "AP50"
-    assert lacks in methods_paragraph(comparison, picture_set)
+    assert lacks in methods_paragraph(comparison, image_set)
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    text = methods_paragraph(replace(comparison, figures=Figures.from_table(metrics)), picture_set)
+    text = methods_paragraph(replace(comparison, figures=Figures.from_table(metrics)), image_set)
     assert has in text
     assert lacks not in text
 
 
-def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, picture_set):
+def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, image_set):
     decision = {"settings_tried": 0, "chosen_on": {"n_images": 40, "n_patients": 40,
                                                      "n_positive": 9}}  # fmt: skip
     comparison.provenance["systems"]["CheXNet"]["decision"] = decision
-    _, claim = checklists(comparison, picture_set)
+    _, claim = checklists(comparison, image_set)
     assert "CheXNet: settings tried on validation: nothing to choose" in answers(claim)["26"]
     (row,) = [row for row in decision_rows(comparison) if row.title == "Settings tried"]
     assert row.cells[1].text == "nothing to choose: its scores are taken as they are"
 
 
-def test_methods_paragraph_states_no_unknown_as_fact(comparison, picture_set):
-    text = methods_paragraph(comparison, picture_set)
+def test_methods_paragraph_states_no_unknown_as_fact(comparison, image_set):
+    text = methods_paragraph(comparison, image_set)
     assert "trained on unknown" in text
     assert UNKNOWN not in text
 

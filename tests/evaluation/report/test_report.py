@@ -67,8 +67,8 @@ def pages(folder):
 
 
 @pytest.fixture
-def html(comparison, picture_set, report_folder):
-    return write_report(comparison, picture_set, report_folder).read_text()
+def html(comparison, image_set, report_folder):
+    return write_report(comparison, image_set, report_folder).read_text()
 
 
 @pytest.fixture
@@ -125,109 +125,109 @@ def test_right_and_wrong_have_a_word_and_a_shape(html):
 
 
 def test_overlays_lie_beside_the_report(html, report_folder):
-    pictures = [path.stem for path in (report_folder / "overlays").glob("*.png")]
-    assert "all-miss-01" in pictures
+    overlays = [path.stem for path in (report_folder / "overlays").glob("*.png")]
+    assert "all-miss-01" in overlays
     drawn = [path.read_text().count('<article class="case"') for path in pages(report_folder)]
-    assert len(pictures) == sum(drawn)
+    assert len(overlays) == sum(drawn)
     assert drawn[0] == html.count('<article class="case"')
 
 
-def test_figures_lie_beside_the_report(comparison, picture_set, report_folder):
-    write_report(comparison, picture_set, report_folder)
+def test_figures_lie_beside_the_report(comparison, image_set, report_folder):
+    write_report(comparison, image_set, report_folder)
     assert len(list((report_folder / "figures").glob("*.png"))) == 3
 
 
-def test_second_report_leaves_no_picture_of_the_first(comparison, picture_set, report_folder):
+def test_second_report_leaves_no_image_of_the_first(comparison, image_set, report_folder):
     stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html"]
     stale[0].parent.mkdir(parents=True)
     for path in stale:
         path.write_bytes(b"")
-    write_report(comparison, picture_set, report_folder)
+    write_report(comparison, image_set, report_folder)
     assert not any(path.exists() for path in stale)
 
 
-def test_the_same_comparison_gives_the_same_bytes(comparison, picture_set, tmp_path):
+def test_the_same_comparison_gives_the_same_bytes(comparison, image_set, tmp_path):
     first, second = (
-        write_report(comparison, picture_set, tmp_path / name).read_bytes() for name in "ab"
+        write_report(comparison, image_set, tmp_path / name).read_bytes() for name in "ab"
     )
     assert first == second
 
 
-def test_set_without_pixels_says_so(comparison, picture_set, report_folder):
-    picture_set.has_pixels = False
-    html = write_report(comparison, picture_set, report_folder).read_text()
+def test_set_without_pixels_says_so(comparison, image_set, report_folder):
+    image_set.has_pixels = False
+    html = write_report(comparison, image_set, report_folder).read_text()
     assert "no pixels, so no image is shown" in html
-    assert picture_set.reads == []
+    assert image_set.reads == []
 
 
-def test_names_from_outside_cannot_become_markup(comparison, picture_set, report_folder):
+def test_names_from_outside_cannot_become_markup(comparison, image_set, report_folder):
     comparison.notes.append(Note("uses", "<script>alert(1)</script>"))
-    html = write_report(comparison, picture_set, report_folder).read_text()
+    html = write_report(comparison, image_set, report_folder).read_text()
     assert "<script>alert" not in html
 
 
 def test_system_without_threshold_gets_figures_but_no_decisions(
-    comparison, picture_set, report_folder
+    comparison, image_set, report_folder
 ):
     for policy in comparison.systems["CheXNet"].thresholds:
         comparison.systems["CheXNet"].thresholds[policy] = None
         del comparison.systems["CheXNet"].confusion[policy]
         called = comparison.decisions["system"] == "CheXNet"
         comparison.decisions.loc[called, f"decision_{policy}"] = pd.NA
-    html = write_report(comparison, picture_set, report_folder).read_text()
+    html = write_report(comparison, image_set, report_folder).read_text()
     assert "No threshold, so no decisions." in html
     assert "undecided" in html
 
 
-def test_nothing_tuned_at_all_still_gives_a_report(comparison, picture_set, report_folder):
+def test_nothing_tuned_at_all_still_gives_a_report(comparison, image_set, report_folder):
     for result in comparison.systems.values():
         result.thresholds.clear()
         result.confusion.clear()
     metrics = comparison.metrics
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
     comparison = replace(comparison, figures=Figures.from_table(metrics[kept]))
-    html = write_report(comparison, picture_set, report_folder).read_text()
+    html = write_report(comparison, image_set, report_folder).read_text()
     assert "No system has a threshold" in html
     assert "No localisation can be judged" in html
     assert 'id="confusion"' not in html
 
 
-def test_undefined_figure_shows_its_reason(comparison, picture_set, report_folder):
+def test_undefined_figure_shows_its_reason(comparison, image_set, report_folder):
     figures = comparison.figures.systems["CheXNet"]
     for key in [key for key in figures if key.metric == "precision"]:
         figures[key] = Figure(note="no image is called positive")
-    html = write_report(comparison, picture_set, report_folder).read_text()
+    html = write_report(comparison, image_set, report_folder).read_text()
     assert '<b>–</b><small class="note">no image is called positive</small>' in html
 
 
-def test_file_that_has_gone_is_told_and_left_out(comparison, picture_set, report_folder):
+def test_file_that_has_gone_is_told_and_left_out(comparison, image_set, report_folder):
     def read(image_id):
         if image_id == "p04":
             raise InputError("gone")
         return np.zeros((32, 32), np.uint8)
 
-    picture_set.read_original = read
-    html = write_report(comparison, picture_set, report_folder).read_text()
+    image_set.read_original = read
+    html = write_report(comparison, image_set, report_folder).read_text()
     assert "Left out, as the file could not be read: p04" in html
 
 
-def test_report_is_bounded_however_many_images(comparison, picture_set, report_folder):
+def test_report_is_bounded_however_many_images(comparison, image_set, report_folder):
     copies = [
         comparison.decisions.assign(image_id=comparison.decisions["image_id"] + f"-{copy}")
         for copy in range(200)
     ]
     many = replace(comparison, decisions=pd.concat(copies, ignore_index=True))
-    picture_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
-    write_report(many, picture_set, report_folder)
-    assert len(picture_set.reads) <= 7 * CASES_PER_CATEGORY
+    image_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
+    write_report(many, image_set, report_folder)
+    assert len(image_set.reads) <= 7 * CASES_PER_CATEGORY
     assert all(path.stat().st_size < MAX_BYTES for path in pages(report_folder))
 
 
 def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
-    comparison, picture_set, report_folder, monkeypatch
+    comparison, image_set, report_folder, monkeypatch
 ):
     monkeypatch.setattr("evaluation.report.gallery.IN_REPORT", 1)
-    html = write_report(comparison, picture_set, report_folder).read_text()
+    html = write_report(comparison, image_set, report_folder).read_text()
     further = (report_folder / "cases-002.html").read_text()
     assert 'href="cases-002.html"' in html
     assert 'href="report.html#gallery"' in further
@@ -241,19 +241,19 @@ def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
     assert not set(shown[0]) & set(shown[1])
 
 
-def test_as_few_cases_are_drawn_as_asked_for(comparison, picture_set, report_folder):
-    html = write_report(comparison, picture_set, report_folder, cases=1).read_text()
+def test_as_few_cases_are_drawn_as_asked_for(comparison, image_set, report_folder):
+    html = write_report(comparison, image_set, report_folder, cases=1).read_text()
     kinds = re.findall(r'<section class="category" id="cases-(.*?)"', html)
-    assert len(picture_set.reads) == len(kinds) == html.count('<article class="case"')
+    assert len(image_set.reads) == len(kinds) == html.count('<article class="case"')
     assert pages(report_folder) == [report_folder / "report.html"]
 
 
 def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
-    comparison, picture_set, report_folder
+    comparison, image_set, report_folder
 ):
     asked = Protocol(metric="recall", policy="max_f1", declared=True)
     told = replace(comparison, protocol=asked)
-    html = write_report(told, picture_set, report_folder).read_text()
+    html = write_report(told, image_set, report_folder).read_text()
     strip = html[html.index('<figure class="strip">') : html.index("</figure>")]
     assert "Sensitivity (recall) at the threshold for best F1 with 95 % interval" in strip
     assert "<b>0.700</b>" in strip
@@ -282,7 +282,7 @@ def test_case_carries_what_it_is_chosen_by(html):
     assert 'data-lesion="7.81"' in case  # 16 x 20 of 64 x 64 px
 
 
-def test_worst_picture_keeps_to_its_share():
+def test_worst_image_keeps_to_its_share():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
     case = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
     assert len(case.data_url) < MAX_IMAGE_BYTES * 4 / 3 + 100
@@ -290,7 +290,7 @@ def test_worst_picture_keeps_to_its_share():
     assert len(less.data_url) < 60_000 * 4 / 3 + 100
 
 
-def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder):
+def test_three_systems_stand_side_by_side(comparison, image_set, report_folder):
     def third(frame):
         copy = frame[frame["system"] == "CheXNet"].assign(system="Reader")
         return pd.concat([frame, copy], ignore_index=True)
@@ -305,7 +305,7 @@ def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder
         ),
         decisions=third(comparison.decisions),
     )
-    html = write_report(three, picture_set, report_folder).read_text()
+    html = write_report(three, image_set, report_folder).read_text()
     assert "RetinaNet had the highest AUROC of 3 systems" in html
     assert "RetinaNet − CheXNet</th>" in html
     assert "RetinaNet − Reader</th>" in html
@@ -313,9 +313,9 @@ def test_three_systems_stand_side_by_side(comparison, picture_set, report_folder
     assert "All miss it" in html
 
 
-def test_one_system_alone_is_reported_without_differences(comparison, picture_set, report_folder):
+def test_one_system_alone_is_reported_without_differences(comparison, image_set, report_folder):
     one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
-    html = write_report(one, picture_set, report_folder).read_text()
+    html = write_report(one, image_set, report_folder).read_text()
     assert "the AUROC of RetinaNet was 0.891" in html
     assert "paired difference" not in html[: html.index("How to read the numbers</h2>")]
 
@@ -351,15 +351,15 @@ def run(browser, profile, *arguments):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report_opens_without_a_console_message(browser, scheme, comparison, picture_set, tmp_path):
-    page = write_report(comparison, picture_set, tmp_path / "report")
-    picture = tmp_path / "page.png"
+def test_report_opens_without_a_console_message(browser, scheme, comparison, image_set, tmp_path):
+    page = write_report(comparison, image_set, tmp_path / "report")
+    image = tmp_path / "page.png"
     dark = 0 if scheme == "dark" else 1
     run(
         browser, tmp_path / "profile", "--window-size=1280,2000",
-        f"--blink-settings=preferredColorScheme={dark}", f"--screenshot={picture}", page.as_uri(),
+        f"--blink-settings=preferredColorScheme={dark}", f"--screenshot={image}", page.as_uri(),
     )  # fmt: skip
-    assert picture.stat().st_size > 20_000
+    assert image.stat().st_size > 20_000
 
 
 ACT = """
@@ -402,8 +402,8 @@ say("search", document.activeElement.name);
 """
 
 
-def test_page_answers_to_slider_cells_filters_and_keys(browser, comparison, picture_set, tmp_path):
-    page = write_report(comparison, picture_set, tmp_path / "report")
+def test_page_answers_to_slider_cells_filters_and_keys(browser, comparison, image_set, tmp_path):
+    page = write_report(comparison, image_set, tmp_path / "report")
     acted = tmp_path / "acted.html"
     acted.write_text(page.read_text().replace("</body>", f"<script>{ACT}</script></body>"))
     after = run(browser, tmp_path / "profile", "--dump-dom", acted.as_uri())
