@@ -362,7 +362,7 @@ def _fit(
             resume=True,
             accelerator=device,
             devices=devices,
-            loggers=build_loggers(how.loggers, run),
+            loggers=() if own_rank() else build_loggers(how.loggers, run),
             progress=advance,
             on_epoch=lambda row: console.say(_line(row, how.epochs)),
         )
