@@ -29,6 +29,8 @@ from benchmarks.bench import (
 )
 from data_prep.contracts.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("bench")  # what its tests share is made once
+
 
 class FakeMachine:
     """Clocks that only move when they are told to."""

@@ -25,6 +25,7 @@ from scripts.train import train
 from training.record import EpochRecord
 from training.run_folder import RunFolder
 
+pytestmark = pytest.mark.xdist_group("starting_weights")  # what its tests share is made once
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip
