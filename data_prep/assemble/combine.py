@@ -72,10 +72,10 @@ def merge_targets(
     known = sorted({finding for table in findings.values() for finding in table["finding"]})
     notes = list(tables.notes)
     for name, members in wanted.items():
-        strange = [member for member in members if member not in known]
-        if strange or not members:
+        unknown = [member for member in members if member not in known]
+        if unknown or not members:
             raise InputError(
-                f"--target {name}: finding '{', '.join(strange)}' is in none of the sets; they "
+                f"--target {name}: finding '{', '.join(unknown)}' is in none of the sets; they "
                 f"have {', '.join(known) or 'none'}"
             )
         found = {part: _asked(table, members) for part, table in findings.items()}
@@ -89,8 +89,8 @@ def merge_targets(
             )
         tables = _with_finding(tables, name, list(members), found, findings)
         targets[name] = _target(name, [name])
-        told = "; ".join(f"in {part} {' or '.join(its)}" for part, its in found.items() if its)
-        notes.append(f"finding '{name}' was made of what each set asked about: {told}")
+        stated = "; ".join(f"in {part} {' or '.join(its)}" for part, its in found.items() if its)
+        notes.append(f"finding '{name}' was made of what each set asked about: {stated}")
     notes += _partly_asked(findings, known)
     return replace(tables, targets=targets, notes=tuple(notes))
 
@@ -100,8 +100,8 @@ def _reference(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(findings: pd.DataFrame, members: Sequence[str]) -> list[str]:
-    asked = set(findings["finding"].unique())
-    return [member for member in dict.fromkeys(members) if member in asked]
+    requested = set(findings["finding"].unique())
+    return [member for member in dict.fromkeys(members) if member in requested]
 
 
 def _target(name: str, members: Sequence[str]) -> dict[str, Any]:
@@ -324,8 +324,8 @@ def _join(
         notes=tuple(_notes(parts, len(repeated))),
     )
     own = {part.name: part.dataset.info["targets"] for part in parts}
-    asked = {part.name: part.tables["findings"] for part in parts}
-    return merge_targets(tables, own, asked, targets), frames["decode"]
+    requested = {part.name: part.tables["findings"] for part in parts}
+    return merge_targets(tables, own, requested, targets), frames["decode"]
 
 
 def _repeated(columns: Sequence[pd.Series]) -> pd.Index:

@@ -61,10 +61,10 @@ def user_choices(
         >>> user_choices(ReadOptions(class_names=("mass",)), {}, None, "LUNG", None)
         {'class_names': ['mass'], 'window': 'LUNG'}
     """
-    told = {f.name: getattr(options, f.name) for f in fields(options)}
+    stated = {f.name: getattr(options, f.name) for f in fields(options)}
     extras: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else str(value)
-        for name, value in told.items()
+        for name, value in stated.items()
         if value != getattr(ReadOptions(), name)
     }
     if targets:

@@ -371,8 +371,8 @@ def _prevalences(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tup
     tables = []
     for target, group in groupby(rows, key=lambda row: str(row["target"])):
         groups = [(by, list(part)) for by, part in groupby(group, key=lambda row: row["by"])]
-        told = [(by, part) for by, part in groups if by == "all" or len(part) > 1]
-        tables.append((titles.get(target, target), told))
+        stated = [(by, part) for by, part in groups if by == "all" or len(part) > 1]
+        tables.append((titles.get(target, target), stated))
     return tables
 
 

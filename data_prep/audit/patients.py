@@ -54,8 +54,8 @@ def find_duplicates(images: pd.DataFrame, column: str = "pixel_sha256") -> pd.Da
         ['a', 'c']
     """
     known = images.loc[images[column].notna(), ["image_id", column]]
-    twice = known[known[column].duplicated(keep=False)].sort_values("image_id")
-    groups = twice.assign(group=pd.factorize(twice[column])[0])[["group", "image_id"]]
+    repeated = known[known[column].duplicated(keep=False)].sort_values("image_id")
+    groups = repeated.assign(group=pd.factorize(repeated[column])[0])[["group", "image_id"]]
     return groups.sort_values(["group", "image_id"], ignore_index=True)
 
 
@@ -106,8 +106,8 @@ def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
     """Report patients in two roles of a split, and images that the split forgets or invents."""
     leaks = find_leaks(images, split)
-    lost = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
-    strange = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
+    missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
+    unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
     again = f"draw a split by patient: cxr split DATA --name NAME, and do not use '{name}'"
     return [
         Problem.of(
@@ -120,13 +120,13 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
             pairs=contrasting_pairs(leaks, "patient_id", "role"),
         ),
         Problem.of(
-            "split_lacks", "error", f"split '{name}': image without a role", lost, advice=again
+            "split_lacks", "error", f"split '{name}': image without a role", missing, advice=again
         ),
         Problem.of(
             "split_unknown",
             "error",
             f"split '{name}': image not in the set",
-            strange,
+            unknown,
             advice=again,
             unit="foreign image",
         ),
@@ -208,7 +208,7 @@ def check_images(images: pd.DataFrame) -> list[Problem]:
     """
     view = images["view"]
     lateral = is_member(view, ["LL"])
-    strange = is_member(view, ["other"])
+    unknown = is_member(view, ["other"])
     problems = []
     if not lateral.all():
         text = f"lateral view among {int((~lateral).sum()):,} that are not"
@@ -224,7 +224,7 @@ def check_images(images: pd.DataFrame) -> list[Problem]:
             "view_other",
             "warning",
             "view that is neither PA nor AP nor lateral",
-            images.loc[strange, "image_id"],
+            images.loc[unknown, "image_id"],
             advice="look at them: oblique and special images may have to be left out",
         ),
         Problem.of(

@@ -26,7 +26,7 @@ class Problem:
         examples: Up to five of them by id.
         advice: What to do.
         unit: What is counted: image, patient, ...
-        images: Up to five cases to look at, each one image or a pair, by ``image_id``.
+        pictures: Up to five cases to look at, each one image or a pair, by ``image_id``.
     """
 
     check: str
@@ -64,7 +64,7 @@ class Problem:
 
         Example:
             >>> found = Problem.of("leak", "error", "in two roles", ["b", "a", "b"])
-            >>> found.count, found.examples, found.images
+            >>> found.count, found.examples, found.pictures
             (2, ('a', 'b'), (('a',), ('b',)))
         """
         values = cases if isinstance(cases, pd.Series | np.ndarray) else list(cases)

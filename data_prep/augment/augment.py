@@ -39,7 +39,7 @@ class DroppedBoxes(NamedTuple):
             >>> DroppedBoxes(3, small=1).plus(DroppedBoxes(2, outside=1))
             DroppedBoxes(given=5, outside=1, small=1, covered=0)
         """
-        return DroppedBoxes(*(mine + its for mine, its in zip(self, other, strict=True)))
+        return DroppedBoxes(*(own + its for own, its in zip(self, other, strict=True)))
 
     @property
     def total(self) -> int:

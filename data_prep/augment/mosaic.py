@@ -79,10 +79,10 @@ def join_mosaic(
         pixels[tile[1] : tile[3], tile[0] : tile[2]] = shrunk[
             tile[1] - y0 : tile[3] - y0, tile[0] - x0 : tile[2] - x0
         ]
-        shown, rows, lost = _cut(own * (side / size) + [x0, y0, x0, y0], tile)
+        shown, rows, missing = _cut(own * (side / size) + [x0, y0, x0, y0], tile)
         moved.append(shown)
         kept.append(rows)
-        dropped = dropped.plus(lost)
+        dropped = dropped.plus(missing)
     return Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
 
 
@@ -96,5 +96,5 @@ def _cut(
     visible = np.prod(sides, axis=1) >= MIN_VISIBLE * whole
     large = (sides >= MIN_SIDE).all(axis=1)
     rows = np.flatnonzero(visible & large)
-    lost = DroppedBoxes(len(boxes), int((~visible).sum()), int((visible & ~large).sum()))
-    return cut[rows], rows, lost
+    missing = DroppedBoxes(len(boxes), int((~visible).sum()), int((visible & ~large).sum()))
+    return cut[rows], rows, missing

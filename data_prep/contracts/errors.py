@@ -10,10 +10,10 @@ class InputError(ValueError):
     to do. The command line prints it without a traceback and exits with code 2.
 
     Example:
-        >>> raise InputError("labels.csv: row 3: x1=nan; remove the row or give a number")
+        >>> raise InputError("labels.csv: row 3: x1=nan; remove the row")
         Traceback (most recent call last):
         ...
-        data_prep.errors.InputError: labels.csv: row 3: x1=nan; remove the row or give a number
+        data_prep.contracts.errors.InputError: labels.csv: row 3: x1=nan; remove the row
     """
 
     def __init__(self, message: str) -> None:

@@ -99,7 +99,7 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
 
 def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
     """The lock's open file, held by this process alone."""
-    told = False
+    stated = False
     while True:
         make_folder(lock.parent)
         try:
@@ -115,9 +115,9 @@ def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
                     f"{lock.parent}: another cxr is writing here; wait for it or choose another "
                     "folder"
                 ) from None
-            if not told:
+            if not stated:
                 before_wait()
-                told = True
+                stated = True
             fcntl.flock(handle, fcntl.LOCK_EX)
         # Who held it removed it at the end: what was waited for may be no one's lock any more.
         with suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd
         >>> validate_table(frame.assign(role="trian"), "split")
         Traceback (most recent call last):
         ...
-        data_prep.errors.InputError: split: role must be one of train, val, test, unused; \
-row 0, image_id 'a': role='trian'
+        data_prep.contracts.errors.InputError: split: role must be one of train, val, test, \
+unused; row 0, image_id 'a': role='trian'
     """
     schema = SCHEMAS[name]
     label = str(where or name)
@@ -199,6 +200,23 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def stored_table(
+    file: str, schema: str, reader: str | None = None
+) -> cached_property[pd.DataFrame]:
+    """A property that reads a table of ``self.folder`` once; of one reader where that is named."""
+
+    def read(owner: Any) -> pd.DataFrame:
+        table = read_table(owner.folder / file, schema)
+        return table if reader is None else of_reader(table, reader)
+
+    return cached_property(read)
+
+
+def of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:
+    """The rows of a findings, boxes or coverage table that one reader wrote."""
+    return table[table["reader"] == reader].reset_index(drop=True)
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:

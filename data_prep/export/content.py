@@ -165,8 +165,8 @@ def content_of(
         }
     chosen = DataSet(dataset.folder, dataset.info, dataset.targets)
     for name, table in tables.items():
-        mine = table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
-        vars(chosen)[name] = mine  # in place of what the property would read
+        own = table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
+        vars(chosen)[name] = own  # in place of what the property would read
     classes = sorted(set(tables["findings"]["finding"]) | set(tables["boxes"]["finding"]))
     _require_plain(dataset, classes)
     how = {

@@ -144,7 +144,7 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
 def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     if "x_class" not in images.columns or images["x_class"].isna().all():
         return
-    names = {ours: theirs for theirs, ours in CLASSES.items()}
+    names = {ours: other for other, ours in CLASSES.items()}
     written = images["x_class"].map(names)
     is_opaque = images["x_class"] == "lung_opacity"
     if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
@@ -190,9 +190,9 @@ def _lost_in_kaggle(
     )
     if content.has_roles:
         folder.cannot.append("cannot say a split: all labelled images are in one table")
-    lost = [fact for fact in content.facts_known() if fact != "x_class"]
-    if lost:
-        folder.cannot.append(f"cannot say {', '.join(lost)}, unless the images' headers do")
+    missing = [fact for fact in content.facts_known() if fact != "x_class"]
+    if missing:
+        folder.cannot.append(f"cannot say {', '.join(missing)}, unless the images' headers do")
 
 
 IMAGES_FOLDER = "JPEGImages"

@@ -67,10 +67,10 @@ def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> 
     }
     made = {}
     for name, members in targets.items():
-        strange = [member for member in members if member not in known]
-        if strange or not members:
+        unknown = [member for member in members if member not in known]
+        if unknown or not members:
             raise InputError(
-                f"--target {name}: finding '{', '.join(strange)}' is not in the source; it has "
+                f"--target {name}: finding '{', '.join(unknown)}' is not in the source; it has "
                 f"{', '.join(sorted(known)) or 'none'}"
             )
         made[name] = {"any_of": list(members), "display_name": display_name(name)}
@@ -106,9 +106,9 @@ def require_unique_stems(images: pd.DataFrame, root: Path) -> None:
     Raises:
         InputError: Two files have one stem; both are named.
     """
-    twice = images["stem"].duplicated(keep=False)
-    if twice.any():
-        first = images.loc[twice].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
+    repeated = images["stem"].duplicated(keep=False)
+    if repeated.any():
+        first = images.loc[repeated].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
         raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
 
 

@@ -181,13 +181,13 @@ def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.Dat
     roles = pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
     pairs = pd.DataFrame({"patient": images["patient_id"].to_numpy(), "role": roles["role"]})
     pairs = pairs[pairs["role"] != "unused"].drop_duplicates()
-    twice = pairs["patient"].duplicated()
-    if twice.any():
-        patient = pairs.loc[twice, "patient"].iloc[0]
+    repeated = pairs["patient"].duplicated()
+    if repeated.any():
+        patient = pairs.loc[repeated, "patient"].iloc[0]
         both = " and ".join(pairs.loc[pairs["patient"] == patient, "role"])
         raise InputError(
-            f"{path}: patient {patient!r} has images in {both} ({int(twice.sum())} such patients); "
-            "a patient has one role: correct the split column or leave it out"
+            f"{path}: patient {patient!r} has images in {both} ({int(repeated.sum())} such "
+            "patients); a patient has one role: correct the split column or leave it out"
         )
     return roles
 

@@ -127,9 +127,9 @@ def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     findings = [finding_name(c) for c in named]
     if not named:
         raise InputError(f"{path}: has no finding; add finding, state or one column a finding")
-    twice = sorted({f for f in findings if findings.count(f) > 1})
-    if twice:
-        raise InputError(f"{path}: two columns are both the finding '{twice[0]}'; keep one")
+    repeated = sorted({f for f in findings if findings.count(f) > 1})
+    if repeated:
+        raise InputError(f"{path}: two columns are both the finding '{repeated[0]}'; keep one")
     columns = [
         pd.DataFrame(
             {"key": text["key"], "finding": finding, "state": _states(text[column], path, column)}
@@ -179,10 +179,11 @@ def find_rows(
             f"{table.path}: none of its {rows['key'].nunique()} {table.key} is that of an image in "
             f"{root}; check the column, or name the images in another one"
         )
-    lost = int((~is_member(rows["key"], names["key"])).sum())
-    if lost:
+    missing = int((~is_member(rows["key"], names["key"])).sum())
+    if missing:
         notes.append(
-            f"{table.path.name}: {lost} of {len(rows)} labels name no image: not there, or left out"
+            f"{table.path.name}: {missing} of {len(rows)} labels name no image: not there, "
+            "or left out"
         )
     shared = names[is_member(names["key"], found["key"])].groupby("key")["image_id"].nunique()
     if (shared > 1).any():

@@ -93,9 +93,9 @@ def images_table(
             facts[column] = pd.Series(index=paths.index, dtype="str")
     unnamed = facts["image_id"].isna()
     ids = facts["image_id"].where(~unnamed, paths.map(name_images(paths[unnamed], root)))
-    twice = ids.duplicated()
-    if twice.any():
-        raise InputError(f"{root}: two images have the id {ids[twice].iloc[0]!r}; rename one")
+    repeated = ids.duplicated()
+    if repeated.any():
+        raise InputError(f"{root}: two images have the id {ids[repeated].iloc[0]!r}; rename one")
     guessed = patients_from_names(
         paths.str.rsplit("/", n=1).str[-1], pattern, space, "image-" + ids
     )
@@ -354,10 +354,10 @@ class LabelFiles:
             dtype="str",
         ).drop_duplicates()
         given = given[is_member(given["image_id"], images["image_id"])]
-        twice = given["image_id"].duplicated(keep=False)
-        both = int(given.loc[twice, "image_id"].nunique())
+        repeated = given["image_id"].duplicated(keep=False)
+        both = int(given.loc[repeated, "image_id"].nunique())
         self.seen["images have two roles in the published split: unused in it"] = both
-        role = given[~twice].set_index("image_id")["role"]
+        role = given[~repeated].set_index("image_id")["role"]
         if role[role != "unused"].nunique() < 2:
             return no_roles()
         roles = images["image_id"].map(role).fillna("unused").astype("str")
@@ -377,10 +377,10 @@ def _frame(
 
 def _with_boxed(findings: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
     """Add a present finding of the reference for each of its boxes that has no label."""
-    mine = findings["reader"] == REFERENCE_READER
+    own = findings["reader"] == REFERENCE_READER
     drawn = boxes[boxes["reader"] == REFERENCE_READER]
-    labels = with_boxed_findings(findings[mine], drawn)
-    return pd.concat([labels, findings[~mine]], ignore_index=True)
+    labels = with_boxed_findings(findings[own], drawn)
+    return pd.concat([labels, findings[~own]], ignore_index=True)
 
 
 def _rule_out(

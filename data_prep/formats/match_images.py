@@ -167,9 +167,9 @@ def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     long = frame["path"].str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
     short = long.str.rsplit("/", n=1).str[-1]
     ids = short.where(~short.duplicated(keep=False), long)
-    twice = ids.duplicated(keep=False)
-    if twice.any():
-        first = frame.loc[ids == ids[twice].iloc[0], "path"].iloc[:2].tolist()
+    repeated = ids.duplicated(keep=False)
+    if repeated.any():
+        first = frame.loc[ids == ids[repeated].iloc[0], "path"].iloc[:2].tolist()
         raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
     return dict(zip(frame["path"], ids, strict=True))
 

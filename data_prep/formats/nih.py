@@ -127,11 +127,11 @@ def present_findings(entries: pd.DataFrame, path: Path) -> tuple[np.ndarray, np.
     named = np.zeros((len(cells), len(FINDINGS) + 1), dtype=bool)
     for row, cell in enumerate(cells):
         names = {finding_name(part) for part in cell.split("|")} - {""}
-        strange = names - {*FINDINGS, NO_FINDING}
-        if strange:
+        unknown = names - {*FINDINGS, NO_FINDING}
+        if unknown:
             line = first_line(entries["labels"] == cell)
             raise InputError(
-                f"{path}: line {line}: Finding Labels={cell!r}: '{min(strange)}' is none of the 14 "
+                f"{path}: line {line}: Finding Labels={cell!r}: '{min(unknown)}' is none of the 14 "
                 "findings; use NIH's own table"
             )
         named[row] = [name in names for name in (*FINDINGS, NO_FINDING)]
@@ -150,11 +150,11 @@ def read_boxes(path: Path) -> pd.DataFrame:
     """
     text = read_text_csv(path, ("Image Index", "Finding Label", *_BOX))
     findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
-    strange = ~findings.isin(FINDINGS)
-    if strange.any():
+    unknown = ~findings.isin(FINDINGS)
+    if unknown.any():
         raise InputError(
-            f"{path}: line {first_line(strange)}: Finding Label="
-            f"{text['Finding Label'][strange].iloc[0]!r} is none of the 14 findings"
+            f"{path}: line {first_line(unknown)}: Finding Label="
+            f"{text['Finding Label'][unknown].iloc[0]!r} is none of the 14 findings"
         )
     x, y, width, height = (to_numbers(text[c], path, c) for c in _BOX)
     return pd.DataFrame(

@@ -67,10 +67,10 @@ def read_classes(path: Path) -> pd.DataFrame:
     """
     text = read_text_csv(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
-    strange = classes.isna()
-    if strange.any():
+    unknown = classes.isna()
+    if unknown.any():
         raise InputError(
-            f"{path}: line {first_line(strange)}: class={text['class'][strange].iloc[0]!r}; "
+            f"{path}: line {first_line(unknown)}: class={text['class'][unknown].iloc[0]!r}; "
             f"expected one of {', '.join(CLASSES)}"
         )
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
@@ -92,11 +92,12 @@ def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
         InputError: An image is mapped twice, or a column is missing.
     """
     text = read_text_csv(path, ("patientId", "nih_image"))
-    twice = text["patientId"].duplicated()
-    if twice.any():
-        name = text["patientId"][twice].iloc[0]
+    repeated = text["patientId"].duplicated()
+    if repeated.any():
+        name = text["patientId"][repeated].iloc[0]
         raise InputError(
-            f"{path}: line {first_line(twice)}: patientId {name!r} is mapped twice; keep one line"
+            f"{path}: line {first_line(repeated)}: patientId {name!r} is mapped twice; keep one "
+            "line"
         )
     claimed_twice = text["nih_image"].duplicated(keep=False)
     if "mse" in text.columns:
@@ -148,11 +149,11 @@ def read_headers(path: Path) -> pd.DataFrame:
             "age_years": to_numbers(text["PatientAge"], path, "PatientAge"),
         }
     ).drop_duplicates()
-    twice = people["image_id"].duplicated()
-    if twice.any():
-        name = people["image_id"][twice].iloc[0]
+    repeated = people["image_id"].duplicated()
+    if repeated.any():
+        name = people["image_id"][repeated].iloc[0]
         raise InputError(
-            f"{path}: line {first_line(twice)}: PatientID {name!r} stands twice with different "
+            f"{path}: line {first_line(repeated)}: PatientID {name!r} stands twice with different "
             "values; keep one line"
         )
     return people.reset_index(drop=True)
@@ -239,9 +240,9 @@ def _list_images(source: Path, folder: str) -> pd.DataFrame:
         {"image_id": [Path(n).stem for n in names], "path": [f"{folder}/{n}" for n in names]},
         dtype="str",
     )
-    twice = files["image_id"].duplicated(keep=False)
-    if twice.any():
-        pair = files.loc[twice, "path"].iloc[:2].tolist()
+    repeated = files["image_id"].duplicated(keep=False)
+    if repeated.any():
+        pair = files.loc[repeated, "path"].iloc[:2].tolist()
         raise InputError(f"{source}: {pair[0]} and {pair[1]} have one id; keep one of them")
     return files
 

@@ -439,8 +439,8 @@ def _with_reference(
     findings: pd.DataFrame, boxes: pd.DataFrame, rule: str, notes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Add the reference to what the readers say, and say where all lesions are boxed."""
-    mine = findings["reader"] == REFERENCE_READER  # the consensus of the test images
-    readers = findings[~mine]
+    own = findings["reader"] == REFERENCE_READER  # the consensus of the test images
+    readers = findings[~own]
     require_rule(rule, readers["reader"])
     made = reference_findings(readers, rule)
     fused = reference_boxes(readers, boxes[boxes["reader"] != REFERENCE_READER], made, rule)

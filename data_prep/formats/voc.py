@@ -63,27 +63,27 @@ def read_voc(source: Path, options: ReadOptions) -> SourceTables:
         require_format(source, VOC)
         raise InputError(f"{source}: holds no XML file")
     found, index = LabelFiles(), ImageIndex(source)
-    told: dict[str, str] = {}  # image -> its XML file
+    stated: dict[str, str] = {}  # image -> its XML file
     for path in files:
         image = _near(path, index)
         try:
             root = _parse(source / path)
             image = _picture(path, root, index)
-            if image in told:
-                raise InputError(f"{told[image]} labels the same image")
+            if image in stated:
+                raise InputError(f"{stated[image]} labels the same image")
             _gather(root, source / path, image, found)
         except InputError as error:
             reason = str(error).removeprefix(f"{source / path}: ")
             found.out.add([image or path], f"{path}: {reason}")
         else:
-            told[image] = path
+            stated[image] = path
     names = tuple(sorted({row[1] for row in found.rows.boxes}))
     found.classes = dict.fromkeys(found.classes, names)
-    places = {posixpath.dirname(image) for image in told}
+    places = {posixpath.dirname(image) for image in stated}
     for image in index.paths:
         if posixpath.dirname(image) in places:
             found.images.setdefault(image, {})
-    found.roles = _roles(source, found, told)
+    found.roles = _roles(source, found, stated)
     if (source / SET_FACTS).is_file():
         facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
         found.targets = facts["targets"]
@@ -180,9 +180,9 @@ def _picture(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
     matches = [found for name in names if (found := index.by_name(name, places))]
     near = _near(path, index)
     if near is not None:
-        told = next((found[0] for found in matches if len(found) == 1), near)
-        if _stem(told) != _stem(near):
-            raise InputError(f"has the name of {near}, but says that it is of {told}")
+        stated = next((found[0] for found in matches if len(found) == 1), near)
+        if _stem(stated) != _stem(near):
+            raise InputError(f"has the name of {near}, but says that it is of {stated}")
         return near
     if not matches:
         raise InputError("no such image")

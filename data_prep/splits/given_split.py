@@ -198,11 +198,11 @@ def _known_rows(
     """The rows whose id is in the data set; an id that stands twice is an error."""
     column = str(rows.columns[0])
     ids = rows[column]
-    twice = ids.duplicated()
-    if twice.any():
+    repeated = ids.duplicated()
+    if repeated.any():
         raise InputError(
-            f"{path}: line {first_line(twice)}: {column} {ids[twice].iloc[0]!r} stands twice; "
-            "keep one line"
+            f"{path}: line {first_line(repeated)}: {column} {ids[repeated].iloc[0]!r} stands "
+            "twice; keep one line"
         )
     known = is_member(ids, images[column])
     unknown = pd.Series(~known, index=ids.index)
@@ -229,15 +229,15 @@ def _require_one_role(
             {"owner": owner.to_numpy(), "place": place.to_numpy(), "image": used["image_id"]}
         ).dropna(subset="owner")
         pairs = pairs.drop_duplicates(["owner", "place"])
-        twice = pairs["owner"].duplicated()
-        if not twice.any():
+        repeated = pairs["owner"].duplicated()
+        if not repeated.any():
             continue
-        rows = pairs[pairs["owner"] == pairs.loc[twice, "owner"].iloc[0]].iloc[:2]
+        rows = pairs[pairs["owner"] == pairs.loc[repeated, "owner"].iloc[0]].iloc[:2]
         both = " and ".join(rows["place"])
         name = repr(rows["owner"].iloc[0])
         if what == "image":
             name = " = ".join(repr(image) for image in rows["image"])
         raise InputError(
-            f"{path}: {what} {name} is in {both} ({int(twice.sum())} such {what}s); a {what} has "
-            "one role and fold: correct the file, or make the smaller part unused"
+            f"{path}: {what} {name} is in {both} ({int(repeated.sum())} such {what}s); a {what} "
+            "has one role and fold: correct the file, or make the smaller part unused"
         )

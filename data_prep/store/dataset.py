@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import frame_digest, read_json, read_table
+from data_prep.contracts.tables import frame_digest, read_json, read_table, stored_table
 from data_prep.contracts.text_lookup import is_member, positions
 
 if TYPE_CHECKING:
@@ -97,29 +97,14 @@ class DataSet:
         """``content_id``, ``labels_id`` and ``split_ids`` (a mapping by split name)."""
         return dict(self.info["ids"])
 
-    @cached_property
-    def images(self) -> pd.DataFrame:
-        """The images table, one row an image."""
-        return read_table(self.folder / "images.parquet", "images")
-
-    @cached_property
-    def findings(self) -> pd.DataFrame:
-        """The reference reader's findings."""
-        return self._reference("findings")
-
-    @cached_property
-    def boxes(self) -> pd.DataFrame:
-        """The reference reader's boxes, original pixels."""
-        return self._reference("boxes")
-
-    @cached_property
-    def box_coverage(self) -> pd.DataFrame:
-        """For which images and findings the reference reader drew all or some boxes."""
-        return self._reference("box_coverage")
-
-    def _reference(self, name: str) -> pd.DataFrame:
-        table = read_table(self.folder / f"{name}.parquet", name)
-        return table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
+    images = stored_table("images.parquet", "images")
+    """The images table, one row an image."""
+    findings = stored_table("findings.parquet", "findings", REFERENCE_READER)
+    """The reference reader's findings."""
+    boxes = stored_table("boxes.parquet", "boxes", REFERENCE_READER)
+    """The reference reader's boxes, original pixels."""
+    box_coverage = stored_table("box_coverage.parquet", "box_coverage", REFERENCE_READER)
+    """For which images and findings the reference reader drew all or some boxes."""
 
     def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
         """The named target; the name may be left out where there is exactly one.

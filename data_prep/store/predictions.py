@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +16,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
-from data_prep.contracts.tables import read_json, read_table, write_json, write_table
+from data_prep.contracts.tables import read_json, read_table, stored_table, write_json, write_table
 
 # Folder of parts -> the table that each part holds.
 _TABLES = {
@@ -180,25 +179,14 @@ class Predictions:
         """``boxes`` for a detector, ``scores`` for a classifier or a reader."""
         return str(self.info["kind"])
 
-    @cached_property
-    def images(self) -> pd.DataFrame:
-        """Every image that was tried: ``image_id, status, reason``."""
-        return read_table(self.folder / "predicted_images.parquet", "predicted_images")
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Image scores; empty for a detector."""
-        return read_table(self.folder / "scores.parquet", "scores")
-
-    @cached_property
-    def boxes(self) -> pd.DataFrame:
-        """Predicted boxes, original pixels; empty for a classifier."""
-        return read_table(self.folder / "boxes.parquet", "predicted_boxes")
-
-    @cached_property
-    def maps(self) -> pd.DataFrame:
-        """Activation maps; empty where the system has none."""
-        return read_table(self.folder / "maps.parquet", "maps")
+    images = stored_table("predicted_images.parquet", "predicted_images")
+    """Every image that was tried: ``image_id, status, reason``."""
+    scores = stored_table("scores.parquet", "scores")
+    """Image scores; empty for a detector."""
+    boxes = stored_table("boxes.parquet", "predicted_boxes")
+    """Predicted boxes, original pixels; empty for a classifier."""
+    maps = stored_table("maps.parquet", "maps")
+    """Activation maps; empty where the system has none."""
 
     def _decision_path(self, target: str) -> Path:
         return self.folder / "decisions" / f"{target}.json"
