@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
 from scripts import train_devices
 from scripts.train import train
@@ -35,8 +36,10 @@ _ON_ONE_WORKER = pytest.mark.xdist_group("two_devices")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("devices")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    # 20 images to train: two processes share them without one that both take.
+    write_phantom(folder / "source", n_images=31, seed=3, size=96, prevalence=0.4)
     prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
+    assert len(DataSet.open(folder / "data").image_ids("train")) % 4 == 0
     return folder / "data"
 
 
