@@ -32,7 +32,7 @@ from data_prep.store.preprocess import require_size
 
 
 def source_id(tables: SourceTables) -> str:
-    """Digest all that a reader found."""
+    """Digest all that the source holds."""
     frames = [
         tables.images,
         tables.findings,
@@ -332,7 +332,7 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
     true, since the images are yet to be read; `hide_paths` comes before anything is written.
 
     Args:
-        tables: As a reader gave them.
+        tables: As a format gave them.
         key: As from `read_id_key`.
 
     Returns:

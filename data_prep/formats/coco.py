@@ -1,4 +1,4 @@
-"""Reader of COCO JSON (instances), as CVAT, Label Studio, Roboflow and `cxr export` write it.
+"""Format of COCO JSON (instances), as CVAT, Label Studio, Roboflow and `cxr export` write it.
 
 - Every ``.json`` below the folder that lists ``images`` is read. Several files are one data set;
   a name or folder that says train, val, valid or test gives the official role.

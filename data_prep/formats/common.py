@@ -1,4 +1,4 @@
-"""Shared by several readers: finding names, targets, images in folders, patients in names."""
+"""Shared by several formats: finding names, targets, images in folders, patients in names."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> 
     """Add the user's own targets to those of the reader; one of the same name is replaced.
 
     Args:
-        tables: As a reader gave them.
+        tables: As a format gave them.
         targets: Name -> findings of which any makes it positive.
 
     Raises:

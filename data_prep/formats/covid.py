@@ -1,4 +1,4 @@
-"""Reader of three sets of COVID-19 radiographs, told apart by what lies in the folder.
+"""Format of three sets of COVID-19 radiographs, told apart by what lies in the folder.
 
 - COVID-19 Radiography Database (Kaggle): a folder a class, each with ``images/`` and ``masks/``, or
   with the images themselves in the older releases, and ``*.metadata.xlsx``, which say where each

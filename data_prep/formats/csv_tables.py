@@ -1,4 +1,4 @@
-"""Reader of any data set that its owner writes as three CSV files.
+"""Format of any data set that its owner writes as three CSV files.
 
 - ``images.csv``: ``image_id, patient_id``, and where known ``path`` (relative to the folder),
   ``height, width`` (px), ``view, sex, age_years, study_id, spacing_row_mm, spacing_col_mm``,

@@ -1,4 +1,4 @@
-"""Reader of any tree of DICOM files, with the labels in a table beside it.
+"""Format of any tree of DICOM files, with the labels in a table beside it.
 
 What each file is, its header tells: names, extensions and SOP classes play no part. The image's id
 is its SOPInstanceUID and the patient's is PatientID, so the folder that comes of it holds

@@ -1,4 +1,4 @@
-"""Reader of the paediatric chest X-rays of Kermany et al. (2018), as Kaggle and Mendeley give them.
+"""Format of the paediatric chest X-rays of Kermany et al. (2018), as Kaggle and Mendeley give them.
 
 The folder is the label: ``NORMAL`` or ``PNEUMONIA``, under ``train``, ``val`` and ``test`` or under
 none. The name says bacterial or viral, and who the child is: ``person1_bacteria_2.jpeg``,

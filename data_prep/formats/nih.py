@@ -1,4 +1,4 @@
-"""Reader of NIH ChestX-ray14 (Wang et al. 2017), as the NIH Clinical Center and Kaggle give it.
+"""Format of NIH ChestX-ray14 (Wang et al. 2017), as the NIH Clinical Center and Kaggle give it.
 
 The 14 labels were mined from radiology reports by a program, so their origin is ``report_nlp``;
 ``No Finding`` makes all 14 absent. The official boxes (``BBox_List_2017``) were drawn by hand on

@@ -1,4 +1,4 @@
-"""Reader of the RSNA Pneumonia Detection Challenge (2018), stage 2, as Kaggle gives it.
+"""Format of the RSNA Pneumonia Detection Challenge (2018), stage 2, as Kaggle gives it.
 
 ``patientId`` there names an image, not a patient. Who the patient is comes from the public
 mapping to NIH ChestX-ray14 (``rsna_to_nih.csv`` in the same folder); without it every image counts

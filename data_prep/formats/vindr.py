@@ -1,4 +1,4 @@
-"""Reader of VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
+"""Format of VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
 
 Three of 17 radiologists read each training image alone; the test images come with the consensus of
 five. All that the three say is kept under their names, and the reader ``reference`` is made of it

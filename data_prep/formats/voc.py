@@ -1,4 +1,4 @@
-"""Reader of Pascal VOC XML: one ``<annotation>`` an image, as of labelImg, CVAT and Roboflow.
+"""Format of Pascal VOC XML: one ``<annotation>`` an image, as of labelImg, CVAT and Roboflow.
 
 - Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007
   to 2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower;

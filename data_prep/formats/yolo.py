@@ -1,4 +1,4 @@
-"""Reader of YOLO labels: a ``.txt`` for each image, as of Ultralytics, Darknet, CVAT, Roboflow.
+"""Format of YOLO labels: a ``.txt`` for each image, as of Ultralytics, Darknet, CVAT, Roboflow.
 
 - A label file belongs to the image of its name: in the same folder, in the folder that has
   ``images`` where the label's has another word (``labels/train`` -> ``images/train``), or anywhere
