@@ -22,16 +22,12 @@ _STRIDES = (16, 32)
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
 
 
-class PooledNorm(nn.Module):
+class _PooledNorm(nn.Module):
     """A layer norm of pooled features, done to the maps before they are pooled.
 
     Its statistics are those of the pooled maps, and one affine map a channel commutes with the
     mean: pooling its output gives exactly what norming the pooled maps gives, and class
     activation maps stay exact.
-
-    Args:
-        channels: Of the maps.
-        eps: Added to the variance.
     """
 
     def __init__(self, channels: int, eps: float) -> None:
@@ -104,7 +100,7 @@ def _convnext(name: str, finer: bool) -> nn.Module:
     norm = cast("nn.LayerNorm", network.get_submodule("classifier.0"))
     layers = list(network.get_submodule("features").named_children())
     return nn.Sequential(
-        OrderedDict([*layers, ("norm", PooledNorm(norm.normalized_shape[0], norm.eps))])
+        OrderedDict([*layers, ("norm", _PooledNorm(norm.normalized_shape[0], norm.eps))])
     )
 
 
@@ -168,9 +164,6 @@ class Trunk:
 def find_network(name: str) -> Network:
     """A classifier's network: a record of the registry, or what timm says of one of its own.
 
-    Raises:
-        InputError: There is no such network, or timm is not installed.
-
     Example:
         >>> find_network("inception_v3").min_size
         75
@@ -187,19 +180,7 @@ def find_network(name: str) -> Network:
 
 
 def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
-    """Build a network without its classifier, with random weights.
-
-    Args:
-        name: A classifier's network in `networks.registry`, or ``timm:`` and a name of timm's.
-        last_stride: Input pixels per cell of the last maps: 32, or 16 to leave out the last
-            halving where the network can be without it. Leaving it out moves no weight: the same
-            file fits both.
-        image_size: Side of the images, px.
-
-    Raises:
-        InputError: Unknown name, a stride that this network does not have, images of a size that
-            it does not take, or a network without feature maps.
-    """
+    """Build a network without its classifier, with random weights."""
     network = find_network(name)
     if last_stride not in _STRIDES:
         raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")

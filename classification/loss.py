@@ -13,39 +13,24 @@ from classification.model import ImageClassifier
 from networks.inference import evaluating
 
 
-def smooth(targets: Tensor, smoothing: float) -> Tensor:
+def _smooth(targets: Tensor, smoothing: float) -> Tensor:
     """Move answers towards one half, so that no score need be pushed to 0 or 1.
-
-    Args:
-        targets: float32 (B, K), in [0, 1], NaN unknown.
-        smoothing: Share that is moved, in [0, 1): 0.1 makes 1 and 0 into 0.95 and 0.05.
-
-    Returns:
-        float32 (B, K); unknown stays unknown.
 
     Source:
         Szegedy et al. 2016, Rethinking the Inception Architecture, for two classes a finding.
 
     Example:
-        >>> smooth(torch.tensor([1.0, 0.0, float("nan")]), 0.5).tolist()
+        >>> _smooth(torch.tensor([1.0, 0.0, float("nan")]), 0.5).tolist()
         [0.75, 0.25, nan]
     """
     return targets * (1 - smoothing) + smoothing / 2 if smoothing else targets
 
 
-def mix_pairs(batch: LabelBatch, alpha: float) -> LabelBatch:
+def _mix_pairs(batch: LabelBatch, alpha: float) -> LabelBatch:
     """Lay each image over another of the batch, and their targets with the same weights.
 
     One weight a batch is drawn from Beta(alpha, alpha), and one order of partners, both from
     torch's generator on the CPU: the training seeds it anew for each step.
-
-    Args:
-        batch: Images with their targets.
-        alpha: Above 0; small values leave most images nearly as they are, 1 draws any weight.
-
-    Returns:
-        The batch, under the ids of the first image of each pair. A target that either image of a
-        pair does not know is unknown.
 
     Source:
         Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization.
@@ -55,26 +40,17 @@ def mix_pairs(batch: LabelBatch, alpha: float) -> LabelBatch:
         >>> batch = LabelBatch(
         ...     ["a", "b"], torch.cat([one, two]).byte(), torch.tensor([[0.0], [1.0]])
         ... )
-        >>> mixed = mix_pairs(batch, 1.0)
+        >>> mixed = _mix_pairs(batch, 1.0)
         >>> (mixed.images[:, 0, 0, 0] / 200 - mixed.targets[:, 0]).abs().max().item() < 0.0026
         True
     """
     weight = float(torch.distributions.Beta(alpha, alpha).sample())  # of the partner
     partner = torch.randperm(len(batch)).to(batch.images.device)
-    return mix(batch, partner, weight)
+    return _mix(batch, partner, weight)
 
 
-def mix(batch: LabelBatch, partner: Tensor, weight: float) -> LabelBatch:
-    """Lay the partner of each image over it.
-
-    Args:
-        batch: Images with their targets.
-        partner: int64 (B,): row of each image's partner, which may be its own.
-        weight: Of the partner, in [0, 1].
-
-    Returns:
-        As `mix_pairs`. Pixels are rounded to whole grey levels: a model reads uint8.
-    """
+def _mix(batch: LabelBatch, partner: Tensor, weight: float) -> LabelBatch:
+    """Lay the partner of each image over it."""
     pixels = batch.images.float()
     images = pixels.lerp(pixels[partner], weight).round().to(torch.uint8)
     targets = batch.targets.lerp(batch.targets[partner], weight)
@@ -160,8 +136,8 @@ def training_losses(
         ``classification``, a scalar.
     """
     if mixup:
-        batch = mix_pairs(batch, mixup)
-    targets = smooth(batch.targets, smoothing)
+        batch = _mix_pairs(batch, mixup)
+    targets = _smooth(batch.targets, smoothing)
     return {"classification": criterion(model(batch.images), targets)}
 
 

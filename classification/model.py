@@ -283,25 +283,16 @@ def build_chexnet(n_findings: int = 1, **arguments: Any) -> ImageClassifier:
 Trainable = Literal["all", "head", "head_first", "stages"]
 
 
-def learning_stages(how: Trainable, epoch: int, stages: int) -> int:
+def _learning_stages(how: Trainable, epoch: int, stages: int) -> int:
     """How many of a trunk's stages learn in an epoch, counted from the last.
-
-    Args:
-        how: ``all``; ``head``, none ever; ``head_first``, none in the first epoch and
-            then all; ``stages``, none in the first epoch and then one more each.
-        epoch: From 0.
-        stages: How many there are.
-
-    Returns:
-        From 0, the head alone, to `stages`.
 
     Source:
         ``stages``: gradual unfreezing, Howard and Ruder 2018, ULMFiT.
 
     Example:
-        >>> [learning_stages("stages", epoch, 3) for epoch in range(5)]
+        >>> [_learning_stages("stages", epoch, 3) for epoch in range(5)]
         [0, 1, 2, 3, 3]
-        >>> [learning_stages("head_first", epoch, 3) for epoch in range(3)]
+        >>> [_learning_stages("head_first", epoch, 3) for epoch in range(3)]
         [0, 3, 3]
     """
     if how == "all":
@@ -317,7 +308,7 @@ def freeze_for_epoch(model: ImageClassifier, how: Trainable, epoch: int) -> None
     Args:
         model: Changed in place: what is frozen needs no gradient and stays in evaluation mode, so
             that batch norm keeps its statistics.
-        how: As in `learning_stages`.
+        how: As in `_learning_stages`.
         epoch: From 0.
 
     Example:
@@ -331,6 +322,6 @@ def freeze_for_epoch(model: ImageClassifier, how: Trainable, epoch: int) -> None
         model.freeze(())
         return
     stages = trunk_stages(model.architecture["arguments"]["name"])
-    learning = learning_stages(how, epoch, len(stages))
+    learning = _learning_stages(how, epoch, len(stages))
     frozen = stages[: len(stages) - learning]
     model.freeze([child for stage in frozen for child in stage])

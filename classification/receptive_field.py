@@ -60,18 +60,6 @@ def trace_grid(
 
     Branches that meet should look at the same place; where they do not, as in ResNet-D, the middle
     between them is taken.
-
-    Args:
-        layers: The network, on the CPU; its mode and buffers stay as they are.
-        image_size: Side of the square image, px.
-        whole: Follow an image of this very size; else a smaller one where that gives the same.
-
-    Returns:
-        The grid of the last maps, their channels, and the stride behind each child of the network,
-        in the order in which they are called.
-
-    Raises:
-        InputError: The network's last output is not a grid of square cells over the image.
     """
     # Where padding depends on the size it does so by what is left of 32, so a small one will do.
     as_it_is = whole or image_size < _PROBE

@@ -38,17 +38,6 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
     ``cam`` is what each place adds to the logit. ``gradcam`` is the same for any head, by
     gradients, and keeps only what speaks for the finding.
 
-    Args:
-        model: The classifier; its mode stays as it is, it computes in evaluation mode.
-        images: uint8 (B, 1, S, S), store pixels, on the model's device.
-        method: ``cam`` or ``gradcam``.
-
-    Returns:
-        Logits, maps and the maps' frame. The grid is that of the last feature maps.
-
-    Raises:
-        InputError: The method is unknown.
-
     Example:
         >>> from classification.model import build_classifier
         >>> model = build_classifier("resnet18", image_size=64).eval()
@@ -68,12 +57,12 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
         else:
             with torch.no_grad():
                 features = model.features(images)
-            logits, gradients = head_gradients(model, features)
-            maps = grad_cam(features, gradients)
+            logits, gradients = _head_gradients(model, features)
+            maps = _grad_cam(features, gradients)
     return Saliency(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
 
 
-def head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:
+def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, K), and their gradients (B, K, C, h, w) by features (B, C, h, w), float32."""
     with torch.enable_grad():
         leaf = features.detach().requires_grad_()
@@ -85,7 +74,7 @@ def head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Te
     return logits.detach(), torch.stack(gradients, dim=1)
 
 
-def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
+def _grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
     """Feature maps weighed by their mean gradient, negative sums put at 0; (B, K, h, w).
 
     Where the head is a mean and one linear layer, this is the class activation map's positive
@@ -96,7 +85,7 @@ def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
 
     Example:
         >>> ones = torch.ones(1, 2, 2, 2)
-        >>> grad_cam(ones, torch.tensor([3.0, -1.0]).reshape(1, 1, 2, 1, 1).expand(1, 1, 2, 2, 2))
+        >>> _grad_cam(ones, torch.tensor([3.0, -1.0]).reshape(1, 1, 2, 1, 1).expand(1, 1, 2, 2, 2))
         tensor([[[[2., 2.],
                   [2., 2.]]]])
     """

@@ -16,19 +16,12 @@ def build_timm(name: str) -> nn.Module:
     """Build a network of timm's, ``timm:NAME``, without its head, with random weights.
 
     It maps float (B, 3, S, S) to its last feature maps, normed as timm does before pooling.
-
-    Raises:
-        InputError: timm is not installed, or has no such network.
     """
     return _create(name, pretrained=False)
 
 
 def fetch_timm(name: str) -> dict[str, Tensor]:
-    """Published weights of a network of timm's, from its cache or downloaded there.
-
-    Raises:
-        InputError: As `build_timm`, or the weights cannot be had.
-    """
+    """Published weights of a network of timm's, from its cache or downloaded there."""
     return _create(name, pretrained=True).state_dict()
 
 

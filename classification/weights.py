@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 def fetch_features(network: Network) -> dict[str, Tensor]:
-    """Published weights of a network, downloaded where they are neither cached nor installed.
-
-    Raises:
-        InputError: There are none, or they cannot be had.
-    """
+    """Published weights of a network, downloaded where they are neither cached nor installed."""
     return fetch_timm(network.name) if network.family == "timm" else fetch_imagenet(network)
 
 
@@ -48,9 +44,6 @@ def load_features(
 
     `what` is the network that the checkpoint is of, and `known` those that could be chosen instead,
     for errors; see `networks.checkpoints.load_layers` for what fits.
-
-    Raises:
-        InputError: The weights are of another network, of two, or hold a value that is not finite.
     """
     renamed = RENAMED.get(network.family, {})
 

@@ -31,9 +31,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
     pixel, and normalising one or two values erases them. Above 256 channels it is the largest
     number of groups, up to 32, that divides them: 816 channels make 24 groups of 34.
 
-    Raises:
-        InputError: The channels do not divide into groups of 8.
-
     Source:
         Wu and He 2018, Group Normalization.
 
@@ -62,9 +59,6 @@ def build_body(name: str, norm: str) -> nn.Module:
     """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
 
     MobileNet and EfficientNet keep the 1 x 1 convolution before the pooling: it is pretrained.
-
-    Raises:
-        InputError: Unknown name or norm.
     """
     if name not in network_names("detector"):
         raise InputError(f"backbone: {describe_unknown(name, 'detector')}")
@@ -96,11 +90,11 @@ class _Layer:
 
 
 @cache
-def body_layers(name: str) -> tuple[_Layer, ...]:
+def _body_layers(name: str) -> tuple[_Layer, ...]:
     """Strides and channels of a body's children, from a run on tensors without content.
 
     Example:
-        >>> body_layers("resnet18")[-1]
+        >>> _body_layers("resnet18")[-1]
         _Layer(name='layer4', stride=32, channels=512)
     """
     layers = []
@@ -168,7 +162,7 @@ def build_pyramid(
     Source:
         Lin et al. 2017, Feature Pyramid Networks; Lin et al. 2017, Focal Loss.
     """
-    last = {layer.stride: layer for layer in body_layers(name)}
+    last = {layer.stride: layer for layer in _body_layers(name)}
     taps = [last[stride] for stride in _TAP_STRIDES]
     widths = [layer.channels for layer in taps]
     top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
@@ -196,12 +190,6 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     Lite0       blocks 11 to 15, last   5 to 10        3, 4           1, 2     stem, 0
     DenseNet    transition3, block4, .. transition2, . transition1, . block1   conv0, norm0
     =========== ======================= ============== ============== ======== ============
-
-    Returns:
-        The frozen modules. Their live batch norm, if any, must stay in evaluation mode.
-
-    Raises:
-        InputError: `trainable_layers`, the number of stages that learn, is outside 0 to 5.
     """
     if not 0 <= trainable_layers <= len(_STAGE_STRIDES):
         raise InputError(
@@ -210,7 +198,7 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     learning = _STAGE_STRIDES[:trainable_layers]
     frozen = [
         backbone.body.get_submodule(layer.name)
-        for layer in body_layers(name)
+        for layer in _body_layers(name)
         if layer.stride not in learning
     ]
     for stage in frozen:

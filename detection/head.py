@@ -32,16 +32,8 @@ SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a dev
 _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
-class BoxHead(RetinaNetRegressionHead):
+class _BoxHead(RetinaNetRegressionHead):
     """torchvision's box head, with less depth and a choice of loss.
-
-    Args:
-        channels: Channels of the pyramid.
-        anchors: Anchors at each position.
-        version: ``v1`` or ``v2``.
-        convs: Hidden convolutions, 1 to 4.
-        loss: ``l1`` and ``smooth_l1`` compare offsets from the anchor; ``giou``, ``diou`` and
-            ``ciou`` compare boxes by their overlap. ``auto`` is L1 in v1 and GIoU in v2.
 
     Source:
         Girshick 2015, Fast R-CNN (smooth L1); Rezatofighi et al. 2019, Generalized Intersection
@@ -106,19 +98,7 @@ def build_head(
     convs: int = 4,
     box_loss: BoxLoss = "auto",
 ) -> RetinaNetHead:
-    """Both heads of a RetinaNet: the pyramid to ``cls_logits`` and ``bbox_regression``.
-
-    Args:
-        channels: Channels of the pyramid.
-        anchors: Anchors at each position.
-        n_findings: Findings to tell apart, at least 1.
-        version: ``v1`` or ``v2``, as in torchvision.
-        convs: Hidden convolutions in each head, 1 to 4.
-        box_loss: See `BoxHead`.
-
-    Raises:
-        InputError: An argument is outside its range.
-    """
+    """Both heads of a RetinaNet: the pyramid to ``cls_logits`` and ``bbox_regression``."""
     if version not in ("v1", "v2"):
         raise InputError(f"head: expected v1 or v2, but got {version!r}")
     if not 1 <= convs <= _MAX_CONVS:
@@ -134,5 +114,5 @@ def build_head(
         channels, anchors, classes, norm_layer=norm
     )
     head.classification_head.conv = head.classification_head.conv[:convs]
-    head.regression_head = BoxHead(channels, anchors, version=version, convs=convs, loss=box_loss)
+    head.regression_head = _BoxHead(channels, anchors, version=version, convs=convs, loss=box_loss)
     return head

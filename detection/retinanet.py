@@ -49,11 +49,7 @@ def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
 def build_anchors(
     image_size: int, sizes: Sequence[float], ratios: Sequence[float]
 ) -> AnchorGenerator:
-    """The anchors of P3 to P7: three sizes an octave from each level's smallest, at every ratio.
-
-    Raises:
-        InputError: Not five sizes, a size below 1 px, or a ratio that is not positive.
-    """
+    """The anchors of P3 to P7: three sizes an octave from each level's smallest, at every ratio."""
     if image_size < _MIN_IMAGE:
         raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
     if len(sizes) != LEVELS or not all(1 <= size < float("inf") for size in sizes):
@@ -83,11 +79,7 @@ class _StoreTransform(nn.Module):
         self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> ImageList:
-        """Normalise uint8 (B, 1, S, S) and repeat the grey channel: float32 (B, 3, S, S).
-
-        Raises:
-            InputError: The images are not of the size that the model's anchors were made for.
-        """
+        """Normalise uint8 (B, 1, S, S) and repeat the grey channel: float32 (B, 3, S, S)."""
         size = self.preprocess.size
         require_store_pixels(images, size, "detector")
         pixels = self.preprocess.normalise(images)  # (B, 1, S, S) float32

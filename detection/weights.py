@@ -81,7 +81,7 @@ def start_from(
     arguments = model.architecture["arguments"]
     name = arguments["backbone"]
     if not _is_detector(state):
-        load_body(model.backbone.body, state, name=name, source=source)
+        _load_body(model.backbone.body, state, name=name, source=source)
         return f"{source}: takes the features of {name}; pyramid and heads start anew"
     if _detector_findings(state) == _COCO_CLASSES and not findings:
         load_coco(model, backbone=name, head=arguments["head"], norm=arguments["norm"], state=state)
@@ -91,27 +91,19 @@ def start_from(
     return f"{source}: takes the detector" + "".join(f"; {note}" for note in notes)
 
 
-def load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:
+def _load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:
     """Load a body's weights from a checkpoint of any network that has this body.
 
     See `networks.checkpoints.load_layers` for what fits.
-
-    Raises:
-        InputError: The checkpoint is of another network or another normalisation, holds two
-            networks, or a value that is not finite; one line names it and says what to do.
     """
     describe = partial(_body_problem, given=_shapes(state), name=name)
     load_layers(body, state, source=source, describe=describe)
 
 
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
-    """Load ImageNet weights into a body from `detection.backbone.build_body`.
-
-    Raises:
-        InputError: Group norm, which these weights do not have; or they cannot be had.
-    """
+    """Load ImageNet weights into a body from `detection.backbone.build_body`."""
     _refuse_group_norm("imagenet", norm)
-    load_body(body, fetch_imagenet(NETWORKS[name]), name=name, source="weights imagenet")
+    _load_body(body, fetch_imagenet(NETWORKS[name]), name=name, source="weights imagenet")
 
 
 def load_coco(
@@ -125,10 +117,6 @@ def load_coco(
     """Load torchvision's COCO RetinaNet, all but the layer that names COCO's classes.
 
     `state` holds the published file's tensors; None fetches them.
-
-    Raises:
-        InputError: The model is not of the published size (ResNet-50, 256 channels, four
-            convolutions, frozen or batch norm); or the weights cannot be had.
     """
     _refuse_group_norm("coco", norm)
     own = {
@@ -184,14 +172,7 @@ def _load_detector(
     source: str,
     same_findings: bool = True,
 ) -> list[str]:
-    """Load a whole RetinaNet, but the class layer where that has other findings.
-
-    Returns:
-        What is not taken over, in words; empty where all is.
-
-    Raises:
-        InputError: As `load_body`, or the pyramid or the heads are of another size.
-    """
+    """Load a whole RetinaNet, but the class layer where that has other findings."""
     places = match_names(state, detector_key, source=source)
     given = {name: state[place] for name, place in places.items()}
     own = {k: v for k, v in model.state_dict().items() if not k.endswith(STEP_COUNTER)}

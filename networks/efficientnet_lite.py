@@ -36,7 +36,7 @@ SIZES = {
 }
 
 
-class SameConv2d(nn.Conv2d):
+class _SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow pads: the odd pixel lies to the right and below."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
@@ -57,7 +57,7 @@ def _conv_norm(
         padding = kernel // 2
         conv = nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False)
     else:
-        conv = SameConv2d(before, after, kernel, stride, groups=groups, bias=False)
+        conv = _SameConv2d(before, after, kernel, stride, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
     layers = [("conv", conv), ("norm", _norm(after))]
     return nn.Sequential(OrderedDict([*layers, *([("relu", nn.ReLU6(inplace=True))] * relu)]))
@@ -90,9 +90,6 @@ class EfficientNetLite(nn.Module):
     EfficientNet without squeeze and excitation, with ReLU6; its stochastic depth is left out.
     Tensors are named so that the published files' names follow by a rule, see
     `networks.checkpoints.body_key`.
-
-    Args:
-        name: A key of `SIZES`.
 
     Attributes:
         features: Maps float (B, 3, S, S) to (B, 1280, S / 32, S / 32).

@@ -23,16 +23,8 @@ from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
 from evaluation.boxes.fusion import best_box_fusion
 
 
-def render_view(images: Tensor, view: View) -> Tensor:
-    """Images as a view shows them.
-
-    Args:
-        images: uint8 (B, 1, S, S), store pixels.
-        view: How.
-
-    Returns:
-        uint8 (B, 1, C, C), C the side of the view's canvas.
-    """
+def _render_view(images: Tensor, view: View) -> Tensor:
+    """Images as a view shows them."""
     if view.flip:
         images = images.flip(3)
     if view.scale == 1.0:
@@ -60,13 +52,8 @@ def _with_size(holder: Any, side: int) -> Iterator[None]:
         holder.preprocess = before
 
 
-class MultiViewDetector(nn.Module):
-    """A detector whose boxes from several views are joined by `evaluation.boxes.fusion`.
-
-    Args:
-        model: The detector.
-        views: At least one.
-    """
+class _MultiViewDetector(nn.Module):
+    """A detector whose boxes from several views are joined by `evaluation.boxes.fusion`."""
 
     def __init__(self, model: LesionRetinaNet, views: Sequence[View]) -> None:
         super().__init__()
@@ -75,20 +62,13 @@ class MultiViewDetector(nn.Module):
         self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Detections in store px, as `LesionRetinaNet` gives them in evaluation mode.
-
-        Args:
-            images: uint8 (B, 1, S, S), store pixels.
-
-        Returns:
-            Per image ``boxes`` (N, 4) xyxy, ``scores``, ``labels`` and ``finite``.
-        """
+        """Detections in store px, as `LesionRetinaNet` gives them in evaluation mode."""
         size = images.shape[-1]
         n_images, parts = len(images), []
         finite = torch.ones(n_images, dtype=torch.bool)
         for number, view in enumerate(self.views):
             with _with_size(self.model.transform, view.canvas(size)):
-                found = self.model(render_view(images, view))
+                found = self.model(_render_view(images, view))
             for image, one in enumerate(found):
                 finite[image] &= bool(one["finite"])
                 boxes = view.boxes_back(one["boxes"].float().cpu().numpy(), size)
@@ -126,15 +106,11 @@ class MultiViewDetector(nn.Module):
         }
 
 
-class MultiViewClassifier(nn.Module):
+class _MultiViewClassifier(nn.Module):
     """A classifier whose probabilities and maps are means over several views.
 
     Maps are laid back onto the grid of the plain view first. The mean of a mean map plus the bias
     is near, but no longer equal to, the logit.
-
-    Args:
-        model: The classifier.
-        views: The plain one first.
     """
 
     def __init__(self, model: ImageClassifier, views: Sequence[View]) -> None:
@@ -150,7 +126,7 @@ class MultiViewClassifier(nn.Module):
         features = []
         for view in self.views:
             with _with_size(self.model, view.canvas(self._size)):
-                features.append(self.model.features(render_view(images, view)))
+                features.append(self.model.features(_render_view(images, view)))
         return features
 
     def logits(self, features: Sequence[Tensor]) -> Tensor:
@@ -187,14 +163,9 @@ class MultiViewClassifier(nn.Module):
 
 
 def with_views(model: nn.Module, views: Sequence[View]) -> nn.Module:
-    """The model that joins all views; the model itself where there is only the plain one.
-
-    Args:
-        model: A detector or a classifier.
-        views: The plain one first.
-    """
+    """The model that joins all views; the model itself where there is only the plain one."""
     if len(views) < 2:
         return model
     if isinstance(model, LesionRetinaNet):
-        return MultiViewDetector(model, views)
-    return MultiViewClassifier(model, views)  # type: ignore[arg-type]
+        return _MultiViewDetector(model, views)
+    return _MultiViewClassifier(model, views)  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ def _box_sides(corners: Floats, place: Integers) -> Floats:
     return np.ascontiguousarray(np.moveaxis(corners[place], -1, 0))
 
 
-def overlaps(one: Floats, others: Floats) -> Floats:
+def _overlaps(one: Floats, others: Floats) -> Floats:
     """IoU of one box a row with the others of the row; sides first."""
     across = np.minimum(one[2], others[2]) - np.maximum(one[0], others[0])
     down = np.minimum(one[3], others[3]) - np.maximum(one[1], others[1])
@@ -58,15 +58,6 @@ def nms(
 ) -> npt.NDArray[np.bool_]:
     """Keep a box unless a more confident kept one of its group overlaps it more than allowed.
 
-    Args:
-        corners: Shape ``(N, 4)`` xyxy, original px.
-        scores: Shape ``(N,)``.
-        groups: The group of each box, any whole numbers, shape ``(N,)``.
-        iou_threshold: A box whose IoU with a kept one is above it goes.
-
-    Returns:
-        Whether a box is kept, shape ``(N,)``.
-
     Source:
         Greedy non-maximum suppression, as in torchvision and ensemble-boxes.
 
@@ -84,7 +75,7 @@ def nms(
             if not len(rows):
                 continue
             rest = sides[:, rows, slot + 1 :]
-            overlap = overlaps(sides[:, rows, slot, None], rest)
+            overlap = _overlaps(sides[:, rows, slot, None], rest)
             alive[rows, slot + 1 :] &= overlap <= iou_threshold
         kept[place[alive]] = True
     return kept
@@ -104,18 +95,6 @@ def soft_nms(
 
     ``linear`` multiplies by ``1 - IoU`` where the IoU is above the threshold, ``gaussian`` by
     ``exp(-IoU^2 / sigma)`` always.
-
-    Args:
-        corners: Shape ``(N, 4)`` xyxy, original px.
-        scores: Shape ``(N,)``.
-        groups: The group of each box, shape ``(N,)``.
-        method: How overlap lowers a score.
-        iou_threshold: For ``linear``.
-        sigma: For ``gaussian``.
-        min_score: A box that falls below it is gone.
-
-    Returns:
-        The new scores, shape ``(N,)``; 0 for a box that is gone.
 
     Source:
         Bodla et al. 2017, Soft-NMS.
@@ -138,7 +117,7 @@ def soft_nms(
                 break
             lowered[place[every, best][going]] = value[going]
             left[every, best] = -1.0
-            overlap = overlaps(sides[:, every, best, None], sides)
+            overlap = _overlaps(sides[:, every, best, None], sides)
             if method == "linear":
                 factor = np.where(overlap > iou_threshold, 1 - overlap, 1.0)
             else:
@@ -228,7 +207,7 @@ def _clusters(
         box, open_to = sides[:, there, slot], int(used.max())
         target = used[there].copy()
         if open_to:
-            overlap = overlaps(box[..., None], fused[:, there, :open_to])
+            overlap = _overlaps(box[..., None], fused[:, there, :open_to])
             overlap[np.arange(open_to) >= used[there, None]] = -1.0
             best = overlap.argmax(axis=1)
             joins = overlap[np.arange(len(there)), best] > iou_threshold
@@ -249,11 +228,7 @@ def _clusters(
 def _model_weights(
     models: Integers | None, weights: Sequence[float] | None, n_boxes: int
 ) -> tuple[Floats, Integers]:
-    """The weight of each model and the model of each box, all 1 and all the first by default.
-
-    Raises:
-        InputError: A model has no weight, or a weight is not above 0.
-    """
+    """The weight of each model and the model of each box, all 1 and all the first by default."""
     model = np.zeros(n_boxes, dtype=np.int64) if models is None else np.asarray(models)
     n_models = int(model.max(initial=0)) + 1
     weight = np.ones(n_models) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -371,7 +346,7 @@ def _gather(
         if not len(rows):
             continue
         rest = sides[:, rows, slot:]
-        near = alive[rows, slot:] & (overlaps(rest[..., :1], rest) > iou_threshold)
+        near = alive[rows, slot:] & (_overlaps(rest[..., :1], rest) > iou_threshold)
         near[:, 0] = True  # itself, though it may be without an area
         total, summed = np.zeros(len(rows)), np.zeros((4, len(rows)))
         for number in range(n_models):

@@ -18,13 +18,6 @@ CORNERS = ["x1", "y1", "x2", "y2"]
 def box_iou(boxes: Floats, others: Floats) -> Floats:
     """Intersection over union of pairs of boxes.
 
-    Args:
-        boxes: Shape ``(N, 4)`` xyxy, original px.
-        others: Shape ``(N, 4)``; paired row by row.
-
-    Returns:
-        Shape ``(N,)`` in [0, 1].
-
     Example:
         >>> box_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3).tolist()
         [0.333]

@@ -67,21 +67,14 @@ def _stretch(cells: int, factor: int) -> Floats:
     return weights
 
 
-def map_peak(grid: Floats, frame: tuple[float, float, float, float]) -> tuple[float, float, float]:
+def _map_peak(grid: Floats, frame: tuple[float, float, float, float]) -> tuple[float, float, float]:
     """Where the bilinearly interpolated map is highest.
 
     Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest
     cell; among equal cells the first in reading order.
 
-    Args:
-        grid: Raw values, shape ``(H, W)``.
-        frame: The grid's outer frame ``x1, y1, x2, y2`` in original px.
-
-    Returns:
-        ``x``, ``y`` in original px, and the value there.
-
     Example:
-        >>> map_peak(np.array([[0.0, 2.0], [2.0, 1.0]]), (0, 0, 100, 100))
+        >>> _map_peak(np.array([[0.0, 2.0], [2.0, 1.0]]), (0, 0, 100, 100))
         (75.0, 25.0, 2.0)
     """
     row, column = np.unravel_index(int(np.argmax(grid)), grid.shape)
@@ -113,7 +106,7 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
         >>> map_points(maps, pd.Index(["a"])).to_dict("list")
         {'point_x': [6.0], 'point_y': [4.0], 'peak': [3.0]}
     """
-    peaks = {image_id: map_peak(grid, frame) for image_id, grid, frame in _each(maps)}
+    peaks = {image_id: _map_peak(grid, frame) for image_id, grid, frame in _each(maps)}
     rows = [peaks.get(str(image_id), (np.nan, np.nan, np.nan)) for image_id in image_ids]
     columns = ["point_x", "point_y", "peak"]
     return pd.DataFrame(rows, index=image_ids, columns=columns, dtype=np.float64)

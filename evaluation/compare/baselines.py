@@ -38,16 +38,6 @@ def failures_as_wrong(
 
     An image that a model has no result for counts as wrong: a positive one is ranked below every
     image and called negative, a negative one above every image and called positive.
-
-    Args:
-        figures: Of the images that all ran on.
-        models: The models of each system.
-        task: What they are judged on.
-        resamples: As for the other figures.
-
-    Returns:
-        Figures of the subgroup ``failures_wrong``: AUROC, accuracy, sensitivity, specificity and
-        F1; those of all images where nothing failed.
     """
     predictions = {model.name: model.predictions for each in models.values() for model in each}
     expected = attempted_images(predictions, task.dataset, task.target, task.split)
@@ -129,15 +119,6 @@ def shortcut_rows(dataset: DataSet, target: Target, judged: EvaluationSet) -> pd
 
     Each guess is learned on four fifths of these images' patients and judged on the rest, in
     turn: a system that does not beat it has not shown that it reads the lungs.
-
-    Args:
-        dataset: Its images, and its decode table where there is one.
-        target: What is judged.
-        judged: The images.
-
-    Returns:
-        The columns of `FAILURE_COLUMNS`, topic ``shortcut``, system ``shortcut``, one row a
-        fact; none where the facts say the same of all images, or a class has fewer than 20.
     """
     images = images_of(judged, dataset.images)
     path = dataset.folder / "decode.parquet"

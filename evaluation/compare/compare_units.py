@@ -36,21 +36,7 @@ def compare_units(
     unit: Unit,
     resamples: Resamples,
 ) -> UnitComparison:
-    """Every image-level figure by study or patient.
-
-    Args:
-        models: The models of each system, judged by image.
-        judged: The images that they were compared on.
-        task: What they are judged on.
-        unit: ``study`` or ``patient``; with ``image`` there is nothing to add.
-        resamples: Those of the comparison by image.
-
-    Returns:
-        The figures; their ``n_images`` counts units.
-
-    Raises:
-        InputError: The unit is ``study`` and an image has none.
-    """
+    """Every image-level figure by study or patient."""
     if unit == "image":
         return UnitComparison(None, [], None)
     dataset = task.dataset

@@ -41,20 +41,12 @@ from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats
 
 
-def auroc_of_groups(
+def _auroc_of_groups(
     cards: Mapping[str, Sequence[Scorecard]],
     groups: Mapping[str, npt.NDArray[np.object_]],
     judged: EvaluationSet,
 ) -> pd.DataFrame:
     """AUROC in every group, its paired difference between systems, and its gap to the rest.
-
-    Args:
-        cards: Per system one scorecard a training seed, the reference first.
-        groups: By topic, each image's group.
-        judged: The images.
-
-    Returns:
-        The columns of `FAILURE_COLUMNS`.
 
     Source:
         Obuchowski 1997; the variance of a gap sums what a patient adds to either group. That
@@ -156,21 +148,12 @@ def _estimated(
     }
 
 
-def combined_auroc(
+def _combined_auroc(
     cards: Mapping[str, Sequence[Scorecard]],
     probabilities: Mapping[str, Floats | None],
     judged: EvaluationSet,
 ) -> pd.DataFrame:
-    """AUROC of the mean probability of two systems, and what it gains over each of them.
-
-    Args:
-        cards: Per system one scorecard a training seed; the first counts.
-        probabilities: Of the first seed of each, calibrated on validation.
-        judged: The images.
-
-    Returns:
-        The columns of `FAILURE_COLUMNS`, topic ``combined``, system ``mean of A and B``.
-    """
+    """AUROC of the mean probability of two systems, and what it gains over each of them."""
     rows = []
     of = {"topic": "combined", "group": ""}
     counts = int(judged.y_true.sum()), len(judged.y_true), judged.n_patients
@@ -209,16 +192,7 @@ def main_policy(thresholds: Sequence[str], protocol_policy: str = "") -> str:
 def check_analysis(
     images: pd.DataFrame, subgroups: Sequence[str], prevalence: float | None
 ) -> None:
-    """Refuse what cannot be analysed, before the work.
-
-    Args:
-        images: The images table.
-        subgroups: Columns to group images by.
-        prevalence: Of positives where the systems will be used.
-
-    Raises:
-        InputError: A subgroup is no column of the images, or the prevalence lies outside (0, 1).
-    """
+    """Refuse what cannot be analysed, before the work."""
     check_prevalence(prevalence)
     image_groups(images, subgroups)
 
@@ -230,20 +204,9 @@ def failure_table(
     prevalence: float | None,
     resamples: Resamples,
 ) -> pd.DataFrame:
-    """Where each system fails, with the shortcut baseline beside.
-
-    Args:
-        models: The models of each system, one per training seed.
-        judged: The images.
-        task: What they were judged on.
-        prevalence: Of positives where the systems will be used.
-        resamples: As for the other figures.
-
-    Returns:
-        The columns of `FAILURE_COLUMNS`.
-    """
+    """Where each system fails, with the shortcut baseline beside."""
     cards, protocol = scorecards(models), task.protocol
-    table = where_each_fails(
+    table = _where_each_fails(
         cards,
         task.dataset.images,
         resamples,
@@ -254,7 +217,7 @@ def failure_table(
     return pd.concat([table, shortcut_rows(task.dataset, task.target, judged)], ignore_index=True)
 
 
-def where_each_fails(
+def _where_each_fails(
     cards: Mapping[str, Sequence[Scorecard]],
     images: pd.DataFrame,
     resamples: Resamples,
@@ -263,27 +226,7 @@ def where_each_fails(
     subgroups: Sequence[str] = (),
     prevalence: float | None = None,
 ) -> pd.DataFrame:
-    """Say in which groups, and in which way, each system fails.
-
-    Args:
-        cards: Per system one scorecard a training seed; the first system is the reference.
-        images: The images table.
-        resamples: As for the other figures.
-        policy: Threshold policy of everything that needs decisions.
-        subgroups: Columns to group images by; left out: sex, age band, source and view.
-        prevalence: Of positives where the systems will be used, for PPV and NPV there.
-
-    Returns:
-        The columns of `evaluation.compare.shares.FAILURE_COLUMNS`, by topic: ``sex``, ``age_band``,
-        ``source``, ``view`` and other columns (AUROC, sensitivity, specificity, localised
-        sensitivity of the group), ``errors`` (of lesions; of boxes per image), ``lesion_…`` and
-        ``third`` (share of lesions reached by a called box, IoU 0.2), ``right_wrong`` and
-        ``agreement`` (of pairs), ``combined`` (of pairs), ``decision_curve``, ``prevalence`` and
-        ``cost_curve``. Intervals, no p-values: groups are looked at, not tested.
-
-    Raises:
-        InputError: A subgroup is no column of the images.
-    """
+    """Say in which groups, and in which way, each system fails."""
     probabilities = {name: members[0].probability for name, members in cards.items()}
     judged = next(iter(cards.values()))[0].judged
     rows = images_of(judged, images)
@@ -297,8 +240,8 @@ def where_each_fails(
     add_at_prevalence(shares, cards, policy, prevalence)
     tables = [
         shares.table(list(cards), resamples),
-        auroc_of_groups(cards, groups, judged),
-        combined_auroc(cards, probabilities, judged),
+        _auroc_of_groups(cards, groups, judged),
+        _combined_auroc(cards, probabilities, judged),
     ]
     kept = [table for table in tables if len(table)]
     if not kept:

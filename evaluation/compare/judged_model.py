@@ -68,22 +68,7 @@ def judge_models(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[dict[str, list[JudgedModel]], list[Note]]:
-    """Derive every model's decision and score it on the judged images.
-
-    Args:
-        systems: Predictions by system and model.
-        judged: The images.
-        task: What they are judged on.
-        policies: For systems that are not tuned yet.
-        extra_policies: Beside those that systems are tuned for.
-
-    Returns:
-        The models of each system, one per training seed, and notes.
-
-    Raises:
-        InputError: A decision was chosen on other rows than the validation rows at hand, or lacks
-            the protocol's policy.
-    """
+    """Derive every model's decision and score it on the judged images."""
     notes: list[Note] = []
     found: dict[str, list[JudgedModel]] = {}
     for system, models in systems.items():
@@ -162,15 +147,7 @@ def system_result(models: Sequence[JudgedModel], task: ComparisonTask) -> System
 
 
 def decisions_table(models: Mapping[str, Sequence[JudgedModel]], dataset: DataSet) -> pd.DataFrame:
-    """One row per image and system, systems in order, images sorted, of each system's first seed.
-
-    Args:
-        models: The models of each system.
-        dataset: Names each image's patient.
-
-    Returns:
-        As `Comparison.decisions`.
-    """
+    """One row per image and system: systems in order, images sorted, the first seed of each."""
     table = pd.concat(
         [_decisions(name, each[0]) for name, each in models.items()], ignore_index=True
     )
@@ -216,13 +193,7 @@ _RECORDED = (
 def comparison_provenance(
     models: Mapping[str, Sequence[JudgedModel]], task: ComparisonTask, resamples: Resamples
 ) -> dict[str, Any]:
-    """Ids, seeds, versions and what each system was trained on, as `Comparison.provenance`.
-
-    Args:
-        models: The models of each system.
-        task: What they were judged on.
-        resamples: Of the bootstrap.
-    """
+    """Ids, seeds, versions and what each system was trained on, as `Comparison.provenance`."""
     dataset, protocol = task.dataset, task.protocol
     systems = {name: _system_facts(each) for name, each in models.items()}
     return provenance() | {

@@ -34,25 +34,14 @@ if TYPE_CHECKING:
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 
 
-def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
+def _clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
     """The exact interval of a proportion.
-
-    Args:
-        hits: How many trials succeeded.
-        trials: How many there were, at least 1.
-        level: Coverage of the interval.
-
-    Returns:
-        The interval; it never covers less than the level.
-
-    Raises:
-        InputError: There is no trial, or there are more hits than trials.
 
     Source:
         Clopper and Pearson 1934.
 
     Example:
-        >>> interval = clopper_pearson(10, 10)
+        >>> interval = _clopper_pearson(10, 10)
         >>> round(interval.low, 4), interval.high
         (0.6915, 1.0)
     """
@@ -64,20 +53,11 @@ def clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
     return Interval(hits / trials, low, high)
 
 
-def exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Interval | None:
+def _exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Interval | None:
     """The interval of a proportion that is 0 or 1.
 
     All images that count are then decided alike, so a patient is one trial, right or wrong with
     all of them: more trials than patients would promise more than was seen.
-
-    Args:
-        card: The system.
-        figure: Which figure.
-        estimate: Its value.
-
-    Returns:
-        The interval of the share of such patients; `None` where the figure is not a proportion
-        of images or lies between 0 and 1.
     """
     judged = card.judged
     called = card.called(figure.policy) if figure.policy else None
@@ -96,7 +76,7 @@ def exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Inter
     patients = np.unique(judged.patients[counted & judged.population(figure)])
     if len(patients) < 2:  # one patient gives no interval here, by any method
         return None
-    return clopper_pearson(len(patients) if estimate else 0, len(patients))
+    return _clopper_pearson(len(patients) if estimate else 0, len(patients))
 
 
 NOT_TUNED = "not tuned for this policy"
@@ -119,19 +99,7 @@ def resampled_figures(
     kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
 ) -> ResampledFigures:
-    """Resample the patients of all models at once, for the figures of their systems.
-
-    Args:
-        target: The target's name.
-        cards: Per system one scorecard a training seed, all on the same images.
-        resamples: How patients are drawn.
-        unit: What the scorecards count: ``image``, ``study`` or ``patient``.
-        kept: Which figures get an interval; all but counts by default.
-        advance: Called with the number of replicates done in each step.
-
-    Returns:
-        The figures as `figures_of` gives them, and the replicates that tests are made of.
-    """
+    """Resample the patients of all models at once, for the figures of their systems."""
 
     def statistic(weights: np.ndarray) -> dict[tuple[str, int, MetricKey], Floats]:
         return {
@@ -166,19 +134,7 @@ def figures_of(
     seeds: Mapping[str, int] | None = None,
     unit: str = "image",
 ) -> Figures:
-    """Put the estimates and replicates of all systems together.
-
-    Args:
-        target: The target's name.
-        cards: Scorecard per system, all on the same images.
-        replicates: Values of each system's figures on the same resamples.
-        resamples: How they were drawn.
-        seeds: Training seeds behind each system; one where left out.
-        unit: What the scorecards count.
-
-    Returns:
-        Every figure and difference; of an undefined one the note says why.
-    """
+    """Put the estimates and replicates of all systems together."""
     maker = _Maker(next(iter(cards.values())).judged, resamples)
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
@@ -266,7 +222,7 @@ class _Maker:
             method = self._resamples.method
             method += " of patients and training seeds" if seeded else ""
             if interval.note == NO_WIDTH and isinstance(card, Scorecard):
-                exact = exact_interval(card, key, estimate)
+                exact = _exact_interval(card, key, estimate)
                 if exact is not None:
                     interval, method, kind = exact, EXACT_METHOD, "exact"
         return Figure(
@@ -293,9 +249,6 @@ class _Maker:
 
 def simultaneous_level(n_systems: int) -> float:
     """Coverage of each interval, so that all contrasts with the reference hold in 95 % of cases.
-
-    Args:
-        n_systems: With the reference.
 
     Source:
         Bonferroni's inequality.

@@ -40,23 +40,17 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def percentile_p(replicates: Floats) -> float | None:
+def _percentile_p(replicates: Floats) -> float | None:
     """Two-sided p-value of a difference of 0, from the bootstrap's replicates of it.
 
     Twice the share of replicates on the smaller side of 0, those at 0 on both sides; 1 is added
     to both counts, so that no number of replicates gives a p-value of 0.
 
-    Args:
-        replicates: Shape ``(R,)``; NaN where the difference was undefined.
-
-    Returns:
-        At most 1; `None` where no replicate is defined.
-
     Source:
         Efron and Tibshirani 1993, section 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
 
     Example:
-        >>> round(percentile_p(np.r_[np.full(999, 0.2), -0.1]), 4)
+        >>> round(_percentile_p(np.r_[np.full(999, 0.2), -0.1]), 4)
         0.004
     """
     defined = replicates[~np.isnan(replicates)]
@@ -69,16 +63,7 @@ def percentile_p(replicates: Floats) -> float | None:
 def resampled_tests(
     figures: Figures, differences: Mapping[tuple[str, str], Mapping[MetricKey, Floats]]
 ) -> pd.DataFrame:
-    """Test every paired difference that the bootstrap has replicates of.
-
-    Args:
-        figures: With the bootstrap's intervals.
-        differences: Replicates of the paired differences.
-
-    Returns:
-        The columns of `TEST_COLUMNS`, before `adjusted`. A difference without an interval has no
-        p-value either. Of AUROC a row of each system, too, to hold Obuchowski's against.
-    """
+    """Test every paired difference that the bootstrap has replicates of."""
     of_systems = [
         _resampled_test(figures, (name, ""), key, figure)
         for name, each in figures.systems.items()
@@ -121,7 +106,7 @@ def _resampled_test(
         error = float(np.nanstd(drawn, ddof=1))
         row |= {
             "standard_error": error,
-            "p_value": percentile_p(drawn),
+            "p_value": _percentile_p(drawn),
             "detectable": smallest_detectable(error),
         }
         if figure.simultaneous is not None:
@@ -129,14 +114,10 @@ def _resampled_test(
     return row
 
 
-def adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
+def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
     """Join tests and add Holm's p-values, over contrasts with the reference and over all pairs.
 
     A family is of one unit, subgroup, policy, metric and method.
-
-    Args:
-        tables: Of the columns of `TEST_COLUMNS`.
-        reference: Name of the reference system.
     """
     records: list[dict[Any, Any]] = [row for each in tables for row in each.to_dict("records")]
     families: dict[tuple[str, ...], list[int]] = {}
@@ -172,22 +153,6 @@ def paired_tests(
     AUROC, accuracy, sensitivity and specificity have tests of their own, by patient and by image;
     all that the bootstrap has replicates of has its p-value, too, and stands after them.
 
-    Args:
-        figures: With the bootstrap's intervals, which are taken over.
-        cards: Per system one scorecard a training seed, all on the same images; the first system
-            is the reference.
-        clustered: From `clustered_auroc`.
-        differences: Replicates of the paired differences; those left out have no such p-value.
-        more: Tests by another unit, from `resampled_tests`.
-
-    Returns:
-        The columns of `TEST_COLUMNS`. ``second`` is empty for the interval of one system.
-        ``independent`` says what is taken as independent: patients or images. ``p_holm`` is over
-        the contrasts with the reference system, ``p_holm_pairs`` over all pairs; each is per
-        unit, subgroup, policy, metric and method. ``ci_low_all`` and ``ci_high_all`` cover all
-        contrasts with the reference at once (Bonferroni). ``detectable`` is the smallest true
-        difference that such a test set shows with 80 % power (two-sided 5 %).
-
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
@@ -198,7 +163,7 @@ def paired_tests(
         _decision_rows(rows, subgroup, cards, chosen)
     own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
     drawn = resampled_tests(figures, differences or {})
-    return adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
+    return _adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
 
 
 def _subgroups(judged: EvaluationSet) -> dict[str, np.ndarray]:
@@ -214,9 +179,6 @@ ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
 
 def clustered_auroc(cards: Mapping[str, Sequence[Scorecard]]) -> ClusteredAuroc:
     """The AUROC of every system and its paired differences, clustered by patient.
-
-    Args:
-        cards: Per system one scorecard a training seed, all on the same images.
 
     Source:
         Obuchowski 1997.
@@ -326,7 +288,7 @@ def _decision_rows(
         if metric.test == "mcnemar" and metric.share_of is not None
     }
     for policy in policies:
-        right = {name: shares_right(members, policy) for name, members in cards.items()}
+        right = {name: _shares_right(members, policy) for name, members in cards.items()}
         for first, second in combinations(cards, 2):
             shares = [right[first], right[second]]
             if shares[0] is None or shares[1] is None:
@@ -364,12 +326,8 @@ def _test_decisions(
         rows.add(ClusteredEstimate(test.difference.value, None), pair, **of, **counts, **exact)
 
 
-def shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
-    """Whether each seed gets each image right at a policy, shape ``(seeds, N)``.
-
-    Returns:
-        `None` where a seed has no threshold for the policy.
-    """
+def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
+    """Whether each seed gets each image right at a policy, shape ``(seeds, N)``."""
     right = []
     for card in members:
         called = card.called(policy)
@@ -382,13 +340,7 @@ def shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
 def with_clustered_auroc(
     figures: Figures, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
 ) -> Figures:
-    """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one.
-
-    Args:
-        figures: With the bootstrap's intervals.
-        clustered: From `clustered_auroc`.
-        cards: Per system one scorecard a training seed.
-    """
+    """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
     level, reference = simultaneous_level(len(cards)), next(iter(cards))
 
     def given(key: MetricKey, figure: Figure, pair: tuple[str, str]) -> Figure:

@@ -133,10 +133,6 @@ def against_margin(gap: Interval, margin: float) -> Standing:
     leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
     Worse: it lies below -margin. An end that is the margin shows nothing.
 
-    Args:
-        gap: With an interval; the verdict's is simultaneous over the contrasts.
-        margin: Above 0.
-
     Source:
         Schuirmann 1987, the two one-sided tests; ICH E9.
 
@@ -158,15 +154,6 @@ def margin_words(
     reference: str, other: str, title: str, gap: Interval, margin: float, contrasts: int = 1
 ) -> str:
     """Say whether a system is non-inferior or equivalent to the reference.
-
-    Args:
-        reference: Name of the reference system.
-        other: Name of the other.
-        title: The metric in words.
-        gap: Difference other - reference; of several contrasts its interval covers
-            ``1 - 0.05 / contrasts``, so that all of them hold at once in 95 % of cases.
-        margin: Above 0.
-        contrasts: How many systems are held against the margin.
 
     Source:
         As `against_margin`; Bonferroni's inequality.
@@ -211,11 +198,6 @@ def _telling_digits(ends: tuple[float, float], margin: float) -> int:
 def standing_words(protocol: Protocol, uses_before: int | None) -> str:
     """Say whether a report confirms or explores.
 
-    Args:
-        protocol: Its protocol.
-        uses_before: How often this test split had been looked at before the protocol was first
-            used on it; `None` where that is unknown.
-
     Example:
         >>> standing_words(EXPLORATORY, None)
         'Exploratory: no protocol fixed the question beforehand.'
@@ -238,13 +220,6 @@ def require_primary_metric(protocol: Protocol, cards: Mapping[str, Scorecard]) -
     """Refuse systems of which one lacks the primary figure.
 
     An exploratory comparison is not refused: it says in its answer that there is none.
-
-    Args:
-        protocol: What was fixed beforehand.
-        cards: One per trained model.
-
-    Raises:
-        InputError: A model cannot have the figure, or it is undefined on these images.
     """
     if not protocol.declared:
         return

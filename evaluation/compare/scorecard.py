@@ -38,21 +38,7 @@ from evaluation.statistics.ranking import Floats, Integers, RankedScores, is_pos
 
 
 class Scorecard:
-    """Every figure of one system.
-
-    Args:
-        judged: The images.
-        scores: The system's image scores, in the order of the images.
-        thresholds: A choice per policy; one without a threshold gives no figures.
-        points: ``point_x``, ``point_y`` of each image, or `None`.
-        boxes: The system's boxes on these images, or `None`.
-        box_cut: Score from which boxes are called in the RSNA score and by IoBB; `None`: there
-            are no such figures.
-        probability: Of the positive class, in the order of the images; `None`: its calibration
-            cannot be judged.
-        referrals: Per policy, from which doubt on images are referred; none by default.
-        spread: Of several scores of each image, for doubt; `None` where unknown.
-    """
+    """Every figure of one system."""
 
     def __init__(
         self,
@@ -154,14 +140,7 @@ class Scorecard:
         return list(columns), per_cluster(table, j.patients, j.n_patients)
 
     def __call__(self, weights: Integers) -> dict[MetricKey, Floats]:
-        """Every figure for every row of patient weights, each row by itself.
-
-        Args:
-            weights: Shape ``(R, n_patients)``.
-
-        Returns:
-            Shape ``(R,)`` each; NaN where undefined.
-        """
+        """Every figure for every row of patient weights, each row by itself."""
         figures = {MetricKey(ALL, "", m): v for m, v in self._ranked.figures(weights).items()}
         if self._ranked_normal is not None:
             against = self._ranked_normal.figures(weights)

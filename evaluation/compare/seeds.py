@@ -31,18 +31,7 @@ _OF_SEEDS = 7919
 def name_models(
     systems: Mapping[str, Predictions | Sequence[Predictions]],
 ) -> dict[str, dict[str, Predictions]]:
-    """Name every trained model of every system.
-
-    Args:
-        systems: By display name one set of predictions, or one per training seed.
-
-    Returns:
-        By system and model; a model has the name of its system where that has one seed.
-
-    Raises:
-        InputError: A system has no predictions, gives the same seed twice, or its seeds are not
-            of one kind; two models have one name.
-    """
+    """Name every trained model of every system."""
     named: dict[str, dict[str, Predictions]] = {}
     for name, given in systems.items():
         each = list(given) if isinstance(given, Sequence) else [given]
@@ -129,15 +118,6 @@ def mean_replicates(
     resamples: Resamples,
 ) -> dict[tuple[str, MetricKey], Floats]:
     """Replicates per system out of those per model.
-
-    Args:
-        drawn: By system, place of the seed and metric, on the same resamples of patients, shape
-            ``(R,)``.
-        seeds: How many seeds each system has.
-        resamples: How the patients were drawn.
-
-    Returns:
-        By system and metric, shape ``(R,)``.
 
     Source:
         Field and Welsh 2007, resampling both levels; Rao and Wu 1988, the factor.

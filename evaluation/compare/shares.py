@@ -80,31 +80,14 @@ class Shares:
         of: npt.ArrayLike,
         patients: npt.NDArray[np.integer[Any]],
     ) -> None:
-        """Add a share of images or lesions.
-
-        Args:
-            system: Which system.
-            name: What the share is of.
-            counted: What counts, shape ``(N,)``: 0 or 1, a number, or a mean over seeds.
-            of: Of what, shape ``(N,)``.
-            patients: Patient of each, shape ``(N,)``.
-        """
+        """Add a share of images or lesions."""
         for store, values in ((self._numerators, counted), (self._denominators, of)):
             weights = np.asarray(values, dtype=np.float64)
             sums = np.bincount(patients, weights, minlength=self.n_patients)
             store[system, name] = np.asarray(sums, dtype=np.float64)
 
     def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
-        """Estimate every share, its paired difference to the first system's, and its gap.
-
-        Args:
-            systems: Names, the reference first.
-            resamples: As for the other figures.
-
-        Returns:
-            The columns of `FAILURE_COLUMNS`. A difference between systems has system ``A - B``, a
-            gap between a group and all others of its topic has group ``F - rest``.
-        """
+        """Estimate every share, its paired difference to the first system's, and its gap."""
         keys = list(self._numerators)
         if not keys:
             return pd.DataFrame(columns=list(FAILURE_COLUMNS))
@@ -210,25 +193,16 @@ def _gap(
     return _row(system, named, one - two, drawn_one - drawn_two, resamples, (None, None, None))
 
 
-def kappa(
+def _kappa(
     both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
 ) -> Floats:
     """Cohen's kappa of two systems' calls.
-
-    Args:
-        both: Images that both call positive, any shape.
-        only_first: Images that only the first calls positive, same shape.
-        only_second: Images that only the second calls positive.
-        n: Images in all.
-
-    Returns:
-        Same shape; NaN where both call every image alike and chance explains it all.
 
     Source:
         Cohen 1960.
 
     Example:
-        >>> round(float(kappa(20, 5, 10, 50)), 3)
+        >>> round(float(_kappa(20, 5, 10, 50)), 3)
         0.4
     """
     a, b, c, total = (
@@ -247,11 +221,6 @@ def add_agreement(shares: Shares, cards: Mapping[str, Sequence[Scorecard]], poli
     Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
     negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
     specificity if an image were called positive by either or by both (topic ``combined``).
-
-    Args:
-        shares: Get the figures; system ``A & B``, ``A or B``, ``A and B``.
-        cards: Per system one scorecard a training seed.
-        policy: Threshold policy.
     """
     judged = next(iter(cards.values()))[0].judged
     truth, patients = judged.y_true, judged.patients
@@ -289,7 +258,7 @@ def add_agreement(shares: Shares, cards: Mapping[str, Sequence[Scorecard]], poli
 
 
 def _kappa_of_shares(both: Floats, only_first: Floats, only_second: Floats) -> Floats:
-    return kappa(both, only_first, only_second, 1.0)
+    return _kappa(both, only_first, only_second, 1.0)
 
 
 RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -328,11 +297,6 @@ def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> 
 
     The scores are held inside the clip of the calibration, as probabilities. Calling every image
     positive stands beside as a system of its own.
-
-    Args:
-        shares: Get topic ``decision_curve``, a group for each risk.
-        name: The system.
-        members: One scorecard a training seed.
     """
     judged = members[0].judged
     ones = np.ones(len(judged.y_true))
@@ -351,21 +315,16 @@ def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> 
         shares.add(TREAT_ALL, key, every, ones, judged.patients)
 
 
-def predictive_values(
+def _predictive_values(
     recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: float
 ) -> dict[str, Floats]:
     """PPV and NPV where positives are as frequent as the user says.
-
-    Args:
-        recall: Sensitivity, any shape.
-        specificity: Same shape.
-        prevalence: In (0, 1).
 
     Source:
         Bayes' rule; the sensitivity and specificity are taken to hold there.
 
     Example:
-        >>> {k: round(float(v), 3) for k, v in predictive_values(0.9, 0.9, 0.01).items()}
+        >>> {k: round(float(v), 3) for k, v in _predictive_values(0.9, 0.9, 0.01).items()}
         {'ppv': 0.083, 'npv': 0.999}
     """
     hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
@@ -378,11 +337,7 @@ def predictive_values(
 
 
 def check_prevalence(prevalence: float | None) -> None:
-    """Refuse a prevalence at which there is nothing to predict.
-
-    Raises:
-        InputError: It does not lie between 0 and 1.
-    """
+    """Refuse a prevalence at which there is nothing to predict."""
     if prevalence is not None and not 0 < prevalence < 1:
         raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
 
@@ -394,15 +349,6 @@ def add_at_prevalence(
     prevalence: float | None,
 ) -> None:
     """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
-
-    Args:
-        shares: Get topic ``prevalence`` (group: the prevalence) and ``cost_curve`` (group: the
-            share of positives, weighted by what a miss costs; ``expected_cost`` is
-            (1 - sensitivity) x it + (1 - specificity) x (1 - it), of what it costs to get every
-            image wrong).
-        cards: Per system one scorecard a training seed.
-        policy: Threshold policy.
-        prevalence: Where the systems will be used; `None`: no PPV and NPV.
 
     Source:
         Drummond and Holte 2006, cost curves.
@@ -437,4 +383,4 @@ def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
 
 
 def _predictive(metric: str, prevalence: float, recall: Floats, specificity: Floats) -> Floats:
-    return predictive_values(recall, specificity, prevalence)[metric]
+    return _predictive_values(recall, specificity, prevalence)[metric]

@@ -30,18 +30,6 @@ SIZE_EDGES, _SIZE_NAMES = (
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
     """Group images by what the images table knows of them.
 
-    Args:
-        images: Rows of the images table, in the order of the judged images.
-        columns: Columns to group by; left out: sex, age band, source and view. ``age_years`` and
-            ``age_band`` both group by age band.
-
-    Returns:
-        By column, each image's group; columns that say the same of all images are left out,
-        unless they are named.
-
-    Raises:
-        InputError: A column that is named does not exist or has too many values.
-
     Example:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
         >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
@@ -80,18 +68,7 @@ def _age_bands(years: pd.Series) -> pd.Series:
 def lesion_groups(
     truth: pd.DataFrame, image: npt.NDArray[np.int64], images: pd.DataFrame
 ) -> dict[str, Groups]:
-    """Group true lesions by size, number in the image, place and view.
-
-    Args:
-        truth: ``x1``, ``y1``, ``x2``, ``y2`` in original px, one row a lesion.
-        image: Position of each lesion's image, shape ``(lesions,)``.
-        images: Rows of the images table, in the order of the judged images.
-
-    Returns:
-        ``lesion_size`` (share of the image), ``lesion_size_mm`` (the square root of the area, on
-        images whose pixel spacing gives a field of 250 to 500 mm), ``lesion_count``, ``third``
-        (of the image's height, by the lesion's centre), ``side`` (of the image) and ``view``.
-    """
+    """Group true lesions by size, number in the image, place and view."""
     corners = truth[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
     sides = corners[:, 2:] - corners[:, :2]
     centre = (corners[:, :2] + corners[:, 2:]) / 2
@@ -104,7 +81,7 @@ def lesion_groups(
         "third": _cut(centre[:, 1] / height, (1 / 3, 2 / 3), ("upper", "middle", "lower")),
         "side": _cut(centre[:, 0] / width, (0.5,), ("left of the image", "right of the image")),
     }
-    spacing = trusted_spacing(images)[image]
+    spacing = _trusted_spacing(images)[image]
     if not np.isnan(spacing).all():
         millimetres = np.sqrt((sides * spacing).prod(axis=1))
         sizes = _cut(millimetres, SIZE_EDGES_MM, _SIZE_NAMES_MM)
@@ -115,16 +92,13 @@ def lesion_groups(
     return {topic: groups for topic, groups in found.items() if len(set(groups) - {""}) > 1}
 
 
-def trusted_spacing(images: pd.DataFrame) -> Floats:
+def _trusted_spacing(images: pd.DataFrame) -> Floats:
     """Pixel spacing of each image in mm (column, row), NaN where it cannot be right.
-
-    Returns:
-        Shape ``(N, 2)``.
 
     Example:
         >>> table = pd.DataFrame({"width": [2000, 1024], "spacing_row_mm": [0.2, 0.143],
         ...                       "spacing_col_mm": [0.2, 0.143]})
-        >>> trusted_spacing(table).tolist()
+        >>> _trusted_spacing(table).tolist()
         [[0.2, 0.2], [nan, nan]]
     """
     names = ["spacing_col_mm", "spacing_row_mm"]

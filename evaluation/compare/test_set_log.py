@@ -70,7 +70,7 @@ class TestSetUses:
         }
 
 
-def uses_file(dataset: DataSet, split: str) -> Path:
+def _uses_file(dataset: DataSet, split: str) -> Path:
     """Where the uses of a split are logged: one JSON object a line."""
     return dataset.folder / "splits" / f"{split}.looks.jsonl"
 
@@ -97,7 +97,7 @@ def log_use(
     Raises:
         InputError: The log is damaged: a use that cannot be counted is not forgotten.
     """
-    path, split_id = uses_file(dataset, split), dataset.ids["split_ids"].get(split)
+    path, split_id = _uses_file(dataset, split), dataset.ids["split_ids"].get(split)
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_id": split_id,

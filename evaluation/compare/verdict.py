@@ -116,25 +116,16 @@ IN_A_SENTENCE = 4
 """Systems whose figures one sentence can hold."""
 
 
-def shown(difference: Interval, p_value: float | None) -> bool:
-    """Whether a difference may be claimed: its interval excludes 0, and so does the test.
-
-    Args:
-        difference: Paired, with its interval.
-        p_value: Adjusted for the number of comparisons; None where there is none.
-    """
+def _shown(difference: Interval, p_value: float | None) -> bool:
+    """Whether a difference may be claimed: its interval excludes 0, and so does the test."""
     return difference.excludes_zero and (p_value is None or p_value < SIGNIFICANT)
 
 
-def adjusted(p_value: float | None, family: str = "") -> str:
+def _adjusted(p_value: float | None, family: str = "") -> str:
     """An adjusted p-value in words; nothing where there is none.
 
-    Args:
-        p_value: By Holm's method.
-        family: Over which comparisons, with a blank before it.
-
     Example:
-        >>> adjusted(0.012, " over all pairs")
+        >>> _adjusted(0.012, " over all pairs")
         '; p = 0.012 after Holm over all pairs'
     """
     if p_value is None:
@@ -155,13 +146,7 @@ class Headline(NamedTuple):
 
 
 def headline(known: PrimaryComparison, systems: list[str], finding: str) -> Headline:
-    """Say in one sentence which system is better, or that none was shown to be.
-
-    Args:
-        known: The figures, and the one that decides.
-        systems: Display names; the first is the reference.
-        finding: Display name of the target.
-    """
+    """Say in one sentence which system is better, or that none was shown to be."""
     where, things = _judged_on(known)
     title = known.protocol.title
     task = f"telling {things} with {inside_sentence(finding)} from {things} without"
@@ -213,8 +198,8 @@ def _headline_of_many(
         if difference.bounded and len(ranked) <= IN_A_SENTENCE:
             words += f"; difference {number(difference.estimate)}"
             words += f", 95 % interval {ends_words(difference)}"
-            words += adjusted(p_value, " over all pairs")
-        (beaten if shown(difference, p_value) else open_).append(words + ")")
+            words += _adjusted(p_value, " over all pairs")
+        (beaten if _shown(difference, p_value) else open_).append(words + ")")
     parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
     parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
     text = (
@@ -253,15 +238,7 @@ _ALSO_TESTED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison in words.
-
-    Args:
-        text: A sentence with its numbers.
-        decided: Whether the interval excludes 0.
-        leader: The system shown to be better, or "".
-        difference: The paired difference behind it.
-        secondary: Whether it explains a confirmatory report's answer without confirming it.
-    """
+    """One comparison in words."""
 
     text: str
     decided: bool
@@ -272,14 +249,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The report's opening.
-
-    Args:
-        headline: The answer in one sentence.
-        scope: What the answer speaks of, and what it does not.
-        findings: The further comparisons, one sentence each.
-        kind: Of the headline.
-    """
+    """The report's opening."""
 
     headline: str
     scope: str
@@ -313,16 +283,6 @@ def state_verdict(
     Two systems differ only where the interval of their paired difference excludes 0; else they
     are "not shown to differ", which is not the same as equal.
 
-    Args:
-        figures: Every figure.
-        systems: Display names; the first is the reference.
-        finding: Display name of the target.
-        seeds: Training runs behind each system; None where unknown (other software, readers).
-        protocol: The question; its primary figure decides.
-        tests: From `paired_tests`; where several systems are compared, a
-            difference is claimed only if its Holm-adjusted p-value is below 0.05 too.
-        uses_before: How often the test split was looked at before the protocol was first used.
-
     Example:
         >>> import pandas as pd
         >>> rows = [("A", 0.9, 0.8, 0.95), ("B", 0.8, 0.7, 0.9), ("A - B", 0.1, -0.1, 0.2)]
@@ -340,7 +300,7 @@ def state_verdict(
         if protocol.margin is not None
     ]
     findings = [
-        compare_pair(
+        _compare_pair(
             figures, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
         )
         for key in _supporting()
@@ -375,7 +335,7 @@ def _against_best(known: PrimaryComparison, systems: list[str]) -> list[Finding]
     best, *others = sorted(systems, key=lambda name: -known.score(name).estimate)
     primary = (protocol.metric, protocol.policy)
     return [
-        compare_pair(
+        _compare_pair(
             known.figures,
             best,
             other,
@@ -424,7 +384,7 @@ def _detectable(known: PrimaryComparison, systems: list[str]) -> list[str]:
     ]
 
 
-def compare_pair(
+def _compare_pair(
     figures: Figures,
     first: str,
     second: str,
@@ -432,16 +392,7 @@ def compare_pair(
     policy: str = "",
     p_value: float | None = None,
 ) -> Finding:
-    """Compare two systems on one metric in one sentence.
-
-    Args:
-        figures: Every figure.
-        first: A system.
-        second: Another system.
-        metric: Short name; higher must be better.
-        policy: Threshold policy, or "".
-        p_value: Adjusted for the number of comparisons; at 0.05 or above nothing is claimed.
-    """
+    """Compare two systems on one metric in one sentence."""
     difference: Interval = figures.difference(first, second, metric, policy)
     if difference.estimate < 0:
         first, second, difference = second, first, difference.reversed()
@@ -453,8 +404,8 @@ def compare_pair(
         reason = difference.note or "no interval"
         text = f"{title}{at}: {first} {values[0]}, {second} {values[1]}; no claim ({reason})."
         return Finding(text, decided=False, leader="", difference=difference)
-    gap += f" (95 % interval {ends_words(difference)}{adjusted(p_value)})"
-    if shown(difference, p_value):
+    gap += f" (95 % interval {ends_words(difference)}{_adjusted(p_value)})"
+    if _shown(difference, p_value):
         text = f"{title}{at} is higher for {first} than for {second}: {values[0]} and {values[1]}"
         return Finding(f"{text}, {gap}.", decided=True, leader=first, difference=difference)
     text = f"{title}{at} was not shown to differ: {first} {values[0]}, {second} {values[1]}"

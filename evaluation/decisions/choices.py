@@ -104,11 +104,6 @@ def choose_reduction(
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
     can be luck where validation is small: on 68 images a fold it cost 0.010 of AUROC on test
     (docs/results.md).
-
-    Args:
-        output: A system on the validation images.
-        y_true: Their labels.
-        patients: A name per image, shape ``(N,)``.
     """
     if not output.gives_boxes:
         return ReducedScores(None, output.scores(None), [])
@@ -137,12 +132,6 @@ def choose_among(
 
     A learned rule scores each fold as the other folds taught it; what it then scores other images
     with is learned on all of them.
-
-    Args:
-        output: A detector on the validation images.
-        y_true: Their labels.
-        rules: Which kinds of rule to try.
-        folds: Fold of each image, shape ``(N,)``.
     """
     settings = [candidate for candidate in CANDIDATES if candidate.rule in rules]
     columns = [output.scores(setting).to_numpy() for setting in settings]
@@ -176,17 +165,7 @@ def choose_among(
 def calibrate(
     method: str, y_true: pd.Series, scores: pd.Series, folds: Integers | None
 ) -> tuple[Calibration | None, dict[str, float] | None]:
-    """Learn the calibration that a user names.
-
-    Args:
-        method: See `TuningOptions`.
-        y_true: Labels.
-        scores: In [0, 1].
-        folds: Fold of each; needed for ``choose`` only.
-
-    Returns:
-        The calibration, `None` where a class is absent, and the log losses where it was chosen.
-    """
+    """Learn the calibration that a user names."""
     if method != CHOOSE or folds is None:
         known = "none" if method == CHOOSE else method
         return fit_calibration(known, y_true, scores), None  # type: ignore[arg-type]

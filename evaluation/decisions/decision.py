@@ -21,25 +21,25 @@ from evaluation.statistics.ranking import Floats
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
 
 
-def first_difference(first: Any, second: Any, place: str = "") -> str | None:
+def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
     """The first place where two JSON values differ, `None` where they agree.
 
     Numbers may differ by what is left of a fit's last step.
 
     Example:
-        >>> first_difference({"a": [1, 2.0]}, {"a": [1, 2.5]})
+        >>> _first_difference({"a": [1, 2.0]}, {"a": [1, 2.5]})
         'a[1]: 2.0 against 2.5'
     """
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted({*first, *second}):
-            found = first_difference(first.get(key), second.get(key), f"{place}.{key}".lstrip("."))
+            found = _first_difference(first.get(key), second.get(key), f"{place}.{key}".lstrip("."))
             if found:
                 return found
         return None
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         pairs = enumerate(zip(first, second, strict=True))
         return next(
-            (d for i, (a, b) in pairs if (d := first_difference(a, b, f"{place}[{i}]"))), None
+            (d for i, (a, b) in pairs if (d := _first_difference(a, b, f"{place}[{i}]"))), None
         )
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, second))
     same = math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME) if numbers else first == second
@@ -174,4 +174,4 @@ class Decision:
         for before, now in places:
             kept = {k: v for k, v in now["validation"].items() if k in before["validation"]}
             now["validation"] = kept
-        return first_difference(stored, derived)
+        return _first_difference(stored, derived)

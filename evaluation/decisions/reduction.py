@@ -28,7 +28,7 @@ class Reduction:
     Attributes:
         rule: How the box scores of an image combine.
         min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
-        weights: Of a learned rule: the intercept, then one per column of `box_features`.
+        weights: Of a learned rule: the intercept, then one per column of `_box_features`.
     """
 
     rule: Rule
@@ -68,7 +68,7 @@ def reduce_boxes(
 
     ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
     is the sum of the three most confident scores divided by three, so that missing boxes count 0;
-    ``learned`` is logistic in `box_features`. An image without boxes scores 0.
+    ``learned`` is logistic in `_box_features`. An image without boxes scores 0.
 
     Args:
         boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
@@ -113,23 +113,12 @@ def reduce_boxes(
     return pd.Series(reduced, index=image_ids, name="score")
 
 
-def box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
+def _box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
     """What a learned rule sees of each image.
-
-    Args:
-        boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
-        image_ids: Every image, unique, shape ``(N,)``.
-
-    Returns:
-        Log-odds of the three most confident scores (a missing box counts as score 0), and
-        ``log(1 + boxes)`` from each of `_COUNT_FLOORS`; shape ``(N, 5)``.
-
-    Raises:
-        InputError: As `reduce_boxes`.
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.1]})
-        >>> box_features(boxes, pd.Index(["a"])).round(2).tolist()
+        >>> _box_features(boxes, pd.Index(["a"])).round(2).tolist()
         [[0.0, -2.2, -9.21, 1.1, 0.69]]
     """
     rows, scores = _rows_and_scores(boxes, image_ids)
@@ -138,7 +127,7 @@ def box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
 
 
 def _ranked_features(rows: Integers, scores: Floats, n_images: int) -> Floats:
-    """`box_features` of boxes that are sorted already, as in `reduce_ranked`."""
+    """`_box_features` of boxes that are sorted already, as in `reduce_ranked`."""
     top = np.zeros((n_images, _TOP_K))
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
     first = rank < _TOP_K
@@ -151,16 +140,6 @@ def reduce_ranked(
     rows: Integers, scores: Floats, n_images: int, *, rule: Rule, min_score: float = 0.0
 ) -> Floats:
     """Reduce boxes that are sorted already; see `reduce_boxes`.
-
-    Args:
-        rows: Position of each box's image, rising, shape ``(N,)``.
-        scores: In [0, 1], falling within an image, shape ``(N,)``.
-        n_images: How many images there are.
-        rule: How box scores combine.
-        min_score: Boxes with a lower score are left out first.
-
-    Returns:
-        Scores in [0, 1], shape ``(n_images,)``.
 
     Example:
         >>> reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2, rule="max").tolist()
@@ -207,14 +186,6 @@ def combine_findings(
 ) -> pd.Series:
     """One score per image from the scores of a target's findings: the highest of them.
 
-    Args:
-        scores: Rows ``image_id``, ``finding``, ``score``; other findings are ignored.
-        image_ids: Every image under evaluation, unique, shape ``(N,)``.
-        findings: The members of the target.
-
-    Returns:
-        Float64, shape ``(N,)``, in the order of ``image_ids``; NaN where an image has no row.
-
     Example:
         >>> rows = pd.DataFrame({"image_id": ["a", "a"], "finding": ["x", "y"], "score": [0.1, 1]})
         >>> combine_findings(rows, pd.Index(["a"]), ("x", "y")).tolist()
@@ -228,22 +199,12 @@ def combine_findings(
 _STRENGTH = 1.0  # of the ridge penalty on standardised features, as scikit-learn's default
 
 
-def fit_learned(features: Floats, y_true: npt.NDArray[np.bool_]) -> Reduction:
+def _fit_learned(features: Floats, y_true: npt.NDArray[np.bool_]) -> Reduction:
     """Fit the rule.
-
-    Args:
-        features: From `evaluation.decisions.reduction.box_features`, shape ``(N, F)``.
-        y_true: Shape ``(N,)``; both classes.
-
-    Returns:
-        The rule with its weights for features as they are: the intercept, then one each.
-
-    Raises:
-        InputError: A class is absent.
 
     Example:
         >>> features = np.array([[-2.0, 0.0], [2.0, 0.0]] * 20)
-        >>> fit_learned(features, np.array([False, True] * 20)).weights[1] > 0
+        >>> _fit_learned(features, np.array([False, True] * 20)).weights[1] > 0
         True
     """
     if not y_true.any() or y_true.all():
@@ -265,26 +226,15 @@ def cross_fit(
 ) -> tuple[Reduction, npt.NDArray[np.float64]]:
     """Learn the rule on all images, and score each fold by what the others taught.
 
-    Args:
-        boxes: ``image_id`` and ``score`` of a detector's boxes on these images.
-        y_true: Labels, indexed by image id.
-        folds: Fold of each image, all images of a patient in one, shape ``(N,)``.
-
-    Returns:
-        The rule for other images, and the unseen scores of these, shape ``(N,)``.
-
-    Raises:
-        InputError: A class is absent outside a fold.
-
     Source:
         The cross-fitted score is that of stacked generalisation, Wolpert 1992.
     """
     ids, truth = y_true.index, y_true.to_numpy() == 1
-    features = box_features(boxes, ids)
+    features = _box_features(boxes, ids)
     unseen = np.zeros(len(ids))
     for fold in np.unique(folds):
         held = folds == fold
-        rule = fit_learned(features[~held], truth[~held])
+        rule = _fit_learned(features[~held], truth[~held])
         scored = reduce_boxes(
             boxes[boxes["image_id"].isin(ids[held])],
             ids[held],
@@ -292,7 +242,7 @@ def cross_fit(
             weights=rule.weights,
         )
         unseen[held] = scored.to_numpy()
-    return fit_learned(features, truth), unseen
+    return _fit_learned(features, truth), unseen
 
 
 def words_of(weights: tuple[float, ...]) -> str:

@@ -66,11 +66,6 @@ def doubt_of(scores: npt.ArrayLike, threshold: float, spread: Floats | None = No
 def choose_referral(doubt: Floats, share: float, by: str) -> Referral:
     """The lowest cut that refers at most a share of (validation) images.
 
-    Args:
-        doubt: Shape ``(N,)``.
-        share: In (0, 1).
-        by: What doubt is, for the record.
-
     Example:
         >>> choose_referral(np.array([0.1, 0.2, 0.2, 0.4]), 0.5, "nearness").cut
         0.30000000000000004

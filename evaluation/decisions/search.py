@@ -167,11 +167,7 @@ class SearchImages:
 
     @classmethod
     def of(cls, output: SystemOutput, y_true: pd.Series, dataset: DataSet) -> SearchImages:
-        """A detector's validation images, in folds of their patients, with its stored boxes.
-
-        Raises:
-            InputError: There are too few patients to make folds of.
-        """
+        """A detector's validation images, in folds of their patients, with its stored boxes."""
         target, ids, positive = output.target, output.image_ids, y_true.to_numpy() == 1
         return cls(
             image_ids=ids,
@@ -223,7 +219,7 @@ class SearchImages:
         return pair_ranked(rank_boxes(judged, fused.scores, corners, n_judged), self.lesions)
 
 
-class Setting(NamedTuple):
+class _Setting(NamedTuple):
     """One setting: what its objective cannot see is the simplest."""
 
     boxes: BoxRule
@@ -259,17 +255,6 @@ def run_search(
 
     What the objective cannot see is chosen after it: the reduction by AUROC, the cut by the RSNA
     score; the scale stays 1.
-
-    Args:
-        images: Validation images only.
-        search: The space and the objective.
-        advance: Called with the number of steps done; see `Search.n_steps`.
-
-    Returns:
-        The choice.
-
-    Raises:
-        InputError: The objective needs lesions and validation has none.
     """
     space = search_space(search.space)
     has_lesions = len(images.lesions.image) > 0
@@ -317,9 +302,9 @@ def _best(
     scales: Sequence[float],
     *,
     advance: Callable[[int], None] | None = None,
-) -> tuple[list[Setting], Chosen]:
+) -> tuple[list[_Setting], Chosen]:
     """Every setting of these fusions and scales, and the choice among them."""
-    settings: list[Setting] = []
+    settings: list[_Setting] = []
     figures: list[Floats] = []
     for fusion in fusions:
         fused, image = images.fuse(fusion)
@@ -346,7 +331,7 @@ def _of_images(
     scores: Floats,
     image: Integers,
     space: Space,
-) -> Iterator[tuple[Setting, Floats]]:
+) -> Iterator[tuple[_Setting, Floats]]:
     """Each reduction of boxes, and its figure on each fold and on all images."""
     order = np.lexsort((-scores, image))
     rows, ranked, n_images = image[order], scores[order], len(images.image_ids)
@@ -358,7 +343,7 @@ def _of_images(
             figures = RankedScores(images.y_true, reduced, images.folds).auroc(images.weights)
         else:
             figures = _held_out_f1(images, reduced)
-        yield Setting(rule, reduction), figures
+        yield _Setting(rule, reduction), figures
 
 
 def _held_out_f1(images: SearchImages, scores: Floats) -> Floats:
@@ -376,15 +361,15 @@ def _held_out_f1(images: SearchImages, scores: Floats) -> Floats:
 
 def _of_places(
     images: SearchImages, objective: Objective, rule: BoxRule, pairs: BoxPairs, space: Space
-) -> Iterator[tuple[Setting, Floats]]:
+) -> Iterator[tuple[_Setting, Floats]]:
     """The figure of boxes' places on each fold and on all images, for the RSNA score a cut."""
     folds, n_folds = images.folds[images.trusted], images.n_folds
     if objective == "rsna":
         scores = WeightedRsnaScore(pairs, folds, n_folds, space.cuts)(images.weights)
         for cut, figures in zip(space.cuts, scores.T, strict=True):
-            yield Setting(rule, cut=cut), figures
+            yield _Setting(rule, cut=cut), figures
     elif objective == "ap50":
         precision = WeightedAveragePrecision(match_pairs(pairs, [0.5]), folds, n_folds)
-        yield Setting(rule), precision(images.weights)[:, 0]
+        yield _Setting(rule), precision(images.weights)[:, 0]
     else:
-        yield Setting(rule), WeightedFroc(pairs, folds, n_folds)(images.weights)
+        yield _Setting(rule), WeightedFroc(pairs, folds, n_folds)(images.weights)

@@ -25,20 +25,7 @@ _TABLE_OF = {"scores": "scores", "boxes": "predicted_boxes", "maps": "maps"}
 def read_rows(
     predictions: Predictions, name: str, target: Target, image_ids: pd.Index
 ) -> pd.DataFrame:
-    """Rows of one table of a predictions folder, part by part: of these images and findings only.
-
-    Args:
-        predictions: The system.
-        name: ``scores``, ``boxes`` or ``maps``.
-        target: Its members are the findings that count.
-        image_ids: The images wanted.
-
-    Returns:
-        The table's columns, in the order on disk. May be empty.
-
-    Raises:
-        InputError: A part is unreadable or breaks the table's rules.
-    """
+    """Rows of one table of a predictions folder, part by part, of these images and findings."""
     path = predictions.folder / f"{name}.parquet"
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     kept = []

@@ -98,12 +98,6 @@ def check_policy(policy: str) -> Policy:
 def threshold_candidates(y_score: npt.ArrayLike) -> Floats:
     """Midpoints between adjacent distinct scores, rising.
 
-    Args:
-        y_score: Finite scores, shape ``(N,)``.
-
-    Returns:
-        Shape ``(distinct - 1,)``. Where no float lies strictly between two scores, the upper one.
-
     Example:
         >>> threshold_candidates([0.5, 0.25, 0.5, 1.0]).tolist()
         [0.375, 0.75]

@@ -55,17 +55,8 @@ class Units:
         return values[used[place]]
 
 
-def unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
-    """The study or patient of each image.
-
-    Args:
-        images: The data set's image table.
-        image_ids: Which images, shape ``(N,)``.
-        unit: ``image``, ``study`` (named with its patient) or ``patient``.
-
-    Raises:
-        InputError: Studies are wanted and an image has none.
-    """
+def _unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
+    """The study or patient of each image."""
     if unit == "image":
         return image_ids.to_numpy(dtype=str)
     patients = patients_of(images, image_ids)
@@ -89,14 +80,14 @@ def group_images(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, u
         images: The data set's image table.
         labels: Of all images of the part of the split that is judged; NaN where unknown.
         image_ids: The images of known label that are judged, shape ``(N,)``.
-        unit: See `unit_names`.
+        unit: See `_unit_names`.
 
     Raises:
-        InputError: See `unit_names`.
+        InputError: See `_unit_names`.
     """
-    names = unit_names(images, image_ids, unit)
+    names = _unit_names(images, image_ids, unit)
     unknown = pd.Index(labels.index[labels.isna().to_numpy()])
-    doubtful = set(unit_names(images, unknown, unit)) if len(unknown) else set()
+    doubtful = set(_unit_names(images, unknown, unit)) if len(unknown) else set()
     doubtful -= set(names[labels.reindex(image_ids).to_numpy() == 1])
     kept = ~np.isin(names, sorted(doubtful))
     chosen, place = np.unique(names[kept], return_inverse=True)

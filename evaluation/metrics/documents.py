@@ -34,7 +34,7 @@ _IMAGES: dict[Share | None, str] = {
 }
 
 
-def metrics_page() -> str:
+def _metrics_page() -> str:
     """Return ``docs/metrics.md``: a row a metric."""
     rows = [
         (
@@ -56,15 +56,12 @@ def _population(metric: Metric) -> str:
     return f"{images.removeprefix('all ')} whose lesions are all boxed" if metric.boxed else images
 
 
-def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
+def _metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON schema of ``metrics.json`` with the names of all metrics in it.
-
-    Args:
-        schema: The schema with any names.
 
     Example:
         >>> row = {"items": {"properties": {"metric": {}}}}
-        >>> found = metrics_schema({"properties": {"metrics": row, "tests": row}})
+        >>> found = _metrics_schema({"properties": {"metrics": row, "tests": row}})
         >>> found["properties"]["tests"]["items"]["properties"]["metric"]["enum"][:2]
         ['auroc', 'average_precision']
     """
@@ -80,8 +77,8 @@ def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Write both documents of the checkout that this is run in."""
-    TABLE.write_text(metrics_page(), encoding="utf-8")
-    schema = metrics_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    TABLE.write_text(_metrics_page(), encoding="utf-8")
+    schema = _metrics_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
     SCHEMA.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

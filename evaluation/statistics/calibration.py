@@ -72,7 +72,7 @@ class PlattScaling:
 
 
 @dataclass(frozen=True)
-class IsotonicScaling:
+class _IsotonicScaling:
     """A rising curve through knots, straight between them and level beyond.
 
     It keeps the order of scores; those between knots of equal probability become ties.
@@ -89,7 +89,7 @@ class IsotonicScaling:
         """The calibrated probability of the positive class, shape as `scores`.
 
         Example:
-            >>> IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
+            >>> _IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
             [0.0, 0.25, 0.5]
         """
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
@@ -106,7 +106,7 @@ class IsotonicScaling:
 
 _AS_IT_IS = PlattScaling(slope=1.0, intercept=0.0)
 """The score itself, held inside [`CLIP`, 1 - `CLIP`], as the probability."""
-Calibration = PlattScaling | IsotonicScaling
+Calibration = PlattScaling | _IsotonicScaling
 
 
 def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
@@ -118,7 +118,7 @@ def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
     if not payload:
         return None
     if payload["method"] == "isotonic":
-        return IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
+        return _IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
     return PlattScaling(payload["slope"], payload["intercept"], payload["method"])
 
 
@@ -128,16 +128,6 @@ _STEEPEST = 100.0
 
 def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
     """Learn one temperature by the least log loss, between 1 / `_STEEPEST` and `_STEEPEST`.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-
-    Returns:
-        The scaling, or `None` where one of the classes is absent.
-
-    Raises:
-        InputError: Labels or scores are not one valid value per image.
 
     Source:
         Guo, Pleiss, Sun and Weinberger 2017.
@@ -165,18 +155,8 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
     return PlattScaling(slope, 0.0, "temperature")
 
 
-def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScaling | None:
+def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicScaling | None:
     """Learn the rising step curve of least squared error, joined by straight lines.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-
-    Returns:
-        The scaling, or `None` where one of the classes is absent.
-
-    Raises:
-        InputError: Labels or scores are not one valid value per image.
 
     Source:
         Zadrozny and Elkan 2002, by scikit-learn's pool of adjacent violators.
@@ -192,7 +172,7 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScal
 
     fit = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, truth.astype(np.float64))
     knots = (fit.X_thresholds_.tolist(), fit.y_thresholds_.tolist())
-    return IsotonicScaling(tuple(knots[0]), tuple(knots[1]))
+    return _IsotonicScaling(tuple(knots[0]), tuple(knots[1]))
 
 
 def fit_calibration(

@@ -21,20 +21,15 @@ _FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
 _LIKELY = 64  # clusters; that none of so many is drawn has probability exp(-64)
 
 
-class Overlap:
+class _Overlap:
     """Whether the classes overlap on the variable; where a cut parts them, no fit is finite.
-
-    Args:
-        place: Rank of each image's value, shape ``(N,)``.
-        truth: Its label, shape ``(N,)``.
-        clusters: Its cluster (patient) as an index from 0, shape ``(N,)``.
 
     Source:
         Albert and Anderson 1984.
 
     Example:
         >>> images = np.array([0, 1, 2]), np.array([False, True, False]), np.array([0, 1, 2])
-        >>> Overlap(*images).parted(np.array([[1, 1, 1], [2, 1, 0]])).tolist()
+        >>> _Overlap(*images).parted(np.array([[1, 1, 1], [2, 1, 0]])).tolist()
         [False, True]
     """
 
@@ -46,14 +41,7 @@ class Overlap:
         }
 
     def parted(self, weights: npt.NDArray[np.floating | np.integer]) -> npt.NDArray[np.bool_]:
-        """Whether a class is absent or a cut parts the classes, one shared value allowed.
-
-        Args:
-            weights: How often each cluster counts, shape ``(R, clusters)``.
-
-        Returns:
-            Shape ``(R,)``.
-        """
+        """Whether a class is absent or a cut parts the classes, one shared value allowed."""
         lowest = {label: self._ends[label, 1](weights) for label in (False, True)}
         highest = {label: -self._ends[label, -1](weights) for label in (False, True)}
         return (lowest[True] >= highest[False]) | (lowest[False] >= highest[True])
@@ -90,15 +78,6 @@ def _fit_line(
 
     A row's fit does not depend on what other rows there are.
 
-    Args:
-        x: Values of the variable, shape ``(D,)``.
-        mass: Weight of the images at each value, shape ``(R, D)``.
-        positive: Weight of the positive images, shape ``(R,)``.
-        positive_x: Their weighted sum of the variable, shape ``(R,)``.
-
-    Returns:
-        Slope and intercept, each shape ``(R,)``; NaN where there is no finite fit.
-
     Source:
         Cox 1958.
 
@@ -130,14 +109,6 @@ def _fit_line(
 def _fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
     """The shifts of log-odds that give each row its number of positives.
 
-    Args:
-        x: Log-odds, shape ``(D,)``.
-        mass: Weight of the images at each value, shape ``(R, D)``.
-        positive: Weight of the positive images, shape ``(R,)``.
-
-    Returns:
-        Shape ``(R,)``; NaN without a class. As in `_fit_line` each row is alone.
-
     Example:
         >>> shift = _fit_offset(np.array([0.0]), np.array([[4.0]]), np.array([3.0]))
         >>> round(float(shift[0]), 4)  # from odds of 1 to odds of 3
@@ -154,11 +125,11 @@ _N_BINS = 10
 _KNOTS = 256
 
 
-def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
+def _equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
     """Bin of each probability: tenths of [0, 1], closed on the right (0 is in the first).
 
     Example:
-        >>> equal_width_bins(np.array([0.0, 0.1, 0.10001, 0.3, 1.0])).tolist()
+        >>> _equal_width_bins(np.array([0.0, 0.1, 0.10001, 0.3, 1.0])).tolist()
         [0, 0, 1, 2, 9]
     """
     return np.searchsorted(np.arange(1, _N_BINS) / _N_BINS, probability, side="left")
@@ -230,14 +201,14 @@ class CalibrationFigures:
         self._residuals = {
             name: per_cluster(_spread(bins, y - p), of_image, self.n_clusters)
             for name, bins in (
-                ("ece", equal_width_bins(p)),
+                ("ece", _equal_width_bins(p)),
                 ("ece_equal_mass", equal_mass_bins(p)),
             )
         }
         self._exact, place = np.unique(x, return_inverse=True)
         self._place, self._of_image = place, of_image
         self._grid, self._on_grid = self._gridded()
-        self._overlap = Overlap(place, truth, of_image)
+        self._overlap = _Overlap(place, truth, of_image)
 
     def _gridded(self) -> tuple[Floats, Floats]:
         """The logits on at most `_KNOTS` knots, each image shared between its two neighbours."""

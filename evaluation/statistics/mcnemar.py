@@ -99,7 +99,7 @@ def clustered_mcnemar(
     table = table[table[:, 1] > 0]
     difference = float(gap.mean())
     first_only, second_only = float(gap[gap > 0].sum()), float(-gap[gap < 0].sum())
-    p_exact = exact_mcnemar(int(first_only), int(second_only)) if not len(seeds) else None
+    p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not len(seeds) else None
     if len(table) < 2:
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
         return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
@@ -120,15 +120,11 @@ def clustered_mcnemar(
     return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
 
 
-def exact_mcnemar(first_only: int, second_only: int) -> float:
+def _exact_mcnemar(first_only: int, second_only: int) -> float:
     """Exact two-sided p-value of McNemar's test, images taken as independent.
 
-    Args:
-        first_only: Images that only the first system gets right.
-        second_only: Images that only the second gets right.
-
     Example:
-        >>> exact_mcnemar(6, 0), exact_mcnemar(0, 0)
+        >>> _exact_mcnemar(6, 0), _exact_mcnemar(0, 0)
         (0.03125, 1.0)
     """
     n = first_only + second_only

@@ -47,20 +47,7 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 def _refuse_seen_patients(
     name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index
 ) -> list[Note]:
-    """Refuse test images of patients that a system was fitted or selected on.
-
-    Args:
-        name: Display name, for messages.
-        system: Its predictions.
-        dataset: Where the images are.
-        image_ids: Of test.
-
-    Returns:
-        Notes on what is not known.
-
-    Raises:
-        InputError: It has seen such a patient.
-    """
+    """Refuse test images of patients that a system was fitted or selected on."""
     seen = _seen(system)
     if seen is None:
         text = f"What {name} was trained on is unknown: its test images may not be new to it."
@@ -226,11 +213,7 @@ def describe_images(
 
 
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
-    """Refuse predictions of other images than a data set's.
-
-    Raises:
-        InputError: They are of loose files or of another data set.
-    """
+    """Refuse predictions of other images than a data set's."""
     made_on, here = system.info.get("data_set"), dataset.ids["content_id"]
     if not made_on:
         raise InputError(

@@ -88,11 +88,7 @@ def findings_of(member: Predictions) -> set[str]:
 
 
 def _check_same_findings(members: Sequence[Predictions]) -> None:
-    """Refuse members that predict different findings.
-
-    Raises:
-        InputError: They do.
-    """
+    """Refuse members that predict different findings."""
     first = findings_of(members[0])
     for member in members[1:]:
         found = findings_of(member)
@@ -106,12 +102,8 @@ def _check_same_findings(members: Sequence[Predictions]) -> None:
         )
 
 
-def join_images(members: Sequence[Predictions]) -> pd.DataFrame:
-    """Every image; one that failed in any member failed, with the member's reason.
-
-    Returns:
-        ``image_id``, ``status``, ``reason``, sorted.
-    """
+def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
+    """Every image; one that failed in any member failed, with the member's reason."""
     index = pd.Index(members[0].images["image_id"].sort_values())
     reasons = pd.Series("", index=index, dtype=object)
     for member in members:
@@ -148,7 +140,7 @@ def join_detectors(
             ``wbf`` by default.
     """
     _check_same_findings(members)
-    images = join_images(members)
+    images = _join_images(members)
     weight = _checked_weights(weights, len(members))
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
     boxes = pd.concat(parts, ignore_index=True)
@@ -196,7 +188,7 @@ def join_classifiers(
         InputError: A member has no score for an image that it ran on.
     """
     _check_same_findings(members)
-    images, weight = join_images(members), _checked_weights(weights, len(members))
+    images, weight = _join_images(members), _checked_weights(weights, len(members))
     share = np.array(weight) / sum(weight)
     tables = [_rows_that_ran(member.scores, images, _KEYS) for member in members]
     for member, table in zip(members, tables, strict=True):
@@ -231,11 +223,7 @@ def _mean_scores(keys: pd.DataFrame, each: np.ndarray, share: np.ndarray) -> pd.
 
 
 def _top_scores(members: Sequence[Predictions], images: pd.DataFrame) -> np.ndarray:
-    """The most confident box of each image and finding per member; 0 where there is none.
-
-    Returns:
-        Shape ``(members, N)``, in the order of `_every_finding`.
-    """
+    """The most confident box of each image and finding per member; 0 where there is none."""
     keys = pd.MultiIndex.from_frame(_every_finding(members, images))
     tops = [member.boxes.groupby(_KEYS)["score"].max() for member in members]
     return np.stack([top.reindex(keys).fillna(0.0).to_numpy(np.float64) for top in tops])
@@ -379,7 +367,7 @@ def gate_boxes(detector: Predictions, classifier: Predictions) -> Joined:
         InputError: The classifier has no score for a box's image and finding.
     """
     members = (detector, classifier)
-    images = join_images(members)
+    images = _join_images(members)
     boxes = detector.boxes
     boxes = boxes[_of_images_that_ran(boxes, images)]
     boxes = boxes.assign(score=boxes["score"] * _gate_of(boxes, classifier))

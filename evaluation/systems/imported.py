@@ -38,21 +38,7 @@ class ColumnNames:
 
 
 def _read_file(path: Path, names: ColumnNames, coco_truth: Path | None = None) -> pd.DataFrame:
-    """Read every row as it stands; nothing is checked against a data set yet.
-
-    Args:
-        path: The file; JSON is known by its first character.
-        names: Columns of a CSV.
-        coco_truth: Annotation file that names the numbers in COCO results.
-
-    Returns:
-        ``image_id``, ``score``, ``row`` (the line of a CSV, counted from 1 with its header, or the
-        place in a JSON list, from 0); ``finding`` and ``x1``, ``y1``, ``x2``, ``y2`` where the
-        file has them. A score or corner that is no number is NaN.
-
-    Raises:
-        InputError: The file is not of either form.
-    """
+    """Read every row as it stands; nothing is checked against a data set yet."""
     if _looks_like_json(path):
         return _read_coco(path, coco_truth)
     return _read_csv(path, names)

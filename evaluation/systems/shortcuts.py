@@ -105,16 +105,8 @@ class Truth:
         return None if parts is None else parts.estimate()
 
 
-def auroc_of_fact(fact: Fact, truth: Truth) -> ClusteredEstimate | None:
-    """AUROC of a label guessed from one fact, by a model of the other folds' patients.
-
-    Args:
-        fact: Its codes are those of the truth's images.
-        truth: The labels.
-
-    Returns:
-        `None` where no fold has both classes. An idle fact gives about 0.5.
-    """
+def _auroc_of_fact(fact: Fact, truth: Truth) -> ClusteredEstimate | None:
+    """AUROC of a label guessed from one fact, by a model of the other folds' patients."""
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
     n = np.bincount(cells, minlength=MOST_FOLDS * levels).reshape(MOST_FOLDS, levels)
@@ -125,8 +117,8 @@ def auroc_of_fact(fact: Fact, truth: Truth) -> ClusteredEstimate | None:
     return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
 
 
-def auroc_of_facts(facts: Sequence[Fact], truth: Truth) -> ClusteredEstimate | None:
-    """As `auroc_of_fact`, of several facts in one logistic model.
+def _auroc_of_facts(facts: Sequence[Fact], truth: Truth) -> ClusteredEstimate | None:
+    """As `_auroc_of_fact`, of several facts in one logistic model.
 
     Each fold's model is fitted to a sample of at most 30,000 images.
     """
@@ -179,16 +171,7 @@ def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
-    """Logistic regressions with a ridge that settles what the data do not.
-
-    Args:
-        design: Predictors, shape ``(D, C)``.
-        n: Images of each line of the design, shape ``(R, D)``.
-        hits: How many of them are positive.
-
-    Returns:
-        Weights of the predictors, shape ``(R, C)``.
-    """
+    """Logistic regressions with a ridge that settles what the data do not."""
     design = np.column_stack([np.ones(len(design)), design])
     ridge = np.append(_FREE_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
     start = np.zeros((len(n), design.shape[1]))
@@ -308,7 +291,7 @@ def _judge(
     """Kind, name, number of images on which it is known, and AUROC of each fact."""
     chosen = [(kind, _of(fact, known)) for kind, fact in facts]
     found = [
-        (kind, fact.name, int(fact.known.sum()), auroc_of_fact(fact, truth))
+        (kind, fact.name, int(fact.known.sum()), _auroc_of_fact(fact, truth))
         for kind, fact in chosen
     ]
     person = [fact for kind, fact in chosen if kind == "person"]
@@ -316,7 +299,7 @@ def _judge(
     n = len(known)
     if len(person) > 1:
         name = " + ".join(fact.name for fact in person)
-        found.append(("person", name, n, auroc_of_facts(person, truth)))
+        found.append(("person", name, n, _auroc_of_facts(person, truth)))
     kinds = len(every)
     measured = np.flatnonzero(border[0].known[known]) if border else np.array([], dtype=int)
     edge = _auroc_of_edge(border, known[measured], truth.of(measured))
@@ -327,7 +310,7 @@ def _judge(
             kinds += 1
     if kinds > max(len(person), 1):
         name = "all beside the lungs"
-        found.append(("together", name, n, auroc_of_facts(every, truth)))
+        found.append(("together", name, n, _auroc_of_facts(every, truth)))
     siblings = _sibling_means(truth)
     if not np.isnan(siblings).all():
         scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
@@ -341,7 +324,7 @@ def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: Truth) -> Cluste
     """AUROC of a label guessed from the greys around the images that were measured."""
     if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
         return None
-    return auroc_of_facts([_of(piece, rows) for piece in border], truth)
+    return _auroc_of_facts([_of(piece, rows) for piece in border], truth)
 
 
 def _sibling_means(truth: Truth) -> np.ndarray:

@@ -8,12 +8,12 @@ import torch
 
 from classification.dataset import LabelBatch
 from classification.loss import (
+    _mix,
+    _mix_pairs,
+    _smooth,
     masked_cross_entropy,
-    mix,
-    mix_pairs,
     positive_weights,
     scores_of,
-    smooth,
     training_losses,
     validation_losses,
 )
@@ -136,13 +136,13 @@ def _batch(n: int = 64) -> LabelBatch:
     [(1.0, 0.1, 0.95), (0.0, 0.1, 0.05), (0.5, 0.3, 0.5), (1.0, 0.0, 1.0), (NAN, 0.1, NAN)],
 )
 def test_smoothing_moves_towards_one_half(target, smoothing, expected):
-    assert smooth(torch.tensor([target]), smoothing).item() == pytest.approx(expected, nan_ok=True)
+    assert _smooth(torch.tensor([target]), smoothing).item() == pytest.approx(expected, nan_ok=True)
 
 
 def test_images_and_targets_are_mixed_with_the_same_weights():
     torch.manual_seed(3)
     batch = _batch()
-    mixed = mix_pairs(batch, 1.0)
+    mixed = _mix_pairs(batch, 1.0)
     grey = mixed.images[:, 0, 0, 0] / 200
     assert (grey - mixed.targets[:, 0]).abs().max() <= 0.5 / 200 + 1e-6  # whole grey levels
     between = (mixed.targets[:, 0] > 0) & (mixed.targets[:, 0] < 1)
@@ -156,14 +156,14 @@ def test_a_pair_of_which_one_is_unknown_stays_unknown(weight):
     images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
     targets = torch.tensor([[1.0], [NAN], [0.0], [1.0]])
     batch = LabelBatch(["a", "b", "c", "d"], images, targets)
-    mixed = mix(batch, torch.tensor([1, 0, 3, 2]), weight).targets[:, 0]
+    mixed = _mix(batch, torch.tensor([1, 0, 3, 2]), weight).targets[:, 0]
     assert mixed.isnan().tolist() == [True, True, False, False]
     assert mixed[2:].tolist() == pytest.approx([weight, 1 - weight])
 
 
 def test_an_image_mixed_with_itself_is_itself():
     batch = _batch(8)
-    mixed = mix(batch, torch.arange(8), 0.37)
+    mixed = _mix(batch, torch.arange(8), 0.37)
     assert torch.equal(mixed.images, batch.images)
     assert torch.equal(mixed.targets.nan_to_num(-1), batch.targets.nan_to_num(-1))
 
@@ -171,7 +171,7 @@ def test_an_image_mixed_with_itself_is_itself():
 def test_the_batch_given_is_left_alone():
     batch = _batch(8)
     before = batch.images.clone(), batch.targets.clone()
-    mix(batch, torch.arange(8).flip(0), 0.4)
+    _mix(batch, torch.arange(8).flip(0), 0.4)
     assert torch.equal(batch.images, before[0])
     assert torch.equal(batch.targets.nan_to_num(-1), before[1].nan_to_num(-1))
 
@@ -184,7 +184,7 @@ def _weights(alpha: float, n: int = 400) -> np.ndarray:
     weights = []
     for seed in range(n):
         torch.manual_seed(seed)
-        moved = mix_pairs(batch, alpha).targets - targets
+        moved = _mix_pairs(batch, alpha).targets - targets
         torch.manual_seed(seed)
         torch.distributions.Beta(alpha, alpha).sample()
         partner = torch.randperm(64)
@@ -205,6 +205,6 @@ def test_equal_seeds_mix_alike_and_others_do_not():
     mixed = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)
-        mixed.append(mix_pairs(batch, 0.4).images)
+        mixed.append(_mix_pairs(batch, 0.4).images)
     assert torch.equal(mixed[0], mixed[1])
     assert not torch.equal(mixed[0], mixed[2])

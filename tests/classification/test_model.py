@@ -15,9 +15,9 @@ from classification.loss import training_losses
 from classification.model import (
     COLOUR_MEAN,
     COLOUR_STD,
+    _learning_stages,
     build_chexnet,
     freeze_for_epoch,
-    learning_stages,
 )
 from data_prep.contracts.errors import InputError
 from networks.registry import NETWORKS
@@ -285,5 +285,5 @@ def test_the_head_alone_is_a_linear_layer(name, build_small):
 
 
 def test_no_more_stages_learn_than_there_are():
-    assert [learning_stages("stages", epoch, 2) for epoch in range(5)] == [0, 1, 2, 2, 2]
-    assert [learning_stages("all", epoch, 2) for epoch in range(2)] == [2, 2]
+    assert [_learning_stages("stages", epoch, 2) for epoch in range(5)] == [0, 1, 2, 2, 2]
+    assert [_learning_stages("all", epoch, 2) for epoch in range(2)] == [2, 2]

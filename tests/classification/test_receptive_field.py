@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
-from classification.backbones import PooledNorm, build_trunk, trunk_stages
+from classification.backbones import _PooledNorm, build_trunk, trunk_stages
 from classification.model import build_classifier
 from classification.receptive_field import Grid, trace_grid
 from data_prep.contracts.errors import InputError
@@ -44,7 +44,7 @@ def looking_evenly(network: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, _Mean(child))
-            elif isinstance(child, SqueezeExcitation | LayerNorm2d | PooledNorm | nn.LayerNorm):
+            elif isinstance(child, SqueezeExcitation | LayerNorm2d | _PooledNorm | nn.LayerNorm):
                 setattr(module, name, nn.Identity())  # looks at the whole image, or at channels
             elif isinstance(child, nn.Linear):
                 nn.init.constant_(child.weight, 1 / child.in_features)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from classification.saliency import grad_cam, head_gradients, saliency_maps
+from classification.saliency import _grad_cam, _head_gradients, saliency_maps
 from data_prep.contracts.errors import InputError
 
 METHODS = ("cam", "gradcam")
@@ -62,7 +62,7 @@ def test_gradients_of_a_head_that_works_in_place_are_those_of_small_steps(bent, 
     with torch.no_grad():
         features = bent.features(batch.images[:1])
     before = features.clone()
-    logits, gradients = head_gradients(bent, features)
+    logits, gradients = _head_gradients(bent, features)
     assert torch.equal(features, before)  # the head did not eat the features
     step = 1e-2
     for channel, row, column in ((0, 0, 0), (3, 1, 2), (7, 3, 3), (11, 2, 0)):
@@ -84,8 +84,8 @@ def test_grad_cam_serves_any_head(bent, batch):
     found = saliency_maps(bent, batch.images, "gradcam")
     with torch.no_grad():
         features = bent.features(batch.images)
-    _, gradients = head_gradients(bent, features)
-    torch.testing.assert_close(found.maps, grad_cam(features, gradients))
+    _, gradients = _head_gradients(bent, features)
+    torch.testing.assert_close(found.maps, _grad_cam(features, gradients))
     assert (found.maps.flatten(1).max(dim=1).values > 0).any()
 
 

@@ -13,7 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import (
-    body_layers,
+    _body_layers,
     build_body,
     build_pyramid,
     freeze_stages,
@@ -227,7 +227,7 @@ def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have() -> None:
 
 
 def test_strides_and_widths_are_found_by_running_the_body() -> None:
-    layers = {layer.name: (layer.stride, layer.channels) for layer in body_layers("densenet121")}
+    layers = {layer.name: (layer.stride, layer.channels) for layer in _body_layers("densenet121")}
     assert layers["denseblock2"] == (8, 512)
     assert layers["transition2"] == (16, 256)
     assert layers["norm5"] == (32, 1024)
@@ -237,6 +237,6 @@ def test_looking_for_strides_draws_no_random_number() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    body_layers.cache_clear()
-    body_layers("resnet18")
+    _body_layers.cache_clear()
+    _body_layers("resnet18")
     assert torch.equal(torch.rand(1), expected)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
-from detection.head import SMOOTH_L1_BETA, BoxHead
+from detection.head import SMOOTH_L1_BETA, _BoxHead
 from detection.model import training_losses
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 
 
-def head_of(loss: str, version: str = "v1") -> BoxHead:
-    return BoxHead(16, 9, version=version, convs=1, loss=loss)
+def head_of(loss: str, version: str = "v1") -> _BoxHead:
+    return _BoxHead(16, 9, version=version, convs=1, loss=loss)
 
 
 def pair_loss(box: list[float], truth: list[float], loss: str) -> float:

@@ -17,7 +17,7 @@ from data_prep.contracts.errors import InputError
 from detection.backbone import build_body
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
-from detection.weights import load_body, start_from
+from detection.weights import _load_body, start_from
 from networks.public_checkpoints import recognise
 from networks.published import build_network
 from networks.registry import NETWORKS, network_names
@@ -129,7 +129,7 @@ def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked() -> None
 @pytest.mark.parametrize("name", network_names("detector"))
 def test_imagenet_file_of_every_backbone_fits_it(name: str) -> None:
     body = _empty_body(name, "frozen")
-    load_body(body, _shapes_of(name), name=name, source="weights imagenet")
+    _load_body(body, _shapes_of(name), name=name, source="weights imagenet")
     assert all((value == 0.5).all() for value in body.state_dict().values())
 
 
@@ -154,7 +154,7 @@ def test_another_backbone_is_named_with_the_key_to_set(name: str, other: str) ->
     body = _empty_body(name, "frozen")
     message = f"^w.pth: weights of {other}, not of {name}; set model.backbone to {other}$"
     with pytest.raises(InputError, match=message):
-        load_body(body, _shapes_of(other), name=name, source="w.pth")
+        _load_body(body, _shapes_of(other), name=name, source="w.pth")
     assert not any(value.any() for value in body.state_dict().values())  # nothing was written
 
 
@@ -162,10 +162,10 @@ def test_network_that_is_no_backbone_here_is_guessed(shared_data: Path) -> None:
     state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
     for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
         with pytest.raises(InputError, match="; take a file of one of resnet18, "):
-            load_body(_empty_body(name, "frozen"), state, name=name, source="squeeze.pth")
+            _load_body(_empty_body(name, "frozen"), state, name=name, source="squeeze.pth")
     body, state = _empty_body("densenet121", "batch"), _shapes_of("densenet169")
     with pytest.raises(InputError, match="of densenet169, not of densenet121; take a file of one"):
-        load_body(body, state, name="densenet121", source="w.pth")
+        _load_body(body, state, name="densenet121", source="w.pth")
 
 
 def _truncated(state: State) -> State:
@@ -199,7 +199,7 @@ def test_unusable_weights_say_why_and_change_nothing(damage, norm: str, message:
     body = build_body("resnet18", norm)
     before = {key: value.clone() for key, value in body.state_dict().items()}
     with pytest.raises(InputError, match=f"^w.pth: .*{message}") as caught:
-        load_body(body, damage(_network("resnet18")), name="resnet18", source="w.pth")
+        _load_body(body, damage(_network("resnet18")), name="resnet18", source="w.pth")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
 

@@ -22,7 +22,7 @@ from detection import backbone
 from detection.model import build_retinanet
 from detection.weights import start_from as start_detector
 from networks.checkpoints import STEP_COUNTER, body_key
-from networks.efficientnet_lite import SIZES, EfficientNetLite, SameConv2d
+from networks.efficientnet_lite import SIZES, EfficientNetLite, _SameConv2d
 from networks.published import fetch_weights, find_weights_file
 from networks.registry import NETWORKS, PackagedWeights
 
@@ -93,7 +93,7 @@ def test_each_size_has_the_published_number_of_parameters(name: str, millions: f
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
 @pytest.mark.parametrize("side", [8, 9])
 def test_padding_is_tensorflows_same(kernel: int, stride: int, side: int) -> None:
-    layer = SameConv2d(1, 1, kernel, stride, bias=False)
+    layer = _SameConv2d(1, 1, kernel, stride, bias=False)
     torch.nn.init.ones_(layer.weight)
     image = torch.rand(1, 1, side, side)
     # By the definition: output cell i sees kernel pixels from i * stride - total // 2 on.
@@ -192,7 +192,7 @@ def _refuse(path: Path) -> bytes:
 
 
 def test_the_pyramid_taps_the_strides_of_efficientnet() -> None:
-    layers = backbone.body_layers("efficientnet_lite0")
+    layers = backbone._body_layers("efficientnet_lite0")
     assert {layer.stride: (layer.name, layer.channels) for layer in layers} == {
         2: ("block0", 16), 4: ("block2", 24), 8: ("block4", 40), 16: ("block10", 112),
         32: ("last", 1280),

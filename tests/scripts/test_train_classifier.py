@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
 from classification.dataset import ImageLabelDataset
-from classification.loss import masked_cross_entropy, mix_pairs, smooth
+from classification.loss import _mix_pairs, _smooth, masked_cross_entropy
 from classification.model import build_classifier
 from configs.schema import find_config, read_config
 from data_prep.assemble.prepare import prepare
@@ -144,8 +144,8 @@ def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validatio
     torch.manual_seed(5)
     learned = task.training_losses(task.model, batch)["classification"]
     torch.manual_seed(5)
-    mixed = mix_pairs(batch, 0.4)
-    expected = masked_cross_entropy(task.model(mixed.images), smooth(mixed.targets, 0.1), weight)
+    mixed = _mix_pairs(batch, 0.4)
+    expected = masked_cross_entropy(task.model(mixed.images), _smooth(mixed.targets, 0.1), weight)
     assert learned.item() == pytest.approx(expected.item())
 
 

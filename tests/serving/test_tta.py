@@ -16,7 +16,7 @@ from data_prep.augment.views import View, parse_views
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from serving.trained_model import TrainedModel
-from serving.tta import MultiViewClassifier, MultiViewDetector, render_view, with_views
+from serving.tta import _MultiViewClassifier, _MultiViewDetector, _render_view, with_views
 from training.cost import count_flops
 
 SIZE = 96
@@ -59,7 +59,7 @@ def patch_images() -> Tensor:
 
 def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
     model: Any = PatchFinder()
-    patch, nothing = MultiViewDetector(model, EVERY)(patch_images())
+    patch, nothing = _MultiViewDetector(model, EVERY)(patch_images())
     np.testing.assert_allclose(patch["boxes"], [[8, 20, 40, 44]], atol=0.7)
     assert patch["labels"].tolist() == [2]
     assert patch["scores"].tolist() == pytest.approx([0.8])
@@ -70,13 +70,13 @@ def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
 
 def test_a_box_that_one_view_alone_saw_counts_less() -> None:
     model: Any = PatchFinder(blind_below=128)
-    found = MultiViewDetector(model, EVERY)(patch_images())[0]
+    found = _MultiViewDetector(model, EVERY)(patch_images())[0]
     assert found["scores"].tolist() == pytest.approx([0.8 / 4])
 
 
 @pytest.mark.parametrize("view", EVERY)
 def test_a_view_shows_the_image_where_its_boxes_say(view: View) -> None:
-    seen = render_view(patch_images()[:1], view)[0, 0].numpy()
+    seen = _render_view(patch_images()[:1], view)[0, 0].numpy()
     rows, columns = np.nonzero(seen > 127)
     box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
     np.testing.assert_allclose(view.boxes_back(box, SIZE), [[8, 20, 40, 44]], atol=0.8)
@@ -128,7 +128,7 @@ def test_probabilities_are_means_over_the_views() -> None:
 @pytest.mark.parametrize("view", EVERY[1:])
 def test_maps_come_back_to_the_places_where_they_looked(view: View) -> None:
     model = classifier()
-    viewed = MultiViewClassifier(model, [View(), view])
+    viewed = _MultiViewClassifier(model, [View(), view])
     viewed._size = SIZE
     start, _, end, _ = model.map_frame(1, 1)
     stride, middle = end - start, (start + end) / 2

@@ -8,8 +8,8 @@ from data_prep.contracts.errors import InputError
 from evaluation.boxes.iou import CORNERS
 from evaluation.boxes.map_boxes import (
     MapBoxRule,
+    _map_peak,
     boxes_from_map,
-    map_peak,
     map_points,
     map_scale,
     upsample,
@@ -127,7 +127,7 @@ def test_a_bump_is_pointed_at_boxed_and_drawn_where_it_lies(row, column):
     centre = np.array([frame[0] + (column + 0.5) * 32, frame[1] + (row + 0.5) * 16])
     x, y = frame[0] + (np.arange(8) + 0.5) * 32, frame[1] + (np.arange(8) + 0.5) * 16
     bump = np.exp(-(((x - centre[0]) / 32) ** 2) - ((y[:, None] - centre[1]) / 16) ** 2)
-    assert map_peak(bump, frame) == (*centre, 1.0)
+    assert _map_peak(bump, frame) == (*centre, 1.0)
     boxes = boxes_from_map(
         maps_of(bump, frame=frame), pd.Series({"i0": 1.0}), scale=(0.0, 1.0), level=0.5
     )
@@ -149,7 +149,7 @@ def test_upsampling_equals_that_of_opencv():
 def test_the_peak_is_where_the_upsampled_map_is_highest():
     grid = np.random.default_rng(2).normal(size=(5, 5))
     grid[3, 1] = 5.0  # inside: at the rim the held edge makes a plateau
-    x, y, value = map_peak(grid, (10.0, 20.0, 60.0, 70.0))
+    x, y, value = _map_peak(grid, (10.0, 20.0, 60.0, 70.0))
     fine = upsample(grid, 9)
     row, column = np.unravel_index(fine.argmax(), fine.shape)
     assert x == pytest.approx(10 + (column + 0.5) / 45 * 50)
@@ -158,7 +158,7 @@ def test_the_peak_is_where_the_upsampled_map_is_highest():
 
 
 def test_among_equal_cells_the_first_in_reading_order_is_the_peak():
-    assert map_peak(np.ones((2, 2)), (0, 0, 4, 4))[:2] == (1.0, 1.0)
+    assert _map_peak(np.ones((2, 2)), (0, 0, 4, 4))[:2] == (1.0, 1.0)
 
 
 def test_a_frame_beyond_the_image_is_read_as_it_stands():

@@ -20,7 +20,7 @@ from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.tuning import tune
-from evaluation.decisions.units import group_images, unit_names
+from evaluation.decisions.units import _unit_names, group_images
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.metrics.words import score_words
 from evaluation.report.charts import report_charts
@@ -367,8 +367,8 @@ IMAGES = pd.DataFrame(
 
 def test_a_study_is_named_with_its_patient():
     ids = pd.Index(IMAGES["image_id"])
-    assert len(set(unit_names(IMAGES, ids, "study"))) == 4  # s1 of p1, p2 and p3 are three
-    assert unit_names(IMAGES, ids, "patient").tolist() == ["p1", "p1", "p2", "p3", "p3"]
+    assert len(set(_unit_names(IMAGES, ids, "study"))) == 4  # s1 of p1, p2 and p3 are three
+    assert _unit_names(IMAGES, ids, "patient").tolist() == ["p1", "p1", "p2", "p3", "p3"]
 
 
 def test_a_unit_with_an_unknown_image_counts_only_where_another_is_positive():
@@ -384,9 +384,9 @@ def test_a_unit_with_an_unknown_image_counts_only_where_another_is_positive():
 def test_studies_without_names_are_refused():
     ids = pd.Index(IMAGES["image_id"])
     with pytest.raises(InputError, match="names no studies"):
-        unit_names(IMAGES.drop(columns="study_id"), ids, "study")
+        _unit_names(IMAGES.drop(columns="study_id"), ids, "study")
     with pytest.raises(InputError, match="image 'b' has no study_id"):
-        unit_names(IMAGES.assign(study_id=["s1", None, "s1", "s1", "s1"]), ids, "study")
+        _unit_names(IMAGES.assign(study_id=["s1", None, "s1", "s1", "s1"]), ids, "study")
 
 
 def chosen(table, **keys):

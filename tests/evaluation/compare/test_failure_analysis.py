@@ -16,11 +16,11 @@ from evaluation.compare.shares import (
     TREAT_ALL,
     ShareName,
     Shares,
-    kappa,
+    _kappa,
+    _predictive_values,
     net_benefit,
-    predictive_values,
 )
-from evaluation.compare.subgroups import image_groups, lesion_groups, trusted_spacing
+from evaluation.compare.subgroups import _trusted_spacing, image_groups, lesion_groups
 from evaluation.statistics.bootstrap import Resamples
 from scripts.starting_weights import unknown_training_data
 
@@ -81,7 +81,7 @@ def test_kinds_add_up_to_lesions_and_to_called_boxes(seed):
 def test_millimetres_count_only_where_the_spacing_can_be_right():
     images = pd.DataFrame({"image_id": ["a", "b"], "width": [2000, 1000], "height": [2000, 1000],
                            "spacing_row_mm": [0.2, 0.1], "spacing_col_mm": [0.2, 0.1]})  # fmt: skip
-    assert np.isnan(trusted_spacing(images)[1]).all()  # a chest 100 mm wide
+    assert np.isnan(_trusted_spacing(images)[1]).all()  # a chest 100 mm wide
     truth = boxes(("a", 0.0, 0.0, 100.0, 100.0), ("a", 900.0, 1500.0, 1400.0, 1900.0),
                   ("b", 0.0, 0.0, 500.0, 500.0))  # fmt: skip
     groups = lesion_groups(truth, np.array([0, 0, 1]), images)
@@ -107,11 +107,11 @@ def test_kappa_and_predictive_values_are_those_of_their_oracles():
     rng = np.random.default_rng(2)
     one, two = rng.random(200) < 0.4, rng.random(200) < 0.4
     two[:80] = one[:80]
-    mine = kappa((one & two).sum(), (one & ~two).sum(), (~one & two).sum(), 200)
+    mine = _kappa((one & two).sum(), (one & ~two).sum(), (~one & two).sum(), 200)
     assert float(mine) == pytest.approx(cohen_kappa_score(one, two))
-    assert np.isnan(kappa(5, 0, 0, 5))
+    assert np.isnan(_kappa(5, 0, 0, 5))
     # 10,000 people of whom 1 % are ill, counted.
-    values = predictive_values(0.8, 0.9, 0.01)
+    values = _predictive_values(0.8, 0.9, 0.01)
     assert values["ppv"] == pytest.approx(80 / (80 + 990))
     assert values["npv"] == pytest.approx(8910 / (8910 + 20))
 
@@ -203,7 +203,7 @@ def test_a_comparison_says_what_it_is_worth_elsewhere(compared):
     recall = row_of(metrics, metric="recall", **of)["estimate"]
     kept = row_of(metrics, metric="specificity", **of)["estimate"]
     value = row_of(table, topic="prevalence", group="0.02", system="A", metric="ppv")
-    assert value["estimate"] == pytest.approx(float(predictive_values(recall, kept, 0.02)["ppv"]))
+    assert value["estimate"] == pytest.approx(float(_predictive_values(recall, kept, 0.02)["ppv"]))
     cost = row_of(table, topic="cost_curve", group="0.5", system="A")
     assert cost["estimate"] == pytest.approx(((1 - recall) + (1 - kept)) / 2)
     mine = compared.decisions[compared.decisions["system"] == "A"]

@@ -7,11 +7,11 @@ from scipy.stats import binomtest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.failure_analysis import auroc_of_groups
+from evaluation.compare.failure_analysis import _auroc_of_groups
 from evaluation.compare.figures import Figures
 from evaluation.compare.metrics_table import (
     EXACT_METHOD,
-    clopper_pearson,
+    _clopper_pearson,
     figures_of,
     simultaneous_level,
 )
@@ -21,9 +21,9 @@ from evaluation.compare.paired_tests import (
     MCNEMAR,
     OBUCHOWSKI,
     TEST_COLUMNS,
+    _percentile_p,
     clustered_auroc,
     paired_tests,
-    percentile_p,
 )
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.seeds import SeedMean, mean_replicates, name_models
@@ -133,13 +133,13 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
 
 
 def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
-    assert percentile_p(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
-    assert percentile_p(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
-    assert percentile_p(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
-    assert percentile_p(np.array([np.nan, np.nan])) is None
+    assert _percentile_p(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
+    assert _percentile_p(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
+    assert _percentile_p(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
+    assert _percentile_p(np.array([np.nan, np.nan])) is None
     # On normal replicates it is the normal p-value.
     drawn = np.random.default_rng(0).normal(2.0, 1.0, 200_000)
-    assert percentile_p(drawn) == pytest.approx(0.0455, abs=0.002)
+    assert _percentile_p(drawn) == pytest.approx(0.0455, abs=0.002)
 
 
 def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
@@ -156,7 +156,7 @@ def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
 def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judged):
     of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
     seeds = [card(judged, 1, skill=0.3), card(judged, 1, skill=2.0)]
-    several = auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, judged)
+    several = _auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, judged)
     inside = of_image == "F"
     values, parts = [], []
     for chosen in (inside, ~inside):
@@ -262,14 +262,14 @@ def test_the_same_training_cannot_count_as_two_seeds(predict):
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])
 def test_intervals_are_those_of_scipy(hits, trials):
-    ours = clopper_pearson(hits, trials)
+    ours = _clopper_pearson(hits, trials)
     theirs = binomtest(hits, trials).proportion_ci(method="exact")
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_no_trial_is_refused():
     with pytest.raises(InputError, match="0 hits of 0 trials"):
-        clopper_pearson(0, 0)
+        _clopper_pearson(0, 0)
 
 
 def table(scores, copies=1):

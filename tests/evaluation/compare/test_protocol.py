@@ -11,7 +11,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import Figures
 from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
-from evaluation.compare.test_set_log import TestSetUses, log_use, uses_file
+from evaluation.compare.test_set_log import TestSetUses, _uses_file, log_use
 from evaluation.compare.verdict import state_verdict
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.registry import METRICS
@@ -126,7 +126,7 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(p
         protocol = Protocol(metric=metric, declared=True)
         with pytest.raises(InputError, match=f"primary figure '{metric}' is undefined for"):
             compare_systems(systems, judged_set, judged_set.target(), protocol=protocol)
-    assert not uses_file(judged_set, "default").exists()
+    assert not _uses_file(judged_set, "default").exists()
     explored = compare_systems(
         {"B": systems["B"]}, judged_set, judged_set.target(), replicates=50,
         protocol=Protocol(metric="ap50"),
@@ -259,7 +259,7 @@ def test_every_use_is_counted_and_none_is_forgotten(predict, judged_set):
     again = log_use(judged_set, "default", "opacity", others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
     assert "3 times, with 2 different line-ups" in again.words
-    lines = uses_file(judged_set, "default").read_text().splitlines()
+    lines = _uses_file(judged_set, "default").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
 
@@ -270,17 +270,17 @@ def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
     judged_set.ids["split_ids"]["default"] = "s2"
     anew = log_use(judged_set, "default", "opacity", systems)
     assert len(anew.entries) == 1
-    assert len(uses_file(judged_set, "default").read_text().splitlines()) == 2
+    assert len(_uses_file(judged_set, "default").read_text().splitlines()) == 2
 
 
 def test_a_damaged_record_is_refused(predict, judged_set):
-    uses_file(judged_set, "default").write_text("nonsense\n")
+    _uses_file(judged_set, "default").write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1 is not a record of a look"):
         log_use(judged_set, "default", "opacity", {"A": [predict("A")]})
 
 
 def test_a_record_that_cannot_be_written_is_told(predict, judged_set):
-    uses_file(judged_set, "default").mkdir()  # even root cannot write there
+    _uses_file(judged_set, "default").mkdir()  # even root cannot write there
     uses = log_use(judged_set, "default", "opacity", {"A": [predict("A")]})
     assert "is unknown" in uses.words
     assert uses.before_protocol is None

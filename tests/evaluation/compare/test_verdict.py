@@ -1,7 +1,7 @@
 import pytest
 
 from evaluation.compare.figures import Figures
-from evaluation.compare.verdict import compare_pair, state_verdict
+from evaluation.compare.verdict import _compare_pair, state_verdict
 
 
 def verdict_of(metrics, *arguments, **options):
@@ -112,6 +112,6 @@ def test_one_system_is_described_not_compared(make_metrics):
 def test_supporting_comparison_names_its_threshold(make_metrics):
     rows = [("A", "max_f1", "recall", 0.8, 0.7, 0.9), ("B", "max_f1", "recall", 0.6, 0.5, 0.7),
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3)]  # fmt: skip
-    finding = compare_pair(Figures.from_table(make_metrics(rows)), "B", "A", "recall", "max_f1")
+    finding = _compare_pair(Figures.from_table(make_metrics(rows)), "B", "A", "recall", "max_f1")
     assert finding.leader == "A"
     assert finding.text.startswith("Sensitivity (recall) at the threshold for best F1 is higher")

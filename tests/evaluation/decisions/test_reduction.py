@@ -16,10 +16,10 @@ from data_prep.contracts.errors import InputError
 from evaluation.decisions.reduction import (
     CANDIDATES,
     Reduction,
-    box_features,
+    _box_features,
+    _fit_learned,
     combine_findings,
     cross_fit,
-    fit_learned,
     reduce_boxes,
     words_of,
 )
@@ -131,7 +131,7 @@ def sample():
 
 def test_features_counted_by_hand():
     boxes = pd.DataFrame({"image_id": list("bbbba"), "score": [0.04, 0.5, 0.2, 0.05, 0.1]})
-    found = box_features(boxes, pd.Index(["a", "b", "c"]))
+    found = _box_features(boxes, pd.Index(["a", "b", "c"]))
     nothing = np.log(1e-4 / (1 - 1e-4))
     logit = {score: np.log(score / (1 - score)) for score in (0.5, 0.2, 0.1, 0.05)}
     np.testing.assert_allclose(
@@ -146,8 +146,8 @@ def test_features_counted_by_hand():
 
 def test_the_rule_is_ridge_logistic_regression_on_standardised_features(sample):
     boxes, y_true = sample
-    features = box_features(boxes, y_true.index)
-    rule = fit_learned(features, y_true.to_numpy() == 1)
+    features = _box_features(boxes, y_true.index)
+    rule = _fit_learned(features, y_true.to_numpy() == 1)
     oracle = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10, max_iter=5000))
     expected = oracle.fit(features, y_true).predict_proba(features)[:, 1]
     scores = reduce_boxes(boxes, y_true.index, rule="learned", weights=rule.weights).to_numpy()
@@ -165,7 +165,7 @@ def test_no_fold_is_scored_by_a_rule_that_saw_it(sample):
     flipped = y_true.where(~held, 1 - y_true)
     assert (cross_fit(boxes, flipped, folds)[1][held] == unseen[held]).all()
     assert (cross_fit(boxes, flipped, folds)[1][~held] != unseen[~held]).any()
-    assert whole == fit_learned(box_features(boxes, y_true.index), y_true.to_numpy() == 1)
+    assert whole == _fit_learned(_box_features(boxes, y_true.index), y_true.to_numpy() == 1)
 
 
 def test_the_same_images_give_the_same_rule(sample):
@@ -177,7 +177,7 @@ def test_the_same_images_give_the_same_rule(sample):
 
 def test_a_rule_survives_its_file_and_says_its_weights(sample):
     boxes, y_true = sample
-    rule = fit_learned(box_features(boxes, y_true.index), y_true.to_numpy() == 1)
+    rule = _fit_learned(_box_features(boxes, y_true.index), y_true.to_numpy() == 1)
     assert Reduction.from_json(rule.to_json()) == rule
     assert words_of(rule.weights).count(":") == 5
 
@@ -185,6 +185,6 @@ def test_a_rule_survives_its_file_and_says_its_weights(sample):
 def test_one_class_or_missing_weights_are_refused(sample):
     boxes, y_true = sample
     with pytest.raises(InputError, match="needs positive and negative images"):
-        fit_learned(np.zeros((4, 5)), np.ones(4, dtype=bool))
+        _fit_learned(np.zeros((4, 5)), np.ones(4, dtype=bool))
     with pytest.raises(InputError, match="needs 6 weights, got 0"):
         reduce_boxes(boxes, y_true.index, rule="learned")

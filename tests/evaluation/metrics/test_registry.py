@@ -23,7 +23,7 @@ from evaluation.boxes.iou import CORNERS, pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.referral import ReferralFigures
-from evaluation.metrics.documents import SCHEMA, TABLE, metrics_page, metrics_schema
+from evaluation.metrics.documents import SCHEMA, TABLE, _metrics_page, _metrics_schema
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts, rates
 from evaluation.metrics.registry import (
     COMPUTED_BY,
@@ -126,9 +126,9 @@ def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
 
 def test_documents_are_those_of_the_registry():
     command = "run: python -m evaluation.metrics.documents"
-    assert (ROOT / TABLE).read_text(encoding="utf-8") == metrics_page(), command
+    assert (ROOT / TABLE).read_text(encoding="utf-8") == _metrics_page(), command
     schema = json.loads((ROOT / SCHEMA).read_text(encoding="utf-8"))
-    assert metrics_schema(schema) == schema, command
+    assert _metrics_schema(schema) == schema, command
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judg
     assert "informedness" in found.verdict
     shown = [row.title for section in metric_table(found).sections for row in section.rows]
     assert metric_title(name) in shown
-    assert f"| `{name}` | Informedness |" in metrics_page()
-    schema = metrics_schema(json.loads((ROOT / SCHEMA).read_text()))
+    assert f"| `{name}` | Informedness |" in _metrics_page()
+    schema = _metrics_schema(json.loads((ROOT / SCHEMA).read_text()))
     rows_of = schema["properties"]["metrics"]["items"]["properties"]
     assert name in rows_of["metric"]["enum"]

@@ -23,7 +23,7 @@ from evaluation.statistics.bootstrap import (
     percentile_interval,
 )
 from evaluation.statistics.calibration_error import CalibrationFigures
-from evaluation.statistics.mcnemar import clustered_mcnemar, exact_mcnemar
+from evaluation.statistics.mcnemar import _exact_mcnemar, clustered_mcnemar
 from evaluation.statistics.ranking import RankedScores
 
 THRESHOLD = 0.6
@@ -275,7 +275,7 @@ def test_equal_systems_are_told_apart_about_five_times_in_a_hundred():
             )
         # The known mistake: each image there three times, taken as independent.
         only = [3 * int((right[a] & ~right[1 - a]).sum()) for a in (0, 1)]
-        by_image.append(exact_mcnemar(*only) < 0.05)
+        by_image.append(_exact_mcnemar(*only) < 0.05)
     for rejected in (auroc, accuracy, recall):
         assert REJECTED[0] <= share(rejected) <= REJECTED[1]
     assert share(by_image) > 0.1

@@ -14,8 +14,8 @@ from evaluation.metrics.registry import family, why_undefined
 from evaluation.statistics.calibration import CLIP, clipped_logit
 from evaluation.statistics.calibration_error import (
     CalibrationFigures,
+    _equal_width_bins,
     equal_mass_bins,
-    equal_width_bins,
 )
 
 PROBABILITIES = arrays.arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]))
@@ -93,7 +93,7 @@ def test_ece_counted_by_hand():
     [(0.0, 0), (0.1, 0), (0.1001, 1), (0.3, 2), (0.6, 5), (0.7, 6), (0.9, 8), (1.0, 9)],
 )
 def test_an_equal_width_bin_is_closed_on_the_right(probability, tenth):
-    assert equal_width_bins(np.array([probability])).tolist() == [tenth]
+    assert _equal_width_bins(np.array([probability])).tolist() == [tenth]
 
 
 def test_equal_mass_bins_hold_a_tenth_each_and_never_part_equal_values():

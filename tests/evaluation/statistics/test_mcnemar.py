@@ -6,12 +6,12 @@ from scipy.stats import binomtest, chi2
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.auroc_variance import SeedSpread
-from evaluation.statistics.mcnemar import clustered_mcnemar, exact_mcnemar, holm, mcnemar_test
+from evaluation.statistics.mcnemar import _exact_mcnemar, clustered_mcnemar, holm, mcnemar_test
 
 
 @pytest.mark.parametrize(("first_only", "second_only"), [(6, 0), (9, 4), (5, 5), (121, 59)])
 def test_the_exact_test_is_that_of_its_oracles(first_only, second_only):
-    p_value = exact_mcnemar(first_only, second_only)
+    p_value = _exact_mcnemar(first_only, second_only)
     n = first_only + second_only
     assert p_value == pytest.approx(binomtest(first_only, n, 0.5).pvalue)
     tables = pytest.importorskip("statsmodels.stats.contingency_tables")

@@ -13,12 +13,12 @@ from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
 from evaluation.systems.ensemble import (
+    _join_images,
     check_members,
     findings_of,
     gate_boxes,
     join_classifiers,
     join_detectors,
-    join_images,
     joined_cost,
     joined_id,
     joined_seen,
@@ -89,7 +89,7 @@ def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, 
     assert (row["status"], row["reason"]) == ("failed", "D2: unreadable")
     assert (joined.images["status"] == "failed").sum() == 1
     assert lost not in set(joined.tables["boxes"]["image_id"])
-    both = join_images([fail(members[0], lost, "too dark"), members[1]])
+    both = _join_images([fail(members[0], lost, "too dark"), members[1]])
     assert both.set_index("image_id").loc[lost, "reason"] == "D1: too dark; D2: unreadable"
 
 

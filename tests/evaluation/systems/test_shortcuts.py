@@ -10,8 +10,8 @@ from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.systems.shortcuts import (
     Fact,
     Truth,
-    auroc_of_fact,
-    auroc_of_facts,
+    _auroc_of_fact,
+    _auroc_of_facts,
     measure_shortcuts,
 )
 
@@ -93,7 +93,7 @@ def test_a_fact_that_says_nothing_is_at_chance_however_many_values_it_has():
     for seed in range(20):
         names = pd.Series(rng.integers(0, 30, 1000).astype("str"))
         truth = truth_of(np.random.default_rng(seed).random(1000) < 0.3)
-        values.append(auroc_of_fact(Fact.of("scanner", names), truth).value)
+        values.append(_auroc_of_fact(Fact.of("scanner", names), truth).value)
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
 
@@ -107,14 +107,14 @@ def test_a_fact_is_learned_from_other_patients_only():
     patient = np.repeat(np.arange(40), 30)
     positive = np.random.default_rng(2).random(40)[patient] < 0.5
     fact = Fact.of("room", pd.Series(patient.astype("str")))
-    assert auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
+    assert _auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_number_predicts_in_a_bend_too():
     """Illness at both ends of the scale: no straight line finds it."""
     age = np.random.default_rng(1).uniform(0, 100, 3000)
     truth = truth_of(np.abs(age - 50) > 33)
-    assert auroc_of_fact(Fact.of("age", pd.Series(age)), truth).value > 0.95
+    assert _auroc_of_fact(Fact.of("age", pd.Series(age)), truth).value > 0.95
 
 
 def test_one_outlier_does_not_hide_what_numbers_say():
@@ -124,14 +124,14 @@ def test_one_outlier_does_not_hide_what_numbers_say():
         Fact.of("size", pd.Series(size)),
         Fact.of("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
     ]
-    assert auroc_of_facts(facts, truth_of(positive)).value > 0.99
+    assert _auroc_of_facts(facts, truth_of(positive)).value > 0.99
 
 
 def test_missing_values_may_be_what_predicts():
     positive = np.arange(1000) % 4 == 0
     age = np.where(positive, np.nan, np.arange(1000) % 60)
     truth = truth_of(positive, np.random.default_rng(0).permutation(1000))
-    assert auroc_of_fact(Fact.of("age", pd.Series(age)), truth).value > 0.99
+    assert _auroc_of_fact(Fact.of("age", pd.Series(age)), truth).value > 0.99
 
 
 def test_together_they_predict_what_none_does_alone():
