@@ -163,7 +163,7 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicSca
 
     Example:
         >>> _fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
-        IsotonicScaling(scores=(0.1, 0.2, 0.3, 0.4), probabilities=(0.0, 0.5, 0.5, 1.0))
+        _IsotonicScaling(scores=(0.1, 0.2, 0.3, 0.4), probabilities=(0.0, 0.5, 0.5, 1.0))
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
