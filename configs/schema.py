@@ -30,22 +30,22 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line: file, key, what to do."""
 
 
-def shipped_configs() -> list[str]:
+def _shipped_configs() -> list[str]:
     """Names of the configurations of one model that come with the program.
 
     Example:
-        >>> "retinanet" in shipped_configs()
+        >>> "retinanet" in _shipped_configs()
         True
     """
     names = {path.stem for path in _FOLDER.glob("*.toml")}
-    return sorted(names.difference(shipped_zoos()))
+    return sorted(names.difference(_shipped_zoos()))
 
 
-def shipped_zoos() -> list[str]:
+def _shipped_zoos() -> list[str]:
     """Names of the lists of models that come with the program.
 
     Example:
-        >>> shipped_zoos()
+        >>> _shipped_zoos()
         ['zoo', 'zoo_small']
     """
     return sorted(path.stem for path in _FOLDER.glob("zoo*.toml"))
@@ -63,7 +63,7 @@ def find_config(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    known = [*shipped_configs(), *shipped_zoos()]
+    known = [*_shipped_configs(), *_shipped_zoos()]
     if name in known:
         return _FOLDER / f"{name}.toml"
     raise ConfigError(
@@ -177,11 +177,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _without_removed(content: dict[str, Any], place: str) -> dict[str, Any]:
-    """Leave out keys of earlier versions where they have no effect.
-
-    Raises:
-        ConfigError: One has an effect.
-    """
+    """Leave out keys of earlier versions where they have no effect."""
     kept = {key: dict(v) if isinstance(v, dict) else v for key, v in content.items()}
     for key, off in REMOVED_KEYS.get(str(content.get("kind")), {}).items():
         section, _, leaf = key.partition(".")
@@ -303,11 +299,11 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def key_table(kind: Literal["detector", "classifier"]) -> str:
+def _key_table(kind: Literal["detector", "classifier"]) -> str:
     """Every key of a configuration as a table in Markdown, which the documents hold.
 
     Example:
-        >>> [line for line in key_table("detector").splitlines() if "`training.clip`" in line]
+        >>> [line for line in _key_table("detector").splitlines() if "`training.clip`" in line]
         ['| `training.clip` | at least 0 | 0.0 | largest gradient norm; 0 does not clip |']
     """
     schema = _KINDS[kind].model_json_schema()

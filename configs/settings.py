@@ -149,7 +149,7 @@ class DetectorDataSettings(DataSettings):
     image_size: int = Field(ge=96, le=2048, multiple_of=32, description="px, a side")
 
 
-class AugmentationSettings(Section):
+class _AugmentationSettings(Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
     rotate_degrees: float = Field(
@@ -294,7 +294,7 @@ class ClassifierTrainingSettings(TrainingSettings):
 class _Config(Section):
     name: str = Field(min_length=1, max_length=60, description="shown in the report")
     data: DataSettings
-    augmentation: AugmentationSettings = AugmentationSettings()
+    augmentation: _AugmentationSettings = _AugmentationSettings()
 
 
 class DetectorConfig(_Config):

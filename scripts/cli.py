@@ -33,12 +33,8 @@ ROOMS = (
 )
 
 
-def refuse_intruders() -> None:
-    """Check that the rooms are this project's own: their names are common words.
-
-    Raises:
-        InputError: Another installed package or a local folder shadows a room.
-    """
+def _refuse_intruders() -> None:
+    """Check that the rooms are this project's own: their names are common words."""
     home = Path(__file__).resolve().parents[1]
     for room in ROOMS:
         spec = importlib.util.find_spec(room)
@@ -150,7 +146,7 @@ def _bug_behind(stopped: BaseException) -> EOFError | None:
 
 def _run() -> None:
     try:
-        refuse_intruders()
+        _refuse_intruders()
         # Not standalone: usage errors, too, become one line.
         status = build_app()(standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing

@@ -164,11 +164,7 @@ def compare(
 
 
 def read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
-    """The question of a comparison: from a protocol, or an exploratory one with a margin.
-
-    Raises:
-        InputError: The protocol cannot be used, or the command line contradicts it.
-    """
+    """The question of a comparison: from a protocol, or an exploratory one with a margin."""
     from evaluation.compare.protocol import Protocol
 
     if path is None:
@@ -195,11 +191,7 @@ ALL = "all"
 
 
 def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
-    """The targets that are asked for, each once; ``all`` means every one of the data set.
-
-    Raises:
-        InputError: One is unknown, or there are several and none is named.
-    """
+    """The targets that are asked for, each once; ``all`` means every one of the data set."""
     if names and ALL in names and ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:
@@ -215,22 +207,7 @@ def compare_each(
     out: Path,
     split: str,
 ) -> Path:
-    """Compare the same systems on every target, each into a folder of its own.
-
-    Args:
-        judge: Compares systems on one target and writes its report; target, systems, folder.
-        systems: As on the command line; a run is predicted once.
-        dataset: Which data set.
-        targets: Two or more.
-        out: Folder to make; gets ``report.html`` and ``metrics.csv`` over all targets, last.
-        split: Name of the split.
-
-    Returns:
-        The page over all targets.
-
-    Raises:
-        InputError: The folder holds something else, or a system cannot be judged on a target.
-    """
+    """Compare the same systems on every target, each into a folder of its own."""
     from evaluation.report.targets import write_targets_page
 
     _require_folder(out, [target.name for target in targets])

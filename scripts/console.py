@@ -26,13 +26,6 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
     """Show a progress bar while the block runs.
 
     Where stderr is no terminal (a log, CI), a line at the start and one at the end instead.
-
-    Args:
-        description: What is being done.
-        total: Number of steps; None if unknown.
-
-    Yields:
-        ``advance(n=1)``.
     """
     if not sys.stderr.isatty():
         yield from _plain_progress(description, total)

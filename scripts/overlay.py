@@ -100,11 +100,7 @@ def write_study(
     seed: int,
     systems: list[str] | None,
 ) -> None:
-    """Write a reader study of the images.
-
-    Raises:
-        InputError: Systems were named, or the folder holds a study already.
-    """
+    """Write a reader study of the images."""
     from evaluation.overlays.reader_study import write_reader_study
 
     if systems:
@@ -119,11 +115,7 @@ def write_study(
 def choose_images(
     dataset: DataSet, named: list[str] | None, role: str, split: str, limit: int, seed: int
 ) -> list[str]:
-    """The named images, or a random sample of a role's, sorted.
-
-    Raises:
-        InputError: An image is unknown, or the role has none.
-    """
+    """The named images, or a random sample of a role's, sorted."""
     import numpy as np
 
     if named:
@@ -140,11 +132,7 @@ def choose_images(
 
 
 def open_systems(systems: list[str]) -> dict[str, Predictions]:
-    """Open predictions folders given as ``PATH`` or ``NAME=PATH``.
-
-    Raises:
-        InputError: A folder holds no predictions, or two have the same name.
-    """
+    """Open predictions folders given as ``PATH`` or ``NAME=PATH``."""
     from data_prep.store.predictions import Predictions
     from scripts.systems import split_name
 

@@ -99,9 +99,6 @@ def predict(
 def _parse_names(given: list[str]) -> dict[str, str]:
     """Read LEARNT=NAME, or NAME alone, some of them.
 
-    Raises:
-        InputError: It is not written so, or one finding is given two names.
-
     Example:
         >>> _parse_names(["pneumonia=lung_opacity", "mass"])
         {'pneumonia': 'lung_opacity', 'mass': 'mass'}
@@ -120,12 +117,7 @@ def _parse_names(given: list[str]) -> dict[str, str]:
 def predict_data_set(
     model: TrainedModel, dataset: DataSet, out: Path, split: str, batch_size: int, name: str | None
 ) -> None:
-    """Predict the val and test images of a split into a predictions folder.
-
-    Raises:
-        InputError: The data set has no pixels or lacks a finding of the model, or the folder
-            holds something else.
-    """
+    """Predict the val and test images of a split into a predictions folder."""
     import numpy as np
     import pandas as pd
 
@@ -180,11 +172,7 @@ def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
 def predict_files(
     model: TrainedModel, sources: list[Path], out: Path, batch_size: int, name: str | None
 ) -> None:
-    """Predict loose files into a predictions folder.
-
-    Raises:
-        InputError: There are no files, or the folder holds something else.
-    """
+    """Predict loose files into a predictions folder."""
     from data_prep.store.decode import decode_loose, list_images
     from data_prep.store.predictions import PredictionWriter
 

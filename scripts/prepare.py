@@ -172,9 +172,6 @@ def prepare(
 def source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
     """Tell the source from the folder to make.
 
-    Raises:
-        InputError: There are not exactly these two.
-
     Example:
         >>> source_and_out([Path("rsna"), Path("sets/rsna")], None)
         (PosixPath('rsna'), PosixPath('sets/rsna'))
@@ -192,9 +189,6 @@ def source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
 
 def read_target(text: str) -> tuple[str, tuple[str, ...]]:
     """Read NAME=FINDING,FINDING.
-
-    Raises:
-        InputError: It has no name or no finding.
 
     Example:
         >>> read_target("opacity=lung_opacity,pneumonia")

@@ -14,14 +14,6 @@ from data_prep.contracts.errors import InputError
 def own_command(module: str, *arguments: object) -> list[str]:
     """The command that runs one of our modules with this Python.
 
-    Args:
-        module: Its name, such as "scripts.cli".
-        arguments: Its arguments; numbers and paths become text.
-
-    Returns:
-        The words of the command. It imports nothing from the user's folder (``-P``), where
-        "training" or "evaluation" may be a folder of the user's.
-
     Example:
         >>> own_command("scripts.cli", "show", 3)[1:]
         ['-P', '-m', 'scripts.cli', 'show', '3']
@@ -51,10 +43,6 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
       makes training 3 to 8 times slower. A short spin costs nothing on a quiet machine.
     - glibc maps and unmaps batch-sized blocks on every step unless it is set not to; inference
       at batch 32 took double the time.
-
-    Args:
-        workers: Processes that load data beside this one.
-        shared_by: Processes like this one that share the machine, each with its loaders.
     """
     _keep_freed_memory()
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -65,10 +53,10 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)
     if "OMP_NUM_THREADS" not in os.environ:  # the user's word counts
-        torch.set_num_threads(max(1, usable_cpus() // shared_by - workers))
+        torch.set_num_threads(max(1, _usable_cpus() // shared_by - workers))
 
 
-def usable_cpus() -> int:
+def _usable_cpus() -> int:
     """Processors that this process may use, which can be fewer than the machine has."""
     from data_prep.contracts.workers import cpu_count
 
@@ -104,15 +92,7 @@ def available_memory() -> int:
 
 
 def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"]:
-    """The device to compute on.
-
-    Args:
-        name: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
-        devices: How many of them.
-
-    Raises:
-        InputError: Another name, or CUDA where there is none or not enough of it.
-    """
+    """The device to compute on."""
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
@@ -132,15 +112,7 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 def choose_precision(
     name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
 ) -> Literal["fp32", "bf16", "fp16"]:
-    """The precision to train in.
-
-    Args:
-        name: ``auto`` takes bf16 where the hardware multiplies it faster than fp32, else fp32.
-        device: Where.
-
-    Raises:
-        InputError: ``fp16`` on a CPU, which is slower there than fp32.
-    """
+    """The precision to train in."""
     if name == "fp16" and device == "cpu":
         raise InputError(
             "training.precision: fp16 is for CUDA devices, and this is the CPU; choose auto, fp32 "

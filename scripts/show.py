@@ -33,11 +33,7 @@ def show(
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Facts about any folder that the project writes.
-
-    Raises:
-        InputError: It is none of ours, or it is not complete.
-    """
+    """Facts about any folder that the project writes."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     readers: dict[str, Callable[[Path], dict[str, Any]]] = {

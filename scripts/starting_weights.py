@@ -43,16 +43,6 @@ class Start:
 
         A weights file that lies in a run folder counts as that run, so that what it has seen is
         not lost; the run need not have ended, as one that diverges never does.
-
-        Args:
-            weights: ``none``, the name of published weights, a file, or a run folder.
-
-        Returns:
-            None for ``none`` and for published weights, which the builders fetch.
-
-        Raises:
-            InputError: There is no such file or run, a run that is named by its folder is not
-                complete, or it cannot be read.
         """
         if weights in ("none", *_PUBLISHED):
             return None
@@ -101,15 +91,7 @@ class Start:
         return recognise({key: tuple(value.shape) for key, value in self.state.items()})
 
     def pixels(self, size: int) -> dict[str, float]:
-        """How pixels are normalised for these weights; shows what differs from their training.
-
-        Args:
-            size: Side of the images that the new training uses, px.
-
-        Returns:
-            ``mean`` and ``std``; empty where nothing is known and the builder's default holds:
-            what the network's published weights want.
-        """
+        """How pixels are normalised for these weights; shows what differs from their training."""
         was, public = self.preprocess, self.public
         known = was or public
         if known is None:
@@ -150,17 +132,7 @@ class Start:
 def initialise(
     build: Callable[..., _Model], weights: str, *, seed: int, **arguments: Any
 ) -> _Model:
-    """Build a model from a seed, or from published weights.
-
-    Args:
-        build: The builder of its room.
-        weights: ``none``, or the name of published weights.
-        seed: Seed of the random weights.
-        **arguments: The builder's.
-
-    Raises:
-        InputError: The weights cannot be had.
-    """
+    """Build a model from a seed, or from published weights."""
     import torch
 
     published = weights if weights in _PUBLISHED else None
@@ -173,14 +145,6 @@ def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> 
     """Add what the starting weights saw to what a training uses.
 
     An image that either used to fit is fitted on, whatever the other used it for.
-
-    Args:
-        own: ``image_id, patient_id, role`` of the new training.
-        inherited: The same of what it starts from; None where it starts from nothing seen.
-        name: Of what it starts from: put before ids that mean another patient's image.
-
-    Returns:
-        One row an image; the new training's first, in their order.
     """
     import pandas as pd
 
@@ -200,9 +164,6 @@ def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> 
 def unknown_training_data(started: dict[str, Any]) -> list[str]:
     """Weights that a run began with, at whatever remove, of which nobody knows the training data.
 
-    Args:
-        started: From `run.json`; each run it started from stands in its ``started_from``.
-
     Example:
         >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
         ['a.pth']
@@ -220,17 +181,7 @@ def unknown_training_data(started: dict[str, Any]) -> list[str]:
 def leak_lines(
     own: pd.DataFrame, inherited: pd.DataFrame | None, test: pd.DataFrame, source: str
 ) -> list[str]:
-    """Say where the starting weights make a training's figures too good.
-
-    Args:
-        own: ``image_id, patient_id, role`` of the new training.
-        inherited: The same of what it starts from.
-        test: ``image_id, patient_id`` of the split's test images.
-        source: What it starts from.
-
-    Returns:
-        Lines to show; none where nothing overlaps.
-    """
+    """Say where the starting weights make a training's figures too good."""
     if inherited is None:
         return []
     used = inherited[inherited["role"].isin(_USED)]

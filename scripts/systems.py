@@ -59,11 +59,7 @@ def open_seeds(
 def _open_system(
     path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
 ) -> Predictions:
-    """Open predictions; a run is predicted (into the report's ``systems``) and tuned first.
-
-    Raises:
-        InputError: The path is neither, or the report was made from another training of the run.
-    """
+    """Open predictions; a run is predicted (into the report's ``systems``) and tuned first."""
     from data_prep.store.predictions import Predictions, is_predictions_folder
 
     if not (path / "run.json").is_file() or is_predictions_folder(path):
@@ -96,17 +92,6 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
     A model that learned on one split and is judged on another has often learned from the images
     that it is judged on, so the default is never another split than its own.
-
-    Args:
-        split: What the user named, which holds; `None` for the split of the sources.
-        sources: Folders of runs or predictions.
-        dataset: Where they are used. What was made on another data set has no split here.
-
-    Returns:
-        The sources' split on this data set; ``default`` where they have none.
-
-    Raises:
-        InputError: They have different ones.
     """
     if split is not None:
         return split

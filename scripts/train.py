@@ -175,11 +175,7 @@ def _origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any
 
 
 def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool) -> bool:
-    """Whether there is nothing left to train; refuses what cannot be started or resumed.
-
-    Raises:
-        InputError: The folder is taken, or its run began from something else.
-    """
+    """Whether there is nothing left to train; refuses what cannot be started or resumed."""
     from configs.schema import ConfigError, first_difference, parse_config
     from training.run_folder import RunFolder
 
@@ -207,11 +203,7 @@ def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool)
 
 
 def _require_packaged_weights(settings: Config) -> None:
-    """Refuse weights whose package is not installed, before hours of decoding pixels.
-
-    Raises:
-        InputError: It is not, or lacks its file.
-    """
+    """Refuse weights whose package is not installed, before hours of decoding pixels."""
     from networks.published import find_weights_file
     from networks.registry import NETWORKS, PackagedWeights
 

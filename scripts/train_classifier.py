@@ -47,18 +47,7 @@ class Scored(NamedTuple):
 
 
 class ClassifierTask:
-    """A classifier's training, on the images whose label is known.
-
-    Args:
-        config: Everything that trains it.
-        dataset: The data set.
-        target: What it learns to find.
-        store: Pixels of the configured size.
-        augmentation: Changes to training images; None leaves them as they are.
-
-    Raises:
-        InputError: The split lacks such images, or the model cannot be built.
-    """
+    """A classifier's training, on the images whose label is known."""
 
     def __init__(
         self,
@@ -126,8 +115,8 @@ class ClassifierTask:
         return losses, Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
 
     def validation_metrics(self, outputs: list[Scored]) -> dict[str, float]:
-        """As `score_metrics`."""
-        return score_metrics(outputs)
+        """As `_score_metrics`."""
+        return _score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
         """Captions for the figure of a batch."""
@@ -164,17 +153,11 @@ def _criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray
     return partial(masked_cross_entropy, pos_weight=weights)
 
 
-def score_metrics(scored: list[Scored]) -> dict[str, float]:
+def _score_metrics(scored: list[Scored]) -> dict[str, float]:
     """Figures of a whole validation, means over the findings where they are defined.
 
-    Args:
-        scored: One entry a batch.
-
-    Returns:
-        ``auroc`` and ``average_precision``; NaN where no finding has both kinds of images.
-
     Example:
-        >>> score_metrics([Scored(np.array([[0.2], [0.9]]), np.array([[0.0], [1.0]]))])
+        >>> _score_metrics([Scored(np.array([[0.2], [0.9]]), np.array([[0.0], [1.0]]))])
         {'auroc': 1.0, 'average_precision': 1.0}
     """
     scores = np.concatenate([batch.scores for batch in scored])  # (N, K)

@@ -52,18 +52,7 @@ class Seen(NamedTuple):
 
 
 class DetectorTask:
-    """A detector's training, on images whose lesions are all boxed, or that have none.
-
-    Args:
-        config: Everything that trains it.
-        dataset: The data set.
-        target: What it learns to find.
-        store: Pixels of the configured size.
-        augmentation: Changes to training images; None leaves them as they are.
-
-    Raises:
-        InputError: The split lacks such images, or the model cannot be built.
-    """
+    """A detector's training, on images whose lesions are all boxed, or that have none."""
 
     def __init__(
         self,
@@ -130,20 +119,20 @@ class DetectorTask:
             self._boxes.add({name: counts[field] for name, field in _COLUMNS.items()})
         if self._hard is None:
             return training_losses(model, batch)
-        losses, image_ids, scores = scored_losses(model, batch)
+        losses, image_ids, scores = _scored_losses(model, batch)
         self._hard.see(image_ids, scores)
         return losses
 
     def validation_step(
         self, model: LesionRetinaNet, batch: LesionBatch
     ) -> tuple[dict[str, Tensor], Seen]:
-        """As `validate`."""
-        return validate(model, batch)
+        """As `_validate`."""
+        return _validate(model, batch)
 
     def validation_metrics(self, outputs: list[Seen]) -> dict[str, float]:
-        """As `detection_metrics`, and what became of the epoch's boxes."""
+        """As `_detection_metrics`, and what became of the epoch's boxes."""
         counts = {} if self._boxes is None else self._boxes.joined
-        return {**detection_metrics(outputs), **counts}
+        return {**_detection_metrics(outputs), **counts}
 
     def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
         """Captions and boxes for the figure of a batch."""
@@ -163,15 +152,10 @@ class DetectorTask:
         )
 
 
-def scored_losses(
+def _scored_losses(
     model: LesionRetinaNet, batch: LesionBatch
 ) -> tuple[dict[str, Tensor], list[str], Tensor]:
-    """Losses of a training batch, and the scores of its negative images from the same forward.
-
-    Returns:
-        As `detection.model.training_losses`; ids of the images without a box, as augmented; and
-        the score of the most confident finding on each, ``(len(ids),)``.
-    """
+    """Losses of a training batch, and the scores of its negative images from the same forward."""
     targets = torchvision_targets(batch, model.n_findings)
     heads = model.run_heads(batch.images)
     rows = [row for row, boxes in enumerate(batch.boxes) if not len(boxes)]
@@ -180,7 +164,7 @@ def scored_losses(
     return model.losses(heads, targets), [batch.image_ids[row] for row in rows], scores
 
 
-def validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], Seen]:
+def _validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], Seen]:
     """Losses and boxes of a validation batch."""
     losses, detections = validation_losses(model, batch)
     found = [{k: v.float().cpu().numpy() for k, v in image.items()} for image in detections]
@@ -193,16 +177,8 @@ def validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tens
     )
 
 
-def detection_metrics(seen: list[Seen]) -> dict[str, float]:
-    """Figures of a whole validation.
-
-    Args:
-        seen: One entry a batch.
-
-    Returns:
-        ``ap50`` and ``ap`` (means over the findings) and ``auroc`` of the most confident box
-        against whether the image has a true one; NaN where undefined.
-    """
+def _detection_metrics(seen: list[Seen]) -> dict[str, float]:
+    """Figures of a whole validation."""
     image_ids = pd.Index([image_id for batch in seen for image_id in batch.image_ids])
     found = pd.concat([batch.found for batch in seen], ignore_index=True)
     true = pd.concat([batch.true for batch in seen], ignore_index=True)

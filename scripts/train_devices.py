@@ -42,13 +42,6 @@ def own_rank() -> int | None:
 def require_shares(batch_size: int | str, devices: int) -> None:
     """Check that a batch can be shared equally, so that figures stay comparable.
 
-    Args:
-        batch_size: Images of the whole batch, or ``auto``.
-        devices: How many share it.
-
-    Raises:
-        InputError: It does not divide.
-
     Example:
         >>> require_shares(8, 2)
     """
@@ -87,18 +80,7 @@ def interrupt(started: subprocess.Popen[bytes]) -> None:
 
 
 def run_on_devices(arguments: Sequence[str], devices: int) -> int:
-    """Run one `cxr` command in several processes that form one training.
-
-    Args:
-        arguments: Of `cxr`.
-        devices: Number of processes.
-
-    Returns:
-        The exit status: of the process that failed first, or 0.
-
-    Raises:
-        KeyboardInterrupt: The user interrupted, and the first process could not report it.
-    """
+    """Run one `cxr` command in several processes that form one training."""
     command = own_command("scripts.cli", *arguments)
     port = _free_port()
     with ExitStack() as stack:

@@ -20,21 +20,7 @@ _STATES = {"present": 1.0, "absent": 0.0}
 def labelled_images(
     dataset: DataSet, target: Target, split: str
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
-    """Labels, and the images that are learned from and validated on.
-
-    Args:
-        dataset: The data set.
-        target: What is learned.
-        split: Name of the split.
-
-    Returns:
-        Labels by ``image_id`` where one is known, a column a finding (1 present, 0 absent, NaN
-        unknown), and the image ids of the roles ``train`` and ``val`` of
-        which a label is known.
-
-    Raises:
-        InputError: There is no such split, or a role lacks positive or negative images.
-    """
+    """Labels, and the images that are learned from and validated on."""
     labels = _finding_labels(dataset, target)
     ids = {
         role: dataset.image_ids(role, split).intersection(labels.index) for role in ("train", "val")
@@ -53,16 +39,7 @@ def _finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
 
 
 def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
-    """Check that a role has images with and without a finding.
-
-    Args:
-        positive: bool, by image.
-        role: ``train`` or ``val``.
-        what: What makes an image usable, for the message.
-
-    Raises:
-        InputError: It lacks one kind, or has no images.
-    """
+    """Check that a role has images with and without a finding."""
     if positive.any() and not positive.all():
         return
     lack = "no images" if positive.empty else f"only {'positive' if positive.any() else 'negative'}"
@@ -76,13 +53,6 @@ def open_store(dataset: DataSet, size: int) -> PixelStore:
     """Open the pixel store of a size; decode what it lacks.
 
     Where another training is decoding the same pixels, wait for it: one does the work.
-
-    Args:
-        dataset: The data set.
-        size: Side of the model's square, px.
-
-    Raises:
-        InputError: The data set has no pixels, or a file is gone.
     """
     from data_prep.store.pixel_store import build_pixel_store
 

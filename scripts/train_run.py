@@ -94,15 +94,7 @@ _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 
 
 def with_known_batch(settings: Config, out: Path) -> Config:
-    """Where a batch size was found before, take it: a run is resumed as it began.
-
-    Args:
-        settings: The whole configuration; ``auto`` is replaced where the run has been started.
-        out: The run folder.
-
-    Raises:
-        InputError: The folder's configuration cannot be read.
-    """
+    """Where a batch size was found before, take it: a run is resumed as it began."""
     run = RunFolder.started_in(out)
     if settings.training.batch_size != "auto" or run is None:
         return settings
@@ -122,17 +114,7 @@ def _with_batch(settings: Config, batch_size: int | str) -> Config:
 def settle_batch(
     settings: Config, task: TrainingTask, device: Literal["cpu", "cuda"], devices: int
 ) -> Config:
-    """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it.
-
-    Args:
-        settings: The whole configuration.
-        task: Its model stays as it is.
-        device: Where to train.
-        devices: How many share a batch.
-
-    Raises:
-        InputError: The batch does not fit; the message has the one that does.
-    """
+    """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
     batch_size = settings.training.batch_size
     if batch_size == "auto":
         most = max(devices, min(_MOST, len(task.train) // _STEPS))
@@ -228,19 +210,7 @@ def complete_run(
     device: Literal["cpu", "cuda"],
     devices: int = 1,
 ) -> None:
-    """Train, and complete the run folder: weights, history, figures, `run.json` last.
-
-    Args:
-        settings: The whole configuration.
-        task: The model and its images.
-        run: Started, or interrupted before.
-        device: Where to train.
-        devices: How many share a batch; above 1, this is one of as many processes, of which the
-            first writes the folder.
-
-    Raises:
-        InputError: As `training.fit.fit`, or the batch does not fit in memory.
-    """
+    """Train, and complete the run folder: weights, history, figures, `run.json` last."""
     how = settings.training
     require_shares(how.batch_size, devices)
     precision = choose_precision(how.precision, device)

@@ -39,11 +39,7 @@ class Outcome(NamedTuple):
 
 
 def read_models(config: str, overrides: Sequence[str]) -> list[ClassifierConfig] | None:
-    """The models of a zoo's configuration; None where it is one of a single model.
-
-    Raises:
-        InputError: The file cannot be read, or a model of it cannot be used.
-    """
+    """The models of a zoo's configuration; None where it is one of a single model."""
     from configs.schema import ConfigError, find_config, is_zoo, read_zoo
 
     try:
@@ -66,20 +62,6 @@ def train_models(
 
     Each has its own process: memory is free again after each, and what kills one leaves the
     others. One that has ended before is not trained again; an interrupted one goes on.
-
-    Args:
-        models: What to train.
-        data: Folder of the data set.
-        out: Folder of the runs, made where it is missing.
-        resume: As in `cxr train`.
-        device: Likewise.
-        devices: Likewise.
-
-    Raises:
-        InputError: There is no data set or device, `out` is a run itself, or no model can learn
-            from the data set, for want of a target, a split, labels or pixels.
-        SystemExit: 1, where a model failed; the others are trained.
-        KeyboardInterrupt: The user interrupted.
     """
     from configs.schema import dump_config, folder_name
     from data_prep.contracts.folders import atomic_path
@@ -108,7 +90,7 @@ def train_models(
             words += ["--devices", devices, "--resume" if resume else "--no-resume"]
             problem = _problem(_run([str(word) for word in words]))
         outcomes.append(Outcome(model.name, run, problem))
-    for line in table(outcomes):
+    for line in _table(outcomes):
         console.say(line)
     if failed := [outcome.name for outcome in outcomes if outcome.problem]:
         console.say(
@@ -124,10 +106,6 @@ def _require_one_that_can_learn(
     """Refuse at once what would fail model by model.
 
     An error of one model leaves the others, so all are tried; most have the same settings.
-
-    Raises:
-        InputError: Every model lacks its target, split, labels or pixels, or has a batch that the
-            devices cannot share; the error is that of the first.
     """
     from scripts.train_images import labelled_images
 
@@ -192,17 +170,11 @@ def _problem(status: int) -> str | None:
     return f"failed with status {status}" if status else None
 
 
-def table(outcomes: Sequence[Outcome]) -> list[str]:
+def _table(outcomes: Sequence[Outcome]) -> list[str]:
     """The models' cost and best figure on validation, as lines of text.
 
-    Args:
-        outcomes: In the order of the table.
-
-    Returns:
-        A heading and a line a model.
-
     Example:
-        >>> table([Outcome("VGG16", Path("runs/vgg16"), "ended by SIGKILL")])[-1].split()
+        >>> _table([Outcome("VGG16", Path("runs/vgg16"), "ended by SIGKILL")])[-1].split()
         ['VGG16', '-', '-', '-', '-', '-', 'ended', 'by', 'SIGKILL']
     """
     rows = [_HEADINGS, *(_row(outcome) for outcome in outcomes)]

@@ -75,7 +75,7 @@ def largest_batch(
         if device == "cuda":
             return _double(runs, limit)
         try:
-            need = reckon(trial, measured, min(2, limit), min(4, limit))
+            need = _reckon(trial, measured, min(2, limit), min(4, limit))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -83,22 +83,13 @@ def largest_batch(
         return _double(lambda size: budget is None or need(size) <= budget, limit)
 
 
-def reckon(
+def _reckon(
     model: nn.Module, saved_bytes: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
     """Memory of a training step by batch size, from what two batches save.
 
-    Args:
-        model: Its parameters count with their gradients and the optimiser's states.
-        saved_bytes: ``(size) -> bytes`` that a batch's forward pass saves for the backward pass.
-        small: A batch size.
-        large: Another; where there is only one image, the same.
-
-    Returns:
-        ``(size) -> bytes``, beside the model itself.
-
     Example:
-        >>> need = reckon(nn.Linear(1, 1), lambda size: 1000 + 100 * size, 2, 4)
+        >>> need = _reckon(nn.Linear(1, 1), lambda size: 1000 + 100 * size, 2, 4)
         >>> need(10) - need(9)
         150
     """

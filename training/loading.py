@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class _Unreadable:
     """A row or batch that could not be loaded.
 
     It travels as a value: an exception that crosses from a worker process becomes many lines.
@@ -45,12 +45,12 @@ class NamedRows(Dataset[Any]):
         return len(self._rows)
 
     def __getitem__(self, key: Any) -> Any:
-        """The sample, or `Unreadable`."""
+        """The sample, or `_Unreadable`."""
         row = key[0] if isinstance(key, tuple) else key
         try:
             return self._rows[key]
         except Exception as error:  # noqa: BLE001  whatever it is, the image must be named
-            return Unreadable(
+            return _Unreadable(
                 f"image {self._image_ids[row]}: cannot be loaded ({_first_line(error)})"
             )
 
@@ -66,15 +66,15 @@ class NamedBatches:
     collate: Callable[[Sequence[Any]], Any]
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        """The batch, or `Unreadable`."""
+        """The batch, or `_Unreadable`."""
         for sample in samples:
-            if isinstance(sample, Unreadable):
+            if isinstance(sample, _Unreadable):
                 return sample
         try:
             return self.collate(samples)
         except Exception as error:  # noqa: BLE001
             names = ", ".join(str(getattr(sample, "image_id", "?")) for sample in samples)
-            return Unreadable(f"images {names}: do not make a batch ({_first_line(error)})")
+            return _Unreadable(f"images {names}: do not make a batch ({_first_line(error)})")
 
 
 def require_loaded(batch: Any) -> Any:
@@ -83,7 +83,7 @@ def require_loaded(batch: Any) -> Any:
     Raises:
         InputError: It could not be loaded; the images are named.
     """
-    if isinstance(batch, Unreadable):
+    if isinstance(batch, _Unreadable):
         raise InputError(f"{batch.reason}; look at it with cxr check, or take it out")
     return batch
 
@@ -93,13 +93,6 @@ def naming(image_ids: Sequence[str], work: str) -> Iterator[None]:
     """Turn whatever goes wrong in a step into a line that names the images.
 
     Lack of memory goes through: it has nothing to do with these images.
-
-    Args:
-        image_ids: Images of the batch.
-        work: What is being done, such as ``epoch 3: learning``.
-
-    Raises:
-        InputError: Anything went wrong; the cause is kept.
     """
     try:
         yield

@@ -24,9 +24,6 @@ def gather(value: Shared) -> list[Shared]:
 
     Every process must call it.
 
-    Args:
-        value: Plain Python objects.
-
     Example:
         >>> gather("alone")
         ['alone']
@@ -44,12 +41,6 @@ def share_batch_statistics(model: nn.Module) -> nn.Module:
     Norms that are in evaluation mode are frozen and stay as they are. Names of weights do not
     change. CPUs have no such norm: there each process measures its own share, and the statistics
     of the first are kept.
-
-    Args:
-        model: In training mode; changed in place.
-
-    Returns:
-        The same model.
 
     Example:
         >>> net = share_batch_statistics(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()))
@@ -99,13 +90,7 @@ class Task(Protocol):
 
 
 class Loop(LightningModule):
-    """A task with its optimiser and a guard against losses that are not finite.
-
-    Args:
-        task: The model and its losses.
-        settings: How it is trained.
-        advice: Says what to do where the training cannot go on.
-    """
+    """A task with its optimiser and a guard against losses that are not finite."""
 
     def __init__(self, task: Task, settings: FitSettings, advice: Callable[[], str]) -> None:
         super().__init__()

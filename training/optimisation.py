@@ -80,16 +80,7 @@ class FitSettings:
 
 
 def build_optimiser(model: nn.Module, how: FitSettings, *, fused: bool = True) -> Optimizer:
-    """Make the optimiser over all parameters that learn.
-
-    Args:
-        model: The network.
-        how: Which optimiser.
-        fused: Adam and AdamW take all steps in one kernel.
-
-    Raises:
-        ValueError: No parameter of the model learns.
-    """
+    """Make the optimiser over all parameters that learn."""
     learning = [p for p in model.parameters() if p.requires_grad]
     if not learning:
         raise ValueError("Expected a model with parameters that learn but all are frozen")
@@ -113,13 +104,7 @@ def build_optimiser(model: nn.Module, how: FitSettings, *, fused: bool = True) -
 
 
 def build_schedule(optimiser: Optimizer, how: FitSettings, steps: int) -> LRScheduler:
-    """Make the learning-rate schedule, stepped after each optimiser step.
-
-    Args:
-        optimiser: What it drives.
-        how: The schedule, its warm-up and the epochs of the whole training.
-        steps: Optimiser steps of the whole training.
-    """
+    """Make the learning-rate schedule, stepped after each optimiser step."""
     if how.schedule == "one_cycle":
         # At least one falling step: OneCycleLR divides by the length of the fall.
         rise = min(max(how.warmup_epochs / how.epochs, 1 / steps), 0.9)
@@ -137,12 +122,6 @@ class Plateau(LRScheduler):
     """Warms up step by step, then lowers the rate when a figure stops improving.
 
     All that it remembers is in its state, so a resumed training goes on as it would have.
-
-    Args:
-        optimiser: What it drives.
-        warmup: Steps of linear rise.
-        patience: Epochs without improvement before each fall, counted anew after it.
-        factor: What the rate is multiplied by then.
 
     Source:
         As torch's ``ReduceLROnPlateau`` with a threshold of 0 and a patience of one less: here, as
@@ -170,12 +149,7 @@ class Plateau(LRScheduler):
         return [base * rise * self._factor**self._falls for base in self.base_lrs]
 
     def observe(self, value: float, mode: Mode) -> None:
-        """Take an epoch's figure, and lower the rate at once where it is time.
-
-        Args:
-            value: The monitored figure.
-            mode: Whether a small (``min``) or a large (``max``) one is good.
-        """
+        """Take an epoch's figure, and lower the rate at once where it is time."""
         loss = value if mode == "min" else -value
         if self._best is None or loss < self._best:
             self._best, self._stalled = loss, 0

@@ -35,11 +35,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            InputError: The disk is full.
-        """
+        """Write a checkpoint."""
         # By way of memory: torch turns a full disk into an error about its own file format.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -48,11 +44,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
-    """Check that a checkpoint belongs to a module, before anything is loaded.
-
-    Raises:
-        InputError: The file is damaged, or names or shapes of its weights differ.
-    """
+    """Check that a checkpoint belongs to a module, before anything is loaded."""
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # noqa: BLE001  torch raises many kinds for a damaged file
@@ -79,13 +71,6 @@ _ENOUGH = 20  # batches of an epoch, for its first quarter to have a stable medi
 def _usual_loss(losses: Sequence[float]) -> float:
     """What the loss of a batch is like before any harm is done.
 
-    Args:
-        losses: Of each batch of the first epoch, in order.
-
-    Returns:
-        The median, of the epoch or of its first quarter, whichever is smaller: a training that
-        explodes in its first epoch was well in the beginning.
-
     Example:
         >>> _usual_loss([1.0, 2.0, 3.0])
         2.0
@@ -102,10 +87,6 @@ def _has_exploded(losses: Sequence[float], usual: float) -> bool:
     """Whether every batch of an epoch lost more than `_EXPLODED` times what is usual.
 
     One bad batch is an image to look at; a whole epoch of them is a learning rate too high.
-
-    Args:
-        losses: Of each batch of an epoch.
-        usual: From `usual_loss`.
 
     Example:
         >>> _has_exploded([20.0, 30.0], 1.0), _has_exploded([0.5, 30.0], 1.0)
@@ -233,13 +214,6 @@ class EpochRecord(Callback):
 
     The history lives in the checkpoint and every file is written from it, so a resumed training
     cannot disagree with what it resumed from.
-
-    Args:
-        run: The run folder.
-        validation_metrics: Outputs of all validation batches to figures.
-        settings: The figure that picks the best epoch, and when to stop.
-        progress: Called with the number of batches done.
-        on_epoch: Called with each epoch's row.
     """
 
     def __init__(

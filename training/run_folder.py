@@ -84,7 +84,7 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
         raise InputError(f"{path}: {error}; was it written by another version?") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    load_weights(model, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    _load_weights(model, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
     return model.eval()
 
 
@@ -146,17 +146,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load weights that must fit a model exactly.
-
-    Args:
-        model: Changed in place; untouched when the weights do not fit.
-        state: Tensors by name, for instance from `read_weights`.
-        source: Shown in errors.
-
-    Raises:
-        InputError: Names are missing, left over, or have another shape; one line names them.
-    """
+def _load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load weights that must fit a model exactly."""
     own = model.state_dict()
     # Batch norm's step counters are absent from frozen layers and old files, and change nothing.
     given = {key: value for key, value in state.items() if not _is_counter(key)}

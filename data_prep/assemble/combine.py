@@ -27,7 +27,7 @@ from data_prep.store.dataset import DataSet
 Targets = Mapping[str, Mapping[str, Any]]
 
 
-def merge_targets(
+def _merge_targets(
     tables: SourceTables,
     own: Mapping[str, Targets],
     asked: Mapping[str, pd.DataFrame],
@@ -40,19 +40,6 @@ def merge_targets(
     of the user's that no set asked about in full becomes a finding of its own therefore: an image
     has it if any of the findings is present, and has it not if all those are absent that its set
     asked about. Boxes go with it.
-
-    Args:
-        tables: The joined tables.
-        own: Targets of each part, by its name.
-        asked: Findings table of each part, by its name.
-        wanted: The user's: name -> findings of which any makes it positive.
-
-    Returns:
-        The tables with targets, and with rows of the new findings.
-
-    Raises:
-        InputError: Two parts mean different findings by one target, a wanted finding is in no
-            part, or a new finding would take the name of another.
     """
     findings = {name: _reference(table) for name, table in asked.items()}
     targets: dict[str, dict[str, Any]] = {}
@@ -325,7 +312,7 @@ def _join(
     )
     own = {part.name: part.dataset.info["targets"] for part in parts}
     requested = {part.name: part.tables["findings"] for part in parts}
-    return merge_targets(tables, own, requested, targets), frames["decode"]
+    return _merge_targets(tables, own, requested, targets), frames["decode"]
 
 
 def _repeated(columns: Sequence[pd.Series]) -> pd.Index:

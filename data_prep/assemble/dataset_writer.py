@@ -24,27 +24,14 @@ Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""
 
 
-def make_splits(
+def _make_splits(
     folder: Path,
     tables: SourceTables,
     decode: pd.DataFrame,
     rule: SplitRule,
     default: str | Made | None = None,
 ) -> dict[str, Made]:
-    """Make the splits of a data set, or bring those it has to its present images.
-
-    Args:
-        folder: The data set; splits that lie there are kept, and images that are new get the role
-            of their patient, or one by the rule that the split was drawn by.
-        tables: The complete tables.
-        decode: The decode table: patients who share an image stay together.
-        rule: How the default split is drawn.
-        default: The default split instead: ``official``, where the source has one, or one that the
-            user gave.
-
-    Returns:
-        ``default`` and, where the publisher has one, ``official``, and whatever was there.
-    """
+    """Make the splits of a data set, or bring those it has to its present images."""
     linked = image_links(decode)
     made: dict[str, Made] = {}
     for path in sorted((folder / "splits").glob("*.json")):
@@ -102,16 +89,7 @@ _WORK, _SETTINGS = ".prepare", "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
-    """Whether a folder holds a data set, complete; False for one to begin or go on with.
-
-    Args:
-        out: The data set folder, which need not exist.
-        settings: What the set is made with, as for `begin_set`.
-        add: A complete set whose source has changed since is one to go on with.
-
-    Raises:
-        InputError: It holds something else, or was made with other settings.
-    """
+    """Whether a folder holds a data set, complete; False for one to begin or go on with."""
     for path, kind in ((out / "dataset.json", "dataset"), (out / _WORK / _SETTINGS, "settings")):
         if path.is_file():
             found = read_json(path, kind)["settings"]
@@ -146,15 +124,7 @@ def _require_same(
 
 
 def begin_set(out: Path, settings: dict[str, Any]) -> Path:
-    """Mark a folder as a data set in the making, so that the same call may go on with it.
-
-    Args:
-        out: The data set folder, there and held by the caller.
-        settings: What the set is made with, JSON-ready, to know it again.
-
-    Returns:
-        A folder in it for unfinished work; `write_set` removes it.
-    """
+    """Mark a folder as a data set in the making, so that the same call may go on with it."""
     work = make_folder(out / _WORK)
     write_json(work / _SETTINGS, "settings", {"settings": settings})
     return work
@@ -174,18 +144,8 @@ def write_set(
     """Write every file of a data set but its pixels; ``dataset.json`` comes last and completes it.
 
     Splits that are there already are kept and extended to images that are new.
-
-    Args:
-        out: The data set folder, there and held by the caller.
-        tables: Complete, as `data_prep.assemble.ingest.assemble` returns them.
-        decode: The ``decode`` table.
-        name: The data set's name.
-        rule: How the default split is drawn.
-        settings: As for `begin_set`.
-        default: The default split instead: ``official``, or one that the user gave.
-        measure_shortcuts: As for `data_prep.audit.audit.audit`.
     """
-    splits = make_splits(out, tables, decode, rule, default)
+    splits = _make_splits(out, tables, decode, rule, default)
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
     contents = {
         "images": tables.images,

@@ -61,27 +61,7 @@ def ingest(
     strict: bool = False,
     advance: Callable[[int], None] = lambda n: None,
 ) -> pd.DataFrame:
-    """Decode the images that the journal does not have yet.
-
-    Args:
-        images: Reads ``image_id``, ``path`` and, where the source gives them, ``height, width``.
-        boxes: Reads ``image_id``, ``x2``, ``y2``: a box must lie in its image.
-        root: Folder that paths are relative to.
-        out: Data set folder; pixel stores go to ``pixels/`` in it. The caller holds its lock.
-        journal: Folder of the part files.
-        again: Images to decode although the journal has them, as `outdated_images` gives them.
-        sizes: Sides of the pixel stores to fill on the way, px.
-        window: Name of the DICOM window wanted; None for the first.
-        workers: Processes that decode.
-        strict: Stop at the first image that cannot be used.
-        advance: Told how many images are settled.
-
-    Returns:
-        One row an image, columns of `OUTCOME_TYPES`; ``error`` is missing where it is usable.
-
-    Raises:
-        InputError: Strict, and an image is not usable; or the disk is full.
-    """
+    """Decode the images that the journal does not have yet."""
     parts = _Journal(journal)
     known = parts.read()
     known = known[~is_member(known["image_id"], list(again))]
@@ -114,17 +94,7 @@ def ingest(
 
 
 def outdated_images(images: pd.DataFrame, root: Path, journal: Path) -> pd.DataFrame:
-    """Find images whose file is another one than when it was decoded, or could not be used.
-
-    Args:
-        images: Reads ``image_id``, ``path``.
-        root: Folder that paths are relative to.
-        journal: Folder of the part files; need not be there.
-
-    Returns:
-        ``image_id, replaced``: True where the size or the time of the file has changed, False
-        where it was not usable and may be by now.
-    """
+    """Find images whose file is another one than when it was decoded, or could not be used."""
     known = _Journal(journal).read() if journal.is_dir() else _typed(pd.DataFrame({"image_id": []}))
     rows = known.merge(images[["image_id", "path"]].dropna(), on="image_id")
     now = [_file_state(root / path) for path in rows["path"]]
@@ -152,11 +122,7 @@ def _tasks(
 
 
 def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """What the labels say of each image's size, NaN where nothing.
-
-    Returns:
-        float64, shape ``(N, 4)``: stated width and height, reach of the boxes in x and y, px.
-    """
+    """What the labels say of each image's size, NaN where nothing."""
     reach = boxes.groupby("image_id")[["x2", "y2"]].max()
     stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
     return np.hstack([stated, reach.reindex(images["image_id"].to_numpy()).to_numpy()])
@@ -239,16 +205,7 @@ _IDS = ("image_id", "patient_id", "patient_id_source", "source", "path")
 def assemble(
     tables: SourceTables, outcomes: pd.DataFrame | None
 ) -> tuple[SourceTables, pd.DataFrame]:
-    """Complete the tables of a data set.
-
-    Args:
-        tables: As the reader gave them.
-        outcomes: As `data_prep.assemble.ingest.ingest` returns them; None for a set without pixels.
-
-    Returns:
-        The tables without the images that could not be used (they are in ``excluded``), ready
-        to be written, and the ``decode`` table.
-    """
+    """Complete the tables of a data set."""
     if outcomes is None:
         stated = tables.images.assign(
             **{

@@ -31,7 +31,7 @@ from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_fol
 from data_prep.store.preprocess import require_size
 
 
-def source_id(tables: SourceTables) -> str:
+def _source_id(tables: SourceTables) -> str:
     """Digest all that the source holds."""
     frames = [
         tables.images,
@@ -45,7 +45,7 @@ def source_id(tables: SourceTables) -> str:
     return frame_digest(pd.DataFrame({"part": parts}), ["part"])
 
 
-def user_choices(
+def _user_choices(
     options: ReadOptions,
     targets: Mapping[str, Sequence[str]],
     split: str | Path | None,
@@ -54,11 +54,8 @@ def user_choices(
 ) -> dict[str, Any]:
     """What the user asked for beyond the defaults.
 
-    Returns:
-        JSON-ready; the key itself is not in it, only its `key_id`.
-
     Example:
-        >>> user_choices(ReadOptions(class_names=("mass",)), {}, None, "LUNG", None)
+        >>> _user_choices(ReadOptions(class_names=("mass",)), {}, None, "LUNG", None)
         {'class_names': ['mass'], 'window': 'LUNG'}
     """
     stated = {f.name: getattr(options, f.name) for f in fields(options)}
@@ -172,16 +169,16 @@ def prepare(
     tables = with_targets(_read(source, format, options, strict), targets or {})
     default = _user_split(split, tables, strict)
     if key is not None:
-        tables, new_names = pseudonymise(tables, key)
+        tables, new_names = _pseudonymise(tables, key)
         if isinstance(default, tuple):
             given, how = default
             default = given.assign(image_id=given["image_id"].map(new_names)), how
     settings = {
         "source_format": format,
         "source_root": str(source.resolve()),
-        "source_id": source_id(tables),
+        "source_id": _source_id(tables),
         **asdict(rule),
-        **user_choices(options, targets or {}, split, window, key),
+        **_user_choices(options, targets or {}, split, window, key),
     }
     plan = _Plan(name or out.resolve().name, rule, default, window, key, settings)
     is_complete(out, settings, add=add)  # refuses a wrong folder before a lock is put into it
@@ -325,19 +322,11 @@ def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None
             )
 
 
-def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
+def _pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
     """Replace the ids of images, patients and studies in all tables.
 
     The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
     true, since the images are yet to be read; `hide_paths` comes before anything is written.
-
-    Args:
-        tables: As a format gave them.
-        key: As from `read_id_key`.
-
-    Returns:
-        The tables, and the old ids of images and patients with the new ones, which let a split
-        file of the user's be translated and must not be written.
     """
     images = tables.images.copy()
     frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)

@@ -102,16 +102,7 @@ class Summary:
 def summarise(
     dataset: DataSet, *, already_complete: bool, changes: tuple[str, ...] = ()
 ) -> Summary:
-    """Count what a data set holds.
-
-    Args:
-        dataset: A complete data set.
-        already_complete: Whether it was complete before.
-        changes: What was added to it, one line each.
-
-    Returns:
-        Its summary.
-    """
+    """Count what a data set holds."""
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
     return Summary(

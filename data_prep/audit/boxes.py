@@ -23,16 +23,6 @@ def check_boxes(
 ) -> list[Problem]:
     """Check boxes against their images and labels.
 
-    Args:
-        boxes: The boxes table, original px.
-        images: Reads ``image_id``, ``width``, ``height``; boxes on images of unknown size are
-            not checked for place and size.
-        findings: The findings table.
-        coverage: The box_coverage table.
-
-    Returns:
-        One problem a kind of fault, none for a clean set.
-
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
         ...     "x1": 90.0, "y1": 10.0, "x2": 120.0, "y2": 60.0})

@@ -36,14 +36,7 @@ def check_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report images that are equal pixel for pixel.
-
-    Args:
-        images: Reads ``image_id``, ``patient_id``, ``patient_id_source``.
-        decode: Reads ``image_id``, ``pixel_sha256``.
-        labels: One column a target, indexed by ``image_id``.
-        splits: Splits by name.
-    """
+    """Report images that are equal pixel for pixel."""
     twins = find_duplicates(decode)
     return _check(twins, images, labels, splits, "picture", "the same image", "error", "")
 
@@ -54,14 +47,7 @@ def check_near_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report images that are copies of each other without being equal.
-
-    Args:
-        near: What `data_prep.duplicates.near_duplicates.find_near_duplicates` found.
-        images: As for `check_duplicates`.
-        labels: Likewise.
-        splits: Likewise.
-    """
+    """Report images that are copies of each other without being equal."""
     notes = []
     turned = int((near.pairs["turn"] != "as it is").sum())
     unseen = int(near.pairs["correlation"].isna().sum())
@@ -148,14 +134,7 @@ _REASONS_SHOWN = 20
 
 
 def text_suspects(decode: pd.DataFrame) -> pd.Series:
-    """Images with burned-in text, as their header says or their pixels look.
-
-    Args:
-        decode: Reads ``image_id`` and, where there are, ``burned_in_annotation, text_score``.
-
-    Returns:
-        Their ids, the most text first.
-    """
+    """Images with burned-in text, as their header says or their pixels look."""
     said = pd.Series(False, index=decode.index)
     score = pd.Series(0.0, index=decode.index)
     if "burned_in_annotation" in decode.columns:
@@ -167,11 +146,7 @@ def text_suspects(decode: pd.DataFrame) -> pd.Series:
 
 
 def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
-    """Report images that may show a name, a date or a hospital in their pixels.
-
-    Args:
-        decode: The decode table.
-    """
+    """Report images that may show a name, a date or a hospital in their pixels."""
     suspects = text_suspects(decode)
     return [
         Problem.of(
@@ -186,11 +161,7 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
 
 
 def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
-    """Say what was left out when the set was prepared; missing files are no fault of the set.
-
-    Args:
-        excluded: The excluded table.
-    """
+    """Say what was left out when the set was prepared; missing files are no fault of the set."""
     # What follows the colon of these is the single case: a size, an edge.
     measured = is_member(excluded["stage"], ["boxes", "size"])
     reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])
@@ -230,15 +201,7 @@ Read = Callable[[str], np.ndarray]
 
 
 def open_images(dataset: DataSet) -> tuple[Read | None, Problem | None]:
-    """Find out where the images can be read: from a pixel store, else from their files.
-
-    Args:
-        dataset: The data set.
-
-    Returns:
-        A function that gives an image, uint8 ``(H, W)``, by its id, and raises `InputError`
-        where it cannot; None if there are no images. Beside it what there is to say about that.
-    """
+    """Find out where the images can be read: from a pixel store, else from their files."""
     n_paths = int(dataset.images["path"].notna().sum())
     if not n_paths:
         text = "the set has no images, so tables only were checked"
@@ -306,13 +269,6 @@ def _smallest_store(dataset: DataSet) -> PixelStore | None:
 
 def thumbnail(pixels: np.ndarray, longest: int = THUMBNAIL_PX) -> str:
     """A small copy of an image for a page.
-
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-        longest: Longest side of the copy, px.
-
-    Returns:
-        A JPEG as a ``data:`` address.
 
     Example:
         >>> thumbnail(np.zeros((400, 200), np.uint8))[:23]

@@ -24,11 +24,11 @@ _VALUES_SHOWN = 20
 _Z95 = float(ndtri(0.975))
 
 
-def wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
+def _wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927), which takes images for independent.
 
     Example:
-        >>> low, high = wilson_interval(0, 20)
+        >>> low, high = _wilson_interval(0, 20)
         >>> low, round(high, 3)
         (0.0, 0.161)
     """
@@ -44,18 +44,7 @@ def wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
 def count_prevalence(
     images: pd.DataFrame, labels: pd.DataFrame, splits: dict[str, pd.DataFrame]
 ) -> list[dict[str, Any]]:
-    """Count each target by role of each split, view, sex, age band and source.
-
-    Args:
-        images: The images table, with ``view``, ``sex`` and ``age_years``.
-        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
-        splits: Splits by name.
-
-    Returns:
-        Rows ``target, by, value, n_images, n_patients, n_known, n_positive, prevalence, ci_low,
-        ci_high``; the share is of the images whose label is known, and missing without any. Of
-        more than 20 values the rest is ``other``.
-    """
+    """Count each target by role of each split, view, sex, age band and source."""
     groups = {
         "all": pd.Series("all images", index=images.index),
         **{f"role in split {name}": _roles(images, split) for name, split in splits.items()},
@@ -98,13 +87,6 @@ def expected_image_leak(images: pd.DataFrame, test: float = TEST_SHARE) -> dict[
     ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``; the expected share of leaking test images is
     1 minus the mean of that over all images. Exact, no simulation.
 
-    Args:
-        images: Reads ``patient_id``.
-        test: Share of images for test; the others train.
-
-    Returns:
-        ``test_share, n_test, expected_share, expected_images, n_patients, most_images``.
-
     Example:
         >>> pair = pd.DataFrame({"patient_id": ["p", "p", "q", "r"]})
         >>> round(expected_image_leak(pair, 0.5)["expected_share"], 4)  # 2 of 4 images x 2/3
@@ -131,16 +113,7 @@ def expected_image_leak(images: pd.DataFrame, test: float = TEST_SHARE) -> dict[
 
 
 def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
-    """Sizes, spacing, and how the files store their images.
-
-    Args:
-        images: Reads ``width, height, spacing_col_mm``.
-        decode: The decode table; may be empty.
-
-    Returns:
-        ``sizes`` (``smallest, median, largest, different, commonest``), ``field_width_mm``
-        (quartiles of spacing x width, and ``n_known``) and, per kind of storage, counts by value.
-    """
+    """Sizes, spacing, and how the files store their images."""
     known = images[["width", "height"]].dropna().astype("int64")
     facts: dict[str, Any] = {"sizes": None, "field_width_mm": None, "files": {}}
     if len(known):
@@ -174,7 +147,7 @@ def _size(sides: pd.DataFrame, row: int) -> str:
 
 
 def _share(n_positive: int, n_known: int) -> dict[str, Any]:
-    low, high = wilson_interval(n_positive, n_known) if n_known else (None, None)
+    low, high = _wilson_interval(n_positive, n_known) if n_known else (None, None)
     return {
         "n_known": n_known,
         "n_positive": n_positive,

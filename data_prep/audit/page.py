@@ -65,13 +65,13 @@ METHODS = (
 )
 
 
-def verdict(counts: dict[str, int]) -> str:
+def _verdict(counts: dict[str, int]) -> str:
     """One sentence.
 
     Example:
-        >>> verdict({"error": 1, "warning": 2, "info": 0})
+        >>> _verdict({"error": 1, "warning": 2, "info": 0})
         'One fault makes results on this data set wrong; two more may.'
-        >>> verdict({"error": 0, "warning": 1, "info": 3})
+        >>> _verdict({"error": 0, "warning": 1, "info": 3})
         'Nothing was found that makes results wrong; one thing may.'
     """
     errors, warnings = counts["error"], counts["warning"]
@@ -85,7 +85,7 @@ def verdict(counts: dict[str, int]) -> str:
     return "Nothing was found that makes results wrong."
 
 
-def explain(problems: Iterable[Problem]) -> str:
+def _explain(problems: Iterable[Problem]) -> str:
     """What to do first."""
     worst = next(iter(problems), None)
     if worst is None or worst.severity == "info":
@@ -94,12 +94,12 @@ def explain(problems: Iterable[Problem]) -> str:
     return f"{word}: {worst.message}."
 
 
-def tally(counts: dict[str, int]) -> list[tuple[str, str]]:
+def _tally(counts: dict[str, int]) -> list[tuple[str, str]]:
     """Counts by severity, those that are not 0."""
     return [(s, f"{counts[s]} {_WORDS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 
 
-def leak_words(leak: dict[str, Any] | None) -> str:
+def _leak_words(leak: dict[str, Any] | None) -> str:
     """What a split by image would do, in a sentence."""
     if not leak:
         return ""
@@ -110,7 +110,7 @@ def leak_words(leak: dict[str, Any] | None) -> str:
     )
 
 
-def picture_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _picture_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Sizes, spacing, storage and copies as titles and words."""
     pictures, copies = facts.get("pictures", {}), facts.get("copies")
     rows = []
@@ -179,7 +179,7 @@ _CONTENTS = (
 
 
 @dataclass(frozen=True)
-class Shown:
+class _Shown:
     """An image on the page.
 
     Attributes:
@@ -219,20 +219,14 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
         InputError: The disk is full or the folder may not be written.
     """
     found.write(folder / JSON_NAME)
-    html = render_audit(dataset, found, pixels=pixels)
+    html = _render_audit(dataset, found, pixels=pixels)
     with atomic_path(folder / PAGE_NAME) as path:
         path.write_text(html, encoding="utf-8")
     return folder / PAGE_NAME
 
 
-def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
-    """Return the page as HTML.
-
-    Args:
-        dataset: The data set that was audited.
-        found: What was found in it.
-        pixels: Whether to show images.
-    """
+def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
+    """Return the page as HTML."""
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = _Album(dataset, pixels)
     problems = [(problem, album.cases(problem)) for problem in found.problems]
@@ -243,16 +237,16 @@ def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
     return environment.get_template("audit.jinja").render(
         name=dataset.name,
         scope=", ".join(counted(n, thing) for thing, n in found.checked.items()),
-        verdict=verdict(found.counts),
-        explanation=explain(found.problems),
-        tally=tally(found.counts),
+        _verdict=_verdict(found.counts),
+        explanation=_explain(found.problems),
+        _tally=_tally(found.counts),
         contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
         problems=problems,
         charts=_charts(facts.get("shortcuts", []), titles),
-        leak_words=leak_words(facts.get("split_by_image")),
+        _leak_words=_leak_words(facts.get("split_by_image")),
         unknown=_unknown(facts.get("prevalence", [])),
         prevalences=_prevalences(facts.get("prevalence", []), titles),
-        pictures=picture_rows(facts),
+        pictures=_picture_rows(facts),
         methods=METHODS,
         version=_version(),
     )
@@ -283,7 +277,7 @@ class _Album:
         except InputError:  # a set may have other splits only
             return pd.Series(dtype="str")
 
-    def cases(self, problem: Problem) -> list[list[Shown]]:
+    def cases(self, problem: Problem) -> list[list[_Shown]]:
         """The images of a problem, one list a case; none where there are no pixels."""
         shown = []
         for case in problem.pictures:
@@ -291,7 +285,7 @@ class _Album:
             shown.append([picture for picture in pictures if picture is not None])
         return [case for case in shown if case]
 
-    def _show(self, image_id: str) -> Shown | None:
+    def _show(self, image_id: str) -> _Shown | None:
         if self.read is None or self.left <= 0 or image_id not in self.rows:
             return None
         try:
@@ -304,7 +298,7 @@ class _Album:
         if np.isnan(width) or np.isnan(height):
             height, width = (float(side) for side in pixels.shape)
         scale = longest / max(width, height)
-        return Shown(
+        return _Shown(
             image_id,
             thumbnail(pixels, longest),
             width,

@@ -70,16 +70,7 @@ def differing(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
 
 
 def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
-    """Two images a group that differ in a column, to be shown side by side.
-
-    Args:
-        rows: As `differing` returns them; reads ``image_id``.
-        group: Column that holds the group.
-        column: Column in which the rows of each group differ.
-
-    Returns:
-        ``one, other``: image ids.
-    """
+    """Two images a group that differ in a column, to be shown side by side."""
     ordered = rows.sort_values([group, column, "image_id"])
     one = ordered.drop_duplicates(group)["image_id"].to_numpy()
     other = ordered.drop_duplicates(group, keep="last")["image_id"].to_numpy()
@@ -134,13 +125,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
-    """Report roles in which a target has only one class, so that nothing can be learned or judged.
-
-    Args:
-        split: Reads ``image_id``, ``role``.
-        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
-        name: The split's name.
-    """
+    """Report roles in which a target has only one class: nothing can be learned or judged."""
     lacking = []
     for role in JUDGED_ROLES:
         chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]
@@ -157,12 +142,7 @@ def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
-    """Report impossible ages, patients of two sexes, and patients that are only assumed.
-
-    Args:
-        images: The images table, with ``age_years`` and ``sex``.
-        splits: Splits by name; an unused image may have an unknown patient.
-    """
+    """Report impossible ages, patients of two sexes, and patients that are only assumed."""
     ages = images["age_years"]
     impossible = (ages < 0) | (ages > OLDEST_YEARS)
     sexes = differing(images[is_member(images["sex"], ["M", "F"])], "patient_id", "sex")
@@ -201,11 +181,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
 
 
 def check_images(images: pd.DataFrame) -> list[Problem]:
-    """Report laterals among frontals, images of no known view, and images too small to judge.
-
-    Args:
-        images: The images table, with ``view``, ``width`` and ``height``.
-    """
+    """Report laterals among frontals, images of no known view, and images too small to judge."""
     view = images["view"]
     lateral = is_member(view, ["LL"])
     unknown = is_member(view, ["other"])

@@ -52,16 +52,6 @@ class Problem:
     ) -> Problem:
         """Count cases and keep the first few in order.
 
-        Args:
-            check: Short name.
-            severity: How bad it is.
-            message: A sentence.
-            cases: Ids; one that repeats counts once.
-            advice: What to do.
-            unit: What the ids name.
-            pairs: Images to show side by side, two columns of ids, the worst first; without them
-                the first cases are shown, if they are images.
-
         Example:
             >>> found = Problem.of("leak", "error", "in two roles", ["b", "a", "b"])
             >>> found.count, found.examples, found.pictures

@@ -23,15 +23,7 @@ _ADVICE = {
 
 
 def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
-    """Report facts that alone predict a target, of each kind of fact the strongest.
-
-    Args:
-        measured: Rows with ``target, fact, kind, auroc, ci_low, ci_high, n_known``.
-
-    Returns:
-        ``info`` for facts about the person, which may be medicine, and for what is not one fact;
-        ``warning`` for facts about the file, which are not.
-    """
+    """Report facts that alone predict a target, of each kind of fact the strongest."""
     strong = [
         row
         for row in sorted(measured, key=lambda row: -row["auroc"])

@@ -142,14 +142,14 @@ def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
     return frame.assign(path=_hidden(frame["path"], key))
 
 
-def hide_path(key: bytes, path: str) -> str:
+def _hide_path(key: bytes, path: str) -> str:
     """What `hide_paths` writes for one path, relative to its folder, with ``/``."""
     return path if _HIDDEN.fullmatch(path) else f"hidden/{keyed_hash(key, f'path:{path}')}"
 
 
 def _hidden(paths: pd.Series, key: bytes) -> pd.Series:
     known = paths.dropna().unique()
-    return renamed(paths, {path: hide_path(key, path) for path in known})
+    return renamed(paths, {path: _hide_path(key, path) for path in known})
 
 
 def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:
@@ -170,7 +170,7 @@ def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path
             break
         inside = Path(place).relative_to(root)
         for name in names:
-            hidden = hide_path(key, (inside / name).as_posix())
+            hidden = _hide_path(key, (inside / name).as_posix())
             if hidden in missing:
                 missing.discard(hidden)
                 found[hidden] = Path(place) / name

@@ -42,18 +42,6 @@ _VERSION_KEY = b"cxr_schema_version"
 def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
     """Bring a frame to the types of a table and check every rule.
 
-    Args:
-        frame: Rows to check; the index is ignored.
-        name: Table name, a key of `data_prep.contracts.schemas.SCHEMAS`.
-        where: Path or name to show in errors; the table's name by default.
-
-    Returns:
-        A new frame with the table's column types and a fresh ``RangeIndex``.
-
-    Raises:
-        InputError: A column is missing or unknown, a value has the wrong type or lies outside
-            its range, or a key repeats.
-
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a"], "role": ["train"], "fold": [0]})
         >>> validate_table(frame, "split")["role"].tolist()
@@ -209,12 +197,12 @@ def stored_table(
 
     def read(owner: Any) -> pd.DataFrame:
         table = read_table(owner.folder / file, schema)
-        return table if reader is None else of_reader(table, reader)
+        return table if reader is None else _of_reader(table, reader)
 
     return cached_property(read)
 
 
-def of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:
+def _of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:
     """The rows of a findings, boxes or coverage table that one reader wrote."""
     return table[table["reader"] == reader].reset_index(drop=True)
 

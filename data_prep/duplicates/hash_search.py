@@ -59,13 +59,6 @@ class ClosePairs:
 def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
     """Find the pairs of fingerprints that differ in few bits, in the best of eight turns.
 
-    Args:
-        hashes: uint8, shape ``(N, 32)``, all different: what stands twice is twice the work.
-        max_distance: Most bits by which a pair may differ.
-
-    Returns:
-        The pairs, ordered by position, each once.
-
     Example:
         >>> hashes = np.zeros((3, 32), np.uint8)
         >>> hashes[1, :2], hashes[2] = 255, np.arange(32) * 7
@@ -94,9 +87,6 @@ def _deal_bits(hashes: np.ndarray) -> np.ndarray:
     """Reorder the bits: each byte gets two of each word, each band high and low frequencies.
 
     Bit ``b`` of every byte goes to band ``b``, which is the transposition of 8 x 8 bits.
-
-    Returns:
-        uint8, shape ``(N, 32)``: four bytes a band.
     """
     n = len(hashes)
     # word, byte, half -> byte, then half and word, the last first: rows of a matrix of bits.
@@ -110,14 +100,7 @@ def _deal_bits(hashes: np.ndarray) -> np.ndarray:
 
 
 def _keys(three: np.ndarray) -> np.ndarray:
-    """Three bytes as one number that is the same in all eight turns.
-
-    Args:
-        three: uint8, shape ``(N, 3)``.
-
-    Returns:
-        uint64, shape ``(N,)``, 24 bits.
-    """
+    """Three bytes as one number that is the same in all eight turns."""
     bits = three[:, 0] >> 4
     a, b, c = bits >> 3 & 1, bits >> 2 & 1, bits >> 1 & 1
     # A turn inverts the fourth word if it inverts an odd number of the others (`inverted_words`).
@@ -156,11 +139,7 @@ def _pairs_of_table(
 
 
 def _turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fewest differing bits over the eight turns, and in which turn.
-
-    Args:
-        differences: uint64, shape ``(P, 4)``: one fingerprint XOR the other.
-    """
+    """Fewest differing bits over the eight turns, and in which turn."""
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = inverted_words().astype(np.int16)
     distances = counts @ (1 - 2 * flips.T) + WORD_BITS * flips.sum(axis=1)

@@ -85,8 +85,8 @@ def find_near_duplicates(
     if "perceptual_hash" not in decode.columns:
         decode = decode.assign(perceptual_hash=None)
     candidates, complete = _candidates(decode)
-    likeness = _correlate(candidates, read, max_images)
-    candidates = candidates.assign(correlation=likeness)
+    _likeness = _correlate(candidates, read, max_images)
+    candidates = candidates.assign(correlation=_likeness)
     unseen = candidates["correlation"].isna()
     by_hash = unseen & (candidates["distance"] <= TRUSTED_DISTANCE)
     near = candidates[(candidates["correlation"] >= NEAR_CORRELATION) | by_hash]
@@ -128,23 +128,16 @@ def linked_images(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
     return near.reindex(keys.index).astype("str").fillna(keys)
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> float:
+def _likeness(one: np.ndarray, other: np.ndarray) -> float:
     """Correlation of two images' detail, whatever their grey curves and sizes.
 
     Both are squashed to 128 x 128 and ranked; what is finer than 1 px or coarser than 8 px of that
     is taken away, since all chests share their coarse outline.
 
-    Args:
-        one: uint8, shape ``(H, W)``.
-        other: uint8, of any shape.
-
-    Returns:
-        -1 to 1; 0 if an image shows nothing.
-
     Example:
         >>> image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8),
         ...     (0, 0), 3)
-        >>> likeness(image, image // 2) > 0.95
+        >>> _likeness(image, image // 2) > 0.95
         True
     """
     return float((_detail(one) * _detail(other)).sum())
@@ -216,7 +209,7 @@ def _correlate(candidates: pd.DataFrame, read: Read | None, max_images: int) -> 
         small.update({name: _read_small(read, name) for name in unread})
         one, other = small[first[row]], small[second[row]]
         if one is not None and other is not None:
-            answer[row] = likeness(turned(one, turn[row]), other)
+            answer[row] = _likeness(turned(one, turn[row]), other)
     return answer
 
 

@@ -111,12 +111,7 @@ class AnnotationContent:
         return found
 
     def unsayable(self) -> pd.DataFrame:
-        """What boxes and silence cannot say of the reference's labels.
-
-        Returns:
-            ``image_id, finding, why`` with why one of ``unknown``, ``uncertain`` and ``not fully
-            boxed``: silence would say absent, and the boxes would be read as all.
-        """
+        """What boxes and silence cannot say of the reference's labels."""
         findings, coverage = self.dataset.findings, self.dataset.box_coverage
         pairs = self.images[["image_id"]].merge(
             pd.DataFrame({"finding": list(self.classes)}, dtype="str"), how="cross"
@@ -135,20 +130,7 @@ class AnnotationContent:
 def content_of(
     dataset: DataSet, *, split: str | None, reader: str, target: str | None
 ) -> AnnotationContent:
-    """Choose what goes out.
-
-    Args:
-        dataset: A prepared data set.
-        split: Name of the split whose roles go out, or None.
-        reader: Whose labels; with ``reference`` the others' go along where a format has a place.
-        target: Only the findings of this target, or None for all.
-
-    Returns:
-        The content.
-
-    Raises:
-        InputError: There is no such split, reader or target.
-    """
+    """Choose what goes out."""
     tables = {name: read_table(dataset.folder / f"{name}.parquet", name) for name in _TABLES}
     known = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
     if reader not in known:
@@ -188,7 +170,7 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
         roles = dataset.split(split).set_index("image_id")["role"]
         images["role"] = images["image_id"].map(roles).fillna("unused").astype("str")
     images["file"] = images["path"]
-    images["stem"] = file_stems(images["image_id"])
+    images["stem"] = _file_stems(images["image_id"])
     return images
 
 
@@ -200,17 +182,11 @@ def _require_plain(dataset: DataSet, names: list[str]) -> None:
         )
 
 
-def file_stems(ids: pd.Series) -> pd.Series:
+def _file_stems(ids: pd.Series) -> pd.Series:
     """Make each id fit to be a file's name, and different from the others whatever their case.
 
-    Args:
-        ids: Image ids, each once.
-
-    Returns:
-        The names; an id that is fit stays as it is.
-
     Example:
-        >>> file_stems(pd.Series(["a-1", "a/1", "a_1", "../x"])).tolist()
+        >>> _file_stems(pd.Series(["a-1", "a/1", "a_1", "../x"])).tolist()
         ['a-1', 'a_1-1', 'a_1', '_x']
     """
     fit = ids.str.fullmatch(r"[\w-][\w.-]{0,149}")
@@ -232,9 +208,6 @@ def file_stems(ids: pd.Series) -> pd.Series:
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `out`; it takes that place at the end, or is removed.
-
-    Raises:
-        InputError: Something is there already, or the place may not be written.
 
     Example:
         >>> import tempfile
@@ -288,11 +261,7 @@ class AnnotationFolder:
         return image.stem + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".dcm")
 
     def put_image(self, image: ImageEntry, name: str) -> None:
-        """Put the file of an image below the folder, if files are put at all.
-
-        Raises:
-            InputError: It is not there any more.
-        """
+        """Put the file of an image below the folder, if files are put at all."""
         if self.mode == "none" or image.file is None:
             return
         origin, place = self.dataset.image_path(image.image_id).resolve(), self.path / name

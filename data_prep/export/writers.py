@@ -31,12 +31,7 @@ from data_prep.formats.voc import SET_FACTS
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write COCO files; ``file_name`` is the image's path in the source or in ``images/``.
-
-    Args:
-        content: What to write.
-        folder: Where to.
-    """
+    """Write COCO files; ``file_name`` is the image's path in the source or in ``images/``."""
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
     categories = [
         {"id": number, "name": name, "supercategory": "finding"}
@@ -99,15 +94,7 @@ _NIH = "nih:"
 
 
 def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write the labels of the content's one target.
-
-    Args:
-        content: What to write; with one target.
-        folder: Where to.
-
-    Raises:
-        InputError: No image has a label.
-    """
+    """Write the labels of the content's one target."""
     target = content.dataset.target(next(iter(content.targets)))
     label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
     images = content.images.assign(label=label)
@@ -199,12 +186,7 @@ IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write an XML file an image, named by the image's id, and the lists of the roles.
-
-    Args:
-        content: What to write.
-        folder: Where to.
-    """
+    """Write an XML file an image, named by the image's id, and the lists of the roles."""
     boxes = content.boxes_by_image()
     objects = write_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):
@@ -273,15 +255,7 @@ _UNLABELLED = "unlabelled"
 
 
 def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write a label file an image, named by the image's id, shares with twelve decimals.
-
-    Args:
-        content: What to write.
-        folder: Where to.
-
-    Raises:
-        InputError: No image can be labelled, or a box lies on an image of unknown size.
-    """
+    """Write a label file an image, named by the image's id, shares with twelve decimals."""
     boxes = content.boxes_by_image()
     unsayable = content.unsayable()
     silent = is_member(content.images["image_id"], unsayable["image_id"])

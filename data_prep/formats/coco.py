@@ -43,11 +43,7 @@ from data_prep.formats.source import (
 
 
 def read_json_file(path: Path) -> Any:
-    """Read any JSON file in UTF-8.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """Read any JSON file in UTF-8."""
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except RecursionError:
@@ -57,11 +53,11 @@ def read_json_file(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({reason})") from None
 
 
-def id_text(value: Any) -> str | None:
+def _id_text(value: Any) -> str | None:
     """An id as text; None where it is none.
 
     Example:
-        >>> id_text(7), id_text(7.0), id_text("7"), id_text([7])
+        >>> _id_text(7), _id_text(7.0), _id_text("7"), _id_text([7])
         ('7', '7', '7', None)
     """
     if isinstance(value, float) and value.is_integer():
@@ -69,11 +65,11 @@ def id_text(value: Any) -> str | None:
     return str(value) if isinstance(value, int | str) and value != "" else None
 
 
-def box_edges(given: Any) -> tuple[float, ...] | None:
+def _box_edges(given: Any) -> tuple[float, ...] | None:
     """x1, y1, x2, y2 of a ``bbox``, NaN for what is no number; None where it is no bbox.
 
     Example:
-        >>> box_edges([10, 20, 5, 5]), box_edges([])
+        >>> _box_edges([10, 20, 5, 5]), _box_edges([])
         ((10.0, 20.0, 15.0, 25.0), None)
     """
     if not isinstance(given, list) or len(given) != 4:
@@ -82,11 +78,11 @@ def box_edges(given: Any) -> tuple[float, ...] | None:
     return (x, y, x + width, y + height)
 
 
-def polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
+def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
     """The box around the polygons of an annotation; None for a mask, or none.
 
     Example:
-        >>> polygon_edges([[1, 5, 4, 2, 3, 9]]), polygon_edges({"counts": "..."})
+        >>> _polygon_edges([[1, 5, 4, 2, 3, 9]]), _polygon_edges({"counts": "..."})
         ((1.0, 2.0, 4.0, 9.0), None)
     """
     if not isinstance(segmentation, list) or not segmentation:
@@ -106,19 +102,8 @@ def polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
 _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 
-def read_coco(source: Path, options: ReadOptions) -> SourceTables:
-    """Read the COCO files of a folder.
-
-    Args:
-        source: Folder with the JSON files and, below it, the images.
-        options: ``patient_pattern`` counts.
-
-    Returns:
-        The data set; one target a category, unless `cxr export` wrote the file.
-
-    Raises:
-        InputError: No file is COCO, or one is malformed; the message names file and place.
-    """
+def _read_coco(source: Path, options: ReadOptions) -> SourceTables:
+    """Read the COCO files of a folder."""
     found = LabelFiles()
     files, others = [], []
     for path in files_below(source, ".json"):
@@ -156,7 +141,7 @@ class _CocoFile:
         if "annotations" not in self.content:
             self.content["annotations"] = []
         for number, item in enumerate(self._items("categories", required=False)):
-            key, name = id_text(item.get("id")), item.get("name")
+            key, name = _id_text(item.get("id")), item.get("name")
             if key is None or not isinstance(name, str | int) or self.names.get(key, name) != name:
                 raise self._fail(f"categories[{number}]", "must have an id of its own and a name")
             self.names[key] = str(name)
@@ -164,19 +149,13 @@ class _CocoFile:
 
     def used_categories(self) -> set[str]:
         """Names of the categories that an annotation has."""
-        ids = {id_text(item.get("category_id")) for item in self._items("annotations")}
+        ids = {_id_text(item.get("category_id")) for item in self._items("annotations")}
         return {self.names[key] for key in ids if key in self.names}
 
     def read(
         self, files: ImageIndex, used: set[str], earlier: dict[str, tuple[str, _Labels]]
     ) -> None:
-        """Gather what the file says.
-
-        Args:
-            files: Of the source.
-            used: Names of the categories that an annotation of any file has.
-            earlier: What the files before said of each image; this file adds its own.
-        """
+        """Gather what the file says."""
         own = self._set_facts()
         findings = {
             key: name if own else class_finding(name, str(self.root / self.path))
@@ -209,7 +188,7 @@ class _CocoFile:
         folders = (folder, f"{folder}/images", "", "images")
         images: dict[str, tuple[str, dict[str, Any]]] = {}
         for number, image in enumerate(self._items("images")):
-            key, name = id_text(image.get("id")), image.get("file_name")
+            key, name = _id_text(image.get("id")), image.get("file_name")
             if key is None or not isinstance(name, str) or not name:
                 raise self._fail(f"images[{number}]", "must have an id and a file_name")
             if not has_pixels:
@@ -234,13 +213,13 @@ class _CocoFile:
     ) -> dict[str, _Labels]:
         """What the annotations say, by image id; one that cannot be read excludes its image."""
         labels: dict[str, _Labels] = {}
-        listed = {id_text(image.get("id")) for image in self.content["images"]}
+        listed = {_id_text(image.get("id")) for image in self.content["images"]}
         out, seen, ids = self.found.out, self.found.seen, set()
         for number, item in enumerate(self.content["annotations"]):
-            key, category = id_text(item.get("image_id")), id_text(item.get("category_id"))
+            key, category = _id_text(item.get("image_id")), _id_text(item.get("category_id"))
             if key is None or category is None:
                 raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
-            ids.add(id_text(item.get("id")))
+            ids.add(_id_text(item.get("id")))
             if key not in images:
                 if key not in listed:
                     out.add([f"{self.path}: image {key}"], "annotated, but not among the images")
@@ -255,9 +234,9 @@ class _CocoFile:
                 of_image[findings[category]] = (boxes, False)
                 seen["annotations are crowds: boxed in part"] += 1
                 continue
-            box = box_edges(item.get("bbox"))
+            box = _box_edges(item.get("bbox"))
             if box is None:
-                box = polygon_edges(item.get("segmentation"))
+                box = _polygon_edges(item.get("segmentation"))
                 seen["annotations have no bbox: the box around the polygon is taken"] += 1
             if box is None:
                 out.add([file], "annotation with neither bbox nor polygon")
@@ -275,10 +254,10 @@ class _CocoFile:
         """Add what silence says: absent, for all categories or, in LVIS, for those listed."""
         listed = image.get("neg_category_ids")
         if isinstance(listed, list):
-            absent = {findings.get(id_text(item) or "") for item in listed} - {None}
+            absent = {findings.get(_id_text(item) or "") for item in listed} - {None}
             partly = image.get("not_exhaustive_category_ids")
             for item in partly if isinstance(partly, list) else []:
-                finding = findings.get(id_text(item) or "")
+                finding = findings.get(_id_text(item) or "")
                 if finding in said:
                     said[finding] = (said[finding][0], False)
         else:
@@ -304,7 +283,7 @@ class _CocoFile:
         earlier[file] = (before, {**known, **new})
         facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
         if KEY in image and is_new:
-            place = f"{self.root / self.path}: image {id_text(image['id'])}: {KEY}"
+            place = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
             own, rows = read_object(image[KEY], file, place)
             facts |= own
             self.found.rows.add(rows)
@@ -338,6 +317,6 @@ COCO = Format(
     title="COCO",
     folder="one or several `.json` that list `images`, and the images",
     detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
-    read=read_coco,
+    read=_read_coco,
     options=("patient_pattern",),
 )

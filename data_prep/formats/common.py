@@ -78,16 +78,7 @@ def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> 
 
 
 def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
-    """List the images below a folder by the suffix of their names, deepest folders included.
-
-    Args:
-        root: Folder that paths are relative to.
-        folder: Where to look, relative to it.
-
-    Returns:
-        ``path`` (relative, with ``/``) and ``stem`` (the name without its suffix), sorted by
-        path. Hidden files and folders, and those of Windows and macOS archives, are left out.
-    """
+    """List the images below a folder by the suffix of their names, deepest folders included."""
     found = []
     for place, folders, names in os.walk(root / folder):
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
@@ -101,11 +92,7 @@ def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
 
 
 def require_unique_stems(images: pd.DataFrame, root: Path) -> None:
-    """Refuse two images whose names give one image id.
-
-    Raises:
-        InputError: Two files have one stem; both are named.
-    """
+    """Refuse two images whose names give one image id."""
     repeated = images["stem"].duplicated(keep=False)
     if repeated.any():
         first = images.loc[repeated].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
@@ -116,19 +103,6 @@ def patients_from_names(
     names: pd.Series, pattern: str | None, name_space: str, image_ids: pd.Series
 ) -> pd.DataFrame:
     r"""Find the patient of each image in a file's name.
-
-    Args:
-        names: File names, one an image.
-        pattern: Regular expression whose first group is the patient; the group's name, where it
-            has one, is the name space. None where nobody knows: each image is then a patient.
-        name_space: Put before the patient where the group has no name.
-        image_ids: Stand in for the patient where the pattern is not found.
-
-    Returns:
-        ``patient_id`` and ``patient_id_source`` (``given`` or ``assumed_image``), same index.
-
-    Raises:
-        InputError: The pattern is no regular expression or has no group.
 
     Example:
         >>> names = pd.Series(["00019124_092.png", "x.png"])

@@ -52,11 +52,11 @@ _UNKNOWN = {"", "todo", "unknown", "unclear"}
 _PLATFORMS = ("github.com", "kaggle.com")
 
 
-def covid_targets(findings: set[str]) -> dict[str, dict[str, Any]]:
+def _covid_targets(findings: set[str]) -> dict[str, dict[str, Any]]:
     """A target for each finding that is worth judging; rare germs stay findings only.
 
     Example:
-        >>> covid_targets({"covid_19", "legionella"})
+        >>> _covid_targets({"covid_19", "legionella"})
         {'covid_19': {'any_of': ['covid_19'], 'display_name': 'COVID-19'}}
     """
     return {
@@ -69,13 +69,13 @@ def covid_targets(findings: set[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def origin_of(address: str) -> str:
+def _origin_of(address: str) -> str:
     """Where an image was taken from: the host, and on a platform the owner and set, too.
 
     Example:
-        >>> origin_of("https://www.sirm.org/en/category/articles/")
+        >>> _origin_of("https://www.sirm.org/en/category/articles/")
         'sirm.org'
-        >>> origin_of("https://github.com/armiro/COVID-CXNet/tree/master")
+        >>> _origin_of("https://github.com/armiro/COVID-CXNet/tree/master")
         'github.com/armiro/covid-cxnet'
     """
     try:
@@ -87,23 +87,20 @@ def origin_of(address: str) -> str:
     return "/".join([host, *names[:2]]) if host in _PLATFORMS else host
 
 
-def origins_of(addresses: pd.Series) -> pd.Series:
-    """`origin_of` each address; missing where there is none."""
-    known = {address: origin_of(address) for address in addresses.unique()}
+def _origins_of(addresses: pd.Series) -> pd.Series:
+    """`_origin_of` each address; missing where there is none."""
+    known = {address: _origin_of(address) for address in addresses.unique()}
     origins = addresses.map(known)
     return origins.where(origins != "").astype("str")
 
 
-def path_findings(cell: str) -> list[str]:
+def _path_findings(cell: str) -> list[str]:
     """Take a published finding apart: each part of the path is one.
 
-    Returns:
-        Names of findings; ``no_finding`` for a healthy image; nothing where it is not known.
-
     Example:
-        >>> path_findings("Pneumonia/Viral/COVID-19")
+        >>> _path_findings("Pneumonia/Viral/COVID-19")
         ['pneumonia', 'viral_pneumonia', 'covid_19']
-        >>> path_findings("COVID-19, ARDS"), path_findings("todo")
+        >>> _path_findings("COVID-19, ARDS"), _path_findings("todo")
         (['covid_19', 'ards'], [])
     """
     names = [finding_name(part) for part in re.split("[/,]", cell)]
@@ -116,20 +113,8 @@ _LATERAL = ["L", "LL", "RL", "LATERAL"]
 _SLICES = ["AXIAL", "CORONAL", "SAGITTAL", "CT"]
 
 
-def read_collection(source: Path) -> SourceTables:
-    """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection.
-
-    Args:
-        source: Folder with ``metadata.csv`` and the images, in the folder that its column
-            ``folder`` names (``images`` where there is no such column).
-
-    Returns:
-        A finding for each part of the published path. ``No Finding`` makes all of them absent;
-        of what a row does not name, nothing is known. CT and lateral views are excluded.
-
-    Raises:
-        InputError: A column is missing or a cell is malformed.
-    """
+def _read_collection(source: Path) -> SourceTables:
+    """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
     path = source / METADATA
     text = _lower_columns(read_text_csv(path, ())).drop_duplicates()
     text = text.rename(columns={"imagename": "filename"})
@@ -152,7 +137,7 @@ def read_collection(source: Path) -> SourceTables:
             "age_years": to_numbers(text["age"], path, "age"),
             "x_view": text["view"].where(text["view"] != ""),
             "x_offset_days": to_numbers(text["offset"], path, "offset"),
-            "x_origin": origins_of(text["url"]),
+            "x_origin": _origins_of(text["url"]),
         }
     )
     modality = text["modality"].str.upper()
@@ -160,7 +145,7 @@ def read_collection(source: Path) -> SourceTables:
     out.add(ids[is_member(view, _SLICES) | (modality == "CT")], "a CT slice, no radiograph")
     out.add(ids[is_member(view, _LATERAL)], "lateral view")
     out.add(ids[~is_member(modality, [*_RADIOGRAPHS, "CT"])], "of another modality than X-ray")
-    parts = {cell: path_findings(cell) for cell in text["finding"].unique()}
+    parts = {cell: _path_findings(cell) for cell in text["finding"].unique()}
     mixed = [cell for cell, names in parts.items() if "no_finding" in names and len(names) > 1]
     out.add(ids[is_member(text["finding"], mixed)], "'No Finding' beside a finding")
     notes: list[str] = []
@@ -176,19 +161,8 @@ def read_collection(source: Path) -> SourceTables:
     return _tables(source, images, findings, excluded, notes)
 
 
-def read_hannover(source: Path) -> SourceTables:
-    """Read the COVID-19 image repository of Hannover Medical School.
-
-    Args:
-        source: Folder with ``data.csv`` and ``png/``.
-
-    Returns:
-        One finding, ``covid_19``, present on every image: the set holds patients with COVID-19
-        only.
-
-    Raises:
-        InputError: A column is missing or a cell is malformed.
-    """
+def _read_hannover(source: Path) -> SourceTables:
+    """Read the COVID-19 image repository of Hannover Medical School."""
     path = source / HANNOVER
     text = read_text_csv(path, ("patient_id", "image_id", "projection", "modality"))
     text = text.drop_duplicates()
@@ -312,7 +286,7 @@ def _tables(
         boxes=empty_table("boxes"),
         box_coverage=empty_table("box_coverage"),
         excluded=excluded,
-        targets=covid_targets(set(findings["finding"])),
+        targets=_covid_targets(set(findings["finding"])),
         split=no_roles(),
         notes=tuple(notes),
     )
@@ -334,26 +308,13 @@ _PUBLISHED = r"(?i)^(covid(?:-19)?|lung_opacity|normal|viral pneumonia)[-_ ]?\(?
 _SOURCE_COLUMNS = ("FILE NAME", "URL")
 
 
-def read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables:
-    """Read the tables, or the folders, of a COVID-19 set; no pixel is decoded.
-
-    Args:
-        source: Folder in one of the three layouts, or the one above the Radiography Database.
-        patient_pattern: Finds the patient in the Radiography Database's file names. The other two
-            name the patients themselves.
-
-    Returns:
-        Finding ``covid_19`` and others by source, a target each for the common ones. A folder or a
-        row that names one finding says nothing of the others; only a normal one makes all absent.
-
-    Raises:
-        InputError: The folder is in none of the layouts, holds no image, or a table is malformed.
-    """
+def _read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables:
+    """Read the tables, or the folders, of a COVID-19 set; no pixel is decoded."""
     require_format(source, COVID_SETS)
     base = next((source / name for name in HOLDERS if _class_folders(source / name)), None)
     if base is not None:
         return _read_radiography(source, base, patient_pattern)
-    tables = {METADATA: read_collection, HANNOVER: read_hannover}
+    tables = {METADATA: _read_collection, HANNOVER: _read_hannover}
     name = next((name for name in tables if (source / name).is_file()), None)
     if name is None:
         raise InputError(f"{source}: holds no folder COVID with images; unpack the download there")
@@ -400,7 +361,7 @@ def _read_radiography(source: Path, base: Path, pattern: str | None) -> SourceTa
         boxes=empty_table("boxes"),
         box_coverage=empty_table("box_coverage"),
         excluded=excluded,
-        targets=covid_targets(set(images["x_class"])),
+        targets=_covid_targets(set(images["x_class"])),
         split=no_roles(),
         notes=tuple(notes),
     )
@@ -454,7 +415,7 @@ def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | 
     for folder in images["folder"].unique():
         path = tables.get(f"{folder.lower()}.metadata.xlsx")
         if path is not None:
-            parts.append(read_origins(path).assign(folder=folder))
+            parts.append(_read_origins(path).assign(folder=folder))
     if not parts:
         return None
     known = pd.concat(parts).drop_duplicates(["folder", "name"])
@@ -479,18 +440,8 @@ def _plain(names: pd.Series) -> pd.Series:
     return names.str.lower().str.replace(r"[-_ ]", "", regex=True)
 
 
-def read_origins(path: Path) -> pd.DataFrame:
-    """Read a ``*.metadata.xlsx`` of the Radiography Database.
-
-    Args:
-        path: Workbook whose first sheet has the columns ``FILE NAME`` and ``URL``.
-
-    Returns:
-        ``name`` (lower case, without ``-``, ``_`` and blanks) and ``x_origin``.
-
-    Raises:
-        InputError: The file is not such a workbook.
-    """
+def _read_origins(path: Path) -> pd.DataFrame:
+    """Read a ``*.metadata.xlsx`` of the Radiography Database."""
     from openpyxl import load_workbook  # only this one set needs it, and it is slow to import
 
     try:
@@ -510,7 +461,7 @@ def read_origins(path: Path) -> pd.DataFrame:
     columns = [header.index(name) for name in _SOURCE_COLUMNS]
     cells = [[str(row[c] or "") for c in columns] for row in rows[1:] if len(row) > max(columns)]
     table = pd.DataFrame(cells, columns=["name", "address"], dtype="str")
-    return pd.DataFrame({"name": _plain(table["name"]), "x_origin": origins_of(table["address"])})
+    return pd.DataFrame({"name": _plain(table["name"]), "x_origin": _origins_of(table["address"])})
 
 
 _looks_like_radiography = has_file(
@@ -531,7 +482,7 @@ COVID_SETS = Format(
     title="three COVID-19 sets",
     folder="the folders `COVID/` and `Normal/`; or `metadata.csv`; or `data.csv` with `png/`",
     detect=_looks_like_covid,
-    read=lambda source, options: read_covid(source, options.patient_pattern),
+    read=lambda source, options: _read_covid(source, options.patient_pattern),
     options=("patient_pattern",),
     sources=(
         "kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",

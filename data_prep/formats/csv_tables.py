@@ -47,20 +47,8 @@ _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
 _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
 
 
-def read_csv_set(source: Path) -> SourceTables:
-    """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``.
-
-    Args:
-        source: Folder that holds them.
-
-    Returns:
-        The data set, one target a finding. Patients get the folder's name as their name space
-        unless they come with one (``nih:00019124``).
-
-    Raises:
-        InputError: A file is missing or malformed, an image stands twice with different values,
-            or a patient has two roles.
-    """
+def _read_csv_set(source: Path) -> SourceTables:
+    """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``."""
     require_format(source, CSV)
     notes: list[str] = []
     images, roles = _read_images(source / IMAGES, source.resolve().name, notes)
@@ -233,5 +221,5 @@ CSV = Format(
     title="CSV files of your own",
     folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
     detect=has_file("images.csv", "labels.csv"),
-    read=lambda source, _: read_csv_set(source),
+    read=lambda source, _: _read_csv_set(source),
 )

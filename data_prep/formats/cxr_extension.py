@@ -105,19 +105,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_object(given: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
-    """Read the object of one image.
-
-    Args:
-        given: What stands under the key.
-        image: First item of the rows.
-        where: Place of the object, for messages.
-
-    Returns:
-        The image's facts (columns of the images table), and its labels.
-
-    Raises:
-        InputError: It is not of the form above.
-    """
+    """Read the object of one image."""
     found = _mapping(given, where)
     facts: dict[str, Any] = {}
     for key, value in found.items():
@@ -151,14 +139,7 @@ def write_set_facts(targets: dict[str, dict[str, Any]], **known: Any) -> dict[st
 
 
 def read_set_facts(given: Any, where: str) -> dict[str, Any]:
-    """Read what `write_set_facts` wrote.
-
-    Returns:
-        ``targets`` (as in a data set) and ``pixels`` (False for a set without images).
-
-    Raises:
-        InputError: It is not of that form, or of a later version.
-    """
+    """Read what `write_set_facts` wrote."""
     found = _mapping(given, where)
     _require(found.get("version") == VERSION, f"{where}: version", f"{VERSION} to be read here")
     targets = {}

@@ -112,22 +112,14 @@ class DicomFile:
     states_chest: bool = False
 
 
-def look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[DicomFile]:
-    """Look at every file below a folder, whatever its name; hidden ones are passed over.
-
-    Args:
-        root: The folder.
-        skip: Files to pass over, relative to it.
-
-    Yields:
-        One a file, in the order of their paths.
-    """
-    paths = [path for path in list_files(root) if path not in skip]
+def _look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[DicomFile]:
+    """Look at every file below a folder, whatever its name; hidden ones are passed over."""
+    paths = [path for path in _list_files(root) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
-    return map_rows(look_at_file, [(root, path) for path in paths], workers=workers, lost=_lost)
+    return map_rows(_look_at_file, [(root, path) for path in paths], workers=workers, lost=_lost)
 
 
-def list_files(root: Path) -> list[str]:
+def _list_files(root: Path) -> list[str]:
     """All files below a folder but hidden ones, relative to it, with ``/``, sorted."""
     found = []
     for place, folders, names in os.walk(root):
@@ -141,15 +133,8 @@ def _lost(task: tuple[Path, str]) -> DicomFile:
     return DicomFile(task[1], "reading its header crashed or ran out of memory")
 
 
-def look_at_file(task: tuple[Path, str]) -> DicomFile:
-    """Read one header, without the pixels.
-
-    Args:
-        task: Folder, and the file's path relative to it.
-
-    Returns:
-        What the file is; one that cannot be read has a reason, never an exception.
-    """
+def _look_at_file(task: tuple[Path, str]) -> DicomFile:
+    """Read one header, without the pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd values: those that count are checked here
         return _look(*task)
@@ -286,25 +271,12 @@ _SAME_PATIENT_EVERYWHERE = 0.5
 _ENOUGH_TO_TELL = 20
 
 
-def read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
-    """Read the headers of every file below a folder; no pixel is decoded.
-
-    Args:
-        source: The folder.
-        labels: Label table, as for `read_label_table`; None for none.
-
-    Returns:
-        The files that are or may be frontal radiographs of the chest; the others are in
-        ``excluded`` at stage ``header``, with the reason. A target a finding.
-
-    Raises:
-        InputError: The folder is missing or empty, no file is a radiograph, or the label table is
-            malformed or names none of them.
-    """
+def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
+    """Read the headers of every file below a folder; no pixel is decoded."""
     require_folder(source)
     table = read_label_table(labels) if labels else None
     skip = frozenset(_inside(labels, source))
-    seen = _without_second_copies(list(look_at_files(source, skip)))
+    seen = _without_second_copies(list(_look_at_files(source, skip)))
     taken = [file for file in seen if file.reason is None]
     if not taken:
         raise InputError(f"{source}: no chest radiograph among {len(seen)} files; {_reasons(seen)}")
@@ -435,6 +407,6 @@ DICOM = Format(
     title="any tree of DICOM files",
     folder="DICOM files, whatever their names, with a table of labels given by `--labels`",
     detect=_holds_dicom,
-    read=lambda source, options: read_dicom_tree(source, options.labels),
+    read=lambda source, options: _read_dicom_tree(source, options.labels),
     options=("labels",),
 )

@@ -49,21 +49,7 @@ class LabelTable:
 
 
 def read_label_table(path: Path) -> LabelTable:
-    """Read a label table in either form.
-
-    Args:
-        path: CSV with a column that names the image (``path``, ``file`` or ``filename``,
-            ``image_id``, ``sop_instance_uid``, ``study_instance_uid``, ``accession_number`` or
-            ``patient_id``; of several the first in this order counts) and either ``finding,
-            state`` and perhaps ``x1, y1, x2, y2``, or one column a finding with 1, 0, -1
-            (uncertain) or nothing (unknown). Columns ``x_...`` are passed over.
-
-    Returns:
-        The table.
-
-    Raises:
-        InputError: It is not such a table; the message names column and line.
-    """
+    """Read a label table in either form."""
     text = read_text_csv(path, ())
     plain = {c: re.sub(r"[^a-z0-9]", "", c.lower()) for c in text.columns}
     keys = {
@@ -154,21 +140,7 @@ def _states(text: pd.Series, path: Path, column: str) -> pd.Series:
 def find_rows(
     table: LabelTable, files: pd.DataFrame, root: Path, notes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give the rows of a label table to the images that they name.
-
-    Args:
-        table: As from `read_label_table`.
-        files: ``image_id, path, study, patient_id, accession_number`` of the images.
-        root: Folder that paths are relative to.
-        notes: Takes what the user must know.
-
-    Returns:
-        Labels (``image_id, finding, state``) and boxes (``image_id, finding, x1, y1, x2, y2``),
-        repeats kept once.
-
-    Raises:
-        InputError: No row names an image.
-    """
+    """Give the rows of a label table to the images that they name."""
     names = _names(files, table.key)
     rows = table.rows
     if table.key in ("path", "file"):

@@ -50,24 +50,8 @@ _CLASSES = {"bacteria": "bacterial", "virus": "viral"}
 _SMALL_VAL = 100
 
 
-def read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTables:
-    """List the images and read labels, roles and patients from their paths.
-
-    Args:
-        source: Folder with ``train``, ``val``, ``test``, or with ``NORMAL`` and ``PNEUMONIA``, or
-            the one above, with ``chest_xray``.
-        patient_pattern: Finds the patient in names of another form than the published one.
-
-    Returns:
-        Findings ``pneumonia``, ``bacterial_pneumonia`` and ``viral_pneumonia``, a target each; of
-        a child whose kind the name does not say, only the first is known. ``x_class`` is normal,
-        bacterial, viral, or pneumonia. An image's id is its published name, or for a name of
-        another form, its path from ``train`` or ``NORMAL`` on: no other file changes it.
-
-    Raises:
-        InputError: The folder is not of this format or holds no image, or two images have one
-            published name.
-    """
+def _read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTables:
+    """List the images and read labels, roles and patients from their paths."""
     require_format(source, KERMANY)
     notes: list[str] = []
     files, excluded = _list_labelled(source, notes)
@@ -195,7 +179,7 @@ KERMANY = Format(
     detect=has_file(
         "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{NESTED}/") for role in _ROLES)
     ),
-    read=lambda source, options: read_kermany(source, options.patient_pattern),
+    read=lambda source, options: _read_kermany(source, options.patient_pattern),
     options=("patient_pattern",),
     sources=(
         "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia",

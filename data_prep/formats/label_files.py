@@ -65,23 +65,10 @@ def stated_size(given: Any) -> int | None:
     return int(number) if number is not None and number >= 1 and number.is_integer() else None
 
 
-def images_table(
+def _images_table(
     images: dict[str, dict[str, Any]], root: Path, pattern: str | None, notes: list[str]
 ) -> pd.DataFrame:
-    """Make the images table.
-
-    Args:
-        images: Path -> the columns of the images table that its label file gives.
-        root: The source folder; its name is the source and the name space of its patients.
-        pattern: Finds the patient in the file's name, where no label file names one.
-        notes: Takes a warning where patients are assumed.
-
-    Returns:
-        The images table, in the order of `images`.
-
-    Raises:
-        InputError: Two images have one id, or the pattern is no regular expression.
-    """
+    """Make the images table."""
     space = root.resolve().name
     paths = pd.Series(list(images), dtype="str")
     facts = pd.DataFrame(list(images.values()), index=paths.index)
@@ -130,13 +117,7 @@ STATE_WORDS = {
 
 
 def rule_out_contradictions(out: Exclusions, labels: pd.DataFrame, boxes: pd.DataFrame) -> None:
-    """Rule out images whose label cannot be right; a wrong box is a wrong label.
-
-    Args:
-        out: Takes the images and the reasons.
-        labels: ``image_id, finding, state``.
-        boxes: ``image_id, finding, x1, y1, x2, y2``, as written.
-    """
+    """Rule out images whose label cannot be right; a wrong box is a wrong label."""
     out.add(labels.loc[labels.duplicated(FINDING_KEY), "image_id"], "two states for one finding")
     ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
     out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
@@ -151,15 +132,7 @@ def rule_out_contradictions(out: Exclusions, labels: pd.DataFrame, boxes: pd.Dat
 
 
 def with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add a present finding for each box whose finding has no label.
-
-    Args:
-        labels: The ``findings`` table.
-        boxes: The ``boxes`` table.
-
-    Returns:
-        The ``findings`` table; what is added is the reference's, of origin ``boxes``.
-    """
+    """Add a present finding for each box whose finding has no label."""
     boxed = boxes[FINDING_KEY].drop_duplicates()
     merged = boxed.merge(labels[FINDING_KEY], on=FINDING_KEY, how="left", indicator=True)
     implied = merged.loc[merged["_merge"] == "left_only", FINDING_KEY].assign(
@@ -169,15 +142,7 @@ def with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFra
 
 
 def coverage_of_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """All lesions are boxed where there is a box, and where a finding boxed elsewhere is absent.
-
-    Args:
-        labels: The ``findings`` table of the reference.
-        boxes: The ``boxes`` table of the reference.
-
-    Returns:
-        The ``box_coverage`` table.
-    """
+    """All lesions are boxed where there is a box, and where a finding boxed elsewhere is absent."""
     boxed_findings = is_member(labels["finding"], boxes["finding"])
     absent = labels.loc[boxed_findings & (labels["state"] == "absent"), FINDING_KEY]
     present = labels.loc[labels["state"] == "present", FINDING_KEY]
@@ -194,9 +159,6 @@ _KEY = ["image_id", "finding", "reader"]
 
 def class_finding(name: str, where: str) -> str:
     """The finding that a class of a label file means.
-
-    Raises:
-        InputError: The name has no letter and no digit.
 
     Example:
         >>> class_finding("Nodule/Mass", "x"), class_finding("肺 结节", "x")
@@ -245,24 +207,12 @@ class LabelFiles:
         self.rows.boxes.append((image, finding, REFERENCE_READER, *edges))
 
     def tables(self, format: str, root: Path, pattern: str | None) -> SourceTables:  # noqa: A002
-        """Conclude what the labels mean, and rule out what contradicts itself.
-
-        Args:
-            format: As in ``--format``.
-            root: The source folder.
-            pattern: ``patient_pattern`` of `data_prep.formats.source.ReadOptions`.
-
-        Returns:
-            The data set. Images without any label are ``unused``.
-
-        Raises:
-            InputError: No image can be used, or two images have one id.
-        """
+        """Conclude what the labels mean, and rule out what contradicts itself."""
         if self.without_pixels and not self.without_pixels >= set(self.images):
             self.out.add(sorted(self.without_pixels), "no such image")
         self._require_any(root)
         notes: list[str] = []
-        images = images_table(self.images, root, pattern, notes)
+        images = _images_table(self.images, root, pattern, notes)
         ids = dict(zip(images["path"], images["image_id"], strict=True))
         out = Exclusions(self.out.stage)
         out.reasons = {ids.get(path, path): reason for path, reason in self.out.reasons.items()}

@@ -59,11 +59,7 @@ def files_below(root: Path, suffix: str) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """The lines of a text file in UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig").splitlines()
     except (ValueError, OSError) as error:
@@ -93,18 +89,7 @@ class ImageIndex:
             self._by_place.setdefault((folder, stem), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
-        """Find an image by the name or path that a label file gives.
-
-        Args:
-            name: A name, a relative path, a path of another machine, or an address.
-            folders: Where to look first, relative to the root.
-            role: Chooses among images of one name: that below a folder of this role.
-
-        Returns:
-            The image's path; several where the name fits several images, none where nothing
-            fits. A path that ends in the name stands before the name alone, and that before the
-            name without its suffix.
-        """
+        """Find an image by the name or path that a label file gives."""
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
         for start in range(len(parts)):
@@ -130,15 +115,7 @@ class ImageIndex:
             return False
 
     def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
-        """Find an image that has the name of a label file.
-
-        Args:
-            stem: The label file's name without its suffix.
-            folders: Folders that it most likely lies in, relative to the root, the likeliest first.
-
-        Returns:
-            As `by_name`; below the whole root where none of the folders has one.
-        """
+        """Find an image that has the name of a label file."""
         for folder in folders:
             found = self._by_place.get((folder, stem))
             if found:
@@ -148,16 +125,6 @@ class ImageIndex:
 
 def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     """Give each image its image id: its name without the suffix, where only one has that name.
-
-    Args:
-        paths: Relative paths.
-        root: For the message.
-
-    Returns:
-        Image id by path; where several images have one name, their whole paths without suffix.
-
-    Raises:
-        InputError: Two images differ by their suffix only.
 
     Example:
         >>> name_images(["train/1.png", "test/1.png", "test/2.png"], Path("."))
@@ -175,11 +142,7 @@ def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image, px, from its header alone, upright as its EXIF says.
-
-    Raises:
-        InputError: The file is missing, no known image, or larger than the limits.
-    """
+    """Width and height of an image, px, from its header alone, upright as its EXIF says."""
     require_file(path)
     try:
         with Image.open(path, formats=_FORMATS) as image:

@@ -50,30 +50,13 @@ _BOX = ["Bbox [x", "y", "w", "h]"]
 
 
 def find_entries(folder: Path) -> Path | None:
-    """Find ``Data_Entry_2017``; the corrected table of 2020 comes before that of 2017.
-
-    Args:
-        folder: Where to look, not below.
-
-    Returns:
-        A ``.csv`` or ``.csv.gz`` file, or None.
-    """
+    """Find ``Data_Entry_2017``; the corrected table of 2020 comes before that of 2017."""
     found = [p for p in folder.glob("Data_Entry_2017*") if p.name.endswith((".csv", ".csv.gz"))]
     return min(found, key=lambda p: ("v2020" not in p.name, p.name), default=None)
 
 
-def read_entries(path: Path) -> pd.DataFrame:
-    """Read ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``.
-
-    Returns:
-        ``image_id`` (the name without its suffix), ``labels`` (the cell as it stands),
-        ``patient_number``, ``view, sex, age_years, x_follow_up`` and, where the file has the
-        original sizes, ``field_width_mm, field_height_mm``; one row a row, and row ``i`` is line
-        ``i + 2``. Impossible ages stay: the audit names them.
-
-    Raises:
-        InputError: A column is missing, or a cell is not a number or an age.
-    """
+def _read_entries(path: Path) -> pd.DataFrame:
+    """Read ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``."""
     text = read_text_csv(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(
         {
@@ -108,20 +91,8 @@ def _ages(text: pd.Series, path: Path) -> pd.Series:
     return parts[0].astype("float64") * parts[1].map(_YEARS).astype("float64")
 
 
-def present_findings(entries: pd.DataFrame, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Say which findings each label cell names; one named twice counts once.
-
-    Args:
-        entries: As from `read_entries`.
-        path: The file, for the message.
-
-    Returns:
-        bool, shape ``(N, 15)``: the 14 of `FINDINGS` in their order, then ``No Finding``; and
-        bool, shape ``(N,)``: whether the cell contradicts itself, naming both.
-
-    Raises:
-        InputError: A label is none of the 14 and not ``No Finding``.
-    """
+def _present_findings(entries: pd.DataFrame, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Say which findings each label cell names; one named twice counts once."""
     # A few hundred cells differ in the whole set, so the loop is over those.
     codes, cells = pd.factorize(entries["labels"])
     named = np.zeros((len(cells), len(FINDINGS) + 1), dtype=bool)
@@ -139,15 +110,8 @@ def present_findings(entries: pd.DataFrame, path: Path) -> tuple[np.ndarray, np.
     return named, named[:, -1] & named[:, :-1].any(axis=1)
 
 
-def read_boxes(path: Path) -> pd.DataFrame:
-    """Read ``BBox_List_2017.csv``.
-
-    Returns:
-        ``image_id, finding, x1, y1, x2, y2`` (px of the published 1024 x 1024 image).
-
-    Raises:
-        InputError: A column is missing, a cell is not a number, or a finding is unknown.
-    """
+def _read_boxes(path: Path) -> pd.DataFrame:
+    """Read ``BBox_List_2017.csv``."""
     text = read_text_csv(path, ("Image Index", "Finding Label", *_BOX))
     findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
     unknown = ~findings.isin(FINDINGS)
@@ -169,15 +133,8 @@ def read_boxes(path: Path) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def read_list(path: Path) -> pd.Series:
-    """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line.
-
-    Returns:
-        Ids of the images, without the suffix.
-
-    Raises:
-        InputError: The file is not text.
-    """
+def _read_list(path: Path) -> pd.Series:
+    """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line."""
     try:
         names = path.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -189,12 +146,6 @@ def read_field_sizes(path: Path) -> pd.DataFrame:
     """Read from ``Data_Entry_2017`` how large, in mm, the field of each image is.
 
     Original spacing x original width is the field's width, whatever the size of the copy.
-
-    Returns:
-        ``nih_image`` (``00019124_092.png``), ``field_width_mm, field_height_mm``.
-
-    Raises:
-        InputError: The file has no original sizes.
     """
     text = read_text_csv(path, ("Image Index",))
     missing = [name for name in _SIZES if name not in text.columns]
@@ -221,31 +172,15 @@ _OLDEST = 120
 _KEY = ["image_id", "finding"]
 
 
-def read_nih(source: Path) -> SourceTables:
-    """Read the tables of NIH ChestX-ray14; no pixel is decoded.
-
-    Args:
-        source: Folder with ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv`` (the newer is
-            read) and, where there are any, ``BBox_List_2017.csv`` (each also ``.gz``),
-            ``train_val_list.txt`` and ``test_list.txt``, and the images in any folders below
-            (``images/``, ``images_001/images/``).
-
-    Returns:
-        14 findings, a target each, and one of all, ``any_finding``. Without any image, a data set
-        without pixels; with some, a row without its image is excluded, and an image without its
-        row.
-
-    Raises:
-        InputError: The folder is not of this format, a table is malformed, an image is in both
-            official lists, or two images have one name.
-    """
+def _read_nih(source: Path) -> SourceTables:
+    """Read the tables of NIH ChestX-ray14; no pixel is decoded."""
     require_format(source, NIH)
     path = find_entries(source)
     if path is None:
         raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
     notes: list[str] = []
-    entries = _without_repeats(read_entries(path), path, notes)
-    named, contradictory = present_findings(entries, path)
+    entries = _without_repeats(_read_entries(path), path, notes)
+    named, contradictory = _present_findings(entries, path)
     boxes = _known_boxes(source, entries, notes)
     files = list_image_files(source)
     require_unique_stems(files, source)
@@ -288,7 +223,7 @@ def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.Da
     if path is None:
         notes.append(f"{BOXES[0]}: not there, so no lesion is boxed")
         return empty_table("boxes")
-    boxes = read_boxes(path).drop_duplicates()
+    boxes = _read_boxes(path).drop_duplicates()
     listed = is_member(boxes["image_id"], entries["image_id"])
     if not listed.all():
         notes.append(
@@ -387,7 +322,7 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
         if any(there):
             notes.append(f"the official split needs both {TRAIN_LIST} and {TEST_LIST}: not read")
         return no_roles()
-    train, test = read_list(source / TRAIN_LIST), read_list(source / TEST_LIST)
+    train, test = _read_list(source / TRAIN_LIST), _read_list(source / TEST_LIST)
     both = is_member(train, test)
     if both.any():
         raise InputError(
@@ -403,6 +338,6 @@ NIH = Format(
     title="NIH ChestX-ray14",
     folder="`Data_Entry_2017*.csv`, and the images in any folders below",
     detect=has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
-    read=lambda source, _: read_nih(source),
+    read=lambda source, _: _read_nih(source),
     sources=("nihcc.app.box.com/v/ChestXray-NIHCC", "kaggle.com/datasets/nih-chest-xrays/data"),
 )

@@ -18,18 +18,7 @@ SAME_LESION_IOU = 0.4
 
 
 def require_rule(rule: str, readers: pd.Series) -> str | None:
-    """Check what the user said of the reference.
-
-    Args:
-        rule: ``majority``, ``any``, ``all`` or ``reader:NAME``.
-        readers: Names of the readers that there are, repeats allowed.
-
-    Returns:
-        The reader's name where one is chosen, else None.
-
-    Raises:
-        InputError: It is none of these, or no such reader.
-    """
+    """Check what the user said of the reference."""
     if rule in RULES:
         return None
     kind, _, name = rule.partition(":")
@@ -45,20 +34,6 @@ def require_rule(rule: str, readers: pd.Series) -> str | None:
 
 def reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
     """Make the reference's findings of those of the readers.
-
-    Args:
-        findings: The ``findings`` table of the readers: a row for each finding that a reader
-            looked for, absent ones too.
-        rule: ``majority``: the state that more than half of the image's readers gave, else
-            uncertain (two against two). ``any``: present if anyone says so, absent if all say so.
-            ``all``: present if all say so, absent if anyone says so. ``reader:NAME``: what that
-            reader says; images that he did not read stay unknown.
-
-    Returns:
-        The ``findings`` table of the reader ``reference``.
-
-    Raises:
-        InputError: The rule is not known, or no such reader.
 
     Example:
         >>> votes = pd.DataFrame({"image_id": "a", "finding": "mass", "reader": ["R1", "R2", "R3"],
@@ -90,25 +65,16 @@ def reference_boxes(
 ) -> pd.DataFrame:
     """Make the reference's boxes of those of the readers.
 
-    Boxes of one finding that overlap are fused (see `same_lesions`) and a fused box, the mean of
+    Boxes of one finding that overlap are fused (see `_same_lesions`) and a fused box, the mean of
     the edges, is kept if enough of the finding's readers drew it: more than half for
     ``majority``, one for ``any``, every one for ``all``. With ``reader:NAME`` his boxes are taken
     as they are.
-
-    Args:
-        findings: As for `reference_findings`; tells who read the image.
-        boxes: The ``boxes`` table of the readers.
-        reference: The ``findings`` table that `reference_findings` made by the same rule.
-        rule: As there.
-
-    Returns:
-        The ``boxes`` table of the reader ``reference``, of findings that are present in it.
     """
     chosen = require_rule(rule, findings["reader"])
     if chosen is not None:
         fused = boxes[boxes["reader"] == chosen]
     else:
-        lesions = boxes.assign(lesion=same_lesions(boxes)).groupby("lesion", sort=False)
+        lesions = boxes.assign(lesion=_same_lesions(boxes)).groupby("lesion", sort=False)
         fused = lesions[FINDING_KEY].first().join(lesions[EDGES].mean())
         drawn_by = lesions["reader"].nunique()
         readers = findings.groupby(FINDING_KEY).size().rename("readers")
@@ -125,7 +91,7 @@ def reference_boxes(
     return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype="str"))
 
 
-def same_lesions(boxes: pd.DataFrame, iou: float = SAME_LESION_IOU) -> np.ndarray:
+def _same_lesions(boxes: pd.DataFrame, iou: float = SAME_LESION_IOU) -> np.ndarray:
     """Tell which boxes of several readers are of one lesion.
 
     Greedy: of all pairs of boxes of one image and finding by different readers, the one that
@@ -133,17 +99,10 @@ def same_lesions(boxes: pd.DataFrame, iou: float = SAME_LESION_IOU) -> np.ndarra
     most, so a pair that would bring a second one is passed over. The order of the rows does not
     matter.
 
-    Args:
-        boxes: The ``boxes`` table.
-        iou: Pairs at or below this intersection over union stay apart.
-
-    Returns:
-        int64, shape ``(N,)``: boxes with one number are of one lesion.
-
     Example:
         >>> two = pd.DataFrame({"image_id": "a", "finding": "mass", "reader": ["R1", "R2"],
         ...     "x1": [0.0, 1.0], "y1": 0.0, "x2": [10.0, 11.0], "y2": 10.0})
-        >>> same_lesions(two).tolist()
+        >>> _same_lesions(two).tolist()
         [0, 0]
     """
     ordered = boxes[[*FINDING_KEY, "reader", *EDGES]].reset_index(drop=True)
@@ -179,17 +138,7 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def reference_coverage(
     reference: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """Say where a reader's boxes are all there are.
-
-    Args:
-        reference: The ``findings`` table of one or several readers.
-        boxes: Their ``boxes``.
-        localised: The findings that they had to box.
-
-    Returns:
-        The ``box_coverage`` table: ``all`` where the finding is absent, or present with a box. A
-        present one without a box, such as one that the readers see in different places, has no row.
-    """
+    """Say where a reader's boxes are all there are."""
     key = [*FINDING_KEY, "reader"]
     rows = reference[is_member(reference["finding"], localised)]
     boxed = rows.merge(boxes[key].drop_duplicates(), on=key)

@@ -53,7 +53,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
             "SET ... --out OUT"
         )
     if format not in FORMATS:
-        likely = detect_format(source) if source.is_dir() else None
+        likely = _detect_format(source) if source.is_dir() else None
         what = "no --format given" if format is None else f"--format {format} is not known"
         advice = (
             f"it looks like --format {likely}" if likely else f"use one of {', '.join(FORMATS)}"
@@ -64,12 +64,12 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
         if given != option.default and option.name not in FORMATS[format].options:
             raise InputError(
                 f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
-                f"only {', '.join(formats_with(option.name))} uses it"
+                f"only {', '.join(_formats_with(option.name))} uses it"
             )
     try:
         return FORMATS[format].read(source, options)
     except WrongFormatError as error:
-        likely = detect_format(source)
+        likely = _detect_format(source)
         advice = f"it looks like --format {likely}" if likely else "no known format fits it"
         raise InputError(f"{error}; {advice}") from None
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
@@ -77,22 +77,22 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
 
 
-def detect_format(folder: Path) -> str | None:
+def _detect_format(folder: Path) -> str | None:
     """The likely ``--format`` of an existing folder; None where nothing fits."""
     return next((name for name, known in FORMATS.items() if known.detect(folder)), None)
 
 
-def formats_with(option: str) -> list[str]:
+def _formats_with(option: str) -> list[str]:
     """Names of the formats that take a `ReadOptions` field.
 
     Example:
-        >>> formats_with("reference")
+        >>> _formats_with("reference")
         ['vindr']
     """
     return [name for name, known in FORMATS.items() if option in known.options]
 
 
-def formats_table() -> str:
+def _formats_table() -> str:
     """The table of docs/formats.md, as Markdown."""
     lines = ["| `--format` | what it is | the folder holds | options |", "|---|---|---|---|"]
     for name, known in FORMATS.items():
@@ -103,11 +103,11 @@ def formats_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_formats_table(text: str) -> str:
+def _with_formats_table(text: str) -> str:
     """A page with the present table between its two marks."""
-    return _TABLE.sub(lambda _: formats_table(), text)
+    return _TABLE.sub(lambda _: _formats_table(), text)
 
 
 if __name__ == "__main__":
     page = Path(sys.argv[1])
-    page.write_text(with_formats_table(page.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write_text(_with_formats_table(page.read_text(encoding="utf-8")), encoding="utf-8")

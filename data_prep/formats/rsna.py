@@ -40,16 +40,8 @@ DOUBTFUL_MSE = 20.0
 BOX_EDGES = ["x", "y", "width", "height"]
 
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """Read ``stage_2_train_labels.csv``.
-
-    Returns:
-        ``image_id, x, y, width, height`` (px, NaN where empty), ``Target`` (as written), one row a
-        box or negative image, in the order of the file.
-
-    Raises:
-        InputError: A column is missing or a cell is not a number.
-    """
+def _read_labels(path: Path) -> pd.DataFrame:
+    """Read ``stage_2_train_labels.csv``."""
     text = read_text_csv(path, ("patientId", *BOX_EDGES, "Target"))
     numbers = {c: to_numbers(text[c], path, c) for c in (*BOX_EDGES, "Target")}
     labels = pd.DataFrame({"image_id": text["patientId"], **numbers})
@@ -59,12 +51,8 @@ def read_labels(path: Path) -> pd.DataFrame:
     return labels.reset_index(drop=True)
 
 
-def read_classes(path: Path) -> pd.DataFrame:
-    """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, one row a row.
-
-    Raises:
-        InputError: A column is missing or a class is unknown.
-    """
+def _read_classes(path: Path) -> pd.DataFrame:
+    """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, one row a row."""
     text = read_text_csv(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
     unknown = classes.isna()
@@ -76,21 +64,8 @@ def read_classes(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
 
 
-def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
-    """Read the mapping from RSNA images to NIH images.
-
-    Args:
-        path: CSV with ``patientId``, ``nih_image`` (``00019124_092.png``) and, where there is
-            one, ``mse``, the difference between the matched images.
-        name_space: Put before the patient's number.
-
-    Returns:
-        ``image_id, nih_image, patient_id`` (``nih:00019124``), ``patient_id_source`` (``mapped``,
-        or ``mapped_unverified`` where the match is doubtful), one row an image.
-
-    Raises:
-        InputError: An image is mapped twice, or a column is missing.
-    """
+def _read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
+    """Read the mapping from RSNA images to NIH images."""
     text = read_text_csv(path, ("patientId", "nih_image"))
     repeated = text["patientId"].duplicated()
     if repeated.any():
@@ -117,26 +92,16 @@ def read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def find_headers(folder: Path) -> Path | None:
+def _find_headers(folder: Path) -> Path | None:
     """Find the public table of RSNA's DICOM headers, ``*dicom_headers.csv`` or ``.csv.gz``."""
     found = [p for p in folder.glob("*dicom_headers.csv*") if p.name.endswith((".csv", ".csv.gz"))]
     return min(found, default=None)
 
 
-def read_headers(path: Path) -> pd.DataFrame:
+def _read_headers(path: Path) -> pd.DataFrame:
     """Read what the DICOM headers say of each image's person and view.
 
     Its PixelSpacing is left out: that of NIH's original file, not of the 1024 px one.
-
-    Args:
-        path: CSV with ``PatientID`` (which here names an image) and, where there are any,
-            ``ViewPosition, PatientSex, PatientAge`` (years).
-
-    Returns:
-        ``image_id, view, sex, age_years``, one row an image.
-
-    Raises:
-        InputError: An image stands twice with different values, or an age is not a number.
     """
     text = read_text_csv(path, ("PatientID",))
     for column in {"ViewPosition", "PatientSex", "PatientAge"} - set(text.columns):
@@ -174,31 +139,16 @@ PHANTOM = "synth.json"
 SIDE = 1024
 
 
-def read_rsna(source: Path) -> SourceTables:
-    """Read the tables of an RSNA stage 2 folder; no pixel is decoded.
-
-    Args:
-        source: Folder with ``stage_2_train_images/``, ``stage_2_train_labels.csv`` and, where
-            there are any, ``stage_2_detailed_class_info.csv``, ``stage_2_test_images/``,
-            ``rsna_to_nih.csv``, ``*dicom_headers.csv`` (view, sex, age) and NIH's
-            ``Data_Entry_2017*.csv`` (for the pixel spacing; both also ``.gz``). A folder without
-            ``stage_2_train_images/`` is a data set without pixels.
-
-    Returns:
-        One finding, ``lung_opacity``. ``x_class`` keeps normal, not normal and lung opacity
-        apart. Images of the unlabelled test folder have the role ``unused``.
-
-    Raises:
-        InputError: The folder is not of this format, holds no image, or a table is malformed.
-    """
+def _read_rsna(source: Path) -> SourceTables:
+    """Read the tables of an RSNA stage 2 folder; no pixel is decoded."""
     require_format(source, RSNA)
-    labels = read_labels(source / LABELS)
+    labels = _read_labels(source / LABELS)
     train = _train_images(source, labels)
-    classes = read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
+    classes = _read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
     people = _name_space(source)
-    mapping = read_mapping(source / MAPPING, people) if (source / MAPPING).exists() else None
-    nih, headers = find_entries(source), find_headers(source)
-    return rsna_tables(
+    mapping = _read_mapping(source / MAPPING, people) if (source / MAPPING).exists() else None
+    nih, headers = find_entries(source), _find_headers(source)
+    return _rsna_tables(
         source,
         train=train,
         test=_list_images(source, TEST_IMAGES),
@@ -206,7 +156,7 @@ def read_rsna(source: Path) -> SourceTables:
         classes=classes,
         mapping=mapping,
         field_sizes=read_field_sizes(nih) if nih else None,
-        people=read_headers(headers) if headers else None,
+        people=_read_headers(headers) if headers else None,
     )
 
 
@@ -247,7 +197,7 @@ def _list_images(source: Path, folder: str) -> pd.DataFrame:
     return files
 
 
-def rsna_tables(
+def _rsna_tables(
     root: Path,
     *,
     train: pd.DataFrame,
@@ -258,22 +208,7 @@ def rsna_tables(
     field_sizes: pd.DataFrame | None = None,
     people: pd.DataFrame | None = None,
 ) -> SourceTables:
-    """Join the source's tables and rule out what contradicts itself.
-
-    Args:
-        root: Folder that paths are relative to.
-        train: ``image_id, path`` of the labelled images; every path is missing where there are
-            no pixels.
-        test: The same of the unlabelled images; may be empty.
-        labels: As from `read_labels`.
-        classes: As from `read_classes`.
-        mapping: As from `read_mapping`.
-        field_sizes: As from `read_field_sizes`.
-        people: As from `read_headers`.
-
-    Returns:
-        The data set. A label that contradicts itself excludes its image, with the reason.
-    """
+    """Join the source's tables and rule out what contradicts itself."""
     notes: list[str] = []
     rows = labels.drop_duplicates()
     if len(rows) < len(labels):
@@ -412,6 +347,6 @@ RSNA = Format(
     title="RSNA Pneumonia Detection Challenge 2018",
     folder="`stage_2_train_labels.csv`, with `stage_2_train_images/` where there are pixels",
     detect=has_file(TRAIN_IMAGES, LABELS),
-    read=lambda source, _: read_rsna(source),
+    read=lambda source, _: _read_rsna(source),
     sources=("kaggle.com/c/rsna-pneumonia-detection-challenge",),
 )

@@ -25,12 +25,7 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
 
 
 def has_columns(path: Path, *columns: str) -> bool:
-    """Whether a file is there whose first line names the columns.
-
-    Args:
-        path: A CSV file, or no file at all.
-        *columns: Their names, in any case.
-    """
+    """Whether a file is there whose first line names the columns."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             names = {name.strip(' "').lower() for name in file.readline().strip().split(",")}
@@ -40,11 +35,7 @@ def has_columns(path: Path, *columns: str) -> bool:
 
 
 def require_folder(source: Path) -> None:
-    """Check that a source is a folder with something in it.
-
-    Raises:
-        InputError: It is missing, a file, or empty.
-    """
+    """Check that a source is a folder with something in it."""
     if not source.exists():
         raise InputError(f"{source}: no such folder")
     if not source.is_dir():
@@ -197,12 +188,7 @@ class WrongFormatError(InputError):
 
 
 def require_format(source: Path, format: Format) -> None:  # noqa: A002 - the option's own name
-    """Check that a folder can be of a format before anything is read.
-
-    Raises:
-        InputError: The folder is missing or empty, or another level of the same data set.
-        WrongFormatError: It does not look like the format.
-    """
+    """Check that a folder can be of a format before anything is read."""
     require_folder(source)
     if format.detect(source):
         return

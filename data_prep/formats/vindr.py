@@ -59,21 +59,8 @@ _COPIES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _SIZES = (("dim0", "dim1"), ("height", "width"))
 
 
-def read_image_labels(path: Path, *, by_readers: bool) -> pd.DataFrame:
-    """Read ``image_labels_train.csv`` or ``image_labels_test.csv``.
-
-    Args:
-        path: The file: ``image_id``, for the training images ``rad_id``, and a column of 0 and 1
-            a finding.
-        by_readers: A row is one reader's; else it is the consensus, which is the reference.
-
-    Returns:
-        ``image_id, finding, reader, state, origin``, one row a cell that is not empty;
-        ``No finding`` is the finding ``no_finding``.
-
-    Raises:
-        InputError: A column is missing, or a cell is neither 0 nor 1.
-    """
+def _read_image_labels(path: Path, *, by_readers: bool) -> pd.DataFrame:
+    """Read ``image_labels_train.csv`` or ``image_labels_test.csv``."""
     text = _lower_keys(read_text_csv(path, ()), path, ("image_id", *_reader_column(by_readers)))
     named = [c for c in text.columns if c not in ("image_id", "rad_id")]
     cells = text[named].to_numpy(dtype=object)
@@ -98,20 +85,8 @@ def read_image_labels(path: Path, *, by_readers: bool) -> pd.DataFrame:
     return _with_origin(rows[rows["state"].notna()], by_readers)
 
 
-def read_annotations(path: Path, *, by_readers: bool) -> pd.DataFrame:
-    """Read ``annotations_train.csv``, ``annotations_test.csv`` or the ``train.csv`` of Kaggle.
-
-    Args:
-        path: The file: ``image_id, class_name, x_min, y_min, x_max, y_max`` and, for the training
-            images, ``rad_id``. The box of ``No finding`` is not read.
-        by_readers: As for `read_image_labels`.
-
-    Returns:
-        ``image_id, finding, reader, x1, y1, x2, y2``, one row a line, NaN where there is no box.
-
-    Raises:
-        InputError: A column is missing or a cell is not a number.
-    """
+def _read_annotations(path: Path, *, by_readers: bool) -> pd.DataFrame:
+    """Read ``annotations_train.csv``, ``annotations_test.csv`` or the ``train.csv`` of Kaggle."""
     required = ("image_id", *_reader_column(by_readers), "class_name", *_CSV_EDGES)
     text = _lower_keys(read_text_csv(path, ()), path, required)
     rows = pd.DataFrame(
@@ -129,18 +104,11 @@ def read_annotations(path: Path, *, by_readers: bool) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def findings_from_annotations(annotations: pd.DataFrame, *, by_readers: bool) -> pd.DataFrame:
+def _findings_from_annotations(annotations: pd.DataFrame, *, by_readers: bool) -> pd.DataFrame:
     """What each reader says of each finding, where only annotations are published.
 
     A reader who read an image has a line for it, ``No finding`` if need be; what he did not mark
     is absent.
-
-    Args:
-        annotations: As from `read_annotations`.
-        by_readers: As for `read_image_labels`.
-
-    Returns:
-        As `read_image_labels`; the findings are those that the file names.
     """
     marked = annotations[[*FINDING_KEY, "reader"]].drop_duplicates()
     read = marked[["image_id", "reader"]].drop_duplicates()
@@ -182,18 +150,8 @@ def _lower_keys(text: pd.DataFrame, path: Path, required: tuple[str, ...]) -> pd
     return text
 
 
-def read_original_sizes(paths: list[Path]) -> pd.DataFrame:
-    """Read the sizes of the original images that come with resized copies.
-
-    Args:
-        paths: Files such as ``train_meta.csv``: ``image_id, dim0, dim1`` (height and width, px).
-
-    Returns:
-        ``image_id, height, width``, float64; empty without a file.
-
-    Raises:
-        InputError: A column is missing or a cell is not a number.
-    """
+def _read_original_sizes(paths: list[Path]) -> pd.DataFrame:
+    """Read the sizes of the original images that come with resized copies."""
     tables = [pd.DataFrame(columns=["image_id", "height", "width"]).astype(_SIZE_TYPES)]
     for path in paths:
         text = read_text_csv(path, ("image_id",))
@@ -217,16 +175,8 @@ def read_original_sizes(paths: list[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates("image_id", ignore_index=True)
 
 
-def read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Read the sizes of images from their first bytes; DICOM files are left out.
-
-    Args:
-        images: ``image_id, path``.
-        root: Folder that paths are relative to.
-
-    Returns:
-        ``image_id, height, width``, float64.
-    """
+def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Read the sizes of images from their first bytes; DICOM files are left out."""
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images: nothing is decoded here
@@ -263,25 +213,8 @@ class _Part:
     label_file: str | None
 
 
-def read_vindr(source: Path, reference: str = "majority") -> SourceTables:
-    """Read the tables of VinDr-CXR; no pixel is decoded.
-
-    Args:
-        source: Folder with ``train/`` and ``test/`` (DICOM, or PNG and the like) and, in it or in
-            ``annotations/``, ``annotations_train.csv``, ``image_labels_train.csv`` and the same
-            for test; or, from Kaggle, ``train.csv``. Images that are resized copies need
-            ``train_meta.csv`` (``image_id, dim0, dim1``: height and width of the original).
-        reference: How the readers of a training image become the reference: ``majority``,
-            ``any``, ``all`` or ``reader:NAME``.
-
-    Returns:
-        A target a finding, and ``any_finding``. ``x_labels`` tells images labelled by ``readers``
-        from those labelled by ``consensus``. PhysioNet's own split is in ``official``.
-
-    Raises:
-        InputError: The folder is not of this format, holds no image, a table is malformed, there
-            is no such reader, or boxes reach out of images whose original size is not known.
-    """
+def _read_vindr(source: Path, reference: str = "majority") -> SourceTables:
+    """Read the tables of VinDr-CXR; no pixel is decoded."""
     require_format(source, VINDR)
     notes: list[str] = []
     train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
@@ -343,14 +276,14 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
     marks = _find(source, f"annotations_{name}.csv") or (
         _find(source, "train.csv") if by_readers else None
     )
-    annotations = read_annotations(marks, by_readers=by_readers) if marks else None
+    annotations = _read_annotations(marks, by_readers=by_readers) if marks else None
     findings = empty_table("findings")
     if labels is not None:
-        findings = read_image_labels(labels, by_readers=by_readers)
+        findings = _read_image_labels(labels, by_readers=by_readers)
         if annotations is None:
             notes.append(f"annotations_{name}.csv: not there, so nothing of {name} is boxed")
     elif annotations is not None:
-        findings = findings_from_annotations(annotations, by_readers=by_readers)
+        findings = _findings_from_annotations(annotations, by_readers=by_readers)
     boxes = empty_table("boxes") if annotations is None else annotations
     known = findings["image_id"].drop_duplicates()
     if len(known) and images.empty:
@@ -405,11 +338,11 @@ def _in_pixels_of_the_files(
     if len(once) < len(boxes):
         notes.append(f"{len(boxes) - len(once)} boxes stand twice, kept once")
     boxed = images[is_member(images["image_id"], once["image_id"])]
-    sizes = read_image_sizes(boxed, source).set_index("image_id")
+    sizes = _read_image_sizes(boxed, source).set_index("image_id")
     if sizes.empty:  # all DICOM: the originals
         return once.reset_index(drop=True)
     files = [path for path in (_find(source, f"{n}_meta.csv") for n in ("train", "test")) if path]
-    originals = read_original_sizes(files).set_index("image_id").reindex(sizes.index)
+    originals = _read_original_sizes(files).set_index("image_id").reindex(sizes.index)
     reach = once.groupby("image_id")[["y2", "x2"]].max().reindex(sizes.index).to_numpy()
     outside = (reach > sizes.to_numpy() + 1).any(axis=1)
     if not outside.any() and len(sizes) >= _ENOUGH_TO_TELL:
@@ -483,7 +416,7 @@ VINDR = Format(
     folder="`annotations_*.csv` and `image_labels_*.csv`, there or in `annotations/`; or Kaggle's "
     "`train.csv`",
     detect=lambda folder: _has_tables(folder) or _has_tables(folder / "annotations"),
-    read=lambda source, options: read_vindr(source, options.reference),
+    read=lambda source, options: _read_vindr(source, options.reference),
     options=("reference",),
     sources=(
         "physionet.org/content/vindr-cxr",

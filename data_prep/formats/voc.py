@@ -45,19 +45,8 @@ _MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
 _PLACES = ("JPEGImages", "images")
 
 
-def read_voc(source: Path, options: ReadOptions) -> SourceTables:
-    """Read a folder of Pascal VOC annotations and images.
-
-    Args:
-        source: Folder with the XML files and the images, at any depth.
-        options: ``patient_pattern`` counts.
-
-    Returns:
-        The data set; one target a class. A file that cannot be read excludes its image.
-
-    Raises:
-        InputError: The folder holds no annotation of an image, or a list of roles is unreadable.
-    """
+def _read_voc(source: Path, options: ReadOptions) -> SourceTables:
+    """Read a folder of Pascal VOC annotations and images."""
     files = files_below(source, ".xml")
     if not files:
         require_format(source, VOC)
@@ -168,11 +157,7 @@ def _near(path: str, index: ImageIndex) -> str | None:
 
 
 def _picture(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
-    """The image that an XML file labels.
-
-    Raises:
-        InputError: None is found, or the file's own name and what it says mean two images.
-    """
+    """The image that an XML file labels."""
     folder = posixpath.dirname(path)
     parent = posixpath.dirname(folder)
     places = [*(posixpath.join(parent, word) for word in _PLACES), folder, parent]
@@ -219,6 +204,6 @@ VOC = Format(
     title="Pascal VOC",
     folder="one `<annotation>` XML an image, beside it or in `Annotations/`",
     detect=has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
-    read=read_voc,
+    read=_read_voc,
     options=("patient_pattern",),
 )

@@ -44,15 +44,8 @@ _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
-def read_yamls(root: Path) -> dict[str, dict[str, Any]]:
-    """Read the YAML files of a folder that describe a YOLO data set.
-
-    Returns:
-        Content by path, for each with ``names``; ``data.yaml`` comes first.
-
-    Raises:
-        InputError: One is not YAML, or says that the labels are key points.
-    """
+def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
+    """Read the YAML files of a folder that describe a YOLO data set."""
     paths = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".yaml", ".yml")]
     found = {}
     for path in sorted(paths, key=lambda p: p.stem != "data"):
@@ -68,22 +61,10 @@ def read_yamls(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def class_names(
+def _class_names(
     root: Path, given: tuple[str, ...], yamls: dict[str, dict[str, Any]]
 ) -> dict[int, str]:
-    """The name of each class number.
-
-    Args:
-        root: The source folder.
-        given: By the user; stand before all else.
-        yamls: As from `read_yamls`.
-
-    Returns:
-        Number -> name, as written.
-
-    Raises:
-        InputError: No names are found, or files disagree.
-    """
+    """The name of each class number."""
     if given:
         return dict(enumerate(given))
     found = {path: _names_of(content, root / path) for path, content in yamls.items()}
@@ -130,12 +111,8 @@ def _listed_names(path: Path) -> dict[int, str]:
     return dict(enumerate(lines))
 
 
-def published_places(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Where ``data.yaml`` and the lists of Darknet say that each role's images lie.
-
-    Returns:
-        ``(place, role)``: a folder or an image, as written there.
-    """
+def _published_places(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Where ``data.yaml`` and the lists of Darknet say that each role's images lie."""
     places: list[tuple[str, str]] = []
     for content in yamls.values():
         for key, role in _ROLES:
@@ -150,27 +127,15 @@ def published_places(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple
     return [(place, role) for place, role in places if not place.endswith(".txt")]
 
 
-class Prediction(Exception):  # noqa: N818 - no error: it says what the file is
+class _Prediction(Exception):  # noqa: N818 - no error: it says what the file is
     """A line has a confidence: these are a model's boxes, not labels."""
 
 
-def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
+def _read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
     """Read the lines of a label file.
 
-    Args:
-        lines: Each ``class cx cy w h``, or ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon, as
-            shares of the image's size.
-
-    Returns:
-        Class number, ``x1, y1, x2, y2`` as shares, and whether it was a polygon. An edge that is
-        outside by no more than the rounding of the text lies on the image's edge.
-
-    Raises:
-        InputError: A line is none of these; the message names it.
-        Prediction: A line has six values.
-
     Example:
-        >>> read_boxes(["0 0.5 0.5 0.2 0.4", "1 .1 .1 .3 .1 .2 .5"])
+        >>> _read_boxes(["0 0.5 0.5 0.2 0.4", "1 .1 .1 .3 .1 .2 .5"])
         [(0, (0.4, 0.3, 0.6, 0.7), False), (1, (0.1, 0.1, 0.3, 0.5), True)]
     """
     found = []
@@ -179,7 +144,7 @@ def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
         if not words:
             continue
         if len(words) == 6:
-            raise Prediction(f"line {number}")
+            raise _Prediction(f"line {number}")
         if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
             raise InputError(f"line {number}: {len(words)} values; 5 make a box")
         try:
@@ -215,27 +180,16 @@ def _edges(values: list[float], words: list[str], number: int) -> tuple[tuple[fl
 _NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
 
 
-def read_yolo(source: Path, options: ReadOptions) -> SourceTables:
-    """Read a folder of YOLO labels and images.
-
-    Args:
-        source: Folder with the label files and the images, at any depth.
-        options: ``class_names`` and ``patient_pattern`` count.
-
-    Returns:
-        The data set; one target a class. A label file that cannot be read excludes its image.
-
-    Raises:
-        InputError: No label file has an image, classes have no names, or labels are predictions.
-    """
+def _read_yolo(source: Path, options: ReadOptions) -> SourceTables:
+    """Read a folder of YOLO labels and images."""
     index = ImageIndex(source) if source.is_dir() else None
     labels = _match(source, index) if index else {}
     if index is None or not labels:
         require_format(source, YOLO)
         raise InputError(f"{source}: no label file (.txt) has the name of an image")
     found = LabelFiles()
-    yamls = read_yamls(source)
-    names = class_names(source, options.class_names, yamls)
+    yamls = _read_yamls(source)
+    names = _class_names(source, options.class_names, yamls)
     own = _set_facts(source, yamls, found)
     findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
@@ -301,13 +255,13 @@ def _read_label(
     facts: dict[str, Any] = {}
     found.images[image] = facts
     try:
-        boxes = read_boxes(read_lines(root / text))
+        boxes = _read_boxes(read_lines(root / text))
         unnamed = next((number for number, *_ in boxes if number not in findings), None)
         if unnamed is not None:
             raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
         if boxes:
             facts["width"], facts["height"] = image_size(root / image)
-    except Prediction as place:
+    except _Prediction as place:
         raise InputError(
             f"{root / text}: {place}: six values: the last is a model's confidence, and labels have"
             " none; to judge a model, give its boxes to cxr import"
@@ -354,7 +308,7 @@ def _roles(
     for path in found.images:
         known.update(_places(path))
     given: dict[str, set[str]] = {}
-    for place, role in published_places(root, yamls):
+    for place, role in _published_places(root, yamls):
         parts = [p for p in place.replace("\\", "/").split("/") if p not in ("", ".", "..")]
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         end = next((end for end in ends if end in known), None)
@@ -390,6 +344,6 @@ YOLO = Format(
     title="YOLO",
     folder="a `.txt` an image, in a folder of any name, with `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
-    read=read_yolo,
+    read=_read_yolo,
     options=("patient_pattern", "class_names"),
 )

@@ -24,13 +24,6 @@ _MOST_PARTS = 600  # an image with more is noise or a mesh; the tallest are look
 def text_score(pixels: np.ndarray) -> float:
     """Count the characters in the longest line of text.
 
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-
-    Returns:
-        Characters, about; 0 to 6 where there are side markers, wires and bones only. Lines run
-        from left to right. Letters lower than 5 px (after shrinking to 1,024 px) are not seen.
-
     Example:
         >>> image = np.full((200, 400), 30, np.uint8)
         >>> text_score(image)

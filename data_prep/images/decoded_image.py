@@ -51,16 +51,7 @@ class DecodedImage:
 
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dict[str, Any]:
-    """Complete a record of the decode table.
-
-    Args:
-        pixels: The final image, uint8, shape ``(H, W)``.
-        notes: What a reader of the data set should know; repeated ones are kept once.
-        **known: Columns of the decode table that the format knows.
-
-    Returns:
-        All columns of the decode table except ``image_id``.
-    """
+    """Complete a record of the decode table."""
     record: dict[str, Any] = dict.fromkeys(DECODE_COLUMNS)
     record.update(known)
     record["inverted"] = bool(known.get("inverted", False))
@@ -71,12 +62,6 @@ def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dic
 
 def pixel_digest(pixels: np.ndarray) -> str:
     """SHA-256 of an image's shape and values: equal images in different files agree.
-
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-
-    Returns:
-        64 hexadecimal digits.
 
     Example:
         >>> flat = np.zeros((2, 3), np.uint8)
@@ -136,12 +121,6 @@ def require_file(path: Path) -> int:
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
     """Luma of a colour image (ITU-R BT.601); equal channels come back unchanged.
 
-    Args:
-        rgb: uint8, shape ``(H, W, 3)``.
-
-    Returns:
-        uint8, shape ``(H, W)``.
-
     Example:
         >>> grey_from_rgb(np.full((1, 1, 3), 77, np.uint8)).item()
         77
@@ -150,14 +129,7 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 def colour_note(rgb: np.ndarray) -> str:
-    """Say whether a three-channel image is really coloured.
-
-    Args:
-        rgb: uint8, shape ``(H, W, 3)``.
-
-    Returns:
-        A note for the decode record.
-    """
+    """Say whether a three-channel image is really coloured."""
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     if np.array_equal(red, green) and np.array_equal(green, blue):
         return "grey stored as colour"

@@ -32,12 +32,6 @@ class LookupTable:
     def look_up(self, values: np.ndarray) -> np.ndarray:
         """Look values up; those outside the table get its first or last entry.
 
-        Args:
-            values: Numbers, shape ``(K,)``; fractions are rounded.
-
-        Returns:
-            int64, shape ``(K,)``.
-
         Example:
             >>> LookupTable(10, np.array([0, 5, 9]), 4).look_up(np.array([3, 11, 11.6, 40]))
             array([0, 5, 9, 9])
@@ -49,20 +43,10 @@ class LookupTable:
         return self.entries[index.astype(np.int64)]
 
 
-def read_table(item: Dataset, header: Dataset) -> LookupTable:
+def _read_table(item: Dataset, header: Dataset) -> LookupTable:
     """Read one item of a LUT sequence.
 
     pydicom's own functions take depths of 8 and 16 bits only; 10 and 12 are common.
-
-    Args:
-        item: Holds ``LUTDescriptor`` and ``LUTData``.
-        header: The data set that the sequence is in.
-
-    Returns:
-        The table.
-
-    Raises:
-        ValueError: An element is missing, or there are fewer entries than the descriptor says.
 
     Source:
         DICOM PS3.3 C.11.1.1 and C.11.2.1.1.
@@ -88,7 +72,7 @@ LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
 """Percentiles of the pixels that become black and white where a deep image has no window."""
 
 
-def grey_table(
+def _grey_table(
     stored: np.ndarray,
     count: Callable[[], np.ndarray],
     header: Dataset,
@@ -99,17 +83,6 @@ def grey_table(
     Modality LUT or rescale; then the first VOI LUT, else the first window, else a range: all
     values that the bit depth can hold up to 8 bits, so that such an image stays as it is, and
     above that the 0.1 to 99.9 percentiles of the pixels; then the presentation LUT, if any.
-
-    Args:
-        stored: Every stored value of interest, ascending, int64, shape ``(K,)``.
-        count: Gives the number of pixels (padding left out) per stored value, shape ``(K,)``;
-            called only where the pixels matter, because counting takes time.
-        header: The image's data set.
-        window: Explanation of the VOI LUT or window to use, such as ``"LUNG"``, in any case of
-            letters; where the file has none of that name, the choice is as without.
-
-    Returns:
-        Greys, uint8, shape ``(K,)``; columns for the decode record; notes.
     """
     notes: list[str] = []
     values, modality = _modality(stored, header, notes)
@@ -124,7 +97,7 @@ def grey_table(
 def _modality(stored: np.ndarray, header: Dataset, notes: list[str]) -> tuple[np.ndarray, str]:
     sequence = header.get("ModalityLUTSequence")
     if sequence:
-        table = read_table(sequence[0], header)
+        table = _read_table(sequence[0], header)
         return table.look_up(stored).astype(np.float64), "lut"
     slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
     if slope == 0:
@@ -168,7 +141,7 @@ def _voi_lut(
     sequence = header.get("VOILUTSequence")
     if not sequence:
         return None
-    table = read_table(sequence[index], header)
+    table = _read_table(sequence[index], header)
     return _fraction(table.look_up(values), table, "VOI", notes), {"voi": "lut"}
 
 
@@ -186,7 +159,7 @@ def _presentation_lut(shown: np.ndarray, header: Dataset, notes: list[str]) -> n
     sequence = header.get("PresentationLUTSequence")
     if not sequence:
         return shown
-    table = read_table(sequence[0], header)
+    table = _read_table(sequence[0], header)
     notes.append("presentation LUT applied")
     looked_up = table.look_up(table.first + shown * (table.entries.size - 1))
     return _fraction(looked_up, table, "presentation", notes)
@@ -216,19 +189,11 @@ def _window(
     return shown, {"voi": name[function], "window_center": center, "window_width": width}
 
 
-def linear_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
+def _linear_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
     """LINEAR window, PS3.3 C.11.2.1.2.1.
 
-    Args:
-        values: Modality values, shape ``(K,)``.
-        center: Window center.
-        width: Window width, at least 1.
-
-    Returns:
-        0 (black) to 1 (white), shape ``(K,)``.
-
     Example:
-        >>> linear_window(np.array([0.0, 127.5, 255.0]), center=128, width=256).tolist()
+        >>> _linear_window(np.array([0.0, 127.5, 255.0]), center=128, width=256).tolist()
         [0.0, 0.5, 1.0]
     """
     if width == 1:
@@ -236,21 +201,21 @@ def linear_window(values: np.ndarray, center: float, width: float) -> np.ndarray
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
 
 
-def linear_exact_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """LINEAR_EXACT window, PS3.3 C.11.2.1.3.2; arguments as `linear_window`, width above 0."""
+def _linear_exact_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    """LINEAR_EXACT window, PS3.3 C.11.2.1.3.2; arguments as `_linear_window`, width above 0."""
     return np.clip((values - center) / width + 0.5, 0.0, 1.0)
 
 
-def sigmoid_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """SIGMOID window, PS3.3 C.11.2.1.3.1; arguments as `linear_window`, width above 0."""
+def _sigmoid_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    """SIGMOID window, PS3.3 C.11.2.1.3.1; arguments as `_linear_window`, width above 0."""
     exponent = np.clip(-4.0 * (values - center) / width, -700.0, 700.0)
     return 1.0 / (1.0 + np.exp(exponent))
 
 
 WINDOW_FUNCTIONS = {
-    "LINEAR": linear_window,
-    "LINEAR_EXACT": linear_exact_window,
-    "SIGMOID": sigmoid_window,
+    "LINEAR": _linear_window,
+    "LINEAR_EXACT": _linear_exact_window,
+    "SIGMOID": _sigmoid_window,
 }
 
 
@@ -293,20 +258,7 @@ _STUDIO_RANGE = (16, 235)  # black and white of the luma in YBR_PARTIAL
 def show_colour(
     values: np.ndarray, photometric: str, header: Dataset, notes: list[str]
 ) -> np.ndarray:
-    """Turn a colour frame into 8-bit grey.
-
-    Args:
-        values: Colour, unsigned, shape ``(H, W, 3)``; or indices of a palette, ``(H, W)``.
-        photometric: What the values are: RGB, PALETTE COLOR, or YBR that no decoder turned.
-        header: The image's data set.
-        notes: Takes what a reader of the record should know.
-
-    Returns:
-        uint8, shape ``(H, W)``.
-
-    Raises:
-        ValueError: The values are of a colour space that is neither.
-    """
+    """Turn a colour frame into 8-bit grey."""
     depth = int(header.BitsStored)
     if photometric == "PALETTE COLOR":
         values = apply_color_lut(values, header)[..., :3]
@@ -335,22 +287,12 @@ def _to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
 def show_grey(
     values: np.ndarray, header: Dataset, notes: list[str], window: str | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Turn a frame of stored values into 8-bit grey: LUTs, window, inversion, padding black.
-
-    Args:
-        values: Stored values, at most 16 bits, shape ``(H, W)``.
-        header: The image's data set.
-        notes: Takes what a reader of the record should know.
-        window: Name of the VOI LUT or window to use; see `grey_table`.
-
-    Returns:
-        uint8, shape ``(H, W)``; what was done, as columns of the decode table.
-    """
+    """Turn a frame of stored values into 8-bit grey: LUTs, window, inversion, padding black."""
     low, high = int(values.min()), int(values.max())
     stored = np.arange(low, high + 1)
     padding = _padding(stored, header)
     counter = _counter(values, low, high, padding)
-    greys, known, more = grey_table(stored, counter, header, window)
+    greys, known, more = _grey_table(stored, counter, header, window)
     notes.extend(more)
     negative = header.PhotometricInterpretation == "MONOCHROME1"
     shape = str(header.get("PresentationLUTShape") or "").strip().upper()

@@ -41,14 +41,8 @@ class Codestream(NamedTuple):
     samples: int
 
 
-def read_codestream(frame: bytes) -> Codestream | None:
+def _read_codestream(frame: bytes) -> Codestream | None:
     r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
-
-    Args:
-        frame: The encoded image.
-
-    Returns:
-        What it says; None where no such header is found.
 
     Source:
         ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
@@ -56,7 +50,7 @@ def read_codestream(frame: bytes) -> Codestream | None:
     Example:
         >>> frame = bytes([0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
         >>> scan = bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0])
-        >>> read_codestream(b"\xff\xd8" + frame + scan)
+        >>> _read_codestream(b"\xff\xd8" + frame + scan)
         Codestream(width=32, height=64, bits=8, samples=1)
     """
     if frame[:2] == b"\xff\xd8":
@@ -120,20 +114,7 @@ _OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferS
 def decode_first_frame(
     path: Path, header: FileDataset, notes: list[str]
 ) -> tuple[np.ndarray, str, str]:
-    """Decode the first frame.
-
-    Args:
-        path: The file, for messages.
-        header: Its data set, which has passed the checks of `data_prep.images.dicom`.
-        notes: Takes what a reader of the record should know.
-
-    Returns:
-        Stored values, native byte order, shape ``(H, W)`` or ``(H, W, 3)``; the decoder's name;
-        what the values mean, as a DICOM photometric interpretation.
-
-    Raises:
-        InputError: What is inside is not what the header says, or no decoder reads it.
-    """
+    """Decode the first frame."""
     syntax = header.file_meta.TransferSyntaxUID
     known = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
     if known and not syntax.is_encapsulated:
@@ -221,7 +202,7 @@ def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
 def _first_frame(header: Dataset) -> tuple[bytes, Codestream | None]:
     frames = int(header.get("NumberOfFrames") or 1)
     frame = get_frame(header.PixelData, 0, number_of_frames=frames)
-    return frame, read_codestream(frame)
+    return frame, _read_codestream(frame)
 
 
 def _require_whole(path: Path, header: Dataset) -> None:
@@ -267,14 +248,6 @@ def _say(image: Codestream) -> str:
 
 def _significant_bits(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
     """Keep the bits that the header calls stored: overlays may lie in the others.
-
-    Args:
-        values: As allocated, 8 or 16 bits.
-        header: Says ``BitsStored`` and ``HighBit``.
-        notes: Takes a high bit that cannot be.
-
-    Returns:
-        The stored values, sign extended where they are signed.
 
     Source:
         DICOM PS3.5 8.1.1; older editions let the high bit lie above the stored bits.

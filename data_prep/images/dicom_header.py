@@ -43,29 +43,23 @@ def header_facts(header: Dataset) -> dict[str, Any]:
 
     Returns:
         ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
-        ``age_years`` (float or None), ``modality`` (a term of the standard or None).
+        ``_age_years`` (float or None), ``modality`` (a term of the standard or None).
     """
     sex = _text(header, "PatientSex").upper()
     modality = _text(header, "Modality").upper()
     return {
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
-        "age_years": age_years(_text(header, "PatientAge")),
+        "age_years": _age_years(_text(header, "PatientAge")),
         "modality": modality if modality in _MODALITIES else None,
     }
 
 
-def age_years(text: str) -> float | None:
+def _age_years(text: str) -> float | None:
     """Turn a DICOM age into years.
 
-    Args:
-        text: An age string such as ``"045Y"`` or ``"006M"``, or a bare number of years.
-
-    Returns:
-        Age in years, or None where the text is not an age.
-
     Example:
-        >>> age_years("045Y"), age_years("006M"), age_years("51"), age_years("unknown")
+        >>> _age_years("045Y"), _age_years("006M"), _age_years("51"), _age_years("unknown")
         (45.0, 0.5, 51.0, None)
     """
     match = re.fullmatch(r"0*(\d{1,4})([DWMY]?)", text.strip().upper())
@@ -73,15 +67,7 @@ def age_years(text: str) -> float | None:
 
 
 def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
-    """Read the spacing that the header states, as it states it.
-
-    Args:
-        header: A DICOM data set.
-
-    Returns:
-        Distance between rows and between columns, in mm; ``(None, None)`` where it is not
-        given or not two positive numbers. ``PixelSpacing`` before ``ImagerPixelSpacing``.
-    """
+    """Read the spacing that the header states, as it states it."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword)
         try:

@@ -46,19 +46,13 @@ _FLAT_STEP = 2  # grey values: an image of fewer shows nothing but noise
 def perceptual_hash(pixels: np.ndarray) -> str | None:
     """Fingerprint an image.
 
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-
-    Returns:
-        64 hexadecimal digits, or None for an image that shows nothing.
-
     Example:
         >>> rng = np.random.default_rng(0)
         >>> image = cv2.GaussianBlur(rng.integers(0, 256, (200, 200), dtype=np.uint8), (0, 0), 5)
         >>> brighter = (image // 2 + 90).astype(np.uint8)
-        >>> hash_distance(perceptual_hash(image), perceptual_hash(brighter))[0] < 10
+        >>> _hash_distance(perceptual_hash(image), perceptual_hash(brighter))[0] < 10
         True
-        >>> hash_distance(perceptual_hash(image), perceptual_hash(255 - image[:, ::-1]))[1]
+        >>> _hash_distance(perceptual_hash(image), perceptual_hash(255 - image[:, ::-1]))[1]
         'negative, mirrored'
     """
     small = squash(pixels, _SIDE)
@@ -68,16 +62,8 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
     return np.packbits(waves[_frequencies()] > 0).tobytes().hex()
 
 
-def hash_distance(one: str, other: str) -> tuple[int, str]:
-    """Bits by which two fingerprints differ, in the turn of the image that makes them fewest.
-
-    Args:
-        one: As from `perceptual_hash`.
-        other: Likewise.
-
-    Returns:
-        The number of bits, 0 to 128, and a key of `TURNS`.
-    """
+def _hash_distance(one: str, other: str) -> tuple[int, str]:
+    """Bits by which two fingerprints differ, in the turn of the image that makes them fewest."""
     bits = np.frombuffer(bytes.fromhex(one), np.uint8) ^ np.frombuffer(
         bytes.fromhex(other), np.uint8
     )

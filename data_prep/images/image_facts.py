@@ -19,24 +19,16 @@ _PIECES_A_SIDE = 4
 N_PIECES = 4 * _PIECES_A_SIDE
 
 
-def border_greys(pixels: np.ndarray) -> str:
+def _border_greys(pixels: np.ndarray) -> str:
     """Mean greys around an image: what is seen of it where little lung lies.
 
     That much often tells a label is known of chest X-rays (Maguolo and Nanni, A critic evaluation
     of methods for COVID-19 automatic detection from X-ray images, 2021).
 
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-
-    Returns:
-        16 bytes as 32 hexadecimal digits: four pieces of the upper strip from left to right, four
-        of the lower, then of the left and the right strip between them from top to bottom, each
-        strip a tenth of the side wide.
-
     Example:
         >>> image = np.zeros((20, 20), np.uint8)
         >>> image[:2, :5] = 255  # a mark in the corner
-        >>> border_greys(image)
+        >>> _border_greys(image)
         'ff000000000000000000000000000000'
     """
     rows, columns = (max(1, round(side * SHARE)) for side in pixels.shape)
@@ -56,7 +48,7 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
     """The greys of many images as numbers.
 
     Args:
-        column: As from `border_greys`; missing where an image was not measured.
+        column: As from `_border_greys`; missing where an image was not measured.
 
     Returns:
         float32, shape ``(N, 16)``, 0 to 255; NaN where missing.
@@ -86,7 +78,7 @@ def image_facts(pixels: np.ndarray) -> dict[str, Any]:
 
     Returns:
         ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies;
-        ``text_score``, characters in the longest line of burned-in text; ``border_greys``, mean
+        ``text_score``, characters in the longest line of burned-in text; ``_border_greys``, mean
         greys of the outer tenth.
 
     Example:
@@ -97,5 +89,5 @@ def image_facts(pixels: np.ndarray) -> dict[str, Any]:
         "mean_grey": float(pixels.mean()),
         "perceptual_hash": perceptual_hash(pixels),
         "text_score": text_score(pixels),
-        "border_greys": border_greys(pixels),
+        "border_greys": _border_greys(pixels),
     }

@@ -82,17 +82,8 @@ Linked = pd.Series | pd.DataFrame | None
 How = dict[str, Any]
 
 
-def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """The class of each image that a split balances first.
-
-    Args:
-        images: Reads ``image_id`` and, where there is one, ``x_class``.
-        findings: Of all readers; the reference reader's count.
-
-    Returns:
-        Indexed by ``image_id``: ``x_class`` where the source has one; else the rarest finding
-        that is present, ``absent`` if none is, or missing if nothing is known.
-    """
+def _image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
+    """The class of each image that a split balances first."""
     ids = pd.Index(images["image_id"])
     known = findings[findings["reader"] == REFERENCE_READER]
     classes = pd.Series(index=ids, dtype="str")
@@ -117,7 +108,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
         findings: Of all readers; the reference reader's count.
 
     Returns:
-        Indexed by ``image_id``: ``class`` (as from `image_classes`), then ``source``, ``x_set`` and
+        Indexed by ``image_id``: ``class`` (of `_image_classes`), then ``source``, ``x_set`` and
         ``view`` where there are several values; then, where there are several findings, a boolean
         column for each that says whether it is present.
 
@@ -131,7 +122,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
         a         edema   AP            True           True
         b           NaN   PA           False          False
     """
-    strata = image_classes(images, findings).rename("class").to_frame()
+    strata = _image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):
         if column in images.columns:
             strata[column] = images[column].astype("str").to_numpy()

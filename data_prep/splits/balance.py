@@ -27,18 +27,6 @@ def balanced_parts(
     sample, so an image comes in once for each stratum that it is of. Folds are then put together
     to parts, in the one of 200 random ways that comes closest to the shares.
 
-    Args:
-        group: Group of each image, indexed by ``image_id``.
-        strata: Indexed by ``image_id``: each value of a text column (missing is one) and each
-            true boolean is a stratum.
-        shares: float, shape ``(R,)``, sum 1: share of each part.
-        rng: Orders equal groups and joins folds.
-        held: int, shape ``(G,)``: part of the groups that have one already, else -1.
-
-    Returns:
-        int, shape ``(G,)``: the part of each group, in the order of their names. Each part with a
-        share has a group where there are enough.
-
     Example:
         >>> group = pd.Series({"a": "p", "b": "p", "c": "q", "d": "r"})
         >>> balanced_parts(group, None, np.array([0.5, 0.5]), np.random.default_rng(0)).tolist()
@@ -124,14 +112,6 @@ def _unevenness(
 
 def hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     """Place each name in [0, 1) by a keyed hash: whatever other names there are, it stays.
-
-    Args:
-        names: Group names.
-        seed: With the purpose, the key of the hash.
-        purpose: So that roles and folds are drawn independently.
-
-    Returns:
-        float64, one a name: the first 53 bits of BLAKE2b.
 
     Example:
         >>> hash_places(["nih:00000001"], 0, "role").round(4).tolist()

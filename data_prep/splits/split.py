@@ -178,17 +178,7 @@ def draw_roles(
     rule: SplitRule,
     held: pd.Series | None = None,
 ) -> pd.Series:
-    """Draw a role and a fold for each group of images.
-
-    Args:
-        group: Group of each image, indexed by ``image_id``.
-        strata: As for `split_by_patient`.
-        rule: How to draw.
-        held: State, as returned, of the groups that have one already.
-
-    Returns:
-        ``"train 3"``, ``"test -"``: role and fold of each group, indexed by group.
-    """
+    """Draw a role and a fold for each group of images."""
     names = pd.Index(np.sort(group.unique()))
     role, fold = _read_states(pd.Series(index=names, dtype="str") if held is None else held, names)
     n_folds = max(rule.folds, int(fold.max(initial=-1)) + 1)
@@ -255,13 +245,6 @@ def _is_split_up(state: pd.Series, linked: pd.Series | pd.DataFrame | None) -> n
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
     """Turn one fold into the validation role, all others into train; test stays.
 
-    Args:
-        split: As from `split_by_patient`.
-        fold: Fold to validate on.
-
-    Returns:
-        The same rows with new roles.
-
     Example:
         >>> split = pd.DataFrame({"image_id": ["a", "b"], "role": "train", "fold": [0, 1]})
         >>> fold_split(split, 1)["role"].tolist()
@@ -275,14 +258,6 @@ def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Turn one fold into the test role, the next into validation, all others into train.
 
     Over all folds each image is tested once, validated once, and trained on otherwise.
-
-    Args:
-        split: As from `split_by_patient` with ``test=0``. What has no fold always trains.
-        fold: Fold to test on.
-        folds: Number of folds, at least 3.
-
-    Returns:
-        The same rows with new roles.
 
     Example:
         >>> split = pd.DataFrame({"image_id": list("abc"), "role": "train", "fold": [0, 1, 2]})

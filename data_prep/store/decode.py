@@ -72,15 +72,7 @@ class DecodedRow:
 
 
 def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
-    """Decode one file and bring it to the wanted sizes.
-
-    Args:
-        task: The file, the sizes, and what else to do.
-
-    Returns:
-        The row; a file that cannot be read is a row with an ``error``, not an exception, so
-        that one bad file among thousands does not end the work.
-    """
+    """Decode one file and bring it to the wanted sizes."""
     try:
         image = read_image(task.path, window=task.window)
     except InputError as error:

@@ -89,17 +89,6 @@ Pixels = TypeVar("Pixels", bound=Any)
 def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
     """Bring an image into a square: same aspect, centred, black border.
 
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-        size: Side of the square, in px.
-
-    Returns:
-        uint8, shape ``(size, size)``, and where the image lies in it. Shrinking averages
-        areas; enlarging interpolates.
-
-    Raises:
-        ValueError: The image is not uint8 ``(H, W)``.
-
     Example:
         >>> square, placement = letterbox(np.full((100, 200), 9, np.uint8), 64)
         >>> square.shape, placement

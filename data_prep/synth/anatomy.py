@@ -114,7 +114,7 @@ def blur(field: Field, sigma: float) -> Field:
     return cv2.resize(small, field.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def smooth_outline(corners: Points, rounds: int = 3) -> Points:
+def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
     """Round a closed polygon by Chaikin's corner cutting: `(N, 2)` to `(N * 2**rounds, 2)`.
 
     Source:
@@ -122,7 +122,7 @@ def smooth_outline(corners: Points, rounds: int = 3) -> Points:
 
     Example:
         >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-        >>> smooth_outline(square, rounds=1)[:2].tolist()
+        >>> _smooth_outline(square, rounds=1)[:2].tolist()
         [[0.25, 0.0], [0.75, 0.0]]
     """
     points = np.asarray(corners, dtype=np.float64)
@@ -232,7 +232,7 @@ class Anatomy:
             (0.14 * width, top + 0.12),
             (0.17 * width, top + 0.03),
         ]
-        outline = smooth_outline(np.array(corners), rounds=2)
+        outline = _smooth_outline(np.array(corners), rounds=2)
         return outline * (side, 1.0)
 
     def heart_outline(self) -> Points:
@@ -256,7 +256,7 @@ class Anatomy:
                 (-0.065, self.hilum_y - 0.02),
             ]
         )
-        return smooth_outline(corners)
+        return _smooth_outline(corners)
 
     def aortic_knob(self) -> Points:
         """Outline of the aortic arch where it meets the left lung."""
@@ -312,20 +312,11 @@ class Anatomy:
                 (1.0 * side, 1.4),
             ]
         )
-        return smooth_outline(np.concatenate([half, half[::-1] * (-1, 1)]))
+        return _smooth_outline(np.concatenate([half, half[::-1] * (-1, 1)]))
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
-    """Draw one chest.
-
-    Args:
-        rng: The patient's generator.
-        sex: `"F"` or `"M"`; women get breast shadows and a slightly smaller chest.
-        age: Years; bone fades with age.
-
-    Returns:
-        The chest.
-    """
+    """Draw one chest."""
     half_width = (0.325 if sex == "M" else 0.31) * rng.uniform(0.93, 1.08)
     top = rng.uniform(0.085, 0.145)
     anatomy = Anatomy(

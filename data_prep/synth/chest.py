@@ -19,17 +19,7 @@ BREAST = 0.075
 
 
 def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
-    """Draw a chest without disease.
-
-    Args:
-        canvas: The film and its pose.
-        anatomy: The patient.
-        portable: A bedside film (AP): collar bones higher, heart larger, edges less sharp.
-
-    Returns:
-        The attenuation, float32 `(size, size)`, and where lung is seen without the heart in
-        front of it, in [0, 1], same shape.
-    """
+    """Draw a chest without disease."""
     lungs = canvas.fill(anatomy.lung(-1), anatomy.lung(1))
     heart = canvas.soften(canvas.fill(anatomy.heart_outline()), 0.008 if portable else 0.006)
     air = _air(canvas, lungs)
@@ -153,13 +143,6 @@ def _vessels(canvas: Canvas, anatomy: Anatomy) -> Field:
 
 def power_law_texture(size: int, rng: np.random.Generator) -> Field:
     """Clutter of many scales, as overlapping tissue makes it, with zero mean and unit deviation.
-
-    Args:
-        size: Side in px.
-        rng: Generator.
-
-    Returns:
-        float32 `(size, size)`.
 
     Source:
         The power spectrum of chest radiographs falls with about the third power of frequency:

@@ -47,18 +47,7 @@ def alter_anatomy(
 def draw_distractors(
     canvas: Canvas, anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Field:
-    """Draw what lies over the chest.
-
-    Args:
-        canvas: The film and its pose.
-        anatomy: The patient.
-        distractors: Names from `CHRONIC` and `ACUTE`; those of the anatomy draw nothing here.
-        rng: Generator for places and sizes; one that starts alike on each of a patient's films
-            keeps a lasting distractor in its place.
-
-    Returns:
-        Attenuation to add, float32 `(size, size)`.
-    """
+    """Draw what lies over the chest."""
     field = np.zeros((canvas.size, canvas.size), np.float32)
     for name in distractors:
         if name in _DRAWERS:

@@ -54,7 +54,7 @@ def _uid(*parts: str) -> str:
     return f"2.25.{int.from_bytes(digest, 'big')}"
 
 
-def write_dicom(
+def _write_dicom(
     path: Path,
     pixels: NDArray[np.uint8],
     *,
@@ -64,17 +64,7 @@ def write_dicom(
     spacing_mm: float,
     jpeg: bool,
 ) -> None:
-    """Write a film as the challenge stores them; the file's stem becomes its patient id.
-
-    Args:
-        path: Where to write, `<id>.dcm`; appears whole or not at all.
-        pixels: uint8 `(H, W)`.
-        sex: `F` or `M`.
-        age: As it will stand in the header; the challenge writes plain years.
-        view: `PA` or `AP`.
-        spacing_mm: Size of a pixel.
-        jpeg: Store as JPEG Baseline, otherwise uncompressed.
-    """
+    """Write a film as the challenge stores them; the file's stem becomes its patient id."""
     item = _header(path.stem, view, jpeg=jpeg)
     item.PatientSex = sex
     # Not a legal age string ("051Y" would be), but what the challenge's files hold.
@@ -134,17 +124,7 @@ def _header(name: str, view: str, *, jpeg: bool) -> Dataset:
 
 
 def film_record(seed: int, patient: Patient, number: int, film: Film) -> dict[str, Any]:
-    """What the tables say about a film, JSON-ready.
-
-    Args:
-        seed: The set's seed.
-        patient: Whose film it is.
-        number: Which of the patient's films, from 0.
-        film: The film.
-
-    Returns:
-        Names, metadata and `lesions`, whose boxes are x, y, width, height in px.
-    """
+    """What the tables say about a film, JSON-ready."""
     nih_patient = f"{patient.index + 1:08d}"
     return {
         "patientId": film_id(seed, patient.index, number),
@@ -172,7 +152,7 @@ def film_record(seed: int, patient: Patient, number: int, film: Film) -> dict[st
 
 def write_film(path: Path, patient: Patient, film: Film) -> None:
     """Write a film of the phantom as DICOM; `path` ends in `<film id>.dcm`."""
-    write_dicom(
+    _write_dicom(
         path,
         film.pixels,
         sex=patient.sex,
@@ -184,15 +164,7 @@ def write_film(path: Path, patient: Patient, film: Film) -> None:
 
 
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Lay out film records as the challenge's tables, and the truth beside them.
-
-    Args:
-        records: One mapping per labelled film, as `data_prep.synth.phantom` makes them.
-
-    Returns:
-        By file name: one row per box, or one per film without boxes, ordered by film id, which
-        tells nothing about the film.
-    """
+    """Lay out film records as the challenge's tables, and the truth beside them."""
     ordered = sorted(records, key=lambda record: record["patientId"])
     rows = [row for record in ordered for row in _rows(record)]
     frame = pd.DataFrame(rows)
@@ -208,7 +180,7 @@ def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     common = {key: value for key, value in record.items() if key not in ("lesions", "number")}
-    common["class"] = class_of(record)
+    common["class"] = _class_of(record)
     nothing = dict.fromkeys(("x", "y", "width", "height"), np.nan)
     empty = {**nothing, "Target": 0, "lesion": None, "contrast_to_noise": np.nan}
     return [{**common, **lesion, "Target": 1} for lesion in record["lesions"]] or [
@@ -216,7 +188,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def class_of(record: dict[str, Any]) -> str:
+def _class_of(record: dict[str, Any]) -> str:
     """The challenge's class of a film record."""
     if record["lesions"]:
         return OPACITY

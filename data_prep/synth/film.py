@@ -96,16 +96,7 @@ def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.rando
 
 
 def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
-    """Draw one patient; depends on its arguments alone.
-
-    Args:
-        seed: The set's seed.
-        index: The patient's number.
-        prevalence: Expected share of films with lesions, in (0, 1).
-
-    Returns:
-        The patient.
-    """
+    """Draw one patient; depends on its arguments alone."""
     rng = _generator(seed, index, "body")
     sex = "M" if rng.random() < 0.56 else "F"
     age = int(np.clip(rng.normal(48, 17), 18, 92))
@@ -128,17 +119,7 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
 
 
 def draw_film(patient: Patient, number: int, size: int, contrast: Contrast = "mixed") -> Film:
-    """Draw one film of a patient.
-
-    Args:
-        patient: From `draw_patient`.
-        number: Which of the patient's films, from 0.
-        size: Side in px.
-        contrast: `mixed`, or `high` for lesions that are all easy to see.
-
-    Returns:
-        The film.
-    """
+    """Draw one film of a patient."""
     key = (patient.seed, patient.index)
     rng = _generator(*key, "film", number)
     view: View = "AP" if rng.random() < patient.bedridden else "PA"

@@ -74,18 +74,6 @@ def plant_flaws(
     """Add flawed films to a phantom, and flawed rows to its tables.
 
     Nothing that is there is changed, so that planting again gives the same.
-
-    Args:
-        folder: The phantom's folder, its films written.
-        records: The labelled films' records; not changed.
-        seed: The set's seed.
-        size: Side of a film in px.
-        contrast: Of the lesions.
-        prevalence: Expected share of films with lesions.
-
-    Returns:
-        The tables by file name, and what was planted: `flaw`, `patientId`, `other_patientId`
-        (the film it repeats), `detail`.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])

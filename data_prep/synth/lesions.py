@@ -101,18 +101,6 @@ def add_lesions(
     A lesion's contrast is a multiple of the local noise: the deviation, under the
     lesion, of what the film shows there at the lesion's scale and below (ribs, vessels, texture,
     quantum noise).
-
-    Args:
-        attenuation: The film before display, with all its noise; changed in place.
-        visible: Where lung is seen, in [0, 1].
-        canvas: The film and its pose.
-        anatomy: The patient.
-        sites: The patient's sites, most preferred first.
-        rng: The film's generator.
-        contrast: Which of `CONTRAST_TO_NOISE`.
-
-    Returns:
-        The lesions. At least one, unless no site lies in visible lung.
     """
     wanted = 1 + int(rng.choice(len(LESIONS_PER_IMAGE), p=LESIONS_PER_IMAGE))
     draws = rng.random(len(sites))
@@ -129,7 +117,7 @@ def add_lesions(
             continue
         low, high = CONTRAST_TO_NOISE[contrast][site.kind]
         ratio = float(low * (high / low) ** (draw**CONTRAST_SKEW))
-        noise = local_noise(clean[window.slices], extent)
+        noise = _local_noise(clean[window.slices], extent)
         ratio = min(ratio, AIRLESS / noise)
         attenuation[window.slices] += np.float32(ratio * noise) * shape
         taken[window.slices] |= extent
@@ -202,16 +190,8 @@ def _distance(site: Site, across: Field, down: Field, rng: np.random.Generator) 
     return (dx**2 + dy**2) / np.clip(outline, 0.5, 1.6) ** 2
 
 
-def local_noise(clean: Field, extent: np.ndarray) -> float:
-    """Deviation of a film under a lesion, after taking away what is coarser than the lesion.
-
-    Args:
-        clean: The film without the lesion, float32 `(H, W)`.
-        extent: Where the lesion is, bool, same shape.
-
-    Returns:
-        The deviation, in the film's unit.
-    """
+def _local_noise(clean: Field, extent: np.ndarray) -> float:
+    """Deviation of a film under a lesion, after taking away what is coarser than the lesion."""
     x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
     margin = max(width, height) // 2 + 2
     rows = slice(max(0, y - margin), y + height + margin)

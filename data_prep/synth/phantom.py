@@ -34,7 +34,7 @@ _STARTED = "synth.started.json"
 
 
 @dataclass(frozen=True)
-class Arguments:
+class _Arguments:
     """What a phantom is made from; the same arguments give the same bytes."""
 
     n_images: int
@@ -114,7 +114,7 @@ def write_phantom(
         InputError: An argument is out of range, the folder holds something else, another process
             writes it, or the disk is full.
     """
-    arguments = Arguments(n_images, seed, size, contrast, prevalence, flaws)
+    arguments = _Arguments(n_images, seed, size, contrast, prevalence, flaws)
     advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
@@ -124,18 +124,18 @@ def write_phantom(
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         _begin(out, arguments)
-        chunks = plan_chunks(
+        chunks = _plan_chunks(
             out, n_images=n_images, seed=seed, size=size, contrast=contrast, prevalence=prevalence
         )
         missing = [chunk for chunk in chunks if not chunk.part.exists()]
         advance(sum(chunk.n_films for chunk in chunks) - sum(c.n_films for c in missing))
-        for n_films in write_chunks(missing, workers):
+        for n_films in _write_chunks(missing, workers):
             advance(n_films)
         counts = _finish(out, arguments, chunks)
     return Summary(folder=out, already_complete=False, **counts)
 
 
-def _counts_of_complete(out: Path, arguments: Arguments) -> dict[str, int] | None:
+def _counts_of_complete(out: Path, arguments: _Arguments) -> dict[str, int] | None:
     """The counts of a complete phantom; None for a folder to begin or to go on with."""
     # A dot file is a lock or a temporary file that a killed run left.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
@@ -154,13 +154,13 @@ def _counts_of_complete(out: Path, arguments: Arguments) -> dict[str, int] | Non
     raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
 
 
-def _begin(out: Path, arguments: Arguments) -> None:
+def _begin(out: Path, arguments: _Arguments) -> None:
     write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
     for name in (TRAIN_FOLDER, TEST_FOLDER, PARTS_FOLDER):
         make_folder(out / name)
 
 
-def _finish(out: Path, arguments: Arguments, chunks: list[Chunk]) -> dict[str, int]:
+def _finish(out: Path, arguments: _Arguments, chunks: list[Chunk]) -> dict[str, int]:
     """Write tables, flaws, and last of all the JSON that marks the folder complete."""
     records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
     counts = {
@@ -248,22 +248,10 @@ def count_test_images(n_images: int) -> int:
     return max(2, round(_TEST_SHARE * n_images))
 
 
-def plan_chunks(
+def _plan_chunks(
     out: Path, *, n_images: int, seed: int, size: int, contrast: Contrast, prevalence: float
 ) -> list[Chunk]:
-    """Share the patients out, in a way that does not depend on the number of workers.
-
-    Args:
-        out: The phantom's folder.
-        n_images: Number of labelled films.
-        seed: The set's seed.
-        size: Side of a film in px.
-        contrast: Of the lesions.
-        prevalence: Expected share of films with lesions.
-
-    Returns:
-        The chunks: labelled films first, then the unlabelled ones.
-    """
+    """Share the patients out, in a way that does not depend on the number of workers."""
     chunks = []
     for labelled, first, wanted, name, folder in (
         (True, 0, n_images, "train", TRAIN_FOLDER),
@@ -289,12 +277,8 @@ def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int]
             patients, gathered = [], 0
 
 
-def write_chunk(chunk: Chunk) -> int:
-    """Draw and write a chunk's films, then its part file; a pure function of the chunk.
-
-    Returns:
-        How many films it wrote.
-    """
+def _write_chunk(chunk: Chunk) -> int:
+    """Draw and write a chunk's films, then its part file; a pure function of the chunk."""
     records = []
     with _one_cv2_thread():
         for index, count in chunk.patients:
@@ -320,13 +304,9 @@ def _one_cv2_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def write_chunks(chunks: list[Chunk], workers: int) -> Iterator[int]:
-    """Write chunks with `workers` processes; 1 works in this one.
-
-    Yields:
-        The number of films just done, in the order in which chunks end.
-    """
-    yield from map_rows(write_chunk, chunks, workers=min(workers, len(chunks)), lost=_lost)
+def _write_chunks(chunks: list[Chunk], workers: int) -> Iterator[int]:
+    """Write chunks with `workers` processes; 1 works in this one."""
+    yield from map_rows(_write_chunk, chunks, workers=min(workers, len(chunks)), lost=_lost)
 
 
 def _lost(chunk: Chunk) -> int:

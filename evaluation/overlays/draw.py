@@ -50,13 +50,13 @@ def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np
     return np.asarray(cv2.resize(pixels, size, interpolation=method), dtype=np.uint8), scale
 
 
-def draw_panel(
+def _draw_panel(
     pixels: npt.NDArray[np.uint8], shapes: list[Shape], panel: int
 ) -> npt.NDArray[np.uint8]:
     """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side.
 
     Example:
-        >>> draw_panel(np.zeros((8, 8), np.uint8), [], 16).shape
+        >>> _draw_panel(np.zeros((8, 8), np.uint8), [], 16).shape
         (16, 16, 3)
     """
     grey, scale = fit_panel(pixels, panel)
@@ -175,9 +175,9 @@ def draw_overlay(
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     side = max(pixels.shape)
     panels = [
-        draw_panel(pixels, [], panel),
-        draw_panel(pixels, truth_shapes(truth), panel),
-        *(draw_panel(pixels, reading_shapes(each, truth, side), panel) for each in readings),
+        _draw_panel(pixels, [], panel),
+        _draw_panel(pixels, truth_shapes(truth), panel),
+        *(_draw_panel(pixels, reading_shapes(each, truth, side), panel) for each in readings),
     ]
     captions = [
         ("Image", None, title, facts),

@@ -25,18 +25,7 @@ _SYSTEM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 
 @dataclass(frozen=True)
 class Shape:
-    """Polylines that share one look.
-
-    Args:
-        layer: What it shows: ``truth``, ``boxes``, ``map`` or ``point``; readers may hide one.
-        paths: Polylines in original pixels, each ``(N, 2)``.
-        colour: ``#RRGGBB``.
-        width: Stroke in screen pixels at a panel of 512 px; 0 draws none.
-        closed: Whether each path ends where it began.
-        dashed: Dashes say "not on a lesion".
-        tint: Opacity of the filled inside, 0 to 1 (even-odd rule, so holes stay clear).
-        rim: Extra width of a dark line below, which keeps the line visible on bright bone.
-    """
+    """Polylines that share one look."""
 
     layer: str
     paths: tuple[Points, ...]
@@ -101,11 +90,6 @@ def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
 def on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
     """Say whether a point lies in any truth box, borders included.
 
-    Args:
-        x: Column in original pixels.
-        y: Row in original pixels.
-        truth: Boxes ``xyxy``, shape ``(N, 4)``.
-
     Example:
         >>> on_lesion(10, 5, np.array([[0, 0, 10, 10]])), on_lesion(11, 5, np.empty((0, 4)))
         (True, False)
@@ -151,10 +135,6 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
     """Return the map's tinted areas and contour lines; none where it stays below the scale.
 
     Nothing is normalised per image: two images with equal values look equal.
-
-    Args:
-        grid: The map; its values may be of any size and sign.
-        colour: ``#RRGGBB`` of the system.
 
     Example:
         >>> quiet = ActivationGrid(np.full((4, 4), 0.1), (0, 0, 64, 64), (0.0, 1.0))

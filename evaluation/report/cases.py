@@ -36,17 +36,7 @@ _CORNERS = ["x1", "y1", "x2", "y2"]
 
 @dataclass(frozen=True)
 class DrawnOutput:
-    """What one system gave on all images, indexed by image for quick looking up.
-
-    Args:
-        name: Display name.
-        decisions: Indexed by image id: ``score`` and, where known, ``decision``, ``point_x``,
-            ``point_y``, ``localised``.
-        boxes: ``image_id, x1, y1, x2, y2, score``, original pixels.
-        maps: Rows of the maps table, or None.
-        scale: The system's fixed map scale, or None.
-        threshold: On the image score, or None where undecided.
-    """
+    """What one system gave on all images, indexed by image for quick looking up."""
 
     name: str
     decisions: pd.DataFrame
@@ -86,7 +76,7 @@ class DrawnOutput:
         """Boxes cut out of a map are all meant: their level was chosen on validation."""
         if self.maps is not None:
             return math.inf if decision is False else 0.0
-        return box_cut(boxes, decision, self.threshold)
+        return _box_cut(boxes, decision, self.threshold)
 
     def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
         rows = self._box_rows.get(image_id)
@@ -103,7 +93,7 @@ class DrawnOutput:
         return ActivationGrid(map_grid(one), frame, self.scale)  # type: ignore[arg-type]
 
 
-def box_cut(
+def _box_cut(
     boxes: npt.NDArray[np.float64], decision: bool | None, threshold: float | None
 ) -> float:
     """Return the score from which boxes are drawn in full.
@@ -111,14 +101,9 @@ def box_cut(
     A positive image shows the box that decided and every box at or above the threshold; a
     negative one shows none in full, whatever rule reduced the boxes to the image's score.
 
-    Args:
-        boxes: ``x1, y1, x2, y2, score``, shape ``(N, 5)``.
-        decision: The image's call.
-        threshold: On the image score.
-
     Example:
         >>> boxes = np.array([[0, 0, 1, 1, 0.4], [0, 0, 1, 1, 0.2]])
-        >>> box_cut(boxes, True, 0.6), box_cut(boxes, True, 0.3), box_cut(boxes, False, 0.3)
+        >>> _box_cut(boxes, True, 0.6), _box_cut(boxes, True, 0.3), _box_cut(boxes, False, 0.3)
         (0.4, 0.3, inf)
     """
     if decision is None:
@@ -131,16 +116,7 @@ def box_cut(
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Truth and readings of any image, one image at a time.
-
-    Args:
-        labels: 1, 0 or NaN, indexed by image id.
-        truth_boxes: ``image_id, x1, y1, x2, y2``, original pixels.
-        boxed: Images on which all lesions are boxed (or known to be none).
-        kinds: A word for the kind of image, indexed by image id; may be empty.
-        systems: The systems, in the order of the panels.
-        readers: What each single reader drew, see `single_readers`.
-    """
+    """Truth and readings of any image, one image at a time."""
 
     labels: pd.Series
     truth_boxes: pd.DataFrame
@@ -177,17 +153,8 @@ class CaseSource:
         ]
 
 
-def single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
-    """What readers beside the reference said of a target, image by image.
-
-    Args:
-        dataset: Its findings and boxes tables.
-        target: Its members are the findings that count.
-
-    Returns:
-        ``image_id``, ``reader`` and the corners of a box, original px; a reader who read an image
-        and drew nothing has one row without corners. Empty where there is only the reference.
-    """
+def _single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
+    """What readers beside the reference said of a target, image by image."""
     names = ["image_id", "reader", *_CORNERS]
     folder = getattr(dataset, "folder", None)
     if folder is None:
@@ -204,13 +171,7 @@ def single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
 
 
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
-    """Prepare a comparison's images for drawing, at one policy's thresholds.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        dataset: The data set it was found on.
-        policy: Threshold policy; systems without a threshold there stay undecided.
-    """
+    """Prepare a comparison's images for drawing, at one policy's thresholds."""
     target = comparison.target
     images = dataset.images.set_index("image_id")
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
@@ -220,7 +181,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
         boxed=dataset.boxes_trusted(target),
         kinds=kinds,
         systems=tuple(_compared_output(comparison, name, policy) for name in comparison.names),
-        readers=single_readers(dataset, target),
+        readers=_single_readers(dataset, target),
     )
 
 
@@ -288,24 +249,21 @@ class ImageFacts:
             words.append(f"{row['age_years']:.0f} years")
         if image_id in self._decoded.index:
             words.append(
-                display_words(
+                _display_words(
                     {str(key): value for key, value in self._decoded.loc[image_id].items()}
                 )
             )
         return ", ".join(words)
 
 
-def display_words(decoded: dict[str, Any]) -> str:
+def _display_words(decoded: dict[str, Any]) -> str:
     """Say how stored grey values became the ones on the screen.
 
-    Args:
-        decoded: ``voi``, ``window_center``, ``window_width``, ``inverted`` of the decode table.
-
     Example:
-        >>> display_words({"voi": "window", "window_center": 40.0, "window_width": 400.0,
+        >>> _display_words({"voi": "window", "window_center": 40.0, "window_width": 400.0,
         ...                "inverted": True})
         'window 40/400 of the file, inverted'
-        >>> display_words({"voi": "full_range", "inverted": False})
+        >>> _display_words({"voi": "full_range", "inverted": False})
         'full range, not inverted'
     """
     voi, centre, width = (decoded.get(key) for key in ("voi", "window_center", "window_width"))
@@ -359,7 +317,7 @@ def read_systems(
         outputs.append(output)
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
     boxed = dataset.boxes_trusted(target)
-    readers = single_readers(dataset, target)
+    readers = _single_readers(dataset, target)
     return CaseSource(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
 
 

@@ -106,7 +106,7 @@ def report_legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tupl
     systems = {curve.name: curve.position for chart in charts for curve in chart.curves}
     lines = [(legend_sample(position), name) for name, position in systems.items()]
     return lines + [
-        (legend_sample(marker=marker), words) for marker, words in policy_markers(policies)
+        (legend_sample(marker=marker), words) for marker, words in _policy_markers(policies)
     ]
 
 
@@ -116,7 +116,7 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
     The third where there are decisions, the last where a system has boxes. Returns the files.
     """
     systems, policies = _read_systems(comparison), policies_of(comparison)
-    markers = policy_markers(policies)
+    markers = _policy_markers(policies)
     precision = _precision_recall_chart(systems, policies, _prevalence(comparison))
     froc = _froc_chart(systems, "iou")
     figures = {
@@ -141,7 +141,7 @@ def policies_of(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(p for each in comparison.systems.values() for p in each.confusion))
 
 
-def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
+def _policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its words for a legend."""
     return [(_marker(each, policies), f"threshold: {policy_words(each)}") for each in policies]
 
@@ -291,7 +291,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         if froc is None or not len(froc["sensitivity"]):
             continue
         marks, level = froc["false_marks"], froc["sensitivity"]
-        found = list(zip(FROC_RATES, RATE_WORDS, sensitivity_at(froc), strict=True))
+        found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
         points = tuple(
             Point(rate, y, f"{system.name}: sensitivity {number(y)} at {at} false marks an image")
             for rate, at, y in found
@@ -315,11 +315,11 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
     )
 
 
-def sensitivity_at(curve: Mapping[str, Floats]) -> list[float]:
+def _sensitivity_at(curve: Mapping[str, Floats]) -> list[float]:
     """Return the sensitivity at each of `FROC_RATES`, by the step rule.
 
     Example:
-        >>> sensitivity_at({"false_marks": np.array([0, 0.5, 3]),
+        >>> _sensitivity_at({"false_marks": np.array([0, 0.5, 3]),
         ...                 "sensitivity": np.array([0, 0.4, 0.6])})
         [0.0, 0.0, 0.4, 0.4, 0.4, 0.6, 0.6]
     """

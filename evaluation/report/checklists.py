@@ -29,12 +29,7 @@ _LEAD = (
 
 
 def checklists(comparison: Comparison, dataset: DataSet) -> list[Grid]:
-    """Return both checklists.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        dataset: For who the patients are.
-    """
+    """Return both checklists."""
     run = _Run.of(comparison, dataset)
     heads = ("Item", "Asks for", "In this run")
     lists = tomllib.loads(_ITEMS.read_text(encoding="utf-8"))["checklist"]
@@ -117,12 +112,7 @@ class _Run:
 
 
 def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
-    """Return the methods as a paragraph to start a paper's from; it states only what the run knows.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        dataset: For who the patients are.
-    """
+    """Return a methods paragraph to start a paper's from; it states only what the run knows."""
     run = _Run.of(comparison, dataset)
     topics = ("identification", "data", "partition", "people", "flow", "reference", "trained",
               "selection", "cutoffs", "uncertainty", "missing")  # fmt: skip
@@ -131,10 +121,6 @@ def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
 
 def people(images: pd.DataFrame, image_ids: Any) -> str:
     """Say who is on the judged images: sex, age, view, as far as the tables know.
-
-    Args:
-        images: The images table.
-        image_ids: The judged ones.
 
     Example:
         >>> import pandas as pd

@@ -58,12 +58,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the same for programs.
-
-    Returns:
-        One row per system: ``system``, ``policy`` (at whose threshold), the figures with
-        ``…_low`` and ``…_high``, and `COST_KEYS`; what is unknown or undefined is empty.
-    """
+    """Return the same for programs."""
     policy, rows = _policy(comparison), []
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}

@@ -26,22 +26,17 @@ MOST_LISTED = 20_000
 
 
 def exploration(comparison: Comparison, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page's script reads: counts at every threshold, and where images are drawn.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        drawn: The place of each drawn image.
-    """
+    """Return what the page's script reads: counts at every threshold, places of images."""
     thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
     return {
-        **explore_thresholds(comparison.decisions, comparison.names, thresholds),
+        **_explore_thresholds(comparison.decisions, comparison.names, thresholds),
         "systems": comparison.names,
         "policies": {policy: policy_words(policy) for policy in policies_of(comparison)},
         "drawn": drawn,
     }
 
 
-def explore_thresholds(
+def _explore_thresholds(
     decisions: pd.DataFrame,
     systems: list[str],
     thresholds: Mapping[str, Mapping[str, float | None]],
@@ -55,23 +50,11 @@ def explore_thresholds(
     the steps says all about it: it is positive up to there. So the page needs no scores, and its
     counts are those of the tables at every frozen threshold.
 
-    Args:
-        decisions: ``image_id, system, label, score``; images of unknown truth are left out.
-        systems: Which, in which order.
-        thresholds: Per system and policy; these are always among the steps.
-        most_steps: Bound on the other steps.
-        most_listed: Above this many images ``images`` is empty.
-
-    Returns:
-        ``positives`` and ``negatives`` (counts), ``steps``: per system ``at`` (rising), ``tp``,
-        ``fp`` and ``frozen`` (policy to step); ``images``: ``[image_id, label, step, ...]`` with
-        one step a system, -1 where no step calls it and None where the system has no score.
-
     Example:
         >>> frame = pd.DataFrame(
         ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
         ...      "score": [0.9, 0.5, 0.2]})
-        >>> found = explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
+        >>> found = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
         >>> found["steps"][0]["at"], found["steps"][0]["tp"], found["steps"][0]["fp"]
         ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
         >>> found["steps"][0]["frozen"], found["images"][1]

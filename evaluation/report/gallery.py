@@ -45,15 +45,7 @@ CASES_PER_CATEGORY = 8
 
 @dataclass(frozen=True)
 class _Category:
-    """One kind of case.
-
-    Args:
-        key: Short name, used in file names and anchors.
-        title: What these cases have in common.
-        order: How the shown ones were picked, in words.
-        image_ids: The cases shown.
-        total: How many such cases the test set has.
-    """
+    """One kind of case."""
 
     key: str
     title: str
@@ -88,17 +80,6 @@ def select_cases(
     Failures come most confident first, by each score's rank within its system (scores of two
     systems have no common scale). Systems without a decision at this policy are left out.
 
-    Args:
-        decisions: Columns ``image_id, system, label, score, decision_<policy>`` and, where known,
-            ``localised`` and ``x_class``; one row an image and system.
-        systems: Which systems, in which order.
-        policy: Threshold policy.
-        per_category: Cases of each kind.
-        seed: Of the random sample of agreement.
-
-    Returns:
-        The categories that have a case, in reading order; none where nobody decided.
-
     Example:
         >>> rows = [("a", "X", 1, 0.9, True), ("a", "Y", 1, 0.1, False)]
         >>> frame = pd.DataFrame(
@@ -125,13 +106,6 @@ def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float
     """How far apart the systems see each image: the range of its ranks, 0 to 1.
 
     Scores of two systems have no common scale; their ranks within each system do.
-
-    Args:
-        decisions: ``image_id, system, score``.
-        systems: Whose ranks.
-
-    Returns:
-        By image; 0 where fewer than two systems score it.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"] * 2, "system": list("AABB"),
@@ -295,20 +269,7 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _DrawnCase:
-    """One case: an image (data URL) that all its panels share.
-
-    Args:
-        image_id: The image.
-        anchor: Unique within the report and its further pages.
-        facts: View, sex, age and the window, in words.
-        width: Original px.
-        height: Original px.
-        data_url: Of the image.
-        panels: The plain image, the truth, one per system.
-        outcomes: What became of it in each system: keys of `overlays.OUTCOMES`.
-        lesion: Area of the largest true lesion, in percent of the image; None without a box.
-        gap: How far apart the systems see it, 0 to 1.
-    """
+    """One case: an image (data URL) that all its panels share."""
 
     image_id: str
     anchor: str
@@ -358,7 +319,7 @@ def _draw_cases(
                 pixels, truth, readings, finding=finding, title=image_id, facts=words
             )
             to_png(figure, folder / f"{stem}.png")
-            case = draw_case(
+            case = _draw_case(
                 image_id, pixels, truth, readings, finding=finding, anchor=stem, most=most
             )
             cases.append(replace(case, facts=words, gap=(gaps or {}).get(image_id, 0.0)))
@@ -368,7 +329,7 @@ def _draw_cases(
     return drawn, missing
 
 
-def draw_case(
+def _draw_case(
     image_id: str,
     pixels: npt.NDArray[np.uint8],
     truth: Truth,
@@ -378,17 +339,7 @@ def draw_case(
     anchor: str,
     most: int = MAX_IMAGE_BYTES,
 ) -> _DrawnCase:
-    """Draw one case as SVG over one embedded image.
-
-    Args:
-        image_id: The image.
-        pixels: uint8, shape ``(H, W)``, original size.
-        truth: What is known of it.
-        readings: One per system.
-        finding: Display name of the target.
-        anchor: Unique id of the image within the page.
-        most: Bytes that the image may take; the coarsest form is kept whatever it takes.
-    """
+    """Draw one case as SVG over one embedded image."""
     height, width = pixels.shape
     truth_words = describe_truth(truth, finding)
     panels = [
@@ -458,18 +409,7 @@ _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
 
 @dataclass(frozen=True)
 class Gallery:
-    """The drawn cases of one page by category, or the reason why there are none.
-
-    Args:
-        cases: The cases; a category may go on on the next page.
-        policy: The threshold policy.
-        intro: What to do, and what is left out.
-        map_words: Where the contours of each system's maps lie.
-        reason: Why there are no cases.
-        systems: Names, in the order of the panels.
-        page: Number of this page, from 1: the report itself.
-        pages: File names of all pages.
-    """
+    """The drawn cases of one page by category, or the reason why there are none."""
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
@@ -507,21 +447,7 @@ def build_galleries(
     gaps: Mapping[str, float] | None = None,
     progress: Callable[..., None] | None = None,
 ) -> list[Gallery]:
-    """Draw the cases and lay them on pages.
-
-    Args:
-        categories: The chosen cases.
-        source: Truth and readings.
-        dataset: Where the pixels come from.
-        finding: Display name of the target.
-        policy: The threshold policy.
-        folder: Gets one PNG a case; made if absent.
-        gaps: How far apart the systems see each image.
-        progress: Called once per case.
-
-    Returns:
-        The report's gallery, then those of ``cases-002.html`` and so on.
-    """
+    """Draw the cases and lay them on pages."""
     fullest = max(IN_REPORT * len(categories), _ON_PAGE)
     drawn, missing = _draw_cases(
         categories,

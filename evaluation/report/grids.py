@@ -31,19 +31,7 @@ _OUTSIDE = " ▲"
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure.
-
-    Args:
-        system: Who or what reached it.
-        metric: Short name of the metric of ours that comes nearest.
-        value: The figure, as a share.
-        interval: Its 95 % interval, or None where none was published.
-        data: What it was measured on.
-        source: Where it stands, or that this is unknown.
-        comparable: Why it can or cannot be held against this report's figures.
-        sources: Data sets (``source`` of the images table) beside which it is shown.
-        findings: Findings beside which it is shown.
-    """
+    """One published figure."""
 
     system: str
     metric: str
@@ -57,7 +45,7 @@ class Published:
 
 
 @cache
-def published_figures() -> tuple[Published, ...]:
+def _published_figures() -> tuple[Published, ...]:
     """Every figure that a report may show, from ``published.toml``; each only with related data."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = [
@@ -67,22 +55,18 @@ def published_figures() -> tuple[Published, ...]:
     return tuple(Published(**each) for each in figures)
 
 
-def related_figures(sources: Collection[str], findings: Collection[str]) -> list[Published]:
+def _related_figures(sources: Collection[str], findings: Collection[str]) -> list[Published]:
     """Return the published figures on the same data or finding as a report's.
 
-    Args:
-        sources: Values of ``source`` of the judged images.
-        findings: Members of the target.
-
     Example:
-        >>> [(each.system, each.value) for each in related_figures({"nih"}, {"pneumonia"})]
+        >>> [(each.system, each.value) for each in _related_figures({"nih"}, {"pneumonia"})]
         [('CheXNet', 0.435)]
-        >>> related_figures({"rsna"}, {"cardiomegaly"})
+        >>> _related_figures({"rsna"}, {"cardiomegaly"})
         []
     """
     return [
         figure
-        for figure in published_figures()
+        for figure in _published_figures()
         if set(figure.sources) & set(sources) and set(figure.findings) & set(findings)
     ]
 
@@ -94,14 +78,7 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of words.
-
-    Args:
-        title: Above it.
-        lead: What to know before reading it.
-        columns: Heads, the first over the rows' names.
-        rows: Texts, as many as columns.
-    """
+    """A table of words."""
 
     title: str
     lead: str
@@ -110,12 +87,7 @@ class Grid:
 
 
 def agreement(comparison: Comparison, policy: str) -> list[Grid]:
-    """Count, for the first system against each other one, who is right on which images.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        policy: At this policy's thresholds.
-    """
+    """Count, for the first system against each other one, who is right on which images."""
     column = f"decision_{policy}"
     if column not in comparison.decisions:
         return []
@@ -150,12 +122,7 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
 
 
 def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
-    """Return, metric by metric, the figures in each subgroup with intervals, without p-values.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        policy: For figures that need a threshold.
-    """
+    """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
     # Where nothing failed, the figures with failures counted as wrong are those of all images.
     known = {key: figure for _, key, figure in comparison.figures if figure.note != NONE_FAILED}
     groups = [
@@ -208,14 +175,8 @@ def figure_words(figure: Interval) -> str:
 
 
 def published(comparison: Comparison, sources: Collection[str], policy: str) -> Grid | None:
-    """Return published figures on the same data or finding beside the measured ones.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        sources: Values of ``source`` of the judged images.
-        policy: For figures that need a threshold.
-    """
-    figures = related_figures(sources, comparison.target.any_of)
+    """Return published figures on the same data or finding beside the measured ones."""
+    figures = _related_figures(sources, comparison.target.any_of)
     rows = []
     for each in figures:
         found = [
@@ -258,11 +219,7 @@ _ERRORS = {
 
 
 def where_tables(comparison: Comparison) -> list[Grid]:
-    """Return error types, kinds of lesion, combination, predictive values and shortcuts.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-    """
+    """Return error types, kinds of lesion, combination, predictive values and shortcuts."""
     if comparison.failures.empty:
         return []
     tables = (_errors, _lesions, _together, _at_prevalence, _shortcuts)
@@ -270,11 +227,7 @@ def where_tables(comparison: Comparison) -> list[Grid]:
 
 
 def group_tables(comparison: Comparison) -> list[Grid]:
-    """Return, metric by metric, the figures in each group of images and their gap to the rest.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-    """
+    """Return, metric by metric, the figures in each group of images and their gap to the rest."""
     table = comparison.failures
     if table.empty:
         return []
@@ -445,11 +398,7 @@ def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
 
 
 def transfer_table(comparison: Comparison) -> Grid | None:
-    """Return the rates at each frozen threshold on validation and on test; None without any.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-    """
+    """Return the rates at each frozen threshold on validation and on test; None without any."""
     rows = []
     for name, result in comparison.systems.items():
         known = result.validation

@@ -111,7 +111,7 @@ class Chart:
         return left + width + (_NAMES_WIDTH if self.names_beside else _RIGHT), top + height + _BELOW
 
 
-def draw(chart: Chart) -> Figure:
+def _draw(chart: Chart) -> Figure:
     """Draw a chart; one without a curve says so.
 
     The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
@@ -232,7 +232,7 @@ def to_svg(chart: Chart) -> str:
     frame = " ".join(f"{each:g}" for each in chart.frame)
     attributes = {"role": "img", "aria-label": chart.description, "data-chart": chart.key,
                   "data-frame": frame}  # fmt: skip
-    return _inline(draw(chart), chart.key, attributes, labels)
+    return _inline(_draw(chart), chart.key, attributes, labels)
 
 
 def legend_sample(position: int | None = None, marker: str = "") -> str:
@@ -259,7 +259,7 @@ def draw_with_legend(
     chart: Chart, markers: Sequence[tuple[str, str]], title: str | None = None
 ) -> Figure:
     """Draw a chart with a legend of systems and markers below, for a file that stands alone."""
-    figure = draw(chart)
+    figure = _draw(chart)
     axes = figure.axes[0]
     lines = {line.get_gid(): line for line in axes.lines}
     for number, curve in enumerate(chart.curves):

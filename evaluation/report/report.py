@@ -101,7 +101,7 @@ def write_report(
         for gallery in galleries[1:]
         for name in [gallery.pages[gallery.page - 1]]
     }
-    pages[PAGE] = render_report(comparison, galleries, dataset)
+    pages[PAGE] = _render_report(comparison, galleries, dataset)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
@@ -152,14 +152,8 @@ def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
     return {"title": title, "finding": finding, "data_name": data_name}
 
 
-def render_report(comparison: Comparison, galleries: list[Gallery], dataset: DataSet) -> str:
-    """Return the report as HTML; pure, apart from reading the templates.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        galleries: The drawn cases, page by page.
-        dataset: For its name, and for who and what is on the images.
-    """
+def _render_report(comparison: Comparison, galleries: list[Gallery], dataset: DataSet) -> str:
+    """Return the report as HTML; pure, apart from reading the templates."""
     policy = _main_policy(comparison)
     place = metric_table(comparison, "place")
     charts = report_charts(comparison)

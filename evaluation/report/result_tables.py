@@ -81,23 +81,15 @@ _LATEX = {
 
 
 def write_table_files(comparison: Comparison, out: Path) -> list[Path]:
-    """Write ``table.tex`` and ``table.md``: every first and localisation figure with its interval.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        out: An existing folder.
-
-    Returns:
-        The files written.
-    """
-    texts = {LATEX_TABLE: latex_table(comparison), MARKDOWN_TABLE: markdown_table(comparison)}
+    """Write ``table.tex`` and ``table.md``: first and localisation figures with intervals."""
+    texts = {LATEX_TABLE: _latex_table(comparison), MARKDOWN_TABLE: _markdown_table(comparison)}
     for name, text in texts.items():
         with atomic_path(out / name) as path:
             path.write_text(text, encoding="utf-8")
     return [out / name for name in texts]
 
 
-def latex_table(comparison: Comparison) -> str:
+def _latex_table(comparison: Comparison) -> str:
     """Return a LaTeX table that needs the package booktabs and nothing else."""
     first, place = metric_table(comparison), metric_table(comparison, "place")
     heads = ["", *first.systems, *first.contrasts]
@@ -105,28 +97,28 @@ def latex_table(comparison: Comparison) -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
         r"\toprule",
-        " & ".join(map(latex_text, heads)) + r" \\",
+        " & ".join(map(_latex_text, heads)) + r" \\",
     ]
     for title, rows in _groups(first, place):
         lines += [
             r"\midrule",
-            rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{latex_text(title)}}}}} \\",
+            rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{_latex_text(title)}}}}} \\",
         ]
-        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in rows]
+        lines += [" & ".join(map(_latex_text, row)) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def latex_text(text: str) -> str:
+def _latex_text(text: str) -> str:
     r"""Return a text as LaTeX prints it, whatever is in it.
 
     Example:
-        >>> print(latex_text("50 % of A_1 & B, score ≥ 0.5"))
+        >>> print(_latex_text("50 % of A_1 & B, score ≥ 0.5"))
         50 \% of A\_1 \& B, score $\geq$ 0.5
     """
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def markdown_table(comparison: Comparison) -> str:
+def _markdown_table(comparison: Comparison) -> str:
     """Return the same tables as Markdown, with what they rest on above."""
     first, place = metric_table(comparison), metric_table(comparison, "place")
     heads = ["", *first.systems, *first.contrasts]

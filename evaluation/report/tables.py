@@ -58,15 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that share a threshold policy.
-
-    Args:
-        title: The policy in words.
-        count: On how many images, and how many of them are positive.
-        thresholds: Each system's threshold in words, in the order of the systems; may be empty.
-        rows: One per metric.
-        axis: Ends of the axis that the section's whiskers share, in words; empty without any.
-    """
+    """Rows that share a threshold policy."""
 
     title: str
     count: str
@@ -77,13 +69,7 @@ class Section:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Systems and paired differences side by side.
-
-    Args:
-        systems: Columns.
-        contrasts: Further columns, each ``A − B``.
-        sections: Groups of rows.
-    """
+    """Systems and paired differences side by side."""
 
     systems: tuple[str, ...]
     contrasts: tuple[str, ...]
@@ -110,21 +96,11 @@ class MetricTable:
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
-    """Arrange the figures with their intervals and paired differences.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        part: ``first``: the figures that every report opens with, and the primary one; ``place``:
-            of localisation; ``rates``: sensitivity per lesion at single rates of false marks;
-            ``further``: all others.
-
-    Returns:
-        The table; without sections where there is nothing to show.
-    """
+    """Arrange the figures with their intervals and paired differences."""
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[MetricKey]] = {}
-    for key in figure_keys(comparison, part):
+    for key in _figure_keys(comparison, part):
         groups.setdefault((key.subgroup, key.policy), []).append(key)
     sections = [_section(comparison, group, contrasts) for group in groups.values()]
     names = tuple(f"{first} − {second}" for first, second in contrasts)
@@ -144,14 +120,7 @@ class StripRow:
 
 @dataclass(frozen=True)
 class OpeningStrip:
-    """The opening chart: the primary figure on one axis, differences on their own.
-
-    Args:
-        title: The primary figure.
-        rows: Systems, then differences from the first; only those with an interval.
-        axis: Ends of the systems' axis.
-        difference_axis: Ends of the differences' axis; empty without any.
-    """
+    """The opening chart: the primary figure on one axis, differences on their own."""
 
     title: str
     rows: tuple[StripRow, ...]
@@ -164,14 +133,14 @@ def opening_strip(comparison: Comparison) -> OpeningStrip:
     names, figures, protocol = comparison.names, comparison.figures, comparison.protocol
     primary = protocol.metric, protocol.policy
     scores = [figures.of(name, *primary) for name in names]
-    placed, axis = whiskers(scores)
+    placed, axis = _whiskers(scores)
     rows = [
         StripRow(name, position, number(score.estimate), ends_words(score), whisker)
         for position, (name, score, whisker) in enumerate(zip(names, scores, placed, strict=True))
         if whisker is not None
     ]
     gaps = [figures.difference(names[0], name, *primary) for name in names[1:]]
-    placed, difference_axis = whiskers(gaps, around_zero=True)
+    placed, difference_axis = _whiskers(gaps, around_zero=True)
     differences = [
         StripRow(f"{names[0]} − {name}", None, number(gap.estimate), ends_words(gap), whisker)
         for name, gap, whisker in zip(names[1:], gaps, placed, strict=True)
@@ -202,11 +171,7 @@ def image_count(figures: Figures) -> str:
 
 
 def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
-    """Return ``study`` or ``patient`` with the tables by it; empty where only images were judged.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-    """
+    """Return ``study`` or ``patient`` with its tables; empty where only images were judged."""
     figures = comparison.by_unit
     if figures is None:
         return "", []
@@ -235,7 +200,7 @@ def _section(
         for pair in contrasts
     ]
     drawn = [not _unbounded(key.metric) for key in keys for _ in contrasts]
-    placed, axis = whiskers(
+    placed, axis = _whiskers(
         [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
         around_zero=True,
     )
@@ -278,13 +243,8 @@ def _threshold(comparison: Comparison, system: str, policy: str) -> str:
     return "no threshold" if value is None else f"score ≥ {score_words(value)}"
 
 
-def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return the figures of a part in reading order: known metrics first, policies as they come.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-        part: As in `metric_table`.
-    """
+def _figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
+    """Return the figures of a part in reading order: known metrics first, policies as they come."""
     keys = dict.fromkeys(
         key
         for subgroup in (ALL, *SUBGROUPS)
@@ -317,20 +277,13 @@ def _unbounded(metric: str) -> bool:
     return metric in METRICS and METRICS[metric].unbounded
 
 
-def whiskers(
+def _whiskers(
     intervals: Sequence[Interval], *, around_zero: bool = False
 ) -> tuple[list[Whisker | None], tuple[float, float]]:
     """Place intervals on one shared axis.
 
-    Args:
-        intervals: The figures.
-        around_zero: A symmetric axis for differences; else the axis spans the intervals.
-
-    Returns:
-        One whisker per figure (None where it has no interval) and the axis' ends.
-
     Example:
-        >>> placed, axis = whiskers([Interval(0.1, 0.0, 0.2)], around_zero=True)
+        >>> placed, axis = _whiskers([Interval(0.1, 0.0, 0.2)], around_zero=True)
         >>> placed[0].dot, axis
         (75.0, (-0.2, 0.2))
     """
@@ -365,16 +318,7 @@ def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Counts of one system at one policy; no counts where it has no threshold.
-
-    Args:
-        system: Display name.
-        position: Its place among the systems.
-        key: The policy.
-        policy: The policy in words.
-        threshold: In words.
-        counts: ``tp``, ``fp``, ``tn``, ``fn``.
-    """
+    """Counts of one system at one policy; no counts where it has no threshold."""
 
     system: str
     position: int
@@ -414,15 +358,7 @@ _DECIDES = " (decides)"
 
 
 def difference_tests(comparison: Comparison) -> Grid | None:
-    """Return the tests of paired differences on all images that are not the bootstrap's alone.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-
-    Returns:
-        The table, or None where no tests were made. Where two methods give an interval of the
-        same difference, it says which one decides.
-    """
+    """Return the tests of paired differences on all images that are not the bootstrap's alone."""
     table = _of_images(comparison.tests)
     if table.empty:
         return None
@@ -435,7 +371,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
         method = str(row["method"]) + (_DECIDES if row["method"] == OBUCHOWSKI else "")
         rows.append(
             (_what(row["metric"], row["policy"]), f"{row['first']} − {row['second']}", method,
-             figure_words(gap), p_words(row["p_value"]), p_words(row["p_holm"]),
+             figure_words(gap), _p_words(row["p_value"]), _p_words(row["p_holm"]),
              number(_real(row["detectable"])))
         )  # fmt: skip
     if not rows:
@@ -446,15 +382,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
 
 
 def every_pair(comparison: Comparison) -> Grid | None:
-    """Return the differences of every pair, where there are more than two systems.
-
-    Args:
-        comparison: What ``cxr compare`` found.
-
-    Returns:
-        The figures of the main and the localisation table, with p-values after Holm over all
-        pairs where there are tests; None for one or two systems.
-    """
+    """Return the differences of every pair, where there are more than two systems."""
     systems = comparison.names
     if len(systems) < 3:
         return None
@@ -463,14 +391,14 @@ def every_pair(comparison: Comparison) -> Grid | None:
     n_pairs = len(systems) * (len(systems) - 1) // 2
     rows = []
     for part in ("first", "place"):
-        for key in figure_keys(comparison, part):
+        for key in _figure_keys(comparison, part):
             if key.subgroup != ALL:
                 continue
             at = (key.metric, key.policy)
             for first, second in combinations(systems, 2):
                 gap = comparison.figures.difference(first, second, *at)
                 p_value = known.p_value(first, second, at, all_pairs=True)
-                words = figure_words(gap), p_words(p_value)
+                words = figure_words(gap), _p_words(p_value)
                 if gap.known:
                     rows.append((_what(*at), f"{first} − {second}", *words))
     lead = sentence("every_pair", n_pairs)
@@ -478,11 +406,11 @@ def every_pair(comparison: Comparison) -> Grid | None:
     return Grid("Every pair of systems", lead, columns, tuple(rows)) if rows else None
 
 
-def p_words(value: Any) -> str:
+def _p_words(value: Any) -> str:
     """Return a p-value with two digits that count.
 
     Example:
-        >>> p_words(0.0312), p_words(0.21), p_words(1e-9), p_words(None)
+        >>> _p_words(0.0312), _p_words(0.21), _p_words(1e-9), _p_words(None)
         ('0.031', '0.21', '< 0.0001', '–')
     """
     real = _real(value)

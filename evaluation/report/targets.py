@@ -24,17 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TargetSection:
-    """One target on the page.
-
-    Args:
-        title: Its name.
-        link: Its own report, relative.
-        count: On how many images and patients.
-        systems: Columns.
-        rows: A metric's title, then a figure with its interval per system.
-        notes: What a reader must know.
-    """
+class _TargetSection:
+    """One target on the page."""
 
     title: str
     link: str
@@ -69,7 +60,7 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
     return out / PAGE
 
 
-def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> TargetSection:
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> _TargetSection:
     by_image = Figures.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
@@ -79,7 +70,7 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> Ta
         )
         for metric in highlighted("targets")
     ]
-    return TargetSection(
+    return _TargetSection(
         title=target.display_name,
         link=f"{target.name}/{PAGE}",
         count=image_count(by_image),

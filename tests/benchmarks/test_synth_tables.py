@@ -10,7 +10,7 @@ from data_prep.audit.patients import find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.formats.source import no_roles
-from data_prep.images.fingerprint import hash_distance
+from data_prep.images.fingerprint import _hash_distance
 from data_prep.splits.add_split import SplitRule, draw_split
 from data_prep.store.dataset import DataSet
 
@@ -69,7 +69,7 @@ def test_some_pictures_stand_twice_and_some_nearly(decode):
     prints = decode["perceptual_hash"]
     assert prints.str.len().eq(64).all()
     pairs = np.random.default_rng(0).choice(len(prints), (300, 2))
-    distances = [hash_distance(prints[a], prints[b])[0] for a, b in pairs if a != b]
+    distances = [_hash_distance(prints[a], prints[b])[0] for a, b in pairs if a != b]
     assert 90 < np.mean(distances) < 124, "unlike pictures differ as chests do"
     bits = np.array([list(bytes.fromhex(p)) for p in prints.iloc[:5000]], dtype=np.uint8)
     beside = np.bitwise_count(bits[1:] ^ bits[:-1]).sum(axis=1, dtype=int)

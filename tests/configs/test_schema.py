@@ -10,30 +10,30 @@ import pytest
 
 from configs.schema import (
     ConfigError,
+    _key_table,
+    _shipped_configs,
+    _shipped_zoos,
     dump_config,
     find_config,
     first_difference,
     folder_name,
     is_zoo,
-    key_table,
     parse_config,
     read_config,
     read_protocol,
     read_zoo,
-    shipped_configs,
-    shipped_zoos,
 )
 from networks.registry import network_names
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", _shipped_configs())
 def test_shipped_config_is_valid_and_survives_a_round_trip(name: str) -> None:
     config = read_config(find_config(name))
     assert parse_config(dump_config(config), "again") == config
     assert first_difference(config, config) is None
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", _shipped_configs())
 def test_shipped_config_explains_itself_and_never_flips(name: str) -> None:
     text = find_config(name).read_text()
     assert text.startswith("# ")
@@ -276,7 +276,7 @@ def test_document_has_every_key_as_the_schema_has_it(
     kind: Literal["detector", "classifier"], page: str
 ) -> None:
     text = (Path(__file__).parents[2] / f"docs/{page}.md").read_text()
-    assert key_table(kind) in text, f"put configs.schema.key_table('{kind}') into docs/{page}.md"
+    assert _key_table(kind) in text, f"put configs.schema.key_table('{kind}') into docs/{page}.md"
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -448,7 +448,7 @@ def test_a_wrong_override_is_told(tmp_path: Path) -> None:
         read_zoo(_zoo(tmp_path), ["training.epoch=3"])
 
 
-@pytest.mark.parametrize("name", shipped_zoos())
+@pytest.mark.parametrize("name", _shipped_zoos())
 def test_a_shipped_zoo_is_valid_and_each_model_survives_a_round_trip(name: str) -> None:
     path = find_config(name)
     assert is_zoo(path)
@@ -472,6 +472,6 @@ def test_the_zoo_has_every_network_that_the_comparison_names() -> None:
 
 
 def test_a_single_configuration_is_no_zoo() -> None:
-    assert not any(is_zoo(find_config(name)) for name in shipped_configs())
+    assert not any(is_zoo(find_config(name)) for name in _shipped_configs())
     with pytest.raises(ConfigError, match='kind must be one of "detector", "classifier", got'):
         read_config(find_config("zoo"))

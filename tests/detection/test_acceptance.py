@@ -17,7 +17,7 @@ from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.runtime import choose_precision
 from scripts.train import train
-from scripts.train_detector import detection_metrics, validate
+from scripts.train_detector import _detection_metrics, _validate
 from training.optimisation import FitSettings, build_optimiser, build_schedule
 from training.run_folder import RunFolder
 
@@ -81,7 +81,7 @@ def test_eight_real_images_are_learned_by_heart(shared_data: Path) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-    assert detection_metrics([validate(model, batch)[1]])["ap50"] == 1.0
+    assert _detection_metrics([_validate(model, batch)[1]])["ap50"] == 1.0
 
 
 @pytest.mark.long

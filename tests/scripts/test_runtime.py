@@ -12,7 +12,7 @@ from scripts.runtime import choose_device, choose_precision, tune_cpu
 def test_torch_gets_the_processors_that_loaders_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("scripts.runtime.usable_cpus", lambda: 4)
+    monkeypatch.setattr("scripts.runtime._usable_cpus", lambda: 4)
     try:
         tune_cpu(workers=3)
         assert torch.get_num_threads() == 1

@@ -16,7 +16,7 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console
 from scripts.train import train
-from scripts.train_detector import scored_losses
+from scripts.train_detector import _scored_losses
 from training.run_folder import RunFolder
 
 _SMALL = [
@@ -89,7 +89,7 @@ def test_scores_of_negatives_come_with_the_same_losses_as_without_them() -> None
     labels = [torch.ones(len(b), dtype=torch.int64) for b in boxes]
     images = torch.randint(256, (3, 1, 96, 96), dtype=torch.uint8)
     batch = LesionBatch(["a", "b", "c"], images, boxes, labels)
-    losses, ids, scores = scored_losses(model, batch)
+    losses, ids, scores = _scored_losses(model, batch)
     plain = training_losses(model, batch)
     assert ids == ["b", "c"]
     assert all(torch.equal(value, plain[name]) for name, value in losses.items())

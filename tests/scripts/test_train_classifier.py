@@ -23,7 +23,7 @@ from data_prep.synth.phantom import write_phantom
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.train import train
-from scripts.train_classifier import ClassifierTask, Scored, score_metrics
+from scripts.train_classifier import ClassifierTask, Scored, _score_metrics
 from scripts.train_images import open_store
 from serving.trained_model import BUILDERS
 from training.run_folder import RunFolder, load_model
@@ -209,6 +209,6 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     assert not gradient[3].any()
     assert all(gradient[k].any() for k in range(14) if not np.isnan(table[:, k]).all())
     scores = rng.random((6, 14))
-    whole = score_metrics([Scored(scores, batch.targets.numpy())])
+    whole = _score_metrics([Scored(scores, batch.targets.numpy())])
     spoiled = np.where(np.isnan(table), 1 - scores, scores)
-    assert score_metrics([Scored(spoiled, batch.targets.numpy())]) == whole
+    assert _score_metrics([Scored(spoiled, batch.targets.numpy())]) == whole

@@ -24,7 +24,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
 from scripts import train_zoo
 from scripts.train import train
-from scripts.train_zoo import Outcome, table
+from scripts.train_zoo import Outcome, _table
 from training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,9 +178,9 @@ def test_a_split_without_labels_or_a_missing_gpu_ends_the_list_too(
     lame = tmp_path / "data"
     shutil.copytree(data, lame)
     split = lame / "splits" / "default.parquet"
-    table = pd.read_parquet(split)
+    _table = pd.read_parquet(split)
     metadata = pq.read_schema(split).metadata
-    bare = pa.Table.from_pandas(table[table["role"] != "val"], preserve_index=False)
+    bare = pa.Table.from_pandas(_table[_table["role"] != "val"], preserve_index=False)
     pq.write_table(bare.replace_schema_metadata(metadata), lame / "splits" / "bare.parquet")
     zoo = str(data.parent / "zoo.toml")
     with pytest.raises(InputError, match="role 'val' has no images"):
@@ -270,7 +270,7 @@ def test_a_process_of_its_own_gives_its_status() -> None:
 
 
 def test_failed_models_have_a_line_too() -> None:
-    lines = table(
+    lines = _table(
         [Outcome("A", Path("a"), "ended by SIGKILL"), Outcome("Long name", Path("b"), "x")]
     )
     assert [line.split()[0] for line in lines[2:]] == ["A", "Long"]

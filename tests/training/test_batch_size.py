@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.batch_size import is_out_of_memory, largest_batch, reckon
+from training.batch_size import _reckon, is_out_of_memory, largest_batch
 
 
 @dataclass
@@ -62,7 +62,7 @@ def test_what_is_reckoned_is_what_autograd_keeps() -> None:
 
     count = Count()
     model = nn.Linear(9, 1, bias=False)  # 36 bytes
-    need = reckon(model, count, 2, 4)
+    need = _reckon(model, count, 2, 4)
     assert count.sizes == [2, 4]
     assert need(10) == 5 * 36 + 1.5 * (300 * 10 + 50)
     per_image = _saved_per_image()

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_prep.contracts.errors import InputError
-from training.loading import NamedBatches, NamedRows, Unreadable, naming, require_loaded
+from training.loading import NamedBatches, NamedRows, _Unreadable, naming, require_loaded
 
 
 class _Sample(NamedTuple):
@@ -44,7 +44,7 @@ def test_image_that_cannot_be_read_is_named_in_one_line(workers: int) -> None:
 
 
 def test_row_with_a_seed_is_named_too() -> None:
-    assert isinstance(NamedRows(_Rows(), ["a", "b", "c"])[(1, 99)], Unreadable)
+    assert isinstance(NamedRows(_Rows(), ["a", "b", "c"])[(1, 99)], _Unreadable)
     assert NamedRows(_Rows(), ["a", "b", "c"])[(2, 99)] == _Sample("c", 2)
 
 

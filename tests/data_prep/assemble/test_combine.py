@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep.assemble import dataset_writer
-from data_prep.assemble.combine import combine, merge_targets
+from data_prep.assemble.combine import _merge_targets, combine
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError
@@ -291,7 +291,7 @@ def merge(asked: dict[str, pd.DataFrame], wanted: dict, **tables: pd.DataFrame) 
         *(tables.get(name, empty_table(name)) for name in names), {}, no_roles(),
     )  # fmt: skip
     own = {part: {} for part in asked}
-    return merge_targets(joined, own, asked, wanted)
+    return _merge_targets(joined, own, asked, wanted)
 
 
 def make_sets() -> dict[str, pd.DataFrame]:

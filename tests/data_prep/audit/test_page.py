@@ -13,7 +13,7 @@ import pytest
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import Audit, Problem, audit
 from data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
-from data_prep.audit.page import explain, render_audit, tally, verdict, write_audit
+from data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from evaluation.systems.shortcuts import measure_shortcuts
@@ -57,7 +57,7 @@ def found(dataset) -> Audit:
 
 @pytest.fixture(scope="module")
 def html(dataset, found) -> str:
-    return render_audit(dataset, found)
+    return _render_audit(dataset, found)
 
 
 class Balance(HTMLParser):
@@ -90,7 +90,7 @@ def test_page_is_well_formed_and_needs_nothing_from_outside(html):
 
 def test_page_opens_with_the_verdict(html, found):
     words = re.search(r"<h1>(.*?)</h1>", html, re.DOTALL)[1]
-    assert words == verdict(found.counts)
+    assert words == _verdict(found.counts)
     assert html.index("<h1>") < html.index('class="problem')
 
 
@@ -110,7 +110,7 @@ def test_every_problem_is_on_the_page_with_what_to_do(html, found):
 
 def test_ids_of_the_source_are_escaped(dataset, found):
     problem = Problem.of("x", "error", "<b>bold</b> thing", ["<script>alert(1)</script>"])
-    html = render_audit(dataset, Audit((problem,), found.checked, found.facts))
+    html = _render_audit(dataset, Audit((problem,), found.checked, found.facts))
     assert "<script" not in html
     assert "<b>bold" not in html
 
@@ -121,14 +121,14 @@ def test_a_picture_with_text_is_too_small_to_read(dataset, found, tmp_path):
     flagged = decode.assign(text_score=np.where(decode["image_id"] == "b0", 50.0, 0.0))
     write_table(flagged, folder / "decode.parquet", "decode")
     other = DataSet.open(folder)
-    html = render_audit(other, audit(other))
+    html = _render_audit(other, audit(other))
     pattern = r'width="(\d+)" height="\d+" role="img" aria-label="Image (\w+)"'
     sizes = {image_id: width for width, image_id in re.findall(pattern, html)}
     assert int(sizes["b0"]) == ILLEGIBLE_PX < int(sizes["b1"])
 
 
 def test_without_pixels_the_page_has_no_pictures(dataset, found):
-    assert "data:image/jpeg" not in render_audit(dataset, found, pixels=False)
+    assert "data:image/jpeg" not in _render_audit(dataset, found, pixels=False)
 
 
 def test_gone_pictures_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
@@ -163,7 +163,7 @@ def test_a_set_of_fourteen_targets_stays_small(dataset, found):
     rows = [r | {"target": f"t{n}"} for n in range(14) for r in found.facts["prevalence"]]
     bars = [r | {"target": f"t{n}"} for n in range(14) for r in found.facts["shortcuts"]]
     facts = found.facts | {"prevalence": rows, "shortcuts": bars}
-    html = render_audit(dataset, Audit(found.problems, found.checked, facts))
+    html = _render_audit(dataset, Audit(found.problems, found.checked, facts))
     assert len(html) < 1_000_000
     assert html.count('<figure class="bars">') == 14
 
@@ -183,13 +183,13 @@ def test_an_audit_without_facts_has_a_page(dataset, tmp_path):
     ],
 )
 def test_the_verdict_counts(counts, says):
-    assert verdict(dict(zip(("error", "warning", "info"), counts, strict=True))) == says
+    assert _verdict(dict(zip(("error", "warning", "info"), counts, strict=True))) == says
 
 
 def test_what_to_mend_first_is_the_worst():
     worst = Problem("a", "error", "patients in two roles", 1)
-    assert explain([worst]) == "Mend first: patients in two roles."
-    assert tally({"error": 1, "warning": 0, "info": 2}) == [
+    assert _explain([worst]) == "Mend first: patients in two roles."
+    assert _tally({"error": 1, "warning": 0, "info": 2}) == [
         ("error", "1 makes results wrong"),
         ("info", "2 worth knowing"),
     ]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.assemble.prepare import pseudonymise
+from data_prep.assemble.prepare import _pseudonymise
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.pseudonyms import (
+    _hide_path,
     find_hidden,
-    hide_path,
     hide_paths,
     key_id,
     keyed_hash,
@@ -73,7 +73,7 @@ def test_numbers_of_a_hospital_stay_apart_by_the_hundred_thousand() -> None:
 
 def test_every_table_has_the_same_new_name_of_an_image(tmp_path: Path) -> None:
     before = tables_with_names(tmp_path)
-    after, names = pseudonymise(before, KEY)
+    after, names = _pseudonymise(before, KEY)
     for table in ("images", "findings", "boxes", "box_coverage", "split", "official"):
         old, new = getattr(before, table), getattr(after, table)
         assert new["image_id"].tolist() == [names[name] for name in old["image_id"]], table
@@ -82,15 +82,15 @@ def test_every_table_has_the_same_new_name_of_an_image(tmp_path: Path) -> None:
     assert after.images["patient_id"].str.fullmatch(r"dicom:[0-9a-f]{24}").all()
     assert after.images["study_id"].isna().tolist() == [False, True]
     assert names["dicom:4711-0815"] == after.images["patient_id"].iloc[0]
-    again, _ = pseudonymise(before, KEY)
+    again, _ = _pseudonymise(before, KEY)
     pd.testing.assert_frame_equal(after.images, again.images)
 
 
 def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path: Path) -> None:
-    after, _ = pseudonymise(tables_with_names(tmp_path), KEY)
+    after, _ = _pseudonymise(tables_with_names(tmp_path), KEY)
     assert after.images["path"].tolist() == ["DOE^JANE/a.dcm", "DOE^JANE/b.dcm"]
     hidden = hide_paths(after.images, KEY)
-    assert hidden["path"].tolist() == [hide_path(KEY, path) for path in after.images["path"]]
+    assert hidden["path"].tolist() == [_hide_path(KEY, path) for path in after.images["path"]]
     pd.testing.assert_frame_equal(hide_paths(hidden, KEY), hidden)  # twice is once
     without = after.images.assign(path=pd.Series([None, None], dtype="str"))
     assert hide_paths(without, KEY)["path"].isna().all()
@@ -99,7 +99,7 @@ def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path: Path) -> None
 def test_nothing_that_is_written_holds_an_old_name(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     out.mkdir()
-    after, _ = pseudonymise(tables_with_names(source), KEY)
+    after, _ = _pseudonymise(tables_with_names(source), KEY)
     written = {
         "images": hide_paths(after.images, KEY),
         "findings": after.findings,
@@ -124,7 +124,11 @@ def test_hidden_files_are_found_again_with_the_key_alone(tmp_path: Path) -> None
     for name in ("DOE^JANE/a.dcm", "deep/er/b"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
-    wanted = [hide_path(KEY, "DOE^JANE/a.dcm"), hide_path(KEY, "deep/er/b"), hide_path(KEY, "gone")]
+    wanted = [
+        _hide_path(KEY, "DOE^JANE/a.dcm"),
+        _hide_path(KEY, "deep/er/b"),
+        _hide_path(KEY, "gone"),
+    ]
     found = find_hidden(tmp_path, KEY, wanted)
     assert found == {
         wanted[0]: tmp_path / "DOE^JANE" / "a.dcm",

@@ -9,8 +9,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.duplicates.hash_search import CERTAIN_DISTANCE, close_pairs
 from data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
+    _likeness,
     find_near_duplicates,
-    likeness,
     linked_images,
     near_duplicate_groups,
 )
@@ -160,9 +160,9 @@ def test_linked_pictures_join_equal_and_near_ones():
 
 def test_likeness_needs_the_right_turn():
     one = film(3)
-    assert likeness(one, turned(one, "negative")) < -0.9
-    assert likeness(turned(one, "upside down"), one) < NEAR_CORRELATION
-    assert all(likeness(turned(turned(one, t), t), one) > 0.99 for t in TURNS)
+    assert _likeness(one, turned(one, "negative")) < -0.9
+    assert _likeness(turned(one, "upside down"), one) < NEAR_CORRELATION
+    assert all(_likeness(turned(turned(one, t), t), one) > 0.99 for t in TURNS)
 
 
 def test_stretched_copies_of_rsna_are_found_among_other_films(shared_data):

@@ -21,18 +21,18 @@ from pycocotools.cocoeval import COCOeval
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, write_json, write_table
-from data_prep.export.content import file_stems
+from data_prep.export.content import _file_stems
 from data_prep.export.export import export_annotations
-from data_prep.formats.coco import read_coco
-from data_prep.formats.rsna import read_rsna
+from data_prep.formats.coco import _read_coco
+from data_prep.formats.rsna import _read_rsna
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.voc import read_voc
-from data_prep.formats.yolo import read_yolo
+from data_prep.formats.voc import _read_voc
+from data_prep.formats.yolo import _read_yolo
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
-READ = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
+READ = {"coco": _read_coco, "voc": _read_voc, "yolo": _read_yolo}
 TARGETS = {"any": {"any_of": ["mass", "nodule"], "display_name": "Any lesion"}}
 
 Labels = dict[tuple[str, str, str], tuple[str | None, str | None, list[list[float]]]]
@@ -257,7 +257,7 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     dataset = DataSet(dataset.folder, dataset.info, {})
     dataset.targets["opacity"] = Target("opacity", ("lung_opacity",), "Lung opacity")
     summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="link")
-    tables = read_rsna(tmp_path / "out")
+    tables = _read_rsna(tmp_path / "out")
     states, covered, boxes = labels_of(tables)
     assert states == {k: v[0] for k, v in labels.items() if k[0] != "c"}
     assert covered == {k: "all" for k in labels if k[0] in "ab"}
@@ -336,7 +336,7 @@ def test_a_finding_that_no_file_can_hold_is_refused(tmp_path):
 
 def test_ids_become_file_names_that_differ_in_any_case():
     ids = pd.Series(["b/1", "b_1", "B_1", "", "..", "x" * 300, "ok", "-x", "é"])
-    stems = file_stems(ids).tolist()
+    stems = _file_stems(ids).tolist()
     assert len({stem.lower() for stem in stems}) == len(ids)
     assert all(stem and "/" not in stem and stem[0] != "." and len(stem) < 200 for stem in stems)
     assert (stems[1], stems[6], stems[8]) == ("b_1", "ok", "é")
@@ -388,7 +388,7 @@ def check_round_trip(folder: Path, ids: list[str], labels: Labels, format: str) 
             )
         }
         kept = {k: v for k, v in labels.items() if k[0] in certain and k[2] == "reference"}
-        stems = dict(zip(ids, file_stems(pd.Series(ids)), strict=True))
+        stems = dict(zip(ids, _file_stems(pd.Series(ids)), strict=True))
         kept = {(stems[k[0]], *k[1:]): v for k, v in kept.items()}
         found, wanted = (found[0], {}, found[2]), (expected(kept)[0], {}, expected(kept)[2])
     else:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.coco import read_coco
+from data_prep.formats.coco import _read_coco
 from data_prep.formats.source import ReadOptions, SourceTables
 
 COCO: dict[str, Any] = {
@@ -43,7 +43,7 @@ def write_set(folder: Path, files: dict[str, Any], pictures: tuple[str, ...] = (
 
 
 def read(folder: Path, pattern: str | None = None) -> SourceTables:
-    return read_coco(folder, ReadOptions(patient_pattern=pattern))
+    return _read_coco(folder, ReadOptions(patient_pattern=pattern))
 
 
 def states(tables: SourceTables) -> dict[tuple[str, str], str]:

@@ -17,10 +17,15 @@ from pydicom.sequence import Sequence
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats import dicom_folder as dicom_tree
-from data_prep.formats.dicom_folder import list_files, look_at_file, look_at_files, read_dicom_tree
+from data_prep.formats.dicom_folder import (
+    _list_files,
+    _look_at_file,
+    _look_at_files,
+    _read_dicom_tree,
+)
 from data_prep.formats.dicom_labels import read_label_table
-from data_prep.formats.registry import detect_format, read_source
-from data_prep.formats.rsna import read_rsna
+from data_prep.formats.registry import _detect_format, read_source
+from data_prep.formats.rsna import _read_rsna
 from data_prep.formats.source import ReadOptions
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).tobytes()
@@ -60,7 +65,7 @@ def write_file(path: Path, *, syntax: str = uid.ExplicitVRLittleEndian, **elemen
 
 
 def reason(path: Path) -> str | None:
-    return look_at_file((path.parent, path.name)).reason
+    return _look_at_file((path.parent, path.name)).reason
 
 
 def dataset(**elements: Any) -> Dataset:
@@ -149,7 +154,7 @@ def test_every_encoding_of_a_header_is_read(tmp_path: Path, syntax: str) -> None
     little = not uid.UID(syntax).is_little_endian
     pixels = np.frombuffer(PIXELS, np.uint16).astype(">u2").tobytes() if little else PIXELS
     path = write_file(tmp_path / "a", syntax=syntax, PixelData=pixels, PatientAge="045Y")
-    found = look_at_file((tmp_path, path.name))
+    found = _look_at_file((tmp_path, path.name))
     assert (found.reason, found.view, found.age_years) == (None, "PA", 45.0)
     write_file(path, syntax=syntax, PixelData=pixels, Modality="MR")
     assert "MR" in str(reason(path))
@@ -179,14 +184,14 @@ def test_every_file_is_looked_at_whatever_its_name_and_a_pipe_is_not_waited_for(
     (tmp_path / ".hidden").write_text("x")
     (tmp_path / "notes.txt").write_text("x")
     os.mkfifo(tmp_path / "pipe.dcm")
-    found = {file.path: file.reason for file in look_at_files(tmp_path)}
+    found = {file.path: file.reason for file in _look_at_files(tmp_path)}
     assert found == {
         "b.png": None,
         "deep/er/IM000001": None,
         "notes.txt": "is not a DICOM file",
         "pipe.dcm": "is not a file",
     }
-    assert list_files(tmp_path) == list(found)
+    assert _list_files(tmp_path) == list(found)
 
 
 def test_workers_find_the_same_as_one_process(
@@ -194,10 +199,10 @@ def test_workers_find_the_same_as_one_process(
 ) -> None:
     for number in range(6):
         write_file(tmp_path / f"{number}.dcm", Modality="CT" if number % 2 else "CR")
-    alone = list(look_at_files(tmp_path))
+    alone = list(_look_at_files(tmp_path))
     monkeypatch.setattr(dicom_tree, "_FEW_FILES", 2)
     monkeypatch.setattr(dicom_tree, "cpu_count", lambda: 2)
-    assert list(look_at_files(tmp_path)) == alone
+    assert list(_look_at_files(tmp_path)) == alone
 
 
 def test_a_deflated_header_is_not_inflated_without_end(tmp_path: Path) -> None:
@@ -231,7 +236,7 @@ def test_ids_are_those_of_the_header_and_a_second_copy_is_left_out(tmp_path: Pat
     write_file(tmp_path / "c", SOPInstanceUID="1.2.3", PatientID=None, StudyInstanceUID="9.9")
     write_file(tmp_path / "d", SOPInstanceUID=None, PatientID="", StudyInstanceUID=None)
     write_file(tmp_path / "e", SOPInstanceUID="../../etc")
-    tables = read_dicom_tree(tmp_path)
+    tables = _read_dicom_tree(tmp_path)
     rows = tables.images.set_index("path")
     assert rows.loc["a", ["image_id", "patient_id", "study_id"]].tolist() == [
         "1.2.1",
@@ -254,7 +259,7 @@ def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
     write_file(tmp_path / "a", ViewPosition=None, BodyPartExamined=None)
     write_file(tmp_path / "b", PatientID="p2")
     (tmp_path / "c.txt").write_text("x")
-    notes = " ".join(read_dicom_tree(tmp_path).notes)
+    notes = " ".join(_read_dicom_tree(tmp_path).notes)
     assert "2 of 3 files are taken as chest radiographs; left out: 1 x is not a DICOM" in notes
     assert "1 images do not state their view" in notes
     assert "1 images do not state their body part" in notes
@@ -264,22 +269,22 @@ def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
 def test_one_patient_id_for_all_is_warned_of(tmp_path: Path) -> None:
     for number in range(20):
         write_file(tmp_path / f"{number}", PatientID="ANONYMOUS")
-    notes = read_dicom_tree(tmp_path).notes
+    notes = _read_dicom_tree(tmp_path).notes
     assert any("one PatientID is on 100% of the images" in note for note in notes)
     assert "ANONYMOUS" not in " ".join(notes)
 
 
 def test_a_folder_without_a_radiograph_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        read_dicom_tree(tmp_path / "gone")
+        _read_dicom_tree(tmp_path / "gone")
     with pytest.raises(InputError, match="the folder is empty"):
-        read_dicom_tree(tmp_path)
+        _read_dicom_tree(tmp_path)
     for number in range(3):
         write_file(tmp_path / f"{number}", Modality="CT")
     (tmp_path / "x").write_text("x")
     message = "no chest radiograph among 4 files; 3 x no radiograph: its modality is CT, 1 x is not"
     with pytest.raises(InputError, match=message):
-        read_dicom_tree(tmp_path)
+        _read_dicom_tree(tmp_path)
 
 
 def labelled(folder: Path, table: str) -> Any:
@@ -289,7 +294,7 @@ def labelled(folder: Path, table: str) -> Any:
         names = {"SOPInstanceUID": f"1.2.{ord(name[3])}", "PatientID": patient}
         write_file(folder / "tree" / name, **names, **elements)
     (folder / "labels.csv").write_text(table)
-    return read_dicom_tree(folder / "tree", folder / "labels.csv")
+    return _read_dicom_tree(folder / "tree", folder / "labels.csv")
 
 
 def states(tables: Any) -> dict[tuple[str, str], str]:
@@ -403,13 +408,13 @@ def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path: Path) -> None:
 
 def test_a_tree_is_known_by_content(tmp_path: Path) -> None:
     write_file(tmp_path / "deep" / "er" / "IM000001")
-    assert detect_format(tmp_path) == "dicom"
+    assert _detect_format(tmp_path) == "dicom"
     (tmp_path / "deep" / "er" / "IM000001").write_text("no longer")
-    assert detect_format(tmp_path) is None
+    assert _detect_format(tmp_path) is None
 
 
 def test_the_odd_files_are_sorted_as_their_pictures_say(shared_data: Path) -> None:
-    tables = read_dicom_tree(shared_data / "dicom_odd")
+    tables = _read_dicom_tree(shared_data / "dicom_odd")
     # Five chests, and what states neither modality nor body part: teeth and three test patterns.
     assert sorted(path.split("__")[1] for path in tables.images["path"]) == [
         "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm",
@@ -448,7 +453,7 @@ def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(
             box = f"{x},{y},{x + width},{y + height}"
         lines.append(f"{row['patientId']},Lung Opacity,{row['Target']},{box}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    found, known = read_dicom_tree(tree, tmp_path / "labels.csv"), read_rsna(source)
+    found, known = _read_dicom_tree(tree, tmp_path / "labels.csv"), _read_rsna(source)
     names = found.images.set_index("image_id")["path"]
     for table in ("findings", "boxes", "box_coverage"):
         key = ["image_id", *(["x1", "y1"] if table == "boxes" else [])]

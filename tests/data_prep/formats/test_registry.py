@@ -9,10 +9,10 @@ from typer.main import get_command
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import (
     FORMATS,
-    detect_format,
-    formats_with,
+    _detect_format,
+    _formats_with,
+    _with_formats_table,
     read_source,
-    with_formats_table,
 )
 from data_prep.formats.source import ReadOptions
 from scripts.cli import build_app
@@ -34,12 +34,12 @@ def test_help_names_every_format():
 @pytest.mark.parametrize("option", OPTIONS)
 def test_help_names_the_formats_that_take_an_option(option):
     named = help_of(option.replace("_", "-")).rstrip(".").rsplit("(", 1)[1].rstrip(")")
-    assert named.split(", ") == formats_with(option)
+    assert named.split(", ") == _formats_with(option)
 
 
 def test_docs_table_is_that_of_the_registry():
     page = (ROOT / "docs" / "formats.md").read_text()
-    assert page == with_formats_table(page), (
+    assert page == _with_formats_table(page), (
         "run python -m data_prep.formats.registry docs/formats.md"
     )
     assert all(f"\n## {name}\n" in page for name in FORMATS)
@@ -67,4 +67,4 @@ def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
         read_source(tmp_path, name, ReadOptions())
     with pytest.raises(InputError, match="no such folder"):
         read_source(tmp_path / "none", name, ReadOptions())
-    assert detect_format(tmp_path) is None
+    assert _detect_format(tmp_path) is None

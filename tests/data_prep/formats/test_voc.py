@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.voc import read_voc
+from data_prep.formats.voc import _read_voc
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
 
@@ -37,7 +37,7 @@ def write_set(folder: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def read(folder: Path, pattern: str | None = None) -> SourceTables:
-    return read_voc(folder, ReadOptions(patient_pattern=pattern))
+    return _read_voc(folder, ReadOptions(patient_pattern=pattern))
 
 
 def reasons(tables: SourceTables) -> dict[str, str]:

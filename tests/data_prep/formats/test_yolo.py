@@ -16,9 +16,9 @@ from pydicom.dataset import FileMetaDataset
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.match_images import image_size
-from data_prep.formats.registry import detect_format, read_source
+from data_prep.formats.registry import _detect_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.yolo import Prediction, read_boxes, read_yolo
+from data_prep.formats.yolo import _Prediction, _read_boxes, _read_yolo
 
 NAMES = "names: [Mass, Nodule]\n"
 BOX = "0 0.5 0.5 0.2 0.4\n"
@@ -37,7 +37,7 @@ def write_set(folder: Path, files: dict[str, str | None]) -> Path:
 
 
 def read(folder: Path, names: tuple[str, ...] = (), pattern: str | None = None) -> SourceTables:
-    return read_yolo(folder, ReadOptions(class_names=names, patient_pattern=pattern))
+    return _read_yolo(folder, ReadOptions(class_names=names, patient_pattern=pattern))
 
 
 def edges(tables: SourceTables) -> list[list[float]]:
@@ -167,10 +167,10 @@ def test_a_wrong_line_excludes_the_picture_and_names_the_line(tmp_path, label, r
 
 
 def test_edges_outside_by_rounding_of_the_text_lie_on_the_edge():
-    ((_, found, _),) = read_boxes(["0 0.0667 0.5 0.1335 1.0000"])  # x1 = -0.00005
+    ((_, found, _),) = _read_boxes(["0 0.0667 0.5 0.1335 1.0000"])  # x1 = -0.00005
     assert found[0] == 0
     with pytest.raises(InputError, match="outside"):
-        read_boxes(["0 0.0667000 0.5 0.1335000 1.0000000"])
+        _read_boxes(["0 0.0667000 0.5 0.1335000 1.0000000"])
 
 
 def test_a_label_without_a_picture_or_with_two_is_left_out(tmp_path):
@@ -298,8 +298,8 @@ def test_a_folder_of_another_kind_is_named(tmp_path, files, message):
 @given(st.lists(st.text(st.sampled_from("0123456789.-e nai\t/"), max_size=40), max_size=3))
 def test_whatever_a_line_says_it_is_a_box_inside_or_an_error(lines):
     found = []
-    with suppress(InputError, Prediction):
-        found = read_boxes(lines)
+    with suppress(InputError, _Prediction):
+        found = _read_boxes(lines)
     for _, (x1, y1, x2, y2), _ in found:
         assert 0 <= x1 < x2 <= 1
         assert 0 <= y1 < y2 <= 1
@@ -323,4 +323,4 @@ def test_real_yolo_boxes_are_those_of_the_csv_beside_them(shared_data):
 
 
 def test_a_label_folder_of_any_name_beside_images_is_known_for_yolo(shared_data):
-    assert detect_format(shared_data / "nih_mass_boxes") == "yolo"
+    assert _detect_format(shared_data / "nih_mass_boxes") == "yolo"

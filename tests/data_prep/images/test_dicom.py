@@ -19,7 +19,7 @@ from pydicom.pixels import apply_windowing
 from data_prep.contracts.errors import InputError
 from data_prep.images import decoded_image, dicom
 from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_header import age_years
+from data_prep.images.dicom_header import _age_years
 from data_prep.images.image import read_image
 
 WriteDicom = Callable[..., Path]
@@ -232,7 +232,7 @@ def test_header_facts_and_spacing_are_read(write_dicom: WriteDicom, tmp_path: Pa
     [("051Y", 51), ("6", 6), ("018M", 1.5), ("000D", 0), ("", None), ("Y", None), ("12X", None)],
 )
 def test_ages_of_every_form(text: str, years: float | None) -> None:
-    assert age_years(text) == years
+    assert _age_years(text) == years
 
 
 @pytest.mark.parametrize(

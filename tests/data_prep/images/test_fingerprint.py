@@ -8,8 +8,8 @@ import pytest
 
 from data_prep.images.fingerprint import (
     TURNS,
+    _hash_distance,
     grey_ranks,
-    hash_distance,
     perceptual_hash,
     squash,
     turned,
@@ -54,7 +54,7 @@ COPIES = {
 @pytest.mark.parametrize("change", COPIES)
 def test_a_copy_of_a_real_film_stays_close(films, change):
     distances = [
-        hash_distance(perceptual_hash(film), perceptual_hash(COPIES[change](film)))
+        _hash_distance(perceptual_hash(film), perceptual_hash(COPIES[change](film)))
         for film in films
     ]
     assert {turn for _, turn in distances} == {"as it is"}
@@ -64,13 +64,13 @@ def test_a_copy_of_a_real_film_stays_close(films, change):
 
 def test_different_films_are_far_apart(films):
     hashes = [perceptual_hash(film) for film in films]
-    assert min(hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
+    assert min(_hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
 
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_copy_is_known_with_its_turn(films, turn):
     for film in films[:5]:
-        distance, found = hash_distance(perceptual_hash(film), perceptual_hash(turned(film, turn)))
+        distance, found = _hash_distance(perceptual_hash(film), perceptual_hash(turned(film, turn)))
         assert (found, distance <= 4) == (turn, True)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from data_prep.audit.shortcuts import check_shortcuts
-from data_prep.images.image_facts import N_PIECES, border_greys, read_border_greys
+from data_prep.images.image_facts import N_PIECES, _border_greys, read_border_greys
 from evaluation.systems.shortcuts import measure_shortcuts
 
 N = 400
@@ -23,7 +23,9 @@ def measured(
     seen = np.ones(len(films), dtype=bool) if seen is None else seen
     ids = [f"i{number}" for number in range(len(films))]
     images = pd.DataFrame({"image_id": ids, "patient_id": ids})
-    greys = [border_greys(film) if known else None for film, known in zip(films, seen, strict=True)]
+    greys = [
+        _border_greys(film) if known else None for film, known in zip(films, seen, strict=True)
+    ]
     means = [float(film.mean()) for film in films]
     decode = pd.DataFrame({"image_id": ids, "border_greys": greys, "mean_grey": means})
     images["view"] = ["AP", "PA", "PA"] * (len(films) // 3) + ["AP"] * (len(films) % 3)
@@ -38,21 +40,21 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 def test_pieces_go_along_the_top_the_bottom_and_the_sides() -> None:
     film = np.zeros((40, 80), np.uint8)
     film[:4, :20], film[-4:, 60:], film[4:12, :8], film[28:36, 72:] = 10, 20, 30, 40
-    greys = read_border_greys(pd.Series([border_greys(film)]))[0]
+    greys = read_border_greys(pd.Series([_border_greys(film)]))[0]
     assert np.flatnonzero(greys).tolist() == [0, 7, 8, 15]
     assert greys[[0, 7, 8, 15]].tolist() == [10, 20, 30, 40]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2), (7, 400), (10_000, 12)])
 def test_any_shape_has_all_its_pieces(shape: tuple[int, int]) -> None:
-    assert border_greys(np.full(shape, 9, np.uint8)) == "09" * N_PIECES
+    assert _border_greys(np.full(shape, 9, np.uint8)) == "09" * N_PIECES
 
 
 def test_the_middle_does_not_count() -> None:
     film = noise(np.random.default_rng(0))
     other = film.copy()
     other[4:-4, 3:-3] = 255 - other[4:-4, 3:-3]
-    assert border_greys(film) == border_greys(other)
+    assert _border_greys(film) == _border_greys(other)
 
 
 def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not() -> None:

@@ -12,9 +12,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_json
 from data_prep.formats.source import SourceTables, no_roles
 from data_prep.splits.add_split import (
+    _image_classes,
     add_splits,
     draw_split,
-    image_classes,
     image_links,
     image_strata,
     role_lines,
@@ -83,9 +83,9 @@ def test_the_class_is_the_sources_own_and_else_the_rarest_finding():
         }
     )
     images = pd.DataFrame({"image_id": list("abcd")})
-    classes = image_classes(images, findings)
+    classes = _image_classes(images, findings)
     assert classes.fillna("unknown").tolist() == ["edema", "mass", "absent", "unknown"]
-    own = image_classes(images.assign(x_class=["x", None, "y", None]), findings)
+    own = _image_classes(images.assign(x_class=["x", None, "y", None]), findings)
     assert own.fillna("unknown").tolist() == ["x", "mass", "y", "unknown"]
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.overlays.draw import draw_overlay, draw_panel, to_png, to_svg
+from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from evaluation.overlays.reading import (
     Reading,
     Truth,
@@ -18,7 +18,13 @@ from evaluation.overlays.reading import (
     truth_shapes,
 )
 from evaluation.overlays.shapes import FAINT_COLOUR, ActivationGrid, Shape, map_shapes, rectangle
-from evaluation.report.cases import CaseSource, DrawnOutput, box_cut, display_words, single_readers
+from evaluation.report.cases import (
+    CaseSource,
+    DrawnOutput,
+    _box_cut,
+    _display_words,
+    _single_readers,
+)
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -117,7 +123,7 @@ def test_two_different_numbers_never_read_the_same():
 )
 def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
     boxes = np.array([[0, 0, 1, 1, 0.6], [0, 0, 1, 1, 0.2]])
-    assert box_cut(boxes, decision, threshold) == cut, why
+    assert _box_cut(boxes, decision, threshold) == cut, why
 
 
 def test_text_stays_outside_the_image():
@@ -152,7 +158,7 @@ def test_image_that_is_not_8_bit_grey_is_refused(pixels):
 
 def test_raster_and_vector_draw_the_box_at_the_same_place():
     box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
-    drawn = draw_panel(np.zeros((64, 64), np.uint8), [box], 64)
+    drawn = _draw_panel(np.zeros((64, 64), np.uint8), [box], 64)
     rows, columns = np.nonzero(drawn[:, :, 0] > 100)
     assert (rows.min(), rows.max()) == pytest.approx((15.5, 47.5), abs=1)
     assert (columns.min(), columns.max()) == pytest.approx((15.5, 47.5), abs=1)
@@ -162,7 +168,7 @@ def test_raster_and_vector_draw_the_box_at_the_same_place():
 def test_hole_of_a_tinted_area_stays_clear():
     ring = (rectangle([4, 4, 60, 60]), rectangle([20, 20, 44, 44]))
     shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, rim=0)
-    drawn = draw_panel(np.zeros((64, 64), np.uint8), [shape], 64)
+    drawn = _draw_panel(np.zeros((64, 64), np.uint8), [shape], 64)
     assert drawn[12, 12, 0] > 100
     assert drawn[32, 32, 0] == 0
 
@@ -194,7 +200,7 @@ def test_overlay_survives_the_way_to_disk(tmp_path):
 
 def test_single_readers_are_drawn_thin_and_named(judged_set):
     folder, target = judged_set.folder, judged_set.target()
-    assert single_readers(judged_set, target).empty
+    assert _single_readers(judged_set, target).empty
     image_id = judged_set.boxes["image_id"].iloc[0]
     findings = pd.read_parquet(folder / "findings.parquet")
     boxes = pd.read_parquet(folder / "boxes.parquet")
@@ -207,7 +213,7 @@ def test_single_readers_are_drawn_thin_and_named(judged_set):
     dataset = DataSet.open(folder)
     reader = CaseSource(
         dataset.labels(target), dataset.target_boxes(target), dataset.boxes_trusted(target),
-        pd.Series(dtype=object), (), single_readers(dataset, target),
+        pd.Series(dtype=object), (), _single_readers(dataset, target),
     )  # fmt: skip
     truth = reader.truth(image_id)
     assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
@@ -226,7 +232,7 @@ def test_single_readers_are_drawn_thin_and_named(judged_set):
     ids=["no window", "deep image", "window"],
 )  # fmt: skip
 def test_overlay_says_how_its_greys_came_about(decoded, words):
-    assert display_words(decoded) == words
+    assert _display_words(decoded) == words
 
 
 def test_facts_stand_below_the_plain_image():

@@ -13,9 +13,9 @@ from evaluation.boxes.froc import HITS
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import Figures
 from evaluation.metrics.registry import family
-from evaluation.report.charts import report_charts, save_figures, sensitivity_at
-from evaluation.report.plot import Axis, Chart, Curve, Point, draw, draw_with_legend, to_svg
-from evaluation.report.tables import metric_table, whiskers
+from evaluation.report.charts import _sensitivity_at, report_charts, save_figures
+from evaluation.report.plot import Axis, Chart, Curve, Point, _draw, draw_with_legend, to_svg
+from evaluation.report.tables import _whiskers, metric_table
 from evaluation.statistics.bootstrap import Interval
 
 
@@ -52,14 +52,14 @@ def test_operating_point_lies_at_its_rates(comparison):
     point = chart.curves[0].points[0]
     assert (point.x, point.y) == (1 / 6, 4 / 6)  # 1 of 6 negatives is a false alarm
     assert point.label == "RetinaNet, threshold for best F1"
-    drawn = lines_of(draw(chart))["curve-0-point-0"]
+    drawn = lines_of(_draw(chart))["curve-0-point-0"]
     assert drawn.get_xydata().tolist() == [[1 / 6, 4 / 6]]
 
 
 def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
     comparison.systems["RetinaNet"].curve.clear()
     (curve,) = charts_of(comparison)["pr"].curves
-    line = lines_of(draw(charts_of(comparison)["pr"]))["curve-0"]
+    line = lines_of(_draw(charts_of(comparison)["pr"]))["curve-0"]
     assert (curve.name, curve.position) == ("CheXNet", 1)
     np.testing.assert_array_equal(line.get_xdata(), comparison.systems["CheXNet"].curve["recall"])
     np.testing.assert_array_equal(
@@ -77,7 +77,7 @@ def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(compari
 
 def test_no_two_of_sixteen_systems_look_alike():
     curves = tuple(Curve(f"{n}", n, np.arange(2), np.arange(2)) for n in range(16))
-    figure = draw(replace(make_chart([0], [0]), curves=curves))
+    figure = _draw(replace(make_chart([0], [0]), curves=curves))
     looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in figure.axes[0].lines}
     assert len(looks) == 16
 
@@ -87,7 +87,7 @@ def test_without_scores_there_is_no_chart_and_the_file_says_so(comparison, tmp_p
         result.curve.clear()
     assert not {"roc", "pr"} & set(charts_of(comparison))
     assert (tmp_path / "roc.png") in save_figures(comparison, tmp_path)
-    figure = draw(replace(make_chart([0], [0]), curves=()))
+    figure = _draw(replace(make_chart([0], [0]), curves=()))
     assert [text.get_text() for text in figure.axes[0].texts] == ["Nothing to draw"]
 
 
@@ -185,7 +185,7 @@ def test_froc_is_drawn_in_steps_on_a_logarithmic_axis(drawn):
 def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
     chart = charts_of(drawn)["froc-iou"]
     rates = [0, 0.5, 0.5, 0.75, 0.75, 0.8, 0.8]
-    assert sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
+    assert _sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
     points = chart.curves[0].points
     assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false marks an image"
     assert [point.y for point in points] == rates
@@ -210,7 +210,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
         rising = [figure.estimate for figure in at[1:]]
         assert rising == sorted(rising)
         assert at[0].estimate == pytest.approx(np.mean(rising))
-        assert rising == pytest.approx(sensitivity_at(found.systems["A"].froc[hit]))
+        assert rising == pytest.approx(_sensitivity_at(found.systems["A"].froc[hit]))
         assert found.figures.difference("A", "B", names[-1]).known
         assert found.figures.of("C", names[0]).note.startswith("the system gives no")
     titles = [row.title for part in metric_table(found, "rates").sections for row in part.rows]
@@ -230,7 +230,7 @@ def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
 
 
 def test_whiskers_share_one_axis_with_zero_in_the_middle():
-    placed, (low, high) = whiskers(
+    placed, (low, high) = _whiskers(
         [Interval(0.1, 0.02, 0.18), Interval(0, 0, 0, "x"), Interval()], around_zero=True
     )
     assert low == -high
@@ -266,6 +266,6 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
 
 
 def test_degenerate_intervals_still_have_an_axis():
-    placed, (low, high) = whiskers([Interval(1.0, 1.0, 1.0)])
+    placed, (low, high) = _whiskers([Interval(1.0, 1.0, 1.0)])
     assert placed[0] is not None
     assert low < high

@@ -14,7 +14,7 @@ from evaluation.compare.comparison import SystemResult
 from evaluation.compare.figures import Figures
 from evaluation.report.charts import cost_charts
 from evaluation.report.cost_table import COST_KEYS, cost_rows, cost_table
-from evaluation.report.plot import draw
+from evaluation.report.plot import _draw
 from evaluation.report.result_tables import write_tables
 
 KNOWN = {
@@ -92,7 +92,7 @@ def test_a_point_lies_at_its_cost_and_figure(comparison):
     figures = {"A": (0.90, 0.90, 0.90), "B": (0.95, 0.95, 0.95), "C": (1.0, 1.0, 1.0)}
     costs = {"A": {"flops": 1e9}, "B": {"flops": 1e10}, "C": {"flops": 1e11}}
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
-    axes = draw(chart).axes[0]
+    axes = _draw(chart).axes[0]
     place = axes.transData.transform
     points = [line.get_xydata()[0] for line in axes.lines if "point" in str(line.get_gid())]
     assert [tuple(point) for point in points] == [(1, 0.90), (10, 0.95), (100, 1.0)]
@@ -106,7 +106,7 @@ def test_a_point_lies_at_its_cost_and_figure(comparison):
 @pytest.mark.parametrize("count", [2, 3, 8, 20])
 def test_names_never_overlap_and_stay_in_the_image(comparison, count):
     (chart,) = cost_charts(zoo(comparison, count))
-    figure = draw(chart)
+    figure = _draw(chart)
     figure.set_dpi(72)
     figure.draw_without_rendering()
     axes, names = figure.axes[0], figure.axes[0].texts
@@ -128,7 +128,7 @@ def test_long_name_is_cut_and_stays_in_the_image(comparison):
     figures = dict.fromkeys((long, "B"), (0.9, 0.85, 0.95))
     costs = {long: {"flops": 1e9}, "B": {"flops": 2e9}}
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
-    figure = draw(chart)
+    figure = _draw(chart)
     figure.set_dpi(72)
     figure.draw_without_rendering()
     name = figure.axes[0].texts[0]
@@ -139,7 +139,7 @@ def test_long_name_is_cut_and_stays_in_the_image(comparison):
 @pytest.mark.parametrize("count", [2, 20])
 def test_ticks_stand_apart(comparison, count):
     (chart,) = cost_charts(zoo(comparison, count))
-    figure = draw(chart)
+    figure = _draw(chart)
     figure.set_dpi(72)
     axes = figure.axes[0]
     assert 2 <= len(chart.x.ticks) <= 7

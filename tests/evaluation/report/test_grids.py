@@ -16,16 +16,16 @@ from evaluation.report.charts import report_charts
 from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
 from evaluation.report.facts import decision_rows
 from evaluation.report.grids import (
+    _published_figures,
+    _related_figures,
     agreement,
     group_tables,
     published,
-    published_figures,
-    related_figures,
     subgroups,
     transfer_table,
     where_tables,
 )
-from evaluation.report.plot import draw
+from evaluation.report.plot import _draw
 
 
 def test_agreement_counts_every_image_once(comparison):
@@ -71,7 +71,7 @@ def test_published_figures_stand_only_beside_related_data(comparison):
 
 
 def test_every_published_figure_says_where_it_is_from_and_why_it_may_not_be_compared():
-    for figure in published_figures():
+    for figure in _published_figures():
         assert 0 < figure.value < 1
         assert len(figure.source) > 20
         assert len(figure.comparable) > 20
@@ -79,7 +79,7 @@ def test_every_published_figure_says_where_it_is_from_and_why_it_may_not_be_comp
 
 
 def test_counts_behind_the_resnet_study_are_those_it_is_said_to_have():
-    figures = {each.metric: each.value for each in related_figures({"kermany"}, {"pneumonia"})
+    figures = {each.metric: each.value for each in _related_figures({"kermany"}, {"pneumonia"})
                if each.system == "ResNet50"}  # fmt: skip
     truth = np.repeat([True, False], [390, 234])
     called = np.concatenate([np.arange(390) < 387, np.arange(234) >= 197])
@@ -331,7 +331,7 @@ def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):
     assert (thin.faint, thick.faint, thin.position, thick.position) == (True, False, 1, 1)
     assert not thin.points
     # A threshold of 0.5 is the middle of the log-odds axis; 1 of 6 negatives is called there.
-    axes = draw(negatives).axes[0]
+    axes = _draw(negatives).axes[0]
     point = next(line for line in axes.lines if line.get_gid() == "curve-1-point-0")
     assert point.get_xydata().tolist() == [[0.5, pytest.approx(1 / 6)]]
     pixels = axes.transData.transform((0.5, 1 / 6))

@@ -20,7 +20,7 @@ from evaluation.compare.protocol import Protocol
 from evaluation.metrics.evaluation_set import Note
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
-from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, draw_case
+from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case
 from evaluation.report.report import MAX_BYTES, write_report
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -284,9 +284,9 @@ def test_case_carries_what_it_is_chosen_by(html):
 
 def test_worst_image_keeps_to_its_share():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
-    case = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
+    case = _draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
     assert len(case.data_url) < MAX_IMAGE_BYTES * 4 / 3 + 100
-    less = draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
+    less = _draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
     assert len(less.data_url) < 60_000 * 4 / 3 + 100
 
 

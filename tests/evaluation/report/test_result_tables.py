@@ -8,8 +8,8 @@ import pytest
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.figures import Figures
 from evaluation.report.result_tables import (
-    latex_table,
-    markdown_table,
+    _latex_table,
+    _markdown_table,
     write_table_files,
     write_tables,
 )
@@ -89,7 +89,7 @@ def test_schema_refuses_what_it_should(written, spoil):
 
 
 def test_latex_table_is_booktabs_with_equal_columns(comparison):
-    text = latex_table(comparison)
+    text = _latex_table(comparison)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     rows = [
         line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
@@ -102,14 +102,14 @@ def test_latex_table_is_booktabs_with_equal_columns(comparison):
 def test_name_with_latex_in_it_stays_a_name(comparison):
     name = "50%_{net} & \\input{x}"
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
-    text = latex_table(
+    text = _latex_table(
         replace(comparison, systems={name: SystemResult()}, figures=Figures.from_table(metrics))
     )
     assert r"50\%\_\{net\} \& \textbackslash{}input\{x\}" in text
 
 
 def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
-    lines = markdown_table(comparison).splitlines()
+    lines = _markdown_table(comparison).splitlines()
     assert lines[0].endswith(comparison.verdict)
     auroc = next(line for line in lines if line.startswith("| AUROC"))
     assert "0.891 (0.851 to 0.921)" in auroc
@@ -119,7 +119,7 @@ def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
 
 def test_pipe_in_a_name_breaks_no_markdown(comparison):
     metrics = comparison.metrics.replace({"system": {"RetinaNet": "a|b"}})
-    text = markdown_table(
+    text = _markdown_table(
         replace(comparison, systems={"a|b": SystemResult()}, figures=Figures.from_table(metrics))
     )
     assert r"| a\|b |" in text
@@ -130,4 +130,4 @@ def test_both_files_are_written(comparison, tmp_path):
         "table.tex",
         "table.md",
     ]
-    assert (tmp_path / "table.tex").read_text() == latex_table(comparison)
+    assert (tmp_path / "table.tex").read_text() == _latex_table(comparison)

@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.report.tables import difference_tests, every_pair, p_words
+from evaluation.report.tables import _p_words, difference_tests, every_pair
 
 
 @pytest.fixture
@@ -39,4 +39,4 @@ def test_every_pair_stands_with_holm_over_all_pairs(three):
         "first == 'B' and second == 'C' and metric == 'auroc' and subgroup == 'all'"
     )
     expected = own.loc[own["method"].str.startswith("Obuchowski"), "p_holm_pairs"].item()
-    assert auroc["B − C"][3] == p_words(expected)
+    assert auroc["B − C"][3] == _p_words(expected)

@@ -9,7 +9,7 @@ from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.shares import net_benefit
 from evaluation.decisions.thresholds import choose_threshold, threshold_candidates
 from evaluation.metrics.image_metrics import confusion_counts, rates
-from evaluation.report.exploration import explore_thresholds
+from evaluation.report.exploration import _explore_thresholds
 from evaluation.statistics.ranking import is_positive
 
 Y_TRUE = np.array([0, 1, 0, 1, 1])
@@ -38,7 +38,7 @@ def test_counts_and_net_benefit_at_a_score_are_by_the_rule(threshold):
 def test_the_page_counts_by_the_rule_at_every_score():
     frame = pd.DataFrame({"image_id": list("abcde"), "system": "A", "label": Y_TRUE,
                           "score": SCORES})  # fmt: skip
-    (steps,) = explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.4}})["steps"]
+    (steps,) = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.4}})["steps"]
     assert steps["at"] == list(TIES)
     assert list(zip(steps["tp"], steps["fp"], strict=True)) == [by_the_rule(t) for t in TIES]
 
