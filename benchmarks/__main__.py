@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,7 +47,7 @@ def bench(
 
     Example: python -m benchmarks data --source ~/rsna --out bench.json
     """
-    from benchmarks.bench import as_lines, as_payload, open_setting
+    from benchmarks.bench import as_lines, line_of, open_setting
     from data_prep.contracts.tables import write_json
 
     names = list(dict.fromkeys(groups or GROUPS))
@@ -58,23 +58,18 @@ def bench(
         raise InputError("bench: give either --data or --source")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist; make it first")
-    measured = []
+    rows = []
     with open_setting(data, source, seed=seed, quick=quick) as setting:
         for line in setting.lines:
             console.say(line)
         for name in names:
             for row in getattr(importlib.import_module(GROUPS[name]), f"{name}_rows")(setting):
-                console.say(str(row))
-                measured.append((name, row))
-    console.say()
-    for line in as_lines(row for _, row in measured):
+                console.say(line_of(row))
+                rows.append({"group": name, **row})
+    notes = [f"- {note}" for note in dict.fromkeys(row["note"] for row in rows) if note]
+    for line in ("", *as_lines(rows), *notes):
         console.say(line)
-    for note in dict.fromkeys(row.note for _, row in measured if row.note):
-        console.say(f"- {note}")
-    payload: dict[str, Any] = {
-        **setting.payload,
-        "rows": [{"group": name, **as_payload(row)} for name, row in measured],
-    }
+    payload = {**setting.payload, "rows": rows}
     if out is not None:
         write_json(out, "bench", payload)
     if as_json:

@@ -13,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 
@@ -37,38 +37,26 @@ _TRIES = 4
 _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200
 _SCRATCH_BYTES = 2 << 30
-_HEADER = ("what", "ours", "peer", "unit", "ratio", "min-max", "n", "rejected")
 
-Run = Callable[[], float | None]
-"""Does the work once; returns how much it was (images, replicates), or None for one."""
-
-
-class Machine(Protocol):
-    """The clocks that a measurement reads."""
-
-    cpus: int
-
-    def now(self) -> float:
-        """Time of the wall clock, s."""
-
-    def busy(self) -> float | None:
-        """Processor time that all processes have used, s; None where it is unknown."""
-
-    def own(self) -> float:
-        """Processor time that this process and its descendants have used, s."""
-
-    def sleep(self, seconds: float) -> None:
-        """Do nothing for a while."""
+Run = Callable[[], Any]
+"""Does the work once; returns how much it was (images, replicates), None for one, or a dict."""
 
 
-class LinuxMachine:
-    """The processors that this process may use, read from ``/proc``."""
+class Machine:
+    """The processors that this process may use, and their clocks, read from ``/proc``."""
 
     def __init__(self) -> None:
         self._names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         self._tick = 1 / os.sysconf("SC_CLK_TCK")
         self.cpus = len(self._names)
-        self.now, self.sleep = time.perf_counter, time.sleep
+
+    def now(self) -> float:
+        """Time of the wall clock, s."""
+        return time.perf_counter()
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        time.sleep(seconds)
 
     def busy(self) -> float | None:
         """Processor time that all processes have used, s; None without ``/proc/stat``."""
@@ -76,73 +64,89 @@ class LinuxMachine:
             lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
         except OSError:
             return None
-        ticks = 0
-        for name, *times in map(str.split, lines):
-            if name in self._names:
-                user, nice, system, _idle, _wait, irq, softirq, steal = map(int, times[:8])
-                ticks += user + nice + system + irq + softirq + steal
-        return ticks * self._tick
+        ours = [line.split() for line in lines if line.split()[0] in self._names]
+        # user, nice, system; not idle and waiting; interrupts of two kinds, stolen time
+        return self._tick * sum(sum(map(int, [*x[1:4], *x[6:9]])) for x in ours)
 
     def own(self) -> float:
         """Processor time of this process, its living descendants and their ended children, s."""
         parents: dict[int, int] = {}
         used: dict[int, int] = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended meanwhile
                 text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue  # it ended meanwhile
-            # The name stands in brackets and may hold anything, brackets and spaces included.
-            fields = text.rpartition(")")[2].split()
-            parents[int(entry.name)] = int(fields[1])
-            used[int(entry.name)] = sum(map(int, fields[11:15]))
-        return sum(used[pid] for pid in used if _descends(pid, parents)) * self._tick
+                # The name stands in brackets and may hold anything, brackets and spaces included.
+                fields = text.rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                used[int(entry.name)] = sum(map(int, fields[11:15]))
 
+        def descends(pid: int) -> bool:
+            return pid == os.getpid() or (pid > 1 and descends(parents.get(pid, 0)))
 
-def _descends(pid: int, parents: Mapping[int, int]) -> bool:
-    while pid > 1:
-        if pid == os.getpid():
-            return True
-        pid = parents.get(pid, 0)
-    return False
+        return self._tick * sum(used[pid] for pid in used if descends(pid))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed run: its amount of work, how long it took, and the share that others used."""
+    """One timed run: how much, how long, the share that others used, and what the run printed."""
 
     amount: float
     seconds: float
     noise: float | None
+    printed: Mapping[str, float] | None = None
 
 
-@dataclass
-class Timings:
-    """Samples by round and candidate (None where no try was quiet), and how many were rejected."""
+Round = Mapping[str, Sample | None]
+"""A sample of each candidate; None where no try was quiet."""
 
-    rounds: list[dict[str, Sample | None]] = field(default_factory=list)
-    rejected: dict[str, int] = field(default_factory=dict)
 
-    def values(self, candidate: str, of: Callable[[Sample], float]) -> list[float]:
-        """A figure of each sample of a candidate that counts."""
-        samples = (taken.get(candidate) for taken in self.rounds)
-        return [of(sample) for sample in samples if sample is not None]
+@dataclass(frozen=True)
+class Row:
+    """A row to be measured: candidate ``ours`` against ``peer``; the unit says which figure.
+
+    ``part`` is the figure's key in what a process of its own prints, ``limit`` what it must stay
+    below, ``note`` what the figures do not show.
+    """
+
+    name: str
+    unit: str
+    ours: str
+    peer: str = ""
+    part: str = ""
+    limit: float | None = None
+    note: str = ""
+
+    def figure(self, sample: Sample) -> float:
+        """Amount a second, of which more is better, or time a run, of which less is."""
+        if self.part:
+            return (sample.printed or {})[self.part]
+        if self.unit.endswith("/s"):
+            return sample.amount / sample.seconds
+        return sample.seconds / sample.amount * (1000 if self.unit.startswith("ms") else 1)
+
+    def measured(self, rounds: Sequence[Round], rejected: Mapping[str, int]) -> dict[str, Any]:
+        """Medians and ranges as JSON; a round counts in which every candidate was quiet."""
+        names = [self.ours, self.peer] if self.peer else [self.ours]
+        taken = [[samples[name] for name in names] for samples in rounds]
+        figures = [[self.figure(s) for s in each if s] for each in taken if all(each)]
+        ours, peer = [each[0] for each in figures], [each[1] for each in figures if self.peer]
+        pairs = zip(ours, peer, strict=False)  # without a peer there is none
+        ratios = [a / b if self.unit.endswith("/s") else b / a for a, b in pairs]
+        made: dict[str, Any] = {"name": self.name, "unit": self.unit}
+        for key, values in (("ours", ours), ("peer", peer), ("ratio", ratios)):
+            made[key] = median(values) if values else None
+            made[f"{key}_range"] = (min(values), max(values)) if values else None
+        made |= {"n": len(figures), "rejected": sum(rejected[name] for name in names)}
+        within = None if self.limit is None or not ours else made["ours"] <= self.limit
+        return {**made, "limit": self.limit, "note": self.note, "within_limit": within}
 
 
 @dataclass
 class Meter:
-    """Takes samples.
+    """Takes samples; until ``patience``, s, is used up, it waits for others to be quiet.
 
-    Attributes:
-        machine: The clocks.
-        rounds: Samples wanted of each candidate.
-        least_seconds: A run is repeated within its sample until it has taken so long: clocks of
-            processor time tick in hundredths of a second.
-        guarded: Whether noisy samples are rejected.
-        patience: How long to wait, in all, for others to be quiet before a sample is taken again,
-            s; once it is used up, each sample has one try.
+    A run is repeated within its sample for ``least_seconds``: clocks of processor time tick in
+    hundredths of a second. Unless ``guarded``, a noisy sample counts.
     """
 
     machine: Machine
@@ -151,73 +155,62 @@ class Meter:
     guarded: bool = True
     patience: float = 600.0
 
-    def sample(self, run: Run) -> Sample:
+    def sample(self, run: Run, least_seconds: float | None = None) -> Sample:
         """Time one run, noisy or not."""
+        least = self.least_seconds if least_seconds is None else least_seconds
         busy, own, start = self.machine.busy(), self.machine.own(), self.machine.now()
-        amount = 0.0
-        while True:
-            amount += run() or 1.0
+        amount = seconds = 0.0
+        printed = None
+        while seconds <= 0 or seconds < least:
+            given = run()
+            printed = given if isinstance(given, dict) else None
+            amount += 1.0 if printed is not None or not given else given
             seconds = self.machine.now() - start
-            if seconds > 0 and seconds >= self.least_seconds:
-                break
         busy_after = self.machine.busy()
         if busy is None or busy_after is None:
-            return Sample(amount, seconds, None)
+            return Sample(amount, seconds, None, printed)
         others = (busy_after - busy) - (self.machine.own() - own)
-        return Sample(amount, seconds, max(others, 0.0) / (self.machine.cpus * seconds))
-
-    def compare(
-        self, candidates: Mapping[str, Run], *, warm: bool = True, most_rounds: int | None = None
-    ) -> Timings:
-        """Time candidates in turn; ``warm`` runs each once before, uncounted."""
-        timings = Timings(rejected=dict.fromkeys(candidates, 0))
-        if warm:
-            for run in candidates.values():
-                run()
-        names = list(candidates)
-        for number in range(min(self.rounds, most_rounds or self.rounds)):
-            turn = number % len(names)
-            taken: dict[str, Sample | None] = {}
-            for name in names[turn:] + names[:turn]:
-                taken[name], rejected = self.quiet_sample(candidates[name])
-                timings.rejected[name] += rejected
-            timings.rounds.append(taken)
-        return timings
-
-    def answers(self, module: str, *arguments: object, most_rounds: int) -> tuple[list[Any], int]:
-        """What a module prints as JSON in a fresh process, sample by sample; and the rejected."""
-        given: list[Any] = []
-        counted, rejected = [], 0
-        for _ in range(min(self.rounds, most_rounds)):
-            sample, noisy = self.quiet_sample(lambda: given.append(answer_of(module, *arguments)))
-            rejected += noisy
-            if sample is not None:
-                counted.append(given[-1])
-        return counted, rejected
+        return Sample(amount, seconds, max(others, 0) / (self.machine.cpus * seconds), printed)
 
     def quiet_sample(self, run: Run) -> tuple[Sample | None, int]:
         """The first quiet sample of four tries, or None; and how many did not count."""
-        rejected = 0
-        while True:
+        for rejected in range(_TRIES):
+            if rejected and not self._wait():
+                return None, rejected
             sample = self.sample(run)
             if not self.guarded or sample.noise is None or sample.noise < _MOST_NOISE:
                 return sample, rejected
-            rejected += 1
-            if rejected == _TRIES or not self._wait():
-                return None, rejected
+        return None, _TRIES
 
     def _wait(self) -> bool:
         """Sleep until others are quiet; False if patience ends before."""
         while self.patience > 0:
             self.patience -= _WAIT_SECONDS
-            idle = Meter(self.machine, least_seconds=0.0)
-            noise = idle.sample(lambda: self.machine.sleep(_WAIT_SECONDS)).noise
+            noise = self.sample(lambda: self.machine.sleep(_WAIT_SECONDS), 0.0).noise
             if noise is not None and noise < _MOST_NOISE:
                 return True
         return False
 
+    def measure(
+        self, runs: Mapping[str, Run], rows: Iterable[Row], *, warm: bool = True, most: int = 5
+    ) -> Iterator[dict[str, Any]]:
+        """Time candidates in turn, at most ``most`` rounds; ``warm`` runs each once before."""
+        names, rejected = list(runs), dict.fromkeys(runs, 0)
+        rounds: list[Round] = []
+        for run in runs.values() if warm else ():
+            run()
+        for number in range(min(self.rounds, most)):
+            turn = number % len(names)
+            taken: dict[str, Sample | None] = {}
+            for name in names[turn:] + names[:turn]:
+                taken[name], noisy = self.quiet_sample(runs[name])
+                rejected[name] += noisy
+            rounds.append(taken)
+        for row in rows:
+            yield row.measured(rounds, rejected)
 
-def answer_of(module: str, *arguments: object) -> Any:
+
+def own_process(module: str, *arguments: object) -> Any:
     """What one of our modules prints as JSON in a process of its own: its memory is its own."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     root = Path(__file__).parents[1]
@@ -228,143 +221,47 @@ def answer_of(module: str, *arguments: object) -> Any:
 
 
 def peak_gib() -> float:
-    """The greatest memory that this process has held, GiB.
-
-    ``getrusage`` would also count what the parent held when it started this process.
-    """
+    """The greatest memory of this process, GiB; `getrusage` would count its parent's, too."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(kib) / 2**20
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the benchmark: ours, a peer's where there is one, and the ratio.
-
-    Attributes:
-        name: What was measured.
-        unit: Of ``ours``, ``peer`` and ``limit``.
-        ours: Median; None where no sample was quiet. ``ours_range`` is the least and greatest.
-        peer: Median of what ours is compared with, and its range.
-        ratio: Median over the rounds of how many times better ours is, and its range.
-        n: Rounds that count.
-        rejected: Samples that did not, because others used the machine.
-        limit: What ours must stay below, where there is a limit.
-        note: What the figures do not show.
-    """
-
-    name: str
-    unit: str
-    ours: float | None
-    ours_range: tuple[float, float] | None
-    peer: float | None = None
-    peer_range: tuple[float, float] | None = None
-    ratio: float | None = None
-    ratio_range: tuple[float, float] | None = None
-    n: int = 0
-    rejected: int = 0
-    limit: float | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.ours is None:
-            return f"{self.name}: not measured, others use the machine"
-        against = "" if self.peer is None else f" to {_figure(self.peer)}"
-        ratio = "" if self.ratio is None else f", {_figure(self.ratio)}x"
-        return f"{self.name}: {_figure(self.ours)}{against} {self.unit}{ratio}"
+def each(function: Callable[..., object], values: Sequence[Any]) -> float:
+    """Call a function with every value; says how many there were."""
+    for value in values:
+        function(value)
+    return float(len(values))
 
 
-def rate(sample: Sample) -> float:
-    """Amount a second: more is better."""
-    return sample.amount / sample.seconds
+def line_of(row: Mapping[str, Any]) -> str:
+    """A measured row as a sentence."""
+    if row["ours"] is None:
+        return f"{row['name']}: not measured, others use the machine"
+    against = "" if row["peer"] is None else f" to {_figure(row['peer'])}"
+    ratio = "" if row["ratio"] is None else f", {_figure(row['ratio'])}x"
+    return f"{row['name']}: {_figure(row['ours'])}{against} {row['unit']}{ratio}"
 
 
-def duration(sample: Sample) -> float:
-    """Seconds a run: less is better."""
-    return sample.seconds / sample.amount
-
-
-def milliseconds(sample: Sample) -> float:
-    """Milliseconds a run: less is better."""
-    return 1000 * duration(sample)
-
-
-def paired_row(
-    name: str,
-    timings: Timings,
-    ours: str,
-    peer: str,
-    unit: str,
-    figure: Callable[[Sample], float],
-    note: str = "",
-) -> Row:
-    """A row from two candidates; a round counts in which both were quiet."""
-    pairs = [
-        (figure(a), figure(b))
-        for a, b in ((taken[ours], taken[peer]) for taken in timings.rounds)
-        if a is not None and b is not None
-    ]
-    ratios = [a / b if figure is rate else b / a for a, b in pairs]
-    rejected = timings.rejected[ours] + timings.rejected[peer]
-    return Row(
-        name,
-        unit,
-        *_middle([a for a, _ in pairs]),
-        *_middle([b for _, b in pairs]),
-        *_middle(ratios),
-        n=len(pairs),
-        rejected=rejected,
-        note=note,
-    )
-
-
-def single_row(
-    name: str,
-    unit: str,
-    values: list[float],
-    *,
-    rejected: int = 0,
-    limit: float | None = None,
-    note: str = "",
-) -> Row:
-    """A row that has no peer, but may have a limit."""
-    figures = _middle(values)
-    return Row(name, unit, *figures, n=len(values), rejected=rejected, limit=limit, note=note)
-
-
-def _middle(values: list[float]) -> tuple[float | None, tuple[float, float] | None]:
-    return (median(values), (min(values), max(values))) if values else (None, None)
-
-
-def as_payload(row: Row) -> dict[str, Any]:
-    """A row as JSON; ``within_limit`` is None where there is no limit or no figure."""
-    within = None if row.limit is None or row.ours is None else row.ours <= row.limit
-    return {**asdict(row), "within_limit": within}
-
-
-def as_lines(rows: Iterable[Row]) -> list[str]:
-    r"""Rows as a plain table; what was not measured stays empty.
+def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    r"""Measured rows as a plain table; what was not measured stays empty.
 
     Example:
-        >>> print("\n".join(as_lines([Row("open", "s", 0.5, (0.4, 0.6), limit=2.0, n=3)])))
-        what  ours        peer  unit  ratio  min-max  n  rejected
-        open   0.5  limit    2  s                     3         0
+        >>> row = Row("open", "s", "store", limit=2.0)
+        >>> rounds = [{"store": Sample(1.0, seconds, 0.0)} for seconds in (0.4, 0.5, 0.6)]
+        >>> print("\n".join(as_lines([row.measured(rounds, {"store": 0})])))
+        what  ours     peer  unit  ratio  min-max  n  rejected
+        open   0.5  limit 2  s                     3         0
     """
-    cells = [_HEADER, *map(_cells, rows)]
+    cells = [("what", "ours", "peer", "unit", "ratio", "min-max", "n", "rejected")]
+    for row in rows:
+        peer = f"limit {_figure(row['limit'])}" if row["limit"] else _figure(row["peer"])
+        ratio = f"{_figure(row['ratio'])}x" if row["ratio"] else ""
+        spread = "-".join(map(_figure, row["ratio_range"] or ()))
+        counts = str(row["n"]), str(row["rejected"])
+        cells.append((row["name"], _figure(row["ours"]), peer, row["unit"], ratio, spread, *counts))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    aligns = "<>><><>>"
-    return [
-        "  ".join(f"{c:{a}{w}}" for c, a, w in zip(line, aligns, widths, strict=True)).rstrip()
-        for line in cells
-    ]
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    peer = f"limit {_figure(row.limit)}" if row.limit is not None else _figure(row.peer)
-    ratio = "" if row.ratio is None else f"{_figure(row.ratio)}x"
-    spread = "" if row.ratio_range is None else "-".join(map(_figure, row.ratio_range))
-    counts = str(row.n), str(row.rejected)
-    return (row.name, _figure(row.ours), peer, row.unit, ratio, spread, *counts)
+    shaped = [zip(line, "<>><><>>", widths, strict=True) for line in cells]
+    return ["  ".join(f"{c:{a}{w}}" for c, a, w in line).rstrip() for line in shaped]
 
 
 def _figure(value: float | None) -> str:
@@ -394,11 +291,7 @@ class Setting:
 
     @cached_property
     def images(self) -> list[Path]:
-        """Files to decode: the first 200 that can be read, DICOM where there are any.
-
-        Raises:
-            InputError: There is none.
-        """
+        """Files to decode: the first 200 that can be read, DICOM where there are any."""
         if self.dataset is not None:
             root, named = self.dataset.source_root, self.dataset.images["path"].dropna()
             found = [root / path for path in sorted(named)]
@@ -409,7 +302,11 @@ class Setting:
             phantom = self.scratch / "phantom"
             write_phantom(phantom, n_images=n_images, seed=self.seed, size=size, workers=workers)
             found = sorted((phantom / TRAIN_FOLDER).glob("*.dcm"))
-        readable = [path for path in found[: 2 * _MOST_IMAGES] if _is_readable(path)]
+        readable = []
+        for path in found[: 2 * _MOST_IMAGES]:
+            with suppress(InputError):
+                read_image(path)
+                readable.append(path)
         chosen = [path for path in readable if is_dicom(path)] or readable
         if not chosen:
             raise InputError(f"{self.source or self.scratch}: no image to measure with")
@@ -419,7 +316,8 @@ class Setting:
     def payload(self) -> dict[str, Any]:
         """The setting as JSON."""
         made = provenance()
-        made["hardware"].update(_hardware())
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        made["hardware"] |= {"processor": _processor(), "memory_gib": round(memory, 1)}
         watched = self.meter.guarded and self.meter.machine.busy() is not None
         place = self.source if self.dataset is None else self.dataset.folder
         return {
@@ -454,20 +352,15 @@ class Setting:
 def open_setting(
     data: Path | None, source: Path | None, *, seed: int, quick: bool
 ) -> Iterator[Setting]:
-    """Set up a benchmark on a data set, a folder of images, or a phantom; its folder is temporary.
-
-    Raises:
-        InputError: The data set or folder is not there, or the disk is too full.
-    """
+    """Set up a benchmark on a data set, a folder, or a phantom; its own folder is temporary."""
     dataset = None if data is None else DataSet.open(data)
     if source is not None and not source.is_dir():
         raise InputError(f"{source}: no such folder")
-    machine = LinuxMachine()
-    meter = Meter(machine, rounds=1, least_seconds=0.0, guarded=False) if quick else Meter(machine)
+    plain = partial(Meter, rounds=1, least_seconds=0.0, guarded=False) if quick else Meter
     cv2.setNumThreads(1)  # what is compared with one processor must use one
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as scratch:
         require_free_space(Path(scratch), 0 if quick else _SCRATCH_BYTES)
-        yield Setting(Path(scratch), meter, seed, quick, dataset, source)
+        yield Setting(Path(scratch), plain(Machine()), seed, quick, dataset, source)
 
 
 def is_dicom(path: Path) -> bool:
@@ -476,25 +369,9 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _is_readable(path: Path) -> bool:
-    try:
-        read_image(path)
-    except InputError:
-        return False
-    return True
-
-
-def _hardware() -> dict[str, Any]:
-    facts: dict[str, Any] = {"processor": "unknown", "memory_gib": 0.0}
-    for file, key, name in (
-        ("/proc/cpuinfo", "model name", "processor"),
-        ("/proc/meminfo", "MemTotal", "memory_gib"),
-    ):
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except OSError:
-            continue
-        value = next((x.partition(":")[2].strip() for x in lines if x.startswith(key)), None)
-        if value:
-            facts[name] = round(int(value.split()[0]) / 2**20, 1) if "Mem" in key else value
-    return facts
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return "unknown"

@@ -8,32 +8,26 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.bench import Row, Run, Setting, duration, paired_row, peak_gib, rate, single_row
+from benchmarks.bench import Row, Setting, own_process, peak_gib
 from evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
     average_precision,
     match_boxes,
 )
 from evaluation.boxes.iou import CORNERS
-from evaluation.compare.metrics_table import figures_of
+from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
 from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.metrics.image_metrics import rates
-from evaluation.metrics.registry import family
-from evaluation.statistics.bootstrap import (
-    Resamples,
-    cluster_bootstrap,
-    cluster_index,
-    per_cluster,
-)
-from evaluation.statistics.ranking import RankedScores
+from evaluation.statistics.bootstrap import Resamples, cluster_index, per_cluster
+from evaluation.statistics.ranking import Floats, RankedScores
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
 _REPLICATES, _QUICK_REPLICATES = 2_000, 20
@@ -48,23 +42,42 @@ _POSITIVE = 0.22
 _SIDE = 1024.0  # px
 
 
-def evaluation_rows(setting: Setting) -> Iterator[Row]:
-    """Measure all of a comparison, then image-level resampling, then average precision."""
-    n_images = _QUICK_IMAGES if setting.quick else _IMAGES
-    n_replicates = _QUICK_REPLICATES if setting.quick else _REPLICATES
-    yield from _whole_rows(setting, n_images, n_replicates)
-    systems = make_systems(n_images, setting.seed)
-    yield _bootstrap_row(setting, systems, n_replicates)
-    yield from _box_rows(setting, systems)
-
-
-@dataclass(frozen=True)
-class Systems:
+class Systems(NamedTuple):
     """Two detectors, A and B, and a classifier, C: scores by system, boxes of the detectors."""
 
     judged: EvaluationSet
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
+
+
+def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Measure all of a comparison, then image-level resampling, then average precision."""
+    n_images = _QUICK_IMAGES if setting.quick else _IMAGES
+    n_replicates = _QUICK_REPLICATES if setting.quick else _REPLICATES
+    seed, measure = setting.seed, setting.meter.measure
+    what = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
+    note = (
+        "judging is from image scores and boxes to the table of figures, intervals and paired "
+        f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image"
+    )
+    limit, limit_gib = (None, None) if setting.quick else (_LIMIT_SECONDS, _LIMIT_GIB)
+    memory = f"{what}: greatest memory of that process"
+    rows = [
+        Row(f"{what}: time", "s", "judge", part="seconds", limit=limit, note=note),
+        Row(memory, "GiB", "judge", part="peak_gib", limit=limit_gib, note=note),
+    ]
+    whole = partial(own_process, "benchmarks.bench_judge", n_images, n_replicates, seed)
+    yield from measure({"judge": whole}, rows, warm=False, most=_ROUNDS)
+    systems, loop = make_systems(n_images, seed), min(n_replicates, _LOOP_REPLICATES)
+    runs = {
+        "ours": lambda: float(len(image_figures(systems, n_replicates, seed))),
+        "scikit-learn": lambda: float(len(looped_figures(systems, loop, seed))),
+    }
+    name = f"AUROC, AP and five rates of 3 systems on {n_images:,} images, resampled"
+    note = f"the loop over scikit-learn is timed on {loop} replicates, ours on {n_replicates:,}"
+    row = Row(name, "replicates/s", "ours", "scikit-learn", note=note)
+    yield from measure(runs, [row], most=_ROUNDS)
+    yield from _box_rows(setting, systems)
 
 
 def make_systems(n_images: int, seed: int) -> Systems:
@@ -95,17 +108,13 @@ def make_systems(n_images: int, seed: int) -> Systems:
     return Systems(judged, scores, boxes)
 
 
-def _boxes_at(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+def _boxes_at(rng: np.random.Generator, count: int) -> Floats:
     corner = rng.uniform(20, 0.6 * _SIDE, (count, 2))
     return np.hstack([corner, corner + rng.uniform(60, 0.35 * _SIDE, (count, 2))])
 
 
 def _found(
-    rng: np.random.Generator,
-    ids: pd.Index,
-    lesions: npt.NDArray[np.int64],
-    truth: npt.NDArray[np.float64],
-    blur: float,
+    rng: np.random.Generator, ids: pd.Index, lesions: np.ndarray, truth: Floats, blur: float
 ) -> pd.DataFrame:
     """Blurred lesions among false boxes of lower scores."""
     found = rng.random(len(lesions)) < 0.8
@@ -117,69 +126,19 @@ def _found(
     return frame.assign(image_id=ids[image], score=score)
 
 
-def _whole_rows(setting: Setting, n_images: int, n_replicates: int) -> Iterator[Row]:
-    """All statistics of three systems, each time in a fresh process."""
-    runs, rejected = setting.meter.answers(
-        "benchmarks.bench_judge", n_images, n_replicates, setting.seed, most_rounds=_ROUNDS
-    )
-    what = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
-    note = (
-        "judging is from image scores and boxes to the table of figures, intervals and paired "
-        f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image"
-    )
-    for key, unit, limit, words in (
-        ("seconds", "s", _LIMIT_SECONDS, "time"),
-        ("peak_gib", "GiB", _LIMIT_GIB, "greatest memory of that process"),
-    ):
-        values = [run[key] for run in runs]
-        most = None if setting.quick else limit
-        yield single_row(f"{what}: {words}", unit, values, rejected=rejected, limit=most, note=note)
-
-
 def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
-    """Every figure, interval and paired difference of a comparison, as its tidy table.
-
-    Thresholds are chosen on the same images here, which a comparison must not do: it takes as
-    long.
-    """
-    judged = systems.judged
-    cards = {}
+    """Every figure, interval and paired difference; thresholds are chosen on the same images."""
+    judged, cards = systems.judged, {}
     for name, scores in systems.scores.items():
         boxes = systems.boxes.get(name)
-        choices = {each: choose_threshold(judged.y_true, scores, each) for each in POLICIES}
+        choices = {policy: choose_threshold(judged.y_true, scores, policy) for policy in POLICIES}
         cut = None if boxes is None else float(boxes["score"].median())
-        cards[name] = Scorecard(judged, scores, choices, boxes=boxes, box_cut=cut)
+        cards[name] = [Scorecard(judged, scores, choices, boxes=boxes, box_cut=cut)]
     resamples = Resamples(judged.n_patients, n_replicates, seed)
-
-    def figures(weights: npt.NDArray[np.int16]) -> dict:
-        return {
-            (name, figure): values
-            for name, card in cards.items()
-            for figure, values in card(weights).items()
-            if figure.metric not in family("counts")
-        }
-
-    drawn = cluster_bootstrap(figures, resamples)
-    return figures_of("lesion", cards, drawn, resamples).table()
+    return resampled_figures("lesion", cards, resamples).figures.table()
 
 
-def _bootstrap_row(setting: Setting, systems: Systems, n_replicates: int) -> Row:
-    """Seven image-level figures of each system on resamples of patients."""
-    loop = min(n_replicates, _LOOP_REPLICATES)
-    timings = setting.meter.compare(
-        {
-            "ours": lambda: float(len(image_figures(systems, n_replicates, setting.seed))),
-            "scikit-learn": lambda: float(len(looped_figures(systems, loop, setting.seed))),
-        },
-        most_rounds=_ROUNDS,
-    )
-    n_images = len(systems.judged.image_ids)
-    title = f"AUROC, AP and five rates of 3 systems on {n_images:,} images, resampled"
-    note = f"the loop over scikit-learn is timed on {loop} replicates, ours on {n_replicates:,}"
-    return paired_row(title, timings, "ours", "scikit-learn", "replicates/s", rate, note)
-
-
-def image_figures(systems: Systems, n_replicates: int, seed: int) -> npt.NDArray[np.float64]:
+def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     """Our form: ``(replicates, systems x 7)``, AUROC, average precision and the rates."""
     judged = systems.judged
     resamples = Resamples(judged.n_patients, n_replicates, seed)
@@ -192,7 +151,7 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> npt.NDArray
         ready.append((RankedScores(judged.y_true, scores, judged.patients), counts))
     parts = []
     for weights in resamples.chunks():
-        columns: list[npt.NDArray[np.float64]] = []
+        columns: list[Floats] = []
         for ranked, counts in ready:
             tp, fp, tn, fn = (weights.astype(np.float64) @ counts).T
             at_threshold = rates(tp, fp, tn, fn)
@@ -201,7 +160,7 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> npt.NDArray
     return np.concatenate(parts)
 
 
-def looped_figures(systems: Systems, n_replicates: int, seed: int) -> npt.NDArray[np.float64]:
+def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     """The same as one would write it: for each resample take its images, call scikit-learn."""
     from sklearn import metrics as peer
 
@@ -227,29 +186,28 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> npt.NDArra
     return np.array(found)
 
 
-def _box_rows(setting: Setting, systems: Systems) -> Iterator[Row]:
+def _box_rows(setting: Setting, systems: Systems) -> Iterator[dict[str, Any]]:
     """AP50 and AP of one detector: in numpy, as reported, again for a resample; pycocotools."""
     boxes, judged = systems.boxes["A"], systems.judged
     coco = as_coco(boxes, judged.truth, judged.image_ids)
     ready = _vectorised(systems)
     chunk = next(Resamples(judged.n_patients, 48, setting.seed).chunks())
-    candidates: dict[str, Run] = {
-        "vectorised": lambda: float(bool(vectorised_figures(systems))),
-        "as reported": lambda: float(
-            bool(average_precision(boxes, judged.truth, judged.image_ids))
-        ),
+    runs = {
+        "vectorised": lambda: bool(vectorised_figures(systems)),
+        "as reported": lambda: bool(average_precision(boxes, judged.truth, judged.image_ids)),
         "a resample": lambda: float(len(ready(chunk))),
-        "pycocotools": lambda: float(bool(plain_figures(*coco))),
+        "pycocotools": lambda: bool(plain_figures(*coco)),
     }
-    timings = setting.meter.compare(candidates, warm=False, most_rounds=_ROUNDS)
     what = f"AP50 and AP of {len(judged.image_ids):,} images x {BOXES_PER_IMAGE} boxes"
     note = (
         "pycocotools has its annotations loaded before the clock starts and is run for one range "
         "of sizes; ours start from tables, and a resample from boxes that are matched"
     )
-    for ours in ("vectorised", "as reported", "a resample"):
-        title = f"{what}, {ours}: against pycocotools"
-        yield paired_row(title, timings, ours, "pycocotools", "s", duration, note)
+    rows = [
+        Row(f"{what}, {ours}: against pycocotools", "s", ours, "pycocotools", note=note)
+        for ours in ("vectorised", "as reported", "a resample")
+    ]
+    return setting.meter.measure(runs, rows, warm=False, most=_ROUNDS)
 
 
 def _vectorised(systems: Systems) -> WeightedAveragePrecision:
@@ -265,30 +223,24 @@ def vectorised_figures(systems: Systems) -> dict[str, float]:
     return {"ap50": float(figures[0]), "ap": float(figures.mean())}
 
 
-def as_coco(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> tuple:
+def as_coco(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> tuple[Any, ...]:
     """Truth and predictions as pycocotools takes them."""
     from pycocotools.coco import COCO
 
+    coco = COCO()
     images = [{"id": number + 1} for number in range(len(image_ids))]
+    coco.dataset = {"images": images, "categories": [{"id": 1}]}
     made = []
-    for frame in (truth, boxes):
-        corners = frame[CORNERS].to_numpy()
-        sides = corners[:, 2:] - corners[:, :2]
-        columns = {
-            "id": np.arange(1, len(frame) + 1),
-            "image_id": image_ids.get_indexer(pd.Index(frame["image_id"])) + 1,
-            "category_id": 1,
-            "iscrowd": 0,
-            "bbox": np.hstack([corners[:, :2], sides]).tolist(),
-            "area": sides.prod(axis=1),
-            "score": frame.get("score", pd.Series(1.0, frame.index)).to_numpy(),
-        }
-        rows = pd.DataFrame(columns).to_dict("records")
-        coco = COCO()
-        coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": rows}
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco.createIndex()
-        made.append(coco)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        for frame in (truth, boxes):
+            corners = frame[CORNERS].to_numpy()
+            place = image_ids.get_indexer(pd.Index(frame["image_id"])) + 1
+            score, ones = frame.get("score", 1.0), np.ones(len(frame))
+            sides = corners[:, 2:] - corners[:, :2]
+            made.append(
+                coco.loadRes(np.column_stack([place, corners[:, :2], sides, score * ones, ones]))
+            )
     return tuple(made)
 
 
@@ -306,16 +258,10 @@ def plain_figures(truth: object, boxes: object) -> dict[str, float]:
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-def _main() -> None:
-    """Judge as many images as the arguments say, and print what that took."""
+if __name__ == "__main__":  # judge as many images as the arguments say
     n_images, n_replicates, seed = map(int, sys.argv[1:])
     systems = make_systems(n_images, seed)
-    start, used = time.perf_counter(), time.process_time()
+    start = time.perf_counter()
     judge(systems, n_replicates, seed)
-    seconds, used = time.perf_counter() - start, time.process_time() - used
-    facts = {"seconds": seconds, "cpu_seconds": used, "peak_gib": peak_gib()}
-    sys.stdout.write(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    _main()
+    seconds = time.perf_counter() - start
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_gib": peak_gib()}))

@@ -9,11 +9,10 @@ it, and the forward that `cxr predict` runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks.bench import Row, Run, Setting, paired_row, rate
+from benchmarks.bench import Row, Run, Setting
 from classification.dataset import LabelBatch
 from classification.loss import scores_of
 from classification.loss import training_losses as classifier_losses
@@ -45,10 +44,10 @@ from training.optimisation import FitSettings, build_optimiser
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
 _PRECISIONS = ("fp32", "bf16")
+_PAIRED = ("fp32", "bf16", "bf16"), ("fp32", "fp32", "bf16")  # ours with torchvision's
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """Side of the images, px, how many are taken at once, and the network's width."""
 
     side: int
@@ -68,104 +67,90 @@ QUICK_CLASSIFIER = Size(64, 2)
 _CLASSIFIERS = (Size(128, 16), Size(224, 32))
 
 
-def detection_rows(setting: Setting) -> Iterator[Row]:
+def detection_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Measure the detector: one optimiser step, then boxes, main memory to main memory."""
     tune_cpu()
-    device = choose_device()
+    device, seed = choose_device(), setting.seed
     precision = choose_precision("auto", cast("Any", device))
+    how = FitSettings(optimiser="sgd", learning_rate=_LEARNING_RATE)
+    learning = (
+        f"training step: ours {precision} and channels_last, torchvision fp32 and contiguous, "
+        "as its references/detection; live batch norm, all layers learn, SGD; without the "
+        "loop of Lightning"
+    )
+    inferring = "inference keeps boxes from a score of 0.001 on; the weights are random"
     for size in (QUICK_DETECTOR,) if setting.quick else _DETECTORS:
-        batch = _boxed(_stack_images(setting, size), setting.seed)
-        ours, peer = detector_twins(size, setting.seed, device)
-        how = FitSettings(optimiser="sgd", learning_rate=_LEARNING_RATE)
-        candidates: dict[str, Run] = {
-            "ours": our_step(ours, detector_losses, batch, device, precision, how),
+        batch = _boxed(_stack_images(setting, size), seed)
+        ours, peer = detector_twins(size, seed, device)
+        runs = {
+            "ours": _our_step(ours, detector_losses, batch, device, precision, how),
             "torchvision": _peer_detector_step(peer, batch, device),
         }
         title = f"training step on {device}, {size}: ours against torchvision's reference"
-        note = (
-            f"training step: ours {precision} and channels_last, torchvision fp32 and contiguous, "
-            "as its references/detection; live batch norm, all layers learn, SGD; without the "
-            "loop of Lightning"
-        )
-        yield from _image_rows(setting, candidates, [("ours", "torchvision")], title, note)
-        ours, peer = detector_twins(size, setting.seed, device)
-        candidates = {
-            name: partial(_our_boxes, ours.eval(), batch.images, device, name)
-            for name in _PRECISIONS
-        }
-        candidates["torchvision"] = partial(_peer_boxes, peer.eval(), batch.images, device)
-        pairs = [(name, "torchvision") for name in _PRECISIONS]
+        yield from _image_rows(setting, runs, [("ours", "torchvision")], title, learning)
+        ours, peer = detector_twins(size, seed, device)
+        given, floats = partial(batch.images.to, device), partial(detector_floats, batch.images)
+        runs = {name: partial(_boxes, ours.eval(), given, device, name) for name in _PRECISIONS}
+        runs["torchvision"] = partial(_boxes, peer.eval(), partial(floats, device), device)
         title = f"inference on {device} in {{ours}}, {size}: ours against {{peer}} fp32"
-        note = "inference keeps boxes from a score of 0.001 on; the weights are random"
-        yield from _image_rows(setting, candidates, pairs, title, note)
+        pairs = [(name, "torchvision") for name in _PRECISIONS]
+        yield from _image_rows(setting, runs, pairs, title, inferring)
 
 
-def classification_rows(setting: Setting) -> Iterator[Row]:
+def classification_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Measure the classifier: one optimiser step, then scores; ours makes its maps, too."""
     tune_cpu()
-    device = choose_device()
-    pairs = [
-        ("ours fp32", "torchvision fp32"),
-        ("ours bf16", "torchvision fp32"),
-        ("ours bf16", "torchvision bf16"),
-    ]
+    device, seed = choose_device(), setting.seed
+    pairs = [(f"ours {a}", f"torchvision {b}") for a, b in zip(*_PAIRED, strict=True)]
+    learning = (
+        "classifier: ours in channels_last, torchvision contiguous; live batch norm, all "
+        "layers learn, AdamW; without the loop of Lightning; both under the same settings of "
+        "malloc"
+    )
+    inferring = "classifier's inference: ours includes the activation maps, torchvision's has none"
     for size in (QUICK_CLASSIFIER,) if setting.quick else _CLASSIFIERS:
-        batch = labelled(_stack_images(setting, size), setting.seed)
-        candidates: dict[str, Run] = {}
+        batch = labelled(_stack_images(setting, size), seed)
+        steps: dict[str, Run] = {}
+        scores: dict[str, Run] = {}
+        ours, peer = classifier_twins(size, seed, device)
+        floats = classifier_floats(ours, batch.images)
         for name in _PRECISIONS:
-            ours, peer = classifier_twins(size, setting.seed, device)
-            floats = classifier_floats(ours, batch.images)
-            candidates[f"ours {name}"] = classifier_step(ours, batch, device, name)
-            candidates[f"torchvision {name}"] = _peer_classifier_step(
-                peer, floats, batch.targets, device, name
+            scores[f"ours {name}"] = partial(_our_scores, ours.eval(), batch.images, device, name)
+            scores[f"torchvision {name}"] = partial(_peer_scores, peer.eval(), floats, device, name)
+            learner, reference = classifier_twins(size, seed, device)
+            steps[f"ours {name}"] = classifier_step(learner, batch, device, name)
+            steps[f"torchvision {name}"] = _peer_classifier_step(
+                reference, floats, batch.targets, device, name
             )
         title = f"training step on {device}, {size}: {{ours}} against {{peer}}"
-        note = (
-            "classifier: ours in channels_last, torchvision contiguous; live batch norm, all "
-            "layers learn, AdamW; without the loop of Lightning; both under the same settings of "
-            "malloc"
-        )
-        yield from _image_rows(setting, candidates, pairs, title, note)
-        ours, peer = classifier_twins(size, setting.seed, device)
-        candidates = {}
-        for name in _PRECISIONS:
-            candidates[f"ours {name}"] = partial(
-                _our_scores, ours.eval(), batch.images, device, name
-            )
-            candidates[f"torchvision {name}"] = partial(
-                _peer_scores, peer.eval(), floats, device, name
-            )
+        yield from _image_rows(setting, steps, pairs, title, learning)
         title = f"inference on {device}, {size}: {{ours}} against {{peer}}"
-        note = "classifier's inference: ours includes the activation maps, torchvision's has none"
-        yield from _image_rows(setting, candidates, pairs, title, note)
+        yield from _image_rows(setting, scores, pairs, title, inferring)
 
 
 def _image_rows(
-    setting: Setting,
-    candidates: dict[str, Run],
-    pairs: Sequence[tuple[str, str]],
-    title: str,
-    note: str,
-) -> Iterator[Row]:
+    setting: Setting, runs: dict[str, Run], pairs: list[tuple[str, str]], title: str, note: str
+) -> Iterator[dict[str, Any]]:
     """Images a second of pairs of candidates, whose names fill the title."""
-    timings = setting.meter.compare(candidates)
-    for ours, peer in pairs:
-        name = title.format(ours=ours, peer=peer)
-        yield paired_row(name, timings, ours, peer, "images/s", rate, note)
+    rows = [
+        Row(title.format(ours=ours, peer=peer), "images/s", ours, peer, note=note)
+        for ours, peer in pairs
+    ]
+    return setting.meter.measure(runs, rows)
 
 
 def _stack_images(setting: Setting, size: Size) -> Tensor:
     """Images as the pixel store has them, uint8 (B, 1, S, S), repeated where there are fewer."""
-    paths = [setting.images[number % len(setting.images)] for number in range(size.batch)]
-    read = {path: letterbox(read_image(path).pixels, size.side)[0] for path in set(paths)}
-    return torch.from_numpy(np.stack([read[path] for path in paths])).unsqueeze(1)
+    paths = setting.images[: size.batch]
+    read = [letterbox(read_image(path).pixels, size.side)[0] for path in paths]
+    return torch.from_numpy(np.stack([read[n % len(read)] for n in range(size.batch)]))[:, None]
 
 
 def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
-def our_step(
+def _our_step(
     model: nn.Module,
     losses_of: Callable[[Any, Any], dict[str, Tensor]],
     batch: Any,
@@ -249,48 +234,47 @@ def _boxed(images: Tensor, seed: int) -> LesionBatch:
     return LesionBatch([str(number) for number in range(len(images))], images, boxes, labels)
 
 
-def detector_floats(images: Tensor) -> list[Tensor]:
-    """Images as torchvision's data sets give them: float32 (3, S, S) in [0, 1]."""
-    return [image.repeat(3, 1, 1).float() / 255 for image in images]
+def detector_floats(images: Tensor, device: str = "cpu") -> list[Tensor]:
+    """Images as torchvision's data sets give them, float32 (3, S, S) in [0, 1], on a device."""
+    return [(image.repeat(3, 1, 1).float() / 255).to(device) for image in images]
 
 
 def _peer_detector_step(model: RetinaNet, batch: LesionBatch, device: str) -> Run:
-    optimiser = torch.optim.SGD(
-        model.train().parameters(), lr=_LEARNING_RATE, momentum=0.9, weight_decay=1e-4
-    )
-    floats = detector_floats(batch.images)
+    floats, parameters = detector_floats(batch.images), model.train().parameters()
+    optimiser = torch.optim.SGD(parameters, lr=_LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
 
-    def step() -> float:
+    def loss_of() -> Tensor:
         images = [image.to(device) for image in floats]
         targets = [
             {"boxes": boxes.to(device), "labels": labels.to(device)}
             for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
         ]
-        losses = model(images, targets)
-        total = sum(loss for loss in losses.values())
-        total.item()
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        return float(len(batch))
+        loss = torch.stack([*model(images, targets).values()]).sum()
+        loss.item()  # the reference looks whether it is finite
+        return loss
 
-    return step
+    return partial(_peer_step, optimiser, loss_of, len(batch))
 
 
-def _our_boxes(model: LesionRetinaNet, images: Tensor, device: str, precision: str) -> float:
+def _peer_step(
+    optimiser: torch.optim.Optimizer, loss_of: Callable[[], Tensor], n_images: int
+) -> float:
+    loss = loss_of()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    loss.item()
+    return float(n_images)
+
+
+def _boxes(
+    model: nn.Module, images: Callable[[], object], device: str, precision: str = "fp32"
+) -> float:
     with torch.inference_mode(), _autocast(device, precision):
-        found = model(images.to(device))
-    for image in found:
-        cast("dict[str, Tensor]", image)["boxes"].cpu()
-    return float(len(images))
-
-
-def _peer_boxes(model: RetinaNet, images: Tensor, device: str) -> float:
-    with torch.inference_mode():
-        found = model([image.to(device) for image in detector_floats(images)])
+        found = model(images())
     for image in found:
         image["boxes"].cpu()
-    return float(len(images))
+    return float(len(found))
 
 
 def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifier, DenseNet]:
@@ -319,27 +303,21 @@ def classifier_floats(model: ImageClassifier, images: Tensor) -> Tensor:
 def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, precision: str) -> Run:
     """Our step with AdamW."""
     how = FitSettings(learning_rate=_LEARNING_RATE, weight_decay=1e-4, clip=1.0)
-    return our_step(model, classifier_losses, batch, device, precision, how)
+    return _our_step(model, classifier_losses, batch, device, precision, how)
 
 
 def _peer_classifier_step(
     model: DenseNet, floats: Tensor, targets: Tensor, device: str, precision: str
 ) -> Run:
-    parameters = model.train().parameters()
+    parameters, criterion = model.train().parameters(), nn.BCEWithLogitsLoss()
     optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=1e-4)
-    loss_of = nn.BCEWithLogitsLoss()
 
-    def step() -> float:
+    def loss_of() -> Tensor:
         images, labels = floats.to(device), targets.to(device)
         with _autocast(device, precision):
-            loss = loss_of(model(images), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        loss.item()
-        return float(len(floats))
+            return criterion(model(images), labels)
 
-    return step
+    return partial(_peer_step, optimiser, loss_of, len(floats))
 
 
 def _our_scores(model: ImageClassifier, images: Tensor, device: str, precision: str) -> float:
@@ -353,6 +331,5 @@ def _our_scores(model: ImageClassifier, images: Tensor, device: str, precision: 
 
 def _peer_scores(model: DenseNet, floats: Tensor, device: str, precision: str) -> float:
     with torch.inference_mode(), _autocast(device, precision):
-        scores = model(floats.to(device)).sigmoid()
-    scores.cpu()
+        model(floats.to(device)).sigmoid().cpu()
     return float(len(floats))

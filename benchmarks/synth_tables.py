@@ -1,4 +1,4 @@
-"""Data sets of any size as tables only, to measure and test the work that has to scale.
+"""Data sets of any size as tables only, to measure the work that has to scale.
 
 The figures are like those of the public sets (3.3 images a patient, one positive in five, view
 and disease entangled, some images that appear again); the content is random.
@@ -26,24 +26,10 @@ _BOXED = "lung_opacity"
 _MEAN_IMAGES, _MOST_IMAGES = 3.3, 184  # a patient of NIH ChestX-ray14 has 184 images
 _SIDES_PX = (1024, 2048, 2500, 3000)
 _REPEATED = 0.002  # share of the images that are copies of another, half of them edited
-_CHUNK = 1 << 16
 
 
 def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
-    """Write a complete data set folder without pixels; equal arguments give equal tables.
-
-    Args:
-        folder: Folder to write; new or empty.
-        n_images: Number of images, at least 1; a million take some ten seconds.
-        seed: Seed of everything random.
-
-    Returns:
-        The data set: three findings, each a target; boxes on all of one of them; a decode row an
-        image, as if its file had been read; the split ``default``.
-
-    Raises:
-        InputError: The folder is not empty, an argument is out of range, or the disk is full.
-    """
+    """Write a complete data set folder without pixels; equal arguments give equal tables."""
     if n_images < 1 or seed < 0:
         raise InputError(f"synth_tables: n_images={n_images}, seed={seed}: at least 1 and 0")
     if folder.exists() and any(folder.iterdir()):
@@ -52,14 +38,9 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
     images = _images(n_images, rng)
     findings = _findings(images, rng)
     boxes, coverage = _boxes(images, findings, rng)
-    tables = {
-        "images": images,
-        "findings": findings,
-        "boxes": boxes,
-        "box_coverage": coverage,
-        "decode": _decode(images, rng),
-        "excluded": empty_table("excluded"),
-    }
+    tables = {"images": images, "findings": findings, "boxes": boxes, "box_coverage": coverage}
+    ids = dataset_ids(*tables.values())
+    tables |= {"decode": _decode(images, rng), "excluded": empty_table("excluded")}
     make_folder(folder)
     for name, table in tables.items():
         write_table(table, folder / f"{name}.parquet", name)
@@ -69,10 +50,7 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
         "source_format": "synth_tables",
         "source_root": str(folder.resolve()),
         "targets": one_target_each(FINDINGS),
-        "ids": {
-            **dataset_ids(images, findings, boxes, coverage),
-            "split_ids": {"default": split_id},
-        },
+        "ids": {**ids, "split_ids": {"default": split_id}},
         "settings": {"n_images": n_images, "seed": seed},
         "notes": ["Random tables without images: for measuring, not for learning."],
         **provenance(),
@@ -92,24 +70,23 @@ def _images(n_images: int, rng: np.random.Generator) -> pd.DataFrame:
     pixels = rng.choice(_SIDES_PX, n_images, p=(0.7, 0.1, 0.1, 0.1))
     # The sick lie in bed: view goes with the patient, and with what is found.
     in_bed = (rng.random(n_patients)[patient] < 0.4) ^ (rng.random(n_images) < 0.1)
-    return pd.DataFrame(
-        {
-            "image_id": name + "_" + _padded(number, 3),
-            "patient_id": "synth:" + name,
-            "patient_id_source": "given",
-            "study_id": name + "-" + _padded(number // 2, 3),
-            "source": _chosen(patient % 3, ["ward", "clinic", "emergency"]),
-            "path": _missing(n_images),
-            "file_sha256": _hex(_random_bytes(rng, n_images, 32)),
-            "height": pixels,
-            "width": pixels,
-            "spacing_row_mm": 420.0 / pixels,
-            "spacing_col_mm": 420.0 / pixels,
-            "view": _chosen(in_bed.astype(int), ["PA", "AP"]),
-            "sex": _chosen((rng.random(n_patients) < 0.45).astype(int)[patient], ["M", "F"]),
-            "age_years": age.round(),
-        }
-    )
+    columns = {
+        "image_id": name + "_" + _padded(number, 3),
+        "patient_id": "synth:" + name,
+        "patient_id_source": "given",
+        "study_id": name + "-" + _padded(number // 2, 3),
+        "source": _chosen(patient % 3, ["ward", "clinic", "emergency"]),
+        "path": None,
+        "file_sha256": _hex(_random_bytes(rng, n_images, 32)),
+        "height": pixels,
+        "width": pixels,
+        "spacing_row_mm": 420.0 / pixels,
+        "spacing_col_mm": 420.0 / pixels,
+        "view": _chosen(in_bed.astype(int), ["PA", "AP"]),
+        "sex": _chosen((rng.random(n_patients) < 0.45).astype(int)[patient], ["M", "F"]),
+        "age_years": age.round(),
+    }
+    return pd.DataFrame(columns)
 
 
 def _findings(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -119,15 +96,14 @@ def _findings(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     chance = rng.random(ill.shape)
     state = np.where(chance < 0.01, 2, ill)
     image, finding = np.nonzero(chance < 0.98)
-    return pd.DataFrame(
-        {
-            "image_id": images["image_id"].take(image).reset_index(drop=True),
-            "finding": _chosen(finding, [*FINDINGS]),
-            "reader": REFERENCE_READER,
-            "state": _chosen(state[image, finding], ["absent", "present", "uncertain"]),
-            "origin": "consensus",
-        }
-    )
+    columns = {
+        "image_id": images["image_id"].take(image).reset_index(drop=True),
+        "finding": _chosen(finding, [*FINDINGS]),
+        "reader": REFERENCE_READER,
+        "state": _chosen(state[image, finding], ["absent", "present", "uncertain"]),
+        "origin": "consensus",
+    }
+    return pd.DataFrame(columns)
 
 
 def _boxes(
@@ -143,7 +119,7 @@ def _boxes(
     extent = side[:, None] * rng.uniform(0.05, 0.45, (len(boxes), 2))
     corner = (side[:, None] - extent) * rng.random((len(boxes), 2))
     boxes[["x1", "y1", "x2", "y2"]] = np.hstack([corner, corner + extent])
-    return boxes.reset_index(drop=True), coverage.reset_index(drop=True)
+    return boxes, coverage
 
 
 def _decode(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -157,28 +133,24 @@ def _decode(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     edited = copied[rng.random(len(copied)) < 0.5]  # alike and not equal
     same_bytes = original.copy()
     same_bytes[edited] = edited
-    return pd.DataFrame(
-        {
-            "image_id": images["image_id"],
-            "transfer_syntax": "1.2.840.10008.1.2.4.50",
-            "decoder": "pillow",
-            "bits": 8,
-            "photometric": "MONOCHROME2",
-            "modality_transform": _missing(n_images),
-            "voi": _missing(n_images),
-            "window_center": np.nan,
-            "window_width": np.nan,
-            "inverted": False,
-            "orientation": "L\\F",
-            "pixel_sha256": _hex(_random_bytes(rng, n_images, 32)[same_bytes]),
-            "warnings": _missing(n_images),
-            "file_bytes": rng.integers(90_000, 400_000, n_images),
-            "mean_grey": rng.normal(125, 20, n_images).clip(0, 255),
-            "perceptual_hash": _hex(_fingerprints(rng, original, edited)),
-            "text_score": rng.exponential(0.01, n_images),
-            "border_greys": _hex(_random_bytes(rng, n_images, 16)),
-        }
-    )
+    columns = {
+        "image_id": images["image_id"],
+        "transfer_syntax": "1.2.840.10008.1.2.4.50",
+        "decoder": "pillow",
+        "bits": 8,
+        "photometric": "MONOCHROME2",
+        **dict.fromkeys(("modality_transform", "voi", "window_center", "window_width")),
+        "inverted": False,
+        "orientation": "L\\F",
+        "pixel_sha256": _hex(_random_bytes(rng, n_images, 32)[same_bytes]),
+        "warnings": None,
+        "file_bytes": rng.integers(90_000, 400_000, n_images),
+        "mean_grey": rng.normal(125, 20, n_images).clip(0, 255),
+        "perceptual_hash": _hex(_fingerprints(rng, original, edited)),
+        "text_score": rng.exponential(0.01, n_images),
+        "border_greys": _hex(_random_bytes(rng, n_images, 16)),
+    }
+    return pd.DataFrame(columns)
 
 
 def _split(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -190,18 +162,10 @@ def _split(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _fingerprints(rng: np.random.Generator, original: np.ndarray, edited: np.ndarray) -> np.ndarray:
-    """Perceptual hashes, uint8 (N, 32).
-
-    124 of 256 bits differ between two images, as between chests, and up to 8 between an edited
-    copy and its original.
-    """
+    """Perceptual hashes, uint8 (N, 32): 124 of 256 bits differ, of an edited copy up to 8."""
     lean = rng.exponential(16, HASH_BITS) * rng.choice([-1, 1], HASH_BITS)
     threshold = (128 + lean).clip(8, 248).astype(np.uint8)
-    prints = np.empty((len(original), HASH_BITS // 8), dtype=np.uint8)
-    for start in range(0, len(original), _CHUNK):
-        part = prints[start : start + _CHUNK]
-        part[:] = np.packbits(_random_bytes(rng, len(part), HASH_BITS) < threshold, axis=1)
-    prints = prints[original]
+    prints = np.packbits(_random_bytes(rng, len(original), HASH_BITS) < threshold, axis=1)[original]
     flips = rng.integers(1, 256, len(edited), dtype=np.uint8)
     prints[edited, rng.integers(0, prints.shape[1], len(edited))] ^= flips
     return prints
@@ -210,10 +174,6 @@ def _fingerprints(rng: np.random.Generator, original: np.ndarray, edited: np.nda
 def _chosen(codes: np.ndarray, names: list[str]) -> pd.Series:
     """The name of each code."""
     return pd.Series(names, dtype="str").take(codes).reset_index(drop=True)
-
-
-def _missing(n: int) -> pd.Series:
-    return pd.Series(None, index=range(n), dtype="str")
 
 
 def _padded(numbers: np.ndarray, width: int) -> pd.Series:
@@ -226,5 +186,6 @@ def _random_bytes(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
 
 def _hex(raw: np.ndarray) -> pd.Series:
     """Rows of bytes as text of two digits a byte."""
-    text, width = raw.tobytes().hex(), 2 * raw.shape[1]
-    return pd.Series([text[n : n + width] for n in range(0, len(text), width)], dtype="str")
+    return pd.Series(
+        np.frombuffer(raw.tobytes().hex().encode(), f"S{2 * raw.shape[1]}").astype(str)
+    )

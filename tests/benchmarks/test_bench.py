@@ -9,31 +9,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.__main__ import bench
 from benchmarks.bench import (
-    LinuxMachine,
+    Machine,
     Meter,
     Row,
     Sample,
-    Timings,
     as_lines,
-    as_payload,
-    duration,
-    paired_row,
+    line_of,
+    own_process,
     peak_gib,
-    rate,
-    single_row,
 )
 from data_prep.contracts.errors import InputError
 
 pytestmark = pytest.mark.xdist_group("bench")  # what its tests share is made once
 
 
-class FakeMachine:
-    """Clocks that only move when they are told to."""
+class FakeMachine(Machine):
+    """Clocks that only move when a test moves them."""
 
     def __init__(self, cpus: int = 2, *, watched: bool = True) -> None:
         self.cpus, self.watched = cpus, watched
@@ -61,6 +58,11 @@ class FakeMachine:
 
 def meter_of(machine: FakeMachine, *, rounds: int = 1, guarded: bool = True) -> Meter:
     return Meter(machine, rounds=rounds, least_seconds=1.0, guarded=guarded)
+
+
+def measured(meter: Meter, runs: dict[str, Callable[[], Any]], row: Row) -> dict[str, Any]:
+    (found,) = meter.measure(runs, [row], warm=False)
+    return found
 
 
 def scripted(machine: FakeMachine, steps: list[tuple[float, float]]) -> Callable[[], float]:
@@ -100,19 +102,20 @@ def test_a_short_run_is_repeated_within_its_sample() -> None:
 def test_a_noisy_sample_is_rejected_counted_and_taken_again() -> None:
     machine = FakeMachine()
     run = scripted(machine, [(1.0, 1.0), (1.0, 0.3), (1.0, 0.1)])
-    timings = meter_of(machine).compare({"ours": run}, warm=False)
-    assert timings.rejected == {"ours": 2}
-    assert timings.values("ours", rate) == [10.0]
+    row = measured(meter_of(machine), {"ours": run}, Row("read", "images/s", "ours"))
+    assert (row["rejected"], row["n"]) == (2, 1)
+    assert row["ours"] == 10.0
 
 
 def test_a_machine_that_stays_busy_gives_no_figure() -> None:
     machine = FakeMachine()
     noisy = scripted(machine, [(1.0, 1.0)] * 4)
     quiet = scripted(machine, [(1.0, 0.0)])
-    timings = meter_of(machine).compare({"ours": noisy, "peer": quiet}, warm=False)
-    row = paired_row("read", timings, "ours", "peer", "images/s", rate)
-    assert (row.ours, row.peer, row.ratio, row.n, row.rejected) == (None, None, None, 0, 4)
-    assert as_payload(row)["ours_range"] is None
+    runs = {"ours": noisy, "peer": quiet}
+    row = measured(meter_of(machine), runs, Row("read", "images/s", "ours", "peer"))
+    assert [row[key] for key in ("ours", "peer", "ratio", "n", "rejected")] == [None] * 3 + [0, 4]
+    assert row["ours_range"] is None
+    assert line_of(row) == "read: not measured, others use the machine"
 
 
 def test_a_rejected_sample_waits_until_the_others_are_quiet() -> None:
@@ -138,9 +141,9 @@ def test_when_patience_is_used_up_each_sample_has_one_try() -> None:
 def test_without_a_watch_every_sample_counts(watched: bool, guarded: bool) -> None:
     machine = FakeMachine(watched=watched)
     run = scripted(machine, [(1.0, 5.0)])
-    timings = meter_of(machine, guarded=guarded).compare({"ours": run}, warm=False)
-    assert len(timings.values("ours", rate)) == 1
-    assert timings.rejected == {"ours": 0}
+    meter = meter_of(machine, guarded=guarded)
+    row = measured(meter, {"ours": run}, Row("read", "images/s", "ours"))
+    assert (row["n"], row["rejected"]) == (1, 0)
 
 
 def test_candidates_take_turns_in_being_first() -> None:
@@ -153,43 +156,63 @@ def test_candidates_take_turns_in_being_first() -> None:
 
         return run
 
-    meter_of(machine, rounds=2).compare({"a": named("a"), "b": named("b")})
+    list(meter_of(machine, rounds=2).measure({"a": named("a"), "b": named("b")}, []))
     assert seen == ["a", "b", "a", "b", "b", "a"], "once each to warm up, then two rounds"
 
 
-def timings_of(*pairs: tuple[float, float]) -> Timings:
+def row_of(unit: str, *pairs: tuple[float, float]) -> dict[str, Any]:
+    """A row of ours against a peer, of the seconds that each took, round by round."""
     rounds = [{"ours": Sample(1.0, a, 0.0), "peer": Sample(1.0, b, 0.0)} for a, b in pairs]
-    return Timings(rounds, {"ours": 0, "peer": 0})
+    return Row("open", unit, "ours", "peer").measured(rounds, {"ours": 0, "peer": 0})
 
 
 def test_a_ratio_is_formed_within_its_round() -> None:
-    drifting = timings_of((1.0, 2.0), (10.0, 20.0), (3.0, 9.0))
-    row = paired_row("open", drifting, "ours", "peer", "s", duration)
-    assert (row.ours, row.peer) == (3.0, 9.0)
-    assert (row.ratio, row.ratio_range) == (2.0, (2.0, 3.0))
-    assert (row.ours_range, row.n) == ((1.0, 10.0), 3)
+    row = row_of("s", (1.0, 2.0), (10.0, 20.0), (3.0, 9.0))
+    assert (row["ours"], row["peer"]) == (3.0, 9.0)
+    assert (row["ratio"], row["ratio_range"]) == (2.0, (2.0, 3.0))
+    assert (row["ours_range"], row["n"]) == ((1.0, 10.0), 3)
 
 
-def test_a_ratio_above_one_means_that_ours_is_faster_in_rates_and_in_times() -> None:
-    faster = timings_of((1.0, 4.0))
-    assert paired_row("x", faster, "ours", "peer", "s", duration).ratio == 4.0
-    assert paired_row("x", faster, "ours", "peer", "images/s", rate).ratio == 4.0
+@pytest.mark.parametrize(
+    ("unit", "ours", "peer"),
+    [("s", 0.5, 2.0), ("ms/image", 500.0, 2000.0), ("images/s", 2.0, 0.5)],
+)
+def test_a_ratio_above_one_means_that_ours_is_faster(unit: str, ours: float, peer: float) -> None:
+    row = row_of(unit, (0.5, 2.0))
+    assert (row["ours"], row["peer"], row["ratio"]) == (ours, peer, 4.0)
 
 
 def test_a_limit_is_kept_or_not_only_where_there_is_a_figure() -> None:
-    assert as_payload(single_row("t", "s", [59.0], limit=60.0))["within_limit"] is True
-    assert as_payload(single_row("t", "s", [61.0], limit=60.0))["within_limit"] is False
-    assert as_payload(single_row("t", "s", [], limit=60.0))["within_limit"] is None
+    row = Row("t", "s", "ours", limit=60.0)
+    for taken, within in ((59.0, True), (61.0, False), (None, None)):
+        sample = None if taken is None else Sample(1.0, taken, 0.0)
+        assert row.measured([{"ours": sample}], {"ours": 0})["within_limit"] is within
+
+
+def test_a_row_takes_its_part_of_what_a_process_of_its_own_prints() -> None:
+    machine = FakeMachine()
+
+    def run() -> dict[str, float]:
+        machine.work(3.0)
+        return {"read": 2.0, "peak_gib": 0.5}
+
+    rows = [Row("read", "s", "own", part="read"), Row("memory", "GiB", "own", part="peak_gib")]
+    found = list(meter_of(machine, rounds=2).measure({"own": run}, rows, warm=False, most=1))
+    assert [(row["ours"], row["n"]) for row in found] == [(2.0, 1), (0.5, 1)]
+    with pytest.raises(RuntimeError, match="no_such failed"):
+        own_process("benchmarks.no_such")
 
 
 def test_the_table_leaves_empty_what_was_not_measured() -> None:
-    lines = as_lines([Row("read", "images/s", None, None, rejected=4), Row("open", "s", 2, (1, 3))])
+    read = Row("read", "images/s", "ours").measured([{"ours": None}], {"ours": 4})
+    rounds = [{"ours": Sample(1.0, seconds, 0.0)} for seconds in (1.0, 2.0, 3.0)]
+    lines = as_lines([read, Row("open", "s", "ours").measured(rounds, {"ours": 0})])
     assert lines[1].split() == ["read", "images/s", "0", "4"]
-    assert lines[2].split() == ["open", "2", "s", "0", "0"]
+    assert lines[2].split() == ["open", "2", "s", "3", "0"]
 
 
 def test_this_process_and_its_children_are_its_own() -> None:
-    machine = LinuxMachine()
+    machine = Machine()
     own, busy = machine.own(), machine.busy()
     spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     with subprocess.Popen([sys.executable, "-c", spin]) as child:
