@@ -1,1 +1,1 @@
-"""What both models stand on: published weights, and networks that torchvision lacks."""
+"""What both models stand on: the registry of networks, published weights, checkpoints."""

@@ -1,1 +1,1 @@
-"""One thin module per `cxr` verb: the only room that sees all the others."""
+"""One thin module per `cxr` verb, and what only verbs share. Nothing imports it."""

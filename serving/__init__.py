@@ -1,1 +1,1 @@
-"""The reading page and the HTTP API: reserved; its arrows are guarded from the start."""
+"""A trained run that predicts, also by several views of an image."""

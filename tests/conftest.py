@@ -1,6 +1,9 @@
 """Fixtures shared by all rooms."""
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import hypothesis
 import pytest
@@ -18,3 +21,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def house() -> ModuleType:
+    """The measures of the layout, from ``tests/house.py``: the tests are no package."""
+    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
+    assert spec
+    assert spec.loader
+    module = sys.modules["house"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

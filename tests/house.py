@@ -1,6 +1,7 @@
 """What the layout of the project measures: modules, names, imports, and the way of a score.
 
-    python tests/house.py [ROOT]
+    python tests/house.py [ROOT]        the figures
+    python tests/house.py --tree        write the tree of docs/architecture.md again
 
 `tests/test_architecture.py` holds the figures to their limits.
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import statistics
 import sys
 from collections import defaultdict
@@ -194,7 +196,43 @@ def report(house: House) -> dict[str, str]:
     return figures
 
 
+TREE_START, TREE_END = "<!-- tree: python tests/house.py --tree -->\n", "<!-- end of the tree -->\n"
+
+
+def tree(root: Path) -> str:
+    """Every room and subfolder with its docstring, from what others import to what imports all."""
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    lines = ["| folder | what it holds |", "|---|---|"]
+    for room in _layers(config, "rooms"):
+        lines.append(f"| **`{room}/`** | {_sentence(root / room)} |")
+        if (section := room.replace("_", "-")) in ("data-prep", "evaluation"):
+            names = _layers(config, section)
+            lines += [f"| `{room}/{name}/` | {_sentence(root / room / name)} |" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def _layers(config: configparser.ConfigParser, contract: str) -> list[str]:
+    rows = config[f"importlinter:contract:{contract}"]["layers"].split("\n")
+    return [name.strip() for row in reversed(rows) if row for name in row.split("|")]
+
+
+def _sentence(folder: Path) -> str:
+    return ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+
+
+def with_tree(page: str, root: Path) -> str:
+    """The page with its tree written anew."""
+    head, _, rest = page.partition(TREE_START)
+    return head + TREE_START + "\n" + tree(root) + "\n" + TREE_END + rest.partition(TREE_END)[2]
+
+
 if __name__ == "__main__":
-    where = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[1]
+    if sys.argv[1:] == ["--tree"]:
+        page = here / "docs" / "architecture.md"
+        page.write_text(with_tree(page.read_text(), here))
+        sys.exit()
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else here
     for what, figure in report(House.read(where)).items():
         sys.stdout.write(f"{what:45s} {figure}\n")

@@ -7,6 +7,7 @@ import configparser
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -51,6 +52,21 @@ def test_names_say_what_things_do(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             assert not node.name.startswith("do_")
             assert node.name.lower() not in banned
+
+
+def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.CaptureFixture) -> None:
+    """Limits are a little above what was measured when they were set; `tests/house.py` tells it."""
+    layout = house.House.read(ROOT)
+    lines = [layout.lines(name) for name in layout.trees]
+    with capsys.disabled():
+        print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
+    assert len(lines) <= 210
+    assert sum(lines) <= 46_000
+    assert max(lines) <= 600
+    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 26
+    assert len(layout.wide_names()) <= 450
+    assert max(map(len, layout.imports.values())) <= 21
+    assert sum(count <= 1 for count in layout.importers().values()) <= 62
 
 
 @pytest.mark.parametrize("room", ["data_prep", "evaluation"])

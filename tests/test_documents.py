@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.main import get_command
@@ -72,3 +73,10 @@ def test_constraints_pin_names_and_versions_only() -> None:
 def test_every_verb_shows_an_example() -> None:
     for verb, command in APP.commands.items():  # type: ignore[attr-defined]
         assert "Example: cxr" in (command.help or ""), f"cxr {verb} --help has no example"
+
+
+def test_architecture_shows_every_folder_and_files_that_are_there(house: ModuleType) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert house.with_tree(page, ROOT) == page, "run python tests/house.py --tree"
+    for path in re.findall(r"`([a-z_]+/[a-z_./]+)`", page):
+        assert (ROOT / path).exists(), f"docs/architecture.md names {path}"

@@ -1,1 +1,1 @@
-"""Near duplicates: one search for `check` and `split`."""
+"""Which images belong together: near duplicates, and the images of one patient."""
