@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from scripts.predict import predict
 from scripts.train import train
 from training.run_folder import RunFolder, load_model
 
+pytestmark = pytest.mark.xdist_group("train")  # what its tests share is made once
 _SMALL = {
     "retinanet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
@@ -58,10 +60,24 @@ def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
             _train(data, out, config=config)
 
 
-@pytest.mark.parametrize("config", list(_SMALL))
-def test_training_leaves_a_complete_run(data: Path, tmp_path: Path, config: str) -> None:
-    _train(data, tmp_path / "run", config=config)
-    run = RunFolder.open(tmp_path / "run")
+@pytest.fixture(scope="module", params=list(_SMALL))
+def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: Any) -> tuple[str, Path]:
+    """A configuration and the run of it without an interruption."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    _train(data, out, config=request.param)
+    return request.param, out
+
+
+@pytest.fixture(scope="module")
+def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector's run of one epoch."""
+    out = tmp_path_factory.mktemp("ended") / "run"
+    _train(data, out, "training.epochs=1")
+    return out
+
+
+def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
+    run = RunFolder.open(whole[1])
     names = {p.name for p in run.folder.iterdir()}
     assert names == {
         "config.toml", "started.json", "run.json", "model.safetensors", "model.json",
@@ -76,14 +92,14 @@ def test_training_leaves_a_complete_run(data: Path, tmp_path: Path, config: str)
     assert run.info["precision"] in ("fp32", "bf16")
 
 
-def test_model_predicts_from_files_as_from_the_store(data: Path, tmp_path: Path) -> None:
-    _train(data, tmp_path / "run", "training.epochs=1")
-
+def test_model_predicts_from_files_as_from_the_store(
+    data: Path, ended: Path, tmp_path: Path
+) -> None:
     dataset = DataSet.open(data)
     image_id = dataset.image_ids("test")[0]
-    predict(tmp_path / "run", tmp_path / "set", data=data, device="cpu")
+    predict(ended, tmp_path / "set", data=data, device="cpu")
     file = dataset.image_path(image_id)
-    predict(tmp_path / "run", tmp_path / "file", images=[file], device="cpu")
+    predict(ended, tmp_path / "file", images=[file], device="cpu")
 
     of_set, of_file = (Predictions.open(tmp_path / name).boxes for name in ("set", "file"))
     of_set = of_set[of_set["image_id"] == image_id]
@@ -97,9 +113,9 @@ def test_model_predicts_from_files_as_from_the_store(data: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("key", "value"), [("crop", "lungs"), ("enhance", "clahe")])
 def test_run_that_learned_from_cropped_or_enhanced_images_is_refused(
-    data: Path, tmp_path: Path, key: str, value: str
+    data: Path, ended: Path, tmp_path: Path, key: str, value: str
 ) -> None:
-    _train(data, tmp_path / "run", "training.epochs=1")
+    shutil.copytree(ended, tmp_path / "run")
     path = tmp_path / "run/preprocess.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(InputError, match=f"{key} '{value}', .* train it again without data.{key}"):
@@ -117,13 +133,12 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     assert not (tmp_path / "run").exists()
 
 
-def test_run_lists_every_patient_it_saw(data: Path, tmp_path: Path) -> None:
-    _train(data, tmp_path, "training.epochs=1", config="chexnet_quickstart")
+def test_run_lists_every_patient_it_saw(data: Path, whole: tuple[str, Path]) -> None:
     dataset = DataSet.open(data)
     split, labels = dataset.split(), dataset.labels(dataset.target())
     known = split[split["image_id"].isin(labels.index[labels.notna()])]
     expected = known[known["role"].isin(["train", "val"])]
-    seen = RunFolder.open(tmp_path).seen
+    seen = RunFolder.open(whole[1]).seen
     assert set(zip(seen.image_id, seen.role, strict=True)) == set(
         zip(expected.image_id, expected.role, strict=True)
     )
@@ -142,26 +157,24 @@ def test_last_weights_are_kept_on_request(
     assert "Kept the weights of the last epoch, 2" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("config", list(_SMALL))
 def test_interrupted_and_resumed_run_has_the_same_weights(
-    data: Path, tmp_path: Path, config: str
+    data: Path, tmp_path: Path, whole: tuple[str, Path]
 ) -> None:
-    _train(data, tmp_path / "whole", config=config)
+    config, out = whole
     _train_one_epoch_and_interrupt(data, tmp_path / "halves", config)
     assert not (tmp_path / "halves/run.json").exists()
     _train(data, tmp_path / "halves", config=config)
-    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
-    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+    once, halves = (load_file(f / "model.safetensors") for f in (out, tmp_path / "halves"))
+    assert all(torch.equal(value, halves[name]) for name, value in once.items())
 
 
 def test_ended_run_is_left_as_it_is(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, ended: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _train(data, tmp_path, "training.epochs=1")
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in ended.rglob("*")}
     capsys.readouterr()
-    _train(data, tmp_path, "training.epochs=1")
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    _train(data, ended, "training.epochs=1")
+    assert {p: p.stat().st_mtime_ns for p in ended.rglob("*")} == before
     said = capsys.readouterr().err
     assert "has ended before" in said
     assert "curves.png" in said
