@@ -169,7 +169,7 @@ def read_question(path: Path | None, margin: float | None, target: str | None) -
 
     if path is None:
         return Protocol(margin=margin)
-    from configs.schema import ConfigError, read_protocol
+    from configs.load import ConfigError, read_protocol
 
     try:
         fixed, digest = read_protocol(path)

@@ -91,7 +91,7 @@ def train(
     tune_cpu(workers=settings.training.workers, shared_by=devices)
     where = choose_device(device, devices)
     if settings.training.loggers:
-        from training.record import require_loggers
+        from training.loggers import require_loggers
 
         require_loggers(settings.training.loggers)
     if rank:
@@ -146,7 +146,7 @@ def _join(
 
 
 def _read(config: str, overrides: list[str]) -> Config:
-    from configs.schema import ConfigError, find_config, read_config
+    from configs.load import ConfigError, find_config, read_config
 
     try:
         return read_config(find_config(config), overrides)
@@ -176,7 +176,7 @@ def _origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any
 
 def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool) -> bool:
     """Whether there is nothing left to train; refuses what cannot be started or resumed."""
-    from configs.schema import ConfigError, first_difference, parse_config
+    from configs.load import ConfigError, first_difference, parse_config
     from training.run_folder import RunFolder
 
     run = RunFolder.started_in(out)
@@ -232,7 +232,7 @@ def _open_run(
 ) -> RunFolder:
     import pandas as pd
 
-    from configs.schema import dump_config
+    from configs.load import dump_config
     from scripts.starting_weights import leak_lines, merge_seen
     from training.run_folder import RunFolder
 

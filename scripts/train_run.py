@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from configs.schema import ConfigError, parse_config
+from configs.load import ConfigError, parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from scripts import console
@@ -24,10 +24,10 @@ from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
+from training.loggers import build_loggers
 from training.loop import Task
 from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
-from training.record import build_loggers
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.sampling import SeededSampler
 

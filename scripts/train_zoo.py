@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 def read_models(config: str, overrides: Sequence[str]) -> list[ClassifierConfig] | None:
     """The models of a zoo's configuration; None where it is one of a single model."""
-    from configs.schema import ConfigError, find_config, is_zoo, read_zoo
+    from configs.load import ConfigError, find_config, is_zoo, read_zoo
 
     try:
         path = find_config(config)
@@ -63,7 +63,7 @@ def train_models(
     Each has its own process: memory is free again after each, and what kills one leaves the
     others. One that has ended before is not trained again; an interrupted one goes on.
     """
-    from configs.schema import dump_config, folder_name
+    from configs.load import dump_config, folder_name
     from data_prep.contracts.folders import atomic_path
     from data_prep.store.dataset import DataSet
     from scripts.runtime import choose_device
@@ -129,7 +129,7 @@ def _require_one_that_can_learn(
 
 def _has_ended(run: Path, model: ClassifierConfig) -> bool:
     """Whether this very training is complete."""
-    from configs.schema import ConfigError, first_difference, parse_config
+    from configs.load import ConfigError, first_difference, parse_config
     from training.run_folder import RunFolder
 
     before = RunFolder.started_in(run)

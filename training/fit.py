@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from training.loop import Loop, Task, share_batch_statistics
-from training.optimisation import FitSettings
-from training.record import (
+from training.best_epoch import (
     EpochRecord,
     Row,
     WholeFiles,
     best_row,
     require_same_architecture,
 )
+from training.loop import Loop, Task, share_batch_statistics
+from training.optimisation import FitSettings
 from training.run_folder import RunFolder
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -200,7 +200,7 @@ def fit(
             in ``LOCAL_RANK`` and loaders of its share of each batch; gradients are means over
             the processes. On CUDA live batch norm measures the whole batch, on CPUs each
             process's share.
-        loggers: Get the figures of each epoch, see `training.record.build_loggers`.
+        loggers: Get the figures of each epoch, see `training.best_epoch.build_loggers`.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
 

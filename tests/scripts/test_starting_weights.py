@@ -22,7 +22,7 @@ from evaluation.systems.eligibility import common_test_images
 from scripts.predict import predict
 from scripts.starting_weights import Start, leak_lines, merge_seen
 from scripts.train import train
-from training.record import EpochRecord
+from training.best_epoch import EpochRecord
 from training.run_folder import RunFolder
 
 pytestmark = pytest.mark.xdist_group("starting_weights")  # what its tests share is made once

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from configs.schema import parse_config
+from configs.load import parse_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom

@@ -14,7 +14,7 @@ from torchvision.models import densenet121
 from classification.dataset import ImageLabelDataset
 from classification.loss import _mix_pairs, _smooth, masked_cross_entropy
 from classification.model import build_classifier
-from configs.schema import find_config, read_config
+from configs.load import find_config, read_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS

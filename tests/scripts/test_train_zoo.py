@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.schema import parse_config
+from configs.load import parse_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom

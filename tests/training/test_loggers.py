@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.contracts.errors import InputError
-from training import record
+from training import loggers as loggers_module
 from training.fit import fit
+from training.loggers import build_loggers, require_loggers
 from training.optimisation import FitSettings
-from training.record import build_loggers, require_loggers
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
 
@@ -128,7 +128,7 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path: Path) -> 
 def test_logger_without_its_package_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(record.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(loggers_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'cxr-compare\[wandb\]'") as caught:
         require_loggers(["wandb"])
     assert "\n" not in str(caught.value)

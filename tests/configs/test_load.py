@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from configs.schema import (
+from configs.load import (
     ConfigError,
     _key_table,
     _shipped_configs,
@@ -276,7 +276,7 @@ def test_document_has_every_key_as_the_schema_has_it(
     kind: Literal["detector", "classifier"], page: str
 ) -> None:
     text = (Path(__file__).parents[2] / f"docs/{page}.md").read_text()
-    assert _key_table(kind) in text, f"put configs.schema.key_table('{kind}') into docs/{page}.md"
+    assert _key_table(kind) in text, f"put configs.load.key_table('{kind}') into docs/{page}.md"
 
 
 def _file(folder: Path, text: str) -> Path:

@@ -1,11 +1,9 @@
-"""What a training keeps of each epoch: a row of figures, the best weights, a checkpoint."""
+"""Which epoch is best, and what a training keeps of each: figures, weights, a checkpoint."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
-import os
 import shlex
 import time
 import tomllib
@@ -16,14 +14,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save
 from torch import nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
+from training.loggers import log_row
 from training.loop import Loop, gather
 from training.optimisation import FitSettings, Mode, Plateau
 from training.run_folder import RunFolder
@@ -93,92 +90,6 @@ def _has_exploded(losses: Sequence[float], usual: float) -> bool:
         (True, False)
     """
     return min(losses, default=0.0) > max(_EXPLODED * usual, _HARMLESS)
-
-
-_PROJECT = "cxr-compare"
-_EVENTS = "events"
-
-
-def require_loggers(names: Sequence[str]) -> None:
-    """Refuse a logger whose package is not installed, before anything is trained.
-
-    Args:
-        names: Of ``training.loggers``; each is the name of its package and of its pip extra.
-
-    Raises:
-        InputError: A package is missing.
-    """
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(
-                f"training.loggers: needs the package {name}, which is not installed; "
-                f"pip install 'cxr-compare[{name}]', or take '{name}' out"
-            )
-
-
-def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
-    """Lightning's loggers for a run; `metrics.csv` is written whatever they are.
-
-    Each gets the configuration and the whole history: of a training that is resumed, TensorBoard's
-    events replace those of its first part, and MLflow and W&B begin another run of the same name.
-
-    Args:
-        names: ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to what
-            ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the folder; ``wandb`` to where
-            its own settings say, with its files in ``wandb/`` in the folder.
-        run: Gives the folder and the name.
-    """
-    folder = run.folder.resolve()
-    loggers: list[Logger] = []
-    if "tensorboard" in names:
-        _remove_events(folder / _EVENTS)
-        loggers.append(TensorBoardLogger(folder, "", _EVENTS, default_hp_metric=False))
-    if "mlflow" in names:
-        tracking = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
-        loggers.append(
-            MLFlowLogger(
-                _PROJECT,
-                run_name=folder.name,
-                tracking_uri=tracking,
-                artifact_location=None
-                if os.environ.get("MLFLOW_TRACKING_URI")
-                else (folder / "mlflow").as_uri(),
-            )
-        )
-    if "wandb" in names:
-        loggers.append(WandbLogger(folder.name, folder, project=_PROJECT))
-    return loggers
-
-
-@rank_zero_only
-def _remove_events(folder: Path) -> None:
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-
-
-def _log(loggers: Sequence[Logger], row: Row) -> None:
-    for logger in loggers:
-        logger.log_metrics(_scalars(row), step=row["epoch"])
-        logger.save()
-
-
-def _scalars(row: Row) -> dict[str, float]:
-    """An epoch's finite figures under the names by which TensorBoard groups them.
-
-    Example:
-        >>> _scalars({"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "ap50": 0.1, "seconds": 9.0})
-        {'train/loss': 0.5, 'val/loss': 0.6, 'val/ap50': 0.1, 'seconds': 9.0}
-    """
-    named = {}
-    for key, value in row.items():
-        group, _, rest = key.partition("_")
-        if key == "epoch" or not math.isfinite(value):
-            continue
-        if group in ("train", "val") and rest:
-            named[f"{group}/{rest}"] = value
-        else:
-            named[key if key in ("learning_rate", "seconds") else f"val/{key}"] = value
-    return named
 
 
 Row = dict[str, Any]
@@ -254,7 +165,7 @@ class EpochRecord(Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams(tomllib.loads(self._run.config))
         for row in self.history:
-            _log(trainer.loggers, row)
+            log_row(trainer.loggers, row)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch's figures."""
@@ -321,7 +232,7 @@ class EpochRecord(Callback):
             if weights != kept:
                 weights.unlink()
         self._run.write_history(self.history)
-        _log(trainer.loggers, row)
+        log_row(trainer.loggers, row)
         self._on_epoch(row)
 
     def _require_health(self, row: Row, losses: list[float]) -> None:
