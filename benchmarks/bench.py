@@ -45,18 +45,12 @@ Run = Callable[[], Any]
 class Machine:
     """The processors that this process may use, and their clocks, read from ``/proc``."""
 
+    now, sleep = staticmethod(time.perf_counter), staticmethod(time.sleep)
+
     def __init__(self) -> None:
         self._names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         self._tick = 1 / os.sysconf("SC_CLK_TCK")
         self.cpus = len(self._names)
-
-    def now(self) -> float:
-        """Time of the wall clock, s."""
-        return time.perf_counter()
-
-    def sleep(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        time.sleep(seconds)
 
     def busy(self) -> float | None:
         """Processor time that all processes have used, s; None without ``/proc/stat``."""
@@ -155,9 +149,8 @@ class Meter:
     guarded: bool = True
     patience: float = 600.0
 
-    def sample(self, run: Run, least_seconds: float | None = None) -> Sample:
-        """Time one run, noisy or not."""
-        least = self.least_seconds if least_seconds is None else least_seconds
+    def sample(self, run: Run, least: float) -> Sample:
+        """Time one run, repeated for the ``least`` seconds, noisy or not."""
         busy, own, start = self.machine.busy(), self.machine.own(), self.machine.now()
         amount = seconds = 0.0
         printed = None
@@ -177,7 +170,7 @@ class Meter:
         for rejected in range(_TRIES):
             if rejected and not self._wait():
                 return None, rejected
-            sample = self.sample(run)
+            sample = self.sample(run, self.least_seconds)
             if not self.guarded or sample.noise is None or sample.noise < _MOST_NOISE:
                 return sample, rejected
         return None, _TRIES
@@ -332,12 +325,10 @@ class Setting:
     @property
     def lines(self) -> list[str]:
         """The setting as lines of text."""
-        made = self.payload
-        hardware, versions = made["hardware"], made["versions"]
+        made, machine = self.payload, "{processor}, {cpus} processors, {memory_gib:g} GiB"
         lines = [
-            f"machine: {hardware['processor']}, {hardware['cpus']} processors, "
-            f"{hardware['memory_gib']:g} GiB",
-            "versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+            "machine: " + machine.format(**made["hardware"]),
+            "versions: " + ", ".join(map(" ".join, made["versions"].items())),
             f"revision: {made['revision'] or 'not a git checkout'}, {made['created']}",
             f"images: {made['n_pictures']} of {made['pictures']}",
         ]

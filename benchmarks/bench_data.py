@@ -21,29 +21,16 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from benchmarks.bench import Row, Setting, each, is_dicom, own_process, peak_gib
 from benchmarks.synth_tables import synth_tables
-from data_prep.contracts.tables import (
-    read_json,
-    read_table,
-    validate_table,
-    write_json,
-    write_table,
-)
+from data_prep.contracts import tables
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.workers import cpu_count
 from data_prep.images.decoded_image import pixel_digest
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import image_facts
+from data_prep.store import pixel_writer as stored
 from data_prep.store.dataset import DataSet
 from data_prep.store.decode import DecodeTask, decode_and_letterbox
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
-from data_prep.store.pixel_writer import (
-    INDEX_NAME,
-    INFO_KIND,
-    INFO_NAME,
-    SHARD_IMAGES,
-    PixelStoreWriter,
-    shard_name,
-)
 from data_prep.store.preprocess import letterbox
 
 _PREPARED, _ROUNDS = 1000, 3  # with fewer images one would time the start of processes
@@ -206,22 +193,21 @@ def _hashing_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def _table_rows(setting: Setting, folder: Path, what: str) -> Iterator[dict[str, Any]]:
     """Write tables; read, validate, split and audit them, each time in a fresh process."""
     names = (*_LABELS, "decode")
-    frames = {name: read_table(folder / f"{name}.parquet", name) for name in names}
+    frames = {name: tables.read_table(folder / f"{name}.parquet", name) for name in names}
     copy = setting.scratch / "written"
     copy.mkdir()
 
     def write() -> None:
         for name, frame in frames.items():
-            write_table(frame, copy / f"{name}.parquet", name)
+            tables.write_table(frame, copy / f"{name}.parquet", name)
 
     row = Row(f"{what}: write", "s", "write")
     yield from setting.meter.measure({"write": write}, [row], warm=False)
+    frames.clear()
     limit, limit_gib = (None, None) if setting.quick else (_LIMIT_SECONDS, _LIMIT_GIB)
     note = "reading checks every rule, so that 'validate' is a second time and a part of 'read'"
-    whole, peak = (
-        "read, validate, split and audit in one process",
-        "greatest memory of that process",
-    )
+    whole = "read, validate, split and audit in one process"
+    peak = "greatest memory of that process"
     rows = [
         *(Row(f"{what}: {part}", "s", "check", part=part) for part in _PARTS),
         Row(f"{what}: {whole}", "s", "check", part="together", limit=limit, note=note),
@@ -240,12 +226,12 @@ def _check_tables(folder: Path) -> dict[str, float]:
 
     times = [time.perf_counter()]
     dataset = DataSet.open(folder)
-    decode = read_table(folder / "decode.parquet", "decode")
+    decode = tables.read_table(folder / "decode.parquet", "decode")
     frames = {name: getattr(dataset, name) for name in _LABELS}
     frames |= {"decode": decode, "split": dataset.split()}
     times.append(time.perf_counter())
     for name, frame in frames.items():
-        validate_table(frame, name)
+        tables.validate_table(frame, name)
     times.append(time.perf_counter())
     draw_split(dataset.images, dataset.findings, decode, no_roles(), SplitRule())
     times.append(time.perf_counter())
@@ -270,7 +256,7 @@ def _lookup_rows(setting: Setting, ids: pd.Series) -> Iterator[dict[str, Any]]:
     runs = {
         "open": lambda: each(PixelStore.open, [folder]),
         "open, first image": lambda: each(PixelStore.open(folder).image, [ids.iloc[-1]]),
-        "pandas": lambda: each(pd.read_parquet, [folder / INDEX_NAME]),
+        "pandas": lambda: each(pd.read_parquet, [folder / stored.INDEX_NAME]),
     }
     what = f"store of {len(ids):,} images: open it"
     rows = [
@@ -282,19 +268,21 @@ def _lookup_rows(setting: Setting, ids: pd.Series) -> Iterator[dict[str, Any]]:
 
 def _write_empty_store(folder: Path, ids: pd.Series) -> None:
     """A store of black images; its shards are holes that take no room on the disk."""
-    with PixelStoreWriter(folder, _STORE_SIZE) as writer:
+    with stored.PixelStoreWriter(folder, _STORE_SIZE) as writer:
         black = np.zeros((_STORE_SIZE, _STORE_SIZE), np.uint8)
         writer.add(ids.iloc[0], *letterbox(black, _STORE_SIZE))
     place = np.arange(len(ids))
-    index = pd.DataFrame({"image_id": ids, "shard": place // SHARD_IMAGES})
-    index = index.assign(row=place % SHARD_IMAGES, scale_x=1.0, scale_y=1.0)
-    write_table(index.assign(offset_x=0.0, offset_y=0.0), folder / INDEX_NAME, "pixel_index")
+    index = pd.DataFrame({"image_id": ids, "shard": place // stored.SHARD_IMAGES})
+    index = index.assign(row=place % stored.SHARD_IMAGES, scale_x=1.0, scale_y=1.0)
+    tables.write_table(
+        index.assign(offset_x=0.0, offset_y=0.0), folder / stored.INDEX_NAME, "pixel_index"
+    )
     for shard, n_images in enumerate(np.bincount(index["shard"])):
         shape = (int(n_images), _STORE_SIZE, _STORE_SIZE)
-        path = folder / shard_name(shard)
+        path = folder / stored.shard_name(shard)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    info = read_json(folder / INFO_NAME, INFO_KIND)
-    write_json(folder / INFO_NAME, INFO_KIND, {**info, "n_images": len(ids)})
+    info = tables.read_json(folder / stored.INFO_NAME, stored.INFO_KIND)
+    tables.write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})
 
 
 if __name__ == "__main__":

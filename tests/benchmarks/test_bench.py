@@ -78,7 +78,7 @@ def scripted(machine: FakeMachine, steps: list[tuple[float, float]]) -> Callable
 
 def test_noise_is_the_share_of_all_processors_that_others_used() -> None:
     machine = FakeMachine(cpus=4)
-    sample = meter_of(machine).sample(scripted(machine, [(2.0, 0.8)]))
+    sample = meter_of(machine).sample(scripted(machine, [(2.0, 0.8)]), least=1.0)
     assert sample == Sample(amount=10.0, seconds=2.0, noise=pytest.approx(0.1))
 
 
@@ -90,12 +90,12 @@ def test_our_own_work_on_every_processor_is_no_noise() -> None:
         machine.mine += 2.0
         return 1.0
 
-    assert meter_of(machine).sample(run).noise == 0.0
+    assert meter_of(machine).sample(run, least=1.0).noise == 0.0
 
 
 def test_a_short_run_is_repeated_within_its_sample() -> None:
     machine = FakeMachine()
-    sample = meter_of(machine).sample(scripted(machine, [(0.4, 0)] * 5))
+    sample = meter_of(machine).sample(scripted(machine, [(0.4, 0)] * 5), least=1.0)
     assert (sample.amount, sample.seconds) == (30.0, pytest.approx(1.2))
 
 
