@@ -188,6 +188,12 @@ class Predictions:
     maps = stored_table("maps.parquet", "maps")
     """Activation maps; empty where the system has none."""
 
+    @property
+    def images_run(self) -> pd.Index:
+        """Ids of the images on which the system ran without failing."""
+        images = self.images
+        return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+
     def _decision_path(self, target: str) -> Path:
         return self.folder / "decisions" / f"{target}.json"
 

@@ -19,7 +19,6 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data_prep.contracts.text_lookup import positions
 from evaluation.boxes.iou import CORNERS, MAX_BOXES, BoxPairs, box_iou, pair_boxes
 from evaluation.statistics.ranking import Floats, Integers
 from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
@@ -387,7 +386,7 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
         >>> localised(points, true).tolist()
         [True, False]
     """
-    row = positions(truth["image_id"], points.index)
+    row = points.index.get_indexer(truth["image_id"])
     wanted = row >= 0
     row, corners = row[wanted], truth[CORNERS].to_numpy(np.float64)[wanted]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]

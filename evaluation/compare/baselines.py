@@ -18,7 +18,7 @@ from evaluation.compare.paired_tests import clustered_auroc, with_clustered_auro
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.compare.subgroups import images_of
-from evaluation.decisions.system_output import SystemOutput, images_run
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import attempted_images, describe_images
@@ -42,7 +42,7 @@ def failures_as_wrong(
     predictions = {model.name: model.predictions for each in models.values() for model in each}
     expected = attempted_images(predictions, task.dataset, task.target, task.split)
     missing = {
-        name: [len(expected.difference(images_run(model.predictions))) for model in each]
+        name: [len(expected.difference(model.predictions.images_run)) for model in each]
         for name, each in models.items()
     }
     if not any(count for counts in missing.values() for count in counts):
@@ -85,7 +85,7 @@ def _renamed(figures: Figures, note: Callable[[tuple[str, ...], str], str]) -> F
 
 def _card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTask) -> Scorecard:
     system, decision = model.predictions, model.decision
-    ran = judged.image_ids[judged.image_ids.isin(images_run(system))]
+    ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
     output = SystemOutput(system, task.target, ran, decision.boxes, task.dataset.images)
     known = output.scores(decision.reduction)
     scores = known.reindex(judged.image_ids)

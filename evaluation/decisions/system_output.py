@@ -36,12 +36,6 @@ def read_rows(
     return pd.concat(kept, ignore_index=True)
 
 
-def images_run(predictions: Predictions) -> pd.Index:
-    """Images on which the system ran without failing."""
-    images = predictions.images
-    return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
-
-
 @dataclass(frozen=True)
 class SystemOutput:
     """A system's output on chosen images, for one target.

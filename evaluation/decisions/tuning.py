@@ -32,7 +32,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
 from evaluation.decisions.search import Search, SearchImages, SearchResult, run_search
-from evaluation.decisions.system_output import SystemOutput, images_run, patients_of
+from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
@@ -102,7 +102,7 @@ def _validation_rows(
     """Find the validation images of a split that a decision may be chosen on."""
     labels = dataset.labels(target).reindex(dataset.image_ids("val", split))
     known = labels.dropna()
-    ran = known.index.intersection(images_run(predictions)).sort_values()
+    ran = known.index.intersection(predictions.images_run).sort_values()
     y_true = known.reindex(ran)
     counts = {
         "role": "val",

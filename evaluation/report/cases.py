@@ -18,7 +18,7 @@ from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.map_boxes import map_grid, map_scale
-from evaluation.decisions.system_output import SystemOutput, images_run
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.reading import Reading, Truth
 from evaluation.overlays.shapes import ActivationGrid, system_colour
@@ -303,7 +303,7 @@ def read_systems(
     truth_boxes, labels = dataset.target_boxes(target), dataset.labels(target)
     outputs = []
     for name, system in systems.items():
-        ids = wanted[wanted.isin(images_run(system))]
+        ids = wanted[wanted.isin(system.images_run)]
         if not len(ids):
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
@@ -346,7 +346,7 @@ def _predicted_output(
     if scale is None and maps is not None:
         # Untuned: one scale for all the maps of the folder, not one per image.
         everything = SystemOutput(
-            evidence.predictions, evidence.target, images_run(evidence.predictions)
+            evidence.predictions, evidence.target, evidence.predictions.images_run
         ).maps
         scale = map_scale(maps if everything is None else everything)
     rule = None if decision is None else decision.map_boxes

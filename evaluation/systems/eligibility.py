@@ -11,10 +11,9 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
-from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.system_output import images_run, patients_of
+from evaluation.decisions.system_output import patients_of
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.bootstrap import cluster_index
 
@@ -117,7 +116,7 @@ def _used(
 ) -> npt.NDArray[np.bool_]:
     """Which images, or whose patients, are among those seen."""
     known = np.isin(patients, seen["patient_id"].to_numpy(dtype=str))
-    return known | is_member(image_ids, seen["image_id"])
+    return known | np.isin(image_ids.to_numpy(dtype=str), seen["image_id"].to_numpy(dtype=str))
 
 
 Images = Literal["all", "common"]
@@ -158,12 +157,12 @@ def common_test_images(
         text = f"{unknown} test images have no known label for {target.display_name}."
         notes.append(Note("left_out", text))
     ran = {
-        name: known.index[is_member(known.index, images_run(system))]
+        name: known.index.intersection(system.images_run, sort=False)
         for name, system in systems.items()
     }
     common = known.index
     for ids in ran.values():
-        common = common[is_member(common, ids)]
+        common = common.intersection(ids, sort=False)
     differing = {name: ids.difference(common) for name, ids in ran.items()}
     if any(len(ids) for ids in differing.values()):
         if images != "common":
@@ -206,8 +205,8 @@ def describe_images(
         y_true=labels.reindex(image_ids).to_numpy() == 1,
         patients=patients,
         n_patients=n_patients,
-        boxes_trusted=is_member(image_ids, dataset.boxes_trusted(target)),
-        truth=truth[is_member(truth["image_id"], image_ids)].reset_index(drop=True),
+        boxes_trusted=dataset.boxes_trusted(target).get_indexer(image_ids) >= 0,
+        truth=truth[image_ids.get_indexer(truth["image_id"]) >= 0].reset_index(drop=True),
         x_class=table.get("x_class"),
     )
 

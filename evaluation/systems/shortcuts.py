@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from data_prep.audit.patients import OLDEST_YEARS, aligned
+from data_prep.audit.patients import OLDEST_YEARS
 from data_prep.contracts.text_lookup import positions
 from data_prep.images.image_facts import read_border_greys
 from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
@@ -36,8 +36,9 @@ _FILE = {
     "spacing_col_mm": "pixel spacing",
 }
 # Of the whole image, which disease changes too: shown, but not taken for "beside the lungs".
-_PICTURE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
+_OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
 _BORDER = "outer tenth of the picture"
+_GREYS = "border_greys"
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
 
 
@@ -208,12 +209,21 @@ def measure_shortcuts(
         ...     images, pd.DataFrame({"image_id": []}), labels)]
         [('view', 1.0)]
     """
-    facts = _facts(images, decode)
-    border = _border_facts(images, decode)
+    rows = positions(images["image_id"], decode["image_id"])
+    decoded = pd.DataFrame(
+        {
+            column: decode[column].array.take(rows, allow_fill=True)
+            for column in (*_FILE, *_OF_IMAGE, _GREYS)
+            if column in decode.columns
+        },
+        index=images.index,
+    )
+    facts = _facts(images, decoded)
+    border = _border_facts(decoded)
     fold = patient_folds(images["patient_id"].to_numpy())
     patient = pd.factorize(images["patient_id"])[0]
     rows = []
-    truths = aligned(labels, images["image_id"])
+    truths = labels.reindex(images["image_id"]).to_numpy(np.float64)
     for column, target in enumerate(labels.columns):
         truth = truths[:, column]
         known = np.flatnonzero(~np.isnan(truth))
@@ -241,14 +251,10 @@ def measure_shortcuts(
     return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
 
 
-def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]:
+def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]]:
     """The facts that differ between images, each with its kind."""
-    decoded = [c for c in (*_FILE, *_PICTURE) if c in decode.columns]
-    rows = positions(images["image_id"], decode["image_id"])
     table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
-    for column in decoded:
-        taken = decode[column].array.take(rows, allow_fill=True)
-        table[column] = pd.Series(taken, index=images.index)
+    table |= {str(c): decoded[c] for c in decoded if c != _GREYS}
     if "age_years" in table:
         ages = table["age_years"]
         table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
@@ -256,7 +262,7 @@ def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]
         width, height = (images[c].astype("float64") for c in ("width", "height"))
         table |= {"pixels": width * height, "aspect": width / height}
     facts = []
-    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _PICTURE)):
+    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _OF_IMAGE)):
         for column, name in names.items():
             values = table.get(column)
             if values is None:
@@ -267,12 +273,11 @@ def _facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[tuple[str, Fact]]
     return facts
 
 
-def _border_facts(images: pd.DataFrame, decode: pd.DataFrame) -> list[Fact]:
+def _border_facts(decoded: pd.DataFrame) -> list[Fact]:
     """The greys around each image, one fact a piece; none where they were not measured."""
-    if "border_greys" not in decode.columns:
+    if _GREYS not in decoded:
         return []
-    rows = positions(images["image_id"], decode["image_id"])
-    greys = read_border_greys(pd.Series(decode["border_greys"].array.take(rows, allow_fill=True)))
+    greys = read_border_greys(decoded[_GREYS].reset_index(drop=True))
     pieces = [Fact.of(_BORDER, pd.Series(piece.astype("float64"))) for piece in greys.T]
     return [fact for fact in pieces if fact is not None]
 

@@ -7,7 +7,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.reduction import Reduction
-from evaluation.decisions.system_output import SystemOutput, images_run, read_rows
+from evaluation.decisions.system_output import SystemOutput, read_rows
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}
@@ -34,7 +34,7 @@ def classifier(tmp_path):
 
 
 def test_failed_images_did_not_run(classifier):
-    assert images_run(classifier).tolist() == ["a", "b"]
+    assert classifier.images_run.tolist() == ["a", "b"]
 
 
 def test_only_asked_images_and_members_of_the_target_are_read(classifier):
