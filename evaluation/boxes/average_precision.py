@@ -386,7 +386,7 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
         >>> localised(points, true).tolist()
         [True, False]
     """
-    row = points.index.get_indexer(truth["image_id"])
+    row = points.index.get_indexer(pd.Index(truth["image_id"]))
     wanted = row >= 0
     row, corners = row[wanted], truth[CORNERS].to_numpy(np.float64)[wanted]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]

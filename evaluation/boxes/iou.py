@@ -114,7 +114,7 @@ def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
         truth: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px).
         image_ids: Every image judged, unique.
     """
-    image = image_ids.get_indexer(truth["image_id"])
+    image = image_ids.get_indexer(pd.Index(truth["image_id"]))
     judged = image >= 0
     order = np.argsort(image[judged], kind="stable")
     image = image[judged][order]

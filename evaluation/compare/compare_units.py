@@ -13,7 +13,6 @@ from evaluation.compare.judged_model import ComparisonTask, JudgedModel
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import resampled_tests
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
@@ -65,7 +64,7 @@ def _card(
         task.target,
         split=task.split,
         policies=list(chosen.thresholds),
-        search=Search.from_json(chosen.search),
+        search=chosen.searched,
         options=chosen.options,
         unit=unit,
     )

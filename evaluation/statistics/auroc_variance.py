@@ -209,11 +209,11 @@ def auroc_parts(
     *,
     folds: Integers | None = None,
 ) -> AurocParts | None:
-    """An AUROC and what each patient adds to it.
+    """An AUROC and what each patient adds to it, of labels and scores that are valid.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``; a tie between a positive and a negative counts half.
+        y_true: Labels, 0 or 1, shape ``(N,)``; see `check_truth_and_scores`.
+        y_score: Finite scores, shape ``(N,)``; a tie between a positive and a negative counts half.
         clusters: Patient of each image as an index from 0, shape ``(N,)``.
         n_clusters: How many patients there are.
         folds: Fold of each image, shape ``(N,)``, where each fold was scored by a model of its
@@ -221,9 +221,6 @@ def auroc_parts(
 
     Returns:
         `None` where a class is absent, of each fold where there are folds.
-
-    Raises:
-        InputError: Labels or scores are not one valid value per image.
 
     Source:
         Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"; the components are
@@ -234,7 +231,7 @@ def auroc_parts(
         >>> parts.value, parts.patients
         (0.875, (2, 2, 4))
     """
-    truth, scores = check_truth_and_scores(y_true, y_score)
+    truth, scores = np.asarray(y_true, dtype=bool), np.asarray(y_score, dtype=np.float64)
     owner = np.asarray(clusters)
     # Half a point for a tie; sums of halves are exact.
     points, rivals = np.zeros(len(truth)), np.zeros(len(truth))
@@ -307,9 +304,10 @@ def auroc_difference(
         >>> round(gap.value, 3)
         0.778
     """
-    names = np.arange(len(np.asarray(y_true))) if patients is None else patients
+    checked = [check_truth_and_scores(y_true, scores) for scores in (first, second)]
+    names = np.arange(len(checked[0][0])) if patients is None else patients
     owner, count = cluster_index(names)
-    parts = [auroc_parts(y_true, scores, owner, count) for scores in (first, second)]
+    parts = [auroc_parts(*valid, owner, count) for valid in checked]
     if parts[0] is None or parts[1] is None:
         return None
     return (parts[0] - parts[1]).estimate()

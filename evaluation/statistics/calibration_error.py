@@ -14,7 +14,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration import CLIP, clipped_logit
 from evaluation.statistics.logistic import fit_logistic
-from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
+from evaluation.statistics.ranking import Floats, Integers
 
 _CONVERGED = 1e-6  # gradient an image beyond which a fit has not ended
 _FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
@@ -167,7 +167,7 @@ class CalibrationFigures:
         clusters: Cluster (patient) of each image as an index from 0; each its own if left out.
 
     Raises:
-        InputError: Labels or probabilities are not one valid value per image.
+        InputError: A probability lies outside [0, 1].
 
     Source:
         Brier 1950; Naeini, Cooper and Hauskrecht 2015 (ECE); Cox 1958 and Van Calster et al. 2019
@@ -185,8 +185,8 @@ class CalibrationFigures:
         probability: npt.ArrayLike,
         clusters: Integers | Sequence[int] | None = None,
     ) -> None:
-        truth, p = check_truth_and_scores(y_true, probability)
-        outside = np.flatnonzero((p < 0) | (p > 1))
+        truth, p = np.asarray(y_true, dtype=bool), np.asarray(probability, dtype=np.float64)
+        outside = np.flatnonzero(~((p >= 0) & (p <= 1)))
         if outside.size:
             raise InputError(f"probability must be in [0, 1]; row {outside[0]} is {p[outside[0]]}")
         of_image = np.arange(len(p)) if clusters is None else np.asarray(clusters)

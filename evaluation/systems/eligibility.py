@@ -206,7 +206,7 @@ def describe_images(
         patients=patients,
         n_patients=n_patients,
         boxes_trusted=dataset.boxes_trusted(target).get_indexer(image_ids) >= 0,
-        truth=truth[image_ids.get_indexer(truth["image_id"]) >= 0].reset_index(drop=True),
+        truth=truth[image_ids.get_indexer(pd.Index(truth["image_id"])) >= 0].reset_index(drop=True),
         x_class=table.get("x_class"),
     )
 

@@ -209,10 +209,10 @@ def measure_shortcuts(
         ...     images, pd.DataFrame({"image_id": []}), labels)]
         [('view', 1.0)]
     """
-    rows = positions(images["image_id"], decode["image_id"])
+    places = positions(images["image_id"], decode["image_id"])
     decoded = pd.DataFrame(
         {
-            column: decode[column].array.take(rows, allow_fill=True)
+            column: decode[column].array.take(places, allow_fill=True)
             for column in (*_FILE, *_OF_IMAGE, _GREYS)
             if column in decode.columns
         },
