@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.compare.baselines import failures_as_wrong
-from evaluation.compare.compare_units import compare_units
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.failure_analysis import check_analysis, failure_table
-from evaluation.compare.judged_model import (
+from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.other_rows import compare_units, failures_as_wrong
+from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
+from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.compare.scorecard import (
     ComparisonTask,
     comparison_provenance,
     decisions_table,
     judge_models,
+    require_primary_metric,
     scorecards,
     system_result,
 )
-from evaluation.compare.metrics_table import resampled_figures
-from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
-from evaluation.compare.protocol import EXPLORATORY, Protocol, require_primary_metric
-from evaluation.compare.seeds import name_models, seed_notes
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
+from evaluation.metrics.evaluation_set import Note
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import Images, common_test_images
 
@@ -95,15 +95,66 @@ def compare_systems(
     by_unit = compare_units(models, judged, task, unit, resamples)
     clustered = clustered_auroc(cards)
     figures = with_clustered_auroc(drawn.figures, clustered, cards)
+    tests = paired_tests(drawn.figures, cards, clustered, drawn.differences, by_unit.tests)
     return Comparison(
         target=target,
-        systems={name: system_result(each, task) for name, each in models.items()},
         figures=figures.merged(failures_as_wrong(figures, models, task, resamples)),
-        decisions=decisions_table(models, dataset),
-        tests=paired_tests(drawn.figures, cards, clustered, drawn.differences, by_unit.tests),
+        tests=tests,
         failures=failure_table(models, judged, task, prevalence, resamples),
-        notes=[*notes, *of_models, *by_unit.notes, *seed_notes(models)],
+        systems={name: system_result(each, task) for name, each in models.items()},
+        decisions=decisions_table(models, dataset),
         provenance=comparison_provenance(models, task, resamples),
+        notes=[*notes, *of_models, *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit.figures,
     )
+
+
+def name_models(
+    systems: Mapping[str, Predictions | Sequence[Predictions]],
+) -> dict[str, dict[str, Predictions]]:
+    """Name every trained model of every system."""
+    named: dict[str, dict[str, Predictions]] = {}
+    for name, given in systems.items():
+        each = list(given) if isinstance(given, Sequence) else [given]
+        if not each:
+            raise InputError(f"compare: system {name} has no predictions")
+        _check_seeds(name, each)
+        labels = (
+            [name] if len(each) == 1 else [f"{name} #{place + 1}" for place in range(len(each))]
+        )
+        named[name] = dict(zip(labels, each, strict=True))
+    labels = [label for models in named.values() for label in models]
+    if len(set(labels)) < len(labels):
+        raise InputError("compare: a system is called as a seed of another; rename it")
+    return named
+
+
+def _seed_notes(systems: Mapping[str, Sequence[object]]) -> list[Note]:
+    """Tell of systems with several seeds; models by system."""
+    return [
+        Note(
+            "seeds",
+            f"Figures of {name} are means over {len(models)} training seeds; its curves, "
+            "confusion matrices and pictures are those of the first.",
+        )
+        for name, models in systems.items()
+        if len(models) > 1
+    ]
+
+
+def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
+    """Refuse the same training twice, which would make a recipe look steadier than it is."""
+    ids = [str(member.info.get("inference_id")) for member in members]
+    for place, known in enumerate(ids):
+        if known in ids[:place]:
+            raise InputError(
+                f"{members[place].folder}: {name} has these predictions already "
+                f"({members[ids.index(known)].folder}); give each training seed once"
+            )
+    kinds = {member.kind for member in members}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{members[0].folder}: the seeds of {name} are not of one kind "
+            f"({' and '.join(sorted(kinds))}); compare them as two systems"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import empty_table, read_table
+from data_prep.store.dataset import DataSet, Target
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import BoxPairs, pair_boxes
-from evaluation.compare.baselines import shortcut_rows
-from evaluation.compare.judged_model import ComparisonTask, JudgedModel, scorecards
 from evaluation.compare.paired_tests import OBUCHOWSKI
-from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.scorecard import ComparisonTask, JudgedModel, Scorecard, scorecards
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
     ShareName,
@@ -26,7 +27,6 @@ from evaluation.compare.shares import (
     add_net_benefit,
     check_prevalence,
 )
-from evaluation.compare.subgroups import image_groups, images_of, lesion_groups
 from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.auroc_variance import (
     FEW_PATIENTS,
@@ -39,6 +39,118 @@ from evaluation.statistics.auroc_variance import (
 )
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats
+from evaluation.systems.shortcuts import measure_shortcuts
+
+Groups = npt.NDArray[np.object_]
+"""Name of each image's or lesion's group, "" where it is unknown."""
+
+_DEFAULT = ("sex", "age_band", "source", "view")
+_AGE_EDGES, _AGE_NAMES = (18, 40, 60, 80), ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
+MOST_GROUPS = 12
+FIELD_MM = (250.0, 500.0)
+"""A chest X-ray shows this much, from side to side: another width means a wrong pixel spacing."""
+SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
+SIZE_EDGES, _SIZE_NAMES = (
+    (0.02, 0.06),
+    ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image"),
+)
+SHORTCUT = "shortcut"
+"""Stands in the place of a system."""
+_SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
+_LEFT_OUT = "siblings"
+
+
+def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
+    """Group images by what the images table knows of them.
+
+    Example:
+        >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
+        >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
+        {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
+    """
+    found: dict[str, Groups] = {}
+    for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
+        source = "age_years" if column == "age_band" else column
+        if source not in images:
+            if columns:
+                known = ", ".join(
+                    str(c) for c in images if c not in ("image_id", "path", "file_sha256")
+                )
+                raise InputError(f"subgroup '{column}': the images have no such column; {known}")
+            continue
+        values = _age_bands(images[source]) if column == "age_band" else images[source]
+        groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
+        names = set(groups) - {""}
+        if len(names) > MOST_GROUPS:
+            if columns:
+                raise InputError(
+                    f"subgroup '{column}': has {len(names)} values; at most {MOST_GROUPS} are shown"
+                )
+            continue
+        if len(names) > 1 or (columns and names):
+            found[column] = groups
+    return found
+
+
+def _age_bands(years: pd.Series) -> pd.Series:
+    numbers = years.to_numpy(np.float64, na_value=np.nan)
+    names = np.array(_AGE_NAMES, dtype=object)[np.digitize(np.nan_to_num(numbers), _AGE_EDGES)]
+    return pd.Series(np.where(np.isnan(numbers), None, names), index=years.index, dtype=object)
+
+
+def lesion_groups(
+    truth: pd.DataFrame, image: npt.NDArray[np.int64], images: pd.DataFrame
+) -> dict[str, Groups]:
+    """Group true lesions by size, number in the image, place and view."""
+    corners = truth[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+    sides = corners[:, 2:] - corners[:, :2]
+    centre = (corners[:, :2] + corners[:, 2:]) / 2
+    height, width = (images[name].to_numpy(np.float64)[image] for name in ("height", "width"))
+    share = sides.prod(axis=1) / (height * width)
+    count = np.bincount(image, minlength=len(images))[image]
+    found: dict[str, Groups] = {
+        "lesion_size": _cut(share, SIZE_EDGES, _SIZE_NAMES),
+        "lesion_count": np.array(["1", "2", "3 or more"], dtype=object)[np.minimum(count, 3) - 1],
+        "third": _cut(centre[:, 1] / height, (1 / 3, 2 / 3), ("upper", "middle", "lower")),
+        "side": _cut(centre[:, 0] / width, (0.5,), ("left of the image", "right of the image")),
+    }
+    spacing = _trusted_spacing(images)[image]
+    if not np.isnan(spacing).all():
+        millimetres = np.sqrt((sides * spacing).prod(axis=1))
+        sizes = _cut(millimetres, SIZE_EDGES_MM, _SIZE_NAMES_MM)
+        found["lesion_size_mm"] = np.where(np.isnan(millimetres), "", sizes)
+    if "view" in images:
+        views = images["view"].astype(object)
+        found["view"] = views.where(views.notna(), "").to_numpy(object)[image]
+    return {topic: groups for topic, groups in found.items() if len(set(groups) - {""}) > 1}
+
+
+def _trusted_spacing(images: pd.DataFrame) -> Floats:
+    """Pixel spacing of each image in mm (column, row), NaN where it cannot be right.
+
+    Example:
+        >>> table = pd.DataFrame({"width": [2000, 1024], "spacing_row_mm": [0.2, 0.143],
+        ...                       "spacing_col_mm": [0.2, 0.143]})
+        >>> _trusted_spacing(table).tolist()
+        [[0.2, 0.2], [nan, nan]]
+    """
+    names = ["spacing_col_mm", "spacing_row_mm"]
+    if not set(names) <= set(images):
+        return np.full((len(images), 2), np.nan)
+    spacing = images[names].astype("float64").to_numpy(np.float64)
+    field = spacing[:, 0] * images["width"].to_numpy(np.float64)
+    wrong = ~((field >= FIELD_MM[0]) & (field <= FIELD_MM[1]))
+    return np.where(wrong[:, None], np.nan, spacing)
+
+
+def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups:
+    return np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
+
+
+def _images_of(judged: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the images table in the order of the judged images."""
+    rows = images.drop_duplicates("image_id").set_index("image_id")
+    return rows.reindex(judged.image_ids).reset_index()
 
 
 def _auroc_of_groups(
@@ -214,7 +326,7 @@ def failure_table(
         subgroups=protocol.subgroups,
         prevalence=prevalence,
     )
-    return pd.concat([table, shortcut_rows(task.dataset, task.target, judged)], ignore_index=True)
+    return pd.concat([table, _shortcut_rows(task.dataset, task.target, judged)], ignore_index=True)
 
 
 def _where_each_fails(
@@ -229,12 +341,14 @@ def _where_each_fails(
     """Say in which groups, and in which way, each system fails."""
     probabilities = {name: members[0].probability for name, members in cards.items()}
     judged = next(iter(cards.values()))[0].judged
-    rows = images_of(judged, images)
+    rows = _images_of(judged, images)
     groups = image_groups(rows, subgroups)
     shares = Shares(judged.n_patients, gaps=set(groups))
     for name, members in cards.items():
-        _add_groups(shares, name, members, groups, policy)
-        _add_lesions(shares, name, members, rows)
+        of_groups = _shares_of_groups(members, groups, policy)
+        of_lesions = _shares_of_lesions(members, rows)
+        for share in (*of_groups, *of_lesions):
+            shares.add(name, *share)
         add_net_benefit(shares, name, members)
     add_agreement(shares, cards, policy)
     add_at_prevalence(shares, cards, policy, prevalence)
@@ -249,13 +363,15 @@ def _where_each_fails(
     return pd.concat(kept, ignore_index=True)[list(FAILURE_COLUMNS)]
 
 
-def _add_groups(
-    shares: Shares,
-    name: str,
+_Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64]]
+"""What `Shares.add` takes of a system: name, what is counted, of what, and the patients."""
+
+
+def _shares_of_groups(
     cards: Sequence[Scorecard],
     groups: Mapping[str, npt.NDArray[np.object_]],
     policy: str,
-) -> None:
+) -> Iterator[_Share]:
     judged = cards[0].judged
     called = [card.called(policy) for card in cards]
     known = [each for each in called if each is not None]
@@ -279,12 +395,10 @@ def _add_groups(
                 for chosen, called_ in ((inside, group), (outside, f"not {group}")):
                     mask = of & chosen
                     key = ShareName(topic, called_, policy, metric)
-                    shares.add(name, key, value * mask, mask, judged.patients)
+                    yield key, value * mask, mask, judged.patients
 
 
-def _add_lesions(
-    shares: Shares, name: str, members: Sequence[Scorecard], rows: pd.DataFrame
-) -> None:
+def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
     judged = members[0].judged
     pairs = [_pairs(each) for each in members]
@@ -297,7 +411,7 @@ def _add_lesions(
     ones = np.ones(len(patients))
     for kind in (*_PER_LESION, *_PER_IMAGE):
         of = mean["lesions"] if kind in _PER_LESION else ones
-        shares.add(name, ShareName("errors", "", "", kind), mean[kind], of, patients)
+        yield ShareName("errors", "", "", kind), mean[kind], of, patients
     reached = np.mean([lesions_reached(p, cut) for p, cut in known if cut is not None], axis=0)
     first = known[0][0]
     image = first.true_image
@@ -308,7 +422,7 @@ def _add_lesions(
         for group in sorted(set(of_lesion) - {""}):
             chosen = of_lesion == group
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
-            shares.add(name, key, reached * chosen, chosen, patients[image])
+            yield key, reached * chosen, chosen, patients[image]
 
 
 def _pairs(card: Scorecard) -> BoxPairs | None:
@@ -324,3 +438,35 @@ def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
     image = ids.get_indexer(pd.Index(judged.truth["image_id"]))
     kept = judged.truth[image >= 0]
     return kept.iloc[np.argsort(image[image >= 0], kind="stable")]
+
+
+def _shortcut_rows(dataset: DataSet, target: Target, judged: EvaluationSet) -> pd.DataFrame:
+    """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
+
+    Each guess is learned on four fifths of these images' patients and judged on the rest, in
+    turn: a system that does not beat it has not shown that it reads the lungs.
+    """
+    images = _images_of(judged, dataset.images)
+    path = dataset.folder / "decode.parquet"
+    decode = read_table(path, "decode") if path.exists() else empty_table("decode")
+    truth = pd.DataFrame({target.name: judged.y_true.astype(np.float64)}, index=judged.image_ids)
+    rows: list[dict[str, Any]] = [
+        {
+            "topic": "shortcut",
+            "group": found["fact"],
+            "system": SHORTCUT,
+            "policy": "",
+            "metric": "auroc",
+            "estimate": found["auroc"],
+            "ci_low": found["ci_low"],
+            "ci_high": found["ci_high"],
+            "ci_method": _SHORTCUT_METHOD if found["ci_low"] is not None else "",
+            "count": found["n_positive"],
+            "of": found["n_images"],
+            "n_patients": judged.n_patients,
+            "note": f"known of {found['n_known']} images",
+        }
+        for found in measure_shortcuts(images, decode, truth)
+        if found["kind"] != _LEFT_OUT
+    ]
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))

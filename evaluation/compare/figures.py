@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.metrics.evaluation_set import ALL, MetricKey
-from evaluation.statistics.bootstrap import Interval
+from evaluation.statistics.bootstrap import LEVEL, Interval
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
@@ -62,6 +62,19 @@ class Figure(Interval):
         )
 
 
+def simultaneous_level(n_systems: int) -> float:
+    """Coverage of each interval, so that all contrasts with the reference hold in 95 % of cases.
+
+    Source:
+        Bonferroni's inequality.
+
+    Example:
+        >>> simultaneous_level(2), simultaneous_level(3)
+        (0.95, 0.975)
+    """
+    return 1 - (1 - LEVEL) / max(n_systems - 1, 1)
+
+
 @dataclass(frozen=True)
 class Figures:
     """Every figure of a comparison by image, study or patient.
@@ -77,6 +90,11 @@ class Figures:
     unit: str
     systems: Mapping[str, Mapping[MetricKey, Figure]]
     differences: Mapping[tuple[str, str], Mapping[MetricKey, Figure]]
+
+    @property
+    def contrast_level(self) -> float:
+        """Coverage of each interval, so that all contrasts with the reference hold at once."""
+        return simultaneous_level(len(self.systems))
 
     def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
         """A system's figure; undefined where there is none."""

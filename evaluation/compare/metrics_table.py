@@ -1,11 +1,18 @@
-"""Estimates, intervals and paired differences of every figure, and why one is missing."""
+"""Estimates, intervals and paired differences of every figure, and why one is missing.
+
+Of several training seeds of one system figures are means, and intervals resample the seeds, too.
+A replicate of a system with ``S`` seeds is ``mean + sqrt(S / (S - 1)) x (drawn mean - mean)``:
+the seeds' figures on the resampled patients, averaged over all seeds, and over ``S`` seeds drawn
+with replacement. Without the factor, that of the rescaled bootstrap, so few seeds would look
+closer together than they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import beta  # type: ignore[attr-defined]
@@ -13,7 +20,6 @@ from scipy.stats import beta  # type: ignore[attr-defined]
 from data_prep.contracts.errors import InputError
 from evaluation.compare.figures import Counts, Figure, Figures, IntervalKind
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.seeds import SeedMean, mean_replicates
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
@@ -26,11 +32,8 @@ from evaluation.statistics.bootstrap import (
 )
 from evaluation.statistics.ranking import Floats
 
-if TYPE_CHECKING:
-    from evaluation.compare.scorecard import Scorecard
-    from evaluation.metrics.evaluation_set import MetricKey
-
-
+_OF_SEEDS = 7919
+"""Makes the draws of seeds others than those of patients."""
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 
 
@@ -81,6 +84,70 @@ def _exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Inte
 
 NOT_TUNED = "not tuned for this policy"
 _ONE_PATIENT = "one patient gives no interval"
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """The figures of several seeds of one system, as one scorecard.
+
+    Attributes:
+        cards: One per seed, on the same images.
+    """
+
+    cards: Sequence[Scorecard]
+
+    @property
+    def judged(self) -> EvaluationSet:
+        """The images."""
+        return self.cards[0].judged
+
+    def estimates(self) -> dict[MetricKey, float | None]:
+        """Means over the seeds; undefined where any seed's figure is."""
+        each = [card.estimates() for card in self.cards]
+        means: dict[MetricKey, float | None] = {}
+        for figure in dict.fromkeys(name for figures in each for name in figures):
+            values = [figures.get(figure) for figures in each]
+            known = [value for value in values if value is not None]
+            means[figure] = float(np.mean(known)) if len(known) == len(each) else None
+        return means
+
+    def missing(self) -> dict[MetricKey, str]:
+        """Figures that a seed cannot have, with the reason."""
+        return {
+            figure: f"seed {place + 1}: {reason}"
+            for place, card in enumerate(self.cards)
+            for figure, reason in card.missing().items()
+        }
+
+
+def mean_replicates(
+    drawn: Mapping[tuple[str, int, MetricKey], Floats],
+    seeds: Mapping[str, int],
+    resamples: Resamples,
+) -> dict[tuple[str, MetricKey], Floats]:
+    """Replicates per system out of those per model.
+
+    Source:
+        Field and Welsh 2007, resampling both levels; Rao and Wu 1988, the factor.
+    """
+    joined: dict[tuple[str, MetricKey], Floats] = {}
+    for place, (name, count) in enumerate(seeds.items()):
+        keys = [key for system, seed, key in drawn if system == name and not seed]
+        rng = np.random.default_rng([resamples.seed, _OF_SEEDS, place])
+        shares = rng.multinomial(count, np.full(count, 1 / count), resamples.n_replicates) / count
+        for key in keys:
+            parts = [drawn.get((name, seed, key)) for seed in range(count)]
+            known = [part for part in parts if part is not None]
+            if len(known) < count:
+                continue
+            if count == 1:
+                joined[name, key] = known[0]
+                continue
+            values = np.stack(known, axis=1)  # (R, seeds)
+            mean = values.mean(axis=1)
+            factor = np.sqrt(count / (count - 1))
+            joined[name, key] = mean + factor * ((shares * values).sum(axis=1) - mean)
+    return joined
 
 
 class ResampledFigures(NamedTuple):
@@ -155,7 +222,7 @@ def figures_of(
         systems[name] |= {
             key: maker.figure(key, None, None, reason) for key, reason in missing[name].items()
         }
-    level, reference = simultaneous_level(len(cards)), next(iter(cards))
+    figures, reference = Figures(target, unit, systems, {}), next(iter(cards))
     differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
     for pair in combinations(cards, 2):
         found = differences[pair] = {}
@@ -173,10 +240,12 @@ def figures_of(
                 seeded=bool(several.intersection(pair)),
             )
             if pair[0] == reference and figure.bounded:
-                wide = percentile_interval(known[0] - known[1], level, estimate=figure.estimate)
+                wide = percentile_interval(
+                    known[0] - known[1], figures.contrast_level, estimate=figure.estimate
+                )
                 figure = replace(figure, simultaneous=(wide.low, wide.high))
             found[key] = figure
-    return Figures(target, unit, systems, differences)
+    return replace(figures, differences=differences)
 
 
 def _why_no_difference(
@@ -245,16 +314,3 @@ class _Maker:
                 n_positive=int((chosen & self._judged.y_true).sum()),
             )
         return self._counts[cells]
-
-
-def simultaneous_level(n_systems: int) -> float:
-    """Coverage of each interval, so that all contrasts with the reference hold in 95 % of cases.
-
-    Source:
-        Bonferroni's inequality.
-
-    Example:
-        >>> simultaneous_level(2), simultaneous_level(3)
-        (0.95, 0.975)
-    """
-    return 1 - (1 - LEVEL) / max(n_systems - 1, 1)

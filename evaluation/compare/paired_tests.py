@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.figures import Figure, Figures
-from evaluation.compare.metrics_table import simultaneous_level
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS
@@ -157,7 +156,7 @@ def paired_tests(
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
     judged = next(iter(cards.values()))[0].judged
-    rows = _Rows(figures.target, next(iter(cards)), simultaneous_level(len(cards)))
+    rows = _Rows(figures.target, next(iter(cards)), figures.contrast_level)
     for subgroup, chosen in _subgroups(judged).items():
         _auroc_rows(rows, subgroup, cards, chosen, clustered)
         _decision_rows(rows, subgroup, cards, chosen)
@@ -341,7 +340,7 @@ def with_clustered_auroc(
     figures: Figures, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
 ) -> Figures:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
-    level, reference = simultaneous_level(len(cards)), next(iter(cards))
+    level, reference = figures.contrast_level, next(iter(cards))
 
     def given(key: MetricKey, figure: Figure, pair: tuple[str, str]) -> Figure:
         estimate = clustered.get(key.subgroup, {}).get(pair)

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.evaluation_set import ALL, MetricKey
-from evaluation.metrics.registry import METRICS, why_undefined
+from evaluation.metrics.registry import METRICS
 from evaluation.metrics.words import listing, number, policy_words
 
 if TYPE_CHECKING:
@@ -214,28 +212,3 @@ def standing_words(protocol: Protocol, uses_before: int | None) -> str:
         times = "once" if uses_before == 1 else f"{uses_before} times"
         return f"{text}, but this test split had been looked at {times} before it was first used."
     return f"{text}, before this test split was looked at."
-
-
-def require_primary_metric(protocol: Protocol, cards: Mapping[str, Scorecard]) -> None:
-    """Refuse systems of which one lacks the primary figure.
-
-    An exploratory comparison is not refused: it says in its answer that there is none.
-    """
-    if not protocol.declared:
-        return
-    figure = MetricKey(ALL, protocol.policy, protocol.metric)
-    for name, card in cards.items():
-        weights = np.ones((1, card.judged.n_patients), dtype=np.int16)
-        found = card(weights).get(figure)  # without pycocotools, which is slow and agrees
-        if found is not None and not np.isnan(found[0]):
-            continue
-        lacking = card.missing().get(figure)
-        reason = lacking or (_NEVER if found is None else why_undefined(figure.metric))
-        raise InputError(
-            f"protocol: the primary figure '{protocol.metric}' is undefined for {name}: {reason}; "
-            "compare systems that have it, or fix another metric; nothing was told and no look "
-            "was counted"
-        )
-
-
-_NEVER = "nothing on validation gives it (a score cut comes from boxes, cxr tune --search)"

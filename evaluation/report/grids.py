@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED
+from evaluation.compare.figures import FAILURES_WRONG
+from evaluation.compare.other_rows import NONE_FAILED
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title

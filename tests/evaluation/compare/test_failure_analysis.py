@@ -10,8 +10,15 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import pair_boxes
-from evaluation.compare.baselines import FAILURES_WRONG, NONE_FAILED, SHORTCUT
 from evaluation.compare.compare import compare_systems
+from evaluation.compare.failure_analysis import (
+    SHORTCUT,
+    _trusted_spacing,
+    image_groups,
+    lesion_groups,
+)
+from evaluation.compare.figures import FAILURES_WRONG
+from evaluation.compare.other_rows import NONE_FAILED
 from evaluation.compare.shares import (
     TREAT_ALL,
     ShareName,
@@ -20,7 +27,6 @@ from evaluation.compare.shares import (
     _predictive_values,
     net_benefit,
 )
-from evaluation.compare.subgroups import _trusted_spacing, image_groups, lesion_groups
 from evaluation.statistics.bootstrap import Resamples
 from scripts.starting_weights import unknown_training_data
 

@@ -6,14 +6,15 @@ import pytest
 from scipy.stats import binomtest
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems
+from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.figures import Figures
+from evaluation.compare.figures import Figures, simultaneous_level
 from evaluation.compare.metrics_table import (
     EXACT_METHOD,
+    SeedMean,
     _clopper_pearson,
     figures_of,
-    simultaneous_level,
+    mean_replicates,
 )
 from evaluation.compare.paired_tests import (
     DELONG,
@@ -26,7 +27,6 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.seeds import SeedMean, mean_replicates, name_models
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import family
