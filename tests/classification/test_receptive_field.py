@@ -77,15 +77,15 @@ def test_the_gradient_of_each_cell_lies_in_its_middle(name, last_stride, monkeyp
     pixels = torch.full((1, 3, size, size), 1e-5, requires_grad=True)  # no ReLU6 is at its end
     maps = trunk.layers.eval()(pixels).sum(dim=1)[0]  # (h, w)
     places = np.arange(size) + 0.5
-    checked = 0
-    for row in range(1, len(maps) - 1):  # the outer cells' fields reach beyond the image
+    # Inner cells only: the outer ones' fields reach beyond the image.
+    rows = {1, len(maps) // 2, len(maps) - 2}
+    assert len(rows) >= 2
+    for row in rows:
         (gradient,) = torch.autograd.grad(maps[row, row], pixels, retain_graph=True)
         for axis in (1, 2):
             weight = gradient[0].sum(dim=(0, 3 - axis)).double().numpy()
             middle = (weight * places).sum() / weight.sum()
             assert middle == pytest.approx(trunk.centre + row * trunk.stride, abs=0.01)
-        checked += 1
-    assert checked >= 2
 
 
 def test_a_map_is_framed_by_the_cells_of_its_own_network():
