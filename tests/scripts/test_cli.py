@@ -47,12 +47,22 @@ def cxr(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], says: str) -> None:
-    done = cxr(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cxr", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capfd.readouterr().err
+    assert ended.value.code == 2, said
+    assert says in said
+    assert len(said.strip().splitlines()) == 1, said
+    assert "Traceback" not in said
 
 
 def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path: Path) -> None:
