@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,13 @@ from networks.public_checkpoints import recognise
 from networks.published import fetch_imagenet
 from networks.registry import Network, network_names
 
-if TYPE_CHECKING:
-    from classification.model import ImageClassifier
+
+class _Startable(Protocol):
+    """What of a classifier its weights go into."""
+
+    trunk: nn.Module
+    classifier: nn.Linear
+    architecture: dict[str, Any]
 
 
 def fetch_features(network: Network) -> dict[str, Tensor]:
@@ -67,7 +72,7 @@ _OWN_LAST = ("classifier.weight", "classifier.bias")
 
 
 def start_from(
-    model: ImageClassifier,
+    model: _Startable,
     state: Mapping[str, Tensor],
     *,
     source: str,
@@ -123,7 +128,7 @@ def start_from(
 
 
 def _shared_rows(
-    model: ImageClassifier,
+    model: _Startable,
     state: Mapping[str, Tensor],
     keys: tuple[str, str],
     learned: tuple[str, ...],

@@ -19,7 +19,8 @@ from evaluation.report.files import (
     require_only,
 )
 from scripts import console
-from scripts.systems import open_seeds, own_split, split_seeds
+from scripts.own_split import own_split
+from scripts.systems import open_seeds, split_seeds
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target

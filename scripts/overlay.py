@@ -9,7 +9,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.systems import own_split
+from scripts.own_split import own_split
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet

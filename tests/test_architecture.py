@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,10 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     assert len(layout.wide_names()) <= 450
     assert max(map(len, layout.imports.values())) <= 21
     assert sum(count <= 1 for count in layout.importers().values()) <= 62
+
+
+def test_no_files_import_each_other_in_a_circle(house: ModuleType) -> None:
+    graphlib.TopologicalSorter(house.House.read(ROOT).imports).prepare()  # names the circle
 
 
 def test_data_and_judge_import_without_torch() -> None:

@@ -150,7 +150,7 @@ def require_free_space(folder: Path, need_bytes: int) -> None:
 
 @cache
 def _git_revision() -> str | None:
-    repository = Path(__file__).resolve().parents[1]
+    repository = Path(__file__).resolve().parents[2]
     if not (repository / ".git").exists():
         return None
     command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=12"]

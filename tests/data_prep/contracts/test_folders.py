@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from data_prep.contracts.folders import (
     provenance,
     require_free_space,
 )
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
@@ -104,6 +107,13 @@ def test_provenance_names_versions_and_command() -> None:
     facts = provenance()
     assert {"python", "numpy", "pydicom"} <= set(facts["versions"])
     assert facts["command"].split()[0] == "cxr"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_provenance_names_the_revision_of_the_checkout() -> None:
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert str(provenance()["revision"]).removesuffix("-dirty").endswith(head)
 
 
 def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> None:
