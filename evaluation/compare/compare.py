@@ -9,11 +9,7 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.failure_analysis import check_analysis, failure_table
-from evaluation.compare.metrics_table import resampled_figures
-from evaluation.compare.other_rows import compare_units, failures_as_wrong
-from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
-from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.compare.scorecard import (
+from evaluation.compare.judged_model import (
     ComparisonTask,
     comparison_provenance,
     decisions_table,
@@ -22,6 +18,10 @@ from evaluation.compare.scorecard import (
     scorecards,
     system_result,
 )
+from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.other_rows import compare_units, failures_as_wrong
+from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
+from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
 from evaluation.metrics.evaluation_set import Note

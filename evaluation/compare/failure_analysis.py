@@ -16,8 +16,9 @@ from data_prep.contracts.tables import empty_table, read_table
 from data_prep.store.dataset import DataSet, Target
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import BoxPairs, pair_boxes
+from evaluation.compare.judged_model import ComparisonTask, JudgedModel, scorecards
 from evaluation.compare.paired_tests import OBUCHOWSKI
-from evaluation.compare.scorecard import ComparisonTask, JudgedModel, Scorecard, scorecards
+from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
     ShareName,

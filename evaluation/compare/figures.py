@@ -43,12 +43,14 @@ class Figure(Interval):
         kind: The kind of that method; `None` without an interval.
         counts: What it is computed on.
         simultaneous: The ends that cover all differences from the reference system at once.
+        of_all: Whether it is the figure of all images once more, because no image failed.
     """
 
     method: str = ""
     kind: IntervalKind | None = None
     counts: Counts = field(default_factory=Counts)
     simultaneous: tuple[float, float] | None = None
+    of_all: bool = False
 
     def reversed(self) -> Figure:
         """Return the same difference, taken the other way round."""

@@ -24,7 +24,6 @@ from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
     LEVEL,
-    NO_WIDTH,
     Interval,
     Resamples,
     cluster_bootstrap,
@@ -290,7 +289,7 @@ class _Maker:
                 interval = percentile_interval(drawn, estimate=estimate)
             method = self._resamples.method
             method += " of patients and training seeds" if seeded else ""
-            if interval.note == NO_WIDTH and isinstance(card, Scorecard):
+            if interval.unmoved and isinstance(card, Scorecard):
                 exact = _exact_interval(card, key, estimate)
                 if exact is not None:
                     interval, method, kind = exact, EXACT_METHOD, "exact"

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.figures import FAILURES_WRONG, Figure, Figures
+from evaluation.compare.judged_model import ComparisonTask, JudgedModel
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
-from evaluation.compare.scorecard import ComparisonTask, JudgedModel, Scorecard
+from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
@@ -153,8 +154,7 @@ def failures_as_wrong(
         for name, each in models.items()
     }
     if not any(count for counts in missing.values() for count in counts):
-        # A note on a figure without a value says why; that stays.
-        return _renamed(figures, lambda names, note: note or NONE_FAILED)
+        return _renamed(figures, lambda figure, names: _of_all(figure))
     dataset, target = task.dataset, task.target
     judged = describe_images(dataset, target, expected, dataset.labels(target))
     cards = {
@@ -169,19 +169,24 @@ def failures_as_wrong(
     ).figures
     found = with_clustered_auroc(found, clustered_auroc(cards), cards)
 
-    def counted(names: tuple[str, ...], note: str) -> str:
+    def counted(figure: Figure, names: tuple[str, ...]) -> Figure:
         words = _words({name: missing[name] for name in names})
-        return f"{note}; {words}" if note else words
+        return replace(figure, note=f"{figure.note}; {words}" if figure.note else words)
 
     return _renamed(found, counted)
 
 
-def _renamed(figures: Figures, note: Callable[[tuple[str, ...], str], str]) -> Figures:
+def _of_all(figure: Figure) -> Figure:
+    """A figure as it is on all images; a note on one without a value says why, and stays."""
+    return figure if figure.note else replace(figure, note=NONE_FAILED, of_all=True)
+
+
+def _renamed(figures: Figures, noted: Callable[[Figure, tuple[str, ...]], Figure]) -> Figures:
     """The kept figures of all images under the subgroup's name, with other notes."""
 
     def renamed(held: Mapping[MetricKey, Figure], *names: str) -> dict[MetricKey, Figure]:
         return {
-            key._replace(subgroup=FAILURES_WRONG): replace(figure, note=note(names, figure.note))
+            key._replace(subgroup=FAILURES_WRONG): noted(figure, names)
             for key, figure in held.items()
             if key.subgroup == ALL and key.metric in _KEPT
         }

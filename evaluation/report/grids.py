@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from evaluation.compare.figures import FAILURES_WRONG
-from evaluation.compare.other_rows import NONE_FAILED
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
@@ -125,7 +124,7 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
 def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
     """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
     # Where nothing failed, the figures with failures counted as wrong are those of all images.
-    known = {key: figure for _, key, figure in comparison.figures if figure.note != NONE_FAILED}
+    known = {key: figure for _, key, figure in comparison.figures if not figure.of_all}
     groups = [
         each
         for each in dict.fromkeys(key.subgroup for key in known)

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -128,12 +128,14 @@ class Interval:
         low: Lower end.
         high: Upper end.
         note: Why it is undefined or has no interval, or what to know about it.
+        unmoved: Whether it has no interval because every resample gave the same value.
     """
 
     estimate: float = math.nan
     low: float = math.nan
     high: float = math.nan
     note: str = ""
+    unmoved: bool = field(default=False, repr=False, kw_only=True)
 
     @property
     def known(self) -> bool:
@@ -203,7 +205,7 @@ def percentile_interval(
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
     low, high = np.quantile(defined, [tail, 1 - tail])
     if low == high:
-        return Interval(estimate, note=NO_WIDTH)
+        return Interval(estimate, note=NO_WIDTH, unmoved=True)
     if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
         return Interval(estimate, note=SHIFTED.format(level=100 * level, low=low, high=high))
     note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else ""

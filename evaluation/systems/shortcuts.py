@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.special import logit
 
 from data_prep.audit.patients import OLDEST_YEARS
-from data_prep.contracts.text_lookup import positions
 from data_prep.images.image_facts import read_border_greys
 from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
@@ -209,7 +208,7 @@ def measure_shortcuts(
         ...     images, pd.DataFrame({"image_id": []}), labels)]
         [('view', 1.0)]
     """
-    places = positions(images["image_id"], decode["image_id"])
+    places = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
     decoded = pd.DataFrame(
         {
             column: decode[column].array.take(places, allow_fill=True)
