@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -219,7 +219,14 @@ class WeightedFroc:
         return np.asarray(self.figures(weights)[:, 0])
 
 
-def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> dict[str, Floats]:
+class FrocCurve(NamedTuple):
+    """Sensitivity per lesion against false marks an image, both rising; empty without lesions."""
+
+    false_marks: Floats
+    sensitivity: Floats
+
+
+def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
     """Sensitivity against false marks an image, one point per score that finds a further lesion.
 
     Args:
@@ -227,8 +234,8 @@ def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> dict[str, Floats]:
         hit: What finds a lesion.
 
     Returns:
-        ``false_marks`` an image (rising), ``sensitivity`` per lesion; both start at 0, and the
-        last point calls every mark. Empty where no image has a true box.
+        Both figures start at 0, and the last point calls every mark. Empty where no image has a
+        true box.
 
     Source:
         Chakraborty 1989.
@@ -239,17 +246,17 @@ def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> dict[str, Floats]:
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(score=0.4), true.assign(score=0.8, image_id="b")])
         >>> curve = froc_curve(pair_boxes(marks, true, pd.Index(["a", "b"])))
-        >>> curve["false_marks"].tolist(), curve["sensitivity"].tolist()
+        >>> curve.false_marks.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
     if not len(pairs.true_image):
-        return {"false_marks": np.empty(0), "sensitivity": np.empty(0)}
+        return FrocCurve(np.empty(0), np.empty(0))
     best, false = _first_finds(pairs, hit)
     rising = np.sort(-best[best > -np.inf])
     cuts, wrong = np.unique(rising), np.sort(-pairs.boxes.score[false])
     found = np.searchsorted(rising, cuts, side="right")
     called = np.searchsorted(wrong, cuts, side="right")
-    return {
-        "false_marks": np.concatenate([[0], called, [len(wrong)]]) / len(pairs.n_true),
-        "sensitivity": np.concatenate([[0], found, [len(rising)]]) / len(best),
-    }
+    return FrocCurve(
+        np.concatenate([[0], called, [len(wrong)]]) / len(pairs.n_true),
+        np.concatenate([[0], found, [len(rising)]]) / len(best),
+    )

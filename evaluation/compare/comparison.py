@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from data_prep.store.dataset import Target
-from evaluation.boxes.froc import Hit
+from evaluation.boxes.froc import FrocCurve, Hit
 from evaluation.compare.figures import Figures
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Verdict, state_verdict
+from evaluation.decisions.referral import CoverageCurve
 from evaluation.metrics.evaluation_set import Note
 from evaluation.statistics.ranking import Floats
 
@@ -30,10 +31,8 @@ class SystemResult:
         maps: Activation maps on the test images, one per image; `None` without any.
         map_scale: The fixed low and high end of the maps.
         cost: Parameters, FLOPs, latency; values may be `None`.
-        froc: Per kind of hit (``iou``, ``centre``) ``false_marks`` an image and ``sensitivity`` of
-            the FROC curve; empty without boxes.
-        coverage: Per policy at which images are referred to a reader ``coverage`` and
-            ``accuracy`` of the accuracy-coverage curve.
+        froc: The FROC curve per kind of hit (``iou``, ``centre``); empty without boxes.
+        coverage: The accuracy-coverage curve per policy at which images are referred to a reader.
         validation: ``label`` and ``score`` of the validation images; may be empty.
         seeds: Training runs behind the system; `None` where unknown (other software, readers).
     """
@@ -45,8 +44,8 @@ class SystemResult:
     maps: pd.DataFrame | None = None
     map_scale: tuple[float, float] | None = None
     cost: dict[str, Any] = field(default_factory=dict)
-    froc: dict[Hit, dict[str, Floats]] = field(default_factory=dict)
-    coverage: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    froc: dict[Hit, FrocCurve] = field(default_factory=dict)
+    coverage: dict[str, CoverageCurve] = field(default_factory=dict)
     validation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: int | None = None
 

@@ -20,6 +20,7 @@ from evaluation.boxes.average_precision import (
 )
 from evaluation.boxes.froc import (
     HITS,
+    FrocCurve,
     Hit,
     WeightedFroc,
     WeightedIobb,
@@ -208,7 +209,7 @@ class Scorecard:
             figures |= {MetricKey(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
 
-    def froc(self) -> dict[Hit, dict[str, Floats]]:
+    def froc(self) -> dict[Hit, FrocCurve]:
         """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
         if self._pairs is None:
             return {}

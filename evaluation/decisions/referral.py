@@ -7,7 +7,7 @@ threshold. The cut is chosen on validation, like any threshold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,13 @@ from evaluation.statistics.calibration import clipped_logit
 from evaluation.statistics.ranking import Floats, Integers
 
 _POINTS = 200
+
+
+class CoverageCurve(NamedTuple):
+    """Accuracy of the images that are not referred, against their share, which rises."""
+
+    coverage: list[float]
+    accuracy: list[float]
 
 
 @dataclass(frozen=True)
@@ -162,13 +169,12 @@ class ReferralFigures:
                 figures[f"{name}_covered"] = found[name]
         return figures
 
-    def curve(self) -> dict[str, list[float]]:
-        """The accuracy-coverage curve: ``coverage`` rising and ``accuracy``, at most 200 points."""
+    def curve(self) -> CoverageCurve:
+        """The accuracy-coverage curve, at most 200 points."""
         ends = np.unique(self._upto)
         if len(ends) > _POINTS:
             ends = ends[np.unique(np.linspace(0, len(ends) - 1, _POINTS).round().astype(int))]
         wrong = np.cumsum(self._wrong)[ends - 1]
-        return {
-            "coverage": (ends / max(len(self._wrong), 1)).tolist(),
-            "accuracy": (1 - wrong / ends).tolist(),
-        }
+        return CoverageCurve(
+            (ends / max(len(self._wrong), 1)).tolist(), (1 - wrong / ends).tolist()
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, Hit
+from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, FrocCurve, Hit
 from evaluation.metrics.words import ends_words, number, policy_words
 from evaluation.report.plot import (
     MARKERS,
@@ -288,9 +288,9 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
     curves, sentences = [], []
     for system in systems:
         froc = system.result.froc.get(hit)
-        if froc is None or not len(froc["sensitivity"]):
+        if froc is None or not len(froc.sensitivity):
             continue
-        marks, level = froc["false_marks"], froc["sensitivity"]
+        marks, level = froc
         found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
         points = tuple(
             Point(rate, y, f"{system.name}: sensitivity {number(y)} at {at} false marks an image")
@@ -315,16 +315,15 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
     )
 
 
-def _sensitivity_at(curve: Mapping[str, Floats]) -> list[float]:
+def _sensitivity_at(curve: FrocCurve) -> list[float]:
     """Return the sensitivity at each of `FROC_RATES`, by the step rule.
 
     Example:
-        >>> _sensitivity_at({"false_marks": np.array([0, 0.5, 3]),
-        ...                 "sensitivity": np.array([0, 0.4, 0.6])})
+        >>> _sensitivity_at(FrocCurve(np.array([0, 0.5, 3]), np.array([0, 0.4, 0.6])))
         [0.0, 0.0, 0.4, 0.4, 0.4, 0.6, 0.6]
     """
-    last = np.searchsorted(curve["false_marks"], FROC_RATES, side="right") - 1
-    return [float(each) for each in curve["sensitivity"][last]]
+    last = np.searchsorted(curve.false_marks, FROC_RATES, side="right") - 1
+    return [float(each) for each in curve.sensitivity[last]]
 
 
 def _calibration_chart(systems: Sequence[_System]) -> Chart:
@@ -368,7 +367,7 @@ def _coverage_chart(systems: Sequence[_System], policy: str, prevalence: float) 
         x, y = (system.figures[key].estimate for key in ("coverage", "accuracy_covered"))
         words = f"{system.name}: {number(x)} decided, {number(y)} of them right"
         points = () if math.isnan(x) or math.isnan(y) else (Point(x, y, words, "o"),)
-        line = np.array(curve["coverage"]), np.array(curve["accuracy"])
+        line = np.array(curve.coverage), np.array(curve.accuracy)
         curves.append(system.curve(*line, points))
     most = 0.5 if math.isnan(prevalence) else max(prevalence, 1 - prevalence)
     return Chart(

@@ -58,7 +58,10 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "costs": {name: each.cost for name, each in comparison.systems.items()},
         "notes": [note.text for note in comparison.notes],
         "metrics": _records(metrics),
-        "coverage": {name: each.coverage for name, each in comparison.systems.items()},
+        "coverage": {
+            name: {policy: curve._asdict() for policy, curve in each.coverage.items()}
+            for name, each in comparison.systems.items()
+        },
         "tests": _records(comparison.tests),
         "where": _records(comparison.failures),
         "provenance": comparison.provenance,

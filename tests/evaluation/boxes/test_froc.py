@@ -126,7 +126,7 @@ def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(seed, decimals, how)
     np.testing.assert_allclose(ours, froc_by_hand(boxes, truth, ids, how), atol=1e-12)
     assert len(ours) == 1 + len(FROC_RATES)
     curve = froc_curve(pairs, how)
-    drawn = list(zip(curve["false_marks"], curve["sensitivity"], strict=True))
+    drawn = list(zip(*curve, strict=True))
     points = froc_points_by_hand(boxes, truth, ids, how)
     for rate in (*FROC_RATES, 0.3, 3.3):  # the same step everywhere, from fewer points
         expected = max(s for f, s in points if f <= rate)

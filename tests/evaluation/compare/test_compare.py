@@ -470,11 +470,11 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
     assert [curve.name for curve in chart.curves] == ["A"]
     assert len(chart.curves[0].points) == 1
     curve = comparison.systems["A"].coverage["max_f1"]
-    assert curve["coverage"][-1] == 1.0
+    assert curve.coverage[-1] == 1.0
     accuracy = chosen(
         comparison.metrics, system="A", metric="accuracy", policy="max_f1", subgroup="all"
     )
-    assert curve["accuracy"][-1] == pytest.approx(accuracy.estimate)
+    assert curve.accuracy[-1] == pytest.approx(accuracy.estimate)
     referred = comparison.decisions["referred_max_f1"]
     left = chosen(comparison.metrics, system="A", metric="coverage", policy="max_f1")
     assert 1 - referred.mean() == pytest.approx(left.estimate)

@@ -53,8 +53,8 @@ def test_four_images_counted_by_hand():
         }
     )
     curve = found.curve()
-    assert curve["coverage"] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert curve["accuracy"] == pytest.approx([1.0, 0.5, 2 / 3, 0.5])
+    assert curve.coverage == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert curve.accuracy == pytest.approx([1.0, 0.5, 2 / 3, 0.5])
 
 
 def test_an_image_at_the_cut_is_referred():
@@ -72,7 +72,7 @@ def test_equal_doubt_counts_together_whatever_the_order():
     other = ReferralFigures(y_true[order], called[order], doubt[order], None, np.arange(4))
     assert plain(one) == pytest.approx({"aurc": (3 * 2 / 3 + 2 / 4) / 4})
     assert plain(other) == pytest.approx(plain(one))
-    assert one.curve()["coverage"] == [0.75, 1.0]
+    assert one.curve().coverage == [0.75, 1.0]
 
 
 def test_weights_mean_the_same_as_repeated_patients():

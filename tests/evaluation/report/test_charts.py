@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.boxes.froc import HITS
+from evaluation.boxes.froc import HITS, FrocCurve
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import Figures
 from evaluation.metrics.registry import family
@@ -157,7 +157,7 @@ def test_point_that_is_undefined_is_not_drawn(comparison):
 @pytest.fixture
 def drawn(comparison):
     marks, found = np.array([0, 0.25, 1, 3.0]), np.array([0, 0.5, 0.75, 0.8])
-    comparison.systems["CheXNet"].froc["iou"] = {"false_marks": marks, "sensitivity": found}
+    comparison.systems["CheXNet"].froc["iou"] = FrocCurve(marks, found)
     return comparison
 
 
@@ -220,7 +220,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
 
 
 def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
-    drawn.systems["CheXNet"].froc["iou"]["false_marks"][-1] = 20.0
+    drawn.systems["CheXNet"].froc["iou"].false_marks[-1] = 20.0
     assert charts_of(drawn)["froc-iou"].curves[0].points[-1].y == 0.75
     rates, found = froc_corners(drawn)
     assert found[rates < 8.2].max() == pytest.approx(0.75, abs=0.001)
