@@ -20,7 +20,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import FORMATS, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 
-CASES_PER_FILE = 15
+CASES_PER_FILE = [5, pytest.param(15, marks=pytest.mark.long)]
 
 RSNA = {
     "stage_2_train_labels.csv": "patientId,x,y,width,height,Target\n"
@@ -243,9 +243,10 @@ def test_every_format_is_fuzzed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cases", CASES_PER_FILE)
 @pytest.mark.parametrize("name", SOURCES)
 def test_damaged_sources_give_tables_or_one_line(
-    write_dicom: Callable[..., Path], tmp_path: Path, name: str
+    write_dicom: Callable[..., Path], tmp_path: Path, name: str, cases: int
 ) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
@@ -255,7 +256,7 @@ def test_damaged_sources_give_tables_or_one_line(
     outcomes: Counter[Any] = Counter()
     for path in files:
         whole = path.read_bytes()
-        for number in range(CASES_PER_FILE):
+        for number in range(cases):
             seed = zlib.crc32(f"{name}/{path.relative_to(folder)}".encode())
             path.write_bytes(mutate(whole, np.random.default_rng([seed, number])))
             try:
