@@ -210,6 +210,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_d
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
 
 
+@ON_ONE_WORKER  # groups begin first: alone it would begin last, and the other worker wait for it
 @pytest.mark.slow
 def test_quickstart_runs_and_a_second_run_finds_it_done(tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "scripts/quickstart"), "--small", str(tmp_path / "out")]
