@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from evaluation.boxes.iou import CORNERS, MAX_BOXES, BoxPairs, box_iou, pair_boxes
+from evaluation.statistics.bootstrap import RunningRows, SegmentSums
 from evaluation.statistics.ranking import Floats, Integers
-from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
 
 __all__ = [
     "IOU_THRESHOLDS",

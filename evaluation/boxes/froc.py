@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from evaluation.boxes.average_precision import match_pairs
 from evaluation.boxes.iou import BoxPairs
-from evaluation.statistics.bootstrap import per_cluster
+from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
 from evaluation.statistics.ranking import Floats, Integers, is_positive
-from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
 
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
 

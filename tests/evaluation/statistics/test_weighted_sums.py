@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.statistics.weighted_sums import RunningRows, SegmentSums
+from evaluation.statistics.bootstrap import RunningRows, SegmentSums
 
 
 @pytest.mark.parametrize("peak", [1, 16, 17, 30_000])  # 16 bits hold 4,095 boxes of weight 16
