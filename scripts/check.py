@@ -19,7 +19,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     no_pixels: Annotated[
         bool,
-        typer.Option("--no-pixels", help="Read the tables only: faster, and no pictures shown."),
+        typer.Option("--no-pixels", help="Read the tables only: faster, and no images shown."),
     ] = False,
 ) -> None:
     """Audit a data set: leaking patients, copies, impossible boxes, shortcuts.

@@ -244,7 +244,7 @@ _OURS = {"folds.csv", "folds.md", "folds.png", "folds.json"}
 
 def folds(
     reports: Annotated[list[Path], typer.Argument(help="Report folders, one a fold.")],
-    out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the plot.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print folds.json at the end.")] = False,
 ) -> None:
     """Mean over the folds of a cross-validation, with intervals, of every figure and difference.
@@ -266,7 +266,7 @@ def folds(
     (out / "folds.json").unlink(missing_ok=True)
     write_folds(read, table, out)
     console.say(folds_markdown(read, table))
-    console.say(f"Picture: {out / 'folds.png'}")
+    console.say(f"Plot: {out / 'folds.png'}")
     if as_json:
         import json
 

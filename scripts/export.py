@@ -24,7 +24,7 @@ def export(
     ] = None,
     reader: Annotated[str, typer.Option(help="Whose labels.")] = "reference",
     images: Annotated[
-        str, typer.Option(help="Pictures beside the labels: none, link or copy.")
+        str, typer.Option(help="Images beside the labels: none, link or copy.")
     ] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:

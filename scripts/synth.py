@@ -18,14 +18,14 @@ class ContrastChoice(StrEnum):
 
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or one to go on with.")],
-    images: Annotated[int, typer.Option(help="Number of labelled films.")] = 2000,
-    size: Annotated[int, typer.Option(help="Side of a film in px; 1024 is the challenge's.")] = 256,
+    images: Annotated[int, typer.Option(help="Number of labelled images.")] = 2000,
+    size: Annotated[int, typer.Option(help="Side of an image, px; 1024 is the challenge's.")] = 256,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     contrast: Annotated[
         ContrastChoice,
         typer.Option(help="mixed: lesions from below to well above the noise; high: only clear."),
     ] = ContrastChoice.MIXED,
-    prevalence: Annotated[float, typer.Option(help="Expected share of films with lesions.")] = 0.3,
+    prevalence: Annotated[float, typer.Option(help="Expected share of images with lesions.")] = 0.3,
     flaws: Annotated[
         bool, typer.Option("--flaws", help="Also plant duplicates, leaks, bad boxes and files.")
     ] = False,
@@ -43,7 +43,7 @@ def synth(
     from data_prep.synth.phantom import count_test_images, write_phantom
     from scripts import console
 
-    with console.progress("Drawing films", images + count_test_images(images)) as advance:
+    with console.progress("Drawing images", images + count_test_images(images)) as advance:
         summary = write_phantom(
             out,
             n_images=images,
@@ -58,7 +58,7 @@ def synth(
     if summary.already_complete:
         console.say(f"{out}: already complete, nothing to do")
     console.say(
-        f"{summary.n_images} films of {summary.n_patients} patients, {summary.n_positive} with "
+        f"{summary.n_images} images of {summary.n_patients} patients, {summary.n_positive} with "
         f"lesions ({summary.n_boxes} boxes), {summary.n_test_images} unlabelled"
         + (f", {summary.n_flaws} planted flaws" if summary.n_flaws else "")
     )

@@ -110,11 +110,11 @@ def _leak_words(leak: dict[str, Any] | None) -> str:
     )
 
 
-def _picture_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Sizes, spacing, storage and copies as titles and words."""
-    pictures, copies = facts.get("pictures", {}), facts.get("copies")
+    images, copies = facts.get("pictures", {}), facts.get("copies")
     rows = []
-    if sizes := pictures.get("sizes"):
+    if sizes := images.get("sizes"):
         rows.append(
             (
                 "Size, px (width × height)",
@@ -122,11 +122,11 @@ def _picture_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{sizes['commonest_share']:.0%} are {sizes['commonest']}".replace(" x ", " × "),
             )
         )
-    if field := pictures.get("field_width_mm"):
+    if field := images.get("field_width_mm"):
         low, middle, high = field["quartiles"]
         text = f"{middle:.0f} mm (quartiles {low:.0f} to {high:.0f}), known of {field['n_known']:,}"
         rows.append(("Field width", text))
-    for name, counts in pictures.get("files", {}).items():
+    for name, counts in images.get("files", {}).items():
         names = {value: _syntax(value) if name == "transfer_syntax" else value for value in counts}
         listed = ", ".join(f"{names[value]}: {n:,}" for value, n in counts.items())
         if set(counts) == {MISSING}:
@@ -167,13 +167,13 @@ def _number(count: int) -> str:
 
 
 JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
-_MAX_PICTURES = 60
+_MAX_IMAGES = 60
 _AXIS = (0.4, 1.0)  # of the bars
 _CONTENTS = (
     ("findings", "What was found"),
     ("shortcuts", "What can be guessed"),
     ("people", "Who is in the set"),
-    ("pictures", "Images and files"),
+    ("images", "Images and files"),
     ("methods", "How this was done"),
 )
 
@@ -246,7 +246,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         leak_words=_leak_words(facts.get("split_by_image")),
         unknown=_unknown(facts.get("prevalence", [])),
         prevalences=_prevalences(facts.get("prevalence", []), titles),
-        pictures=_picture_rows(facts),
+        images=_image_rows(facts),
         methods=METHODS,
         version=_version(),
     )
@@ -257,7 +257,7 @@ class _Album:
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
         self.read: Read | None = open_images(dataset)[0] if pixels else None
-        self.left = _MAX_PICTURES
+        self.left = _MAX_IMAGES
         if self.read is None:
             return
         self.rows = pd.Index(dataset.images["image_id"])
@@ -281,8 +281,8 @@ class _Album:
         """The images of a problem, one list a case; none where there are no pixels."""
         shown = []
         for case in problem.pictures:
-            pictures = [self._show(image_id) for image_id in case]
-            shown.append([picture for picture in pictures if picture is not None])
+            images = [self._show(image_id) for image_id in case]
+            shown.append([image for image in images if image is not None])
         return [case for case in shown if case]
 
     def _show(self, image_id: str) -> _Shown | None:

@@ -57,7 +57,7 @@ def _read_voc(source: Path, options: ReadOptions) -> SourceTables:
         image = _near(path, index)
         try:
             root = _parse(source / path)
-            image = _picture(path, root, index)
+            image = _image(path, root, index)
             if image in stated:
                 raise InputError(f"{stated[image]} labels the same image")
             _gather(root, source / path, image, found)
@@ -156,7 +156,7 @@ def _near(path: str, index: ImageIndex) -> str | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _picture(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
+def _image(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
     """The image that an XML file labels."""
     folder = posixpath.dirname(path)
     parent = posixpath.dirname(folder)

@@ -1,4 +1,4 @@
-"""The phantom's patient: one chest, in thorax units, that several films of it share."""
+"""The phantom's patient: one chest, in thorax units, that several images of it share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,22 +14,22 @@ Points = NDArray[np.float64]
 Field = NDArray[Any]  # float32, (H, W)
 
 _SUBPIXEL_BITS = 4  # cv2 draws at 1/16 px, so that a pose shifts shapes smoothly
-_SMALLEST_SIGMA = 2.5  # px; a wider blur is done on a smaller picture, where it is as good
+_SMALLEST_SIGMA = 2.5  # px; a wider blur is done on a smaller image, where it is as good
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A square film of `size` px under one pose.
+    """A square image of `size` px under one pose.
 
     Thorax units: x grows to the image's right (the patient's left) from the midline, y grows
-    down from the film's upper edge; 1 is the film's width.
+    down from the image's upper edge; 1 is the image's width.
 
     Attributes:
         size: Side in px.
         scale: Magnification of the patient.
         angle: Rotation in radians, clockwise on the screen.
-        shift_x: Where the midline meets the film's centre line, in film widths from the centre.
-        shift_y: Displacement downwards, in film widths.
+        shift_x: Where the midline meets the image's centre line, in image widths from the centre.
+        shift_y: Displacement downwards, in image widths.
 
     Example:
         >>> Canvas(size=100).to_px(np.array([[0.0, 0.25]])).tolist()
@@ -168,7 +168,7 @@ _TRUNKS = 7  # vessels that leave each lung root
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The shape of one chest; lengths in film widths, see `synth_canvas.Canvas`.
+    """The shape of one chest; lengths in image widths, see `Canvas`.
 
     Attributes:
         half_width: Inner half width of the rib cage at its widest.
@@ -290,7 +290,7 @@ class Anatomy:
         return line * (side, 1.0)
 
     def clavicle(self, side: int, lift: float) -> Points:
-        """Centre line of a collar bone, inner end first; `lift` raises it (AP films)."""
+        """Centre line of a collar bone, inner end first; `lift` raises it (AP images)."""
         y = self.top + 0.075 - lift
         line = curve((0.035, y), (0.13, y + 0.005), (0.20, y - 0.055), (0.335, y - 0.055))
         return line * (side, 1.0)

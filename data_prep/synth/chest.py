@@ -1,4 +1,4 @@
-"""How much each part of the chest stops the beam: from outlines to an attenuation picture."""
+"""How much each part of the chest stops the beam: from outlines to an attenuation image."""
 
 import cv2
 import numpy as np

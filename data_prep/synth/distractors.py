@@ -1,4 +1,4 @@
-"""What is not the disease: devices, lines, a big heart, scars; on healthy and ill films alike."""
+"""What is not the disease: devices, lines, a big heart, scars; on healthy and ill images alike."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from data_prep.synth.anatomy import Anatomy, Canvas, Field, curve, ellipse, to_field
 
-# Of the patient: on each of the patient's films.
+# Of the patient: on each of the patient's images.
 CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm")
-# Of the day: drawn anew for each film.
+# Of the day: drawn anew for each image.
 ACUTE = ("central_line", "ecg_leads", "tube")
 CHRONIC_RATE = 0.42
 ACUTE_RATE = 0.20
@@ -21,7 +21,7 @@ def draw_chronic(rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def draw_acute(rng: np.random.Generator) -> tuple[str, ...]:
-    """Which distractors one film has beside the lasting ones; often none."""
+    """Which distractors one image has beside the lasting ones; often none."""
     return _draw_some(rng, ACUTE, ACUTE_RATE)
 
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from data_prep.contracts.folders import atomic_path
-from data_prep.synth.film import Film, Patient
+from data_prep.synth.rendering import Patient, SynthImage
 
 TRAIN_FOLDER = "stage_2_train_images"
 TEST_FOLDER = "stage_2_test_images"
@@ -38,11 +38,11 @@ _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
 
 
-def film_id(seed: int, patient: int | str, number: int) -> str:
-    """The name of a film, in the form of the challenge's `patientId`.
+def make_image_id(seed: int, patient: int | str, number: int) -> str:
+    """The name of an image, in the form of the challenge's `patientId`.
 
     Example:
-        >>> film_id(seed=0, patient=7, number=1)
+        >>> make_image_id(seed=0, patient=7, number=1)
         '...-...-4...-...-...'
     """
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
@@ -64,7 +64,7 @@ def _write_dicom(
     spacing_mm: float,
     jpeg: bool,
 ) -> None:
-    """Write a film as the challenge stores them; the file's stem becomes its patient id."""
+    """Write an image as the challenge stores them; the file's stem becomes its patient id."""
     item = _header(path.stem, view, jpeg=jpeg)
     item.PatientSex = sex
     # Not a legal age string ("051Y" would be), but what the challenge's files hold.
@@ -123,19 +123,19 @@ def _header(name: str, view: str, *, jpeg: bool) -> Dataset:
     return item
 
 
-def film_record(seed: int, patient: Patient, number: int, film: Film) -> dict[str, Any]:
-    """What the tables say about a film, JSON-ready."""
+def image_record(seed: int, patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
+    """What the tables say about an image, JSON-ready."""
     nih_patient = f"{patient.index + 1:08d}"
     return {
-        "patientId": film_id(seed, patient.index, number),
+        "patientId": make_image_id(seed, patient.index, number),
         "nih_image": f"{nih_patient}_{number:03d}.png",
         "nih_patient": nih_patient,
         "number": number,
-        "view": film.view,
+        "view": image.view,
         "sex": patient.sex,
         "age": patient.age,
-        "stored": "jpeg" if film.jpeg else "plain",
-        "distractors": "|".join(film.distractors),
+        "stored": "jpeg" if image.jpeg else "plain",
+        "distractors": "|".join(image.distractors),
         "lesions": [
             {
                 "x": float(lesion.x1),
@@ -145,26 +145,26 @@ def film_record(seed: int, patient: Patient, number: int, film: Film) -> dict[st
                 "lesion": lesion.kind,
                 "contrast_to_noise": round(lesion.contrast_to_noise, 4),
             }
-            for lesion in film.lesions
+            for lesion in image.lesions
         ],
     }
 
 
-def write_film(path: Path, patient: Patient, film: Film) -> None:
-    """Write a film of the phantom as DICOM; `path` ends in `<film id>.dcm`."""
+def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
+    """Write an image of the phantom as DICOM; `path` ends in `<image id>.dcm`."""
     _write_dicom(
         path,
-        film.pixels,
+        image.pixels,
         sex=patient.sex,
         age=str(patient.age),
-        view=film.view,
-        spacing_mm=film.spacing_mm,
-        jpeg=film.jpeg,
+        view=image.view,
+        spacing_mm=image.spacing_mm,
+        jpeg=image.jpeg,
     )
 
 
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Lay out film records as the challenge's tables, and the truth beside them."""
+    """Lay out image records as the challenge's tables, and the truth beside them."""
     ordered = sorted(records, key=lambda record: record["patientId"])
     rows = [row for record in ordered for row in _rows(record)]
     frame = pd.DataFrame(rows)
@@ -189,7 +189,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _class_of(record: dict[str, Any]) -> str:
-    """The challenge's class of a film record."""
+    """The challenge's class of an image record."""
     if record["lesions"]:
         return OPACITY
     return NOT_NORMAL if record["distractors"] else NORMAL

@@ -12,13 +12,13 @@ from data_prep.synth.files import (
     NORMAL,
     OPACITY,
     TRAIN_FOLDER,
-    film_id,
-    film_record,
+    image_record,
+    make_image_id,
     rsna_tables,
-    write_film,
+    write_image,
 )
-from data_prep.synth.film import Film, Patient, draw_film, draw_patient
 from data_prep.synth.lesions import Contrast
+from data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_patient
 
 FLAWS_CSV = "planted_flaws.csv"
 _FIRST_FLAWED_PATIENT = 2_000_000
@@ -41,25 +41,25 @@ class _Garden:
     planted: list[dict[str, str]] = field(default_factory=list)
     fresh: int = 0
 
-    def note(self, flaw: str, film: str, other: str = "", detail: str = "") -> None:
+    def note(self, flaw: str, image: str, other: str = "", detail: str = "") -> None:
         self.planted.append(
-            {"flaw": flaw, "patientId": film, "other_patientId": other, "detail": detail}
+            {"flaw": flaw, "patientId": image, "other_patientId": other, "detail": detail}
         )
 
-    def path(self, film: str) -> Path:
-        return self.folder / TRAIN_FOLDER / f"{film}.dcm"
+    def path(self, image: str) -> Path:
+        return self.folder / TRAIN_FOLDER / f"{image}.dcm"
 
-    def redraw(self, record: dict[str, Any]) -> tuple[Patient, Film]:
-        """A film of the set once more: the same pixels."""
+    def redraw(self, record: dict[str, Any]) -> tuple[Patient, SynthImage]:
+        """An image of the set once more: the same pixels."""
         patient = draw_patient(self.seed, int(record["nih_patient"]) - 1, self.prevalence)
-        return patient, draw_film(patient, record["number"], self.size, self.contrast)
+        return patient, draw_image(patient, record["number"], self.size, self.contrast)
 
-    def draw_fresh(self) -> tuple[dict[str, Any], Patient, Film]:
-        """A film that the set does not have yet."""
+    def draw_fresh(self) -> tuple[dict[str, Any], Patient, SynthImage]:
+        """An image that the set does not have yet."""
         patient = draw_patient(self.seed, _FIRST_FLAWED_PATIENT + self.fresh, self.prevalence)
         self.fresh += 1
-        film = draw_film(patient, 0, self.size, self.contrast)
-        return film_record(self.seed, patient, 0, film), patient, film
+        image = draw_image(patient, 0, self.size, self.contrast)
+        return image_record(self.seed, patient, 0, image), patient, image
 
 
 def plant_flaws(
@@ -71,7 +71,7 @@ def plant_flaws(
     contrast: Contrast,
     prevalence: float,
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add flawed films to a phantom, and flawed rows to its tables.
+    """Add flawed images to a phantom, and flawed rows to its tables.
 
     Nothing that is there is changed, so that planting again gives the same.
     """
@@ -89,8 +89,8 @@ def plant_flaws(
 def _plant_duplicates(garden: _Garden, sources: list[dict[str, Any]]) -> None:
     added = []
     for number, record in enumerate(sources):
-        copy = film_id(garden.seed, "copy", number)
-        patient, film = garden.redraw(record)
+        copy = make_image_id(garden.seed, "copy", number)
+        patient, image = garden.redraw(record)
         # The mapping's key for a stranger: a number that no patient of the set has.
         stranger = f"{_FIRST_FLAWED_PATIENT + 1_000_000 + number:08d}"
         elsewhere = {"nih_patient": stranger, "nih_image": f"{stranger}_000.png"}
@@ -100,9 +100,9 @@ def _plant_duplicates(garden: _Garden, sources: list[dict[str, Any]]) -> None:
             flaw, changes = "leaking_patient", elsewhere
         else:
             flaw, changes = "near_duplicate", elsewhere
-            film = replace(film, pixels=_stretch(film.pixels), jpeg=False)
-        write_film(garden.path(copy), patient, film)
-        stored = "jpeg" if film.jpeg else "plain"
+            image = replace(image, pixels=_stretch(image.pixels), jpeg=False)
+        write_image(garden.path(copy), patient, image)
+        stored = "jpeg" if image.jpeg else "plain"
         added.append({**record, **changes, "patientId": copy, "stored": stored})
         garden.note(flaw, copy, record["patientId"], added[-1]["nih_patient"])
     garden.records = garden.records + added
@@ -119,12 +119,12 @@ def _plant_bad_files(garden: _Garden) -> None:
     flaws = ("truncated", "unreadable", "text_file", "impossible_age", "image_without_label")
     for flaw in flaws:
         for number in range(2):
-            record, patient, film = garden.draw_fresh()
+            record, patient, image = garden.draw_fresh()
             path, detail = garden.path(record["patientId"]), ""
             if flaw == "impossible_age":
                 patient = replace(patient, age=(155, 412)[number])
                 record["age"], detail = patient.age, f"{patient.age} years"
-            write_film(path, patient, film)
+            write_image(path, patient, image)
             if flaw == "truncated":
                 whole = path.read_bytes()
                 path.write_bytes(whole[: len(whole) // 2])

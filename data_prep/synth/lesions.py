@@ -15,7 +15,7 @@ Contrast = Literal["mixed", "high"]
 # Difficulty of the phantom: the knobs. Contrast-to-noise is drawn log-uniformly in its range, then
 # cut where a lesion would be denser than AIRLESS (about 8 to 10 times the noise): the further the
 # upper end lies beyond that, the more dense lesions there are. Raising the lower end, or
-# LESIONS_PER_IMAGE, leaves fewer films on which nothing can be seen and both systems learn faster.
+# LESIONS_PER_IMAGE, leaves fewer images on which nothing can be seen and both systems learn faster.
 CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
     "mixed": {"focal": (0.8, 30.0), "veil": (0.8, 20.0)},
     "high": {"focal": (8.0, 18.0), "veil": (6.0, 12.0)},
@@ -27,7 +27,7 @@ LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 an
 AIRLESS = 0.8 * LUNG  # the most that a lesion adds: lung that holds hardly any air
 BOX_FRACTION = 0.3  # a box spans where a lesion adds more than this share of its own peak
 
-CANDIDATES = 12  # places a patient can fall ill at; a follow-up film shows the same ones first
+CANDIDATES = 12  # places a patient can fall ill at; a follow-up image shows the same ones first
 _SEEN_AT_LEAST = 0.6  # lung visible at a lesion's centre
 _KEPT_AT_LEAST = 0.65  # share of a lesion that must not be cut away by the lung's border
 _REACH = 3.0  # a lesion's window, in radii to each side
@@ -42,7 +42,7 @@ class Site:
         side: -1 is the patient's right lung (the image's left), 1 the left.
         across: 0 at the midline, 1 at the chest wall.
         down: 0 at the apex, 1 at the diaphragm.
-        radius: Mean radius, film widths.
+        radius: Mean radius, image widths.
         aspect: Height over width.
         seed: Of the irregular outline and of a veil's texture.
     """
@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion as it is on a film; the box is in px, continuous edges."""
+    """A lesion as it is on an image; the box is in px, continuous edges."""
 
     kind: Kind
     contrast_to_noise: float
@@ -96,10 +96,10 @@ def add_lesions(
     rng: np.random.Generator,
     contrast: Contrast,
 ) -> list[Lesion]:
-    """Add one to three lesions to a film, in place.
+    """Add one to three lesions to an image, in place.
 
     A lesion's contrast is a multiple of the local noise: the deviation, under the
-    lesion, of what the film shows there at the lesion's scale and below (ribs, vessels, texture,
+    lesion, of what the image shows there at the lesion's scale and below (ribs, vessels, texture,
     quantum noise).
     """
     wanted = 1 + int(rng.choice(len(LESIONS_PER_IMAGE), p=LESIONS_PER_IMAGE))
@@ -131,7 +131,7 @@ def add_lesions(
 
 @dataclass(frozen=True)
 class _Window:
-    """The part of a film that a lesion can reach, and the lesion's centre; px."""
+    """The part of an image that a lesion can reach, and the lesion's centre; px."""
 
     left: int
     top: int
@@ -141,7 +141,7 @@ class _Window:
 
 
 def _window(site: Site, visible: Field, canvas: Canvas, anatomy: Anatomy) -> _Window | None:
-    """Where a site is on a film; None where no lung is seen there."""
+    """Where a site is on an image; None where no lung is seen there."""
     height = anatomy.top + site.down * (anatomy.base + 0.02 - anatomy.top)
     across = site.side * site.across * float(anatomy.wall(height))
     x, y = canvas.to_px(np.array([across, height])).tolist()
@@ -191,7 +191,7 @@ def _distance(site: Site, across: Field, down: Field, rng: np.random.Generator) 
 
 
 def _local_noise(clean: Field, extent: np.ndarray) -> float:
-    """Deviation of a film under a lesion, after taking away what is coarser than the lesion."""
+    """Deviation of an image under a lesion, after taking away what is coarser than the lesion."""
     x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
     margin = max(width, height) // 2 + 2
     rows = slice(max(0, y - margin), y + height + margin)

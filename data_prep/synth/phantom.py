@@ -19,14 +19,14 @@ from data_prep.contracts.workers import map_rows
 from data_prep.synth.files import (
     TEST_FOLDER,
     TRAIN_FOLDER,
-    film_record,
+    image_record,
     rsna_tables,
     write_csv,
-    write_film,
+    write_image,
 )
-from data_prep.synth.film import count_images, draw_film, draw_patient
 from data_prep.synth.flaws import FLAWS_CSV, plant_flaws
 from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
+from data_prep.synth.rendering import count_images, draw_image, draw_patient
 
 _JSON = "synth.json"
 _KIND = "synth"
@@ -98,14 +98,14 @@ def write_phantom(
 
     Args:
         out: Folder to write; new, empty, or one that this function began with the same arguments.
-        n_images: Number of labelled films; some 2 % unlabelled test films come on top.
+        n_images: Number of labelled images; some 2 % unlabelled test images come on top.
         seed: Seed of everything random.
-        size: Side of the films in px.
+        size: Side of the images in px.
         contrast: `mixed` draws lesions from below to well above the noise, `high` only clear ones.
-        prevalence: Expected share of films with lesions.
+        prevalence: Expected share of images with lesions.
         flaws: Also plant what `cxr check` must find; see `planted_flaws.csv` in the folder.
         workers: Processes; 1 works in this one.
-        progress: Called with the number of films just done.
+        progress: Called with the number of images just done.
 
     Returns:
         Counts of what the folder holds.
@@ -120,7 +120,7 @@ def write_phantom(
     if counts is not None:
         advance(counts["n_images"] + counts["n_test_images"])
         return Summary(folder=out, already_complete=True, **counts)
-    # JPEG takes about a third of a byte per pixel; a fifth of the films is not compressed.
+    # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         _begin(out, arguments)
@@ -128,9 +128,9 @@ def write_phantom(
             out, n_images=n_images, seed=seed, size=size, contrast=contrast, prevalence=prevalence
         )
         missing = [chunk for chunk in chunks if not chunk.part.exists()]
-        advance(sum(chunk.n_films for chunk in chunks) - sum(c.n_films for c in missing))
-        for n_films in _write_chunks(missing, workers):
-            advance(n_films)
+        advance(sum(chunk.n_images for chunk in chunks) - sum(c.n_images for c in missing))
+        for n_written in _write_chunks(missing, workers):
+            advance(n_written)
         counts = _finish(out, arguments, chunks)
     return Summary(folder=out, already_complete=False, **counts)
 
@@ -199,24 +199,24 @@ def _finish(out: Path, arguments: _Arguments, chunks: list[Chunk]) -> dict[str, 
 
 
 PARTS_FOLDER = ".parts"
-_FILMS_PER_CHUNK = 24
+_IMAGES_PER_CHUNK = 24
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the labelled ones
 _TEST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A worker's job: some patients' films, and the part file that says they are written.
+    """A worker's job: some patients' images, and the part file that says they are written.
 
     Attributes:
-        folder: Where the films go.
-        part: The part file: the films' records as JSON.
-        patients: Pairs of patient index and number of films.
-        labelled: Whether the films belong to the labelled set.
+        folder: Where the images go.
+        part: The part file: the images' records as JSON.
+        patients: Pairs of patient index and number of images.
+        labelled: Whether the images belong to the labelled set.
         seed: The set's seed.
-        size: Side of a film in px.
+        size: Side of an image in px.
         contrast: Of the lesions.
-        prevalence: Expected share of films with lesions.
+        prevalence: Expected share of images with lesions.
     """
 
     folder: Path
@@ -229,17 +229,17 @@ class Chunk:
     prevalence: float
 
     @property
-    def n_films(self) -> int:
-        """Number of films in the chunk."""
+    def n_images(self) -> int:
+        """Number of images in the chunk."""
         return sum(count for _, count in self.patients)
 
     def records(self) -> list[dict[str, Any]]:
-        """The films' records, once the chunk is written."""
+        """The images' records, once the chunk is written."""
         return json.loads(self.part.read_text(encoding="utf-8"))
 
 
 def count_test_images(n_images: int) -> int:
-    """How many unlabelled films come with `n_images` labelled ones.
+    """How many unlabelled images come with `n_images` labelled ones.
 
     Example:
         >>> count_test_images(10), count_test_images(1000)
@@ -272,21 +272,21 @@ def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int]
         count = min(left, count_images(seed, index))
         patients.append((index, count))
         index, left, gathered = index + 1, left - count, gathered + count
-        if gathered >= _FILMS_PER_CHUNK or not left:
+        if gathered >= _IMAGES_PER_CHUNK or not left:
             yield tuple(patients)
             patients, gathered = [], 0
 
 
 def _write_chunk(chunk: Chunk) -> int:
-    """Draw and write a chunk's films, then its part file; a pure function of the chunk."""
+    """Draw and write a chunk's images, then its part file; a pure function of the chunk."""
     records = []
     with _one_cv2_thread():
         for index, count in chunk.patients:
             patient = draw_patient(chunk.seed, index, chunk.prevalence)
             for number in range(count):
-                film = draw_film(patient, number, chunk.size, chunk.contrast)
-                record = film_record(chunk.seed, patient, number, film)
-                write_film(chunk.folder / f"{record['patientId']}.dcm", patient, film)
+                image = draw_image(patient, number, chunk.size, chunk.contrast)
+                record = image_record(chunk.seed, patient, number, image)
+                write_image(chunk.folder / f"{record['patientId']}.dcm", patient, image)
                 records.append(record)
     with atomic_path(chunk.part) as temporary:
         temporary.write_text(json.dumps(records), encoding="utf-8")
@@ -295,7 +295,7 @@ def _write_chunk(chunk: Chunk) -> int:
 
 @contextmanager
 def _one_cv2_thread() -> Iterator[None]:
-    # The pictures are small: cv2's threads cost more than they bring, most so beside other workers.
+    # The images are small: cv2's threads cost more than they bring, most so beside other workers.
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

@@ -136,7 +136,7 @@ def _seed_notes(systems: Mapping[str, Sequence[object]]) -> list[Note]:
         Note(
             "seeds",
             f"Figures of {name} are means over {len(models)} training seeds; its curves, "
-            "confusion matrices and pictures are those of the first.",
+            "confusion matrices and images are those of the first.",
         )
         for name, models in systems.items()
         if len(models) > 1

@@ -36,7 +36,7 @@ _FILE = {
 }
 # Of the whole image, which disease changes too: shown, but not taken for "beside the lungs".
 _OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
-_BORDER = "outer tenth of the picture"
+_BORDER = "outer tenth of the image"
 _GREYS = "border_greys"
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
 

@@ -46,8 +46,8 @@ def test_an_unused_image_leaks_nothing():
 
 
 def test_missing_digests_are_no_duplicates():
-    pictures = pd.DataFrame({"image_id": ["a", "b"], "file_sha256": [None, None]})
-    assert find_duplicates(pictures, "file_sha256").empty
+    images = pd.DataFrame({"image_id": ["a", "b"], "file_sha256": [None, None]})
+    assert find_duplicates(images, "file_sha256").empty
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_missing_digests_are_no_duplicates():
         ("pp", ("train", "train"), (1, np.nan), {"picture_repeated": "warning"}),  # not known
     ],
 )
-def test_equal_pictures_are_worse_the_more_they_disagree(patients, roles, labels, expected):
+def test_equal_images_are_worse_the_more_they_disagree(patients, roles, labels, expected):
     images = as_images(patients)
     decode = images.assign(pixel_sha256="same")
     table = pd.DataFrame({"opacity": labels}, index=images["image_id"])
@@ -188,7 +188,7 @@ def test_boxes_that_overlap_almost_wholly_are_one_lesion(shift, expected):
     assert all(p.examples == ("a",) for p in problems)
 
 
-def test_laterals_among_frontals_and_small_pictures_are_reported():
+def test_laterals_among_frontals_and_small_images_are_reported():
     images = as_images("pqrs").assign(
         view=["PA", "LL", "other", None], width=[900, 900, 100, None], height=900
     )
@@ -257,10 +257,10 @@ REASONS = {
 def test_planted_flaw_keeps_the_image_out_with_its_reason(flawed, flaw):
     dataset, planted = flawed
     excluded = pd.read_parquet(dataset.folder / "excluded.parquet")
-    for film in planted.loc[planted["flaw"] == flaw, "patientId"]:
-        (row,) = excluded[excluded["path"].str.contains(film)].itertuples()
+    for image in planted.loc[planted["flaw"] == flaw, "patientId"]:
+        (row,) = excluded[excluded["path"].str.contains(image)].itertuples()
         assert REASONS[flaw] in row.reason
-        assert film not in set(dataset.images["image_id"])
+        assert image not in set(dataset.images["image_id"])
 
 
 @pytest.mark.parametrize(

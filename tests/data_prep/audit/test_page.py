@@ -21,7 +21,7 @@ from evaluation.systems.shortcuts import measure_shortcuts
 N = 48
 
 
-def film(seed: int) -> np.ndarray:
+def chest(seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (150, 180), dtype=np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
 
@@ -33,7 +33,7 @@ def dataset(tmp_path_factory) -> DataSet:
     source = folder / "source"
     source.mkdir()
     for n in range(N):
-        pixels = film(n) if n != 1 else film(0) // 2 + 30
+        pixels = chest(n) if n != 1 else chest(0) // 2 + 30
         cv2.imwrite(str(source / f"{n}.png"), pixels)
     ids = [f"b{n}" for n in range(N)]
     patients = [f"p{n}" for n in range(N)]
@@ -115,7 +115,7 @@ def test_ids_of_the_source_are_escaped(dataset, found):
     assert "<b>bold" not in html
 
 
-def test_a_picture_with_text_is_too_small_to_read(dataset, found, tmp_path):
+def test_an_image_with_text_is_too_small_to_read(dataset, found, tmp_path):
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     decode = read_table(folder / "decode.parquet", "decode")
     flagged = decode.assign(text_score=np.where(decode["image_id"] == "b0", 50.0, 0.0))
@@ -127,11 +127,11 @@ def test_a_picture_with_text_is_too_small_to_read(dataset, found, tmp_path):
     assert int(sizes["b0"]) == ILLEGIBLE_PX < int(sizes["b1"])
 
 
-def test_without_pixels_the_page_has_no_pictures(dataset, found):
+def test_without_pixels_the_page_has_no_images(dataset, found):
     assert "data:image/jpeg" not in _render_audit(dataset, found, pixels=False)
 
 
-def test_gone_pictures_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
+def test_gone_images_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
     source = dataset.source_root
     away = source.rename(source.with_name("elsewhere"))
     try:
@@ -146,7 +146,7 @@ def test_gone_pictures_are_said_and_copies_told_by_fingerprint(dataset, tmp_path
     assert Audit.read(tmp_path / "audit.json") == found
 
 
-def test_pictures_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
+def test_images_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     other = DataSet.open(folder)
     from data_prep.store.pixel_store import build_pixel_store
@@ -155,7 +155,7 @@ def test_pictures_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     read, problem = open_images(other)
     assert problem is None
     assert read("b3").shape == (107, 128)  # 150 x 180 px without the black border
-    small = cv2.resize(film(3), (128, 107), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(chest(3), (128, 107), interpolation=cv2.INTER_AREA)
     assert np.abs(read("b3").astype(int) - small).mean() < 3
 
 

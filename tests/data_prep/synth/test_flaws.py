@@ -24,7 +24,7 @@ def planted(flawed: Path) -> pd.DataFrame:
     return pd.read_csv(flawed / FLAWS_CSV, dtype={"detail": str}, keep_default_na=False)
 
 
-def film(folder: Path, name: str) -> pydicom.Dataset:
+def read_dicom(folder: Path, name: str) -> pydicom.Dataset:
     return pydicom.dcmread(folder / "stage_2_train_images" / f"{name}.dcm")
 
 
@@ -50,7 +50,7 @@ def test_each_kind_is_planted(planted: pd.DataFrame) -> None:
 def test_duplicates_have_equal_pixels(flawed: Path, planted: pd.DataFrame, flaw: str) -> None:
     mapping = pd.read_csv(flawed / "rsna_to_nih.csv", dtype=str).set_index("patientId")
     for row in planted[planted["flaw"] == flaw].itertuples():
-        copy, source = film(flawed, row.patientId), film(flawed, row.other_patientId)
+        copy, source = read_dicom(flawed, row.patientId), read_dicom(flawed, row.other_patientId)
         assert copy.PixelData == source.PixelData
         same = mapping.loc[row.patientId] == mapping.loc[row.other_patientId]
         assert same["nih_patient"] == (flaw == "exact_duplicate")
@@ -58,8 +58,8 @@ def test_duplicates_have_equal_pixels(flawed: Path, planted: pd.DataFrame, flaw:
 
 def test_near_duplicates_differ_in_grey_values_only(flawed: Path, planted: pd.DataFrame) -> None:
     for row in planted[planted["flaw"] == "near_duplicate"].itertuples():
-        copy = film(flawed, row.patientId).pixel_array
-        source = film(flawed, row.other_patientId).pixel_array
+        copy = read_dicom(flawed, row.patientId).pixel_array
+        source = read_dicom(flawed, row.other_patientId).pixel_array
         assert not np.array_equal(copy, source)
         assert np.corrcoef(copy.ravel(), source.ravel())[0, 1] > 0.97
 
@@ -67,10 +67,10 @@ def test_near_duplicates_differ_in_grey_values_only(flawed: Path, planted: pd.Da
 def test_bad_files_do_not_read(flawed: Path, planted: pd.DataFrame) -> None:
     for row in planted[planted["flaw"].isin(["unreadable", "text_file"])].itertuples():
         with pytest.raises(InvalidDicomError):
-            film(flawed, row.patientId)
+            read_dicom(flawed, row.patientId)
     for row in planted[planted["flaw"] == "truncated"].itertuples():
         with pytest.raises((ValueError, EOFError, OSError, UserWarning)):
-            assert film(flawed, row.patientId).pixel_array.size
+            assert read_dicom(flawed, row.patientId).pixel_array.size
 
 
 def test_bad_rows_are_in_the_tables(flawed: Path, planted: pd.DataFrame) -> None:
@@ -89,7 +89,7 @@ def test_bad_rows_are_in_the_tables(flawed: Path, planted: pd.DataFrame) -> None
 
 def test_impossible_ages_are_in_the_headers(flawed: Path, planted: pd.DataFrame) -> None:
     names = planted.loc[planted["flaw"] == "impossible_age", "patientId"]
-    ages = [film(flawed, name).PatientAge for name in names]
+    ages = [read_dicom(flawed, name).PatientAge for name in names]
     assert sorted(ages) == ["155", "412"]
 
 

@@ -12,7 +12,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_json
 from data_prep.synth.phantom import count_test_images, write_phantom
 
-FILMS = {"n_images": 60, "size": 96, "seed": 3}
+PHANTOM = {"n_images": 60, "size": 96, "seed": 3}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantom") / "set"
-    write_phantom(out, **FILMS)
+    write_phantom(out, **PHANTOM)
     return out
 
 
@@ -45,14 +45,14 @@ def test_columns_are_those_of_the_real_challenge(phantom: Path, shared_data: Pat
         assert list(pd.read_csv(phantom / name, nrows=1).columns) == list(real.columns)
 
 
-def test_every_labelled_film_has_a_file_and_every_file_a_label(
+def test_every_labelled_image_has_a_file_and_every_file_a_label(
     phantom: Path, labels: pd.DataFrame
 ) -> None:
     files = {path.stem for path in (phantom / "stage_2_train_images").iterdir()}
     assert files == set(labels["patientId"])
-    assert len(files) == FILMS["n_images"]
+    assert len(files) == PHANTOM["n_images"]
     test_files = {path.stem for path in (phantom / "stage_2_test_images").iterdir()}
-    assert len(test_files) == count_test_images(FILMS["n_images"])
+    assert len(test_files) == count_test_images(PHANTOM["n_images"])
     assert not test_files & files
 
 
@@ -63,8 +63,8 @@ def test_negatives_have_empty_boxes_and_positives_whole_ones(labels: pd.DataFram
     assert len(positive) > 0
     assert (positive[["width", "height"]] > 0).all(axis=None)
     assert (positive[["x", "y"]] >= 0).all(axis=None)
-    assert (positive["x"] + positive["width"] <= FILMS["size"]).all()
-    assert (positive["y"] + positive["height"] <= FILMS["size"]).all()
+    assert (positive["x"] + positive["width"] <= PHANTOM["size"]).all()
+    assert (positive["y"] + positive["height"] <= PHANTOM["size"]).all()
 
 
 def test_class_table_has_one_row_per_label_row(phantom: Path, labels: pd.DataFrame) -> None:
@@ -86,34 +86,34 @@ def test_files_look_like_the_challenges(phantom: Path, shared_data: Path) -> Non
     real = pydicom.dcmread(next((shared_data / "rsna/stage_2_train_images").glob("*.dcm")))
     syntaxes = set()
     for path in (phantom / "stage_2_train_images").iterdir():
-        film = pydicom.dcmread(path)
-        syntaxes.add(film.file_meta.TransferSyntaxUID)
+        image = pydicom.dcmread(path)
+        syntaxes.add(image.file_meta.TransferSyntaxUID)
         for key in ("SOPClassUID", "Modality", "PhotometricInterpretation", "BitsStored"):
-            assert film[key].value == real[key].value
-        assert {element.tag for element in real} - {element.tag for element in film} <= {
+            assert image[key].value == real[key].value
+        assert {element.tag for element in real} - {element.tag for element in image} <= {
             0x00282110,  # lossy compression: not in the uncompressed share
             0x00282114,
         }
-        assert film.PatientID == path.stem
-        assert film.StudyDate == ""
-        assert 18 <= int(film.PatientAge) <= 92
+        assert image.PatientID == path.stem
+        assert image.StudyDate == ""
+        assert 18 <= int(image.PatientAge) <= 92
     assert syntaxes == {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1"}
 
 
 def test_pixels_are_readable(phantom: Path) -> None:
     path = next((phantom / "stage_2_train_images").iterdir())
     pixels = pydicom.dcmread(path).pixel_array
-    assert pixels.shape == (FILMS["size"], FILMS["size"])
+    assert pixels.shape == (PHANTOM["size"], PHANTOM["size"])
     assert pixels.dtype == np.uint8
     assert pixels.std() > 20
 
 
 def test_workers_do_not_change_a_byte(phantom: Path, tmp_path: Path) -> None:
-    write_phantom(tmp_path / "again", **FILMS, workers=2)
+    write_phantom(tmp_path / "again", **PHANTOM, workers=2)
     assert digests(tmp_path / "again") == digests(phantom)
 
 
-def test_another_seed_gives_other_films(phantom: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(phantom: Path, tmp_path: Path) -> None:
     write_phantom(tmp_path / "other", n_images=5, size=96, seed=4)
     ours = {path.name for path in (phantom / "stage_2_train_images").iterdir()}
     other = {path.name for path in (tmp_path / "other/stage_2_train_images").iterdir()}
@@ -123,9 +123,9 @@ def test_another_seed_gives_other_films(phantom: Path, tmp_path: Path) -> None:
 def test_a_complete_folder_is_left_as_it_is(phantom: Path) -> None:
     before = digests(phantom)
     done: list[int] = []
-    summary = write_phantom(phantom, **FILMS, progress=done.append)
+    summary = write_phantom(phantom, **PHANTOM, progress=done.append)
     assert summary.already_complete
-    assert sum(done) == FILMS["n_images"] + summary.n_test_images
+    assert sum(done) == PHANTOM["n_images"] + summary.n_test_images
     assert digests(phantom) == before
 
 
@@ -134,29 +134,29 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     out, drawn = tmp_path / "cut", []
 
-    def stop(n_films: int) -> None:
-        drawn.append(n_films)
-        if n_films and len(drawn) > 1:
+    def stop(n_images: int) -> None:
+        drawn.append(n_images)
+        if n_images and len(drawn) > 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_phantom(out, **FILMS, progress=stop)
+        write_phantom(out, **PHANTOM, progress=stop)
     assert not (out / "synth.json").exists()
     seen: list[int] = []
-    write_phantom(out, **FILMS, progress=seen.append)
+    write_phantom(out, **PHANTOM, progress=seen.append)
     assert seen[0] > 0  # what the first run wrote is not drawn again
     assert digests(out) == digests(phantom)
 
 
 def test_another_phantom_in_the_folder_is_refused(phantom: Path) -> None:
     with pytest.raises(InputError, match="holds a phantom with seed=3, asked for 4"):
-        write_phantom(phantom, **{**FILMS, "seed": 4})
+        write_phantom(phantom, **{**PHANTOM, "seed": 4})
 
 
 def test_a_strangers_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not lose")
     with pytest.raises(InputError, match="not an empty folder and not a phantom"):
-        write_phantom(tmp_path, **FILMS)
+        write_phantom(tmp_path, **PHANTOM)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -175,12 +175,12 @@ def test_arguments_out_of_range_leave_nothing(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        write_phantom(tmp_path / "none", **{**FILMS, **change})
+        write_phantom(tmp_path / "none", **{**PHANTOM, **change})
     assert not (tmp_path / "none").exists()
 
 
 def test_synth_json_tells_how_it_was_made(phantom: Path) -> None:
     facts = read_json(phantom / "synth.json", "synth")
-    assert facts["arguments"]["seed"] == FILMS["seed"]
-    assert facts["counts"]["n_images"] == FILMS["n_images"]
+    assert facts["arguments"]["seed"] == PHANTOM["seed"]
+    assert facts["counts"]["n_images"] == PHANTOM["n_images"]
     assert not list(phantom.glob(".*"))

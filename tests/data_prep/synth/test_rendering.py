@@ -1,40 +1,40 @@
-"""One film of the phantom: true boxes, known contrast, and no shortcut to the label."""
+"""One image of the phantom: true boxes, known contrast, and no shortcut to the label."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from data_prep.synth import film as synth_film
 from data_prep.synth import lesions as synth_lesions
+from data_prep.synth import rendering
 from data_prep.synth.anatomy import Canvas, blur
 from data_prep.synth.chest import draw_chest, power_law_texture
-from data_prep.synth.film import draw_film, draw_patient
+from data_prep.synth.rendering import draw_image, draw_patient
 
 SIZE = 96
 N_PATIENTS = 330
 
 
 @pytest.fixture(scope="module")
-def films() -> pd.DataFrame:
-    """What could give the label away, for each of some 600 films."""
+def images() -> pd.DataFrame:
+    """What could give the label away, for each of some 600 images."""
     rows = []
     for index in range(N_PATIENTS):
         patient = draw_patient(11, index, 0.3)
         for number in range(patient.n_images):
-            film = draw_film(patient, number, SIZE)
+            image = draw_image(patient, number, SIZE)
             rows.append(
                 {
-                    "positive": bool(film.lesions),
-                    "brightness": film.pixels.mean(),
-                    "spread": film.pixels.std(),
-                    "corner": film.pixels[: SIZE // 4].mean(),
-                    "ap": film.view == "AP",
+                    "positive": bool(image.lesions),
+                    "brightness": image.pixels.mean(),
+                    "spread": image.pixels.std(),
+                    "corner": image.pixels[: SIZE // 4].mean(),
+                    "ap": image.view == "AP",
                     "female": patient.sex == "F",
                     "age": patient.age,
-                    "jpeg": film.jpeg,
-                    "distractors": len(film.distractors),
-                    "spacing": film.spacing_mm,
+                    "jpeg": image.jpeg,
+                    "distractors": len(image.distractors),
+                    "spacing": image.spacing_mm,
                     "n_images": patient.n_images,
                     "patient": index,
                 }
@@ -47,7 +47,7 @@ def auroc(positive: pd.Series, score: pd.Series) -> float:
     return mannwhitneyu(ill, well).statistic / (len(ill) * len(well))
 
 
-# Standard error of an AUROC of 0.5 with some 180 and 420 films, a little more as films of a
+# Standard error of an AUROC of 0.5 with some 180 and 420 images, a little more as images of a
 # patient are alike: 0.027. A lesion is bright, so the two brightnesses may lean a little.
 @pytest.mark.parametrize(
     ("column", "tolerance"),
@@ -65,17 +65,17 @@ def auroc(positive: pd.Series, score: pd.Series) -> float:
     ],
 )
 def test_nothing_but_the_lesion_tells_the_label(
-    films: pd.DataFrame, column: str, tolerance: float
+    images: pd.DataFrame, column: str, tolerance: float
 ) -> None:
-    assert abs(auroc(films["positive"], films[column]) - 0.5) < tolerance
+    assert abs(auroc(images["positive"], images[column]) - 0.5) < tolerance
 
 
-def test_prevalence_is_as_asked(films: pd.DataFrame) -> None:
-    assert films["positive"].mean() == pytest.approx(0.3, abs=0.06)
+def test_prevalence_is_as_asked(images: pd.DataFrame) -> None:
+    assert images["positive"].mean() == pytest.approx(0.3, abs=0.06)
 
 
-def test_a_patients_status_can_change(films: pd.DataFrame) -> None:
-    by_patient = films.groupby("patient")["positive"].agg(["any", "all"])
+def test_a_patients_status_can_change(images: pd.DataFrame) -> None:
+    by_patient = images.groupby("patient")["positive"].agg(["any", "all"])
     assert (by_patient["any"] & ~by_patient["all"]).sum() > 10
 
 
@@ -86,15 +86,15 @@ def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
     kinds = set()
     for index in range(200):
         patient = draw_patient(2, index, 0.3)
-        film = draw_film(patient, 0, 256, "high")
-        if not film.lesions:
+        image = draw_image(patient, 0, 256, "high")
+        if not image.lesions:
             continue
         with monkeypatch.context() as healthy:
-            healthy.setattr(synth_film, "add_lesions", lambda *_: [])
-            without = draw_film(patient, 0, 256, "high").pixels
-        (lesion,) = film.lesions
+            healthy.setattr(rendering, "add_lesions", lambda *_: [])
+            without = draw_image(patient, 0, 256, "high").pixels
+        (lesion,) = image.lesions
         kinds.add(lesion.kind)
-        change = film.pixels.astype(float) - without
+        change = image.pixels.astype(float) - without
         assert change.min() >= 0
         inside = change[lesion.y1 : lesion.y2, lesion.x1 : lesion.x2]
         assert inside.max() == change.max() > 5
@@ -105,14 +105,14 @@ def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
         assert lesion.x1 <= columns.min() <= columns.max() < lesion.x2
         if len(kinds) == 2 and index > 40:
             return
-    pytest.fail("no lesion of each kind in 200 films")
+    pytest.fail("no lesion of each kind in 200 images")
 
 
 def test_contrast_is_drawn_from_below_to_well_above_the_noise() -> None:
     ratios = []
     for index in range(160):
         patient = draw_patient(5, index, 0.9)
-        ratios += [lesion.contrast_to_noise for lesion in draw_film(patient, 0, 128).lesions]
+        ratios += [lesion.contrast_to_noise for lesion in draw_image(patient, 0, 128).lesions]
     assert min(ratios) < 1.0
     assert max(ratios) > 5.0
 
@@ -120,23 +120,23 @@ def test_contrast_is_drawn_from_below_to_well_above_the_noise() -> None:
 def test_high_contrast_lesions_are_all_well_above_the_noise() -> None:
     for index in range(40):
         patient = draw_patient(5, index, 0.9)
-        for lesion in draw_film(patient, 0, 128, "high").lesions:
+        for lesion in draw_image(patient, 0, 128, "high").lesions:
             assert lesion.contrast_to_noise > 3.0
 
 
-def test_films_of_one_patient_share_the_chest_but_not_the_noise() -> None:
+def test_images_of_one_patient_share_the_chest_but_not_the_noise() -> None:
     patient = next(p for p in (draw_patient(0, i, 0.3) for i in range(50)) if p.n_images == 3)
-    first, second = draw_film(patient, 0, 128).pixels, draw_film(patient, 1, 128).pixels
-    other = draw_film(draw_patient(0, patient.index + 1, 0.3), 0, 128).pixels
+    first, second = draw_image(patient, 0, 128).pixels, draw_image(patient, 1, 128).pixels
+    other = draw_image(draw_patient(0, patient.index + 1, 0.3), 0, 128).pixels
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, other)
 
 
-def test_a_film_depends_on_seed_patient_and_number_alone() -> None:
-    early = draw_film(draw_patient(0, 7, 0.3), 0, 96).pixels
+def test_an_image_depends_on_seed_patient_and_number_alone() -> None:
+    early = draw_image(draw_patient(0, 7, 0.3), 0, 96).pixels
     for index in range(3):
-        draw_film(draw_patient(0, index, 0.3), 0, 96)
-    assert np.array_equal(early, draw_film(draw_patient(0, 7, 0.3), 0, 96).pixels)
+        draw_image(draw_patient(0, index, 0.3), 0, 96)
+    assert np.array_equal(early, draw_image(draw_patient(0, 7, 0.3), 0, 96).pixels)
 
 
 def test_the_heart_lies_on_the_images_right() -> None:

@@ -1,4 +1,4 @@
-"""One film of the phantom: patient, pose and exposure in, an 8-bit picture and its truth out."""
+"""One image of the phantom: from patient, pose and exposure to 8-bit pixels and their truth."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,30 +19,30 @@ from data_prep.synth.lesions import Contrast, Lesion, Site, add_lesions, draw_si
 
 View = Literal["PA", "AP"]
 
-# Difficulty of the phantom: noise, in attenuation units (see synth_chest).
+# Difficulty of the phantom: noise, in attenuation units (see chest.py).
 TEXTURE = {"PA": 0.022, "AP": 0.026}
 QUANTUM = {"PA": 0.010, "AP": 0.014}
 IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
 # How unevenly illness is spread over patients: Beta(concentration * prevalence, ...).
 _CONCENTRATION = 2.0
-_PURPOSES = ("count", "body", "illness", "chronic", "film", "acute", "noise", "lesions")
+_PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "lesions")
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A phantom patient; the same on each of their films.
+    """A phantom patient; the same on each of their images.
 
     Attributes:
         seed: The set's seed.
         index: The patient's number in the set.
         sex: `F` or `M`.
         age: Years.
-        n_images: How many films there are of the patient.
+        n_images: How many images there are of the patient.
         anatomy: The chest.
-        chronic: Distractors on each film.
+        chronic: Distractors on each image.
         sites: Where the patient falls ill.
-        illness: Probability that a film shows lesions.
-        bedridden: Probability that a film is taken at the bedside (AP).
+        illness: Probability that an image shows lesions.
+        bedridden: Probability that an image is taken at the bedside (AP).
     """
 
     seed: int
@@ -58,13 +58,13 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film and its truth.
+class SynthImage:
+    """An image and its truth.
 
     Attributes:
         pixels: uint8 `(size, size)`.
         view: `PA` or `AP`.
-        lesions: Empty for a negative film.
+        lesions: Empty for a negative image.
         distractors: Names, sorted.
         spacing_mm: Size of a pixel.
         jpeg: Whether to store it JPEG-compressed.
@@ -79,7 +79,7 @@ class Film:
 
 
 def count_images(seed: int, index: int) -> int:
-    """How many films a patient has; cheap, so that a plan needs no drawing.
+    """How many images a patient has; cheap, so that a plan needs no drawing.
 
     Example:
         >>> count_images(seed=0, index=0) in (1, 2, 3)
@@ -90,7 +90,7 @@ def count_images(seed: int, index: int) -> int:
 
 
 def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.random.Generator:
-    # One stream for each purpose: what shows on a healthy film cannot depend on the lesions.
+    # One stream for each purpose: what shows on a healthy image cannot depend on the lesions.
     key = (_PURPOSES.index(purpose), number)
     return np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=key))
 
@@ -118,16 +118,18 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
     )
 
 
-def draw_film(patient: Patient, number: int, size: int, contrast: Contrast = "mixed") -> Film:
-    """Draw one film of a patient."""
+def draw_image(
+    patient: Patient, number: int, size: int, contrast: Contrast = "mixed"
+) -> SynthImage:
+    """Draw one image of a patient."""
     key = (patient.seed, patient.index)
-    rng = _generator(*key, "film", number)
+    rng = _generator(*key, "image", number)
     view: View = "AP" if rng.random() < patient.bedridden else "PA"
     canvas = _draw_pose(rng, size, view)
     anatomy = _breathe(patient.anatomy, rng, view)
     acute = draw_acute(rng)
     attenuation, visible = draw_chest(canvas, anatomy, portable=view == "AP")
-    # The same generator state for each film of a patient: a lasting distractor stays in place.
+    # The same generator state for each image of a patient: a lasting distractor stays in place.
     lasting = _generator(*key, "chronic")
     attenuation += draw_distractors(canvas, anatomy, patient.chronic, lasting)
     attenuation += draw_distractors(canvas, anatomy, acute, _generator(*key, "acute", number))
@@ -138,7 +140,7 @@ def draw_film(patient: Patient, number: int, size: int, contrast: Contrast = "mi
         lesions = add_lesions(
             attenuation, visible, canvas, anatomy, patient.sites, lesion_rng, contrast
         )
-    return Film(
+    return SynthImage(
         pixels=_develop(attenuation, rng, view),
         view=view,
         lesions=lesions,
@@ -160,7 +162,7 @@ def _draw_pose(rng: np.random.Generator, size: int, view: View) -> Canvas:
 
 
 def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
-    """Depth of breath, and the larger heart of a film taken from the front."""
+    """Depth of breath, and the larger heart of an image taken from the front."""
     portable = view == "AP"
     rise = rng.uniform(0.02, 0.09) if portable else rng.uniform(-0.02, 0.03)
     growth = rng.uniform(1.06, 1.20) if portable else rng.uniform(0.97, 1.03)
@@ -171,7 +173,7 @@ def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Ge
     size = attenuation.shape[0]
     texture = power_law_texture(size, rng) * (0.35 + 0.65 * visible)
     attenuation += np.float32(TEXTURE[view]) * texture
-    # Quanta are counted on a detector of 256 elements' grain whatever the film's size.
+    # Quanta are counted on a detector of 256 elements' grain whatever the image's size.
     grain = rng.standard_normal((size, size), dtype=np.float32)
     if size > 256:
         sigma = 0.35 * size / 256
@@ -180,36 +182,36 @@ def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Ge
 
 
 def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArray[np.uint8]:
-    """Exposure and display: an S-shaped film curve, drawn without regard to the lesions."""
+    """Exposure and display: an S-shaped response curve, drawn without regard to the lesions."""
     portable = view == "AP"
     middle = rng.normal(0.72, 0.055)
     width = rng.uniform(0.16, 0.26) * (1.25 if portable else 1.0)
     shade = 1 / (1 + np.exp(-(attenuation - np.float32(middle)) / np.float32(width)))
     low, high = rng.uniform(0.0, 0.06), rng.uniform(0.88, 1.0)
-    picture = np.clip(255 * (low + (high - low) * shade), 0, 255).astype(np.uint8)
-    _stamp_marker(picture, rng, view)
-    _collimate(picture, rng)
-    return picture
+    image = np.clip(255 * (low + (high - low) * shade), 0, 255).astype(np.uint8)
+    _stamp_marker(image, rng, view)
+    _collimate(image, rng)
+    return image
 
 
-def _stamp_marker(picture: NDArray[np.uint8], rng: np.random.Generator, view: View) -> None:
-    size = picture.shape[0]
+def _stamp_marker(image: NDArray[np.uint8], rng: np.random.Generator, view: View) -> None:
+    size = image.shape[0]
     left, height = rng.uniform(0.86, 0.92), rng.uniform(0.04, 0.12)
     if rng.random() < 0.85:
         place = (int(left * size), int(height * size))
         font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(picture, "L", place, font, size / 700, 245, max(1, size // 220), cv2.LINE_AA)
+        cv2.putText(image, "L", place, font, size / 700, 245, max(1, size // 220), cv2.LINE_AA)
         if view == "AP" and rng.random() < 0.6:
             place = (int((left - 0.10) * size), int((height + 0.045) * size))
-            cv2.putText(picture, "PORTABLE", place, font, size / 1500, 235, 1, cv2.LINE_AA)
+            cv2.putText(image, "PORTABLE", place, font, size / 1500, 235, 1, cv2.LINE_AA)
 
 
-def _collimate(picture: NDArray[np.uint8], rng: np.random.Generator) -> None:
+def _collimate(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Black borders where the beam was narrowed."""
-    size = picture.shape[0]
+    size = image.shape[0]
     margins = np.maximum(0, rng.normal(-0.01, 0.022, 4)) * size
     top, bottom, left, right = margins.astype(int)
-    picture[:top] = 0
-    picture[size - bottom :] = 0
-    picture[:, :left] = 0
-    picture[:, size - right :] = 0
+    image[:top] = 0
+    image[size - bottom :] = 0
+    image[:, :left] = 0
+    image[:, size - right :] = 0

@@ -1,4 +1,4 @@
-"""The audit's look at the outer tenth of each picture: a label that shows there is a shortcut."""
+"""The audit's look at the outer tenth of each image: a label that shows there is a shortcut."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ N = 400
 
 
 def measured(
-    films: list[np.ndarray], ill: np.ndarray, seen: np.ndarray | None = None
+    arrays: list[np.ndarray], ill: np.ndarray, seen: np.ndarray | None = None
 ) -> dict[str, float]:
-    """AUROC by fact; of films not seen the greys are missing."""
-    seen = np.ones(len(films), dtype=bool) if seen is None else seen
-    ids = [f"i{number}" for number in range(len(films))]
+    """AUROC by fact; of images not seen the greys are missing."""
+    seen = np.ones(len(arrays), dtype=bool) if seen is None else seen
+    ids = [f"i{number}" for number in range(len(arrays))]
     images = pd.DataFrame({"image_id": ids, "patient_id": ids})
     greys = [
-        _border_greys(film) if known else None for film, known in zip(films, seen, strict=True)
+        _border_greys(image) if known else None for image, known in zip(arrays, seen, strict=True)
     ]
-    means = [float(film.mean()) for film in films]
+    means = [float(image.mean()) for image in arrays]
     decode = pd.DataFrame({"image_id": ids, "border_greys": greys, "mean_grey": means})
-    images["view"] = ["AP", "PA", "PA"] * (len(films) // 3) + ["AP"] * (len(films) % 3)
+    images["view"] = ["AP", "PA", "PA"] * (len(arrays) // 3) + ["AP"] * (len(arrays) % 3)
     labels = pd.DataFrame({"mass": ill.astype(float)}, index=pd.Index(ids, name="image_id"))
     return {row["fact"]: row["auroc"] for row in measure_shortcuts(images, decode, labels)}
 
@@ -38,9 +38,9 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 
 
 def test_pieces_go_along_the_top_the_bottom_and_the_sides() -> None:
-    film = np.zeros((40, 80), np.uint8)
-    film[:4, :20], film[-4:, 60:], film[4:12, :8], film[28:36, 72:] = 10, 20, 30, 40
-    greys = read_border_greys(pd.Series([_border_greys(film)]))[0]
+    image = np.zeros((40, 80), np.uint8)
+    image[:4, :20], image[-4:, 60:], image[4:12, :8], image[28:36, 72:] = 10, 20, 30, 40
+    greys = read_border_greys(pd.Series([_border_greys(image)]))[0]
     assert np.flatnonzero(greys).tolist() == [0, 7, 8, 15]
     assert greys[[0, 7, 8, 15]].tolist() == [10, 20, 30, 40]
 
@@ -51,25 +51,25 @@ def test_any_shape_has_all_its_pieces(shape: tuple[int, int]) -> None:
 
 
 def test_the_middle_does_not_count() -> None:
-    film = noise(np.random.default_rng(0))
-    other = film.copy()
+    image = noise(np.random.default_rng(0))
+    other = image.copy()
     other[4:-4, 3:-3] = 255 - other[4:-4, 3:-3]
-    assert _border_greys(film) == _border_greys(other)
+    assert _border_greys(image) == _border_greys(other)
 
 
 def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not() -> None:
     rng = np.random.default_rng(0)
     ill = np.arange(N) % 2 == 0
     marked = [noise(rng) for _ in range(N)]
-    opaque = [film.copy() for film in marked]
+    opaque = [image.copy() for image in marked]
     for number in np.flatnonzero(ill):
         marked[number][1:4, 24:30] = 255
         opaque[number][15:25, 10:20] = 255
     of_marks, of_opacities = measured(marked, ill), measured(opaque, ill)
-    for fact in ("outer tenth of the picture", "all beside the lungs"):
+    for fact in ("outer tenth of the image", "all beside the lungs"):
         assert of_marks[fact] > 0.95
         assert abs(of_opacities[fact] - 0.5) < 0.1
-    assert of_opacities["mean brightness"] > 0.95  # of the whole picture: shown, but not beside
+    assert of_opacities["mean brightness"] > 0.95  # of the whole image: shown, but not beside
 
 
 def test_what_was_not_measured_tells_nothing() -> None:
@@ -77,17 +77,17 @@ def test_what_was_not_measured_tells_nothing() -> None:
     ill = np.arange(N) % 2 == 0
     seen = np.where(ill, np.arange(N) % 5 == 0, np.arange(N) % 5 != 0)  # rarely of the ill
     found = measured([noise(rng) for _ in range(N)], ill, seen)
-    assert abs(found["outer tenth of the picture"] - 0.5) < 0.15
+    assert abs(found["outer tenth of the image"] - 0.5) < 0.15
     assert "all beside the lungs" not in found  # the view alone is left
 
 
 def test_a_strong_border_is_told_with_what_to_do() -> None:
-    row = {"target": "mass", "fact": "outer tenth of the picture", "kind": "border", "auroc": 0.83,
+    row = {"target": "mass", "fact": "outer tenth of the image", "kind": "border", "auroc": 0.83,
            "ci_low": 0.8, "ci_high": 0.85, "n_images": N, "n_positive": 200,
            "n_known": N}  # fmt: skip
     problem = check_shortcuts([row])[0]
     assert (problem.check, problem.severity) == ("shortcut_border", "info")
-    assert problem.message.startswith("outer tenth of the picture alone predicts 'mass'")
+    assert problem.message.startswith("outer tenth of the image alone predicts 'mass'")
     assert "images from elsewhere" in problem.advice
 
 
@@ -104,8 +104,8 @@ def test_sets_from_before_are_audited_without_it() -> None:
     assert [row["fact"] for row in found] == ["view"]
 
 
-def test_kermany_s_children_are_known_by_the_edges_of_their_films(shared_data: Path) -> None:
+def test_kermany_s_children_are_known_by_the_edges_of_their_images(shared_data: Path) -> None:
     files = sorted((shared_data / "kermany_224/chest_xray/train").rglob("*.jpeg"))[::3]
-    films = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
+    arrays = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
     ill = np.array([file.parent.name == "PNEUMONIA" for file in files])
-    assert measured(films, ill)["outer tenth of the picture"] > 0.75
+    assert measured(arrays, ill)["outer tenth of the image"] > 0.75
