@@ -86,7 +86,7 @@ def tune(
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from evaluation.decisions.decision import TuningOptions
+    from evaluation.decisions.choices import TuningOptions
     from evaluation.decisions.search import Search
     from evaluation.decisions.thresholds import POLICIES, check_policy
     from evaluation.decisions.tuning import tune as choose

@@ -18,8 +18,11 @@ from evaluation.compare.judged_model import (
     scorecards,
     system_result,
 )
-from evaluation.compare.metrics_table import resampled_figures
-from evaluation.compare.other_rows import compare_units, failures_as_wrong
+from evaluation.compare.metrics_table import (
+    compare_units,
+    failures_as_wrong,
+    resampled_figures,
+)
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.decisions.thresholds import POLICIES

@@ -1,21 +1,21 @@
-"""What validation chooses for a system beside its thresholds."""
+"""What validation chooses for a system beside its thresholds, and the options of that choice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from evaluation.decisions.decision import CHOOSE
-from evaluation.decisions.reduction import CANDIDATES, Reduction, cross_fit
+from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule, cross_fit
 from evaluation.decisions.search import search_space
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.metrics.image_metrics import auroc
@@ -29,9 +29,53 @@ from evaluation.statistics.calibration import (
 from evaluation.statistics.cross_validation import choose
 from evaluation.statistics.ranking import Integers, RankedScores
 
+CHOOSE = "choose"
 _SAME = 1e-9
 _LEVEL_OF_RULE = 0.05 / (len(CANDIDATES) - 1)
 _DEFAULT_LEVEL = 0.5
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """What a user may say of the choices on validation; without it, the default ones.
+
+    Attributes:
+        calibration: A method of `METHODS`, or ``choose`` among them by
+            the log loss of held-out folds of patients.
+        reductions: Rules to choose from, by the mean AUROC over folds of patients.
+        refer: At most this share of validation images is referred to a reader.
+    """
+
+    calibration: str | None = None
+    reductions: tuple[str, ...] = ()
+    refer: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration not in (None, CHOOSE, *METHODS):
+            known = ", ".join((*METHODS, CHOOSE))
+            raise InputError(f"--calibration {self.calibration}: use one of {known}")
+        for rule in self.reductions:
+            if rule not in get_args(Rule):
+                raise InputError(f"--reduction {rule}: use one of {', '.join(get_args(Rule))}")
+        if self.refer is not None and not 0 < self.refer < 1:
+            raise InputError(f"--refer {self.refer:g}: expected a share between 0 and 1, as 0.1")
+
+    def to_json(self) -> dict[str, Any] | None:
+        """For ``decisions/<target>.json``; `None` where all are the default."""
+        if self == TuningOptions():
+            return None
+        return {
+            "calibration": self.calibration,
+            "reductions": list(self.reductions),
+            "refer": self.refer,
+        }
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any] | None) -> TuningOptions:
+        """Read what `to_json` wrote."""
+        if not payload:
+            return cls()
+        return cls(payload["calibration"], tuple(payload["reductions"]), payload["refer"])
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,24 @@
-"""A decision rule per system and target, as ``decisions/<target>.json`` holds it; its options."""
+"""A decision rule per system and target, as ``decisions/<target>.json`` holds it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.reduction import Reduction, Rule
+from evaluation.decisions.choices import TuningOptions
+from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral
 from evaluation.decisions.search import Search
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.calibration import METHODS, Calibration, calibration_from_json
+from evaluation.statistics.calibration import Calibration, calibration_from_json
 from evaluation.statistics.ranking import Floats
 
-CHOOSE = "choose"
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
 
 
@@ -45,49 +45,6 @@ def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, second))
     same = math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME) if numbers else first == second
     return None if same else f"{place}: {first} against {second}"
-
-
-@dataclass(frozen=True)
-class TuningOptions:
-    """What a user may say of the choices on validation; without it, the default ones.
-
-    Attributes:
-        calibration: A method of `METHODS`, or ``choose`` among them by
-            the log loss of held-out folds of patients.
-        reductions: Rules to choose from, by the mean AUROC over folds of patients.
-        refer: At most this share of validation images is referred to a reader.
-    """
-
-    calibration: str | None = None
-    reductions: tuple[str, ...] = ()
-    refer: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.calibration not in (None, CHOOSE, *METHODS):
-            known = ", ".join((*METHODS, CHOOSE))
-            raise InputError(f"--calibration {self.calibration}: use one of {known}")
-        for rule in self.reductions:
-            if rule not in get_args(Rule):
-                raise InputError(f"--reduction {rule}: use one of {', '.join(get_args(Rule))}")
-        if self.refer is not None and not 0 < self.refer < 1:
-            raise InputError(f"--refer {self.refer:g}: expected a share between 0 and 1, as 0.1")
-
-    def to_json(self) -> dict[str, Any] | None:
-        """For ``decisions/<target>.json``; `None` where all are the default."""
-        if self == TuningOptions():
-            return None
-        return {
-            "calibration": self.calibration,
-            "reductions": list(self.reductions),
-            "refer": self.refer,
-        }
-
-    @classmethod
-    def from_json(cls, payload: dict[str, Any] | None) -> TuningOptions:
-        """Read what `to_json` wrote."""
-        if not payload:
-            return cls()
-        return cls(payload["calibration"], tuple(payload["reductions"]), payload["refer"])
 
 
 @dataclass(frozen=True)

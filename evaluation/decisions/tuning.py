@@ -19,14 +19,16 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.decisions.choices import (
+    CHOOSE,
     ReducedScores,
+    TuningOptions,
     calibrate,
     choose_among,
     choose_box_cut,
     choose_map_boxes,
     choose_reduction,
 )
-from evaluation.decisions.decision import CHOOSE, Decision, TuningOptions
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
 from evaluation.decisions.search import Search, SearchImages, SearchResult, run_search

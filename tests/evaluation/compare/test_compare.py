@@ -16,7 +16,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import COLUMNS
 from evaluation.compare.metrics_table import figures_of
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.decision import TuningOptions
+from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.tuning import tune

@@ -8,7 +8,7 @@ import pytest
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import Figures
 from evaluation.compare.metrics_table import EXACT_METHOD
-from evaluation.decisions.decision import TuningOptions
+from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
 from evaluation.report.cost_table import cost_rows

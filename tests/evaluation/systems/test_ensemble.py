@@ -8,7 +8,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.iou import CORNERS
-from evaluation.decisions.decision import TuningOptions
+from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
