@@ -13,8 +13,8 @@ from data_prep.contracts.errors import InputError
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
-from evaluation.decisions.choices import choose_reduction
-from evaluation.decisions.decision import Decision, TuningOptions
+from evaluation.decisions.choices import TuningOptions, choose_reduction
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import CANDIDATES, cross_fit
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
