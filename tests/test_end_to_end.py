@@ -124,15 +124,15 @@ def test_a_run_can_be_compared_directly(rsna: Path) -> None:
 
 @ON_ONE_WORKER
 def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
-    films = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
-    (tmp_path / "broken.dcm").write_bytes(films[0].read_bytes()[:900])
+    files = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
+    (tmp_path / "broken.dcm").write_bytes(files[0].read_bytes()[:900])
     out = tmp_path / "loose"
-    done = cxr("predict", rsna / "detector", *films, tmp_path / "broken.dcm", "--out", out)
+    done = cxr("predict", rsna / "detector", *files, tmp_path / "broken.dcm", "--out", out)
     assert "left out" in done.stderr
     parts = (out / "predicted_images.parquet").glob("*.parquet")
     images = pd.concat(pd.read_parquet(part) for part in parts).set_index("image_id")
     assert images.loc["broken.dcm", "status"] == "failed"
-    assert set(images.loc[[film.name for film in films], "status"]) == {"ok"}
+    assert set(images.loc[[file.name for file in files], "status"]) == {"ok"}
 
 
 @ON_ONE_WORKER

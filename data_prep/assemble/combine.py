@@ -209,9 +209,9 @@ def combine(
         What came in.
 
     Raises:
-        InputError: A folder is not complete, a set stands twice, ids are hashed with different
-            keys, one folder lies in another, targets do not fit together, or `out` holds something
-            else.
+        InputError: A folder is not complete, a set is given more than once, ids are hashed with
+            different keys, one folder lies in another, targets do not fit together, or `out` holds
+            something else.
     """
     out, rule = Path(out), rule or SplitRule()
     sets = _open(folders, out)

@@ -114,9 +114,9 @@ def _check(
         Problem.of(
             f"{kind}_repeated",
             "warning" if severity == "error" else "info",
-            f"{what} stands more than once{note}",
+            f"{what} appears more than once{note}",
             rest["image_id"],
-            advice="keep one: an image that stands twice counts twice",
+            advice="keep one: an image that appears more than once is counted more than once",
             pairs=contrasting_pairs(rest, "group", "image_id"),
         )
     )

@@ -202,7 +202,7 @@ class _CocoFile:
                 self.found.out.add([file], fits)
                 continue
             if key in images and images[key] != (file, image):
-                self.found.out.add([file, images[key][0]], f"image id {key} stands twice")
+                self.found.out.add([file, images[key][0]], f"image id {key} appears more than once")
             images[key] = (file, image)
             if role:
                 self.found.roles.append((file, role))

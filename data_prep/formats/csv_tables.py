@@ -134,8 +134,8 @@ def _without_repeats(
     if key == ["image_id"] and twice.any():
         name = versions.loc[twice, "image_id"].iloc[0]
         raise InputError(
-            f"{path}: line {first_line(twice)}: image_id {name!r} stands twice with different "
-            "values; keep one line"
+            f"{path}: line {first_line(twice)}: image_id {name!r} appears more than once "
+            "with different values; keep one line"
         )
     if not repeated.any():
         return text

@@ -254,7 +254,7 @@ class LabelFiles:
         """The boxes table; rounding below 0 is taken off, and what means 'no finding' left out."""
         boxes = _frame(self.rows.boxes, [*_KEY, *EDGES], ids)
         once = boxes.drop_duplicates(ignore_index=True)
-        self.seen["boxes stand twice: kept once"] = len(boxes) - len(once)
+        self.seen["boxes appear more than once: kept once"] = len(boxes) - len(once)
         edges = once[EDGES]
         once[EDGES] = edges.mask((edges < 0) & (edges >= -EDGE_TOLERANCE_PX), 0.0)
         if not any(NO_FINDING & set(names) for names in set(self.classes.values())):

@@ -118,8 +118,8 @@ def _read_headers(path: Path) -> pd.DataFrame:
     if repeated.any():
         name = people["image_id"][repeated].iloc[0]
         raise InputError(
-            f"{path}: line {first_line(repeated)}: PatientID {name!r} stands twice with different "
-            "values; keep one line"
+            f"{path}: line {first_line(repeated)}: PatientID {name!r} appears more than once "
+            "with different values; keep one line"
         )
     return people.reset_index(drop=True)
 

@@ -336,7 +336,7 @@ def _in_pixels_of_the_files(
     """Scale boxes, which are in pixels of the original, to images that are resized copies."""
     once = boxes.drop_duplicates()
     if len(once) < len(boxes):
-        notes.append(f"{len(boxes) - len(once)} boxes stand twice, kept once")
+        notes.append(f"{len(boxes) - len(once)} boxes appear more than once, kept once")
     boxed = images[is_member(images["image_id"], once["image_id"])]
     sizes = _read_image_sizes(boxed, source).set_index("image_id")
     if sizes.empty:  # all DICOM: the originals

@@ -195,14 +195,14 @@ def _folds(text: pd.DataFrame, path: Path) -> pd.Series:
 def _known_rows(
     rows: pd.DataFrame, images: pd.DataFrame, path: Path, *, strict: bool
 ) -> pd.DataFrame:
-    """The rows whose id is in the data set; an id that stands twice is an error."""
+    """The rows whose id is in the data set; an id that appears more than once is an error."""
     column = str(rows.columns[0])
     ids = rows[column]
     repeated = ids.duplicated()
     if repeated.any():
         raise InputError(
-            f"{path}: line {first_line(repeated)}: {column} {ids[repeated].iloc[0]!r} stands "
-            "twice; keep one line"
+            f"{path}: line {first_line(repeated)}: {column} {ids[repeated].iloc[0]!r} "
+            "appears more than once; keep one line"
         )
     known = is_member(ids, images[column])
     unknown = pd.Series(~known, index=ids.index)

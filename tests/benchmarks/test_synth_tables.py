@@ -64,13 +64,13 @@ def test_a_patient_has_one_role(dataset):
     assert rows.loc[rows["role"] == "test", "fold"].isna().all()
 
 
-def test_some_pictures_stand_twice_and_some_nearly(decode):
+def test_some_images_have_equal_and_near_copies(decode):
     assert 0 < decode["pixel_sha256"].duplicated().sum() < 0.005 * N_IMAGES
     prints = decode["perceptual_hash"]
     assert prints.str.len().eq(64).all()
     pairs = np.random.default_rng(0).choice(len(prints), (300, 2))
     distances = [_hash_distance(prints[a], prints[b])[0] for a, b in pairs if a != b]
-    assert 90 < np.mean(distances) < 124, "unlike pictures differ as chests do"
+    assert 90 < np.mean(distances) < 124, "unlike images differ as chests do"
     bits = np.array([list(bytes.fromhex(p)) for p in prints.iloc[:5000]], dtype=np.uint8)
     beside = np.bitwise_count(bits[1:] ^ bits[:-1]).sum(axis=1, dtype=int)
     assert ((beside > 0) & (beside <= 8)).any(), "an edited copy stands beside its original"
@@ -84,7 +84,7 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
     assert "patient_leak" not in found
 
 
-def test_a_split_of_twenty_thousand_images_takes_no_patient_or_picture_apart(dataset, decode):
+def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
     split, _ = draw_split(dataset.images, dataset.findings, decode, no_roles(), SplitRule(seed=1))
     assert find_leaks(dataset.images, split).empty
     roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")

@@ -87,7 +87,7 @@ def test_weights_that_were_there_before_count() -> None:
 
 
 @on_linux
-def test_pictures_that_are_mapped_into_memory_do_not_count(tmp_path: Path) -> None:
+def test_images_that_are_mapped_into_memory_do_not_count(tmp_path: Path) -> None:
     np.save(tmp_path / "shard.npy", np.ones(96 * MIB, dtype=np.uint8))
     watch = PeakMemory(nn.Linear(2, 2))
     shard = np.load(tmp_path / "shard.npy", mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Pictures are written whatever the training looked like."""
+"""Plots are written whatever the training looked like."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_box_is_drawn_on_the_edges_that_it_names(tmp_path: Path) -> None:
     path = tmp_path / "batch.png"
     boxes = [np.array([[8.0, 16.0, 24.0, 24.0]])]
     draw_batch(np.zeros((1, 32, 32), np.uint8), [""], path, boxes=boxes)
-    picture = cv2.imread(str(path)).astype(int)
-    rows, columns = np.nonzero(np.abs(picture - [47, 217, 255]).sum(axis=2) < 30)  # BGR
-    black_rows, black_columns = np.nonzero(picture.sum(axis=2) < 10)
+    plot = cv2.imread(str(path)).astype(int)
+    rows, columns = np.nonzero(np.abs(plot - [47, 217, 255]).sum(axis=2) < 30)  # BGR
+    black_rows, black_columns = np.nonzero(plot.sum(axis=2) < 10)
     scale = (black_columns.max() - black_columns.min() + 1) / 32
     left, top = black_columns.min(), black_rows.min()
     found = [columns.min() - left, rows.min() - top, columns.max() - left, rows.max() - top]

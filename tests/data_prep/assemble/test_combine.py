@@ -130,7 +130,7 @@ def test_a_target_that_cannot_be_is_refused(tmp_path, two_sets, targets, message
     assert not (tmp_path / "both").exists()
 
 
-def test_equal_pictures_of_two_sets_stay_in_one_role_and_are_named(tmp_path):
+def test_equal_images_of_two_sets_stay_in_one_role_and_are_named(tmp_path):
     ids = [f"i{n}" for n in range(8)]
     sources = [
         write_source(tmp_path / name, ids, [f"{k}" for k in range(8)], "mass", seed)
@@ -233,7 +233,7 @@ def test_a_set_without_pixels_makes_the_whole_one_to_judge_on_only(tmp_path, war
     assert any(note.startswith("2 images have no pixels") for note in summary.notes)
 
 
-def test_hashed_ids_and_paths_stay_hashed_and_lead_to_the_pictures(tmp_path, monkeypatch):
+def test_hashed_ids_and_paths_stay_hashed_and_lead_to_the_images(tmp_path, monkeypatch):
     for name, seed in (("a", 0), ("b", 1), ("c", 2)):
         ids = [f"{name}{n}" for n in range(3)]
         write_source(tmp_path / "in" / name, ids, [f"mrn:{n}" for n in range(3)], "mass", seed)

@@ -99,7 +99,7 @@ def test_a_second_run_adds_nothing_and_says_so(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
-def test_each_picture_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypatch):
+def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypatch):
     calls = []
     read = decoding.read_image
     monkeypatch.setattr(
@@ -216,7 +216,7 @@ def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
         (50.5, False),  # another image's box
     ],
 )
-def test_a_box_must_lie_in_its_picture(tmp_path, x2, kept):
+def test_a_box_must_lie_in_its_image(tmp_path, x2, kept):
     source = write_source(tmp_path / "source")
     boxes = pd.read_csv(source / "boxes.csv").astype({"x2": "float64"})
     boxes.loc[0, "x2"] = x2
@@ -229,7 +229,7 @@ def test_a_box_must_lie_in_its_picture(tmp_path, x2, kept):
     assert len(dataset.store(32).ids) == summary.n_images
 
 
-def test_a_stated_size_that_the_picture_has_not_excludes_it(tmp_path):
+def test_a_stated_size_that_the_image_has_not_excludes_it(tmp_path):
     sizes = {"height": [40] * 11 + [80], "width": [50] * 12}
     summary = make(write_source(tmp_path / "source", **sizes), tmp_path / "set")
     (row,) = summary.excluded.itertuples()
@@ -244,7 +244,7 @@ def test_what_the_table_says_of_a_person_stands(tmp_path):
     assert set(images["age_years"]) == {50.5}
 
 
-def test_a_source_without_one_readable_picture_is_an_error(tmp_path):
+def test_a_source_without_one_readable_image_is_an_error(tmp_path):
     source = write_source(tmp_path / "source", n_images=3)
     for path in source.glob("*.png"):
         path.write_bytes(b"no image")
@@ -297,7 +297,7 @@ def test_given_roles_are_kept_and_validation_is_drawn_where_none_is_given(tmp_pa
     assert set(split.iloc[4:]) == {"train", "val"}
 
 
-def test_equal_pictures_of_two_patients_get_one_role(tmp_path):
+def test_equal_images_of_two_patients_get_one_role(tmp_path):
     source = write_source(tmp_path / "source", n_images=40)
     for n in range(0, 40, 8):
         shutil.copy(source / f"i{n:03d}.png", source / f"i{n + 4:03d}.png")

@@ -213,7 +213,7 @@ def test_dicom_needs_a_key_or_the_users_word_that_its_ids_name_nobody(tmp_path):
         make(source, tmp_path / "set", format="dicom")
 
 
-def test_a_named_window_is_used_everywhere_the_pictures_are_read(tmp_path, write_dicom):
+def test_a_named_window_is_used_everywhere_the_images_are_read(tmp_path, write_dicom):
     values = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (64, 1))
     (tmp_path / "source").mkdir()
     write_dicom(

@@ -46,7 +46,7 @@ def chain(**settings_: Any) -> Augmentation:
     return built
 
 
-def noise_picture(seed: int = 0) -> np.ndarray:
+def noise_image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
 
 
@@ -55,8 +55,8 @@ FLIP, ALL = chain(horizontal_flip=1.0), chain(**EVERYTHING)
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(boxes=boxes_on_canvas(), seed=seeds)
-def test_two_flips_give_back_picture_and_boxes(boxes: np.ndarray, seed: int) -> None:
-    pixels = noise_picture()
+def test_two_flips_give_back_image_and_boxes(boxes: np.ndarray, seed: int) -> None:
+    pixels = noise_image()
     once = augment(FLIP, pixels, boxes, seed)
     twice = augment(FLIP, once[0], once[1], seed)
     np.testing.assert_array_equal(once[0], pixels[:, ::-1])
@@ -75,7 +75,7 @@ def test_two_flips_give_back_picture_and_boxes(boxes: np.ndarray, seed: int) -> 
     ],
 )
 def test_box_on_the_border_survives_flip(box: tuple[int, ...]) -> None:
-    _, boxes, kept = augment(FLIP, noise_picture(), np.array([box], float), seed=3)
+    _, boxes, kept = augment(FLIP, noise_image(), np.array([box], float), seed=3)
     x1, y1, x2, y2 = box
     assert kept.tolist() == [0]
     np.testing.assert_allclose(boxes, [[WIDTH - x2, y1, WIDTH - x1, y2]], atol=1e-3)
@@ -84,7 +84,7 @@ def test_box_on_the_border_survives_flip(box: tuple[int, ...]) -> None:
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(boxes=boxes_on_canvas(), seed=seeds)
 def test_boxes_stay_inside_and_in_order(boxes: np.ndarray, seed: int) -> None:
-    pixels, moved, kept = augment(ALL, noise_picture(), boxes, seed)
+    pixels, moved, kept = augment(ALL, noise_image(), boxes, seed)
     assert pixels.shape == (HEIGHT, WIDTH)
     assert pixels.dtype == np.uint8
     assert moved.shape == (len(kept), 4)
@@ -100,24 +100,22 @@ def test_boxes_stay_inside_and_in_order(boxes: np.ndarray, seed: int) -> None:
 @given(seed=seeds, other=seeds)
 def test_the_seed_alone_decides(seed: int, other: int) -> None:
     boxes = np.array([[10.0, 10.0, 60.0, 60.0]])
-    first = augment(ALL, noise_picture(), boxes, seed)
-    augment(ALL, noise_picture(1), None, other)  # whatever happens in between
-    for again in (augment(ALL, noise_picture(), boxes, seed),
-                  augment(chain(**EVERYTHING), noise_picture(), boxes, seed)):  # fmt: skip
+    first = augment(ALL, noise_image(), boxes, seed)
+    augment(ALL, noise_image(1), None, other)  # whatever happens in between
+    for again in (augment(ALL, noise_image(), boxes, seed),
+                  augment(chain(**EVERYTHING), noise_image(), boxes, seed)):  # fmt: skip
         for one, two in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, two)
 
 
 def test_different_seeds_differ() -> None:
-    pictures = {augment(ALL, noise_picture(), None, seed)[0].tobytes() for seed in range(20)}
-    assert len(pictures) == 20
+    images = {augment(ALL, noise_image(), None, seed)[0].tobytes() for seed in range(20)}
+    assert len(images) == 20
 
 
 def test_large_seeds_differ_too() -> None:
-    pictures = {
-        augment(ALL, noise_picture(), None, seed + 2**40)[0].tobytes() for seed in range(20)
-    }
-    assert len(pictures) == 20
+    images = {augment(ALL, noise_image(), None, seed + 2**40)[0].tobytes() for seed in range(20)}
+    assert len(images) == 20
 
 
 @pytest.mark.parametrize(
@@ -155,11 +153,11 @@ def test_scaling_keeps_the_shape_of_the_heart() -> None:
         assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
 
 
-def test_box_mostly_out_of_the_picture_is_dropped_and_the_rest_clipped() -> None:
+def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped() -> None:
     corner = np.array([[0.0, 0.0, 10.0, 10.0], [40.0, 30.0, 80.0, 60.0]])
     seen = set()
     for seed in range(40):
-        _, boxes, kept = augment(chain(shift=0.3), noise_picture(), corner, seed)
+        _, boxes, kept = augment(chain(shift=0.3), noise_image(), corner, seed)
         assert 1 in kept
         seen.add(tuple(kept.tolist()))
         for box, row in zip(boxes, kept, strict=True):
@@ -171,7 +169,7 @@ def test_box_mostly_out_of_the_picture_is_dropped_and_the_rest_clipped() -> None
 
 def test_nothing_asked_is_nothing_done() -> None:
     assert build_augmentation() is None
-    pixels, boxes = noise_picture(), np.array([[1.0, 2.0, 30.0, 40.0]])
+    pixels, boxes = noise_image(), np.array([[1.0, 2.0, 30.0, 40.0]])
     same, kept_boxes, kept = augment(None, pixels, boxes, seed=0)
     assert same is pixels
     np.testing.assert_array_equal(kept_boxes, boxes)
@@ -197,7 +195,7 @@ _OF_OLD = {
 
 
 @pytest.mark.parametrize("seed", list(_OF_OLD))
-def test_pictures_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> None:
+def test_images_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> None:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = ((x * 2 + y * 3) % 256).astype(np.uint8)
     small = chain(rotate_degrees=10.0, scale=0.15, shift=0.08, brightness=0.2, contrast=0.2)
@@ -212,7 +210,7 @@ def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
     sides = np.array([
         [x2 - x1, y2 - y1]
         for seed in range(200)
-        for x1, y1, x2, y2 in augment(chain(scale=0.2, stretch=True), noise_picture(), box, seed)[1]
+        for x1, y1, x2, y2 in augment(chain(scale=0.2, stretch=True), noise_image(), box, seed)[1]
     ])  # fmt: skip
     assert sides.min() >= 16 - 0.01
     assert sides.max() <= 24 + 0.01
@@ -259,16 +257,16 @@ def test_each_dropped_box_is_counted_under_its_reason() -> None:
     corner, tiny = [0.0, 0.0, 10.0, 10.0], [50.0, 40.0, 53.0, 43.0]
     far = chain(shift=0.3)
     reasons = {
-        why_dropped(far, noise_picture(), np.array([corner]), kept, seed)
+        why_dropped(far, noise_image(), np.array([corner]), kept, seed)
         for seed in range(40)
-        for kept in [augment(far, noise_picture(), np.array([corner]), seed)[2]]
+        for kept in [augment(far, noise_image(), np.array([corner]), seed)[2]]
     }
     assert reasons == {DroppedBoxes(1), DroppedBoxes(1, outside=1)}
     shrinking = chain(scale=0.5)
     reasons = {
-        why_dropped(shrinking, noise_picture(), np.array([tiny]), kept, seed)
+        why_dropped(shrinking, noise_image(), np.array([tiny]), kept, seed)
         for seed in range(40)
-        for kept in [augment(shrinking, noise_picture(), np.array([tiny]), seed)[2]]
+        for kept in [augment(shrinking, noise_image(), np.array([tiny]), seed)[2]]
     }
     assert reasons == {DroppedBoxes(1), DroppedBoxes(1, small=1)}
 
@@ -284,7 +282,7 @@ def test_impossible_settings_are_refused(settings_: dict[str, float]) -> None:
 
 def test_boxes_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
-        augment(FLIP, noise_picture(), np.zeros((2, 5)), seed=0)
+        augment(FLIP, noise_image(), np.zeros((2, 5)), seed=0)
 
 
 def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None:

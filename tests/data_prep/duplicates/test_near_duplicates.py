@@ -72,34 +72,34 @@ def test_nothing_has_no_pairs(n):
     assert close_pairs(random_hashes(n), 40).first.size == 0
 
 
-class Films:
+class ImageSet:
     """A set of images in memory, with a decode table."""
 
-    def __init__(self, **pictures: np.ndarray) -> None:
-        self.pictures = pictures
+    def __init__(self, **arrays: np.ndarray) -> None:
+        self.arrays = arrays
         self.reads = 0
         self.decode = pd.DataFrame(
             {
-                "image_id": list(pictures),
-                "pixel_sha256": [pixel_digest(picture) for picture in pictures.values()],
-                "perceptual_hash": [perceptual_hash(picture) for picture in pictures.values()],
+                "image_id": list(arrays),
+                "pixel_sha256": [pixel_digest(pixels) for pixels in arrays.values()],
+                "perceptual_hash": [perceptual_hash(pixels) for pixels in arrays.values()],
             }
         )
 
     def read(self, image_id: str) -> np.ndarray:
         self.reads += 1
-        return self.pictures[image_id]
+        return self.arrays[image_id]
 
 
-def film(seed: int) -> np.ndarray:
+def chest(seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (160, 160), dtype=np.uint8)
     smooth = cv2.GaussianBlur(noise, (0, 0), 4)
     return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
 
 
 def test_a_brighter_mirrored_copy_is_found_with_its_twins():
-    films = Films(a=film(1), b=film(2), c=film(1)[:, ::-1] // 2 + 40, d=film(1))
-    found = find_near_duplicates(films.decode, films.read)
+    images = ImageSet(a=chest(1), b=chest(2), c=chest(1)[:, ::-1] // 2 + 40, d=chest(1))
+    found = find_near_duplicates(images.decode, images.read)
     assert found.pairs[["image_id", "other_id", "turn"]].to_numpy().tolist() == [
         ["a", "c", "mirrored"]
     ]
@@ -107,51 +107,51 @@ def test_a_brighter_mirrored_copy_is_found_with_its_twins():
     assert found.groups.to_numpy().tolist() == [[0, "a"], [0, "c"], [0, "d"]]
 
 
-def test_equal_pictures_alone_are_no_near_duplicates():
-    films = Films(a=film(1), b=film(1))
-    assert near_duplicate_groups(films.decode, films.read).empty
+def test_equal_images_alone_are_no_near_duplicates():
+    images = ImageSet(a=chest(1), b=chest(1))
+    assert near_duplicate_groups(images.decode, images.read).empty
 
 
-def test_like_fingerprints_of_unlike_pictures_are_refused_on_pixels():
-    films = Films(a=film(1), b=film(2))
-    films.decode["perceptual_hash"] = films.decode["perceptual_hash"].iloc[0]
-    found = find_near_duplicates(films.decode, films.read)
+def test_like_fingerprints_of_unlike_images_are_refused_on_pixels():
+    images = ImageSet(a=chest(1), b=chest(2))
+    images.decode["perceptual_hash"] = images.decode["perceptual_hash"].iloc[0]
+    found = find_near_duplicates(images.decode, images.read)
     assert (found.candidates, len(found.pairs)) == (1, 0)
-    assert len(find_near_duplicates(films.decode).pairs) == 1  # without pixels it is believed
+    assert len(find_near_duplicates(images.decode).pairs) == 1  # without pixels it is believed
 
 
 def test_what_the_fingerprint_cannot_decide_is_counted_where_no_pixels_are():
-    films = Films(a=film(1), b=film(2))
+    images = ImageSet(a=chest(1), b=chest(2))
     near = flipped_bits(
-        np.frombuffer(bytes.fromhex(films.decode["perceptual_hash"].iloc[0]), np.uint8),
+        np.frombuffer(bytes.fromhex(images.decode["perceptual_hash"].iloc[0]), np.uint8),
         np.arange(30) % 3 + 64 * (np.arange(30) // 3 % 2) + 8 * (np.arange(30) // 6),
     )
-    films.decode.loc[1, "perceptual_hash"] = near.tobytes().hex()
+    images.decode.loc[1, "perceptual_hash"] = near.tobytes().hex()
 
     def gone(image_id: str) -> np.ndarray:
         raise InputError(f"{image_id}: gone")
 
-    found = find_near_duplicates(films.decode, gone)
+    found = find_near_duplicates(images.decode, gone)
     assert (found.candidates, found.undecided, len(found.pairs)) == (1, 1, 0)
-    assert find_near_duplicates(films.decode, films.read).undecided == 0
+    assert find_near_duplicates(images.decode, images.read).undecided == 0
 
 
-def test_no_more_pictures_are_read_than_allowed():
-    films = Films(**{f"f{n}": film(n % 6) // (1 + n // 6) for n in range(12)})
-    found = find_near_duplicates(films.decode, films.read, max_images=4)
-    assert films.reads == 4
+def test_no_more_images_are_read_than_allowed():
+    images = ImageSet(**{f"f{n}": chest(n % 6) // (1 + n // 6) for n in range(12)})
+    found = find_near_duplicates(images.decode, images.read, max_images=4)
+    assert images.reads == 4
     assert len(found.pairs) == 6  # the others by fingerprint
     assert found.pairs["correlation"].isna().sum() == 4
 
 
-def test_pictures_without_a_fingerprint_are_passed_over():
-    films = Films(a=np.zeros((9, 9), np.uint8), b=np.ones((9, 9), np.uint8))
-    assert find_near_duplicates(films.decode).candidates == 0
-    old = films.decode.drop(columns="perceptual_hash")
+def test_images_without_a_fingerprint_are_passed_over():
+    images = ImageSet(a=np.zeros((9, 9), np.uint8), b=np.ones((9, 9), np.uint8))
+    assert find_near_duplicates(images.decode).candidates == 0
+    old = images.decode.drop(columns="perceptual_hash")
     assert find_near_duplicates(old).groups.empty
 
 
-def test_linked_pictures_join_equal_and_near_ones():
+def test_linked_images_join_equal_and_near_ones():
     decode = pd.DataFrame({"image_id": list("abcd"), "pixel_sha256": ["1", "2", "2", "3"]})
     groups = pd.DataFrame({"group": [0, 0], "image_id": ["a", "d"]})
     keys = linked_images(decode, groups)
@@ -159,35 +159,35 @@ def test_linked_pictures_join_equal_and_near_ones():
 
 
 def test_likeness_needs_the_right_turn():
-    one = film(3)
+    one = chest(3)
     assert _likeness(one, turned(one, "negative")) < -0.9
     assert _likeness(turned(one, "upside down"), one) < NEAR_CORRELATION
     assert all(_likeness(turned(turned(one, t), t), one) > 0.99 for t in TURNS)
 
 
-def test_stretched_copies_of_rsna_are_found_among_other_films(shared_data):
+def test_stretched_copies_of_rsna_are_found_among_other_images(shared_data):
     """SOURCE.md: rsna_png holds 15 of the same images, half of them stretched."""
     copies = sorted((shared_data / "rsna_png").glob("*.png"))
     sources = [shared_data / "rsna/stage_2_train_images" / f"{p.stem}.dcm" for p in copies]
-    films = Films(
+    images = ImageSet(
         **{f"dcm {p.stem}": read_image(p).pixels for p in sources},
         **{f"png {p.stem}": read_image(p).pixels for p in copies},
     )
-    found = find_near_duplicates(films.decode, films.read)
-    equal = films.decode["pixel_sha256"].duplicated().sum()
+    found = find_near_duplicates(images.decode, images.read)
+    equal = images.decode["pixel_sha256"].duplicated().sum()
     assert len(found.pairs) + equal == 15
     assert (found.pairs["image_id"].str[4:] == found.pairs["other_id"].str[4:]).all()
 
 
-def test_squashed_copies_of_kermany_are_found_among_other_films(shared_data):
+def test_squashed_copies_of_kermany_are_found_among_other_images(shared_data):
     """SOURCE.md: kermany_full may hold images of kermany_224, which are 224 x 224 px."""
     small = {p.stem: p for p in (shared_data / "kermany_224").rglob("*.jpeg")}
     full = {p.stem: p for p in (shared_data / "kermany_full").rglob("*.jpeg")}
     others = sorted(small.keys() - full.keys())[::20]
-    films = Films(
+    images = ImageSet(
         **{f"full {name}": read_image(path).pixels for name, path in full.items()},
         **{f"k224 {name}": read_image(small[name]).pixels for name in [*full, *others]},
     )
-    found = find_near_duplicates(films.decode, films.read)
+    found = find_near_duplicates(images.decode, images.read)
     assert len(found.pairs) == 24
     assert (found.pairs["image_id"].str[5:] == found.pairs["other_id"].str[5:]).all()

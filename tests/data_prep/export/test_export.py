@@ -44,7 +44,7 @@ def make_set(
     *,
     images: dict[str, dict[str, Any]],
     roles: dict[str, str] | None = None,
-    pictures: bool = True,
+    with_files: bool = True,
 ) -> DataSet:
     """Write a data set folder.
 
@@ -62,7 +62,7 @@ def make_set(
         source.mkdir(parents=True, exist_ok=True)
         Image.new("L", (100, 80)).save(source / path)
         rows.append({"image_id": image_id, "patient_id": f"t:{number}", "source": "t",
-                     "patient_id_source": "given", "path": path if pictures else None,
+                     "patient_id_source": "given", "path": path if with_files else None,
                      "file_sha256": None, "height": 80, "width": 100, "study_id": None,
                      "view": None, "sex": None, "age_years": None, **known})  # fmt: skip
     frame = pd.DataFrame(rows)
@@ -226,8 +226,8 @@ def test_pycocotools_loads_what_is_written(dataset, tmp_path):
     assert judged.stats[0] == 1.0
 
 
-def test_a_set_without_pictures_goes_through_coco(tmp_path):
-    dataset = make_set(tmp_path / "set", LABELS, images=IMAGES, pictures=False)
+def test_a_set_without_images_goes_through_coco(tmp_path):
+    dataset = make_set(tmp_path / "set", LABELS, images=IMAGES, with_files=False)
     export_annotations(dataset, tmp_path / "out", "coco")
     tables = read(tmp_path / "out", "coco")
     assert tables.images["path"].isna().all()
@@ -308,7 +308,7 @@ def test_the_folder_appears_whole_or_not_at_all(dataset, tmp_path):
     assert sorted(path.name for path in place.iterdir()) == ["file", "out"]
 
 
-def test_pictures_are_copied_linked_or_left(dataset, tmp_path):
+def test_images_are_copied_linked_or_left(dataset, tmp_path):
     for mode in ("none", "link", "copy"):
         export_annotations(dataset, tmp_path / mode, "coco", images=mode)
     assert not (tmp_path / "none" / "images").exists()

@@ -30,13 +30,13 @@ def coco(**changes: Any) -> dict[str, Any]:
     return {**copy.deepcopy(COCO), **changes}
 
 
-def write_set(folder: Path, files: dict[str, Any], pictures: tuple[str, ...] = ()) -> Path:
+def write_set(folder: Path, files: dict[str, Any], image_files: tuple[str, ...] = ()) -> Path:
     """Write JSON files and empty images: the reader opens none."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / name).write_text(text, encoding="utf-8")
-    for name in pictures or ("images/a.png", "images/b.png"):
+    for name in image_files or ("images/a.png", "images/b.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
@@ -76,8 +76,8 @@ def test_a_file_without_annotations_leaves_its_images_unknown_and_unused(tmp_pat
     test = coco(images=[{"id": 1, "file_name": "c.png"}])
     del test["annotations"]
     files = {"annotations/train.json": COCO, "annotations/test.json": test}
-    pictures = ("images/a.png", "images/b.png", "images/c.png")
-    tables = read(write_set(tmp_path, files, pictures))
+    image_files = ("images/a.png", "images/b.png", "images/c.png")
+    tables = read(write_set(tmp_path, files, image_files))
     assert "c" not in set(tables.findings["image_id"])
     assert tables.split.to_dict("records") == [{"image_id": "c", "role": "unused"}]
     assert dict(zip(tables.official["image_id"], tables.official["role"], strict=True)) == {
@@ -95,28 +95,28 @@ def test_roboflow_has_a_file_a_folder_and_a_first_category_that_only_groups(tmp_
     train = coco(categories=categories)
     valid = coco(categories=categories, images=[{"id": 1, "file_name": "c.png"}])
     files = {"train/_annotations.coco.json": train, "valid/_annotations.coco.json": valid}
-    pictures = ("train/a.png", "train/b.png", "valid/c.png")
-    tables = read(write_set(tmp_path, files, pictures))
+    image_files = ("train/a.png", "train/b.png", "valid/c.png")
+    tables = read(write_set(tmp_path, files, image_files))
     assert set(tables.findings["finding"]) == {"consolidation"}
     assert tables.official["role"].tolist() == ["train", "train", "val"]
 
 
-def test_a_picture_is_found_from_the_file_in_images_or_by_its_name_alone(tmp_path):
+def test_an_image_is_found_from_the_file_in_images_or_by_its_name_alone(tmp_path):
     names = ("C:\\data\\a.png", "/home/me/set/images/b.png", "http://host/c.png", "deep/d.dcm")
     images = [{"id": n, "file_name": name} for n, name in enumerate(names, start=1)]
-    pictures = ("annotations/images/a.png", "images/b.png", "far/below/c.PNG", "png/d.png")
-    source = write_set(tmp_path, {"annotations/x.json": coco(images=images)}, pictures)
-    assert sorted(read(source).images["path"]) == sorted(pictures)
+    image_files = ("annotations/images/a.png", "images/b.png", "far/below/c.PNG", "png/d.png")
+    source = write_set(tmp_path, {"annotations/x.json": coco(images=images)}, image_files)
+    assert sorted(read(source).images["path"]) == sorted(image_files)
 
 
-def test_a_name_that_fits_two_pictures_is_decided_by_the_role_or_left_out(tmp_path):
+def test_a_name_that_fits_two_images_is_decided_by_the_role_or_left_out(tmp_path):
     image = [{"id": 1, "file_name": "a.png"}]
-    pictures = ("train2017/a.png", "val2017/a.png")
+    image_files = ("train2017/a.png", "val2017/a.png")
     files = {"annotations/instances_train2017.json": coco(images=image)}
-    tables = read(write_set(tmp_path / "one", files, pictures))
+    tables = read(write_set(tmp_path / "one", files, image_files))
     assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["a", "train2017/a.png"]]
     files = {"annotations/all.json": coco(images=[*image, {"id": 2, "file_name": "b.png"}])}
-    tables = read(write_set(tmp_path / "two", files, (*pictures, "b.png")))
+    tables = read(write_set(tmp_path / "two", files, (*image_files, "b.png")))
     assert reasons(tables) == {"annotations/all.json: a.png": "file_name fits 2 images"}
 
 
@@ -213,9 +213,9 @@ def test_files_of_one_image_add_up_and_contradictions_exclude_it(tmp_path):
 
 def test_an_image_of_two_roles_has_none_in_the_official_split(tmp_path):
     files = {"train.json": COCO, "test.json": coco(images=COCO["images"][:1])}
-    pictures = ("images/a.png", "images/b.png", "images/c.png")
+    image_files = ("images/a.png", "images/b.png", "images/c.png")
     val = coco(images=[{"id": 1, "file_name": "c.png"}])
-    tables = read(write_set(tmp_path, {**files, "val.json": val}, pictures))
+    tables = read(write_set(tmp_path, {**files, "val.json": val}, image_files))
     assert dict(zip(tables.official["image_id"], tables.official["role"], strict=True)) == {
         "a": "unused",
         "b": "train",
@@ -228,8 +228,8 @@ def test_patients_come_from_free_keys_or_from_names(tmp_path):
         {**COCO["images"][0], "patient_id": 17, "sex": "female", "age_years": "51", "view": "pa"},
         {"id": 2, "file_name": "00019124_092.png"},
     ]
-    pictures = ("images/a.png", "images/00019124_092.png")
-    source = write_set(tmp_path / "ward", {"x.json": coco(images=images)}, pictures)
+    image_files = ("images/a.png", "images/00019124_092.png")
+    source = write_set(tmp_path / "ward", {"x.json": coco(images=images)}, image_files)
     tables = read(source, r"(?P<nih>\d{8})_")
     assert tables.images["patient_id"].tolist() == ["ward:17", "nih:00019124"]
     assert tables.images["patient_id_source"].tolist() == ["given", "given"]
@@ -242,12 +242,12 @@ def test_patients_come_from_free_keys_or_from_names(tmp_path):
 def test_image_ids_that_stand_twice_exclude_both_and_dangling_annotations_are_listed(tmp_path):
     images = [*COCO["images"], {"id": 2, "file_name": "c.png"}]
     annotations = [*COCO["annotations"], {"id": 2, "image_id": 99, "category_id": 7, "bbox": []}]
-    pictures = ("images/a.png", "images/b.png", "images/c.png")
+    image_files = ("images/a.png", "images/b.png", "images/c.png")
     files = {"x.json": coco(images=images, annotations=annotations)}
-    found = reasons(read(write_set(tmp_path, files, pictures)))
+    found = reasons(read(write_set(tmp_path, files, image_files)))
     assert found == {
-        "images/b.png": "image id 2 stands twice",
-        "images/c.png": "image id 2 stands twice",
+        "images/b.png": "image id 2 appears more than once",
+        "images/c.png": "image id 2 appears more than once",
         "x.json: image 99": "annotated, but not among the images",
     }
 

@@ -153,7 +153,7 @@ def test_a_workbook_of_something_else_names_the_missing_column(tmp_path, rows):
         _read_origins(path)
 
 
-def test_pictures_outside_the_classes_or_against_their_name_are_left_out(tmp_path):
+def test_images_outside_the_classes_or_against_their_name_are_left_out(tmp_path):
     source = touch(write_radiography(tmp_path), "Figures/a.png", "COVID/images/Normal-7.png")
     assert reasons(_read_covid(source)) == {
         "Figures/a.png": "not in the folder of a class",
@@ -161,7 +161,7 @@ def test_pictures_outside_the_classes_or_against_their_name_are_left_out(tmp_pat
     }
 
 
-def test_an_added_picture_changes_no_other_id(tmp_path):
+def test_an_added_image_changes_no_other_id(tmp_path):
     source = touch(tmp_path, "COVID/scan.png", "Normal/Normal-3.png")
     before = set(_read_covid(source).images["image_id"])
     assert before == {"COVID/scan", "Normal-3"}
@@ -240,7 +240,7 @@ def test_what_is_no_frontal_radiograph_is_left_out(tmp_path, view, modality, rea
     assert reason in reasons(tables)["images/a.jpg"]
 
 
-def test_pictures_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_path):
+def test_images_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_path):
     rows = [
         "2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,",
         "2,0,M,65,COVID-19,PA,X-ray,images,lost.jpg,",
@@ -302,7 +302,7 @@ def test_a_missing_column_is_named(tmp_path):
         _read_covid(tmp_path)
 
 
-def test_pictures_of_another_set_are_refused(tmp_path):
+def test_images_of_another_set_are_refused(tmp_path):
     source = write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"])
     with pytest.raises(InputError, match=r"none of its 1 images is listed in metadata\.csv"):
         _read_covid(touch(source, "images/b.jpg"))
@@ -371,7 +371,7 @@ def test_a_folder_of_another_kind_is_refused_with_the_likely_one(tmp_path):
         read_source(tmp_path, "covid", ReadOptions())
 
 
-def test_real_pictures_give_the_known_numbers(shared_data):
+def test_real_images_give_the_known_numbers(shared_data):
     tables = _read_covid(shared_data / "covid_hannover")
     assert (len(tables.images), tables.images["patient_id"].nunique()) == (30, 5)
     assert tables.images["view"].value_counts().to_dict() == {"AP": 29, "PA": 1}

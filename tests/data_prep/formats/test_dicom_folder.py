@@ -79,7 +79,7 @@ def item(**elements: Any) -> Sequence:
     return Sequence([dataset(**elements)])
 
 
-NO_PICTURE = {"PixelData": None, "Rows": None, "Columns": None}
+NO_PIXELS = {"PixelData": None, "Rows": None, "Columns": None}
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ NO_PICTURE = {"PixelData": None, "Rows": None, "Columns": None}
         ({"ViewPosition": None, "PatientOrientation": ["A", "F"]}, "lateral"),
         ({"Rows": 63}, "a side of 63 px"),
         ({"Rows": None}, "does not state the size"),
-        ({**NO_PICTURE, "Modality": "SR", "ContentSequence": item()}, "a structured report"),
-        ({**NO_PICTURE, "Modality": None, "ContentSequence": item()}, "a structured report"),
-        ({**NO_PICTURE, "Modality": "PR"}, "a presentation state"),
-        ({**NO_PICTURE, "Modality": "ECG", "WaveformSequence": item()}, "a waveform"),
-        ({**NO_PICTURE, "EncapsulatedDocument": b"%PDF" * 5000}, "a document"),
-        ({**NO_PICTURE, "DirectoryRecordSequence": item()}, "a DICOMDIR"),
-        (NO_PICTURE, "holds no image (modality CR)"),
+        ({**NO_PIXELS, "Modality": "SR", "ContentSequence": item()}, "a structured report"),
+        ({**NO_PIXELS, "Modality": None, "ContentSequence": item()}, "a structured report"),
+        ({**NO_PIXELS, "Modality": "PR"}, "a presentation state"),
+        ({**NO_PIXELS, "Modality": "ECG", "WaveformSequence": item()}, "a waveform"),
+        ({**NO_PIXELS, "EncapsulatedDocument": b"%PDF" * 5000}, "a document"),
+        ({**NO_PIXELS, "DirectoryRecordSequence": item()}, "a DICOMDIR"),
+        (NO_PIXELS, "holds no image (modality CR)"),
         ({"PixelData": None, "FloatPixelData": b"0" * 16}, "floating-point"),
     ],
 )
@@ -413,7 +413,7 @@ def test_a_tree_is_known_by_content(tmp_path: Path) -> None:
     assert _detect_format(tmp_path) is None
 
 
-def test_the_odd_files_are_sorted_as_their_pictures_say(shared_data: Path) -> None:
+def test_the_odd_files_are_sorted_as_their_images_say(shared_data: Path) -> None:
     tables = _read_dicom_tree(shared_data / "dicom_odd")
     # Five chests, and what states neither modality nor body part: teeth and three test patterns.
     assert sorted(path.split("__")[1] for path in tables.images["path"]) == [

@@ -61,8 +61,8 @@ VINDR_KAGGLE = {
     "a,Cardiomegaly,3,R8,10,10,60,60\na,Cardiomegaly,3,R9,11,10,60,60\na,No finding,14,R10,,,,\n"
     "b,No finding,14,R8,,,,\nb,No finding,14,R9,,,,\nb,No finding,14,R10,,,,\n",
     "train_meta.csv": "image_id,dim0,dim1\na,80,100\nb,80,100\n",
-    "train/a.png": "picture",
-    "train/b.png": "picture",
+    "train/a.png": "image",
+    "train/b.png": "image",
 }
 KERMANY = {
     "train/PNEUMONIA/person1_bacteria_1.jpeg": None,
@@ -120,8 +120,8 @@ YOLO = {
     "data.yaml": "train: images/train\nval: images/val\nnc: 2\nnames: [Mass, Nodule]\n",
     "labels/train/a.txt": "0 0.5 0.5 0.2 0.4\n1 0.1 0.1 0.05 0.05\n",
     "labels/val/b.txt": "",
-    "images/train/a.png": "picture",
-    "images/val/b.png": "picture",
+    "images/train/a.png": "image",
+    "images/val/b.png": "image",
 }
 SOURCES: dict[str, tuple[str, dict[str, str | None]]] = {
     "rsna": ("rsna", RSNA),
@@ -155,7 +155,7 @@ def write(folder: Path, name: str, write_dicom: Callable[..., Path]) -> ReadOpti
     for path, text in SOURCES[name][1].items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if text == "picture":
+        if text == "image":
             Image.new("L", (100, 80)).save(target)
         else:
             target.write_text(text or "", encoding="utf-8")

@@ -124,7 +124,7 @@ def test_an_added_file_changes_no_other_id(tmp_path):
     assert before.items() <= after.items()
 
 
-def test_two_pictures_of_one_published_name_are_refused(tmp_path):
+def test_two_images_of_one_published_name_are_refused(tmp_path):
     names = (*USUAL, "test/NORMAL/IM-0115-0001.jpeg")
     with pytest.raises(InputError, match=r"test/NORMAL/.* and train/NORMAL/.* have one id"):
         _read_kermany(write_source(tmp_path, names))
@@ -153,7 +153,7 @@ def test_empty_folders_are_refused(tmp_path):
         _read_kermany(tmp_path)
 
 
-def test_real_pictures_give_the_known_numbers(shared_data):
+def test_real_images_give_the_known_numbers(shared_data):
     tables = _read_kermany(shared_data / "kermany_224")
     assert (len(tables.images), tables.images["patient_id"].nunique()) == (4_358, 2_355)
     assert tables.images["x_class"].value_counts().to_dict() == {

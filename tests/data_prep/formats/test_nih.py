@@ -26,7 +26,7 @@ def write_source(
     rows: list[str],
     *,
     boxes: list[str] | None = None,
-    pictures: tuple[str, ...] = (),
+    image_files: tuple[str, ...] = (),
     table: str = "Data_Entry_2017_v2020.csv",
 ) -> Path:
     """Write an NIH folder whose images are empty files: the reader opens none."""
@@ -34,7 +34,7 @@ def write_source(
     (folder / table).write_text("\n".join([HEADER, *rows]) + "\n")
     if boxes is not None:
         (folder / "BBox_List_2017.csv").write_text("\n".join([BOX_HEADER, *boxes]) + "\n")
-    for name in pictures:
+    for name in image_files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
@@ -146,12 +146,12 @@ def test_only_officially_boxed_findings_count_as_boxed(tmp_path):
     ]
 
 
-def test_boxed_pictures_must_have_the_size_that_the_boxes_are_in(tmp_path):
+def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
     source = write_source(
         tmp_path,
         [row(A, "Mass"), row(B)],
         boxes=[f"{A}.png,Mass,1,2,3,4"],
-        pictures=(f"images/{A}.png", f"images/{B}.png"),
+        image_files=(f"images/{A}.png", f"images/{B}.png"),
     )
     images = _read_nih(source).images.set_index("image_id")
     assert images.loc[A, ["height", "width"]].tolist() == [1024, 1024]
@@ -195,11 +195,11 @@ def test_no_finding_beside_a_finding_excludes_the_image(tmp_path):
     assert tables.excluded["reason"].tolist() == ["'No Finding' beside a finding"]
 
 
-def test_pictures_lie_in_several_folders_and_strays_are_left_out(tmp_path):
+def test_images_lie_in_several_folders_and_strays_are_left_out(tmp_path):
     source = write_source(
         tmp_path,
         [row(A), row(B), row("00000003_000")],
-        pictures=(
+        image_files=(
             f"images_001/images/{A}.png",
             f"images_002/images/{B}.png",
             "images_002/images/00000009_000.png",
@@ -215,15 +215,15 @@ def test_pictures_lie_in_several_folders_and_strays_are_left_out(tmp_path):
     assert "no image" in reasons["00000003_000"]
 
 
-def test_without_any_picture_it_is_a_set_without_pixels(tmp_path):
+def test_without_any_image_it_is_a_set_without_pixels(tmp_path):
     tables = _read_nih(write_source(tmp_path, [row(A), row(B)]))
     assert tables.images["path"].isna().all()
     assert tables.images["width"].tolist() == [1024, 1024]
     assert tables.excluded.empty
 
 
-def test_pictures_of_another_set_are_refused(tmp_path):
-    source = write_source(tmp_path, [row(A)], pictures=("images/photo.png",))
+def test_images_of_another_set_are_refused(tmp_path):
+    source = write_source(tmp_path, [row(A)], image_files=("images/photo.png",))
     with pytest.raises(InputError, match=r"none of its 1 images is listed in Data_Entry"):
         _read_nih(source)
 
@@ -250,7 +250,7 @@ def test_an_image_in_both_official_lists_is_refused(tmp_path):
         _read_nih(source)
 
 
-def test_real_pictures_with_official_boxes(shared_data):
+def test_real_images_with_official_boxes(shared_data):
     tables = _read_nih(shared_data / "nih")
     assert (len(tables.images), len(tables.boxes), len(tables.excluded)) == (24, 9, 0)
     assert tables.box_coverage["image_id"].nunique() == 9

@@ -221,7 +221,7 @@ def write_tables_only(folder: Path, rows: list[str]) -> Path:
     return source
 
 
-def test_tables_without_picture_folders_are_a_set_without_pixels(tmp_path):
+def test_tables_without_image_folders_are_a_set_without_pixels(tmp_path):
     rows = ["a,1,1,5,5,1", "a,9,9,5,5,1", "b" + NOTHING + "0", "c" + NOTHING + "2"]
     tables = _read_rsna(write_tables_only(tmp_path, rows))
     assert tables.images["image_id"].tolist() == ["a", "b"]
@@ -261,7 +261,7 @@ def test_public_headers_give_view_sex_and_age_but_not_their_false_spacing(tmp_pa
 def test_two_headers_of_one_image_that_differ_are_refused(tmp_path):
     path = tmp_path / "x_dicom_headers.csv"
     path.write_text("PatientID,PatientAge\na,40\nb,50\nb,51\n")
-    with pytest.raises(InputError, match="line 4: PatientID 'b' stands twice"):
+    with pytest.raises(InputError, match="line 4: PatientID 'b' appears more than once"):
         _read_headers(path)
 
 

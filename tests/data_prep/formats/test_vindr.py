@@ -198,13 +198,13 @@ def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):
     assert any("1 boxed images are not of the size" in note for note in tables.notes)
 
 
-def test_boxes_beyond_pictures_of_unknown_original_are_refused(tmp_path):
+def test_boxes_beyond_images_of_unknown_original_are_refused(tmp_path):
     write_kaggle(tmp_path, ["a,Cardiomegaly,3,R8,1000,600,2000,1500"], size=(256, 256))
     with pytest.raises(InputError, match=r"train/a\.png reach out of it, .* train_meta\.csv"):
         _read_vindr(tmp_path)
 
 
-def test_boxes_that_were_resized_with_the_pictures_are_not_scaled_twice(tmp_path, monkeypatch):
+def test_boxes_that_were_resized_with_the_images_are_not_scaled_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(reader_vindr, "_ENOUGH_TO_TELL", 2)
     lines = ["a,Cardiomegaly,3,R8,100,60,200,150", "b,Cardiomegaly,3,R8,10,60,255,150"]
     write_kaggle(tmp_path, lines, size=(256, 256))
@@ -260,7 +260,7 @@ def test_images_that_the_chosen_reader_did_not_read_are_unknown(tmp_path):
     assert any("1 images were not read by R10" in note for note in tables.notes)
 
 
-def test_a_part_without_pictures_or_without_labels_is_said(tmp_path):
+def test_a_part_without_images_or_without_labels_is_said(tmp_path):
     source = write_physionet(tmp_path)
     for path in (source / "test").iterdir():
         path.unlink()

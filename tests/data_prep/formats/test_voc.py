@@ -76,7 +76,7 @@ def test_decimals_are_kept(tmp_path):
     assert boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10.25, 0, 40.000001, 60.5]]
 
 
-def test_a_picture_without_a_file_is_not_known_and_masks_are_no_pictures(tmp_path):
+def test_an_image_without_a_file_is_not_known_and_masks_are_no_images(tmp_path):
     files = {**VOC, "JPEGImages/c.jpg": "", "SegmentationClass/a.png": ""}
     tables = read(write_set(tmp_path, files))
     assert sorted(tables.images["image_id"]) == ["a", "b", "c"]
@@ -94,19 +94,19 @@ def test_a_picture_without_a_file_is_not_known_and_masks_are_no_pictures(tmp_pat
         ("VOC2012/Annotations/a.xml", "VOC2012/JPEGImages/a.png"),
     ],
 )
-def test_pictures_are_found_in_every_layout(tmp_path, places):
-    xml_path, picture = places
-    tables = read(write_set(tmp_path, {xml_path: xml(lesion(), filename="a.png"), picture: ""}))
-    assert tables.images["path"].tolist() == [picture]
+def test_images_are_found_in_every_layout(tmp_path, places):
+    xml_path, image = places
+    tables = read(write_set(tmp_path, {xml_path: xml(lesion(), filename="a.png"), image: ""}))
+    assert tables.images["path"].tolist() == [image]
 
 
-def test_a_file_of_another_name_says_its_picture_itself(tmp_path):
+def test_a_file_of_another_name_says_its_image_itself(tmp_path):
     path = "<path>C:\\work\\JPEGImages\\a.jpg</path>" + SIZE
     files = {"Annotations/0001.xml": xml(lesion(), more=path), "JPEGImages/a.jpg": ""}
     assert read(write_set(tmp_path, files)).images["image_id"].tolist() == ["a"]
 
 
-def test_two_answers_to_which_picture_it_is_exclude_it(tmp_path):
+def test_two_answers_to_which_image_it_is_exclude_it(tmp_path):
     files = {**VOC, "Annotations/a.xml": xml(lesion(), filename="b.jpg")}
     files["Annotations/c.xml"] = xml(lesion(), filename="b.jpg")
     files["Annotations/d.xml"] = xml(lesion(), filename="d.jpg")
@@ -154,7 +154,7 @@ def test_the_box_of_a_part_is_not_the_box_of_the_object(tmp_path):
         (xml(more='<cxr>{"image_id": "a"}</cxr>'), "must be with image_id and findings"),
     ],
 )
-def test_a_wrong_file_excludes_its_picture_alone(tmp_path, content, reason):
+def test_a_wrong_file_excludes_its_image_alone(tmp_path, content, reason):
     files = {**VOC, "Annotations/b.xml": xml(lesion()), "Annotations/a.xml": content}
     tables = read(write_set(tmp_path, files))
     assert list(reasons(tables)) == ["JPEGImages/a.jpg"]

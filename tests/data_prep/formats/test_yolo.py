@@ -65,10 +65,10 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_labels_find_their_picture_in_every_layout(tmp_path, layout):
-    picture, label = LAYOUTS[layout]
-    tables = read(write_set(tmp_path, {picture: None, label: BOX, "data.yaml": NAMES}))
-    assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["a", picture]]
+def test_labels_find_their_image_in_every_layout(tmp_path, layout):
+    image, label = LAYOUTS[layout]
+    tables = read(write_set(tmp_path, {image: None, label: BOX, "data.yaml": NAMES}))
+    assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["a", image]]
     assert edges(tables) == [[40, 24, 60, 56]]
 
 
@@ -157,7 +157,7 @@ def test_a_confidence_is_refused_for_these_are_no_labels(tmp_path):
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4\n", "8 values"),
     ],
 )
-def test_a_wrong_line_excludes_the_picture_and_names_the_line(tmp_path, label, reason):
+def test_a_wrong_line_excludes_the_image_and_names_the_line(tmp_path, label, reason):
     files = {"images/a.png": None, "labels/a.txt": label, "data.yaml": NAMES}
     other = {"images/b.png": None, "labels/b.txt": BOX}
     found = reasons(read(write_set(tmp_path, {**files, **other})))
@@ -173,7 +173,7 @@ def test_edges_outside_by_rounding_of_the_text_lie_on_the_edge():
         _read_boxes(["0 0.0667000 0.5 0.1335000 1.0000000"])
 
 
-def test_a_label_without_a_picture_or_with_two_is_left_out(tmp_path):
+def test_a_label_without_an_image_or_with_two_is_left_out(tmp_path):
     files = {
         "data.yaml": NAMES,
         "images/a.png": None,
@@ -235,7 +235,7 @@ def test_one_folder_for_training_and_validation_is_no_split(tmp_path):
     assert read(write_set(tmp_path, files)).official.empty
 
 
-def test_unlabelled_pictures_count_where_labelled_ones_lie_and_nowhere_else(tmp_path):
+def test_unlabelled_images_count_where_labelled_ones_lie_and_nowhere_else(tmp_path):
     files = {
         "data.yaml": NAMES,
         "train/images/a.png": None,
@@ -246,7 +246,7 @@ def test_unlabelled_pictures_count_where_labelled_ones_lie_and_nowhere_else(tmp_
     assert sorted(read(write_set(tmp_path, files)).images["image_id"]) == ["a", "b"]
 
 
-def test_the_size_is_that_of_the_upright_picture_whatever_the_file_is(tmp_path):
+def test_the_size_is_that_of_the_upright_image_whatever_the_file_is(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (100, 80)).save(tmp_path / "turned.jpg", exif=exif)
@@ -260,7 +260,7 @@ def test_the_size_is_that_of_the_upright_picture_whatever_the_file_is(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_a_picture_that_cannot_be_measured_is_left_out(tmp_path, content):
+def test_an_image_that_cannot_be_measured_is_left_out(tmp_path, content):
     files = {"images/a.png": None, "labels/a.txt": BOX, "images/b.png": None, "labels/b.txt": BOX}
     source = write_set(tmp_path, {**files, "data.yaml": NAMES})
     (source / "images/a.png").write_bytes(content)
@@ -269,7 +269,7 @@ def test_a_picture_that_cannot_be_measured_is_left_out(tmp_path, content):
     assert str(tmp_path) not in found["images/a.png"]
 
 
-def test_a_huge_picture_is_left_out_before_memory_is_taken(tmp_path):
+def test_a_huge_image_is_left_out_before_memory_is_taken(tmp_path):
     header = pydicom.Dataset()
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian

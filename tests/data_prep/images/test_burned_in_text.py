@@ -31,13 +31,13 @@ LINES = [
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
     """Synthetic chests of 1,024 px with side markers, wires and devices, but no line of text."""
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("images")
     write_phantom(folder, n_images=8, seed=1, size=512)
     files = sorted((folder / "stage_2_train_images").iterdir())
-    films = [cv2.resize(read_image(file).pixels, (1024, 1024)) for file in files]
-    return [film for film in films if text_score(film) < TEXT_LINE_CHARACTERS]
+    images = [cv2.resize(read_image(file).pixels, (1024, 1024)) for file in files]
+    return [image for image in images if text_score(image) < TEXT_LINE_CHARACTERS]
 
 
 def drawn(text: str, size: int, font: str) -> np.ndarray:
@@ -57,37 +57,37 @@ def drawn(text: str, size: int, font: str) -> np.ndarray:
     return np.asarray(image) / 255
 
 
-def burn(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def burn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw a line of 12 to 40 px, at a corner or on the chest, on a plate or not."""
     ink = drawn(str(rng.choice(LINES)), int(rng.integers(12, 41)), str(rng.choice(FONTS)))
     height, width = ink.shape
-    film = film.copy()
+    image = image.copy()
     if rng.random() < 0.5:
         x, y = rng.choice([8, 1016 - width]), rng.choice([8, 1016 - height])
     else:
         x, y = rng.integers(10, 1014 - width), rng.integers(200, 800)
-    patch = film[y : y + height, x : x + width]
+    patch = image[y : y + height, x : x + width]
     if rng.random() < 0.3:
         patch[...] = rng.choice([0, 255, 128])
     ground = np.median(patch)
     levels = [level for level in (0, 40, 180, 255) if abs(level - ground) >= 80]
     patch[...] = np.round(patch * (1 - ink) + rng.choice(levels) * ink)
-    return film
+    return image
 
 
-def test_lines_are_found_in_any_font_size_and_place(films: list[np.ndarray]) -> None:
-    assert len(films) >= 4
+def test_lines_are_found_in_any_font_size_and_place(images: list[np.ndarray]) -> None:
+    assert len(images) >= 4
     rng = np.random.default_rng(0)
-    scores = np.array([text_score(burn(films[n % len(films)], rng)) for n in range(150)])
+    scores = np.array([text_score(burn(images[n % len(images)], rng)) for n in range(150)])
     assert (scores >= TEXT_LINE_CHARACTERS).mean() >= 0.93
 
 
-def test_score_is_the_number_of_characters_or_nearly(films: list[np.ndarray]) -> None:
+def test_score_is_the_number_of_characters_or_nearly(images: list[np.ndarray]) -> None:
     for text, count in (("DOE JANE", 7), ("KOWALSKI PIOTR M 1949", 18)):
-        film = films[0].copy()
+        image = images[0].copy()
         ink = drawn(text, 28, "DejaVuSans")
-        film[20 : 20 + ink.shape[0], 20 : 20 + ink.shape[1]] = np.round(255 * ink)
-        assert abs(text_score(film) - count) <= 1
+        image[20 : 20 + ink.shape[0], 20 : 20 + ink.shape[1]] = np.round(255 * ink)
+        assert abs(text_score(image) - count) <= 1
 
 
 def test_black_letters_on_a_white_plate_count_like_white_on_black() -> None:
@@ -98,24 +98,24 @@ def test_black_letters_on_a_white_plate_count_like_white_on_black() -> None:
 
 
 @pytest.mark.parametrize("marker", ["L", "R", "AP", "PA"])
-def test_side_markers_are_no_line(films: list[np.ndarray], marker: str) -> None:
+def test_side_markers_are_no_line(images: list[np.ndarray], marker: str) -> None:
     ink = drawn(marker, 60, "DejaVuSans-Bold")
-    film = films[0].copy()
-    film[40 : 40 + ink.shape[0], 900 : 900 + ink.shape[1]] = np.round(255 * ink)
-    assert text_score(film) < TEXT_LINE_CHARACTERS
+    image = images[0].copy()
+    image[40 : 40 + ink.shape[0], 900 : 900 + ink.shape[1]] = np.round(255 * ink)
+    assert text_score(image) < TEXT_LINE_CHARACTERS
 
 
-def test_large_film_is_judged_like_the_same_film_at_1024(films: list[np.ndarray]) -> None:
-    film = burn(films[0], np.random.default_rng(4))
-    large = cv2.resize(film, (3072, 3072), interpolation=cv2.INTER_CUBIC)
-    assert abs(text_score(large) - text_score(film)) <= 2
+def test_large_image_is_judged_like_the_same_image_at_1024(images: list[np.ndarray]) -> None:
+    image = burn(images[0], np.random.default_rng(4))
+    large = cv2.resize(image, (3072, 3072), interpolation=cv2.INTER_CUBIC)
+    assert abs(text_score(large) - text_score(image)) <= 2
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 90), width=st.integers(1, 90), share=st.floats(0, 1), seed=st.integers(0)
 )
-def test_any_picture_gets_a_score(height: int, width: int, share: float, seed: int) -> None:
+def test_any_image_gets_a_score(height: int, width: int, share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pixels = (rng.integers(0, 256, (height, width)) * (rng.random((height, width)) < share)).astype(
         np.uint8
@@ -127,8 +127,8 @@ def test_any_picture_gets_a_score(height: int, width: int, share: float, seed: i
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_score_is_a_fact_of_each_picture(films: list[np.ndarray]) -> None:
-    assert image_facts(films[0])["text_score"] == text_score(films[0])
+def test_score_is_a_fact_of_each_image(images: list[np.ndarray]) -> None:
+    assert image_facts(images[0])["text_score"] == text_score(images[0])
 
 
 # Real images; what they carry was read by eye.
@@ -138,7 +138,7 @@ _WITHOUT = ["0c4c0dd9", "05b91b32", "01be392f", "0a9fd225", "0c77d941", "09875c3
             "0c523b07", "066d9e27", "02285fa4", "00704310", "0ab601ca"]  # fmt: skip
 
 
-def test_real_films_with_a_line_are_told_from_those_without(shared_data: Path) -> None:
+def test_real_images_with_a_line_are_told_from_those_without(shared_data: Path) -> None:
     folder = shared_data / "rsna/stage_2_train_images"
 
     def score(start: str) -> float:
@@ -149,7 +149,7 @@ def test_real_films_with_a_line_are_told_from_those_without(shared_data: Path) -
     assert max(score(start) for start in _WITHOUT) < TEXT_LINE_CHARACTERS
 
 
-def test_small_films_and_noisy_ones_are_not_flagged_without_a_line(shared_data: Path) -> None:
+def test_small_images_and_noisy_ones_are_not_flagged_without_a_line(shared_data: Path) -> None:
     small = sorted((shared_data / "kermany_224/chest_xray/test").rglob("*.jpeg"))[::10]
     assert max(text_score(read_image(file).pixels) for file in small) < TEXT_LINE_CHARACTERS
     noisy = sorted((shared_data / "covid_hannover/png").iterdir())

@@ -154,7 +154,7 @@ NOTE_CASES = [
 @pytest.mark.parametrize(
     ("elements", "note"), [case[1:] for case in NOTE_CASES], ids=[case[0] for case in NOTE_CASES]
 )
-def test_odd_headers_are_noted_and_the_picture_stays_visible(
+def test_odd_headers_are_noted_and_the_image_stays_visible(
     write_dicom: WriteDicom, tmp_path: Path, elements: dict[str, Any], note: str | None
 ) -> None:
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements))
@@ -324,7 +324,7 @@ def test_size_limit_comes_before_memory_is_taken(write_dicom: WriteDicom, tmp_pa
     assert peak < 1 << 20
 
 
-def test_picture_larger_inside_than_its_header_says_is_refused(
+def test_image_larger_inside_than_its_header_says_is_refused(
     write_dicom: WriteDicom, tmp_path: Path
 ) -> None:
     inside = BytesIO()
@@ -339,7 +339,7 @@ def test_picture_larger_inside_than_its_header_says_is_refused(
         read_dicom(path)
 
 
-def test_compressed_data_larger_than_the_picture_are_refused(
+def test_compressed_data_larger_than_the_image_are_refused(
     write_dicom: WriteDicom, tmp_path: Path
 ) -> None:
     path = write_dicom(

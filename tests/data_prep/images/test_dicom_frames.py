@@ -46,7 +46,7 @@ def test_every_decoder_is_tried_on_a_file_of_its_syntax(coded_files: dict[str, P
 
 
 @pytest.mark.parametrize("syntax", READ_BY, ids=[syntax.name for syntax in READ_BY])
-def test_every_transfer_syntax_gives_the_same_picture(
+def test_every_transfer_syntax_gives_the_same_image(
     coded_files: dict[str, Path], ramp: np.ndarray, syntax: uid.UID
 ) -> None:
     decoder, tolerance = READ_BY[syntax]

@@ -34,7 +34,7 @@ def test_every_odd_file_is_in_the_table(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, row in GOLDEN.items() if row["refused"]])
-def test_what_is_no_picture_is_refused_for_its_own_reason(shared_data: Path, name: str) -> None:
+def test_what_is_no_image_is_refused_for_its_own_reason(shared_data: Path, name: str) -> None:
     path = odd(shared_data, name)
     with pytest.raises(InputError) as error:
         read_dicom(path)
@@ -42,7 +42,7 @@ def test_what_is_no_picture_is_refused_for_its_own_reason(shared_data: Path, nam
 
 
 @pytest.mark.parametrize("name", [name for name, row in GOLDEN.items() if not row["refused"]])
-def test_picture_is_the_one_that_was_looked_at(shared_data: Path, name: str) -> None:
+def test_image_is_the_one_that_was_looked_at(shared_data: Path, name: str) -> None:
     golden = GOLDEN[name]
     lossy = not golden["digest"]  # another build of a lossy decoder may differ by a grey or two
 
@@ -87,7 +87,7 @@ def test_lossless_codecs_agree_to_the_bit() -> None:
     ],
     ids=["near-lossless JPEG-LS", "JPEG 2000", "12-bit JPEG"],
 )
-def test_lossy_codecs_are_close_to_the_same_picture_without_loss(
+def test_lossy_codecs_are_close_to_the_same_image_without_loss(
     shared_data: Path, name: str, bound: float
 ) -> None:
     exact = read_dicom(odd(shared_data, "dicom-test-files__RG3_RLE")).pixels.astype(int)
@@ -210,7 +210,7 @@ def test_rsna_agrees_with_gdcm_up_to_what_jpeg_decoders_differ(shared_data: Path
         ("nih_mass_boxes/**/*.jpg", 3),
     ],
 )
-def test_pictures_agree_with_opencv(shared_data: Path, pattern: str, tolerance: int) -> None:
+def test_images_agree_with_opencv(shared_data: Path, pattern: str, tolerance: int) -> None:
     paths = sorted(shared_data.glob(pattern))[:5]
     assert paths
     for path in paths:

@@ -163,7 +163,7 @@ def test_signed_numbers_under_an_unsigned_vr(write_dicom: WriteDicom, tmp_path: 
     np.testing.assert_array_equal(read_dicom(path).pixels, [[0, 100, 200, 255, 255, 0]])
 
 
-def test_dark_picture_is_not_brightened_by_a_table_it_does_not_use_up(
+def test_dark_image_is_not_brightened_by_a_table_it_does_not_use_up(
     write_dicom: WriteDicom, tmp_path: Path
 ) -> None:
     values = np.array([[0, 10, 20]], np.uint8)

@@ -17,64 +17,66 @@ from data_prep.images.fingerprint import (
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import image_facts
 
-N_FILMS = 25
+N_IMAGES = 25
 
 
 @pytest.fixture(scope="module")
-def films(shared_data) -> list[np.ndarray]:
+def images(shared_data) -> list[np.ndarray]:
     paths = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))
-    return [read_image(path).pixels for path in paths[:: len(paths) // N_FILMS][:N_FILMS]]
+    return [read_image(path).pixels for path in paths[:: len(paths) // N_IMAGES][:N_IMAGES]]
 
 
-def stretched(film: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(film, (1, 99))
-    return np.clip((film - low) * 255.0 / (high - low), 0, 255).astype(np.uint8)
+def stretched(pixels: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(pixels, (1, 99))
+    return np.clip((pixels - low) * 255.0 / (high - low), 0, 255).astype(np.uint8)
 
 
-def jpeg(film: np.ndarray, quality: int) -> np.ndarray:
-    encoded = cv2.imencode(".jpg", film, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
 
 
-def resized(film: np.ndarray, width: int, height: int) -> np.ndarray:
-    return cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
+def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 COPIES = {
     "stretched": stretched,
-    "gamma": lambda film: (255 * (film / 255.0) ** 0.6).astype(np.uint8),
+    "gamma": lambda pixels: (255 * (pixels / 255.0) ** 0.6).astype(np.uint8),
     "equalised": cv2.equalizeHist,
-    "jpeg": lambda film: jpeg(film, 50),
-    "224 px": lambda film: resized(film, 224, 224),
-    "squashed": lambda film: resized(film, 224, 300),
-    "all at once": lambda film: jpeg(resized(stretched(film), 224, 224), 75),
+    "jpeg": lambda pixels: jpeg(pixels, 50),
+    "224 px": lambda pixels: resized(pixels, 224, 224),
+    "squashed": lambda pixels: resized(pixels, 224, 300),
+    "all at once": lambda pixels: jpeg(resized(stretched(pixels), 224, 224), 75),
 }
 
 
 @pytest.mark.parametrize("change", COPIES)
-def test_a_copy_of_a_real_film_stays_close(films, change):
+def test_a_copy_of_a_real_image_stays_close(images, change):
     distances = [
-        _hash_distance(perceptual_hash(film), perceptual_hash(COPIES[change](film)))
-        for film in films
+        _hash_distance(perceptual_hash(pixels), perceptual_hash(COPIES[change](pixels)))
+        for pixels in images
     ]
     assert {turn for _, turn in distances} == {"as it is"}
     assert max(distance for distance, _ in distances) <= 20
     assert np.median([distance for distance, _ in distances]) <= 10
 
 
-def test_different_films_are_far_apart(films):
-    hashes = [perceptual_hash(film) for film in films]
+def test_different_images_are_far_apart(images):
+    hashes = [perceptual_hash(pixels) for pixels in images]
     assert min(_hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_a_turned_copy_is_known_with_its_turn(films, turn):
-    for film in films[:5]:
-        distance, found = _hash_distance(perceptual_hash(film), perceptual_hash(turned(film, turn)))
+def test_a_turned_copy_is_known_with_its_turn(images, turn):
+    for pixels in images[:5]:
+        distance, found = _hash_distance(
+            perceptual_hash(pixels), perceptual_hash(turned(pixels, turn))
+        )
         assert (found, distance <= 4) == (turn, True)
 
 
-def test_a_picture_of_one_grey_has_no_fingerprint():
+def test_an_image_of_one_grey_has_no_fingerprint():
     assert perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
     assert image_facts(np.full((100, 80), 128, np.uint8))["perceptual_hash"] is None
 

@@ -27,8 +27,8 @@ DEEP = np.random.default_rng(3).integers(200, 3900, (40, 50)).astype(np.uint16)
 
 
 def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
-    picture = Image.fromarray(array)
-    (picture.convert(mode) if mode else picture).save(path, **options)  # type: ignore[arg-type]
+    pillow = Image.fromarray(array)
+    (pillow.convert(mode) if mode else pillow).save(path, **options)  # type: ignore[arg-type]
     return path
 
 
@@ -74,7 +74,7 @@ def test_conversions_are_right_and_noted(
     assert note in image.record["warnings"]
 
 
-def test_palette_and_one_bit_pictures_are_read(tmp_path: Path) -> None:
+def test_palette_and_one_bit_images_are_read(tmp_path: Path) -> None:
     palette = read_image(save(tmp_path / "p.png", GREY, "P"))
     np.testing.assert_array_equal(palette.pixels, GREY)
     one_bit = read_image(save(tmp_path / "b.png", (GREY > 100).astype(np.uint8) * 255, "1"))
@@ -200,9 +200,9 @@ def test_16_bit_grey_stored_as_colour_is_as_deep_as_stored_as_grey(
     for layers, kind in (([DEEP] * 3, 2), ([DEEP, opaque], 4), ([*[DEEP] * 3, opaque], 6)):
         (tmp_path / "a.png").write_bytes(deep_png(layers, kind))
         if turn == 6:
-            with Image.open(tmp_path / "a.png") as picture:
+            with Image.open(tmp_path / "a.png") as pillow:
                 content = (tmp_path / "a.png").read_bytes()
-                exif = picture.getexif()
+                exif = pillow.getexif()
                 exif[0x0112] = turn
             body = exif.tobytes()[6:] if exif.tobytes()[:4] == b"Exif" else exif.tobytes()
             (tmp_path / "a.png").write_bytes(content[:33] + chunk(b"eXIf", body) + content[33:])
@@ -229,11 +229,11 @@ def test_cmyk_and_grey_with_alpha_are_read(tmp_path: Path) -> None:
 
 
 def test_palette_with_transparency_is_laid_on_black(tmp_path: Path) -> None:
-    picture = Image.fromarray(GREY).convert("P")
-    picture.save(tmp_path / "a.png", transparency=int(np.asarray(picture)[2, 3]))
+    pillow = Image.fromarray(GREY).convert("P")
+    pillow.save(tmp_path / "a.png", transparency=int(np.asarray(pillow)[2, 3]))
     image = read_image(tmp_path / "a.png")
     expected = GREY.copy()
-    expected[np.asarray(picture) == np.asarray(picture)[2, 3]] = 0
+    expected[np.asarray(pillow) == np.asarray(pillow)[2, 3]] = 0
     np.testing.assert_array_equal(image.pixels, expected)
 
 
@@ -314,7 +314,7 @@ def huge(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["png", "tiff", "pgm", "jpeg", "gif", "bmp"])
-def test_huge_picture_is_refused_before_memory_is_taken_for_it(tmp_path: Path, name: str) -> None:
+def test_huge_image_is_refused_before_memory_is_taken_for_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(huge(name))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -359,7 +359,7 @@ def test_bad_files_get_one_line(tmp_path: Path, content: bytes, reason: str) -> 
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     path = save(tmp_path / f"a.{suffix}", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -397,7 +397,7 @@ def test_real_sets_of_every_kind_are_read(shared_data: Path) -> None:
             assert np.ptp(image.pixels) > 100
 
 
-def test_nih_rgba_pictures_keep_their_greys(shared_data: Path) -> None:
+def test_nih_rgba_images_keep_their_greys(shared_data: Path) -> None:
     paths = sorted((shared_data / "nih" / "images").glob("*.png"))
     layered = [image for image in map(read_image, paths) if image.record["photometric"] == "RGBA"]
     assert layered

@@ -98,7 +98,7 @@ def test_strata_that_tell_nothing_are_left_out():
     assert list(image_strata(both, one).columns) == ["class", "x_set"]
 
 
-def test_the_split_says_how_it_was_drawn_and_needs_no_decoded_picture():
+def test_the_split_says_how_it_was_drawn_and_needs_no_decoded_image():
     tables = make_tables()
     rule = SplitRule(val=0.25, test=0.25, seed=4)
     decode = empty_table("decode")
@@ -131,7 +131,7 @@ def test_a_hash_that_gives_a_role_to_nobody_is_said():
     assert how["notes"] == ["by hash no patient came to test and val: too few for that share"]
 
 
-def test_equal_pictures_and_near_ones_are_linked():
+def test_equal_images_and_near_ones_are_linked():
     rng = np.random.default_rng(3)
     hashes = [rng.bytes(32) for _ in range(4)]
     near = bytes([hashes[0][0] ^ 3, *hashes[0][1:]])  # two bits of 256 differ

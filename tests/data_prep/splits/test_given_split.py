@@ -77,11 +77,11 @@ def test_a_tiny_validation_set_is_kept_but_said_to_be_tiny():
     assert "16 images, too few" in how["notes"][0]
 
 
-def test_patients_who_share_a_picture_count_as_one():
+def test_patients_who_share_an_image_count_as_one():
     images = make_images([0, 1, 1, 2, 3])
-    film = pd.Series({"i0000": "film", "i0001": "film"})
+    linked = pd.Series({"i0000": "image", "i0001": "image"})
     published = give(images, "test", "train", "train", "train", "val")
-    split, how = official_split(published, images, film)
+    split, how = official_split(published, images, linked)
     assert split["role"].tolist() == ["test", "unused", "unused", "train", "val"]
     assert (how["n_patients_in_two_roles"], how["n_images_unused"]) == (1, 2)
 
@@ -148,7 +148,10 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
         ("image_id,split\ni0000,train\n", "column 'role' is missing"),
         ("role\ntrain\n", "needs a column image_id or patient_id"),
         ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
-        ("image_id,role\ni0000,train\ni0000,train\n", "line 3: image_id 'i0000' stands twice"),
+        (
+            "image_id,role\ni0000,train\ni0000,train\n",
+            "line 3: image_id 'i0000' appears more than once",
+        ),
         ("patient_id,role\n000,train\n", r"'000' is not in the data set \(1 such lines\); .* nih:"),
         ("image_id,role\ni0000,train\ni0001,test\n", "patient 'nih:000' is in train and test"),
         ("image_id,role,fold\ni0000,train,0\ni0001,train,1\n", "train of fold 0 and train of fold"),
@@ -160,14 +163,14 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path, text, message):
     images = make_images([0, 0, 1, 2])
-    film = pd.Series({"i0002": "film", "i0003": "film"})
+    linked = pd.Series({"i0002": "image", "i0003": "image"})
     with pytest.raises(InputError, match=message):
-        read_split_file(write(tmp_path / "s.csv", text), images, film)
+        read_split_file(write(tmp_path / "s.csv", text), images, linked)
 
 
-def test_unused_images_of_a_patient_or_picture_overlap_with_nothing(tmp_path):
+def test_unused_images_of_a_patient_or_image_overlap_with_nothing(tmp_path):
     images = make_images([0, 0, 1])
     file = write(tmp_path / "s.csv", "image_id,role\ni0000,unused\ni0001,test\ni0002,train\n")
-    film = pd.Series({"i0000": "film", "i0002": "film"})
-    split, _ = read_split_file(file, images, film)
+    linked = pd.Series({"i0000": "image", "i0002": "image"})
+    split, _ = read_split_file(file, images, linked)
     assert split["role"].tolist() == ["unused", "test", "train"]

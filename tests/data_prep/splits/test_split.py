@@ -131,7 +131,7 @@ def test_a_patient_whose_identity_is_doubtful_only_trains():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_patients_who_share_a_picture_stay_together(seed):
+def test_patients_who_share_an_image_stay_together(seed):
     images = make_images(list(range(60)))
     # A chain: 0 and 1 share an image, 1 and 2 share another.
     keys = [f"k{n}" for n in range(60)]
@@ -147,9 +147,9 @@ def test_patients_who_share_a_picture_stay_together(seed):
 
 def test_patients_are_linked_by_any_of_several_keys():
     images = make_images(list(range(30)))
-    keys = pd.DataFrame({"pixels": None, "film": None}, index=images["image_id"], dtype="str")
+    keys = pd.DataFrame({"pixels": None, "image": None}, index=images["image_id"], dtype="str")
     keys.loc[["i00000", "i00001"], "pixels"] = "equal"
-    keys.loc[["i00001", "i00002"], "film"] = "near"
+    keys.loc[["i00001", "i00002"], "image"] = "near"
     for seed in range(4):
         split = split_by_patient(images, val=0.4, test=0.4, seed=seed, linked=keys)
         assert split["role"][:3].nunique() == 1
@@ -282,15 +282,13 @@ def test_by_hash_a_doubtful_image_is_never_judged_on_and_moves_nobody():
 
 @settings(max_examples=40, deadline=None)
 @given(patients, patients, st.integers(0, 2**31), methods, st.data())
-def test_extending_keeps_old_roles_and_lets_no_patient_or_picture_have_two(
+def test_extending_keeps_old_roles_and_lets_no_patient_or_image_have_two(
     old, new, seed, method, draw
 ):
     images = make_images([*old, *new])
     ids = images["image_id"]
-    pictures = draw.draw(
-        st.lists(st.integers(0, 3 * len(ids)), min_size=len(ids), max_size=len(ids))
-    )
-    linked = pd.Series([f"k{n}" for n in pictures], index=ids)
+    shown = draw.draw(st.lists(st.integers(0, 3 * len(ids)), min_size=len(ids), max_size=len(ids)))
+    linked = pd.Series([f"k{n}" for n in shown], index=ids)
     rule = SplitRule(seed=seed, method=method)
     first = images.iloc[: len(old)]
     before = split_by_patient(first, linked=linked, seed=seed, method=method)
@@ -300,10 +298,10 @@ def test_extending_keeps_old_roles_and_lets_no_patient_or_picture_have_two(
     assert same["role"].equals(same["role_after"])
     assert same["fold"].equals(same["fold_after"])
     used = after[after["role"] != "unused"].merge(images, on="image_id")
-    used["picture"] = used["image_id"].map(linked)
+    used["image"] = used["image_id"].map(linked)
     assert (used.groupby("patient_id")["role"].nunique() <= 1).all()
-    assert (used.groupby("picture")["role"].nunique() <= 1).all()
-    assert (used.fillna({"fold": -1}).groupby("picture")["fold"].nunique() <= 1).all()
+    assert (used.groupby("image")["role"].nunique() <= 1).all()
+    assert (used.fillna({"fold": -1}).groupby("image")["fold"].nunique() <= 1).all()
 
 
 def test_new_images_follow_their_patient_and_new_patients_bring_the_shares_to_the_rule():
@@ -327,7 +325,7 @@ def test_an_image_that_shows_two_patients_to_be_one_is_unused():
     before = pd.DataFrame(
         {"image_id": ["i00000", "i00001"], "role": ["train", "test"], "fold": None}
     )
-    linked = pd.Series({"i00001": "film", "i00002": "film"})  # a new image of 0 is one of 1
+    linked = pd.Series({"i00001": "image", "i00002": "image"})  # a new image of 0 is one of 1
     split = extend_split(before, images, None, SplitRule(val=0.0), linked)
     assert split["role"].tolist()[:3] == ["train", "test", "unused"]
     # A new patient who shares one image with each of them cannot have either role.

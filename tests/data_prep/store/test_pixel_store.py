@@ -69,7 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_store_gives_the_letterboxed_picture(
+def test_store_gives_the_letterboxed_image(
     tmp_path: Path, source: tuple[Path, pd.DataFrame]
 ) -> None:
     root, table = source
@@ -290,11 +290,11 @@ def test_unknown_image_and_wrong_shape_are_refused(tmp_path: Path) -> None:
 # Reading
 
 
-def test_pictures_are_read_only_views(tmp_path: Path) -> None:
+def test_images_are_read_only_views(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
-    picture = PixelStore.open(tmp_path).image("i00001")
+    image = PixelStore.open(tmp_path).image("i00001")
     with pytest.raises(ValueError, match="read-only"):
-        picture[0, 0] = 1
+        image[0, 0] = 1
 
 
 def test_pickled_store_is_small_and_reads_the_same(tmp_path: Path) -> None:

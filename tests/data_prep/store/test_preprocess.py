@@ -65,7 +65,7 @@ def test_a_drawn_rectangle_lies_under_its_box(width: int, height: int) -> None:
     np.testing.assert_allclose(placement.to_store(box)[0], drawn, atol=0.75)
 
 
-def test_picture_of_the_right_size_is_not_touched() -> None:
+def test_image_of_the_right_size_is_not_touched() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     square, placement = letterbox(pixels, 64)
     np.testing.assert_array_equal(square, pixels)
@@ -92,7 +92,7 @@ def test_no_boxes_are_fine_and_other_shapes_are_not() -> None:
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)])
-def test_other_pictures_are_refused(pixels: np.ndarray) -> None:
+def test_other_images_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
         letterbox(pixels, 64)
 

@@ -52,7 +52,7 @@ def test_findings_and_images_never_meet():
         np.testing.assert_allclose(kept["score"], [0.9, 0.8, 0.7])
 
 
-def test_scaled_boxes_keep_to_their_own_picture():
+def test_scaled_boxes_keep_to_their_own_image():
     stored = boxes(("a", "x", 0, 100, 0.9), ("b", "x", 0, 100, 0.9))
     sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [100, pd.NA], "height": [10, pd.NA]})
     judged = BoxRule(scale=2.0).apply(stored, sizes.astype({"width": "Int64", "height": "Int64"}))

@@ -259,7 +259,7 @@ def test_a_hand_counted_case():
     }
 
 
-def test_a_box_over_the_whole_picture_finds_nothing():
+def test_a_box_over_the_whole_image_finds_nothing():
     # By IoU's other half, intersection over the true area, it would find every lesion.
     truth = table([("a", 40, 40, 50, 50)])
     (found,) = figures(table([("a", 0, 0, 100, 100, 1.0)], "score"), truth, ["a"])

@@ -154,7 +154,7 @@ def test_wrong_weights_are_refused(weights, told):
         )
 
 
-def test_boxes_scale_about_their_centre_and_stay_in_the_picture():
+def test_boxes_scale_about_their_centre_and_stay_in_the_image():
     corners = np.array([[0.0, 10, 20, 30], [90, 40, 100, 60]])
     limits = np.array([[100.0, 50], [np.nan, np.nan]])
     assert scale_boxes(corners, 0.5, limits).tolist() == [[5, 15, 15, 25], [92.5, 45, 97.5, 55]]

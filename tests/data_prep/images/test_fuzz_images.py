@@ -148,7 +148,7 @@ def folder(
     for syntax, path in coded_files.items():
         (whole / f"{syntax}.dcm").write_bytes(path.read_bytes())
     write_rich_dicoms(whole, write_dicom, ramp)
-    write_pictures(whole, ramp)
+    write_images(whole, ramp)
     for path in whole.iterdir():
         assert judge(path) == "read", path
     return base
@@ -183,13 +183,13 @@ def write_rich_dicoms(whole: Path, write: Callable[..., Path], ramp: np.ndarray)
     write(whole / "palette.dcm", indices, **secrets, **kind, **palette)
 
 
-def write_pictures(whole: Path, ramp: np.ndarray) -> None:
+def write_images(whole: Path, ramp: np.ndarray) -> None:
     grey = Image.fromarray((ramp >> 4).astype(np.uint8))
     colour = Image.merge("RGB", [grey, grey.transpose(0), grey])
     layered = Image.merge("RGBA", [*colour.split(), grey.transpose(1)])
     exif = Image.Exif()
     exif[0x0112] = 6
-    for name, picture, options in (
+    for name, pillow, options in (
         ("grey.png", grey, {}),
         ("deep.png", Image.fromarray(ramp), {}),
         ("alpha.png", layered, {"exif": exif, "icc_profile": bytes(128)}),
@@ -209,11 +209,11 @@ def write_pictures(whole: Path, ramp: np.ndarray) -> None:
         ("grey.bmp", grey, {}),
         ("grey.pgm", grey, {}),
     ):
-        picture.save(whole / name, **options)
+        pillow.save(whole / name, **options)
 
 
 @pytest.mark.slow
-def test_damaged_pictures_give_one_line_or_a_picture(folder: Path) -> None:
+def test_damaged_images_give_one_line_or_an_image(folder: Path) -> None:
     shares = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(shares) as threads:
         parts = list(threads.map(lambda first: run_process(folder, first, shares), range(shares)))
