@@ -30,7 +30,7 @@ def check(
     Example: cxr check data/rsna
     """
     from data_prep.audit.audit import audit
-    from data_prep.audit.page import counted, write_audit
+    from data_prep.audit.page import say_scope, write_audit
     from data_prep.contracts.folders import folder_lock
     from data_prep.store.dataset import DataSet
     from evaluation.systems.shortcuts import measure_shortcuts
@@ -44,7 +44,7 @@ def check(
         console.say(problem.line)
         if problem.advice and problem.severity != "info":
             console.say(f"    what to do: {problem.advice}")
-    checked = ", ".join(counted(count, thing) for thing, count in found.checked.items())
+    checked = say_scope(found.checked)
     counts = ", ".join(f"{count} {severity}" for severity, count in found.counts.items())
     console.say(f"{data}: looked at {checked}; found {counts}")
     console.say(f"page: {page}")

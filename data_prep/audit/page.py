@@ -152,14 +152,26 @@ def _syntax(value: str) -> str:
     return str(UID_dictionary.get(value, (value,))[0])
 
 
-def counted(count: int, thing: str) -> str:
-    """A count with its noun.
+def _counted(count: int, thing: str) -> str:
+    """A count with its noun, as in ``1 split`` and ``1,200 images``."""
+    return f"{count:,} {thing.removesuffix('s') if count == 1 else thing}"
+
+
+def say_scope(checked: dict[str, int]) -> str:
+    """What an audit checked, as counts with their nouns.
+
+    Args:
+        checked: As in `data_prep.audit.audit.Audit`.
+
+    Returns:
+        The counts, joined by commas.
 
     Example:
-        >>> counted(1, "splits"), counted(1200, "images")
-        ('1 split', '1,200 images')
+        >>> say_scope({"images": 3, "pictures": 2, "splits": 1})
+        '3 images, 2 decoded images, 1 split'
     """
-    return f"{count:,} {thing.removesuffix('s') if count == 1 else thing}"
+    names = {"pictures": "decoded images"}
+    return ", ".join(_counted(count, names.get(thing, thing)) for thing, count in checked.items())
 
 
 def _number(count: int) -> str:
@@ -236,7 +248,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
     facts = found.facts
     return environment.get_template("audit.jinja").render(
         name=dataset.name,
-        scope=", ".join(counted(n, thing) for thing, n in found.checked.items()),
+        scope=say_scope(found.checked),
         verdict=_verdict(found.counts),
         explanation=_explain(found.problems),
         tally=_tally(found.counts),
