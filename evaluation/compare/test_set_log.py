@@ -49,16 +49,15 @@ class TestSetUses:
 
         Example:
             >>> TestSetUses([{"systems": {"A": ["x"]}}, {"systems": {"A": ["x"]}}]).words
-            'The test images of this split were looked at 2 times, with 1 different line-up.'
+            'The test images of this split were used 2 times, with 1 set of systems.'
         """
         if self.problem:
             return self.problem
-        lineups = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
+        systems = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
         times = "once" if len(self.entries) == 1 else f"{len(self.entries)} times"
-        plural = "" if len(lineups) == 1 else "s"
         return (
-            f"The test images of this split were looked at {times}, with {len(lineups)} "
-            f"different line-up{plural}."
+            f"The test images of this split were used {times}, with {len(systems)} "
+            f"{'set' if len(systems) == 1 else 'different sets'} of systems."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -249,16 +249,14 @@ def test_a_contrast_with_the_reference_is_adjusted_over_such_contrasts_only(make
 def test_every_use_is_counted_and_none_is_forgotten(predict, judged_set):
     systems = {"A": [predict("A", seed=1)]}
     once = log_use(judged_set, "default", "opacity", systems)
-    assert once.words == (
-        "The test images of this split were looked at once, with 1 different line-up."
-    )
+    assert once.words == ("The test images of this split were used once, with 1 set of systems.")
     fixed = "abc"
     others = {"B": [predict("B", seed=2)]}
     twice = log_use(judged_set, "default", "opacity", others, fixed)
     assert (len(twice.entries), twice.before_protocol) == (2, 1)
     again = log_use(judged_set, "default", "opacity", others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
-    assert "3 times, with 2 different line-ups" in again.words
+    assert "3 times, with 2 different sets of systems" in again.words
     lines = _uses_file(judged_set, "default").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
