@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bench import Row, Setting, own_process, peak_gib
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
     average_precision,
     match_boxes,
 )
-from evaluation.boxes.iou import CORNERS
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
@@ -96,7 +96,7 @@ def make_systems(n_images: int, seed: int) -> Systems:
         patients=patients,
         n_patients=n_patients,
         boxes_trusted=np.ones(n_images, dtype=bool),
-        truth=pd.DataFrame(truth, columns=CORNERS).assign(image_id=ids[lesions]),
+        truth=pd.DataFrame(truth, columns=EDGES).assign(image_id=ids[lesions]),
         x_class=pd.Series(np.where(sick, "lesion", kinds), index=ids),
     )
     boxes = {name: _found(rng, ids, lesions, truth, blur) for name, blur in (("A", 20), ("B", 35))}
@@ -120,7 +120,7 @@ def _found(
     found = rng.random(len(lesions)) < 0.8
     n_false = len(ids) * BOXES_PER_IMAGE - int(found.sum())
     near = truth[found] + rng.normal(0, blur, (int(found.sum()), 4)).clip(-25, 25)
-    frame = pd.DataFrame(np.vstack([near, _boxes_at(rng, n_false)]), columns=CORNERS)
+    frame = pd.DataFrame(np.vstack([near, _boxes_at(rng, n_false)]), columns=EDGES)
     image = np.append(lesions[found], rng.integers(0, len(ids), n_false))
     score = np.append(rng.beta(3, 3, len(near)), rng.beta(0.5, 8, n_false)).clip(0.001, 1)
     return frame.assign(image_id=ids[image], score=score)
@@ -234,7 +234,7 @@ def as_coco(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> tu
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
         for frame in (truth, boxes):
-            corners = frame[CORNERS].to_numpy()
+            corners = frame[EDGES].to_numpy()
             place = image_ids.get_indexer(pd.Index(frame["image_id"])) + 1
             score, ones = frame.get("score", 1.0), np.ones(len(frame))
             sides = corners[:, 2:] - corners[:, :2]

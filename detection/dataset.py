@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from data_prep.augment.augment import NONE_DROPPED, DroppedBoxes
 from data_prep.augment.mosaic import N_TILES, join_mosaic
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.store.pixel_store import require_images
 from networks.inference import stack_pixels
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from data_prep.augment.augment import Augmentation
     from data_prep.store.pixel_store import PixelSource
 
-EDGES = ["x1", "y1", "x2", "y2"]
 _MOSAIC = 1  # beside the sample's seed, so that mosaics do not follow the other draws
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.store.preprocess import Placement
-from detection.dataset import EDGES, LesionBatch
+from detection.dataset import LesionBatch
 from detection.retinanet import LesionRetinaNet
 from networks.inference import evaluating, image_status, require_findings
 

@@ -10,6 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from data_prep.augment.augment import DroppedBoxes
+from data_prep.contracts.schemas import EDGES
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
     build_retinanet,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
 
-_EDGES = ["x1", "y1", "x2", "y2"]
 _COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",
             "train_boxes_covered": "covered"}  # fmt: skip
 
@@ -203,7 +203,7 @@ def _mean(figures: list[float | None]) -> float:
 def _frame(image_ids: list[str], images: list[dict[str, Any]]) -> pd.DataFrame:
     """Boxes of several images as one frame, store px."""
     counts = [len(image["labels"]) for image in images]
-    frame = pd.DataFrame(np.concatenate([image["boxes"] for image in images]), columns=_EDGES)
+    frame = pd.DataFrame(np.concatenate([image["boxes"] for image in images]), columns=EDGES)
     frame.insert(0, "image_id", np.repeat(np.asarray(image_ids, object), counts))
     frame.insert(1, "label", np.concatenate([image["labels"] for image in images]).astype(int))
     if images and "scores" in images[0]:

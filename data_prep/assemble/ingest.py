@@ -19,7 +19,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
-from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
+from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.source import SourceTables
@@ -196,10 +196,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(columns=list(OUTCOME_TYPES)).astype(OUTCOME_TYPES)
 
 
-# A chest fills 30 to 45 cm; a width outside these bounds means that the spacing is another file's.
-FIELD_WIDTH_MM = (250.0, 500.0)
 _FROM_HEADER = ("view", "sex", "age_years")
-_IDS = ("image_id", "patient_id", "patient_id_source", "source", "path")
 
 
 def assemble(

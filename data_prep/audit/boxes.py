@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.audit.problem import Problem, Severity
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member, positions
 
 # The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
@@ -14,7 +15,6 @@ HUGE_AREA = 0.6
 SAME_BOX_IOU = 0.9
 _REDRAW = "draw the box again, or remove it"
 _WHICH = "ask who labelled it: either the box or the label is wrong"
-_EDGES = ["x1", "y1", "x2", "y2"]
 _KEY = ["image_id", "finding", "reader"]
 
 
@@ -42,7 +42,7 @@ def check_boxes(
 
 
 def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
-    edges = boxes[_EDGES].to_numpy(dtype="float64")
+    edges = boxes[EDGES].to_numpy(dtype="float64")
     places = positions(boxes["image_id"], images["image_id"])
     sizes = images[["width", "height"]].astype("float64").to_numpy()
     width, height = np.where(places[:, None] >= 0, sizes[places], np.nan).T
@@ -94,7 +94,7 @@ def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
     keys = [pd.factorize(boxes[column])[0] for column in _KEY]
     order = np.lexsort(keys)
     image, finding, reader = (key[order] for key in keys)
-    x1, y1, x2, y2 = boxes[_EDGES].to_numpy(dtype="float64")[order].T
+    x1, y1, x2, y2 = boxes[EDGES].to_numpy(dtype="float64")[order].T
     area = (x2 - x1) * (y2 - y1)
     live, step, found = np.arange(len(boxes)), 1, [np.empty(0, dtype=np.int64)]
     while len(live):

@@ -19,6 +19,7 @@ STATES = ("present", "absent", "uncertain")
 ORIGINS = ("reader", "consensus", "report_nlp", "folder", "boxes")
 ROLES = ("train", "val", "test", "unused")
 REFERENCE_READER = "reference"
+EDGES = ["x1", "y1", "x2", "y2"]
 
 
 def _text(
@@ -235,3 +236,6 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 
 # A published edge may overshoot by rounding only; more is another image's box.
 EDGE_TOLERANCE_PX = 0.01
+
+# A chest fills 30 to 45 cm; a width outside these bounds means that the spacing is another file's.
+FIELD_WIDTH_MM = (250.0, 500.0)

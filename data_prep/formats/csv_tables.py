@@ -21,12 +21,11 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.formats.common import one_target_each
 from data_prep.formats.label_files import (
-    EDGES,
     FINDING_KEY,
     STATE_WORDS,
     coverage_of_boxed_findings,

@@ -14,9 +14,10 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.formats.common import finding_name
-from data_prep.formats.label_files import EDGES, FINDING_KEY, STATE_WORDS
+from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
 
 # What a column may be called, its letters and digits alone; the most exact kind of key comes first.
 _KEY_NAMES = {

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE_READER
+from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.common import finding_name, one_target_each, patients_from_names
 from data_prep.formats.cxr_extension import LabelRows, as_number
@@ -105,7 +105,6 @@ def _images_table(
     return facts.assign(image_id=ids, path=paths)
 
 
-EDGES = ["x1", "y1", "x2", "y2"]
 FINDING_KEY = ["image_id", "finding"]
 
 STATE_WORDS = {

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
-from data_prep.formats.label_files import EDGES, FINDING_KEY
+from data_prep.formats.label_files import FINDING_KEY
 
 RULES = ("majority", "any", "all")
 SAME_LESION_IOU = 0.4

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.formats.common import (
@@ -26,7 +26,7 @@ from data_prep.formats.common import (
     one_target_each,
     require_unique_stems,
 )
-from data_prep.formats.label_files import EDGES, FINDING_KEY, STATE_WORDS
+from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
 from data_prep.formats.reader_consensus import (
     reference_boxes,
     reference_coverage,

@@ -19,7 +19,8 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.boxes.iou import CORNERS, MAX_BOXES, BoxPairs, box_iou, pair_boxes
+from data_prep.contracts.schemas import EDGES
+from evaluation.boxes.iou import MAX_BOXES, BoxPairs, box_iou, pair_boxes
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums
 from evaluation.statistics.ranking import Floats, Integers
 
@@ -388,7 +389,7 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
     """
     row = points.index.get_indexer(pd.Index(truth["image_id"]))
     wanted = row >= 0
-    row, corners = row[wanted], truth[CORNERS].to_numpy(np.float64)[wanted]
+    row, corners = row[wanted], truth[EDGES].to_numpy(np.float64)[wanted]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
     inside = ((at >= corners[:, :2]) & (at <= corners[:, 2:])).all(axis=1)
     result = np.zeros(len(points), dtype=bool)

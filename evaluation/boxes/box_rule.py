@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.fusion import Confidence, nms, scale_boxes, soft_nms, weighted_box_fusion
-from evaluation.boxes.iou import CORNERS
 from evaluation.statistics.ranking import Floats, Integers
 
 Method = Literal["none", "nms", "soft_nms_linear", "soft_nms_gaussian", "wbf"]
@@ -156,11 +156,11 @@ class BoxRule:
         if not self.changes_boxes:
             return boxes
         groups, images, findings = group_boxes(boxes)
-        corners = boxes[CORNERS].to_numpy(np.float64)
+        corners = boxes[EDGES].to_numpy(np.float64)
         fused = self.fuse(corners, boxes["score"].to_numpy(np.float64), groups)
         image, finding = np.divmod(fused.groups, max(len(findings), 1))
         limits = None if sizes is None else image_limits(sizes, images)[image]
-        judged = pd.DataFrame(scale_boxes(fused.corners, self.scale, limits), columns=CORNERS)
+        judged = pd.DataFrame(scale_boxes(fused.corners, self.scale, limits), columns=EDGES)
         judged.insert(0, "image_id", images[image])
         judged.insert(1, "finding", findings[finding])
         return judged.assign(score=fused.scores)

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import positions
 from evaluation.statistics.ranking import Floats, Integers
 
 MAX_BOXES = 100
-CORNERS = ["x1", "y1", "x2", "y2"]
 
 
 def box_iou(boxes: Floats, others: Floats) -> Floats:
@@ -118,7 +118,7 @@ def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
     judged = image >= 0
     order = np.argsort(image[judged], kind="stable")
     image = image[judged][order]
-    corners = truth[CORNERS].to_numpy(np.float64)[judged][order]
+    corners = truth[EDGES].to_numpy(np.float64)[judged][order]
     return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
@@ -149,5 +149,5 @@ def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) ->
     """
     image = positions(boxes["image_id"], image_ids)
     score = boxes["score"].to_numpy(np.float64)
-    ranked = rank_boxes(image, score, boxes[CORNERS].to_numpy(np.float64), len(image_ids))
+    ranked = rank_boxes(image, score, boxes[EDGES].to_numpy(np.float64), len(image_ids))
     return pair_ranked(ranked, true_boxes(truth, image_ids))

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects, label  # type: ignore[attr-defined]
 
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_rule import LEAST_SCORE
-from evaluation.boxes.iou import CORNERS
 from evaluation.statistics.ranking import Floats
 
 _UPSAMPLING = 8
@@ -230,6 +230,6 @@ def boxes_from_map(
     share = np.minimum(1.0, (parts.peak - low) / (high - low))
     points = np.asarray(scores.reindex(parts.image_ids).to_numpy(np.float64) * share)
     kept = points >= LEAST_SCORE
-    boxes = pd.DataFrame(parts.corners[kept], columns=CORNERS)
+    boxes = pd.DataFrame(parts.corners[kept], columns=EDGES)
     boxes.insert(0, "image_id", parts.image_ids[kept].to_numpy())
     return boxes.assign(score=points[kept]).astype({"image_id": "str"})

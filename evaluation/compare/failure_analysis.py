@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.store.dataset import DataSet, Target
 from evaluation.boxes.error_types import error_kinds, lesions_reached
@@ -48,8 +49,6 @@ Groups = npt.NDArray[np.object_]
 _DEFAULT = ("sex", "age_band", "source", "view")
 _AGE_EDGES, _AGE_NAMES = (18, 40, 60, 80), ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
 MOST_GROUPS = 12
-FIELD_MM = (250.0, 500.0)
-"""A chest X-ray shows this much, from side to side: another width means a wrong pixel spacing."""
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 SIZE_EDGES, _SIZE_NAMES = (
     (0.02, 0.06),
@@ -140,7 +139,7 @@ def _trusted_spacing(images: pd.DataFrame) -> Floats:
         return np.full((len(images), 2), np.nan)
     spacing = images[names].astype("float64").to_numpy(np.float64)
     field = spacing[:, 0] * images["width"].to_numpy(np.float64)
-    wrong = ~((field >= FIELD_MM[0]) & (field <= FIELD_MM[1]))
+    wrong = ~((field >= FIELD_WIDTH_MM[0]) & (field <= FIELD_WIDTH_MM[1]))
     return np.where(wrong[:, None], np.nan, spacing)
 
 

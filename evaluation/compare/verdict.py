@@ -226,7 +226,6 @@ def _judged_on(known: PrimaryComparison) -> tuple[str, str]:
     )
 
 
-PRIMARY_METRIC = "auroc"
 SECONDARY = "Secondary, explains but does not confirm: "
 """Before every claim of a confirmatory report that is not of its primary figure."""
 _NOT_WIDENED = "The intervals are not widened for the number of comparisons"

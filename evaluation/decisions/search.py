@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
 from evaluation.boxes.box_rule import BoxRule, FusedBoxes, group_boxes, image_limits
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.fusion import Confidence, scale_boxes
-from evaluation.boxes.iou import CORNERS, BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
+from evaluation.boxes.iou import BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
 from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
 from evaluation.decisions.system_output import SystemOutput, patients_of, read_rows
 from evaluation.decisions.thresholds import choose_threshold
@@ -198,7 +199,7 @@ class SearchImages:
     def grouped(self) -> tuple[FusedBoxes, npt.NDArray[np.int64], Floats]:
         """The stored boxes, the image of each group, and the size of each image."""
         groups, images, findings = group_boxes(self.boxes)
-        corners = self.boxes[CORNERS].to_numpy(np.float64)
+        corners = self.boxes[EDGES].to_numpy(np.float64)
         stored = FusedBoxes(corners, self.boxes["score"].to_numpy(np.float64), groups)
         place = self.image_ids.get_indexer(images)
         return stored, np.repeat(place, len(findings)), image_limits(self.sizes, self.image_ids)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
     from evaluation.compare.comparison import Comparison
     from evaluation.decisions.decision import Decision
-
-
-_CORNERS = ["x1", "y1", "x2", "y2"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +79,14 @@ class DrawnOutput:
         rows = self._box_rows.get(image_id)
         if rows is None:
             return np.empty((0, 5))
-        return self.boxes.iloc[rows][[*_CORNERS, "score"]].to_numpy(dtype=np.float64)
+        return self.boxes.iloc[rows][[*EDGES, "score"]].to_numpy(dtype=np.float64)
 
     def _grid_of(self, image_id: str) -> ActivationGrid | None:
         row = self._map_rows.get(image_id)
         if row is None or self.maps is None or self.scale is None:
             return None
         one = next(self.maps.iloc[[row]].itertuples(index=False))
-        frame = tuple(float(getattr(one, corner)) for corner in _CORNERS)
+        frame = tuple(float(getattr(one, corner)) for corner in EDGES)
         return ActivationGrid(map_grid(one), frame, self.scale)  # type: ignore[arg-type]
 
 
@@ -132,7 +129,7 @@ class CaseSource:
         boxes = None
         if image_id in self.boxed:
             on_image = self.truth_boxes["image_id"] == image_id
-            boxes = self.truth_boxes.loc[on_image, _CORNERS].to_numpy(dtype=np.float64)
+            boxes = self.truth_boxes.loc[on_image, EDGES].to_numpy(dtype=np.float64)
         return Truth(label, boxes, kind if isinstance(kind, str) else "", self._drawn(image_id))
 
     def _drawn(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
@@ -141,7 +138,7 @@ class CaseSource:
             return {}
         drawn = self.readers[self.readers["image_id"] == image_id]
         return {
-            str(reader): rows.dropna(subset=_CORNERS)[_CORNERS].to_numpy(dtype=np.float64)
+            str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
             for reader, rows in drawn.groupby("reader")
         }
 
@@ -155,7 +152,7 @@ class CaseSource:
 
 def _single_readers(dataset: DataSet, target: Target) -> pd.DataFrame:
     """What readers beside the reference said of a target, image by image."""
-    names = ["image_id", "reader", *_CORNERS]
+    names = ["image_id", "reader", *EDGES]
     folder = getattr(dataset, "folder", None)
     if folder is None:
         return pd.DataFrame(columns=names)
@@ -191,7 +188,7 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOut
     column = f"decision_{policy}"
     rows = rows.assign(decision=rows.get(column))
     result = comparison.systems[name]
-    empty = pd.DataFrame(columns=["image_id", *_CORNERS, "score"])
+    empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
     return DrawnOutput(
         name=name,
         decisions=rows.set_index("image_id"),

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES, ROLES
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, image_limits
 from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion, scale_boxes, weighted_box_fusion
-from evaluation.boxes.iou import CORNERS, MAX_BOXES
+from evaluation.boxes.iou import MAX_BOXES
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import SEEN_FILE, check_data_set
 
@@ -26,7 +27,7 @@ Fusion = Literal["best", "wbf"]
 _FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
 _IOU: dict[Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
 _KEYS = ["image_id", "finding"]
-_GRID = ["method", "grid_h", "grid_w", *CORNERS]
+_GRID = ["method", "grid_h", "grid_w", *EDGES]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def join_detectors(
     iou = _IOU[fusion] if iou_threshold is None else iou_threshold
     fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
     corners, scores, groups = fuse(
-        boxes[CORNERS].to_numpy(np.float64),
+        boxes[EDGES].to_numpy(np.float64),
         boxes["score"].to_numpy(np.float64),
         groups,
         models=boxes["model"].to_numpy(),
@@ -162,7 +163,7 @@ def join_detectors(
     image, finding = np.divmod(groups[kept], max(len(findings), 1))
     limits = image_limits(dataset.images, names)[image]
     fused = pd.DataFrame({"image_id": names[image], "finding": findings[finding]})
-    fused[CORNERS] = scale_boxes(corners[kept], 1.0, limits)
+    fused[EDGES] = scale_boxes(corners[kept], 1.0, limits)
     fused["score"] = scores[kept]
     share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
     return Joined(
@@ -279,7 +280,6 @@ _SUMMED = (
 )  # fmt: skip
 _GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
 _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
-_ROLE_ORDER = ("train", "val", "test", "unused")
 
 
 def joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, li
     if not parts:
         return None, unknown
     every = pd.concat(parts, ignore_index=True)
-    order = every["role"].map({role: rank for rank, role in enumerate(_ROLE_ORDER)})
+    order = every["role"].map({role: rank for rank, role in enumerate(ROLES)})
     every = every.iloc[np.argsort(order.to_numpy(), kind="stable")]
     return every.drop_duplicates("image_id").sort_values("image_id").reset_index(drop=True), unknown
 

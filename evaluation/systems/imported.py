@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.box_rule import LEAST_SCORE
-from evaluation.boxes.iou import CORNERS, MAX_BOXES
+from evaluation.boxes.iou import MAX_BOXES
 from evaluation.overlays.reader_study import read_review
 
 _SHOWN = 5
@@ -60,8 +61,8 @@ def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
                 raise InputError(
                     f"{path}: column '{column}' is missing; it has {', '.join(header[:20])}{commas}"
                 )
-        boxes = [corner for corner in CORNERS if corner in header]
-        if boxes and boxes != CORNERS:
+        boxes = [corner for corner in EDGES if corner in header]
+        if boxes and boxes != EDGES:
             raise InputError(f"{path}: has {', '.join(boxes)}; boxes need x1, y1, x2 and y2")
         wanted += boxes + [c for c in [names.finding] if c in header and c not in wanted]
         table = pd.read_csv(
@@ -86,9 +87,9 @@ def _read_coco(path: Path, truth: Path | None) -> pd.DataFrame:
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
     rows = [_coco_row(path, place, entry) for place, entry in enumerate(results)]
-    names = ["image_id", "category", *CORNERS, "score", "row"]
+    names = ["image_id", "category", *EDGES, "score", "row"]
     table = pd.DataFrame(rows, columns=names)
-    table = table.astype(dict.fromkeys([*CORNERS, "score"], np.float64))
+    table = table.astype(dict.fromkeys([*EDGES, "score"], np.float64))
     if truth is not None:
         return _named(table, truth)
     categories = sorted(map(str, table["category"].unique()))
@@ -290,13 +291,13 @@ def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) ->
     """Boxes clipped to their images, the 100 most confident per image and finding."""
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
     limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
-    corners = raw[CORNERS].to_numpy(np.float64)
+    corners = raw[EDGES].to_numpy(np.float64)
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     good = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
     good &= np.isfinite(corners).all(axis=1)
     if not good.all():
         first = int(np.flatnonzero(~good)[0])
-        shown = ", ".join(f"{n}={v:g}" for n, v in zip(CORNERS, corners[first], strict=True))
+        shown = ", ".join(f"{n}={v:g}" for n, v in zip(EDGES, corners[first], strict=True))
         raise InputError(
             f"{path}: row {raw['row'].iloc[first]}, image '{raw['image_id'].iloc[first]}': "
             f"{shown}; a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
@@ -305,7 +306,7 @@ def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) ->
     if changed:
         notes.append(f"{changed} boxes reached beyond their image and were clipped.")
     rows = raw[["image_id", "finding", "score"]].copy()
-    rows[CORNERS] = clipped
+    rows[EDGES] = clipped
     rows = rows.sort_values("score", ascending=False, kind="stable")
     rank = rows.groupby(["image_id", "finding"]).cumcount()
     kept = rows[(rank < MAX_BOXES) & (rows["score"] >= LEAST_SCORE)]
@@ -314,7 +315,7 @@ def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) ->
             f"{len(rows) - len(kept)} boxes left out: below score {LEAST_SCORE}, or beyond the "
             f"{MAX_BOXES} most confident of an image."
         )
-    return kept.sort_index()[["image_id", "finding", *CORNERS, "score"]].reset_index(drop=True)
+    return kept.sort_index()[["image_id", "finding", *EDGES, "score"]].reset_index(drop=True)
 
 
 def _images(

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
-from evaluation.boxes.iou import CORNERS
 
 RULES = (
     BoxRule("nms", iou=0.3),
@@ -20,7 +20,7 @@ def boxes(*rows):
     """Rows ``image, finding, x1, x2, score``, 10 px high."""
     frame = pd.DataFrame(rows, columns=["image_id", "finding", "x1", "x2", "score"], dtype=object)
     frame = frame.astype({"x1": float, "x2": float, "score": float})
-    return frame.assign(y1=0.0, y2=10.0)[["image_id", "finding", *CORNERS, "score"]]
+    return frame.assign(y1=0.0, y2=10.0)[["image_id", "finding", *EDGES, "score"]]
 
 
 @pytest.mark.parametrize("rule", [*RULES, AS_STORED, BoxRule(scale=0.9)])
@@ -56,7 +56,7 @@ def test_scaled_boxes_keep_to_their_own_image():
     stored = boxes(("a", "x", 0, 100, 0.9), ("b", "x", 0, 100, 0.9))
     sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [100, pd.NA], "height": [10, pd.NA]})
     judged = BoxRule(scale=2.0).apply(stored, sizes.astype({"width": "Int64", "height": "Int64"}))
-    assert judged[CORNERS].to_numpy().tolist() == [[0, 0, 150, 15], [0, 0, 100, 10]]
+    assert judged[EDGES].to_numpy().tolist() == [[0, 0, 150, 15], [0, 0, 100, 10]]
 
 
 def test_faint_boxes_are_gone_and_no_boxes_stay_none():

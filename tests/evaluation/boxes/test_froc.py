@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.froc import (
     FROC_RATES,
     HITS,
@@ -12,7 +13,7 @@ from evaluation.boxes.froc import (
     WeightedRsnaScore,
     froc_curve,
 )
-from evaluation.boxes.iou import CORNERS, box_iou, pair_boxes
+from evaluation.boxes.iou import box_iou, pair_boxes
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import Resamples
 
@@ -34,15 +35,15 @@ def simulate(seed, n_images=16, decimals=None):
         for _ in range(rng.integers(0, 5)):
             x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
             found.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
-    boxes = pd.DataFrame(found, columns=["image_id", *CORNERS, "score"])
+    boxes = pd.DataFrame(found, columns=["image_id", *EDGES, "score"])
     if decimals is not None:
         boxes["score"] = boxes["score"].round(decimals)
-    return boxes, pd.DataFrame(truth, columns=["image_id", *CORNERS]), ids
+    return boxes, pd.DataFrame(truth, columns=["image_id", *EDGES]), ids
 
 
 def rows_of(frame, image):
     mine = frame[frame["image_id"] == image]
-    return mine[CORNERS].to_numpy(), mine.get("score", pd.Series(dtype=float)).to_numpy()
+    return mine[EDGES].to_numpy(), mine.get("score", pd.Series(dtype=float)).to_numpy()
 
 
 def overlap(one, other):
@@ -152,7 +153,7 @@ def one_lesion(*boxes):
     """One lesion 0,0,10,10 on image a, none on b; boxes as ``(image, x2, score)``."""
     true = pd.DataFrame({"image_id": ["a"], "x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0})
     rows = [(image, 0.0, 0.0, x2, 10.0, score) for image, x2, score in boxes]
-    frame = pd.DataFrame(rows, columns=["image_id", *CORNERS, "score"])
+    frame = pd.DataFrame(rows, columns=["image_id", *EDGES, "score"])
     return pair_boxes(frame, true, pd.Index(["a", "b"]))
 
 
@@ -226,7 +227,7 @@ def test_without_boxes_the_figures_are_zero_and_without_lesions_froc_is_undefine
 
 
 def table(rows, *more):
-    return pd.DataFrame(rows, columns=["image_id", *CORNERS, *more])
+    return pd.DataFrame(rows, columns=["image_id", *EDGES, *more])
 
 
 def figures(boxes, truth, ids, cut=0.5, weights=None):
@@ -291,7 +292,7 @@ def test_a_weight_counts_an_image_as_often_as_repeating_it_does():
     boxes = table([], "score")
     names = rng.choice(ids, 40)
     low, high = corner, corner + rng.uniform(5, 30, (40, 2))
-    boxes = pd.DataFrame(np.hstack([low, high]), columns=CORNERS)
+    boxes = pd.DataFrame(np.hstack([low, high]), columns=EDGES)
     boxes.insert(0, "image_id", names)
     truth, found = boxes[:15], boxes[15:].assign(score=rng.random(25))
     weights = rng.integers(0, 4, (3, 12))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from evaluation.boxes.iou import CORNERS
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.map_boxes import (
     MapBoxRule,
     _map_peak,
@@ -26,7 +26,7 @@ def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
     for number, grid in enumerate(grids):
         values = np.asarray(grid, dtype=np.float32)
         rows.append((f"i{number}", "f", "cam", *values.shape, values.ravel(), *frame))
-    names = ["image_id", "finding", "method", "grid_h", "grid_w", "values", *CORNERS]
+    names = ["image_id", "finding", "method", "grid_h", "grid_w", "values", *EDGES]
     return pd.DataFrame(rows, columns=names)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.froc import FROC_RATES as RATES
 from evaluation.boxes.froc import (
     HITS,
@@ -19,7 +20,7 @@ from evaluation.boxes.froc import (
     WeightedFroc,
     WeightedIobb,
 )
-from evaluation.boxes.iou import CORNERS, pair_boxes
+from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.referral import ReferralFigures
@@ -83,7 +84,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
     called = score >= 0.5
     referred = ReferralFigures(truth == 1, called, 1 - score, 0.5, np.arange(4)).figures()
     assert set(referred) == set(family("referral"))
-    boxes = pd.DataFrame([("a", 0, 0, 9, 9, 0.5)], columns=["image_id", *CORNERS, "score"])
+    boxes = pd.DataFrame([("a", 0, 0, 9, 9, 0.5)], columns=["image_id", *EDGES, "score"])
     pairs = pair_boxes(boxes, boxes.drop(columns="score"), pd.Index(["a"]))
     one = np.ones((1, 1), dtype=int)
     for hit in HITS:

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.boxes.iou import CORNERS
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import Note
@@ -49,14 +49,14 @@ def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
     for image_id in judged_set.image_ids("val")[:20]:
         parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
         boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
-            [part[CORNERS].to_numpy() / 100 for part in parts],
+            [part[EDGES].to_numpy() / 100 for part in parts],
             [part["score"].to_numpy() for part in parts],
             [np.zeros(len(part)) for part in parts], weights=[2, 1], iou_thr=0.5,
         )  # fmt: skip
         ours = joined.tables["boxes"]
         ours = ours[ours["image_id"] == image_id]
         np.testing.assert_allclose(ours["score"], scores, atol=1e-6)
-        np.testing.assert_allclose(ours[CORNERS].to_numpy() / 100, boxes, atol=1e-6)
+        np.testing.assert_allclose(ours[EDGES].to_numpy() / 100, boxes, atol=1e-6)
 
 
 def test_classifiers_give_the_weighted_mean_and_their_maps_too(predict):
