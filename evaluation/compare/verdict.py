@@ -248,12 +248,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The report's opening."""
+    """The report's opening.
+
+    Attributes:
+        headline: The answer in one sentence.
+        scope: How far it reaches.
+        findings: Further comparisons.
+        kind: What kind of answer it is.
+        cautions: What may make it wrong, the most harmful first; shown right below the headline.
+    """
 
     headline: str
     scope: str
     findings: list[Finding]
     kind: HeadlineKind
+    cautions: tuple[str, ...] = ()
 
     @property
     def open(self) -> bool:
