@@ -1,1 +1,1 @@
-"""Ranking, clustered variance, bootstrap, McNemar, calibration: numpy in, numbers out."""
+"""Ranking, variance by patient and by reader, bootstrap, McNemar, calibration: numpy in and out."""

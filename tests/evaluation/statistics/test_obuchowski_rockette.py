@@ -1,0 +1,204 @@
+"""Readers and systems: published figures, other formulas for the same thing, cases by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import f_oneway, ttest_1samp, ttest_ind, ttest_rel
+
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.obuchowski_rockette import (
+    OrEstimate,
+    analyse_crossed,
+    analyse_nested,
+    jackknife_covariance,
+)
+from evaluation.statistics.ranking import RankedScores
+
+RNG = np.random.default_rng(7)
+# Van Dyke 1993: AUCs of five readers with cine MRI (0) and spin-echo MRI (1), trapezoidal.
+FIGURES = np.array(
+    [
+        [0.91964573, 0.85877617, 0.90386473, 0.97310789, 0.82979066],
+        [0.94782609, 0.90531401, 0.92173913, 0.99935588, 0.92995169],
+    ]
+)
+
+
+def covariance_of(system, reader, error, cov1, cov2, cov3):
+    same_system, same_reader = system[:, None] == system, reader[:, None] == reader
+    across = np.where(same_reader, cov1, cov3)
+    return np.where(same_system, np.where(same_reader, error, cov2), across)
+
+
+def some_covariance(n):
+    part = RNG.normal(0, 0.02, (n, n + 3))
+    return part @ part.T / 5 + 2e-4
+
+
+@pytest.fixture(scope="module")
+def van_dyke(shared_data):
+    folder = shared_data / "reader_study_vandyke"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    ratings = pd.read_csv(folder / "ratings.csv")
+    truth = pd.read_csv(folder / "truth.csv").set_index("case")["label"]
+    wide = ratings.pivot(index="case", columns=["modality", "reader"], values="rating")
+    n = len(wide)
+    weights = np.vstack([np.ones((1, n), int), 1 - np.eye(n, dtype=int)])
+    labels = truth.loc[wide.index].to_numpy()
+    figures = [RankedScores(labels, wide[name]).auroc(weights) for name in sorted(wide.columns)]
+    return np.column_stack(figures)[0].reshape(2, 5), jackknife_covariance(
+        np.column_stack(figures)[1:]
+    )
+
+
+def digits(numbers, places):
+    return [round(number, places) for number in numbers]
+
+
+def test_published_analysis_with_readers_and_cases_random(van_dyke):
+    study = analyse_crossed(*van_dyke)
+    assert digits([each.value for each in study.systems], 8) == [0.89703704, 0.94083736]
+    gap = study.differences[0, 1]
+    assert round(gap.value, 5) == -0.04380
+    assert digits([study.overall.statistic, study.overall.freedom[1]], 2) == [4.46, 15.26]
+    assert digits([study.overall.p_value, gap.p_value], 4) == [0.0517, 0.0517]
+    assert round(gap.error, 5) == 0.02075
+    assert digits(gap.interval_at(), 5) == [-0.08796, 0.00036]
+    first, second = study.systems
+    assert digits(first.interval_at(), 5) == [0.82522, 0.96885]
+    assert digits(second.interval_at(), 5) == [0.89414, 0.98754]
+    assert digits([first.freedom, second.freedom], 2) == [12.74, 12.71]
+    parts = study.components
+    assert round(parts.reader, 6) == 0.001535
+    assert round(parts.interaction, 7) == 0.0002004
+    covariances = digits([parts.cov1, parts.cov2, parts.cov3, parts.error], 8)
+    assert covariances == [0.00034661, 0.00034407, 0.00023903, 0.00080229]
+
+
+def test_published_analysis_with_readers_fixed(van_dyke):
+    study = analyse_crossed(*van_dyke, readers="fixed")
+    assert round(study.overall.statistic, 5) == 5.47595
+    assert study.overall.freedom == (1, np.inf)
+    assert digits([study.overall.p_value, study.differences[0, 1].p_value], 4) == [0.0193, 0.0193]
+    assert digits(study.differences[0, 1].interval_at(), 5) == [-0.08049, -0.00711]
+
+
+def test_published_analysis_with_cases_fixed(van_dyke):
+    gap = analyse_crossed(*van_dyke, cases="fixed").differences[0, 1]
+    assert (round(gap.value / gap.error, 2), gap.freedom) == (-2.95, 4)
+    assert round(gap.p_value, 4) == 0.0420
+
+
+def test_published_analysis_from_its_own_covariances():
+    covariance = covariance_of(
+        *(index.ravel() for index in np.indices((2, 5))), 80229e-8, 34661e-8, 34407e-8, 23903e-8
+    )
+    gap = analyse_crossed(FIGURES, covariance).differences[0, 1]
+    assert (round(gap.freedom, 2), round(gap.p_value, 4)) == (15.26, 0.0517)
+    assert digits(gap.interval_at(), 5) == [-0.08796, 0.00036]
+    fixed = analyse_crossed(FIGURES, covariance, readers="fixed").differences[0, 1]
+    # The covariances are rounded, which moves the last digit.
+    assert fixed.interval_at() == pytest.approx((-0.08049, -0.00711), abs=1.1e-5)
+
+
+def test_without_covariance_between_readers_it_is_the_t_test_of_scipy():
+    first, second = RNG.normal(0.8, 0.05, 6), RNG.normal(0.85, 0.02, 6)
+    nothing = np.zeros((12, 12))
+    paired = analyse_crossed([first, second], nothing).differences[0, 1]
+    assert paired.p_value == pytest.approx(ttest_rel(first, second).pvalue)
+    welch = ttest_ind(first, second[:4], equal_var=False)
+    nested = analyse_nested([first, second[:4]], np.zeros((10, 10))).differences[0, 1]
+    assert nested.p_value == pytest.approx(welch.pvalue)
+    assert nested.freedom == pytest.approx(welch.df)
+    assert nested.interval_at(0.9) == pytest.approx(tuple(welch.confidence_interval(0.9)))
+    alone = analyse_nested([first - 0.8], np.zeros((6, 6))).systems[0]
+    assert alone.p_value == pytest.approx(ttest_1samp(first, 0.8).pvalue)
+
+
+def test_overall_test_of_nested_readers_is_that_of_variance_analysis_without_cases():
+    first = RNG.normal(0.8, 0.05, 5)
+    groups = [first, first[::-1] + 0.03, np.roll(first, 2) + 0.01]  # the same spread in each
+    test = analyse_nested(groups, np.zeros((15, 15))).overall
+    expected = f_oneway(*groups)
+    assert (test.statistic, test.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert test.freedom == (2, pytest.approx(12))
+
+
+def test_two_systems_give_the_same_p_value_overall_and_as_a_pair():
+    covariance = some_covariance(7)
+    figures = RNG.uniform(0.7, 0.9, 7)
+    for readers in ("random", "fixed", ["random", "fixed"]):
+        study = analyse_nested([figures[:4], figures[4:]], covariance, readers=readers)
+        assert study.overall.p_value == pytest.approx(study.differences[0, 1].p_value)
+
+
+def test_readers_against_a_program_are_their_differences_from_it():
+    """Chakraborty 2017: one treatment, of which each figure is reader minus program."""
+    covariance, figures = some_covariance(5), RNG.uniform(0.7, 0.9, 5)
+    minus = np.column_stack([np.eye(4), -np.ones(4)])
+    alone = analyse_nested([minus @ figures], minus @ covariance @ minus.T).systems[0]
+    study = analyse_nested([figures[:4], figures[4:]], covariance, readers=["random", "fixed"])
+    gap = study.differences[0, 1]
+    assert (gap.value, gap.error, gap.freedom) == pytest.approx(
+        (alone.value, alone.error, alone.freedom)
+    )
+    assert study.systems[1].error == pytest.approx(np.sqrt(covariance[4, 4]))
+    assert study.systems[1].freedom == np.inf
+
+
+def test_a_crossed_pair_is_its_differences_by_reader():
+    covariance, figures = some_covariance(8), RNG.uniform(0.7, 0.9, (2, 4))
+    minus = np.column_stack([np.eye(4), -np.eye(4)])
+    alone = analyse_nested([minus @ figures.ravel()], minus @ covariance @ minus.T).systems[0]
+    gap = analyse_crossed(figures, covariance).differences[0, 1]
+    assert (gap.error, gap.freedom) == pytest.approx((alone.error, alone.freedom))
+
+
+def test_readers_that_share_less_than_systems_do_never_shrink_the_variance():
+    system, reader = (index.ravel() for index in np.indices((2, 3)))
+    low, high = (covariance_of(system, reader, 4e-4, 2e-4, 1e-4, cov3) for cov3 in (1e-4, 3e-4))
+    figures = RNG.uniform(0.7, 0.9, (2, 3))
+    for analyse in (analyse_crossed, analyse_nested):
+        bounded = analyse(figures, high).differences[0, 1]
+        assert bounded.error == pytest.approx(analyse(figures, low).differences[0, 1].error)
+
+
+def test_fixed_readers_have_the_variance_of_their_mean():
+    covariance, figures = some_covariance(6), RNG.uniform(0.7, 0.9, 6)
+    weights = np.array([1 / 4] * 4 + [-1 / 2] * 2)
+    study = analyse_nested([figures[:4], figures[4:]], covariance, readers="fixed")
+    assert study.differences[0, 1].error == pytest.approx(np.sqrt(weights @ covariance @ weights))
+
+
+def test_jackknife_of_a_mean_is_its_variance_by_the_textbook():
+    values = RNG.normal(size=(20, 2))
+    left_out = (values.sum(axis=0) - values) / 19
+    assert jackknife_covariance(left_out) == pytest.approx(np.cov(values.T) / 20)
+
+
+def test_nothing_that_varies_gives_no_interval():
+    study = analyse_crossed(np.full((2, 3), 0.8), np.zeros((6, 6)))
+    assert study.differences[0, 1] == OrEstimate(0.0, None, np.inf)
+    assert study.differences[0, 1].interval_at() is None
+    assert study.differences[0, 1].p_value is None
+    assert study.overall is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: analyse_nested([[0.8], [0.9, 0.8]], np.eye(3)), "system 0 has 1 reader"),
+        (lambda: analyse_nested([[0.8, 0.7]], np.eye(3)), "need a covariance of shape"),
+        (lambda: analyse_nested([[0.8, np.nan]], np.eye(2)), "must be finite"),
+        (lambda: analyse_crossed([[0.8], [0.9]], np.eye(2)), "two readers or more"),
+        (
+            lambda: analyse_crossed(np.ones((2, 2)), np.eye(4), readers="fixed", cases="fixed"),
+            "nothing varies",
+        ),
+        (lambda: jackknife_covariance([[0.8]]), "at least two cases"),
+    ],
+)
+def test_a_study_that_cannot_be_analysed_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
