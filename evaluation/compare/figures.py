@@ -42,39 +42,57 @@ class Figure(Interval):
         method: What gave the interval, as in ``ci_method``.
         kind: The kind of that method; `None` without an interval.
         counts: What it is computed on.
-        simultaneous: The ends that cover all differences from the reference system at once.
+        family: Of a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
+            ``k``-th pair covers `family_level` ``(k)``.
         of_all: Whether it is the figure of all images once more, because no image failed.
     """
 
     method: str = ""
     kind: IntervalKind | None = None
     counts: Counts = field(default_factory=Counts)
-    simultaneous: tuple[float, float] | None = None
+    family: tuple[tuple[float, float], ...] = ()
     of_all: bool = False
 
     def reversed(self) -> Figure:
         """Return the same difference, taken the other way round."""
-        ends = self.simultaneous
         return replace(
             self,
             estimate=-self.estimate,
             low=-self.high,
             high=-self.low,
-            simultaneous=None if ends is None else (-ends[1], -ends[0]),
+            family=tuple((-high, -low) for low, high in self.family),
         )
 
+    def within(self, comparisons: int) -> Figure:
+        """The figure with its interval as one of so many comparisons; without one where unknown."""
+        if comparisons == 1 or not self.bounded:
+            return self
+        known = comparisons <= len(self.family)
+        low, high = self.family[comparisons - 1] if known else (np.nan, np.nan)
+        return replace(self, low=low, high=high)
 
-def simultaneous_level(n_systems: int) -> float:
-    """Coverage of each interval, so that all contrasts with the reference hold in 95 % of cases.
+
+def family_level(comparisons: int) -> float:
+    """Coverage of each of several intervals, so that all hold at once in 95 % of cases.
 
     Source:
         Bonferroni's inequality.
 
     Example:
-        >>> simultaneous_level(2), simultaneous_level(3)
+        >>> family_level(1), family_level(2)
         (0.95, 0.975)
     """
-    return 1 - (1 - LEVEL) / max(n_systems - 1, 1)
+    return 1 - (1 - LEVEL) / max(comparisons, 1)
+
+
+def family_sizes(n_systems: int) -> range:
+    """Numbers of comparisons that differences have intervals for: every claim of a report at once.
+
+    Example:
+        >>> list(family_sizes(2))
+        [1, 2, 3, 4, 5, 6, 7, 8]
+    """
+    return range(1, max(8, n_systems) * (n_systems - 1) + 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ class Figures:
     @property
     def contrast_level(self) -> float:
         """Coverage of each interval, so that all contrasts with the reference hold at once."""
-        return simultaneous_level(len(self.systems))
+        return family_level(len(self.systems) - 1)
 
     def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
         """A system's figure; undefined where there is none."""

@@ -22,7 +22,15 @@ import pandas as pd
 from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.figures import FAILURES_WRONG, Counts, Figure, Figures, IntervalKind
+from evaluation.compare.figures import (
+    FAILURES_WRONG,
+    Counts,
+    Figure,
+    Figures,
+    IntervalKind,
+    family_level,
+    family_sizes,
+)
 from evaluation.compare.judged_model import ComparisonTask, JudgedModel
 from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
@@ -233,7 +241,7 @@ def figures_of(
         systems[name] |= {
             key: maker.figure(key, None, None, reason) for key, reason in missing[name].items()
         }
-    figures, reference = Figures(target, unit, systems, {}), next(iter(cards))
+    figures = Figures(target, unit, systems, {})
     differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
     for pair in combinations(cards, 2):
         found = differences[pair] = {}
@@ -250,13 +258,17 @@ def figures_of(
                 _why_no_difference(key, pair, estimates, missing),
                 seeded=bool(several.intersection(pair)),
             )
-            if pair[0] == reference and figure.bounded:
-                wide = percentile_interval(
-                    known[0] - known[1], figures.contrast_level, estimate=figure.estimate
-                )
-                figure = replace(figure, simultaneous=(wide.low, wide.high))
+            if figure.bounded:
+                figure = replace(figure, family=_family_ends(known[0] - known[1], len(cards)))
             found[key] = figure
     return replace(figures, differences=differences)
+
+
+def _family_ends(drawn: Floats, n_systems: int) -> tuple[tuple[float, float], ...]:
+    """Percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
+    tails = [(1 - family_level(size)) / 2 for size in family_sizes(n_systems)]
+    ends = np.quantile(drawn[~np.isnan(drawn)], [*tails, *(1 - tail for tail in tails)])
+    return tuple(zip(ends[: len(tails)].tolist(), ends[len(tails) :].tolist(), strict=True))
 
 
 def _why_no_difference(

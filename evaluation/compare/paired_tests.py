@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.figures import Figure, Figures, family_level, family_sizes
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS
@@ -108,8 +108,9 @@ def _resampled_test(
             "p_value": _percentile_p(drawn),
             "detectable": smallest_detectable(error),
         }
-        if figure.simultaneous is not None:
-            row |= {"ci_low_all": figure.simultaneous[0], "ci_high_all": figure.simultaneous[1]}
+        if pair[0] == next(iter(figures.systems)):
+            wide = figure.within(len(figures.systems) - 1)
+            row |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
     return row
 
 
@@ -336,18 +337,24 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     return np.stack(right)
 
 
+def _family_ends(
+    estimate: ClusteredEstimate, levels: Sequence[float]
+) -> tuple[tuple[float, float], ...]:
+    return tuple(ends for level in levels if (ends := estimate.interval_at(level)) is not None)
+
+
 def with_clustered_auroc(
     figures: Figures, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
 ) -> Figures:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
-    level, reference = figures.contrast_level, next(iter(cards))
+    levels = [family_level(size) for size in family_sizes(len(cards))]
 
     def given(key: MetricKey, figure: Figure, pair: tuple[str, str]) -> Figure:
         estimate = clustered.get(key.subgroup, {}).get(pair)
         if key.metric != "auroc" or estimate is None:
             return figure
         if estimate.interval is None:
-            return replace(figure, low=np.nan, high=np.nan, method="", kind=None, simultaneous=None)
+            return replace(figure, low=np.nan, high=np.nan, method="", kind=None, family=())
         several = any(len(cards[name]) > 1 for name in pair if name)
         method = OBUCHOWSKI + (" and training seed" if several else "")
         return replace(
@@ -357,7 +364,7 @@ def with_clustered_auroc(
             note="",
             method=method if pair[1] else f"{method} (on the logit)",
             kind="obuchowski",
-            simultaneous=estimate.interval_at(level) if pair[1] and pair[0] == reference else None,
+            family=_family_ends(estimate, levels) if pair[1] else (),
         )
 
     return replace(

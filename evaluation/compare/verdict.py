@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -85,11 +84,7 @@ class PrimaryComparison:
             By the method of the difference's own interval; no interval where there is none for
             several contrasts.
         """
-        plain = self.difference(first, second)
-        if not self.many or not plain.bounded:
-            return plain
-        low, high = plain.simultaneous or (math.nan, math.nan)
-        return replace(plain, low=low, high=high)
+        return self.difference(first, second).within(len(self.figures.systems) - 1)
 
     def detectable(self, first: str, second: str) -> float | None:
         """The smallest difference of the primary figure that the test set could have shown."""

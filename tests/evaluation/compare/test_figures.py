@@ -22,7 +22,7 @@ def figure(estimate, **rest):
 
 @pytest.fixture
 def figures():
-    gap = figure(0.1, simultaneous=(-0.05, 0.35))
+    gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
     failed = AUROC._replace(subgroup=FAILURES_WRONG)
     undefined = Figure(note="no image is called positive", counts=COUNTS)
     return Figures(
@@ -63,5 +63,7 @@ def test_difference_is_the_same_either_way_round(figures):
         figures.difference("B", "A - 1", "auroc"),
     )
     assert (other.estimate, other.low, other.high) == (-one.estimate, -one.high, -one.low)
-    assert other.simultaneous == (-0.35, 0.05)
+    assert other.family == ((-0.3, 0.0), (-0.35, 0.05))
+    assert (other.within(2).low, other.within(2).high) == (-0.35, 0.05)
+    assert not other.within(3).bounded, "no interval is known for so many comparisons"
     assert not figures.difference("B", "C", "auroc").known

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.figures import Figures, simultaneous_level
+from evaluation.compare.figures import Figures, family_level
 from evaluation.compare.metrics_table import (
     EXACT_METHOD,
     SeedMean,
@@ -145,7 +145,7 @@ def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
 def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
     cards = {name: [card(judged, seed)] for seed, name in enumerate("ABC")}
     row = row_of(pairs_of(cards), first="A", second="B", metric="auroc", method=OBUCHOWSKI)
-    assert simultaneous_level(3) == pytest.approx(0.975)
+    assert family_level(2) == pytest.approx(0.975)
     reach = 2.241402728 * row["standard_error"]  # normal, two-sided 2.5 %
     assert row["ci_low_all"] == pytest.approx(row["estimate"] - reach)
     assert row["ci_high_all"] == pytest.approx(row["estimate"] + reach)
