@@ -87,6 +87,13 @@ def compare(
         int,
         typer.Option(min=1, help="Draw so many of each kind; four in the report, others on pages."),
     ] = 8,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows of the report's table and of table.tex, in order: precision,recall,f1 or "
+            "recall@specificity>=0.90 for another threshold; docs/metrics.md names all."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.
@@ -103,7 +110,10 @@ def compare(
     from evaluation.decisions.thresholds import check_policy
     from evaluation.report.report import write_report
     from evaluation.report.result_tables import write_tables
+    from evaluation.report.tables import table_rows
 
+    rows = table_rows((metrics or "").split(","))
+    further = list(dict.fromkeys([*(policy or ()), *(row.policy for row in rows if row.policy)]))
     for each in policy or ():
         check_policy(each)
     dataset = DataSet.open(data)
@@ -113,7 +123,7 @@ def compare(
         rest: dict[str, Any] = {
             "split": split, "images": images, "replicates": replicates, "seed": seed,
             "margin": margin, "prevalence": prevalence, "unit": unit,
-            "policy": policy, "cases": cases,
+            "policy": policy, "cases": cases, "metrics": metrics,
         }  # fmt: skip
 
         def judge(name: str, members: list[str], folder: Path) -> None:
@@ -147,14 +157,16 @@ def compare(
                 protocol=asked,
                 prevalence=prevalence,
                 unit=unit,
-                extra_policies=policy or (),
+                extra_policies=further,
                 advance=advance,
             )
         # Once the figures exist they count as seen, whatever becomes of the report.
         uses = log_use(dataset, split, judged.name, opened, asked.file_sha256)
         comparison = comparison.with_uses(uses)
         with console.progress("Drawing cases", None) as advance:
-            page = write_report(comparison, dataset, out, seed=seed, cases=cases, progress=advance)
+            page = write_report(
+                comparison, dataset, out, seed=seed, cases=cases, rows=rows, progress=advance
+            )
         write_tables(comparison, out)
     console.say(comparison.verdict)
     console.say(f"Report: {page}")

@@ -29,7 +29,7 @@ Part = Literal["first", "place", "rates", "further", "none"]
 Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
 """How a paired difference is tested."""
 
-Highlight = Literal["abstract", "gain", "subgroups", "targets", "verdict"]
+Highlight = Literal["abstract", "gain", "subgroups", "summary", "targets", "verdict"]
 """Shorter lists of the report that a metric stands in, too."""
 
 NEEDS: dict[Need, str] = {
@@ -171,7 +171,7 @@ _IMAGE_METRICS = (
         undefined="AUROC needs positive and negative images",
         test="obuchowski",
         place=("first", 0),
-        also=("abstract", "gain", "subgroups", "targets", "verdict"),
+        also=("abstract", "gain", "subgroups", "summary", "targets", "verdict"),
     ),
     Metric(
         "average_precision",
@@ -181,7 +181,7 @@ _IMAGE_METRICS = (
         family="ranking",
         undefined="there is no positive image",
         place=("first", 1),
-        also=("abstract", "targets", "verdict"),
+        also=("abstract", "summary", "targets", "verdict"),
     ),
     _decision(
         "accuracy",
@@ -212,7 +212,7 @@ _IMAGE_METRICS = (
         share_of="positive",
         test="mcnemar",
         place=("first", 2),
-        also=("abstract", "subgroups", "verdict"),
+        also=("abstract", "subgroups", "summary", "verdict"),
     ),
     _decision(
         "specificity",
@@ -223,7 +223,7 @@ _IMAGE_METRICS = (
         share_of="negative",
         test="mcnemar",
         place=("first", 3),
-        also=("abstract", "subgroups", "verdict"),
+        also=("abstract", "subgroups", "summary", "verdict"),
     ),
     _decision(
         "f1",
@@ -232,6 +232,7 @@ _IMAGE_METRICS = (
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
         undefined="there is no positive image and none is called positive",
         place=("first", 5),
+        also=("summary",),
     ),
     _decision(
         "balanced_accuracy",
@@ -487,7 +488,7 @@ _BOX_METRICS = (
         share_of="positive",
         needs=("threshold", "point"),
         place=("place", 1),
-        also=("abstract", "subgroups", "verdict"),
+        also=("abstract", "subgroups", "summary", "verdict"),
     ),
 )
 

@@ -22,7 +22,7 @@ from evaluation.report.plot import (
     draw_confusion,
     draw_with_legend,
     legend_sample,
-    save_png,
+    save_figure,
 )
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.calibration_error import equal_mass_bins
@@ -111,7 +111,7 @@ def report_legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tupl
 
 
 def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``roc.png``, ``precision_recall.png``, ``confusion.png`` and ``froc.png``.
+    """Write ``roc``, ``precision_recall``, ``confusion`` and ``froc``, each as PNG, PDF and SVG.
 
     The third where there are decisions, the last where a system has boxes. Returns the files.
     """
@@ -120,20 +120,18 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
     precision = _precision_recall_chart(systems, policies, _prevalence(comparison))
     froc = _froc_chart(systems, "iou")
     figures = {
-        "roc.png": draw_with_legend(_roc_chart(systems, policies), markers),
-        "precision_recall.png": draw_with_legend(precision, markers),
+        "roc": draw_with_legend(_roc_chart(systems, policies), markers),
+        "precision_recall": draw_with_legend(precision, markers),
     }
     if policies:
-        figures["confusion.png"] = draw_confusion([
+        figures["confusion"] = draw_confusion([
             [(f"{name}\n{policy_words(policy)}", result.confusion.get(policy))
              for policy in policies]
             for name, result in comparison.systems.items()
         ])  # fmt: skip
     if froc.curves:
-        figures["froc.png"] = draw_with_legend(froc, [], "FROC, mean")
-    for name, figure in figures.items():
-        save_png(figure, folder / name)
-    return [folder / name for name in figures]
+        figures["froc"] = draw_with_legend(froc, [], "FROC, mean")
+    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
 def policies_of(comparison: Comparison) -> list[str]:

@@ -250,9 +250,23 @@ def legend_sample(position: int | None = None, marker: str = "") -> str:
     return _inline(figure, f"legend-{position}-{marker}", attributes)
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure and all that stands beside its plot as a PNG file."""
-    figure.savefig(path, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight")
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure and all that stands beside its plot as PNG, PDF and SVG; return the files.
+
+    The files hold no date, so that equal figures are equal files.
+    """
+    written = []
+    with _WRITING_SVG, mpl.rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}):
+        for kind, undated in (
+            ("png", {}),
+            ("pdf", {"CreationDate": None}),
+            ("svg", {"Date": None}),
+        ):
+            to = path.with_suffix(f".{kind}")
+            figure.savefig(to, format=kind, dpi=_DPI, facecolor="white", bbox_inches="tight",
+                           metadata=undated)  # fmt: skip
+            written.append(to)
+    return written
 
 
 def draw_with_legend(

@@ -53,10 +53,11 @@ from evaluation.report.tables import (
 from evaluation.report.templates import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
+    from evaluation.report.tables import TableRow
 
 
 MAX_BYTES = 10_000_000
@@ -69,6 +70,7 @@ def write_report(
     *,
     seed: int = 0,
     cases: int = CASES_PER_CATEGORY,
+    rows: Sequence[TableRow] = (),
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Write the report, its figures and its overlays.
@@ -81,6 +83,7 @@ def write_report(
             ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
+        rows: Of the table, see `table_rows`; without any the usual six.
         progress: Called once per image drawn.
 
     Returns:
@@ -94,7 +97,7 @@ def write_report(
     for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(CASES_PAGES)):
         stale.unlink()  # the cases of an earlier report may not be those of this one
     save_figures(comparison, out / FIGURES)
-    write_table_files(comparison, out)
+    write_table_files(comparison, out, rows)
     galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
     pages = {
         name: render("cases.html.jinja", gallery=gallery, **_titles(comparison, dataset.name))

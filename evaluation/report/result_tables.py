@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pandas as pd
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.tables import write_json, write_table
 from evaluation.compare.comparison import Comparison
-from evaluation.metrics.words import inside_sentence
+from evaluation.metrics.words import inside_sentence, listing
 from evaluation.report.cost_table import cost_table
 from evaluation.report.files import (
     COSTS_TABLE,
@@ -22,7 +24,7 @@ from evaluation.report.files import (
     TESTS_TABLE,
     WHERE_TABLE,
 )
-from evaluation.report.tables import Cell, MetricTable, metric_table
+from evaluation.report.tables import Cell, MetricTable, TableRow, image_count, summary_table
 
 
 def write_tables(comparison: Comparison, out: Path) -> None:
@@ -83,32 +85,50 @@ _LATEX = {
 }  # fmt: skip
 
 
-def write_table_files(comparison: Comparison, out: Path) -> list[Path]:
-    """Write ``table.tex`` and ``table.md``: first and localisation figures with intervals."""
-    texts = {LATEX_TABLE: _latex_table(comparison), MARKDOWN_TABLE: _markdown_table(comparison)}
+def write_table_files(
+    comparison: Comparison, out: Path, rows: Sequence[TableRow] = ()
+) -> list[Path]:
+    """Write ``table.tex`` and ``table.md``: the rows wanted, else those of the report's table."""
+    table = summary_table(comparison, rows)
+    texts = {
+        LATEX_TABLE: _latex_table(comparison, table),
+        MARKDOWN_TABLE: _markdown_table(comparison, table),
+    }
     for name, text in texts.items():
         with atomic_path(out / name) as path:
             path.write_text(text, encoding="utf-8")
     return [out / name for name in texts]
 
 
-def _latex_table(comparison: Comparison) -> str:
-    """Return a LaTeX table that needs the package booktabs and nothing else."""
-    first, place = metric_table(comparison), metric_table(comparison, "place")
-    heads = ["", *first.systems, *first.contrasts]
+def _latex_table(comparison: Comparison, table: MetricTable) -> str:
+    """Return a table with caption and label that needs the package booktabs and nothing else."""
+    heads = ["", *table.systems, *table.contrasts]
+    caption = f"{_caption(comparison)} Figures with 95 % intervals."
     lines = [
         r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_text(caption)}}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', comparison.target.name.lower())}}}",
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
         r"\toprule",
         " & ".join(map(_latex_text, heads)) + r" \\",
     ]
-    for title, rows in _groups(first, place):
+    for title, cells in _groups(table):
         lines += [
             r"\midrule",
             rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{_latex_text(title)}}}}} \\",
         ]
-        lines += [" & ".join(map(_latex_text, row)) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+        lines += [" & ".join(map(_latex_text, row)) + r" \\" for row in cells]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _caption(comparison: Comparison) -> str:
+    """What was judged, and on how many images."""
+    finding, counts = comparison.target.display_name, image_count(comparison.figures)
+    return f"{listing(comparison.names)} on {inside_sentence(finding)}" + (
+        f": {counts}." if counts else "."
+    )
 
 
 def _latex_text(text: str) -> str:
@@ -121,36 +141,34 @@ def _latex_text(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _markdown_table(comparison: Comparison) -> str:
-    """Return the same tables as Markdown, with what they rest on above."""
-    first, place = metric_table(comparison), metric_table(comparison, "place")
-    heads = ["", *first.systems, *first.contrasts]
+def _markdown_table(comparison: Comparison, table: MetricTable) -> str:
+    """Return the same table as Markdown, with what it rests on above."""
+    heads = ["", *table.systems, *table.contrasts]
     lines = [
         f"{comparison.target.display_name}: {comparison.verdict}",
         "",
         f"Images with {inside_sentence(comparison.target.display_name)} against images without; "
         "each figure with its 95 % interval.",
     ]
-    for title, rows in _groups(first, place):
+    for title, cells in _groups(table):
         lines += ["", f"**{_markdown_text(title)}**", "", _markdown_row(heads)]
         lines += [_markdown_row(["---"] + ["---:"] * (len(heads) - 1))]
-        lines += [_markdown_row(row) for row in rows]
+        lines += [_markdown_row(row) for row in cells]
     return "\n".join([*lines, ""])
 
 
-def _groups(*tables: MetricTable) -> list[tuple[str, list[list[str]]]]:
+def _groups(table: MetricTable) -> list[tuple[str, list[list[str]]]]:
     """Title and rows of every section."""
     groups = []
-    for table in tables:
-        for section in table.sections:
-            limits = [
-                f"{name} {limit}"
-                for name, limit in zip(table.systems, section.thresholds, strict=False)
-            ]
-            title = ", ".join(part for part in (section.title, section.count) if part)
-            title += f" ({'; '.join(limits)})" if limits else ""
-            rows = [[row.title, *map(_words, row.cells)] for row in section.rows]
-            groups.append((title, rows))
+    for section in table.sections:
+        limits = [
+            f"{name} {limit}"
+            for name, limit in zip(table.systems, section.thresholds, strict=False)
+        ]
+        title = ", ".join(part for part in (section.title, section.count) if part)
+        title += f" ({'; '.join(limits)})" if limits else ""
+        rows = [[row.title, *map(_words, row.cells)] for row in section.rows]
+        groups.append((title, rows))
     return groups
 
 

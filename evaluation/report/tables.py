@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
+from evaluation.compare.failure_analysis import main_policy
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PrimaryComparison
+from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, MetricKey
-from evaluation.metrics.registry import METRICS, Part, in_reading_order, metric_title
+from evaluation.metrics.registry import (
+    METRICS,
+    Part,
+    highlighted,
+    in_reading_order,
+    metric_title,
+)
 from evaluation.metrics.words import ends_words, number, policy_words, score_words
 from evaluation.report.charts import policies_of
 from evaluation.report.grids import SUBGROUPS, Grid, figure_words
@@ -104,6 +114,62 @@ def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
         groups.setdefault((key.subgroup, key.policy), []).append(key)
     sections = [_section(comparison, group, contrasts) for group in groups.values()]
     names = tuple(f"{first} − {second}" for first, second in contrasts)
+    return MetricTable(tuple(systems), names, tuple(sections))
+
+
+class TableRow(NamedTuple):
+    """A row that a user asks for: a metric, and the policy it is taken at."""
+
+    metric: str
+    policy: str = ""
+
+
+def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
+    """Read the rows of a table.
+
+    Args:
+        wanted: Short names of metrics, each with ``@POLICY`` where it needs a threshold; without
+            one it is taken at the policy that the report shows.
+
+    Raises:
+        InputError: A metric or policy is unknown, or a metric has no policy.
+
+    Example:
+        >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
+        TableRow(metric='recall', policy='specificity>=0.90')
+    """
+    rows = [TableRow(*map(str.strip, each.split("@", 1))) for each in wanted if each.strip()]
+    for row in rows:
+        if row.metric not in METRICS:
+            near = difflib.get_close_matches(row.metric, METRICS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "docs/metrics.md names all"
+            raise InputError(f"--metrics: no metric '{row.metric}'; {hint}")
+        if row.policy:
+            check_policy(row.policy)
+        if row.policy and "threshold" not in METRICS[row.metric].needs:
+            raise InputError(f"--metrics: '{row.metric}' has no threshold; leave out @{row.policy}")
+    return tuple(dict.fromkeys(rows))
+
+
+def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> MetricTable:
+    """Arrange the few figures that a paper's table holds.
+
+    Args:
+        comparison: The figures.
+        rows: Those wanted; without any the six of the metric registry that a system has.
+    """
+    systems = comparison.names
+    policy = main_policy(policies_of(comparison), comparison.protocol.policy)
+    known = {key for held in comparison.figures.systems.values() for key in held}
+    groups: dict[str, list[MetricKey]] = {}
+    for row in rows or map(TableRow, highlighted("summary")):
+        at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
+        key = MetricKey(ALL, at, row.metric)
+        if rows or key in known:
+            groups.setdefault(at, []).append(key)
+    contrasts = [(systems[0], other) for other in systems[1:]]
+    names = tuple(f"{first} − {second}" for first, second in contrasts)
+    sections = [_section(comparison, group, contrasts) for group in groups.values()]
     return MetricTable(tuple(systems), names, tuple(sections))
 
 

@@ -33,18 +33,23 @@ def make_chart(x, y, points=(), **options):
                  description="In words & <signs>.", **options)  # fmt: skip
 
 
-def test_figures_are_readable_images(comparison, tmp_path):
+def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
     files = save_figures(comparison, tmp_path)
-    assert [path.name for path in files] == ["roc.png", "precision_recall.png", "confusion.png"]
-    for path in files:
+    names = ["roc", "precision_recall", "confusion"]
+    kinds = ["png", "pdf", "svg"]
+    assert [path.name for path in files] == [f"{name}.{kind}" for name in names for kind in kinds]
+    for path in files[::3]:
         with Image.open(path) as image:
             assert min(image.size) > 400
+    pdfs, svgs = [[path.read_bytes() for path in files[place::3]] for place in (1, 2)]
+    assert all(each.startswith(b"%PDF-") and b"CreationDate" not in each for each in pdfs)
+    assert not any(b"dc:date" in each for each in svgs)
 
 
 def test_no_confusion_figure_without_decisions(comparison, tmp_path):
     for result in comparison.systems.values():
         result.confusion.clear()
-    assert len(save_figures(comparison, tmp_path)) == 2
+    assert len(save_figures(comparison, tmp_path)) == 2 * 3
 
 
 def test_operating_point_lies_at_its_rates(comparison):

@@ -1,10 +1,13 @@
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.figures import Figures
 from evaluation.report.result_tables import (
@@ -13,6 +16,7 @@ from evaluation.report.result_tables import (
     write_table_files,
     write_tables,
 )
+from evaluation.report.tables import TableRow, summary_table, table_rows
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float),
@@ -89,7 +93,7 @@ def test_schema_refuses_what_it_should(written, spoil):
 
 
 def test_latex_table_is_booktabs_with_equal_columns(comparison):
-    text = _latex_table(comparison)
+    text = _latex_table(comparison, summary_table(comparison))
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     rows = [
         line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
@@ -102,14 +106,15 @@ def test_latex_table_is_booktabs_with_equal_columns(comparison):
 def test_name_with_latex_in_it_stays_a_name(comparison):
     name = "50%_{net} & \\input{x}"
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
-    text = _latex_table(
-        replace(comparison, systems={name: SystemResult()}, figures=Figures.from_table(metrics))
+    renamed = replace(
+        comparison, systems={name: SystemResult()}, figures=Figures.from_table(metrics)
     )
+    text = _latex_table(renamed, summary_table(renamed))
     assert r"50\%\_\{net\} \& \textbackslash{}input\{x\}" in text
 
 
 def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
-    lines = _markdown_table(comparison).splitlines()
+    lines = _markdown_table(comparison, summary_table(comparison)).splitlines()
     assert lines[0].endswith(comparison.verdict)
     auroc = next(line for line in lines if line.startswith("| AUROC"))
     assert "0.891 (0.851 to 0.921)" in auroc
@@ -119,9 +124,10 @@ def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
 
 def test_pipe_in_a_name_breaks_no_markdown(comparison):
     metrics = comparison.metrics.replace({"system": {"RetinaNet": "a|b"}})
-    text = _markdown_table(
-        replace(comparison, systems={"a|b": SystemResult()}, figures=Figures.from_table(metrics))
+    renamed = replace(
+        comparison, systems={"a|b": SystemResult()}, figures=Figures.from_table(metrics)
     )
+    text = _markdown_table(renamed, summary_table(renamed))
     assert r"| a\|b |" in text
 
 
@@ -130,4 +136,57 @@ def test_both_files_are_written(comparison, tmp_path):
         "table.tex",
         "table.md",
     ]
-    assert (tmp_path / "table.tex").read_text() == _latex_table(comparison)
+    assert (tmp_path / "table.tex").read_text() == _latex_table(
+        comparison, summary_table(comparison)
+    )
+
+
+def rows_of(text):
+    return [line.split(" & ")[0] for line in text.splitlines() if " & 0." in line]
+
+
+def test_table_holds_the_rows_that_were_asked_for_in_their_order(comparison, tmp_path):
+    write_table_files(comparison, tmp_path, table_rows(["f1", " recall", "auroc", "f1"]))
+    text = (tmp_path / "table.tex").read_text()
+    assert rows_of(text) == ["F1", "Sensitivity (recall)", "AUROC"]
+
+
+def test_table_without_a_choice_has_the_summary_rows_that_a_system_has(comparison):
+    (whole, at) = summary_table(comparison).sections
+    assert [row.title for row in whole.rows] == ["AUROC", "Average precision"]
+    assert {"Sensitivity (recall)", "Specificity", "F1"} <= {row.title for row in at.rows}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ("presicion", "did you mean 'precision'"),
+        ("auroc@max_f1", "'auroc' has no threshold"),
+        ("recall@best", "unknown policy 'best'"),
+    ],
+)
+def test_row_that_cannot_be_is_refused_with_what_to_write(wanted, says):
+    with pytest.raises(InputError, match=says):
+        table_rows([wanted])
+
+
+def test_row_at_a_policy_without_a_figure_stays_and_is_a_dash(comparison):
+    table = summary_table(comparison, [TableRow("recall", "youden")])
+    assert {cell.text for cell in table.sections[0].rows[0].cells} == {"–"}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
+    name = "50%_{net} & \\input{x} ≥ −1"
+    metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
+    systems = {name: SystemResult(), "CheXNet": SystemResult()}
+    renamed = replace(comparison, systems=systems, figures=Figures.from_table(metrics))
+    write_table_files(renamed, tmp_path)
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+        "\\input{table.tex}\nTable~\\ref{tab:opacity}\n\\end{document}\n"
+    )
+    tex = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(tex, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").exists()
