@@ -162,9 +162,7 @@ def _tell_calibration(decision: Decision) -> None:
     facts = decision.calibration.to_json() if decision.calibration else {"method": "none possible"}
     losses = decision.choices.get("calibration", {})
     shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-    method = facts["method"]
-    if decision.options.calibration == "choose" and method == "platt" and facts["slope"] == 1:
-        method = "the score as it is"
+    method = "the score as it is" if facts["method"] == "none" else facts["method"]
     console.say(f"  probability: {method}" + (f" (held-out log loss: {shown})" if shown else ""))
 
 

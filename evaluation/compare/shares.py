@@ -24,7 +24,6 @@ from evaluation.statistics.bootstrap import (
     cluster_bootstrap,
     percentile_interval,
 )
-from evaluation.statistics.calibration import CLIP
 from evaluation.statistics.ranking import Floats, is_positive
 
 FAILURE_COLUMNS = (
@@ -295,14 +294,12 @@ def _benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) ->
 def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
     """Add the decision curve of a system, of its scores as they are and calibrated on validation.
 
-    The scores are held inside the clip of the calibration, as probabilities. Calling every image
-    positive stands beside as a system of its own.
+    Calling every image positive stands beside as a system of its own.
     """
     judged = members[0].judged
     ones = np.ones(len(judged.y_true))
-    as_they_are = [np.clip(each.scores, CLIP, 1 - CLIP) for each in members]
     calibrated = [each.probability for each in members if each.probability is not None]
-    kinds = {"net_benefit": as_they_are}
+    kinds = {"net_benefit": [each.scores for each in members]}
     if len(calibrated) == len(members):
         kinds["net_benefit_calibrated"] = calibrated
     for risk in RISKS:

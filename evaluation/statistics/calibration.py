@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from evaluation.statistics.logistic import fit_logistic, sigmoid
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 CLIP = 1e-4
-"""Scores are held inside [CLIP, 1 - CLIP] before their logit is taken."""
+"""Scores are held inside [CLIP, 1 - CLIP] where a logarithm is taken of them, nowhere else."""
 Method = Literal["none", "temperature", "platt", "isotonic"]
 METHODS: tuple[Method, ...] = ("none", "temperature", "platt", "isotonic")
 """The simpler first: among equals the earlier is chosen."""
@@ -39,36 +39,60 @@ def clipped_logit(scores: npt.ArrayLike) -> Floats:
 
 
 @dataclass(frozen=True)
-class PlattScaling:
-    """``probability = sigmoid(slope * logit(score) + intercept)``.
+class _RawScores:
+    """The score itself as the probability."""
 
-    A temperature is the same without an intercept, ``slope = 1 / temperature``.
+    def probability(self, scores: npt.ArrayLike) -> Floats:
+        """The scores, unchanged."""
+        return np.asarray(scores, dtype=np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``decisions/<target>.json``."""
+        return {"method": "none"}
+
+
+@dataclass(frozen=True)
+class PlattScaling:
+    """``probability = sigmoid(slope * logit(score) + intercept)``; a score of 0 has its own level.
+
+    A score of 0 is an image without a box: its log-odds are unknown, so it takes no part in the
+    slope. A temperature is the same without an intercept, ``slope = 1 / temperature``.
 
     Attributes:
-        slope: On the logit of the clipped score.
+        slope: On the logit of the score.
         intercept: Likewise.
         method: How the two were found.
+        no_box: Probability of a score of 0; `None` where no validation image had that score.
+            Where the slope is not negative, no score has a lower probability.
     """
 
     slope: float
     intercept: float
     method: Method = "platt"
+    no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
         """The calibrated probability of the positive class, shape as `scores`.
 
         Example:
-            >>> PlattScaling(slope=1.0, intercept=0.0).probability([0.25]).round(6).tolist()
-            [0.25]
+            >>> scaling = PlattScaling(slope=1.0, intercept=0.0, no_box=0.125)
+            >>> scaling.probability([0.0, 0.0625, 0.25]).round(6).tolist()
+            [0.125, 0.125, 0.25]
         """
-        return sigmoid(self.slope * clipped_logit(scores) + self.intercept)
+        given = np.asarray(scores, dtype=np.float64)
+        chance = sigmoid(self.slope * clipped_logit(given) + self.intercept)
+        if self.no_box is None:
+            return chance
+        if self.slope >= 0:
+            chance = np.maximum(chance, self.no_box)
+        return np.where(given == 0, self.no_box, chance)
 
     def to_json(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
             facts["temperature"] = 1 / self.slope
-        return facts | {"intercept": self.intercept, "clip": CLIP}
+        return facts | {"intercept": self.intercept, "no_box": self.no_box, "clip": CLIP}
 
 
 @dataclass(frozen=True)
@@ -104,9 +128,7 @@ class _IsotonicScaling:
         }
 
 
-_AS_IT_IS = PlattScaling(slope=1.0, intercept=0.0)
-"""The score itself, held inside [`CLIP`, 1 - `CLIP`], as the probability."""
-Calibration = PlattScaling | _IsotonicScaling
+Calibration = _RawScores | PlattScaling | _IsotonicScaling
 
 
 def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
@@ -117,9 +139,12 @@ def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
     """
     if not payload:
         return None
+    if payload["method"] == "none":
+        return _RawScores()
     if payload["method"] == "isotonic":
         return _IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
-    return PlattScaling(payload["slope"], payload["intercept"], payload["method"])
+    slope, intercept = payload["slope"], payload["intercept"]
+    return PlattScaling(slope, intercept, payload["method"], payload.get("no_box"))
 
 
 _STEEPEST = 100.0
@@ -140,10 +165,11 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         return None
-    logits = clipped_logit(scores)
+    boxed = scores > 0
+    logits, wanted = clipped_logit(scores[boxed]), truth[boxed]
 
     def gradient(slope: float) -> float:
-        return float(((sigmoid(slope * logits) - truth) * logits).sum())
+        return float(((sigmoid(slope * logits) - wanted) * logits).sum())
 
     least, most = 1 / _STEEPEST, _STEEPEST
     if gradient(least) >= 0:
@@ -152,7 +178,7 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
         slope = most
     else:
         slope = float(brentq(gradient, least, most, xtol=1e-14, rtol=1e-14))
-    return PlattScaling(slope, 0.0, "temperature")
+    return _with_no_box(PlattScaling(slope, 0.0, "temperature"), truth, scores)
 
 
 def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicScaling | None:
@@ -189,13 +215,13 @@ def fit_calibration(
         InputError: The method is unknown, or labels or scores are not valid.
 
     Example:
-        >>> fit_calibration("none", [0, 1], [0.2, 0.7]).probability([0.25]).round(6).tolist()
-        [0.25]
+        >>> fit_calibration("none", [0, 1], [0.2, 0.7]).probability([0.0, 0.25]).tolist()
+        [0.0, 0.25]
     """
     if method not in METHODS:
         raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
     if method == "none":
-        return PlattScaling(1.0, 0.0, "none")
+        return _RawScores()
     fits = {"temperature": _fit_temperature, "platt": fit_platt, "isotonic": _fit_isotonic}
     fitted: Calibration | None = fits[method](y_true, y_score)
     return fitted
@@ -203,6 +229,9 @@ def fit_calibration(
 
 def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
     """Learn Platt scaling; the labels are smoothed as Platt does, so it always exists.
+
+    Scores of 0 (no box) are a level of their own: the smoothed share of positives among them,
+    pooled with the images of lower probability so that the order of scores is kept.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -215,23 +244,59 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
         InputError: Labels or scores are not one valid value per image.
 
     Source:
-        Platt 1999.
+        Platt 1999; pool of adjacent violators, Ayer et al. 1955.
 
     Example:
         >>> scaling = fit_platt([0, 0, 1, 1] * 50, [0.2, 0.4, 0.6, 0.8] * 50)
         >>> bool(scaling.probability([0.8])[0] > 0.95)
         True
+        >>> fitted = fit_platt([0] * 10 + [0, 1, 0, 1, 1], [0] * 10 + [0.5, 0.6, 0.7, 0.8, 0.9])
+        >>> round(fitted.no_box, 4), round(1 / (12 + 2), 4)  # none of ten, and 12 are negative
+        (0.0714, 0.0714)
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
-    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
-    if not n_positive or not n_negative:
+    if not truth.any() or truth.all():
         return None
-    smooth = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    design = np.column_stack([clipped_logit(scores), np.ones(len(scores))])
-    start = np.array([[0.0, np.log((n_positive + 1) / (n_negative + 1))]])
-    fit = fit_logistic(design, np.ones((1, len(scores))), (smooth @ design)[None], start=start)
+    boxed, wanted = scores > 0, _smoothed(truth)
+    design = np.column_stack([clipped_logit(scores[boxed]), np.ones(int(boxed.sum()))])
+    start = np.array([[0.0, np.log(wanted.mean() / (1 - wanted.mean()))]])
+    fit = fit_logistic(
+        design, np.ones((1, len(design))), (wanted[boxed] @ design)[None], start=start
+    )
     slope, intercept = fit.coefficients[0].tolist()
-    return PlattScaling(slope, intercept)
+    return _with_no_box(PlattScaling(slope, intercept), truth, scores)
+
+
+def _smoothed(truth: npt.NDArray[np.bool_]) -> Floats:
+    """Platt's labels: none is quite 0 or 1."""
+    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    return np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+
+
+def _with_no_box(
+    scaling: PlattScaling, truth: npt.NDArray[np.bool_], scores: Floats
+) -> PlattScaling:
+    """Add the level of the scores of 0, where there are any.
+
+    The share is pooled with the lowest of the other probabilities as long as they lie below the
+    pooled share: the lowest of all such means. So a few images without a box raise no other much.
+
+    Example:
+        >>> truth, scores = np.array([True, False, False, True]), np.array([0.0, 0.1, 0.2, 0.9])
+        >>> pooled = _with_no_box(PlattScaling(1.0, 0.0), truth, scores)
+        >>> round(pooled.no_box, 6)  # (0.75 + 0.1 + 0.2) / 3
+        0.35
+    """
+    empty = scores == 0
+    if not empty.any():
+        return scaling
+    shares = _smoothed(truth)[empty]
+    if scaling.slope < 0:
+        return replace(scaling, no_box=float(shares.mean()))
+    others = np.sort(scaling.probability(scores[~empty]))
+    totals = shares.sum() + np.append(0.0, np.cumsum(others))
+    pooled = totals / (len(shares) + np.arange(len(totals)))
+    return replace(scaling, no_box=float(pooled.min()))
 
 
 def choose_calibration(
@@ -267,17 +332,13 @@ def choose_calibration(
         held = folds == fold
         wanted = truth[held].astype(np.float64)
         for method in methods:
-            learned = fit_calibration(method, truth[~held], scores[~held]) or _AS_IT_IS
-            if isinstance(learned, PlattScaling):
-                logits = learned.slope * clipped_logit(scores[held]) + learned.intercept
-            else:
-                logits = clipped_logit(learned.probability(scores[held]))
+            learned = fit_calibration(method, truth[~held], scores[~held]) or _RawScores()
+            logits = clipped_logit(learned.probability(scores[held]))
             losses[method] += _loss(logits, wanted) / len(truth)
     chosen = min(methods, key=losses.__getitem__)  # the first of equals
     # What the score gives as it is has been called so since before there were other choices.
     record = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
-    fitted = None if chosen == "none" else fit_calibration(chosen, truth, scores)
-    return fitted or _AS_IT_IS, record
+    return fit_calibration(chosen, truth, scores) or _RawScores(), record
 
 
 def _loss(logits: Floats, wanted: Floats) -> float:

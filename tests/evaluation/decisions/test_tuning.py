@@ -18,7 +18,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import CANDIDATES, cross_fit
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
-from evaluation.decisions.tuning import tune
+from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
 from evaluation.statistics.cross_validation import patient_folds
 
@@ -119,6 +119,20 @@ def test_a_difference_names_its_place(predict, judged_set, target):
     assert decision.difference(other).startswith("calibration.intercept: ")
     fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
     assert "tried" in decision.difference(fewer)
+
+
+def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune_again(
+    predict, judged_set, target
+):
+    system = predict("A", "boxes", seed=1)
+    old = tune(system, judged_set, target).to_json()
+    assert 0 < old["calibration"].pop("no_box") < 1
+    opened = Decision.from_json(old)
+    assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
+    system.write_decision("opacity", old)
+    with pytest.raises(InputError, match=r"\(calibration\.no_box.*run cxr tune again") as raised:
+        checked_decision("A", system, judged_set, target, "default", ["max_f1"])
+    assert "\n" not in str(raised.value)
 
 
 def test_a_broken_file_is_refused():
