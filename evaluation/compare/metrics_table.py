@@ -392,6 +392,7 @@ def _unit_card(
         whole,
         scores,
         rule.thresholds,
+        validation=rule.chosen_scores,
         probability=rule.probability(scores),
         referrals=rule.referral,
         spread=None if spread is None else units.highest(spread),
@@ -517,11 +518,13 @@ def _failure_card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTas
     failed = scores.isna().to_numpy()
     lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
+    if decision.chosen_scores is not None:  # between these every refitted threshold lies
+        thresholds += decision.chosen_scores.scores.tolist()
     wrong = np.where(
         judged.y_true, min([lowest, *thresholds]) - 1.0, max([highest, *thresholds]) + 1.0
     )
     scores = scores.where(~failed, pd.Series(wrong, index=scores.index))
-    return Scorecard(judged, scores, decision.thresholds)
+    return Scorecard(judged, scores, decision.thresholds, validation=decision.chosen_scores)
 
 
 def _words(missing: Mapping[str, Sequence[int]]) -> str:

@@ -30,6 +30,7 @@ from evaluation.boxes.froc import (
 from evaluation.boxes.iou import BoxPairs, pair_boxes
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
+from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
@@ -41,7 +42,20 @@ from evaluation.statistics.ranking import Floats, Integers, RankedScores, is_pos
 
 
 class Scorecard:
-    """Every figure of one system."""
+    """Every figure of one system.
+
+    Args:
+        judged: The images.
+        scores: One per image.
+        thresholds: By policy.
+        validation: What the thresholds were chosen on; `None`: they are held in every resample.
+        points: The scored point of each image.
+        boxes: Predicted boxes.
+        box_cut: The score from which boxes are called.
+        probability: Calibrated, one per image.
+        referrals: By policy, from which doubt on images are referred.
+        spread: Of several scores of each image.
+    """
 
     def __init__(
         self,
@@ -49,6 +63,7 @@ class Scorecard:
         scores: pd.Series,
         thresholds: Mapping[str, ThresholdChoice],
         *,
+        validation: ValidationScores | None = None,
         points: pd.DataFrame | None = None,
         boxes: pd.DataFrame | None = None,
         box_cut: float | None = None,
@@ -57,7 +72,7 @@ class Scorecard:
         spread: Floats | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
-        self.box_cut, self.probability = box_cut, probability
+        self.validation, self.box_cut, self.probability = validation, box_cut, probability
         self.scores = scores.to_numpy(dtype=np.float64)
         self.localised = None if points is None else localised(points, judged.truth)
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
@@ -93,6 +108,7 @@ class Scorecard:
             judged,
             scores,
             decision.thresholds,
+            validation=decision.chosen_scores,
             points=output.points(),
             boxes=output.boxes(scores, decision.map_scale, decision.map_boxes),
             box_cut=decision.box_cut,

@@ -14,6 +14,7 @@ from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral
+from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import Search
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.calibration import Calibration, calibration_from_json
@@ -68,6 +69,7 @@ class Decision:
         options: What the user chose beside policies and search.
         choices: How the options led to a choice: ``reduction``, ``calibration``.
         referral: Per policy, from which doubt on images are referred to a reader.
+        chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored.
     """
 
     target: str
@@ -85,6 +87,7 @@ class Decision:
     options: TuningOptions = field(default_factory=TuningOptions)
     choices: dict[str, Any] = field(default_factory=dict)
     referral: dict[str, Referral] = field(default_factory=dict)
+    chosen_scores: ValidationScores | None = field(default=None, repr=False, compare=False)
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
         """The calibrated probability of image scores; `None` where validation cannot give it."""

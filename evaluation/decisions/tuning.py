@@ -31,6 +31,7 @@ from evaluation.decisions.choices import (
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
+from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import Search, SearchImages, SearchResult, run_search
 from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import (
@@ -92,6 +93,7 @@ class _JudgedScores:
 
     y_true: pd.Series
     scores: pd.Series
+    patients: npt.NDArray[np.str_]
     spread: pd.Series | None
     folds: npt.NDArray[np.int64] | None
 
@@ -172,8 +174,9 @@ def _gather_units(
     """Turn images into studies or patients, which score as the highest of their images."""
     y_true, scores, folds = rows.y_true, scored.reduced.scores, scored.folds
     spread = scored.output.spread() if options.refer else None
+    patients = patients_of(dataset.images, rows.image_ids)
     if unit == "image":
-        return _JudgedScores(y_true, scores, spread, folds)
+        return _JudgedScores(y_true, scores, patients, spread, folds)
     units = group_images(dataset.images, rows.labels, rows.image_ids, unit)
 
     def highest(values: pd.Series) -> pd.Series:
@@ -182,6 +185,7 @@ def _gather_units(
     return _JudgedScores(
         highest(y_true),
         highest(scores),
+        units.first(patients),
         None if spread is None else highest(spread),
         None if folds is None else units.first(folds),
     )
@@ -281,6 +285,9 @@ def tune(
         options=options,
         choices=by_rules | (by_losses if options.calibration else {}),
         referral=_choose_referrals(judged.scores, judged.spread, thresholds, options.refer),
+        chosen_scores=ValidationScores(
+            judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
+        ),
     )
 
 

@@ -7,7 +7,7 @@ unknown label and no positive one is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from evaluation.statistics.ranking import Floats
 
 Unit = Literal["image", "study", "patient"]
 NORMAL = "normal"
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Units:
         np.maximum.at(highest, self.of_image[used], np.asarray(values, dtype=np.float64)[used])
         return highest
 
-    def first(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
         """The value of each unit's first image, shape ``(U,)``."""
         used = np.flatnonzero(self.of_image >= 0)
         place = np.unique(self.of_image[used], return_index=True)[1]

@@ -48,11 +48,13 @@ class Resamples:
         n_clusters: Number of patients.
         n_replicates: Number of resamples.
         seed: The same seed gives the same resamples, whatever they are used for.
+        stream: Resamples of another number owe nothing to these, though the seed is the same.
     """
 
     n_clusters: int
     n_replicates: int = 2000
     seed: int = 0
+    stream: int = 0
 
     @property
     def method(self) -> str:
@@ -69,7 +71,7 @@ class Resamples:
         """
         if self.n_clusters < 1:
             return
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng([self.seed, self.stream] if self.stream else self.seed)
         step = max(1, min(self.n_replicates, _CHUNK_CELLS // self.n_clusters))
         for start in range(0, self.n_replicates, step):
             rows = min(step, self.n_replicates - start)

@@ -173,6 +173,31 @@ def _cumulated(weights: Integers) -> npt.NDArray[np.int32]:
     return sums
 
 
+def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where each row of running sums first reaches a value, by binary search in all rows at once.
+
+    Args:
+        sums: Rows that nowhere fall, shape ``(R, n)``.
+        sought: A value for each row, shape ``(R,)``.
+
+    Returns:
+        From 0 to n, which a row has that never reaches it, shape ``(R,)``.
+
+    Example:
+        >>> sums = np.array([[0, 2, 2], [1, 4, 9], [0, 0, 1]])
+        >>> first_at_least(sums, np.array([1, 4, 2])).tolist()
+        [1, 1, 3]
+    """
+    n_rows, length = sums.shape
+    rows, low = np.arange(n_rows), np.zeros(n_rows, dtype=np.int64)
+    high = np.full(n_rows, length)
+    for _ in range(length.bit_length()):
+        middle = (low + high) // 2
+        below = (middle < high) & (sums[rows, np.minimum(middle, length - 1)] < sought)
+        low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+    return low
+
+
 def curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
     """The ROC and the precision-recall curve, one point per distinct score.
 

@@ -251,6 +251,20 @@ def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
     assert decision.thresholds["max_f1"] == choose_threshold(y_true, unseen, "max_f1")
     seen = output.scores(whole)
     assert oracle.roc_auc_score(y_true, seen) != oracle.roc_auc_score(y_true, unseen)
+    # Thresholds are refitted on resamples of the same scores.
+    np.testing.assert_array_equal(decision.chosen_scores.scores, unseen)
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, judged_set, target, unit):
+    decision = tune(predict("A", seed=1), judged_set, target, unit=unit)
+    kept = decision.chosen_scores
+    for policy, choice in decision.thresholds.items():
+        assert choose_threshold(kept.y_true, kept.scores, policy) == choice
+    owners = set(patients_of(judged_set.images, judged_set.image_ids("val")))
+    assert set(kept.patients) == owners
+    if unit == "patient":
+        assert len(kept.patients) == len(owners)
 
 
 @pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
