@@ -1,5 +1,6 @@
 """Draw overlays: shapes on the pixels of a PNG panel figure, or as SVG for the report."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from evaluation.overlays.reading import (
     reading_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import TRUTH_COLOUR, Points, Shape
+from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Points, Shape
 
 _SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 px
 _DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
 _REFERENCE = 512.0
 _RIM = 0.6  # opacity of the dark rim
+_LETTER = 0.8  # size of the font, of the height of its line
 
 
 def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np.uint8], float]:
@@ -51,7 +53,7 @@ def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np
 
 
 def _draw_panel(
-    pixels: npt.NDArray[np.uint8], shapes: list[Shape], panel: int
+    pixels: npt.NDArray[np.uint8], shapes: Sequence[Shape | Label], panel: int
 ) -> npt.NDArray[np.uint8]:
     """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side.
 
@@ -63,12 +65,29 @@ def _draw_panel(
     canvas = np.repeat(grey[:, :, None], 3, axis=2)
     unit = panel / _REFERENCE
     for shape in shapes:
+        if isinstance(shape, Label):
+            canvas = _letter(canvas, shape, scale)
+            continue
         paths = [np.asarray(path) * scale for path in shape.paths]
         if shape.tint:
             canvas = _tint(canvas, paths, shape)
         if shape.width:
             _stroke(canvas, paths, shape, unit)
     return canvas
+
+
+def _letter(canvas: npt.NDArray[np.uint8], label: Label, scale: float) -> npt.NDArray[np.uint8]:
+    """Write a text on the image, with a dark rim."""
+    sheet = Image.fromarray(canvas)
+    height = max(7, round(label.size * scale))
+    font = _font(round(height * _LETTER), bold=True)
+    x, y = (edge * scale for edge in label.corner)
+    middle = (x + label.width * scale / 2, y + height / 2)
+    ImageDraw.Draw(sheet).text(
+        middle, label.text, _rgb(label.colour), font=font, anchor="mm",
+        stroke_width=max(1, height // 9), stroke_fill=(0, 0, 0),
+    )  # fmt: skip
+    return np.array(sheet)
 
 
 def _tint(
@@ -148,6 +167,7 @@ def draw_overlay(
     title: str,
     facts: str = "",
     panel: int = 480,
+    faint: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Draw the plain image, the truth and each system side by side, all on the same window.
 
@@ -159,6 +179,7 @@ def draw_overlay(
         title: The image id, below the plain image.
         facts: One more line there: view, window, inversion.
         panel: Longer side of each panel in pixels.
+        faint: Whether boxes below the threshold are drawn, too, thin and grey.
 
     Returns:
         RGB image, uint8: the panels in a row, the text below them.
@@ -173,11 +194,14 @@ def draw_overlay(
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
-    side = max(pixels.shape)
+    size = pixels.shape[1], pixels.shape[0]
     panels = [
         _draw_panel(pixels, [], panel),
         _draw_panel(pixels, truth_shapes(truth), panel),
-        *(_draw_panel(pixels, reading_shapes(each, truth, side), panel) for each in readings),
+        *(
+            _draw_panel(pixels, reading_shapes(each, truth, size, faint=faint), panel)
+            for each in readings
+        ),
     ]
     captions = [
         ("Image", None, title, facts),
@@ -264,7 +288,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 _SVG_DASH = "6 4"
 
 
-def to_svg(shapes: list[Shape]) -> Markup:
+def to_svg(shapes: Sequence[Shape | Label]) -> Markup:
     """Return the shapes as SVG elements in original pixels.
 
     Strokes keep their width in screen pixels however large the image is shown.
@@ -296,7 +320,9 @@ def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
     )
 
 
-def _element(shape: Shape) -> Markup:
+def _element(shape: Shape | Label) -> Markup:
+    if isinstance(shape, Label):
+        return _text_element(shape)
     data = _path_data(shape.paths, closed=shape.closed)
     dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
     halo = (
@@ -314,3 +340,13 @@ def _element(shape: Shape) -> Markup:
     return Markup(
         '<g class="layer-{}">{}<path d="{}" stroke="{}" stroke-width="{:g}"{}{}/></g>'
     ).format(shape.layer, halo, data, shape.colour, shape.width, dash, fill)
+
+
+def _text_element(label: Label) -> Markup:
+    x, y = label.corner
+    return Markup(
+        '<text class="layer-{} words" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}">{}</text>'
+    ).format(
+        label.layer, x + label.width / 2, y + label.size / 2, label.size * _LETTER, label.colour,
+        label.text,
+    )  # fmt: skip

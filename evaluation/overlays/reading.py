@@ -4,7 +4,7 @@ A :class:`Reading` is what one system says of one image; :func:`reading_shapes` 
 looks, for the PNG files and for the report alike.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,22 @@ from evaluation.overlays.shapes import (
     FAINT_COLOUR,
     TRUTH_COLOUR,
     ActivationGrid,
+    Label,
     Shape,
     corner_brackets,
     cross,
     map_shapes,
     on_lesion,
+    place_labels,
     rectangle,
 )
 
 _MAX_FAINT_BOXES = 5
 _MAX_FULL_BOXES = 8
 """More would hide the lungs; the caption then says how many there are."""
+_LINE = 1 / 20  # height of a text on the image, of the longer side
+NO_EVIDENCE = ("no evidence above", "the first contour")
+"""What stands on a map without contours, line by line."""
 
 OUTCOMES = {
     "placed": ("right", "found, on the lesion"),
@@ -71,7 +76,7 @@ class Reading:
         boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
         box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
         grid: Activation map, or None.
-        point: The deciding point (x, y) in original pixels, or None.
+        point: The scored point (x, y) in original pixels, or None.
         localised: Whether that point lies on a lesion; None where it cannot be judged.
     """
 
@@ -103,49 +108,78 @@ def truth_shapes(truth: Truth) -> list[Shape]:
     return thin + [Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in boxes]
 
 
-def reading_shapes(reading: Reading, truth: Truth, side: float) -> list[Shape]:
-    """Return one system's map, boxes and deciding point, with the truth as thin corners.
+def reading_shapes(
+    reading: Reading, truth: Truth, size: tuple[int, int], *, faint: bool = True
+) -> list[Shape | Label]:
+    """Return one system's map, boxes and scored point, with the truth as thin corners.
 
-    A box whose centre lies on a lesion is solid, any other is dashed; boxes below the cut are
-    thin and grey, the five most confident of them; of the others the eight most confident stand.
+    A box whose centre lies on a lesion is solid, any other is dashed; each of the eight most
+    confident boxes from the cut on bears its score. Boxes below the cut are thin and grey, the
+    five most confident of them, in a layer of their own.
 
     Args:
         reading: The system's view.
         truth: The lesions, for the corners and for solid or dashed.
-        side: The image's longer side in original pixels; sizes the point's cross.
+        size: Width and height of the image in original pixels; sizes the cross and the texts.
+        faint: Whether the boxes below the cut are wanted.
 
     Example:
         >>> reading = Reading("A", "#E69F00", boxes=np.array([[0, 0, 4, 4, 0.9]]), box_cut=0.5)
-        >>> [shape.dashed for shape in reading_shapes(reading, Truth(0.0), 64)]
-        [True]
+        >>> box, score = reading_shapes(reading, Truth(0.0), (64, 64))
+        >>> box.dashed, score.text
+        (True, '0.90')
     """
     lesions = _NO_BOXES if truth.boxes is None else truth.boxes
-    shapes = [] if reading.grid is None else map_shapes(reading.grid, reading.colour)
+    side = max(size)
+    shapes: list[Shape | Label] = []
+    if reading.grid is not None:
+        shapes += map_shapes(reading.grid, reading.colour) or _no_evidence(reading.colour, size)
     shapes += [
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
-    shapes += _box_shapes(reading, lesions)
+    shapes += _box_shapes(reading, lesions, size, faint=faint)
     if reading.point is not None and reading.decision is not False:
         arms = cross(*reading.point, arm=side / 48)
         shapes.append(Shape("point", arms, reading.colour, width=2.4, closed=False))
     return shapes
 
 
-def _box_shapes(reading: Reading, lesions: npt.NDArray[np.float64]) -> list[Shape]:
+def _no_evidence(colour: str, size: tuple[int, int]) -> list[Label]:
+    """Say on an empty map that it is empty, in two lines at its foot."""
+    width, height = size
+    line = max(size) * _LINE
+    lines = []
+    for place, words in enumerate(NO_EVIDENCE):
+        label = Label("map", words, (0.0, 0.0), min(line, width / (0.6 * len(words))), colour)
+        corner = ((width - label.width) / 2, height - (2.4 - place * 1.2) * line)
+        lines.append(replace(label, corner=corner))
+    return lines
+
+
+def _box_shapes(
+    reading: Reading,
+    lesions: npt.NDArray[np.float64],
+    size: tuple[int, int],
+    *,
+    faint: bool,
+) -> list[Shape | Label]:
     """Return the boxes, the faint ones first so that they lie below."""
     ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
     full = ordered[:, 4] >= reading.box_cut
-    faint = [
-        Shape("boxes", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8)
-        for box in ordered[~full][:_MAX_FAINT_BOXES]
-    ]
+    below = ordered[~full][:_MAX_FAINT_BOXES] if faint else _NO_BOXES
+    thin = [Shape("faint", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
+    called = ordered[full][:_MAX_FULL_BOXES]
     strong = []
-    for box in ordered[full][:_MAX_FULL_BOXES][::-1]:
+    for box in called[::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = not on_lesion(*centre, lesions)
         strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
-    return faint + strong
+    scores = [
+        *(("boxes", box, f"{box[4]:.2f}", reading.colour) for box in called),
+        *(("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
+    ]
+    return [*thin, *strong, *place_labels(scores, size, max(size) * _LINE)]
 
 
 def outcome_kind(reading: Reading, truth: Truth) -> str:

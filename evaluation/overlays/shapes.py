@@ -5,7 +5,7 @@ line (solid, dashed) and not by colour alone; colours are Okabe and Ito's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
@@ -35,6 +35,87 @@ class Shape:
     dashed: bool = False
     tint: float = 0.0
     rim: float = 2.0
+
+
+@dataclass(frozen=True)
+class Label:
+    """A short text on the image, one line high, in the look of its shape.
+
+    Args:
+        layer: As of a `Shape`.
+        text: What stands there.
+        corner: Upper left corner in original pixels.
+        size: Height of the line in original pixels.
+        colour: ``#RRGGBB``.
+    """
+
+    layer: str
+    text: str
+    corner: tuple[float, float]
+    size: float
+    colour: str
+
+    @property
+    def width(self) -> float:
+        """About how wide the text is: figures are six tenths as wide as a line is high.
+
+        Example:
+            >>> Label("boxes", "0.83", (0, 0), 10.0, "#E69F00").width
+            24.0
+        """
+        return _GLYPH * self.size * len(self.text)
+
+
+_GLYPH = 0.6
+
+
+def place_labels(
+    wanted: Sequence[tuple[str, npt.NDArray[np.float64], str, str]],
+    image: tuple[float, float],
+    size: float,
+) -> list[Label]:
+    """Put a text at a corner of each box, inside the image and clear of the texts before it.
+
+    Above the upper left corner where there is room, else below the lower left one, else inside
+    the box, else at its right end.
+
+    Args:
+        wanted: Layer, box ``xyxy``, text and colour, the most important first.
+        image: Width and height, original pixels.
+        size: Height of a line, original pixels.
+
+    Example:
+        >>> box = np.array([0.0, 0.0, 50.0, 50.0])
+        >>> place_labels([("boxes", box, "0.9", "#E69F00")], (100.0, 100.0), 10.0)[0].corner
+        (0.0, 50.0)
+    """
+    width, height = image
+    placed: list[Label] = []
+    for layer, box, text, colour in wanted:
+        label = Label(layer, text, (0.0, 0.0), size, colour)
+        x1, y1, x2, y2 = (float(edge) for edge in box[:4])
+        right = x2 - label.width
+        corners = [
+            (x, y) for x in (x1, right) for y in (y1 - size, y2, y1, y2 - size)
+        ]  # above, below, inside at the top, inside at the bottom
+        inside = [
+            (min(max(x, 0.0), max(width - label.width, 0.0)), y)
+            for x, y in corners
+            if 0 <= y <= height - size
+        ]
+        options = [replace(label, corner=corner) for corner in inside]
+        free = [each for each in options if not any(_meet(each, other) for other in placed)]
+        chosen = free or options
+        if chosen:
+            placed.append(chosen[0])
+    return placed
+
+
+def _meet(one: Label, other: Label) -> bool:
+    across = one.corner[0] < other.corner[0] + other.width and (
+        other.corner[0] < one.corner[0] + one.width
+    )
+    return across and abs(one.corner[1] - other.corner[1]) < one.size
 
 
 def system_colour(position: int) -> str:
@@ -98,52 +179,86 @@ def on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
     return bool(inside.any())
 
 
-LEVELS = (0.25, 0.5, 0.75)
-"""Where contours lie, as fractions of the system's fixed scale."""
+CONTOUR_PROBABILITIES = (0.25, 0.5, 0.75)
+"""Contours lie where images whose map peaks there have these probabilities on average."""
 
 _TINT_PER_LEVEL = 0.09
 _OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
 
 
+def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[float, float]:
+    """Find the map values at which a system's contours lie, the same for all images.
+
+    A class activation map adds up to a logit, so one of its values alone is no probability. The
+    system's own probabilities say what a value means: rising regression of the images'
+    probabilities on the peaks of their maps. No label is read.
+
+    Args:
+        peaks: Highest value of each image's map, raw; NaN is left out.
+        probabilities: The system's probability of each of these images, likewise.
+
+    Returns:
+        Raw value by probability, for those of `CONTOUR_PROBABILITIES` that some map reaches with
+        a value that speaks for the finding (above 0).
+
+    Example:
+        >>> contour_levels([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.6, 0.7])
+        {0.25: 3.0, 0.5: 3.0}
+    """
+    peak, probability = (np.asarray(each, dtype=np.float64) for each in (peaks, probabilities))
+    known = np.isfinite(peak) & np.isfinite(probability)
+    if not known.any():
+        return {}
+    from sklearn.isotonic import IsotonicRegression
+
+    fit = IsotonicRegression().fit(peak[known], probability[known])
+    rising = np.unique(peak[known])
+    expected = fit.predict(rising)
+    found = {}
+    for wanted in CONTOUR_PROBABILITIES:
+        reached = rising[(expected >= wanted) & (rising > 0)]
+        if len(reached):
+            found[wanted] = float(reached[0])
+    return found
+
+
 @dataclass(frozen=True)
 class ActivationGrid:
-    """One activation map and the scale it is drawn on.
+    """One activation map and where its contours lie.
 
     Args:
         values: Raw contributions, shape ``(grid_h, grid_w)``.
         frame: The grid's outer frame ``xyxy`` in original pixels.
-        scale: Values of the empty and of the full scale, fixed per system on validation.
+        levels: Raw values of the contours, rising; fixed for a system.
     """
 
     values: npt.NDArray[np.float64]
     frame: tuple[float, float, float, float]
-    scale: tuple[float, float]
+    levels: tuple[float, ...]
 
     @property
-    def levels(self) -> tuple[float, ...]:
-        """Raw values at which contours are drawn, rising.
+    def cell(self) -> tuple[float, float]:
+        """Width and height of one cell in original pixels.
 
         Example:
-            >>> ActivationGrid(np.zeros((2, 2)), (0, 0, 8, 8), (0.0, 4.0)).levels
-            (1.0, 2.0, 3.0)
+            >>> ActivationGrid(np.zeros((2, 4)), (0, 0, 8, 8), (1.0,)).cell
+            (2.0, 4.0)
         """
-        low, high = self.scale
-        return tuple(low + fraction * (high - low) for fraction in LEVELS)
+        x1, y1, x2, y2 = self.frame
+        rows, columns = self.values.shape
+        return (x2 - x1) / columns, (y2 - y1) / rows
 
 
 def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
-    """Return the map's tinted areas and contour lines; none where it stays below the scale.
+    """Return the map's tinted areas and contour lines; none where it stays below the first.
 
     Nothing is normalised per image: two images with equal values look equal.
 
     Example:
-        >>> quiet = ActivationGrid(np.full((4, 4), 0.1), (0, 0, 64, 64), (0.0, 1.0))
+        >>> quiet = ActivationGrid(np.full((4, 4), 0.1), (0, 0, 64, 64), (0.5, 1.0))
         >>> map_shapes(quiet, "#56B4E9")
         []
     """
-    low, high = grid.scale
-    if not (np.isfinite([low, high]).all() and high > low):
-        return []
     x, y, z = _refine(grid)
     generator = contourpy.contour_generator(x, y, z, fill_type=contourpy.FillType.OuterOffset)
     shapes = []
@@ -158,7 +273,7 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
 def _refine(grid: ActivationGrid) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
     """Interpolate as the map boxes do; coordinates in original pixels."""
     values = np.asarray(grid.values, dtype=np.float64)
-    z = upsample(np.where(np.isfinite(values), values, grid.scale[0]))
+    z = upsample(np.where(np.isfinite(values), values, 0.0))
     x1, y1, x2, y2 = grid.frame
     x = x1 + (np.arange(z.shape[1]) + 0.5) / z.shape[1] * (x2 - x1)
     y = y1 + (np.arange(z.shape[0]) + 0.5) / z.shape[0] * (y2 - y1)

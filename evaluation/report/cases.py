@@ -17,11 +17,11 @@ from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
-from evaluation.boxes.map_boxes import map_grid, map_scale
+from evaluation.boxes.map_boxes import map_grid, map_points, map_scale
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.reading import Reading, Truth
-from evaluation.overlays.shapes import ActivationGrid, system_colour
+from evaluation.overlays.shapes import ActivationGrid, contour_levels, system_colour
 from evaluation.statistics.ranking import is_positive
 
 if TYPE_CHECKING:
@@ -33,13 +33,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DrawnOutput:
-    """What one system gave on all images, indexed by image for quick looking up."""
+    """What one system gave on all images, indexed by image for quick looking up.
+
+    Attributes:
+        name: Display name.
+        decisions: ``score`` and, as far as known, ``probability``, ``decision``, ``localised``,
+            ``point_x``, ``point_y``; a row an image.
+        boxes: ``image_id``, corners, ``score``.
+        maps: Rows of the maps table, one per image; `None` without maps.
+        levels: Contours: raw map value by probability; see `contour_levels`.
+        calibrated: Whether those are calibrated probabilities; else they are scores.
+        threshold: On the score; `None` where undecided.
+    """
 
     name: str
     decisions: pd.DataFrame
     boxes: pd.DataFrame
     maps: pd.DataFrame | None = None
-    scale: tuple[float, float] | None = None
+    levels: dict[float, float] = field(default_factory=dict)
+    calibrated: bool = False
     threshold: float | None = None
     _box_rows: dict[str, npt.NDArray[np.intp]] = field(init=False, repr=False)
     _map_rows: dict[str, int] = field(init=False, repr=False)
@@ -83,11 +95,11 @@ class DrawnOutput:
 
     def _grid_of(self, image_id: str) -> ActivationGrid | None:
         row = self._map_rows.get(image_id)
-        if row is None or self.maps is None or self.scale is None:
+        if row is None or self.maps is None:
             return None
         one = next(self.maps.iloc[[row]].itertuples(index=False))
         frame = tuple(float(getattr(one, corner)) for corner in EDGES)
-        return ActivationGrid(map_grid(one), frame, self.scale)  # type: ignore[arg-type]
+        return ActivationGrid(map_grid(one), frame, tuple(self.levels.values()))  # type: ignore[arg-type]
 
 
 def _box_cut(
@@ -187,16 +199,33 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOut
     rows = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
     rows = rows.assign(decision=rows.get(column))
+    rows = rows.set_index("image_id")
     result = comparison.systems[name]
+    probabilities, calibrated = _probabilities(rows)
     empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
     return DrawnOutput(
         name=name,
-        decisions=rows.set_index("image_id"),
+        decisions=rows,
         boxes=empty if result.boxes is None else result.boxes,
         maps=result.maps,
-        scale=result.map_scale,
+        levels=_levels(result.maps, probabilities),
+        calibrated=calibrated,
         threshold=result.thresholds.get(policy),
     )
+
+
+def _probabilities(rows: pd.DataFrame) -> tuple[pd.Series, bool]:
+    """The probabilities of the images, or their scores where none are calibrated."""
+    calibrated = "probability" in rows and bool(rows["probability"].notna().any())
+    return rows["probability" if calibrated else "score"], calibrated
+
+
+def _levels(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
+    """Where a system's contours lie, from its own probabilities of the images with maps."""
+    if maps is None:
+        return {}
+    peaks = map_points(maps, probabilities.index)["peak"]
+    return contour_levels(peaks, probabilities)
 
 
 def _real(value: Any) -> float | None:
@@ -340,16 +369,24 @@ def _predicted_output(
         table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
     maps = None if evidence.gives_boxes else evidence.maps
     scale = None if decision is None else decision.map_scale
-    if scale is None and maps is not None:
-        # Untuned: one scale for all the maps of the folder, not one per image.
-        everything = SystemOutput(
+    calibrated, levels = False, {}
+    if maps is not None:
+        # Over all images of the folder, so that an image looks the same whatever is asked for.
+        of_all = SystemOutput(
             evidence.predictions, evidence.target, evidence.predictions.images_run
-        ).maps
-        scale = map_scale(maps if everything is None else everything)
+        )
+        every_score = of_all.scores(None if decision is None else decision.reduction)
+        probability = None if decision is None else decision.probability(every_score)
+        calibrated = probability is not None
+        values = pd.Series(probability, every_score.index) if calibrated else every_score
+        levels = _levels(of_all.maps, values)
+        if scale is None and of_all.maps is not None:
+            scale = map_scale(of_all.maps)
     rule = None if decision is None else decision.map_boxes
     boxes = evidence.boxes(scores, scale, rule)
-    empty = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2", "score"])
-    return DrawnOutput(name, table, empty if boxes is None else boxes, maps, scale, threshold)
+    empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
+    drawn = empty if boxes is None else boxes
+    return DrawnOutput(name, table, drawn, maps, levels, calibrated, threshold)
 
 
 def _locate(

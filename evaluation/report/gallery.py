@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
-from evaluation.metrics.words import number
+from evaluation.metrics.words import listing
 from evaluation.overlays.draw import draw_overlay, fit_panel, to_png, to_svg
 from evaluation.overlays.reading import (
     Reading,
@@ -27,7 +27,7 @@ from evaluation.overlays.reading import (
     reading_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import LEVELS, TRUTH_COLOUR
+from evaluation.overlays.shapes import TRUTH_COLOUR
 from evaluation.report.cases import ImageFacts
 from evaluation.report.files import CASES_PAGE, PAGE
 
@@ -351,7 +351,7 @@ def _draw_case(
             to_svg(truth_shapes(truth)),
             colour=TRUTH_COLOUR,
         ),
-        *(_panel(image_id, reading, truth, max(height, width)) for reading in readings),
+        *(_panel(image_id, reading, truth, (width, height)) for reading in readings),
     ]
     return _DrawnCase(
         image_id,
@@ -373,14 +373,14 @@ def _largest_lesion(truth: Truth, area: int) -> float | None:
     return round(float(sides.prod(axis=1).max()) / area * 100, 2)
 
 
-def _panel(image_id: str, reading: Reading, truth: Truth, side: float) -> _Panel:
+def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int]) -> _Panel:
     sign, words = outcome(reading, truth)
     score = describe_score(reading)
     return _Panel(
         reading.system,
         words,
         f"{reading.system} on {image_id}: {words}, {score}",
-        to_svg(reading_shapes(reading, truth, side)),
+        to_svg(reading_shapes(reading, truth, size)),
         colour=reading.colour,
         sign=sign,
         score=score,
@@ -512,9 +512,10 @@ def _map_words(source: CaseSource) -> list[str]:
     """Say for each system with maps where its contours lie."""
     words = []
     for system in source.systems:
-        if system.maps is None or not len(system.maps) or system.scale is None:
+        if system.maps is None or not len(system.maps):
             continue
-        low, high = system.scale
-        levels = ", ".join(number(low + share * (high - low), 2) for share in LEVELS)
-        words.append(f"map of {system.name}: contours at {levels} (same for all images)")
+        shares = listing([f"{share:.0%}".replace("%", " %") for share in system.levels])
+        what = "probability" if system.calibrated else "score (not calibrated)"
+        contours = f"contours at {what} {shares}" if shares else f"no map reaches a {what} of 25 %"
+        words.append(f"map of {system.name}: {contours}")
     return words

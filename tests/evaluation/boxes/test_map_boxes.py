@@ -133,7 +133,7 @@ def test_a_bump_is_pointed_at_boxed_and_drawn_where_it_lies(row, column):
     )
     corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy()[0]
     np.testing.assert_allclose((corners[:2] + corners[2:]) / 2, centre, atol=1e-9)
-    for area in map_shapes(ActivationGrid(bump, frame, (0.0, 1.0)), "#56B4E9"):
+    for area in map_shapes(ActivationGrid(bump, frame, (0.25, 0.5, 0.75)), "#56B4E9"):
         (ring,) = area.paths
         middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
         np.testing.assert_allclose(middle, centre, atol=1e-6)

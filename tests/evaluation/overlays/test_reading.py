@@ -17,7 +17,16 @@ from evaluation.overlays.reading import (
     reading_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import FAINT_COLOUR, ActivationGrid, Shape, map_shapes, rectangle
+from evaluation.overlays.shapes import (
+    FAINT_COLOUR,
+    ActivationGrid,
+    Label,
+    Shape,
+    contour_levels,
+    map_shapes,
+    place_labels,
+    rectangle,
+)
 from evaluation.report.cases import (
     CaseSource,
     DrawnOutput,
@@ -28,6 +37,16 @@ from evaluation.report.cases import (
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
+SIZE = (64, 64)
+LEVELS = (1.0, 2.0, 3.0)
+
+
+def drawn_shapes(*args, **options):
+    return [each for each in reading_shapes(*args, **options) if isinstance(each, Shape)]
+
+
+def texts(*args, **options):
+    return [each for each in reading_shapes(*args, **options) if isinstance(each, Label)]
 
 
 def blob(height: float) -> np.ndarray:
@@ -36,51 +55,107 @@ def blob(height: float) -> np.ndarray:
 
 
 def test_healthy_lung_does_not_glow():
-    quiet = ActivationGrid(blob(0.5), FRAME, scale=(0.0, 4.0))
+    quiet = ActivationGrid(blob(0.5), FRAME, LEVELS)
     assert map_shapes(quiet, COLOUR) == []
 
 
 def test_map_is_never_normalised_per_image():
-    strong, weak = (map_shapes(ActivationGrid(blob(h), FRAME, (0.0, 4.0)), COLOUR) for h in (4, 2))
+    strong, weak = (map_shapes(ActivationGrid(blob(h), FRAME, LEVELS), COLOUR) for h in (4, 2))
     assert len(strong) == 3
     assert len(weak) == 1  # half the evidence reaches fewer of the same levels
 
 
 def test_contour_lies_where_the_map_is():
-    shapes = map_shapes(ActivationGrid(blob(4.0), FRAME, (0.0, 4.0)), COLOUR)
+    shapes = map_shapes(ActivationGrid(blob(4.0), FRAME, LEVELS), COLOUR)
     centre = np.mean(np.vstack(shapes[-1].paths), axis=0)
     assert centre == pytest.approx([28.0, 28.0], abs=2.0)  # cell 3 of 8 on 64 px: 3.5 * 8
 
 
-@pytest.mark.parametrize("scale", [(0.0, 0.0), (1.0, -1.0), (0.0, float("nan"))])
-def test_map_without_a_scale_is_not_drawn(scale):
-    assert map_shapes(ActivationGrid(blob(4.0), FRAME, scale), COLOUR) == []
+def test_map_without_levels_is_not_drawn():
+    assert map_shapes(ActivationGrid(blob(4.0), FRAME, ()), COLOUR) == []
+
+
+def test_contours_lie_at_the_systems_own_probabilities():
+    rng = np.random.default_rng(0)
+    peaks = rng.uniform(-4, 8, 4000)
+    noisy = 1 / (1 + np.exp(-(peaks - 2 + rng.normal(0, 0.3, 4000))))
+    levels = contour_levels(peaks, noisy)
+    expected = {p: 2 + np.log(p / (1 - p)) for p in (0.25, 0.5, 0.75)}
+    assert levels == pytest.approx(expected, abs=0.15)
+    assert contour_levels(peaks, np.minimum(noisy, 0.6)).keys() == {0.25, 0.5}
+    assert contour_levels(np.r_[peaks, np.nan], np.r_[noisy, 0.9]) == levels
+
+
+def test_a_value_that_speaks_against_the_finding_has_no_contour():
+    assert contour_levels([-2.0, -1.0], [0.3, 0.9]) == {}
+    assert contour_levels([np.nan], [0.9]) == {}
 
 
 def test_broken_map_values_do_not_draw():
     values = np.full((4, 4), np.nan)
-    assert map_shapes(ActivationGrid(values, FRAME, (0.0, 1.0)), COLOUR) == []
+    assert map_shapes(ActivationGrid(values, FRAME, LEVELS), COLOUR) == []
 
 
 def test_boxes_below_the_threshold_are_thin_grey_and_few():
     boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.01, 0.4, 9)])
     reading = Reading("A", COLOUR, boxes=boxes, box_cut=0.39)
-    shapes = reading_shapes(reading, Truth(0.0), 64)
+    shapes = drawn_shapes(reading, Truth(0.0), SIZE)
     faint = [shape for shape in shapes if shape.colour == FAINT_COLOUR]
-    assert len(faint) == 5
+    assert [shape.layer for shape in faint] == ["faint"] * 5  # a layer that is shown on demand
+    assert len(drawn_shapes(reading, Truth(0.0), SIZE, faint=False)) == 1
     assert len(shapes) == 6
     assert all(shape.width < shapes[-1].width for shape in faint)
 
 
 def test_box_exactly_at_the_cut_is_drawn_in_full():
     reading = Reading("A", COLOUR, boxes=np.array([[0, 0, 9, 9, 0.3]]), box_cut=0.3)
-    assert reading_shapes(reading, Truth(0.0), 64)[0].colour == COLOUR
+    assert drawn_shapes(reading, Truth(0.0), SIZE)[0].colour == COLOUR
+
+
+def test_called_boxes_bear_their_scores():
+    boxes = np.array([[10, 10, 30, 30, 0.914], [40, 40, 60, 60, 0.02]])
+    reading = Reading("A", COLOUR, boxes=boxes, box_cut=0.5)
+    shown = [(each.layer, each.text) for each in texts(reading, Truth(0.0), SIZE)]
+    assert shown == [("boxes", "0.91"), ("faint", "0.02")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_texts_stay_inside_the_image_and_off_each_other(seed):
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, 500, (4, 2, 2)), axis=1).reshape(4, 4)  # xyxy
+    corners[0] = (0, 0, 500, 500)  # no room outside
+    labels = place_labels([("boxes", box, "0.91", COLOUR) for box in corners], (500, 500), 20.0)
+    assert len(labels) == 4
+    for label in labels:
+        assert 0 <= label.corner[0] <= 500 - label.width
+        assert 0 <= label.corner[1] <= 500 - label.size
+    first, second = labels[:2]
+    assert abs(first.corner[1] - second.corner[1]) >= 20 or (
+        abs(first.corner[0] - second.corner[0]) >= first.width
+    )
+
+
+def test_empty_map_says_that_it_is_empty():
+    quiet, loud = (ActivationGrid(blob(height), FRAME, LEVELS) for height in (0.5, 4.0))
+    words = [each.text for each in texts(Reading("A", COLOUR, grid=quiet), Truth(1.0), SIZE)]
+    assert words == ["no evidence above", "the first contour"]
+    assert texts(Reading("A", COLOUR, grid=loud), Truth(1.0), SIZE) == []
+    assert texts(Reading("A", COLOUR), Truth(1.0), SIZE) == []  # a system without maps
+
+
+def test_text_is_drawn_where_it_is_placed():
+    label = Label("boxes", "0.91", (20.0, 40.0), 12.0, "#FF0000")
+    drawn = _draw_panel(np.zeros((64, 64), np.uint8), [label], 128)
+    rows, columns = np.nonzero(drawn[:, :, 0] > 100)
+    assert 80 <= rows.min() <= rows.max() <= 104
+    assert 40 <= columns.min() <= columns.max() <= 40 + 2 * label.width
+    assert 'x="34.4" y="46.0"' in to_svg([label])
 
 
 def test_right_and_wrong_boxes_differ_by_line_not_only_by_colour():
     truth = Truth(1.0, np.array([[10.0, 10.0, 30.0, 30.0]]))
     boxes = np.array([[12, 12, 28, 28, 0.9], [40, 40, 60, 60, 0.8]])
-    shapes = reading_shapes(Reading("A", COLOUR, boxes=boxes, box_cut=0.5), truth, 64)
+    shapes = drawn_shapes(Reading("A", COLOUR, boxes=boxes, box_cut=0.5), truth, SIZE)
     dashed = {tuple(shape.paths[0][0]): shape.dashed for shape in shapes if shape.layer == "boxes"}
     assert dashed == {(12.0, 12.0): False, (40.0, 40.0): True}
 
@@ -178,7 +253,7 @@ def test_boxes_of_a_map_are_all_meant(comparison):
     boxes = comparison.systems["RetinaNet"].boxes
     decisions = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
     decisions = decisions.assign(decision=decisions["decision_max_f1"])
-    output = DrawnOutput("CheXNet", decisions, boxes, maps, (0.0, 4.0), 0.5)
+    output = DrawnOutput("CheXNet", decisions, boxes, maps, {0.5: 1.0}, threshold=0.5)
     assert output.reading("p01", COLOUR).box_cut == 0.0
     assert output.reading("p02", COLOUR).box_cut == np.inf
 
@@ -247,7 +322,7 @@ def test_facts_stand_below_the_plain_image():
 def test_flood_of_boxes_is_bounded_and_counted():
     boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.5, 0.9, 30)])
     reading = Reading("A", COLOUR, score=0.9, threshold=0.3, boxes=boxes, box_cut=0.3)
-    shapes = reading_shapes(reading, Truth(0.0), 64)
-    assert len(shapes) == 8
+    assert len(drawn_shapes(reading, Truth(0.0), SIZE)) == 8
+    assert len(texts(reading, Truth(0.0), SIZE)) == 8
     assert describe_score(reading) == "score 0.900 ≥ 0.300; 8 of 30 boxes"
     assert describe_score(replace(reading, boxes=boxes[:8])) == "score 0.900 ≥ 0.300"
