@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+_NOUNS = {"error": "error", "warning": "warning", "info": "note"}
+
 
 def check(
     data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
@@ -45,8 +47,11 @@ def check(
         if problem.advice and problem.severity != "info":
             console.say(f"    what to do: {problem.advice}")
     checked = say_scope(found.checked)
-    counts = ", ".join(f"{count} {severity}" for severity, count in found.counts.items())
-    console.say(f"{data}: looked at {checked}; found {counts}")
+    counts = ", ".join(
+        f"{count} {_NOUNS[severity]}{'' if count == 1 else 's'}"
+        for severity, count in found.counts.items()
+    )
+    console.say(f"{data}: checked {checked}: {counts}")
     console.say(f"page: {page}")
     if as_json:
         console.emit_json(found.payload)

@@ -268,7 +268,9 @@ def folds(
     """
     strangers = sorted(p.name for p in out.iterdir() if p.name not in _OURS) if out.is_dir() else []
     if strangers:
-        raise InputError(f"{out}: holds '{strangers[0]}', which is not ours; choose another --out")
+        raise InputError(
+            f"{out}: holds '{strangers[0]}', which cxr folds does not write; choose another --out"
+        )
     from data_prep.contracts.folders import make_folder
     from evaluation.report.folds import folds_markdown, read_folds, summarise_folds, write_folds
 

@@ -49,7 +49,7 @@ def import_predictions(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
-    """Take over predictions of any other software, or a radiologist's readings.
+    """Import predictions of any other software, or a radiologist's readings.
 
     CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
     original image. Scores lie between 0 and 1. Boxes are taken as they are, without suppression.

@@ -56,7 +56,7 @@ def describe(folder: Path) -> dict[str, Any]:
         if (folder / sign).exists():
             raise InputError(f"{folder}: an unfinished {kind}; run the same {verb} again")
     known = ", ".join(readers)
-    raise InputError(f"{folder}: not a folder of ours (it has none of {known})")
+    raise InputError(f"{folder}: not a cxr folder (it has none of {known})")
 
 
 def _dataset(folder: Path) -> dict[str, Any]:

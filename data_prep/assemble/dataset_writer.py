@@ -96,7 +96,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
             _require_same(out, found, settings, may_grow=add)
             return kind == "dataset" and found.get("source_id") == settings.get("source_id")
     if out.is_dir() and any(p.name not in (LOCK, _WORK, JOURNAL) for p in out.iterdir()):
-        raise InputError(f"{out}: not empty and not a data set of ours; choose a new folder")
+        raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
     return False
 
 

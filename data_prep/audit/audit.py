@@ -116,9 +116,9 @@ def audit(
         split: The split to check; all by default.
         pixels: Whether to look at images at all; without, copies are told by fingerprint.
         near: Copies found before, so that they are not looked for again.
-        measure_shortcuts: Of images, decode table and labels (a column a target) how well facts
-            beside the lungs predict each target: `evaluation.systems.shortcuts`. Left out:
-            shortcuts are not audited.
+        measure_shortcuts: Of images, decode table and labels (a column a target) how well
+            metadata and image borders predict each target: `evaluation.systems.shortcuts`. Left
+            out: shortcuts are not audited.
 
     Returns:
         Errors (patients in two roles, equal images that disagree, impossible boxes), warnings,

@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from data_prep.audit.problem import Problem
 
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORDS = {
-    "error": ("makes results wrong", "make results wrong"),
-    "warning": ("may make results wrong", "may make results wrong"),
+    "error": ("invalidates results", "invalidate results"),
+    "warning": ("may affect results", "may affect results"),
     "info": ("worth knowing", "worth knowing"),
 }
 
@@ -70,19 +69,19 @@ def _verdict(counts: dict[str, int]) -> str:
 
     Example:
         >>> _verdict({"error": 1, "warning": 2, "info": 0})
-        'One fault makes results on this data set wrong; two more may.'
+        '1 error invalidates results on this data set; 2 warnings may affect them.'
         >>> _verdict({"error": 0, "warning": 1, "info": 3})
-        'Nothing was found that makes results wrong; one thing may.'
+        'No error was found; 1 warning may affect results.'
     """
     errors, warnings = counts["error"], counts["warning"]
+    noun = "warning" if warnings == 1 else "warnings"
     if errors:
-        verb = "fault makes" if errors == 1 else "faults make"
-        more = f"; {_number(warnings)} more may" if warnings else ""
-        return f"{_number(errors).capitalize()} {verb} results on this data set wrong{more}."
+        verb = "error invalidates" if errors == 1 else "errors invalidate"
+        more = f"; {warnings} {noun} may affect them" if warnings else ""
+        return f"{errors} {verb} results on this data set{more}."
     if warnings:
-        noun = "thing" if warnings == 1 else "things"
-        return f"Nothing was found that makes results wrong; {_number(warnings)} {noun} may."
-    return "Nothing was found that makes results wrong."
+        return f"No error was found; {warnings} {noun} may affect results."
+    return "No error was found that invalidates results."
 
 
 def _explain(problems: Iterable[Problem]) -> str:
@@ -90,7 +89,7 @@ def _explain(problems: Iterable[Problem]) -> str:
     worst = next(iter(problems), None)
     if worst is None or worst.severity == "info":
         return "Read the shortcuts below before you read results."
-    word = "Mend first" if worst.severity == "error" else "Look first at"
+    word = "Fix first" if worst.severity == "error" else "Look first at"
     return f"{word}: {worst.message}."
 
 
@@ -174,16 +173,12 @@ def say_scope(checked: dict[str, int]) -> str:
     return ", ".join(_counted(count, names.get(thing, thing)) for thing, count in checked.items())
 
 
-def _number(count: int) -> str:
-    return _NUMBERS[count] if count < len(_NUMBERS) else f"{count:,}"
-
-
 JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
 _MAX_IMAGES = 60
 _AXIS = (0.4, 1.0)  # of the bars
 _CONTENTS = (
     ("findings", "What was found"),
-    ("shortcuts", "What can be guessed"),
+    ("shortcuts", "Shortcuts"),
     ("people", "Who is in the set"),
     ("images", "Images and files"),
     ("methods", "How this was done"),

@@ -1,4 +1,4 @@
-"""What to say of shortcuts: how well the label can be guessed without looking at the lungs.
+"""What to say of shortcuts: how well metadata and image borders alone predict the label.
 
 `evaluation.systems.shortcuts` measures them; the audit is handed the figures.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from data_prep.audit.problem import Problem, Severity
 
-# A system has to beat these to have learned more than what is beside the lungs.
+# A system has to beat these to have learned more than metadata and image borders tell.
 SHORTCUT_AUROC = 0.65
 _ADVICE = {
     "person": "report systems on its subgroups too; a difference in who was ill is not skill",
@@ -36,7 +36,7 @@ def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
 def _problem(row: dict[str, Any], more: int) -> Problem:
     ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
     subject = {
-        "together": "all that is known beside the lungs predicts",
+        "together": "metadata and image borders together predict",
         "siblings": "other images of the same patient predict",
     }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
     text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"

@@ -1,4 +1,4 @@
-"""How well the label can be guessed without looking at the lungs: the baseline of every system."""
+"""How well metadata and image borders alone predict the label: the baseline of every system."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FILE = {
     "bits": "bits",
     "spacing_col_mm": "pixel spacing",
 }
-# Of the whole image, which disease changes too: shown, but not taken for "beside the lungs".
+# Of the whole image, which disease changes too: shown, but not counted among metadata and borders.
 _OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
 _BORDER = "outer tenth of the image"
 _GREYS = "border_greys"
@@ -313,7 +313,7 @@ def _judge(
             every += [_of(piece, known) for piece in border]
             kinds += 1
     if kinds > max(len(person), 1):
-        name = "all beside the lungs"
+        name = "all metadata and borders"
         found.append(("together", name, n, _auroc_of_facts(every, truth)))
     siblings = _sibling_means(truth)
     if not np.isnan(siblings).all():

@@ -48,7 +48,7 @@ def test_a_clean_set_passes_and_its_page_is_named(folder, capsys):
     said = capsys.readouterr().err
     assert f"page: {folder / 'audit.html'}" in said
     assert (folder / "audit.html").stat().st_size > 5_000
-    assert "found 0 error" in said
+    assert ": 0 errors, 0 warnings" in said
 
 
 def test_a_leak_is_exit_code_1_and_says_what_to_do(folder, capsys):

@@ -182,4 +182,4 @@ def test_help_names_every_verb() -> None:
 def test_empty_folder_is_not_a_folder_of_ours(tmp_path: Path) -> None:
     done = cxr("show", str(tmp_path))
     assert done.returncode == 2
-    assert "not a folder of ours" in done.stderr
+    assert "not a cxr folder" in done.stderr

@@ -170,16 +170,16 @@ def test_a_set_of_fourteen_targets_stays_small(dataset, found):
 
 def test_an_audit_without_facts_has_a_page(dataset, tmp_path):
     page = write_audit(dataset, Audit((), {"images": 0}), tmp_path)
-    assert "Nothing was found that makes results wrong" in page.read_text()
+    assert "No error was found that invalidates results" in page.read_text()
 
 
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ((1, 0, 0), "One fault makes results on this data set wrong."),
-        ((12, 1, 0), "12 faults make results on this data set wrong; one more may."),
-        ((0, 2, 9), "Nothing was found that makes results wrong; two things may."),
-        ((0, 0, 0), "Nothing was found that makes results wrong."),
+        ((1, 0, 0), "1 error invalidates results on this data set."),
+        ((12, 1, 0), "12 errors invalidate results on this data set; 1 warning may affect them."),
+        ((0, 2, 9), "No error was found; 2 warnings may affect results."),
+        ((0, 0, 0), "No error was found that invalidates results."),
     ],
 )
 def test_the_verdict_counts(counts, says):
@@ -188,9 +188,9 @@ def test_the_verdict_counts(counts, says):
 
 def test_what_to_mend_first_is_the_worst():
     worst = Problem("a", "error", "patients in two roles", 1)
-    assert _explain([worst]) == "Mend first: patients in two roles."
+    assert _explain([worst]) == "Fix first: patients in two roles."
     assert _tally({"error": 1, "warning": 0, "info": 2}) == [
-        ("error", "1 makes results wrong"),
+        ("error", "1 invalidates results"),
         ("info", "2 worth knowing"),
     ]
 

@@ -66,7 +66,7 @@ def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not() -> No
         marked[number][1:4, 24:30] = 255
         opaque[number][15:25, 10:20] = 255
     of_marks, of_opacities = measured(marked, ill), measured(opaque, ill)
-    for fact in ("outer tenth of the image", "all beside the lungs"):
+    for fact in ("outer tenth of the image", "all metadata and borders"):
         assert of_marks[fact] > 0.95
         assert abs(of_opacities[fact] - 0.5) < 0.1
     assert of_opacities["mean brightness"] > 0.95  # of the whole image: shown, but not beside
@@ -78,7 +78,7 @@ def test_what_was_not_measured_tells_nothing() -> None:
     seen = np.where(ill, np.arange(N) % 5 == 0, np.arange(N) % 5 != 0)  # rarely of the ill
     found = measured([noise(rng) for _ in range(N)], ill, seen)
     assert abs(found["outer tenth of the image"] - 0.5) < 0.15
-    assert "all beside the lungs" not in found  # the view alone is left
+    assert "all metadata and borders" not in found  # the view alone is left
 
 
 def test_a_strong_border_is_told_with_what_to_do() -> None:
