@@ -343,10 +343,12 @@ def _element(shape: Shape | Label) -> Markup:
 
 
 def _text_element(label: Label) -> Markup:
-    x, y = label.corner
+    """Write a text; the page may show it smaller, about its pivot."""
+    (x, y), (across, down) = label.corner, label.pivot
     return Markup(
-        '<text class="layer-{} words" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}">{}</text>'
+        '<text class="layer-{} words" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}" '
+        'style="transform-origin:{:g}px {:g}px">{}</text>'
     ).format(
         label.layer, x + label.width / 2, y + label.size / 2, label.size * _LETTER, label.colour,
-        label.text,
+        round(x + across * label.width, 1), round(y + down * label.size, 1), label.text,
     )  # fmt: skip

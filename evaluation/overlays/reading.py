@@ -27,7 +27,6 @@ from evaluation.overlays.shapes import (
 _MAX_FAINT_BOXES = 5
 _MAX_FULL_BOXES = 8
 """More would hide the lungs; the caption then says how many there are."""
-_LINE = 1 / 20  # height of a text on the image, of the longer side
 NO_EVIDENCE = ("no evidence above", "the first contour")
 """What stands on a map without contours, line by line."""
 
@@ -109,7 +108,12 @@ def truth_shapes(truth: Truth) -> list[Shape]:
 
 
 def reading_shapes(
-    reading: Reading, truth: Truth, size: tuple[int, int], *, faint: bool = True
+    reading: Reading,
+    truth: Truth,
+    size: tuple[int, int],
+    *,
+    faint: bool = True,
+    line: float = 1 / 20,
 ) -> list[Shape | Label]:
     """Return one system's map, boxes and scored point, with the truth as thin corners.
 
@@ -122,6 +126,7 @@ def reading_shapes(
         truth: The lesions, for the corners and for solid or dashed.
         size: Width and height of the image in original pixels; sizes the cross and the texts.
         faint: Whether the boxes below the cut are wanted.
+        line: Height of a line of text, of the longer side.
 
     Example:
         >>> reading = Reading("A", "#E69F00", boxes=np.array([[0, 0, 4, 4, 0.9]]), box_cut=0.5)
@@ -133,28 +138,30 @@ def reading_shapes(
     side = max(size)
     shapes: list[Shape | Label] = []
     if reading.grid is not None:
-        shapes += map_shapes(reading.grid, reading.colour) or _no_evidence(reading.colour, size)
+        shapes += map_shapes(reading.grid, reading.colour) or _no_evidence(
+            reading.colour, size, side * line
+        )
     shapes += [
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
-    shapes += _box_shapes(reading, lesions, size, faint=faint)
+    shapes += _box_shapes(reading, lesions, size, faint=faint, line=side * line)
     if reading.point is not None and reading.decision is not False:
         arms = cross(*reading.point, arm=side / 48)
         shapes.append(Shape("point", arms, reading.colour, width=2.4, closed=False))
     return shapes
 
 
-def _no_evidence(colour: str, size: tuple[int, int]) -> list[Label]:
+def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]:
     """Say on an empty map that it is empty, in two lines at its foot."""
     width, height = size
-    line = max(size) * _LINE
+    least = min(line, *(width / (0.6 * len(words)) for words in NO_EVIDENCE))
     lines = []
-    for place, words in enumerate(NO_EVIDENCE):
-        label = Label("map", words, (0.0, 0.0), min(line, width / (0.6 * len(words))), colour)
-        corner = ((width - label.width) / 2, height - (2.4 - place * 1.2) * line)
+    for below, words in enumerate(reversed(NO_EVIDENCE)):
+        label = Label("map", words, (0.0, 0.0), least, colour, pivot=(0.5, 1.0 + below))
+        corner = ((width - label.width) / 2, height - (1.2 + below) * least)
         lines.append(replace(label, corner=corner))
-    return lines
+    return lines[::-1]
 
 
 def _box_shapes(
@@ -163,6 +170,7 @@ def _box_shapes(
     size: tuple[int, int],
     *,
     faint: bool,
+    line: float,
 ) -> list[Shape | Label]:
     """Return the boxes, the faint ones first so that they lie below."""
     ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
@@ -179,7 +187,7 @@ def _box_shapes(
         *(("boxes", box, f"{box[4]:.2f}", reading.colour) for box in called),
         *(("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
     ]
-    return [*thin, *strong, *place_labels(scores, size, max(size) * _LINE)]
+    return [*thin, *strong, *place_labels(scores, size, line)]
 
 
 def outcome_kind(reading: Reading, truth: Truth) -> str:

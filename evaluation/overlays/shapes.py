@@ -47,6 +47,8 @@ class Label:
         corner: Upper left corner in original pixels.
         size: Height of the line in original pixels.
         colour: ``#RRGGBB``.
+        pivot: The point of the text, in shares of its width and height, that keeps its place
+            where a large image shows the text smaller.
     """
 
     layer: str
@@ -54,6 +56,7 @@ class Label:
     corner: tuple[float, float]
     size: float
     colour: str
+    pivot: tuple[float, float] = (0.5, 1.0)
 
     @property
     def width(self) -> float:
@@ -95,15 +98,16 @@ def place_labels(
         label = Label(layer, text, (0.0, 0.0), size, colour)
         x1, y1, x2, y2 = (float(edge) for edge in box[:4])
         right = x2 - label.width
-        corners = [
-            (x, y) for x in (x1, right) for y in (y1 - size, y2, y1, y2 - size)
-        ]  # above, below, inside at the top, inside at the bottom
-        inside = [
-            (min(max(x, 0.0), max(width - label.width, 0.0)), y)
-            for x, y in corners
+        options = [
+            replace(label, corner=(min(max(x, 0.0), max(width - label.width, 0.0)), y), pivot=at)
+            for x, y, at in (
+                *((x1, y, (0.0, down)) for y, down in ((y1 - size, 1), (y2, 0))),
+                *((x1, y, (0.0, down)) for y, down in ((y1, 0), (y2 - size, 1))),
+                *((right, y, (1.0, down)) for y, down in ((y1 - size, 1), (y2, 0))),
+                *((right, y, (1.0, down)) for y, down in ((y1, 0), (y2 - size, 1))),
+            )
             if 0 <= y <= height - size
         ]
-        options = [replace(label, corner=corner) for corner in inside]
         free = [each for each in options if not any(_meet(each, other) for other in placed)]
         chosen = free or options
         if chosen:

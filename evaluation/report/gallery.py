@@ -251,6 +251,7 @@ def _pick(
 MAX_IMAGE_BYTES = 120_000
 """The most that one image may take; less where a page has more than 45."""
 
+_LINE = 1 / 12  # height of a text on a small panel, of its longer side; larger panels shrink it
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
 
@@ -380,7 +381,7 @@ def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int])
         reading.system,
         words,
         f"{reading.system} on {image_id}: {words}, {score}",
-        to_svg(reading_shapes(reading, truth, size)),
+        to_svg(reading_shapes(reading, truth, size, line=_LINE)),
         colour=reading.colour,
         sign=sign,
         score=score,

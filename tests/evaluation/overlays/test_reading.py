@@ -150,6 +150,7 @@ def test_text_is_drawn_where_it_is_placed():
     assert 80 <= rows.min() <= rows.max() <= 104
     assert 40 <= columns.min() <= columns.max() <= 40 + 2 * label.width
     assert 'x="34.4" y="46.0"' in to_svg([label])
+    assert "transform-origin:34.4px 52px" in to_svg([label])
 
 
 def test_right_and_wrong_boxes_differ_by_line_not_only_by_colour():
