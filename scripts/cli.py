@@ -57,6 +57,7 @@ def build_app() -> typer.Typer:
         overlay,
         predict,
         prepare,
+        readers,
         show,
         split,
         synth,
@@ -86,6 +87,7 @@ def build_app() -> typer.Typer:
     app.command("tune")(tune.tune)
     app.command("compare")(compare.compare)
     app.command("folds")(folds.folds)
+    app.command("readers")(readers.readers)
     app.command("overlay")(overlay.overlay)
     app.command("export")(export.export)
     app.command("show")(show.show)

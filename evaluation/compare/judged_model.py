@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
@@ -70,38 +69,26 @@ def judge_models(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[dict[str, list[JudgedModel]], list[Note]]:
-    """Derive every model's decision and score it on the judged images.
-
-    A figure of places with the tolerance of one cell has the same tolerance for all models: that
-    of the coarsest map on each image.
-    """
+    """Derive every model's decision and score it on the judged images."""
     notes: list[Note] = []
-    made: dict[tuple[str, str], tuple[Decision, SystemOutput]] = {}
+    found: dict[str, list[JudgedModel]] = {}
     for system, models in systems.items():
+        found[system] = []
         for name, predictions in models.items():
-            decision, of_model = _decide(name, predictions, task, policies, extra_policies)
-            images = task.dataset.images
-            output = SystemOutput(
-                predictions, task.target, judged.image_ids, decision.boxes, images
-            )
-            made[system, name] = decision, output
+            model, of_model = _judge(name, predictions, judged, task, policies, extra_policies)
+            found[system].append(model)
             notes += of_model
-    cells = [size for _, output in made.values() if (size := output.cells()) is not None]
-    judged = replace(judged, tolerance=np.max(cells, axis=0) if cells else None)
-    found: dict[str, list[JudgedModel]] = {system: [] for system in systems}
-    for (system, name), (decision, output) in made.items():
-        card = Scorecard.of(output, decision, judged)
-        found[system].append(JudgedModel(name, systems[system][name], decision, output, card))
     return found, notes
 
 
-def _decide(
+def _judge(
     name: str,
     predictions: Predictions,
+    judged: EvaluationSet,
     task: ComparisonTask,
     policies: Sequence[str],
     extra_policies: Sequence[str],
-) -> tuple[Decision, list[Note]]:
+) -> tuple[JudgedModel, list[Note]]:
     dataset, target, policy = task.dataset, task.target, task.protocol.policy
     decision, notes = checked_decision(
         name, predictions, dataset, target, task.split, policies, extra_policies
@@ -112,7 +99,10 @@ def _decide(
             f"{predictions.folder}: the protocol asks for policy '{policy}', {name} is "
             f"tuned for {', '.join(decision.thresholds)}; run cxr tune again with it"
         )
-    return decision, notes
+    output = SystemOutput(predictions, target, judged.image_ids, decision.boxes, dataset.images)
+    return JudgedModel(
+        name, predictions, decision, output, Scorecard.of(output, decision, judged)
+    ), notes
 
 
 def scorecards(models: Mapping[str, Sequence[JudgedModel]]) -> dict[str, list[Scorecard]]:
@@ -191,20 +181,19 @@ def _decisions(name: str, model: JudgedModel) -> pd.DataFrame:
             frame[f"referred_{policy}"] = pd.array(left.referred, dtype="boolean")
     points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
     frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
-    frame["localised"] = _place_column(card, card.localised)
-    frame["localised_tolerant"] = _place_column(card, card.localised_tolerant)
+    frame["localised"] = _localised_column(card)
     if judged.x_class is not None:
         frame["x_class"] = judged.x_class.to_numpy()
     return frame
 
 
-def _place_column(card: Scorecard, on_lesion: npt.NDArray[np.bool_] | None) -> pd.Series:
+def _localised_column(card: Scorecard) -> pd.Series:
     """Right place or not, known only for positive images whose boxes are trusted."""
     judged = card.judged
     column = pd.Series(pd.array([pd.NA] * len(judged.image_ids), dtype="boolean"))
-    if on_lesion is not None:
+    if card.localised is not None:
         boxed = judged.y_true & judged.boxes_trusted
-        column[boxed] = on_lesion[boxed]
+        column[boxed] = card.localised[boxed]
     return column
 
 

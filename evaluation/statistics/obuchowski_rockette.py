@@ -144,13 +144,15 @@ def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
     """Covariance over cases of figures that were computed with each case left out in turn.
 
     Args:
-        replicates: Shape ``(cases, figures)``; a case is a patient with all images.
+        replicates: Shape ``(cases, figures)``; a case is a patient with all images. NaN where a
+            figure has nothing of the patient: two figures then vary together only in patients
+            that both have.
 
     Returns:
         Shape ``(figures, figures)``.
 
     Raises:
-        InputError: There are fewer than two cases, or a figure is not finite.
+        InputError: A figure has fewer than two cases.
 
     Source:
         Efron and Stein 1981.
@@ -160,12 +162,16 @@ def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
         [[0.3333333333333333]]
     """
     table = np.asarray(replicates, dtype=np.float64)
-    if table.ndim != 2 or len(table) < 2 or not np.isfinite(table).all():
+    held = ~np.isnan(table)
+    counts = held.sum(axis=0)
+    if table.ndim != 2 or (counts < 2).any():
         raise InputError(
-            f"a jackknife needs finite figures of at least two cases, got shape {table.shape}"
+            f"a jackknife needs at least two cases of every figure, got shape {table.shape}"
         )
-    around = table - table.mean(axis=0)
-    return np.asarray(around.T @ around * (len(table) - 1) / len(table), dtype=np.float64)
+    filled = np.where(held, table, 0.0)
+    around = np.where(held, filled - filled.sum(axis=0) / counts, 0.0)
+    around *= np.sqrt((counts - 1) / counts)
+    return np.asarray(around.T @ around, dtype=np.float64)
 
 
 def analyse_crossed(

@@ -174,6 +174,7 @@ def test_help_names_every_verb() -> None:
         "tune",
         "compare",
         "folds",
+        "readers",
         "overlay",
     ):
         assert verb in done.stdout

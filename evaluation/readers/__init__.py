@@ -1,0 +1,1 @@
+"""Reader studies: several readers by several modalities, and readers against systems."""

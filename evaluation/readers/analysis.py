@@ -1,0 +1,335 @@
+"""Figures of readers and systems, their covariance by jackknife, and what follows for each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from evaluation.metrics.image_metrics import rates
+from evaluation.readers.study import ReaderStudy
+from evaluation.statistics.bootstrap import LEVEL, cluster_index
+from evaluation.statistics.obuchowski_rockette import (
+    Effect,
+    OrAnalysis,
+    OrEstimate,
+    analyse_crossed,
+    analyse_nested,
+    jackknife_covariance,
+)
+from evaluation.statistics.ranking import Floats, RankedScores
+
+Kind = Literal["reader", "system", "mean", "difference"]
+
+RATED = ("auroc",)
+DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
+_ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
+
+_Name = tuple[str, str]  # reader and modality; a system has the modality ""
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One figure, mean or difference; a row of ``readers.csv``.
+
+    Attributes:
+        kind: A figure of one ``reader`` or ``system``, a ``mean`` over readers, a ``difference``.
+        metric: Short name, as in ``metrics.csv``.
+        first: The modality or the system; of a difference the one that the second is taken from.
+        second: Of a difference the other modality or system.
+        reader: Of a single figure.
+        estimate: The figure.
+        std_error: Its standard error; `None` where nothing varies.
+        df: Degrees of freedom; `None` for the normal distribution.
+        ci_low: Lower end at the chosen level; of what is no difference kept within 0 and 1.
+        ci_high: Upper end.
+        ci_low_all: Of a difference: lower end at the level at which all differences of a metric
+            hold at once (Bonferroni).
+        ci_high_all: Upper end.
+        p_value: Of no difference.
+        n_readers: Readers behind it.
+        n_cases: Cases behind it.
+        design: How readers and modalities meet in a difference.
+    """
+
+    kind: Kind
+    metric: str
+    first: str
+    second: str
+    reader: str
+    estimate: float
+    std_error: float | None
+    df: float | None
+    ci_low: float | None
+    ci_high: float | None
+    ci_low_all: float | None
+    ci_high_all: float | None
+    p_value: float | None
+    n_readers: int
+    n_cases: int
+    design: str
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is a difference whose interval for all of them excludes 0."""
+        if self.ci_low_all is None or self.ci_high_all is None:
+            return False
+        return self.ci_low_all > 0 or self.ci_high_all < 0
+
+
+@dataclass(frozen=True)
+class ReaderAnalysis:
+    """A study's results.
+
+    Attributes:
+        study: What was analysed.
+        readers: Random or fixed.
+        cases: Random or fixed.
+        level: Of the intervals.
+        rows: Every figure.
+        crossed: By metric the analysis of all modalities, where all readers read with each.
+    """
+
+    study: ReaderStudy
+    readers: Effect
+    cases: Effect
+    level: float
+    rows: tuple[StudyRow, ...]
+    crossed: dict[str, OrAnalysis]
+
+    @property
+    def metrics(self) -> list[str]:
+        """In reading order; the first decides."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    @property
+    def primary(self) -> str:
+        """AUROC where there are ratings, else balanced accuracy."""
+        return self.metrics[0]
+
+    def of(self, kind: Kind, metric: str) -> list[StudyRow]:
+        """Rows of a kind, of one metric."""
+        return [row for row in self.rows if row.kind == kind and row.metric == metric]
+
+
+def analyse_readers(
+    study: ReaderStudy,
+    *,
+    readers: Effect = "random",
+    cases: Effect = "random",
+    level: float = LEVEL,
+) -> ReaderAnalysis:
+    """Analyse every metric that the readings allow.
+
+    A pair of modalities is crossed over the readers who read with both; with fewer than two such
+    readers it is nested. A modality with one reader speaks of that reader only. A stand-alone
+    system is a fixed reader of its own.
+
+    Args:
+        study: Readings, truth and systems.
+        readers: Whether conclusions hold for readers like these, or for these.
+        cases: Likewise for cases.
+        level: Coverage of the intervals.
+
+    Raises:
+        InputError: Nothing is random, or readers are to be random and no modality has two.
+
+    Source:
+        See `obuchowski_rockette`; the covariance over cases is by jackknife over patients.
+    """
+    if readers == cases == "fixed":
+        raise InputError("readers and cases are both fixed, so nothing varies; let one be random")
+    most = max(len(study.readers(each)) for each in study.modalities)
+    if readers == "random" and most < 2:
+        raise InputError("one reader cannot stand for others: take --readers fixed")
+    chosen = (*(RATED if study.has_ratings else ()), *(DECIDED if study.has_decisions else ()))
+    rows: list[StudyRow] = []
+    crossed = {}
+    for metric in chosen:
+        judge = _MetricStudy(study, metric, readers, cases, level)
+        rows += judge.rows()
+        if judge.crossed is not None:
+            crossed[metric] = judge.crossed
+    return ReaderAnalysis(study, readers, cases, level, tuple(rows), crossed)
+
+
+class _MetricStudy:
+    """One metric: a figure for each reader and modality, and the covariance of all figures."""
+
+    def __init__(
+        self, study: ReaderStudy, metric: str, readers: Effect, cases: Effect, level: float
+    ) -> None:
+        self.study, self.metric, self.cases, self.level = study, metric, cases, level
+        needed = "rating" if metric in RATED else "decision"
+        systems = study.systems
+        systems = systems[systems[needed].notna()] if needed in systems else systems.iloc[:0]
+        tables = pd.concat([study.readings, systems])
+        groups: dict[_Name, pd.DataFrame] = {
+            (str(reader), str(modality)): rows
+            for (reader, modality), rows in tables.groupby(["reader", "modality"], sort=False)
+        }
+        self.places: dict[_Name, int] = {name: at for at, name in enumerate(groups)}
+        self.counts = [len(rows) for rows in groups.values()]
+        owner, n_patients = cluster_index(study.truth["patient"])
+        patients = pd.Series(owner, index=study.truth.index)
+        left_out = [
+            _left_out(rows, study.truth["label"], patients, n_patients, metric)
+            for rows in groups.values()
+        ]
+        table = np.column_stack(left_out)  # (patients + 1, figures)
+        self.figures, self.covariance = table[0], jackknife_covariance(table[1:])
+        self.systems = [name for name, modality in self.places if not modality]
+        self.effects: dict[str, Effect] = {
+            modality: readers if len(study.readers(modality)) > 1 else "fixed"
+            for modality in study.modalities
+        }
+        self.crossed = self._all_crossed()
+
+    def rows(self) -> list[StudyRow]:
+        """Single figures, means over readers, then differences."""
+        modalities = self.study.modalities
+        rows = [
+            self._row("reader" if name[1] else "system", name[1] or name[0], [at], estimate,
+                      reader=name[0] if name[1] else "")
+            for (name, at), estimate in zip(self.places.items(), self._singles(), strict=True)
+        ]  # fmt: skip
+        for modality in modalities:
+            study = self._nested([modality])
+            rows.append(self._row("mean", modality, self._of(modality), study.systems[0]))
+        pairs = list(combinations(modalities, 2))
+        against = [(modality, system) for modality in modalities for system in self.systems]
+        shared = 1 - (1 - self.level) / max(1, len(pairs) + len(against))
+        for first, second in pairs:
+            estimate, places, design = self._pair(first, second)
+            rows.append(
+                self._row("difference", first, places, estimate, second, design, all_level=shared)
+            )
+        for modality, system in against:
+            study = self._nested([modality, system])
+            rows.append(
+                self._row(
+                    "difference", modality, self._of(modality), study.differences[0, 1], system,
+                    "readers against a stand-alone system", all_level=shared,
+                )
+            )  # fmt: skip
+        return rows
+
+    def _of(self, name: str) -> list[int]:
+        """Figures of a modality, or the one of a system."""
+        if (name, "") in self.places:
+            return [self.places[name, ""]]
+        return [at for (_, modality), at in self.places.items() if modality == name]
+
+    def _singles(self) -> list[OrEstimate]:
+        """Each figure by itself, over cases."""
+        if self.cases == "fixed":
+            return [OrEstimate(float(value), None, np.inf) for value in self.figures]
+        each = [[value] for value in self.figures]
+        return list(analyse_nested(each, self.covariance, readers="fixed").systems)
+
+    def _all_crossed(self) -> OrAnalysis | None:
+        modalities = self.study.modalities
+        readers = self.study.readers(modalities[0])
+        same = all(set(self.study.readers(each)) == set(readers) for each in modalities)
+        return self._crossed(modalities, readers) if same and len(readers) > 1 else None
+
+    def _crossed(self, modalities: Sequence[str], readers: Sequence[str]) -> OrAnalysis:
+        places = [self.places[reader, modality] for modality in modalities for reader in readers]
+        return analyse_crossed(
+            self.figures[places].reshape(len(modalities), len(readers)),
+            self.covariance[np.ix_(places, places)],
+            readers=self.effects[modalities[0]],
+            cases=self.cases,
+        )
+
+    def _nested(self, names: Sequence[str]) -> OrAnalysis:
+        groups = [self._of(name) for name in names]
+        places = [at for group in groups for at in group]
+        return analyse_nested(
+            [self.figures[group] for group in groups],
+            self.covariance[np.ix_(places, places)],
+            readers=[self.effects.get(name, "fixed") for name in names],
+            cases=self.cases,
+        )
+
+    def _pair(self, first: str, second: str) -> tuple[OrEstimate, list[int], str]:
+        """The difference of two modalities, the figures behind it, and the design in words."""
+        modalities = self.study.modalities
+        if self.crossed is not None:
+            estimate = self.crossed.differences[modalities.index(first), modalities.index(second)]
+            return estimate, self._of(first) + self._of(second), "crossed"
+        readers = [set(self.study.readers(each)) for each in (first, second)]
+        both = [each for each in self.study.readers(first) if each in readers[1]]
+        if len(both) > 1:
+            places = [self.places[each, name] for name in (first, second) for each in both]
+            design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"
+            return self._crossed([first, second], both).differences[0, 1], places, design
+        estimate = self._nested([first, second]).differences[0, 1]
+        return estimate, self._of(first) + self._of(second), "nested: readers differ by modality"
+
+    def _row(
+        self,
+        kind: Kind,
+        first: str,
+        places: list[int],
+        estimate: OrEstimate,
+        second: str = "",
+        design: str = "",
+        *,
+        reader: str = "",
+        all_level: float | None = None,
+    ) -> StudyRow:
+        low, high = estimate.interval_at(self.level) or (None, None)
+        low_all, high_all = (
+            estimate.interval_at(all_level) or (None, None) if all_level else (None,) * 2
+        )
+        if kind != "difference" and low is not None and high is not None:
+            low, high = max(low, 0.0), min(high, 1.0)
+        names = list(self.places)
+        return StudyRow(
+            kind=kind, metric=self.metric, first=first, second=second, reader=reader,
+            estimate=estimate.value, std_error=estimate.error,
+            df=estimate.freedom if np.isfinite(estimate.freedom) else None,
+            ci_low=low, ci_high=high, ci_low_all=low_all, ci_high_all=high_all,
+            p_value=estimate.p_value if kind == "difference" else None,
+            n_readers=len({names[at][0] for at in places if names[at][1]}),
+            n_cases=max(self.counts[at] for at in places), design=design,
+        )  # fmt: skip
+
+
+def _left_out(
+    rows: pd.DataFrame, labels: pd.Series, patients: pd.Series, n_patients: int, metric: str
+) -> Floats:
+    """A figure of all cases, then without each patient, shape ``(patients + 1,)``.
+
+    NaN without a patient who has no case here.
+    """
+    truth = labels.loc[rows["case"]].to_numpy(dtype=bool)
+    present, owner = np.unique(patients.loc[rows["case"]], return_inverse=True)
+    if metric in RATED:
+        ranked = RankedScores(truth, rows["rating"].to_numpy(np.float64), owner)
+        values = _left_out_auroc(ranked, len(present))
+    else:
+        called = rows["decision"].to_numpy(np.float64) == 1
+        kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
+        each = [np.bincount(owner[kind], minlength=len(present)) for kind in kinds]
+        counts = [np.concatenate([[of.sum()], of.sum() - of]) for of in each]
+        values = rates(*counts)[metric]
+    left_out = np.full(n_patients + 1, np.nan)
+    left_out[0], left_out[1 + present] = values[0], values[1:]
+    return left_out
+
+
+def _left_out_auroc(ranked: RankedScores, n_patients: int) -> Floats:
+    parts = [ranked.auroc()]
+    for start in range(0, n_patients, _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, n_patients))
+        weights = np.ones((len(rows), n_patients), dtype=np.int16)
+        weights[np.arange(len(rows)), rows] = 0
+        parts.append(ranked.auroc(weights))
+    return np.concatenate(parts)

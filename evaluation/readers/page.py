@@ -1,0 +1,419 @@
+"""What a reader study shows: the sentences, the chart and tables of its page, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.folders import atomic_path, provenance
+from data_prep.contracts.tables import write_json
+from evaluation.metrics.image_metrics import rates
+from evaluation.metrics.registry import METRICS, metric_title
+from evaluation.metrics.words import listing, number
+from evaluation.readers.analysis import DECIDED, ReaderAnalysis, StudyRow
+from evaluation.readers.study import ONLY_MODALITY
+from evaluation.report.grids import Grid
+from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample, to_svg
+from evaluation.report.templates import render
+from evaluation.statistics.ranking import Floats, curves
+
+PAGE, TABLE, STORED = "readers.html", "readers.csv", "readers.json"
+_FEW = 20
+_STEPS = np.linspace(0.0, 1.0, 401)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison in words, and whether a difference is shown."""
+
+    text: str
+    decided: bool
+
+
+def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
+    """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
+
+    Args:
+        analysis: From `analyse_readers`.
+        out: An existing folder.
+
+    Returns:
+        The page.
+    """
+    found, notes = findings(analysis), _notes(analysis)
+    with atomic_path(out / TABLE) as temporary:
+        pd.DataFrame([asdict(row) for row in analysis.rows]).to_csv(temporary, index=False)
+    payload = {
+        "answer": found[0].text,
+        "findings": [asdict(each) for each in found],
+        "readers": analysis.readers,
+        "cases": analysis.cases,
+        "level": analysis.level,
+        "primary": analysis.primary,
+        "n_cases": len(analysis.study.truth),
+        "n_patients": int(analysis.study.truth["patient"].nunique()),
+        "n_positive": int(analysis.study.truth["label"].sum()),
+        "figures": [asdict(row) for row in analysis.rows],
+        "crossed": dict(_crossed(analysis)),
+        "notes": notes,
+        "provenance": provenance(),
+    }
+    write_json(out / STORED, "readers", payload)
+    page = render("readers.html.jinja", **_page(analysis, found, notes))
+    with atomic_path(out / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return out / PAGE
+
+
+def findings(analysis: ReaderAnalysis) -> list[Finding]:
+    """Every comparison of the primary metric in words; without one the means of the readers.
+
+    A difference is claimed only where the interval that holds for all comparisons at once excludes
+    0, and that is the interval quoted.
+    """
+    differences = analysis.of("difference", analysis.primary)
+    if differences:
+        return [Finding(_compared(analysis, row), row.decided) for row in differences]
+    title = METRICS[analysis.primary].inside
+    return [
+        Finding(
+            f"{_who(row.first)} had a mean {title} of {number(row.estimate)} "
+            f"({_interval(analysis, row.ci_low, row.ci_high)}), {_scope(analysis, row)}.",
+            decided=False,
+        )
+        for row in analysis.of("mean", analysis.primary)
+    ]
+
+
+def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
+    title, means = METRICS[row.metric].inside, _means(analysis, row.metric)
+    systems = {each.first for each in analysis.of("system", row.metric)}
+    gap, low, high = row.estimate, row.ci_low_all, row.ci_high_all
+    names = [row.first, row.second]
+    if row.decided and gap < 0:
+        names.reverse()
+        gap, low, high = -gap, *(None if end is None else -end for end in (high, low))
+    # Where the pair is of the readers with both only, the means are of other readers.
+    shown = abs(means[names[0]] - means[names[1]] - gap) < 1e-9
+    figures = [number(means[name]) if shown else "" for name in names]
+    if row.second in systems:
+        one, other = (
+            _in_brackets(name, figure) if name in systems else _who(name, figure)
+            for name, figure in zip(names, figures, strict=True)
+        )
+        inside = other if names[1] in systems else other[0].lower() + other[1:]
+        verdict = (
+            f"{one} had a higher {title} than {inside}"
+            if row.decided
+            else f"{one} and {other} were not shown to differ in {title}"
+        )
+    else:
+        one, other = (
+            _in_brackets(_label(name), figure) for name, figure in zip(names, figures, strict=True)
+        )
+        verdict = (
+            f"Readers' {title} was higher for {one} than for {other}"
+            if row.decided
+            else f"Readers' {title} was not shown to differ between {one} and {other}"
+        )
+    ends = _interval(analysis, low, high, of_all=len(analysis.of("difference", row.metric)))
+    return f"{verdict}: difference {number(gap)} ({ends}), {_scope(analysis, row)}."
+
+
+def _in_brackets(text: str, *inside: str) -> str:
+    """Append what there is in brackets.
+
+    Example:
+        >>> _in_brackets("Readers", "“with aid”", "0.9"), _in_brackets("Readers", "", "")
+        ('Readers (“with aid”: 0.9)', 'Readers')
+    """
+    held = ": ".join(filter(None, inside))
+    return f"{text} ({held})" if held else text
+
+
+def _who(modality: str, figure: str = "") -> str:
+    return _in_brackets("Readers", "" if modality == ONLY_MODALITY else _label(modality), figure)
+
+
+def _label(modality: str) -> str:
+    """A modality's name inside a sentence.
+
+    Example:
+        >>> _label("with aid"), _label("0")
+        ('“with aid”', 'modality 0')
+    """
+    return f"modality {modality}" if modality.isdigit() else f"“{modality}”"
+
+
+def _means(analysis: ReaderAnalysis, metric: str) -> dict[str, float]:
+    rows = [*analysis.of("mean", metric), *analysis.of("system", metric)]
+    return {row.first: row.estimate for row in rows}
+
+
+def _interval(
+    analysis: ReaderAnalysis, low: float | None, high: float | None, *, of_all: int = 1
+) -> str:
+    if low is None or high is None:
+        return "no interval: nothing varies"
+    words = f"{_percent(analysis.level)} interval"
+    words = words if of_all < 2 else f"simultaneous {words} of {of_all} comparisons"
+    return f"{words} {number(low)} to {number(high)}"
+
+
+def _percent(level: float) -> str:
+    """A level in percent.
+
+    Example:
+        >>> _percent(0.95), _percent(0.975)
+        ('95 %', '97.5 %')
+    """
+    return f"{100 * level:g} %"
+
+
+def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
+    """For whom a result holds: what is random, in words."""
+    alone = _alone(analysis)
+    names = [name for name in (row.first, row.second) if name in alone]
+    if analysis.readers == "fixed" or (names and row.n_readers == 1):
+        readers = "for this reader" if row.n_readers == 1 else f"for these {row.n_readers} readers"
+    elif names:
+        readers = f"for readers like these (with {listing(names)} for its one reader)"
+    elif analysis.cases == "random":
+        return "for readers and cases like these"
+    else:
+        readers = "for readers like these"
+    if analysis.cases == "fixed":
+        return f"{readers} on these {row.n_cases:,} cases"
+    return f"{readers} and cases like these"
+
+
+def _alone(analysis: ReaderAnalysis) -> list[str]:
+    """Modalities that only one reader read with."""
+    study = analysis.study
+    return [each for each in study.modalities if len(study.readers(each)) == 1]
+
+
+def _notes(analysis: ReaderAnalysis) -> list[str]:
+    study = analysis.study
+    notes = list(study.notes)
+    for label, word in ((True, "positive"), (False, "negative")):
+        n = study.truth.loc[study.truth["label"] == label, "patient"].nunique()
+        if n < _FEW and analysis.cases == "random":
+            notes.append(
+                f"Only {n} patients have {word} cases; below {_FEW}, intervals may be too narrow."
+            )
+    if analysis.readers == "random":
+        notes += [
+            f"One reader read with {each}: how readers differ there is unknown."
+            for each in _alone(analysis)
+        ]
+    if study.has_ratings and study.has_decisions and "decision" not in study.systems:
+        without = list(dict.fromkeys(study.systems["reader"]))
+        if without:
+            notes.append(
+                f"{listing(without)} decided nothing, so sensitivity and specificity are of the "
+                "readers only."
+            )
+    return notes
+
+
+def _crossed(analysis: ReaderAnalysis) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Overall tests and variance components, of designs in which all read with each modality."""
+    for metric, study in analysis.crossed.items():
+        yield (
+            metric,
+            {
+                "overall": None if study.overall is None else _plain(asdict(study.overall)),
+                "components": None if study.components is None else asdict(study.components),
+            },
+        )
+
+
+def _plain(overall: dict[str, Any]) -> dict[str, Any]:
+    upper, lower = overall["freedom"]
+    return overall | {"freedom": [upper, None if np.isinf(lower) else lower]}
+
+
+def _page(analysis: ReaderAnalysis, found: list[Finding], notes: list[str]) -> dict[str, Any]:
+    study, truth = analysis.study, analysis.study.truth
+    drawn = _chart(analysis)
+    names = [*study.modalities, *dict.fromkeys(study.systems["reader"])]
+    n_readers = study.readings["reader"].nunique()
+    others = [metric for metric in analysis.metrics if metric != analysis.primary]
+    return {
+        "kicker": f"Reader study · {n_readers} readers · {len(truth):,} cases of "
+        f"{truth['patient'].nunique():,} patients, {int(truth['label'].sum()):,} positive",
+        "findings": found,
+        "compared": bool(analysis.of("difference", analysis.primary)),
+        "notes": notes,
+        "chart": drawn,
+        "drawing": to_svg(drawn),
+        "legend": [(legend_sample(at), name) for at, name in enumerate(names)],
+        "figures": _figure_table(analysis, analysis.primary),
+        "others": [_figure_table(analysis, metric) for metric in others],
+        "differences": _difference_table(analysis),
+        "components": _component_table(analysis),
+        "primary": METRICS[analysis.primary].inside,
+        "readers": analysis.readers,
+        "cases": analysis.cases,
+        "level": _percent(analysis.level),
+        "n_compared": len(analysis.of("difference", analysis.primary)),
+        "provenance": provenance(),
+    }
+
+
+def _figure_table(analysis: ReaderAnalysis, metric: str) -> Grid:
+    """Readers by modalities and systems; the last row has means and systems with intervals."""
+    study = analysis.study
+    single = {
+        (row.reader, row.first): number(row.estimate) for row in analysis.of("reader", metric)
+    }
+    means, systems = analysis.of("mean", metric), analysis.of("system", metric)
+    readers = list(dict.fromkeys(study.readings["reader"]))
+    rows = [
+        (reader, *(single.get((reader, mean.first), "–") for mean in means), *[""] * len(systems))
+        for reader in readers
+    ]
+    last = tuple(_with_ends(row) for row in (*means, *systems))
+    columns = (
+        "Reader",
+        *(row.first for row in means),
+        *(f"{row.first}, system" for row in systems),
+    )
+    name = "Mean of readers, or system" if systems else "Mean of readers"
+    return Grid(metric_title(metric), "", columns, (*rows, (name, *last)))
+
+
+def _with_ends(row: StudyRow) -> str:
+    if row.ci_low is None:
+        return number(row.estimate)
+    return f"{number(row.estimate)} ({number(row.ci_low)} to {number(row.ci_high)})"
+
+
+def _difference_table(analysis: ReaderAnalysis) -> Grid:
+    rows = [
+        (
+            metric_title(row.metric), f"{row.first} − {row.second}", number(row.estimate),
+            _ends(row.ci_low, row.ci_high), number(row.std_error, 4),
+            "normal" if row.df is None else f"{row.df:.1f}", _p_words(row.p_value), row.design,
+        )
+        for row in analysis.rows
+        if row.kind == "difference"
+    ]  # fmt: skip
+    columns = (
+        "Figure", "Comparison", "Difference", f"{_percent(analysis.level)} interval",
+        "Standard error", "Degrees of freedom", "p", "Design",
+    )  # fmt: skip
+    return Grid("Differences", "", columns, tuple(rows))
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "–" if low is None else f"{number(low)} to {number(high)}"
+
+
+def _p_words(p_value: float | None) -> str:
+    """A p-value in words.
+
+    Example:
+        >>> _p_words(0.0517), _p_words(0.00002), _p_words(None)
+        ('0.052', '< 0.001', '–')
+    """
+    if p_value is None:
+        return "–"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _component_table(analysis: ReaderAnalysis) -> Grid:
+    rows = []
+    for metric, study in analysis.crossed.items():
+        if study.components is None:
+            continue
+        test = study.overall
+        words = "–"
+        if test is not None:
+            upper, lower = test.freedom
+            name = f"χ²({upper})" if np.isinf(lower) else f"F({upper}, {lower:.2f})"
+            words = f"{name} = {test.statistic:.2f}, p {_p_words(test.p_value)}"
+        parts = asdict(study.components).values()
+        rows.append((metric_title(metric), words, *(f"{value:.3g}" for value in parts)))
+    columns = ("Figure", "All modalities equal", "Var(R)", "Var(TR)", "Cov1", "Cov2", "Cov3",
+               "Var(error)")  # fmt: skip
+    return Grid("Overall test and variance components", "", columns, tuple(rows))
+
+
+def _chart(analysis: ReaderAnalysis) -> Chart:
+    """Each reader faint, the mean of a modality's readers and each system in full."""
+    study = analysis.study
+    drawn: list[Curve] = []
+    for at, modality in enumerate(study.modalities):
+        readings = study.readings[study.readings["modality"] == modality]
+        drawn += _modality_curves(analysis, readings, modality, at)
+    for place, (name, rows) in enumerate(study.systems.groupby("reader", sort=False)):
+        at = len(study.modalities) + place
+        x, y = _roc(analysis, rows) if study.has_ratings else (np.empty(0), np.empty(0))
+        point = _point(analysis, rows, str(name), "D")
+        drawn.append(Curve(str(name), at, x, y, point))
+    title = "ROC of each reader, and the mean" if study.has_ratings else "Each reader, and the mean"
+    note = "Thin: one reader. Thick: mean sensitivity of the readers at each specificity. "
+    marks = "Dots: decisions of one reader; diamonds: their mean, or a system."
+    return Chart(
+        key="readers",
+        title=title,
+        x=Axis("1 − specificity (false alarms among negatives)"),
+        y=Axis("Sensitivity"),
+        curves=tuple(drawn),
+        guides=(((0, 1), (0, 1)),),
+        guide_label="guessing",
+        description=f"{title}: {findings(analysis)[0].text}",
+        note=(note if study.has_ratings else "") + (marks if study.has_decisions else ""),
+    )
+
+
+def _modality_curves(
+    analysis: ReaderAnalysis, readings: pd.DataFrame, modality: str, at: int
+) -> Iterator[Curve]:
+    nothing = np.empty(0)
+    heights: list[Floats] = []
+    points: list[Point] = []
+    for reader, rows in readings.groupby("reader", sort=False):
+        label = f"{reader}, {modality}"
+        point = _point(analysis, rows, label, ".")
+        points += point
+        line = _roc(analysis, rows) if analysis.study.has_ratings else (nothing, nothing)
+        if analysis.study.has_ratings:
+            heights.append(np.interp(_STEPS, *line))
+        yield Curve(label, at, *line, point, faint=True)
+    middle: tuple[Point, ...] = ()
+    if points:
+        x, y = (float(np.mean([getattr(each, of) for each in points])) for of in "xy")
+        middle = (Point(x, y, f"{modality}: mean of {len(points)} readers", "D"),)
+    if heights:
+        mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
+        yield Curve(modality, at, np.concatenate([[0.0], _STEPS]), mean, middle)
+    elif middle:
+        yield Curve(modality, at, nothing, nothing, middle)
+
+
+def _roc(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+    line = curves(analysis.study.truth["label"].loc[rows["case"]], rows["rating"])
+    return line["fpr"], line["tpr"]
+
+
+def _point(
+    analysis: ReaderAnalysis, rows: pd.DataFrame, label: str, marker: str
+) -> tuple[Point, ...]:
+    """Where decisions lie; nothing without any."""
+    if "decision" not in rows or rows["decision"].isna().any():
+        return ()
+    truth = analysis.study.truth["label"].loc[rows["case"]].to_numpy(dtype=bool)
+    called = rows["decision"].to_numpy() == 1
+    kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
+    found = rates(*(kind.sum() for kind in kinds))
+    values = {metric: float(found[metric]) for metric in DECIDED}
+    words = f"sensitivity {number(values['recall'])}, specificity {number(values['specificity'])}"
+    return (Point(1 - values["specificity"], values["recall"], f"{label}: {words}", marker),)

@@ -1,0 +1,324 @@
+"""Reader studies: what files must say, how designs are told apart, and what the page claims."""
+
+import json
+import re
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.errors import InputError
+from evaluation.readers import analysis as analysis_module
+from evaluation.readers.analysis import analyse_readers
+from evaluation.readers.page import findings, write_readers
+from evaluation.readers.study import build_study, read_ratings, read_system, read_truth
+from evaluation.statistics.auroc_variance import auroc_parts
+from scripts.readers import readers as verb
+
+N = 60
+
+
+def truth_frame(n=N, patients=None):
+    label = np.arange(n) % 3 == 0
+    cases = [f"c{number:03d}" for number in range(n)]
+    return pd.DataFrame(
+        {"label": label, "patient": patients or cases}, index=pd.Index(cases, name="case")
+    )
+
+
+def reading(reader, modality, skill, seed, truth=None, decide=False):
+    truth = truth_frame() if truth is None else truth
+    noise = np.random.default_rng(seed).normal(0, 1, len(truth))
+    rating = np.clip(np.round(skill * truth["label"].to_numpy() + noise + 2), 1, 5)
+    table = pd.DataFrame(
+        {"reader": reader, "modality": modality, "case": truth.index, "rating": rating}
+    )
+    return table.assign(decision=(rating >= 3) * 1.0) if decide else table
+
+
+def crossed(skills=(1.0, 1.4), n_readers=4, **options):
+    return [
+        reading(f"R{r}", f"m{m}", skill, 10 * r + m, **options)
+        for r, (m, skill) in product(range(n_readers), enumerate(skills))
+    ]
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_path, monkeypatch):
+    folder = shared_data / "reader_study_vandyke"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    out = tmp_path / "out"
+    verb([str(folder / "ratings.csv")], out=out, truth=folder / "truth.csv", positive_from=3)
+    stored = json.loads((out / "readers.json").read_text())
+    assert "was not shown to differ" in stored["answer"]
+    assert "−0.044 (95 % interval −0.088 to 0.000), for readers and cases like" in stored["answer"]
+    table = pd.read_csv(out / "readers.csv")
+    gap = table[(table["kind"] == "difference") & (table["metric"] == "auroc")].iloc[0]
+    assert round(gap["std_error"], 5) == 0.02075
+    assert round(gap["df"], 2) == 15.26
+    assert set(table["metric"]) == {
+        "auroc", "balanced_accuracy", "recall", "specificity", "accuracy", "f1"
+    }  # fmt: skip
+
+
+def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
+    """With patients of two cases each; both estimate the same variance, to a few per cent."""
+    truth = truth_frame(120, [f"p{number // 2}" for number in range(120)])
+    rows = reading("A", "m", 1.0, 1, truth)
+    study = build_study(truth, [rows, reading("B", "m", 1.0, 2, truth)], {})
+    row = analyse_readers(study, readers="fixed").of("reader", "auroc")[0]
+    owner = np.arange(120) // 2
+    closed = auroc_parts(truth["label"], rows["rating"], owner, 60)
+    assert row.estimate == pytest.approx(closed.value)
+    assert row.std_error == pytest.approx(np.sqrt(closed.variance), rel=0.05)
+
+
+def test_left_out_in_chunks_is_left_out_at_once(monkeypatch):
+    study = build_study(truth_frame(), crossed(), {})
+    whole = analyse_readers(study).rows
+    monkeypatch.setattr(analysis_module, "_ROWS_AT_ONCE", 7)
+    assert analyse_readers(study).rows == whole
+
+
+@pytest.mark.parametrize(
+    ("keep", "design", "n_readers"),
+    [
+        (lambda reader, modality: True, "crossed", 4),
+        # R3 reads with m0 only: the pair is of the three who read with both.
+        (lambda r, m: (r, m) != ("R3", "m1"), "crossed, by the 3 of 4 readers with both", 3),
+        (lambda r, m: (r in ("R0", "R1")) == (m == "m0"), "nested: readers differ by modality", 4),
+    ],
+    ids=["crossed", "partly crossed", "nested"],
+)
+def test_design_follows_from_who_read_what(keep, design, n_readers):
+    tables = [t for t in crossed() if keep(t["reader"].iloc[0], t["modality"].iloc[0])]
+    row = analyse_readers(build_study(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    assert (row.design, row.n_readers) == (design, n_readers)
+    assert row.std_error > 0
+
+
+def test_readers_who_read_with_one_modality_only_leave_the_pair_as_it_was():
+    tables = crossed(n_readers=3)
+    alone = analyse_readers(build_study(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    more = build_study(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
+    row = analyse_readers(more).of("difference", "auroc")[0]
+    assert (row.estimate, row.std_error) == (alone.estimate, alone.std_error)
+    answer = findings(analyse_readers(more))[0].text
+    assert not re.search(r"“m0” \(0", answer)  # the mean of m0 is of other readers
+
+
+def test_cases_that_a_reader_left_out_are_left_out_of_that_reader_only():
+    tables = crossed()
+    tables[0] = tables[0].iloc[6:]
+    study = build_study(truth_frame(), tables, {})
+    assert "reader R0 with m0 has 54 of 60" in study.notes[0]
+    full = analyse_readers(build_study(truth_frame(), crossed(), {}))
+    part = analyse_readers(study)
+    assert part.of("reader", "auroc")[0].n_cases == 54
+    assert part.of("reader", "auroc")[1:] == full.of("reader", "auroc")[1:]
+    error = full.of("difference", "auroc")[0].std_error
+    assert part.of("difference", "auroc")[0].std_error == pytest.approx(error, rel=0.2)
+
+
+def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
+    truth, tables = truth_frame(), crossed(skills=(0.3,))
+    cut = [table.iloc[:48] for table in tables]
+    score = reading("AI", "", 4.0, 5)
+    study = build_study(truth, cut, {"AI": score})
+    assert "12 of 60 cases were read by nobody" in study.notes[0]
+    result = analyse_readers(study)
+    assert result.of("system", "auroc")[0].n_cases == 48
+    row = result.of("difference", "auroc")[0]
+    assert (row.first, row.second, row.design) == (
+        "m0", "AI", "readers against a stand-alone system"
+    )  # fmt: skip
+    assert row.decided
+    answer = findings(result)[0].text
+    assert re.match(r"AI \(0\.\d+\) had a higher AUROC than readers \(“m0”: 0\.\d+\)", answer)
+    assert answer.endswith("for readers and cases like these.")
+
+
+def test_a_claim_rests_on_the_interval_of_all_comparisons():
+    """Some difference is shown by its own interval, and not by the simultaneous one."""
+    tables = crossed(skills=(1.0, 1.45, 1.1))
+    result = analyse_readers(build_study(truth_frame(), tables, {}))
+    rows = result.of("difference", "auroc")
+    assert len(rows) == 3
+    for row, found in zip(rows, findings(result), strict=True):
+        assert row.ci_low_all < row.ci_low
+        assert found.decided == (row.ci_low_all > 0 or row.ci_high_all < 0)
+        assert ("was higher" in found.text) == found.decided
+        assert "simultaneous 95 % interval of 3 comparisons" in found.text
+    alone = [(row.ci_low > 0 or row.ci_high < 0) and not row.decided for row in rows]
+    assert any(alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        ({}, "for readers and cases like these."),
+        ({"readers": "fixed"}, "for these 4 readers and cases like these."),
+        ({"cases": "fixed"}, "for readers like these on these 60 cases."),
+    ],
+)
+def test_the_answer_says_what_is_random(options, ending):
+    result = analyse_readers(build_study(truth_frame(), crossed(), {}), **options)
+    assert findings(result)[0].text.endswith(ending)
+
+
+def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
+    tables = [table.drop(columns="rating") for table in crossed(decide=True)]
+    result = analyse_readers(build_study(truth_frame(), tables, {}))
+    assert result.primary == "balanced_accuracy"
+    halves = [result.of("mean", metric)[0].estimate for metric in ("recall", "specificity")]
+    assert result.of("mean", "balanced_accuracy")[0].estimate == pytest.approx(np.mean(halves))
+
+
+def test_a_reader_who_is_never_wrong_has_no_interval():
+    tables = crossed(decide=True)
+    tables[0]["decision"] = truth_frame()["label"].to_numpy() * 1.0
+    result = analyse_readers(build_study(truth_frame(), tables, {}))
+    row = result.of("reader", "recall")[0]
+    assert (row.estimate, row.ci_low, row.std_error) == (1.0, None, None)
+
+
+def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
+    few = truth_frame()
+    few["label"] = np.arange(N) % 6 == 0  # ten positive patients
+    tables = [
+        reading(f"R{r}", m, 1.2, r, few, True) for r, m in product(range(2), ("plain", "aid"))
+    ]
+    tables.append(reading("Lone", "third", 1.2, 9, few, True))
+    system = reading("AI", "", 2.0, 5, few).drop(columns="modality").assign(modality="")
+    result = analyse_readers(build_study(few, tables, {"AI": system}))
+    html = write_readers(result, tmp_path).read_text()
+    for text in ("R0", "R1", "Lone", "AI, system", "Only 10 patients have positive cases",
+                 "One reader read with third", "AI decided nothing", "nested"):  # fmt: skip
+        assert text in html
+    assert not re.search(r"(?:src|href)=\"https?:", html)
+    stored = json.loads((tmp_path / "readers.json").read_text())
+    assert len(stored["figures"]) == len(pd.read_csv(tmp_path / "readers.csv"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reader,Case ID,rating\nA,1,2\n", "'case' is missing; .*; rename 'Case ID' to 'case'"),
+        ("reader;case;rating\nA;1;2\n", "save it with commas"),
+        ("reader,case\nA,1\n", "column 'rating' or 'decision' is missing"),
+        ("reader,case,rating\nA,1,high\n", r"line 2: rating 'high' is not a number"),
+        ("reader,case,decision\nA,1,2\n", r"line 2: decision '2' is not 0 or 1"),
+        (
+            "reader,case,rating\nA,1,2\nB,1,2\nA,1,3\n",
+            r"line 4: reader A, modality reading, case 1 appears again \(first in line 2\)",
+        ),
+        ("reader,case,rating\nA,,2\n", "line 2: reader or case is empty"),
+        ("reader,case,rating\nA,1,\n", "holds no rating"),
+    ],
+)
+def test_damaged_ratings_are_refused_with_their_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_ratings(write(tmp_path / "ratings.csv", text))
+
+
+def test_damaged_truth_is_refused(tmp_path):
+    path = tmp_path / "truth.csv"
+    with pytest.raises(InputError, match="line 3: label '2' is not 0 or 1"):
+        read_truth(write(path, "case,label\n1,0\n2,2\n"))
+    with pytest.raises(InputError, match="line 3: case 1 appears again"):
+        read_truth(write(path, "case,label\n1,0\n1,0\n"))
+    with pytest.raises(InputError, match="no such file"):
+        read_truth(tmp_path / "nowhere.csv")
+
+
+def test_unread_rows_are_left_out_and_names_of_this_program_are_known(tmp_path):
+    text = "reader,image_id,score\nA,1,0.5\nA,2,\n"
+    assert read_ratings(write(tmp_path / "r.csv", text))["case"].tolist() == ["1"]
+    system = read_system(write(tmp_path / "s.csv", "image_id,score\n1,0.5\n"), "AI")
+    assert system[["case", "rating"]].values.tolist() == [["1", 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, r: (t.drop("c000"), r, {}), "case 'c000' was read but has no truth"),
+        (lambda t, r: (t.assign(label=True), r, {}), "0 patients with negative cases"),
+        (lambda t, r: (t, [*r, r[0]], {}), "appears in two files"),
+        (
+            lambda t, r: (t, [r[0], r[1].rename(columns={"rating": "decision"})], {}),
+            "the files of readings differ",
+        ),
+        (
+            lambda t, r: (t, r, {"AI": r[0].iloc[1:]}),
+            "system AI: has no score for case 'c000'",
+        ),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        build_study(*change(truth_frame(), crossed(n_readers=1)))
+
+
+@pytest.mark.parametrize(
+    ("tables", "options", "message"),
+    [
+        (crossed(n_readers=1), {}, "--readers fixed"),
+        (crossed(), {"readers": "fixed", "cases": "fixed"}, "both fixed"),
+    ],
+)
+def test_a_study_in_which_nothing_varies_is_refused(tables, options, message):
+    with pytest.raises(InputError, match=message):
+        analyse_readers(build_study(truth_frame(), tables, {}), **options)
+
+
+def test_a_threshold_on_decisions_is_refused():
+    with pytest.raises(InputError, match="have decisions already"):
+        build_study(truth_frame(), crossed(decide=True), {}, positive_from=3)
+
+
+def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(
+    judged_set, predict, tmp_path
+):
+    system = predict("AI", skill=4.0)
+    ids = judged_set.image_ids("test", "default")
+    truth = judged_set.labels(judged_set.target()).reindex(ids)
+    keys = [f"{number},{name}" for number, name in enumerate(ids, start=1)]
+    key = write(tmp_path / "key.csv", "\n".join(["number,image_id", *keys]) + "\n")
+    rng = np.random.default_rng(3)
+    forms = []
+    for reader in ("Ann", "Bo", "Cy"):
+        scores = np.clip(0.25 + 0.4 * truth + rng.normal(0, 0.3, len(ids)), 0, 1).round(2)
+        rows = [f"{number},{score}," for number, score in enumerate(scores, start=1)]
+        path = write(tmp_path / f"{reader}.csv", "\n".join(["number,score,remark", *rows]) + "\n")
+        forms.append(f"{reader}={path}")
+    out = tmp_path / "out"
+    verb(forms, out=out, data=judged_set.folder, key=key, system=[f"AI={system.folder}"],
+         positive_from=0.5)  # fmt: skip
+    stored = json.loads((out / "readers.json").read_text())
+    assert stored["answer"].startswith("AI (0.9")
+    assert stored["n_cases"] == len(ids)
+    assert stored["n_patients"] < len(ids)
+    decided = [row for row in stored["figures"] if row["kind"] == "system"]
+    assert {row["metric"] for row in decided} >= {"auroc", "recall"}
+    with pytest.raises(InputError, match="READER="):
+        verb([forms[0].split("=")[1]], out=out, data=judged_set.folder, key=key)
+
+
+def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(judged_set, predict, tmp_path):
+    system, ids = predict("AI"), judged_set.image_ids("val", "default")
+    rows = [f"{reader},{name},{len(name) % 5}" for reader in "AB" for name in ids]
+    path = write(tmp_path / "r.csv", "\n".join(["reader,case,rating", *rows]) + "\n")
+    with pytest.raises(InputError, match="is no test image of split 'default'"):
+        verb([str(path)], out=tmp_path / "out", data=judged_set.folder,
+             system=[f"AI={system.folder}"])  # fmt: skip
+
+
+def test_either_truth_or_a_data_set_is_needed(tmp_path):
+    with pytest.raises(InputError, match="give either --truth"):
+        verb(["r.csv"], out=tmp_path)
