@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, FrocCurve, Hit
@@ -24,6 +25,7 @@ from evaluation.report.plot import (
     legend_sample,
     save_figure,
 )
+from evaluation.statistics.bands import roc_band, share_band
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.calibration_error import equal_mass_bins
 from evaluation.statistics.ranking import Floats
@@ -35,13 +37,21 @@ if TYPE_CHECKING:
 
 _LOGIT_LOW, _LOGIT_HIGH, _LOGIT_STEPS = 0.001, 0.999, 400
 _LOGIT_TICKS = tuple((tick, f"{tick:g}") for tick in (0.01, 0.1, 0.5, 0.9, 0.99))
-_HITS: dict[Hit, tuple[str, str]] = {
-    "iou": ("overlap", "A mark hits with an intersection over union of at least 0.2."),
-    "centre": ("its centre", "A mark hits with its centre on the lesion, borders included."),
+_BAND = np.linspace(0, 1, 101)  # false positive rates at which the band of a ROC curve is taken
+_RESAMPLES = 500  # of patients, for bands
+_CURVE_FIGURES = {"auroc": "AUROC", "average_precision": "average precision", "froc_mean": "mean",
+                  "froc_centre_mean": "mean", "brier": "Brier score"}  # fmt: skip
+_HITS: dict[Hit, tuple[str, str, str]] = {  # prefix of its figures
+    "iou": ("froc", "overlap", "A mark hits with an intersection over union of at least 0.2."),
+    "centre": (
+        "froc_centre",
+        "its centre",
+        "A mark hits with its centre on the lesion, borders included.",
+    ),
 }
 _COSTS = (
-    ("cost-flops", "flops", "FLOPs an image", 1e9, "billion"),
-    ("cost-latency", "latency_ms", "Time an image", 1.0, "ms"),
+    ("cost-flops", "flops", "FLOPs per image", 1e9, "billion"),
+    ("cost-latency", "latency_ms", "Time per image", 1.0, "ms"),
 )
 
 _Line = tuple[Floats, Floats]  # x, y
@@ -56,6 +66,8 @@ class _System:
     result: SystemResult
     figures: Mapping[str, Interval]  # by metric; "primary" is the protocol's
     test: Mapping[str, Floats]  # label, score and probability of the test images
+    patients: npt.NDArray[Any]  # of the test images
+    rates: Mapping[str, list[Interval]]  # lesions found at each of FROC_RATES, by prefix
     net_benefit: _Line | None  # by risk
     expected_cost: _Line | None  # by the share that misses make
 
@@ -101,12 +113,22 @@ def cost_charts(comparison: Comparison) -> list[Chart]:
     return charts
 
 
-def report_legend(charts: Sequence[Chart], policies: Sequence[str]) -> list[tuple[str, str]]:
+def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return a sample and its words for each system's line and each policy's marker."""
-    systems = {curve.name: curve.position for chart in charts for curve in chart.curves}
-    lines = [(legend_sample(position), name) for name, position in systems.items()]
+    if chart.names_beside:
+        return []
+    words = {curve.name: curve for curve in chart.curves if curve.figure or not curve.faint}
+    lines = [
+        (
+            legend_sample(chart.key, curve.position),
+            f"{name}: {curve.figure}" if curve.figure else name,
+        )
+        for name, curve in words.items()
+    ]
+    drawn = {point.marker for curve in chart.curves for point in curve.points}
+    markers = _policy_markers(policies)
     return lines + [
-        (legend_sample(marker=marker), words) for marker, words in _policy_markers(policies)
+        (legend_sample(chart.key, marker=each), words) for each, words in markers if each in drawn
     ]
 
 
@@ -130,7 +152,7 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
             for name, result in comparison.systems.items()
         ])  # fmt: skip
     if froc.curves:
-        figures["froc"] = draw_with_legend(froc, [], "FROC, mean")
+        figures["froc"] = draw_with_legend(froc, [])
     return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
@@ -151,8 +173,10 @@ def _read_systems(comparison: Comparison) -> list[_System]:
         "primary": (protocol.metric, protocol.policy),
         "coverage": ("coverage", policy),
         "accuracy_covered": ("accuracy_covered", policy),
-        **{metric: (metric, "") for metric in ("auroc", "average_precision", "froc_mean")},
+        **{metric: (metric, "") for metric in _CURVE_FIGURES},
     }
+    prefixes = {prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_WORDS]
+                for prefix, _, _ in _HITS.values()}  # fmt: skip
     return [
         _System(
             name,
@@ -160,6 +184,8 @@ def _read_systems(comparison: Comparison) -> list[_System]:
             result,
             {key: figures.of(name, *each) for key, each in wanted.items()},
             _arrays(decisions[decisions["system"] == name]),
+            decisions.loc[decisions["system"] == name, "patient_id"].to_numpy(),
+            {prefix: [figures.of(name, each) for each in at] for prefix, at in prefixes.items()},
             _curve_of(failures, "decision_curve", name, _benefit(failures)),
             _curve_of(failures, "cost_curve", name, "expected_cost"),
         )
@@ -223,7 +249,19 @@ def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
         guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
         description=f"ROC curves. {_in_words(systems, 'auroc', 'AUROC')}",
+        note=f"Bands: pointwise 95 % intervals of sensitivity, {_RESAMPLES} resamples of patients.",
     )
+
+
+def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
+    """The band of a ROC curve; none where its images have one label only."""
+    labels, scores = system.test["label"], system.test["score"]
+    known = np.isfinite(labels) & np.isfinite(scores)
+    if len(np.unique(labels[known])) < 2:
+        return None
+    ends = roc_band(labels[known] >= 1, scores[known], system.patients[known], _BAND,
+                    resamples=_RESAMPLES)  # fmt: skip
+    return _BAND, *ends
 
 
 def _precision_recall_chart(
@@ -256,8 +294,9 @@ def _threshold_curves(
             if not (math.isnan(rates[x]) or math.isnan(rates[y])):
                 words = f"{system.name}, threshold for {policy_words(policy)}"
                 points.append(Point(rates[x], rates[y], words, _marker(policy, policies)))
-        words = _words(system.figures[metric])
-        curves.append(system.curve(curve[x], curve[y], points, figure=words))
+        band = _roc_band(system) if (x, y) == ("fpr", "tpr") else None
+        words = _words(system, metric)
+        curves.append(system.curve(curve[x], curve[y], points, figure=words, band=band))
     return tuple(curves)
 
 
@@ -277,12 +316,17 @@ def _marker(policy: str, policies: Sequence[str]) -> str:
     return MARKERS[policies.index(policy) % len(MARKERS)]
 
 
-def _words(figure: Interval) -> str:
-    return number(figure.estimate) + (f" ({ends_words(figure)})" if figure.bounded else "")
+def _words(system: _System, metric: str) -> str:
+    """A figure for a legend; empty where it is undefined."""
+    figure = system.figures[metric]
+    if not figure.known:
+        return ""
+    ends = f" ({ends_words(figure)})" if figure.bounded else ""
+    return f"{_CURVE_FIGURES[metric]} {number(figure.estimate)}{ends}"
 
 
 def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
-    (by, meaning), (low, high) = _HITS[hit], (FROC_RATES[0], FROC_RATES[-1])
+    (prefix, by, meaning), (low, high) = _HITS[hit], (FROC_RATES[0], FROC_RATES[-1])
     curves, sentences = [], []
     for system in systems:
         froc = system.result.froc.get(hit)
@@ -291,25 +335,30 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         marks, level = froc
         found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
         points = tuple(
-            Point(rate, y, f"{system.name}: sensitivity {number(y)} at {at} false marks an image")
+            Point(rate, y, f"{system.name}: sensitivity {number(y)} at {at} false marks per image")
             for rate, at, y in found
         )
         # The first level begins left of the axis, the last goes on to its end.
         x = np.concatenate([np.maximum(marks, low / 2), [max(high, marks[-1])]])
         y = np.append(level, level[-1])
-        words = _words(system.figures["froc_mean"])
-        curves.append(system.curve(x, y, points, in_steps=True, figure=words))
+        ends = system.rates[prefix]
+        band = None
+        if all(each.bounded for each in ends):
+            lows, highs = ([getattr(each, end) for each in ends] for end in ("low", "high"))
+            band = np.array(FROC_RATES), np.array(lows), np.array(highs)
+        words = _words(system, f"{prefix}_mean")
+        curves.append(system.curve(x, y, points, in_steps=True, figure=words, band=band))
         at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
-        sentences.append(f"{system.name}: sensitivity {at} false marks an image")
+        sentences.append(f"{system.name}: sensitivity {at} false marks per image")
     ticks = tuple(zip(FROC_RATES, RATE_WORDS, strict=True))
     return Chart(
         key=f"froc-{hit}",
         title=f"FROC curve, a mark hits by {by}",
-        x=Axis("False marks an image (logarithmic)", ticks, low, high, "log"),
+        x=Axis("False marks per image (logarithmic)", ticks, low, high, "log"),
         y=Axis("Lesions found"),
         curves=tuple(curves),
         description=f"FROC curves. {meaning} {'; '.join(sentences)}.",
-        note=f"{meaning} Points stand at the rates that the mean is taken over.",
+        note=f"{meaning} Points: the rates of the mean. Bands: 95 % intervals there.",
     )
 
 
@@ -342,7 +391,11 @@ def _calibration_chart(systems: Sequence[_System]) -> Chart:
             Point(x, y, f"{system.name}: expected {number(x)}, observed {number(y)}")
             for x, y in zip(expected.tolist(), observed.tolist(), strict=True)
         )
-        curves.append(system.curve(expected, observed, points))
+        ends = share_band(labels[known] >= 1, np.unique(bins, return_inverse=True)[1],
+                          system.patients[known], resamples=_RESAMPLES)  # fmt: skip
+        words = _words(system, "brier")
+        band = expected, *ends
+        curves.append(system.curve(expected, observed, points, figure=words, band=band))
     return Chart(
         key="calibration",
         title="Calibration",
@@ -350,8 +403,10 @@ def _calibration_chart(systems: Sequence[_System]) -> Chart:
         y=Axis("Observed share"),
         curves=tuple(curves),
         guides=(((0, 1), (0, 1)),),
-        guide_label="calibrated probabilities; each point is an equal share of the images",
+        guide_label="perfect calibration",
         description="Calibration curves of the probabilities that validation gave the scores.",
+        note="Each point: an equal share of the images. Bands: 95 % intervals of the observed "
+        f"share, {_RESAMPLES} resamples of patients.",
     )
 
 
@@ -364,7 +419,7 @@ def _coverage_chart(systems: Sequence[_System], policy: str, prevalence: float) 
             continue
         x, y = (system.figures[key].estimate for key in ("coverage", "accuracy_covered"))
         words = f"{system.name}: {number(x)} decided, {number(y)} of them right"
-        points = () if math.isnan(x) or math.isnan(y) else (Point(x, y, words, "o"),)
+        points = () if math.isnan(x) or math.isnan(y) else (Point(x, y, words),)
         line = np.array(curve.coverage), np.array(curve.accuracy)
         curves.append(system.curve(*line, points))
     most = 0.5 if math.isnan(prevalence) else max(prevalence, 1 - prevalence)

@@ -8,7 +8,7 @@ from pathlib import Path
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK
 
-PAGE = "report.html"
+PAGE, DETAILS = "report.html", "details.html"
 METRICS = "metrics.json"  # written last: marks the folder complete
 METRICS_TABLE, TESTS_TABLE = "metrics.csv", "tests.csv"
 WHERE_TABLE, COSTS_TABLE = "where.csv", "costs.csv"
@@ -19,7 +19,7 @@ SYSTEMS = "systems"  # what runs predicted for this report
 CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, to find
 
 OF_ONE_TARGET = frozenset({
-    PAGE, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
+    PAGE, DETAILS, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
     LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS,
 })  # fmt: skip
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target

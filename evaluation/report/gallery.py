@@ -256,7 +256,7 @@ _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; th
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """One panel of a case, with its words."""
 
     title: str
@@ -269,7 +269,7 @@ class _Panel:
 
 
 @dataclass(frozen=True)
-class _DrawnCase:
+class DrawnCase:
     """One case: an image (data URL) that all its panels share."""
 
     image_id: str
@@ -278,13 +278,13 @@ class _DrawnCase:
     width: int
     height: int
     data_url: str
-    panels: tuple[_Panel, ...]
+    panels: tuple[Panel, ...]
     outcomes: tuple[str, ...] = ()
     lesion: float | None = None
     gap: float = 0.0
 
 
-_Drawn = list[tuple[_Category, list[_DrawnCase]]]
+_Drawn = list[tuple[_Category, list[DrawnCase]]]
 
 
 def _draw_cases(
@@ -339,13 +339,13 @@ def _draw_case(
     finding: str,
     anchor: str,
     most: int = MAX_IMAGE_BYTES,
-) -> _DrawnCase:
+) -> DrawnCase:
     """Draw one case as SVG over one embedded image."""
     height, width = pixels.shape
     truth_words = describe_truth(truth, finding)
     panels = [
-        _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-        _Panel(
+        Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+        Panel(
             "Truth",
             truth_words,
             f"truth on {image_id}: {truth_words}",
@@ -354,7 +354,7 @@ def _draw_case(
         ),
         *(_panel(image_id, reading, truth, (width, height)) for reading in readings),
     ]
-    return _DrawnCase(
+    return DrawnCase(
         image_id,
         anchor,
         "",
@@ -374,10 +374,10 @@ def _largest_lesion(truth: Truth, area: int) -> float | None:
     return round(float(sides.prod(axis=1).max()) / area * 100, 2)
 
 
-def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int]) -> _Panel:
+def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int]) -> Panel:
     sign, words = outcome(reading, truth)
     score = describe_score(reading)
-    return _Panel(
+    return Panel(
         reading.system,
         words,
         f"{reading.system} on {image_id}: {words}, {score}",
@@ -488,7 +488,7 @@ def _lay_out(drawn: _Drawn, *, in_report: int = IN_REPORT, on_page: int = _ON_PA
     pages: list[_Drawn] = [[(category, cases[:in_report]) for category, cases in drawn]]
     room = 0
     for category, cases in drawn:
-        rest: list[_DrawnCase] = cases[in_report:]
+        rest: list[DrawnCase] = cases[in_report:]
         while rest:
             if not room:
                 pages.append([])

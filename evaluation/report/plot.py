@@ -8,9 +8,11 @@ import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
@@ -78,7 +80,8 @@ class Curve:
     points: tuple[Point, ...] = ()
     faint: bool = False
     in_steps: bool = False  # level from each point up to the next
-    figure: str = ""  # in words, for the legend of the PNG file
+    figure: str = ""  # in words, for the legend
+    band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,11 @@ def _draw(chart: Chart) -> Figure:
         axes.text(0.5, 0.5, "Nothing to draw", ha="center", color=_QUIET, transform=axes.transAxes)
     for x, y in chart.guides:
         axes.plot(x, y, color=_QUIET, linewidth=1.2, linestyle=(0, (1, 2.5)))
+    for curve in chart.curves:
+        if curve.band is not None:
+            x, low, high = curve.band
+            edge = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
+            axes.fill(*edge, color=system_colour(curve.position), alpha=0.15, linewidth=0)
     for number, curve in enumerate(chart.curves):
         _draw_curve(axes, chart, curve, f"curve-{number}")
     for number, curve in enumerate(chart.curves):
@@ -235,8 +243,13 @@ def to_svg(chart: Chart) -> str:
     return _inline(_draw(chart), chart.key, attributes, labels)
 
 
-def legend_sample(position: int | None = None, marker: str = "") -> str:
-    """Return a system's line, or a policy's marker, for the page's legend as inline SVG."""
+def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
+    """Return a system's line, or a policy's marker, as inline SVG; ids begin with the key."""
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", _sample(position, marker))
+
+
+@cache
+def _sample(position: int | None, marker: str) -> str:
     width = 16 if marker else 36
     figure = Figure(figsize=(width / 72, 16 / 72))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, 16))
@@ -269,9 +282,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
-def draw_with_legend(
-    chart: Chart, markers: Sequence[tuple[str, str]], title: str | None = None
-) -> Figure:
+def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]]) -> Figure:
     """Draw a chart with a legend of systems and markers below, for a file that stands alone."""
     figure = _draw(chart)
     axes = figure.axes[0]
@@ -282,8 +293,8 @@ def draw_with_legend(
         axes.plot([], [], **_marker_style(marker, _QUIET) | {"markersize": 7}, label=words)
     if chart.curves:
         below = 0, -_BELOW / chart.frame[3]
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=below, title=title,
-                    alignment="left", title_fontsize=9, handlelength=3.2)  # fmt: skip
+        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=below,
+                    alignment="left", handlelength=3.2)  # fmt: skip
     return figure
 
 

@@ -1,31 +1,36 @@
 """Write `report.html`: one self-contained file that opens with the answer.
 
-Images are read, drawn and encoded one at a time, and their number is bounded, so neither the
-file nor the memory grows with the data set.
+Few figures, three examples, three charts and the cases stand open; all else is folded, and the
+checklists and provenance are in ``details.html``. Images are read, drawn and encoded one at a
+time, and their number is bounded, so neither the file nor the memory grows with the data set.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.folders import atomic_path, make_folder
+from evaluation.compare.failure_analysis import main_policy
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
+    chart_legend,
     cost_charts,
     policies_of,
     report_charts,
-    report_legend,
     save_figures,
 )
 from evaluation.report.checklists import checklists, methods_paragraph
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.exploration import exploration
 from evaluation.report.facts import MethodFacts, decision_rows, meanings
-from evaluation.report.files import CASES_PAGES, FIGURES, OVERLAYS, PAGE
+from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, OVERLAYS, PAGE
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
+    DrawnCase,
     Gallery,
+    Panel,
     build_galleries,
     case_places,
     disagreement,
@@ -48,19 +53,24 @@ from evaluation.report.tables import (
     image_count,
     metric_table,
     opening_strip,
+    summary_table,
     unit_tables,
 )
 from evaluation.report.templates import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
+    from evaluation.report.plot import Chart
     from evaluation.report.tables import TableRow
 
 
 MAX_BYTES = 10_000_000
+_MOST_EXAMPLES = 3
+_EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # how their keys begin
+_MAIN_CHARTS = ("roc", "froc-iou", "calibration")
 
 
 def write_report(
@@ -78,9 +88,9 @@ def write_report(
     Args:
         comparison: What ``cxr compare`` found.
         dataset: The data set it was found on; without pixels the report has no images.
-        out: Report folder; made if absent. Gets ``report.html``, ``cases-002.html`` and so on
-            where there are more cases than the report holds, ``table.tex``, ``table.md``,
-            ``figures/`` and ``overlays/``.
+        out: Report folder; made if absent. Gets ``report.html``, ``details.html``,
+            ``cases-002.html`` and so on where there are more cases than the report holds,
+            ``table.tex``, ``table.md``, ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
         rows: Of the table, see `table_rows`; without any the usual six.
@@ -104,7 +114,13 @@ def write_report(
         for gallery in galleries[1:]
         for name in [gallery.pages[gallery.page - 1]]
     }
-    pages[PAGE] = _render_report(comparison, galleries, dataset)
+    pages[DETAILS] = render(
+        "details.html.jinja",
+        **_titles(comparison, dataset.name),
+        checklists=checklists(comparison, dataset),
+        provenance=comparison.provenance,
+    )
+    pages[PAGE] = _render_report(comparison, galleries, dataset, rows)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
@@ -115,9 +131,8 @@ def write_report(
 
 
 def _main_policy(comparison: Comparison) -> str:
-    """Return the policy that the gallery uses: best F1 where decided, else the first; or ""."""
-    policies = policies_of(comparison)
-    return "max_f1" if "max_f1" in policies else next(iter(policies), "")
+    """Return the policy of everything that is shown at one threshold; or ""."""
+    return main_policy(policies_of(comparison), comparison.protocol.policy)
 
 
 def _draw_galleries(
@@ -155,45 +170,98 @@ def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
     return {"title": title, "finding": finding, "data_name": data_name}
 
 
-def _render_report(comparison: Comparison, galleries: list[Gallery], dataset: DataSet) -> str:
+@dataclass(frozen=True)
+class _Example:
+    """One X-ray above the figures, and the rule that chose it."""
+
+    title: str
+    order: str
+    total: int
+    case: DrawnCase
+
+    @property
+    def readings(self) -> tuple[Panel, ...]:
+        """What each system shows; before these stand the plain image and the truth."""
+        return self.case.panels[2:]
+
+
+def _examples(gallery: Gallery) -> list[_Example]:
+    """Return one case that all get right, one that only one finds, and one in the wrong place.
+
+    Where a kind has no image another kind of failure stands in for it.
+    """
+    drawn = {category.key: (category, cases[0]) for category, cases in gallery.cases if cases}
+    firsts = (
+        next((found for key, found in drawn.items() if key.startswith(kind)), None)
+        for kind in _EXAMPLES
+    )
+    return [
+        _Example(category.title, category.order, category.total, case)
+        for category, case in [first for first in firsts if first is not None][:_MOST_EXAMPLES]
+    ]
+
+
+def _main_charts(charts: Sequence[Chart]) -> list[Chart]:
+    """Return ROC, FROC and calibration, or what there is instead."""
+    ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
+    return sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
+
+
+def _render_report(
+    comparison: Comparison, galleries: list[Gallery], dataset: DataSet,
+    rows: Sequence[TableRow],
+) -> str:  # fmt: skip
     """Return the report as HTML; pure, apart from reading the templates."""
-    policy = _main_policy(comparison)
+    policy, policies = _main_policy(comparison), policies_of(comparison)
     place = metric_table(comparison, "place")
     charts = report_charts(comparison)
+    first = _main_charts(charts)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     sources = set(judged.get("source", []))
+
+    def drawn(chosen: Sequence[Chart]) -> Iterator[tuple[Chart, str, list[tuple[str, str]]]]:
+        return ((each, to_svg(each), chart_legend(each, policies)) for each in chosen)
+
     return render(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
+        details=DETAILS,
         counts=image_count(comparison.figures),
         verdict=comparison.answer,
         strip=opening_strip(comparison),
         notes=comparison.notes,
-        table=metric_table(comparison),
-        further=metric_table(comparison, "further"),
-        by_unit=unit_tables(comparison),
-        tests=difference_tests(comparison),
-        published=published(comparison, sources, policy),
-        place=place,
-        rates=metric_table(comparison, "rates"),
-        pairs=every_pair(comparison),
-        place_reason=place.reasons,
-        transfer=transfer_table(comparison),
-        agreement=agreement(comparison, policy),
-        subgroups=subgroups(comparison, policy),
-        where=where_tables(comparison),
-        groups=group_tables(comparison),
-        charts=[(chart, to_svg(chart)) for chart in charts],
-        legend=report_legend(charts, policies_of(comparison)),
-        confusion=confusion_matrices(comparison),
-        exploration=exploration(comparison, case_places(galleries)),
-        cost=cost_rows(comparison),
-        cost_charts=[(chart, to_svg(chart)) for chart in cost_charts(comparison)],
-        decisions=decision_rows(comparison),
+        examples=_examples(galleries[0]),
+        main=summary_table(comparison, rows),
+        main_charts=list(drawn(first)),
         gallery=galleries[0],
-        meanings=meanings(comparison),
-        how=MethodFacts.of(comparison),
-        checklists=checklists(comparison, dataset),
+        **_folded(comparison, policy, sources),
+        further_charts=list(drawn([each for each in charts if each not in first])),
+        cost_charts=list(drawn(cost_charts(comparison))),
+        exploration=exploration(comparison, case_places(galleries)),
+        place=place,
+        place_reason=place.reasons,
         paragraph=methods_paragraph(comparison, dataset),
-        provenance=comparison.provenance,
     )
+
+
+def _folded(comparison: Comparison, policy: str, sources: set[str]) -> dict[str, Any]:
+    """Return the tables and lists of the folded part."""
+    return {
+        "table": metric_table(comparison),
+        "further": metric_table(comparison, "further"),
+        "by_unit": unit_tables(comparison),
+        "tests": difference_tests(comparison),
+        "pairs": every_pair(comparison),
+        "published": published(comparison, sources, policy),
+        "rates": metric_table(comparison, "rates"),
+        "transfer": transfer_table(comparison),
+        "agreement": agreement(comparison, policy),
+        "subgroups": subgroups(comparison, policy),
+        "where": where_tables(comparison),
+        "groups": group_tables(comparison),
+        "confusion": confusion_matrices(comparison),
+        "cost": cost_rows(comparison),
+        "decisions": decision_rows(comparison),
+        "meanings": meanings(comparison),
+        "how": MethodFacts.of(comparison),
+    }

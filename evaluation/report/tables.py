@@ -107,10 +107,14 @@ class MetricTable:
 
 def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
     """Arrange the figures with their intervals and paired differences."""
+    return _table(comparison, _figure_keys(comparison, part))
+
+
+def _table(comparison: Comparison, keys: Sequence[MetricKey]) -> MetricTable:
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[MetricKey]] = {}
-    for key in _figure_keys(comparison, part):
+    for key in keys:
         groups.setdefault((key.subgroup, key.policy), []).append(key)
     sections = [_section(comparison, group, contrasts) for group in groups.values()]
     names = tuple(f"{first} − {second}" for first, second in contrasts)
@@ -158,19 +162,15 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Metr
         comparison: The figures.
         rows: Those wanted; without any the six of the metric registry that a system has.
     """
-    systems = comparison.names
     policy = main_policy(policies_of(comparison), comparison.protocol.policy)
     known = {key for held in comparison.figures.systems.values() for key in held}
-    groups: dict[str, list[MetricKey]] = {}
+    keys = []
     for row in rows or map(TableRow, highlighted("summary")):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
         if rows or key in known:
-            groups.setdefault(at, []).append(key)
-    contrasts = [(systems[0], other) for other in systems[1:]]
-    names = tuple(f"{first} − {second}" for first, second in contrasts)
-    sections = [_section(comparison, group, contrasts) for group in groups.values()]
-    return MetricTable(tuple(systems), names, tuple(sections))
+            keys.append(key)
+    return _table(comparison, keys)
 
 
 @dataclass(frozen=True)

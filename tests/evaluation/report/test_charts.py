@@ -76,8 +76,8 @@ def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
 def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(comparison):
     figure = draw_with_legend(charts_of(comparison)["roc"], [("o", "threshold: best F1")])
     words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert words == ["RetinaNet 0.891 (0.851 to 0.921)", "CheXNet 0.862 (0.812 to 0.902)",
-                     "threshold: best F1"]  # fmt: skip
+    assert words == ["RetinaNet AUROC 0.891 (0.851 to 0.921)",
+                     "CheXNet AUROC 0.862 (0.812 to 0.902)", "threshold: best F1"]  # fmt: skip
 
 
 def test_no_two_of_sixteen_systems_look_alike():
@@ -192,7 +192,7 @@ def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
     rates = [0, 0.5, 0.5, 0.75, 0.75, 0.8, 0.8]
     assert _sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
     points = chart.curves[0].points
-    assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false marks an image"
+    assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false marks per image"
     assert [point.y for point in points] == rates
     assert [words for _, words in chart.x.ticks] == ["1/8", "1/4", "1/2", "1", "2", "4", "8"]
     assert "CheXNet: sensitivity 0.000 at 1/8, 0.500 at 1/4" in chart.description

@@ -174,7 +174,8 @@ def test_calibration_chart_needs_probabilities(comparison):
     chance = rng.random(5000)
     label = (rng.random(5000) < chance) * 1.0
     frame = pd.DataFrame({"system": "RetinaNet", "label": label, "probability": chance})
-    frame["image_id"] = [f"i{number}" for number in range(len(frame))]
+    frame["score"] = chance
+    frame["image_id"] = frame["patient_id"] = [f"i{number}" for number in range(len(frame))]
     (chart,) = calibration_charts(replace(comparison, decisions=frame))
     (curve,) = chart.curves
     assert len(curve.points) == 10
@@ -186,7 +187,8 @@ def test_calibration_points_are_the_means_of_equal_groups(comparison):
     chance = np.repeat([0.1, 0.3, 0.8, 0.9], 13)
     label = np.concatenate([np.zeros(20), np.ones(32)])
     frame = pd.DataFrame({"system": "RetinaNet", "label": label, "probability": chance})
-    frame["image_id"] = [f"i{number}" for number in range(len(frame))]
+    frame["score"] = chance
+    frame["image_id"] = frame["patient_id"] = [f"i{number}" for number in range(len(frame))]
     (chart,) = calibration_charts(replace(comparison, decisions=frame))
     points = [(point.x, point.y) for point in chart.curves[0].points]
     assert points == [pytest.approx((0.2, 6 / 26)), pytest.approx((0.85, 1.0))]

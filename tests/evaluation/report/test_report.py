@@ -22,6 +22,7 @@ from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case
 from evaluation.report.report import MAX_BYTES, write_report
+from evaluation.report.tables import table_rows
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -66,6 +67,13 @@ def pages(folder):
     return [folder / "report.html", *sorted(folder.glob("cases-*.html"))]
 
 
+def unfolded(html):
+    """The page without what is folded."""
+    while "<details" in html:  # the innermost first
+        html = re.sub(r"<details(?:(?!<details).)*?</details>", "", html, flags=re.DOTALL)
+    return html
+
+
 @pytest.fixture
 def html(comparison, image_set, report_folder):
     return write_report(comparison, image_set, report_folder).read_text()
@@ -88,7 +96,7 @@ def test_report_opens_with_the_answer(html):
 
 def test_report_needs_nothing_from_outside(outline):
     outside = [link for link in outline.links if not link.startswith(("#", "data:"))]
-    assert set(outside) <= {"cases-002.html"}  # beside it, and only more of the same
+    assert set(outside) <= {"cases-002.html", "details.html"}  # beside it
 
 
 def test_markup_is_well_formed(outline):
@@ -110,6 +118,56 @@ def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
 def test_every_figure_of_the_table_is_there_with_its_interval(html):
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "localised sensitivity"):
         assert text.lower() in html.lower()
+
+
+def test_first_table_has_six_rows_at_one_threshold(html):
+    table = html[html.index('id="figures"') : html.index('id="curves"')]
+    rows = re.findall(r'scope="row">(.*?)</th>', table)
+    assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity", "F1",
+                    "Localised sensitivity"]  # fmt: skip
+    assert "best F1" in table
+    assert "0.95" not in re.sub(r"<[^>]*>", "", table).replace("95 %", "")
+
+
+def test_rows_of_the_first_table_are_those_asked_for(comparison, image_set, report_folder):
+    rows = table_rows(["f1", "precision@specificity>=0.90"])
+    html = write_report(comparison, image_set, report_folder, rows=rows).read_text()
+    table = html[html.index('id="figures"') : html.index('id="curves"')]
+    assert re.findall(r'scope="row">(.*?)</th>', table) == ["F1", "Precision"]
+
+
+def test_examples_are_one_case_of_each_kind_and_lead_to_it(html, outline):
+    examples = html[html.index('id="examples"') : html.index('id="figures"')]
+    titles = re.findall(r"<strong>(.*?)</strong>", examples)
+    assert titles == ["Both are right: a random sample", "Only RetinaNet finds it",
+                      "Right image, wrong place"]  # fmt: skip
+    places = re.findall(r'<a href="#(case-.*?)"', examples)
+    assert len(places) == 3
+    assert set(places) <= set(outline.ids)
+    assert "found, on the lesion" in examples
+    assert "missed" in examples
+
+
+def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(html):
+    charts = re.findall(r'data-chart="(.*?)"', unfolded(html))
+    assert charts == ["roc", "pr"]  # this comparison has neither FROC nor probabilities
+    legend = unfolded(html).split('aria-label="Legend of ROC curve"')[1].split("</ul>")[0]
+    assert "RetinaNet: AUROC 0.891 (0.851 to 0.921)" in legend
+    assert "threshold: best F1" in legend
+
+
+def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, report_folder):
+    folds = re.findall(r"<summary><h3>(.*?)</h3>", html)
+    assert folds[0] == "What to cite: a methods paragraph to start from"
+    assert {"Methods and limits", "How to read the numbers"} < set(folds)
+    assert "at the threshold" not in unfolded(html).split('id="more"')[1]
+    details = (report_folder / "details.html").read_text()
+    parser = Outline()
+    parser.feed(details)
+    assert (parser.problems, parser.open) == ([], [])
+    assert "STARD" in details
+    assert "0123456789abcdef" in details  # the content id of the data
+    assert "0123456789abcdef" not in html
 
 
 def test_gallery_keeps_the_kinds_of_failure_apart(html):
@@ -317,7 +375,7 @@ def test_one_system_alone_is_reported_without_differences(comparison, image_set,
     one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
     html = write_report(one, image_set, report_folder).read_text()
     assert "the AUROC of RetinaNet was 0.891" in html
-    assert "paired difference" not in html[: html.index("How to read the numbers</h2>")]
+    assert "paired difference" not in html[: html.index("How to read the numbers</h3>")]
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

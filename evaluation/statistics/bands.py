@@ -1,0 +1,100 @@
+"""Pointwise confidence bands of curves, by resampling patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.statistics.bootstrap import LEVEL, Resamples, cluster_index
+from evaluation.statistics.ranking import Floats, Integers
+
+Band = tuple[Floats, Floats]
+"""The low and the high end at each place; NaN where no resample has a value."""
+
+
+def roc_band(
+    y_true: npt.ArrayLike, y_score: npt.ArrayLike, patients: npt.ArrayLike, at: Floats,
+    *, resamples: int = 500, seed: int = 0,
+) -> Band:  # fmt: skip
+    """Return the 95 % band of sensitivity at each false positive rate.
+
+    Each resample of patients gives a curve, its points joined by straight lines; the band holds
+    the middle 95 % of their sensitivities at each rate (vertical averaging). Resamples of one
+    label are left out.
+
+    Args:
+        y_true: Labels, true or false, shape ``(N,)``.
+        y_score: Scores, shape ``(N,)``.
+        patients: Whom each image is of, shape ``(N,)``.
+        at: False positive rates in [0, 1], shape ``(M,)``.
+        resamples: Their number.
+        seed: Of the resamples.
+
+    Source:
+        Vertical averaging: Fawcett 2006, An introduction to ROC analysis, algorithm 3.
+
+    Example:
+        >>> low, high = roc_band([1, 1, 0, 0], [4, 2, 3, 1], list("abcd"), np.array([0.0, 1.0]))
+        >>> low.tolist(), high.tolist()
+        ([0.0, 1.0], [1.0, 1.0])
+    """
+    scores = np.asarray(y_score, dtype=np.float64)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # ties move together
+    positive = np.asarray(y_true, dtype=bool)[order]
+    of, count = cluster_index(np.asarray(patients)[order])
+    curves = []
+    for weights in Resamples(count, resamples, seed).chunks():
+        drawn = weights[:, of].astype(np.int64)  # (R, N)
+        true, false = (
+            np.pad(np.cumsum(drawn * chosen, axis=1)[:, ends], ((0, 0), (1, 0)))
+            for chosen in (positive, ~positive)
+        )
+        curves += [
+            np.interp(at, x / x[-1], y / y[-1])
+            for x, y in zip(false, true, strict=True)
+            if x[-1] and y[-1]
+        ]
+    return _middle(np.array(curves).reshape(-1, len(at)))
+
+
+def share_band(
+    y_true: npt.ArrayLike, groups: Integers, patients: npt.ArrayLike,
+    *, resamples: int = 500, seed: int = 0,
+) -> Band:  # fmt: skip
+    """Return the 95 % band of the share of positives in each group of images.
+
+    Args:
+        y_true: Labels, true or false, shape ``(N,)``.
+        groups: The group of each image, from 0 without a gap, shape ``(N,)``.
+        patients: Whom each image is of, shape ``(N,)``.
+        resamples: Their number.
+        seed: Of the resamples.
+
+    Example:
+        >>> low, high = share_band([1, 0, 1, 1], np.array([0, 0, 1, 1]), list("abcd"))
+        >>> low.tolist(), high.tolist()
+        ([0.0, 1.0], [1.0, 1.0])
+    """
+    of, count = cluster_index(patients)
+    size = np.zeros((count, int(np.max(groups)) + 1))
+    positive = size.copy()
+    np.add.at(size, (of, groups), 1)
+    np.add.at(positive, (of, groups), np.asarray(y_true, dtype=np.float64))
+    parts = [
+        np.divide(weights @ positive, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+        for weights in Resamples(count, resamples, seed).chunks()
+        for whole in [weights @ size]
+    ]
+    return _middle(np.concatenate(parts))
+
+
+def _middle(values: Floats) -> Band:
+    """The ends of the middle 95 % of each column of ``(R, M)``, without what is undefined."""
+    if not len(values):
+        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    known = ~np.isnan(values).all(axis=0)
+    ends = np.full((2, values.shape[1]), np.nan)
+    tail = (1 - LEVEL) / 2
+    ends[:, known] = np.nanquantile(values[:, known], (tail, 1 - tail), axis=0)
+    return ends[0], ends[1]

@@ -1,0 +1,230 @@
+"""Measure a page in headless Chromium: screens, words shown, first image, printed pages, console.
+
+    python tests/measure_page.py REPORT.html [--screens FOLDER]
+
+Chromium is driven over its debugging pipe, so nothing needs to be installed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_OPTIONS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--remote-debugging-pipe",
+)  # fmt: skip
+SIZES = ((1280, 900), (390, 844))  # CSS pixels: width, height of a screen
+_READ = """(() => {
+  const top = (node) => node.getBoundingClientRect().top + scrollY;
+  const shown = (node) => node.getClientRects().length > 0;
+  const words = (node) => node.innerText.split(/\\s+/).filter(Boolean).length;
+  const image = [...document.querySelectorAll("img, svg image")].find(shown);
+  return {
+    height: document.documentElement.scrollHeight,
+    wide: document.documentElement.scrollWidth,
+    words: words(document.body),
+    image: image ? top(image) : null,
+    sections: Object.fromEntries([...document.querySelectorAll("header.page, main > *, footer")]
+      .map((node) => [node.id || node.tagName.toLowerCase(),
+        [node.getBoundingClientRect().height, words(node)]])),
+  };
+})()"""
+
+
+def find_browser() -> str | None:
+    """Return the Chromium of this machine."""
+    return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One tab of a headless Chromium."""
+
+    def __init__(self, path: str) -> None:
+        self._profile = tempfile.TemporaryDirectory()
+        read_by_it, self._write = os.pipe()
+        self._read, written_by_it = os.pipe()
+
+        def connect() -> None:  # the pipe's ends are descriptors 3 and 4 of the browser
+            os.dup2(read_by_it, 103)
+            os.dup2(written_by_it, 104)
+            os.dup2(103, 3)
+            os.dup2(104, 4)
+
+        self._process = subprocess.Popen(
+            [path, *_OPTIONS, f"--user-data-dir={self._profile.name}"],
+            preexec_fn=connect, close_fds=False, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(read_by_it)
+        os.close(written_by_it)
+        self._rest, self._number, self._session = b"", 0, ""
+        self._events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+        os.close(self._write)
+        os.close(self._read)
+        self._profile.cleanup()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method of the DevTools protocol and return its result."""
+        self._number += 1
+        number = self._number
+        message = {"id": number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        answer = self._wait(lambda each: each.get("id") == number)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return dict(answer["result"])
+
+    def _wait(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        while True:
+            while b"\0" not in self._rest:
+                part = os.read(self._read, 1 << 20)
+                if not part:
+                    raise RuntimeError("Chromium ended")
+                self._rest += part
+            text, self._rest = self._rest.split(b"\0", 1)
+            answer = json.loads(text)
+            if "method" in answer:
+                self._events.append(answer)
+            if wanted(answer):
+                return dict(answer)
+
+    def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
+        """Load a page at a size of the screen."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        self._wait(lambda each: each.get("method") == "Page.loadEventFired")
+
+    def evaluate(self, script: str) -> Any:
+        """Run a script in the page and return its value."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True,
+                           awaitPromise=True)  # fmt: skip
+        if "exceptionDetails" in answer:
+            raise RuntimeError(str(answer["exceptionDetails"]))
+        return answer["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        """Write the whole page as a PNG file."""
+        image = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(image["data"]))
+
+    def print_pdf(self) -> bytes:
+        """Print the page on A4, with its own margins."""
+        self.call("Emulation.clearDeviceMetricsOverride")
+        answer = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69,
+                           preferCSSPageSize=True, printBackground=True)  # fmt: skip
+        return base64.b64decode(answer["data"])
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the pages wrote to the console, and their exceptions."""
+        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        return [json.dumps(each["params"]) for each in self._events if each["method"] in kinds]
+
+
+@dataclass(frozen=True)
+class PageSize:
+    """Sizes of a page.
+
+    Attributes:
+        screens: By width, the height of the page in screens.
+        overflow: By width, pixels that stick out at the right.
+        image: By width, the screen on which the first image begins; `None` without images.
+        words: Shown at the first width: folded and hidden ones do not count.
+        printed: Pages of A4.
+        complaints: What the console said.
+        sections: By width, section and then height in screens and words.
+    """
+
+    screens: dict[int, float]
+    overflow: dict[int, int]
+    image: dict[int, float | None]
+    words: int
+    printed: int
+    complaints: list[str]
+    sections: dict[int, dict[str, tuple[float, int]]]
+
+
+def measure(browser: Browser, page: Path, screens: Path | None = None) -> PageSize:
+    """Measure a page; with ``screens`` also write what it looks like into that folder."""
+    read = {}
+    for width, height in SIZES:
+        for dark in (False, True) if screens else (False,):
+            browser.open(page, width, height, dark=dark)
+            if screens:
+                scheme = "dark" if dark else "light"
+                browser.screenshot(screens / f"{page.stem}-{width}-{scheme}.png")
+        read[width] = (height, browser.evaluate(_READ))
+    printed = browser.print_pdf()
+    if screens:
+        (screens / f"{page.stem}.pdf").write_bytes(printed)
+    return PageSize(
+        screens={width: round(each["height"] / high, 1) for width, (high, each) in read.items()},
+        overflow={width: each["wide"] - width for width, (_, each) in read.items()},
+        image={
+            width: None if each["image"] is None else int(each["image"] // high) + 1
+            for width, (high, each) in read.items()
+        },
+        words=read[SIZES[0][0]][1]["words"],
+        printed=len(re.findall(rb"/Type\s*/Page\b", printed)),
+        complaints=browser.complaints,
+        sections={
+            width: {name: (round(tall / high, 2), words)
+                    for name, (tall, words) in each["sections"].items()}
+            for width, (high, each) in read.items()
+        },
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Print the sizes of a page as JSON."""
+    parser = argparse.ArgumentParser(description="Measure a page in headless Chromium.")
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--screens", type=Path, help="Folder for screenshots and the PDF.")
+    arguments = parser.parse_args()
+    path = find_browser()
+    if path is None:
+        raise SystemExit("no Chromium on this machine")
+    if arguments.screens:
+        arguments.screens.mkdir(parents=True, exist_ok=True)
+    with Browser(path) as browser:
+        size = measure(browser, arguments.page, arguments.screens)
+    print(json.dumps(asdict(size), indent=1))
+
+
+if __name__ == "__main__":
+    main()
