@@ -253,7 +253,7 @@ def _page(analysis: ReaderAnalysis, found: list[Finding], notes: list[str]) -> d
         "notes": notes,
         "chart": drawn,
         "drawing": to_svg(drawn),
-        "legend": [(legend_sample(at), name) for at, name in enumerate(names)],
+        "legend": [(legend_sample(drawn.key, at), name) for at, name in enumerate(names)],
         "figures": _figure_table(analysis, analysis.primary),
         "others": [_figure_table(analysis, metric) for metric in others],
         "differences": _difference_table(analysis),

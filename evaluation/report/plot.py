@@ -129,8 +129,8 @@ def _draw(chart: Chart) -> Figure:
         axes.plot(x, y, color=_QUIET, linewidth=1.2, linestyle=(0, (1, 2.5)))
     for curve in chart.curves:
         if curve.band is not None:
-            at, low, high = curve.band
-            edge = np.concatenate([at, at[::-1]]), np.concatenate([low, high[::-1]])
+            at, lower, upper = curve.band
+            edge = np.concatenate([at, at[::-1]]), np.concatenate([lower, upper[::-1]])
             axes.fill(*edge, color=system_colour(curve.position), alpha=0.15, linewidth=0)
     for number, curve in enumerate(chart.curves):
         _draw_curve(axes, chart, curve, f"curve-{number}")
