@@ -18,7 +18,7 @@ from data_prep.store.dataset import DataSet, Target
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import BoxPairs, pair_boxes
 from evaluation.compare.judged_model import ComparisonTask, JudgedModel, scorecards
-from evaluation.compare.paired_tests import OBUCHOWSKI
+from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
@@ -161,7 +161,8 @@ def _auroc_of_groups(
     """AUROC in every group, its paired difference between systems, and its gap to the rest.
 
     Source:
-        Obuchowski 1997; the variance of a gap sums what a patient adds to either group. That
+        Obuchowski 1997; the variance of a gap sums what a patient adds to either group, and has
+        the degrees of freedom of the group with fewer. That
         between training seeds is added, as in `evaluation.statistics.auroc_variance.add_seeds`.
     """
     rows = []
@@ -185,7 +186,7 @@ def _auroc_of_groups(
             for name, part in known.items():
                 other = rest[name]
                 if other is not None:
-                    gap = _between_groups(part, other, judged.n_patients)
+                    gap = _between_groups(part, other)
                     named = of | {"group": f"{group} - rest"}
                     rows.append(_estimated(gap, name, named, (None, None, None)))
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
@@ -222,18 +223,19 @@ def _parts(
     return _OfSeeds(mean_parts(known), tuple(part.value for part in known))
 
 
-def _between_groups(one: _OfSeeds, other: _OfSeeds, n_patients: int) -> ClusteredEstimate:
+def _between_groups(one: _OfSeeds, other: _OfSeeds) -> ClusteredEstimate:
     """Difference of the AUROCs of two groups of images; a patient may be in both.
 
     A seed is one training in both groups, so it is the gap that differs between seeds.
     """
     value = one.mean.value - other.mean.value
-    if one.mean.variance is None or other.mean.variance is None:
+    of_one, of_other = one.mean.contributions, other.mean.contributions
+    if of_one is None or of_other is None:
         return ClusteredEstimate(value, None, note=FEW_PATIENTS)
-    sums = one.mean.sums - other.mean.sums
-    variance = float((sums**2).sum()) * n_patients / max(n_patients - 1, 1)
+    sums = of_one - of_other
+    freedom = min(one.mean.freedom, other.mean.freedom)
     gaps = [inside - rest for inside, rest in zip(one.each, other.each, strict=True)]
-    total, freedom = add_seeds(variance, n_patients - 1, SeedSpread.of(gaps))
+    total, freedom = add_seeds(float((sums**2).sum()), freedom, SeedSpread.of(gaps))
     return ClusteredEstimate(value, float(np.sqrt(total)) if total > 0 else None, freedom)
 
 
@@ -252,7 +254,7 @@ def _estimated(
         "estimate": estimate.value,
         "ci_low": low,
         "ci_high": high,
-        "ci_method": "" if np.isnan(low) else OBUCHOWSKI,
+        "ci_method": "" if np.isnan(low) else EXACT_AUROC if estimate.exact else OBUCHOWSKI,
         "count": counts[0],
         "of": counts[1],
         "n_patients": counts[2],

@@ -14,7 +14,8 @@ from evaluation.statistics.bootstrap import LEVEL, Interval
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
-    "ci_method", "n_images", "n_patients", "n_positive", "note",
+    "ci_method", "n_images", "n_patients", "n_positive", "effective_patients",
+    "note",
 )  # fmt: skip
 FAILURES_WRONG = "failures_wrong"
 """The subgroup of all images that any system should have run on; a failure counts as wrong."""
@@ -27,11 +28,16 @@ _NAMED_FIRST: dict[str, IntervalKind] = {"Obuchowski": "obuchowski", "exact": "e
 
 
 class Counts(NamedTuple):
-    """What a figure is computed on; by study or patient ``n_images`` counts these."""
+    """What a figure is computed on; by study or patient ``n_images`` counts these.
+
+    ``effective_patients`` is of the class that the figure is a share of, or of the rarer one;
+    see `evaluation.statistics.auroc_variance.effective_patients`.
+    """
 
     n_images: int = 0
     n_patients: int = 0
     n_positive: int = 0
+    effective_patients: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,11 @@ class Figure(Interval):
     counts: Counts = field(default_factory=Counts)
     family: tuple[tuple[float, float], ...] = ()
     of_all: bool = False
+
+    @property
+    def effective_patients(self) -> float | None:
+        """See `Counts`; `None` where unknown."""
+        return self.counts.effective_patients
 
     def reversed(self) -> Figure:
         """Return the same difference, taken the other way round."""
@@ -207,7 +218,10 @@ class Figures:
                 note=row.get("note", ""),
                 method=method,
                 kind=kind,
-                counts=Counts(*(int(row.get(name, 0)) for name in Counts._fields)),
+                counts=Counts(
+                    *(int(row.get(name, 0)) for name in Counts._fields[:3]),
+                    effective_patients=row.get("effective_patients"),
+                ),
             )
         first = rows[0] if rows else {}
         return cls(first.get("target", ""), first.get("unit", "image"), systems, differences)

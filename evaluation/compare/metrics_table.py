@@ -39,6 +39,7 @@ from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
 from evaluation.metrics.registry import METRICS, family, why_undefined
+from evaluation.statistics.auroc_variance import effective_patients
 from evaluation.statistics.bootstrap import (
     LEVEL,
     Interval,
@@ -291,7 +292,7 @@ class _Maker:
 
     def __init__(self, judged: EvaluationSet, resamples: Resamples) -> None:
         self._judged, self._resamples = judged, resamples
-        self._counts: dict[bytes, Counts] = {}
+        self._counts: dict[tuple[bytes, str], Counts] = {}
 
     def figure(
         self,
@@ -328,13 +329,21 @@ class _Maker:
         )
 
     def _counts_of(self, key: MetricKey) -> Counts:
-        chosen = self._judged.population(key)
-        cells = chosen.tobytes()
+        judged, chosen = self._judged, self._judged.population(key)
+        share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
+        of_class = share_of if share_of in ("positive", "negative") else ""
+        cells = chosen.tobytes(), of_class
         if cells not in self._counts:
+            of_classes = {"positive": chosen & judged.y_true, "negative": chosen & ~judged.y_true}
+            effective = {
+                name: effective_patients(np.bincount(judged.patients[of]))
+                for name, of in of_classes.items()
+            }
             self._counts[cells] = Counts(
                 n_images=int(chosen.sum()),
-                n_patients=len(np.unique(self._judged.patients[chosen])),
-                n_positive=int((chosen & self._judged.y_true).sum()),
+                n_patients=len(np.unique(judged.patients[chosen])),
+                n_positive=int(of_classes["positive"].sum()),
+                effective_patients=effective.get(of_class, min(effective.values())),
             )
         return self._counts[cells]
 

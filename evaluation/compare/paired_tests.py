@@ -106,12 +106,18 @@ def _resampled_test(
         row |= {
             "standard_error": error,
             "p_value": _percentile_p(drawn),
-            "detectable": smallest_detectable(error),
+            "detectable": smallest_detectable(error, freedom=_freedom(figure)),
         }
         if pair[0] == next(iter(figures.systems)):
             wide = figure.within(len(figures.systems) - 1)
             row |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
     return row
+
+
+def _freedom(figure: Figure) -> float:
+    """Degrees of freedom of a resampled figure: its effective patients less 1."""
+    effective = figure.effective_patients
+    return np.inf if effective is None else max(effective - 1, 1.0)
 
 
 def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
@@ -136,6 +142,7 @@ def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
 
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
+EXACT_AUROC = "exact (Clopper-Pearson), pairs of patients as trials"
 DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
@@ -355,6 +362,11 @@ def with_clustered_auroc(
             return figure
         if estimate.interval is None:
             return replace(figure, low=np.nan, high=np.nan, method="", kind=None, family=())
+        if estimate.exact:
+            low, high = estimate.interval
+            return replace(
+                figure, low=low, high=high, note="", method=EXACT_AUROC, kind="exact", family=()
+            )
         several = any(len(cards[name]) > 1 for name in pair if name)
         method = OBUCHOWSKI + (" and training seed" if several else "")
         return replace(

@@ -3,17 +3,23 @@
 An image of a patient says less than an image of somebody else, because the two resemble each
 other. The variance is therefore summed by patient (Obuchowski 1997). With every image its own
 patient it is that of DeLong (1988), which is given only beside it.
+
+A sum over few patients, or over patients of very different numbers of images, is too small and
+itself uncertain. So each patient's contribution is divided by 1 minus its share of the images of
+the class (with equal shares that is Obuchowski's factor), and intervals and tests are Student's t
+with Satterthwaite's degrees of freedom, the smaller of two: those of the effective patients of
+either class, and those that the contributions themselves show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, ndtri, stdtr, stdtrit
+from scipy.special import betaincinv, expit, logit, stdtr, stdtrit
 
 from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
@@ -29,9 +35,14 @@ class ClusteredEstimate:
     Attributes:
         value: The estimate.
         error: Standard error; `None` where there is none.
-        freedom: Degrees of freedom of its reference distribution; infinite: the normal one.
-        bounded: Whether the figure lies in [0, 1]; its interval is then taken on the logit.
+        freedom: Degrees of freedom of its t distribution; infinite: the normal one.
+        bounded: Whether the figure lies in [0, 1]; its interval is then taken on the logit. A
+            difference lies in [-1, 1].
         note: Why there is no standard error.
+        effective_patients: Of the rarer class, see `effective_patients`; `None` where unknown.
+        trials: Of an AUROC: pairs of a positive and a negative patient, no patient in two pairs,
+            and no more than the effective patients of the rarer class. Its interval reaches no
+            further than the exact one of so many trials, which it is at 0 and 1.
     """
 
     value: float
@@ -39,6 +50,13 @@ class ClusteredEstimate:
     freedom: float = np.inf
     bounded: bool = False
     note: str = ""
+    effective_patients: float | None = None
+    trials: float = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the interval is the exact one of an AUROC of 0 or 1."""
+        return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -47,21 +65,35 @@ class ClusteredEstimate:
         Example:
             >>> [round(end, 3) for end in ClusteredEstimate(0.1, 0.05).interval]
             [0.002, 0.198]
+            >>> ends = ClusteredEstimate(1.0, None, bounded=True, trials=10).interval
+            >>> [round(end, 3) for end in ends]
+            [0.692, 1.0]
         """
         return self.interval_at(LEVEL)
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
         """As `interval`, with another coverage."""
         if not self.error:
-            return None
+            return self._exact_interval(level) if self.exact else None
         reach = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
         if not self.bounded:
-            return self.value - reach, self.value + reach
+            return max(self.value - reach, -1.0), min(self.value + reach, 1.0)
+        exact = self._exact_interval(level)
         if not 0 < self.value < 1:
-            return None
+            return exact
         reach /= self.value * (1 - self.value)
         middle = logit(self.value)
-        return float(expit(middle - reach)), float(expit(middle + reach))
+        ends = float(expit(middle - reach)), float(expit(middle + reach))
+        return ends if exact is None else (max(ends[0], exact[0]), min(ends[1], exact[1]))
+
+    def _exact_interval(self, level: float) -> tuple[float, float] | None:
+        """Clopper and Pearson's, of pairs of patients, in which each ranks rightly or wrongly."""
+        if self.trials <= 1:
+            return None
+        hits, tail = self.value * self.trials, (1 - level) / 2
+        low = float(betaincinv(hits, self.trials - hits + 1, tail)) if hits else 0.0
+        high = float(betaincinv(hits + 1, self.trials - hits, 1 - tail)) if self.value < 1 else 1.0
+        return low, high
 
     @property
     def p_value(self) -> float | None:
@@ -72,28 +104,93 @@ class ClusteredEstimate:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest true difference that 80 % of such test sets would show; see below."""
-        return smallest_detectable(self.error) if self.error else None
+        """The smallest true difference that 80 % of such test sets would show; see below.
+
+        `None` where even a difference of 1 would not be shown so often.
+        """
+        if not self.error:
+            return None
+        reach = smallest_detectable(self.error, freedom=self.freedom)
+        return reach if reach <= 1 else None
 
 
-def smallest_detectable(error: float, power: float = _POWER, level: float = LEVEL) -> float:
+def smallest_detectable(
+    error: float, power: float = _POWER, level: float = LEVEL, freedom: float = np.inf
+) -> float:
     """The smallest true difference that a test set of this kind shows with a given power.
 
-    ``(z[1 - alpha / 2] + z[power]) x standard error of the paired difference``, two-sided.
+    ``(t[1 - alpha / 2] + t[power]) x standard error of the paired difference``, two-sided.
 
     Args:
         error: Standard error of the paired difference, by patient.
         power: How often it must be shown.
         level: ``1 - alpha``.
+        freedom: Degrees of freedom of t; infinite: the normal distribution.
 
     Source:
         The usual sample size formula for a difference, solved for the difference.
 
     Example:
-        >>> round(smallest_detectable(0.01), 4)
-        0.028
+        >>> round(smallest_detectable(0.01), 4), round(smallest_detectable(0.01, freedom=5), 4)
+        (0.028, 0.0349)
     """
-    return float(ndtri((1 + level) / 2) + ndtri(power)) * error
+    return float(stdtrit(freedom, (1 + level) / 2) + stdtrit(freedom, power)) * error
+
+
+def effective_patients(images: npt.ArrayLike) -> float:
+    """How many patients with one image each would say as much: ``(sum n)^2 / sum n^2``.
+
+    Args:
+        images: Images of each patient, shape ``(patients,)``.
+
+    Source:
+        Kish 1965, the effective sample size of unequal weights.
+
+    Example:
+        >>> effective_patients([1, 1, 1, 1]), round(effective_patients([100, 1, 1, 1]), 2)
+        (4.0, 1.06)
+    """
+    n = np.asarray(images, dtype=np.float64)
+    return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
+
+
+def without_leverage(added: Floats, images: Floats) -> Floats:
+    """What patients add to a mean over images, as the variance of that mean needs it.
+
+    A patient with a large share of the images pulls the mean towards itself, so its deviation
+    from the mean is too small by 1 minus that share. The sum of squares is the jackknife's
+    variance of the mean.
+
+    Args:
+        added: Per patient, the sum of its images' deviations from the mean, over all images.
+        images: Images of each patient; at least two patients have some.
+
+    Source:
+        Mancl and DeRouen 2001; MacKinnon and White 1985 (HC3).
+
+    Example:
+        >>> deviations = np.array([1.0, -1.0])
+        >>> without_leverage(deviations / 2, np.array([1.0, 1.0])).tolist()
+        [0.7071067811865476, -0.7071067811865476]
+    """
+    count = np.count_nonzero(images)
+    return np.asarray(added / (1 - images / images.sum()) * np.sqrt((count - 1) / count))
+
+
+def freedom_of(contributions: Floats) -> float:
+    """Satterthwaite's degrees of freedom of a sum of squares, from its terms.
+
+    ``2 V^2 / Var(V)`` with ``V = sum q^2`` and, on the safe side, ``Var(V) = sum q^4``.
+
+    Source:
+        Satterthwaite 1946.
+
+    Example:
+        >>> freedom_of(np.ones(10)), round(freedom_of(np.array([3.0, 0.1, 0.1])), 2)
+        (20.0, 2.01)
+    """
+    squares = contributions**2
+    return float(2 * squares.sum() ** 2 / (squares**2).sum())
 
 
 @dataclass(frozen=True)
@@ -105,32 +202,50 @@ class AurocParts:
         of_positive: Per patient, the sum over its positive images of (share of the negatives
             that the image outscores - value) / positives, shape ``(patients,)``.
         of_negative: Likewise over its negative images.
-        patients: How many patients have a positive image, a negative one, any.
+        images: Positive and negative images of each patient, shape ``(patients, 2)``.
+        trials: Pairs of a positive and a negative patient, no patient in two pairs.
         bounded: Whether it is an AUROC, not a difference.
     """
 
     value: float
     of_positive: Floats
     of_negative: Floats
-    patients: tuple[int, int, int]
+    images: Floats
+    trials: int = 0
     bounded: bool = True
 
     @property
-    def sums(self) -> Floats:
-        """What each patient adds in all, shape ``(patients,)``."""
-        return np.asarray(self.of_positive + self.of_negative)
+    def effective_patients(self) -> float:
+        """Of the rarer class, the fewer."""
+        return min(effective_patients(of_class) for of_class in self.images.T)
 
     @cached_property
-    def variance(self) -> float | None:
-        """Obuchowski's variance; `None` with fewer than two patients of either class."""
-        if min(self.patients) < 2:
+    def contributions(self) -> Floats | None:
+        """What each patient adds, corrected for its share of the images, shape ``(patients,)``.
+
+        The sum of squares is the variance, the sum of products with those of another system on
+        the same images the covariance; `None` with fewer than two patients of either class.
+        """
+        if np.count_nonzero(self.images, axis=0).min() < 2:
             return None
-        among_positive, among_negative, among_all = (n / (n - 1) for n in self.patients)
-        return float(
-            among_positive * (self.of_positive**2).sum()
-            + among_negative * (self.of_negative**2).sum()
-            + 2 * among_all * (self.of_positive * self.of_negative).sum()
-        )
+        positive, negative = self.images.T
+        of_positive = without_leverage(self.of_positive, positive)
+        return of_positive + without_leverage(self.of_negative, negative)
+
+    @property
+    def variance(self) -> float | None:
+        """By patient; `None` with fewer than two patients of either class."""
+        return None if self.contributions is None else float((self.contributions**2).sum())
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the variance: of both classes' patients, or of what they add."""
+        effective = np.array([effective_patients(of_class) for of_class in self.images.T])
+        of_classes = (1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum()
+        contributions = self.contributions
+        if contributions is None or not contributions.any():
+            return float(of_classes)
+        return min(float(of_classes), freedom_of(contributions))
 
     def __sub__(self, other: AurocParts) -> AurocParts:
         """The difference of two systems on the same images; their covariance is in it."""
@@ -138,7 +253,7 @@ class AurocParts:
             self.value - other.value,
             self.of_positive - other.of_positive,
             self.of_negative - other.of_negative,
-            self.patients,
+            self.images,
             bounded=False,
         )
 
@@ -147,11 +262,20 @@ class AurocParts:
         variance = self.variance
         if variance is None:
             return ClusteredEstimate(self.value, None, note=FEW_PATIENTS)
-        total, freedom = add_seeds(variance, self.patients[2] - 1, seeds)
+        total, freedom = add_seeds(variance, self.freedom, seeds)
+        varied = any(each.variance for each in seeds)
+        none = ClusteredEstimate(
+            self.value,
+            None,
+            bounded=self.bounded,
+            effective_patients=self.effective_patients,
+            # The exact interval covers the choice of patients only.
+            trials=0 if varied else min(self.trials, self.effective_patients),
+        )
         # Rounding leaves some 1e-17 where a system is held against itself.
         if total < 1e-24:
-            return ClusteredEstimate(self.value, None, note=NO_WIDTH)
-        return ClusteredEstimate(self.value, float(np.sqrt(total)), freedom, self.bounded)
+            return none if none.exact else replace(none, note=NO_WIDTH)
+        return replace(none, error=float(np.sqrt(total)), freedom=freedom)
 
 
 @dataclass(frozen=True)
@@ -182,22 +306,21 @@ def add_seeds(variance: float, freedom: float, seeds: Sequence[SeedSpread]) -> t
 
     Args:
         variance: Over patients, of the mean over seeds.
-        freedom: Patients - 1.
+        freedom: Of the variance over patients.
         seeds: The spread of every system in the figure that has several seeds.
 
     Returns:
-        The variance, and its degrees of freedom after Satterthwaite (1946); infinite without
-        seeds, since the variance over patients has many.
+        The variance, and its degrees of freedom after Satterthwaite (1946).
 
     Example:
         >>> add_seeds(0.0004, 99, [SeedSpread(0.0, 2)])[0], add_seeds(1.0, 9, [])
-        (0.0004, (1.0, inf))
+        (0.0004, (1.0, 9))
     """
     parts = [each.variance / each.n_seeds for each in seeds]
     total = variance + sum(parts)
     spread = sum(p**2 / (each.n_seeds - 1) for p, each in zip(parts, seeds, strict=True))
     if not spread:
-        return total, np.inf
+        return total, freedom
     return total, total**2 / (spread + variance**2 / freedom)
 
 
@@ -228,8 +351,8 @@ def auroc_parts(
 
     Example:
         >>> parts = auroc_parts([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], np.arange(4), 4)
-        >>> parts.value, parts.patients
-        (0.875, (2, 2, 4))
+        >>> parts.value, parts.images.sum(axis=0).tolist()
+        (0.875, [2.0, 2.0])
     """
     truth, scores = np.asarray(y_true, dtype=bool), np.asarray(y_score, dtype=np.float64)
     owner = np.asarray(clusters)
@@ -247,8 +370,15 @@ def auroc_parts(
         np.asarray(np.bincount(owner[of], weights=added[of], minlength=n_clusters), np.float64)
         for of in (truth, ~truth)
     )
-    having = [len(np.unique(owner[of])) for of in (truth, ~truth, truth | ~truth)]
-    return AurocParts(value, of_positive, of_negative, (having[0], having[1], having[2]))
+    images = np.stack([np.bincount(owner[of], minlength=n_clusters) for of in (truth, ~truth)], 1)
+    trials = sum(_pairs_of_patients(truth[rows], owner[rows]) for rows in each)
+    return AurocParts(value, of_positive, of_negative, images.astype(np.float64), trials)
+
+
+def _pairs_of_patients(truth: npt.NDArray[np.bool_], owner: Integers) -> int:
+    """The most pairs of a positive and a negative patient, no patient in two pairs."""
+    positive, negative, all_ = (len(np.unique(owner[of])) for of in (truth, ~truth, slice(None)))
+    return min(positive, negative, all_ // 2)
 
 
 def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
@@ -269,7 +399,8 @@ def mean_parts(parts: Sequence[AurocParts]) -> AurocParts:
         float(np.mean([each.value for each in parts])),
         np.mean([each.of_positive for each in parts], axis=0),
         np.mean([each.of_negative for each in parts], axis=0),
-        parts[0].patients,
+        parts[0].images,
+        parts[0].trials,
     )
 
 

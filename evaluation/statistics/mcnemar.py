@@ -10,7 +10,14 @@ import numpy.typing as npt
 from scipy.special import bdtr, ndtr
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.auroc_variance import ClusteredEstimate, SeedSpread, add_seeds
+from evaluation.statistics.auroc_variance import (
+    ClusteredEstimate,
+    SeedSpread,
+    add_seeds,
+    effective_patients,
+    freedom_of,
+    without_leverage,
+)
 from evaluation.statistics.bootstrap import NO_WIDTH, cluster_index, per_cluster
 from evaluation.statistics.ranking import Floats, Integers
 
@@ -83,8 +90,10 @@ def clustered_mcnemar(
 
     With ``d`` a patient's images right for the first only, less those right for the second only,
     ``N`` images and ``K`` patients, the variance under equal shares is ``K / (K - 1) x sum of
-    d^2 / N^2`` (the pooled share cancels), and around the observed difference ``D`` it is
-    ``K / (K - 1) x sum of (d - n D)^2 / N^2`` for a patient of ``n`` images.
+    d^2 / N^2`` (the pooled share cancels). Around the observed difference ``D`` it is the sum of
+    ``((d - n D) / N)^2`` for a patient of ``n`` images, each corrected for its share of the
+    images (`without_leverage`); with equal shares that is ``K / (K - 1)`` times the plain sum.
+    The interval is Student's t with the patients' degrees of freedom.
 
     Args:
         first_right: 1 where the system is right, 0 where it is not, or the share of its seeds
@@ -104,13 +113,16 @@ def clustered_mcnemar(
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
         return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
     scale = len(table) / (len(table) - 1) / len(gap) ** 2
-    around = scale * float(((table[:, 0] - difference * table[:, 1]) ** 2).sum())
-    under_equal, _ = add_seeds(scale * float((table[:, 0] ** 2).sum()), len(table) - 1, seeds)
-    total, freedom = add_seeds(around, len(table) - 1, seeds)
+    added = (table[:, 0] - difference * table[:, 1]) / len(gap)
+    added = without_leverage(added, table[:, 1])
+    effective = effective_patients(table[:, 1])
+    freedom = min(effective - 1, freedom_of(added)) if added.any() else effective - 1
+    under_equal, _ = add_seeds(scale * float((table[:, 0] ** 2).sum()), freedom, seeds)
+    total, freedom = add_seeds(float((added**2).sum()), freedom, seeds)
     estimate = (
-        ClusteredEstimate(difference, float(np.sqrt(total)), freedom)
+        ClusteredEstimate(difference, float(np.sqrt(total)), freedom, effective_patients=effective)
         if total > 0
-        else ClusteredEstimate(difference, None, note=NO_WIDTH)
+        else ClusteredEstimate(difference, None, note=NO_WIDTH, effective_patients=effective)
     )
     p_value = None
     if under_equal > 0:

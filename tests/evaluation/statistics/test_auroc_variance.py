@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, nct, norm, t
 from sklearn.metrics import roc_auc_score
 
 from evaluation.statistics.auroc_variance import (
-    AurocParts,
     ClusteredEstimate,
     SeedSpread,
     add_seeds,
     auroc_difference,
     auroc_parts,
+    freedom_of,
     mean_parts,
     smallest_detectable,
 )
@@ -52,14 +52,47 @@ def variance_as_written(truth, first, second, owner):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_variance_is_the_formula_of_the_paper(seed):
-    truth, (first, second), owner = draw(seed)
-    parts = [auroc_parts(truth, scores, owner, 40) for scores in (first, second)]
+def test_with_equal_shares_the_variance_is_the_formula_of_the_paper(seed):
+    rng = np.random.default_rng(seed)
+    owner, truth = np.repeat(np.arange(60), 4), np.tile([True, False, False, True], 60)
+    first, second = (
+        (truth + rng.normal(0, 1, 60)[owner] + rng.normal(0, 1, 240)).round(1) for _ in range(2)
+    )
+    parts = [auroc_parts(truth, scores, owner, 60) for scores in (first, second)]
     alone = [variance_as_written(truth, s, s, owner) for s in (first, second)]
     both = variance_as_written(truth, first, second, owner)
     assert parts[0].variance == pytest.approx(alone[0], rel=1e-10)
-    gap = parts[0] - parts[1]
-    assert gap.variance == pytest.approx(alone[0] + alone[1] - 2 * both, rel=1e-10)
+    assert parts[0].contributions @ parts[1].contributions == pytest.approx(both, rel=1e-10)
+    assert (parts[0] - parts[1]).variance == pytest.approx(sum(alone) - 2 * both, rel=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_unequal_shares_the_variance_is_that_of_leaving_each_patient_out(seed):
+    truth, (scores, _), owner = draw(seed)
+    big = owner < 6  # six of 40 patients have four times as many images
+    truth, scores, owner = (np.r_[v, np.repeat(v[big], 3)] for v in (truth, scores, owner))
+    scores += np.random.default_rng(seed).normal(0, 0.5, len(scores))
+    left = [roc_auc_score(truth[owner != p], scores[owner != p]) for p in np.unique(owner)]
+    jackknife = (len(left) - 1) * np.var(left)
+    found = auroc_parts(truth, scores, owner, 40).variance
+    assert found == pytest.approx(jackknife, rel=0.08)
+    assert found > variance_as_written(truth, scores, scores, owner)
+
+
+def test_the_freedom_is_that_of_the_effective_patients_of_the_rarer_class():
+    # Four positive patients of 60: by hand (1/4 + 1/56)^2 / (1 / (16 x 3) + 1 / (3136 x 55)).
+    truth = np.arange(60) < 4
+    scores = np.random.default_rng(1).normal(size=60) + truth
+    parts = auroc_parts(truth, scores, np.arange(60), 60)
+    by_hand = (1 / 4 + 1 / 56) ** 2 / (1 / (16 * 3) + 1 / (56**2 * 55))
+    assert parts.freedom == pytest.approx(min(by_hand, freedom_of(parts.contributions)))
+    assert parts.freedom < 4 == parts.effective_patients
+    # One patient with 100 of 159 images is worth little more than itself.
+    owner = np.r_[np.zeros(100, int), np.arange(1, 60)]
+    truth = np.r_[np.arange(100) < 50, np.arange(59) < 20]
+    whole = auroc_parts(truth, np.random.default_rng(2).normal(size=159), owner, 60)
+    assert whole.effective_patients == pytest.approx(70**2 / (50**2 + 20))
+    assert whole.freedom < 2.5
 
 
 def test_independent_images_give_delong():
@@ -76,7 +109,7 @@ def test_independent_images_give_delong():
     error = np.sqrt(over_positive + over_negative)
     assert gap.value == pytest.approx(components[0][2] - components[1][2])
     assert gap.error == pytest.approx(error, rel=1e-10)
-    assert gap.p_value == pytest.approx(2 * norm.sf(abs(gap.value) / error))
+    assert gap.p_value == pytest.approx(2 * t.sf(abs(gap.value) / error, gap.freedom))
 
 
 def test_ignoring_patients_makes_the_same_difference_look_surer():
@@ -146,14 +179,30 @@ def test_an_interval_of_an_auroc_stays_inside_its_bounds():
     scores[29] = 40.0  # one negative among the positives
     estimate = auroc_parts(truth, scores, np.arange(60), 60).estimate()
     low, high = estimate.interval
-    assert 0.9 < low < estimate.value < high < 1
+    assert 0.85 < low < estimate.value < high < 1
 
 
-def test_classes_wholly_apart_have_no_interval():
-    parts = auroc_parts([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], np.arange(4), 4)
-    assert parts.value == 1.0
-    assert parts.estimate().interval is None
+def test_classes_wholly_apart_have_the_exact_interval_of_pairs_of_patients():
+    truth = np.arange(40) < 8
+    for scores, value in ((1.0 * truth, 1.0), (-1.0 * truth, 0.0)):
+        found = auroc_parts(truth, scores, np.arange(40), 40).estimate()
+        exact = binomtest(int(8 * value), 8).proportion_ci(method="exact")
+        assert (found.value, found.exact) == (value, True)
+        assert found.interval == pytest.approx((exact.low, exact.high))
+    # Every image twice, and both classes in each patient: four pairs, and not sixteen.
+    owner, truth = np.repeat(np.arange(8), 4), np.tile([True, False, True, False], 8)
+    found = auroc_parts(truth, 1.0 * truth, owner, 8).estimate()
+    assert found.interval[0] == pytest.approx(0.025 ** (1 / 4))
     assert auroc_parts([1, 1], [0.1, 0.2], np.arange(2), 2) is None
+
+
+def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
+    truth = np.arange(60) >= 30
+    scores = np.arange(60.0)
+    whole = auroc_parts(truth, scores, np.arange(60), 60).estimate()
+    scores[29] = 39.5  # one negative above ten positives
+    nearly = auroc_parts(truth, scores, np.arange(60), 60).estimate()
+    assert whole.interval[0] - 0.05 < nearly.interval[0] < whole.interval[0]
 
 
 def test_a_system_against_itself_differs_by_nothing_and_gets_no_p_value():
@@ -164,6 +213,7 @@ def test_a_system_against_itself_differs_by_nothing_and_gets_no_p_value():
 
 def test_one_patient_of_a_class_gives_no_interval():
     parts = auroc_parts([0, 0, 1], [0.1, 0.5, 0.4], np.array([0, 1, 2]), 3)
+    assert parts.estimate().interval is None
     assert parts.variance is None
     assert "fewer than two patients" in parts.estimate().note
 
@@ -177,7 +227,7 @@ def test_seeds_widen_an_interval_by_what_they_differ():
     with_seeds, without = mean.estimate(spread), mean.estimate()
     between = np.var([each.value for each in parts], ddof=1) / 2
     assert with_seeds.error**2 == pytest.approx(without.error**2 + between)
-    assert with_seeds.freedom < without.freedom
+    assert with_seeds.freedom != without.freedom
     assert with_seeds.interval[0] < without.interval[0] < without.interval[1]
 
 
@@ -192,4 +242,7 @@ def test_the_smallest_detectable_difference_has_the_power_it_names():
     beyond = norm.isf(0.025) * error
     assert norm.sf((beyond - reach) / error) == pytest.approx(0.8)
     assert ClusteredEstimate(0.0, error).detectable == reach
-    assert AurocParts(0.5, np.zeros(2), np.zeros(2), (2, 2, 2)).estimate().detectable is None
+    # With few patients the test is t: its noncentral distribution gives the power.
+    few = ClusteredEstimate(0.0, error, freedom=6.0).detectable
+    assert nct.sf(t.isf(0.025, 6), 6, few / error) == pytest.approx(0.8, abs=0.02)
+    assert ClusteredEstimate(0.0, 0.3, freedom=2.0).detectable is None  # not even a gap of 1
