@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.compare.comparison import Comparison
+from evaluation.compare.comparison import Comparison, patient_notes
 from evaluation.compare.failure_analysis import check_analysis, failure_table
 from evaluation.compare.judged_model import (
     ComparisonTask,
@@ -107,7 +107,7 @@ def compare_systems(
         systems={name: system_result(each, task) for name, each in models.items()},
         decisions=decisions_table(models, dataset),
         provenance=comparison_provenance(models, task, resamples),
-        notes=[*notes, *of_models, *by_unit.notes, *_seed_notes(models)],
+        notes=[*notes, *of_models, *patient_notes(judged), *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit.figures,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from data_prep.store.dataset import Target
@@ -15,8 +16,14 @@ from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Verdict, state_verdict
 from evaluation.decisions.referral import CoverageCurve
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.evaluation_set import EvaluationSet, Note
+from evaluation.statistics.auroc_variance import effective_patients
 from evaluation.statistics.ranking import Floats
+
+FEW_PATIENTS = 20
+"""Effective patients of a class below which a comparison carries a caution."""
+MANY_IMAGES = 0.1
+"""Share of a class's images in one patient from which it does."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,16 @@ class Comparison:
         return self.figures.table()
 
     @property
+    def effective_patients(self) -> float | None:
+        """Of the rarer class of the test images; `None` where unknown."""
+        return self.figures.of(self.names[0], "auroc").effective_patients
+
+    @property
+    def cautions(self) -> list[str]:
+        """What belongs beside the answer: few patients, or one patient with many images."""
+        return [note.text for note in self.notes if note.kind == "few_patients"]
+
+    @property
     def seeds(self) -> dict[str, int]:
         """How many training runs are behind each system, where known."""
         known = {name: each.seeds for name, each in self.systems.items()}
@@ -130,3 +147,30 @@ class Comparison:
 
     def _tests_of(self, unit: str | None) -> pd.DataFrame:
         return self.tests[self.tests["unit"] == unit] if len(self.tests) else self.tests
+
+
+def patient_notes(judged: EvaluationSet) -> list[Note]:
+    """Caution where a class has few effective patients, or one patient much of its images."""
+    notes = []
+    for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
+        images = np.bincount(judged.patients[of_class])
+        n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
+        effective = effective_patients(images)
+        if not n_images:
+            continue
+        text = ""
+        if effective < FEW_PATIENTS:
+            text = (
+                f"The {n_images:,} {name} images are of {n_patients:,} patients and say as much as "
+                f"those of {effective:.1f} patients with one image each: below {FEW_PATIENTS}, one "
+                "patient more or less may change the answer."
+            )
+        most = int(images.max())
+        if most > 1 and most >= MANY_IMAGES * n_images:
+            text += (
+                f" One patient has {most:,} of the {n_images:,} {name} images "
+                f"({100 * most / n_images:.0f} %)."
+            )
+        if text:
+            notes.append(Note("few_patients", text.strip()))
+    return notes

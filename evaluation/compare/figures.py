@@ -218,13 +218,15 @@ class Figures:
                 note=row.get("note", ""),
                 method=method,
                 kind=kind,
-                counts=Counts(
-                    *(int(row.get(name, 0)) for name in Counts._fields[:3]),
-                    effective_patients=row.get("effective_patients"),
-                ),
+                counts=_counts(row),
             )
         first = rows[0] if rows else {}
         return cls(first.get("target", ""), first.get("unit", "image"), systems, differences)
+
+
+def _counts(row: Mapping[str, Any]) -> Counts:
+    n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in Counts._fields[:3])
+    return Counts(n_images, n_patients, n_positive, row.get("effective_patients"))
 
 
 def _at_the_end(row: Mapping[str, Any]) -> bool:

@@ -15,9 +15,12 @@ ALL = "all"
 VERSUS_NORMAL = "vs_normal"
 
 
-NoteKind = Literal["left_out", "training", "validation", "not_tuned", "seeds", "unit", "uses"]
+NoteKind = Literal[
+    "left_out", "training", "validation", "not_tuned", "seeds", "unit", "uses", "few_patients"
+]
 """Images that are not judged; training data that is unknown; what validation lacks; a system that
-was not tuned; several seeds; figures by study or patient; earlier uses of the test images."""
+was not tuned; several seeds; figures by study or patient; earlier uses of the test images;
+few patients, or one with many images."""
 
 
 class Note(NamedTuple):

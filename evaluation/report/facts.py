@@ -154,6 +154,7 @@ class MethodFacts:
         most_undefined: Resamples that may be undefined, in per cent.
         several_seeds: Training seeds of each system that has several.
         single_seed: Systems of one training seed.
+        effective: Effective patients of the rarer class; `None` where unknown.
         primary: The primary figure in words; empty for one system.
         has_maps: Whether activation maps are drawn.
         maps: Per system the method behind its maps.
@@ -163,6 +164,7 @@ class MethodFacts:
     most_undefined: int
     several_seeds: dict[str, int]
     single_seed: list[str]
+    effective: float | None
     primary: str
     has_maps: bool
     maps: dict[str, str]
@@ -177,6 +179,7 @@ class MethodFacts:
             most_undefined=round(100 * MOST_UNDEFINED),
             several_seeds={name: runs for name, runs in seeds.items() if runs > 1},
             single_seed=[name for name, runs in seeds.items() if runs == 1],
+            effective=comparison.effective_patients,
             primary=comparison.protocol.title if len(systems) > 1 else "",
             has_maps=any(each.maps is not None and len(each.maps) for each in systems.values()),
             maps={n: each["maps"]["method"] for n, each in recorded.items() if each.get("maps")},
