@@ -94,6 +94,13 @@ def compare(
             "recall@specificity>=0.90 for another threshold; docs/metrics.md names all."
         ),
     ] = None,
+    thumbnails: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Thumbnails on images.html at most, wrongly judged images first; 0 for none.",
+        ),
+    ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.
@@ -123,7 +130,7 @@ def compare(
         rest: dict[str, Any] = {
             "split": split, "images": images, "replicates": replicates, "seed": seed,
             "margin": margin, "prevalence": prevalence, "unit": unit,
-            "policy": policy, "cases": cases, "metrics": metrics,
+            "policy": policy, "cases": cases, "thumbnails": thumbnails, "metrics": metrics,
         }  # fmt: skip
 
         def judge(name: str, members: list[str], folder: Path) -> None:
@@ -165,7 +172,14 @@ def compare(
         comparison = comparison.with_uses(uses)
         with console.progress("Drawing cases", None) as advance:
             page = write_report(
-                comparison, dataset, out, seed=seed, cases=cases, rows=rows, progress=advance
+                comparison,
+                dataset,
+                out,
+                seed=seed,
+                cases=cases,
+                rows=rows,
+                thumbnails=thumbnails,
+                progress=advance,
             )
         write_tables(comparison, out)
     console.say(comparison.verdict)

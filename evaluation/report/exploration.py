@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 MOST_STEPS = 400
 """Positions of a slider; a screen shows no finer curve."""
 
-MOST_LISTED = 20_000
-"""Images that the page lists by id, 1 MB; a larger set has its counts only."""
 
-
-def exploration(comparison: Comparison, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page's script reads: counts at every threshold, places of images."""
-    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
+def exploration(comparison: Comparison) -> dict[str, Any]:
+    """Return what the page's script reads: counts at every threshold."""
+    counts, _ = explore_thresholds(comparison)
     return {
-        **_explore_thresholds(comparison.decisions, comparison.names, thresholds),
+        **counts,
         "systems": comparison.names,
         "policies": {policy: policy_words(policy) for policy in policies_of(comparison)},
-        "drawn": drawn,
     }
+
+
+def explore_thresholds(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the counts at each step, and each image's place among each system's steps."""
+    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
+    return _explore_thresholds(comparison.decisions, comparison.names, thresholds)
 
 
 def _explore_thresholds(
@@ -42,30 +44,31 @@ def _explore_thresholds(
     thresholds: Mapping[str, Mapping[str, float | None]],
     *,
     most_steps: int = MOST_STEPS,
-    most_listed: int = MOST_LISTED,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Count, for each system, what is called positive at each of some hundred thresholds.
 
     A step is a threshold: images with ``score >= threshold`` are positive. An image's place among
     the steps says all about it: it is positive up to there. So the page needs no scores, and its
-    counts are those of the tables at every frozen threshold.
+    counts are those of the tables at every frozen threshold. Places are -1 below the first step
+    and NaN without a score; images of unknown truth are left out.
 
     Example:
         >>> frame = pd.DataFrame(
         ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
         ...      "score": [0.9, 0.5, 0.2]})
-        >>> found = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
+        >>> found, places = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
         >>> found["steps"][0]["at"], found["steps"][0]["tp"], found["steps"][0]["fp"]
         ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
-        >>> found["steps"][0]["frozen"], found["images"][1]
-        ({'max_f1': 1}, ['b', 0, 1])
+        >>> found["steps"][0]["frozen"], places["A"].to_dict()
+        ({'max_f1': 1}, {'a': 2.0, 'b': 1.0, 'c': 0.0})
     """
     known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
     labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
     wide = known.pivot(index="image_id", columns="system", values="score")
     scores = wide.reindex(index=labels.index, columns=systems).to_numpy(dtype=np.float64)
     truth = labels.to_numpy(dtype=bool)
-    steps, places = [], []
+    steps = []
+    places = pd.DataFrame(index=labels.index.astype(str))
     for column, name in zip(scores.T, systems, strict=True):
         frozen = {
             key: value for key, value in thresholds.get(name, {}).items() if value is not None
@@ -73,20 +76,13 @@ def _explore_thresholds(
         at = _thresholds(column, list(frozen.values()), most_steps)
         place = np.searchsorted(at, column, side="right") - 1
         steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
-        places.append(
-            [
-                None if missing else int(p)
-                for p, missing in zip(place, np.isnan(column), strict=True)
-            ]
-        )
-    listed = len(labels) <= most_listed
-    rows = zip(labels.index, truth.tolist(), *places, strict=True) if listed else ()
-    return {
+        places[name] = np.where(np.isnan(column), np.nan, place)
+    counts = {
         "positives": int(truth.sum()),
         "negatives": int((~truth).sum()),
         "steps": steps,
-        "images": [[str(image), int(label), *place] for image, label, *place in rows],
     }
+    return counts, places
 
 
 def _thresholds(

@@ -16,11 +16,12 @@ DECISIONS = "decisions.parquet"
 LATEX_TABLE, MARKDOWN_TABLE = "table.tex", "table.md"
 FIGURES, OVERLAYS = "figures", "overlays"
 SYSTEMS = "systems"  # what runs predicted for this report
+IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS = "images.html", "images.js", "thumbs"
 CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, to find
 
 OF_ONE_TARGET = frozenset({
     PAGE, DETAILS, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
-    LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS,
+    LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS, IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS,
 })  # fmt: skip
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
 

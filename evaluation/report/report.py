@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.folders import atomic_path, make_folder
 from evaluation.compare.failure_analysis import main_policy
+from evaluation.report.all_images import MOST_THUMBNAILS, write_all_images
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
     chart_legend,
@@ -81,6 +82,7 @@ def write_report(
     seed: int = 0,
     cases: int = CASES_PER_CATEGORY,
     rows: Sequence[TableRow] = (),
+    thumbnails: int = MOST_THUMBNAILS,
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Write the report, its figures and its overlays.
@@ -90,10 +92,12 @@ def write_report(
         dataset: The data set it was found on; without pixels the report has no images.
         out: Report folder; made if absent. Gets ``report.html``, ``details.html``,
             ``cases-002.html`` and so on where there are more cases than the report holds,
-            ``table.tex``, ``table.md``, ``figures/`` and ``overlays/``.
+            ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``,
+            ``table.md``, ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
         rows: Of the table, see `table_rows`; without any the usual six.
+        thumbnails: Test images with a thumbnail at most, see `write_all_images`.
         progress: Called once per image drawn.
 
     Returns:
@@ -109,6 +113,18 @@ def write_report(
     save_figures(comparison, out / FIGURES)
     write_table_files(comparison, out, rows)
     galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
+    write_all_images(
+        comparison,
+        dataset,
+        out,
+        titles=_titles(comparison, dataset.name),
+        policy=_main_policy(comparison),
+        drawn=case_places(galleries),
+        gaps=disagreement(comparison.decisions, comparison.names),
+        most=thumbnails,
+        seed=seed,
+        progress=progress,
+    )
     pages = {
         name: render("cases.html.jinja", gallery=gallery, **_titles(comparison, dataset.name))
         for gallery in galleries[1:]
@@ -237,7 +253,7 @@ def _render_report(
         **_folded(comparison, policy, sources),
         further_charts=list(drawn([each for each in charts if each not in first])),
         cost_charts=list(drawn(cost_charts(comparison))),
-        exploration=exploration(comparison, case_places(galleries)),
+        exploration=exploration(comparison),
         place=place,
         place_reason=place.reasons,
         paragraph=methods_paragraph(comparison, dataset),

@@ -32,7 +32,7 @@ def counts(told, system: int, step: int) -> dict[str, int]:
 )
 def test_frozen_threshold_gives_the_counts_of_the_tables(threshold):
     table = frame(300)
-    told = _explore_thresholds(table, ["A", "B"], {"A": {"max_f1": threshold}, "B": {}})
+    told, _ = _explore_thresholds(table, ["A", "B"], {"A": {"max_f1": threshold}, "B": {}})
     mine = table[table["system"] == "A"]
     wanted = confusion_counts(mine["label"] == 1, mine["score"], threshold)
     assert counts(told, 0, told["steps"][0]["frozen"]["max_f1"]) == wanted
@@ -41,7 +41,7 @@ def test_frozen_threshold_gives_the_counts_of_the_tables(threshold):
 
 def test_every_step_counts_what_lies_at_or_above_it():
     table = frame(200)
-    told = _explore_thresholds(table, ["A"], {})
+    told, _ = _explore_thresholds(table, ["A"], {})
     mine = table[table["system"] == "A"]
     for step, at in enumerate(told["steps"][0]["at"]):
         wanted = confusion_counts(mine["label"] == 1, mine["score"], at)
@@ -49,19 +49,20 @@ def test_every_step_counts_what_lies_at_or_above_it():
 
 
 def test_places_of_the_images_give_the_same_counts_as_the_steps():
-    told = _explore_thresholds(frame(150), ["A", "B"], {"A": {"p": 0.4}, "B": {"p": 0.6}})
-    for system in (0, 1):
+    table = frame(150)
+    told, places = _explore_thresholds(table, ["A", "B"], {"A": {"p": 0.4}, "B": {"p": 0.6}})
+    label = table.drop_duplicates("image_id").set_index("image_id")["label"]
+    for system, name in enumerate(["A", "B"]):
         step = told["steps"][system]["frozen"]["p"]
-        called = [row for row in told["images"] if row[2 + system] >= step]
-        assert sum(row[1] for row in called) == told["steps"][system]["tp"][step]
-        assert sum(1 - row[1] for row in called) == told["steps"][system]["fp"][step]
+        called = label[places[name] >= step]
+        assert called.sum() == told["steps"][system]["tp"][step]
+        assert (1 - called).sum() == told["steps"][system]["fp"][step]
 
 
 def test_size_is_bounded_however_many_images():
     table = frame(30_000, systems=("A",))
     table["score"] = np.random.default_rng(1).random(30_000)
-    told = _explore_thresholds(table, ["A"], {"A": {"max_f1": 0.123456789}})
-    assert told["images"] == []
+    told, _ = _explore_thresholds(table, ["A"], {"A": {"max_f1": 0.123456789}})
     assert len(told["steps"][0]["at"]) <= 401
     assert len(json.dumps(told)) < 20_000
     mine = confusion_counts(table["label"] == 1, table["score"], 0.123456789)
@@ -72,9 +73,8 @@ def test_image_without_truth_or_score_is_counted_nowhere():
     table = frame(20)
     table.loc[table["image_id"] == "i00003", "label"] = np.nan
     table.loc[(table["image_id"] == "i00004") & (table["system"] == "B"), "score"] = np.nan
-    told = _explore_thresholds(table, ["A", "B"], {})
-    rows = {row[0]: row for row in told["images"]}
-    assert "i00003" not in rows
-    assert rows["i00004"][3] is None
+    told, places = _explore_thresholds(table, ["A", "B"], {})
+    assert "i00003" not in places.index
+    assert np.isnan(places.loc["i00004", "B"])
     assert told["positives"] + told["negatives"] == 19
     assert told["steps"][1]["tp"][0] + told["steps"][1]["fp"][0] == 18

@@ -1,0 +1,308 @@
+"""`images.html`: every test image as a small picture, with filters, search and order.
+
+The page holds no image: thumbnails are files that load as they scroll into view, and what is known
+of the images is one script beside the page, so that it opens from a folder without a server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.schemas import EDGES
+from evaluation.compare.failure_analysis import image_groups
+from evaluation.metrics.words import policy_words
+from evaluation.overlays.draw import fit_panel
+from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
+from evaluation.report.charts import policies_of
+from evaluation.report.exploration import explore_thresholds
+from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS
+from evaluation.report.templates import render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from data_prep.store.dataset import DataSet
+    from evaluation.compare.comparison import Comparison
+
+
+MOST_THUMBNAILS = 5_000
+"""Images that get a thumbnail unless another number is asked for."""
+
+THUMBNAIL_SIDE, _QUALITY = 192, 60  # px of the longer side; of WebP
+_MOST_BOXES = 12  # of one system on one image, the most confident
+_READERS = min(4, os.cpu_count() or 1)
+_CLASS = "x_class"
+
+
+def write_all_images(
+    comparison: Comparison,
+    dataset: DataSet,
+    out: Path,
+    *,
+    titles: Mapping[str, str],
+    policy: str,
+    drawn: Mapping[str, Sequence[str]],
+    gaps: Mapping[str, float],
+    most: int = MOST_THUMBNAILS,
+    seed: int = 0,
+    progress: Callable[..., None] | None = None,
+) -> None:
+    """Write ``images.html``, ``images.js`` and ``thumbs/``.
+
+    At most `most` images get a thumbnail: first those that a system gets wrong at the main
+    threshold, then others at random. All images are listed, with thumbnail or without. A few
+    images are in memory at a time, whatever their number.
+
+    Args:
+        comparison: What was judged.
+        dataset: Where pixels, true boxes and groups come from.
+        out: Report folder.
+        titles: ``title``, ``finding``, ``data_name`` of the page.
+        policy: At whose threshold the page opens; "" where nothing is decided.
+        drawn: Page and anchor of the images that are drawn with all panels.
+        gaps: How far apart the systems see each image.
+        most: Thumbnails at most; 0 for none.
+        seed: Of the random choice.
+        progress: Called once per thumbnail.
+    """
+    table = _ImageTable(comparison, dataset, policy)
+    make_folder(out / THUMBNAILS)
+    for stale in (out / THUMBNAILS).glob("*.webp"):
+        stale.unlink()
+    chosen = _chosen(table, most if dataset.has_pixels else 0, seed)
+    sizes = _write_thumbnails(dataset, table.ids, chosen, out / THUMBNAILS, progress)
+    with atomic_path(out / IMAGES_TABLE) as path:
+        text = json.dumps(table.content(sizes, drawn, gaps), separators=(",", ":"))
+        path.write_text(f"const IMAGES = {text};\n", encoding="utf-8")
+    page = render(
+        "images.html.jinja",
+        **titles,
+        systems=comparison.names,
+        policies=[(policy, policy_words(policy)) for policy in policies_of(comparison)],
+        groups=[(key, _group_title(key), names) for key, names, _ in table.groups],
+        count=len(table.ids),
+        shown=len(sizes),
+    )
+    with atomic_path(out / IMAGES_PAGE) as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def _group_title(column: str) -> str:
+    return column.removeprefix("x_").replace("_", " ").capitalize()
+
+
+class _ImageTable:
+    """What is known of every judged image, column by column, in the order of the ids."""
+
+    def __init__(self, comparison: Comparison, dataset: DataSet, policy: str) -> None:
+        self._comparison, self._dataset, self._policy = comparison, dataset, policy
+        self._rows = comparison.decisions.drop_duplicates(["image_id", "system"])
+        self.ids = pd.Index(np.sort(self._rows["image_id"].unique()), name="image_id")
+        first = self._rows.drop_duplicates("image_id").set_index("image_id").reindex(self.ids)
+        self.label = first["label"].to_numpy(np.float64)
+        self.policies = policies_of(comparison)
+        self._of = {
+            name: rows.set_index("image_id").reindex(self.ids)
+            for name, rows in self._rows.groupby("system")
+        }
+
+    @cached_property
+    def groups(self) -> list[tuple[str, list[str], npt.NDArray[np.int64]]]:
+        """Column, names of its groups, and each image's group (-1 where unknown)."""
+        images = self._dataset.images.drop_duplicates("image_id").set_index("image_id")
+        images = images.reindex(self.ids).reset_index()
+        found = dict(image_groups(images))
+        asked = tuple(self._comparison.protocol.subgroups)
+        found |= image_groups(images, asked) if asked else {}
+        if _CLASS in images:
+            kinds = images[_CLASS].astype(object)
+            found = {_CLASS: kinds.where(kinds.notna(), "").to_numpy(object), **found}
+        tables = []
+        for column, of_image in found.items():
+            names = sorted({str(name) for name in of_image} - {""})
+            if len(names) > 1:
+                tables.append((column, names, pd.Index(names).get_indexer(pd.Index(of_image))))
+        return tables
+
+    def wrong(self) -> npt.NDArray[np.bool_]:
+        """Whether some system calls the image wrongly, or at a wrong place, at the main policy."""
+        column = f"decision_{self._policy}"
+        wrong = np.zeros(len(self.ids), dtype=bool)
+        for rows in self._of.values():
+            if column not in rows:
+                continue
+            called = rows[column].astype("boolean")
+            at_fault = (called != (self.label == 1)) & ~np.isnan(self.label)
+            wrong |= at_fault.fillna(False).to_numpy(bool)
+            if "localised" in rows:
+                lost = ~rows["localised"].astype("boolean") & called & (self.label == 1)
+                wrong |= lost.fillna(False).to_numpy(bool)
+        return wrong
+
+    def content(
+        self,
+        sizes: Mapping[int, tuple[int, int]],
+        drawn: Mapping[str, Sequence[str]],
+        gaps: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """The table as the page's script reads it.
+
+        Args:
+            sizes: Width and height of the images with a thumbnail, by their place.
+            drawn: Page and anchor by image.
+            gaps: Disagreement by image.
+        """
+        places = explore_thresholds(self._comparison)[1].reindex(self.ids)
+        target = self._comparison.target
+        truth = self._dataset.target_boxes(target)
+        trusted = self._dataset.boxes_trusted(target)
+        shown = list(sizes)
+        return {
+            "ids": self.ids.astype(str).tolist(),
+            "label": [None if np.isnan(each) else int(each) for each in self.label],
+            "gap": [gaps.get(str(image_id), 0.0) for image_id in self.ids],
+            "policies": {policy: policy_words(policy) for policy in self.policies},
+            "policy": self._policy,
+            "truth_colour": TRUTH_COLOUR,
+            "boxed": self.ids.isin(trusted).astype(int).tolist(),
+            "truth": _flat_boxes(truth, self.ids, shown),
+            "size": {str(place): list(size) for place, size in sizes.items()},
+            "drawn": {
+                str(place): [*drawn[image_id]]
+                for place, image_id in enumerate(self.ids.astype(str))
+                if image_id in drawn
+            },
+            "groups": [
+                {"key": key, "title": _group_title(key), "names": names, "of": of.tolist()}
+                for key, names, of in self.groups
+            ],
+            "systems": [
+                self._system(position, name, places[name], shown)
+                for position, name in enumerate(self._comparison.names)
+            ],
+        }
+
+    def _system(
+        self, position: int, name: str, places: pd.Series, shown: list[int]
+    ) -> dict[str, Any]:
+        rows, result = self._of[name], self._comparison.systems[name]
+        calls = np.zeros(len(self.ids), dtype=np.int64)
+        for bit, policy in enumerate(self.policies):
+            column = rows.get(f"decision_{policy}")
+            called = pd.Series(pd.NA, rows.index) if column is None else column
+            calls += (called.astype("boolean").fillna(False).to_numpy(int)) << bit
+        decided = [
+            bit
+            for bit, policy in enumerate(self.policies)
+            if result.thresholds.get(policy) is not None
+        ]
+        points = rows.reindex(columns=["point_x", "point_y"]).round(0)
+        return {
+            "name": name,
+            "colour": system_colour(position),
+            "maps": result.maps is not None,
+            "thresholds": [result.thresholds.get(policy) for policy in self.policies],
+            "decided": decided,
+            "score": _figures(rows["score"]),
+            "probability": _figures(rows.get("probability", rows["score"] * np.nan)),
+            "called": calls.tolist(),
+            "placed": _flags(rows.get("localised")),
+            "step": [None if np.isnan(place) else int(place) for place in places],
+            "point": {
+                str(place): [int(x), int(y)]
+                for place, (x, y) in zip(shown, points.to_numpy(np.float64)[shown], strict=True)
+                if not np.isnan(x)
+            },
+            "boxes": {} if result.boxes is None else _flat_boxes(result.boxes, self.ids, shown),
+        }
+
+
+def _figures(values: pd.Series) -> list[float | None]:
+    """Six digits each, which tell thresholds apart."""
+    numbers = values.astype("float64").to_numpy(np.float64)
+    return [None if np.isnan(each) else float(f"{each:.6g}") for each in numbers]
+
+
+def _flags(values: pd.Series | None) -> list[int | None] | None:
+    if values is None:
+        return None
+    return [None if pd.isna(each) else int(bool(each)) for each in values]
+
+
+def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[str, list[float]]:
+    """Boxes of the shown images, image by image: corners in original px and, if any, score.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["b", "b"], "x1": [1.2, 0], "y1": [2, 0],
+        ...     "x2": [3, 4], "y2": [4, 4], "score": [0.12, 0.9]})
+        >>> _flat_boxes(boxes, pd.Index(["a", "b"]), [1])
+        {'1': [0, 0, 4, 4, 0.9, 1, 2, 3, 4, 0.12]}
+    """
+    place = ids.get_indexer(pd.Index(boxes["image_id"]))
+    kept = np.isin(place, shown)
+    rows, place = boxes[kept], place[kept]
+    corners = rows[EDGES].to_numpy(np.float64).round().astype(int)
+    score = rows["score"].to_numpy(np.float64) if "score" in rows else np.zeros(len(rows))
+    order = np.lexsort((-score, place))
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    flat = {}
+    for members in np.split(order, starts[1:]) if len(order) else []:
+        numbers: list[float] = []
+        for row in members[:_MOST_BOXES]:
+            numbers += corners[row].tolist()
+            numbers += [float(f"{score[row]:.6g}")] if "score" in rows else []
+        flat[str(place[members[0]])] = numbers
+    return flat
+
+
+def _chosen(table: _ImageTable, most: int, seed: int) -> list[int]:
+    """Places of the images that get a thumbnail: wrong ones first, then others at random."""
+    count = len(table.ids)
+    if most >= count:
+        return list(range(count))
+    chance = np.random.default_rng(seed).random(count)
+    return sorted(np.lexsort((chance, ~table.wrong()))[:most].tolist())
+
+
+def _write_thumbnails(
+    dataset: DataSet,
+    ids: pd.Index,
+    chosen: list[int],
+    folder: Path,
+    progress: Callable[..., None] | None,
+) -> dict[int, tuple[int, int]]:
+    """Write a thumbnail of each chosen image; return their original sizes, width first.
+
+    An image whose file cannot be read any more gets none.
+    """
+
+    def write(place: int) -> tuple[int, int] | None:
+        try:
+            pixels = dataset.read_original(str(ids[place]))
+        except InputError:
+            return None
+        small, _ = fit_panel(pixels, min(THUMBNAIL_SIDE, max(pixels.shape)))
+        # Numbered, as ids may hold slashes; without a temporary file, as the page names it last.
+        Image.fromarray(small).save(folder / f"{place:05d}.webp", quality=_QUALITY, method=2)
+        return pixels.shape[1], pixels.shape[0]
+
+    sizes = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for place, size in zip(chosen, pool.map(write, chosen), strict=True):
+            if size is not None:
+                sizes[place] = size
+            if progress is not None:
+                progress()
+    return sizes

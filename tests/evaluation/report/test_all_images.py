@@ -1,0 +1,154 @@
+"""The page of all test images: what its table says, how many thumbnails, and its filters."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from evaluation.report.all_images import THUMBNAIL_SIDE, write_all_images
+
+TITLES = {"title": "A and B", "finding": "Lung opacity", "data_name": "hand-made"}
+
+
+def write(comparison, image_set, out, **options):
+    rest = {"titles": TITLES, "policy": "max_f1", "drawn": {}, "gaps": {}, **options}
+    out.mkdir(exist_ok=True)
+    write_all_images(comparison, image_set, out, **rest)
+    text = (out / "images.js").read_text()
+    return json.loads(text.removeprefix("const IMAGES = ").removesuffix(";\n"))
+
+
+@pytest.fixture
+def told(comparison, image_set, report_folder):
+    return write(comparison, image_set, report_folder, drawn={"p03": ["", "only-2-01"]})
+
+
+def test_every_image_is_listed_with_its_decisions(told, comparison):
+    assert told["ids"] == sorted(comparison.decisions["image_id"].unique())
+    for system in told["systems"]:
+        rows = comparison.decisions.query(f"system == '{system['name']}'").set_index("image_id")
+        for bit, policy in enumerate(told["policies"]):
+            called = [bool(each >> bit & 1) for each in system["called"]]
+            assert called == rows[f"decision_{policy}"].reindex(told["ids"]).tolist()
+        assert system["score"] == rows["score"].reindex(told["ids"]).tolist()
+    place = told["ids"].index("p05")
+    assert [system["placed"][place] for system in told["systems"]] == [0, 1]
+    assert told["drawn"] == {str(told["ids"].index("p03")): ["", "only-2-01"]}
+
+
+def test_boxes_stand_in_pixels_of_the_original_the_best_first(told):
+    place = str(told["ids"].index("p01"))
+    assert told["truth"][place] == [16, 20, 32, 40]
+    assert told["systems"][0]["boxes"][place] == [16, 20, 32, 40, 0.9, 1, 1, 9, 9, 0.04]
+    assert told["size"][place] == [64, 64]
+    assert str(told["ids"].index("n01")) not in told["truth"]
+
+
+def test_groups_are_those_that_the_images_differ_in(told):
+    (group,) = told["groups"]  # view, sex and age are one and the same in this set
+    names = [group["names"][of] for of in group["of"]]
+    assert group["title"] == "Class"
+    assert names[told["ids"].index("n04")] == "not_normal"
+
+
+def test_thumbnails_are_small_files_that_keep_the_aspect(comparison, image_set, report_folder):
+    image_set.read_original = lambda image_id: np.full((300, 600), 90, np.uint8)
+    write(comparison, image_set, report_folder)
+    files = sorted((report_folder / "thumbs").iterdir())
+    assert [path.name for path in files] == [f"{place:05d}.webp" for place in range(12)]
+    with Image.open(files[0]) as small:
+        assert small.size == (THUMBNAIL_SIDE, THUMBNAIL_SIDE // 2)
+    assert all(path.stat().st_size < 4000 for path in files)
+
+
+def test_fewer_thumbnails_go_to_the_wrongly_judged_images(comparison, image_set, report_folder):
+    told = write(comparison, image_set, report_folder, most=7)
+    shown = {told["ids"][int(place)] for place in told["size"]}
+    assert shown == {"p02", "p03", "p04", "p05", "p06", "n03", "n04"}  # missed, misplaced, alarms
+    assert len(told["ids"]) == 12
+    again = write(comparison, image_set, report_folder, most=2)
+    assert len(again["size"]) == len(list((report_folder / "thumbs").iterdir())) == 2  # none stale
+
+
+def test_file_that_has_gone_has_no_thumbnail(comparison, image_set, report_folder):
+    def read(image_id):
+        if image_id == "p04":
+            raise InputError("gone")
+        return np.zeros((32, 32), np.uint8)
+
+    image_set.read_original = read
+    told = write(comparison, image_set, report_folder)
+    assert set(map(int, told["size"])) == set(range(12)) - {told["ids"].index("p04")}
+
+
+def test_unknown_truth_and_missing_decisions_are_no_decisions(comparison, image_set, report_folder):
+    decisions = comparison.decisions.copy()
+    decisions.loc[decisions["image_id"] == "p01", "label"] = np.nan
+    decisions.loc[decisions["system"] == "CheXNet", "decision_max_f1"] = pd.NA
+    comparison.systems["CheXNet"].thresholds["max_f1"] = None
+    told = write(replace(comparison, decisions=decisions), image_set, report_folder)
+    assert told["label"][told["ids"].index("p01")] is None
+    assert [system["decided"] for system in told["systems"]] == [[0, 1, 2], [1, 2]]
+
+
+ACT = """
+const say = (name, value) => { document.body.dataset[name] = value; };
+const text = (query) => document.querySelector(query).textContent;
+const shown = () => [...document.querySelectorAll(".thumb .id")].map((each) => each.textContent);
+const form = document.querySelector("#choose");
+const choose = (choice) => {
+  location.replace("#" + new URLSearchParams(choice));
+  dispatchEvent(new HashChangeEvent("hashchange"));
+  return shown().join(" ");
+};
+const press = (key) => {
+  document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+};
+say("all", shown().length);
+say("right", choose({ kind: "right" }));
+say("only", choose({ kind: "only-1" }));
+say("differ", choose({ kind: "disagree" }));
+say("misplaced", choose({ kind: "misplaced" }));
+say("missed", choose({ kind: "missed" }));
+say("alarm", choose({ kind: "alarm" }));
+say("cell", choose({ policy: "max_f1", s0: "fn" }));
+say("group", choose({ "g-x_class": 1, s1: "fp" }));
+say("sorted", choose({ s0: "tp", sort: "low-1" }));
+say("explored", choose({ s0: "tp", explore: "0,8,0.9" }));
+say("search", choose({ id: "P05" }));
+press("j");
+say("name", document.activeElement.getAttribute("aria-label"));
+document.activeElement.click();
+say("open", text("#one-id") + " " + document.querySelectorAll("#one figure > svg").length);
+say("boxes", [...document.querySelectorAll("#one text")].map((each) => each.textContent).join(" "));
+"""
+
+
+def test_filters_search_order_and_keys(browser, run, comparison, image_set, tmp_path):
+    write(comparison, image_set, tmp_path / "report")
+    page = tmp_path / "report" / "images.html"
+    page.write_text(page.read_text().replace("</body>", f"<script>{ACT}</script></body>"))
+    after = run(browser, tmp_path / "profile", "--dump-dom", page.as_uri())
+    told = dict(re.findall(r'data-([a-z]+)="(.*?)"', re.search(r"<body[^>]*>", after)[0]))
+    assert told == {
+        "all": "12",
+        "right": "n01 n02 n05 n06 p01",
+        "only": "p03",
+        "differ": "n03 n04 p02 p03",
+        "misplaced": "p05 p06",
+        "missed": "p04",
+        "alarm": "n03 n04",
+        "cell": "p03 p04",
+        "group": "",  # no normal image is called by CheXNet
+        "sorted": "p02 p06 p05 p01",
+        "explored": "p01",  # only the highest score of RetinaNet is still called
+        "search": "p05",
+        "name": "p05, positive; RetinaNet: wrong place; CheXNet: found, on the lesion",
+        "open": "p05 3",
+        "boxes": "0.80 0.04",
+    }
