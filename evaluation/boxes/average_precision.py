@@ -371,12 +371,16 @@ def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return points.reindex(image_ids).astype(np.float64)
 
 
-def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def localised(
+    points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
+) -> npt.NDArray[np.bool_]:
     """Whether each image's point lies in one of its true boxes, borders included.
 
     Args:
         points: ``point_x``, ``point_y`` in original px, indexed by image id; NaN is a miss.
         truth: True boxes, original px.
+        tolerance: By how much a box is widened on each side, across and down, original px, shape
+            ``(len(points), 2)``; `None`: not at all.
 
     Returns:
         Shape ``(len(points),)``, in its order.
@@ -386,12 +390,16 @@ def localised(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_
         >>> points = pd.DataFrame({"point_x": [4.0, 1], "point_y": [2.0, 1]}, index=["a", "b"])
         >>> localised(points, true).tolist()
         [True, False]
+        >>> points.loc["a"] = 5.5, 2.0  # 1.5 px beside the box
+        >>> [localised(points, true, np.full((2, 2), by)).tolist()[0] for by in (1.0, 1.5)]
+        [False, True]
     """
     row = points.index.get_indexer(pd.Index(truth["image_id"]))
     wanted = row >= 0
     row, corners = row[wanted], truth[EDGES].to_numpy(np.float64)[wanted]
     at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
-    inside = ((at >= corners[:, :2]) & (at <= corners[:, 2:])).all(axis=1)
+    slack = 0.0 if tolerance is None else tolerance[row]
+    inside = ((at >= corners[:, :2] - slack) & (at <= corners[:, 2:] + slack)).all(axis=1)
     result = np.zeros(len(points), dtype=bool)
     result[row[inside]] = True
     return result

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
@@ -69,26 +70,38 @@ def judge_models(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[dict[str, list[JudgedModel]], list[Note]]:
-    """Derive every model's decision and score it on the judged images."""
+    """Derive every model's decision and score it on the judged images.
+
+    A figure of places with the tolerance of one cell has the same tolerance for all models: that
+    of the coarsest map on each image.
+    """
     notes: list[Note] = []
-    found: dict[str, list[JudgedModel]] = {}
+    made: dict[tuple[str, str], tuple[Decision, SystemOutput]] = {}
     for system, models in systems.items():
-        found[system] = []
         for name, predictions in models.items():
-            model, of_model = _judge(name, predictions, judged, task, policies, extra_policies)
-            found[system].append(model)
+            decision, of_model = _decide(name, predictions, task, policies, extra_policies)
+            images = task.dataset.images
+            output = SystemOutput(
+                predictions, task.target, judged.image_ids, decision.boxes, images
+            )
+            made[system, name] = decision, output
             notes += of_model
+    cells = [size for _, output in made.values() if (size := output.cells()) is not None]
+    judged = replace(judged, tolerance=np.max(cells, axis=0) if cells else None)
+    found: dict[str, list[JudgedModel]] = {system: [] for system in systems}
+    for (system, name), (decision, output) in made.items():
+        card = Scorecard.of(output, decision, judged)
+        found[system].append(JudgedModel(name, systems[system][name], decision, output, card))
     return found, notes
 
 
-def _judge(
+def _decide(
     name: str,
     predictions: Predictions,
-    judged: EvaluationSet,
     task: ComparisonTask,
     policies: Sequence[str],
     extra_policies: Sequence[str],
-) -> tuple[JudgedModel, list[Note]]:
+) -> tuple[Decision, list[Note]]:
     dataset, target, policy = task.dataset, task.target, task.protocol.policy
     decision, notes = checked_decision(
         name, predictions, dataset, target, task.split, policies, extra_policies
@@ -99,10 +112,7 @@ def _judge(
             f"{predictions.folder}: the protocol asks for policy '{policy}', {name} is "
             f"tuned for {', '.join(decision.thresholds)}; run cxr tune again with it"
         )
-    output = SystemOutput(predictions, target, judged.image_ids, decision.boxes, dataset.images)
-    return JudgedModel(
-        name, predictions, decision, output, Scorecard.of(output, decision, judged)
-    ), notes
+    return decision, notes
 
 
 def scorecards(models: Mapping[str, Sequence[JudgedModel]]) -> dict[str, list[Scorecard]]:
@@ -181,19 +191,20 @@ def _decisions(name: str, model: JudgedModel) -> pd.DataFrame:
             frame[f"referred_{policy}"] = pd.array(left.referred, dtype="boolean")
     points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
     frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
-    frame["localised"] = _localised_column(card)
+    frame["localised"] = _place_column(card, card.localised)
+    frame["localised_tolerant"] = _place_column(card, card.localised_tolerant)
     if judged.x_class is not None:
         frame["x_class"] = judged.x_class.to_numpy()
     return frame
 
 
-def _localised_column(card: Scorecard) -> pd.Series:
+def _place_column(card: Scorecard, on_lesion: npt.NDArray[np.bool_] | None) -> pd.Series:
     """Right place or not, known only for positive images whose boxes are trusted."""
     judged = card.judged
     column = pd.Series(pd.array([pd.NA] * len(judged.image_ids), dtype="boolean"))
-    if card.localised is not None:
+    if on_lesion is not None:
         boxed = judged.y_true & judged.boxes_trusted
-        column[boxed] = card.localised[boxed]
+        column[boxed] = on_lesion[boxed]
     return column
 
 

@@ -35,10 +35,14 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import confusion_counts, rates
-from evaluation.metrics.registry import METRICS, NEEDS, Need, family
+from evaluation.metrics.metric import NEEDS, Need
+from evaluation.metrics.registry import METRICS, family
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import Floats, Integers, RankedScores, is_positive
+
+_TOLERANT = "_tolerant"
+"""End of the names of figures of places that tolerate one map cell."""
 
 
 class Scorecard:
@@ -74,7 +78,12 @@ class Scorecard:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.validation, self.box_cut, self.probability = validation, box_cut, probability
         self.scores = scores.to_numpy(dtype=np.float64)
-        self.localised = None if points is None else localised(points, judged.truth)
+        self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
+        if points is not None:
+            self._on_lesion[""] = localised(points, judged.truth)
+            if judged.tolerance is not None:
+                widened = localised(points, judged.truth, judged.tolerance)
+                self._on_lesion[_TOLERANT] = widened
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
         self._ranked_normal = self._against_normal()
         self._calibration: CalibrationFigures | None = None
@@ -138,6 +147,16 @@ class Scorecard:
         j = self.judged
         return RankedScores(j.y_true[chosen], self.scores[chosen], j.patients[chosen])
 
+    @property
+    def localised(self) -> npt.NDArray[np.bool_] | None:
+        """Whether each image's scored point lies on a lesion; `None` without points."""
+        return self._on_lesion.get("")
+
+    @property
+    def localised_tolerant(self) -> npt.NDArray[np.bool_] | None:
+        """Likewise with the tolerance of one cell; `None` where no system has maps."""
+        return self._on_lesion.get(_TOLERANT)
+
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
         """Which images are called positive at a policy's threshold; `None` without one."""
         choice = self.thresholds.get(policy)
@@ -156,9 +175,9 @@ class Scorecard:
         j = self.judged
         columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
         boxed = j.y_true & j.boxes_trusted
-        if self.localised is not None:
+        for kind, hit in self._on_lesion.items():
             columns["", "boxed"] = boxed
-            columns["", "pointed"] = boxed & self.localised
+            columns["", f"pointed{kind}"] = boxed & hit
         for policy in self.thresholds:
             called = self.called(policy)
             if called is None:
@@ -170,8 +189,8 @@ class Scorecard:
             if j.versus_normal is not None:
                 columns[policy, "normal_fp"] = called & ~j.y_true & j.versus_normal
                 columns[policy, "normal_tn"] = ~called & ~j.y_true & j.versus_normal
-            if self.localised is not None:
-                columns[policy, "found"] = boxed & self.localised & called
+            for kind, hit in self._on_lesion.items():
+                columns[policy, f"found{kind}"] = boxed & hit & called
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
         return list(columns), per_cluster(table, j.patients, j.n_patients)
 
@@ -186,9 +205,9 @@ class Scorecard:
             figures |= {MetricKey(ALL, "", m): v for m, v in kept.items()}
         sums = np.asarray(weights, dtype=np.float64) @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
-        if self.localised is not None:
-            pointed = _share(counts["", "pointed"], counts["", "boxed"])
-            figures[MetricKey(ALL, "", "pointing_accuracy")] = pointed
+        for kind in self._on_lesion:
+            pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
+            figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
         if self._precision is not None:
             at_iou = self._precision(weights)
             figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
@@ -201,9 +220,9 @@ class Scorecard:
                 continue
             of_policy = {name: counts[policy, name] for name in family("counts")}
             values = {**rates(**of_policy), **of_policy}
-            if self.localised is not None:
-                found = _share(counts[policy, "found"], counts["", "boxed"])
-                values["localised_sensitivity"] = found
+            for kind in self._on_lesion:
+                found = _share(counts[policy, f"found{kind}"], counts["", "boxed"])
+                values[f"localised_sensitivity{kind}"] = found
             figures |= {MetricKey(ALL, policy, metric): v for metric, v in values.items()}
             if (policy, "normal_fp") in counts:
                 normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
@@ -239,29 +258,37 @@ class Scorecard:
             missing |= _without(
                 "boxes", "", (each for each in METRICS if _needs(each) == {"boxes"})
             )
-        if self.localised is None:
-            missing |= _without(
-                "point", "", (each for each in METRICS if _needs(each) == {"point"})
-            )
+        missing |= self._without_place("", (m for m in family("point") if not _at_threshold(m)))
         if self._calibration is None:
             missing |= _without("probability", "", family("calibration"))
         for policy, referral in self._referrals.items():
             if referral.cut is None:
                 cut = [metric for metric in family("referral") if "referral" in _needs(metric)]
                 missing |= {MetricKey(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
-        placed = [each for each in METRICS if _needs(each) == {"threshold", "point"}]
+        placed = [metric for metric in family("point") if _at_threshold(metric)]
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:
                 reason = f"no threshold: {choice.reason}"
                 names = (*family("decision"), *placed)
                 missing |= {MetricKey(ALL, policy, metric): reason for metric in names}
-            elif self.localised is None:
-                missing |= _without("point", policy, placed)
+            else:
+                missing |= self._without_place(policy, placed)
         return missing
+
+    def _without_place(self, policy: str, metrics: Iterable[str]) -> dict[MetricKey, str]:
+        if self.localised is None:
+            return _without("point", policy, metrics)
+        if self.localised_tolerant is None:
+            return _without("cell", policy, (m for m in metrics if "cell" in _needs(m)))
+        return {}
 
 
 def _needs(metric: str) -> set[Need]:
     return set(METRICS[metric].needs)
+
+
+def _at_threshold(metric: str) -> bool:
+    return "threshold" in _needs(metric)
 
 
 def _without(need: Need, policy: str, metrics: Iterable[str]) -> dict[MetricKey, str]:

@@ -16,8 +16,9 @@ from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import deciding_points
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
-from evaluation.boxes.map_boxes import MapBoxRule, map_points
+from evaluation.boxes.map_boxes import MapBoxRule, cell_sizes, map_points
 from evaluation.decisions.reduction import Reduction, combine_findings, reduce_boxes
+from evaluation.statistics.ranking import Floats
 
 _TABLE_OF = {"scores": "scores", "boxes": "predicted_boxes", "maps": "maps"}
 
@@ -128,6 +129,12 @@ class SystemOutput:
         if self.maps is None:
             return None
         return map_points(self.maps, self.image_ids)[["point_x", "point_y"]]
+
+    def cells(self) -> Floats | None:
+        """Width and height of each image's map cell, original px; `None` where no map points."""
+        if self.gives_boxes or self.maps is None:
+            return None
+        return cell_sizes(self.maps, self.image_ids)
 
     def boxes(
         self,

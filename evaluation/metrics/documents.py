@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics.registry import METRICS, NEEDS, Direction, Metric, Share, in_reading_order
+from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
+from evaluation.metrics.registry import METRICS, in_reading_order
 
 TABLE, SCHEMA = Path("docs/metrics.md"), Path("docs/metrics.schema.json")
 _INTRODUCTION = """\

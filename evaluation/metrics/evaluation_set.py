@@ -50,6 +50,8 @@ class EvaluationSet:
         boxes_trusted: Whether localisation may be judged on an image, shape ``(N,)``.
         truth: True boxes of the target on these images, original px.
         x_class: The kind of each image, where the data set knows it.
+        tolerance: Width and height of one map cell of the coarsest system on each image, by which
+            a scored point may miss a lesion, original px, shape ``(N, 2)``; `None` without maps.
     """
 
     image_ids: pd.Index
@@ -59,6 +61,7 @@ class EvaluationSet:
     boxes_trusted: npt.NDArray[np.bool_]
     truth: pd.DataFrame
     x_class: pd.Series | None = None
+    tolerance: npt.NDArray[np.float64] | None = None
 
     @property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:

@@ -7,7 +7,8 @@ empty is undefined: `None` in the results here, NaN in arrays of replicates, nev
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.metrics.registry import METRICS, Counts
+from evaluation.metrics.metric import Counts
+from evaluation.metrics.registry import METRICS
 from evaluation.statistics.ranking import Floats, RankedScores, check_truth_and_scores, is_positive
 
 

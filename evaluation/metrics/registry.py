@@ -9,38 +9,9 @@ This module imports nothing heavy: the command line reads directions without num
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
 
-Direction = Literal["higher", "lower", "ideal", "none"]
-"""``ideal``: the nearer to a record's ``ideal`` the better; ``none``: neither end is better."""
-
-Share = Literal["all", "positive", "negative", "called", "not_called"]
-"""Of which images a metric is a share: all, by their label, or by the decision on them."""
-
-Need = Literal["threshold", "boxes", "box_cut", "point", "probability", "referral"]
-"""What a system must have for a metric."""
-
-Part = Literal["first", "place", "rates", "further", "none"]
-"""Table of the report: the opening one, localisation, sensitivities at single rates, all others."""
-
-Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
-"""How a paired difference is tested."""
-
-Highlight = Literal["abstract", "gain", "subgroups", "summary", "targets", "verdict"]
-"""Shorter lists of the report that a metric stands in, too."""
-
-NEEDS: dict[Need, str] = {
-    "threshold": "the system has no threshold for the policy",
-    "boxes": "the system gives no boxes, and no map cut on validation",
-    "box_cut": "validation chose no score from which boxes are called",
-    "point": "the system gives neither boxes nor maps",
-    "probability": "validation gives no probability to judge",
-    "referral": "validation chose no doubt from which images are referred",
-}
-"""Why a system lacks a metric, by what it needs."""
+from evaluation.metrics.metric import Highlight, Metric, Part
 
 COMPUTED_BY = {
     "ranking": "evaluation.statistics.ranking:RankedScores.figures",
@@ -57,107 +28,6 @@ COMPUTED_BY = {
     "threshold": "evaluation.decisions.thresholds:choose_threshold",
 }
 """The function behind each family of metrics, as ``module:name``."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """True and false decisions, whole or weighted: numbers, or arrays of one shape."""
-
-    tp: Any
-    fp: Any
-    tn: Any
-    fn: Any
-
-    @property
-    def positive(self) -> Any:
-        """Images with the finding."""
-        return self.tp + self.fn
-
-    @property
-    def negative(self) -> Any:
-        """Images without it."""
-        return self.tn + self.fp
-
-    @property
-    def called(self) -> Any:
-        """Images called positive."""
-        return self.tp + self.fp
-
-    @property
-    def not_called(self) -> Any:
-        """Images called negative."""
-        return self.tn + self.fn
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Everything that is known of one metric.
-
-    Attributes:
-        name: Short name, as in ``metrics.csv``.
-        title: Column or row title.
-        meaning: What it says.
-        family: The function that computes it, see `COMPUTED_BY`.
-        undefined: Why it can be undefined on a set of images; notes of the table say this.
-        direction: Which end is better.
-        ideal: What it should be, where the direction is ``ideal``.
-        boxed: Whether it is computed on images whose lesions are all boxed, else on all.
-        share_of: Of which images it is a share; `None` where it is no share of images.
-        needs: What a system must have for it.
-        formula: Of a metric at a threshold: its value from counts.
-        test: How its paired difference is tested.
-        place: Its table in the report and its rank there; equal ranks keep the registry's order.
-        also: Shorter lists that it stands in.
-        unbounded: Whether it can leave [-1, 1], so that it is drawn on no common axis.
-    """
-
-    name: str
-    title: str
-    meaning: str
-    family: str
-    undefined: str = "undefined on these images"
-    direction: Direction = "higher"
-    ideal: float | None = None
-    boxed: bool = False
-    share_of: Share | None = None
-    needs: tuple[Need, ...] = ()
-    formula: Callable[[Counts], Any] | None = None
-    test: Test = "bootstrap"
-    place: tuple[Part, int] = ("further", 0)
-    also: tuple[Highlight, ...] = ()
-    unbounded: bool = False
-
-    @property
-    def why_not_primary(self) -> str:
-        """Why it cannot decide which system is better; empty where it can.
-
-        Example:
-            >>> METRICS["auroc"].why_not_primary, METRICS["aurc"].why_not_primary
-            ('', 'lower is better')
-            >>> METRICS["calibration_slope"].why_not_primary
-            'neither higher nor lower is better, 1 is ideal'
-        """
-        if self.direction == "ideal":
-            return f"neither higher nor lower is better, {self.ideal:g} is ideal"
-        return {
-            "higher": "", "lower": "lower is better", "none": "neither higher nor lower is better",
-        }[self.direction]  # fmt: skip
-
-    @property
-    def inside(self) -> str:
-        """The title as it stands inside a sentence: names and abbreviations keep their capitals.
-
-        Example:
-            >>> [METRICS[each].inside for each in ("recall", "f1", "brier", "iobb_accuracy_10")]
-            ['sensitivity (recall)', 'F1', 'Brier score', 'IoBB accuracy at 10 %']
-        """
-        first = self.title.split()[0]
-        proper = first != first.capitalize() or not first.isalpha() or first in _PROPER_NAMES
-        return self.title if proper else self.title[:1].lower() + self.title[1:]
-
-
-_PROPER_NAMES = frozenset({"Brier"})
-
 
 _no_image = "there is no image"
 _decision = partial(Metric, family="decision", needs=("threshold",))
@@ -389,6 +259,17 @@ _PLACE_METRICS = (
         place=("place", 2),
     ),
     _boxed(
+        "pointing_accuracy_tolerant",
+        "Pointing accuracy within one cell",
+        "The same where the true boxes are widened on each side by one cell of the coarsest "
+        "activation map of all compared systems, the same for every system: a map points at the "
+        "middles of its cells only.",
+        family="point",
+        share_of="positive",
+        needs=("point", "cell"),
+        place=("place", 2),
+    ),
+    _boxed(
         "ap50",
         "AP50",
         "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
@@ -489,6 +370,17 @@ _BOX_METRICS = (
         needs=("threshold", "point"),
         place=("place", 1),
         also=("abstract", "subgroups", "summary", "verdict"),
+    ),
+    _boxed(
+        "localised_sensitivity_tolerant",
+        "Localised sensitivity within one cell",
+        "The same where the true boxes are widened on each side by one cell of the coarsest "
+        "activation map of all compared systems, the same for every system.",
+        family="point",
+        share_of="positive",
+        needs=("threshold", "point", "cell"),
+        place=("place", 1),
+        also=("verdict",),
     ),
 )
 

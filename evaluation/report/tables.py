@@ -17,9 +17,9 @@ from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PrimaryComparison
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, MetricKey
+from evaluation.metrics.metric import Part
 from evaluation.metrics.registry import (
     METRICS,
-    Part,
     highlighted,
     in_reading_order,
     metric_title,

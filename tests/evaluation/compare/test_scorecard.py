@@ -9,7 +9,8 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.metrics.registry import NEEDS, family, why_undefined
+from evaluation.metrics.metric import NEEDS
+from evaluation.metrics.registry import family, why_undefined
 from evaluation.statistics.calibration_error import CalibrationFigures
 
 N = 120
@@ -100,3 +101,43 @@ def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(judged, 
         fp,
     )
     assert found[MetricKey(ALL, "max_f1", "recall")] == pytest.approx(tp / judged.y_true.sum())
+
+
+def _pointing(tolerance):
+    """Five boxed images, the lesion at 40 to 60 px; scores call all but the last positive."""
+    ids = pd.Index(["on it", "9 px beside", "11 px beside", "6 px below", "missed"])
+    truth = pd.DataFrame({"image_id": ids, "x1": 40.0, "y1": 40.0, "x2": 60.0, "y2": 60.0})
+    y_true = np.ones(5, dtype=bool)
+    judged = EvaluationSet(ids, y_true, np.arange(5), 5, y_true, truth, tolerance=tolerance)
+    points = pd.DataFrame(
+        {"point_x": [50.0, 69.0, 71.0, 50.0, 50.0], "point_y": [50.0, 50.0, 50.0, 66.0, 50.0]},
+        index=ids,
+    )
+    scores = pd.Series([0.9, 0.8, 0.7, 0.6, 0.1])
+    return Scorecard(judged, scores, THRESHOLDS, points=points)
+
+
+def test_a_point_within_one_cell_of_a_lesion_counts_with_the_tolerance():
+    cells = np.tile([10.0, 5.0], (5, 1))  # across and down
+    card = _pointing(cells)
+    assert card.localised_tolerant.tolist() == [True, True, False, False, True]
+    found = card.estimates()
+    for metric, policy, hand_counted in (
+        ("pointing_accuracy", "", 2 / 5),
+        ("pointing_accuracy_tolerant", "", 3 / 5),
+        ("localised_sensitivity", "max_f1", 1 / 5),
+        ("localised_sensitivity_tolerant", "max_f1", 2 / 5),
+    ):
+        assert found[MetricKey(ALL, policy, metric)] == pytest.approx(hand_counted)
+    assert not card.missing().keys() & found.keys()
+
+
+def test_without_maps_there_is_no_cell_to_tolerate_and_it_says_so():
+    card = _pointing(None)
+    assert card.localised_tolerant is None
+    missing = card.missing()
+    for metric, policy in (
+        ("pointing_accuracy_tolerant", ""), ("localised_sensitivity_tolerant", "max_f1"),
+    ):  # fmt: skip
+        assert missing[MetricKey(ALL, policy, metric)] == NEEDS["cell"]
+    assert MetricKey(ALL, "max_f1", "localised_sensitivity") not in missing
