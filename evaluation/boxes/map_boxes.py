@@ -138,6 +138,24 @@ def cell_sizes(maps: pd.DataFrame, image_ids: pd.Index) -> Floats:
     return sizes.reindex(image_ids).fillna(0.0).to_numpy(dtype=np.float64)
 
 
+def cell_words(maps: pd.DataFrame) -> str:
+    """Say how many cells a system's maps have, and how large one is.
+
+    Example:
+        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
+        ...     "x1": [0.0], "y1": [0.0], "x2": [256.0], "y2": [256.0]})
+        >>> cell_words(maps)
+        '8 × 8 cells, each 32 px wide in the original image, 12.5 % of the width of the map'
+    """
+    rows, columns = min(zip(maps["grid_h"].tolist(), maps["grid_w"].tolist(), strict=True))
+    widths = (maps["x2"] - maps["x1"]) / maps["grid_w"]
+    ends = dict.fromkeys(f"{width:.0f}" for width in (widths.min(), widths.max()))
+    return (
+        f"{rows} × {columns} cells, each {' to '.join(ends)} px wide in the original image, "
+        f"{100 / columns:.3g} % of the width of the map"
+    )
+
+
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     """The one scale on which all maps of a system are drawn and cut.
 

@@ -77,6 +77,7 @@ class Reading:
         grid: Activation map, or None.
         point: The scored point (x, y) in original pixels, or None.
         localised: Whether that point lies on a lesion; None where it cannot be judged.
+        within_cell: Whether it lies on one widened by one map cell; None likewise.
     """
 
     system: str
@@ -89,6 +90,7 @@ class Reading:
     grid: ActivationGrid | None = None
     point: tuple[float, float] | None = None
     localised: bool | None = None
+    within_cell: bool | None = None
 
 
 def truth_shapes(truth: Truth) -> list[Shape]:
@@ -222,7 +224,10 @@ def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
         >>> outcome(Reading("A", "#E69F00", decision=False), Truth(0.0))
         ('right', 'correctly clear')
     """
-    return OUTCOMES[outcome_kind(reading, truth)]
+    kind = outcome_kind(reading, truth)
+    sign, words = OUTCOMES[kind]
+    near = kind == "misplaced" and reading.within_cell
+    return sign, f"{words} (within one map cell)" if near else words
 
 
 def describe_score(reading: Reading) -> str:

@@ -79,6 +79,7 @@ class DrawnOutput:
             grid=self._grid_of(image_id),
             point=_point(row),
             localised=_flag(row.get("localised")),
+            within_cell=_flag(row.get("localised_tolerant")),
         )
 
     def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
@@ -327,7 +328,7 @@ def read_systems(
     wanted = pd.Index(image_ids, name="image_id")
     images = dataset.images.set_index("image_id")
     truth_boxes, labels = dataset.target_boxes(target), dataset.labels(target)
-    outputs = []
+    outputs, cells = [], []
     for name, system in systems.items():
         ids = wanted[wanted.isin(system.images_run)]
         if not len(ids):
@@ -339,8 +340,12 @@ def read_systems(
         boxes = AS_STORED if decision is None else decision.boxes
         evidence = SystemOutput(system, target, ids, boxes, dataset.images)
         output = _predicted_output(name, evidence, decision, policy)
-        _locate(output, labels, truth_boxes, dataset.boxes_trusted(target))
         outputs.append(output)
+        of_maps = evidence.cells()
+        cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
+    tolerance = pd.concat(cells).groupby(level=0).max().reindex(wanted).fillna(0.0)
+    for output in outputs:
+        _locate(output, labels, truth_boxes, dataset.boxes_trusted(target), tolerance)
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
     boxed = dataset.boxes_trusted(target)
     readers = _single_readers(dataset, target)
@@ -390,12 +395,21 @@ def _predicted_output(
 
 
 def _locate(
-    output: DrawnOutput, labels: pd.Series, truth_boxes: pd.DataFrame, boxed: pd.Index
+    output: DrawnOutput,
+    labels: pd.Series,
+    truth_boxes: pd.DataFrame,
+    boxed: pd.Index,
+    cells: pd.DataFrame,
 ) -> None:
-    """Add whether each positive image's deciding point lies on a lesion, where that is known."""
+    """Add whether each positive image's scored point lies on a lesion, where that is known.
+
+    With the tolerance of one of the cells, too, as in a comparison.
+    """
     table = output.decisions
     if "point_x" not in table:
         return
     known = table.index.isin(boxed) & (labels.reindex(table.index) == 1).to_numpy()
-    found = pd.Series(localised(table, truth_boxes), index=table.index, dtype="boolean")
-    table["localised"] = found.where(known)
+    tolerance = cells.reindex(table.index).to_numpy(dtype=np.float64)
+    for column, slack in (("localised", None), ("localised_tolerant", tolerance)):
+        found = localised(table, truth_boxes, slack)
+        table[column] = pd.Series(found, table.index, dtype="boolean").where(known)

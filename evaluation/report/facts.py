@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evaluation.boxes.box_rule import BoxRule
-from evaluation.boxes.map_boxes import MapBoxRule
+from evaluation.boxes.map_boxes import MapBoxRule, cell_words
 from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
@@ -158,6 +158,7 @@ class MethodFacts:
         primary: The primary figure in words; empty for one system.
         has_maps: Whether activation maps are drawn.
         maps: Per system the method behind its maps.
+        cells: Per system with maps how many cells they have, and how large.
     """
 
     made: IntervalFacts
@@ -168,11 +169,13 @@ class MethodFacts:
     primary: str
     has_maps: bool
     maps: dict[str, str]
+    cells: dict[str, str]
 
     @classmethod
     def of(cls, comparison: Comparison) -> MethodFacts:
         """Read them from a comparison."""
         systems, seeds = comparison.systems, comparison.seeds
+        maps = {n: s.maps for n, s in systems.items() if s.maps is not None and len(s.maps)}
         recorded = comparison.provenance.get("systems", {})
         return cls(
             made=IntervalFacts.of(comparison),
@@ -181,6 +184,7 @@ class MethodFacts:
             single_seed=[name for name, runs in seeds.items() if runs == 1],
             effective=comparison.effective_patients,
             primary=comparison.protocol.title if len(systems) > 1 else "",
-            has_maps=any(each.maps is not None and len(each.maps) for each in systems.values()),
+            has_maps=bool(maps),
             maps={n: each["maps"]["method"] for n, each in recorded.items() if each.get("maps")},
+            cells={name: cell_words(each) for name, each in maps.items()},
         )

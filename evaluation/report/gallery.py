@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
+from evaluation.boxes.map_boxes import cell_words
 from evaluation.metrics.words import listing
 from evaluation.overlays.draw import draw_overlay, fit_panel, to_png, to_svg
 from evaluation.overlays.reading import (
@@ -510,7 +511,7 @@ def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
 
 
 def _map_words(source: CaseSource) -> list[str]:
-    """Say for each system with maps where its contours lie."""
+    """Say for each system with maps where its contours lie and how coarse it is."""
     words = []
     for system in source.systems:
         if system.maps is None or not len(system.maps):
@@ -518,5 +519,5 @@ def _map_words(source: CaseSource) -> list[str]:
         shares = listing([f"{share:.0%}".replace("%", " %") for share in system.levels])
         what = "probability" if system.calibrated else "score (not calibrated)"
         contours = f"contours at {what} {shares}" if shares else f"no map reaches a {what} of 25 %"
-        words.append(f"map of {system.name}: {contours}")
+        words.append(f"map of {system.name}: {contours}; {cell_words(system.maps)}")
     return words

@@ -179,6 +179,20 @@ def test_sign_says_what_became_of_the_image(decision, label, localised, sign, wh
     assert outcome(reading, Truth(label))[0] == sign, why
 
 
+@pytest.mark.parametrize(
+    ("localised", "within_cell", "words"),
+    [
+        (False, True, "right image, wrong place (within one map cell)"),
+        (False, False, "right image, wrong place"),
+        (False, None, "right image, wrong place"),  # no system has a map
+        (True, True, "found, on the lesion"),
+    ],
+)
+def test_a_wrong_place_says_when_it_is_within_one_cell(localised, within_cell, words):
+    reading = Reading("A", COLOUR, decision=True, localised=localised, within_cell=within_cell)
+    assert outcome(reading, Truth(1.0))[1] == words
+
+
 def test_score_at_the_threshold_reads_as_positive():
     assert "≥" in describe_score(Reading("A", COLOUR, score=0.5, threshold=0.5))
 

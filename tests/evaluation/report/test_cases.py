@@ -65,8 +65,10 @@ def test_tuned_system_is_read_as_compare_judges_it(tuned, judged_set, target):
             row = table.loc[(reading.system, image_id)]
             assert reading.score == row["score"]
             assert reading.decision == row["decision_max_f1"]
-            place = row["localised"]
-            assert reading.localised == (None if pd.isna(place) else bool(place))
+            for mine, name in (
+                (reading.localised, "localised"), (reading.within_cell, "localised_tolerant"),
+            ):  # fmt: skip
+                assert mine == (None if pd.isna(row[name]) else bool(row[name]))
 
 
 def test_policy_that_was_not_tuned_is_refused(tuned, judged_set, target):

@@ -334,6 +334,12 @@ def test_case_carries_what_it_is_chosen_by(html):
     assert 'data-lesion="7.81"' in case  # 16 x 20 of 64 x 64 px
 
 
+def test_cell_size_of_a_map_stands_beside_the_figures_of_places_and_the_cases(html):
+    cells = "8 × 8 cells, each 8 px wide in the original image, 12.5 % of the width of the map"
+    assert f"The map of CheXNet has {cells}" in html
+    assert f"; {cells}</li>" in html  # the legend of the cases
+
+
 def test_worst_image_keeps_to_its_share():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
     case = _draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
