@@ -147,7 +147,12 @@ def _label(modality: str) -> str:
         >>> _label("with aid"), _label("0")
         ('“with aid”', 'modality 0')
     """
-    return f"modality {modality}" if modality.isdigit() else f"“{modality}”"
+    return _title(modality) if modality.isdigit() else f"“{modality}”"
+
+
+def _title(name: str) -> str:
+    """A modality or system at the head of a column: a bare number says what it numbers."""
+    return f"modality {name}" if name.isdigit() else name
 
 
 def _means(analysis: ReaderAnalysis, metric: str) -> dict[str, float]:
@@ -212,6 +217,12 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
             f"One reader read with {each}: how readers differ there is unknown."
             for each in _alone(analysis)
         ]
+        pairs = [row for row in analysis.of("difference", analysis.primary) if row.n_readers == 2]
+        if any(row.design.startswith("crossed") for row in pairs):
+            notes.append(
+                "A comparison rests on two readers, who show little of how readers differ: of "
+                "simulated studies without a difference 7 to 13 % claimed one, instead of 5 %."
+            )
     if study.has_ratings and study.has_decisions and "decision" not in study.systems:
         without = list(dict.fromkeys(study.systems["reader"]))
         if without:
@@ -253,7 +264,7 @@ def _page(analysis: ReaderAnalysis, found: list[Finding], notes: list[str]) -> d
         "notes": notes,
         "chart": drawn,
         "drawing": to_svg(drawn),
-        "legend": [(legend_sample(drawn.key, at), name) for at, name in enumerate(names)],
+        "legend": [(legend_sample(drawn.key, at), _title(name)) for at, name in enumerate(names)],
         "figures": _figure_table(analysis, analysis.primary),
         "others": [_figure_table(analysis, metric) for metric in others],
         "differences": _difference_table(analysis),
@@ -298,8 +309,8 @@ def _with_ends(row: StudyRow) -> str:
 def _difference_table(analysis: ReaderAnalysis) -> Grid:
     rows = [
         (
-            metric_title(row.metric), f"{row.first} − {row.second}", number(row.estimate),
-            _ends(row.ci_low, row.ci_high), number(row.std_error, 4),
+            metric_title(row.metric), f"{_title(row.first)} − {_title(row.second)}",
+            number(row.estimate), _ends(row.ci_low, row.ci_high), number(row.std_error, 4),
             "normal" if row.df is None else f"{row.df:.1f}", _p_words(row.p_value), row.design,
         )
         for row in analysis.rows

@@ -199,7 +199,8 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     result = analyse_readers(build_study(few, tables, {"AI": system}))
     html = write_readers(result, tmp_path).read_text()
     for text in ("R0", "R1", "Lone", "AI, system", "Only 10 patients have positive cases",
-                 "One reader read with third", "AI decided nothing", "nested"):  # fmt: skip
+                 "One reader read with third", "AI decided nothing", "nested",
+                 "A comparison rests on two readers"):  # fmt: skip
         assert text in html
     assert not re.search(r"(?:src|href)=\"https?:", html)
     stored = json.loads((tmp_path / "readers.json").read_text())
