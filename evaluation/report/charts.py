@@ -42,11 +42,11 @@ _RESAMPLES = 500  # of patients, for bands
 _CURVE_FIGURES = {"auroc": "AUROC", "average_precision": "average precision", "froc_mean": "mean",
                   "froc_centre_mean": "mean", "brier": "Brier score"}  # fmt: skip
 _HITS: dict[Hit, tuple[str, str, str]] = {  # prefix of its figures
-    "iou": ("froc", "overlap", "A mark hits with an intersection over union of at least 0.2."),
+    "iou": ("froc", "overlap", "A box hits at an intersection over union (IoU) of at least 0.2."),
     "centre": (
         "froc_centre",
-        "its centre",
-        "A mark hits with its centre on the lesion, borders included.",
+        "box centre",
+        "A box hits with its centre on the lesion, borders included.",
     ),
 }
 _COSTS = (
@@ -335,7 +335,9 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         marks, level = froc
         found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
         points = tuple(
-            Point(rate, y, f"{system.name}: sensitivity {number(y)} at {at} false marks per image")
+            Point(
+                rate, y, f"{system.name}: sensitivity {number(y)} at {at} false positives per image"
+            )
             for rate, at, y in found
         )
         # The first level begins left of the axis, the last goes on to its end.
@@ -349,12 +351,12 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         words = _words(system, f"{prefix}_mean")
         curves.append(system.curve(x, y, points, in_steps=True, figure=words, band=band))
         at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
-        sentences.append(f"{system.name}: sensitivity {at} false marks per image")
+        sentences.append(f"{system.name}: sensitivity {at} false positives per image")
     ticks = tuple(zip(FROC_RATES, RATE_WORDS, strict=True))
     return Chart(
         key=f"froc-{hit}",
-        title=f"FROC curve, a mark hits by {by}",
-        x=Axis("False marks per image (logarithmic)", ticks, low, high, "log"),
+        title=f"FROC curve, hit by {by}",
+        x=Axis("False positives per image (logarithmic)", ticks, low, high, "log"),
         y=Axis("Lesions found"),
         curves=tuple(curves),
         description=f"FROC curves. {meaning} {'; '.join(sentences)}.",

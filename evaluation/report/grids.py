@@ -115,7 +115,7 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
         counts = (here & label).sum(), (here & ~label).sum(), here.sum()
         rows.append((title, *(f"{int(count):,}" for count in counts)))
     lead = sentence("agreement", policy)
-    columns = ("", "Positive images", "Negative images", "All")
+    columns = ("Decision", "Positive images", "Negative images", "All")
     return Grid(
         f"{first} and {second}: images right together and alone", lead, columns, tuple(rows)
     )
@@ -324,7 +324,7 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
         (name, figure_words(comparison.figures.of(name, "auroc"))) for name in comparison.systems
     ]
     lead = sentence("shortcuts")
-    return Grid("Shortcuts", lead, ("", "AUROC"), tuple(rows))
+    return Grid("Shortcuts", lead, ("Guessed from, or system", "AUROC"), tuple(rows))
 
 
 def _by_system(
@@ -341,7 +341,7 @@ def _by_system(
         if len(here):
             cells = [_first(here[here["system"] == name]) for name in columns]
             rows.append((words, *map(figure_words, cells)))
-    heads = ("", *comparison.systems, *_contrasts(comparison, printed=True))
+    heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
     return Grid(title, lead, heads, tuple(rows))
 
 
@@ -421,6 +421,9 @@ def transfer_table(comparison: Comparison) -> Grid | None:
     return Grid(
         "Validation-to-test transfer",
         sentence("transfer"),
-        ("", *(f"{title} on {role}" for _, title in _RATES for role in ("validation", "test"))),
+        (
+            "System",
+            *(f"{title} on {role}" for _, title in _RATES for role in ("validation", "test")),
+        ),
         tuple(rows),
     )

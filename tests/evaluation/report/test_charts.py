@@ -192,7 +192,7 @@ def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
     rates = [0, 0.5, 0.5, 0.75, 0.75, 0.8, 0.8]
     assert _sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
     points = chart.curves[0].points
-    assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false marks per image"
+    assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false positives per image"
     assert [point.y for point in points] == rates
     assert [words for _, words in chart.x.ticks] == ["1/8", "1/4", "1/2", "1", "2", "4", "8"]
     assert "CheXNet: sensitivity 0.000 at 1/8, 0.500 at 1/4" in chart.description

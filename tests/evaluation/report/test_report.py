@@ -1,10 +1,13 @@
 """The report: what it opens with, what it holds, and that a real browser shows it."""
 
+import importlib.util
 import json
 import re
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -378,18 +381,35 @@ def test_one_system_alone_is_reported_without_differences(comparison, image_set,
     assert "paired difference" not in html[: html.index("How to read the numbers</h3>")]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report_opens_without_a_console_message(
-    browser, run, scheme, comparison, image_set, tmp_path
+@pytest.fixture(scope="module")
+def measure_page():
+    """The tool beside the tests: they are no package."""
+    file = Path(__file__).parents[2] / "measure_page.py"
+    spec = importlib.util.spec_from_file_location("measure_page", file)
+    module = sys.modules["measure_page"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
+    browser, measure_page, comparison, image_set, tmp_path
 ):
     page = write_report(comparison, image_set, tmp_path / "report")
-    image = tmp_path / "page.png"
-    dark = 0 if scheme == "dark" else 1
-    run(
-        browser, tmp_path / "profile", "--window-size=1280,2000",
-        f"--blink-settings=preferredColorScheme={dark}", f"--screenshot={image}", page.as_uri(),
-    )  # fmt: skip
-    assert image.stat().st_size > 20_000
+    with measure_page.Browser(browser) as tab:
+        size = measure_page.measure(tab, page)
+        tab.open(page.with_name("details.html"), 390, 844, dark=True)
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        tab.open(page, 1280, 900, dark=True)
+        tab.evaluate("document.querySelector('nav a[href=\"#cite\"]').click()")
+        assert tab.evaluate("document.querySelector('#cite').closest('details').open")
+        assert tab.evaluate("document.querySelectorAll('main details[open]').length") == 1
+        assert tab.complaints == []
+    assert size.screens[1280] < 12
+    assert size.screens[390] < 20
+    assert size.image[1280] <= 2
+    assert size.overflow == {1280: 0, 390: 0}
+    assert 500 < size.words < 2500
+    assert 2 < size.printed <= 10
 
 
 ACT = """
