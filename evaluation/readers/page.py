@@ -223,13 +223,11 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
                 "A comparison rests on two readers, who show little of how readers differ: of "
                 "simulated studies without a difference 7 to 13 % claimed one, instead of 5 %."
             )
-    if study.has_ratings and study.has_decisions and "decision" not in study.systems:
-        without = list(dict.fromkeys(study.systems["reader"]))
-        if without:
-            notes.append(
-                f"{listing(without)} decided nothing, so sensitivity and specificity are of the "
-                "readers only."
-            )
+    judged = {row.first for row in analysis.of("system", analysis.metrics[-1])}
+    if without := [name for name in dict.fromkeys(study.systems["reader"]) if name not in judged]:
+        notes.append(
+            f"There is no sensitivity or specificity of {listing(without)}, which decided nothing."
+        )
     return notes
 
 

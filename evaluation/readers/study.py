@@ -253,8 +253,12 @@ def _system_cases(
             f"system {name}: has no score for case '{missing[0]}' ({len(missing)} such cases that "
             "readers read)"
         )
-    if "rating" in read and "rating" not in table:
-        raise InputError(f"system {name}: needs a column score, since the readers gave ratings")
+    if name in set(read["modality"]):
+        raise InputError(f"system {name}: a modality has that name; give the system another")
+    needed = "rating" if "rating" in read else "decision"
+    if needed not in table:
+        column = "score" if needed == "rating" else needed
+        raise InputError(f"system {name}: needs a column {column}, as readers gave {needed}s")
     return table[table["case"].isin(cases)]
 
 

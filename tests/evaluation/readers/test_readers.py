@@ -199,7 +199,7 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     result = analyse_readers(build_study(few, tables, {"AI": system}))
     html = write_readers(result, tmp_path).read_text()
     for text in ("R0", "R1", "Lone", "AI, system", "Only 10 patients have positive cases",
-                 "One reader read with third", "AI decided nothing", "nested",
+                 "One reader read with third", "specificity of AI, which decided nothing", "nested",
                  "A comparison rests on two readers"):  # fmt: skip
         assert text in html
     assert not re.search(r"(?:src|href)=\"https?:", html)
@@ -258,6 +258,15 @@ def test_unread_rows_are_left_out_and_names_of_this_program_are_known(tmp_path):
         (
             lambda t, r: (t, r, {"AI": r[0].iloc[1:]}),
             "system AI: has no score for case 'c000'",
+        ),
+        (lambda t, r: (t, r, {"m0": r[0]}), "system m0: a modality has that name"),
+        (
+            lambda t, r: (
+                t,
+                [each.rename(columns={"rating": "decision"}) for each in r],
+                {"AI": r[0]},
+            ),
+            "system AI: needs a column decision",
         ),
     ],
 )
