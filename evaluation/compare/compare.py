@@ -9,6 +9,7 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.comparison import Comparison, patient_notes
 from evaluation.compare.failure_analysis import check_analysis, failure_table
+from evaluation.compare.judged_again import compare_units, failures_as_wrong
 from evaluation.compare.judged_model import (
     ComparisonTask,
     comparison_provenance,
@@ -18,11 +19,7 @@ from evaluation.compare.judged_model import (
     scorecards,
     system_result,
 )
-from evaluation.compare.metrics_table import (
-    compare_units,
-    failures_as_wrong,
-    resampled_figures,
-)
+from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.decisions.thresholds import POLICIES

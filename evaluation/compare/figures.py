@@ -14,11 +14,13 @@ from evaluation.statistics.bootstrap import LEVEL, Interval
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
-    "ci_method", "n_images", "n_patients", "n_positive", "effective_patients",
-    "note",
+    "ci_method", "ci_low_held", "ci_high_held", "n_validation_positive", "n_images", "n_patients",
+    "n_positive", "effective_patients", "note",
 )  # fmt: skip
 FAILURES_WRONG = "failures_wrong"
 """The subgroup of all images that any system should have run on; a failure counts as wrong."""
+REFITTED, HELD = "thresholds refitted on resampled validation patients", "thresholds held"
+"""What the resamples of an interval or test do with thresholds that validation chose."""
 _BETWEEN = " - "
 
 
@@ -51,6 +53,11 @@ class Figure(Interval):
         family: Of a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
             ``k``-th pair covers `family_level` ``(k)``.
         of_all: Whether it is the figure of all images once more, because no image failed.
+        held: Ends of the interval with thresholds held, where those of the interval itself were
+            refitted; `None` where they were not, or where there is no such interval.
+        n_chosen_on: Positive validation images (studies, patients) that its threshold was chosen
+            on, of a difference the fewer of both systems'; `None` without a chosen threshold.
+        refitted: Whether the resamples choose its threshold again.
     """
 
     method: str = ""
@@ -58,6 +65,9 @@ class Figure(Interval):
     counts: Counts = field(default_factory=Counts)
     family: tuple[tuple[float, float], ...] = ()
     of_all: bool = False
+    held: tuple[float, float] | None = None
+    n_chosen_on: int | None = None
+    refitted: bool = False
 
     @property
     def effective_patients(self) -> float | None:
@@ -72,6 +82,7 @@ class Figure(Interval):
             low=-self.high,
             high=-self.low,
             family=tuple((-high, -low) for low, high in self.family),
+            held=None if self.held is None else (-self.held[1], -self.held[0]),
         )
 
     def within(self, comparisons: int) -> Figure:
@@ -172,13 +183,17 @@ class Figures:
                 "ci_low": figure.low,
                 "ci_high": figure.high,
                 "ci_method": figure.method,
+                "ci_low_held": np.nan if figure.held is None else figure.held[0],
+                "ci_high_held": np.nan if figure.held is None else figure.held[1],
+                "n_validation_positive": figure.n_chosen_on,
                 **figure.counts._asdict(),
                 "note": figure.note,
             }
             for name, key, figure in self
         ]
         rows.sort(key=_at_the_end)
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        return table.astype({"n_validation_positive": "Int64"})
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Figures:
@@ -210,14 +225,21 @@ class Figures:
             key = MetricKey(row.get("subgroup") or ALL, row.get("policy", ""), row["metric"])
             name, method = row["system"], str(row.get("ci_method", ""))
             kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
-            held = differences[pairs[name]] if name in pairs else systems[name]
-            held[key] = Figure(
+            chosen_on = row.get("n_validation_positive")
+            ends = row.get("ci_low_held"), row.get("ci_high_held")
+            figures = differences[pairs[name]] if name in pairs else systems[name]
+            figures[key] = Figure(
                 estimate=float(row.get("estimate", np.nan)),
                 low=float(row.get("ci_low", np.nan)),
                 high=float(row.get("ci_high", np.nan)),
                 note=row.get("note", ""),
                 method=method,
                 kind=kind,
+                held=None
+                if ends[0] is None or ends[1] is None
+                else (float(ends[0]), float(ends[1])),
+                n_chosen_on=None if chosen_on is None else int(chosen_on),
+                refitted=REFITTED in method,
                 counts=_counts(row),
             )
         first = rows[0] if rows else {}

@@ -1,7 +1,8 @@
 """Estimates, intervals and paired differences of every figure, and why one is missing.
 
-By image, once more by study or patient on the same resamples of patients, and once more with
-failures counted as wrong.
+Every resample draws validation patients, too, the same for all systems, and chooses thresholds
+again on these: a figure at a chosen threshold varies as it would had other patients been at hand
+to choose and to judge. Beside such an interval stands the one with thresholds held.
 
 Of several training seeds of one system figures are means, and intervals resample the seeds, too.
 A replicate of a system with ``S`` seeds is ``mean + sqrt(S / (S - 1)) x (drawn mean - mean)``:
@@ -18,12 +19,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.figures import (
-    FAILURES_WRONG,
+    HELD,
+    REFITTED,
     Counts,
     Figure,
     Figures,
@@ -31,29 +32,24 @@ from evaluation.compare.figures import (
     family_level,
     family_sizes,
 )
-from evaluation.compare.judged_model import ComparisonTask, JudgedModel
-from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.tuning import tune
-from evaluation.decisions.units import Unit, Units, group_images, judged_units
-from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
+from evaluation.decisions.refit import refit_thresholds
+from evaluation.decisions.thresholds import check_policy
+from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.auroc_variance import effective_patients
 from evaluation.statistics.bootstrap import (
     LEVEL,
+    SHIFTED,
     Interval,
     Resamples,
     cluster_bootstrap,
     percentile_interval,
 )
 from evaluation.statistics.ranking import Floats
-from evaluation.systems.eligibility import attempted_images, describe_images
 
 _OF_SEEDS = 7919
 """Makes the draws of seeds others than those of patients."""
-_KEPT = ("auroc", "accuracy", "recall", "specificity", "f1")
-NONE_FAILED = "no image failed"
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 
 
@@ -103,6 +99,8 @@ def _exact_interval(card: Scorecard, figure: MetricKey, estimate: float) -> Inte
 
 
 NOT_TUNED = "not tuned for this policy"
+_CHOICE_UNSURE = "thresholds were refitted: other validation patients would have chosen otherwise"
+_CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
 _ONE_PATIENT = "one patient gives no interval"
 
 
@@ -187,20 +185,12 @@ def resampled_figures(
     advance: Callable[[int], None] | None = None,
 ) -> ResampledFigures:
     """Resample the patients of all models at once, for the figures of their systems."""
-
-    def statistic(weights: np.ndarray) -> dict[tuple[str, int, MetricKey], Floats]:
-        return {
-            (name, seed, key): values
-            for name, each in cards.items()
-            for seed, card in enumerate(each)
-            for key, values in card(weights).items()
-            if kept(key)
-        }
-
     seeds = {name: len(each) for name, each in cards.items()}
-    replicates = mean_replicates(cluster_bootstrap(statistic, resamples, advance), seeds, resamples)
+    drawn, drawn_held = _draw(cards, resamples, kept, advance)
+    replicates = mean_replicates(drawn, seeds, resamples)
+    held = mean_replicates(drawn_held, seeds, resamples)
     joined = {name: SeedMean(each) if len(each) > 1 else each[0] for name, each in cards.items()}
-    figures = figures_of(target, joined, replicates, resamples, seeds=seeds, unit=unit)
+    figures = figures_of(target, joined, replicates, resamples, held=held, seeds=seeds, unit=unit)
     differences = {
         (first, second): {
             key: values - replicates[second, key]
@@ -212,16 +202,75 @@ def resampled_figures(
     return ResampledFigures(figures, differences)
 
 
+_Model = tuple[str, int]
+"""A system and the place of its seed."""
+_OfModels = dict[tuple[str, int, MetricKey], Floats]
+"""Replicates by system, seed and figure."""
+
+
+def _draw(
+    cards: Mapping[str, Sequence[Scorecard]],
+    resamples: Resamples,
+    kept: Callable[[MetricKey], bool],
+    advance: Callable[[int], None] | None,
+) -> tuple[_OfModels, _OfModels]:
+    """Replicates of every figure, and of those at refitted thresholds with thresholds held."""
+    models = {(name, seed): card for name, each in cards.items() for seed, card in enumerate(each)}
+    refitted = refit_thresholds(
+        {
+            model: (card.validation, policies)
+            for model, card in models.items()
+            if card.validation is not None and (policies := card.chosen_policies)
+        },
+        resamples,
+    )
+    columns = [(model, policy) for model, each in refitted.items() for policy in each]
+    beside = [refitted[model][policy] for model, policy in columns]
+
+    def statistic(
+        weights: np.ndarray, thresholds: Floats | None = None
+    ) -> dict[tuple[str, int, MetricKey, bool], Floats]:
+        given: dict[_Model, dict[str, Floats]] = {model: {} for model in models}
+        for place, (model, policy) in enumerate(columns):
+            if thresholds is not None:
+                given[model][policy] = thresholds[:, place]
+        found: dict[tuple[str, int, MetricKey, bool], Floats] = {}
+        for model, card in models.items():
+            for at, values in enumerate(card.replicates(weights, given[model])):
+                found |= {(*model, key, at == 1): v for key, v in values.items() if kept(key)}
+        return found
+
+    drawn = cluster_bootstrap(
+        statistic, resamples, advance, np.column_stack(beside) if beside else None
+    )
+    return (
+        {(name, seed, key): v for (name, seed, key, held), v in drawn.items() if not held},
+        {(name, seed, key): v for (name, seed, key, held), v in drawn.items() if held},
+    )
+
+
 def figures_of(
     target: str,
     cards: Mapping[str, Scorecard | SeedMean],
     replicates: Mapping[tuple[str, MetricKey], Floats],
     resamples: Resamples,
     *,
+    held: Mapping[tuple[str, MetricKey], Floats] | None = None,
     seeds: Mapping[str, int] | None = None,
     unit: str = "image",
 ) -> Figures:
-    """Put the estimates and replicates of all systems together."""
+    """Put the estimates and replicates of all systems together.
+
+    Args:
+        target: Name of the target.
+        cards: Of the systems, the reference first.
+        replicates: By system and figure.
+        resamples: What they are computed on.
+        held: With thresholds held, where `replicates` are at refitted ones.
+        seeds: How many each system has; left out: one.
+        unit: ``image``, ``study`` or ``patient``.
+    """
+    at_held = held or {}
     maker = _Maker(next(iter(cards.values())).judged, resamples)
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
@@ -235,7 +284,8 @@ def figures_of(
                 replicates.get((name, key)),
                 why_undefined(key.metric) if estimate is None else "",
                 seeded=name in several,
-                card=card,
+                held=at_held.get((name, key)),
+                cards=[card],
             )
             for key, estimate in estimates[name].items()
         }
@@ -250,19 +300,28 @@ def figures_of(
             if key.metric in family("counts"):
                 continue
             one, other = (estimates[name].get(key) for name in pair)
-            drawn = [replicates.get((name, key)) for name in pair]
-            known = [values for values in drawn if values is not None]
+            drawn = _gap(replicates, pair, key)
             figure = maker.figure(
                 key,
                 None if one is None or other is None else one - other,
-                known[0] - known[1] if len(known) == 2 else None,
+                drawn,
                 _why_no_difference(key, pair, estimates, missing),
                 seeded=bool(several.intersection(pair)),
+                held=_gap(at_held, pair, key),
+                cards=[cards[name] for name in pair],
             )
-            if figure.bounded:
-                figure = replace(figure, family=_family_ends(known[0] - known[1], len(cards)))
+            if figure.bounded and drawn is not None:
+                figure = replace(figure, family=_family_ends(drawn, len(cards)))
             found[key] = figure
     return replace(figures, differences=differences)
+
+
+def _gap(
+    replicates: Mapping[tuple[str, MetricKey], Floats], pair: tuple[str, str], key: MetricKey
+) -> Floats | None:
+    """Replicates of a difference; `None` where a system has none."""
+    one, other = (replicates.get((name, key)) for name in pair)
+    return None if one is None or other is None else one - other
 
 
 def _family_ends(drawn: Floats, n_systems: int) -> tuple[tuple[float, float], ...]:
@@ -287,6 +346,27 @@ def _why_no_difference(
     return "; ".join(reasons)
 
 
+def _is_chosen(policy: str) -> bool:
+    """Whether validation chooses the threshold of a policy; a declared one is no choice."""
+    return bool(policy) and check_policy(policy).kind != "threshold"
+
+
+def _of_thresholds(key: MetricKey, *, refitted: bool) -> str:
+    """What the method of an interval does with thresholds; nothing where none was chosen."""
+    if not _is_chosen(key.policy):
+        return ""
+    return f", {REFITTED if refitted else HELD}"
+
+
+def _chosen_on(policy: str, cards: Sequence[Scorecard | SeedMean]) -> int | None:
+    """The fewest positives that any of the thresholds was chosen on; `None` where unknown."""
+    if not _is_chosen(policy):
+        return None
+    models = [m for card in cards for m in (card.cards if isinstance(card, SeedMean) else [card])]
+    known = [model.validation.n_positive for model in models if model.validation is not None]
+    return min(known) if known and len(known) == len(models) else None
+
+
 class _Maker:
     """Makes figures; counts of a figure's images are found once."""
 
@@ -302,22 +382,30 @@ class _Maker:
         note: str,
         *,
         seeded: bool = False,
-        card: Scorecard | SeedMean | None = None,
+        held: Floats | None = None,
+        cards: Sequence[Scorecard | SeedMean] = (),
     ) -> Figure:
-        interval, method = Interval(), ""
+        """A figure of one system, or the difference of two; `held`: with thresholds held."""
+        if estimate is None:
+            return Figure(note=note, counts=self._counts_of(key))
+        exact = None
+        if len(cards) == 1 and isinstance(cards[0], Scorecard):
+            exact = _exact_interval(cards[0], key, estimate)
+        interval = self._interval(key, estimate, drawn, refitted=held is not None)
+        beside = self._interval(key, estimate, held)
+        method = self._resamples.method + (" of patients and training seeds" if seeded else "")
+        method += _of_thresholds(key, refitted=held is not None)
         kind: IntervalKind = "bootstrap"
-        if estimate is not None:
-            interval = Interval(estimate)
-            if drawn is not None and self._judged.n_patients < 2:
-                interval = Interval(estimate, note=_ONE_PATIENT)
-            elif drawn is not None:
-                interval = percentile_interval(drawn, estimate=estimate)
-            method = self._resamples.method
-            method += " of patients and training seeds" if seeded else ""
-            if interval.unmoved and isinstance(card, Scorecard):
-                exact = _exact_interval(card, key, estimate)
-                if exact is not None:
-                    interval, method, kind = exact, EXACT_METHOD, "exact"
+        if exact is not None and beside.unmoved:
+            beside = exact
+            if interval.bounded:  # no resample of test patients moved it: it is not that narrow
+                low, high = min(interval.low, exact.low), max(interval.high, exact.high)
+                interval, method = (
+                    replace(interval, low=low, high=high),
+                    f"{method}; {EXACT_METHOD}",
+                )
+        if exact is not None and interval.unmoved:
+            interval, method, kind = exact, EXACT_METHOD, "exact"
         return Figure(
             interval.estimate,
             interval.low,
@@ -326,7 +414,24 @@ class _Maker:
             method=method if interval.bounded else "",
             kind=kind if interval.bounded else None,
             counts=self._counts_of(key),
+            held=(beside.low, beside.high) if beside.bounded else None,
+            n_chosen_on=_chosen_on(key.policy, cards),
+            refitted=held is not None,
         )
+
+    def _interval(
+        self, key: MetricKey, estimate: float, drawn: Floats | None, *, refitted: bool = False
+    ) -> Interval:
+        if drawn is None:
+            return Interval(estimate)
+        if self._judged.n_patients < 2:
+            return Interval(estimate, note=_ONE_PATIENT)
+        found = percentile_interval(drawn, estimate=estimate)
+        if refitted and not found.bounded and not found.unmoved:
+            return replace(found, note=f"{found.note}; {_CHOICE_UNSURE}")
+        if key.metric in family("calibration") and found.note.startswith(SHIFTED.split("(")[0]):
+            return replace(found, note=f"{found.note}; {_CALIBRATION_INSTEAD}")
+        return found
 
     def _counts_of(self, key: MetricKey) -> Counts:
         judged, chosen = self._judged, self._judged.population(key)
@@ -346,200 +451,3 @@ class _Maker:
                 effective_patients=effective.get(of_class, min(effective.values())),
             )
         return self._counts[cells]
-
-
-class UnitComparison(NamedTuple):
-    """Figures by study or patient, notes on them, and the bootstrap's tests of the differences."""
-
-    figures: Figures | None
-    notes: list[Note]
-    tests: pd.DataFrame | None
-
-
-def compare_units(
-    models: Mapping[str, Sequence[JudgedModel]],
-    judged: EvaluationSet,
-    task: ComparisonTask,
-    unit: Unit,
-    resamples: Resamples,
-) -> UnitComparison:
-    """Every image-level figure by study or patient."""
-    if unit == "image":
-        return UnitComparison(None, [], None)
-    dataset = task.dataset
-    labels = dataset.labels(task.target).reindex(dataset.image_ids("test", task.split))
-    units = group_images(dataset.images, labels, judged.image_ids, unit)
-    whole = judged_units(judged, units)
-    note = _note(units, whole, judged, unit)
-    cards = {
-        name: [_unit_card(model, units, whole, task, unit) for model in each]
-        for name, each in models.items()
-    }
-    drawn = resampled_figures(task.target.name, cards, resamples, unit=unit)
-    figures = _of_units(drawn.figures, cards)
-    tests = resampled_tests(figures, drawn.differences)
-    return UnitComparison(_with_thresholds(figures, cards), [note], tests)
-
-
-def _unit_card(
-    model: JudgedModel, units: Units, whole: EvaluationSet, task: ComparisonTask, unit: Unit
-) -> Scorecard:
-    chosen, output = model.decision, model.output
-    rule = tune(
-        model.predictions,
-        task.dataset,
-        task.target,
-        split=task.split,
-        policies=list(chosen.thresholds),
-        search=chosen.searched,
-        options=chosen.options,
-        unit=unit,
-    )
-    scores = pd.Series(units.highest(output.scores(chosen.reduction)), units.names)
-    spread = output.spread() if rule.referral else None
-    return Scorecard(
-        whole,
-        scores,
-        rule.thresholds,
-        validation=rule.chosen_scores,
-        probability=rule.probability(scores),
-        referrals=rule.referral,
-        spread=None if spread is None else units.highest(spread),
-    )
-
-
-def _of_units(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Figures:
-    """Without figures that need a place: they have no row by unit, not even one that says why."""
-    each = [card for members in cards.values() for card in members]
-    kept = {key.metric for card in each for key in card.estimates()}
-    kept |= {
-        key.metric
-        for card in each
-        for key in card.missing()
-        if key.policy and not METRICS[key.metric].boxed
-    }
-
-    def chosen(held: Mapping[MetricKey, Figure]) -> dict[MetricKey, Figure]:
-        return {key: figure for key, figure in held.items() if key.metric in kept}
-
-    return replace(
-        figures,
-        systems={name: chosen(held) for name, held in figures.systems.items()},
-        differences={pair: chosen(held) for pair, held in figures.differences.items()},
-    )
-
-
-def _with_thresholds(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Figures:
-    """With the thresholds, which are not those by image; of several seeds the first's."""
-    counts = next(iter(next(iter(figures.systems.values())).values())).counts
-    thresholds = {
-        name: {
-            MetricKey(ALL, policy, "threshold"): Figure(choice.threshold, counts=counts)
-            for policy, choice in members[0].thresholds.items()
-            if choice.threshold is not None
-        }
-        for name, members in cards.items()
-    }
-    systems = {name: {**held, **thresholds[name]} for name, held in figures.systems.items()}
-    return replace(figures, systems=systems)
-
-
-def _note(units: Units, whole: EvaluationSet, judged: EvaluationSet, unit: Unit) -> Note:
-    plural = {"study": "studies", "patient": "patients"}[unit]
-    text = (
-        f"By {unit}: {len(units.names):,} {plural} of {len(judged.image_ids):,} images, "
-        f"{int(whole.y_true.sum()):,} positive (where any image is); the score is the highest of "
-        f"its images, and thresholds are chosen again on validation {plural}."
-    )
-    if units.n_left_out:
-        text += f" {units.n_left_out:,} {plural} with an image of unknown label are left out."
-    return Note("unit", text)
-
-
-def failures_as_wrong(
-    figures: Figures,
-    models: Mapping[str, Sequence[JudgedModel]],
-    task: ComparisonTask,
-    resamples: Resamples,
-) -> Figures:
-    """Judge the systems on every image that any of them should have run on.
-
-    An image that a model has no result for counts as wrong: a positive one is ranked below every
-    image and called negative, a negative one above every image and called positive.
-    """
-    predictions = {model.name: model.predictions for each in models.values() for model in each}
-    expected = attempted_images(predictions, task.dataset, task.target, task.split)
-    missing = {
-        name: [len(expected.difference(model.predictions.images_run)) for model in each]
-        for name, each in models.items()
-    }
-    if not any(count for counts in missing.values() for count in counts):
-        return _renamed(figures, lambda figure, names: _of_all(figure))
-    dataset, target = task.dataset, task.target
-    judged = describe_images(dataset, target, expected, dataset.labels(target))
-    cards = {
-        name: [_failure_card(model, judged, task) for model in each]
-        for name, each in models.items()
-    }
-    found = resampled_figures(
-        target.name,
-        cards,
-        replace(resamples, n_clusters=judged.n_patients),
-        kept=lambda key: key.metric in _KEPT and key.subgroup == ALL,
-    ).figures
-    found = with_clustered_auroc(found, clustered_auroc(cards), cards)
-
-    def counted(figure: Figure, names: tuple[str, ...]) -> Figure:
-        words = _words({name: missing[name] for name in names})
-        return replace(figure, note=f"{figure.note}; {words}" if figure.note else words)
-
-    return _renamed(found, counted)
-
-
-def _of_all(figure: Figure) -> Figure:
-    """A figure as it is on all images; a note on one without a value says why, and stays."""
-    return figure if figure.note else replace(figure, note=NONE_FAILED, of_all=True)
-
-
-def _renamed(figures: Figures, noted: Callable[[Figure, tuple[str, ...]], Figure]) -> Figures:
-    """The kept figures of all images under the subgroup's name, with other notes."""
-
-    def renamed(held: Mapping[MetricKey, Figure], *names: str) -> dict[MetricKey, Figure]:
-        return {
-            key._replace(subgroup=FAILURES_WRONG): noted(figure, names)
-            for key, figure in held.items()
-            if key.subgroup == ALL and key.metric in _KEPT
-        }
-
-    return replace(
-        figures,
-        systems={name: renamed(held, name) for name, held in figures.systems.items()},
-        differences={pair: renamed(held, *pair) for pair, held in figures.differences.items()},
-    )
-
-
-def _failure_card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTask) -> Scorecard:
-    system, decision = model.predictions, model.decision
-    ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
-    output = SystemOutput(system, task.target, ran, decision.boxes, task.dataset.images)
-    known = output.scores(decision.reduction)
-    scores = known.reindex(judged.image_ids)
-    failed = scores.isna().to_numpy()
-    lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
-    if decision.chosen_scores is not None:  # between these every refitted threshold lies
-        thresholds += decision.chosen_scores.scores.tolist()
-    wrong = np.where(
-        judged.y_true, min([lowest, *thresholds]) - 1.0, max([highest, *thresholds]) + 1.0
-    )
-    scores = scores.where(~failed, pd.Series(wrong, index=scores.index))
-    return Scorecard(judged, scores, decision.thresholds, validation=decision.chosen_scores)
-
-
-def _words(missing: Mapping[str, Sequence[int]]) -> str:
-    """How many images count as wrong, of a system or of both in a difference."""
-    counts = [
-        f"{name}: {' and '.join(map(str, each))} images without a result"
-        for name, each in missing.items()
-    ]
-    return ", ".join(counts) + ", counted as wrong"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import Figure, Figures, family_level, family_sizes
+from evaluation.compare.figures import HELD, REFITTED, Figure, Figures, family_level, family_sizes
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS
@@ -92,7 +92,7 @@ def _resampled_test(
         **key._asdict(),
         "first": pair[0],
         "second": pair[1],
-        "method": BOOTSTRAP,
+        "method": REFITTED_TEST if figure.refitted else BOOTSTRAP,
         "independent": "patients",
         "estimate": figure.estimate,
         "ci_low": figure.low,
@@ -146,6 +146,8 @@ EXACT_AUROC = "exact (Clopper-Pearson), pairs of patients as trials"
 DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
+REFITTED_TEST = f"{BOOTSTRAP}, {REFITTED}"
+"""The test that decides where validation chose a threshold."""
 
 
 def paired_tests(
@@ -158,7 +160,8 @@ def paired_tests(
     """Test every pair of systems on every figure.
 
     AUROC, accuracy, sensitivity and specificity have tests of their own, by patient and by image;
-    all that the bootstrap has replicates of has its p-value, too, and stands after them.
+    all that the bootstrap has replicates of has its p-value, too, and stands after them; but
+    where thresholds were refitted, that test stands first, since McNemar's holds them.
 
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
@@ -170,7 +173,9 @@ def paired_tests(
         _decision_rows(rows, subgroup, cards, chosen)
     own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
     drawn = resampled_tests(figures, differences or {})
-    return _adjusted([own, drawn, *([] if more is None else [more])], rows.reference)
+    refitted = drawn["method"] == REFITTED_TEST
+    tables = [drawn[refitted], own, drawn[~refitted], *([] if more is None else [more])]
+    return _adjusted(tables, rows.reference)
 
 
 def _subgroups(judged: EvaluationSet) -> dict[str, np.ndarray]:
@@ -287,6 +292,7 @@ def _decision_rows(
     """Clustered and exact McNemar at every policy that both systems have a threshold for."""
     judged = next(iter(cards.values()))[0].judged
     policies = dict.fromkeys(p for members in cards.values() for p in members[0].thresholds)
+    refitted = {p for each in cards.values() for card in each for p in card.chosen_policies}
     of_share = {"all": judged_on, "positive": judged_on & judged.y_true}
     of_share["negative"] = judged_on & ~judged.y_true
     populations = {
@@ -304,7 +310,13 @@ def _decision_rows(
                 if chosen.any():
                     of = {"subgroup": subgroup, "policy": policy, "metric": metric}
                     _test_decisions(
-                        rows, of, (first, second), (shares[0], shares[1]), chosen, judged
+                        rows,
+                        of,
+                        (first, second),
+                        (shares[0], shares[1]),
+                        chosen,
+                        judged,
+                        f", {HELD}" if policy in refitted else "",
                     )
 
 
@@ -315,7 +327,9 @@ def _test_decisions(
     shares: tuple[Floats, Floats],
     chosen: np.ndarray,
     judged: EvaluationSet,
+    thresholds: str,
 ) -> None:
+    """Add both tests; `thresholds` says what they do with thresholds, for their names."""
     spread = [s for share in shares for s in SeedSpread.of(share[:, chosen].mean(axis=1).tolist())]
     means = [share[:, chosen].mean(axis=0) for share in shares]
     patients = judged.patients[chosen]
@@ -326,10 +340,10 @@ def _test_decisions(
         "n_images": test.n_images,
         "n_patients": len(np.unique(patients)),
     }
-    clustered = {"method": MCNEMAR, "independent": "patients", "p_value": test.p_value}
+    clustered = {"method": MCNEMAR + thresholds, "independent": "patients", "p_value": test.p_value}
     rows.add(test.difference, pair, **of, **counts, **clustered)
     if test.p_exact is not None:
-        exact = {"method": EXACT, "independent": "images", "p_value": test.p_exact}
+        exact = {"method": EXACT + thresholds, "independent": "images", "p_value": test.p_exact}
         rows.add(ClusteredEstimate(test.difference.value, None), pair, **of, **counts, **exact)
 
 

@@ -1,12 +1,15 @@
 """All figures of one system on the judged images, under any patient weights.
 
 With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
-one definition of each figure serves both.
+one definition of each figure serves both. A replicate of a figure at a chosen threshold is taken
+at the threshold that its own resample of validation patients gives, and once more with the
+threshold held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +35,37 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.decisions.thresholds import ThresholdChoice, check_policy
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.metric import NEEDS, Need
-from evaluation.metrics.registry import METRICS, family
+from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration_error import CalibrationFigures
-from evaluation.statistics.ranking import Floats, Integers, RankedScores, is_positive
+from evaluation.statistics.ranking import (
+    FallingScores,
+    Floats,
+    Integers,
+    RankedScores,
+    RankingSums,
+    is_positive,
+)
+
+
+class Replicates(NamedTuple):
+    """Figures on resamples of patients, each shape ``(R,)``.
+
+    Attributes:
+        figures: Every figure; where thresholds were refitted, at these.
+        held: Figures at a policy whose threshold was refitted, with the threshold held.
+    """
+
+    figures: dict[MetricKey, Floats]
+    held: dict[MetricKey, Floats]
+
+
+_Counts = dict[tuple[str, str], Floats]
+"""By policy (empty: none) and what is counted, shape ``(R,)``."""
 
 _TOLERANT = "_tolerant"
 """End of the names of figures of places that tolerate one map cell."""
@@ -86,6 +112,10 @@ class Scorecard:
                 self._on_lesion[_TOLERANT] = widened
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
         self._ranked_normal = self._against_normal()
+        self._found: dict[str, FallingScores] = {}
+        for kind, on_lesion in self._on_lesion.items():
+            found = judged.y_true & judged.boxes_trusted & on_lesion
+            self._found[kind] = FallingScores(self.scores[found], judged.patients[found])
         self._calibration: CalibrationFigures | None = None
         if probability is not None:
             self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
@@ -163,6 +193,17 @@ class Scorecard:
         threshold = None if choice is None else choice.threshold
         return None if threshold is None else is_positive(self.scores, threshold)
 
+    @property
+    def chosen_policies(self) -> list[str]:
+        """Policies whose threshold validation chose, so that resamples of it give another one."""
+        if self.validation is None:
+            return []
+        return [
+            policy
+            for policy, choice in self.thresholds.items()
+            if choice.threshold is not None and check_policy(policy).kind != "threshold"
+        ]
+
     def confusion(self, policy: str) -> dict[str, int] | None:
         """``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; `None` without one."""
         threshold = self.thresholds[policy].threshold
@@ -195,19 +236,25 @@ class Scorecard:
         return list(columns), per_cluster(table, j.patients, j.n_patients)
 
     def __call__(self, weights: Integers) -> dict[MetricKey, Floats]:
-        """Every figure for every row of patient weights, each row by itself."""
-        figures = {MetricKey(ALL, "", m): v for m, v in self._ranked.figures(weights).items()}
+        """Every figure for every row of patient weights, each row by itself; thresholds held."""
+        return self.replicates(weights, {}).figures
+
+    def replicates(self, weights: Integers, thresholds: Mapping[str, Floats]) -> Replicates:
+        """Every figure for every row of patient weights, at thresholds of that row where given.
+
+        Args:
+            weights: How often each patient counts, shape ``(R, patients)``.
+            thresholds: By policy, shape ``(R,)``, NaN where a row has none; of other policies the
+                threshold is held.
+        """
+        ranked, normal = self._ranked.sums(weights), None
+        figures = _of_ranking(ALL, ranked)
         if self._ranked_normal is not None:
-            against = self._ranked_normal.figures(weights)
-            figures |= {MetricKey(VERSUS_NORMAL, "", m): v for m, v in against.items()}
+            normal = self._ranked_normal.sums(weights, beside=ranked)  # of the same positives
+            figures |= _of_ranking(VERSUS_NORMAL, normal)
         if self._calibration is not None:
             kept = self._calibration.figures(weights)
             figures |= {MetricKey(ALL, "", m): v for m, v in kept.items()}
-        sums = np.asarray(weights, dtype=np.float64) @ self._counts
-        counts = dict(zip(self._count_names, sums.T, strict=True))
-        for kind in self._on_lesion:
-            pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
-            figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
         if self._precision is not None:
             at_iou = self._precision(weights)
             figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
@@ -215,7 +262,43 @@ class Scorecard:
         for names, judge in self._placed:
             columns = judge(weights).reshape(len(weights), -1).T
             figures |= {MetricKey(ALL, "", m): v for m, v in zip(names, columns, strict=True)}
-        for policy in self.thresholds:
+        sums = np.asarray(weights, dtype=np.float64) @ self._counts
+        counts = dict(zip(self._count_names, sums.T, strict=True))
+        for kind in self._on_lesion:
+            pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
+            figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
+        held = self._at_thresholds(counts, thresholds)
+        counts |= self._refitted_counts(weights, thresholds, ranked, normal)
+        figures |= self._at_thresholds(counts, self.thresholds)
+        for policy, left in self.referred.items():
+            figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
+        return Replicates(figures, held)
+
+    def _refitted_counts(
+        self,
+        weights: Integers,
+        thresholds: Mapping[str, Floats],
+        ranked: RankingSums,
+        normal: RankingSums | None,
+    ) -> _Counts:
+        """Counts at the thresholds of each row, looked up in running sums along the scores."""
+        counts: _Counts = {}
+        if not thresholds:
+            return counts
+        found = {kind: images.sums(weights) for kind, images in self._found.items()}
+        for policy, each in thresholds.items():
+            counts |= {(policy, name): count for name, count in ranked.counts(each).items()}
+            if normal is not None:
+                of_normal = normal.counts(each)
+                counts |= {(policy, f"normal_{name}"): of_normal[name] for name in ("fp", "tn")}
+            for kind, images in self._found.items():
+                counts[policy, f"found{kind}"] = images.called(found[kind], each)
+        return counts
+
+    def _at_thresholds(self, counts: _Counts, policies: Iterable[str]) -> dict[MetricKey, Floats]:
+        """Every figure that follows from counts at the thresholds of policies."""
+        figures: dict[MetricKey, Floats] = {}
+        for policy in policies:
             if (policy, "tp") not in counts:
                 continue
             of_policy = {name: counts[policy, name] for name in family("counts")}
@@ -228,8 +311,6 @@ class Scorecard:
                 normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
                 against = rates(**(of_policy | normal))
                 figures |= {MetricKey(VERSUS_NORMAL, policy, m): v for m, v in against.items()}
-        for policy, left in self.referred.items():
-            figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
         return figures
 
     def estimates(self) -> dict[MetricKey, float | None]:
@@ -281,6 +362,15 @@ class Scorecard:
         if self.localised_tolerant is None:
             return _without("cell", policy, (m for m in metrics if "cell" in _needs(m)))
         return {}
+
+
+def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
+    """The figures that follow from a ranking alone, without a chosen threshold."""
+    values = sums.figures()
+    for percent in MATCHED_PERCENT:
+        for name, value in sums.matched(percent / 100).items():
+            values[f"matched_{name}_{percent}"] = value
+    return {MetricKey(subgroup, "", metric): value for metric, value in values.items()}
 
 
 def _needs(metric: str) -> set[Need]:

@@ -15,6 +15,7 @@ from evaluation.metrics.metric import Highlight, Metric, Part
 
 COMPUTED_BY = {
     "ranking": "evaluation.statistics.ranking:RankedScores.figures",
+    "matched": "evaluation.statistics.ranking:RankingSums.matched",
     "decision": "evaluation.metrics.image_metrics:rates",
     "counts": "evaluation.metrics.image_metrics:confusion_counts",
     "calibration": "evaluation.statistics.calibration_error:CalibrationFigures.figures",
@@ -151,6 +152,34 @@ _IMAGE_METRICS = (
         unbounded=True,
     ),
 )
+
+MATCHED_PERCENT = (90, 95)
+"""Levels of specificity, and of sensitivity, at which systems are held against each other."""
+
+
+def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
+    """Sensitivity where specificity is equal, and the reverse, on the ROC curve of the images."""
+    level = f"0.{percent}"
+    one_class = "there is no positive or no negative image"
+    how = "read off the ROC curve of these images (straight lines between its points)"
+    return (
+        Metric(
+            f"matched_recall_{percent}",
+            f"Sensitivity at specificity {level}",
+            f"Sensitivity where specificity is {level}, {how}: systems are held against each other "
+            "at the same specificity, whatever thresholds validation chose. Needs no validation.",
+            family="matched",
+            undefined=one_class,
+        ),
+        Metric(
+            f"matched_specificity_{percent}",
+            f"Specificity at sensitivity {level}",
+            f"Specificity where sensitivity is {level}, {how}. Needs no validation.",
+            family="matched",
+            undefined=one_class,
+        ),
+    )
+
 
 _count = partial(
     Metric,
@@ -429,6 +458,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         *_IMAGE_METRICS,
+        *(metric for percent in MATCHED_PERCENT for metric in _matched_metrics(percent)),
         *_COUNT_METRICS,
         *_CALIBRATION_METRICS,
         *_PLACE_METRICS,

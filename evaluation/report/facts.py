@@ -107,7 +107,7 @@ class IntervalFacts:
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=(comparison.provenance.get("bootstrap") or {}).get("replicates"),
             tested=len(tests) > 0,
-            mcnemar=len(tests) > 0 and bool((tests["method"] == MCNEMAR).any()),
+            mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
             holm=len(tests) > 0 and len(comparison.systems) > 2,
         )
 

@@ -1,6 +1,6 @@
 """Patient-cluster bootstrap: the same resamples for every figure of every system.
 
-Patients are drawn with replacement, all images of a drawn patient together; thresholds are held.
+Patients are drawn with replacement, all images of a drawn patient together.
 A resample is a row of whole-number weights, one per patient, and a statistic takes a chunk of
 rows at once, so no Python loop runs over the replicates and memory does not grow with them.
 Along a ranking (`SegmentSums`, `RunningRows`) weights are small whole numbers, so sums of 16 bits
@@ -25,8 +25,11 @@ from data_prep.contracts.workers import cpu_count
 from evaluation.statistics.ranking import Floats, Integers
 
 Name = TypeVar("Name", bound=Hashable)
-Statistic = Callable[[npt.NDArray[np.int16]], Mapping[Name, Floats]]
-"""Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``."""
+Statistic = Callable[..., Mapping[Name, Floats]]
+"""Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``.
+
+What else the resamples bring comes second, shape ``(R, k)``.
+"""
 
 BOOTSTRAP = "patient-cluster bootstrap percentile"
 LEVEL = 0.95
@@ -85,6 +88,7 @@ def cluster_bootstrap(
     statistic: Statistic[Name],
     resamples: Resamples,
     advance: Callable[[int], None] | None = None,
+    beside: Floats | None = None,
 ) -> dict[Name, Floats]:
     """Compute figures on every resample, one chunk of them on each processor.
 
@@ -93,6 +97,8 @@ def cluster_bootstrap(
             while it computes.
         resamples: Which patients count how often.
         advance: Called with the number of replicates done in each step.
+        beside: What else each resample brings, such as its thresholds, shape
+            ``(n_replicates, k)``; left out: nothing.
 
     Returns:
         Figures by name, each shape ``(n_replicates,)``, in the order of the resamples.
@@ -115,9 +121,12 @@ def cluster_bootstrap(
         if advance is not None:
             advance(n_rows)
 
+    done = 0
     with ThreadPoolExecutor(workers) as pool:
         for weights in resamples.chunks():
-            under_way.append((len(weights), pool.submit(statistic, weights)))
+            rest = [] if beside is None else [beside[done : done + len(weights)]]
+            done += len(weights)
+            under_way.append((len(weights), pool.submit(statistic, weights, *rest)))
             if len(under_way) > workers:
                 take()
         while under_way:
@@ -177,7 +186,7 @@ class Interval:
 
 SHIFTED = (
     "no interval: resampling itself shifts this figure (middle {level:.4g} % of resamples: "
-    "{low:.3f} to {high:.3f}); of calibration, read Brier score, slope and in the large"
+    "{low:.3f} to {high:.3f})"
 )
 """Why a figure that its percentile interval leaves out has none.
 

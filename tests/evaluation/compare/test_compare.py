@@ -121,7 +121,11 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set,
     assert len(known) > 10
     assert (known["estimate"] == 0).all()
     assert known["ci_low"].isna().all()  # no width, so no interval
-    assert (known["note"] == NO_WIDTH).all()
+    # Where over a tenth of the resamples of validation gives no threshold, it says that instead.
+    unsure = known["note"].str.contains("thresholds were refitted")
+    assert known.loc[unsure, "policy"].ne("").all()
+    assert (~unsure).sum() > 10
+    assert (known.loc[~unsure, "note"] == NO_WIDTH).all()
 
 
 def test_the_tidy_table_names_the_population_of_each_figure(systems, judged_set, target):
@@ -186,7 +190,9 @@ def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
     slow = [oracle.f1_score(y_true[chosen], called[chosen]) for chosen in rows]
     found = figure(comparison, "CheXNet", "f1", "max_f1")
     expected = np.quantile(slow, [0.025, 0.975])
-    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(expected), abs=1e-12)
+    held = found.ci_low_held, found.ci_high_held
+    assert held == pytest.approx(tuple(expected), abs=1e-12)
+    assert found.ci_high - found.ci_low > held[1] - held[0]  # with the choice of the threshold
 
 
 def test_different_images_are_refused_and_listed(predict, judged_set, target):

@@ -18,7 +18,7 @@ from evaluation.compare.failure_analysis import (
     lesion_groups,
 )
 from evaluation.compare.figures import FAILURES_WRONG
-from evaluation.compare.metrics_table import NONE_FAILED
+from evaluation.compare.judged_again import NONE_FAILED
 from evaluation.compare.shares import (
     TREAT_ALL,
     ShareName,

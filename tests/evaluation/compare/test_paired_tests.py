@@ -8,7 +8,7 @@ from scipy.stats import binomtest, t
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.figures import Figures, family_level
+from evaluation.compare.figures import REFITTED, Figures, family_level
 from evaluation.compare.metrics_table import (
     EXACT_METHOD,
     SeedMean,
@@ -21,6 +21,7 @@ from evaluation.compare.paired_tests import (
     EXACT,
     MCNEMAR,
     OBUCHOWSKI,
+    REFITTED_TEST,
     TEST_COLUMNS,
     _percentile_p,
     clustered_auroc,
@@ -124,7 +125,9 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
         for row in rows.to_dict("records"):
             first, second = row["system"].split(" - ")
             of = {key: row[key] for key in ("unit", "subgroup", "policy", "metric")}
-            of |= {"first": first, "second": second, "method": BOOTSTRAP}
+            method = REFITTED_TEST if REFITTED in row["ci_method"] else BOOTSTRAP
+            assert (method == REFITTED_TEST) == bool(row["policy"])
+            of |= {"first": first, "second": second, "method": method}
             found = row_of(comparison.tests, **of)
             assert 2 / 201 <= found["p_value"] <= found["p_holm_pairs"] <= 1
             against = found["p_holm"]
@@ -221,7 +224,7 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     assert row["ci_method"] == f"{OBUCHOWSKI} and training seed (on the logit)"
     of = {"metric": "f1", "policy": "max_f1", "subgroup": "all"}
     drawn = row_of(comparison.metrics, system="A - B", **of)
-    assert drawn["ci_method"].endswith("of patients and training seeds")
+    assert "of patients and training seeds, " in drawn["ci_method"]
     alone = row_of(comparison.metrics, system="B", **of)
     assert "seeds" not in alone["ci_method"]
     assert comparison.names == ["A", "B"]

@@ -83,7 +83,7 @@ def test_printed_ends_never_contradict_what_is_said_of_the_margin():
 def with_simultaneous(figures, ends):
     """The differences from A with ends that hold for all of them at once."""
     differences = {
-        pair: {key: replace(figure, family=((), ends[pair[1]])) for key, figure in each.items()}
+        pair: {key: replace(figure, family=(ends[pair[1]],) * 2) for key, figure in each.items()}
         for pair, each in figures.differences.items()
     }
     return replace(figures, differences=differences)

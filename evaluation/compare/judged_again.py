@@ -1,0 +1,223 @@
+"""The same systems judged again: by study or patient, and with failures counted as wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from evaluation.compare.figures import FAILURES_WRONG, Figure, Figures
+from evaluation.compare.judged_model import ComparisonTask, JudgedModel
+from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.tuning import tune
+from evaluation.decisions.units import Unit, Units, group_images, judged_units
+from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
+from evaluation.metrics.registry import METRICS
+from evaluation.statistics.bootstrap import Resamples
+from evaluation.systems.eligibility import attempted_images, describe_images
+
+_KEPT = ("auroc", "accuracy", "recall", "specificity", "f1")
+NONE_FAILED = "no image failed"
+
+
+class UnitComparison(NamedTuple):
+    """Figures by study or patient, notes on them, and the bootstrap's tests of the differences."""
+
+    figures: Figures | None
+    notes: list[Note]
+    tests: pd.DataFrame | None
+
+
+def compare_units(
+    models: Mapping[str, Sequence[JudgedModel]],
+    judged: EvaluationSet,
+    task: ComparisonTask,
+    unit: Unit,
+    resamples: Resamples,
+) -> UnitComparison:
+    """Every image-level figure by study or patient."""
+    if unit == "image":
+        return UnitComparison(None, [], None)
+    dataset = task.dataset
+    labels = dataset.labels(task.target).reindex(dataset.image_ids("test", task.split))
+    units = group_images(dataset.images, labels, judged.image_ids, unit)
+    whole = judged_units(judged, units)
+    note = _note(units, whole, judged, unit)
+    cards = {
+        name: [_unit_card(model, units, whole, task, unit) for model in each]
+        for name, each in models.items()
+    }
+    drawn = resampled_figures(task.target.name, cards, resamples, unit=unit)
+    figures = _of_units(drawn.figures, cards)
+    tests = resampled_tests(figures, drawn.differences)
+    return UnitComparison(_with_thresholds(figures, cards), [note], tests)
+
+
+def _unit_card(
+    model: JudgedModel, units: Units, whole: EvaluationSet, task: ComparisonTask, unit: Unit
+) -> Scorecard:
+    chosen, output = model.decision, model.output
+    rule = tune(
+        model.predictions,
+        task.dataset,
+        task.target,
+        split=task.split,
+        policies=list(chosen.thresholds),
+        search=chosen.searched,
+        options=chosen.options,
+        unit=unit,
+    )
+    scores = pd.Series(units.highest(output.scores(chosen.reduction)), units.names)
+    spread = output.spread() if rule.referral else None
+    return Scorecard(
+        whole,
+        scores,
+        rule.thresholds,
+        validation=rule.chosen_scores,
+        probability=rule.probability(scores),
+        referrals=rule.referral,
+        spread=None if spread is None else units.highest(spread),
+    )
+
+
+def _of_units(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Figures:
+    """Without figures that need a place: they have no row by unit, not even one that says why."""
+    each = [card for members in cards.values() for card in members]
+    kept = {key.metric for card in each for key in card.estimates()}
+    kept |= {
+        key.metric
+        for card in each
+        for key in card.missing()
+        if key.policy and not METRICS[key.metric].boxed
+    }
+
+    def chosen(held: Mapping[MetricKey, Figure]) -> dict[MetricKey, Figure]:
+        return {key: figure for key, figure in held.items() if key.metric in kept}
+
+    return replace(
+        figures,
+        systems={name: chosen(held) for name, held in figures.systems.items()},
+        differences={pair: chosen(held) for pair, held in figures.differences.items()},
+    )
+
+
+def _with_thresholds(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Figures:
+    """With the thresholds, which are not those by image; of several seeds the first's."""
+    counts = next(iter(next(iter(figures.systems.values())).values())).counts
+    thresholds = {
+        name: {
+            MetricKey(ALL, policy, "threshold"): Figure(choice.threshold, counts=counts)
+            for policy, choice in members[0].thresholds.items()
+            if choice.threshold is not None
+        }
+        for name, members in cards.items()
+    }
+    systems = {name: {**held, **thresholds[name]} for name, held in figures.systems.items()}
+    return replace(figures, systems=systems)
+
+
+def _note(units: Units, whole: EvaluationSet, judged: EvaluationSet, unit: Unit) -> Note:
+    plural = {"study": "studies", "patient": "patients"}[unit]
+    text = (
+        f"By {unit}: {len(units.names):,} {plural} of {len(judged.image_ids):,} images, "
+        f"{int(whole.y_true.sum()):,} positive (where any image is); the score is the highest of "
+        f"its images, and thresholds are chosen again on validation {plural}."
+    )
+    if units.n_left_out:
+        text += f" {units.n_left_out:,} {plural} with an image of unknown label are left out."
+    return Note("unit", text)
+
+
+def failures_as_wrong(
+    figures: Figures,
+    models: Mapping[str, Sequence[JudgedModel]],
+    task: ComparisonTask,
+    resamples: Resamples,
+) -> Figures:
+    """Judge the systems on every image that any of them should have run on.
+
+    An image that a model has no result for counts as wrong: a positive one is ranked below every
+    image and called negative, a negative one above every image and called positive.
+    """
+    predictions = {model.name: model.predictions for each in models.values() for model in each}
+    expected = attempted_images(predictions, task.dataset, task.target, task.split)
+    missing = {
+        name: [len(expected.difference(model.predictions.images_run)) for model in each]
+        for name, each in models.items()
+    }
+    if not any(count for counts in missing.values() for count in counts):
+        return _renamed(figures, lambda figure, names: _of_all(figure))
+    dataset, target = task.dataset, task.target
+    judged = describe_images(dataset, target, expected, dataset.labels(target))
+    cards = {
+        name: [_failure_card(model, judged, task) for model in each]
+        for name, each in models.items()
+    }
+    found = resampled_figures(
+        target.name,
+        cards,
+        replace(resamples, n_clusters=judged.n_patients),
+        kept=lambda key: key.metric in _KEPT and key.subgroup == ALL,
+    ).figures
+    found = with_clustered_auroc(found, clustered_auroc(cards), cards)
+
+    def counted(figure: Figure, names: tuple[str, ...]) -> Figure:
+        words = _words({name: missing[name] for name in names})
+        return replace(figure, note=f"{figure.note}; {words}" if figure.note else words)
+
+    return _renamed(found, counted)
+
+
+def _of_all(figure: Figure) -> Figure:
+    """A figure as it is on all images; a note on one without a value says why, and stays."""
+    return figure if figure.note else replace(figure, note=NONE_FAILED, of_all=True)
+
+
+def _renamed(figures: Figures, noted: Callable[[Figure, tuple[str, ...]], Figure]) -> Figures:
+    """The kept figures of all images under the subgroup's name, with other notes."""
+
+    def renamed(held: Mapping[MetricKey, Figure], *names: str) -> dict[MetricKey, Figure]:
+        return {
+            key._replace(subgroup=FAILURES_WRONG): noted(figure, names)
+            for key, figure in held.items()
+            if key.subgroup == ALL and key.metric in _KEPT
+        }
+
+    return replace(
+        figures,
+        systems={name: renamed(held, name) for name, held in figures.systems.items()},
+        differences={pair: renamed(held, *pair) for pair, held in figures.differences.items()},
+    )
+
+
+def _failure_card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTask) -> Scorecard:
+    system, decision = model.predictions, model.decision
+    ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
+    output = SystemOutput(system, task.target, ran, decision.boxes, task.dataset.images)
+    known = output.scores(decision.reduction)
+    scores = known.reindex(judged.image_ids)
+    failed = scores.isna().to_numpy()
+    lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
+    if decision.chosen_scores is not None:  # between these every refitted threshold lies
+        thresholds += decision.chosen_scores.scores.tolist()
+    wrong = np.where(
+        judged.y_true, min([lowest, *thresholds]) - 1.0, max([highest, *thresholds]) + 1.0
+    )
+    scores = scores.where(~failed, pd.Series(wrong, index=scores.index))
+    return Scorecard(judged, scores, decision.thresholds, validation=decision.chosen_scores)
+
+
+def _words(missing: Mapping[str, Sequence[int]]) -> str:
+    """How many images count as wrong, of a system or of both in a difference."""
+    counts = [
+        f"{name}: {' and '.join(map(str, each))} images without a result"
+        for name, each in missing.items()
+    ]
+    return ", ".join(counts) + ", counted as wrong"

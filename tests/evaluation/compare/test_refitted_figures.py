@@ -1,0 +1,257 @@
+"""Figures at a chosen threshold carry the luck of choosing it; thresholds held stand beside."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as oracle
+
+from evaluation.compare.figures import HELD, REFITTED, Figures
+from evaluation.compare.metrics_table import EXACT_METHOD, figures_of, resampled_figures
+from evaluation.compare.paired_tests import (
+    MCNEMAR,
+    REFITTED_TEST,
+    _percentile_p,
+    clustered_auroc,
+    paired_tests,
+)
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.refit import ValidationScores, refit_thresholds
+from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
+from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
+from evaluation.statistics.bootstrap import Resamples
+
+N = 120
+RECALL = MetricKey(ALL, "max_f1", "recall")
+
+
+@pytest.fixture(scope="module")
+def judged():
+    rng = np.random.default_rng(4)
+    y_true = rng.random(N) < 0.4
+    ids = pd.Index([f"i{number:03d}" for number in range(N)])
+    edges = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
+    kinds = np.where(y_true, "lung_opacity", np.where(rng.random(N) < 0.5, "normal", "other"))
+    return EvaluationSet(
+        image_ids=ids,
+        y_true=y_true,
+        patients=np.arange(N) // 2,
+        n_patients=N // 2,
+        boxes_trusted=rng.random(N) < 0.8,
+        truth=pd.DataFrame({"image_id": ids[y_true], **edges}),
+        x_class=pd.Series(kinds),
+    )
+
+
+def drawn_scores(y_true, seed, skill=1.2):
+    rng = np.random.default_rng(seed)
+    return np.round(1 / (1 + np.exp(-rng.normal(skill * y_true - 0.5, 1.0))), 2)
+
+
+def validation(seed, n=60, **of):
+    y_true = np.random.default_rng(99).random(n) < 0.4  # the same labels for every system
+    owners = np.array([f"v{number // 2:02d}" for number in range(n)])
+    return ValidationScores(y_true, drawn_scores(y_true, seed, **of), owners)
+
+
+def a_card(judged, seed, policies=("max_f1",), **of):
+    kept = validation(seed + 50)
+    choices = {each: choose_threshold(kept.y_true, kept.scores, each) for each in policies}
+    scores = pd.Series(drawn_scores(judged.y_true, seed), judged.image_ids)
+    return Scorecard(judged, scores, choices, validation=kept, **of)
+
+
+def test_every_replicate_is_taken_at_its_own_threshold(judged):
+    rng = np.random.default_rng(6)
+    place = np.where(rng.random((N, 1)) < 0.6, 5.0, 50.0)
+    points = pd.DataFrame(np.hstack([place, place]), judged.image_ids, ["point_x", "point_y"])
+    card = a_card(judged, 5, points=points)
+    weights = rng.multinomial(N // 2, np.full(N // 2, 2 / N), size=6).astype(np.int16)
+    thresholds = np.array([0.4, 0.35, 0.61, np.nan, 0.05, 0.75])
+    found, held = card.replicates(weights, {"max_f1": thresholds})
+    plain = card(weights)
+    assert RECALL in held
+    for key, values in held.items():
+        np.testing.assert_array_equal(values, plain[key])
+    for row, threshold in enumerate(thresholds):
+        rows = np.repeat(np.arange(N), weights[row][judged.patients])
+        truth, called = judged.y_true[rows], card.scores[rows] >= threshold
+        normal, boxed = judged.versus_normal[rows], truth & judged.boxes_trusted[rows]
+        on_lesion = (place[:, 0] == 5)[rows]
+        expected = {
+            (ALL, "recall"): oracle.recall_score(truth, called),
+            (ALL, "f1"): oracle.f1_score(truth, called),
+            (ALL, "accuracy"): oracle.accuracy_score(truth, called),
+            (ALL, "tp"): (truth & called).sum(),
+            (VERSUS_NORMAL, "specificity"): oracle.recall_score(
+                truth[normal], called[normal], pos_label=0
+            ),
+            (ALL, "localised_sensitivity"): (called & on_lesion)[boxed].mean(),
+        }
+        for (subgroup, metric), value in expected.items():
+            got = found[MetricKey(subgroup, "max_f1", metric)][row]
+            assert got == pytest.approx(np.nan if np.isnan(threshold) else value, nan_ok=True)
+
+
+@pytest.fixture(scope="module")
+def drawn(judged):
+    policies = ("max_f1", "sensitivity>=0.80", "threshold=0.5")
+    cards = {"A": [a_card(judged, 1, policies)], "B": [a_card(judged, 2, policies)]}
+    resamples = Resamples(judged.n_patients, 200, seed=3)
+    return cards, resamples, resampled_figures("opacity", cards, resamples)
+
+
+def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(judged, drawn):
+    cards, resamples, found = drawn
+    test = np.concatenate([*resamples.chunks()])
+    anew = np.concatenate([*Resamples(30, 200, seed=3, stream=1).chunks()])
+    recalls = {}
+    for name, (card,) in cards.items():
+        kept, values = card.validation, []
+        owner = np.unique(kept.patients, return_inverse=True)[1]
+        for of_test, of_validation in zip(test, anew, strict=True):
+            rows = np.repeat(np.arange(60), of_validation[owner])
+            cut = choose_threshold(kept.y_true[rows], kept.scores[rows], "max_f1").threshold
+            rows = np.repeat(np.arange(N), of_test[judged.patients])
+            values.append((card.scores[rows] >= cut)[judged.y_true[rows]].mean())
+        recalls[name] = np.array(values)
+    figure = found.figures.of("A", "recall", "max_f1")
+    ends = np.quantile(recalls["A"], [0.025, 0.975])
+    assert (figure.low, figure.high) == pytest.approx(tuple(ends), abs=1e-12)
+    gap = found.figures.difference("A", "B", "recall", "max_f1")
+    ends = np.quantile(recalls["A"] - recalls["B"], [0.025, 0.975])
+    assert (gap.low, gap.high) == pytest.approx(tuple(ends), abs=1e-12)
+    assert gap.method.endswith(REFITTED)
+
+
+def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(judged, drawn):
+    cards, resamples, found = drawn
+    bare = {
+        name: [Scorecard(judged, pd.Series(card.scores, judged.image_ids), card.thresholds)]
+        for name, (card,) in cards.items()
+    }
+    plain = resampled_figures("opacity", bare, resamples).figures
+    for policy in ("max_f1", "sensitivity>=0.80"):
+        for pair in (("A", "B"), ("B", "A")):
+            figure = found.figures.difference(*pair, "specificity", policy)
+            held = plain.difference(*pair, "specificity", policy)
+            assert figure.held == pytest.approx((held.low, held.high))
+            assert held.method.endswith(HELD)
+            assert figure.high - figure.low > held.high - held.low
+            assert figure.n_chosen_on == cards["A"][0].validation.n_positive
+    declared = found.figures.of("A", "recall", "threshold=0.5")
+    expected = plain.of("A", "recall", "threshold=0.5")
+    assert (declared.low, declared.high) == (expected.low, expected.high)
+    assert (declared.held, declared.n_chosen_on) == (None, None)
+    assert REFITTED not in declared.method
+    assert HELD not in declared.method
+    auroc = found.figures.of("A", "average_precision")
+    assert (auroc.held, auroc.n_chosen_on) == (None, None)
+
+
+def test_the_table_keeps_both_intervals(drawn):
+    table = drawn[2].figures.table()
+    again = Figures.from_table(table)
+    for name, key, figure in drawn[2].figures:
+        if " - " not in name:
+            read = again.of(name, key.metric, key.policy, subgroup=key.subgroup)
+            assert (read.held, read.n_chosen_on) == (figure.held, figure.n_chosen_on)
+            assert read.refitted == (figure.refitted and figure.bounded)
+    row = table[(table["metric"] == "f1") & (table["policy"] == "max_f1")].iloc[0]
+    assert row["ci_low_held"] <= row["ci_high_held"]
+    assert row["n_validation_positive"] > 0
+
+
+def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_holds(drawn):
+    cards, _, found = drawn
+    tests = paired_tests(found.figures, cards, clustered_auroc(cards), found.differences)
+    tests = tests[tests["subgroup"] == ALL]
+    for metric in ("recall", "specificity", "accuracy"):
+        rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
+        assert rows["method"].tolist()[:2] == [REFITTED_TEST, f"{MCNEMAR}, {HELD}"]
+        first = rows.iloc[0]
+        replicates = found.differences["A", "B"][MetricKey(ALL, "max_f1", metric)]
+        assert first["p_value"] == _percentile_p(replicates)
+        assert first["p_holm"] == first["p_value"]
+        declared = tests[(tests["metric"] == metric) & (tests["policy"] == "threshold=0.5")]
+        assert declared["method"].iloc[0] == MCNEMAR
+
+
+def few_judged(n=20):
+    ids = pd.Index([f"i{number:02d}" for number in range(n)])
+    return EvaluationSet(
+        image_ids=ids,
+        y_true=np.arange(n) < n // 2,
+        patients=np.arange(n),
+        n_patients=n,
+        boxes_trusted=np.zeros(n, dtype=bool),
+        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
+    )
+
+
+def recall_of(validation_scores, test_scores, replicates=400):
+    judged = few_judged()
+    labels = np.arange(20) < 10
+    kept = ValidationScores(labels, np.array(validation_scores), np.arange(20).astype(str))
+    choice = choose_threshold(kept.y_true, kept.scores, "max_f1")
+    scores = pd.Series(test_scores, judged.image_ids)
+    card = Scorecard(judged, scores, {"max_f1": choice}, validation=kept)
+    drawn = resampled_figures("sick", {"A": [card]}, Resamples(20, replicates, seed=1))
+    return drawn.figures.of("A", "recall", "max_f1")
+
+
+EXACT_TEN = tuple(binomtest(10, 10).proportion_ci(method="exact"))  # (0.69, 1)
+
+
+def test_a_share_of_one_is_exact_only_where_no_resample_moves_it():
+    apart = [0.9] * 10 + [0.1] * 10  # every validation resample gives the same threshold
+    figure = recall_of(apart, [0.8] * 10 + [0.2] * 10)
+    assert (figure.kind, figure.method) == ("exact", EXACT_METHOD)
+    assert (figure.low, figure.high) == pytest.approx(EXACT_TEN)
+    assert figure.held == pytest.approx(EXACT_TEN)
+
+
+def test_a_share_of_one_that_refitting_moves_is_never_narrower_than_the_exact_interval():
+    # Some resamples of validation choose a threshold above the lowest positive of test.
+    near = [0.9] * 9 + [0.5] + [0.45] * 2 + [0.1] * 8
+    figure = recall_of(near, [0.8] * 9 + [0.6] + [0.2] * 10)
+    assert (figure.kind, figure.estimate) == ("bootstrap", 1.0)
+    assert REFITTED in figure.method
+    assert figure.method.endswith(EXACT_METHOD)
+    assert figure.held == pytest.approx(EXACT_TEN)
+    assert figure.low == pytest.approx(EXACT_TEN[0])
+    assert figure.high == 1.0
+
+
+def test_where_validation_often_gives_no_threshold_there_is_no_interval():
+    # Two positives: one resample in eight draws neither.
+    labels, scores = np.arange(20) < 2, np.linspace(0.9, 0.1, 20)
+    kept = ValidationScores(labels, scores, np.arange(20).astype(str))
+    found = refit_thresholds({"A": (kept, ["max_f1"])}, Resamples(20, 400))["A"]["max_f1"]
+    lost = int(np.isnan(found).sum())
+    assert lost > 40
+    judged = few_judged()
+    card = Scorecard(
+        judged,
+        pd.Series(np.linspace(0.95, 0.2, 20), judged.image_ids),
+        {"max_f1": ThresholdChoice("max_f1", 0.87)},
+        validation=kept,
+    )
+    drawn = resampled_figures("sick", {"A": [card]}, Resamples(20, 400))
+    figure = drawn.figures.of("A", "accuracy", "max_f1")
+    assert not figure.bounded
+    assert f"undefined in {lost} of 400 resamples" in figure.note
+    assert "thresholds were refitted" in figure.note
+    assert figure.held is not None
+    assert figure.n_chosen_on == 2
+
+
+def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
+    probability = drawn_scores(judged.y_true, 5)
+    card = Scorecard(judged, pd.Series(probability), {}, probability=probability)
+    shifted = {("A", MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")}
+    found = figures_of("sick", {"A": card}, shifted, Resamples(judged.n_patients, 100))
+    ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
+    assert not ece.bounded
+    assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
+    assert auroc.note.endswith("5.025 to 5.975)")
