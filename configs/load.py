@@ -367,7 +367,9 @@ class ProtocolFile(Section):
     """The keys of a protocol."""
 
     target: Name = Field(description="What is judged.")
-    metric: Name = Field(default="auroc", description="The primary figure, by its short name.")
+    metric: Name | Annotated[list[Name], Field(min_length=2, max_length=2)] = Field(
+        default="auroc", description="The primary figure, by its short name; two halves as a list."
+    )
     policy: str = Field(default="", description="Threshold policy of that figure; empty: none.")
     margin: float | None = Field(
         default=None, gt=0, lt=1, description="Of non-inferiority and equivalence."

@@ -134,9 +134,10 @@ def _write(
     from data_prep.contracts.folders import provenance
     from data_prep.contracts.tables import write_table
     from data_prep.store.predictions import PredictionWriter
-    from evaluation.systems.eligibility import SEEN_FILE
+    from evaluation.systems.eligibility import SEEN_FILE, training_sets
     from evaluation.systems.ensemble import findings_of, joined_cost, joined_id, joined_seen
 
+    learned = dict.fromkeys(each for member in members for each in training_sets(member))
     seen, unknown = joined_seen(members)
     detectors = [member for member in members if member.kind == joined.kind]
     info: dict[str, Any] = {
@@ -158,6 +159,7 @@ def _write(
         ],
         "ensemble": joined.settings,
         "seen_unknown": unknown,
+        "trained_on": [{"name": title, "content_id": digest} for title, digest in learned],
         **facts,
         **provenance(),
     }

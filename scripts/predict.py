@@ -192,6 +192,7 @@ def predict_files(
 
 
 def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
+    from evaluation.systems.eligibility import sets_of_run
     from scripts.starting_weights import unknown_training_data
 
     info = model.run.info
@@ -203,6 +204,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         **({"names": dict(model.names)} if model.names else {}),
         "inference_id": model.inference_id(),
         "run": str(model.run.folder.resolve()),
+        "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),

@@ -50,7 +50,7 @@ class Audit:
         problems: One a kind of fault.
         checked: How many images, patients, boxes and splits were looked at.
         facts: Figures to read results against, JSON-ready: ``prevalence``, ``shortcuts``,
-            ``split_by_image``, ``images``, ``copies``.
+            ``split_by_image``, ``images``, ``copies``; and ``split_ids``, the splits looked at.
     """
 
     problems: tuple[Problem, ...]
@@ -158,6 +158,7 @@ def audit(
         "splits": len(splits),
     }
     facts = {
+        "split_ids": {name: dataset.ids.get("split_ids", {}).get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
         "prevalence": count_prevalence(images, labels, splits),

@@ -19,6 +19,8 @@ STATES = ("present", "absent", "uncertain")
 ORIGINS = ("reader", "consensus", "report_nlp", "folder", "boxes")
 ROLES = ("train", "val", "test", "unused")
 REFERENCE_READER = "reference"
+SYNTHETIC = "synthetic"
+"""The source of images that ``cxr synth`` drew."""
 EDGES = ["x1", "y1", "x2", "y2"]
 
 

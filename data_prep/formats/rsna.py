@@ -16,7 +16,7 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import read_json
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.nih import find_entries, read_field_sizes
@@ -215,7 +215,7 @@ def _rsna_tables(
         notes.append(f"{LABELS}: {len(labels) - len(rows)} repeated rows, kept once")
     out = _contradictions(rows, train, classes)
     images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
-    images["source"] = "rsna"
+    images["source"] = SYNTHETIC if (root / PHANTOM).exists() else "rsna"
     images = _with_classes(images, classes, notes)
     images = _with_patients(images, mapping, set(test["image_id"]), notes)
     if field_sizes is not None and mapping is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import frame_digest, read_json, read_table, stored_table
 from data_prep.contracts.text_lookup import is_member, positions
 
@@ -105,6 +105,14 @@ class DataSet:
     """The reference reader's boxes, original pixels."""
     box_coverage = stored_table("box_coverage.parquet", "box_coverage", REFERENCE_READER)
     """For which images and findings the reference reader drew all or some boxes."""
+
+    @property
+    def synthetic(self) -> pd.Series:
+        """Whether each image of the images table is one of ``cxr synth``, bool."""
+        images = self.images
+        # Sets prepared before ``source`` said so: the phantom's patients have names of their own.
+        named = images["patient_id"].str.contains(r"(?:^|:)phantom-\d")
+        return images["source"].eq(SYNTHETIC) | named
 
     def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
         """The named target; the name may be left out where there is exactly one.

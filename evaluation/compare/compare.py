@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
+from evaluation.compare.cautions import Background
 from evaluation.compare.comparison import Comparison, patient_notes
 from evaluation.compare.failure_analysis import check_analysis, failure_table
 from evaluation.compare.judged_again import compare_units, failures_as_wrong
@@ -107,6 +108,12 @@ def compare_systems(
         notes=[*notes, *of_models, *patient_notes(judged), *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit.figures,
+        background=Background.of(
+            dataset,
+            split,
+            judged.image_ids,
+            {name: list(each.values()) for name, each in named.items()},
+        ),
     )
 
 

@@ -11,10 +11,11 @@ import pandas as pd
 
 from data_prep.store.dataset import Target
 from evaluation.boxes.froc import FrocCurve, Hit
+from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.figures import Figures
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.compare.test_set_log import TestSetUses
-from evaluation.compare.verdict import Verdict, state_verdict
+from evaluation.compare.verdict import Setting, Verdict, state_verdict
 from evaluation.decisions.referral import CoverageCurve
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.auroc_variance import effective_patients
@@ -80,6 +81,7 @@ class Comparison:
         protocol: The question.
         by_unit: The image-level figures by study or patient; `None` where images are the unit.
         uses: How often the test images were used, where that is logged.
+        background: What is known of the data behind it.
     """
 
     target: Target
@@ -93,6 +95,7 @@ class Comparison:
     protocol: Protocol = EXPLORATORY
     by_unit: Figures | None = None
     uses: TestSetUses | None = None
+    background: Background = field(default_factory=Background)
 
     @property
     def names(self) -> list[str]:
@@ -135,14 +138,19 @@ class Comparison:
     def answer(self) -> Verdict:
         """The answer with its scope and the further comparisons, for the protocol's unit."""
         of_units = self.by_unit is not None and self.protocol.unit in ("study", "patient")
+        figures = self.by_unit if of_units and self.by_unit is not None else self.figures
         return state_verdict(
-            self.by_unit if of_units and self.by_unit is not None else self.figures,
+            figures,
             self.names,
             self.target.display_name,
-            seeds=self.seeds,
             protocol=self.protocol,
             tests=self._tests_of(self.protocol.unit if of_units else "image"),
-            uses_before=None if self.uses is None else self.uses.before_protocol,
+            setting=Setting(
+                seeds=self.seeds,
+                synthetic=self.background.synthetic,
+                cautions=cautions(self.background, figures, self.failures, self.notes),
+                uses_before=None if self.uses is None else self.uses.before_protocol,
+            ),
         )
 
     def _tests_of(self, unit: str | None) -> pd.DataFrame:

@@ -41,7 +41,7 @@ from evaluation.statistics.auroc_variance import (
 )
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats
-from evaluation.systems.shortcuts import measure_shortcuts
+from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
 Groups = npt.NDArray[np.object_]
 """Name of each image's or lesion's group, "" where it is unknown."""
@@ -54,10 +54,10 @@ SIZE_EDGES, _SIZE_NAMES = (
     (0.02, 0.06),
     ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image"),
 )
-SHORTCUT = "shortcut"
-"""Stands in the place of a system."""
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _LEFT_OUT = "siblings"
+_OF_LUNGS = "picture"
+"""Facts of the whole image, which disease changes, too."""
 
 
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
@@ -328,7 +328,8 @@ def failure_table(
         subgroups=protocol.subgroups,
         prevalence=prevalence,
     )
-    return pd.concat([table, _shortcut_rows(task.dataset, task.target, judged)], ignore_index=True)
+    shortcuts = _shortcut_rows(task.dataset, task.target, judged, cards)
+    return pd.concat([table, shortcuts], ignore_index=True)
 
 
 def _where_each_fails(
@@ -442,7 +443,12 @@ def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
     return kept.iloc[np.argsort(image[image >= 0], kind="stable")]
 
 
-def _shortcut_rows(dataset: DataSet, target: Target, judged: EvaluationSet) -> pd.DataFrame:
+def _shortcut_rows(
+    dataset: DataSet,
+    target: Target,
+    judged: EvaluationSet,
+    cards: Mapping[str, Sequence[Scorecard]],
+) -> pd.DataFrame:
     """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
 
     Each guess is learned on four fifths of these images' patients and judged on the rest, in
@@ -452,23 +458,45 @@ def _shortcut_rows(dataset: DataSet, target: Target, judged: EvaluationSet) -> p
     path = dataset.folder / "decode.parquet"
     decode = read_table(path, "decode") if path.exists() else empty_table("decode")
     truth = pd.DataFrame({target.name: judged.y_true.astype(np.float64)}, index=judged.image_ids)
-    rows: list[dict[str, Any]] = [
-        {
-            "topic": "shortcut",
-            "group": found["fact"],
-            "system": SHORTCUT,
-            "policy": "",
-            "metric": "auroc",
-            "estimate": found["auroc"],
-            "ci_low": found["ci_low"],
-            "ci_high": found["ci_high"],
-            "ci_method": _SHORTCUT_METHOD if found["ci_low"] is not None else "",
-            "count": found["n_positive"],
-            "of": found["n_images"],
-            "n_patients": judged.n_patients,
-            "note": f"known of {found['n_known']} images",
-        }
-        for found in measure_shortcuts(images, decode, truth)
-        if found["kind"] != _LEFT_OUT
+    systems = {name: [card.scores for card in each] for name, each in cards.items()}
+    found = [
+        row
+        for row in measure_shortcuts(images, decode, truth, systems=systems)
+        if row["kind"] != _LEFT_OUT
     ]
+    common = {"policy": "", "metric": "auroc", "n_patients": judged.n_patients}
+    rows: list[dict[str, Any]] = [
+        common
+        | {
+            "topic": SHORTCUT,
+            "group": row["fact"],
+            "system": SHORTCUT,
+            "estimate": row["auroc"],
+            "ci_low": row["ci_low"],
+            "ci_high": row["ci_high"],
+            "ci_method": _SHORTCUT_METHOD if row["ci_low"] is not None else "",
+            "count": row["n_positive"],
+            "of": row["n_images"],
+            "note": f"known of {row['n_known']} images",
+        }
+        for row in found
+    ]
+    held = [row for row in found if "beyond" in row and row["kind"] != _OF_LUNGS]
+    for name, gap in held[0]["beyond"].items() if held else ():  # the strongest comes first
+        low, high = gap.interval or (None, None)
+        rows.append(
+            common
+            | {
+                "topic": BEYOND_SHORTCUT,
+                "group": held[0]["fact"],
+                "system": name,
+                "estimate": gap.value,
+                "ci_low": low,
+                "ci_high": high,
+                "ci_method": _SHORTCUT_METHOD if low is not None else "",
+                "count": held[0]["n_positive"],
+                "of": held[0]["n_images"],
+                "note": "over pairs of images in one fold",
+            }
+        )
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))

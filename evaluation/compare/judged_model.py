@@ -127,19 +127,21 @@ def require_primary_metric(protocol: Protocol, cards: Mapping[str, Scorecard]) -
     """
     if not protocol.declared:
         return
-    figure = MetricKey(ALL, protocol.policy, protocol.metric)
     for name, card in cards.items():
         weights = np.ones((1, card.judged.n_patients), dtype=np.int16)
-        found = card(weights).get(figure)  # without pycocotools, which is slow and agrees
-        if found is not None and not np.isnan(found[0]):
-            continue
-        lacking = card.missing().get(figure)
-        reason = lacking or (_NEVER if found is None else why_undefined(figure.metric))
-        raise InputError(
-            f"protocol: the primary figure '{protocol.metric}' is undefined for {name}: {reason}; "
-            "compare systems that have it, or fix another metric; nothing was told and no look "
-            "was counted"
-        )
+        figures = card(weights)  # without pycocotools, which is slow and agrees
+        for metric, policy in protocol.keys:
+            figure = MetricKey(ALL, policy, metric)
+            found = figures.get(figure)
+            if found is not None and not np.isnan(found[0]):
+                continue
+            lacking = card.missing().get(figure)
+            reason = lacking or (_NEVER if found is None else why_undefined(metric))
+            raise InputError(
+                f"protocol: the primary figure '{metric}' is undefined for {name}: {reason}; "
+                "compare systems that have it, or fix another metric; nothing was told and no "
+                "look was counted"
+            )
 
 
 _NEVER = "nothing on validation gives it (a score cut comes from boxes, cxr tune --search)"

@@ -27,7 +27,9 @@ class Protocol:
 
     Attributes:
         metric: The primary figure, by its short name; more must be better.
-        policy: The threshold policy it is taken at; empty for a figure without a threshold.
+        partner: The other half of its operating point, as a second primary figure: a system is
+            better only where it is in both. Empty: there is one primary figure.
+        policy: The threshold policy they are taken at; empty for a figure without a threshold.
         margin: How much worse still counts as not worse: a difference in the metric, above 0.
         subgroups: Columns of the images table whose groups are reported.
         reference: Name of the reference system; `None`: the first one given.
@@ -38,6 +40,7 @@ class Protocol:
     """
 
     metric: str = "auroc"
+    partner: str = ""
     policy: str = ""
     margin: float | None = None
     subgroups: tuple[str, ...] = ()
@@ -51,34 +54,61 @@ class Protocol:
         """Refuse a question that no figure answers.
 
         Raises:
-            InputError: The metric is unknown or more of it is not better, its policy is missing
-                or too much, the unit has no such figure, or the margin is not above 0.
+            InputError: A metric is unknown or more of it is not better, it is one half of an
+                operating point without the other, its policy is missing or too much, the unit has
+                no such figure, or the margin is not above 0.
         """
-        if self.metric not in METRICS:
-            able = [metric.name for metric in METRICS.values() if not metric.why_not_primary]
-            raise InputError(f"protocol: no metric '{self.metric}'; there are {', '.join(able)}")
-        metric = METRICS[self.metric]
-        if why := metric.why_not_primary:
-            raise InputError(f"protocol: metric '{self.metric}': {why}; choose another")
-        if "threshold" in metric.needs and not self.policy:
-            raise InputError(f"protocol: metric '{self.metric}' needs a policy, such as max_f1")
-        if self.policy and "threshold" not in metric.needs:
-            raise InputError(f"protocol: metric '{self.metric}' has no policy; leave it out")
+        for metric in self.metrics:
+            self._check_metric(metric)
         if self.policy:
             check_policy(self.policy)
-        if metric.boxed and self.unit not in (None, "image"):
-            raise InputError(
-                f"protocol: metric '{self.metric}': places are judged by image only; leave out "
-                f"unit = '{self.unit}', or choose another metric"
-            )
+        self._check_halves()
         if self.margin is not None and not 0 < self.margin < 1:
             raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
+
+    def _check_metric(self, name: str) -> None:
+        if name not in METRICS:
+            able = [each for each in METRICS if not _why_not_alone(each)]
+            raise InputError(f"protocol: no metric '{name}'; there are {', '.join(able)}")
+        metric = METRICS[name]
+        if why := metric.why_not_primary:
+            raise InputError(f"protocol: metric '{name}': {why}; choose another")
+        if "threshold" in metric.needs and not self.policy:
+            raise InputError(f"protocol: metric '{name}' needs a policy, such as max_f1")
+        if self.policy and "threshold" not in metric.needs:
+            raise InputError(f"protocol: metric '{name}' has no policy; leave it out")
+        if metric.boxed and self.unit not in (None, "image"):
+            raise InputError(
+                f"protocol: metric '{name}': places are judged by image only; leave out "
+                f"unit = '{self.unit}', or choose another metric"
+            )
+
+    def _check_halves(self) -> None:
+        """Refuse one half of an operating point alone, and two figures that are no such halves."""
+        if not self.partner:
+            if why := _why_not_alone(self.metric):
+                raise InputError(f"protocol: metric '{self.metric}': {why}")
+        elif self.partner not in METRICS[self.metric].partners:
+            raise InputError(
+                f"protocol: metric = ['{self.metric}', '{self.partner}']: these are not the two "
+                "halves of an operating point; name one primary figure"
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The primary figures: one, or both halves of an operating point."""
+        return (self.metric, self.partner) if self.partner else (self.metric,)
+
+    @property
+    def keys(self) -> tuple[tuple[str, str], ...]:
+        """Metric and policy of each primary figure."""
+        return tuple((metric, self.policy) for metric in self.metrics)
 
     @property
     def title(self) -> str:
         """The primary figure in words, as they stand inside a sentence."""
         at = f" at the threshold for {policy_words(self.policy)}" if self.policy else ""
-        return METRICS[self.metric].inside + at
+        return listing([METRICS[metric].inside for metric in self.metrics]) + at
 
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
         """The systems' names, the reference first.
@@ -115,6 +145,28 @@ class Protocol:
         """As the report's provenance holds it."""
         kind = "confirmatory" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
+
+
+def _why_not_alone(metric: str) -> str:
+    """Why a metric cannot decide alone which system is better, and what to write instead.
+
+    Example:
+        >>> _why_not_alone("auroc"), _why_not_alone("brier")
+        ('', 'lower is better')
+        >>> _why_not_alone("npv")[:74]
+        'is one half of an operating point, which calling more or fewer images posi'
+    """
+    record = METRICS[metric]
+    if record.why_not_primary or not record.partners:
+        return record.why_not_primary
+    able = [name for name in record.partners if not METRICS[name].why_not_primary]
+    instead = [f'["{metric}", "{name}"]' for name in able]
+    instead += [f'"{name}"' for name in (f"matched_{metric}",) if name in METRICS]
+    instead += ['"ap50"' if record.boxed and not able else '"balanced_accuracy"']
+    return (
+        "is one half of an operating point, which calling more or fewer images positive raises "
+        f"alone; write metric = {' or '.join(instead)}"
+    )
 
 
 EXPLORATORY = Protocol()

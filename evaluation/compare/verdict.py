@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from itertools import combinations
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.claims import Claim, decide_together, group_words, listed, same
+from evaluation.compare.figures import Figures
 from evaluation.compare.protocol import (
     EXPLORATORY,
     Protocol,
@@ -20,75 +22,30 @@ from evaluation.compare.protocol import (
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
 from evaluation.metrics.words import ends_words, inside_sentence, listing, number, policy_words
-from evaluation.statistics.bootstrap import Interval
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from evaluation.compare.protocol import Protocol
 
 
 @dataclass(frozen=True)
-class PrimaryComparison:
-    """A comparison's figures and tests, and the figure that decides.
+class PairTests:
+    """The tests of pairs of systems on all images.
 
     Attributes:
-        figures: Every figure.
-        tests: From `paired_tests`; `None` or empty where there are none.
-        protocol: Names the primary figure.
-        many: Whether more than two systems are compared.
+        table: From `paired_tests`; `None` or empty where there are none.
     """
 
-    figures: Figures
-    tests: pd.DataFrame | None
-    protocol: Protocol
-    many: bool
+    table: pd.DataFrame | None
 
     @property
-    def tested(self) -> bool:
+    def known(self) -> bool:
         """Whether there are tests."""
-        return self.tests is not None and len(self.tests) > 0
+        return self.table is not None and len(self.table) > 0
 
-    @property
-    def primary(self) -> tuple[str, str]:
-        """Metric and policy of the primary figure."""
-        return self.protocol.metric, self.protocol.policy
+    def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
+        """Holm's p-value over all pairs of one metric and policy, where it is known."""
+        return self._tested(first, second, key, "p_holm_pairs")
 
-    def score(self, name: str) -> Figure:
-        """A system's primary figure."""
-        return self.figures.of(name, *self.primary)
-
-    def difference(self, first: str, second: str) -> Figure:
-        """The paired difference of the primary figure."""
-        return self.figures.difference(first, second, *self.primary)
-
-    def p_value(
-        self, first: str, second: str, key: tuple[str, str], *, all_pairs: bool = False
-    ) -> float | None:
-        """Holm's p-value, where several systems are compared and it is known.
-
-        Args:
-            first: A system.
-            second: Another.
-            key: Metric and policy.
-            all_pairs: Over all pairs, as for the best of several, which the figures chose; else
-                over the contrasts with the reference system.
-        """
-        column = "p_holm_pairs" if all_pairs else "p_holm"
-        return self._tested(first, second, key, column) if self.many else None
-
-    def simultaneous(self, first: str, second: str) -> Figure:
-        """The difference of the primary figure, its interval for all contrasts at once.
-
-        Returns:
-            By the method of the difference's own interval; no interval where there is none for
-            several contrasts.
-        """
-        return self.difference(first, second).within(len(self.figures.systems) - 1)
-
-    def detectable(self, first: str, second: str) -> float | None:
-        """The smallest difference of the primary figure that the test set could have shown."""
-        return self._tested(first, second, self.primary, "detectable")
+    def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
+        """The smallest difference of a figure that the test set could have shown."""
+        return self._tested(first, second, key, "detectable")
 
     def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
         rows = pd.concat([self._rows(first, second, key), self._rows(second, first, key)])
@@ -97,7 +54,7 @@ class PrimaryComparison:
 
     def _rows(self, first: str, second: str, key: tuple[str, str]) -> pd.DataFrame:
         """Tests of a pair on all images, by patient; those of a figure's own test come first."""
-        table = self.tests
+        table = self.table
         if table is None or table.empty:
             return pd.DataFrame()
         of = (table["first"] == first) & (table["second"] == second)
@@ -106,138 +63,33 @@ class PrimaryComparison:
         return table[of]
 
 
-SIGNIFICANT = 0.05
 IN_A_SENTENCE = 4
 """Systems whose figures one sentence can hold."""
-
-
-def _shown(difference: Interval, p_value: float | None) -> bool:
-    """Whether a difference may be claimed: its interval excludes 0, and so does the test."""
-    return difference.excludes_zero and (p_value is None or p_value < SIGNIFICANT)
-
-
-def _adjusted(p_value: float | None, family: str = "") -> str:
-    """An adjusted p-value in words; nothing where there is none.
-
-    Example:
-        >>> _adjusted(0.012, " over all pairs")
-        '; p = 0.012 after Holm over all pairs'
-    """
-    if p_value is None:
-        return ""
-    size = "p < 0.001" if p_value < 0.001 else f"p = {number(p_value)}"
-    return f"; {size} after Holm{family}"
-
 
 HeadlineKind = Literal["decided", "open", "single", "unknown"]
 """A difference was shown; one was not shown; one system alone; no figure or no interval."""
 
-
-class Headline(NamedTuple):
-    """The answer in one sentence, and what kind of answer it is."""
-
-    text: str
-    kind: HeadlineKind
-
-
-def headline(known: PrimaryComparison, systems: list[str], finding: str) -> Headline:
-    """Say in one sentence which system is better, or that none was shown to be."""
-    where, things = _judged_on(known)
-    title = known.protocol.title
-    task = f"telling {things} with {inside_sentence(finding)} from {things} without"
-    if METRICS[known.protocol.metric].boxed:
-        task = f"finding {inside_sentence(finding)}"
-    scores = {name: known.score(name) for name in systems}
-    if not all(score.known for score in scores.values()):
-        undefined = listing([name for name, score in scores.items() if not score.known])
-        text = f"{where}, no comparison is possible: the {title} of {undefined} is undefined."
-        return Headline(text, "unknown")
-    if len(systems) == 1:
-        name, score = systems[0], scores[systems[0]]
-        ends = f" (95 % interval {ends_words(score)})" if score.bounded else ""
-        text = f"{where}, the {title} of {name} was {number(score.estimate)}{ends} in {task}."
-        return Headline(text, "single")
-    ranked = sorted(systems, key=lambda name: -scores[name].estimate)
-    if len(systems) > 2:
-        return _headline_of_many(known, ranked, scores, where, task)
-    first, second = ranked
-    difference = known.difference(first, second)
-    values = f"{title} {number(scores[first].estimate)} and {number(scores[second].estimate)}"
-    if not difference.bounded:
-        reason = difference.note or "the paired difference has no interval"
-        text = f"{where}, nothing can be claimed of {first} and {second}: {values}; {reason}."
-        return Headline(text, "unknown")
-    gap = f"difference {number(difference.estimate)} (95 % interval {ends_words(difference)})"
-    if difference.excludes_zero:
-        text = f"{where}, {first} was better than {second} at {task}: {values}, {gap}."
-        return Headline(text, "decided")
-    text = f"{where}, {first} and {second} were not shown to differ in {task}: {values}, {gap}."
-    return Headline(text, "open")
-
-
-def _headline_of_many(
-    known: PrimaryComparison,
-    ranked: list[str],
-    scores: Mapping[str, Interval],
-    where: str,
-    task: str,
-) -> Headline:
-    """Say of the highest which others it was shown to exceed, each with its difference."""
-    best, *others = ranked
-    beaten: list[str] = []
-    open_: list[str] = []
-    for other in others:
-        difference = known.difference(best, other)
-        p_value = known.p_value(best, other, known.primary, all_pairs=True)
-        words = f"{other} ({number(scores[other].estimate)}"
-        if difference.bounded and len(ranked) <= IN_A_SENTENCE:
-            words += f"; difference {number(difference.estimate)}"
-            words += f", 95 % interval {ends_words(difference)}"
-            words += _adjusted(p_value, " over all pairs")
-        (beaten if _shown(difference, p_value) else open_).append(words + ")")
-    parts = [f"it was shown to exceed {listing(beaten)}"] if beaten else []
-    parts += [f"it was not shown to differ from {listing(open_)}"] if open_ else []
-    text = (
-        f"{where}, {best} had the highest {known.protocol.title} of {len(ranked)} systems "
-        f"in {task} ({number(scores[best].estimate)}); {listing(parts)}."
-    )
-    return Headline(text, "open" if open_ else "decided")
-
-
-def _judged_on(known: PrimaryComparison) -> tuple[str, str]:
-    """The opening words, and what was judged: images, studies or patients."""
-    count = max(
-        (
-            figure.counts.n_images
-            for _, key, figure in known.figures
-            if key.subgroup == ALL and key.metric == known.protocol.metric
-        ),
-        default=0,
-    )
-    nouns = {"study": "studies", "patient": "patients"}
-    things = nouns.get(known.figures.unit, "images")
-    return (
-        (f"On these {count:,} test {things}", things) if count else ("On this test set", "images")
-    )
-
-
-SECONDARY = "Secondary, explains but does not confirm: "
-"""Before every claim of a confirmatory report that is not of its primary figure."""
-_NOT_WIDENED = "The intervals are not widened for the number of comparisons"
-_ALSO_TESTED = (
-    " (but those held against a margin are); a difference is claimed only where p after Holm is "
-    "below 0.05, too."
-)
+FindingKind = Literal["primary", "margin", "pair", "operating_point", "rest"]
+"""The primary figure of a pair, or against a margin; another figure of a pair; all that a pair has
+at one threshold; a count of what was not shown."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison in words."""
+    """A sentence on one pair of systems.
+
+    Attributes:
+        text: The sentence.
+        kind: What it is about.
+        claims: The differences in it, each with the interval that decides it.
+        decided: Whether it says that something was shown.
+        secondary: Whether a protocol left it open, so that it confirms nothing.
+    """
 
     text: str
+    kind: FindingKind
+    claims: tuple[Claim, ...]
     decided: bool
-    leader: str
-    difference: Interval
     secondary: bool = False
 
 
@@ -250,6 +102,7 @@ class Verdict:
         scope: How far it reaches.
         findings: Further comparisons.
         kind: What kind of answer it is.
+        claims: The differences of the primary figure between all pairs, decided as one family.
         cautions: What may make it wrong, the most harmful first; shown right below the headline.
     """
 
@@ -257,6 +110,7 @@ class Verdict:
     scope: str
     findings: list[Finding]
     kind: HeadlineKind
+    claims: tuple[Claim, ...] = ()
     cautions: tuple[str, ...] = ()
 
     @property
@@ -265,10 +119,21 @@ class Verdict:
         return self.kind == "open" or any(not finding.decided for finding in self.findings)
 
 
-def _supporting() -> list[tuple[str, str]]:
-    """The figures that a verdict tells of beside the primary one, with their policies."""
-    names = highlighted("verdict")
-    return [(name, "max_f1" if "threshold" in METRICS[name].needs else "") for name in names]
+@dataclass(frozen=True)
+class Setting:
+    """What an answer is told with, beside its figures.
+
+    Attributes:
+        seeds: Training runs behind each system, where known.
+        synthetic: How many of the judged images are synthetic.
+        cautions: What may make the answer wrong, the most harmful first.
+        uses_before: How often the test images were used before; `None`: unknown.
+    """
+
+    seeds: Mapping[str, int] | None = None
+    synthetic: int = 0
+    cautions: tuple[str, ...] = ()
+    uses_before: int | None = None
 
 
 def state_verdict(
@@ -276,15 +141,15 @@ def state_verdict(
     systems: list[str],
     finding: str,
     *,
-    seeds: dict[str, int] | None = None,
     protocol: Protocol = EXPLORATORY,
     tests: pd.DataFrame | None = None,
-    uses_before: int | None = None,
+    setting: Setting | None = None,
 ) -> Verdict:
-    """Say which system is better, as far as the intervals say so.
+    """Say which system has more of the primary figure, as far as the intervals say so.
 
     Two systems differ only where the interval of their paired difference excludes 0; else they
-    are "not shown to differ", which is not the same as equal.
+    are "not shown to differ", which is not the same as equal. All pairs on the primary figure are
+    one family, all findings another: `decide_together`.
 
     Example:
         >>> import pandas as pd
@@ -292,142 +157,360 @@ def state_verdict(
         >>> frame = pd.DataFrame(rows, columns=["system", "estimate", "ci_low", "ci_high"])
         >>> frame = frame.assign(metric="auroc", policy="", subgroup="", n_images=50)
         >>> print(state_verdict(Figures.from_table(frame), ["A", "B"], "Lung opacity").headline)
-        On these 50 test images, A and B were not shown to differ in telling images with lung
-        opacity from images without: AUROC 0.900 and 0.800, difference 0.100 (95 % interval
-        −0.100 to 0.200).
+        On these 50 test images, A and B were not shown to differ in AUROC for lung opacity: 0.900
+        and 0.800, difference 0.100, 95 % interval −0.100 to 0.200.
     """
-    known = PrimaryComparison(figures, tests, protocol, many=len(systems) > 2)
-    answers = [
-        _against_margin(known, systems[0], other, len(systems) - 1)
-        for other in systems[1:]
-        if protocol.margin is not None
-    ]
-    findings = [
-        _compare_pair(
-            figures, systems[0], other, *key, p_value=known.p_value(systems[0], other, key)
-        )
-        for key in _supporting()
-        if key != known.primary
-        for other in systems[1:]
-        if figures.difference(systems[0], other, *key).known
-    ]
-    if protocol.declared:
-        findings = [replace(each, text=SECONDARY + each.text, secondary=True) for each in findings]
+    setting = setting or Setting()
+    claims = decide_together(
+        [
+            Claim.of(figures, *pair, *key)
+            for pair in combinations(systems, 2)
+            for key in protocol.keys
+        ]
+    )
+    asked = _Question(figures, systems, protocol, inside_sentence(finding))
+    where = _opening(asked, setting)
+    text, kind = _headline(asked, claims)
+    findings = _secondary(asked)
+    if len(systems) > IN_A_SENTENCE or (len(systems) > 2 and protocol.partner):
+        findings = [*_primary_findings(asked, claims), *findings]
     if len(systems) > IN_A_SENTENCE:
-        findings = _gather(_against_best(known, systems) + findings)
-    findings = answers + findings
-    parts = [_scope(systems, seeds)]
-    if len(systems) > 2:
-        parts.append(_NOT_WIDENED + (_ALSO_TESTED if known.tested else "."))
-    parts += _detectable(known, systems)
-    parts += [standing_words(protocol, uses_before)] if known.tested or protocol.declared else []
-    if any(each.secondary for each in findings):
-        parts.append(
-            "Findings marked as secondary explain the answer; the protocol did not fix them, so "
-            "they confirm nothing."
-        )
-    first = headline(known, systems, finding)
-    return Verdict(first.text, " ".join(parts), findings, first.kind)
+        findings = _gather(findings)
+    findings = [*_against_margin(figures, systems, protocol), *findings]
+    return Verdict(
+        headline=f"{where}, {text}.",
+        scope=_scope(PairTests(tests), systems, protocol, setting, claims, findings),
+        findings=findings,
+        kind=kind,
+        claims=tuple(claims),
+        cautions=setting.cautions,
+    )
 
 
-def _against_best(known: PrimaryComparison, systems: list[str]) -> list[Finding]:
-    """What the headline of many systems leaves out: the highest against each other one."""
-    protocol = known.protocol
-    if not all(known.score(name).known for name in systems):
-        return []
-    best, *others = sorted(systems, key=lambda name: -known.score(name).estimate)
-    primary = (protocol.metric, protocol.policy)
-    return [
-        _compare_pair(
-            known.figures,
-            best,
-            other,
-            *primary,
-            p_value=known.p_value(best, other, primary, all_pairs=True),
-        )
-        for other in others
+class _Question(NamedTuple):
+    """What is told: the figures of which systems, and the finding inside a sentence."""
+
+    figures: Figures
+    systems: list[str]
+    protocol: Protocol
+    finding: str
+
+
+def _opening(asked: _Question, setting: Setting) -> str:
+    """What was judged, and over which training runs."""
+    count = max(
+        (
+            figure.counts.n_images
+            for _, key, figure in asked.figures
+            if key.subgroup == ALL and key.metric in asked.protocol.metrics
+        ),
+        default=0,
+    )
+    things = {"study": "studies", "patient": "patients"}.get(asked.figures.unit, "images")
+    where = f"On these {count:,} test {things}" if count else "On this test set"
+    if setting.synthetic:
+        whole = setting.synthetic >= count or things != "images"
+        of_them = "" if whole else f", {setting.synthetic:,} of them synthetic"
+        where = f"On {count:,} {'synthetic ' if whole else ''}test {things}{of_them}"
+    several = {name: n for name in asked.systems if (n := (setting.seeds or {}).get(name, 0)) > 1}
+    if not several:
+        return where
+    if len(several) == len(asked.systems) and len(set(several.values())) == 1:
+        each = " each" if len(asked.systems) > 1 else ""
+        return f"{where}, over {several[asked.systems[0]]} training seeds{each}"
+    return f"{where}, over " + listing([f"{n} training seeds of {s}" for s, n in several.items()])
+
+
+def _headline(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
+    """The answer without its opening words, and what kind of answer it is."""
+    figures, systems, protocol, _ = asked
+    lacking = [
+        name for name in systems if not all(figures.of(name, *k).known for k in protocol.keys)
     ]
+    if lacking:
+        are = "are" if protocol.partner else "is"
+        text = f"the {protocol.title} of {listing(lacking)} {are} undefined"
+        return f"no comparison is possible: {text}", "unknown"
+    if len(systems) == 1:
+        return _of_one(asked), "single"
+    if protocol.partner:
+        return _of_both_halves(asked, claims)
+    if len(systems) == 2:
+        return _of_two(asked, claims[0].falling)
+    return _of_many(asked, claims)
+
+
+def _of_one(asked: _Question) -> str:
+    name, protocol = asked.systems[0], asked.protocol
+    scores = [asked.figures.of(name, *key) for key in protocol.keys]
+    values = [
+        number(each.estimate) + (f" (95 % interval {ends_words(each)})" if each.bounded else "")
+        for each in scores
+    ]
+    was = "were" if protocol.partner else "was"
+    return f"the {protocol.title} of {name} for {asked.finding} {was} {listing(values)}"
+
+
+def _of_two(asked: _Question, claim: Claim) -> tuple[str, HeadlineKind]:
+    first, second = claim.first, claim.second
+    one, other = map(number, claim.values)
+    both, of = f"{first} and {second}", f"{asked.protocol.title} for {asked.finding}"
+    match claim.standing:
+        case "first" | "second":
+            said = f"{first} had the higher {of}: {one}, {second} {other}"
+            return f"{said}, {claim.gap_words}", "decided"
+        case "same":
+            return f"{both} had the same {of}: {one} ({claim.gap_words})", "open"
+        case "open":
+            said = f"{both} were not shown to differ in {of}"
+            return f"{said}: {one} and {other}, {claim.gap_words}", "open"
+        case "unknown":
+            reason = claim.difference.note or "the paired difference has no interval"
+            return f"nothing can be claimed of {both}: {of} {one} and {other}; {reason}", "unknown"
+
+
+def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
+    """Say of the highest, one or several alike, which others they were shown to exceed."""
+    figures, systems, protocol, finding = asked
+    scores = {name: figures.of(name, *protocol.keys[0]).estimate for name in systems}
+    ranked = sorted(systems, key=lambda name: -scores[name])
+    best = scores[ranked[0]]
+    tops = [name for name in ranked if same(best, scores[name])]
+    if len(tops) == len(systems):
+        said = f"{listing(tops)} had the same {protocol.title} for {finding}"
+        return f"{said}: {number(best)}", "open"
+    between = {frozenset((each.first, each.second)): each.falling for each in claims}
+    gaps, parts, undecided = len(systems) <= IN_A_SENTENCE, [], len(tops) > 1
+    for top in tops:
+        found = [between[frozenset((top, name))] for name in ranked if name not in tops]
+        shown = [each for each in found if each.decided]
+        rest = [each for each in found if not each.decided]
+        undecided |= bool(rest)
+        it = "it" if len(tops) == 1 else top
+        parts += [f"{it} was shown to exceed {listed(shown, gaps=gaps)}"] if shown else []
+        parts += [f"{it} was not shown to differ from {listed(rest, gaps=gaps)}"] if rest else []
+    had = "had the highest" if len(tops) == 1 else "had the same, highest"
+    start = f"{listing(tops)} {had} {protocol.title} of {len(systems)} systems for {finding}"
+    text = f"{start} ({number(best)}); {listing(parts)}"
+    return text, "open" if undecided else "decided"
+
+
+def _of_both_halves(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
+    """A system is better only where it was shown to have more of both halves."""
+    protocol, systems = asked.protocol, asked.systems
+    titles = [METRICS[metric].inside for metric in protocol.metrics]
+    at = f" at the threshold for {policy_words(protocol.policy)} for {asked.finding}"
+    both = listing([f"the higher {title}" for title in titles]) + at
+    ahead: dict[str, list[str]] = {}
+    for one, other in zip(claims[::2], claims[1::2], strict=True):
+        if one.decided and one.leader == other.leader:
+            loser = one.second if one.leader == one.first else one.first
+            ahead.setdefault(one.leader, []).append(loser)
+    if len(systems) == 2:
+        first, second = systems
+        detail = f" ({first} and {second}): {group_words(claims, titles)}"
+        if ahead:
+            return f"{next(iter(ahead))} had both {both}{detail}", "decided"
+        return f"neither {first} nor {second} was shown to have both {both}{detail}", "open"
+    if not ahead:
+        return f"no system was shown to have both {both} than another", "open"
+    parts = [f"{name} than {listing(losers)}" for name, losers in ahead.items()]
+    n_pairs = len(systems) * (len(systems) - 1) // 2
+    open_ = n_pairs > sum(map(len, ahead.values()))
+    text = f"shown to have both {both}: {listing(parts)}" + ("; no other pair was" if open_ else "")
+    return text, "open" if open_ else "decided"
+
+
+_SECONDARY = "Secondary, explains but does not confirm: "
+"""Before every claim of a confirmatory report that is not of its primary figure."""
+
+
+def _secondary(asked: _Question) -> list[Finding]:
+    """The figures that a verdict tells of beside the primary one, as one family."""
+    figures, systems, protocol, _ = asked
+    keys = [(name, "max_f1" if "threshold" in METRICS[name].needs else "")
+            for name in highlighted("verdict")]  # fmt: skip
+    claims = decide_together(
+        [
+            Claim.of(figures, systems[0], other, *key)
+            for key in keys
+            for other in systems[1:]
+            if key not in protocol.keys and figures.difference(systems[0], other, *key).known
+        ]
+    )
+    # Halves of one operating point stand in one sentence: each alone would praise a threshold.
+    groups: dict[tuple[str, str, str], list[Claim]] = {}
+    for each in claims:
+        half = bool(METRICS[each.metric].partners)
+        groups.setdefault((each.second, each.policy, "" if half else each.metric), []).append(each)
+    return [
+        _tell(figures, group, "pair" if metric else "operating_point", protocol.declared)
+        for (_, _, metric), group in groups.items()
+    ]
+
+
+def _tell(
+    figures: Figures, group: Sequence[Claim], kind: FindingKind, secondary: bool = False
+) -> Finding:
+    """One or several figures of a pair in one sentence."""
+    claim = group[0]
+    at = f" at the threshold for {policy_words(claim.policy)}" if claim.policy else ""
+    if kind == "operating_point" or len(group) > 1:
+        titles = [METRICS[each.metric].inside for each in group]
+        text = f"{claim.first} and {claim.second}{at}: {group_words(group, titles)}."
+    else:
+        text = _pair_words(claim.falling, at)
+    start = _SECONDARY if secondary else ""
+    decided = any(each.decided for each in group)
+    return Finding(start + text, kind, tuple(group), decided, secondary)
+
+
+def _pair_words(claim: Claim, at: str) -> str:
+    title, (one, other) = metric_title(claim.metric), map(number, claim.values)
+    first, second, gap = claim.first, claim.second, claim.gap_words
+    match claim.standing:
+        case "first" | "second":
+            return (
+                f"{title}{at} was higher for {first} than for {second}: {one} and {other}, {gap}."
+            )
+        case "same":
+            return f"{title}{at} was the same for {first} and {second}: {one} ({gap})."
+        case "open":
+            return f"{title}{at} was not shown to differ: {first} {one}, {second} {other}, {gap}."
+        case "unknown":
+            return f"{title}{at}: {first} {one}, {second} {other}, {gap}; no claim."
+
+
+def _primary_findings(asked: _Question, claims: list[Claim]) -> list[Finding]:
+    """What the headline of many leaves out: the highest against each other, or every pair."""
+    figures = asked.figures
+    if not claims:
+        return []
+    if asked.protocol.partner:
+        return [
+            _tell(figures, claims[place : place + 2], "primary")
+            for place in range(0, len(claims), 2)
+        ]
+    tops = [each.falling for each in claims]
+    best = max(tops, key=lambda each: each.values[0]).first
+    return [_tell(figures, [each], "primary") for each in tops if each.first == best]
 
 
 def _gather(findings: list[Finding]) -> list[Finding]:
     """What was decided in full, the rest as a count: the table has every figure."""
     decided = [finding for finding in findings if finding.decided]
-    left = len(findings) - len(decided)
-    if not left:
+    rest = [claim for finding in findings if not finding.decided for claim in finding.claims]
+    if not rest:
         return decided
-    text = f"{left} further comparisons were not shown to differ; the table has their intervals."
-    return [*decided, Finding(text, decided=False, leader="", difference=Interval())]
+    text = f"{len(rest)} further comparisons were not shown to differ; the table has their figures."
+    return [*decided, Finding(text, "rest", tuple(rest), decided=False)]
 
 
-def _against_margin(
-    known: PrimaryComparison, reference: str, other: str, contrasts: int
-) -> Finding:
-    protocol, gap = known.protocol, known.simultaneous(other, reference)
-    margin = protocol.margin or 0.0
-    text = margin_words(reference, other, protocol.title, gap, margin, contrasts)
-    decided = against_margin(gap, margin) not in ("open", "unknown")
-    return Finding(text, decided=decided, leader="", difference=gap)
-
-
-def _detectable(known: PrimaryComparison, systems: list[str]) -> list[str]:
-    """The smallest difference that the test set could have shown, per contrast."""
-    reaches = [(other, known.detectable(systems[0], other)) for other in systems[1:]]
-    known_reaches = [(other, reach) for other, reach in reaches if reach is not None]
-    if not known_reaches:
+def _against_margin(figures: Figures, systems: list[str], protocol: Protocol) -> list[Finding]:
+    """Each other system against the first, on each primary figure, all at once in 95 %."""
+    if protocol.margin is None:
         return []
-    versus = f" between {systems[0]} and " if known.many else ""
-    sizes = [f"{number(reach)}{versus + other if versus else ''}" for other, reach in known_reaches]
-    if len(known_reaches) >= IN_A_SENTENCE:
-        reach_of = sorted(reach for _, reach in known_reaches)
-        sizes = [f"{number(reach_of[0])} to {number(reach_of[-1])} against {systems[0]}"]
-    return [
-        f"This test set has 80 % power to detect a true difference in {known.protocol.title} of "
-        f"{listing(sizes)} (two-sided 5 %; 2.80 x the standard error of the paired difference, by "
-        "patient); smaller differences would usually be missed."
+    contrasts = (len(systems) - 1) * len(protocol.metrics)
+    found = []
+    for other in systems[1:]:
+        for metric, policy in protocol.keys:
+            claim = Claim.of(figures, other, systems[0], metric, policy)
+            gap = claim.difference.within(contrasts)
+            claim = replace(claim, difference=gap, comparisons=contrasts)
+            at = f" at the threshold for {policy_words(policy)}" if policy else ""
+            title = METRICS[metric].inside + at
+            text = margin_words(systems[0], other, title, gap, protocol.margin, contrasts)
+            decided = against_margin(gap, protocol.margin) not in ("open", "unknown")
+            found.append(Finding(text, "margin", (claim,), decided))
+    return found
+
+
+def _scope(
+    tests: PairTests,
+    systems: list[str],
+    protocol: Protocol,
+    setting: Setting,
+    claims: Sequence[Claim],
+    findings: Sequence[Finding],
+) -> str:
+    """How far the answer reaches, and how its intervals were widened."""
+    parts = [_what_is_random(systems, setting.seeds or {})]
+    told = [each for finding in findings if finding.kind != "margin" for each in finding.claims]
+    families = [("answer", claims), ("findings below", [e for e in told if e not in claims])]
+    widened = [
+        f"of the {name} for {size} comparisons"
+        for name, family in families
+        if (size := sum(each.difference.bounded for each in family)) > 1
     ]
+    if widened:
+        parts.append(f"The intervals {listing(widened)} are widened by Holm's method.")
+    parts += _detectable(tests, systems, protocol)
+    if tests.known or protocol.declared:
+        parts.append(standing_words(protocol, setting.uses_before))
+    if any(each.secondary for each in findings):
+        parts.append(
+            "Findings marked as secondary explain the answer; the protocol did not fix them, so "
+            "they confirm nothing."
+        )
+    return " ".join(parts)
 
 
-def _compare_pair(
-    figures: Figures,
-    first: str,
-    second: str,
-    metric: str,
-    policy: str = "",
-    p_value: float | None = None,
-) -> Finding:
-    """Compare two systems on one metric in one sentence."""
-    difference: Interval = figures.difference(first, second, metric, policy)
-    if difference.estimate < 0:
-        first, second, difference = second, first, difference.reversed()
-    values = [number(figures.of(each, metric, policy).estimate) for each in (first, second)]
-    title = metric_title(metric)
-    at = f" at the threshold for {policy_words(policy)}" if policy else ""
-    gap = f"difference {number(difference.estimate)}"
-    if not difference.bounded:
-        reason = difference.note or "no interval"
-        text = f"{title}{at}: {first} {values[0]}, {second} {values[1]}; no claim ({reason})."
-        return Finding(text, decided=False, leader="", difference=difference)
-    gap += f" (95 % interval {ends_words(difference)}{_adjusted(p_value)})"
-    if _shown(difference, p_value):
-        text = f"{title}{at} is higher for {first} than for {second}: {values[0]} and {values[1]}"
-        return Finding(f"{text}, {gap}.", decided=True, leader=first, difference=difference)
-    text = f"{title}{at} was not shown to differ: {first} {values[0]}, {second} {values[1]}"
-    return Finding(f"{text}, {gap}.", decided=False, leader="", difference=difference)
-
-
-def _scope(systems: list[str], seeds: dict[str, int] | None) -> str:
-    """Say how far the answer reaches."""
-    single = [name for name in systems if (seeds or {}).get(name, 0) == 1]
-    count = {1: "this", 2: "these two", 3: "these three"}.get(len(systems), "these")
-    noun = "model" if len(systems) == 1 else "models"
+def _what_is_random(systems: list[str], seeds: Mapping[str, int]) -> str:
+    """Of which training runs the answer speaks: one each, a recipe over its seeds, or unknown."""
+    single = [name for name in systems if seeds.get(name) == 1]
+    several = [
+        f"{name} ({seeds[name]} training seeds)" for name in systems if seeds.get(name, 0) > 1
+    ]
+    unknown = [name for name in systems if name not in seeds]
+    parts = []
     if len(single) == len(systems):
-        return (
-            f"The answer speaks of {count} trained {noun}, one training run (seed) each, on this "
-            "data: another run of the same recipe may come out differently."
+        count = {1: "this trained model", 2: "these two trained models"}.get(len(systems))
+        count = count or f"these {len(systems)} trained models"
+        each = " each" if len(systems) > 1 else ""
+        parts.append(
+            f"The answer is about {count}, one training run (seed){each}: another run of the same "
+            "recipe may differ."
         )
-    if single:
-        return (
-            f"Of {listing(single)} there is one training run (seed): the answer speaks of that "
-            "trained model on this data, not of the recipe behind it."
+    elif single:
+        parts.append(
+            f"Of {listing(single)} there is one training run (seed): the answer is about that "
+            "trained model, and another run may differ."
         )
-    return f"The answer speaks of {count} {noun.replace('model', 'system')} on this data."
+    if several:
+        parts.append(
+            f"Of {listing(several)} the answer is about the recipe: the intervals cover the "
+            "choice of seeds and patients."
+        )
+    if unknown:
+        parts.append(
+            f"How many training runs are behind {listing(unknown)} is unknown; another run may "
+            "differ."
+        )
+    return " ".join(parts)
+
+
+def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> list[str]:
+    """The smallest difference that the test set could have shown, per contrast and metric."""
+    parts = []
+    for metric, policy in protocol.keys:
+        reaches = {
+            other: reach
+            for other in systems[1:]
+            if (reach := tests.detectable(systems[0], other, (metric, policy))) is not None
+        }
+        if not reaches:
+            continue
+        sizes = [
+            number(reach) + (f" between {systems[0]} and {other}" if len(systems) > 2 else "")
+            for other, reach in reaches.items()
+        ]
+        if len(reaches) >= IN_A_SENTENCE:
+            low, *_, high = sorted(reaches.values())
+            sizes = [f"{number(low)} to {number(high)} against {systems[0]}"]
+        at = f" at the threshold for {policy_words(policy)}" if policy else ""
+        parts.append(
+            f"This test set has 80 % power to detect a true difference in {METRICS[metric].inside}"
+            f"{at} of {listing(sizes)} (two-sided 5 %; 2.80 x the standard error of the paired "
+            "difference, by patient); smaller differences would usually be missed."
+        )
+    return parts

@@ -29,6 +29,11 @@ class Note(NamedTuple):
     kind: NoteKind
     text: str
 
+    @property
+    def caution(self) -> bool:
+        """Whether it may make the answer wrong and stands right below it."""
+        return self.kind == "few_patients"
+
 
 class MetricKey(NamedTuple):
     """The name of a figure: on which images, at which policy (``""``: none), which metric."""

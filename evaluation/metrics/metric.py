@@ -86,6 +86,8 @@ class Metric:
         place: Its table in the report and its rank there; equal ranks keep the registry's order.
         also: Shorter lists that it stands in.
         unbounded: Whether it can leave [-1, 1], so that it is drawn on no common axis.
+        partners: Of one half of an operating point: the metrics of which each is the other half.
+            Any system can raise a half alone by calling more, or fewer, images positive.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Metric:
     place: tuple[Part, int] = ("further", 0)
     also: tuple[Highlight, ...] = ()
     unbounded: bool = False
+    partners: tuple[str, ...] = ()
 
     @property
     def why_not_primary(self) -> str:

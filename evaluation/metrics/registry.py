@@ -72,6 +72,7 @@ _IMAGE_METRICS = (
         formula=lambda c: c.tp / c.called,
         undefined="no image is called positive",
         share_of="called",
+        partners=("recall",),
         place=("first", 4),
     ),
     _decision(
@@ -81,6 +82,7 @@ _IMAGE_METRICS = (
         formula=lambda c: c.tp / c.positive,
         undefined="there is no positive image",
         share_of="positive",
+        partners=("specificity", "precision"),
         test="mcnemar",
         place=("first", 2),
         also=("abstract", "subgroups", "summary", "verdict"),
@@ -92,6 +94,7 @@ _IMAGE_METRICS = (
         formula=lambda c: c.tn / c.negative,
         undefined="there is no negative image",
         share_of="negative",
+        partners=("recall", "npv"),
         test="mcnemar",
         place=("first", 3),
         also=("abstract", "subgroups", "summary", "verdict"),
@@ -131,6 +134,7 @@ _IMAGE_METRICS = (
         formula=lambda c: c.tn / c.not_called,
         undefined="no image is called negative",
         share_of="not_called",
+        partners=("specificity",),
     ),
     _decision(
         "lr_positive",
@@ -139,6 +143,7 @@ _IMAGE_METRICS = (
         "(1 − specificity). Does not depend on the prevalence.",
         formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
         undefined="no negative image is called positive, or a class is absent",
+        partners=("lr_negative",),
         unbounded=True,
     ),
     _decision(
@@ -149,6 +154,7 @@ _IMAGE_METRICS = (
         formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
         undefined="no negative image is called negative, or a class is absent",
         direction="lower",
+        partners=("lr_positive",),
         unbounded=True,
     ),
 )
@@ -373,6 +379,7 @@ _BOX_METRICS = (
             "raise it: read it together with the false positives per image.",
             family="iobb",
             place=("place", 10 + percent),
+            partners=(f"iobb_false_marks_{percent}",),
         )
         for percent in IOBB_PERCENT
     ),
@@ -385,6 +392,7 @@ _BOX_METRICS = (
             family="iobb",
             direction="lower",
             place=("place", 11 + percent),
+            partners=(f"iobb_accuracy_{percent}",),
         )
         for percent in IOBB_PERCENT
     ),
@@ -396,6 +404,7 @@ _BOX_METRICS = (
         "without a point is a miss.",
         family="point",
         share_of="positive",
+        partners=("specificity",),
         needs=("threshold", "point"),
         place=("place", 1),
         also=("abstract", "subgroups", "summary", "verdict"),

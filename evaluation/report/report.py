@@ -233,7 +233,8 @@ def _render_report(
     charts = report_charts(comparison)
     first = _main_charts(charts)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
-    sources = set(judged.get("source", []))
+    # What others published is of patients.
+    sources = set() if comparison.background.synthetic else set(judged.get("source", []))
 
     def drawn(chosen: Sequence[Chart]) -> Iterator[tuple[Chart, str, list[tuple[str, str]]]]:
         return ((each, to_svg(each), chart_legend(each, policies)) for each in chosen)
@@ -245,7 +246,7 @@ def _render_report(
         counts=image_count(comparison.figures),
         verdict=comparison.answer,
         strip=opening_strip(comparison),
-        notes=comparison.notes,
+        notes=[note for note in comparison.notes if not note.caution],
         examples=_examples(galleries[0]),
         main=summary_table(comparison, rows),
         main_charts=list(drawn(first)),

@@ -14,7 +14,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.failure_analysis import main_policy
 from evaluation.compare.paired_tests import OBUCHOWSKI
 from evaluation.compare.protocol import EXPLORATORY
-from evaluation.compare.verdict import PrimaryComparison
+from evaluation.compare.verdict import PairTests
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.metric import Part
@@ -452,8 +452,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
     systems = comparison.names
     if len(systems) < 3:
         return None
-    tests = _of_images(comparison.tests)
-    known = PrimaryComparison(comparison.figures, tests, comparison.protocol, many=True)
+    known = PairTests(_of_images(comparison.tests))
     n_pairs = len(systems) * (len(systems) - 1) // 2
     rows = []
     for part in ("first", "place"):
@@ -463,7 +462,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
             at = (key.metric, key.policy)
             for first, second in combinations(systems, 2):
                 gap = comparison.figures.difference(first, second, *at)
-                p_value = known.p_value(first, second, at, all_pairs=True)
+                p_value = known.p_value(first, second, at)
                 words = figure_words(gap), _p_words(p_value)
                 if gap.known:
                     rows.append((_what(*at), f"{first} − {second}", *words))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table
+from data_prep.contracts.tables import read_json, read_table
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import patients_of
@@ -29,7 +30,8 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
         system: Its predictions.
 
     Returns:
-        How many images of how many patients it was fitted and selected on, or ``"unknown"``.
+        The data sets, where known, and how many images of how many patients it was fitted and
+        selected on, or ``"unknown"``.
     """
     seen = _seen(system)
     if seen is None:
@@ -39,8 +41,39 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
         str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"
         for role, row in zip(counts.index, counts.itertuples(), strict=True)
     }
+    if names := dict.fromkeys(title for title, _ in training_sets(system)):
+        known = {"data set": " and ".join(names)} | known
     unknown = system.info.get("seen_unknown")  # members of an ensemble
     return known | {"unknown": ", ".join(unknown)} if unknown else known
+
+
+def training_sets(system: Predictions) -> list[tuple[str, str]]:
+    """Name and content id of each data set that a system was trained on; empty where unknown.
+
+    Args:
+        system: Its predictions; those made before they held this are asked of the run behind them.
+    """
+    stored = system.info.get("trained_on")
+    if isinstance(stored, list):
+        return [(str(each["name"]), str(each["content_id"])) for each in stored]
+    path = Path(str(system.info.get("run") or "")) / "run.json"
+    run = read_json(path, "run") if system.info.get("run") and path.is_file() else {}
+    return [(str(each["name"]), str(each["content_id"])) for each in sets_of_run(run)]
+
+
+def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The data sets of a run's ``run.json`` and of those that it started from: name and id.
+
+    Example:
+        >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}
+        >>> here = {"data_set": {"name": "rsna", "content_id": "2"}, "started_from": origin}
+        >>> [each["name"] for each in sets_of_run(here)]
+        ['rsna', 'nih']
+    """
+    made_on, origin = run.get("data_set"), run.get("started_from")
+    before = sets_of_run(origin) if isinstance(origin, dict) else []
+    own = [{key: made_on[key] for key in ("name", "content_id")}] if made_on else []
+    return [*own, *(each for each in before if each not in own)]
 
 
 def _refuse_seen_patients(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,21 @@ from scipy.special import logit
 
 from data_prep.audit.patients import OLDEST_YEARS
 from data_prep.images.image_facts import read_border_greys
-from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
+from evaluation.statistics.auroc_variance import (
+    AurocParts,
+    ClusteredEstimate,
+    SeedSpread,
+    auroc_parts,
+    mean_parts,
+)
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.statistics.logistic import fit_logistic
 from evaluation.statistics.ranking import Floats, Integers
+
+SHORTCUT = "shortcut"
+"""Topic of a guess without the lungs among the figures on where systems fail, and its system."""
+BEYOND_SHORTCUT = "beyond shortcut"
+"""Topic: a system's AUROC minus that of the strongest guess without the lungs, paired."""
 
 _RARE_IMAGES = 20
 _MIN_IMAGES = 20
@@ -98,14 +109,13 @@ class Truth:
         """The labels of some of the images."""
         return Truth(self.positive[rows], self.fold[rows], self.patient[rows])
 
-    def auroc(self, scores: np.ndarray, folds: Integers | None) -> ClusteredEstimate | None:
+    def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
         """AUROC over pairs of images in one fold; `None` where no fold has both classes."""
         n_patients = int(self.patient.max()) + 1
-        parts = auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
-        return None if parts is None else parts.estimate()
+        return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
 
 
-def _auroc_of_fact(fact: Fact, truth: Truth) -> ClusteredEstimate | None:
+def _auroc_of_fact(fact: Fact, truth: Truth) -> AurocParts | None:
     """AUROC of a label guessed from one fact, by a model of the other folds' patients."""
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
@@ -117,7 +127,7 @@ def _auroc_of_fact(fact: Fact, truth: Truth) -> ClusteredEstimate | None:
     return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
 
 
-def _auroc_of_facts(facts: Sequence[Fact], truth: Truth) -> ClusteredEstimate | None:
+def _auroc_of_facts(facts: Sequence[Fact], truth: Truth) -> AurocParts | None:
     """As `_auroc_of_fact`, of several facts in one logistic model.
 
     Each fold's model is fitted to a sample of at most 30,000 images.
@@ -182,7 +192,11 @@ def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
 
 
 def measure_shortcuts(
-    images: pd.DataFrame, decode: pd.DataFrame, labels: pd.DataFrame
+    images: pd.DataFrame,
+    decode: pd.DataFrame,
+    labels: pd.DataFrame,
+    *,
+    systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure how well single facts, and all together, predict each target.
 
@@ -194,11 +208,15 @@ def measure_shortcuts(
         images: The images table.
         decode: The decode table; may be empty.
         labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
+        systems: Scores of the images by each training seed of each system, where systems are to
+            be held against the facts.
 
     Returns:
         One row a target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
         ci_high, n_images, n_positive, n_known`` (images on which the fact is known). Facts that
         are the same everywhere are left out, as are targets with fewer than 20 images a class.
+        With systems also ``beyond``: by system the paired difference of its AUROC, over the same
+        pairs of images, from that of the fact.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
@@ -230,24 +248,45 @@ def measure_shortcuts(
         if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
             continue
         judged = Truth(positive, fold[known], patient[known])
-        for kind, name, n_known, auroc in _judge(facts, border, known, judged):
-            if auroc is not None:
-                low, high = auroc.interval or (None, None)
-                rows.append(
-                    {
-                        "target": str(target),
-                        "fact": name,
-                        "kind": kind,
-                        "auroc": auroc.value,
-                        "ci_low": low,
-                        "ci_high": high,
-                        "n_images": len(known),
-                        "n_positive": int(positive.sum()),
-                        "n_known": n_known,
-                    }
-                )
+        for kind, name, n_known, parts in _judge(facts, border, known, judged):
+            if parts is None:
+                continue
+            auroc = parts.estimate()
+            low, high = auroc.interval or (None, None)
+            row = {
+                "target": str(target),
+                "fact": name,
+                "kind": kind,
+                "auroc": auroc.value,
+                "ci_low": low,
+                "ci_high": high,
+                "n_images": len(known),
+                "n_positive": int(positive.sum()),
+                "n_known": n_known,
+            }
+            # Siblings are compared over all pairs of images, the border on some images only.
+            everywhere = kind != "siblings" and (kind != "border" or n_known == len(known))
+            if systems is not None and everywhere:
+                row["beyond"] = _beyond(systems, parts, known, judged)
+            rows.append(row)
     order = {str(target): place for place, target in enumerate(labels.columns)}
     return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
+
+
+def _beyond(
+    systems: Mapping[str, Sequence[Floats]],
+    guess: AurocParts,
+    known: np.ndarray,
+    truth: Truth,
+) -> dict[str, ClusteredEstimate]:
+    """How far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
+    found = {}
+    for name, seeds in systems.items():
+        parts = [truth.auroc(np.asarray(scores)[known], truth.fold) for scores in seeds]
+        each = [part for part in parts if part is not None]
+        spread = SeedSpread.of([part.value for part in each])
+        found[name] = (mean_parts(each) - guess).estimate(spread)
+    return found
 
 
 def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]]:
@@ -291,7 +330,7 @@ def _judge(
     border: list[Fact],
     known: np.ndarray,
     truth: Truth,
-) -> list[tuple[str, str, int, ClusteredEstimate | None]]:
+) -> list[tuple[str, str, int, AurocParts | None]]:
     """Kind, name, number of images on which it is known, and AUROC of each fact."""
     chosen = [(kind, _of(fact, known)) for kind, fact in facts]
     found = [
@@ -324,7 +363,7 @@ def _judge(
     return found
 
 
-def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: Truth) -> ClusteredEstimate | None:
+def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: Truth) -> AurocParts | None:
     """AUROC of a label guessed from the greys around the images that were measured."""
     if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
         return None

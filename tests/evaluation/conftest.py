@@ -1,17 +1,18 @@
 """A small comparison with pixels, made by hand: nothing here was learned or tuned."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
-from evaluation.compare.figures import Figures
+from evaluation.compare.figures import Figure, Figures
 from evaluation.metrics.evaluation_set import Note
 
 SIDE = 64
@@ -82,6 +83,27 @@ def make_metrics():
     return metrics_frame
 
 
+@pytest.fixture
+def widen():
+    return with_families
+
+
+def with_families(figures: Figures, sizes: int = 60) -> Figures:
+    """Figures as from a table, with intervals for families: widened as those of a normal figure."""
+    reach = [norm.isf(0.025 / size) / norm.isf(0.025) for size in range(1, sizes + 1)]
+
+    def widened(figure: Figure) -> Figure:
+        below, above = figure.estimate - figure.low, figure.high - figure.estimate
+        ends = [(figure.estimate - r * below, figure.estimate + r * above) for r in reach]
+        return replace(figure, family=tuple(ends)) if figure.bounded else figure
+
+    differences = {
+        pair: {key: widened(figure) for key, figure in each.items()}
+        for pair, each in figures.differences.items()
+    }
+    return replace(figures, differences=differences)
+
+
 def metrics_frame(rows: list[tuple]) -> pd.DataFrame:
     """Rows ``system, policy, metric, estimate, low, high`` as the tidy table."""
     names = ["system", "policy", "metric", "estimate", "ci_low", "ci_high"]
@@ -110,7 +132,7 @@ def make_comparison() -> Comparison:
                 cost={"parameters": 6_954_000, "flops": None, "latency_ms": None},
             ),
         },
-        figures=Figures.from_table(_metrics()),
+        figures=with_families(Figures.from_table(_metrics())),
         decisions=decisions,
         notes=[Note("left_out", "3 test images have no known label for Lung opacity.")],
         provenance={

@@ -1,117 +1,334 @@
+"""What a report says, held against the intervals that it quotes."""
+
+import re
+from itertools import combinations
+
+import numpy as np
 import pytest
 
-from evaluation.compare.figures import Figures
-from evaluation.compare.verdict import _compare_pair, state_verdict
+from evaluation.compare.claims import Claim, decide_together
+from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.protocol import Protocol
+from evaluation.compare.verdict import Setting, state_verdict
+from evaluation.metrics.words import policy_words
 
 
-def verdict_of(metrics, *arguments, **options):
-    return state_verdict(Figures.from_table(metrics), *arguments, **options)
+@pytest.fixture
+def verdict_of(widen):
+    def verdict(metrics, *arguments, **options):
+        return state_verdict(widen(Figures.from_table(metrics)), *arguments, **options)
+
+    return verdict
 
 
-def three(make_metrics, differences):
-    rows = [(name, "", "auroc", value, value - 0.05, value + 0.05)
-            for name, value in (("A", 0.8), ("B", 0.9), ("C", 0.7))]  # fmt: skip
-    return make_metrics(
-        rows + [(pair, "", "auroc", *values) for pair, values in differences.items()]
-    )
+def table(make_metrics, scores, gaps=(), key=("", "auroc")):
+    """Scores by system and ``(pair, low, high)``; a difference is that of the scores."""
+    rows = [(name, *key, value, value - 0.05, value + 0.05) for name, value in scores.items()]
+    for pair, low, high in gaps:
+        first, second = pair.split(" - ")
+        rows.append((pair, *key, scores[first] - scores[second], low, high))
+    return make_metrics(rows)
 
 
 def two(make_metrics, difference):
-    return make_metrics(
-        [
-            ("A", "", "auroc", 0.85, 0.8, 0.9),
-            ("B", "", "auroc", 0.80, 0.7, 0.9),
-            ("A - B", "", "auroc", *difference),
-        ]
-    )
+    gap, low, high = difference
+    return table(make_metrics, {"A": 0.8 + gap, "B": 0.8}, [("A - B", low, high)])
 
 
 @pytest.mark.parametrize(
     ("difference", "words", "why"),
     [
-        ((0.05, 0.01, 0.09), "A was better than B", "interval above 0"),
+        ((0.05, 0.01, 0.09), "A had the higher AUROC for", "interval above 0"),
         ((0.05, -0.01, 0.11), "not shown to differ", "interval holds 0"),
         ((0.05, 0.0, 0.11), "not shown to differ", "an end at 0 does not exclude it"),
         ((0.05, 0.0004, 0.11), "not shown to differ", "printed as 0.000"),
-        ((-0.05, -0.09, -0.01), "B was better than A", "interval below 0"),
+        ((-0.05, -0.09, -0.01), "B had the higher AUROC for", "interval below 0"),
         ((0.05, float("nan"), float("nan")), "nothing can be claimed", "no interval"),
+        ((0.0, -0.05, 0.05), "A and B had the same AUROC", "equal figures are no difference"),
     ],
 )
-def test_headline_claims_no_more_than_the_interval(make_metrics, difference, words, why):
-    metrics = two(make_metrics, difference)
-    if difference[0] < 0:
-        metrics.loc[metrics["system"] == "A", "estimate"] = 0.75
-    assert words in verdict_of(metrics, ["A", "B"], "Lung opacity").headline, why
+def test_headline_claims_no_more_than_the_interval(
+    make_metrics, verdict_of, difference, words, why
+):
+    verdict = verdict_of(two(make_metrics, difference), ["A", "B"], "Lung opacity")
+    assert words in verdict.headline, why
+    assert "better" not in verdict.headline
+    assert "for lung opacity" in verdict.headline
 
 
-def test_headline_names_the_numbers_behind_it(make_metrics):
+def test_headline_names_the_numbers_behind_it(make_metrics, verdict_of):
     headline = verdict_of(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X").headline
-    assert "AUROC 0.850 and 0.800" in headline
-    assert "difference 0.050 (95 % interval 0.010 to 0.090)" in headline
-    assert headline.startswith("On these 12 test images")
+    assert headline == (
+        "On these 12 test images, A had the higher AUROC for x: 0.850, B 0.800, difference 0.050, "
+        "95 % interval 0.010 to 0.090."
+    )
 
 
-def test_difference_stored_the_other_way_round_reads_the_same(make_metrics):
+def test_difference_stored_the_other_way_round_reads_the_same(make_metrics, verdict_of):
     direct = verdict_of(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X")
-    metrics = two(make_metrics, (-0.05, -0.09, -0.01)).replace("A - B", "B - A")
+    scores = {"A": 0.85, "B": 0.8}
+    metrics = table(make_metrics, scores, [("B - A", -0.09, -0.01)])
     assert verdict_of(metrics, ["A", "B"], "X").headline == direct.headline
 
 
 @pytest.mark.parametrize(
     ("seeds", "words"),
     [
-        ({"A": 1, "B": 1}, "these two trained models"),
-        ({"A": 1}, "Of A there is one training run"),
-        ({}, "these two systems"),
-        ({"A": 3, "B": 3}, "these two systems"),
+        ({"A": 1, "B": 1}, "The answer is about these two trained models, one training run (seed)"),
+        ({"A": 1}, "Of A there is one training run (seed)"),
+        ({"A": 1}, "How many training runs are behind B is unknown; another run may differ."),
+        ({}, "How many training runs are behind A and B is unknown; another run may differ."),
+        ({"A": 3, "B": 3}, "A (3 training seeds) and B (3 training seeds) the answer is about the"),
     ],
 )
-def test_scope_says_how_many_trainings_speak(make_metrics, seeds, words):
-    verdict = verdict_of(two(make_metrics, (0.0, -0.1, 0.1)), ["A", "B"], "X", seeds=seeds)
-    assert words in verdict.scope
+def test_scope_says_what_is_random(make_metrics, verdict_of, seeds, words):
+    metrics = two(make_metrics, (0.01, -0.1, 0.1))
+    assert words in verdict_of(metrics, ["A", "B"], "X", setting=Setting(seeds=seeds)).scope
 
 
-def test_best_of_three_is_held_against_each_other(make_metrics):
-    metrics = three(make_metrics, {"A - B": (-0.1, -0.2, 0.02), "A - C": (0.1, 0, 0.2),
-                                   "B - C": (0.2, 0.1, 0.3)})  # fmt: skip
-    verdict = verdict_of(metrics, ["A", "B", "C"], "X")
-    assert "not widened for the number of comparisons" in verdict.scope
-    headline = verdict.headline
-    assert "B had the highest AUROC of 3 systems" in headline
-    assert "shown to exceed C (0.700; difference 0.200" in headline
-    assert "not shown to differ from A (0.800; difference 0.100" in headline
+@pytest.mark.parametrize(
+    ("setting", "start"),
+    [
+        (Setting(seeds={"A": 3, "B": 3}), "On these 12 test images, over 3 training seeds each, "),
+        (Setting(seeds={"A": 3}), "On these 12 test images, over 3 training seeds of A, "),
+        (Setting(synthetic=12), "On 12 synthetic test images, "),
+        (Setting(synthetic=5), "On 12 test images, 5 of them synthetic, "),
+    ],
+)
+def test_opening_says_over_what(make_metrics, verdict_of, setting, start):
+    metrics = two(make_metrics, (0.01, -0.1, 0.1))
+    assert verdict_of(metrics, ["A", "B"], "X", setting=setting).headline.startswith(start)
 
 
-def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(make_metrics):
-    scores = {name: 0.9 - 0.01 * place for place, name in enumerate("ABCDE")}
-    rows = [(name, "", "auroc", score, score - 0.1, 0.95) for name, score in scores.items()]
-    for place, first in enumerate("ABCDE"):
-        for second in "ABCDE"[place + 1 :]:
-            low = 0.01 if second == "E" else -0.05
-            rows.append((f"{first} - {second}", "", "auroc", 0.05, low, 0.15))
-    verdict = verdict_of(make_metrics(rows), list("ABCDE"), "X")
-    assert "shown to exceed E (0.860) and it was not shown to differ from B" in verdict.headline
+def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
+    make_metrics, verdict_of
+):
+    gaps = [("A - B", -0.2, 0.02), ("A - C", 0, 0.2), ("B - C", 0.1, 0.3)]
+    verdict = verdict_of(
+        table(make_metrics, {"A": 0.8, "B": 0.9, "C": 0.7}, gaps), ["A", "B", "C"], "X"
+    )
+    assert "B had the highest AUROC of 3 systems for x (0.900)" in verdict.headline
+    shown = "shown to exceed C (0.700; difference 0.200, 98.33 % interval 0.078 to 0.322)"
+    assert shown in verdict.headline
+    # Without that pair two are left.
+    assert "differ from A (0.800; difference 0.100, 97.5 % interval" in verdict.headline
+    assert "intervals of the answer for 3 comparisons are widened by Holm's" in verdict.scope
+    assert (verdict.kind, [claim.decided for claim in verdict.claims]) == (
+        "open",
+        [False, False, True],
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"A": 0.5, "B": 0.5, "C": 0.5}, "A, B and C had the same AUROC for x: 0.500."),
+        (
+            {"A": 0.9, "B": 0.9, "C": 0.5},
+            "A and B had the same, highest AUROC of 3 systems for x (0.900); A was shown to exceed "
+            "C (0.500; difference 0.400, 98.33 % interval 0.278 to 0.522) and B was shown to",
+        ),
+    ],
+)
+def test_ties_are_ties(make_metrics, verdict_of, scores, words):
+    gaps = [
+        (f"{one} - {other}", gap - 0.1, gap + 0.1)
+        for one, other in combinations("ABC", 2)
+        for gap in [scores[one] - scores[other]]
+    ]
+    verdict = verdict_of(table(make_metrics, scores, gaps), ["A", "B", "C"], "X")
+    assert words in verdict.headline
+    assert verdict.kind == "open"
+
+
+def test_equal_systems_with_unmoved_differences_are_called_the_same(make_metrics, verdict_of):
+    nothing = float("nan")
+    verdict = verdict_of(
+        table(make_metrics, {"A": 0.7, "B": 0.7}, [("A - B", nothing, nothing)]), ["A", "B"], "X"
+    )
+    assert "A and B had the same AUROC for x: 0.700 (difference 0.000; no interval)" in (
+        verdict.headline
+    )
+
+
+def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
+    make_metrics, verdict_of
+):
+    scores = {name: 0.9 - 0.1 * place for place, name in enumerate("ABCDE")}
+    gaps = [
+        (f"{one} - {other}", gap - half, gap + half)
+        for one, other in combinations("ABCDE", 2)
+        for gap in [scores[one] - scores[other]]
+        for half in [0.1 if other == "E" else 0.9]
+    ]
+    verdict = verdict_of(table(make_metrics, scores, gaps), list("ABCDE"), "X")
+    assert "shown to exceed E (0.500) and it was not shown to differ from B" in verdict.headline
     assert "interval" not in verdict.headline
     texts = [finding.text for finding in verdict.findings]
-    assert [text.startswith("AUROC is higher for A than for E") for text in texts] == [True, False]
+    assert [text.startswith("AUROC was higher for A than for E") for text in texts] == [True, False]
     assert texts[1].startswith("3 further comparisons were not shown to differ")
 
 
-def test_undefined_auroc_gives_no_verdict(make_metrics):
+def test_undefined_auroc_gives_no_verdict(make_metrics, verdict_of):
     metrics = two(make_metrics, (0.05, 0.01, 0.09))
     metrics.loc[metrics["system"] == "B", "estimate"] = float("nan")
     headline = verdict_of(metrics, ["A", "B"], "X").headline
     assert "no comparison is possible: the AUROC of B is undefined" in headline
 
 
-def test_one_system_is_described_not_compared(make_metrics):
-    headline = verdict_of(two(make_metrics, (0, 0, 0)), ["A"], "X").headline
-    assert "the AUROC of A was 0.850" in headline
+def test_one_system_is_described_not_compared(make_metrics, verdict_of):
+    verdict = verdict_of(two(make_metrics, (0.05, 0, 0.1)), ["A"], "X")
+    assert "the AUROC of A for x was 0.850 (95 % interval" in verdict.headline
+    assert verdict.claims == ()
 
 
-def test_supporting_comparison_names_its_threshold(make_metrics):
+HALVES = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
+
+
+def halves(make_metrics, gaps, names="AB"):
+    rows = []
+    for metric, of_metric in zip(("recall", "specificity"), gaps, strict=True):
+        rows += [(name, "max_f1", metric, 0.8, 0.7, 0.9) for name in names]
+        rows += [
+            (pair, "max_f1", metric, gap, gap - half, gap + half)
+            for pair, (gap, half) in of_metric.items()
+        ]
+    frame = make_metrics(rows)
+    for pair, metric in ((pair, m) for m in ("recall", "specificity") for pair in gaps[0]):
+        first, second = pair.split(" - ")
+        gap = gaps[("recall", "specificity").index(metric)][pair][0]
+        base = frame.loc[(frame["system"] == first) & (frame["metric"] == metric), "estimate"].iloc[
+            0
+        ]
+        frame.loc[(frame["system"] == second) & (frame["metric"] == metric), "estimate"] = (
+            base - gap
+        )
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("recall", "specificity", "words", "kind"),
+    [
+        ((0.2, 0.1), (0.2, 0.1), "A had both the higher sensitivity (recall) and", "decided"),
+        ((0.2, 0.1), (-0.2, 0.1), "neither A nor B was shown to have both", "open"),
+        ((0.2, 0.1), (0.05, 0.1), "neither A nor B was shown to have both", "open"),
+        # One at 97.5 %, then the other at 95 %: Holm over the two.
+        ((0.2, 0.1), (0.11, 0.1), "A had both", "decided"),
+        ((0.11, 0.1), (0.11, 0.1), "neither A nor B", "open"),
+    ],
+)
+def test_of_two_halves_both_must_be_shown(
+    make_metrics, verdict_of, recall, specificity, words, kind
+):
+    gaps = ({"A - B": recall}, {"A - B": specificity})
+    verdict = verdict_of(halves(make_metrics, gaps), ["A", "B"], "X", protocol=HALVES)
+    assert words in verdict.headline
+    assert verdict.kind == kind
+    assert "sensitivity (recall) 0.800 and" in verdict.headline
+    assert "specificity 0.800 and" in verdict.headline
+
+
+def test_of_three_systems_and_two_halves_each_pair_is_told(make_metrics, verdict_of):
+    strong, weak = (0.3, 0.1), (0.0, 0.1)
+    gaps = {"A - B": weak, "A - C": strong, "B - C": strong}
+    frame = halves(make_metrics, (gaps, gaps), "ABC")
+    verdict = verdict_of(frame, ["A", "B", "C"], "X", protocol=HALVES)
+    assert "A than C and B than C; no other pair was" in verdict.headline
+    assert [finding.decided for finding in verdict.findings] == [False, True, True]
+
+
+def test_sensitivity_and_specificity_are_one_sentence(make_metrics, verdict_of):
+    scores = {"A": (0.98, 0.03), "B": (0.51, 0.46)}
+    rows = [
+        *((name, "max_f1", "recall", one, 0.0, 1.0) for name, (one, _) in scores.items()),
+        *((name, "max_f1", "specificity", two, 0.0, 1.0) for name, (_, two) in scores.items()),
+        ("A - B", "max_f1", "recall", 0.47, 0.3, 0.6),
+        ("A - B", "max_f1", "specificity", -0.43, -0.6, -0.3),
+    ]  # fmt: skip
+    told = verdict_of(make_metrics(rows), ["A", "B"], "X").findings
+    assert len(told) == 1
+    assert told[0].text.startswith(
+        "A and B at the threshold for best F1: sensitivity (recall) 0.980 and 0.510 (difference "
+    )
+    assert "higher for A; specificity 0.030 and 0.460 (difference −0.430," in told[0].text
+    assert told[0].text.endswith("higher for B.")
+    assert [claim.leader for claim in told[0].claims] == ["A", "B"]
+
+
+def random_figures(rng, widen, make_metrics, names):
+    """Figures of no system in particular: some pairs far apart, some close, some equal."""
+    rows = []
+    for key in (("", "auroc"), ("", "average_precision"), ("max_f1", "recall"),
+                ("max_f1", "specificity"), ("", "ap50")):  # fmt: skip
+        scores = dict(zip(names, rng.choice([0.5, 0.6, 0.61, 0.7, 0.9], len(names)), strict=True))
+        rows += [(name, *key, value, value - 0.1, value + 0.1) for name, value in scores.items()]
+        for one, other in combinations(names, 2):
+            gap, half = scores[one] - scores[other], rng.uniform(0.005, 0.3)
+            ends = (gap - half, gap + half * rng.uniform(0.2, 1)) if rng.random() < 0.95 else (
+                float("nan"), float("nan"))  # fmt: skip
+            rows.append((f"{one} - {other}", *key, gap, *ends))
+    return widen(Figures.from_table(make_metrics(rows)))
+
+
+QUOTED = re.compile(r"interval (−?\d\.\d+) to (−?\d\.\d+)")
+
+
+def quoted(text):
+    return [tuple(float(end.replace("−", "-")) for end in ends) for ends in QUOTED.findall(text)]
+
+
+def test_no_sentence_contradicts_the_interval_that_it_quotes(make_metrics, widen):
+    rng = np.random.default_rng(16)
+    shown = open_ = 0
+    for n_systems in [2, 3, 4] * 30:
+        names = list("ABCD"[:n_systems])
+        verdict = state_verdict(random_figures(rng, widen, make_metrics, names), names, "X")
+        # Of several systems each "was shown" or "was not shown" is a claim of its own.
+        parts = re.split(r"(?:;|,| and) (?:it|[A-D]) was ", verdict.headline)
+        sentences = parts[1:] or parts
+        sentences += [part for each in verdict.findings for part in each.text.split("; ")]
+        for sentence in sentences:
+            claims_more = re.search(r"higher|shown to exceed", sentence)
+            claims_none = re.search(r"not shown to|the same", sentence)
+            excludes = [low > 0 or high < 0 for low, high in quoted(sentence)]
+            if not excludes:
+                assert not claims_more or n_systems > 2, sentence
+                continue
+            assert bool(claims_more) != bool(claims_none) or "no claim" in sentence, sentence
+            if claims_more and not claims_none:
+                assert all(excludes), sentence
+                shown += 1
+            elif claims_none:
+                assert not any(excludes), sentence
+                open_ += 1
+    assert min(shown, open_) > 50
+
+
+def test_a_family_is_decided_as_holm_decides_its_p_values():
+    """Normal figures: deciding by intervals step by step is Holm's method on their p-values."""
+    from scipy.stats import norm
+
+    from evaluation.statistics.mcnemar import holm
+
+    rng = np.random.default_rng(9)
+    for size in (1, 2, 5, 8) * 10:
+        gaps = np.round(rng.normal(0.02, 0.02, size), 3)
+        ends = [[(gap - 0.01 * z, gap + 0.01 * z) for k in range(1, size + 1)
+                 for z in [norm.isf(0.025 / k)]] for gap in gaps]  # fmt: skip
+        claims = [
+            Claim("A", "B", "auroc", "", (0.5 + gap, 0.5), Figure(gap, *own[0], family=tuple(own)))
+            for gap, own in zip(gaps, ends, strict=True)
+        ]
+        found = [claim.decided for claim in decide_together(claims)]
+        p_values = holm([2 * norm.sf(abs(gap) / 0.01) for gap in gaps])
+        wanted = [p < 0.05 for p in p_values]
+        near = any(abs(end) < 0.0005 for own in ends for pair in own for end in pair)
+        assert found == wanted or near
+
+
+def test_a_finding_names_its_threshold(make_metrics, verdict_of):
     rows = [("A", "max_f1", "recall", 0.8, 0.7, 0.9), ("B", "max_f1", "recall", 0.6, 0.5, 0.7),
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3)]  # fmt: skip
-    finding = _compare_pair(Figures.from_table(make_metrics(rows)), "B", "A", "recall", "max_f1")
-    assert finding.leader == "A"
-    assert finding.text.startswith("Sensitivity (recall) at the threshold for best F1 is higher")
+    finding = verdict_of(make_metrics(rows), ["B", "A"], "X").findings[0]
+    assert f"at the threshold for {policy_words('max_f1')}" in finding.text
+    assert finding.claims[0].leader == "A"

@@ -1,0 +1,192 @@
+"""What may make an answer wrong: leaks, chance, guesses without the lungs, data of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from data_prep.audit.audit import Audit
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.compare.figures import Figures
+from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.words import ends_words, listing, number
+from evaluation.statistics.bootstrap import Interval
+from evaluation.systems.eligibility import training_sets
+from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+
+_CHANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is known of the data behind a comparison.
+
+    Attributes:
+        data_name: Name of the data set that systems are judged on.
+        synthetic: How many of the judged images are synthetic.
+        audit: Errors that ``cxr check`` found, of the whole set or of the split that is judged;
+            `None` where it has not looked at that split.
+        elsewhere: Per system the other data sets that it was trained on; none of those unknown.
+    """
+
+    data_name: str = ""
+    synthetic: int = 0
+    audit: tuple[str, ...] | None = None
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        dataset: DataSet,
+        split: str,
+        image_ids: pd.Index,
+        systems: Mapping[str, Sequence[Predictions]],
+    ) -> Background:
+        """Read it from the data set's folder and from the predictions."""
+        images = dataset.images
+        judged = images["image_id"].isin(image_ids).to_numpy()
+        here = dataset.ids["content_id"]
+        sets = {
+            name: [each for one in models for each in training_sets(one) if each[1] != here]
+            for name, models in systems.items()
+        }
+        return cls(
+            data_name=dataset.name,
+            synthetic=int((dataset.synthetic.to_numpy() & judged).sum()),
+            audit=_audit_errors(dataset, split),
+            elsewhere={
+                name: tuple(dict.fromkeys(title for title, _ in each))
+                for name, each in sets.items()
+                if each
+            },
+        )
+
+    @property
+    def audit_words(self) -> str:
+        """What the audit says of the roles of patients and images.
+
+        Example:
+            >>> Background(audit=()).audit_words
+            'each patient has one role (cxr check found no error)'
+        """
+        if self.audit is None:
+            return "whether each patient has one role was not checked (run cxr check)"
+        if not self.audit:
+            return "each patient has one role (cxr check found no error)"
+        return f"the audit found errors: {'; '.join(self.audit)}"
+
+
+def _audit_errors(dataset: DataSet, split: str) -> tuple[str, ...] | None:
+    """Errors of the stored audit that concern a split; `None` if it did not look at the split."""
+    path = dataset.folder / "audit.json"
+    if not path.is_file():
+        return None
+    found = Audit.read(path)
+    errors = [each for each in found.problems if each.severity == "error"]
+    told = [
+        f"{each.message} ({each.count:,} {each.unit}{'' if each.count == 1 else 's'})"
+        for each in errors
+        if not each.message.startswith("split '") or each.message.startswith(f"split '{split}'")
+    ]
+    looked = found.facts.get("split_ids", {}).get(split)
+    if not told and looked != dataset.ids.get("split_ids", {}).get(split):
+        return None
+    return tuple(told)
+
+
+def cautions(
+    background: Background,
+    figures: Figures,
+    failures: pd.DataFrame,
+    notes: Sequence[Note] = (),
+) -> tuple[str, ...]:
+    """What may make the answer wrong, the most harmful first.
+
+    Args:
+        background: What is known of the data.
+        figures: Of every system.
+        failures: With the shortcut baselines, see `failure_analysis`.
+        notes: The cautions among them are told as they are.
+    """
+    parts = [
+        f"The audit of this data set found an error: {each}." for each in background.audit or ()
+    ]
+    parts += _against_chance(figures)
+    parts += _against_shortcuts(failures)
+    parts += _trained_elsewhere(background)
+    if background.synthetic:
+        parts.append("Synthetic images: the figures say nothing about patients.")
+    parts += [note.text for note in notes if note.caution]
+    return tuple(parts)
+
+
+def _against_chance(figures: Figures) -> list[str]:
+    """Systems whose AUROC's interval holds 0.5, or lies below it."""
+    known = {name: figures.of(name, "auroc") for name in figures.systems}
+    bounded = {name: each for name, each in known.items() if each.bounded}
+    groups = {
+        "not shown to be better than chance": {
+            name: each for name, each in bounded.items() if each.low <= _CHANCE <= each.high
+        },
+        "worse than chance": {name: each for name, each in bounded.items() if each.high < _CHANCE},
+    }
+    parts = []
+    for said, found in groups.items():
+        values = [
+            f"{name} ({number(each.estimate)}, 95 % interval {ends_words(each)})"
+            for name, each in found.items()
+        ]
+        if values:
+            were = "was" if len(values) == 1 else "were"
+            parts.append(f"By AUROC, {listing(values)} {were} {said} (0.5).")
+    return parts
+
+
+def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
+    """Systems that were not shown to exceed the label guessed without looking at the lungs."""
+    if failures.empty:
+        return []
+    gaps = failures[failures["topic"] == BEYOND_SHORTCUT]
+    if gaps.empty:
+        return []
+    fact = str(gaps["group"].iloc[0])
+    of_fact = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
+    guess = _interval(of_fact.iloc[0])
+    values = []
+    for _, row in gaps.iterrows():
+        gap = _interval(row)
+        if gap.excludes_zero and gap.estimate > 0:
+            continue
+        tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"
+        values.append(f"{row['system']} (difference {number(gap.estimate)}{tested})")
+    if not values:
+        return []
+    were = "was" if len(values) == 1 else "were"
+    return [
+        f"Without looking at the lungs, the label is guessed from {fact} with AUROC "
+        f"{number(guess.estimate)}: {listing(values)} {were} not shown to exceed that."
+    ]
+
+
+def _interval(row: pd.Series) -> Interval:
+    low, high = (float("nan") if pd.isna(row[key]) else row[key] for key in ("ci_low", "ci_high"))
+    return Interval(float(row["estimate"]), float(low), float(high))
+
+
+def _trained_elsewhere(background: Background) -> list[str]:
+    """Systems that were trained on other data than they are judged on, one sentence."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, sets in background.elsewhere.items():
+        groups.setdefault(sets, []).append(name)
+    here = background.data_name
+    said = [
+        f"{listing(names)} {'was' if len(names) == 1 else 'were'} trained on "
+        + listing(
+            [f"other images, also named {title}" if title == here else title for title in sets]
+        )
+        for sets, names in groups.items()
+    ]
+    return [f"{'; '.join(said)}; judged on {here}."] if said else []

@@ -1,0 +1,177 @@
+"""Which differences are shown: intervals decide, widened for the number of claims made at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from evaluation.compare.figures import Figure, Figures, family_level
+from evaluation.metrics.words import ends_words, listing, number
+
+_ROUNDING = 1e-9
+
+Standing = Literal["first", "second", "same", "open", "unknown"]
+"""Which system has more of a metric: shown of one, equal figures, not shown, or no interval."""
+
+
+def same(one: float, other: float) -> bool:
+    """Whether two figures are equal, but for the order of their sums."""
+    return abs(one - other) < _ROUNDING
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A difference of two systems, and the interval on which all that is said of it rests.
+
+    Attributes:
+        first: A system.
+        second: Another.
+        metric: Of which the difference is.
+        policy: Threshold policy; empty without a threshold.
+        values: The figures of both systems.
+        difference: First - second; its interval covers `level`.
+        comparisons: How many comparisons the interval is widened for.
+    """
+
+    first: str
+    second: str
+    metric: str
+    policy: str
+    values: tuple[float, float]
+    difference: Figure = field(default_factory=Figure)
+    comparisons: int = 1
+
+    @classmethod
+    def of(cls, figures: Figures, first: str, second: str, metric: str, policy: str = "") -> Claim:
+        """The claim as a single comparison."""
+        one, other = (figures.of(name, metric, policy).estimate for name in (first, second))
+        difference = figures.difference(first, second, metric, policy)
+        return cls(first, second, metric, policy, (one, other), difference)
+
+    @property
+    def standing(self) -> Standing:
+        """What the interval shows: a system has more only where it excludes 0, as printed."""
+        if self.difference.excludes_zero:
+            return "first" if self.difference.estimate > 0 else "second"
+        if self.equal:
+            return "same"
+        return "open" if self.difference.bounded else "unknown"
+
+    @property
+    def equal(self) -> bool:
+        """Whether both systems have the same figure."""
+        return same(*self.values)
+
+    @property
+    def decided(self) -> bool:
+        """Whether a difference was shown."""
+        return self.standing in ("first", "second")
+
+    @property
+    def leader(self) -> str:
+        """The system that was shown to have more; empty where none was."""
+        return {"first": self.first, "second": self.second}.get(self.standing, "")
+
+    @property
+    def level(self) -> float:
+        """Coverage of the interval."""
+        return family_level(self.comparisons)
+
+    @property
+    def falling(self) -> Claim:
+        """The same claim with the higher figure first."""
+        if self.equal or not self.values[0] < self.values[1]:
+            return self
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            values=(self.values[1], self.values[0]),
+            difference=self.difference.reversed(),
+        )
+
+    @property
+    def gap_words(self) -> str:
+        """The difference with the interval that the verdict rests on, or why there is none.
+
+        Example:
+            >>> gap = Figure(0.1, 0.02, 0.18, family=((0.02, 0.18), (0.01, 0.19)))
+            >>> claims = [Claim("A", "B", each, "", (0.9, 0.8), gap) for each in ("auroc", "ap50")]
+            >>> [each.gap_words for each in decide_together(claims)][0]
+            'difference 0.100, 97.5 % interval 0.010 to 0.190'
+        """
+        words = f"difference {number(self.difference.estimate)}"
+        if self.difference.bounded:
+            return f"{words}, {100 * self.level:.4g} % interval {ends_words(self.difference)}"
+        lacking = f"no interval for one of {self.comparisons} comparisons"
+        reason = self.difference.note or ("no interval" if self.comparisons == 1 else lacking)
+        return f"{words}; {reason}"
+
+
+def decide_together(claims: Sequence[Claim]) -> list[Claim]:
+    """Give each claim of a family the interval by which Holm's method decides it.
+
+    All open claims are held against intervals of ``1 - 0.05 / number open``; those that exclude 0
+    are shown with them and leave, and the rest are held again against narrower ones, until none
+    excludes 0. So what is said and the interval beside it never contradict each other, and in 95 %
+    of cases no claim of the family is false. Claims without an interval are not of the family.
+
+    Source:
+        Holm 1979, written in intervals.
+
+    Example:
+        >>> wide, single = (-0.01, 0.09), (0.01, 0.07)
+        >>> weak = Figure(0.04, *single, family=(single, wide))
+        >>> strong = Figure(0.2, 0.1, 0.3, family=((0.1, 0.3), (0.08, 0.32)))
+        >>> found = decide_together(
+        ...     [Claim("A", "B", "auroc", "", (0.9, 0.9 - gap.estimate), gap)
+        ...      for gap in (weak, strong)])
+        >>> [(each.decided, each.level) for each in found]
+        [(True, 0.95), (True, 0.975)]
+    """
+    found = list(claims)
+    left = [place for place, claim in enumerate(claims) if claim.difference.bounded]
+    while left:
+        size = len(left)
+        for place in left:
+            gap = claims[place].difference.within(size)
+            found[place] = replace(claims[place], difference=gap, comparisons=size)
+        still = [place for place in left if not found[place].decided]
+        if len(still) == size:
+            break
+        left = still
+    return found
+
+
+def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
+    """Both figures of each claim of one pair, and which system it is higher for.
+
+    Example:
+        >>> shown = Claim("A", "B", "recall", "max_f1", (0.9, 0.4), Figure(0.5, 0.3, 0.7))
+        >>> group_words([shown], ["sensitivity"])
+        'sensitivity 0.900 and 0.400 (difference 0.500, 95 % interval 0.300 to 0.700), higher for A'
+    """
+    said = {"same": "the same", "open": "not shown to differ", "unknown": "no claim"}
+    parts = []
+    for claim, title in zip(claims, titles, strict=True):
+        end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
+        values = " and ".join(map(number, claim.values))
+        parts.append(f"{title} {values} ({claim.gap_words}), {end}")
+    return "; ".join(parts)
+
+
+def listed(claims: Sequence[Claim], *, gaps: bool) -> str:
+    """The lower system of each claim, with its figure and, if wanted, the difference.
+
+    Example:
+        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Figure(0.1, 0.02, 0.18))
+        >>> listed([claim], gaps=True)
+        'B (0.800; difference 0.100, 95 % interval 0.020 to 0.180)'
+    """
+    return listing(
+        [
+            f"{each.second} ({number(each.values[1])}{'; ' + each.gap_words if gaps else ''})"
+            for each in claims
+        ]
+    )
