@@ -154,7 +154,6 @@ _IMAGE_METRICS = (
         formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
         undefined="no negative image is called negative, or a class is absent",
         direction="lower",
-        partners=("lr_positive",),
         unbounded=True,
     ),
 )
@@ -392,7 +391,6 @@ _BOX_METRICS = (
             family="iobb",
             direction="lower",
             place=("place", 11 + percent),
-            partners=(f"iobb_accuracy_{percent}",),
         )
         for percent in IOBB_PERCENT
     ),
@@ -476,9 +474,6 @@ METRICS: dict[str, Metric] = {
     )
 }
 """Every metric by its short name, a family's in the order in which its function gives them."""
-
-_PARTS: tuple[Part, ...] = ("first", "place", "rates", "further", "none")
-
 
 def family(name: str) -> tuple[str, ...]:
     """The names of a family's metrics, in the order in which its function gives them.

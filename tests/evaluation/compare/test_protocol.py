@@ -141,8 +141,8 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
 
 def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(predict, judged_set):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
-    both = {"metric": "recall", "partner": "specificity", "policy": "sensitivity>=0.001"}
-    for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "recall")):
+    both = {"metric": "recall", "partner": "precision", "policy": "threshold=1"}
+    for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"primary figure '{lacking}' is undefined for"):
             compare_systems(systems, judged_set, judged_set.target(), protocol=protocol)

@@ -310,12 +310,12 @@ def test_as_few_cases_are_drawn_as_asked_for(comparison, image_set, report_folde
 def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
     comparison, image_set, report_folder
 ):
-    asked = Protocol(metric="recall", policy="max_f1", declared=True)
+    asked = Protocol(metric="f1", policy="max_f1", declared=True)
     told = replace(comparison, protocol=asked)
     html = write_report(told, image_set, report_folder).read_text()
     strip = html[html.index('<figure class="strip">') : html.index("</figure>")]
-    assert "Sensitivity (recall) at the threshold for best F1 with 95 % interval" in strip
-    assert "<b>0.700</b>" in strip
+    assert "F1 at the threshold for best F1 with 95 % interval" in strip
+    assert "<b>0.760</b>" in strip
     assert "<b>0.891</b>" not in strip
 
 
@@ -377,7 +377,7 @@ def test_three_systems_stand_side_by_side(comparison, image_set, report_folder):
 def test_one_system_alone_is_reported_without_differences(comparison, image_set, report_folder):
     one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
     html = write_report(one, image_set, report_folder).read_text()
-    assert "the AUROC of RetinaNet was 0.891" in html
+    assert "the AUROC of RetinaNet for lung opacity was 0.891" in html
     assert "paired difference" not in html[: html.index("How to read the numbers</h3>")]
 
 

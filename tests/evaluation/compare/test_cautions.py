@@ -1,0 +1,175 @@
+"""What stands right below the answer: leaks, chance, guesses without the lungs, other data."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.audit.audit import Audit, audit
+from data_prep.audit.problem import Problem
+from data_prep.contracts.tables import write_json, write_table
+from data_prep.store.dataset import DataSet
+from evaluation.compare.cautions import Background, cautions
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.figures import Figures
+from evaluation.metrics.evaluation_set import Note
+from evaluation.report.checklists import checklists
+from evaluation.systems.eligibility import describe_training_data, training_sets
+from evaluation.systems.shortcuts import BEYOND_SHORTCUT
+
+NO_FAILURES = pd.DataFrame()
+
+
+def told(make_metrics, rows, failures=NO_FAILURES, **background):
+    figures = Figures.from_table(
+        make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
+    )
+    return cautions(Background("rsna", **background), figures, failures)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (
+            (0.498, 0.4, 0.596),
+            (0.443, 0.339, 0.552),
+            "By AUROC, A (0.498, 95 % interval 0.400 to 0.596) and B (0.443, 95 % interval 0.339 "
+            "to 0.552) were not shown to be better than chance (0.5).",
+        ),
+        (
+            (0.9, 0.8, 0.95),
+            (0.6, 0.5, 0.7),
+            "B (0.600, 95 % interval 0.500 to 0.700) was not shown",
+        ),
+        ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), "0.400) was worse than chance (0.5)."),
+    ],
+)
+def test_an_interval_that_holds_chance_is_said(make_metrics, a, b, words):
+    (said,) = told(make_metrics, {"A": a, "B": b})
+    assert words in said
+
+
+def test_systems_above_chance_get_no_caution(make_metrics):
+    assert told(make_metrics, {"A": (0.9, 0.8, 0.95), "B": (0.8, 0.7, 0.9)}) == ()
+
+
+def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
+    figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
+    background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
+    notes = [Note("caution", "Few patients."), Note("seeds", "Means over seeds.")]
+    said = cautions(background, figures, NO_FAILURES, notes)
+    starts = ["The audit of this data set", "By AUROC", "A was trained on phantom; judged on rsna.",
+              "Synthetic images", "Few patients."]  # fmt: skip
+    assert [text.startswith(start) for text, start in zip(said, starts, strict=True)] == [True] * 5
+
+
+def test_training_elsewhere_is_one_line_for_all_systems(make_metrics):
+    rows = {"A": (0.9, 0.8, 0.95)}
+    both = {"A": ("phantom",), "B": ("phantom",), "C": ("rsna", "nih")}
+    (said,) = told(make_metrics, rows, elsewhere=both)
+    assert said == (
+        "A and B were trained on phantom; C was trained on other images, also named rsna and nih; "
+        "judged on rsna."
+    )
+
+
+def viewed(judged_set, truth_in_view):
+    """The data set with a view that says the label, or nothing."""
+    images = judged_set.images
+    positive = (images["x_class"] == "lung_opacity").to_numpy()
+    side = positive if truth_in_view else np.arange(len(images)) % 2 == 0
+    images["view"] = np.where(side, "AP", "PA")
+    return judged_set
+
+
+@pytest.mark.parametrize("truth_in_view", [True, False])
+def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_set, truth_in_view):
+    data = viewed(judged_set, truth_in_view)
+    systems = {"A": predict("A", seed=1, skill=3.0), "B": [predict("B", seed=2, skill=3.0)]}
+    found = compare_systems(systems, data, data.target(), replicates=20)
+    rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
+    assert rows["system"].tolist() == ["A", "B"]
+    said = [
+        text for text in found.answer.cautions if text.startswith("Without looking at the lungs")
+    ]
+    if truth_in_view:
+        (text,) = said
+        assert "the label is guessed from view with AUROC 1.000: A (difference −0." in text
+        assert "were not shown to exceed that" in text
+        assert (rows["estimate"] < 0).all()
+    else:
+        assert said == []
+        assert (rows["ci_low"] > 0).all()
+
+
+def checked(judged_set, problems=(), split_ids=None):
+    facts = {"split_ids": judged_set.ids["split_ids"] if split_ids is None else split_ids}
+    Audit(tuple(problems), {}, facts).write(judged_set.folder / "audit.json")
+    return Background.of(judged_set, "default", judged_set.images["image_id"], {})
+
+
+def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
+    predict, judged_set, image_set, comparison
+):
+    leak = Problem("patient_leak", "error", "split 'default': patient in more than one role", 3, (),
+                   unit="patient")  # fmt: skip
+    elsewhere = replace(leak, message="split 'other': patient in more than one role")
+    mild = replace(leak, severity="warning", message="view")
+    background = checked(judged_set, [leak, elsewhere, mild])
+    assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
+    found = compare_systems(
+        {"A": predict("A", seed=1)}, judged_set, judged_set.target(), replicates=20
+    )
+    assert found.answer.cautions[0].startswith("The audit of this data set found an error: split")
+    stard, _ = checklists(replace(comparison, background=background), image_set)
+    rows = " ".join(row[2] for row in stard.rows)
+    assert "the audit found errors: split 'default'" in rows
+    assert "each patient has one role" not in rows
+
+
+def test_only_an_audit_of_this_very_split_clears_it(judged_set):
+    assert Background.of(judged_set, "default", judged_set.images["image_id"], {}).audit is None
+    assert "was not checked" in Background().audit_words
+    assert checked(judged_set).audit == ()
+    assert checked(judged_set, split_ids={"default": "drawn before"}).audit is None
+    assert checked(judged_set, split_ids={}).audit is None
+
+
+def test_an_audit_says_which_splits_it_looked_at(judged_set):
+    assert audit(judged_set, pixels=False).facts["split_ids"] == {"default": "s1"}
+
+
+def test_where_a_system_was_trained_comes_from_its_predictions_or_its_run(predict, tmp_path):
+    system = predict("A", seed=1)
+    assert training_sets(system) == []
+    run = tmp_path / "run"
+    run.mkdir()
+    origin = {"data_set": {"name": "nih", "content_id": "n"}}
+    made = {"data_set": {"name": "phantom", "content_id": "p"}, "started_from": origin}
+    write_json(run / "run.json", "run", made)
+    system.info["run"] = str(run)  # predictions made before they held the data sets themselves
+    assert training_sets(system) == [("phantom", "p"), ("nih", "n")]
+    system.info["trained_on"] = [{"name": "rsna", "content_id": "r"}]
+    assert training_sets(system) == [("rsna", "r")]
+    seen = pd.DataFrame({"image_id": ["a"], "patient_id": ["x"], "role": ["train"]})
+    write_table(seen, system.folder / "seen.parquet", "seen")
+    assert "rsna" in json.dumps(describe_training_data(system))
+
+
+@pytest.mark.parametrize(
+    ("source", "patient", "synthetic"),
+    [
+        ("synthetic", "p1", True),
+        ("rsna", "phantom-7:00000001", True),
+        ("rsna", "part:phantom-7:00000001", True),
+        ("rsna", "nih:00000001", False),
+    ],
+)
+def test_synthetic_images_are_known_also_in_sets_made_before(
+    judged_set: DataSet, source, patient, synthetic
+):
+    judged_set.images["source"] = source
+    judged_set.images["patient_id"] = patient
+    assert judged_set.synthetic.tolist() == [synthetic] * len(judged_set.images)
