@@ -475,6 +475,7 @@ METRICS: dict[str, Metric] = {
 }
 """Every metric by its short name, a family's in the order in which its function gives them."""
 
+
 def family(name: str) -> tuple[str, ...]:
     """The names of a family's metrics, in the order in which its function gives them.
 
