@@ -113,11 +113,6 @@ class Comparison:
         return self.figures.of(self.names[0], "auroc").effective_patients
 
     @property
-    def cautions(self) -> list[str]:
-        """What belongs beside the answer: few patients, or one patient with many images."""
-        return [note.text for note in self.notes if note.kind == "few_patients"]
-
-    @property
     def seeds(self) -> dict[str, int]:
         """How many training runs are behind each system, where known."""
         known = {name: each.seeds for name, each in self.systems.items()}

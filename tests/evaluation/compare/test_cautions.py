@@ -58,7 +58,7 @@ def test_systems_above_chance_get_no_caution(make_metrics):
 def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
     figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
-    notes = [Note("caution", "Few patients."), Note("seeds", "Means over seeds.")]
+    notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
     said = cautions(background, figures, NO_FAILURES, notes)
     starts = ["The audit of this data set", "By AUROC", "A was trained on phantom; judged on rsna.",
               "Synthetic images", "Few patients."]  # fmt: skip
