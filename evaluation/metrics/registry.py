@@ -476,6 +476,9 @@ METRICS: dict[str, Metric] = {
 """Every metric by its short name, a family's in the order in which its function gives them."""
 
 
+_PARTS: tuple[Part, ...] = ("first", "place", "rates", "further", "none")
+
+
 def family(name: str) -> tuple[str, ...]:
     """The names of a family's metrics, in the order in which its function gives them.
 
