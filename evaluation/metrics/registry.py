@@ -414,6 +414,7 @@ _BOX_METRICS = (
         "activation map of all compared systems, the same for every system.",
         family="point",
         share_of="positive",
+        partners=("specificity",),
         needs=("threshold", "point", "cell"),
         place=("place", 1),
         also=("verdict",),
