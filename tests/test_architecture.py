@@ -64,7 +64,7 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     assert len(lines) <= 215
     assert sum(lines) <= 48_600
     assert max(lines) <= 600
-    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 26
+    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 27
     assert len(layout.wide_names()) <= 450
     assert max(map(len, layout.imports.values())) <= 21
     assert sum(count <= 1 for count in layout.importers().values()) <= 67
