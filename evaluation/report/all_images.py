@@ -218,7 +218,7 @@ class _ImageTable:
             "score": _figures(rows["score"]),
             "probability": _figures(rows.get("probability", rows["score"] * np.nan)),
             "called": calls.tolist(),
-            "placed": _flags(rows.get("localised")),
+            "placed": _places(rows),
             "step": [None if np.isnan(place) else int(place) for place in places],
             "point": {
                 str(place): [int(x), int(y)]
@@ -235,10 +235,15 @@ def _figures(values: pd.Series) -> list[float | None]:
     return [None if np.isnan(each) else float(f"{each:.6g}") for each in numbers]
 
 
-def _flags(values: pd.Series | None) -> list[int | None] | None:
-    if values is None:
+def _places(rows: pd.DataFrame) -> list[int | None] | None:
+    """1 where the scored point lies on a lesion, 2 within one map cell of one, 0 elsewhere."""
+    if "localised" not in rows:
         return None
-    return [None if pd.isna(each) else int(bool(each)) for each in values]
+    near = rows.get("localised_tolerant", rows["localised"])
+    return [
+        None if pd.isna(on) else 1 if on else 2 if not pd.isna(by) and by else 0
+        for on, by in zip(rows["localised"], near, strict=True)
+    ]
 
 
 def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[str, list[float]]:

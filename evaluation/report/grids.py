@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from evaluation.compare.figures import FAILURES_WRONG
@@ -209,20 +210,18 @@ _OWN_TABLES = frozenset(
 )  # fmt: skip
 _LESIONS = "lesions by "
 _ERRORS = {
-    "found": "Lesions found (a called box, IoU ≥ 0.5)",
-    "poorly_boxed": "Lesions boxed poorly (IoU 0.1 to 0.5)",
-    "missed": "Lesions missed",
-    "poor_box": "Poorly placed boxes per image",
-    "duplicate": "Duplicate boxes per image",
-    "background": "Boxes on background per image",
+    "missed": ("Missed lesion", "no called box overlaps it by 0.1"),
+    "poor_box": ("Poorly placed box", "IoU 0.1 to 0.5"),
+    "duplicate": ("Duplicate box", "of a lesion that has one"),
+    "background": ("Box on background", "IoU below 0.1"),
 }
 
 
 def where_tables(comparison: Comparison) -> list[Grid]:
-    """Return error types, kinds of lesion, combination, predictive values and shortcuts."""
+    """Return kinds of lesion, combination, predictive values and shortcuts."""
     if comparison.failures.empty:
         return []
-    tables = (_errors, _lesions, _together, _at_prevalence, _shortcuts)
+    tables = (_lesions, _together, _at_prevalence, _shortcuts)
     return [grid for table in tables if (grid := table(comparison)) is not None]
 
 
@@ -260,9 +259,56 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Gr
     return Grid(title, "", columns, tuple(rows))
 
 
-def _errors(comparison: Comparison) -> Grid | None:
-    lead = sentence("errors")
-    return _by_system(comparison, "errors", _ERRORS, "Kinds of error", lead)
+@dataclass(frozen=True)
+class ErrorBar:
+    """How often a system made one kind of error: lengths in percent of the longest bar."""
+
+    system: str
+    position: int
+    count: float
+    length: float
+    low: float | None
+    high: float | None
+
+
+def error_bars(comparison: Comparison) -> list[tuple[str, str, list[ErrorBar]]]:
+    """Return kind of error, its meaning and a bar a system; empty where no system has boxes.
+
+    All kinds are counts on the test images, so that they share one axis.
+
+    Source:
+        Bolya et al. 2020, TIDE, draw the kinds side by side.
+    """
+    table = comparison.failures
+    table = table[(table["topic"] == "errors") & table["metric"].isin(_ERRORS)]
+    table = table[table["system"].isin(comparison.names)]
+    if table.empty:
+        return []
+    scale = table["of"].astype("float64")
+    counts = {
+        (str(row["metric"]), str(row["system"])): (row["estimate"], row["ci_low"], row["ci_high"])
+        for row in table.assign(
+            **{end: table[end] * scale for end in ("estimate", "ci_low", "ci_high")}
+        ).to_dict("records")
+    }
+    longest = np.nanmax([list(each) for each in counts.values()]) or 1.0
+
+    def bar(position: int, name: str, numbers: tuple[float, float, float]) -> ErrorBar:
+        length, low, high = (100 * float(each) / longest for each in numbers)
+        ends = (None, None) if math.isnan(low) else (low, high)
+        return ErrorBar(name, position, float(numbers[0]), length, *ends)
+
+    return [
+        (title, meaning, bars)
+        for metric, (title, meaning) in _ERRORS.items()
+        if (
+            bars := [
+                bar(position, name, counts[metric, name])
+                for position, name in enumerate(comparison.systems)
+                if (metric, name) in counts
+            ]
+        )
+    ]
 
 
 def _lesions(comparison: Comparison) -> Grid | None:

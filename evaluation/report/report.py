@@ -39,6 +39,7 @@ from evaluation.report.gallery import (
 )
 from evaluation.report.grids import (
     agreement,
+    error_bars,
     group_tables,
     published,
     subgroups,
@@ -274,6 +275,7 @@ def _folded(comparison: Comparison, policy: str, sources: set[str]) -> dict[str,
         "transfer": transfer_table(comparison),
         "agreement": agreement(comparison, policy),
         "subgroups": subgroups(comparison, policy),
+        "errors": error_bars(comparison),
         "where": where_tables(comparison),
         "groups": group_tables(comparison),
         "confusion": confusion_matrices(comparison),

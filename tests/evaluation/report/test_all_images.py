@@ -41,6 +41,19 @@ def test_every_image_is_listed_with_its_decisions(told, comparison):
     assert told["drawn"] == {str(told["ids"].index("p03")): ["", "only-2-01"]}
 
 
+def test_a_point_within_a_map_cell_of_the_lesion_is_marked(comparison, image_set, report_folder):
+    decisions = comparison.decisions
+    near = decisions["localised"].where(decisions["image_id"] != "p05", True)
+    told = write(
+        replace(comparison, decisions=decisions.assign(localised_tolerant=near)),
+        image_set,
+        report_folder,
+    )
+    first, second = (system["placed"] for system in told["systems"])
+    assert (first[told["ids"].index("p05")], second[told["ids"].index("p06")]) == (2, 0)
+    assert first[told["ids"].index("p01")] == 1
+
+
 def test_boxes_stand_in_pixels_of_the_original_the_best_first(told):
     place = str(told["ids"].index("p01"))
     assert told["truth"][place] == [16, 20, 32, 40]

@@ -18,6 +18,7 @@ from evaluation.report.facts import decision_rows
 from evaluation.report.grids import (
     _published_figures,
     agreement,
+    error_bars,
     group_tables,
     published,
     subgroups,
@@ -251,9 +252,17 @@ def test_shortcut_stands_beside_the_systems(told):
 
 
 def test_kinds_that_were_not_counted_have_no_row(told):
-    assert list(rows_of(where_tables(told), "Kinds of error")) == ["Lesions missed"]
+    assert [title for title, _, _ in error_bars(told)] == ["Missed lesion"]
     titles = {grid.title for grid in where_tables(told)}
     assert "At the given prevalence" not in titles
+
+
+def test_errors_share_one_axis_that_ends_at_the_longest(told):
+    ((_, _, bars),) = error_bars(told)  # 0.4 and 0.5 of nine, to 0.5 and 0.6
+    assert [(bar.system, bar.position) for bar in bars] == [("RetinaNet", 0), ("CheXNet", 1)]
+    assert [bar.count for bar in bars] == pytest.approx([3.6, 4.5])
+    assert [bar.length for bar in bars] == pytest.approx([400 / 6, 500 / 6])
+    assert (bars[1].low, bars[1].high) == pytest.approx((400 / 6, 100.0))
 
 
 def test_decision_curve_lies_where_its_figures_are(told):
@@ -271,7 +280,7 @@ def test_cost_curve_is_drawn_for_the_systems_alone(told):
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
-    assert where_tables(comparison) == group_tables(comparison) == []
+    assert where_tables(comparison) == group_tables(comparison) == error_bars(comparison) == []
     assert not {"net-benefit", "cost"} & set(charts_of(comparison))
 
 
@@ -279,12 +288,17 @@ def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
     found = compare_systems(systems, judged_set, judged_set.target(), replicates=20)
     titles = {grid.title for grid in where_tables(found)}
-    assert {"Kinds of error", "Kinds of lesion", "Agreement and combination"} <= titles
-    missed = found.failures.query(
-        "topic == 'errors' and metric == 'missed' and system == 'Detector'"
-    )
-    shown = rows_of(where_tables(found), "Kinds of error")["Lesions missed"][0]
-    assert shown.startswith(f"{missed['estimate'].iloc[0]:.3f}")
+    assert {"Kinds of lesion", "Agreement and combination"} <= titles
+    kinds = {title: bars for title, _, bars in error_bars(found)}
+    assert list(kinds) == [
+        "Missed lesion",
+        "Poorly placed box",
+        "Duplicate box",
+        "Box on background",
+    ]
+    counts = found.failures.query("topic == 'errors'").set_index(["metric", "system"])["count"]
+    assert kinds["Missed lesion"][0].count == pytest.approx(counts["missed", "Detector"])
+    assert kinds["Box on background"][1].count == pytest.approx(counts["background", "Classifier"])
     assert len(charts_of(found)["net-benefit"].curves) == 2
     assert len(charts_of(found)["cost"].curves) == 2
 
