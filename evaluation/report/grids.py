@@ -210,8 +210,8 @@ _OWN_TABLES = frozenset(
 )  # fmt: skip
 _LESIONS = "lesions by "
 _ERRORS = {
-    "missed": ("Missed lesion", "no called box overlaps it by 0.1"),
-    "poor_box": ("Poorly placed box", "IoU 0.1 to 0.5"),
+    "missed": ("Missed lesion", "neither found nor poorly boxed"),
+    "poor_box": ("Poorly placed box", "IoU with a lesion 0.1 to 0.5"),
     "duplicate": ("Duplicate box", "of a lesion that has one"),
     "background": ("Box on background", "IoU below 0.1"),
 }
@@ -280,6 +280,8 @@ def error_bars(comparison: Comparison) -> list[tuple[str, str, list[ErrorBar]]]:
         Bolya et al. 2020, TIDE, draw the kinds side by side.
     """
     table = comparison.failures
+    if table.empty:
+        return []
     table = table[(table["topic"] == "errors") & table["metric"].isin(_ERRORS)]
     table = table[table["system"].isin(comparison.names)]
     if table.empty:
