@@ -30,7 +30,10 @@ review.csv   write one score an image: 0 means surely no {finding}, 1 means sure
              0.5 means undecided. Leave what you did not read empty. A remark may hold anything.
 key.csv   says which image is which. Readers must not have it: take it away first.
 
-Then: cxr import review.csv --key key.csv --data DATA --out OUT --name "Reader A"
+Then, one reader as a system like any other:
+cxr import review.csv --key key.csv --data DATA --out OUT --name "Reader A"
+Several readers, each with a filled-in review.csv:
+cxr readers "Reader A=a.csv" "Reader B=b.csv" --key key.csv --data DATA --out OUT
 """
 
 

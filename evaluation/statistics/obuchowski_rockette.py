@@ -29,7 +29,8 @@ Source:
     (degrees of freedom, single systems, variance components). Obuchowski, Gallas and Hillis 2012,
     Acad Radiol 19:1508, and Hillis 2014, Stat Med 33:330 (nested readers; there with one pooled
     mean square, here one a system, since the spread between readers need not be the same).
-    Chakraborty 2017, "Observer Performance Methods", chapter 22 (stand-alone program).
+    Chakraborty 2017, "Observer Performance Methods", and method 1T-RRRC of RJafroc (stand-alone
+    program).
 """
 
 from __future__ import annotations
