@@ -112,9 +112,9 @@ def family_sizes(n_systems: int) -> range:
 
     Example:
         >>> list(family_sizes(2))
-        [1, 2, 3, 4, 5, 6, 7, 8]
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
-    return range(1, max(8, n_systems) * (n_systems - 1) + 1)
+    return range(1, max(10, n_systems) * (n_systems - 1) + 1)
 
 
 @dataclass(frozen=True)

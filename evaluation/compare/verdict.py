@@ -195,6 +195,11 @@ class _Question(NamedTuple):
     protocol: Protocol
     finding: str
 
+    @property
+    def title(self) -> str:
+        """The primary figure, and how many positive validation images chose its threshold."""
+        return self.protocol.title + _chosen_on(self.figures, self.systems, self.protocol.keys[0])
+
 
 def _opening(asked: _Question, setting: Setting) -> str:
     """What was judged, and over which training runs."""
@@ -248,13 +253,13 @@ def _of_one(asked: _Question) -> str:
         for each in scores
     ]
     was = "were" if protocol.partner else "was"
-    return f"the {protocol.title} of {name} for {asked.finding} {was} {listing(values)}"
+    return f"the {asked.title} of {name} for {asked.finding} {was} {listing(values)}"
 
 
 def _of_two(asked: _Question, claim: Claim) -> tuple[str, HeadlineKind]:
     first, second = claim.first, claim.second
     one, other = map(number, claim.values)
-    both, of = f"{first} and {second}", f"{asked.protocol.title} for {asked.finding}"
+    both, of = f"{first} and {second}", f"{asked.title} for {asked.finding}"
     match claim.standing:
         case "first" | "second":
             said = f"{first} had the higher {of}: {one}, {second} {other}"
@@ -277,7 +282,7 @@ def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
     best = scores[ranked[0]]
     tops = [name for name in ranked if same(best, scores[name])]
     if len(tops) == len(systems):
-        said = f"{listing(tops)} had the same {protocol.title} for {finding}"
+        said = f"{listing(tops)} had the same {asked.title} for {finding}"
         return f"{said}: {number(best)}", "open"
     between = {frozenset((each.first, each.second)): each.falling for each in claims}
     gaps, parts, undecided = len(systems) <= IN_A_SENTENCE, [], len(tops) > 1
@@ -290,7 +295,7 @@ def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
         parts += [f"{it} was shown to exceed {listed(shown, gaps=gaps)}"] if shown else []
         parts += [f"{it} was not shown to differ from {listed(rest, gaps=gaps)}"] if rest else []
     had = "had the highest" if len(tops) == 1 else "had the same, highest"
-    start = f"{listing(tops)} {had} {protocol.title} of {len(systems)} systems for {finding}"
+    start = f"{listing(tops)} {had} {asked.title} of {len(systems)} systems for {finding}"
     text = f"{start} ({number(best)}); {listing(parts)}"
     return text, "open" if undecided else "decided"
 
@@ -299,7 +304,8 @@ def _of_both_halves(asked: _Question, claims: list[Claim]) -> tuple[str, Headlin
     """A system is better only where it was shown to have more of both halves."""
     protocol, systems = asked.protocol, asked.systems
     titles = [METRICS[metric].inside for metric in protocol.metrics]
-    at = f" at the threshold for {policy_words(protocol.policy)} for {asked.finding}"
+    at = _at_threshold(protocol.policy)
+    at += _chosen_on(asked.figures, systems, protocol.keys[0]) + f" for {asked.finding}"
     both = listing([f"the higher {title}" for title in titles]) + at
     ahead: dict[str, list[str]] = {}
     for one, other in zip(claims[::2], claims[1::2], strict=True):
@@ -354,7 +360,8 @@ def _tell(
 ) -> Finding:
     """One or several figures of a pair in one sentence."""
     claim = group[0]
-    at = f" at the threshold for {policy_words(claim.policy)}" if claim.policy else ""
+    pair, key = [claim.first, claim.second], (claim.metric, claim.policy)
+    at = _at_threshold(claim.policy) + _chosen_on(figures, pair, key)
     if kind == "operating_point" or len(group) > 1:
         titles = [METRICS[each.metric].inside for each in group]
         text = f"{claim.first} and {claim.second}{at}: {group_words(group, titles)}."
@@ -363,6 +370,20 @@ def _tell(
     start = _SECONDARY if secondary else ""
     decided = any(each.decided for each in group)
     return Finding(start + text, kind, tuple(group), decided, secondary)
+
+
+def _at_threshold(policy: str) -> str:
+    return f" at the threshold for {policy_words(policy)}" if policy else ""
+
+
+def _chosen_on(figures: Figures, systems: Sequence[str], key: tuple[str, str]) -> str:
+    """How many positive validation images chose the thresholds; nothing where none was chosen."""
+    counts = {figures.of(name, *key).n_chosen_on for name in systems} - {None}
+    if not counts:
+        return ""
+    things = {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
+    numbers = listing([f"{count:,}" for count in sorted(each for each in counts if each)])
+    return f" (chosen on {numbers} positive validation {things})"
 
 
 def _pair_words(claim: Claim, at: str) -> str:
@@ -417,8 +438,7 @@ def _against_margin(figures: Figures, systems: list[str], protocol: Protocol) ->
             claim = Claim.of(figures, other, systems[0], metric, policy)
             gap = claim.difference.within(contrasts)
             claim = replace(claim, difference=gap, comparisons=contrasts)
-            at = f" at the threshold for {policy_words(policy)}" if policy else ""
-            title = METRICS[metric].inside + at
+            title = METRICS[metric].inside + _at_threshold(policy)
             text = margin_words(systems[0], other, title, gap, protocol.margin, contrasts)
             decided = against_margin(gap, protocol.margin) not in ("open", "unknown")
             found.append(Finding(text, "margin", (claim,), decided))
@@ -507,10 +527,9 @@ def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> lis
         if len(reaches) >= IN_A_SENTENCE:
             low, *_, high = sorted(reaches.values())
             sizes = [f"{number(low)} to {number(high)} against {systems[0]}"]
-        at = f" at the threshold for {policy_words(policy)}" if policy else ""
         parts.append(
-            f"This test set has 80 % power to detect a true difference in {METRICS[metric].inside}"
-            f"{at} of {listing(sizes)} (two-sided 5 %; 2.80 x the standard error of the paired "
-            "difference, by patient); smaller differences would usually be missed."
+            "This test set has 80 % power to detect a true difference in "
+            f"{METRICS[metric].inside}{_at_threshold(policy)} of {listing(sizes)} (two-sided 5 %, "
+            "by patient); smaller differences would usually be missed."
         )
     return parts

@@ -175,6 +175,7 @@ def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
             "at the same specificity, whatever thresholds validation chose. Needs no validation.",
             family="matched",
             undefined=one_class,
+            also=("verdict",) if percent == MATCHED_PERCENT[0] else (),
         ),
         Metric(
             f"matched_specificity_{percent}",

@@ -197,19 +197,23 @@ class OpeningStrip:
 def opening_strip(comparison: Comparison) -> OpeningStrip:
     """Return the opening chart of a report."""
     names, figures, protocol = comparison.names, comparison.figures, comparison.protocol
-    primary = protocol.metric, protocol.policy
-    scores = [figures.of(name, *primary) for name in names]
+    several = bool(protocol.partner)
+    titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
+    of = list(zip(protocol.keys, titles, strict=True))
+    scores = [figures.of(name, *key) for key, _ in of for name in names]
     placed, axis = _whiskers(scores)
+    labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
     rows = [
-        StripRow(name, position, number(score.estimate), ends_words(score), whisker)
-        for position, (name, score, whisker) in enumerate(zip(names, scores, placed, strict=True))
+        StripRow(label, position, number(score.estimate), ends_words(score), whisker)
+        for (label, position), score, whisker in zip(labels, scores, placed, strict=True)
         if whisker is not None
     ]
-    gaps = [figures.difference(names[0], name, *primary) for name in names[1:]]
+    gaps = [figures.difference(names[0], name, *key) for key, _ in of for name in names[1:]]
     placed, difference_axis = _whiskers(gaps, around_zero=True)
+    pairs = [f"{names[0]} − {name}{title}" for _, title in of for name in names[1:]]
     differences = [
-        StripRow(f"{names[0]} − {name}", None, number(gap.estimate), ends_words(gap), whisker)
-        for name, gap, whisker in zip(names[1:], gaps, placed, strict=True)
+        StripRow(label, None, number(gap.estimate), ends_words(gap), whisker)
+        for label, gap, whisker in zip(pairs, gaps, placed, strict=True)
         if whisker is not None
     ]
     return OpeningStrip(
@@ -335,7 +339,7 @@ def _part_of(key: MetricKey, comparison: Comparison) -> Part:
         return part
     if key.subgroup != ALL and key.policy:
         return "further"
-    return "first" if key.metric == comparison.protocol.metric else part
+    return "first" if key.metric in comparison.protocol.metrics else part
 
 
 def _unbounded(metric: str) -> bool:

@@ -326,9 +326,11 @@ def test_a_family_is_decided_as_holm_decides_its_p_values():
         assert found == wanted or near
 
 
-def test_a_finding_names_its_threshold(make_metrics, verdict_of):
+def test_a_finding_names_its_threshold_and_what_chose_it(make_metrics, verdict_of):
     rows = [("A", "max_f1", "recall", 0.8, 0.7, 0.9), ("B", "max_f1", "recall", 0.6, 0.5, 0.7),
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3)]  # fmt: skip
-    finding = verdict_of(make_metrics(rows), ["B", "A"], "X").findings[0]
-    assert f"at the threshold for {policy_words('max_f1')}" in finding.text
+    chosen = make_metrics(rows).assign(n_validation_positive=22)
+    finding = verdict_of(chosen, ["B", "A"], "X").findings[0]
+    at = f"at the threshold for {policy_words('max_f1')} (chosen on 22 positive validation images):"
+    assert at in finding.text
     assert finding.claims[0].leader == "A"

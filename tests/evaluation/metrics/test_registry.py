@@ -107,7 +107,7 @@ def test_shorter_lists_keep_their_metrics():
     )  # fmt: skip
     assert highlighted("verdict") == (
         "auroc", "average_precision", "recall", "specificity", "localised_sensitivity",
-        "localised_sensitivity_tolerant", "ap50",
+        "localised_sensitivity_tolerant", "ap50", "matched_recall_90",
     )  # fmt: skip
     assert highlighted("abstract") == (
         "auroc", "average_precision", "recall", "specificity", "localised_sensitivity", "ap50",

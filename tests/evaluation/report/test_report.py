@@ -22,7 +22,7 @@ from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.reading import Truth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case
 from evaluation.report.report import MAX_BYTES, write_report
-from evaluation.report.tables import table_rows
+from evaluation.report.tables import opening_strip, table_rows
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -317,6 +317,10 @@ def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
     assert "F1 at the threshold for best F1 with 95 % interval" in strip
     assert "<b>0.760</b>" in strip
     assert "<b>0.891</b>" not in strip
+    both = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
+    rows = [row.name for row in opening_strip(replace(comparison, protocol=both)).rows]
+    assert rows[0] == "RetinaNet: sensitivity (recall)"
+    assert rows[-1] == "RetinaNet − CheXNet: specificity"
 
 
 def test_what_needs_the_script_is_hidden_without_it(html):
