@@ -182,9 +182,7 @@ def compare(
                 progress=advance,
             )
         write_tables(comparison, out)
-    console.say(comparison.answer.headline)
-    for caution in comparison.answer.cautions:
-        console.say(f"Caution: {caution}")
+    console.say(comparison.verdict)
     console.say(f"Report: {page}")
     if as_json:
         import json

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evaluation.compare.comparison import Comparison, SystemResult
-    from evaluation.compare.figures import Figure, Figures
+    from evaluation.compare.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Cell:
     note: str = ""
     whisker: Whisker | None = None
     known: bool = True
-    held: str = ""  # the interval with thresholds held
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class Section:
     thresholds: tuple[str, ...]
     rows: tuple[Row, ...]
     axis: str
-    chosen_on: tuple[str, ...] = ()  # how many validation positives each threshold
 
 
 @dataclass(frozen=True)
@@ -296,10 +294,7 @@ def _section(
             title += ", against normal images only"
         limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
     words = _axis_ends(axis) if any(placed) else ""
-    at = keys[0].metric, policy
-    counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
-    chosen = tuple("" if n is None else f"{n:,} validation positives" for n in counts)
-    return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words, chosen)
+    return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words)
 
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
@@ -385,10 +380,9 @@ def _whiskers(
     return placed, (round(low, 4), round(high, 4))
 
 
-def _cell(figure: Figure, whisker: Whisker | None = None) -> Cell:
-    held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
+def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:
     return Cell(
-        number(figure.estimate), ends_words(figure), figure.note, whisker, figure.known, held
+        number(figure.estimate), ends_words(figure), figure.note, whisker, known=figure.known
     )
 
 

@@ -1,0 +1,155 @@
+"""What the program says of a simulated test set, by the program's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from evaluation.compare.cautions import Background, cautions
+from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
+from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.verdict import Setting, Verdict, state_verdict
+from evaluation.decisions.refit import ValidationScores
+from evaluation.decisions.thresholds import POLICIES, choose_threshold
+from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
+from evaluation.statistics.bootstrap import Resamples
+from evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
+from tests.evaluation.simulation.makers import Sample
+
+_BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])
+
+_TOLD = ("auroc", "average_precision", "recall", "specificity", "f1", "accuracy")
+
+
+def _kept(key: MetricKey) -> bool:
+    """The figures that sentences tell or a design counts: all others would only cost time."""
+    return key.metric in _TOLD or "matched" in key.metric
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison of simulated systems, named A, B, ... in the order of their scores."""
+
+    systems: list[str]
+    figures: Figures
+    tests: pd.DataFrame
+    verdict: Verdict
+    thresholds: dict[str, list[dict[str, float | None]]]
+    policies: tuple[str, ...]
+
+    def p_value(self, metric: str, policy: str) -> float | None:
+        """The p-value of the first two systems by the figure's own test, by patient."""
+        if not len(self.tests):
+            return None
+        rows = self.tests[
+            (self.tests["metric"] == metric)
+            & (self.tests["policy"] == policy)
+            & (self.tests["independent"] == "patients")
+            & (self.tests["subgroup"] == ALL)
+            & (self.tests["second"] == self.systems[1])
+        ]
+        known = rows["p_value"].dropna()
+        return float(known.iloc[0]) if len(known) else None
+
+    @property
+    def matched(self) -> list[str]:
+        """Metrics at matched sensitivity or specificity, which need no validation images."""
+        known = next(iter(self.figures.systems.values()))
+        return [key.metric for key in known if "matched" in key.metric]
+
+    @property
+    def cautions_chance(self) -> bool:
+        """Whether the opening says that a system was not shown to beat guessing."""
+        return "chance" in " ".join(self.verdict.cautions)
+
+    def pairs(self, metric: str, policy: str = "") -> list[Figure]:
+        """The difference of each pair of systems."""
+        names = self.systems
+        return [
+            self.figures.difference(first, second, metric, policy)
+            for place, first in enumerate(names)
+            for second in names[place + 1 :]
+        ]
+
+
+def judge(
+    validation: Sample,
+    test: Sample,
+    seeds: Sequence[int],
+    *,
+    replicates: int,
+    seed: int,
+    policies: Sequence[str] = POLICIES,
+    tested: bool = False,
+) -> Judged:
+    """Compare systems as ``cxr compare`` does once it has scores.
+
+    Args:
+        validation: Chooses the thresholds; rows of scores as in `test`.
+        test: Is judged.
+        seeds: Training seeds of each system, whose scores follow each other.
+        replicates: Bootstrap resamples.
+        seed: Of the resamples.
+        policies: Threshold policies.
+        tested: Whether the p-values of ``tests.csv`` are made, too; no sentence rests on them.
+    """
+    judged = EvaluationSet(
+        pd.Index(np.arange(len(test.y_true)).astype(str)),
+        test.y_true,
+        test.patients,
+        test.n_patients,
+        np.ones(len(test.y_true), dtype=bool),
+        _BOXES,
+    )
+    names = [chr(ord("A") + place) for place in range(len(seeds))]
+    cards: dict[str, list[Scorecard]] = {}
+    row = 0
+    for name, count in zip(names, seeds, strict=True):
+        cards[name] = [
+            _card(judged, validation, test, each, policies) for each in range(row, row + count)
+        ]
+        row += count
+    resamples = Resamples(judged.n_patients, replicates, seed)
+    drawn = resampled_figures("finding", cards, resamples, kept=_kept)
+    clustered = clustered_auroc(cards)
+    figures = with_clustered_auroc(drawn.figures, clustered, cards)
+    tests = pd.DataFrame()
+    if tested:
+        tests = paired_tests(drawn.figures, cards, clustered, drawn.differences)
+    counts = dict(zip(names, seeds, strict=True))
+    setting = Setting(counts, cautions=cautions(Background(), figures, pd.DataFrame()))
+    verdict = state_verdict(figures, names, "Finding", tests=tests, setting=setting)
+    chosen = {
+        name: [{p: choice.threshold for p, choice in card.thresholds.items()} for card in each]
+        for name, each in cards.items()
+    }
+    return Judged(names, figures, tests, verdict, chosen, tuple(policies))
+
+
+def _card(
+    judged: EvaluationSet, validation: Sample, test: Sample, row: int, policies: Sequence[str]
+) -> Scorecard:
+    thresholds = {
+        policy: choose_threshold(validation.y_true, validation.scores[row], policy)
+        for policy in policies
+    }
+    chosen_on = ValidationScores(
+        validation.y_true, validation.scores[row], validation.patients.astype(str)
+    )
+    return Scorecard(judged, pd.Series(test.scores[row]), thresholds, validation=chosen_on)
+
+
+def calibrations(validation: Sample) -> dict[str, Calibration]:
+    """Calibrations learned on validation images, and the one that ``cxr tune`` takes by itself."""
+    known = (validation.y_true, validation.scores[0])
+    found = {
+        "platt": fit_calibration("platt", *known),
+        "isotonic": fit_calibration("isotonic", *known),
+        "default": fit_platt(*known),
+    }
+    return {kind: fitted for kind, fitted in found.items() if fitted is not None}
