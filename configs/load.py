@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from configs.settings import (
     REMOVED_KEYS,
@@ -363,12 +363,20 @@ def _lower(message: str) -> str:
 Name = Annotated[str, Field(min_length=1)]
 
 
+def _as_list(given: Any) -> Any:
+    """One name as a list of one."""
+    return [given] if isinstance(given, str) else given
+
+
 class ProtocolFile(Section):
     """The keys of a protocol."""
 
     target: Name = Field(description="What is judged.")
-    metric: Name | Annotated[list[Name], Field(min_length=2, max_length=2)] = Field(
-        default="auroc", description="The primary figure, by its short name; two halves as a list."
+    metric: Annotated[list[Name], BeforeValidator(_as_list)] = Field(
+        default=["auroc"],
+        min_length=1,
+        max_length=2,
+        description="The primary figure, by its short name, or both halves of an operating point.",
     )
     policy: str = Field(default="", description="Threshold policy of that figure; empty: none.")
     margin: float | None = Field(

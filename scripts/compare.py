@@ -210,7 +210,7 @@ def read_question(path: Path | None, margin: float | None, target: str | None) -
             raise InputError(
                 f"--{option} {given}: the protocol {path} fixed {stands}; leave the option out"
             )
-    metric, partner = (*([fixed.metric] if isinstance(fixed.metric, str) else fixed.metric), "")[:2]
+    metric, partner = (*fixed.metric, "")[:2]
     keys = fixed.model_dump() | {"subgroups": tuple(fixed.subgroups)}
     keys |= {"metric": metric, "partner": partner}
     return Protocol(**keys, declared=True, file_sha256=digest)

@@ -184,10 +184,8 @@ def _trained_elsewhere(background: Background) -> list[str]:
         groups.setdefault(sets, []).append(name)
     here = background.data_name
     said = [
-        f"{listing(names)} {'was' if len(names) == 1 else 'were'} trained on "
-        + listing(
-            [f"other images, also named {title}" if title == here else title for title in sets]
-        )
+        f"{listing(names)} {'was' if len(names) == 1 else 'were'} trained on data set "
+        + listing([f"“{title}”" + " (other images)" * (title == here) for title in sets])
         for sets, names in groups.items()
     ]
-    return [f"{'; '.join(said)}; judged on {here}."] if said else []
+    return [f"{'; '.join(said)}; judged on “{here}”."] if said else []

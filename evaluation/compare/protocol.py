@@ -88,7 +88,9 @@ class Protocol:
         if not self.partner:
             if why := _why_not_alone(self.metric):
                 raise InputError(f"protocol: metric '{self.metric}': {why}")
-        elif self.partner not in METRICS[self.metric].partners:
+        elif not any(
+            other in METRICS[one].partners for one, other in (self.metrics, self.metrics[::-1])
+        ):
             raise InputError(
                 f"protocol: metric = ['{self.metric}', '{self.partner}']: these are not the two "
                 "halves of an operating point; name one primary figure"

@@ -344,7 +344,7 @@ def write(tmp_path):
 def test_a_protocol_is_complete_with_its_defaults_and_names_its_file(write):
     path = write('target = "opacity"\nmetric = "recall"\npolicy = "max_f1"\nmargin = 0.05\n')
     protocol, digest = read_protocol(path)
-    assert (protocol.metric, protocol.policy, protocol.margin) == ("recall", "max_f1", 0.05)
+    assert (protocol.metric, protocol.policy, protocol.margin) == (["recall"], "max_f1", 0.05)
     assert (protocol.subgroups, protocol.unit, protocol.reference) == ([], None, None)
     path.write_text(path.read_text() + "\n")
     assert len(digest) == 64

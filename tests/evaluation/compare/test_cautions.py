@@ -60,8 +60,8 @@ def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
     said = cautions(background, figures, NO_FAILURES, notes)
-    starts = ["The audit of this data set", "By AUROC", "A was trained on phantom; judged on rsna.",
-              "Synthetic images", "Few patients."]  # fmt: skip
+    elsewhere = "A was trained on data set “phantom”; judged on “rsna”."
+    starts = ["The audit of this data set", "By AUROC", elsewhere, "Synthetic images", "Few"]
     assert [text.startswith(start) for text, start in zip(said, starts, strict=True)] == [True] * 5
 
 
@@ -70,8 +70,8 @@ def test_training_elsewhere_is_one_line_for_all_systems(make_metrics):
     both = {"A": ("phantom",), "B": ("phantom",), "C": ("rsna", "nih")}
     (said,) = told(make_metrics, rows, elsewhere=both)
     assert said == (
-        "A and B were trained on phantom; C was trained on other images, also named rsna and nih; "
-        "judged on rsna."
+        "A and B were trained on data set “phantom”; C was trained on data set “rsna” (other "
+        "images) and “nih”; judged on “rsna”."
     )
 
 

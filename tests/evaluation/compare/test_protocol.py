@@ -79,6 +79,12 @@ def test_a_question_that_no_figure_answers_is_refused(keys, says):
         Protocol(**keys)
 
 
+def test_the_halves_of_an_operating_point_may_be_named_either_way_round():
+    for metric, partner in (("specificity", "localised_sensitivity"), ("precision", "recall")):
+        for one, other in ((metric, partner), (partner, metric)):
+            assert Protocol(metric=one, partner=other, policy="max_f1").metrics == (one, other)
+
+
 def test_every_metric_that_a_table_holds_has_a_record(predict, judged_set):
     systems = {"A": predict("A", "boxes", seed=1)}
     comparison = compare_systems(
@@ -302,9 +308,14 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
         read_question(path, 0.1, None)
     path.write_text('target = "opacity"\nmetric = ["recall", "specificity"]\npolicy = "max_f1"\n')
     assert read_question(path, None, None).metrics == ("recall", "specificity")
-    path.write_text('target = "opacity"\nmetric = ["recall"]\npolicy = "max_f1"\n')
-    with pytest.raises(InputError, match="metric"):
-        read_question(path, None, None)
+    for metric, says in (
+        ('["recall"]', "one half of an operating point"),
+        ('["recall", "specificity", "npv"]', "metric: list should have at most 2 items"),
+        ("3", "metric: input should be a valid list, got 3"),
+    ):
+        path.write_text(f'target = "opacity"\nmetric = {metric}\npolicy = "max_f1"\n')
+        with pytest.raises(InputError, match=says):
+            read_question(path, None, None)
     path.write_text('target = "opacity"\ninterval = "bca"\n')
     with pytest.raises(InputError, match="interval: unknown key"):
         read_question(path, None, None)
