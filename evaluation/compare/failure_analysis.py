@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -34,10 +33,10 @@ from evaluation.statistics.auroc_variance import (
     FEW_PATIENTS,
     AurocParts,
     ClusteredEstimate,
-    SeedSpread,
-    add_seeds,
+    auroc_over_seeds,
     auroc_parts,
     mean_parts,
+    over_seeds,
 )
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats
@@ -162,8 +161,8 @@ def _auroc_of_groups(
 
     Source:
         Obuchowski 1997; the variance of a gap sums what a patient adds to either group, and has
-        the degrees of freedom of the group with fewer. That
-        between training seeds is added, as in `evaluation.statistics.auroc_variance.add_seeds`.
+        the degrees of freedom of the group with fewer. Of
+        several training seeds: Obuchowski and Rockette, see `over_seeds`.
     """
     rows = []
     for topic, of_image in groups.items():
@@ -177,11 +176,11 @@ def _auroc_of_groups(
             held = len(np.unique(judged.patients[inside]))
             of = {"topic": topic, "group": group}
             for name, part in known.items():
-                rows.append(_estimated(part.estimate(), name, of, (*count, held)))
+                rows.append(_estimated(auroc_over_seeds(part), name, of, (*count, held)))
             first = next(iter(cards))
             for second in list(cards)[1:]:
                 if first in known and second in known:
-                    gap = known[first].minus(known[second])
+                    gap = auroc_over_seeds(known[first], known[second])
                     rows.append(_estimated(gap, f"{first} - {second}", of, (*count, held)))
             for name, part in known.items():
                 other = rest[name]
@@ -192,25 +191,10 @@ def _auroc_of_groups(
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-@dataclass(frozen=True)
-class _OfSeeds:
-    """The mean over a system's training seeds, and the AUROC of each."""
-
-    mean: AurocParts
-    each: tuple[float, ...]
-
-    def estimate(self) -> ClusteredEstimate:
-        return self.mean.estimate(SeedSpread.of(self.each))
-
-    def minus(self, other: _OfSeeds) -> ClusteredEstimate:
-        """The difference from another system, whose seeds are others."""
-        spread = SeedSpread.of(self.each) + SeedSpread.of(other.each)
-        return (self.mean - other.mean).estimate(spread)
-
-
 def _parts(
     members: Sequence[Scorecard], judged: EvaluationSet, chosen: npt.NDArray[np.bool_]
-) -> _OfSeeds | None:
+) -> list[AurocParts] | None:
+    """What patients add to the AUROC of each seed; `None` where a class is absent."""
     each = [
         auroc_parts(
             judged.y_true[chosen], card.scores[chosen], judged.patients[chosen], judged.n_patients
@@ -218,25 +202,25 @@ def _parts(
         for card in members
     ]
     known = [part for part in each if part is not None]
-    if not known or len(known) < len(each):
-        return None
-    return _OfSeeds(mean_parts(known), tuple(part.value for part in known))
+    return known if known and len(known) == len(each) else None
 
 
-def _between_groups(one: _OfSeeds, other: _OfSeeds) -> ClusteredEstimate:
+def _between_groups(inside: Sequence[AurocParts], rest: Sequence[AurocParts]) -> ClusteredEstimate:
     """Difference of the AUROCs of two groups of images; a patient may be in both.
 
     A seed is one training in both groups, so it is the gap that differs between seeds.
     """
-    value = one.mean.value - other.mean.value
-    of_one, of_other = one.mean.contributions, other.mean.contributions
-    if of_one is None or of_other is None:
-        return ClusteredEstimate(value, None, note=FEW_PATIENTS)
-    sums = of_one - of_other
-    freedom = min(one.mean.freedom, other.mean.freedom)
-    gaps = [inside - rest for inside, rest in zip(one.each, other.each, strict=True)]
-    total, freedom = add_seeds(float((sums**2).sum()), freedom, SeedSpread.of(gaps))
-    return ClusteredEstimate(value, float(np.sqrt(total)) if total > 0 else None, freedom)
+    gaps = [one.value - other.value for one, other in zip(inside, rest, strict=True)]
+    added = [
+        one.contributions - other.contributions
+        for one, other in zip(inside, rest, strict=True)
+        if one.contributions is not None and other.contributions is not None
+    ]
+    if len(added) < len(gaps):
+        return ClusteredEstimate(float(np.mean(gaps)), None, note=FEW_PATIENTS)
+    columns = np.column_stack(added)
+    freedom = min(mean_parts(inside).freedom, mean_parts(rest).freedom)
+    return over_seeds([gaps], columns.T @ columns, freedom)
 
 
 def _estimated(

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.metrics.evaluation_set import ALL, MetricKey
+from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import LEVEL, Interval
+from evaluation.statistics.ranking import Floats
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
@@ -19,13 +21,18 @@ COLUMNS = (
 )  # fmt: skip
 FAILURES_WRONG = "failures_wrong"
 """The subgroup of all images that any system should have run on; a failure counts as wrong."""
+OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED, HELD = "thresholds refitted on resampled validation patients", "thresholds held"
 """What the resamples of an interval or test do with thresholds that validation chose."""
 _BETWEEN = " - "
 
 
-IntervalKind = Literal["bootstrap", "obuchowski", "exact"]
-_NAMED_FIRST: dict[str, IntervalKind] = {"Obuchowski": "obuchowski", "exact": "exact"}
+IntervalKind = Literal["bootstrap", "obuchowski", "exact", "seeds"]
+_NAMED_FIRST: dict[str, IntervalKind] = {
+    "Obuchowski": "obuchowski",
+    "Obuchowski-Rockette,": "seeds",
+    "exact": "exact",
+}
 """How ``ci_method`` of a stored table begins, for methods other than the bootstrap."""
 
 
@@ -92,6 +99,10 @@ class Figure(Interval):
         known = comparisons <= len(self.family)
         low, high = self.family[comparisons - 1] if known else (np.nan, np.nan)
         return replace(self, low=low, high=high)
+
+
+Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEstimate]]
+"""By pair and figure: replicates of the difference, or, of several seeds, its estimate."""
 
 
 def family_level(comparisons: int) -> float:

@@ -4,17 +4,15 @@ Every resample draws validation patients, too, the same for all systems, and cho
 again on these: a figure at a chosen threshold varies as it would had other patients been at hand
 to choose and to judge. Beside such an interval stands the one with thresholds held.
 
-Of several training seeds of one system figures are means, and intervals resample the seeds, too.
-A replicate of a system with ``S`` seeds is ``mean + sqrt(S / (S - 1)) x (drawn mean - mean)``:
-the seeds' figures on the resampled patients, averaged over all seeds, and over ``S`` seeds drawn
-with replacement. Without the factor, that of the rescaled bootstrap, so few seeds would look
-closer together than they are.
+Of several training seeds of one system figures are means, and intervals are Obuchowski and
+Rockette's, with the replicates' covariances between all seeds of all systems.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
@@ -24,8 +22,10 @@ from scipy.stats import beta  # type: ignore[attr-defined]
 from data_prep.contracts.errors import InputError
 from evaluation.compare.figures import (
     HELD,
+    OVER_SEEDS,
     REFITTED,
     Counts,
+    Differences,
     Figure,
     Figures,
     IntervalKind,
@@ -37,9 +37,14 @@ from evaluation.decisions.refit import refit_thresholds
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
-from evaluation.statistics.auroc_variance import effective_patients
+from evaluation.statistics.auroc_variance import (
+    ClusteredEstimate,
+    effective_patients,
+    over_seeds,
+)
 from evaluation.statistics.bootstrap import (
     LEVEL,
+    NO_WIDTH,
     SHIFTED,
     Interval,
     Resamples,
@@ -48,8 +53,6 @@ from evaluation.statistics.bootstrap import (
 )
 from evaluation.statistics.ranking import Floats
 
-_OF_SEEDS = 7919
-"""Makes the draws of seeds others than those of patients."""
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 
 
@@ -119,14 +122,18 @@ class SeedMean:
         """The images."""
         return self.cards[0].judged
 
+    @cached_property
+    def each(self) -> list[dict[MetricKey, float | None]]:
+        """The figures of each seed."""
+        return [card.estimates() for card in self.cards]
+
     def estimates(self) -> dict[MetricKey, float | None]:
         """Means over the seeds; undefined where any seed's figure is."""
-        each = [card.estimates() for card in self.cards]
         means: dict[MetricKey, float | None] = {}
-        for figure in dict.fromkeys(name for figures in each for name in figures):
-            values = [figures.get(figure) for figures in each]
+        for figure in dict.fromkeys(name for figures in self.each for name in figures):
+            values = [figures.get(figure) for figures in self.each]
             known = [value for value in values if value is not None]
-            means[figure] = float(np.mean(known)) if len(known) == len(each) else None
+            means[figure] = float(np.mean(known)) if len(known) == len(self.each) else None
         return means
 
     def missing(self) -> dict[MetricKey, str]:
@@ -138,41 +145,69 @@ class SeedMean:
         }
 
 
-def mean_replicates(
-    drawn: Mapping[tuple[str, int, MetricKey], Floats],
-    seeds: Mapping[str, int],
-    resamples: Resamples,
-) -> dict[tuple[str, MetricKey], Floats]:
-    """Replicates per system out of those per model.
+class _Seeds:
+    """Figures of systems of which one or more have several seeds, after Obuchowski and Rockette.
 
-    Source:
-        Field and Welsh 2007, resampling both levels; Rao and Wu 1988, the factor.
+    Their covariances over patients are those of the replicates. So where thresholds are refitted,
+    the luck of their choice is in them, which leaving out test patients in turn would not show.
     """
-    joined: dict[tuple[str, MetricKey], Floats] = {}
-    for place, (name, count) in enumerate(seeds.items()):
-        keys = [key for system, seed, key in drawn if system == name and not seed]
-        rng = np.random.default_rng([resamples.seed, _OF_SEEDS, place])
-        shares = rng.multinomial(count, np.full(count, 1 / count), resamples.n_replicates) / count
-        for key in keys:
-            parts = [drawn.get((name, seed, key)) for seed in range(count)]
-            known = [part for part in parts if part is not None]
-            if len(known) < count:
-                continue
-            if count == 1:
-                joined[name, key] = known[0]
-                continue
-            values = np.stack(known, axis=1)  # (R, seeds)
-            mean = values.mean(axis=1)
-            factor = np.sqrt(count / (count - 1))
-            joined[name, key] = mean + factor * ((shares * values).sum(axis=1) - mean)
-    return joined
+
+    def __init__(self, cards: Mapping[str, Scorecard | SeedMean], drawn: _OfModels) -> None:
+        self._each = {
+            name: card.each if isinstance(card, SeedMean) else [card.estimates()]
+            for name, card in cards.items()
+        }
+        self._drawn = drawn
+
+    def of(
+        self, names: Sequence[str], key: MetricKey, effective: float | None
+    ) -> ClusteredEstimate | None:
+        """A system's figure, or the difference of two.
+
+        `None` where no system has several seeds, or a seed lacks the figure.
+        """
+        each = [[seed.get(key) for seed in self._each[name]] for name in names]
+        drawn = [
+            self._drawn.get((name, place, key))
+            for name in names
+            for place in range(len(self._each[name]))
+        ]
+        values = [[value for value in seeds if value is not None] for seeds in each]
+        known = [replicates for replicates in drawn if replicates is not None]
+        several = max(map(len, each)) > 1
+        if not several or len(known) < len(drawn) or [*map(len, values)] != [*map(len, each)]:
+            return None
+        table = np.column_stack(known)
+        table = table[~np.isnan(table).any(axis=1)]
+        if len(table) < 2:
+            return None
+        metric = METRICS[key.metric]
+        return over_seeds(
+            values,
+            np.cov(table.T),
+            max((effective or np.inf) - 1, 1.0),
+            bounded=len(names) == 1 and metric.share_of is not None,
+            span=np.inf if metric.unbounded else 1.0,
+        )
+
+
+def _means(drawn: _OfModels, seeds: Mapping[str, int]) -> dict[tuple[str, MetricKey], Floats]:
+    """Replicates of the mean over seeds; of a figure that each seed has."""
+    found: dict[tuple[str, MetricKey], Floats] = {}
+    for name, count in seeds.items():
+        for key in [key for system, seed, key in drawn if system == name and not seed]:
+            each = [drawn.get((name, seed, key)) for seed in range(count)]
+            known = [values for values in each if values is not None]
+            if len(known) == count:
+                found[name, key] = known[0] if count == 1 else np.mean(known, axis=0)
+    return found
 
 
 class ResampledFigures(NamedTuple):
-    """Figures, and the replicates of their paired differences."""
+    """Figures, and the replicates of their paired differences, or of seeds their estimates."""
 
     figures: Figures
-    differences: dict[tuple[str, str], dict[MetricKey, Floats]]
+    differences: Differences
 
 
 def resampled_figures(
@@ -187,18 +222,20 @@ def resampled_figures(
     """Resample the patients of all models at once, for the figures of their systems."""
     seeds = {name: len(each) for name, each in cards.items()}
     drawn, drawn_held = _draw(cards, resamples, kept, advance)
-    replicates = mean_replicates(drawn, seeds, resamples)
-    held = mean_replicates(drawn_held, seeds, resamples)
+    replicates, held = _means(drawn, seeds), _means(drawn_held, seeds)
     joined = {name: SeedMean(each) if len(each) > 1 else each[0] for name, each in cards.items()}
-    figures = figures_of(target, joined, replicates, resamples, held=held, seeds=seeds, unit=unit)
-    differences = {
-        (first, second): {
-            key: values - replicates[second, key]
-            for (name, key), values in replicates.items()
-            if name == first and (second, key) in replicates
-        }
-        for first, second in combinations(cards, 2)
-    }
+    of_seeds = _Seeds(joined, drawn), _Seeds(joined, drawn_held)
+    figures = figures_of(
+        target, joined, replicates, resamples, held=held, seeds=of_seeds, unit=unit
+    )
+    differences: dict[tuple[str, str], dict[MetricKey, Floats | ClusteredEstimate]] = {}
+    for pair in combinations(cards, 2):
+        found = differences[pair] = {}
+        for key, figure in figures.differences[pair].items():
+            gap = of_seeds[0].of(pair, key, figure.effective_patients)
+            drawn_gap = _gap(replicates, pair, key) if gap is None else gap
+            if drawn_gap is not None:
+                found[key] = drawn_gap
     return ResampledFigures(figures, differences)
 
 
@@ -256,7 +293,7 @@ def figures_of(
     resamples: Resamples,
     *,
     held: Mapping[tuple[str, MetricKey], Floats] | None = None,
-    seeds: Mapping[str, int] | None = None,
+    seeds: tuple[_Seeds, _Seeds] | None = None,
     unit: str = "image",
 ) -> Figures:
     """Put the estimates and replicates of all systems together.
@@ -267,14 +304,13 @@ def figures_of(
         replicates: By system and figure.
         resamples: What they are computed on.
         held: With thresholds held, where `replicates` are at refitted ones.
-        seeds: How many each system has; left out: one.
+        seeds: The analysis of several seeds, at refitted thresholds and held ones; left out: none.
         unit: ``image``, ``study`` or ``patient``.
     """
     at_held = held or {}
-    maker = _Maker(next(iter(cards.values())).judged, resamples)
+    maker = _Maker(next(iter(cards.values())).judged, resamples, seeds)
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
-    several = {name for name in cards if (seeds or {}).get(name, 1) > 1}
     systems: dict[str, dict[MetricKey, Figure]] = {}
     for name, card in cards.items():
         systems[name] = {
@@ -283,9 +319,8 @@ def figures_of(
                 estimate,
                 replicates.get((name, key)),
                 why_undefined(key.metric) if estimate is None else "",
-                seeded=name in several,
                 held=at_held.get((name, key)),
-                cards=[card],
+                cards={name: card},
             )
             for key, estimate in estimates[name].items()
         }
@@ -306,11 +341,15 @@ def figures_of(
                 None if one is None or other is None else one - other,
                 drawn,
                 _why_no_difference(key, pair, estimates, missing),
-                seeded=bool(several.intersection(pair)),
                 held=_gap(at_held, pair, key),
-                cards=[cards[name] for name in pair],
+                cards={name: cards[name] for name in pair},
             )
-            if figure.bounded and drawn is not None:
+            if figure.kind == "seeds" and seeds is not None:
+                estimate = seeds[0].of(pair, key, figure.effective_patients)
+                if estimate is not None:
+                    levels = [family_level(size) for size in family_sizes(len(cards))]
+                    figure = replace(figure, family=estimate.intervals_at(levels))
+            elif figure.bounded and drawn is not None:
                 figure = replace(figure, family=_family_ends(drawn, len(cards)))
             found[key] = figure
     return replace(figures, differences=differences)
@@ -370,8 +409,13 @@ def _chosen_on(policy: str, cards: Sequence[Scorecard | SeedMean]) -> int | None
 class _Maker:
     """Makes figures; counts of a figure's images are found once."""
 
-    def __init__(self, judged: EvaluationSet, resamples: Resamples) -> None:
-        self._judged, self._resamples = judged, resamples
+    def __init__(
+        self,
+        judged: EvaluationSet,
+        resamples: Resamples,
+        seeds: tuple[_Seeds, _Seeds] | None = None,
+    ) -> None:
+        self._judged, self._resamples, self._seeds = judged, resamples, seeds
         self._counts: dict[tuple[bytes, str], Counts] = {}
 
     def figure(
@@ -381,21 +425,26 @@ class _Maker:
         drawn: Floats | None,
         note: str,
         *,
-        seeded: bool = False,
         held: Floats | None = None,
-        cards: Sequence[Scorecard | SeedMean] = (),
+        cards: Mapping[str, Scorecard | SeedMean] | None = None,
     ) -> Figure:
         """A figure of one system, or the difference of two; `held`: with thresholds held."""
         if estimate is None:
             return Figure(note=note, counts=self._counts_of(key))
-        exact = None
-        if len(cards) == 1 and isinstance(cards[0], Scorecard):
-            exact = _exact_interval(cards[0], key, estimate)
+        exact, systems = None, cards or {}
+        alone = next(iter(systems.values())) if len(systems) == 1 else None
+        if isinstance(alone, Scorecard):
+            exact = _exact_interval(alone, key, estimate)
         interval = self._interval(key, estimate, drawn, refitted=held is not None)
         beside = self._interval(key, estimate, held)
-        method = self._resamples.method + (" of patients and training seeds" if seeded else "")
-        method += _of_thresholds(key, refitted=held is not None)
+        method = self._resamples.method
         kind: IntervalKind = "bootstrap"
+        if any(isinstance(card, SeedMean) for card in systems.values()):
+            kind = "seeds"
+            method = f"{OVER_SEEDS}; covariances of {self._resamples.n_replicates} resamples"
+            interval = self._of_seeds(list(systems), key, interval, drawn, 0)
+            beside = self._of_seeds(list(systems), key, beside, held, 1)
+        method += _of_thresholds(key, refitted=held is not None)
         if exact is not None and beside.unmoved:
             beside = exact
             if interval.bounded:  # no resample of test patients moved it: it is not that narrow
@@ -415,9 +464,30 @@ class _Maker:
             kind=kind if interval.bounded else None,
             counts=self._counts_of(key),
             held=(beside.low, beside.high) if beside.bounded else None,
-            n_chosen_on=_chosen_on(key.policy, cards),
+            n_chosen_on=_chosen_on(key.policy, list(systems.values())),
             refitted=held is not None,
         )
+
+    def _of_seeds(
+        self,
+        names: Sequence[str],
+        key: MetricKey,
+        found: Interval,
+        drawn: Floats | None,
+        place: int,
+    ) -> Interval:
+        """The interval over seeds, where replicates of the mean have one; inside their bounds."""
+        if self._seeds is None or drawn is None or not found.bounded:
+            return found
+        estimate = self._seeds[place].of(names, key, self._counts_of(key).effective_patients)
+        ends = None if estimate is None else estimate.interval
+        if ends is None:
+            return replace(found, low=np.nan, high=np.nan, note=NO_WIDTH)
+        low, high = ends
+        if len(names) == 1 and np.nanmin(drawn) >= 0:
+            low = max(low, 0.0)
+            high = min(high, 1.0) if np.nanmax(drawn) <= 1 else high
+        return replace(found, low=low, high=high)
 
     def _interval(
         self, key: MetricKey, estimate: float, drawn: Floats | None, *, refitted: bool = False

@@ -10,16 +10,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import HELD, REFITTED, Figure, Figures, family_level, family_sizes
+from evaluation.compare.figures import (
+    HELD,
+    OVER_SEEDS,
+    REFITTED,
+    Differences,
+    Figure,
+    Figures,
+    family_level,
+    family_sizes,
+)
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.auroc_variance import (
     AurocParts,
     ClusteredEstimate,
-    SeedSpread,
+    auroc_over_seeds,
     auroc_parts,
-    mean_parts,
     smallest_detectable,
 )
 from evaluation.statistics.bootstrap import BOOTSTRAP
@@ -59,9 +67,7 @@ def _percentile_p(replicates: Floats) -> float | None:
     return min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
 
 
-def resampled_tests(
-    figures: Figures, differences: Mapping[tuple[str, str], Mapping[MetricKey, Floats]]
-) -> pd.DataFrame:
+def resampled_tests(figures: Figures, differences: Differences) -> pd.DataFrame:
     """Test every paired difference that the bootstrap has replicates of."""
     of_systems = [
         _resampled_test(figures, (name, ""), key, figure)
@@ -84,7 +90,7 @@ def _resampled_test(
     pair: tuple[str, str],
     key: MetricKey,
     figure: Figure,
-    drawn: Floats | None = None,
+    drawn: Floats | ClusteredEstimate | None = None,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "target": figures.target,
@@ -92,7 +98,7 @@ def _resampled_test(
         **key._asdict(),
         "first": pair[0],
         "second": pair[1],
-        "method": REFITTED_TEST if figure.refitted else BOOTSTRAP,
+        "method": _method(figure),
         "independent": "patients",
         "estimate": figure.estimate,
         "ci_low": figure.low,
@@ -102,16 +108,23 @@ def _resampled_test(
         "note": figure.note,
     }
     if drawn is not None and figure.bounded:
-        error = float(np.nanstd(drawn, ddof=1))
-        row |= {
-            "standard_error": error,
-            "p_value": _percentile_p(drawn),
-            "detectable": smallest_detectable(error, freedom=_freedom(figure)),
-        }
+        if isinstance(drawn, ClusteredEstimate):
+            error, p_value, reach = drawn.error, drawn.p_value, drawn.detectable
+        else:
+            error, p_value = float(np.nanstd(drawn, ddof=1)), _percentile_p(drawn)
+            reach = smallest_detectable(error, freedom=_freedom(figure))
+        row |= {"standard_error": error, "p_value": p_value, "detectable": reach}
         if pair[0] == next(iter(figures.systems)):
             wide = figure.within(len(figures.systems) - 1)
             row |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
     return row
+
+
+def _method(figure: Figure) -> str:
+    """What a test by resampling is called."""
+    if figure.kind == "seeds":
+        return SEEDS_TEST
+    return REFITTED_TEST if figure.refitted else BOOTSTRAP
 
 
 def _freedom(figure: Figure) -> float:
@@ -148,13 +161,15 @@ MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
 REFITTED_TEST = f"{BOOTSTRAP}, {REFITTED}"
 """The test that decides where validation chose a threshold."""
+SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percentile')}"
+"""The test of a figure other than AUROC where a system has several seeds."""
 
 
 def paired_tests(
     figures: Figures,
     cards: Mapping[str, Sequence[Scorecard]],
     clustered: ClusteredAuroc,
-    differences: Mapping[tuple[str, str], Mapping[MetricKey, Floats]] | None = None,
+    differences: Differences | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test every pair of systems on every figure.
@@ -206,8 +221,7 @@ def _estimates(
     cards: Mapping[str, Sequence[Scorecard]], chosen: np.ndarray, clusters: np.ndarray, n: int
 ) -> dict[tuple[str, str], ClusteredEstimate]:
     """AUROC of every system, then of every pair; a system that lacks it is left out."""
-    parts: dict[str, AurocParts] = {}
-    spread: dict[str, list[SeedSpread]] = {}
+    parts: dict[str, list[AurocParts]] = {}
     for name, members in cards.items():
         each = [
             auroc_parts(card.judged.y_true[chosen], card.scores[chosen], clusters, n)
@@ -215,12 +229,10 @@ def _estimates(
         ]
         known = [part for part in each if part is not None]
         if len(known) == len(each):
-            parts[name] = mean_parts(known)
-            spread[name] = SeedSpread.of([part.value for part in known])
-    found = {(name, ""): part.estimate(spread[name]) for name, part in parts.items()}
-    for first, second in combinations(parts, 2):
-        gap = (parts[first] - parts[second]).estimate(spread[first] + spread[second])
-        found[first, second] = gap
+            parts[name] = known
+    found = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
+    for pair in combinations(parts, 2):
+        found[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
     return found
 
 
@@ -330,10 +342,9 @@ def _test_decisions(
     thresholds: str,
 ) -> None:
     """Add both tests; `thresholds` says what they do with thresholds, for their names."""
-    spread = [s for share in shares for s in SeedSpread.of(share[:, chosen].mean(axis=1).tolist())]
-    means = [share[:, chosen].mean(axis=0) for share in shares]
     patients = judged.patients[chosen]
-    test = clustered_mcnemar(means[0], means[1], patients, judged.n_patients, spread)
+    right = [share[:, chosen] for share in shares]
+    test = clustered_mcnemar(right[0], right[1], patients, judged.n_patients)
     counts = {
         "first_only": test.first_only,
         "second_only": test.second_only,
@@ -358,12 +369,6 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     return np.stack(right)
 
 
-def _family_ends(
-    estimate: ClusteredEstimate, levels: Sequence[float]
-) -> tuple[tuple[float, float], ...]:
-    return tuple(ends for level in levels if (ends := estimate.interval_at(level)) is not None)
-
-
 def with_clustered_auroc(
     figures: Figures, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
 ) -> Figures:
@@ -382,15 +387,15 @@ def with_clustered_auroc(
                 figure, low=low, high=high, note="", method=EXACT_AUROC, kind="exact", family=()
             )
         several = any(len(cards[name]) > 1 for name in pair if name)
-        method = OBUCHOWSKI + (" and training seed" if several else "")
+        method = OVER_SEEDS if several else OBUCHOWSKI
         return replace(
             figure,
             low=estimate.interval[0],
             high=estimate.interval[1],
             note="",
             method=method if pair[1] else f"{method} (on the logit)",
-            kind="obuchowski",
-            family=_family_ends(estimate, levels) if pair[1] else (),
+            kind="seeds" if several else "obuchowski",
+            family=estimate.intervals_at(levels) if pair[1] else (),
         )
 
     return replace(

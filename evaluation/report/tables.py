@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.failure_analysis import main_policy
-from evaluation.compare.paired_tests import OBUCHOWSKI
+from evaluation.compare.paired_tests import OBUCHOWSKI, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PairTests
 from evaluation.decisions.thresholds import check_policy
@@ -434,6 +434,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
         return None
     chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
     resampled = chosen["method"] == BOOTSTRAP
+    resampled |= (chosen["method"] == SEEDS_TEST) & (chosen["policy"] == "")
     chosen = chosen[~resampled | (chosen["metric"] == "auroc")]  # the others have no second one
     rows = []
     for row in chosen.to_dict("records"):

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv, expit, logit, stdtr, stdtrit
 
 from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index
+from evaluation.statistics.obuchowski_rockette import analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 _POWER = 0.8
@@ -36,13 +37,13 @@ class ClusteredEstimate:
         value: The estimate.
         error: Standard error; `None` where there is none.
         freedom: Degrees of freedom of its t distribution; infinite: the normal one.
-        bounded: Whether the figure lies in [0, 1]; its interval is then taken on the logit. A
-            difference lies in [-1, 1].
+        bounded: Whether the figure lies in [0, 1]; its interval is then taken on the logit.
         note: Why there is no standard error.
         effective_patients: Of the rarer class, see `effective_patients`; `None` where unknown.
         trials: Of an AUROC: pairs of a positive and a negative patient, no patient in two pairs,
             and no more than the effective patients of the rarer class. Its interval reaches no
             further than the exact one of so many trials, which it is at 0 and 1.
+        span: A figure that is not bounded lies between minus this and this.
     """
 
     value: float
@@ -52,6 +53,7 @@ class ClusteredEstimate:
     note: str = ""
     effective_patients: float | None = None
     trials: float = 0
+    span: float = 1.0
 
     @property
     def exact(self) -> bool:
@@ -77,7 +79,7 @@ class ClusteredEstimate:
             return self._exact_interval(level) if self.exact else None
         reach = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
         if not self.bounded:
-            return max(self.value - reach, -1.0), min(self.value + reach, 1.0)
+            return max(self.value - reach, -self.span), min(self.value + reach, self.span)
         exact = self._exact_interval(level)
         if not 0 < self.value < 1:
             return exact
@@ -85,6 +87,10 @@ class ClusteredEstimate:
         middle = logit(self.value)
         ends = float(expit(middle - reach)), float(expit(middle + reach))
         return ends if exact is None else (max(ends[0], exact[0]), min(ends[1], exact[1]))
+
+    def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
+        """As `interval_at`, at several levels; empty without an interval."""
+        return tuple(ends for level in levels if (ends := self.interval_at(level)) is not None)
 
     def _exact_interval(self, level: float) -> tuple[float, float] | None:
         """Clopper and Pearson's, of pairs of patients, in which each ranks rightly or wrongly."""
@@ -106,12 +112,12 @@ class ClusteredEstimate:
     def detectable(self) -> float | None:
         """The smallest true difference that 80 % of such test sets would show; see below.
 
-        `None` where even a difference of 1 would not be shown so often.
+        `None` where even the largest possible difference would not be shown so often.
         """
         if not self.error:
             return None
         reach = smallest_detectable(self.error, freedom=self.freedom)
-        return reach if reach <= 1 else None
+        return reach if reach <= self.span else None
 
 
 def smallest_detectable(
@@ -257,71 +263,77 @@ class AurocParts:
             bounded=False,
         )
 
-    def estimate(self, seeds: Sequence[SeedSpread] = ()) -> ClusteredEstimate:
-        """The figure with its standard error, over patients and, where there are any, seeds."""
+    def estimate(self) -> ClusteredEstimate:
+        """The figure with its standard error over patients."""
         variance = self.variance
         if variance is None:
             return ClusteredEstimate(self.value, None, note=FEW_PATIENTS)
-        total, freedom = add_seeds(variance, self.freedom, seeds)
-        varied = any(each.variance for each in seeds)
         none = ClusteredEstimate(
             self.value,
             None,
             bounded=self.bounded,
             effective_patients=self.effective_patients,
-            # The exact interval covers the choice of patients only.
-            trials=0 if varied else min(self.trials, self.effective_patients),
+            trials=min(self.trials, self.effective_patients),
         )
         # Rounding leaves some 1e-17 where a system is held against itself.
-        if total < 1e-24:
+        if variance < 1e-24:
             return none if none.exact else replace(none, note=NO_WIDTH)
-        return replace(none, error=float(np.sqrt(total)), freedom=freedom)
+        return replace(none, error=float(np.sqrt(variance)), freedom=self.freedom)
 
 
-@dataclass(frozen=True)
-class SeedSpread:
-    """How a figure differs between the training seeds of one system.
+def over_seeds(
+    figures: Sequence[Sequence[float]],
+    covariance: Floats,
+    freedom: float,
+    *,
+    bounded: bool = False,
+    span: float = 1.0,
+) -> ClusteredEstimate:
+    """A figure as the mean over training seeds, or the difference of two such means.
 
-    Attributes:
-        variance: Of the figure between seeds (divisor ``n - 1``).
-        n_seeds: At least 2.
-    """
-
-    variance: float
-    n_seeds: int
-
-    @classmethod
-    def of(cls, figures: Sequence[float]) -> list[SeedSpread]:
-        """The spread of one figure per seed; empty for a single seed.
-
-        Example:
-            >>> SeedSpread.of([0.25, 0.75]), SeedSpread.of([0.25])
-            ([SeedSpread(variance=0.125, n_seeds=2)], [])
-        """
-        return [cls(float(np.var(figures, ddof=1)), len(figures))] if len(figures) > 1 else []
-
-
-def add_seeds(variance: float, freedom: float, seeds: Sequence[SeedSpread]) -> tuple[float, float]:
-    """Add the variance of a mean over seeds to that of patients.
+    Seeds are readers nested in systems: a seed of one has nothing to do with one of another. They
+    are random where a system has several; one alone is that trained model.
 
     Args:
-        variance: Over patients, of the mean over seeds.
-        freedom: Of the variance over patients.
-        seeds: The spread of every system in the figure that has several seeds.
+        figures: Of one system or of two, one figure a seed.
+        covariance: Over patients, of all these figures.
+        freedom: Degrees of freedom of the covariance.
+        bounded: See `ClusteredEstimate`.
+        span: See `ClusteredEstimate`.
 
-    Returns:
-        The variance, and its degrees of freedom after Satterthwaite (1946).
+    Source:
+        Obuchowski and Rockette 1995; Hillis 2007; see `obuchowski_rockette.analyse_nested`.
 
     Example:
-        >>> add_seeds(0.0004, 99, [SeedSpread(0.0, 2)])[0], add_seeds(1.0, 9, [])
-        (0.0004, (1.0, 9))
+        >>> found = over_seeds([[0.80, 0.84], [0.86, 0.90]], np.eye(4) * 1e-6, 99)
+        >>> round(found.value, 2), round(found.error, 4), round(found.freedom, 1)
+        (-0.06, 0.0283, 2.0)
     """
-    parts = [each.variance / each.n_seeds for each in seeds]
-    total = variance + sum(parts)
-    spread = sum(p**2 / (each.n_seeds - 1) for p, each in zip(parts, seeds, strict=True))
-    if not spread:
-        return total, freedom
-    return total, total**2 / (spread + variance**2 / freedom)
+    found = analyse_nested(
+        figures,
+        covariance,
+        readers=["random" if len(each) > 1 else "fixed" for each in figures],
+        freedom=freedom,
+        least=True,
+    )
+    one = found.systems[0] if len(figures) == 1 else found.differences[0, 1]
+    note = NO_WIDTH if one.error is None else ""
+    return ClusteredEstimate(one.value, one.error, one.freedom, bounded, note, span=span)
+
+
+def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
+    """The AUROC of a system, or the difference of two, each of one training seed or several."""
+    means = [mean_parts(seeds) for seeds in systems]
+    mean = means[0] if len(means) == 1 else means[0] - means[1]
+    alone = mean.estimate()
+    each = [part.contributions for seeds in systems for part in seeds]
+    known = [contributions for contributions in each if contributions is not None]
+    values = [[part.value for part in seeds] for seeds in systems]
+    if len(known) < len(each) or max(map(len, systems)) == 1 or alone.exact:
+        return alone
+    added = np.column_stack(known)
+    found = over_seeds(values, added.T @ added, mean.freedom, bounded=mean.bounded)
+    return replace(found, effective_patients=alone.effective_patients)
 
 
 def auroc_parts(

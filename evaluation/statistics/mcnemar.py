@@ -12,10 +12,9 @@ from scipy.special import bdtr, ndtr
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.auroc_variance import (
     ClusteredEstimate,
-    SeedSpread,
-    add_seeds,
     effective_patients,
     freedom_of,
+    over_seeds,
     without_leverage,
 )
 from evaluation.statistics.bootstrap import NO_WIDTH, cluster_index, per_cluster
@@ -84,7 +83,6 @@ def clustered_mcnemar(
     second_right: Floats,
     clusters: Integers,
     n_clusters: int,
-    seeds: Sequence[SeedSpread] = (),
 ) -> McNemar:
     """As `mcnemar_test`, of patients that are numbered already.
 
@@ -96,19 +94,21 @@ def clustered_mcnemar(
     The interval is Student's t with the patients' degrees of freedom.
 
     Args:
-        first_right: 1 where the system is right, 0 where it is not, or the share of its seeds
-            that are, shape ``(N,)``.
+        first_right: 1 where the system is right, 0 where it is not, shape ``(N,)``, or of each of
+            several seeds, shape ``(seeds, N)``: then both difference and test are those of
+            Obuchowski and Rockette.
         second_right: Likewise.
         clusters: Patient of each image, shape ``(N,)``.
         n_clusters: Patients are numbered below this; those without an image do not count.
-        seeds: The spread between seeds of each system that has several.
     """
-    gap = np.asarray(first_right - second_right, dtype=np.float64)
+    seeds = [np.atleast_2d(first_right), np.atleast_2d(second_right)]
+    several = max(map(len, seeds)) > 1
+    gap = np.asarray(seeds[0].mean(axis=0) - seeds[1].mean(axis=0), dtype=np.float64)
     table = per_cluster(np.column_stack([gap, np.ones(len(gap))]), clusters, n_clusters)
     table = table[table[:, 1] > 0]
     difference = float(gap.mean())
     first_only, second_only = float(gap[gap > 0].sum()), float(-gap[gap < 0].sum())
-    p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not len(seeds) else None
+    p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not several else None
     if len(table) < 2:
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
         return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
@@ -117,8 +117,11 @@ def clustered_mcnemar(
     added = without_leverage(added, table[:, 1])
     effective = effective_patients(table[:, 1])
     freedom = min(effective - 1, freedom_of(added)) if added.any() else effective - 1
-    under_equal, _ = add_seeds(scale * float((table[:, 0] ** 2).sum()), freedom, seeds)
-    total, freedom = add_seeds(float((added**2).sum()), freedom, seeds)
+    if several:
+        estimate = _of_seeds(seeds, clusters, n_clusters, freedom)
+        return McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
+    under_equal = scale * float((table[:, 0] ** 2).sum())
+    total = float((added**2).sum())
     estimate = (
         ClusteredEstimate(difference, float(np.sqrt(total)), freedom, effective_patients=effective)
         if total > 0
@@ -127,9 +130,22 @@ def clustered_mcnemar(
     p_value = None
     if under_equal > 0:
         p_value = float(2 * ndtr(-abs(difference) / np.sqrt(under_equal)))
-        if len(seeds):
-            p_value = ClusteredEstimate(difference, float(np.sqrt(under_equal)), freedom).p_value
     return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
+
+
+def _of_seeds(
+    systems: Sequence[Floats], clusters: Integers, n_clusters: int, freedom: float
+) -> ClusteredEstimate:
+    """The difference of two shares right, each the mean over seeds, shape ``(seeds, N)``."""
+    right = np.concatenate(list(systems))
+    images = per_cluster(np.ones((right.shape[1], 1)), clusters, n_clusters)[:, 0]
+    around = per_cluster((right - right.mean(axis=1, keepdims=True)).T, clusters, n_clusters)
+    held = images > 0
+    columns = np.column_stack(
+        [without_leverage(of / right.shape[1], images[held]) for of in around[held].T]
+    )
+    values = [seeds.mean(axis=1).tolist() for seeds in systems]
+    return over_seeds(values, columns.T @ columns, freedom)
 
 
 def _exact_mcnemar(first_only: int, second_only: int) -> float:

@@ -234,6 +234,8 @@ def analyse_nested(
     *,
     readers: Effect | Sequence[Effect] = "random",
     cases: Effect = "random",
+    freedom: float = np.inf,
+    least: bool = False,
 ) -> OrAnalysis:
     """Every system has readers, or training seeds, of its own; all see the same cases.
 
@@ -243,6 +245,10 @@ def analyse_nested(
         readers: Random or fixed, for all systems or for each. A system of a single reader must be
             fixed: its spread is unknown.
         cases: Random or fixed.
+        freedom: Degrees of freedom of the covariance, where cases are too few to take it as known.
+        least: Whether the mean square between readers is at least ``Var(error) - Cov2``, which it
+            is expected to be where readers do not differ: their variance is not below 0. Two or
+            three readers are often closer together than that by chance.
 
     Raises:
         InputError: Shapes do not fit, values are not finite, a random system has one reader, or
@@ -264,8 +270,8 @@ def analyse_nested(
     rows = [slice(ends[i], ends[i + 1]) for i in range(len(groups))]
     random = [effect == "random" for effect in effects]
     squares = [
-        [_Square(float(each.var(ddof=1)) / len(each), len(each) - 1)] if varies else []
-        for each, varies in zip(groups, random, strict=True)
+        [_between(each, matrix[of, of] if least else None)] if varies else []
+        for each, of, varies in zip(groups, rows, random, strict=True)
     ]
     own, shared = np.zeros(len(groups)), np.zeros((len(groups), len(groups)))
     if cases == "random":
@@ -277,14 +283,14 @@ def analyse_nested(
     pairs = list(combinations(range(len(groups)), 2))
     over_cases = {(i, k): float(own[i] + own[k] - 2 * shared[i, k]) for i, k in pairs}
     differences = {
-        (i, k): _estimate(means[i] - means[k], squares[i] + squares[k], over_cases[i, k])
+        (i, k): _estimate(means[i] - means[k], squares[i] + squares[k], over_cases[i, k], freedom)
         for i, k in pairs
     }
     overall = None
     if pairs:
         each = [square.times(1 / len(groups)) for of in squares for square in of]
         overall = _overall(means, each, float(np.mean(list(over_cases.values()))) / 2)
-    systems = [_estimate(*each) for each in zip(means, squares, own, strict=True)]
+    systems = [_estimate(*each, freedom) for each in zip(means, squares, own, strict=True)]
     return OrAnalysis(tuple(systems), differences, overall)
 
 
@@ -299,15 +305,28 @@ class _Square:
         return _Square(self.variance * factor, self.freedom)
 
 
-def _satterthwaite(squares: Sequence[_Square], over_cases: float) -> tuple[float, float]:
+def _between(figures: Floats, covariance: Floats | None) -> _Square:
+    """The mean square between the readers of a system, by their number; see `analyse_nested`."""
+    square = float(figures.var(ddof=1))
+    if covariance is not None:
+        square = max(square, float(np.diagonal(covariance).mean()) - _off_diagonal(covariance))
+    return _Square(square / len(figures), len(figures) - 1)
+
+
+def _satterthwaite(
+    squares: Sequence[_Square], over_cases: float, of_cases: float = np.inf
+) -> tuple[float, float]:
     """The variance with that over cases, which is at least 0, and its degrees of freedom."""
     total = sum(each.variance for each in squares) + max(over_cases, 0.0)
     spread = sum(each.variance**2 / each.freedom for each in squares)
+    spread += max(over_cases, 0.0) ** 2 / of_cases
     return total, total**2 / spread if spread > _LEAST**2 else np.inf
 
 
-def _estimate(value: float, squares: Sequence[_Square], over_cases: float) -> OrEstimate:
-    variance, freedom = _satterthwaite(squares, over_cases)
+def _estimate(
+    value: float, squares: Sequence[_Square], over_cases: float, of_cases: float = np.inf
+) -> OrEstimate:
+    variance, freedom = _satterthwaite(squares, over_cases, of_cases)
     error = float(np.sqrt(variance)) if variance > _LEAST else None
     return OrEstimate(float(value), error, float(freedom))
 

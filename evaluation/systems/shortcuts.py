@@ -15,9 +15,8 @@ from data_prep.images.image_facts import read_border_greys
 from evaluation.statistics.auroc_variance import (
     AurocParts,
     ClusteredEstimate,
-    SeedSpread,
+    auroc_over_seeds,
     auroc_parts,
-    mean_parts,
 )
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.statistics.logistic import fit_logistic
@@ -284,8 +283,7 @@ def _beyond(
     for name, seeds in systems.items():
         parts = [truth.auroc(np.asarray(scores)[known], truth.fold) for scores in seeds]
         each = [part for part in parts if part is not None]
-        spread = SeedSpread.of([part.value for part in each])
-        found[name] = (mean_parts(each) - guess).estimate(spread)
+        found[name] = auroc_over_seeds(each, [guess])
     return found
 
 

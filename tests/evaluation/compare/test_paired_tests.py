@@ -3,18 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.figures import REFITTED, Figures, family_level
+from evaluation.compare.figures import OVER_SEEDS, REFITTED, Figures, family_level
 from evaluation.compare.metrics_table import (
     EXACT_METHOD,
     SeedMean,
     _clopper_pearson,
     figures_of,
-    mean_replicates,
+    resampled_figures,
 )
 from evaluation.compare.paired_tests import (
     DELONG,
@@ -22,6 +22,7 @@ from evaluation.compare.paired_tests import (
     MCNEMAR,
     OBUCHOWSKI,
     REFITTED_TEST,
+    SEEDS_TEST,
     TEST_COLUMNS,
     _percentile_p,
     clustered_auroc,
@@ -221,10 +222,14 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     ]
     row = row_of(comparison.metrics, system="A", metric="auroc", subgroup="all")
     assert row["estimate"] == pytest.approx(np.mean([part.value for part in each]))
-    assert row["ci_method"] == f"{OBUCHOWSKI} and training seed (on the logit)"
+    assert row["ci_method"] == f"{OVER_SEEDS} (on the logit)"
     of = {"metric": "f1", "policy": "max_f1", "subgroup": "all"}
     drawn = row_of(comparison.metrics, system="A - B", **of)
-    assert "of patients and training seeds, " in drawn["ci_method"]
+    assert drawn["ci_method"].startswith(f"{OVER_SEEDS}; covariances of 200 resamples")
+    tested = row_of(comparison.tests, first="A", second="B", method=SEEDS_TEST, **of)
+    gap, error = tested["estimate"], tested["standard_error"]
+    assert tested["p_value"] > 2 * norm.sf(abs(gap) / error)  # t, not normal
+    assert (tested["ci_low"], tested["ci_high"]) == (drawn["ci_low"], drawn["ci_high"])
     alone = row_of(comparison.metrics, system="B", **of)
     assert "seeds" not in alone["ci_method"]
     assert comparison.names == ["A", "B"]
@@ -237,17 +242,37 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     assert (comparison.decisions.query("system == 'A'")["score"].to_numpy() == first).all()
 
 
-def test_seeds_that_differ_widen_what_seeds_that_agree_do_not(judged):
-    figure = MetricKey("all", "", "auroc")
-    resamples = Resamples(50, 4000, seed=3)
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0.8, 0.01, 4000)
-    apart = {("A", 0, figure): noise - 0.03, ("A", 1, figure): noise + 0.03}
-    alike = {("A", 0, figure): noise, ("A", 1, figure): noise}
-    wide, narrow = (mean_replicates(d, {"A": 2}, resamples)["A", figure] for d in (apart, alike))
-    np.testing.assert_allclose(narrow, noise)
-    # Variance of the mean of two seeds that lie 0.06 apart: 0.06^2 / 2 / 2.
-    assert wide.var() - noise.var() == pytest.approx(0.06**2 / 4, rel=0.1)
+def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(judged):
+    cards = {"A": [card(judged, 1, skill=0.4), card(judged, 2, skill=2.0)], "B": [card(judged, 3)]}
+    figures, differences = resampled_figures("sick", cards, Resamples(judged.n_patients, 150))
+    key = MetricKey("all", "max_f1", "accuracy")
+    weights = np.concatenate(list(Resamples(judged.n_patients, 150).chunks()))
+    drawn = np.cov([each(weights)[key] for members in cards.values() for each in members])
+    values = [each.estimates()[key] for members in cards.values() for each in members]
+    # Between seeds; between patients: of two seeds of A, of B, and of A with B.
+    between = (values[0] - values[1]) ** 2 / 2
+    over_patients = drawn[0, 1] + drawn[2, 2] - drawn[0, 2] - drawn[1, 2]
+    gap = differences["A", "B"][key]
+    assert gap.value == pytest.approx(np.mean(values[:2]) - values[2])
+    assert gap.error**2 == pytest.approx(between / 2 + over_patients)
+    patients = figures.of("A", *key[:0:-1]).effective_patients - 1
+    freedom = gap.error**4 / ((between / 2) ** 2 + over_patients**2 / patients)
+    assert gap.freedom == pytest.approx(freedom)
+    shown = figures.differences["A", "B"][key]
+    assert (shown.low, shown.high) == pytest.approx(gap.interval)
+    assert shown.kind == "seeds"
+    assert figures.of("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
+
+
+def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(judged):
+    alike = [card(judged, 1), card(judged, 1)]
+    figures, _ = resampled_figures(
+        "sick", {"A": alike, "B": [card(judged, 1)]}, Resamples(judged.n_patients, 100)
+    )
+    key = ("recall", "max_f1")
+    one, other = figures.of("A", *key), figures.of("B", *key)
+    assert one.high - one.low >= 0.8 * (other.high - other.low)
+    assert 0 <= one.low < one.estimate < one.high <= 1
 
 
 def test_a_figure_that_a_seed_lacks_is_undefined(judged):

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, nct, norm, t
+from scipy.stats import binomtest, nct, norm, t, ttest_ind
 from sklearn.metrics import roc_auc_score
 
 from evaluation.statistics.auroc_variance import (
     ClusteredEstimate,
-    SeedSpread,
-    add_seeds,
     auroc_difference,
+    auroc_over_seeds,
     auroc_parts,
     freedom_of,
     mean_parts,
+    over_seeds,
     smallest_detectable,
 )
 
@@ -220,20 +220,31 @@ def test_one_patient_of_a_class_gives_no_interval():
 
 def test_seeds_widen_an_interval_by_what_they_differ():
     truth, (first, second), owner = draw(2)
-    parts = [auroc_parts(truth, scores, owner, 40) for scores in (first, second)]
-    spread = SeedSpread.of([each.value for each in parts])
-    mean = mean_parts(parts)
-    assert mean.value == pytest.approx(np.mean([each.value for each in parts]))
-    with_seeds, without = mean.estimate(spread), mean.estimate()
+    parts = [auroc_parts(truth, scores, owner, 40) for scores in (first + 2 * truth, second)]
+    mean, found = mean_parts(parts), auroc_over_seeds(parts)
+    assert found.value == mean.value == pytest.approx(np.mean([each.value for each in parts]))
+    # Var between seeds / 2, and the covariance of two seeds over patients.
     between = np.var([each.value for each in parts], ddof=1) / 2
-    assert with_seeds.error**2 == pytest.approx(without.error**2 + between)
-    assert with_seeds.freedom != without.freedom
-    assert with_seeds.interval[0] < without.interval[0] < without.interval[1]
+    shared = parts[0].contributions @ parts[1].contributions
+    assert found.error**2 == pytest.approx(between + shared)
+    assert found.freedom < mean.freedom
+    assert found.interval[0] < mean.estimate().interval[0]
+    assert auroc_over_seeds(parts[:1]) == parts[0].estimate()
 
 
 def test_the_freedom_of_seeds_alone_is_that_of_a_t_test():
-    variance, freedom = add_seeds(0.0, 99, [SeedSpread(0.3, 3)])
-    assert (variance, freedom) == (pytest.approx(0.1), pytest.approx(2))
+    values = [0.70, 0.76, 0.79], [0.80, 0.81, 0.88]
+    found = over_seeds(values, np.zeros((6, 6)), 99)
+    welch = ttest_ind(*values, equal_var=False)
+    assert found.p_value == pytest.approx(welch.pvalue)
+    assert found.freedom == pytest.approx(welch.df)
+
+
+def test_seeds_closer_together_than_patients_allow_do_not_narrow_an_interval():
+    covariance = np.diag([4e-4] * 4) + 1e-4
+    close = over_seeds([[0.80, 0.80], [0.85, 0.85]], covariance, 50)
+    # Two means of two seeds: (Var - Cov2) / 2 each, and no covariance is left between systems.
+    assert close.error**2 == pytest.approx(4e-4)
 
 
 def test_the_smallest_detectable_difference_has_the_power_it_names():

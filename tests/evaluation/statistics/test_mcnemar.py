@@ -5,7 +5,6 @@ import pytest
 from scipy.stats import binomtest, chi2
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.auroc_variance import SeedSpread
 from evaluation.statistics.mcnemar import _exact_mcnemar, clustered_mcnemar, holm, mcnemar_test
 
 
@@ -68,7 +67,8 @@ def test_seeds_make_a_difference_less_sure():
     first, second = (rng.random(300) < 0.85).astype(float), (rng.random(300) < 0.7).astype(float)
     owner = np.arange(300)
     without = clustered_mcnemar(first, second, owner, 300)
-    with_seeds = clustered_mcnemar(first, second, owner, 300, [SeedSpread(0.002, 2)])
+    worse = first * (rng.random(300) < 0.9)
+    with_seeds = clustered_mcnemar(np.stack([first, worse]), second, owner, 300)
     assert with_seeds.p_value > without.p_value
     assert with_seeds.p_exact is None
 
