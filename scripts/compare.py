@@ -182,7 +182,9 @@ def compare(
                 progress=advance,
             )
         write_tables(comparison, out)
-    console.say(comparison.verdict)
+    console.say(comparison.answer.headline)
+    for caution in comparison.answer.cautions:
+        console.say(f"Caution: {caution}")
     console.say(f"Report: {page}")
     if as_json:
         import json

@@ -28,7 +28,7 @@ from evaluation.overlays.reading import (
     reading_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import TRUTH_COLOUR
+from evaluation.overlays.shapes import TRUTH_COLOUR, Shape
 from evaluation.report.cases import ImageFacts
 from evaluation.report.files import CASES_PAGE, PAGE
 
@@ -253,6 +253,7 @@ MAX_IMAGE_BYTES = 120_000
 """The most that one image may take; less where a page has more than 45."""
 
 _LINE = 1 / 12  # height of a text on a small panel, of its longer side; larger panels shrink it
+_BRIEF_BOXES = 3
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
 
@@ -267,6 +268,8 @@ class Panel:
     colour: str = ""
     sign: str = ""
     score: str = ""
+    brief: Markup = field(default_factory=Markup)
+    """For one image with all systems: without texts, and the three most confident boxes."""
 
 
 @dataclass(frozen=True)
@@ -386,7 +389,14 @@ def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int])
         colour=reading.colour,
         sign=sign,
         score=score,
+        brief=_brief(reading, truth, size),
     )
+
+
+def _brief(reading: Reading, truth: Truth, size: tuple[int, int]) -> Markup:
+    first = np.argsort(-reading.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
+    shapes = reading_shapes(replace(reading, boxes=reading.boxes[first]), truth, size, faint=False)
+    return to_svg([shape for shape in shapes if isinstance(shape, Shape)])
 
 
 def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:

@@ -53,8 +53,16 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         with atomic_path(out / name) as temporary:
             table.to_csv(temporary, index=False)
     write_table(comparison.decisions, out / DECISIONS, "decisions")
+    answer = comparison.answer
     payload = {
         "target": comparison.target.name,
+        "answer": {
+            "headline": answer.headline,
+            "kind": answer.kind,
+            "cautions": list(answer.cautions),
+            "findings": [finding.text for finding in answer.findings],
+            "scope": answer.scope,
+        },
         "systems": comparison.names,
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
@@ -144,9 +152,11 @@ def _latex_text(text: str) -> str:
 def _markdown_table(comparison: Comparison, table: MetricTable) -> str:
     """Return the same table as Markdown, with what it rests on above."""
     heads = ["", *table.systems, *table.contrasts]
+    answer = comparison.answer
     lines = [
-        f"{comparison.target.display_name}: {comparison.verdict}",
+        f"{comparison.target.display_name}: {answer.headline}",
         "",
+        *(line for caution in answer.cautions for line in (f"- {caution}", "")),
         f"Images with {inside_sentence(comparison.target.display_name)} against images without; "
         "each figure with its 95 % interval.",
     ]

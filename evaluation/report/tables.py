@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evaluation.compare.comparison import Comparison, SystemResult
-    from evaluation.compare.figures import Figures
+    from evaluation.compare.figures import Figure, Figures
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Cell:
     note: str = ""
     whisker: Whisker | None = None
     known: bool = True
+    held: str = ""  # the interval with thresholds held
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Section:
     thresholds: tuple[str, ...]
     rows: tuple[Row, ...]
     axis: str
+    chosen_on: tuple[str, ...] = ()  # how many validation positives each threshold
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,10 @@ def _section(
             title += ", against normal images only"
         limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
     words = _axis_ends(axis) if any(placed) else ""
-    return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words)
+    at = keys[0].metric, policy
+    counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
+    chosen = tuple("" if n is None else f"{n:,} validation positives" for n in counts)
+    return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words, chosen)
 
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
@@ -380,9 +385,10 @@ def _whiskers(
     return placed, (round(low, 4), round(high, 4))
 
 
-def _cell(figure: Interval, whisker: Whisker | None = None) -> Cell:
+def _cell(figure: Figure, whisker: Whisker | None = None) -> Cell:
+    held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
     return Cell(
-        number(figure.estimate), ends_words(figure), figure.note, whisker, known=figure.known
+        number(figure.estimate), ends_words(figure), figure.note, whisker, figure.known, held
     )
 
 

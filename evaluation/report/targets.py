@@ -76,5 +76,5 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> _T
         count=image_count(by_image),
         systems=systems,
         rows=rows,
-        notes=list(payload["notes"]),
+        notes=list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
     )

@@ -147,7 +147,9 @@ def test_patients_of_a_phantom_are_never_taken_for_nih_patients(tmp_path):
     rows = ["a" + NOTHING + "0", "b" + NOTHING + "0"]
     source = write_source(tmp_path, rows, mapping=["patientId,nih_image", "a,00000001_000.png"])
     write_json(source / "synth.json", "synth", {"arguments": {"seed": 5}})
-    assert "phantom-5:00000001" in set(_read_rsna(source).images["patient_id"])
+    images = _read_rsna(source).images
+    assert "phantom-5:00000001" in set(images["patient_id"])
+    assert set(images["source"]) == {"synthetic"}
 
 
 @pytest.mark.parametrize(

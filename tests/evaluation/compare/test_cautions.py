@@ -13,7 +13,7 @@ from data_prep.contracts.tables import write_json, write_table
 from data_prep.store.dataset import DataSet
 from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figures
+from evaluation.compare.figures import Figures, family_sizes
 from evaluation.metrics.evaluation_set import Note
 from evaluation.report.checklists import checklists
 from evaluation.systems.eligibility import describe_training_data, training_sets
@@ -91,6 +91,11 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_s
     found = compare_systems(systems, data, data.target(), replicates=20)
     rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
     assert rows["system"].tolist() == ["A", "B"]
+    gaps = [figure for figure in found.figures.differences["A", "B"].values() if figure.bounded]
+    assert gaps
+    for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens
+        widths = [gap.within(size).high - gap.within(size).low for size in family_sizes(2)]
+        assert np.diff(widths).min() >= -1e-12
     said = [
         text for text in found.answer.cautions if text.startswith("Without looking at the lungs")
     ]

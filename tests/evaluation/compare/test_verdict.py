@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare.claims import Claim, decide_together
+from evaluation.compare.compare import compare_systems
 from evaluation.compare.figures import Figure, Figures
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.verdict import Setting, state_verdict
@@ -149,6 +150,15 @@ def test_equal_systems_with_unmoved_differences_are_called_the_same(make_metrics
     assert "A and B had the same AUROC for x: 0.700 (difference 0.000; no interval)" in (
         verdict.headline
     )
+
+
+def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predict, judged_set):
+    systems = {name: predict(name, seed=1) for name in "ABC"}
+    answer = compare_systems(systems, judged_set, judged_set.target(), replicates=20).answer
+    assert "A, B and C had the same AUROC for lung opacity: 0." in answer.headline
+    assert "highest" not in answer.headline
+    assert not any(finding.decided for finding in answer.findings)
+    assert {c.standing for finding in answer.findings for c in finding.claims} == {"same"}
 
 
 def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(

@@ -136,6 +136,19 @@ def test_rows_of_the_first_table_are_those_asked_for(comparison, image_set, repo
     assert re.findall(r'scope="row">(.*?)</th>', table) == ["F1", "Precision"]
 
 
+def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(
+    comparison, image_set, report_folder
+):
+    figures = comparison.figures.systems["CheXNet"]
+    for key in [key for key in figures if key.policy == "max_f1"]:
+        figures[key] = replace(figures[key], held=(0.6251, 0.7249), n_chosen_on=1234)
+    html = write_report(comparison, image_set, report_folder).read_text()
+    table = html[html.index('id="figures"') : html.index('id="curves"')]
+    assert "score ≥ 0.500<small>1,234 validation positives</small>" in table
+    assert "held" not in table
+    assert "<small>held: 0.625 to 0.725</small>" in html.split('id="all-figures"')[1]
+
+
 def test_examples_are_one_case_of_each_kind_and_lead_to_it(html, outline):
     examples = html[html.index('id="examples"') : html.index('id="figures"')]
     titles = re.findall(r"<strong>(.*?)</strong>", examples)
@@ -146,6 +159,8 @@ def test_examples_are_one_case_of_each_kind_and_lead_to_it(html, outline):
     assert set(places) <= set(outline.ids)
     assert "found, on the lesion" in examples
     assert "missed" in examples
+    assert "<text" not in examples
+    assert "layer-faint" not in examples
 
 
 def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(html):
