@@ -135,7 +135,7 @@ def write_report(
         "details.html.jinja",
         **_titles(comparison, dataset.name),
         checklists=checklists(comparison, dataset),
-        provenance=comparison.provenance,
+        provenance=_without_repeats(comparison.provenance),
     )
     pages[PAGE] = _render_report(comparison, galleries, dataset, rows)
     for name, html in pages.items():
@@ -222,6 +222,17 @@ def _main_charts(charts: Sequence[Chart]) -> list[Chart]:
     """Return ROC, FROC and calibration, or what there is instead."""
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     return sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
+
+
+def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return the provenance with each system's versions only where they are others."""
+
+    def of_system(facts: dict[str, Any]) -> dict[str, Any]:
+        same = facts.get("versions") == provenance.get("versions") is not None
+        return facts | {"versions": "the same as of this comparison"} if same else facts
+
+    systems = provenance.get("systems", {})
+    return provenance | {"systems": {name: of_system(facts) for name, facts in systems.items()}}
 
 
 def _render_report(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.failure_analysis import main_policy
-from evaluation.compare.paired_tests import OBUCHOWSKI, SEEDS_TEST
+from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PairTests
 from evaluation.decisions.thresholds import check_policy
@@ -28,7 +28,7 @@ from evaluation.metrics.words import ends_words, number, policy_words, score_wor
 from evaluation.report.charts import policies_of
 from evaluation.report.grids import SUBGROUPS, Grid, figure_words
 from evaluation.report.templates import sentence
-from evaluation.statistics.bootstrap import BOOTSTRAP, Interval
+from evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -434,18 +434,19 @@ _DECIDES = " (decides)"
 
 
 def difference_tests(comparison: Comparison) -> Grid | None:
-    """Return the tests of paired differences on all images that are not the bootstrap's alone."""
+    """Return the tests of differences on all images that have several, figure by figure."""
     table = _of_images(comparison.tests)
     if table.empty:
         return None
     chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
-    resampled = chosen["method"] == BOOTSTRAP
-    resampled |= (chosen["method"] == SEEDS_TEST) & (chosen["policy"] == "")
-    chosen = chosen[~resampled | (chosen["metric"] == "auroc")]  # the others have no second one
+    of_one = chosen.groupby(["metric", "policy", "first", "second"], sort=False, dropna=False)
+    chosen = chosen.assign(place=of_one.ngroup())[of_one["method"].transform("nunique") > 1]
+    chosen = chosen.sort_values("place", kind="stable")
     rows = []
     for row in chosen.to_dict("records"):
         gap = Interval(_real(row["estimate"]), _real(row["ci_low"]), _real(row["ci_high"]))
-        method = str(row["method"]) + (_DECIDES if row["method"] == OBUCHOWSKI else "")
+        deciding = (OBUCHOWSKI,) if row["metric"] == "auroc" else (REFITTED_TEST, SEEDS_TEST)
+        method = str(row["method"]) + (_DECIDES if row["method"] in deciding else "")
         rows.append(
             (_what(row["metric"], row["policy"]), f"{row['first']} − {row['second']}", method,
              figure_words(gap), _p_words(row["p_value"]), _p_words(row["p_holm"]),

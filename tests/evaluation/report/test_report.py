@@ -185,6 +185,17 @@ def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, repor
     assert "0123456789abcdef" not in html
 
 
+def test_versions_that_are_the_same_for_all_stand_once(comparison, image_set, report_folder):
+    versions = comparison.provenance["versions"]
+    comparison.provenance["systems"]["RetinaNet"]["versions"] = dict(versions)
+    comparison.provenance["systems"]["CheXNet"]["versions"] = {"numpy": "1.99"}
+    write_report(comparison, image_set, report_folder)
+    provenance = (report_folder / "details.html").read_text().split('id="provenance"')[1]
+    assert provenance.count("<code>2.4</code>") == 1
+    assert provenance.count("<code>the same as of this comparison</code>") == 1
+    assert provenance.count("<code>1.99</code>") == 1
+
+
 def test_gallery_keeps_the_kinds_of_failure_apart(html):
     titles = re.findall(r"<h3>(.*?)</h3>", html)
     wanted = ["Both miss it", "Only RetinaNet finds it", "Only CheXNet finds it",

@@ -27,6 +27,10 @@ def test_of_two_intervals_of_one_difference_it_is_said_which_decides(three):
     gap = three.metrics.query("system == 'A - B' and metric == 'auroc' and subgroup == 'all'")
     assert decides[3].startswith(f"{gap['estimate'].iloc[0]:.3f}".replace("-", "−"))
     assert "decide" in grid.lead
+    recall = [row[2] for row in grid.rows if row[:2] == ("Sensitivity (recall), best F1", "A − B")]
+    assert [method.endswith("(decides)") for method in recall] == [True, False, False]
+    assert "refitted" in recall[0]
+    assert not [row for row in grid.rows if row[0].startswith("F1")]  # it has one test only
     assert {row[1] for row in grid.rows} == {"A − B", "A − C", "B − C"}
 
 
