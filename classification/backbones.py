@@ -149,9 +149,10 @@ class Trunk:
         layers: Maps float (B, 3, S, S) to float (B, channels, h, w).
         channels: Channels of the last maps.
         stride: Input pixels from one cell of the last maps to the next.
-        centre: Middle of the first cell's receptive field, px from the image's left or upper edge;
-            each further cell's is `stride` further.
+        centre: Middle of what the first cell sees, px from the image's left or upper edge; each
+            further cell's is `stride` further.
         rectify: Whether a rectifier follows that is no layer of the network.
+        tiles: Whether cells tile the image, whatever the arithmetic of padding says.
     """
 
     layers: nn.Module
@@ -159,6 +160,7 @@ class Trunk:
     stride: int
     centre: float
     rectify: bool = False
+    tiles: bool = False
 
 
 def find_network(name: str) -> Network:
@@ -210,7 +212,11 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
         )
     # The rectifier behind DenseNet's last norm is no layer of it.
     rectify = network.family == "densenet"
-    return Trunk(layers, channels, grid.stride, grid.centre, rectify)
+    # EfficientNet-Lite pads to the right and below, half a cell in all; its published weights make
+    # up for it: maps of mirrored images are mirrored where the cells tile the image.
+    tiles = network.family == "efficientnet_lite"
+    centre = grid.stride / 2 if tiles else grid.centre
+    return Trunk(layers, channels, grid.stride, centre, rectify, tiles)
 
 
 def _other_size(

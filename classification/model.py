@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from classification.backbones import Trunk, build_trunk, find_network, trunk_stages
+from classification.receptive_field import Grid, trace_grid
 from classification.weights import fetch_features, load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
@@ -50,6 +52,7 @@ class ImageClassifier(nn.Module):
         super().__init__()
         self.trunk = trunk.layers
         self._stride, self._centre, self._rectify = trunk.stride, trunk.centre, trunk.rectify
+        self._tiles = trunk.tiles
         self._frozen: tuple[nn.Module, ...] = ()
         self._by_colour = channels == "imagenet"
         mean, std = torch.tensor(COLOUR_MEAN), torch.tensor(COLOUR_STD)
@@ -77,12 +80,56 @@ class ImageClassifier(nn.Module):
         Raises:
             InputError: The images are not of the size that the model was built for.
         """
+        return self._last(self.trunk(self._pixels(images)))
+
+    def _pixels(self, images: Tensor) -> Tensor:
         require_store_pixels(images, self.preprocess.size, "classifier")
         pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)  # (B, 3, S, S) float32
-        if self._by_colour:
-            pixels = pixels * self._gain + self._shift
-        maps = self.trunk(pixels)
+        return pixels * self._gain + self._shift if self._by_colour else pixels
+
+    def _last(self, maps: Tensor) -> Tensor:
         return (F.relu(maps) if self._rectify else maps).float()
+
+    @cached_property
+    def _before_halving(self) -> tuple[int, Grid]:
+        """How many of the trunk's children lie before the last halving, and their cells."""
+        if not isinstance(self.trunk, nn.Sequential):
+            raise InputError(
+                "maps: layercam needs a network that is a sequence of layers; take cam or gradcam"
+            )
+        size = self.preprocess.size
+        strides = list(trace_grid(self.trunk, size)[2].values())
+        n = max(number for number, stride in enumerate(strides, 1) if stride < strides[-1])
+        first = self.trunk[:n]
+        first.training = self.trunk.training  # a new module, whose mode its children would take on
+        grid = trace_grid(first, size)[0]
+        return n, Grid(grid.stride, grid.stride / 2) if self._tiles else grid
+
+    def early_features(self, images: Tensor) -> Tensor:
+        """The feature maps before the last halving, of at least twice as many cells a side.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+
+        Returns:
+            (B, C, h, w).
+
+        Raises:
+            InputError: The images are not of the size that the model was built for, or the network
+                is no sequence of layers.
+        """
+        layers: nn.Module = self.trunk[: self._before_halving[0]]  # type: ignore[index]
+        maps: Tensor = layers(self._pixels(images))
+        return maps
+
+    def late_features(self, early: Tensor) -> Tensor:
+        """What `features` gives, from `early_features`."""
+        layers: nn.Module = self.trunk[self._before_halving[0] :]  # type: ignore[index]
+        return self._last(layers(early))
+
+    def early_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Outer frame of a map of `early_features`, as `map_frame`."""
+        return self._before_halving[1].frame(height, width)
 
     def logits(self, features: Tensor) -> Tensor:
         """Pool the feature maps and weigh them, in float32 also under autocast.
@@ -135,8 +182,7 @@ class ImageClassifier(nn.Module):
             >>> build_classifier("densenet121", image_size=64).map_frame(2, 2)
             (-1.5, -1.5, 62.5, 62.5)
         """
-        start = self._centre - self._stride / 2
-        return start, start, start + width * self._stride, start + height * self._stride
+        return Grid(self._stride, self._centre).frame(height, width)
 
     def freeze(self, frozen: Collection[str]) -> None:
         """Keep children of the trunk as they are, batch norm's statistics included.

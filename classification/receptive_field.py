@@ -49,6 +49,11 @@ class Grid:
         moved = (dilation * (kernel - 1) / 2 - padding) * self.stride
         return Grid(self.stride * stride, self.centre + moved)
 
+    def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Outer frame of so many cells, ``x1, y1, x2, y2`` in px."""
+        start = self.centre - self.stride / 2
+        return start, start, start + width * self.stride, start + height * self.stride
+
 
 _Grids = tuple[Grid, Grid]  # down the rows, along the columns
 

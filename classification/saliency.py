@@ -1,4 +1,4 @@
-"""Saliency maps of a classifier: CAM and Grad-CAM, each a grid of values placed in the store image.
+"""Saliency maps of a classifier: CAM, Grad-CAM, LayerCAM, each a grid placed in the store image.
 
 Gradients are taken with respect to tensors that were cut out of the graph, not caught by module
 hooks: a rectifier that works in place breaks those, and cannot touch these.
@@ -14,7 +14,7 @@ from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from networks.inference import evaluating
 
-MapMethod = Literal["cam", "gradcam"]
+MapMethod = Literal["cam", "gradcam", "layercam"]
 _Frame = tuple[float, float, float, float]
 
 
@@ -36,7 +36,8 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
     """Score a batch and show where each finding's evidence lies.
 
     ``cam`` is what each place adds to the logit. ``gradcam`` is the same for any head, by
-    gradients, and keeps only what speaks for the finding.
+    gradients, and keeps only what speaks for the finding. ``layercam`` weighs the maps before the
+    last halving by their gradients, place by place: its cells are half as wide or less.
 
     Example:
         >>> from classification.model import build_classifier
@@ -50,6 +51,8 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
             f"maps: expected one of {', '.join(get_args(MapMethod))}, but got {method!r}"
         )
     with evaluating(model):
+        if method == "layercam":
+            return _layer_cam(model, images)
         if method == "cam":
             with torch.inference_mode():
                 features = model.features(images)
@@ -60,6 +63,25 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
             logits, gradients = _head_gradients(model, features)
             maps = _grad_cam(features, gradients)
     return Saliency(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
+
+
+def _layer_cam(model: ImageClassifier, images: Tensor) -> Saliency:
+    """Early feature maps weighed by their own positive gradients, negative sums put at 0.
+
+    Source:
+        Jiang et al. 2021, LayerCAM.
+    """
+    with torch.no_grad():
+        early = model.early_features(images)
+    maps = []
+    with torch.enable_grad():
+        leaf = early.detach().requires_grad_()
+        logits = model.logits(model.late_features(leaf.clone()))  # (B, K)
+        for one in logits.unbind(1):
+            (gradient,) = torch.autograd.grad(one.sum(), leaf, retain_graph=True)
+            maps.append(F.relu((F.relu(gradient.float()) * early.float()).sum(dim=1)))
+    height, width = early.shape[2:]
+    return Saliency(logits.detach(), torch.stack(maps, dim=1), model.early_frame(height, width))
 
 
 def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:

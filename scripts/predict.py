@@ -61,8 +61,10 @@ def predict(
         ),
     ] = "",
     maps: Annotated[
-        Literal["cam", "gradcam"],
-        typer.Option(help="How a classifier shows where it sees the finding."),
+        Literal["cam", "gradcam", "layercam"],
+        typer.Option(
+            help="How a classifier shows where it sees the finding; layercam has finer cells."
+        ),
     ] = "cam",
 ) -> None:
     """Write a model's boxes or scores for the val and test images of a data set.

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from classification.model import build_classifier
 from classification.saliency import _grad_cam, _head_gradients, saliency_maps
 from data_prep.contracts.errors import InputError
 
-METHODS = ("cam", "gradcam")
+METHODS = ("cam", "gradcam", "layercam")
 
 
 class BentHead(nn.Module):
@@ -109,6 +110,42 @@ def test_a_batch_gives_the_maps_of_its_images_one_by_one(tiny, batch, method):
     together = saliency_maps(tiny, batch.images, method).maps
     alone = torch.cat([saliency_maps(tiny, one[None], method).maps for one in batch.images])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_layer_cam_is_the_sum_of_early_maps_by_their_positive_gradients(tiny, batch):
+    found = saliency_maps(tiny, batch.images, "layercam")
+    assert found.maps.shape == (4, 2, 16, 16)  # 4 px a cell, where the last maps have 16
+    assert found.frame == (-1.5, -1.5, 62.5, 62.5)
+    kept = {}
+    hook = tiny.trunk[2].register_forward_hook(lambda *given: kept.update(early=given[-1]))
+    logits = tiny.eval()(batch.images)
+    hook.remove()
+    for finding in range(2):
+        (gradient,) = torch.autograd.grad(
+            logits[:, finding].sum(), kept["early"], retain_graph=True
+        )
+        by_hand = (gradient.clamp(min=0) * kept["early"]).sum(dim=1).clamp(min=0).detach()
+        torch.testing.assert_close(found.maps[:, finding], by_hand)
+    assert (found.maps > 0).any()
+
+
+def test_cells_of_layer_cam_are_those_before_the_last_halving(build_small, batch):
+    for last_stride, cells in ((32, 4), (16, 8)):
+        model = build_small("densenet121", last_stride=last_stride)
+        assert saliency_maps(model, batch.images, "layercam").maps.shape[2:] == (cells, cells)
+
+
+def test_layer_cam_of_a_network_that_is_no_sequence_of_layers_is_refused(tiny, batch):
+    tiny.trunk = nn.ModuleDict({"all": tiny.trunk})
+    with pytest.raises(InputError, match="layercam needs a network that is a sequence of layers"):
+        saliency_maps(tiny, batch.images, "layercam")
+
+
+def test_cells_of_efficientnet_lite_tile_the_image():
+    # By the arithmetic of its padding they would begin 15.5 px into the image and end beyond it.
+    model = build_classifier("efficientnet_lite0", image_size=64)
+    assert model.map_frame(2, 2) == (0, 0, 64, 64)
+    assert model.early_frame(4, 4) == (0, 0, 64, 64)
 
 
 def test_an_unknown_method_is_refused(tiny, batch):
