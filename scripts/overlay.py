@@ -37,6 +37,9 @@ def overlay(
     policy: Annotated[str, typer.Option(help="Decide at this policy's threshold.")] = "max_f1",
     panel: Annotated[int, typer.Option(min=64, max=2048, help="Side of a panel, px.")] = 480,
     seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
+    faint: Annotated[
+        bool, typer.Option("--faint", help="Draw boxes below the threshold, too, thin and grey.")
+    ] = False,
     blind: Annotated[
         bool,
         typer.Option(
@@ -85,6 +88,7 @@ def overlay(
                 title=image_id,
                 facts=facts.words(image_id),
                 panel=panel,
+                faint=faint,
             )
             to_png(figure, out / file_name(image_id))
             advance()

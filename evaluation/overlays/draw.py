@@ -224,7 +224,10 @@ def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:
 
 def _caption(reading: Reading, truth: Truth) -> tuple[str, str, str, str]:
     sign, words = outcome(reading, truth)
-    return reading.system, reading.colour, f"{_SIGNS[sign]} {words}", describe_score(reading)
+    score = describe_score(reading)
+    if reading.grid is not None and reading.contours:
+        score += f"; contours {', '.join(f'{each:.0%}'.rstrip('%') for each in reading.contours)} %"
+    return reading.system, reading.colour, f"{_SIGNS[sign]} {words}", score
 
 
 def _panel_figure(
@@ -288,13 +291,14 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 _SVG_DASH = "6 4"
 
 
-def to_svg(shapes: Sequence[Shape | Label]) -> Markup:
+def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup:
     """Return the shapes as SVG elements in original pixels.
 
     Strokes keep their width in screen pixels however large the image is shown.
 
     Args:
         shapes: In original pixels, drawn in this order.
+        text_class: Class of the texts.
 
     Example:
         >>> import numpy as np
@@ -302,7 +306,10 @@ def to_svg(shapes: Sequence[Shape | Label]) -> Markup:
         >>> print(to_svg([line]).count("M0 0L9 4.3"))
         2
     """
-    return Markup("").join(_element(shape) for shape in shapes)
+    return Markup("").join(
+        _text_element(each, text_class) if isinstance(each, Label) else _element(each)
+        for each in shapes
+    )
 
 
 def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
@@ -320,9 +327,7 @@ def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
     )
 
 
-def _element(shape: Shape | Label) -> Markup:
-    if isinstance(shape, Label):
-        return _text_element(shape)
+def _element(shape: Shape) -> Markup:
     data = _path_data(shape.paths, closed=shape.closed)
     dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
     halo = (
@@ -342,13 +347,11 @@ def _element(shape: Shape | Label) -> Markup:
     ).format(shape.layer, halo, data, shape.colour, shape.width, dash, fill)
 
 
-def _text_element(label: Label) -> Markup:
-    """Write a text; the page may show it smaller, about its pivot."""
-    (x, y), (across, down) = label.corner, label.pivot
+def _text_element(label: Label, kind: str) -> Markup:
+    x, y = label.corner
     return Markup(
-        '<text class="layer-{} words" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}" '
-        'style="transform-origin:{:g}px {:g}px">{}</text>'
+        '<text class="layer-{} {}" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}">{}</text>'
     ).format(
-        label.layer, x + label.width / 2, y + label.size / 2, label.size * _LETTER, label.colour,
-        round(x + across * label.width, 1), round(y + down * label.size, 1), label.text,
+        label.layer, kind, x + label.width / 2, y + label.size / 2, label.size * _LETTER,
+        label.colour, label.text,
     )  # fmt: skip

@@ -75,6 +75,7 @@ class Reading:
         boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
         box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
         grid: Activation map, or None.
+        contours: Probabilities at which the map's contours lie.
         point: The scored point (x, y) in original pixels, or None.
         localised: Whether that point lies on a lesion; None where it cannot be judged.
         within_cell: Whether it lies on one widened by one map cell; None likewise.
@@ -88,6 +89,7 @@ class Reading:
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
     box_cut: float = 0.5
     grid: ActivationGrid | None = None
+    contours: tuple[float, ...] = ()
     point: tuple[float, float] | None = None
     localised: bool | None = None
     within_cell: bool | None = None
@@ -140,9 +142,8 @@ def reading_shapes(
     side = max(size)
     shapes: list[Shape | Label] = []
     if reading.grid is not None:
-        shapes += map_shapes(reading.grid, reading.colour) or _no_evidence(
-            reading.colour, size, side * line
-        )
+        seen = [each for each in map_shapes(reading.grid, reading.colour) if _shows(each, size)]
+        shapes += seen or _no_evidence(reading.colour, size, side * line)
     shapes += [
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
@@ -154,13 +155,23 @@ def reading_shapes(
     return shapes
 
 
+def _shows(area: Shape, size: tuple[int, int]) -> bool:
+    """Whether some of an area lies on the image: a map's frame may reach beyond it."""
+    least = 0.001 * size[0] * size[1]
+    for path in area.paths:
+        low, high = path.min(axis=0).clip(0, size), path.max(axis=0).clip(0, size)
+        if float((high - low).prod()) >= least:
+            return True
+    return False
+
+
 def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]:
     """Say on an empty map that it is empty, in two lines at its foot."""
     width, height = size
     least = min(line, *(width / (0.6 * len(words)) for words in NO_EVIDENCE))
     lines = []
     for below, words in enumerate(reversed(NO_EVIDENCE)):
-        label = Label("map", words, (0.0, 0.0), least, colour, pivot=(0.5, 1.0 + below))
+        label = Label("map", words, (0.0, 0.0), least, colour)
         corner = ((width - label.width) / 2, height - (1.2 + below) * least)
         lines.append(replace(label, corner=corner))
     return lines[::-1]

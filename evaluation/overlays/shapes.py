@@ -47,8 +47,6 @@ class Label:
         corner: Upper left corner in original pixels.
         size: Height of the line in original pixels.
         colour: ``#RRGGBB``.
-        pivot: The point of the text, in shares of its width and height, that keeps its place
-            where a large image shows the text smaller.
     """
 
     layer: str
@@ -56,7 +54,6 @@ class Label:
     corner: tuple[float, float]
     size: float
     colour: str
-    pivot: tuple[float, float] = (0.5, 1.0)
 
     @property
     def width(self) -> float:
@@ -80,7 +77,7 @@ def place_labels(
     """Put a text at a corner of each box, inside the image and clear of the texts before it.
 
     Above the upper left corner where there is room, else below the lower left one, else inside
-    the box, else at its right end.
+    the box, else at its right end; a text without a free place is left out.
 
     Args:
         wanted: Layer, box ``xyxy``, text and colour, the most important first.
@@ -98,20 +95,16 @@ def place_labels(
         label = Label(layer, text, (0.0, 0.0), size, colour)
         x1, y1, x2, y2 = (float(edge) for edge in box[:4])
         right = x2 - label.width
+        corners = [(x, y) for x in (x1, right) for y in (y1 - size, y2, y1, y2 - size)]
         options = [
-            replace(label, corner=(min(max(x, 0.0), max(width - label.width, 0.0)), y), pivot=at)
-            for x, y, at in (
-                *((x1, y, (0.0, down)) for y, down in ((y1 - size, 1), (y2, 0))),
-                *((x1, y, (0.0, down)) for y, down in ((y1, 0), (y2 - size, 1))),
-                *((right, y, (1.0, down)) for y, down in ((y1 - size, 1), (y2, 0))),
-                *((right, y, (1.0, down)) for y, down in ((y1, 0), (y2 - size, 1))),
-            )
+            replace(label, corner=(min(max(x, 0.0), max(width - label.width, 0.0)), y))
+            for x, y in corners
             if 0 <= y <= height - size
         ]
-        free = [each for each in options if not any(_meet(each, other) for other in placed)]
-        chosen = free or options
-        if chosen:
-            placed.append(chosen[0])
+        free = (each for each in options if not any(_meet(each, other) for other in placed))
+        chosen = next(free, None)
+        if chosen is not None:
+            placed.append(chosen)
     return placed
 
 

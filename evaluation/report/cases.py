@@ -77,6 +77,7 @@ class DrawnOutput:
             boxes=boxes,
             box_cut=self._cut(boxes, decision),
             grid=self._grid_of(image_id),
+            contours=tuple(self.levels),
             point=_point(row),
             localised=_flag(row.get("localised")),
             within_cell=_flag(row.get("localised_tolerant")),

@@ -28,7 +28,7 @@ from evaluation.overlays.reading import (
     reading_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import TRUTH_COLOUR, Shape
+from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Shape
 from evaluation.report.cases import ImageFacts
 from evaluation.report.files import CASES_PAGE, PAGE
 
@@ -252,7 +252,7 @@ def _pick(
 MAX_IMAGE_BYTES = 120_000
 """The most that one image may take; less where a page has more than 45."""
 
-_LINE = 1 / 12  # height of a text on a small panel, of its longer side; larger panels shrink it
+_LINE, _FINE_LINE = 1 / 12, 1 / 24  # height of a text on a small and a large panel, of its side
 _BRIEF_BOXES = 3
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
@@ -381,11 +381,14 @@ def _largest_lesion(truth: Truth, area: int) -> float | None:
 def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int]) -> Panel:
     sign, words = outcome(reading, truth)
     score = describe_score(reading)
+    small = reading_shapes(reading, truth, size, line=_LINE)
+    large = reading_shapes(reading, truth, size, line=_FINE_LINE)
+    fine = [shape for shape in large if isinstance(shape, Label)]
     return Panel(
         reading.system,
         words,
         f"{reading.system} on {image_id}: {words}, {score}",
-        to_svg(reading_shapes(reading, truth, size, line=_LINE)),
+        to_svg(small) + to_svg(fine, "words fine"),
         colour=reading.colour,
         sign=sign,
         score=score,
