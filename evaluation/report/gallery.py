@@ -381,7 +381,11 @@ def _largest_lesion(truth: Truth, area: int) -> float | None:
 def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int]) -> Panel:
     sign, words = outcome(reading, truth)
     score = describe_score(reading)
-    small = reading_shapes(reading, truth, size, line=_LINE)
+    small = [
+        shape
+        for shape in reading_shapes(reading, truth, size, line=_LINE)
+        if isinstance(shape, Shape) or shape.layer == "map"  # scores need a large panel
+    ]
     large = reading_shapes(reading, truth, size, line=_FINE_LINE)
     fine = [shape for shape in large if isinstance(shape, Label)]
     return Panel(
@@ -474,7 +478,7 @@ def build_galleries(
         most=min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // max(fullest, 1)),
         progress=progress,
     )
-    intro = "Choose an image to enlarge it."
+    intro = "Choose an id to open a case with its scores, an image to enlarge it."
     if missing:
         intro += f" Left out, as the file could not be read: {', '.join(missing)}."
     laid = _lay_out(drawn)
