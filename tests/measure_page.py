@@ -54,7 +54,7 @@ class Browser:
     """One tab of a headless Chromium."""
 
     def __init__(self, path: str) -> None:
-        self._profile = tempfile.TemporaryDirectory()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         read_by_it, self._write = os.pipe()
         self._read, written_by_it = os.pipe()
 

@@ -79,6 +79,16 @@ class Claim:
         return family_level(self.comparisons)
 
     @property
+    def level_words(self) -> str:
+        """Coverage of the interval, in per cent.
+
+        Example:
+            >>> Claim("A", "B", "auroc", "", (0.9, 0.8), comparisons=3).level_words
+            '98.3 %'
+        """
+        return f"{100 * self.level:.3g} %"
+
+    @property
     def falling(self) -> Claim:
         """The same claim with the higher figure first."""
         if self.equal or not self.values[0] < self.values[1]:
@@ -103,7 +113,7 @@ class Claim:
         """
         words = f"difference {number(self.difference.estimate)}"
         if self.difference.bounded:
-            return f"{words}, {100 * self.level:.4g} % interval {ends_words(self.difference)}"
+            return f"{words}, {self.level_words} interval {ends_words(self.difference)}"
         lacking = f"no interval for one of {self.comparisons} comparisons"
         reason = self.difference.note or ("no interval" if self.comparisons == 1 else lacking)
         return f"{words}; {reason}"
@@ -147,18 +157,24 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
 def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
     """Both figures of each claim of one pair, and which system it is higher for.
 
+    A coverage that all intervals have is told once.
+
     Example:
         >>> shown = Claim("A", "B", "recall", "max_f1", (0.9, 0.4), Figure(0.5, 0.3, 0.7))
         >>> group_words([shown], ["sensitivity"])
-        'sensitivity 0.900 and 0.400 (difference 0.500, 95 % interval 0.300 to 0.700), higher for A'
+        'sensitivity 0.900 and 0.400 (difference 0.300 to 0.700), higher for A (95 % intervals)'
     """
     said = {"same": "the same", "open": "not shown to differ", "unknown": "no claim"}
+    levels = {each.level_words for each in claims if each.difference.bounded}
     parts = []
     for claim, title in zip(claims, titles, strict=True):
         end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
         values = " and ".join(map(number, claim.values))
-        parts.append(f"{title} {values} ({claim.gap_words}), {end}")
-    return "; ".join(parts)
+        short = len(levels) == 1 and claim.difference.bounded
+        gap = f"difference {ends_words(claim.difference)}" if short else claim.gap_words
+        parts.append(f"{title} {values} ({gap}), {end}")
+    common = f" ({levels.pop()} intervals)" if len(levels) == 1 else ""
+    return "; ".join(parts) + common
 
 
 def listed(claims: Sequence[Claim], *, gaps: bool) -> str:

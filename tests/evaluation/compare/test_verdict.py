@@ -109,7 +109,7 @@ def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
         table(make_metrics, {"A": 0.8, "B": 0.9, "C": 0.7}, gaps), ["A", "B", "C"], "X"
     )
     assert "B had the highest AUROC of 3 systems for x (0.900)" in verdict.headline
-    shown = "shown to exceed C (0.700; difference 0.200, 98.33 % interval 0.078 to 0.322)"
+    shown = "shown to exceed C (0.700; difference 0.200, 98.3 % interval 0.078 to 0.322)"
     assert shown in verdict.headline
     # Without that pair two are left.
     assert "differ from A (0.800; difference 0.100, 97.5 % interval" in verdict.headline
@@ -127,7 +127,7 @@ def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
         (
             {"A": 0.9, "B": 0.9, "C": 0.5},
             "A and B had the same, highest AUROC of 3 systems for x (0.900); A was shown to exceed "
-            "C (0.500; difference 0.400, 98.33 % interval 0.278 to 0.522) and B was shown to",
+            "C (0.500; difference 0.400, 98.3 % interval 0.278 to 0.522) and B was shown to",
         ),
     ],
 )
@@ -260,8 +260,8 @@ def test_sensitivity_and_specificity_are_one_sentence(make_metrics, verdict_of):
     assert told[0].text.startswith(
         "A and B at the threshold for best F1: sensitivity (recall) 0.980 and 0.510 (difference "
     )
-    assert "higher for A; specificity 0.030 and 0.460 (difference −0.430," in told[0].text
-    assert told[0].text.endswith("higher for B.")
+    assert "higher for A; specificity 0.030 and 0.460 (difference −0.624 to −0.281)" in told[0].text
+    assert told[0].text.endswith("higher for B (97.5 % intervals).")
     assert [claim.leader for claim in told[0].claims] == ["A", "B"]
 
 
@@ -280,7 +280,7 @@ def random_figures(rng, widen, make_metrics, names):
     return widen(Figures.from_table(make_metrics(rows)))
 
 
-QUOTED = re.compile(r"interval (−?\d\.\d+) to (−?\d\.\d+)")
+QUOTED = re.compile(r"(−?\d\.\d+) to (−?\d\.\d+)")
 
 
 def quoted(text):
