@@ -23,6 +23,7 @@ from evaluation.boxes.average_precision import (
 )
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
 from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.metrics.image_metrics import rates
@@ -30,6 +31,7 @@ from evaluation.statistics.bootstrap import Resamples, cluster_index, per_cluste
 from evaluation.statistics.ranking import Floats, RankedScores
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
+_TEST_PER_VALIDATION = 9  # 3,000 validation images for 27,000 of test
 _REPLICATES, _QUICK_REPLICATES = 2_000, 20
 _LOOP_REPLICATES = 20  # the plain loop is timed on so many: all of them would take minutes
 _LIMIT_SECONDS, _LIMIT_GIB = 10.0, 2.0
@@ -48,6 +50,7 @@ class Systems(NamedTuple):
     judged: EvaluationSet
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
+    validation: dict[str, ValidationScores]
 
 
 def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -58,7 +61,8 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     what = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
     note = (
         "judging is from image scores and boxes to the table of figures, intervals and paired "
-        f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image"
+        f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image; "
+        f"thresholds are refitted on {n_images // _TEST_PER_VALIDATION:,} validation images"
     )
     limit, limit_gib = (None, None) if setting.quick else (_LIMIT_SECONDS, _LIMIT_GIB)
     memory = f"{what}: greatest memory of that process"
@@ -105,7 +109,20 @@ def make_systems(n_images: int, seed: int) -> Systems:
         for name, frame in boxes.items()
     }
     scores["C"] = pd.Series(1 / (1 + np.exp(1.5 - 1.4 * sick - rng.normal(size=n_images))), ids)
-    return Systems(judged, scores, boxes)
+    return Systems(judged, scores, boxes, _validation(judged, scores, rng))
+
+
+def _validation(
+    judged: EvaluationSet, scores: dict[str, pd.Series], rng: np.random.Generator
+) -> dict[str, ValidationScores]:
+    """Validation images that score as test images drawn at random do."""
+    n_images = max(20, len(judged.y_true) // _TEST_PER_VALIDATION)
+    rows = rng.choice(len(judged.y_true), n_images, replace=False)
+    owners = np.char.add("v", judged.patients[rows].astype(str))
+    return {
+        name: ValidationScores(judged.y_true[rows], each.to_numpy()[rows], owners)
+        for name, each in scores.items()
+    }
 
 
 def _boxes_at(rng: np.random.Generator, count: int) -> Floats:
@@ -127,13 +144,17 @@ def _found(
 
 
 def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
-    """Every figure, interval and paired difference; thresholds are chosen on the same images."""
+    """Every figure, interval and paired difference; thresholds are chosen on validation images."""
     judged, cards = systems.judged, {}
     for name, scores in systems.scores.items():
         boxes = systems.boxes.get(name)
-        choices = {policy: choose_threshold(judged.y_true, scores, policy) for policy in POLICIES}
+        kept = systems.validation[name]
+        choices = {
+            policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
+        }
         cut = None if boxes is None else float(boxes["score"].median())
-        cards[name] = [Scorecard(judged, scores, choices, boxes=boxes, box_cut=cut)]
+        card = Scorecard(judged, scores, choices, validation=kept, boxes=boxes, box_cut=cut)
+        cards[name] = [card]
     resamples = Resamples(judged.n_patients, n_replicates, seed)
     return resampled_figures("lesion", cards, resamples).figures.table()
 

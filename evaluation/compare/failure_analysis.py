@@ -21,6 +21,7 @@ from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
+    Calls,
     ShareName,
     Shares,
     add_agreement,
@@ -330,7 +331,7 @@ def _where_each_fails(
     judged = next(iter(cards.values()))[0].judged
     rows = _images_of(judged, images)
     groups = image_groups(rows, subgroups)
-    shares = Shares(judged.n_patients, gaps=set(groups))
+    shares = Shares(judged.n_patients, Calls(cards, policy, resamples), gaps=set(groups))
     for name, members in cards.items():
         of_groups = _shares_of_groups(members, groups, policy)
         of_lesions = _shares_of_lesions(members, rows)
@@ -350,8 +351,8 @@ def _where_each_fails(
     return pd.concat(kept, ignore_index=True)[list(FAILURE_COLUMNS)]
 
 
-_Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64]]
-"""What `Shares.add` takes of a system: name, what is counted, of what, and the patients."""
+_Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], npt.ArrayLike | None]
+"""What `Shares.add` takes of a system: name, what is counted, of what, patients, and per call."""
 
 
 def _shares_of_groups(
@@ -366,23 +367,26 @@ def _shares_of_groups(
         return
     positive = np.mean(known, axis=0)  # over seeds
     boxed = judged.y_true & judged.boxes_trusted
-    figures: dict[str, tuple[Floats, npt.NDArray[np.bool_]]] = {
-        "recall": (positive, judged.y_true),
-        "specificity": (1 - positive, ~judged.y_true),
+    ones = np.ones(len(positive))
+    figures: dict[str, tuple[Floats, npt.NDArray[np.bool_], Floats | None]] = {
+        "recall": (positive, judged.y_true, ones),
+        "specificity": (1 - positive, ~judged.y_true, -ones),
     }
     placed = [card.localised for card in cards if card.localised is not None]
     if len(placed) == len(cards):
         found = [call & place for call, place in zip(known, placed, strict=True)]
-        figures["localised_sensitivity"] = (np.mean(found, axis=0), boxed)
+        of_one = placed[0].astype(np.float64) if len(cards) == 1 else None  # places of one seed
+        figures["localised_sensitivity"] = (np.mean(found, axis=0), boxed, of_one)
     for topic, of_image in groups.items():
         for group in sorted(set(of_image) - {""}):
             inside = of_image == group
             outside = ~inside & (of_image != "")
-            for metric, (value, of) in figures.items():
+            for metric, (value, of, per_call) in figures.items():
                 for chosen, called_ in ((inside, group), (outside, f"not {group}")):
                     mask = of & chosen
                     key = ShareName(topic, called_, policy, metric)
-                    yield key, value * mask, mask, judged.patients
+                    added = None if per_call is None else per_call * mask
+                    yield key, value * mask, mask, judged.patients, added
 
 
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
@@ -398,7 +402,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     ones = np.ones(len(patients))
     for kind in (*_PER_LESION, *_PER_IMAGE):
         of = mean["lesions"] if kind in _PER_LESION else ones
-        yield ShareName("errors", "", "", kind), mean[kind], of, patients
+        yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
     reached = np.mean([lesions_reached(p, cut) for p, cut in known if cut is not None], axis=0)
     first = known[0][0]
     image = first.true_image
@@ -409,7 +413,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
         for group in sorted(set(of_lesion) - {""}):
             chosen = of_lesion == group
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
-            yield key, reached * chosen, chosen, patients[image]
+            yield key, reached * chosen, chosen, patients[image], None
 
 
 def _pairs(card: Scorecard) -> BoxPairs | None:

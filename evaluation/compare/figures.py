@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import LEVEL, Interval
@@ -103,6 +104,28 @@ class Figure(Interval):
 
 Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEstimate]]
 """By pair and figure: replicates of the difference, or, of several seeds, its estimate."""
+
+
+def is_chosen(policy: str) -> bool:
+    """Whether validation chooses the threshold of a policy; a declared one is no choice.
+
+    Example:
+        >>> is_chosen("max_f1"), is_chosen("threshold=0.5"), is_chosen("")
+        (True, False, False)
+    """
+    return bool(policy) and check_policy(policy).kind != "threshold"
+
+
+def of_thresholds(policy: str, *, refitted: bool) -> str:
+    """What the method of an interval does with thresholds; nothing where none was chosen.
+
+    Example:
+        >>> of_thresholds("max_f1", refitted=False), of_thresholds("", refitted=False)
+        (', thresholds held', '')
+    """
+    if not is_chosen(policy):
+        return ""
+    return f", {REFITTED if refitted else HELD}"
 
 
 def family_level(comparisons: int) -> float:

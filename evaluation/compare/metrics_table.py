@@ -21,9 +21,7 @@ from scipy.stats import beta  # type: ignore[attr-defined]
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.figures import (
-    HELD,
     OVER_SEEDS,
-    REFITTED,
     Counts,
     Differences,
     Figure,
@@ -31,10 +29,11 @@ from evaluation.compare.figures import (
     IntervalKind,
     family_level,
     family_sizes,
+    is_chosen,
+    of_thresholds,
 )
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.refit import refit_thresholds
-from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.auroc_variance import (
@@ -385,25 +384,24 @@ def _why_no_difference(
     return "; ".join(reasons)
 
 
-def _is_chosen(policy: str) -> bool:
-    """Whether validation chooses the threshold of a policy; a declared one is no choice."""
-    return bool(policy) and check_policy(policy).kind != "threshold"
-
-
-def _of_thresholds(key: MetricKey, *, refitted: bool) -> str:
-    """What the method of an interval does with thresholds; nothing where none was chosen."""
-    if not _is_chosen(key.policy):
-        return ""
-    return f", {REFITTED if refitted else HELD}"
-
-
 def _chosen_on(policy: str, cards: Sequence[Scorecard | SeedMean]) -> int | None:
     """The fewest positives that any of the thresholds was chosen on; `None` where unknown."""
-    if not _is_chosen(policy):
+    if not is_chosen(policy):
         return None
-    models = [m for card in cards for m in (card.cards if isinstance(card, SeedMean) else [card])]
+    models = _models(cards)
     known = [model.validation.n_positive for model in models if model.validation is not None]
     return min(known) if known and len(known) == len(models) else None
+
+
+def _too_few(policy: str, cards: Sequence[Scorecard | SeedMean]) -> str:
+    """Why resamples cannot say how far a threshold of the systems varies; empty where they can."""
+    chosen_on = [model.validation for model in _models(cards) if model.validation is not None]
+    reasons = [reason for each in chosen_on if (reason := each.too_few_for(policy))]
+    return reasons[0] if reasons else ""
+
+
+def _models(cards: Sequence[Scorecard | SeedMean]) -> list[Scorecard]:
+    return [m for card in cards for m in (card.cards if isinstance(card, SeedMean) else [card])]
 
 
 class _Maker:
@@ -436,6 +434,8 @@ class _Maker:
         if isinstance(alone, Scorecard):
             exact = _exact_interval(alone, key, estimate)
         interval = self._interval(key, estimate, drawn, refitted=held is not None)
+        if held is not None and (reason := _too_few(key.policy, list(systems.values()))):
+            interval = Interval(estimate, note=f"no interval: {reason}")
         beside = self._interval(key, estimate, held)
         method = self._resamples.method
         kind: IntervalKind = "bootstrap"
@@ -444,7 +444,7 @@ class _Maker:
             method = f"{OVER_SEEDS}; covariances of {self._resamples.n_replicates} resamples"
             interval = self._of_seeds(list(systems), key, interval, drawn, 0)
             beside = self._of_seeds(list(systems), key, beside, held, 1)
-        method += _of_thresholds(key, refitted=held is not None)
+        method += of_thresholds(key.policy, refitted=held is not None)
         if exact is not None and beside.unmoved:
             beside = exact
             if interval.bounded:  # no resample of test patients moved it: it is not that narrow

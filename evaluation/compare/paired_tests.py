@@ -19,6 +19,7 @@ from evaluation.compare.figures import (
     Figures,
     family_level,
     family_sizes,
+    is_chosen,
 )
 from evaluation.compare.scorecard import Scorecard
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
@@ -188,8 +189,9 @@ def paired_tests(
         _decision_rows(rows, subgroup, cards, chosen)
     own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
     drawn = resampled_tests(figures, differences or {})
-    refitted = drawn["method"] == REFITTED_TEST
-    tables = [drawn[refitted], own, drawn[~refitted], *([] if more is None else [more])]
+    decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
+    decides &= drawn["policy"].map(is_chosen).astype(bool)
+    tables = [drawn[decides], own, drawn[~decides], *([] if more is None else [more])]
     return _adjusted(tables, rows.reference)
 
 

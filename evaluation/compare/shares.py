@@ -1,7 +1,8 @@
 """Shares of images or lesions, by group and system, with intervals for groups and gaps alike.
 
 Whatever is a count over a count is summed by patient once; every resample is then one product of
-matrices, however many shares there are.
+matrices, however many shares there are. Shares of called images are taken at thresholds that are
+refitted on resampled validation patients.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from evaluation.compare.figures import of_thresholds
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
@@ -54,22 +57,80 @@ class Derived(NamedTuple):
     compute: Callable[..., Floats]
 
 
+class Calls:
+    """Which images each system calls positive, and in each resample at refitted thresholds.
+
+    Args:
+        cards: One per training seed of each system.
+        policy: Of the thresholds.
+        resamples: Of test patients; validation patients are drawn beside, as for every figure.
+
+    Attributes:
+        patients: Of each image, shape ``(N,)``.
+        held: By system whose thresholds are refitted, the share of its seeds that call an image.
+        unsure: By system, why resamples cannot say how far its threshold varies; empty: they can.
+        thresholds: Refitted, a column a seed of these systems; `None` without any.
+    """
+
+    def __init__(
+        self, cards: Mapping[str, Sequence[Scorecard]], policy: str, resamples: Resamples
+    ) -> None:
+        self.patients = next(iter(cards.values()))[0].judged.patients
+        self.held: dict[str, Floats] = {}
+        self.unsure: dict[str, str] = {}
+        chosen: dict[tuple[str, int], tuple[ValidationScores, list[str]]] = {}
+        self._scores: dict[str, list[Floats]] = {}
+        for name, members in cards.items():
+            calls = [card.called(policy) for card in members]
+            known = [called for called in calls if called is not None]
+            kept = [c.validation for c in members if c.validation and policy in c.chosen_policies]
+            if len(known) < len(members) or len(kept) < len(members):
+                continue
+            chosen |= {(name, seed): (each, [policy]) for seed, each in enumerate(kept)}
+            self._scores[name] = [card.scores for card in members]
+            self.held[name] = np.mean(known, axis=0)
+            self.unsure[name] = next(filter(None, (v.too_few_for(policy) for v in kept)), "")
+        self._columns = list(chosen)
+        drawn = refit_thresholds(chosen, resamples)
+        each = [drawn[model][policy] for model in self._columns]
+        self.thresholds = np.column_stack(each) if each else None
+
+    def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
+        """The share of a system's seeds that call an image, shape ``(R, N)``, NaN without one.
+
+        Args:
+            system: One that has refitted thresholds.
+            thresholds: Rows of the attribute of this name.
+        """
+        places = [place for place, (name, _) in enumerate(self._columns) if name == system]
+        each = [
+            is_positive(scores, thresholds[:, place, None])
+            for place, scores in zip(places, self._scores[system], strict=True)
+        ]
+        called = np.asarray(np.mean(each, axis=0, dtype=np.float32))
+        called[np.isnan(thresholds[:, places]).any(axis=1)] = np.nan
+        return called
+
+
 @dataclass
 class Shares:
     """Counts over counts, by patient, of several systems.
 
     Attributes:
         n_patients: How many patients are resampled.
+        calls: Where given, shares that count called images are resampled at refitted thresholds.
         gaps: Topics whose groups are also held against the rest, as ``not GROUP`` in the same
             topic.
         derived: Figures that follow from shares.
     """
 
     n_patients: int
+    calls: Calls | None = None
     gaps: set[str] = field(default_factory=set)
     derived: list[Derived] = field(default_factory=list)
     _numerators: dict[Key, Floats] = field(default_factory=dict)
     _denominators: dict[Key, Floats] = field(default_factory=dict)
+    _per_call: dict[Key, Floats] = field(default_factory=dict)
 
     def add(
         self,
@@ -78,8 +139,11 @@ class Shares:
         counted: npt.ArrayLike,
         of: npt.ArrayLike,
         patients: npt.NDArray[np.integer[Any]],
+        per_call: npt.ArrayLike | None = None,
     ) -> None:
-        """Add a share of images or lesions."""
+        """Add a share of images or lesions; `per_call`: what an image adds if it is called."""
+        if per_call is not None and self.calls is not None and system in self.calls.held:
+            self._per_call[system, name] = np.asarray(per_call, dtype=np.float64)
         for store, values in ((self._numerators, counted), (self._denominators, of)):
             weights = np.asarray(values, dtype=np.float64)
             sums = np.bincount(patients, weights, minlength=self.n_patients)
@@ -95,8 +159,9 @@ class Shares:
         places: dict[bytes, int] = {}
         of = [places.setdefault(self._denominators[key].tobytes(), len(places)) for key in keys]
         denominators = np.stack([np.frombuffer(each) for each in places], axis=1)
-        whole = _ratios(np.ones((1, self.n_patients)), numerators, denominators, of)[0]
-        drawn = _replicates(numerators, denominators, of, resamples)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            whole = numerators.sum(axis=0) / denominators.sum(axis=0)[of]
+        drawn = self._replicates(keys, numerators, denominators, of, resamples)
         values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(keys)}
         for derived in self.derived:
             parts = [values[key] for key in derived.of]
@@ -106,18 +171,18 @@ class Shares:
         rows = []
         for key in keys:
             counts = self._counts_of(key)
-            rows.append(_row(*key, *values[key], resamples, counts))
+            rows.append(self._row([key], key, *values[key], resamples, counts))
         for first, name in keys:
             others = systems[1:] if first == systems[0] else ()
             rows += [
-                _gap(values, first, second, name, name, resamples)
+                self._gap(values, (first, name), (second, name), resamples)
                 for second in others
                 if (second, name) in values
             ]
         for system, name in keys:
             rest = name._replace(group=f"not {name.group}")
             if name.topic in self.gaps and (system, rest) in values:
-                rows.append(_gap(values, system, system, name, rest, resamples))
+                rows.append(self._gap(values, (system, name), (system, rest), resamples))
         return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
     def _counts_of(self, key: Key) -> tuple[float | None, float | None, int | None]:
@@ -126,70 +191,99 @@ class Shares:
         of = self._denominators[key]
         return float(self._numerators[key].sum()), float(of.sum()), int((of > 0).sum())
 
+    def _replicates(
+        self,
+        keys: Sequence[Key],
+        numerators: Floats,
+        denominators: Floats,
+        of: Sequence[int],
+        resamples: Resamples,
+    ) -> Floats:
+        """Every share on every resample, shape ``(R, shares)``."""
+        # Percentiles need no more digits than single precision has, and come twice as fast.
+        table, whole = numerators.astype(np.float32), denominators.astype(np.float32)
+        calls, per_call = self.calls, {}
+        if calls is not None and calls.thresholds is not None:
+            for system, held in calls.held.items():
+                places = [
+                    i for i, key in enumerate(keys) if key[0] == system and key in self._per_call
+                ]
+                each = [self._per_call[keys[place]] for place in places]
+                if not each:
+                    continue
+                per_call[system] = places, np.stack(each, axis=1).astype(np.float32)  # (N, K)
+                for place, added in zip(places, each, strict=True):  # what no call adds is left
+                    table[:, place] -= np.bincount(
+                        calls.patients, added * held, minlength=self.n_patients
+                    )
 
-def _replicates(
-    numerators: Floats, denominators: Floats, of: Sequence[int], resamples: Resamples
-) -> Floats:
-    """Every share on every resample, shape ``(R, shares)``."""
-    # Percentiles need no more digits than single precision has, and come twice as fast.
-    table, whole = numerators.astype(np.float32), denominators.astype(np.float32)
+        def statistic(
+            weights: npt.NDArray[np.int16], thresholds: Floats | None = None
+        ) -> dict[str, Floats]:
+            used = weights.astype(np.float32)
+            counted = used @ table
+            if calls is not None and thresholds is not None:
+                of_image = np.take(used, calls.patients, axis=1)
+                for system, (places, added) in per_call.items():
+                    counted[:, places] += (of_image * calls.called(system, thresholds)) @ added
+            with np.errstate(invalid="ignore", divide="ignore"):
+                shares = counted / (used @ whole)[:, of]
+            return {"share": np.asarray(shares, dtype=np.float64)}
 
-    def statistic(weights: npt.NDArray[np.int16]) -> dict[str, Floats]:
-        return {"share": _ratios(weights.astype(np.float32), table, whole, of)}
+        beside = calls.thresholds if calls is not None and per_call else None
+        return cluster_bootstrap(statistic, resamples, beside=beside)["share"]
 
-    return cluster_bootstrap(statistic, resamples)["share"]
+    def _refitted(self, key: Key) -> bool:
+        if key in self._per_call:
+            return True
+        return any(d.key == key and all(map(self._refitted, d.of)) for d in self.derived)
 
+    def _row(
+        self,
+        keys: Sequence[Key],
+        named: Key,
+        estimate: float,
+        drawn: Floats,
+        resamples: Resamples,
+        counts: tuple[float | None, float | None, int | None] = (None, None, None),
+    ) -> dict[str, Any]:
+        """A row of the table; `keys`: the share, or the two that it is the difference of."""
+        refitted = all(map(self._refitted, keys))
+        interval = percentile_interval(drawn)
+        if np.isnan(estimate):
+            interval = Interval(note=NONE_OF_THEM)
+        elif refitted and self.calls is not None:
+            unsure = [reason for system, _ in keys if (reason := self.calls.unsure.get(system))]
+            interval = Interval(note=f"no interval: {unsure[0]}") if unsure else interval
+        method = resamples.method + of_thresholds(named[1].policy, refitted=refitted)
+        return {
+            **named[1]._asdict(),
+            "system": named[0],
+            "estimate": estimate,
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "ci_method": method if interval.bounded else "",
+            "count": counts[0],
+            "of": counts[1],
+            "n_patients": counts[2],
+            "note": interval.note,
+        }
 
-def _ratios(
-    weights: npt.NDArray[np.floating[Any]],
-    numerators: npt.NDArray[np.floating[Any]],
-    denominators: npt.NDArray[np.floating[Any]],
-    of: Sequence[int],
-) -> Floats:
-    """Weighted counts over weighted counts, shape ``(R, shares)``."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(
-            (weights @ numerators) / (weights @ denominators)[:, of], dtype=np.float64
+    def _gap(
+        self,
+        values: Mapping[Key, tuple[float, Floats]],
+        first: Key,
+        second: Key,
+        resamples: Resamples,
+    ) -> dict[str, Any]:
+        """A paired difference: between systems on one group, or between groups of one system."""
+        (one, drawn_one), (two, drawn_two) = values[first], values[second]
+        of_groups = first[0] == second[0]
+        system = first[0] if of_groups else f"{first[0]} - {second[0]}"
+        name = first[1]._replace(group=f"{first[1].group} - rest") if of_groups else first[1]
+        return self._row(
+            [first, second], (system, name), one - two, drawn_one - drawn_two, resamples
         )
-
-
-def _row(
-    system: str,
-    name: ShareName,
-    estimate: float,
-    drawn: Floats,
-    resamples: Resamples,
-    counts: tuple[float | None, float | None, int | None],
-) -> dict[str, Any]:
-    known = not np.isnan(estimate)
-    interval = percentile_interval(drawn) if known else Interval(note=NONE_OF_THEM)
-    return {
-        **name._asdict(),
-        "system": system,
-        "estimate": estimate,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "ci_method": resamples.method if interval.bounded else "",
-        "count": counts[0],
-        "of": counts[1],
-        "n_patients": counts[2],
-        "note": interval.note,
-    }
-
-
-def _gap(
-    values: Mapping[Key, tuple[float, Floats]],
-    first: str,
-    second: str,
-    name: ShareName,
-    other: ShareName,
-    resamples: Resamples,
-) -> dict[str, Any]:
-    """A paired difference: between systems on one group, or between groups of one system."""
-    (one, drawn_one), (two, drawn_two) = values[first, name], values[second, other]
-    system = first if first == second else f"{first} - {second}"
-    named = name if name == other else name._replace(group=f"{name.group} - rest")
-    return _row(system, named, one - two, drawn_one - drawn_two, resamples, (None, None, None))
 
 
 def _kappa(
@@ -357,12 +451,12 @@ def add_at_prevalence(
             continue
         judged, called = members[0].judged, np.mean(known, axis=0)
         needed = []
-        for metric, value, of in (
-            ("recall", called, judged.y_true),
-            ("specificity", 1 - called, ~judged.y_true),
+        for metric, value, of, per_call in (
+            ("recall", called, judged.y_true, 1),
+            ("specificity", 1 - called, ~judged.y_true, -1),
         ):
             key = ShareName("", "", policy, metric)
-            shares.add(name, key, value * of, of, judged.patients)
+            shares.add(name, key, value * of, of, judged.patients, per_call * of)
             needed.append((name, key))
         for cost_share in COST_SHARES:
             key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")

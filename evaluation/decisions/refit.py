@@ -8,6 +8,7 @@ validation scores, so no Python loop runs over them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +27,11 @@ from evaluation.statistics.ranking import (
 )
 
 Name = TypeVar("Name", bound=Hashable)
+FEWEST_MISSES = 2
+"""A floor that allows fewer on validation sets its threshold by the very lowest or highest score.
+
+How far an extreme varies no bootstrap can say: it is drawn again in most resamples.
+"""
 _STREAM = 1
 """Of random numbers: draws of validation patients owe nothing to those of test patients."""
 
@@ -63,6 +69,30 @@ class ValidationScores:
     def n_positive(self) -> int:
         """How many are positive."""
         return int(self.y_true.sum())
+
+    def too_few_for(self, policy: str) -> str:
+        """Why resamples cannot say how far a policy's threshold varies; empty where they can.
+
+        Example:
+            >>> kept = ValidationScores([True] * 12 + [False] * 40, range(52), ["p"] * 52)
+            >>> kept.too_few_for("specificity>=0.90"), kept.too_few_for("max_f1")
+            ('', '')
+            >>> kept.too_few_for("sensitivity>=0.95")
+            'the floor allows 0 of 12 validation positives to be missed; an interval needs 2'
+        """
+        wanted = check_policy(policy)
+        if wanted.kind not in ("sensitivity", "specificity") or wanted.value is None:
+            return ""
+        positive = wanted.kind == "sensitivity"
+        count = self.n_positive if positive else len(self.y_true) - self.n_positive
+        allowed = math.floor(count * (1 - wanted.value) + 1e-9)
+        if allowed >= FEWEST_MISSES:
+            return ""
+        kind, error = ("positives", "missed") if positive else ("negatives", "called positive")
+        return (
+            f"the floor allows {allowed} of {count} validation {kind} to be {error}; an interval "
+            f"needs {FEWEST_MISSES}"
+        )
 
 
 def refit_thresholds(

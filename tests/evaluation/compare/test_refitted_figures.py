@@ -16,6 +16,7 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
@@ -255,3 +256,56 @@ def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
     assert auroc.note.endswith("5.025 to 5.975)")
+
+
+def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(judged):
+    policy = "sensitivity>=0.95"  # of 24 positives it allows one miss
+    cards = {name: [a_card(judged, seed, [policy])] for seed, name in enumerate("AB")}
+    n_positive = cards["A"][0].validation.n_positive
+    assert 20 <= n_positive < 40
+    drawn = resampled_figures("opacity", cards, Resamples(judged.n_patients, 60))
+    gap = drawn.figures.difference("A", "B", "specificity", policy)
+    assert gap.known
+    assert not gap.bounded
+    assert f"allows 1 of {n_positive} validation positives to be missed" in gap.note
+    assert gap.held is not None
+    tests = paired_tests(drawn.figures, cards, clustered_auroc(cards), drawn.differences)
+    refitted = tests[(tests["method"] == REFITTED_TEST) & (tests["metric"] == "specificity")]
+    assert refitted["p_value"].isna().all()
+
+
+def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
+    cards, resamples, found = drawn
+    shares = Shares(judged.n_patients, Calls(cards, "max_f1", resamples))
+    everything = np.ones(N, dtype=bool)
+    for name, (card,) in cards.items():
+        called = card.called("max_f1")
+        for metric, of, per_call in (
+            ("recall", judged.y_true, 1),
+            ("specificity", ~judged.y_true, -1),
+        ):
+            right = called if per_call == 1 else ~called
+            key = ShareName("whole", "all", "max_f1", metric)
+            shares.add(name, key, right * of, of & everything, judged.patients, per_call * of)
+    add_at_prevalence(shares, cards, "max_f1", 0.1)
+    table = shares.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
+    for metric in ("recall", "specificity"):
+        for system, figure in (
+            ("A", found.figures.of("A", metric, "max_f1")),
+            ("A - B", found.figures.difference("A", "B", metric, "max_f1")),
+        ):
+            row = table.loc[("whole", metric, system)]
+            assert row["estimate"] == pytest.approx(figure.estimate)
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx(
+                (figure.low, figure.high), abs=1e-6
+            )
+            assert row["ci_method"] == figure.method
+    assert REFITTED in table.loc[("prevalence", "ppv", "A"), "ci_method"]
+    bare = Shares(judged.n_patients)
+    add_at_prevalence(bare, cards, "max_f1", 0.1)
+    held = bare.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
+    assert held.loc[("prevalence", "ppv", "A"), "ci_method"].endswith(HELD)
+    width = [t.loc[("prevalence", "npv", "A")] for t in (table, held)]
+    assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
+        *width[1][["ci_high", "ci_low"]]
+    )
