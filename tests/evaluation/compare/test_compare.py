@@ -121,8 +121,8 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set,
     assert len(known) > 10
     assert (known["estimate"] == 0).all()
     assert known["ci_low"].isna().all()  # no width, so no interval
-    # Where over a tenth of the resamples of validation gives no threshold, it says that instead.
-    unsure = known["note"].str.contains("thresholds were refitted")
+    # Where validation hardly supports a threshold, it says that instead.
+    unsure = known["note"].str.contains("thresholds were refitted|the floor allows")
     assert known.loc[unsure, "policy"].ne("").all()
     assert (~unsure).sum() > 10
     assert (known.loc[~unsure, "note"] == NO_WIDTH).all()
