@@ -249,7 +249,7 @@ pytestmark = pytest.mark.slow
 
 PATIENTS, SETS = 150, 1500
 PERSON, IMAGE, SHARED = 0.8, 0.6, 0.7  # standard deviations of what is the patient's, the image's
-COVERED, REJECTED = (0.93, 0.97), (0.035, 0.065)
+COVERED, REJECTED = (0.93, 0.97), (0.025, 0.06)
 ALONE = np.sqrt(PERSON**2 + IMAGE**2)
 
 
