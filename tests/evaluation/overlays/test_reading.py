@@ -107,6 +107,16 @@ def test_boxes_below_the_threshold_are_thin_grey_and_few():
     assert all(shape.width < shapes[-1].width for shape in faint)
 
 
+def test_png_shows_boxes_below_the_threshold_when_asked_to():
+    reading = Reading("A", COLOUR, boxes=np.array([[8, 8, 40, 40, 0.1]]), box_cut=0.5)
+    plain = np.zeros((64, 64), np.uint8)
+    options = {"finding": "F", "title": "a", "panel": 96}
+    drawn = [draw_overlay(plain, Truth(0.0), [reading], **options, faint=on) for on in (0, 1)]
+    system = slice(-102, -6)  # the last panel
+    assert not drawn[0][6:102, system].any()
+    assert drawn[1][6:102, system].any()
+
+
 def test_box_exactly_at_the_cut_is_drawn_in_full():
     reading = Reading("A", COLOUR, boxes=np.array([[0, 0, 9, 9, 0.3]]), box_cut=0.3)
     assert drawn_shapes(reading, Truth(0.0), SIZE)[0].colour == COLOUR
