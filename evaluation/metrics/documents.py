@@ -16,7 +16,7 @@ _INTRODUCTION = """\
 Every metric of a report, by its short name in `metrics.csv` and `metrics.json`. An undefined
 figure is empty and its note says why; it is never 0. A threshold, a score cut and a calibration
 are chosen on validation images. Only a metric where higher is better can be the primary one of a
-protocol.
+protocol, and one half of an operating point only together with the other: {halves}.
 
 `python -m evaluation.metrics.documents` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
@@ -49,7 +49,13 @@ def _metrics_page() -> str:
         for metric in in_reading_order()
     ]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return _INTRODUCTION + "\n".join(lines) + "\n"
+    halves = "; ".join(
+        f"`{metric.name}` with {' or '.join(f'`{each}`' for each in able)}"
+        for metric in in_reading_order()
+        if not metric.why_not_primary
+        if (able := [each for each in metric.partners if not METRICS[each].why_not_primary])
+    )
+    return _INTRODUCTION.format(halves=halves) + "\n".join(lines) + "\n"
 
 
 def _population(metric: Metric) -> str:
