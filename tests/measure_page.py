@@ -87,7 +87,8 @@ class Browser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.terminate()
+        self._session = ""
+        self.call("Browser.close")
         self._process.wait(30)
         os.close(self._write)
         os.close(self._read)

@@ -77,6 +77,7 @@ class IntervalFacts:
         single: Kinds of method behind the intervals of single systems.
         paired: The same of paired differences.
         replicates: Of the bootstrap; `None` where unknown.
+        refitted: Whether resamples choose thresholds again.
         tested: Whether there are tests.
         mcnemar: Whether McNemar's are among them.
         holm: Whether they have p-values adjusted for several comparisons.
@@ -86,6 +87,7 @@ class IntervalFacts:
     single: frozenset[IntervalKind]
     paired: frozenset[IntervalKind]
     replicates: int | None
+    refitted: bool
     tested: bool
     mcnemar: bool
     holm: bool
@@ -106,6 +108,7 @@ class IntervalFacts:
             single=frozenset(figure.kind for figure in single if figure.kind is not None),
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=(comparison.provenance.get("bootstrap") or {}).get("replicates"),
+            refitted=any(figure.refitted for figure in (*single, *paired)),
             tested=len(tests) > 0,
             mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
             holm=len(tests) > 0 and len(comparison.systems) > 2,

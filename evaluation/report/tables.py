@@ -298,7 +298,10 @@ def _section(
     words = _axis_ends(axis) if any(placed) else ""
     at = keys[0].metric, policy
     counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
-    chosen = tuple("" if n is None else f"{n:,} validation positives" for n in counts)
+    chosen = tuple(
+        "" if n is None else f"chosen on {n:,} positive validation {_units(figures)}"
+        for n in counts
+    )
     return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words, chosen)
 
 
@@ -309,8 +312,11 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     counts = next((each for each in held if each.n_images), None)
     if counts is None:
         return ""
-    units = {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
-    return f"{counts.n_images:,} {units}, {counts.n_positive:,} positive"
+    return f"{counts.n_images:,} {_units(figures)}, {counts.n_positive:,} positive"
+
+
+def _units(figures: Figures) -> str:
+    return {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
 
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:

@@ -144,7 +144,7 @@ def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(
         figures[key] = replace(figures[key], held=(0.6251, 0.7249), n_chosen_on=1234)
     html = write_report(comparison, image_set, report_folder).read_text()
     table = html[html.index('id="figures"') : html.index('id="curves"')]
-    assert "score ≥ 0.500<small>1,234 validation positives</small>" in table
+    assert "score ≥ 0.500<small>chosen on 1,234 positive validation images</small>" in table
     assert "held" not in table
     assert "<small>held: 0.625 to 0.725</small>" in html.split('id="all-figures"')[1]
 
