@@ -151,12 +151,10 @@ class _Seeds:
     the luck of their choice is in them, which leaving out test patients in turn would not show.
     """
 
-    def __init__(self, cards: Mapping[str, Scorecard | SeedMean], drawn: _OfModels) -> None:
-        self._each = {
-            name: card.each if isinstance(card, SeedMean) else [card.estimates()]
-            for name, card in cards.items()
-        }
-        self._drawn = drawn
+    def __init__(
+        self, each: Mapping[str, Sequence[Mapping[MetricKey, float | None]]], drawn: _OfModels
+    ) -> None:
+        self._each, self._drawn = each, drawn
 
     def of(
         self, names: Sequence[str], key: MetricKey, effective: float | None
@@ -223,7 +221,13 @@ def resampled_figures(
     drawn, drawn_held = _draw(cards, resamples, kept, advance)
     replicates, held = _means(drawn, seeds), _means(drawn_held, seeds)
     joined = {name: SeedMean(each) if len(each) > 1 else each[0] for name, each in cards.items()}
-    of_seeds = _Seeds(joined, drawn), _Seeds(joined, drawn_held)
+    of_seeds = None
+    if max(seeds.values()) > 1:
+        each = {
+            name: card.each if isinstance(card, SeedMean) else [card.estimates()]
+            for name, card in joined.items()
+        }
+        of_seeds = _Seeds(each, drawn), _Seeds(each, drawn_held)
     figures = figures_of(
         target, joined, replicates, resamples, held=held, seeds=of_seeds, unit=unit
     )
@@ -231,7 +235,7 @@ def resampled_figures(
     for pair in combinations(cards, 2):
         found = differences[pair] = {}
         for key, figure in figures.differences[pair].items():
-            gap = of_seeds[0].of(pair, key, figure.effective_patients)
+            gap = of_seeds and of_seeds[0].of(pair, key, figure.effective_patients)
             drawn_gap = _gap(replicates, pair, key) if gap is None else gap
             if drawn_gap is not None:
                 found[key] = drawn_gap

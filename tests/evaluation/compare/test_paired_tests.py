@@ -1,5 +1,7 @@
 """What a comparison tests, and how several systems and several training seeds enter it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from scipy.stats import binomtest, norm, t
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems, name_models
+from evaluation.compare.comparison import patient_notes
 from evaluation.compare.failure_analysis import _auroc_of_groups
 from evaluation.compare.figures import OVER_SEEDS, REFITTED, Figures, family_level
 from evaluation.compare.metrics_table import (
@@ -356,3 +359,32 @@ def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
     row = found.loc["f1"]
     assert (row["estimate"], row["ci_method"], row["note"]) == (1.0, "", NO_WIDTH)
     assert found.loc["accuracy", "ci_low"] == pytest.approx(0.025 ** (1 / 10))
+
+
+def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(judged):
+    few = replace(judged, y_true=np.isin(np.arange(N), [0, 100, 200]))
+    (caution,) = patient_notes(few)
+    assert "The 3 positive images are of 3 patients" in caution.text
+    owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
+    one = replace(judged, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
+    notes = [note.text for note in patient_notes(one)]
+    # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
+    assert all(f"those of {120**2 / 2570:.1f} patients with one image each" in n for n in notes)
+    assert all("One patient has 50 of the 120" in note and "(42 %)" in note for note in notes)
+    assert [note.split()[2] for note in notes] == ["positive", "negative"]
+    spread = replace(judged, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
+    assert patient_notes(spread) == []
+
+
+def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(judged):
+    figures, _ = resampled_figures(
+        "sick", {"A": [card(judged, 1)]}, Resamples(judged.n_patients, 20)
+    )
+    by_class = [np.bincount(judged.patients[of]) for of in (judged.y_true, ~judged.y_true)]
+    positive, negative = (n.sum() ** 2 / (n**2).sum() for n in by_class)
+    for metric, expected in (
+        ("recall", positive), ("specificity", negative), ("f1", min(positive, negative)),
+    ):  # fmt: skip
+        assert figures.of("A", metric, "max_f1").effective_patients == pytest.approx(expected)
+    again = Figures.from_table(figures.table())
+    assert again.of("A", "recall", "max_f1").effective_patients == pytest.approx(positive)
