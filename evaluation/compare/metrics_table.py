@@ -48,6 +48,7 @@ from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
     cluster_bootstrap,
+    expanded_level,
     percentile_interval,
 )
 from evaluation.statistics.ranking import Floats
@@ -353,7 +354,7 @@ def figures_of(
                     levels = [family_level(size) for size in family_sizes(len(cards))]
                     figure = replace(figure, family=estimate.intervals_at(levels))
             elif figure.bounded and drawn is not None:
-                figure = replace(figure, family=_family_ends(drawn, len(cards)))
+                figure = replace(figure, family=_family_ends(drawn, len(cards), figure))
             found[key] = figure
     return replace(figures, differences=differences)
 
@@ -366,9 +367,11 @@ def _gap(
     return None if one is None or other is None else one - other
 
 
-def _family_ends(drawn: Floats, n_systems: int) -> tuple[tuple[float, float], ...]:
+def _family_ends(drawn: Floats, n_systems: int, figure: Figure) -> tuple[tuple[float, float], ...]:
     """Percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
-    tails = [(1 - family_level(size)) / 2 for size in family_sizes(n_systems)]
+    patients = None if figure.refitted else figure.effective_patients
+    sizes = family_sizes(n_systems)
+    tails = [(1 - expanded_level(family_level(size), patients)) / 2 for size in sizes]
     ends = np.quantile(drawn[~np.isnan(drawn)], [*tails, *(1 - tail for tail in tails)])
     return tuple(zip(ends[: len(tails)].tolist(), ends[len(tails) :].tolist(), strict=True))
 
@@ -500,7 +503,9 @@ class _Maker:
             return Interval(estimate)
         if self._judged.n_patients < 2:
             return Interval(estimate, note=_ONE_PATIENT)
-        found = percentile_interval(drawn, estimate=estimate)
+        # Refitted thresholds widen an interval beyond what few patients ask for.
+        patients = None if refitted else self._counts_of(key).effective_patients
+        found = percentile_interval(drawn, expanded_level(LEVEL, patients), estimate=estimate)
         if refitted and not found.bounded and not found.unmoved:
             return replace(found, note=f"{found.note}; {_CHOICE_UNSURE}")
         if key.metric in family("calibration") and found.note.startswith(SHIFTED.split("(")[0]):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri, stdtr
 
 from evaluation.compare.figures import (
     HELD,
@@ -48,11 +49,12 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def _percentile_p(replicates: Floats) -> float | None:
+def _percentile_p(replicates: Floats, patients: float | None = None) -> float | None:
     """Two-sided p-value of a difference of 0, from the bootstrap's replicates of it.
 
     Twice the share of replicates on the smaller side of 0, those at 0 on both sides; 1 is added
-    to both counts, so that no number of replicates gives a p-value of 0.
+    to both counts, so that no number of replicates gives a p-value of 0. With the effective
+    patients given, it is that of the expanded percentiles of `expanded_level`.
 
     Source:
         Efron and Tibshirani 1993, section 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
@@ -65,7 +67,10 @@ def _percentile_p(replicates: Floats) -> float | None:
     if not len(defined):
         return None
     smaller = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
+    p_value = min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
+    if patients is None or not patients > 1:
+        return p_value
+    return float(2 * stdtr(patients - 1, ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)))
 
 
 def resampled_tests(figures: Figures, differences: Differences) -> pd.DataFrame:
@@ -112,7 +117,8 @@ def _resampled_test(
         if isinstance(drawn, ClusteredEstimate):
             error, p_value, reach = drawn.error, drawn.p_value, drawn.detectable
         else:
-            error, p_value = float(np.nanstd(drawn, ddof=1)), _percentile_p(drawn)
+            error = float(np.nanstd(drawn, ddof=1))
+            p_value = _percentile_p(drawn, None if figure.refitted else figure.effective_patients)
             reach = smallest_detectable(error, freedom=_freedom(figure))
         row |= {"standard_error": error, "p_value": p_value, "detectable": reach}
         if pair[0] == next(iter(figures.systems)):

@@ -20,6 +20,7 @@ from evaluation.statistics.bootstrap import (
     Resamples,
     cluster_bootstrap,
     cluster_index,
+    expanded_level,
     per_cluster,
     percentile_interval,
 )
@@ -402,3 +403,22 @@ def scorecard(drawn, scores, owner, threshold):
     )
     choice = {"cut": ThresholdChoice("cut", threshold)}
     return Scorecard(judged, pd.Series(scores), choice)
+
+
+def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many():
+    rng = np.random.default_rng(11)
+    values = rng.normal(size=(600, 8))
+    weights = np.concatenate(list(Resamples(8, 800).chunks())) / 8
+    means = values @ weights.T
+    covered = {
+        level: np.mean(
+            [
+                found.low <= 0 <= found.high
+                for found in (percentile_interval(each, level) for each in means)
+            ]
+        )
+        for level in (0.95, expanded_level(0.95, 8))
+    }
+    plain, expanded = covered.values()
+    assert plain < 0.91
+    assert 0.93 <= expanded <= 0.97

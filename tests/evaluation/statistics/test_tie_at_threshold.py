@@ -38,7 +38,8 @@ def test_counts_and_net_benefit_at_a_score_are_by_the_rule(threshold):
 def test_the_page_counts_by_the_rule_at_every_score():
     frame = pd.DataFrame({"image_id": list("abcde"), "system": "A", "label": Y_TRUE,
                           "score": SCORES})  # fmt: skip
-    (steps,) = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.4}})["steps"]
+    found, _ = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.4}})
+    (steps,) = found["steps"]
     assert steps["at"] == list(TIES)
     assert list(zip(steps["tp"], steps["fp"], strict=True)) == [by_the_rule(t) for t in TIES]
 
