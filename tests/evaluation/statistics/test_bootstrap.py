@@ -407,8 +407,8 @@ def scorecard(drawn, scores, owner, threshold):
 
 def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many():
     rng = np.random.default_rng(11)
-    values = rng.normal(size=(600, 8))
-    weights = np.concatenate(list(Resamples(8, 800).chunks())) / 8
+    values = rng.normal(size=(1500, 12))
+    weights = np.concatenate(list(Resamples(12, 800).chunks())) / 12
     means = values @ weights.T
     covered = {
         level: np.mean(
@@ -417,8 +417,8 @@ def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many()
                 for found in (percentile_interval(each, level) for each in means)
             ]
         )
-        for level in (0.95, expanded_level(0.95, 8))
+        for level in (0.95, expanded_level(0.95, 12))
     }
     plain, expanded = covered.values()
-    assert plain < 0.91
+    assert plain < 0.92
     assert 0.93 <= expanded <= 0.97
