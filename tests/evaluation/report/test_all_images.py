@@ -135,7 +135,7 @@ say("sorted", choose({ s0: "tp", sort: "low-1" }));
 say("explored", choose({ s0: "tp", explore: "0,8,0.9" }));
 say("search", choose({ id: "P05" }));
 press("j");
-say("name", document.activeElement.getAttribute("aria-label"));
+say("name", document.activeElement.textContent);
 document.activeElement.click();
 say("open", text("#one-id") + " " + document.querySelectorAll("#one figure > svg").length);
 say("boxes", [...document.querySelectorAll("#one text")].map((each) => each.textContent).join(" "));
