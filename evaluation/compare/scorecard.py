@@ -9,6 +9,7 @@ threshold held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -315,6 +316,10 @@ class Scorecard:
 
     def estimates(self) -> dict[MetricKey, float | None]:
         """Every figure on the images as they are; COCO's are those of pycocotools itself."""
+        return dict(self._estimates)
+
+    @cached_property
+    def _estimates(self) -> dict[MetricKey, float | None]:
         once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
         if self._calibration is not None:
             exact = self._calibration.figures()  # replicates are fitted on knots
