@@ -15,9 +15,9 @@ Counts = npt.NDArray[np.int64]
 
 
 def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
-    """Count lesions and called boxes by what became of them, image by image.
+    """Count lesions and called boxes by outcome, image by image.
 
-    Called boxes choose in falling score, each the free lesion of highest IoU of at least 0.5.
+    Called boxes choose in falling score, each the unmatched lesion of highest IoU of at least 0.5.
     Of the others, one that overlaps a lesion by at least 0.5 is a duplicate, one between 0.1 and
     0.5 a poor box, the rest are background. A lesion that nobody took is missed, unless it is the
     one that a poor box overlaps most.

@@ -17,7 +17,7 @@ IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
 
 
 class WeightedIobb:
-    """Share of true boxes found, and false marks an image, where IoBB decides.
+    """Share of true boxes found, and false positives per image, where IoBB decides.
 
     Boxes at or above the cut are called. A true box is found where a called box has at least a
     share of its own area on it; a called box that has that on no true box is false. The share of
@@ -66,7 +66,7 @@ class WeightedIobb:
             weights: How often each cluster counts, shape ``(R, n_clusters)``.
 
         Returns:
-            Accuracy at each threshold, then false marks an image, shape ``(R, 2 x thresholds)``;
+            Accuracy at each threshold, then false positives per image, shape ``(R, 2 x thresholds)``;
             accuracy is NaN where a weighting has no true box.
         """
         weight = np.asarray(weights, dtype=np.float64)
@@ -79,7 +79,7 @@ class WeightedIobb:
 _RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
 """IoU thresholds of the RSNA score; just above, since an IoU must exceed them."""
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""False marks an image at which sensitivity is given and averaged."""
+"""False positives per image at which sensitivity is given and averaged."""
 _FROC_IOU = 0.2
 Hit = Literal["iou", "centre"]
 """What finds a lesion: a mark's overlap of at least 0.2 (IoU), or its centre, borders included."""
@@ -160,7 +160,7 @@ def _first_finds(pairs: BoxPairs, hit: Hit) -> tuple[Floats, npt.NDArray[np.bool
 
 
 class WeightedFroc:
-    """Sensitivity per lesion at 1/8 to 8 false marks an image, and its mean.
+    """Sensitivity per lesion at 1/8 to 8 false positives per image, and its mean.
 
     A lesion is found by any mark that hits it; a mark that hits no lesion is false; further marks
     on a lesion are neither. Of the operating points that keep a rate (marks from a score up, equal
@@ -219,14 +219,14 @@ class WeightedFroc:
 
 
 class FrocCurve(NamedTuple):
-    """Sensitivity per lesion against false marks an image, both rising; empty without lesions."""
+    """Sensitivity per lesion against false positives per image, both rising; empty without lesions."""
 
     false_marks: Floats
     sensitivity: Floats
 
 
 def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
-    """Sensitivity against false marks an image, one point per score that finds a further lesion.
+    """Sensitivity against false positives per image, one point per score that finds a further lesion.
 
     Args:
         pairs: Boxes of the images judged.

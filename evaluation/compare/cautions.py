@@ -146,7 +146,7 @@ def _against_chance(figures: Figures) -> list[str]:
 
 
 def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
-    """Systems that were not shown to exceed the label guessed without looking at the lungs."""
+    """Systems that were not shown to exceed the label predicted from metadata and image borders."""
     if failures.empty:
         return []
     gaps = failures[failures["topic"] == BEYOND_SHORTCUT]

@@ -139,8 +139,8 @@ def require_primary_metric(protocol: Protocol, cards: Mapping[str, Scorecard]) -
             reason = lacking or (_NEVER if found is None else why_undefined(metric))
             raise InputError(
                 f"protocol: the primary figure '{metric}' is undefined for {name}: {reason}; "
-                "compare systems that have it, or fix another metric; nothing was told and no "
-                "look was counted"
+                "compare systems that have it, or fix another metric; no figure was shown, "
+                "and no use of the test set was logged"
             )
 
 

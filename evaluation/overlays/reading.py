@@ -204,7 +204,7 @@ def _box_shapes(
 
 
 def outcome_kind(reading: Reading, truth: Truth) -> str:
-    """Name what became of one image in one system: a key of `OUTCOMES`.
+    """Name the outcome of one image in one system: a key of `OUTCOMES`.
 
     Example:
         >>> outcome_kind(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
@@ -224,7 +224,7 @@ def outcome_kind(reading: Reading, truth: Truth) -> str:
 
 
 def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
-    """Say in words what became of one image in one system, and with which sign.
+    """Say in words the outcome of one image in one system, and with which sign.
 
     Returns:
         The sign (``right``, ``wrong`` or ``open``) and the words.

@@ -34,7 +34,7 @@ What else the resamples bring comes second, shape ``(R, k)``.
 
 BOOTSTRAP = "patient-cluster bootstrap percentile"
 LEVEL = 0.95
-NO_WIDTH = "no interval: the resamples do not move it, so how sure it is stays unknown"
+NO_WIDTH = "no interval: every bootstrap resample gave the same value"
 _CHUNK_CELLS = 500_000
 _ROUNDING = 1e-12
 _SMALL = np.uint16
