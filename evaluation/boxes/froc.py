@@ -66,7 +66,7 @@ class WeightedIobb:
             weights: How often each cluster counts, shape ``(R, n_clusters)``.
 
         Returns:
-            Accuracy at each threshold, then false positives per image, shape ``(R, 2 x thresholds)``;
+            Accuracies, then false positives per image, shape ``(R, 2 x thresholds)``;
             accuracy is NaN where a weighting has no true box.
         """
         weight = np.asarray(weights, dtype=np.float64)
@@ -219,14 +219,14 @@ class WeightedFroc:
 
 
 class FrocCurve(NamedTuple):
-    """Sensitivity per lesion against false positives per image, both rising; empty without lesions."""
+    """Sensitivity per lesion against false positives per image, rising; empty without lesions."""
 
     false_marks: Floats
     sensitivity: Floats
 
 
 def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
-    """Sensitivity against false positives per image, one point per score that finds a further lesion.
+    """Sensitivity against false positives per image, a point per score that adds a lesion.
 
     Args:
         pairs: Boxes of the images judged.
