@@ -1,6 +1,7 @@
 """Measure a page in headless Chromium: screens, words shown, first image, printed pages, console.
 
     python tests/measure_page.py REPORT.html [--screens FOLDER]
+    python tests/measure_page.py out/quickstart/report/report.html --opening docs/report.png
 
 Chromium is driven over its debugging pipe, so nothing needs to be installed beside it.
 """
@@ -143,6 +144,14 @@ class Browser:
         image = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(image["data"]))
 
+    def opening(self, path: Path, section: str, *, wide: int = 1000) -> None:
+        """Write the page down to the end of a section as a PNG file."""
+        end = f"document.querySelector('{section}').getBoundingClientRect().bottom + scrollY"
+        clip = {"x": 0, "y": 0, "width": SIZES[0][0], "height": self.evaluate(end) + 16,
+                "scale": wide / SIZES[0][0]}  # fmt: skip
+        image = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(image["data"]))
+
     def print_pdf(self) -> bytes:
         """Print the page on A4, with its own margins."""
         self.call("Emulation.clearDeviceMetricsOverride")
@@ -216,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a page in headless Chromium.")
     parser.add_argument("page", type=Path)
     parser.add_argument("--screens", type=Path, help="Folder for screenshots and the PDF.")
+    parser.add_argument("--opening", type=Path, help="PNG file for the page's opening.")
     arguments = parser.parse_args()
     path = find_browser()
     if path is None:
@@ -224,6 +234,9 @@ def main() -> None:
         arguments.screens.mkdir(parents=True, exist_ok=True)
     with Browser(path) as browser:
         size = measure(browser, arguments.page, arguments.screens)
+        if arguments.opening:
+            browser.open(arguments.page, *SIZES[0])
+            browser.opening(arguments.opening, "#examples")
     print(json.dumps(asdict(size), indent=1))
 
 
