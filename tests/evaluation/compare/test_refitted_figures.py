@@ -1,5 +1,7 @@
 """Figures at a chosen threshold carry the luck of choosing it; thresholds held stand beside."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from evaluation.compare.figures import HELD, REFITTED, Figures
+from evaluation.compare.judged_again import _failure_card
+from evaluation.compare.judged_model import ComparisonTask
 from evaluation.compare.metrics_table import EXACT_METHOD, figures_of, resampled_figures
 from evaluation.compare.paired_tests import (
     MCNEMAR,
@@ -15,12 +19,15 @@ from evaluation.compare.paired_tests import (
     clustered_auroc,
     paired_tests,
 )
+from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
+from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.statistics.bootstrap import Resamples
+from evaluation.systems.eligibility import describe_images
 
 N = 120
 RECALL = MetricKey(ALL, "max_f1", "recall")
@@ -309,3 +316,18 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
     assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
         *width[1][["ci_high", "ci_low"]]
     )
+
+
+def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, judged_set):
+    target, ids = judged_set.target(), judged_set.image_ids("test").sort_values()
+    failed = ids[:30]
+    system = predict("A", seed=1, skip=failed)
+    model = SimpleNamespace(predictions=system, decision=tune(system, judged_set, target))
+    labels = judged_set.labels(target)
+    judged = describe_images(judged_set, target, ids, labels)
+    task = ComparisonTask(judged_set, target, "default", EXPLORATORY)
+    card = _failure_card(model, judged, task)
+    kept, wrong = card.validation.scores, card.scores[:30]
+    assert len(set(judged.y_true[:30])) == 2
+    assert (wrong[judged.y_true[:30]] < kept.min()).all()
+    assert (wrong[~judged.y_true[:30]] > kept.max()).all()
