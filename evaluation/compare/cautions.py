@@ -166,7 +166,7 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
         return []
     were = "was" if len(values) == 1 else "were"
     return [
-        f"Without looking at the lungs, the label is guessed from {fact} with AUROC "
+        f"The label can be predicted without the lungs, from {fact}, with AUROC "
         f"{number(guess.estimate)} (5-fold, by patient); on the same pairs of images "
         f"{listing(values)} {were} not shown to exceed that."
     ]

@@ -34,6 +34,11 @@ class Note(NamedTuple):
         """Whether it may make the answer wrong and stands right below it."""
         return self.kind == "few_patients"
 
+    @property
+    def of_decisions(self) -> bool:
+        """Whether it says where a decision comes from, which no reader has to mind."""
+        return self.kind == "not_tuned"
+
 
 class MetricKey(NamedTuple):
     """The name of a figure: on which images, at which policy (``""``: none), which metric."""
