@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.cautions import Background, cautions
-from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.figures import HELD, Figure, Figures
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
@@ -43,7 +43,7 @@ class Judged:
     policies: tuple[str, ...]
 
     def p_value(self, metric: str, policy: str) -> float | None:
-        """The p-value of the first two systems by the figure's own test, by patient."""
+        """The p-value of the first two systems by the test that decides, by patient."""
         if not len(self.tests):
             return None
         rows = self.tests[
@@ -52,6 +52,7 @@ class Judged:
             & (self.tests["independent"] == "patients")
             & (self.tests["subgroup"] == ALL)
             & (self.tests["second"] == self.systems[1])
+            & ~self.tests["method"].str.contains(HELD)
         ]
         known = rows["p_value"].dropna()
         return float(known.iloc[0]) if len(known) else None
