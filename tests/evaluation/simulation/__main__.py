@@ -5,7 +5,7 @@
 
 Each case is stored in the folder of results as soon as it is done, and one that is there for the
 same revision, seed and number of sets is not run again; with ``--keep`` of any revision. With
-``--out`` the results of the folder become a column of ``results.json``, and the tables of the page
+``--out`` the results of the folder go into a column of ``results.json``, and the tables of the page
 are written from it.
 """
 
@@ -51,7 +51,8 @@ def main() -> None:
             stored_run(case, chosen.sets, chosen.seed, chosen.results, keep=chosen.keep)
     if chosen.out is not None:
         results = json.loads(RESULTS.read_text())
-        results[chosen.column] = stored(chosen.results)
+        known = {(row["design"], row["case"]): row for row in results[chosen.column]}
+        results[chosen.column] = stored(chosen.results, known)
         RESULTS.write_text(written(results))
         chosen.out.write_text(with_tables(chosen.out.read_text(), results))
 
@@ -70,11 +71,14 @@ def path_of(case: Case, folder: Path) -> Path:
     return folder / f"{case.design}-{zlib.crc32(case.name.encode()):08x}.json"
 
 
-def stored(folder: Path) -> list[dict[str, Any]]:
-    """Every stored result, in the order of the designs."""
-    cases = [case for design in DESIGNS.values() for case in design()]
-    paths = [path_of(case, folder) for case in cases]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+def stored(folder: Path, known: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of a folder, else those known, in the order of the designs."""
+    found = []
+    for case in (case for design in DESIGNS.values() for case in design()):
+        path = path_of(case, folder)
+        row = json.loads(path.read_text()) if path.exists() else known.get((case.design, case.name))
+        found += [] if row is None else [row]
+    return found
 
 
 def stored_run(
