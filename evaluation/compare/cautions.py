@@ -114,6 +114,10 @@ def cautions(
     parts = [
         f"The audit of this data set found an error: {each}." for each in background.audit or ()
     ]
+    if background.data_name and background.audit is None:
+        parts.append(
+            "Whether a patient is in both training and test data was not checked (run cxr check)."
+        )
     parts += _against_chance(figures)
     parts += _against_shortcuts(failures)
     parts += _trained_elsewhere(background)
@@ -167,8 +171,8 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
     were = "was" if len(values) == 1 else "were"
     return [
         f"The label can be predicted without the lungs, from {fact}, with AUROC "
-        f"{number(guess.estimate)} (5-fold, by patient); on the same pairs of images "
-        f"{listing(values)} {were} not shown to exceed that."
+        f"{number(guess.estimate)} (5-fold, by patient); on the same pairs of images, those of one "
+        f"fold, {listing(values)} {were} not shown to exceed that."
     ]
 
 

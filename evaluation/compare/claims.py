@@ -164,7 +164,11 @@ def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
         >>> group_words([shown], ["sensitivity"])
         'sensitivity 0.900 and 0.400 (difference 0.300 to 0.700), higher for A (95 % intervals)'
     """
-    said = {"same": "the same", "open": "not shown to differ", "unknown": "no claim"}
+    said = {
+        "same": "equal here, not shown to differ",
+        "open": "not shown to differ",
+        "unknown": "no claim",
+    }
     levels = {each.level_words for each in claims if each.difference.bounded}
     parts = []
     for claim, title in zip(claims, titles, strict=True):

@@ -395,7 +395,9 @@ def _pair_words(claim: Claim, at: str) -> str:
                 f"{title}{at} was higher for {first} than for {second}: {one} and {other}, {gap}."
             )
         case "same":
-            return f"{title}{at} was the same for {first} and {second}: {one} ({gap})."
+            return (
+                f"{title}{at} was {one} for {first} and for {second}, not shown to differ ({gap})."
+            )
         case "open":
             return f"{title}{at} was not shown to differ: {first} {one}, {second} {other}, {gap}."
         case "unknown":
@@ -464,6 +466,11 @@ def _scope(
     ]
     if widened:
         parts.append(f"The intervals {listing(widened)} are widened by Holm's method.")
+    if any(each.difference.refitted for each in told):
+        parts.append(
+            "At a chosen threshold they include that other validation patients would have given "
+            "another threshold; the full table also has those with the thresholds held."
+        )
     parts += _detectable(tests, systems, protocol)
     if tests.known or protocol.declared:
         parts.append(standing_words(protocol, setting.uses_before))

@@ -87,7 +87,7 @@ def select_cases(
         ...     rows, columns=["image_id", "system", "label", "score", "decision_max_f1"]
         ... )
         >>> [(each.title, each.image_ids) for each in select_cases(frame, ["X", "Y"], "max_f1")]
-        [('Only X finds it', ('a',))]
+        [('Only X finds it, in the right place', ('a',))]
     """
     if f"decision_{policy}" not in decisions:
         return []
@@ -179,7 +179,7 @@ def _misses(table: _Table, count: int) -> list[_Category]:
             len(table.systems) - 1
         )
         gap = table.confidence[:, position] - others
-        key, title = f"only-{position + 1}", f"Only {name} finds it"
+        key, title = f"only-{position + 1}", f"Only {name} finds it, in the right place"
         categories.append(_pick(table, key, title, only, gap, count, "widest gap in rank first"))
     return categories
 
@@ -192,20 +192,20 @@ def _wrong_place(table: _Table, count: int) -> _Category:
 
 
 def _false_alarms(table: _Table, count: int) -> list[_Category]:
-    """Confident false alarms, on normal and on abnormal images apart where the set says so."""
+    """False alarms, on normal and on abnormal images apart where the set says so."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
     groups = [
-        ("normal", "Confident false alarms on normal images", table.kind == "normal"),
+        ("normal", "False alarms on normal images", table.kind == "normal"),
         (
             "not-normal",
-            "Confident false alarms on images that are abnormal in another way",
+            "False alarms on images that are abnormal in another way",
             table.kind == "not_normal",
         ),
     ]
     rest = ~(groups[0][2] | groups[1][2])
-    groups.append(("other", "Confident false alarms", rest))
-    order = "most confident first"
+    groups.append(("other", "False alarms", rest))
+    order = "highest ranks first"
     return [
         _pick(table, f"alarm-{key}", title, alarm & group, strength, count, order)
         for key, title, group in groups

@@ -22,11 +22,18 @@ from evaluation.systems.shortcuts import BEYOND_SHORTCUT
 NO_FAILURES = pd.DataFrame()
 
 
-def told(make_metrics, rows, failures=NO_FAILURES, **background):
+def told(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
     figures = Figures.from_table(
         make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
     )
-    return cautions(Background("rsna", **background), figures, failures)
+    return cautions(Background("rsna", audit=audit, **background), figures, failures)
+
+
+def test_an_audit_that_never_looked_at_the_split_is_said(make_metrics):
+    rows = {"A": (0.9, 0.8, 0.95), "B": (0.8, 0.7, 0.9)}
+    (said,) = told(make_metrics, rows, audit=None)
+    assert "both training and test data was not checked (run cxr check)" in said
+    assert told(make_metrics, rows) == ()
 
 
 @pytest.mark.parametrize(
