@@ -84,6 +84,7 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
     assert "patient_leak" not in found
 
 
+@pytest.mark.long
 def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
     split, _ = draw_split(dataset.images, dataset.findings, decode, no_roles(), SplitRule(seed=1))
     assert find_leaks(dataset.images, split).empty

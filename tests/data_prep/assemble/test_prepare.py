@@ -269,7 +269,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
     out = tmp_path / "precious"
     out.mkdir()
     (out / "thesis.txt").write_text("two years of work")
-    with pytest.raises(InputError, match="not empty and not a data set"):
+    with pytest.raises(InputError, match="not empty and not a cxr data set"):
         make(write_source(tmp_path / "source"), out)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
