@@ -367,7 +367,7 @@ def test_one_batch_of_one_image_trains(version, build_small, dataset):
     assert all(loss.isfinite() for loss in losses.values())
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.long), "v2"])
 def test_a_batch_can_be_overfitted(version, build_small, batch):
     torch.manual_seed(0)
     model = build_small(head=version, norm="group", head_convs=2)

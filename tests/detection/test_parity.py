@@ -136,7 +136,7 @@ def test_losses_gradients_and_boxes_are_torchvisions(version, norm, size, count,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.parametrize(("size", "seed"), [(96, 0), (160, 1)])
+@pytest.mark.parametrize(("size", "seed"), [(96, 0), pytest.param(160, 1, marks=pytest.mark.long)])
 def test_the_published_resnet50_models_are_ours_bit_for_bit(version, size, seed):
     ours, theirs = build_pair(version, backbone="resnet50", norm="batch", size=size, seed=seed)
     require_equal(ours, theirs, draw_batch(size, 2, seed))

@@ -47,6 +47,7 @@ def _train(data: Path, out: Path, overrides: list[str], say: Any = None) -> None
         train("retinanet_quickstart", data, out, overrides, resume=True, device="cpu")
 
 
+@pytest.mark.long
 def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(
     data: Path, tmp_path: Path
 ) -> None:
