@@ -60,7 +60,11 @@ def test_both_detectors_are_one_network_with_the_same_output() -> None:
     ("group", "names"),
     [
         ("detection", ["training step", "inference", "inference"]),
-        ("classification", ["training step"] * 3 + ["inference"] * 3),
+        pytest.param(
+            "classification",
+            ["training step"] * 3 + ["inference"] * 3,
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_quick_run_measures_training_and_inference(

@@ -116,6 +116,7 @@ _SOFT = (
 )
 
 
+@pytest.mark.long
 def test_smoothing_and_mixup_are_resumed_exactly(data: Path, tmp_path: Path) -> None:
     whole = _train(data, tmp_path / "whole", *_SOFT)
     _interrupted(data, tmp_path / "halves", 2, *_SOFT)

@@ -86,7 +86,7 @@ def test_two_processes_learn_what_one_learns(
         assert two[name].tolist() == pytest.approx(one[name].tolist(), rel=0.02, abs=1e-6), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @_ON_ONE_WORKER
 def test_interrupted_processes_are_gone_and_resume_exactly(
     data: Path, tmp_path: Path, of_two: tuple[Path, str]
