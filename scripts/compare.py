@@ -13,6 +13,7 @@ from data_prep.contracts.folders import LOCK, folder_lock
 from evaluation.report.files import (
     CASES_PAGES,
     METRICS,
+    MOST_THUMBNAILS,
     OF_ALL_TARGETS,
     OF_ONE_TARGET,
     PAGE,
@@ -100,7 +101,7 @@ def compare(
             min=0,
             help="Thumbnails on images.html at most, wrongly judged images first; 0 for none.",
         ),
-    ] = 5000,
+    ] = MOST_THUMBNAILS,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.

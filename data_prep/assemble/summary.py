@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.audit.audit import Audit
+from data_prep.audit.audit import AUDIT, Audit
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.splits.add_split import count_roles, role_lines
@@ -122,7 +122,7 @@ def summarise(
         roles={name: count_roles(dataset, dataset.split(name)) for name in shown},
         excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
         notes=tuple(dataset.info.get("notes", ())),
-        audit=Audit.read(dataset.folder / "audit.json"),
+        audit=Audit.read(dataset.folder / AUDIT),
         already_complete=already_complete,
         changes=changes,
     )

@@ -35,6 +35,8 @@ from data_prep.store.dataset import DataSet
 
 __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_leaks"]
 
+AUDIT = "audit.json"
+"""Name of what programs read of an audit, in the folder of its data set."""
 _NOT_ASKED = Problem(
     "pictures_skipped", "info", "the images were not looked at (--no-pixels)", 1, unit="run"
 )

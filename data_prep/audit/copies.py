@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -98,7 +99,8 @@ def _check(
         used = split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
         apart = differing(twins.merge(used, on="image_id"), "group", "role")
         text = f"split '{name}': {what} in more than one role{note}"
-        problems.append(_problem(f"{kind}_leak", "error", text, apart, "role", _AGAIN))
+        leak = _problem(f"{kind}_leak", "error", text, apart, "role", _AGAIN)
+        problems.append(replace(leak, split=name))
     truths = aligned(labels, twins["image_id"])
     for column, target in enumerate(labels.columns):
         apart = differing(twins.assign(label=truths[:, column]), "group", "label")

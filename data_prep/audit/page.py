@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydicom.uid import UID_dictionary
 
+from data_prep.audit.audit import AUDIT
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
     THUMBNAIL_PX,
@@ -173,7 +174,7 @@ def say_scope(checked: dict[str, int]) -> str:
     return ", ".join(_counted(count, names.get(thing, thing)) for thing, count in checked.items())
 
 
-JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
+PAGE_NAME = "audit.html"
 _MAX_IMAGES = 60
 _AXIS = (0.4, 1.0)  # of the bars
 _CONTENTS = (
@@ -225,7 +226,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
     Raises:
         InputError: The disk is full or the folder may not be written.
     """
-    found.write(folder / JSON_NAME)
+    found.write(folder / AUDIT)
     html = _render_audit(dataset, found, pixels=pixels)
     with atomic_path(folder / PAGE_NAME) as path:
         path.write_text(html, encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -100,7 +102,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
     again = f"draw a split by patient: cxr split DATA --name NAME, and do not use '{name}'"
-    return [
+    found = [
         Problem.of(
             "patient_leak",
             "error",
@@ -122,6 +124,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
             unit="foreign image",
         ),
     ]
+    return [replace(each, split=name) for each in found]
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
@@ -138,7 +141,7 @@ def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Pr
     more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
     text = f"split '{name}': {', '.join(lacking[:3])}{more}"
     advice = "add images, or draw a split with other shares; nothing can be judged there"
-    return [Problem("one_class", "warning", text, len(lacking), (), advice, "case")]
+    return [Problem("one_class", "warning", text, len(lacking), (), advice, "case", split=name)]
 
 
 def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:

@@ -27,6 +27,7 @@ class Problem:
         advice: What to do.
         unit: What is counted: image, patient, ...
         pictures: Up to five cases to look at, each one image or a pair, by ``image_id``.
+        split: Name of the split that it is of; empty where it is of the whole set.
     """
 
     check: str
@@ -37,6 +38,7 @@ class Problem:
     advice: str = ""
     unit: str = "image"
     pictures: tuple[tuple[str, ...], ...] = ()
+    split: str = ""
 
     @classmethod
     def of(

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from data_prep.audit.audit import Audit
+from data_prep.audit.audit import AUDIT, Audit
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.compare.figures import Figures
+from evaluation.compare.figures import Figures, row_interval
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.words import ends_words, listing, number
-from evaluation.statistics.bootstrap import Interval
 from evaluation.systems.eligibility import training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
@@ -81,7 +80,7 @@ class Background:
 
 def _audit_errors(dataset: DataSet, split: str) -> tuple[str, ...] | None:
     """Errors of the stored audit that concern a split; `None` if it did not look at the split."""
-    path = dataset.folder / "audit.json"
+    path = dataset.folder / AUDIT
     if not path.is_file():
         return None
     found = Audit.read(path)
@@ -89,7 +88,7 @@ def _audit_errors(dataset: DataSet, split: str) -> tuple[str, ...] | None:
     told = [
         f"{each.message} ({each.count:,} {each.unit}{'' if each.count == 1 else 's'})"
         for each in errors
-        if not each.message.startswith("split '") or each.message.startswith(f"split '{split}'")
+        if each.split in ("", split)
     ]
     looked = found.facts.get("split_ids", {}).get(split)
     if not told and looked != dataset.ids.get("split_ids", {}).get(split):
@@ -158,10 +157,10 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
         return []
     fact = str(gaps["group"].iloc[0])
     of_fact = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
-    guess = _interval(of_fact.iloc[0])
+    guess = row_interval(of_fact.iloc[0])
     values = []
     for _, row in gaps.iterrows():
-        gap = _interval(row)
+        gap = row_interval(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
         tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"
@@ -174,11 +173,6 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
         f"{number(guess.estimate)} (5-fold, by patient); on the same pairs of images, those of one "
         f"fold, {listing(values)} {were} not shown to exceed that."
     ]
-
-
-def _interval(row: pd.Series) -> Interval:
-    low, high = (float("nan") if pd.isna(row[key]) else row[key] for key in ("ci_low", "ci_high"))
-    return Interval(float(row["estimate"]), float(low), float(high))
 
 
 def _trained_elsewhere(background: Background) -> list[str]:

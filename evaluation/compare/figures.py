@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -288,6 +289,16 @@ def _counts(row: Mapping[str, Any]) -> Counts:
 def _at_the_end(row: Mapping[str, Any]) -> bool:
     """Figures on other images, and thresholds, stand after all others."""
     return row["subgroup"] == FAILURES_WRONG or row["metric"] == "threshold"
+
+
+def row_interval(row: Any) -> Interval:
+    """A figure of a row of ``where.csv``, whatever the row is read as."""
+    low, estimate, high = (
+        math.nan if pd.isna(row[name]) else float(row[name])
+        for name in ("ci_low", "estimate", "ci_high")
+    )
+    note = row["note"]
+    return Interval(estimate, low, high, note if isinstance(note, str) else "")
 
 
 def _missing(value: object) -> bool:

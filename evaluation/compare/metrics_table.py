@@ -44,7 +44,6 @@ from evaluation.statistics.auroc_variance import (
 from evaluation.statistics.bootstrap import (
     LEVEL,
     NO_WIDTH,
-    SHIFTED,
     Interval,
     Resamples,
     cluster_bootstrap,
@@ -508,7 +507,7 @@ class _Maker:
         found = percentile_interval(drawn, expanded_level(LEVEL, patients), estimate=estimate)
         if refitted and not found.bounded and not found.unmoved:
             return replace(found, note=f"{found.note}; {_CHOICE_UNSURE}")
-        if key.metric in family("calibration") and found.note.startswith(SHIFTED.split("(")[0]):
+        if key.metric in family("calibration") and found.shifted:
             return replace(found, note=f"{found.note}; {_CALIBRATION_INSTEAD}")
         return found
 

@@ -1,4 +1,4 @@
-"""`images.html`: every test image as a small picture, with filters, search and order.
+"""`images.html`: every test image as a thumbnail, with filters, search and order.
 
 The page holds no image: thumbnails are files that load as they scroll into view, and what is known
 of the images is one script beside the page, so that it opens from a folder without a server.
@@ -26,7 +26,7 @@ from evaluation.overlays.draw import fit_panel
 from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
 from evaluation.report.charts import policies_of
 from evaluation.report.exploration import explore_thresholds
-from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS
+from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, MOST_THUMBNAILS, THUMBNAILS
 from evaluation.report.templates import render
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
 
-
-MOST_THUMBNAILS = 5_000
-"""Images that get a thumbnail unless another number is asked for."""
 
 THUMBNAIL_SIDE, _QUALITY = 192, 60  # px of the longer side; of WebP
 _MOST_BOXES = 12  # of one system on one image, the most confident

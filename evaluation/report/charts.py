@@ -132,17 +132,19 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
     ]
 
 
-def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
+def save_figures(comparison: Comparison, charts: Sequence[Chart], folder: Path) -> list[Path]:
     """Write ``roc``, ``precision_recall``, ``confusion`` and ``froc``, each as PNG, PDF and SVG.
 
     The third where there are decisions, the last where a system has boxes. Returns the files.
+    Their charts are those of `report_charts`, so that no band is resampled for both.
     """
-    systems, policies = _read_systems(comparison), policies_of(comparison)
+    made, policies = {chart.key: chart for chart in charts}, policies_of(comparison)
     markers = _policy_markers(policies)
-    precision = _precision_recall_chart(systems, policies, _prevalence(comparison))
-    froc = _froc_chart(systems, "iou")
+    # Without a curve the file says that there is nothing to draw.
+    roc = made.get("roc") or _roc_chart([], policies)
+    precision = made.get("pr") or _precision_recall_chart([], policies, _prevalence(comparison))
     figures = {
-        "roc": draw_with_legend(_roc_chart(systems, policies), markers),
+        "roc": draw_with_legend(roc, markers),
         "precision_recall": draw_with_legend(precision, markers),
     }
     if policies:
@@ -151,7 +153,7 @@ def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
              for policy in policies]
             for name, result in comparison.systems.items()
         ])  # fmt: skip
-    if froc.curves:
+    if froc := made.get("froc-iou"):
         figures["froc"] = draw_with_legend(froc, [])
     return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 

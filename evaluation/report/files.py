@@ -17,6 +17,7 @@ LATEX_TABLE, MARKDOWN_TABLE = "table.tex", "table.md"
 FIGURES, OVERLAYS = "figures", "overlays"
 SYSTEMS = "systems"  # what runs predicted for this report
 IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS = "images.html", "images.js", "thumbs"
+MOST_THUMBNAILS = 5_000  # unless another number is asked for
 CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, to find
 
 OF_ONE_TARGET = frozenset({

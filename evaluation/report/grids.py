@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import FAILURES_WRONG
+from evaluation.compare.figures import FAILURES_WRONG, row_interval
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
@@ -365,7 +365,7 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
     if table.empty:
         return None
     rows = [
-        (f"Predicted from {str(row['group']).replace('_', ' ')}", figure_words(_interval(row)))
+        (f"Predicted from {str(row['group']).replace('_', ' ')}", figure_words(row_interval(row)))
         for row in table.to_dict("records")
     ]
     rows += [
@@ -406,17 +406,7 @@ def _find(table: pd.DataFrame, topic: str, group: str, system: str, metric: str)
 
 
 def _first(rows: pd.DataFrame) -> Interval:
-    return Interval() if rows.empty else _interval(rows.iloc[0])
-
-
-def _interval(row: Any) -> Interval:
-    """A figure of a row, whatever the row is read as."""
-    low, estimate, high = (
-        math.nan if pd.isna(row[name]) else float(row[name])
-        for name in ("ci_low", "estimate", "ci_high")
-    )
-    note = row["note"]
-    return Interval(estimate, low, high, note if isinstance(note, str) else "")
+    return Interval() if rows.empty else row_interval(rows.iloc[0])
 
 
 def _named(topic: str, group: str) -> str:

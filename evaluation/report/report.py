@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.folders import atomic_path, make_folder
 from evaluation.compare.failure_analysis import main_policy
-from evaluation.report.all_images import MOST_THUMBNAILS, write_all_images
+from evaluation.report.all_images import write_all_images
 from evaluation.report.cases import read_cases
 from evaluation.report.charts import (
     chart_legend,
@@ -26,7 +26,7 @@ from evaluation.report.checklists import checklists, methods_paragraph
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.exploration import exploration
 from evaluation.report.facts import MethodFacts, decision_rows, meanings
-from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, OVERLAYS, PAGE
+from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, MOST_THUMBNAILS, OVERLAYS, PAGE
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
     DrawnCase,
@@ -111,7 +111,8 @@ def write_report(
     make_folder(out / FIGURES)
     for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(CASES_PAGES)):
         stale.unlink()  # the cases of an earlier report may not be those of this one
-    save_figures(comparison, out / FIGURES)
+    charts = report_charts(comparison)
+    save_figures(comparison, charts, out / FIGURES)
     write_table_files(comparison, out, rows)
     galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
     write_all_images(
@@ -137,7 +138,7 @@ def write_report(
         checklists=checklists(comparison, dataset),
         provenance=_without_repeats(comparison.provenance),
     )
-    pages[PAGE] = _render_report(comparison, galleries, dataset, rows)
+    pages[PAGE] = _render_report(comparison, charts, galleries, dataset, rows)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
@@ -236,13 +237,12 @@ def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _render_report(
-    comparison: Comparison, galleries: list[Gallery], dataset: DataSet,
+    comparison: Comparison, charts: Sequence[Chart], galleries: list[Gallery], dataset: DataSet,
     rows: Sequence[TableRow],
 ) -> str:  # fmt: skip
     """Return the report as HTML; pure, apart from reading the templates."""
     policy, policies = _main_policy(comparison), policies_of(comparison)
     place = metric_table(comparison, "place")
-    charts = report_charts(comparison)
     first = _main_charts(charts)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     # What others published is of patients.

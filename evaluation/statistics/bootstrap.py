@@ -146,6 +146,7 @@ class Interval:
         high: Upper end.
         note: Why it is undefined or has no interval, or what to know about it.
         unmoved: Whether it has no interval because every resample gave the same value.
+        shifted: Whether it has none because that of the resamples leaves the estimate out.
     """
 
     estimate: float = math.nan
@@ -153,6 +154,7 @@ class Interval:
     high: float = math.nan
     note: str = ""
     unmoved: bool = field(default=False, repr=False, kw_only=True)
+    shifted: bool = field(default=False, repr=False, kw_only=True)
 
     @property
     def known(self) -> bool:
@@ -185,7 +187,7 @@ class Interval:
         return Interval(-self.estimate, -self.high, -self.low, self.note)
 
 
-SHIFTED = (
+_SHIFTED = (
     "no interval: resampling itself shifts this figure (middle {level:.4g} % of resamples: "
     "{low:.3f} to {high:.3f})"
 )
@@ -224,7 +226,8 @@ def percentile_interval(
     if low == high:
         return Interval(estimate, note=NO_WIDTH, unmoved=True)
     if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
-        return Interval(estimate, note=SHIFTED.format(level=100 * level, low=low, high=high))
+        note = _SHIFTED.format(level=100 * level, low=low, high=high)
+        return Interval(estimate, note=note, shifted=True)
     note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else ""
     return Interval(estimate, float(low), float(high), note)
 

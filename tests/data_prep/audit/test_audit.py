@@ -142,6 +142,7 @@ def test_many_roles_with_one_class_are_one_problem():
 def test_a_leak_shows_two_images_of_the_patient_side_by_side():
     (leak, _, _) = check_leaks(as_images("ppq"), as_split("train", "test", "test"), "default")
     assert (leak.count, leak.unit, leak.pictures) == (1, "patient", (("1", "0"),))
+    assert leak.split == "default"
     assert leak.advice
 
 

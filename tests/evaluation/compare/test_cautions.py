@@ -124,8 +124,8 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     predict, judged_set, image_set, comparison
 ):
     leak = Problem("patient_leak", "error", "split 'default': patient in more than one role", 3, (),
-                   unit="patient")  # fmt: skip
-    elsewhere = replace(leak, message="split 'other': patient in more than one role")
+                   unit="patient", split="default")  # fmt: skip
+    elsewhere = replace(leak, message="split 'other': patient in more than one role", split="other")
     mild = replace(leak, severity="warning", message="view")
     background = checked(judged_set, [leak, elsewhere, mild])
     assert background.audit == ("split 'default': patient in more than one role (3 patients)",)

@@ -34,7 +34,7 @@ def make_chart(x, y, points=(), **options):
 
 
 def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
-    files = save_figures(comparison, tmp_path)
+    files = save_figures(comparison, report_charts(comparison), tmp_path)
     names = ["roc", "precision_recall", "confusion"]
     kinds = ["png", "pdf", "svg"]
     assert [path.name for path in files] == [f"{name}.{kind}" for name in names for kind in kinds]
@@ -58,7 +58,7 @@ def unsaved(monkeypatch):
 def test_no_confusion_figure_without_decisions(comparison, tmp_path):
     for result in comparison.systems.values():
         result.confusion.clear()
-    assert len(save_figures(comparison, tmp_path)) == 2
+    assert len(save_figures(comparison, report_charts(comparison), tmp_path)) == 2
 
 
 def test_operating_point_lies_at_its_rates(comparison):
@@ -101,7 +101,7 @@ def test_without_scores_there_is_no_chart_and_the_file_says_so(comparison, tmp_p
     for result in comparison.systems.values():
         result.curve.clear()
     assert not {"roc", "pr"} & set(charts_of(comparison))
-    assert (tmp_path / "roc.png") in save_figures(comparison, tmp_path)
+    assert (tmp_path / "roc.png") in save_figures(comparison, report_charts(comparison), tmp_path)
     figure = _draw(replace(make_chart([0], [0]), curves=()))
     assert [text.get_text() for text in figure.axes[0].texts] == ["Nothing to draw"]
 
@@ -211,7 +211,9 @@ def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
 @pytest.mark.usefixtures("unsaved")
 def test_without_boxes_there_is_no_froc(comparison, tmp_path):
     assert not [key for key in charts_of(comparison) if key.startswith("froc")]
-    assert "froc.png" not in [path.name for path in save_figures(comparison, tmp_path)]
+    assert "froc.png" not in [
+        path.name for path in save_figures(comparison, report_charts(comparison), tmp_path)
+    ]
 
 
 @pytest.mark.usefixtures("unsaved")
@@ -233,7 +235,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
     titles = [row.title for part in metric_table(found, "rates").sections for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
-    assert "froc.png" in [path.name for path in save_figures(found, tmp_path)]
+    assert "froc.png" in [path.name for path in save_figures(found, report_charts(found), tmp_path)]
 
 
 def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
