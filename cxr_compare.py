@@ -10,7 +10,49 @@ Example:
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
+    from classification.dataset import ImageLabelDataset as ImageLabelDataset
+    from classification.inference import activation_map as activation_map
+    from classification.inference import predict_scores as predict_scores
+    from classification.model import build_chexnet as build_chexnet
+    from classification.model import build_classifier as build_classifier
+    from data_prep.assemble.combine import combine as combine
+    from data_prep.assemble.prepare import prepare as prepare
+    from data_prep.audit.audit import audit as audit
+    from data_prep.audit.patients import find_duplicates as find_duplicates
+    from data_prep.audit.patients import find_leaks as find_leaks
+    from data_prep.augment.augment import augment as augment
+    from data_prep.contracts.errors import InputError as InputError
+    from data_prep.duplicates.near_duplicates import find_near_duplicates as find_near_duplicates
+    from data_prep.export.export import export_annotations as export_annotations
+    from data_prep.images.dicom import read_dicom as read_dicom
+    from data_prep.images.image import read_image as read_image
+    from data_prep.splits.split import split_by_patient as split_by_patient
+    from data_prep.store.dataset import DataSet as DataSet
+    from data_prep.store.predictions import Predictions as Predictions
+    from detection.dataset import LesionDataset as LesionDataset
+    from detection.inference import predict_boxes as predict_boxes
+    from detection.model import build_retinanet as build_retinanet
+    from evaluation.boxes.average_precision import average_precision as average_precision
+    from evaluation.boxes.average_precision import match_boxes as match_boxes
+    from evaluation.boxes.map_boxes import boxes_from_map as boxes_from_map
+    from evaluation.compare.compare import compare_systems as compare_systems
+    from evaluation.compare.shares import net_benefit as net_benefit
+    from evaluation.decisions.decision import Decision as Decision
+    from evaluation.decisions.reduction import reduce_boxes as reduce_boxes
+    from evaluation.decisions.thresholds import choose_threshold as choose_threshold
+    from evaluation.metrics.image_metrics import classification_metrics as classification_metrics
+    from evaluation.metrics.image_metrics import confusion_counts as confusion_counts
+    from evaluation.overlays.draw import draw_overlay as draw_overlay
+    from evaluation.report.report import write_report as write_report
+    from evaluation.statistics.auroc_variance import auroc_difference as auroc_difference
+    from evaluation.statistics.bootstrap import cluster_bootstrap as cluster_bootstrap
+    from evaluation.statistics.mcnemar import mcnemar_test as mcnemar_test
+    from evaluation.systems.shortcuts import measure_shortcuts as measure_shortcuts
+    from training.fit import fit as fit
+    from training.run_folder import RunFolder as RunFolder
 
 __version__ = "0.1.0"
 

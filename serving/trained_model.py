@@ -76,10 +76,14 @@ class TrainedModel:
     maps: MapMethod = "cam"
     names: Mapping[str, str] | None = None
 
+    def __repr__(self) -> str:
+        finds = f"{self.kind} of {', '.join(self.findings)}"
+        return f"<TrainedModel: {finds} at {self.preprocess.size} px, {self.run.folder}>"
+
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: str | Path,
         *,
         precision: Precision = "fp32",
         device: str = "cpu",
@@ -93,6 +97,7 @@ class TrainedModel:
                 cannot make such maps.
         """
         run = RunFolder.open(folder)
+        folder = run.folder
         model = load_model(folder, BUILDERS).eval()
         model.to(device).to(memory_format=torch.channels_last)  # as in training: faster
         if maps != "cam" and not isinstance(model, ImageClassifier):

@@ -193,9 +193,16 @@ class RunFolder:
 
     folder: Path
 
+    def __repr__(self) -> str:
+        if not self.is_complete:
+            return f"<RunFolder: its training has not ended, {self.folder}>"
+        info = self.info
+        kept = f"{info['model_kind']} of {info['target']}, epoch {info['best_epoch']} kept"
+        return f"<RunFolder of '{info['name']}': {kept}, {self.folder}>"
+
     @classmethod
     def create(
-        cls, folder: Path, *, config: str, seen: pd.DataFrame, started: dict[str, Any]
+        cls, folder: str | Path, *, config: str, seen: pd.DataFrame, started: dict[str, Any]
     ) -> RunFolder:
         """Start a run.
 
@@ -208,6 +215,7 @@ class RunFolder:
         Raises:
             InputError: The folder holds something already, or the table breaks a rule.
         """
+        folder = Path(folder)
         cls.require_free(folder)
         run = cls(folder)
         make_folder(run.checkpoints)
@@ -217,12 +225,13 @@ class RunFolder:
         return run
 
     @staticmethod
-    def require_free(folder: Path) -> None:
+    def require_free(folder: str | Path) -> None:
         """Refuse a folder that holds anything.
 
         Raises:
             InputError: It holds a run, or something else; the message says which.
         """
+        folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: a file stands where a folder is needed")
         if (folder / _CONFIG).exists():
@@ -240,12 +249,13 @@ class RunFolder:
             )
 
     @classmethod
-    def started_in(cls, folder: Path) -> RunFolder | None:
+    def started_in(cls, folder: str | Path) -> RunFolder | None:
         """The run that was started in a folder, complete or not; None where there is none."""
+        folder = Path(folder)
         return cls(folder) if (folder / _CONFIG).is_file() else None
 
     @classmethod
-    def open(cls, folder: Path) -> RunFolder:
+    def open(cls, folder: str | Path) -> RunFolder:
         """Open a complete run.
 
         Raises:

@@ -181,8 +181,8 @@ class _Part:
 
 
 def combine(
-    folders: Sequence[Path],
-    out: Path,
+    folders: Sequence[str | Path],
+    out: str | Path,
     *,
     name: str | None = None,
     rule: SplitRule | None = None,
@@ -261,7 +261,7 @@ def _one_window(sets: dict[str, DataSet]) -> str | None:
     return next(iter(windows))
 
 
-def _open(folders: Sequence[Path], out: Path) -> dict[str, DataSet]:
+def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
     """Open the sets, each under a name of its own."""
     if len(folders) < 2:
         raise InputError("combining needs two data sets or more")

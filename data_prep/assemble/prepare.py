@@ -106,8 +106,8 @@ class _Plan:
 
 
 def prepare(
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     *,
     format: str | None,  # noqa: A002 - the option's own name
     options: ReadOptions | None = None,
@@ -117,7 +117,7 @@ def prepare(
     rule: SplitRule | None = None,
     split: str | Path | None = None,
     window: str | None = None,
-    id_key: Path | None = None,
+    id_key: str | Path | None = None,
     keep_ids: bool = False,
     add: bool = False,
     strict: bool = False,
@@ -165,6 +165,7 @@ def prepare(
         require_size(size)
     n_workers = cpu_count() if workers is None else workers
     effort = _Effort(sizes, strict, n_workers, progress, measure_shortcuts)
+    id_key = None if id_key is None else Path(id_key)
     key = _read_key(format, id_key, out, source, keep_ids)
     tables = with_targets(_read(source, format, options, strict), targets or {})
     default = _user_split(split, tables, strict)

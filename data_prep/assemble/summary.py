@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,16 @@ class Summary:
     audit: Audit
     already_complete: bool
     changes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = f"{self.n_images:,} images of {self.n_patients:,} patients, {self.n_boxes:,} boxes"
+        return (
+            f"<Summary of '{self.name}': {counts}, {len(self.excluded):,} left out, {self.folder}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What `cxr prepare` says, in a notebook."""
+        return f"<pre>{html.escape(chr(10).join(self.lines))}</pre>"
 
     @property
     def payload(self) -> dict[str, Any]:

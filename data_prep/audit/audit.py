@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,6 +59,24 @@ class Audit:
     problems: tuple[Problem, ...]
     checked: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
+        return f"<Audit of {self.checked.get('images', 0):,} images: {found}>"
+
+    def _repr_html_(self) -> str:
+        """What was found as a table, in a notebook."""
+        with pd.option_context("display.max_colwidth", None):
+            table = self.table.to_html(index=False) if self.problems else ""
+        return f"<p>{html.escape(repr(self))}</p>{table}"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a problem, the worst first: what it is, where, how many, what to do."""
+        names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
+        rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
+        table = pd.DataFrame(rows, columns=names)
+        return table.assign(examples=[", ".join(problem.examples) for problem in self.problems])
 
     @property
     def counts(self) -> dict[str, int]:

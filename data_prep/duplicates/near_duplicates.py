@@ -61,6 +61,10 @@ class NearDuplicates:
     undecided: int
     complete: bool
 
+    def __repr__(self) -> str:
+        n_groups = self.groups["group"].nunique()
+        return f"<NearDuplicates: {len(self.pairs):,} pairs in {n_groups:,} groups>"
+
 
 def find_near_duplicates(
     decode: pd.DataFrame, read: Read | None = None, *, max_images: int = _MAX_IMAGES

@@ -65,7 +65,7 @@ class ExportSummary:
 
 def export_annotations(
     dataset: DataSet,
-    out: Path,
+    out: str | Path,
     format: str,  # noqa: A002 - the option's own name
     *,
     split: str | None = None,
@@ -93,6 +93,7 @@ def export_annotations(
         InputError: An argument names nothing, the folder is not empty, an image is gone, or the
             format can say nothing of this data set.
     """
+    out = Path(out)
     if format not in WRITERS:
         raise InputError(f"--format {format}: use one of {', '.join(WRITERS)}")
     if images not in IMAGE_MODES:

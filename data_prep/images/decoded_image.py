@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import textwrap
 import warnings
@@ -48,6 +49,16 @@ class DecodedImage:
     spacing_row_mm: float | None = None
     spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape
+        return f"<DecodedImage: {width} x {height} px, view {self.header.get('view') or 'unknown'}>"
+
+    def _repr_png_(self) -> bytes:
+        """The image itself, in a notebook."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels).save(buffer, format="PNG")
+        return buffer.getvalue()
 
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dict[str, Any]:

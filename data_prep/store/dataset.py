@@ -63,7 +63,7 @@ class DataSet:
     Only the reference reader's findings and boxes are used for training and judging.
 
     Example:
-        >>> DataSet.open(Path("no-such-folder"))
+        >>> DataSet.open("no-such-folder")
         Traceback (most recent call last):
         ...
         data_prep.contracts.errors.InputError: no-such-folder/dataset.json: not found, ...
@@ -74,7 +74,7 @@ class DataSet:
     targets: dict[str, Target] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> DataSet:
+    def open(cls, folder: str | Path) -> DataSet:
         """Open a folder made by ``cxr prepare``.
 
         Raises:
@@ -86,6 +86,10 @@ class DataSet:
             for name, spec in info["targets"].items()
         }
         return cls(Path(folder), info, targets)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.images):,} images, targets {', '.join(self.targets)}"
+        return f"<DataSet '{self.name}': {counts}, {self.folder}>"
 
     @property
     def name(self) -> str:

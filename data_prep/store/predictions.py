@@ -149,7 +149,7 @@ class Predictions:
     """A complete predictions folder, read lazily.
 
     Example:
-        >>> Predictions.open(Path("no-such-folder"))
+        >>> Predictions.open("no-such-folder")
         Traceback (most recent call last):
         ...
         data_prep.contracts.errors.InputError: no-such-folder/predictions.json: not found, ...
@@ -159,15 +159,20 @@ class Predictions:
     info: dict[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> Predictions:
+    def open(cls, folder: str | Path) -> Predictions:
         """Open a folder made by ``cxr predict`` or ``cxr import``.
 
         Raises:
             InputError: The folder is not complete.
         """
+        folder = Path(folder)
         if (folder / _UNFINISHED).is_file() and not (folder / "predictions.json").is_file():
             raise InputError(f"{folder}: predictions are unfinished; run the same command again")
         return cls(folder, read_json(folder / "predictions.json", "predictions"))
+
+    def __repr__(self) -> str:
+        of = f"'{self.name}': {self.kind} on {len(self.images):,} images"
+        return f"<Predictions of {of}, {self.folder}>"
 
     @property
     def name(self) -> str:

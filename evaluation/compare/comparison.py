@@ -57,6 +57,10 @@ class SystemResult:
     validation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: int | None = None
 
+    def __repr__(self) -> str:
+        points = "with places" if self.points else "without places"
+        return f"<SystemResult {points}, policies {', '.join(self.thresholds) or 'none'}>"
+
     @property
     def points(self) -> bool:
         """Whether the system points at places, with boxes or maps."""
@@ -96,6 +100,10 @@ class Comparison:
     by_unit: Figures | None = None
     uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
+
+    def __repr__(self) -> str:
+        judged = f"{self.decisions['image_id'].nunique():,} test images"
+        return f"<Comparison of {' and '.join(self.names)} on {self.target.name}: {judged}>"
 
     @property
     def names(self) -> list[str]:

@@ -168,6 +168,10 @@ class Figures:
     systems: Mapping[str, Mapping[MetricKey, Figure]]
     differences: Mapping[tuple[str, str], Mapping[MetricKey, Figure]]
 
+    def __repr__(self) -> str:
+        count = sum(map(len, self.systems.values()))
+        return f"<Figures of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
+
     @property
     def contrast_level(self) -> float:
         """Coverage of each interval, so that all contrasts with the reference hold at once."""

@@ -87,7 +87,16 @@ class Decision:
     options: TuningOptions = field(default_factory=TuningOptions)
     choices: dict[str, Any] = field(default_factory=dict)
     referral: dict[str, Referral] = field(default_factory=dict)
-    chosen_scores: ValidationScores | None = field(default=None, repr=False, compare=False)
+    chosen_scores: ValidationScores | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        cuts = [
+            f"{name} from {choice.threshold:.4g}"
+            for name, choice in self.thresholds.items()
+            if choice.threshold is not None
+        ]
+        on = f"chosen on {self.chosen_on.get('n_images', 0):,} images"
+        return f"<Decision on {self.target}: {', '.join(cuts) or 'no threshold'}; {on}>"
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
         """The calibrated probability of image scores; `None` where validation cannot give it."""

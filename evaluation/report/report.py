@@ -78,7 +78,7 @@ _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
 def write_report(
     comparison: Comparison,
     dataset: DataSet,
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     cases: int = CASES_PER_CATEGORY,
