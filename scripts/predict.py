@@ -15,8 +15,8 @@ from scripts.own_split import own_split
 if TYPE_CHECKING:
     import numpy as np
 
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import PredictionWriter
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.predictions import Predictions, PredictionWriter
     from serving.trained_model import Part, TrainedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
@@ -117,9 +117,19 @@ def _parse_names(given: list[str]) -> dict[str, str]:
 
 
 def predict_data_set(
-    model: TrainedModel, dataset: DataSet, out: Path, split: str, batch_size: int, name: str | None
+    model: TrainedModel,
+    dataset: DataSet,
+    out: Path,
+    split: str,
+    batch_size: int,
+    name: str | None,
+    *,
+    validation_only: bool = False,
 ) -> None:
-    """Predict the val and test images of a split into a predictions folder."""
+    """Predict the val and test images of a split into a predictions folder.
+
+    Of the val images alone no cost is measured: nobody compares those predictions.
+    """
     import numpy as np
     import pandas as pd
 
@@ -128,7 +138,8 @@ def predict_data_set(
 
     _require_labels(model, dataset)
     roles = dataset.split(split)
-    wanted = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
+    asked = ["val"] if validation_only else ["val", "test"]
+    wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     store = open_store(dataset, model.preprocess.size)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = _describe(model, name) | {
@@ -141,13 +152,68 @@ def predict_data_set(
     }
     with PredictionWriter(out, info) as writer:
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
-        with console.progress("Predicting", len(todo)) as advance:
+        title = "Predicting validation images" if validation_only else "Predicting"
+        with console.progress(title, len(todo)) as advance:
             parts = model.predict(store, todo, sizes, batch_size)
             for part in _join(parts, PART_SIZE):
                 writer.add(part.images, **part.tables)
                 advance(len(part.images))
+        if validation_only:
+            _copy_seen(model, writer)
+            return
         samples = np.stack([store.image(image_id) for image_id in wanted[:LATENCY_IMAGES]])
         _finish(model, writer, samples)
+
+
+def predict_validation(
+    run: Path, dataset: DataSet, split: str, *, device: Literal["cpu", "cuda"] = "cpu"
+) -> Predictions:
+    """A run's predictions of its validation images, in the run's folder; made where absent."""
+    from data_prep.store.predictions import Predictions
+    from training.run_folder import RunFolder
+
+    folder = RunFolder.open(run).validation
+    if not (folder / "predictions.json").is_file():
+        from serving.trained_model import TrainedModel
+
+        model = TrainedModel.open(run, device=device)
+        predict_data_set(model, dataset, folder, split, 16, None, validation_only=True)
+    return Predictions.open(folder)
+
+
+def freeze_decision(
+    run: Path,
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> None:
+    """Choose the decision by which a run answers for single images; the last step of training.
+
+    It is what `cxr tune` chooses by default, on the run's validation images, and lies in the run's
+    folder with the predictions that it was chosen on. One that is there stays.
+    """
+    from training.run_folder import RunFolder
+
+    if RunFolder(run).decision_file(target.name).is_file():
+        return
+    from evaluation.decisions.thresholds import POLICIES
+    from evaluation.decisions.tuning import tune
+
+    predictions = predict_validation(run, dataset, split, device=device)
+    decision = tune(predictions, dataset, target, split=split)
+    predictions.write_decision(target.name, decision.to_json())
+    policy = POLICIES[0]
+    chosen = decision.thresholds[policy]
+    point = (
+        f"no threshold ({chosen.reason})"
+        if chosen.threshold is None
+        else f"positive from score {chosen.threshold:.3g} on"
+    )
+    console.say(
+        f"Operating point ({policy}, {decision.chosen_on['n_images']} validation images): {point}"
+    )
 
 
 def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
@@ -217,14 +283,19 @@ def _finish(
     model: TrainedModel, writer: PredictionWriter, sample_images: np.ndarray | None = None
 ) -> None:
     """Copy what the model has seen, and measure its cost, last: the machine is then quiet."""
+    _copy_seen(model, writer)
+    console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
+    writer.info["cost"] = model.cost(sample_images)
+
+
+def _copy_seen(model: TrainedModel, writer: PredictionWriter) -> None:
     import shutil
 
     from data_prep.contracts.folders import atomic_path, provenance
 
-    console.say("Measuring what one image takes")  # no bar: drawing it would be measured, too
     with atomic_path(writer.folder / "seen.parquet") as temporary:
         shutil.copyfile(model.run.folder / "seen.parquet", temporary)
-    writer.info |= {"cost": model.cost(sample_images), **provenance()}
+    writer.info |= provenance()
 
 
 def _join(parts: Iterable[Part], size: int = PART_SIZE) -> Iterator[Part]:

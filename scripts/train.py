@@ -121,6 +121,9 @@ def train(
         with folder_lock(out):
             run = _open_run(out, settings, dataset, task, started)
             complete_run(settings, task, run, where, devices)
+    from scripts.predict import freeze_decision
+
+    freeze_decision(out, dataset, target, settings.data.split, device=where)
     _say_results(out)
 
 

@@ -128,13 +128,15 @@ def _require_one_that_can_learn(
 
 
 def _has_ended(run: Path, model: ClassifierConfig) -> bool:
-    """Whether this very training is complete."""
+    """Whether this very training is complete, with the decision that ends it."""
     from configs.load import ConfigError, first_difference, parse_config
     from training.run_folder import RunFolder
 
     before = RunFolder.started_in(run)
     if before is None or not before.is_complete:
         return False
+    if not before.decision_file(before.started["target"]).is_file():
+        return False  # cxr train adds it
     try:
         return first_difference(parse_config(before.config, str(run)), model) is None
     except ConfigError:

@@ -293,6 +293,15 @@ class RunFolder:
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
     @property
+    def validation(self) -> Path:
+        """Predictions of the validation images, and the decision chosen on them."""
+        return self.folder / "validation"
+
+    def decision_file(self, target: str) -> Path:
+        """What was chosen for a target on the validation images, for single images."""
+        return self.validation / "decisions" / f"{target}.json"
+
+    @property
     def config_file(self) -> Path:
         """Where the resolved configuration lies."""
         return self.folder / _CONFIG

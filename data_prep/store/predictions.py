@@ -83,7 +83,8 @@ class PredictionWriter:
             if before != identity:
                 changed = next(k for k in identity if before.get(k) != identity[k])
                 raise InputError(
-                    f"{self.folder}: was begun with another {changed}; choose another folder"
+                    f"{self.folder}: was begun with another {changed}; remove it, or choose "
+                    "another folder"
                 )
         else:
             write_json(journal, "unfinished_predictions", {"identity": identity})

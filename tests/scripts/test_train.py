@@ -21,6 +21,7 @@ from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
+from evaluation.decisions.tuning import tune
 from scripts import console
 from scripts.predict import predict
 from scripts.train import train
@@ -82,6 +83,7 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
     assert names == {
         "config.toml", "started.json", "run.json", "model.safetensors", "model.json",
         "preprocess.json", "seen.parquet", "metrics.csv", "checkpoints", "curves.png", "batch.png",
+        "validation",
     }  # fmt: skip
     model = load_model(run.folder, {"retinanet": build_retinanet, "classifier": build_classifier})
     kept = load_file(run.best_weights(run.info["best_epoch"]))
@@ -178,6 +180,22 @@ def test_ended_run_is_left_as_it_is(
     said = capsys.readouterr().err
     assert "has ended before" in said
     assert "curves.png" in said
+
+
+def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
+    data: Path, ended: Path, tmp_path: Path
+) -> None:
+    dataset, again = DataSet.open(data), tmp_path / "run"
+    shutil.copytree(ended, again)
+    shutil.rmtree(again / "validation")
+    _train(data, again, "training.epochs=1")
+    frozen = Predictions.open(RunFolder(again).validation)
+    assert set(frozen.images_run) == set(dataset.image_ids("val"))
+    predict(again, tmp_path / "set", data=data, device="cpu")
+    chosen = tune(Predictions.open(tmp_path / "set"), dataset, dataset.target()).to_json()
+    stored = frozen.decision("opacity")
+    assert stored
+    assert {key: stored[key] for key in chosen} == json.loads(json.dumps(chosen))
 
 
 @pytest.fixture(scope="module")
