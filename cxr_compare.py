@@ -54,6 +54,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from training.fit import fit as fit
     from training.run_folder import RunFolder as RunFolder
 
+from cxr_start import require_own_rooms
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -105,6 +107,7 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
+    require_own_rooms()
     return getattr(import_module(_HOMES[name]), name)
 
 

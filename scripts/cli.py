@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
 
+from cxr_start import require_own_rooms
 from data_prep.contracts.errors import InputError
 from scripts.console import say
 
@@ -20,30 +19,13 @@ _INTERRUPTED, _TERMINATED = 130, 143
 # A full disk or a forbidden file, wherever met, is the machine's doing and not our bug.
 _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
-ROOMS = (
-    "classification",
-    "configs",
-    "data_prep",
-    "detection",
-    "evaluation",
-    "networks",
-    "scripts",
-    "serving",
-    "training",
-)
-
 
 def _refuse_intruders() -> None:
     """Check that the rooms are this project's own: their names are common words."""
-    home = Path(__file__).resolve().parents[1]
-    for room in ROOMS:
-        spec = importlib.util.find_spec(room)
-        origin = Path(spec.origin).resolve() if spec and spec.origin else None
-        if origin is None or origin.parent.parent != home:
-            raise InputError(
-                f"package '{room}' comes from {origin or 'nowhere'}, expected {home / room}; "
-                "install cxr-compare in an environment of its own"
-            )
+    try:
+        require_own_rooms()
+    except ImportError as error:
+        raise InputError(str(error)) from None
 
 
 def build_app() -> typer.Typer:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from scripts import cli
+import cxr_start
 
 ROOT = Path(__file__).resolve().parents[1]
 UNINSTALLED = {"benchmarks"}
@@ -27,7 +27,7 @@ def test_setup_cfg_lists_every_folder_and_no_tests() -> None:
     packages = config["options"]["packages"].split()
     folders = [".".join(folder.relative_to(ROOT).parts) for folder in FOLDERS]
     assert packages == [name for name in folders if name.split(".")[0] not in UNINSTALLED]
-    assert [name for name in packages if "." not in name] == list(cli.ROOMS)  # no strangers
+    assert [name for name in packages if "." not in name] == list(cxr_start.ROOMS)  # no strangers
 
 
 @pytest.mark.parametrize("room", ROOMS)

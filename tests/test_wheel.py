@@ -1,0 +1,184 @@
+"""The wheel: complete, usable from anywhere, and told apart from packages of the same names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cxr_start
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [*cxr_start.ROOMS, "cxr_compare.py", "cxr_start.py"]
+TO_BUILD = [*SOURCES, "pyproject.toml", "setup.cfg", "README.md", "LICENSE"]
+
+pytestmark = pytest.mark.xdist_group("wheel")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: the folders that a build leaves would go into the next one."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in TO_BUILD:
+        if (ROOT / name).is_dir():
+            shutil.copytree(
+                ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(ROOT / name, source)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel; only what it needs comes from the one that tests it."""
+    venv = tmp_path_factory.mktemp("bare") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (folder,) = venv.glob("lib/*/site-packages")
+    (folder / "needed.pth").write_text("\n".join(site.getsitepackages()))
+    install = [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install"]
+    options = ["--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([*install, *options, wheel], check=True)
+    return venv
+
+
+@pytest.fixture
+def installed(bare: Path, tmp_path: Path) -> Path:
+    """A copy of what the wheel installed, to disturb."""
+    (folder,) = bare.glob("lib/*/site-packages")
+    return shutil.copytree(folder, tmp_path / "site-packages")
+
+
+def _run(command: list[str | Path], cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        command, cwd=cwd, env={**inherited, **variables}, capture_output=True, text=True
+    )
+
+
+def test_wheel_holds_every_file_of_its_folders_and_nothing_else(wheel: Path) -> None:
+    files = {path for name in SOURCES for path in [ROOT / name, *(ROOT / name).rglob("*")]}
+    expected = {
+        str(path.relative_to(ROOT))
+        for path in files
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names - expected == set()
+    assert expected - names == {"scripts/environment.sh", "scripts/quickstart", "scripts/test"}
+
+
+def test_installed_command_works_beside_a_folder_of_the_same_name(
+    bare: Path, tmp_path: Path
+) -> None:
+    """As `pipx run` does: an environment of its own, started from any folder."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/__init__.py").write_text("raise RuntimeError('not meant')")
+    cxr = bare / "bin/cxr"
+    made = _run([cxr, "synth", "xrays", "--images", "4", "--size", "64"], tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert len(list((tmp_path / "xrays/stage_2_train_images").glob("*.dcm"))) == 4
+
+
+def _theirs(site_packages: Path, *paths: str, overwrite: bool = True) -> None:
+    """What pip leaves of another distribution, installed after ours or before it."""
+    for path in paths:
+        (site_packages / path).parent.mkdir(parents=True, exist_ok=True)
+        if overwrite or not (site_packages / path).exists():
+            (site_packages / path).write_text("")
+    record = site_packages / "their_tools-1.2.dist-info/RECORD"
+    record.parent.mkdir(parents=True)
+    record.write_text("".join(f"{path},sha256=47DEQ,0\n" for path in [*paths, "their/own.py"]))
+
+
+def _installed_after(place: Path) -> None:
+    _theirs(place, "evaluation/__init__.py", "evaluation/score.py")
+
+
+def _installed_before(place: Path) -> None:
+    _theirs(place, "evaluation/__init__.py", "evaluation/score.py", overwrite=False)
+
+
+def _overwritten_by_ours(place: Path) -> None:
+    _theirs(place, "scripts/__init__.py", overwrite=False)
+
+
+def _shadows_a_module(place: Path) -> None:
+    _theirs(place, "scripts/train/__init__.py")
+
+
+def _removed_again(place: Path) -> None:
+    (place / "evaluation/__init__.py").unlink()
+
+
+def _shares_a_folder(place: Path) -> None:
+    _theirs(place, "scripts/deploy.py", "training/plan.txt")
+
+
+def _changed_by_hand(place: Path) -> None:
+    with (place / "scripts/train.py").open("a") as file:
+        file.write("# a remark\n")
+
+
+def _left_alone(place: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("disturb", "says"),
+    [
+        (_installed_after, "evaluation/__init__.py belongs to two distributions, cxr-compare and"),
+        (_installed_before, "evaluation/__init__.py belongs to two distributions, cxr-compare and"),
+        (_overwritten_by_ours, "scripts/__init__.py belongs to two distributions"),
+        (_shadows_a_module, "scripts/train/__init__.py belongs to two distributions"),
+        (_removed_again, "is not there any more as cxr-compare installed it"),
+        (_shares_a_folder, None),
+        (_changed_by_hand, None),
+        (_left_alone, None),
+    ],
+)
+def test_distributions_merged_into_one_folder_are_told_apart(
+    disturb: Callable[[Path], None], says: str | None, installed: Path, tmp_path: Path
+) -> None:
+    disturb(installed)
+    path = [str(installed), *site.getsitepackages()]
+    code = f"import sys; sys.path[:0] = {path!r}; import cxr_start; cxr_start.main()"
+    done = _run([sys.executable, "-I", "-S", "-c", code, "--help"], tmp_path)
+    if says is None:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "environment of its own" in done.stderr
+    assert ("their-tools 1.2" in done.stderr) == (disturb is not _removed_again)
+
+
+def test_python_names_the_folder_or_distribution_that_comes_first(
+    bare: Path, tmp_path: Path
+) -> None:
+    code = "import cxr_compare; cxr_compare.InputError"
+    (tmp_path / "scripts").mkdir()  # a bare folder gives way to a package
+    assert _run([bare / "bin/python", "-c", code], tmp_path).returncode == 0
+
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/__init__.py").touch()
+    done = _run([bare / "bin/python", "-c", code], tmp_path)
+    assert f"ImportError: package 'evaluation' comes from {tmp_path}" in done.stderr
+    assert "rename that folder" in done.stderr
+
+    _theirs(tmp_path, "evaluation/__init__.py")
+    done = _run([bare / "bin/python", "-c", code], tmp_path)
+    assert "it is of their-tools 1.2" in done.stderr
