@@ -26,8 +26,6 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "CXR_SKIP_INSTALL": "1",
 }
-# Tests that share the trained models run in one process, so that those are trained once.
-ON_ONE_WORKER = pytest.mark.xdist_group("trained_on_rsna")
 TINY = ["data.image_size=96", "training.epochs=1"]
 TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
 TINY_CLASSIFIER = [*TINY, "model.architecture=resnet18"]
@@ -86,7 +84,6 @@ def rsna(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@ON_ONE_WORKER
 def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
     done = cxr(
         "compare", f"RetinaNet={rsna / 'detector-predictions'}",
@@ -107,7 +104,6 @@ def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
     assert "report, complete" in cxr("show", rsna / "report").stderr
 
 
-@ON_ONE_WORKER
 def test_a_run_can_be_compared_directly(rsna: Path) -> None:
     cxr(
         "compare", rsna / "detector", rsna / "classifier-predictions",
@@ -122,7 +118,6 @@ def test_a_run_can_be_compared_directly(rsna: Path) -> None:
     assert "predictions of another training" in done.stderr
 
 
-@ON_ONE_WORKER
 def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
     files = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
     (tmp_path / "broken.dcm").write_bytes(files[0].read_bytes()[:900])
@@ -135,7 +130,6 @@ def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path
     assert set(images.loc[[file.name for file in files], "status"]) == {"ok"}
 
 
-@ON_ONE_WORKER
 def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
     image_id = pd.read_parquet(rsna / "data/splits/default.parquet").query("role == 'test'")
     chosen = image_id["image_id"].iloc[0]
@@ -146,7 +140,6 @@ def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 1
 
 
-@ON_ONE_WORKER
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
@@ -210,7 +203,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_d
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
 
 
-@ON_ONE_WORKER  # groups begin first: alone it would begin last, and the other worker wait for it
+@pytest.mark.xdist_group(__file__)  # groups begin first: begun last, one worker would wait for it
 @pytest.mark.slow
 def test_quickstart_runs_and_a_second_run_finds_it_done(tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "scripts/quickstart"), "--small", str(tmp_path / "out")]

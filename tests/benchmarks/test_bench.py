@@ -26,8 +26,6 @@ from benchmarks.bench import (
 )
 from data_prep.contracts.errors import InputError
 
-pytestmark = pytest.mark.xdist_group("bench")  # what its tests share is made once
-
 
 class FakeMachine(Machine):
     """Clocks that only move when a test moves them."""

@@ -14,7 +14,6 @@ from data_prep.images.fingerprint import _hash_distance
 from data_prep.splits.add_split import SplitRule, draw_split
 from data_prep.store.dataset import DataSet
 
-pytestmark = pytest.mark.xdist_group("synth_tables")  # what its tests share is made once
 N_IMAGES = 20_000
 
 

@@ -19,7 +19,6 @@ from scripts.train import train
 from scripts.train_detector import _scored_losses
 from training.run_folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("sampling")  # what its tests share is made once
 _SMALL = [
     "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip

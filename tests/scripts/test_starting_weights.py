@@ -25,7 +25,6 @@ from scripts.train import train
 from training.best_epoch import EpochRecord
 from training.run_folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("starting_weights")  # what its tests share is made once
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip

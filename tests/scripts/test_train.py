@@ -27,7 +27,6 @@ from scripts.predict import predict
 from scripts.train import train
 from training.run_folder import RunFolder, load_model
 
-pytestmark = pytest.mark.xdist_group("train")  # what its tests share is made once
 _SMALL = {
     "retinanet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",

@@ -19,7 +19,6 @@ from scripts.train import train
 from scripts.train_detector import DetectorTask
 from training.run_folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("batch")  # what its tests share is made once
 _TINY = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip

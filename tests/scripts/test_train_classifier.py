@@ -28,7 +28,6 @@ from scripts.train_images import open_store
 from serving.trained_model import BUILDERS
 from training.run_folder import RunFolder, load_model
 
-pytestmark = pytest.mark.xdist_group("classifier")  # what its tests share is made once
 _KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]
 
 

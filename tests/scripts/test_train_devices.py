@@ -29,8 +29,6 @@ _TINY = [
     "data.image_size=96", "training.epochs=2", "training.batch_size=4", "training.precision=fp32",
     "model.fpn_channels=16", "model.head_convs=1", "model.norm=group",
 ]  # fmt: skip
-# The run of two processes is made once.
-_ON_ONE_WORKER = pytest.mark.xdist_group("two_devices")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,6 @@ def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 @pytest.mark.slow
-@_ON_ONE_WORKER
 def test_two_processes_learn_what_one_learns(
     data: Path, tmp_path: Path, of_two: tuple[Path, str]
 ) -> None:
@@ -87,7 +84,6 @@ def test_two_processes_learn_what_one_learns(
 
 
 @pytest.mark.long
-@_ON_ONE_WORKER
 def test_interrupted_processes_are_gone_and_resume_exactly(
     data: Path, tmp_path: Path, of_two: tuple[Path, str]
 ) -> None:

@@ -28,7 +28,6 @@ from scripts.train_zoo import Outcome, _table
 from training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.xdist_group("zoo")  # what its tests share is made once
 _ZOO = """
 kind = "zoo"
 [data]
