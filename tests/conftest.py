@@ -12,15 +12,6 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that share what a module's fixture makes run in one process: it is made once."""
-    fixtures = getattr(item, "_fixtureinfo", None)
-    made = fixtures.name2fixturedefs.values() if fixtures else ()
-    if any(each[-1].scope == "module" for each in made if each):
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
-
-
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -203,7 +203,6 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_d
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
 
 
-@pytest.mark.xdist_group(__file__)  # groups begin first: begun last, one worker would wait for it
 @pytest.mark.slow
 def test_quickstart_runs_and_a_second_run_finds_it_done(tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "scripts/quickstart"), "--small", str(tmp_path / "out")]
