@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.statistics.bootstrap import cluster_bootstrap as cluster_bootstrap
     from evaluation.statistics.mcnemar import mcnemar_test as mcnemar_test
     from evaluation.systems.shortcuts import measure_shortcuts as measure_shortcuts
+    from scripts.api import compare as compare
     from training.fit import fit as fit
     from training.run_folder import RunFolder as RunFolder
 
@@ -59,6 +60,7 @@ from cxr_start import require_own_rooms
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compare": "scripts.api",
     "InputError": "data_prep.contracts.errors",
     "DataSet": "data_prep.store.dataset",
     "Predictions": "data_prep.store.predictions",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,7 +27,9 @@ from scripts.systems import open_seeds, split_seeds
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
+    from evaluation.compare.comparison import Comparison
     from evaluation.compare.protocol import Protocol
+    from evaluation.report.tables import TableRow
 
 
 def compare(
@@ -113,17 +116,10 @@ def compare(
     only = target[0] if target and not target[1:] else None
     asked = read_question(protocol, margin, only)
     from data_prep.store.dataset import DataSet
-    from evaluation.compare.compare import compare_systems
-    from evaluation.compare.test_set_log import log_use
-    from evaluation.decisions.thresholds import check_policy
-    from evaluation.report.report import write_report
-    from evaluation.report.result_tables import write_tables
     from evaluation.report.tables import table_rows
 
     rows = table_rows((metrics or "").split(","))
-    further = list(dict.fromkeys([*(policy or ()), *(row.policy for row in rows if row.policy)]))
-    for each in policy or ():
-        check_policy(each)
+    further = further_policies(policy or (), rows)
     dataset = DataSet.open(data)
     split = own_split(split, [path for _, paths in named for path in paths], dataset)
     wanted = chosen_targets(dataset, [asked.target] if asked.target else target)
@@ -142,47 +138,24 @@ def compare(
         if as_json:
             console.emit_json({"targets": {t.name: str(out / t.name) for t in wanted}})
         return
-    judged = wanted[0]
-    require_only(out, OF_ONE_TARGET, "report", CASES_PAGES)
-    with folder_lock(out):
-        # Unmarked first: a report that is written anew is incomplete until its last file.
-        (out / METRICS).unlink(missing_ok=True)
-        opened: dict[str, list[Predictions]] = {}
-        for name, paths in named:
-            members = open_seeds(name, paths, dataset, judged, out, split)
-            opened[name or members[0].name] = members
-        if len(opened) < len(named):
-            raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
-        with console.progress("Resampling patients", replicates) as advance:
-            comparison = compare_systems(
-                opened,
-                dataset,
-                judged,
-                split=split,
-                images=images,
-                replicates=replicates,
-                seed=seed,
-                protocol=asked,
-                prevalence=prevalence,
-                unit=unit,
-                extra_policies=further,
-                advance=advance,
-            )
-        # Once the figures exist they count as seen, whatever becomes of the report.
-        uses = log_use(dataset, split, judged.name, opened, asked.file_sha256)
-        comparison = comparison.with_uses(uses)
-        with console.progress("Drawing cases", None) as advance:
-            page = write_report(
-                comparison,
-                dataset,
-                out,
-                seed=seed,
-                cases=cases,
-                rows=rows,
-                thumbnails=thumbnails,
-                progress=advance,
-            )
-        write_tables(comparison, out)
+    with report_folder(out):
+        comparison = judge_systems(
+            named,
+            dataset,
+            wanted[0],
+            out,
+            split=split,
+            protocol=asked,
+            images=images,
+            replicates=replicates,
+            seed=seed,
+            prevalence=prevalence,
+            unit=unit,
+            extra_policies=further,
+        )
+        page = write_comparison(
+            comparison, dataset, out, seed=seed, cases=cases, rows=rows, thumbnails=thumbnails
+        )
     console.say(comparison.answer.headline)
     for caution in comparison.answer.cautions:
         console.say(f"Caution: {caution}")
@@ -191,6 +164,83 @@ def compare(
         import json
 
         console.emit_json(json.loads((out / METRICS).read_text()))
+
+
+@contextmanager
+def report_folder(out: Path) -> Iterator[None]:
+    """Hold a report folder for writing; it is incomplete until its last file."""
+    require_only(out, OF_ONE_TARGET, "report", CASES_PAGES)
+    with folder_lock(out):
+        (out / METRICS).unlink(missing_ok=True)
+        yield
+
+
+def further_policies(policies: Sequence[str], rows: Sequence[TableRow]) -> list[str]:
+    """The policies asked for, and those of the table's rows."""
+    from evaluation.decisions.thresholds import check_policy
+
+    for each in policies:
+        check_policy(each)
+    return list(dict.fromkeys([*policies, *(row.policy for row in rows if row.policy)]))
+
+
+def judge_systems(
+    named: Sequence[tuple[str | None, list[Path]]],
+    dataset: DataSet,
+    target: Target,
+    out: Path,
+    *,
+    split: str,
+    protocol: Protocol,
+    replicates: int,
+    **options: Any,
+) -> Comparison:
+    """Compare systems on one target, and log that its test images were used.
+
+    Args:
+        named: Name and folders of each system; runs are predicted and tuned first.
+        dataset: Labels and split.
+        target: What is judged.
+        out: Where the predictions of runs go.
+        split: Name of the split.
+        protocol: The question.
+        replicates: Bootstrap resamples.
+        **options: Further ones of `compare_systems`.
+    """
+    from evaluation.compare.compare import compare_systems
+    from evaluation.compare.test_set_log import log_use
+
+    opened: dict[str, list[Predictions]] = {}
+    for name, paths in named:
+        members = open_seeds(name, paths, dataset, target, out, split)
+        opened[name or members[0].name] = members
+    if len(opened) < len(named):
+        raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+    with console.progress("Resampling patients", replicates) as advance:
+        comparison = compare_systems(
+            opened,
+            dataset,
+            target,
+            split=split,
+            protocol=protocol,
+            replicates=replicates,
+            advance=advance,
+            **options,
+        )
+    # Once the figures exist they count as seen, whatever becomes of the report.
+    uses = log_use(dataset, split, target.name, opened, protocol.file_sha256)
+    return comparison.with_uses(uses)
+
+
+def write_comparison(comparison: Comparison, dataset: DataSet, out: Path, **options: Any) -> Path:
+    """Write the report, with the options of `write_report`, and its tables; returns the page."""
+    from evaluation.report.report import write_report
+    from evaluation.report.result_tables import write_tables
+
+    with console.progress("Drawing cases", None) as advance:
+        page = write_report(comparison, dataset, out, progress=advance, **options)
+    write_tables(comparison, out)
+    return page
 
 
 def read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:

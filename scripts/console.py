@@ -6,11 +6,26 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+_SILENT = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent(on: bool = True) -> Iterator[None]:
+    """Show no lines and no progress in the block: it was called by a program, not by a verb."""
+    before = _SILENT.set(on)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
 
 
 def say(text: str = "") -> None:
     """Show a line to the person at the terminal."""
+    if _SILENT.get():
+        return
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -27,7 +42,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
 
     Where stderr is no terminal (a log, CI), a line at the start and one at the end instead.
     """
-    if not sys.stderr.isatty():
+    if _SILENT.get() or not sys.stderr.isatty():
         yield from _plain_progress(description, total)
         return
     from rich.console import Console

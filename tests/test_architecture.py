@@ -61,12 +61,12 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 215
-    assert sum(lines) <= 50_300
+    assert len(lines) <= 220
+    assert sum(lines) <= 50_500
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 27
     assert len(layout.wide_names()) <= 450
-    assert max(map(len, layout.imports.values())) <= 21
+    assert max(map(len, layout.imports.values())) <= 22
     assert sum(count <= 1 for count in layout.importers().values()) <= 67
 
 

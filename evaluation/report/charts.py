@@ -126,7 +126,7 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
         for name, curve in words.items()
     ]
     drawn = {point.marker for curve in chart.curves for point in curve.points}
-    markers = _policy_markers(policies)
+    markers = policy_markers(policies)
     return lines + [
         (legend_sample(chart.key, marker=each), words) for each, words in markers if each in drawn
     ]
@@ -139,7 +139,7 @@ def save_figures(comparison: Comparison, charts: Sequence[Chart], folder: Path) 
     Their charts are those of `report_charts`, so that no band is resampled for both.
     """
     made, policies = {chart.key: chart for chart in charts}, policies_of(comparison)
-    markers = _policy_markers(policies)
+    markers = policy_markers(policies)
     # Without a curve the file says that there is nothing to draw.
     roc = made.get("roc") or _roc_chart([], policies)
     precision = made.get("pr") or _precision_recall_chart([], policies, _prevalence(comparison))
@@ -163,7 +163,7 @@ def policies_of(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(p for each in comparison.systems.values() for p in each.confusion))
 
 
-def _policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
+def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its words for a legend."""
     return [(_marker(each, policies), f"threshold: {policy_words(each)}") for each in policies]
 

@@ -167,6 +167,20 @@ def _markdown_table(comparison: Comparison, table: MetricTable) -> str:
     return "\n".join([*lines, ""])
 
 
+def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
+    """The report's table as a frame of texts: figures with their intervals, systems in columns.
+
+    Args:
+        comparison: From `compare_systems`.
+        rows: Those wanted; without any the usual six.
+    """
+    table = summary_table(comparison, rows)
+    rows_of = [(section.title, row) for section in table.sections for row in section.rows]
+    index = pd.MultiIndex.from_tuples([(title, row.title) for title, row in rows_of])
+    texts = [[_words(cell) for cell in row.cells] for _, row in rows_of]
+    return pd.DataFrame(texts, index=index, columns=[*table.systems, *table.contrasts])
+
+
 def _groups(table: MetricTable) -> list[tuple[str, list[list[str]]]]:
     """Title and rows of every section."""
     groups = []

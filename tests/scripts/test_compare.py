@@ -1,14 +1,17 @@
 """`cxr compare`: its report's folder, and one report a target."""
 
+import html
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import cxr_compare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import PredictionWriter
+from data_prep.store.predictions import Predictions, PredictionWriter
 from scripts.compare import compare
 from scripts.prepare import prepare
 
@@ -94,19 +97,69 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def system(data: Path, tmp_path: Path) -> Path:
+    return write_system(data, tmp_path / "reader", seed=0)
+
+
+def write_system(data: Path, folder: Path, seed: int) -> Path:
     dataset = DataSet.open(data)
     ids = dataset.images["image_id"].to_numpy()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     parts = [
         pd.DataFrame({"image_id": ids, "finding": finding, "score": rng.random(len(ids))})
         for finding in FINDINGS
     ]
-    info = {"system": "Reader", "kind": "scores", "inference_id": "r1",
+    info = {"system": "Reader", "kind": "scores", "inference_id": f"r{seed}",
             "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
-    with PredictionWriter(tmp_path / "reader", info) as writer:
+    with PredictionWriter(folder, info) as writer:
         images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
         writer.add(images, scores=pd.concat(parts))
-    return tmp_path / "reader"
+    return folder
+
+
+def test_python_gives_what_the_verb_writes(
+    data: Path, system: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = write_system(data, tmp_path / "other", seed=1)
+    options = {"target": "opacity", "replicates": 100, "policies": ["threshold=0.5"]}
+    systems = {"A": str(system), "B": Predictions.open(other)}
+    result = cxr_compare.compare(systems, str(data), out=tmp_path / "report", **options)
+    said = capsys.readouterr()
+    assert said.out + said.err == ""  # nobody asked for progress
+    written = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert result.report == tmp_path / "report" / "report.html"
+    assert result.report.is_file()
+    assert result.headline == written["answer"]["headline"]
+    assert list(result.cautions) == written["answer"]["cautions"]
+    assert set(result.figures["system"]) == {"A", "B"}
+    assert set(result.differences["system"]) == {"A - B"}
+    assert len(result.figures) + len(result.differences) == len(written["metrics"])
+    assert "threshold=0.5" in set(result.figures["policy"])
+    again = cxr_compare.compare(systems, DataSet.open(data), **options)
+    assert again.report is None
+    pd.testing.assert_frame_equal(again.figures, result.figures)
+
+
+def test_a_result_shows_itself_in_a_notebook(data: Path, system: Path, tmp_path: Path) -> None:
+    named = {"A <1>": system, "B": write_system(data, tmp_path / "other", seed=1)}
+    result = cxr_compare.compare(named, data, target="opacity", replicates=100)
+    assert repr(result) == (
+        "<ComparisonResult of A <1> and B on opacity: 30 test images, no report written>"
+    )
+    page = result._repr_html_()
+    assert html.escape(result.headline) in page
+    assert "A &lt;1&gt;" in page
+    assert result.table.loc[("Without a threshold", "AUROC"), "B"] in page
+    assert set(result.cases(2)["image_id"]) <= set(result.decisions["image_id"])
+    assert result.chart("roc").axes
+    with pytest.raises(InputError, match="no chart 'rok'; this comparison has roc, pr, "):
+        result.chart("rok")
+    with pytest.raises(InputError, match="none of the test images"):
+        result.overlay("i00")
+
+
+def test_a_data_set_of_several_targets_says_how_python_chooses(data: Path, system: Path) -> None:
+    with pytest.raises(InputError, match="choose one with target=NAME"):
+        cxr_compare.compare({"A": system}, data)
 
 
 def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_path):
