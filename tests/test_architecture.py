@@ -64,7 +64,7 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     assert len(lines) <= 220
     assert sum(lines) <= 50_500
     assert max(lines) <= 600
-    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 27
+    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 30
     assert len(layout.wide_names()) <= 450
     assert max(map(len, layout.imports.values())) <= 22
     assert sum(count <= 1 for count in layout.importers().values()) <= 67
