@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, atomic_path, make_folder, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json, write_table
+from data_prep.store.folder_kinds import require_kind
 
 WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "model.json"
@@ -263,7 +264,8 @@ class RunFolder:
         """
         run = cls.started_in(folder)
         if run is None:
-            raise InputError(f"{folder}: holds no run (no {_CONFIG}); give a folder of cxr train")
+            require_kind(folder, "run")
+            raise InputError(f"{folder}: holds no {_CONFIG}; give a folder that cxr train made")
         if not run.is_complete:
             kept = max(run.checkpoints.glob("best-*.safetensors"), default=None)
             start = "" if kept is None else f", or start another with --set model.weights={kept}"

@@ -53,7 +53,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
             "SET ... --out OUT"
         )
     if format not in FORMATS:
-        likely = _detect_format(source) if source.is_dir() else None
+        likely = likely_format(source) if source.is_dir() else None
         what = "no --format given" if format is None else f"--format {format} is not known"
         advice = (
             f"it looks like --format {likely}" if likely else f"use one of {', '.join(FORMATS)}"
@@ -69,7 +69,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
     try:
         return FORMATS[format].read(source, options)
     except WrongFormatError as error:
-        likely = _detect_format(source)
+        likely = likely_format(source)
         advice = f"it looks like --format {likely}" if likely else "no known format fits it"
         raise InputError(f"{error}; {advice}") from None
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
@@ -77,7 +77,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
 
 
-def _detect_format(folder: Path) -> str | None:
+def likely_format(folder: Path) -> str | None:
     """The likely ``--format`` of an existing folder; None where nothing fits."""
     return next((name for name, known in FORMATS.items() if known.detect(folder)), None)
 

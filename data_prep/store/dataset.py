@@ -14,6 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import frame_digest, read_json, read_table, stored_table
 from data_prep.contracts.text_lookup import is_member, positions
+from data_prep.store.folder_kinds import require_kind
 
 if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelStore
@@ -66,7 +67,7 @@ class DataSet:
         >>> DataSet.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        data_prep.contracts.errors.InputError: no-such-folder/dataset.json: not found, ...
+        data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class DataSet:
         Raises:
             InputError: The folder is not a complete data set.
         """
+        require_kind(Path(folder), "data set")
         info = read_json(Path(folder) / "dataset.json", "dataset")
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))

@@ -17,6 +17,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
 from data_prep.contracts.tables import read_json, read_table, stored_table, write_json, write_table
+from data_prep.store.folder_kinds import require_kind
 
 # Folder of parts -> the table that each part holds.
 _TABLES = {
@@ -153,7 +154,7 @@ class Predictions:
         >>> Predictions.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        data_prep.contracts.errors.InputError: no-such-folder/predictions.json: not found, ...
+        data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
     """
 
     folder: Path
@@ -167,8 +168,7 @@ class Predictions:
             InputError: The folder is not complete.
         """
         folder = Path(folder)
-        if (folder / _UNFINISHED).is_file() and not (folder / "predictions.json").is_file():
-            raise InputError(f"{folder}: predictions are unfinished; run the same command again")
+        require_kind(folder, "predictions")
         return cls(folder, read_json(folder / "predictions.json", "predictions"))
 
     def __repr__(self) -> str:

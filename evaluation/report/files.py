@@ -7,9 +7,10 @@ from pathlib import Path
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK
+from data_prep.store.folder_kinds import REPORT_MARKER
 
 PAGE, DETAILS = "report.html", "details.html"
-METRICS = "metrics.json"  # written last: marks the folder complete
+METRICS = REPORT_MARKER  # written last: marks the folder complete
 METRICS_TABLE, TESTS_TABLE = "metrics.csv", "tests.csv"
 WHERE_TABLE, COSTS_TABLE = "where.csv", "costs.csv"
 DECISIONS = "decisions.parquet"

@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json
+from data_prep.store.folder_kinds import require_kind
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import family, metric_title
 from evaluation.metrics.words import number, policy_words
@@ -62,6 +63,8 @@ def read_folds(folders: list[Path]) -> Folds:
     """
     if len(folders) < 2:
         raise InputError("folds: at least two reports make a cross-validation")
+    for folder in folders:
+        require_kind(folder, "report")
     reports = [read_json(folder / METRICS, "metrics") for folder in folders]
     for what, facts in (
         ("target", [report["target"] for report in reports]),

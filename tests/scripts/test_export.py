@@ -80,4 +80,7 @@ def test_a_run_and_a_folder_of_nothing_are_told_apart(tmp_path, monkeypatch, cap
     assert run(monkeypatch, tmp_path / "run", tmp_path / "out", "--format", "onnx") == 2
     assert "a run; --format onnx and openvino come later" in capsys.readouterr().err
     assert run(monkeypatch, tmp_path, tmp_path / "out", "--format", "coco") == 2
-    assert "is not a complete dataset folder" in capsys.readouterr().err
+    assert (
+        "it holds the run run; give a data set folder that cxr prepare made"
+        in capsys.readouterr().err
+    )

@@ -36,7 +36,7 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path: Path) -> None:
 
 def test_folder_without_a_run_is_told_apart(tmp_path: Path) -> None:
     assert RunFolder.started_in(tmp_path) is None
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="is empty; give a run folder that cxr train made"):
         RunFolder.open(tmp_path)
 
 

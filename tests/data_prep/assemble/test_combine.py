@@ -170,7 +170,7 @@ def test_a_second_call_adds_nothing_whatever_the_order_and_an_interrupted_one_go
         patch.setattr(dataset_writer, "audit", stop)
         with pytest.raises(KeyboardInterrupt):
             combine(two_sets, tmp_path / "both")
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(InputError, match="an unfinished data set; run the same cxr prepare"):
         DataSet.open(tmp_path / "both")
     assert not combine(two_sets, tmp_path / "both").already_complete
     assert combine(two_sets[::-1], tmp_path / "both").already_complete
@@ -190,7 +190,7 @@ def test_what_cannot_be_combined_is_refused_before_anything_is_written(tmp_path,
         ([one], out, "two data sets or more"),
         ([one, one], out, "holds the same images"),
         ([one, again], out, "holds the same images"),
-        ([one, sources], out, "not a complete"),
+        ([one, sources], out, "looks like a raw download .*in/one out/data --format csv"),
         ([one, two], one / "both", "not inside or around"),
         ([one, two], one.parent, "not inside or around"),
         ([one, two], sources / "one", "not empty"),

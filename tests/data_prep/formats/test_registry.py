@@ -9,9 +9,9 @@ from typer.main import get_command
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import (
     FORMATS,
-    _detect_format,
     _formats_with,
     _with_formats_table,
+    likely_format,
     read_source,
 )
 from data_prep.formats.source import ReadOptions
@@ -67,4 +67,4 @@ def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
         read_source(tmp_path, name, ReadOptions())
     with pytest.raises(InputError, match="no such folder"):
         read_source(tmp_path / "none", name, ReadOptions())
-    assert _detect_format(tmp_path) is None
+    assert likely_format(tmp_path) is None

@@ -1,0 +1,245 @@
+"""Which kind of cxr folder stands at a path, and what to say where another kind is needed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shlex
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import plural
+
+KindName = Literal[
+    "data set", "run", "predictions", "report", "phantom", "table of folds", "reader study"
+]
+REPORT_MARKER = "metrics.json"
+
+
+class Kind(NamedTuple):
+    """A kind of folder.
+
+    Attributes:
+        name: How messages call it.
+        marker: The file that is written last.
+        begun: What an unfinished one holds.
+        verb: The command that makes it.
+    """
+
+    name: KindName
+    marker: str
+    begun: tuple[str, ...]
+    verb: str
+
+    @property
+    def with_article(self) -> str:
+        """As part of a sentence."""
+        return self.name if self.name == "predictions" else f"a {self.name}"
+
+
+_KINDS = (
+    Kind("data set", "dataset.json", (".prepare", "images.parquet"), "cxr prepare"),
+    Kind("run", "run.json", ("config.toml", "checkpoints"), "cxr train"),
+    Kind("predictions", "predictions.json", ("unfinished.json",), "cxr predict"),
+    Kind("report", REPORT_MARKER, ("decisions.parquet",), "cxr compare"),
+    Kind("phantom", "synth.json", ("synth.started.json",), "cxr synth"),
+    Kind("table of folds", "folds.json", (), "cxr folds"),
+    Kind("reader study", "readers.json", (), "cxr readers"),
+)
+_MOST_CHILDREN = 200  # folders within a folder that are looked into
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """The kind of a complete folder; None for any other.
+
+    Example:
+        >>> kind_of(Path("no-such-folder"))
+    """
+    return next((kind for kind in _KINDS if (folder / kind.marker).is_file()), None)
+
+
+def kind_begun(folder: Path) -> Kind | None:
+    """The kind of a folder that was begun and not finished; None for any other."""
+    if kind_of(folder) is not None:
+        return None
+    return next((k for k in _KINDS if any((folder / sign).exists() for sign in k.begun)), None)
+
+
+def folders_within(folder: Path) -> dict[KindName, list[Path]]:
+    """Complete folders right below a folder, by kind, each sorted."""
+    held: dict[KindName, list[Path]] = {}
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    for path in below[:_MOST_CHILDREN]:
+        if kind := kind_of(path):
+            held.setdefault(kind.name, []).append(path)
+    return held
+
+
+def require_kind(folder: Path, wanted: KindName) -> None:
+    """Refuse a folder that is not a complete one of a kind, and say what it is.
+
+    Args:
+        folder: As the user gave it.
+        wanted: The kind that is needed.
+
+    Raises:
+        InputError: It is missing, a file, unfinished, of another kind, a download that ``cxr
+            prepare`` has not read, or a folder above such folders; the message says what to do.
+
+    Example:
+        >>> require_kind(Path("no-such-folder"), "run")
+        Traceback (most recent call last):
+        ...
+        data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
+    """
+    kind = next(each for each in _KINDS if each.name == wanted)
+    if (folder / kind.marker).is_file():
+        return
+    raise InputError(f"{folder}: {_what_instead(folder, kind)}")
+
+
+def _what_instead(folder: Path, wanted: Kind) -> str:
+    """What stands where a folder of the wanted kind should, and what to do."""
+    give = f"give {wanted.with_article} folder that {wanted.verb} made"
+    if wanted.name == "predictions":
+        give = "give a folder that cxr predict or cxr import made"
+    if not folder.exists():
+        near = _nearest(folder, wanted)
+        return f"no such folder; {f'did you mean {near}?' if near else give}"
+    if not folder.is_dir():
+        held_by = kind_of(folder.parent)
+        own = held_by is not None and held_by.name == wanted.name
+        parent = shlex.quote(str(folder.parent))
+        return f"is a file, not a folder; {f'give {parent}' if own else give}"
+    if found := kind_of(folder):
+        if found.name == "phantom" and wanted.name == "data set":
+            return _raw(folder, "rsna", "synthetic chest X-rays in RSNA's layout")
+        is_ = "holds" if found.name == "predictions" else "is"
+        return f"{is_} {found.with_article}, not {wanted.with_article}; " + (
+            _advice(folder, found, wanted) or give
+        )
+    if (begun := kind_begun(folder)) is not None:
+        again = f"run the same {begun.verb} again to complete it"
+        if begun.name == wanted.name:
+            return f"{_unfinished(begun)}; {again}"
+        return f"{_unfinished(begun)}, not {wanted.with_article}; {give}"
+    if next(folder.iterdir(), None) is None:
+        return f"is empty; {give}"
+    if held := folders_within(folder):
+        return f"{listed(held)}; " + _choose(held.get(wanted.name, []), give)
+    if (raw := _raw_below(folder)) is not None:
+        return raw
+    return f"is not {wanted.with_article} folder (no {wanted.marker}); {give}"
+
+
+def _unfinished(kind: Kind) -> str:
+    return f"{'' if kind.name == 'predictions' else 'an '}unfinished {kind.name}"
+
+
+def _nearest(folder: Path, wanted: Kind) -> str | None:
+    """A folder of the wanted kind beside a missing one, with a name much like it."""
+    if not folder.parent.is_dir():
+        return None
+    names = [path.name for path in folders_within(folder.parent).get(wanted.name, [])]
+    found = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.7)
+    return shlex.quote(str(folder.parent / found[0])) if found else None
+
+
+def listed(held: dict[KindName, list[Path]]) -> str:
+    """What a folder holds, in words.
+
+    Example:
+        >>> listed({"data set": [Path("out/data")], "run": [Path("out/a"), Path("out/b")]})
+        'it holds the data set data, the runs a and b'
+    """
+    parts = []
+    for kind, paths in held.items():
+        several = kind if kind == "predictions" or not paths[1:] else plural(kind)
+        names = [path.name for path in paths]
+        both = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+        parts.append(f"the {several} {both}")
+    return f"it holds {', '.join(parts)}"
+
+
+def _choose(paths: list[Path], otherwise: str) -> str:
+    if not paths:
+        return otherwise
+    named = " or ".join(shlex.quote(str(path)) for path in paths[:3])
+    return f"give {'one of them, ' if paths[1:] else ''}{named}"
+
+
+def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
+    """What to do with a complete folder of another kind than the wanted."""
+    place = shlex.quote(str(folder))
+    if wanted.name == "data set":
+        known = data_set_of(folder)
+        return known and f"give its data set, {shlex.quote(str(known))}"
+    if wanted.name == "run":
+        if found.name == "predictions":
+            run = Path(str(_read(folder / found.marker).get("run") or ""))
+            return f"give its run, {shlex.quote(str(run))}" if kind_of(run) else None
+        if found.name == "data set":
+            run = folder.parent / "retinanet"
+            return f"train first: cxr train retinanet_small --data {place} --out {run}"
+    if wanted.name == "predictions":
+        if found.name == "run":
+            data = shlex.quote(str(data_set_of(folder) or "DATA"))
+            out = shlex.quote(f"{str(folder).rstrip('/')}-predictions")
+            return f"predict first: cxr predict {place} --data {data} --out {out}"
+        if found.name == "report" and (folder / "systems").is_dir():
+            return _choose(folders_within(folder / "systems").get("predictions", []), "") or None
+    return None
+
+
+def data_set_of(folder: Path) -> Path | None:
+    """The data set that a run, predictions or a report were made on, where it lies nearby.
+
+    Args:
+        folder: A complete folder; data sets are looked for beside it.
+
+    Returns:
+        The data set with the same content; None where there is none, or the folder names none.
+    """
+    kind = kind_of(folder)
+    if kind is None or kind.name not in ("run", "predictions", "report"):
+        return None
+    facts = _read(folder / kind.marker)
+    made_on = (facts.get("provenance", facts) or {}).get("data_set") or {}
+    wanted = made_on.get("content_id")
+    if wanted is None:
+        return None
+    for path in folders_within(folder.absolute().parent).get("data set", []):
+        if _read(path / "dataset.json").get("ids", {}).get("content_id") == wanted:
+            return path if folder.name in ("", "..") else folder.parent / path.name
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file; empty where it cannot be read, which opening the folder reports."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _raw_below(folder: Path) -> str | None:
+    """Says that a folder, or one right below it, is a download that is not prepared yet."""
+    from data_prep.formats.registry import FORMATS, likely_format
+
+    below = sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_CHILDREN]
+    format_ = likely_format(folder)
+    if format_ in (None, "dicom"):  # any tree with DICOM files fits that
+        for path in below:
+            if (inner := likely_format(path)) not in (None, "dicom"):
+                return _raw(path, str(inner), FORMATS[str(inner)].title)
+    return None if format_ is None else _raw(folder, format_, FORMATS[format_].title)
+
+
+def _raw(folder: Path, format_: str, title: str) -> str:
+    place = shlex.quote(str(folder))
+    return (
+        f"looks like a raw download ({format_}: {title}); run: cxr prepare {place} out/data "
+        f"--format {format_}"
+    )

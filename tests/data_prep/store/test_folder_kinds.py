@@ -1,0 +1,102 @@
+"""A folder in hand that is not the kind that is needed: what it is, and what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.folder_kinds import KindName, data_set_of, kind_begun, kind_of, require_kind
+
+CONTENT = {"data_set": {"content_id": "c1"}}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """What an hour of work leaves: a download, a data set, two runs, predictions, a report."""
+    files: dict[str, dict[str, object]] = {
+        "rsna download/stage_2_train_labels.csv": {},
+        "data/dataset.json": {"ids": {"content_id": "c1"}},
+        "other/dataset.json": {"ids": {"content_id": "c2"}},
+        "retinanet/run.json": CONTENT,
+        "chexnet/run.json": CONTENT,
+        "begun/config.toml": {},
+        "imported/predictions.json": {**CONTENT, "run": None},
+        "predicted/predictions.json": {**CONTENT, "run": str(tmp_path / "chexnet")},
+        "report/metrics.json": {"provenance": CONTENT},
+        "report/systems/A/predictions.json": CONTENT,
+        "report/systems/B/predictions.json": CONTENT,
+        "xrays/synth.json": {},
+        "notes.txt": {},
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "says"),
+    [
+        ("rsna download", "data set", "looks like a raw download (rsna: RSNA Pneumonia Detection "
+         "Challenge 2018); run: cxr prepare 'OUT/rsna download' out/data --format rsna"),
+        ("rsna download", "run", "looks like a raw download"),
+        ("xrays", "data set", "run: cxr prepare OUT/xrays out/data --format rsna"),
+        ("retinanet", "data set", "is a run, not a data set; give its data set, OUT/data"),
+        ("retinanet", "predictions", "is a run, not predictions; predict first: cxr predict "
+         "OUT/retinanet --data OUT/data --out OUT/retinanet-predictions"),
+        ("data", "run", "train first: cxr train retinanet_small --data OUT/data"),
+        ("predicted", "run", "holds predictions, not a run; give its run, OUT/chexnet"),
+        ("imported", "run", "holds predictions, not a run; give a run folder that cxr train made"),
+        ("report", "predictions", "is a report, not predictions; give one of them, "
+         "OUT/report/systems/A or OUT/report/systems/B"),
+        ("begun", "run", "an unfinished run; run the same cxr train again to complete it"),
+        ("begun", "data set", "an unfinished run, not a data set; give a data set folder"),
+        ("", "run", "it holds the runs chexnet and retinanet, the data sets data and other, "
+         "the predictions imported and predicted"),
+        ("", "run", "give one of them, OUT/chexnet or OUT/retinanet"),
+        ("report/systems", "run", "it holds the predictions A and B; give a run folder"),
+        ("retinanett", "run", "no such folder; did you mean OUT/retinanet?"),
+        ("data/dataset.json", "data set", "is a file, not a folder; give OUT/data"),
+        ("notes.txt", "run", "is a file, not a folder; give a run folder that cxr train made"),
+        ("empty", "predictions", "is empty; give a folder that cxr predict or cxr import made"),
+    ],
+)  # fmt: skip
+def test_what_is_in_hand_is_named_with_the_way_on(
+    out: Path, name: str, wanted: KindName, says: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        require_kind(out / name, wanted)
+    assert str(refused.value).startswith(f"{out / name}: ")
+    assert says.replace("OUT", str(out)) in str(refused.value)
+
+
+def test_a_folder_above_a_download_names_the_download(out: Path) -> None:
+    (out / "disk").mkdir()
+    (out / "rsna download").rename(out / "disk" / "rsna")
+    with pytest.raises(InputError, match=f"run: cxr prepare {out}/disk/rsna out/data --format rsn"):
+        require_kind(out / "disk", "data set")
+
+
+def test_the_right_kind_passes(out: Path) -> None:
+    for name, kind in (("data", "data set"), ("retinanet", "run"), ("report", "report")):
+        require_kind(out / name, kind)
+        assert (found := kind_of(out / name)) is not None
+        assert found.name == kind
+    assert kind_begun(out / "retinanet") is None
+
+
+def test_the_data_set_of_a_run_is_found_by_its_content_not_its_name(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("retinanet", "predicted", "report"):
+        assert data_set_of(out / name) == out / "data"
+    (out / "data").rename(out / "elsewhere")
+    monkeypatch.chdir(out / "chexnet")
+    assert data_set_of(Path()) == out / "elsewhere"
+    monkeypatch.chdir(out)
+    assert data_set_of(Path("chexnet")) == Path("elsewhere")
+    assert data_set_of(Path("data")) is None
