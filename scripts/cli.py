@@ -84,6 +84,18 @@ def _usage_line(error: TyperException) -> str:
     return " ".join(f"{message} See '{verb} --help'.".split())
 
 
+def _with_advice(error: InputError) -> str:
+    """The message; of a folder that cxr did not write also which download it looks like."""
+    from data_prep.store.folder_kinds import WrongFolderError
+
+    if isinstance(error, WrongFolderError) and error.foreign:
+        from data_prep.formats.registry import unprepared
+
+        if raw := unprepared(error.folder):
+            return f"{error.folder}: {raw}"
+    return str(error)
+
+
 class _Termination:
     """Lets SIGTERM end the program as Ctrl-C does: what is being written is cleaned up first."""
 
@@ -137,7 +149,7 @@ def _run() -> None:
             raise KeyboardInterrupt
         sys.exit(status)
     except InputError as error:
-        say("cxr: " + " ".join(str(error).split("\n")))
+        say("cxr: " + " ".join(_with_advice(error).split("\n")))
         sys.exit(2)
     except TyperException as error:
         say("cxr: " + _usage_line(error))

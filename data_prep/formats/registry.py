@@ -7,6 +7,7 @@ table anew: ``python -m data_prep.formats.registry docs/formats.md``.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -53,7 +54,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
             "SET ... --out OUT"
         )
     if format not in FORMATS:
-        likely = likely_format(source) if source.is_dir() else None
+        likely = _likely_format(source) if source.is_dir() else None
         what = "no --format given" if format is None else f"--format {format} is not known"
         advice = (
             f"it looks like --format {likely}" if likely else f"use one of {', '.join(FORMATS)}"
@@ -69,7 +70,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
     try:
         return FORMATS[format].read(source, options)
     except WrongFormatError as error:
-        likely = likely_format(source)
+        likely = _likely_format(source)
         advice = f"it looks like --format {likely}" if likely else "no known format fits it"
         raise InputError(f"{error}; {advice}") from None
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
@@ -77,9 +78,32 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
 
 
-def likely_format(folder: Path) -> str | None:
+def _likely_format(folder: Path) -> str | None:
     """The likely ``--format`` of an existing folder; None where nothing fits."""
     return next((name for name, known in FORMATS.items() if known.detect(folder)), None)
+
+
+def unprepared(folder: Path) -> str | None:
+    """Says of a folder, or one right below it, that it holds a download still to be prepared.
+
+    Args:
+        folder: Any existing folder.
+
+    Returns:
+        What it looks like and the command that prepares it; None where no format fits.
+    """
+    name, place = _likely_format(folder), folder
+    if name in (None, DICOM.name):  # any tree with DICOM files in it fits that
+        for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+            if (inner := _likely_format(below)) not in (None, DICOM.name):
+                name, place = inner, below
+                break
+    if name is None:
+        return None
+    return (
+        f"looks like a raw download ({name}: {FORMATS[name].title}); run: cxr prepare "
+        f"{shlex.quote(str(place))} out/data --format {name}"
+    )
 
 
 def _formats_with(option: str) -> list[str]:

@@ -50,6 +50,20 @@ _KINDS = (
 _MOST_CHILDREN = 200  # folders within a folder that are looked into
 
 
+class WrongFolderError(InputError):
+    """A folder is not of the kind that is needed.
+
+    Attributes:
+        folder: The folder.
+        foreign: Whether cxr wrote neither it nor a folder in it: it may be a download.
+    """
+
+    def __init__(self, folder: Path, message: str, *, foreign: bool) -> None:
+        super().__init__(message)
+        self.folder = folder
+        self.foreign = foreign
+
+
 def kind_of(folder: Path) -> Kind | None:
     """The kind of a complete folder; None for any other.
 
@@ -84,19 +98,21 @@ def require_kind(folder: Path, wanted: KindName) -> None:
         wanted: The kind that is needed.
 
     Raises:
-        InputError: It is missing, a file, unfinished, of another kind, a download that ``cxr
-            prepare`` has not read, or a folder above such folders; the message says what to do.
+        WrongFolderError: It is missing, a file, unfinished, of another kind, or a folder above
+            such folders; the message says what to do.
 
     Example:
         >>> require_kind(Path("no-such-folder"), "run")
         Traceback (most recent call last):
         ...
-        data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
+        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
     """
     kind = next(each for each in _KINDS if each.name == wanted)
     if (folder / kind.marker).is_file():
         return
-    raise InputError(f"{folder}: {_what_instead(folder, kind)}")
+    foreign = folder.is_dir() and not (kind_of(folder) or kind_begun(folder))
+    foreign = foreign and not folders_within(folder)
+    raise WrongFolderError(folder, f"{folder}: {_what_instead(folder, kind)}", foreign=foreign)
 
 
 def _what_instead(folder: Path, wanted: Kind) -> str:
@@ -113,8 +129,6 @@ def _what_instead(folder: Path, wanted: Kind) -> str:
         parent = shlex.quote(str(folder.parent))
         return f"is a file, not a folder; {f'give {parent}' if own else give}"
     if found := kind_of(folder):
-        if found.name == "phantom" and wanted.name == "data set":
-            return _raw(folder, "rsna", "synthetic chest X-rays in RSNA's layout")
         is_ = "holds" if found.name == "predictions" else "is"
         return f"{is_} {found.with_article}, not {wanted.with_article}; " + (
             _advice(folder, found, wanted) or give
@@ -128,8 +142,6 @@ def _what_instead(folder: Path, wanted: Kind) -> str:
         return f"is empty; {give}"
     if held := folders_within(folder):
         return f"{listed(held)}; " + _choose(held.get(wanted.name, []), give)
-    if (raw := _raw_below(folder)) is not None:
-        return raw
     return f"is not {wanted.with_article} folder (no {wanted.marker}); {give}"
 
 
@@ -172,6 +184,8 @@ def _choose(paths: list[Path], otherwise: str) -> str:
 def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
     """What to do with a complete folder of another kind than the wanted."""
     place = shlex.quote(str(folder))
+    if wanted.name == "data set" and found.name == "phantom":
+        return f"run: cxr prepare {place} out/data --format rsna"
     if wanted.name == "data set":
         known = data_set_of(folder)
         return known and f"give its data set, {shlex.quote(str(known))}"
@@ -222,24 +236,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _raw_below(folder: Path) -> str | None:
-    """Says that a folder, or one right below it, is a download that is not prepared yet."""
-    from data_prep.formats.registry import FORMATS, likely_format
-
-    below = sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_CHILDREN]
-    format_ = likely_format(folder)
-    if format_ in (None, "dicom"):  # any tree with DICOM files fits that
-        for path in below:
-            if (inner := likely_format(path)) not in (None, "dicom"):
-                return _raw(path, str(inner), FORMATS[str(inner)].title)
-    return None if format_ is None else _raw(folder, format_, FORMATS[format_].title)
-
-
-def _raw(folder: Path, format_: str, title: str) -> str:
-    place = shlex.quote(str(folder))
-    return (
-        f"looks like a raw download ({format_}: {title}); run: cxr prepare {place} out/data "
-        f"--format {format_}"
-    )

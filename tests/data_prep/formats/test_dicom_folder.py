@@ -24,7 +24,7 @@ from data_prep.formats.dicom_folder import (
     _read_dicom_tree,
 )
 from data_prep.formats.dicom_labels import read_label_table
-from data_prep.formats.registry import likely_format, read_source
+from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.rsna import _read_rsna
 from data_prep.formats.source import ReadOptions
 
@@ -408,9 +408,9 @@ def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path: Path) -> None:
 
 def test_a_tree_is_known_by_content(tmp_path: Path) -> None:
     write_file(tmp_path / "deep" / "er" / "IM000001")
-    assert likely_format(tmp_path) == "dicom"
+    assert _likely_format(tmp_path) == "dicom"
     (tmp_path / "deep" / "er" / "IM000001").write_text("no longer")
-    assert likely_format(tmp_path) is None
+    assert _likely_format(tmp_path) is None
 
 
 def test_the_odd_files_are_sorted_as_their_images_say(shared_data: Path) -> None:

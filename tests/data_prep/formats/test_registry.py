@@ -10,9 +10,10 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import (
     FORMATS,
     _formats_with,
+    _likely_format,
     _with_formats_table,
-    likely_format,
     read_source,
+    unprepared,
 )
 from data_prep.formats.source import ReadOptions
 from scripts.cli import build_app
@@ -67,4 +68,17 @@ def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
         read_source(tmp_path, name, ReadOptions())
     with pytest.raises(InputError, match="no such folder"):
         read_source(tmp_path / "none", name, ReadOptions())
-    assert likely_format(tmp_path) is None
+    assert _likely_format(tmp_path) is None
+
+
+def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path: Path) -> None:
+    assert unprepared(tmp_path) is None
+    download = tmp_path / "my disk" / "rsna"
+    download.mkdir(parents=True)
+    (download / "stage_2_train_labels.csv").touch()
+    says = (
+        "looks like a raw download (rsna: RSNA Pneumonia Detection Challenge 2018); run: cxr "
+        f"prepare '{download}' out/data --format rsna"
+    )
+    assert unprepared(download) == says
+    assert unprepared(download.parent) == says

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
-from data_prep.formats.registry import likely_format, read_source
+from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions
 from data_prep.formats.vindr import _read_vindr
 
@@ -186,7 +186,7 @@ def test_kaggles_lines_say_who_read_an_image_and_what_he_did_not_mark(tmp_path):
     assert reference_boxes(tables, "a") == [[10.5, 10, 20.5, 20]]
     assert tables.split.to_dict("records") == [{"image_id": "t", "role": "unused"}]  # no labels
     assert tables.official.empty
-    assert likely_format(tmp_path) == "vindr"
+    assert _likely_format(tmp_path) == "vindr"
 
 
 def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):

@@ -16,7 +16,7 @@ from pydicom.dataset import FileMetaDataset
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.match_images import image_size
-from data_prep.formats.registry import likely_format, read_source
+from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.formats.yolo import _Prediction, _read_boxes, _read_yolo
 
@@ -323,4 +323,4 @@ def test_real_yolo_boxes_are_those_of_the_csv_beside_them(shared_data):
 
 
 def test_a_label_folder_of_any_name_beside_images_is_known_for_yolo(shared_data):
-    assert likely_format(shared_data / "nih_mass_boxes") == "yolo"
+    assert _likely_format(shared_data / "nih_mass_boxes") == "yolo"

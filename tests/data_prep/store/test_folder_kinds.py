@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.folder_kinds import KindName, data_set_of, kind_begun, kind_of, require_kind
+from data_prep.store.folder_kinds import (
+    KindName,
+    WrongFolderError,
+    data_set_of,
+    kind_begun,
+    kind_of,
+    require_kind,
+)
 
 CONTENT = {"data_set": {"content_id": "c1"}}
 
@@ -41,10 +48,9 @@ def out(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "wanted", "says"),
     [
-        ("rsna download", "data set", "looks like a raw download (rsna: RSNA Pneumonia Detection "
-         "Challenge 2018); run: cxr prepare 'OUT/rsna download' out/data --format rsna"),
-        ("rsna download", "run", "looks like a raw download"),
-        ("xrays", "data set", "run: cxr prepare OUT/xrays out/data --format rsna"),
+        ("rsna download", "run", "is not a run folder (no run.json); give a run folder"),
+        ("xrays", "data set", "is a phantom, not a data set; run: cxr prepare OUT/xrays out/data "
+         "--format rsna"),
         ("retinanet", "data set", "is a run, not a data set; give its data set, OUT/data"),
         ("retinanet", "predictions", "is a run, not predictions; predict first: cxr predict "
          "OUT/retinanet --data OUT/data --out OUT/retinanet-predictions"),
@@ -74,11 +80,11 @@ def test_what_is_in_hand_is_named_with_the_way_on(
     assert says.replace("OUT", str(out)) in str(refused.value)
 
 
-def test_a_folder_above_a_download_names_the_download(out: Path) -> None:
-    (out / "disk").mkdir()
-    (out / "rsna download").rename(out / "disk" / "rsna")
-    with pytest.raises(InputError, match=f"run: cxr prepare {out}/disk/rsna out/data --format rsn"):
-        require_kind(out / "disk", "data set")
+def test_only_a_folder_that_cxr_has_nothing_in_may_be_a_download(out: Path) -> None:
+    for name, foreign in (("rsna download", True), ("", False), ("begun", False), ("no", False)):
+        with pytest.raises(WrongFolderError) as refused:
+            require_kind(out / name, "data set")
+        assert refused.value.foreign == foreign, name
 
 
 def test_the_right_kind_passes(out: Path) -> None:
