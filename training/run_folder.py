@@ -264,7 +264,7 @@ class RunFolder:
         """
         run = cls.started_in(folder)
         if run is None:
-            require_kind(folder, "run")
+            require_kind(Path(folder), "run")
             raise InputError(f"{folder}: holds no {_CONFIG}; give a folder that cxr train made")
         if not run.is_complete:
             kept = max(run.checkpoints.glob("best-*.safetensors"), default=None)

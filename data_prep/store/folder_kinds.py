@@ -188,7 +188,7 @@ def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
         return f"run: cxr prepare {place} out/data --format rsna"
     if wanted.name == "data set":
         known = data_set_of(folder)
-        return known and f"give its data set, {shlex.quote(str(known))}"
+        return f"give its data set, {shlex.quote(str(known))}" if known else None
     if wanted.name == "run":
         if found.name == "predictions":
             run = Path(str(_read(folder / found.marker).get("run") or ""))
