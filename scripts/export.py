@@ -24,16 +24,25 @@ def export(
     ] = None,
     reader: Annotated[str, typer.Option(help="Whose labels.")] = "reference",
     images: Annotated[
-        str, typer.Option(help="Images beside the labels: none, link or copy.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="Images beside the labels: png or jpeg (rendered in 8 bits, as the models see "
+            "them, of the original's size), link, copy or none. By default png for yolo, jpeg "
+            "for voc, none for coco and kaggle."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that render; all processors if left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Write a data set's labels as other programs read them, and say what those cannot hold.
 
     cxr prepare reads coco and voc back without loss. The folder appears whole or not at all.
 
-    Example: cxr export data/rsna out/rsna-yolo --format yolo --split default --images link
+    Example: cxr export data/rsna out/rsna-yolo --format yolo --split default
     """
+    from data_prep.contracts.workers import cpu_count
     from data_prep.export.export import WRITERS, export_annotations
     from data_prep.store.dataset import DataSet
     from scripts import console
@@ -53,6 +62,7 @@ def export(
             reader=reader,
             target=target,
             images=images,
+            workers=cpu_count() if workers is None else workers,
             advance=advance,
         )
     for line in summary.lines:

@@ -18,6 +18,7 @@ from data_prep.contracts.folders import make_folder
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.export.render import SUFFIXES, RenderTask, render_all
 from data_prep.formats.common import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
 
@@ -235,7 +236,8 @@ class AnnotationFolder:
 
     Attributes:
         path: The folder.
-        mode: ``none`` puts no images there, ``link`` symbolic links, ``copy`` copies.
+        mode: ``none`` puts no images there, ``png`` and ``jpeg`` rendered ones, ``link`` symbolic
+            links, ``copy`` copies.
         dataset: Where the images come from.
         advance: Told when an image is done.
         cannot: What the format cannot say, one line each.
@@ -246,6 +248,12 @@ class AnnotationFolder:
     dataset: DataSet
     advance: Callable[[int], None] = lambda n: None
     cannot: list[str] = field(default_factory=list)
+    _tasks: list[RenderTask] = field(default_factory=list)
+
+    @property
+    def renders(self) -> bool:
+        """Whether the images are rendered."""
+        return self.mode in SUFFIXES
 
     def write(self, name: str, text: str) -> None:
         """Write a text file below the folder."""
@@ -254,24 +262,41 @@ class AnnotationFolder:
         path.write_text(text, encoding="utf-8")
 
     def file_name_of(self, image: ImageEntry) -> str:
-        """The image's id as a file's name, with the suffix of its file."""
+        """The image's id as a file's name, with the suffix of its file, or of what is rendered."""
+        if self.renders:
+            return image.stem + SUFFIXES[self.mode]
         path = Path(image.file or "")
         if self.mode != "none":
             path = self.dataset.image_path(image.image_id)
         return image.stem + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".dcm")
 
     def put_image(self, image: ImageEntry, name: str) -> None:
-        """Put the file of an image below the folder, if files are put at all."""
+        """Put the file of an image below the folder, if files are put at all.
+
+        What is rendered comes with `render`.
+        """
         if self.mode == "none" or image.file is None:
+            self.advance(1)
             return
         origin, place = self.dataset.image_path(image.image_id).resolve(), self.path / name
         if not origin.is_file():
             raise InputError(f"{origin}: the image is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
+        if self.renders:
+            known = image.width is not None and image.height is not None
+            size = (int(image.width or 0), int(image.height or 0)) if known else None
+            self._tasks.append(RenderTask(origin, place, self.dataset.window, size))
+            return
         if self.mode == "link":
             place.symlink_to(origin)
         else:
             shutil.copyfile(origin, place)
+        self.advance(1)
+
+    def render(self, workers: int) -> None:
+        """Render the images that were put."""
+        for _ in render_all(self._tasks, workers=workers):
+            self.advance(1)
 
     def cannot_say(self, number: int, text: str) -> None:
         """Remember what the format cannot say, if it is met at all; the text follows the number."""

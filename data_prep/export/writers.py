@@ -1,7 +1,8 @@
-"""Writer of COCO JSON: ``annotations/instances.json``, or a file a role with a split.
+"""Writers of COCO, Kaggle, Pascal VOC and YOLO labels.
 
-What COCO has no place for stands under ``cxr`` in each image and in ``info``
-(`data_prep.formats.cxr_extension`), so reading it back loses nothing.
+COCO: ``annotations/instances.json``, or a file a role with a split. What COCO has no place for
+stands under ``cxr`` in each image and in ``info`` (`data_prep.formats.cxr_extension`), so reading
+it back loses nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from data_prep.formats.voc import SET_FACTS
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write COCO files; ``file_name`` is the image's path in the source or in ``images/``."""
+    """Write COCO files.
+
+    ``file_name`` is the image's path in the source and below ``images/``, or the rendered file's.
+    """
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
     categories = [
         {"id": number, "name": name, "supercategory": "finding"}
@@ -45,13 +49,13 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
         for number, (image, facts) in enumerate(
             zip(content.entries(images), objects, strict=True), start=first_image
         ):
-            listed.append({"id": number, **_image(image), KEY: facts})
+            name = folder.file_name_of(image) if folder.renders else image.file or image.image_id
+            listed.append({"id": number, **_image(image, name), KEY: facts})
             for box in boxes.get(image.image_id, ()):
                 annotation = _annotation(box, category_ids)
                 annotations.append({"id": first_box, "image_id": number, **annotation})
                 first_box += 1
-            folder.put_image(image, f"images/{image.file}")
-            folder.advance(1)
+            folder.put_image(image, f"images/{name}")
         first_image += len(listed)
         known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
         written = {
@@ -69,8 +73,8 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
     folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
 
 
-def _image(image: ImageEntry) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file_name": image.file or image.image_id}
+def _image(image: ImageEntry, name: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"file_name": name}
     if image.width is not None and image.height is not None:
         entry |= {"width": image.width, "height": image.height}
     return entry
@@ -124,7 +128,6 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
     for image, labelled in zip(content.entries(), known, strict=True):
         place = TRAIN_IMAGES if labelled else TEST_IMAGES
         folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
-        folder.advance(1)
     _lost_in_kaggle(content, images, folder)
 
 
@@ -211,12 +214,18 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
         ElementTree.indent(root)
         text = ElementTree.tostring(root, encoding="unicode")
         folder.write(f"Annotations/{image.stem}.xml", text + "\n")
-        folder.advance(1)
     for role, chosen in content.by_role():
         if role is not None:
-            folder.write(f"ImageSets/Main/{role}.txt", "\n".join(chosen["stem"]) + "\n")
+            _write_list(role, chosen, folder)
+    # All that is not for testing; without a split all. Readers of VOC start from such a list.
+    seen = ~is_member(content.images["role"], ["test", "unused"])
+    _write_list("trainval", content.images[seen], folder)
     folder.write(SET_FACTS, json.dumps(write_set_facts(content.targets, **content.how), indent=2))
     _lost_in_voc(content, folder)
+
+
+def _write_list(name: str, images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    folder.write(f"ImageSets/Main/{name}.txt", "".join(f"{stem}\n" for stem in images["stem"]))
 
 
 def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
@@ -251,7 +260,7 @@ def _decimal(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-_UNLABELLED = "unlabelled"
+_UNLABELLED = "unlabelled/images"
 
 
 def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
@@ -268,15 +277,15 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
         )
     numbers = {name: number for number, name in enumerate(content.classes)}
     for image, is_silent in zip(content.entries(), silent, strict=True):
-        place = _UNLABELLED if is_silent else image.role
-        under = f"{place}/" if place else ""
+        under = f"{image.role}/" if image.role else ""
+        # Beside images/, not in it: programs take images there without a label file for negatives.
+        images = _UNLABELLED if is_silent else f"images/{image.role}" if image.role else "images"
         if not is_silent:
             lines = [
                 _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
             ]
             folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
-        folder.put_image(image, f"images/{under}{folder.file_name_of(image)}")
-        folder.advance(1)
+        folder.put_image(image, f"{images}/{folder.file_name_of(image)}")
     text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
     folder.write("data.yaml", text)
     _lost_in_yolo(content, folder, unsayable)
@@ -319,4 +328,6 @@ def _lost_in_yolo(
     renamed = int((images["stem"] != images["image_id"]).sum())
     folder.cannot_say(renamed, "image ids are no file names: changed")
     if folder.mode == "none":
-        folder.cannot.append("labels alone: programs look for images in images/ beside labels/")
+        folder.cannot.append(
+            "labels alone: programs look for images in images/ beside labels/ (--images png)"
+        )

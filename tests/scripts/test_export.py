@@ -59,7 +59,7 @@ def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatc
     ("arguments", "says"),
     [
         (["--format", "pascal"], "use one of coco, voc, yolo, kaggle"),
-        (["--format", "coco", "--images", "some"], "use one of none, link, copy"),
+        (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
         (["--format", "coco", "--split", "no"], "has no split 'no'; it has none"),
         ([], "Missing option '--format'"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torchvision
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,7 +89,7 @@ def make_set(
         write_table(split, folder / "splits" / "default.parquet", "split")
         split_ids = {"default": "x"}
     ids = dataset_ids(frame, tables["findings"], tables["boxes"], tables["box_coverage"])
-    info = {"name": "tiny", "source_root": str(source), "targets": TARGETS,
+    info = {"name": "tiny", "source_root": str(source), "targets": TARGETS, "settings": {},
             "ids": {**ids, "split_ids": split_ids}}  # fmt: skip
     write_json(folder / "dataset.json", "dataset", info)
     return DataSet.open(folder)
@@ -171,7 +172,8 @@ def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
     assert tables.targets == TARGETS
     roles = dict(zip(tables.official["image_id"], tables.official["role"], strict=True))
     assert roles == {"a": "train", "b": "val", "c": "unused", "d": "unused"}
-    assert (tmp_path / "out" / "images" / "unlabelled" / "c.png").is_file()
+    # Not below images/: YOLO programs would train on it as on an image without lesions.
+    assert (tmp_path / "out" / "unlabelled" / "images" / "c.png").is_file()
     assert not (tmp_path / "out" / "images" / "test").exists()
     said = "\n".join(summary.cannot)
     assert "2 images have no label file" in said
@@ -280,7 +282,7 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     ("arguments", "message"),
     [
         ({"format": "pascal"}, "use one of coco, voc, yolo, kaggle"),
-        ({"images": "some"}, "use one of none, link, copy"),
+        ({"images": "some"}, "use one of none, png, jpeg, link, copy"),
         ({"split": "no"}, "has no split 'no'; it has default"),
         ({"reader": "R9"}, "has no reader 'R9'; it has R1, reference"),
         ({"target": "no"}, "has no target 'no'"),
@@ -299,7 +301,8 @@ def test_the_folder_appears_whole_or_not_at_all(dataset, tmp_path):
         export_annotations(dataset, place / "out", "voc", images="link")
     assert list(place.iterdir()) == []
     (place / "out").mkdir()
-    export_annotations(dataset, place / "out", "voc")  # an empty folder is as good as none
+    lone = {"images": "none"}
+    export_annotations(dataset, place / "out", "voc", **lone)  # an empty folder is as good as none
     with pytest.raises(InputError, match="is there and is no empty folder"):
         export_annotations(dataset, place / "out", "voc")
     (place / "file").touch()
@@ -316,6 +319,115 @@ def test_images_are_copied_linked_or_left(dataset, tmp_path):
     copied = tmp_path / "copy" / "images" / "p0.png"
     assert not copied.is_symlink()
     assert copied.read_bytes() == (dataset.source_root / "p0.png").read_bytes()
+
+
+@pytest.fixture
+def scans(dataset, write_dicom) -> DataSet:
+    """The data set with DICOM files of 12 bits in place of its images."""
+    ramp = np.linspace(0, 4095, 8000).reshape(80, 100).astype(np.uint16)
+    for number in range(4):
+        write_dicom(dataset.source_root / f"p{number}.png", np.roll(ramp, 20 * number, axis=1),
+                    bits_stored=12)  # fmt: skip
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("format", "folder", "suffix"),
+    [("yolo", "images/train", ".png"), ("voc", "JPEGImages", ".jpg"), ("coco", "images", ".png")],
+)
+def test_rendered_images_are_what_models_see(scans, tmp_path, format, folder, suffix):  # noqa: A002
+    images = "png" if format == "coco" else None  # the other formats render by themselves
+    export_annotations(scans, tmp_path / "out", format, split="default", images=images)
+    seen = scans.read_original("a")
+    shown = np.asarray(Image.open(tmp_path / "out" / folder / f"a{suffix}"))
+    assert (shown.shape, shown.dtype) == ((80, 100), np.uint8)
+    np.testing.assert_allclose(shown.astype(int), seen, atol=0 if suffix == ".png" else 12)
+    assert np.ptp(seen) > 200
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo", "kaggle"])
+def test_rendered_files_are_named_by_image_id_and_read_back(scans, tmp_path, format):  # noqa: A002
+    export_annotations(scans, tmp_path / "out", format, images="png", target="any")
+    files = sorted(path.name for path in (tmp_path / "out").rglob("*.png"))
+    assert files == ["a.png", "b.png", "c.png", "d.png"]
+    if format in ("coco", "voc"):
+        assert_same_labels(labels_of(read(tmp_path / "out", format)), expected(LABELS))
+
+
+def test_a_broken_image_stops_all_processes_and_leaves_nothing(tmp_path):
+    images = {f"i{number:02}": {} for number in range(20)}
+    labels: Labels = {(name, "mass", "reference"): ("absent", "all", []) for name in images}
+    dataset, done = make_set(tmp_path / "set", labels, images=images), []
+    (dataset.source_root / "p7.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"p7\.png: neither DICOM nor a known image"):
+        export_annotations(
+            dataset, tmp_path / "out", "coco", images="png", workers=2, advance=done.append
+        )
+    assert sum(done) == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_an_image_of_another_size_than_when_prepared_is_refused(dataset, tmp_path):
+    Image.new("L", (90, 80)).save(dataset.source_root / "p2.png")
+    with pytest.raises(InputError, match=r"p2\.png: 90 x 80 px, not 100 x 80 as when it was prep"):
+        export_annotations(dataset, tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
+
+
+# Counted by hand in LABELS and ROLES: images, and the reference's boxes.
+_COUNTS = {"train": (1, 2), "val": (1, 0), "test": (2, 1)}
+
+
+def test_torchvision_loads_as_many_images_and_boxes(scans, tmp_path, capsys):
+    export_annotations(scans, tmp_path / "coco", "coco", split="default", images="jpeg")
+    # Its reader of VOC wants the folders of the challenge, and .jpg.
+    export_annotations(scans, tmp_path / "VOCdevkit" / "VOC2007", "voc", split="default")
+    for role, counts in _COUNTS.items():
+        listed = tmp_path / "coco" / "annotations" / f"instances_{role}.json"
+        coco = torchvision.datasets.CocoDetection(tmp_path / "coco" / "images", listed)
+        boxes = [box["bbox"] for _, annotations in coco for box in annotations]
+        assert (len(coco), len(boxes)) == counts
+        voc = torchvision.datasets.VOCDetection(tmp_path, year="2007", image_set=role)
+        described = [annotation["annotation"] for _, annotation in voc]
+        assert (len(voc), sum(len(image["object"]) for image in described)) == counts
+        assert {image.size for image, _ in voc} == {image.size for image, _ in coco} == {(100, 80)}
+    trained = torchvision.datasets.VOCDetection(tmp_path, year="2007", image_set="trainval")
+    assert len(trained) == 2
+
+
+def test_a_plain_reader_of_yolo_finds_an_image_for_each_label_file(scans, tmp_path):
+    export_annotations(scans, tmp_path / "out", "yolo", split="default", target="any")
+    found = {}
+    for text in sorted((tmp_path / "out" / "labels").rglob("*.txt")):
+        place = Path(str(text.with_suffix(".png")).replace("labels", "images", 1))
+        with Image.open(place) as image:
+            width, height = image.size
+        numbers = [float(word) for word in text.read_text().split()]
+        shares = np.array(numbers).reshape(-1, 5)[:, 1:]
+        middle, half = shares[:, :2], shares[:, 2:] / 2
+        edges = np.hstack([middle - half, middle + half]) * [width, height, width, height]
+        found[text.stem] = edges.round(6).tolist()
+    assert found == {"a": [[0.0, 0.0, 100.0, 80.0], BOX], "b": []}
+
+
+def test_supervision_loads_as_many_images_and_boxes(scans, tmp_path):
+    supervision = pytest.importorskip("supervision")
+    load = supervision.DetectionDataset
+    for format in ("coco", "voc", "yolo"):  # noqa: A001
+        export_annotations(scans, tmp_path / format, format, split="default", images="png")
+    coco, yolo = tmp_path / "coco", tmp_path / "yolo"
+    for role, counts in _COUNTS.items():
+        listed = coco / "annotations" / f"instances_{role}.json"
+        loaded = [load.from_coco(str(coco / "images"), str(listed))]
+        if role != "test":  # both images of the test part have a finding that YOLO cannot say
+            places = (yolo / "images" / role, yolo / "labels" / role, yolo / "data.yaml")
+            loaded.append(load.from_yolo(*map(str, places)))
+        for images in loaded:
+            boxes = [len(detections) for _, _, detections in images]  # opens each image
+            assert (len(images), sum(boxes)) == counts
+    voc = tmp_path / "voc"
+    images = load.from_pascal_voc(str(voc / "JPEGImages"), str(voc / "Annotations"))
+    assert (len(images), sum(len(boxes) for _, _, boxes in images)) == (4, 3)
 
 
 def test_hidden_paths_are_not_shown_by_links(dataset, tmp_path):

@@ -1,0 +1,81 @@
+"""Images of a data set as plain 8-bit PNG or JPEG files: the pixels that the models see.
+
+Imports no pandas: worker processes start with this module, and start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.workers import map_rows
+from data_prep.images.image import read_image
+
+SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+"""Suffix of a rendered file by the name of its format."""
+_OPTIONS = {".png": (), ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 95)}
+_ROWS_A_WORKER = 16  # fewer are done before another process has started
+
+
+@dataclass(frozen=True)
+class RenderTask:
+    """An image to render.
+
+    Attributes:
+        origin: The file to decode.
+        place: The file to write; its suffix says the format.
+        window: Name of the DICOM window; None for the first.
+        size: Width and height that the tables state, px; None where they state none.
+    """
+
+    origin: Path
+    place: Path
+    window: str | None
+    size: tuple[int, int] | None
+
+
+def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
+    """Render images at their original size, so that boxes hold as they are.
+
+    Args:
+        tasks: One an image; the folders of their places exist.
+        workers: Processes; 0 and 1 work in this one.
+
+    Yields:
+        None, once an image.
+
+    Raises:
+        InputError: A file is gone, cannot be decoded, or is not of the size that the tables state;
+            or the disk is full.
+    """
+    workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
+    for error in map_rows(_render, tasks, workers=workers, lost=_lost):
+        if error is not None:
+            raise InputError(error)
+        yield
+
+
+def _render(task: RenderTask) -> str | None:
+    """Write one image; returns what went wrong."""
+    try:
+        pixels = read_image(task.origin, window=task.window).pixels
+        height, width = pixels.shape
+        if task.size is not None and task.size != (width, height):
+            stated = " x ".join(map(str, task.size))
+            return f"{task.origin}: {width} x {height} px, not {stated} as when it was prepared"
+        options = _OPTIONS[task.place.suffix]
+        encoded = cv2.imencode(task.place.suffix, pixels, options)[1]
+        with atomic_path(task.place) as temporary:
+            temporary.write_bytes(encoded.tobytes())
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _lost(task: RenderTask) -> str:
+    return f"{task.origin}: the decoder crashed or ran out of memory on this file"
