@@ -113,7 +113,7 @@ def export_annotations(
         target = dataset.target(target).name
     if images == "link" and "id_key" in dataset.info:
         raise InputError(
-            f"{dataset.folder}: links would show the paths that its key hides; use --images copy"
+            f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
     content = content_of(dataset, split=split, reader=reader, target=target)
     require_free_space(out, _bytes_needed(content, images))
