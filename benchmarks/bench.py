@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,12 +24,13 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
-from data_prep.contracts.workers import cpu_count
+from data_prep.contracts.workers import cpu_count, processor_name
 from data_prep.formats.common import list_image_files
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER
 from data_prep.synth.phantom import write_phantom
+from scripts.calibration import ProcessorTime
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
@@ -40,44 +40,6 @@ _SCRATCH_BYTES = 2 << 30
 
 Run = Callable[[], Any]
 """Does the work once; returns how much it was (images, replicates), None for one, or a dict."""
-
-
-class Machine:
-    """The processors that this process may use, and their clocks, read from ``/proc``."""
-
-    now, sleep = staticmethod(time.perf_counter), staticmethod(time.sleep)
-
-    def __init__(self) -> None:
-        self._names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        self._tick = 1 / os.sysconf("SC_CLK_TCK")
-        self.cpus = len(self._names)
-
-    def busy(self) -> float | None:
-        """Processor time that all processes have used, s; None without ``/proc/stat``."""
-        try:
-            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-        except OSError:
-            return None
-        ours = [line.split() for line in lines if line.split()[0] in self._names]
-        # user, nice, system; not idle and waiting; interrupts of two kinds, stolen time
-        return self._tick * sum(sum(map(int, [*x[1:4], *x[6:9]])) for x in ours)
-
-    def own(self) -> float:
-        """Processor time of this process, its living descendants and their ended children, s."""
-        parents: dict[int, int] = {}
-        used: dict[int, int] = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile
-                text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-                # The name stands in brackets and may hold anything, brackets and spaces included.
-                fields = text.rpartition(")")[2].split()
-                parents[int(entry.name)] = int(fields[1])
-                used[int(entry.name)] = sum(map(int, fields[11:15]))
-
-        def descends(pid: int) -> bool:
-            return pid == os.getpid() or (pid > 1 and descends(parents.get(pid, 0)))
-
-        return self._tick * sum(used[pid] for pid in used if descends(pid))
 
 
 @dataclass(frozen=True)
@@ -143,7 +105,7 @@ class Meter:
     hundredths of a second. Unless ``guarded``, a noisy sample counts.
     """
 
-    machine: Machine
+    machine: ProcessorTime
     rounds: int = 5
     least_seconds: float = 0.5
     guarded: bool = True
@@ -310,7 +272,7 @@ class Setting:
         """The setting as JSON."""
         made = provenance()
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        made["hardware"] |= {"processor": _processor(), "memory_gib": round(memory, 1)}
+        made["hardware"] |= {"processor": processor_name(), "memory_gib": round(memory, 1)}
         watched = self.meter.guarded and self.meter.machine.busy() is not None
         place = self.source if self.dataset is None else self.dataset.folder
         return {
@@ -351,18 +313,10 @@ def open_setting(
     cv2.setNumThreads(1)  # what is compared with one processor must use one
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as scratch:
         require_free_space(Path(scratch), 0 if quick else _SCRATCH_BYTES)
-        yield Setting(Path(scratch), plain(Machine()), seed, quick, dataset, source)
+        yield Setting(Path(scratch), plain(ProcessorTime()), seed, quick, dataset, source)
 
 
 def is_dicom(path: Path) -> bool:
     """Whether a file has DICOM's mark."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return "unknown"

@@ -6,9 +6,10 @@ import ctypes
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from data_prep.contracts.errors import InputError
+from scripts.calibration import Choice, computes_bf16, settle
 
 
 def own_command(module: str, *arguments: object) -> list[str]:
@@ -22,7 +23,6 @@ def own_command(module: str, *arguments: object) -> list[str]:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_SPIN_COUNT = "1000"  # about 10 microseconds, instead of milliseconds
 _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -30,30 +30,77 @@ _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     ),
 )
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+_WORTH_MEGAPIXELS = 15  # of training: half a minute on two processors
+_GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
 
 
-def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
-    """Share the processors between torch and loaders, and keep freed memory for the next batch.
+class _CpuSettings(NamedTuple):
+    """How this process uses the processors, and where each setting comes from."""
 
-    Call it before torch is imported. Three measured traps:
+    threads: int
+    spin: str | None
+    keep_memory: bool
+    precision: Literal["fp32", "bf16"] | None
+    origins: dict[str, str]
 
-    - Two pools of threads on the same cores wait for each other, so torch gets what loaders leave.
-    - OpenMP's threads wait by spinning for milliseconds; one other busy program on two cores then
-      makes training 3 to 8 times slower. A short spin costs nothing on a quiet machine.
-    - glibc maps and unmaps batch-sized blocks on every step unless it is set not to; inference
-      at batch 32 took double the time.
+
+_settled: list[_CpuSettings] = []  # the last that this process took
+
+
+def tune_cpu(
+    *, workers: int = 0, shared_by: int = 1, megapixels: float = 0.0, device: str = "auto"
+) -> None:
+    """Take what a calibration chose for this machine, and share the processors.
+
+    Call it before torch is imported, which reads how long waiting threads spin. What the user has
+    set (``OMP_NUM_THREADS``, ``GOMP_SPINCOUNT``, ``OMP_WAIT_POLICY``) always counts. Two pools of
+    threads on the same cores wait for each other, so torch gets what loaders leave.
+
+    Args:
+        workers: Processes that load, for each of those that share the processors.
+        shared_by: Processes that share them.
+        megapixels: To be trained on, in all epochs; where they are many, a machine that was never
+            measured is measured first. Prediction takes a third of the time of training.
+        device: Where to compute; a GPU needs no calibration.
     """
-    _keep_freed_memory()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when torch loads libgomp
+    choice, origin = calibrate_for(megapixels, device)
+    origins = dict.fromkeys(("threads", "spin", "keep_memory", "precision"), origin)
+    if choice.keep_memory:
+        keep_freed_memory()
+    own_spin = str(choice.spin)  # which an earlier call, or the parent process, may have set
+    users = [
+        n for n in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if os.environ.get(n, own_spin) != own_spin
+    ]
+    if users:
+        origins["spin"] = users[0]
+    elif choice.spin:
+        os.environ["GOMP_SPINCOUNT"] = own_spin  # read when torch loads libgomp
     import cv2
     import torch
 
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)
-    if "OMP_NUM_THREADS" not in os.environ:  # the user's word counts
-        torch.set_num_threads(max(1, _usable_cpus() // shared_by - workers))
+    if "OMP_NUM_THREADS" in os.environ:
+        origins["threads"] = "OMP_NUM_THREADS"
+    elif choice.threads or workers or shared_by > 1:
+        cpus = _usable_cpus()
+        best = min(choice.threads or cpus, cpus)
+        torch.set_num_threads(max(1, min(best // shared_by, cpus // shared_by - workers)))
+    spin = os.environ.get("GOMP_SPINCOUNT")
+    _settled[:] = [
+        _CpuSettings(torch.get_num_threads(), spin, choice.keep_memory, choice.precision, origins)
+    ]
+
+
+def calibrate_for(megapixels: float, device: str) -> tuple[Choice, str]:
+    """The choice for this machine, which is measured where the work is worth it; see `tune_cpu`."""
+    worth = megapixels >= _WORTH_MEGAPIXELS and not (device != "cpu" and _may_have_gpu())
+    return settle(worth=worth)
+
+
+def _may_have_gpu() -> bool:
+    """Whether there is a GPU, as far as can be known without torch."""
+    return any(Path(node).exists() for node in _GPU_NODES)
 
 
 def _usable_cpus() -> int:
@@ -63,7 +110,8 @@ def _usable_cpus() -> int:
     return cpu_count()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
+    """Keep freed memory for the next batch: by itself, glibc maps large blocks anew each time."""
     if sys.platform != "linux":
         return
     try:
@@ -120,20 +168,14 @@ def choose_precision(
         )
     if name != "auto":
         return name
-    return "bf16" if _computes_bf16(device) else "fp32"
+    if device == "cpu":
+        chosen = _settled[0].precision if _settled else None
+        return chosen or ("bf16" if computes_bf16() else "fp32")
+    import torch
+
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def _computes_bf16(device: str) -> bool:
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return False
-    flags = [
-        line.partition(":")[2].split()
-        for line in info.read_text(encoding="utf-8").splitlines()
-        if line.lower().startswith(("flags", "features"))
-    ]
-    return bool(flags) and bool(_BF16_FLAGS & set(flags[0]))
+def describe_cpu() -> dict[str, Any]:
+    """What `tune_cpu` settled, and where it comes from, for the record of a run."""
+    return _settled[0]._asdict() if _settled else {}

@@ -16,20 +16,42 @@ if TYPE_CHECKING:
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(help="A data set, run, predictions or report folder.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A data set, run, predictions or report folder.")
+    ] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="This machine, and the settings chosen for it.")
+    ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="With --machine: measure it anew, some seconds.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
-    """Say what a folder holds and whether it is complete.
+    """Say what a folder holds and whether it is complete; or, with --machine, what this machine is.
 
     Example: cxr show out/data
     """
-    facts = describe(folder)
+    if (folder is None) != machine or (calibrate and not machine):
+        raise InputError("show: give a folder, or --machine, which may have --calibrate")
+    facts = _machine(calibrate) if folder is None else describe(folder)
+    table = facts.pop("table") if machine and not as_json else []
     if as_json:
         console.emit_json(facts)
         return
     width = max(len(key) for key in facts)
     for key, value in facts.items():
         console.say(f"{key:>{width}}  {value}")
+    for row in table:
+        console.say(
+            f"{row['ms']:>9.1f} ms  {row['ratio']:5.2f}x  {row['work']:5}  {row['settings']}"
+        )
+
+
+def _machine(calibrate: bool) -> dict[str, Any]:
+    """This machine, and its calibration."""
+    from scripts.calibration import describe_machine
+
+    return describe_machine(anew=calibrate)
 
 
 def describe(folder: Path) -> dict[str, Any]:

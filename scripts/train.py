@@ -77,7 +77,11 @@ def train(
 
     rank = own_rank() or 0
     require_shares(settings.training.batch_size, devices)
+    work = 0.0 if own_rank() is not None else _megapixels(settings, data)
     if devices > 1 and own_rank() is None:
+        from scripts.runtime import calibrate_for
+
+        calibrate_for(work, device)  # before they share the processors
         sets = [word for override in set_ or [] for word in ("--set", override)]
         words = ["train", config, "--data", data, "--out", out, *sets]
         words += ["--resume" if resume else "--no-resume", "--device", device]
@@ -88,7 +92,8 @@ def train(
         end_with_parent()
     from scripts.runtime import choose_device, tune_cpu
 
-    tune_cpu(workers=settings.training.workers, shared_by=devices)
+    how = settings.training
+    tune_cpu(workers=how.workers, shared_by=devices, megapixels=work, device=device)
     where = choose_device(device, devices)
     if settings.training.loggers:
         from training.loggers import require_loggers
@@ -125,6 +130,14 @@ def train(
 
     freeze_decision(out, dataset, target, settings.data.split, device=where)
     _say_results(out)
+
+
+def _megapixels(settings: Config, data: Path) -> float:
+    """What is trained on in all epochs."""
+    from data_prep.store.dataset import DataSet
+
+    images = len(DataSet.open(data).image_ids("train", settings.data.split))
+    return images * settings.training.epochs * settings.data.image_size**2 / 1e6
 
 
 def _join(

@@ -18,7 +18,7 @@ from configs.load import ConfigError, parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.runtime import available_memory, choose_precision
+from scripts.runtime import available_memory, choose_precision, describe_cpu
 from scripts.train_devices import PARENT_GRACE, own_rank, require_shares
 from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
@@ -253,6 +253,7 @@ def complete_run(
             "parameters": parameters,
             "trainable_parameters": learned,
             "precision": precision,
+            "cpu_settings": describe_cpu() | {"workers": how.workers},
             "device": device,
             "devices": devices,
             "device_name": (f"{devices} x " if devices > 1 else "")

@@ -1,6 +1,7 @@
 """Fixtures shared by all rooms."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,9 @@ import pytest
 # The same examples every time: a test that fails once must fail again.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+# Settings that depend on the machine, and seconds to measure it, are no part of a test.
+os.environ.setdefault("CXR_CALIBRATION", "off")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from data_prep.contracts.workers import processor_name
 
 _WARM_UP = 3
 
@@ -144,14 +145,7 @@ def describe_device(device: torch.device) -> str:
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":
         return device.type
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -15,7 +15,6 @@ import pytest
 
 from benchmarks.__main__ import bench
 from benchmarks.bench import (
-    Machine,
     Meter,
     Row,
     Sample,
@@ -25,9 +24,10 @@ from benchmarks.bench import (
     peak_gib,
 )
 from data_prep.contracts.errors import InputError
+from scripts.calibration import ProcessorTime
 
 
-class FakeMachine(Machine):
+class FakeMachine(ProcessorTime):
     """Clocks that only move when a test moves them."""
 
     def __init__(self, cpus: int = 2, *, watched: bool = True) -> None:
@@ -210,7 +210,7 @@ def test_the_table_leaves_empty_what_was_not_measured() -> None:
 
 
 def test_this_process_and_its_children_are_its_own() -> None:
-    machine = Machine()
+    machine = ProcessorTime()
     own, busy = machine.own(), machine.busy()
     spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     with subprocess.Popen([sys.executable, "-c", spin]) as child:
