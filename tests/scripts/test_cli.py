@@ -34,7 +34,7 @@ def cxr(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     [
         (["no-such-verb"], "No such command 'no-such-verb'"),
         (["show", "no-such-folder"], "no-such-folder: no such folder"),
-        (["show"], "Missing argument 'folder'"),
+        (["show"], "give a folder, or --machine"),
         (["prepare", "nowhere", "out", "--format", "rsna"], "nowhere"),
         (["tune", "nowhere", "--data", "nowhere"], "nowhere"),
         (
