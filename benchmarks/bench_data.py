@@ -220,8 +220,9 @@ def _table_rows(setting: Setting, folder: Path, what: str) -> Iterator[dict[str,
 def _check_tables(folder: Path) -> dict[str, float]:
     """Read a data set with all its rules, validate it again, split it, audit it: seconds each."""
     from data_prep.audit.audit import audit
+    from data_prep.duplicates.near_duplicates import find_near_duplicates
     from data_prep.formats.source import no_roles
-    from data_prep.splits.add_split import SplitRule, draw_split
+    from data_prep.splits.add_split import SplitRule, draw_split, image_links
     from evaluation.systems.shortcuts import measure_shortcuts
 
     times = [time.perf_counter()]
@@ -233,10 +234,12 @@ def _check_tables(folder: Path) -> dict[str, float]:
     for name, frame in frames.items():
         tables.validate_table(frame, name)
     times.append(time.perf_counter())
-    draw_split(dataset.images, dataset.findings, decode, no_roles(), SplitRule())
+    near = find_near_duplicates(decode)
+    linked = image_links(decode, near)
+    draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(), linked)
     times.append(time.perf_counter())
-    del decode, frames
-    audit(dataset, measure_shortcuts=measure_shortcuts)
+    del decode, frames, linked
+    audit(dataset, near=near, measure_shortcuts=measure_shortcuts)
     times.append(time.perf_counter())
     took = dict(zip(_PARTS, np.diff(times).tolist(), strict=True))
     return {**took, "together": sum(took.values()), "peak_gib": peak_gib()}

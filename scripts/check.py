@@ -13,7 +13,8 @@ _NOUNS = {"error": "error", "warning": "warning", "info": "note"}
 def check(
     data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
     split: Annotated[
-        str | None, typer.Option(help="Check this split only; all of them by default.")
+        str | None,
+        typer.Option(help="Report on this split and the images only; all splits by default."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 on warnings too, not on errors only.")
@@ -26,8 +27,8 @@ def check(
 ) -> None:
     """Audit a data set: leaking patients, copies, impossible boxes, shortcuts.
 
-    Writes audit.html, to read, and audit.json, for programs, into the folder. Exit 0: nothing
-    wrong; 1: something is.
+    Writes audit.html, to read, and audit.json, for programs, into the folder, of all splits. Exit
+    0: nothing wrong; 1: something is.
 
     Example: cxr check data/rsna
     """
@@ -39,9 +40,13 @@ def check(
     from scripts import console
 
     dataset = DataSet.open(data)
-    found = audit(dataset, split=split, pixels=not no_pixels, measure_shortcuts=measure_shortcuts)
+    if split is not None:
+        dataset.split(split)  # refuses a name that it does not have, before anything is measured
+    found = audit(dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts)
     with folder_lock(data):
         page = write_audit(dataset, found, data, pixels=not no_pixels)
+    if split is not None:
+        found = found.of_split(split)
     for problem in found.problems:
         console.say(problem.line)
         if problem.advice and problem.severity != "info":

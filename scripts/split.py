@@ -42,12 +42,20 @@ def split(
         str | None,
         typer.Option("--from", help="Keep the test images of this split; draw validation anew."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Replace the split of this name, by its own rule where no option says otherwise; "
+            "runs trained on the old one must be trained again.",
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="With --file: every image needs a role.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the splits as JSON.")] = False,
 ) -> None:
-    """Make another split; no patient has two roles.
+    """Make another split; no patient and no image with its copies has two roles.
 
     Example: cxr split data/rsna --name seed-1 --seed 1
 
@@ -56,10 +64,16 @@ def split(
     Example: cxr split data/nih --name val-2 --from official --seed 2
 
     Example: cxr split data/rsna --name mine --file split.csv
+
+    Example: cxr split data/rsna --name default --replace
     """
+    from data_prep.audit.audit import audit_again
+    from data_prep.audit.page import write_audit
     from data_prep.contracts.errors import InputError
-    from data_prep.splits.add_split import SplitRule, add_splits, role_lines
+    from data_prep.contracts.folders import folder_lock
+    from data_prep.splits.add_split import SplitRule, add_splits, drawn_by, role_lines
     from data_prep.store.dataset import DataSet
+    from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
 
     asked = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}
@@ -79,21 +93,29 @@ def split(
         raise InputError("--strict has no meaning without --file; leave it out")
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
+    dataset = DataSet.open(data)
+    rule = {**(drawn_by(dataset, name) if replace else {}), **given}
     made = add_splits(
-        DataSet.open(data),
+        dataset,
         name,
-        SplitRule(**given),  # type: ignore[arg-type]
+        SplitRule(**rule),
         each_fold=folds is not None,
         test_folds=test_folds,
         file=file,
         keep_test_of=keep_test,
         strict=strict,
+        replaces=replace,
     )
+    dataset = DataSet.open(data)
+    with folder_lock(data):
+        write_audit(dataset, audit_again(dataset, measure_shortcuts), data)
     for split_name, result in made.items():
         console.say(f"{data}: split '{split_name}'")
         for line in role_lines(result["roles"]):
             console.say(line)
     for note in next(iter(made.values()))["how"].get("notes", ()):
         console.say(f"note: {note}")
+    if replace:
+        console.say("note: runs and results of the split replaced no longer fit; train again")
     if as_json:
         console.emit_json(made)

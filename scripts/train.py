@@ -52,6 +52,12 @@ def train(
             help="Go on with an interrupted training of this configuration, or refuse its folder.",
         ),
     ] = True,
+    despite_audit: Annotated[
+        bool,
+        typer.Option(
+            "--despite-audit", help="Go on where the audit found what makes results wrong."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch.")
@@ -70,7 +76,15 @@ def train(
 
     follow_parent()
     if (models := read_models(config, set_ or [])) is not None:
-        train_models(models, data, out, resume=resume, device=device, devices=devices)
+        train_models(
+            models,
+            data,
+            out,
+            resume=resume,
+            despite_audit=despite_audit,
+            device=device,
+            devices=devices,
+        )
         return
     settings = _read(config, set_ or [])
     from scripts.train_devices import end_with_parent, own_rank, require_shares, run_on_devices
@@ -85,6 +99,7 @@ def train(
         sets = [word for override in set_ or [] for word in ("--set", override)]
         words = ["train", config, "--data", data, "--out", out, *sets]
         words += ["--resume" if resume else "--no-resume", "--device", device]
+        words += ["--despite-audit"] * despite_audit
         if status := run_on_devices([*map(str, words), "--devices", str(devices)], devices):
             raise SystemExit(status)  # what went wrong has been said
         return
@@ -112,6 +127,7 @@ def train(
     if _is_done(out, settings, started, resume):
         console.say(f"{out}: this training has ended before")
     else:
+        started["despite_audit"] = _audit_errors(dataset, settings.data.split, despite_audit)
         _require_packaged_weights(settings)
         from scripts.train_images import open_store
 
@@ -188,6 +204,21 @@ def _origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any
             "split_id": dataset.ids["split_ids"][split],
         },
     }
+
+
+def _audit_errors(dataset: DataSet, split: str, despite_audit: bool) -> list[str]:
+    """Errors that the training goes on in spite of; refuses them where nobody said to go on."""
+    from data_prep.audit.audit import require_sound
+
+    sound = require_sound(dataset, split, despite_errors=despite_audit)
+    if not sound.audited:
+        console.say(
+            f"note: no audit has looked at split '{split}' (cxr check {dataset.folder}); only "
+            "patients and equal images were compared"
+        )
+    for error in sound.errors:
+        console.say(f"warning: trained despite an error of the audit: {error}")
+    return list(sound.errors)
 
 
 def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool) -> bool:

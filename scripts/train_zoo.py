@@ -55,6 +55,7 @@ def train_models(
     out: Path,
     *,
     resume: bool = True,
+    despite_audit: bool = False,
     device: str = "auto",
     devices: int = 1,
 ) -> None:
@@ -88,6 +89,7 @@ def train_models(
                 temporary.write_text(dump_config(model), encoding="utf-8")
             words = ["train", file, "--data", data, "--out", run, "--device", device]
             words += ["--devices", devices, "--resume" if resume else "--no-resume"]
+            words += ["--despite-audit"] * despite_audit
             problem = _problem(_run([str(word) for word in words]))
         outcomes.append(Outcome(model.name, run, problem))
     for line in _table(outcomes):

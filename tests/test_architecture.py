@@ -61,12 +61,12 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 223
-    assert sum(lines) <= 51_600
+    assert len(lines) <= 224
+    assert sum(lines) <= 51_950
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 30
     assert len(layout.wide_names()) <= 450
-    assert max(map(len, layout.imports.values())) <= 22
+    assert max(map(len, layout.imports.values())) <= 23
     assert sum(count <= 1 for count in layout.importers().values()) <= 67
 
 

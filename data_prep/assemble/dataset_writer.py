@@ -14,6 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, make_folder, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json, write_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
 from data_prep.splits.add_split import draw_split, image_links, image_strata, write_split
 from data_prep.splits.given_split import official_split
@@ -27,12 +28,11 @@ Made = tuple[pd.DataFrame, dict[str, Any]]
 def _make_splits(
     folder: Path,
     tables: SourceTables,
-    decode: pd.DataFrame,
+    linked: pd.Series | None,
     rule: SplitRule,
     default: str | Made | None = None,
 ) -> dict[str, Made]:
     """Make the splits of a data set, or bring those it has to its present images."""
-    linked = image_links(decode)
     made: dict[str, Made] = {}
     for path in sorted((folder / "splits").glob("*.json")):
         made[path.stem] = _grow(path, tables, linked, rule)
@@ -42,20 +42,19 @@ def _make_splits(
             tables.official, tables.images, linked, rule, strata=strata
         )
     if "default" not in made:
-        made["default"] = _default(tables, decode, rule, default, made, linked)
+        made["default"] = _default(tables, rule, default, made, linked)
     return made
 
 
 def _default(
     tables: SourceTables,
-    decode: pd.DataFrame,
     rule: SplitRule,
     default: str | Made | None,
     made: dict[str, Made],
     linked: pd.Series | None,
 ) -> Made:
     if default is None:
-        return draw_split(tables.images, tables.findings, decode, tables.split, rule, linked)
+        return draw_split(tables.images, tables.findings, tables.split, rule, linked)
     if isinstance(default, tuple):
         split, how = default
         return split[is_member(split["image_id"], tables.images["image_id"])], how
@@ -145,7 +144,28 @@ def write_set(
 
     Splits that are there already are kept and extended to images that are new.
     """
-    splits = _make_splits(out, tables, decode, rule, default)
+    ids: dict[str, Any] = {
+        **dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
+    }
+    info = {
+        "name": name,
+        "source_format": tables.format,
+        "source_root": str(tables.root.resolve()),
+        "targets": tables.targets,
+        "ids": ids,
+        "settings": settings,
+        **({"id_key": settings["id_key"]} if "id_key" in settings else {}),
+        **provenance(),
+    }
+    targets = {
+        key: Target(key, tuple(spec["any_of"]), spec["display_name"])
+        for key, spec in tables.targets.items()
+    }
+    dataset = DataSet(out, info, targets)
+    dataset.images = tables.images  # not written yet
+    near = near_duplicates_of(dataset, decode)
+    splits = _make_splits(out, tables, image_links(decode, near), rule, default)
+    info["notes"] = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
     contents = {
         "images": tables.images,
@@ -157,25 +177,9 @@ def write_set(
     }
     for table, frame in contents.items():
         write_table(frame, out / f"{table}.parquet", table)
-    split_ids = {key: write_split(out, key, *made) for key, made in splits.items()}
-    ids = dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
-    info = {
-        "name": name,
-        "source_format": tables.format,
-        "source_root": str(tables.root.resolve()),
-        "targets": tables.targets,
-        "ids": {**ids, "split_ids": split_ids},
-        "settings": settings,
-        "notes": [*tables.notes, *_split_notes(splits)],
-        **({"id_key": settings["id_key"]} if "id_key" in settings else {}),
-        **provenance(),
-    }
-    targets = {
-        key: Target(key, tuple(spec["any_of"]), spec["display_name"])
-        for key, spec in tables.targets.items()
-    }
+    ids["split_ids"] = {key: write_split(out, key, *made) for key, made in splits.items()}
     dataset = DataSet(out, info, targets)
-    write_audit(dataset, audit(dataset, measure_shortcuts=measure_shortcuts), out)
+    write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)
     write_json(out / "dataset.json", "dataset", info)
     shutil.rmtree(out / _WORK, ignore_errors=True)
 

@@ -95,7 +95,10 @@ class Summary:
             lines += role_lines(roles)
         lines += self._excluded_lines()
         lines += list(self.notes)
-        lines += [f"check: {problem.line}" for problem in self.audit.problems]
+        for problem in self.audit.problems:
+            lines.append(f"check: {problem.line}")
+            if problem.severity == "error" and problem.advice:
+                lines.append(f"    what to do: {problem.advice}")
         lines += self.changes
         state = "already complete" if self.already_complete else "complete"
         return [*lines, f"{self.folder}: {state}"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,10 @@ from data_prep.audit.patients import (
 )
 from data_prep.audit.problem import SEVERITIES, Problem
 from data_prep.audit.shortcuts import check_shortcuts
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_json, read_table, write_json
-from data_prep.duplicates.near_duplicates import NearDuplicates, find_near_duplicates
+from data_prep.duplicates.near_duplicates import NearDuplicates
+from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet
 
 __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_leaks"]
@@ -42,6 +45,7 @@ _NOT_ASKED = Problem(
     "pictures_skipped", "info", "the images were not looked at (--no-pixels)", 1, unit="run"
 )
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
+_CONTENT = ("content_id", "labels_id")
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
@@ -53,7 +57,8 @@ class Audit:
         problems: One a kind of fault.
         checked: How many images, patients, boxes and splits were looked at.
         facts: Figures to read results against, JSON-ready: ``prevalence``, ``shortcuts``,
-            ``split_by_image``, ``images``, ``copies``; and ``split_ids``, the splits looked at.
+            ``split_by_image``, ``images``, ``copies``; and of what was looked at ``content_id``,
+            ``labels_id`` and ``split_ids``.
     """
 
     problems: tuple[Problem, ...]
@@ -99,6 +104,11 @@ class Audit:
             "problems": found,
             "facts": self.facts,
         }
+
+    def of_split(self, name: str) -> Self:
+        """What concerns one split: its own problems, and those of the whole set."""
+        kept = tuple(problem for problem in self.problems if problem.split in ("", name))
+        return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
     def write(self, path: Path) -> None:
         """Write ``audit.json``."""
@@ -152,10 +162,8 @@ def audit(
     decode = _read_or_empty(dataset, "decode")
     splits = _read_splits(dataset, split)
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    unseen = None
-    if near is None:
-        read, unseen = open_images(dataset) if pixels else (None, _NOT_ASKED)
-        near = find_near_duplicates(decode, read)
+    unseen = open_images(dataset)[1] if pixels else _NOT_ASKED
+    near = near or near_duplicates_of(dataset, decode, pixels=pixels)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
     problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]
@@ -179,6 +187,7 @@ def audit(
         "splits": len(splits),
     }
     facts = {
+        **{key: dataset.ids[key] for key in _CONTENT},
         "split_ids": {name: dataset.ids.get("split_ids", {}).get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
@@ -187,7 +196,117 @@ def audit(
         "copies": _describe_copies(images, decode, near),
     }
     found = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
-    return Audit(tuple(found), checked, facts)
+    return Audit(tuple(_with_redraw(p, dataset.folder) for p in found), checked, facts)
+
+
+def _with_redraw(problem: Problem, folder: Path) -> Problem:
+    """A split's error with the command that makes the split anew without it."""
+    if problem.severity != "error" or not problem.split:
+        return problem
+    return replace(problem, advice=f"make the split anew: {_redraw_command(folder, problem.split)}")
+
+
+def _redraw_command(folder: Path, name: str) -> str:
+    path = folder / "splits" / f"{name}.json"
+    how = read_json(path, "split")["how"] if path.is_file() else {}
+    more = []
+    if "folds" in how:
+        name = name.rpartition("-")[0]
+        more = ["--folds", str(how["rule"]["folds"])]
+        more += ["--test-folds"] * how["folds"].startswith("each fold tests")
+    elif not how.get("method", "by patient").startswith("by patient"):
+        more = ["--from", name]  # its test images were chosen: they stay
+    return shlex.join(["cxr", "split", str(folder), "--name", name, "--replace", *more])
+
+
+def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
+    """Audit a data set whose splits have changed; what no split changes is not measured again.
+
+    Args:
+        dataset: As for `audit`.
+        measure_shortcuts: As for `audit`, where no audit of the same images and labels is kept.
+
+    Returns:
+        As `audit`.
+    """
+    path = dataset.folder / AUDIT
+    before = Audit.read(path).facts if path.is_file() else {}
+    if all(before.get(key) == dataset.ids[key] for key in _CONTENT):
+        known = before["shortcuts"]
+        return audit(dataset, measure_shortcuts=lambda images, decode, labels: known)
+    return audit(dataset, measure_shortcuts=measure_shortcuts)
+
+
+def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
+    """Errors of the kept audit that concern a split.
+
+    Args:
+        dataset: The data set.
+        split: Name of one of its splits.
+
+    Returns:
+        Errors of the split and of the whole set; None if no audit has looked at the split as it
+        is now.
+    """
+    path = dataset.folder / AUDIT
+    if not path.is_file():
+        return None
+    found = Audit.read(path)
+    looked = found.facts.get("split_ids", {}).get(split) == dataset.ids["split_ids"].get(split)
+    names = ("", split) if looked else ("",)
+    errors = tuple(p for p in found.problems if p.severity == "error" and p.split in names)
+    return errors if errors or looked else None
+
+
+class Soundness(NamedTuple):
+    """What is known against a split.
+
+    Attributes:
+        audited: Whether an audit has looked at the split; else only patients and equal images
+            were compared.
+        errors: What makes results on it wrong, in plain words.
+    """
+
+    audited: bool
+    errors: tuple[str, ...]
+
+
+def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False) -> Soundness:
+    """Refuse a split on which the audit found what makes results wrong.
+
+    Args:
+        dataset: The data set.
+        split: Name of the split.
+        despite_errors: Go on nevertheless.
+
+    Returns:
+        What is known against the split.
+
+    Raises:
+        InputError: There is an error, and nobody said to go on.
+    """
+    errors = split_errors(dataset, split)
+    audited = errors is not None
+    errors = _quick_errors(dataset, split) if errors is None else errors
+    if errors and not despite_errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more: cxr check {dataset.folder})" * (len(errors) > 1)
+        raise InputError(
+            f"{dataset.folder}: the audit found an error: {first.said}{more}. What to do: "
+            f"{first.advice}; or go on nevertheless with --despite-audit"
+        )
+    return Soundness(audited, tuple(problem.said for problem in errors))
+
+
+def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
+    """Patients and equal images in two roles, which takes no look at an image."""
+    table = dataset.split(split)
+    nothing = pd.DataFrame(index=pd.Index(dataset.images["image_id"]))
+    decode = _read_or_empty(dataset, "decode")
+    found = check_leaks(dataset.images, table, split)
+    found += check_duplicates(dataset.images, decode, nothing, {split: table})
+    errors = [p for p in found if p.count and p.severity == "error" and p.split == split]
+    return tuple(_with_redraw(problem, dataset.folder) for problem in errors)
 
 
 def _with_columns(

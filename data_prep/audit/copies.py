@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -19,14 +17,12 @@ from data_prep.audit.patients import (
     find_duplicates,
 )
 from data_prep.audit.problem import Problem, Severity
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
 from data_prep.duplicates.near_duplicates import NearDuplicates
+from data_prep.duplicates.set_copies import ImageReader, open_reader
 from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore
 
-_AGAIN = "draw the split anew: cxr split DATA --name NAME keeps copies together"
 _PATIENTS = "find out whose image it is and correct the ids, or remove one of the two"
 _LABELS = "read the image again and correct the label, or leave the image out"
 
@@ -99,7 +95,7 @@ def _check(
         used = split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
         apart = differing(twins.merge(used, on="image_id"), "group", "role")
         text = f"split '{name}': {what} in more than one role{note}"
-        leak = _problem(f"{kind}_leak", "error", text, apart, "role", _AGAIN)
+        leak = _problem(f"{kind}_leak", "error", text, apart, "role", "")
         problems.append(replace(leak, split=name))
     truths = aligned(labels, twins["image_id"])
     for column, target in enumerate(labels.columns):
@@ -195,78 +191,21 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
 THUMBNAIL_PX = 166
 ILLEGIBLE_PX = 72
 """Longest side of an image that may show a name; lines of text cannot be read at this size."""
-_LEAST_STORE_PX = 128
-_TRIED = 3
 _QUALITY = 72
 
-Read = Callable[[str], np.ndarray]
 
-
-def open_images(dataset: DataSet) -> tuple[Read | None, Problem | None]:
+def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
     """Find out where the images can be read: from a pixel store, else from their files."""
     n_paths = int(dataset.images["path"].notna().sum())
     if not n_paths:
         text = "the set has no images, so tables only were checked"
         return None, Problem("pictures_none", "info", text, len(dataset.images))
-    store = _smallest_store(dataset)
-    lacking = _why_unreadable(dataset)
+    read, lacking = open_reader(dataset)
     if lacking is None:
-        return _ImageReader(dataset, store), None
-    severity, text, advice = lacking
-    if store is None:
-        text += "; tables only were checked"
-    problem = Problem("pictures_gone", severity, text, n_paths, (), advice)
-    return (_ImageReader(dataset, store) if store else None), problem
-
-
-def _why_unreadable(dataset: DataSet) -> tuple[Severity, str, str] | None:
-    """Why the files cannot be read, and what to do; None if those tried are there."""
-    try:
-        paths = dataset.image_files["path"].dropna()
-    except InputError as error:
-        where, advice = f"{dataset.folder}: ", ""
-        return "info", f"the images are not at hand: {str(error).removeprefix(where)}", advice
-    tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
-    if any((dataset.source_root / name).is_file() for name in tried):
-        return None
-    advice = "put them back, or prepare the set again from where they are now"
-    return "warning", f"the images are no longer in {dataset.source_root}", advice
-
-
-class _ImageReader:
-    """Reads an image from the store, without its black border, else from its file."""
-
-    def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
-        self.dataset, self.store = dataset, store
-        self.stored = set(store.ids) if store else set()
-        sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
-        self.rows = pd.Index(dataset.images["image_id"]) if store else pd.Index([])
-        self.sizes = sizes
-
-    def __call__(self, image_id: str) -> np.ndarray:
-        if self.store is None or image_id not in self.stored:
-            return self.dataset.read_original(image_id)
-        width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
-        place = self.store.placement(image_id)
-        left, top = round(place.offset_x), round(place.offset_y)
-        right = left + max(round(width * place.scale_x), 1)
-        bottom = top + max(round(height * place.scale_y), 1)
-        return np.asarray(self.store.image(image_id)[top:bottom, left:right])
-
-
-def _smallest_store(dataset: DataSet) -> PixelStore | None:
-    """The smallest plain pixel store that still shows what there is to see."""
-    found = {}
-    for folder in (dataset.folder / "pixels").glob("letterbox-*"):
-        size = re.fullmatch(r"letterbox-(\d+)", folder.name)
-        if size and int(size[1]) >= _LEAST_STORE_PX:
-            found[int(size[1])] = folder
-    for size_px in sorted(found):
-        try:
-            return PixelStore.open(found[size_px])
-        except InputError:
-            continue  # begun and not complete; the files have the images too
-    return None
+        return read, None
+    text = lacking.text + ("; tables only were checked" if read is None else "")
+    severity: Severity = "warning" if lacking.lost else "info"
+    return read, Problem("pictures_gone", severity, text, n_paths, (), lacking.advice)
 
 
 def thumbnail(pixels: np.ndarray, longest: int = THUMBNAIL_PX) -> str:

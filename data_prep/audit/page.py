@@ -34,8 +34,8 @@ from data_prep.store.dataset import DataSet
 
 if TYPE_CHECKING:
     from data_prep.audit.audit import Audit
-    from data_prep.audit.copies import Read
     from data_prep.audit.problem import Problem
+    from data_prep.duplicates.set_copies import ImageReader
 
 
 _WORDS = {
@@ -264,7 +264,7 @@ class _Album:
     """Fetches the images that the page shows, and stops at a number."""
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
-        self.read: Read | None = open_images(dataset)[0] if pixels else None
+        self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
         self.left = _MAX_IMAGES
         if self.read is None:
             return

@@ -101,26 +101,21 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
     leaks = find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
-    again = f"draw a split by patient: cxr split DATA --name NAME, and do not use '{name}'"
     found = [
         Problem.of(
             "patient_leak",
             "error",
             f"split '{name}': patient in more than one role, so test figures come out too good",
             leaks["patient_id"],
-            advice=again,
             unit="patient",
             pairs=contrasting_pairs(leaks, "patient_id", "role"),
         ),
-        Problem.of(
-            "split_lacks", "error", f"split '{name}': image without a role", missing, advice=again
-        ),
+        Problem.of("split_lacks", "error", f"split '{name}': image without a role", missing),
         Problem.of(
             "split_unknown",
             "error",
             f"split '{name}': image not in the set",
             unknown,
-            advice=again,
             unit="foreign image",
         ),
     ]

@@ -70,6 +70,11 @@ class Problem:
         return cls(check, severity, message, len(unique), examples, advice, unit, shown)
 
     @property
+    def said(self) -> str:
+        """The finding with its count, as part of a sentence."""
+        return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
+
+    @property
     def line(self) -> str:
         """The finding as one line."""
         more = ", ..." if self.count > len(self.examples) else ""

@@ -34,7 +34,9 @@ different images came below 42."""
 
 _SIDE, _FINE_PX, _COARSE_PX = 128, 1.0, 8.0
 _MAX_IMAGES = 2_000
-_PAIR_COLUMNS = ["image_id", "other_id", "distance", "turn", "correlation"]
+SEARCH = f"{MAX_DISTANCE} {TRUSTED_DISTANCE} {NEAR_CORRELATION} {_SIDE} {_FINE_PX} {_COARSE_PX}"
+"""All limits of the search as text: what was found under others is found anew."""
+PAIR_COLUMNS = ("image_id", "other_id", "distance", "turn", "correlation")
 
 Read = Callable[[str], np.ndarray]
 
@@ -86,35 +88,25 @@ def find_near_duplicates(
         >>> find_near_duplicates(decode).pairs[["image_id", "other_id", "turn"]].values.tolist()
         [['a', 'b', 'negative']]
     """
-    if "perceptual_hash" not in decode.columns:
-        decode = decode.assign(perceptual_hash=None)
+    if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
+        decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype="str"))
     candidates, complete = _candidates(decode)
     _likeness = _correlate(candidates, read, max_images)
     candidates = candidates.assign(correlation=_likeness)
     unseen = candidates["correlation"].isna()
     by_hash = unseen & (candidates["distance"] <= TRUSTED_DISTANCE)
     near = candidates[(candidates["correlation"] >= NEAR_CORRELATION) | by_hash]
-    pairs = near[_PAIR_COLUMNS].reset_index(drop=True)
-    return NearDuplicates(
-        pairs,
-        _groups(decode, pairs),
-        len(candidates),
-        int((unseen & ~by_hash).sum()),
-        complete,
-    )
+    undecided = int((unseen & ~by_hash).sum())
+    return copies_from_pairs(decode, near, len(candidates), undecided, complete)
 
 
-def near_duplicate_groups(decode: pd.DataFrame, read: Read | None = None) -> pd.DataFrame:
-    """Images that must stay together in a split since they show one image.
-
-    Args:
-        decode: As for `find_near_duplicates`.
-        read: Likewise.
-
-    Returns:
-        ``group, image_id``, sorted.
-    """
-    return find_near_duplicates(decode, read).groups
+def copies_from_pairs(
+    decode: pd.DataFrame, pairs: pd.DataFrame, candidates: int, undecided: int, complete: bool
+) -> NearDuplicates:
+    """What a search found, from its pairs and counts."""
+    pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
+    pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
+    return NearDuplicates(pairs, _groups(decode, pairs), candidates, undecided, complete)
 
 
 def linked_images(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
@@ -122,7 +114,7 @@ def linked_images(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
 
     Args:
         decode: Reads ``image_id, pixel_sha256``.
-        groups: From `near_duplicate_groups`.
+        groups: Of `NearDuplicates`.
 
     Returns:
         Text, indexed by ``image_id``.

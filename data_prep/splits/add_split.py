@@ -16,7 +16,8 @@ from data_prep.contracts.folders import folder_lock, make_folder
 from data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from data_prep.contracts.tables import frame_digest, read_json, read_table, write_json, write_table
 from data_prep.contracts.text_lookup import is_member
-from data_prep.duplicates.near_duplicates import linked_images, near_duplicate_groups
+from data_prep.duplicates.near_duplicates import NearDuplicates, linked_images
+from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.splits.given_split import official_split, read_split_file
 from data_prep.splits.split import SplitRule, fold_as_test, fold_split, split_by_patient
 from data_prep.store.dataset import DataSet
@@ -144,7 +145,6 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
 def draw_split(
     images: pd.DataFrame,
     findings: pd.DataFrame,
-    decode: pd.DataFrame,
     given: pd.DataFrame,
     rule: SplitRule,
     linked: Linked = None,
@@ -154,11 +154,11 @@ def draw_split(
     Args:
         images: The images table.
         findings: The findings table.
-        decode: The decode table: patients who share an image stay together.
         given: ``image_id, role`` where the source fixes it. Roles ``unused`` alone leave the
             other images to be drawn.
         rule: How to draw.
-        linked: Keys that copies of one image share, where more is known than `image_links` finds.
+        linked: Keys that copies of one image share, as from `image_links`: their patients stay
+            together.
 
     Returns:
         The split table, and a JSON-ready mapping that says how it was made.
@@ -167,7 +167,6 @@ def draw_split(
     if (given["role"] != "unused").any():
         return official_split(given, images, None, rule, strata=strata)
     free = images[~is_member(images["image_id"], given["image_id"])]
-    linked = image_links(decode) if linked is None else linked
     split = split_by_patient(free, strata, linked=linked, **asdict(rule))
     unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
     method = {"balanced": "by patient, StratifiedGroupKFold", "hash": "by patient"}[rule.method]
@@ -179,21 +178,17 @@ def draw_split(
     return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
 
 
-def image_links(decode: pd.DataFrame) -> pd.Series | None:
-    """The key that copies of one image share: equal pixels, or nearly equal fingerprints.
+def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
+    """The key that copies of one image share: equal pixels, or found to be nearly equal.
 
     Args:
-        decode: The decode table; reads ``image_id, pixel_sha256`` and, where there is one,
-            ``perceptual_hash``.
+        decode: The decode table; reads ``image_id, pixel_sha256``.
+        near: The copies in it; an audit of the same ones finds none in two roles.
 
     Returns:
         Indexed by ``image_id``; None where there are no images.
     """
-    if decode.empty:
-        return None
-    if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
-        return decode.set_index("image_id")["pixel_sha256"]
-    return linked_images(decode, near_duplicate_groups(decode))
+    return None if decode.empty else linked_images(decode, near.groups)
 
 
 def add_splits(
@@ -206,6 +201,7 @@ def add_splits(
     file: Path | None = None,
     keep_test_of: str | None = None,
     strict: bool = False,
+    replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Add a split to a prepared data set, or one for each fold.
 
@@ -221,13 +217,14 @@ def add_splits(
         keep_test_of: Keep the test and unused images of this split, and draw validation (and
             folds) anew among its other images; ``val`` is a share of their patients.
         strict: As for `read_split_file`.
+        replaces: Write over the splits of these names, which must be there.
 
     Returns:
         By split: ``roles`` (as from `count_roles`) and ``how`` it was made.
 
     Raises:
         InputError: The name is taken or not fit for a file, the file is wrong, or there is no
-            split to keep the test images of.
+            split to replace or to keep the test images of.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
@@ -247,7 +244,7 @@ def add_splits(
     elif each_fold:
         how = {**how, "folds": "each fold validates once; the test set is one"}
         splits = {f"{name}-{k}": fold_split(split, k) for k in range(rule.folds)}
-    _write_splits(dataset.folder, splits, how)
+    _write_splits(dataset.folder, splits, how, replaces=replaces)
     return {k: {"roles": count_roles(dataset, table), "how": how} for k, table in splits.items()}
 
 
@@ -255,27 +252,53 @@ def _make_split(
     dataset: DataSet, rule: SplitRule, file: Path | None, keep_test_of: str | None, *, strict: bool
 ) -> tuple[pd.DataFrame, How]:
     decode = read_table(dataset.folder / "decode.parquet", "decode")
+    linked = image_links(decode, near_duplicates_of(dataset, decode))
     if file is not None:
-        return read_split_file(file, dataset.images, image_links(decode), strict=strict)
+        return read_split_file(file, dataset.images, linked, strict=strict)
     if keep_test_of is None:
         default = dataset.split()
         unused = default.loc[default["role"] == "unused", ["image_id", "role"]]
-        return draw_split(dataset.images, dataset.findings, decode, unused, rule)
+        return draw_split(dataset.images, dataset.findings, unused, rule, linked)
     kept = dataset.split(keep_test_of)
     given = kept[["image_id"]].assign(role=kept["role"].where(kept["role"] != "val", "train"))
     strata = image_strata(dataset.images, dataset.findings)
-    linked = image_links(decode)
     split, how = official_split(given, dataset.images, linked, rule, strata=strata)
     return split, {**how, "method": f"test of split '{keep_test_of}', validation drawn by patient"}
 
 
-def _write_splits(folder: Path, splits: dict[str, pd.DataFrame], how: How) -> None:
+def drawn_by(dataset: DataSet, name: str) -> dict[str, Any]:
+    """The rule of a split, or of the folds that bear its name.
+
+    Args:
+        dataset: The data set.
+        name: Of the split, or of the folds without their number.
+
+    Returns:
+        Arguments of `SplitRule`; empty where nothing is known. A share for test of 0, which
+        images that were given have, is left out.
+    """
+    for candidate in (name, f"{name}-0"):
+        path = dataset.folder / "splits" / f"{candidate}.json"
+        if path.is_file():
+            rule = read_json(path, "split")["how"].get("rule", {})
+            return {k: v for k, v in rule.items() if v is not None and (k, v) != ("test", 0)}
+    return {}
+
+
+def _write_splits(
+    folder: Path, splits: dict[str, pd.DataFrame], how: How, *, replaces: bool
+) -> None:
     with folder_lock(folder):
         # Read again under the lock: another command may have added a split meanwhile.
         info = read_json(folder / "dataset.json", "dataset")
         taken = sorted(set(splits) & set(info["ids"]["split_ids"]))
-        if taken:
-            raise InputError(f"{folder}: split '{taken[0]}' is there; choose another name")
+        if taken and not replaces:
+            raise InputError(
+                f"{folder}: split '{taken[0]}' is there; choose another name, or --replace it"
+            )
+        if replaces and len(taken) < len(splits):
+            new = sorted(set(splits) - set(taken))[0]
+            raise InputError(f"{folder}: has no split '{new}' to replace; leave out --replace")
         for name, table in splits.items():
             info["ids"]["split_ids"][name] = write_split(folder, name, table, how)
         write_json(folder / "dataset.json", "dataset", info)

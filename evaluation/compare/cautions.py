@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from data_prep.audit.audit import AUDIT, Audit
+from data_prep.audit.audit import split_errors
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.compare.figures import Figures, row_interval
@@ -48,6 +48,7 @@ class Background:
         images = dataset.images
         judged = images["image_id"].isin(image_ids).to_numpy()
         here = dataset.ids["content_id"]
+        errors = split_errors(dataset, split)
         sets = {
             name: [each for one in models for each in training_sets(one) if each[1] != here]
             for name, models in systems.items()
@@ -55,7 +56,7 @@ class Background:
         return cls(
             data_name=dataset.name,
             synthetic=int((dataset.synthetic.to_numpy() & judged).sum()),
-            audit=_audit_errors(dataset, split),
+            audit=None if errors is None else tuple(problem.said for problem in errors),
             elsewhere={
                 name: tuple(dict.fromkeys(title for title, _ in each))
                 for name, each in sets.items()
@@ -76,24 +77,6 @@ class Background:
         if not self.audit:
             return "each patient has one role (cxr check found no error)"
         return f"the audit found errors: {'; '.join(self.audit)}"
-
-
-def _audit_errors(dataset: DataSet, split: str) -> tuple[str, ...] | None:
-    """Errors of the stored audit that concern a split; `None` if it did not look at the split."""
-    path = dataset.folder / AUDIT
-    if not path.is_file():
-        return None
-    found = Audit.read(path)
-    errors = [each for each in found.problems if each.severity == "error"]
-    told = [
-        f"{each.message} ({each.count:,} {each.unit}{'' if each.count == 1 else 's'})"
-        for each in errors
-        if each.split in ("", split)
-    ]
-    looked = found.facts.get("split_ids", {}).get(split)
-    if not told and looked != dataset.ids.get("split_ids", {}).get(split):
-        return None
-    return tuple(told)
 
 
 def cautions(

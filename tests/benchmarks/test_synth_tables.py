@@ -9,9 +9,10 @@ from data_prep.audit.audit import audit
 from data_prep.audit.patients import find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
+from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.formats.source import no_roles
 from data_prep.images.fingerprint import _hash_distance
-from data_prep.splits.add_split import SplitRule, draw_split
+from data_prep.splits.add_split import SplitRule, draw_split, image_links
 from data_prep.store.dataset import DataSet
 
 N_IMAGES = 20_000
@@ -85,7 +86,8 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
 
 @pytest.mark.long
 def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
-    split, _ = draw_split(dataset.images, dataset.findings, decode, no_roles(), SplitRule(seed=1))
+    linked = image_links(decode, find_near_duplicates(decode))
+    split, _ = draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(seed=1), linked)
     assert find_leaks(dataset.images, split).empty
     roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")
     assert roles.groupby("pixel_sha256")["role"].nunique().max() == 1

@@ -1,17 +1,31 @@
 """`cxr check`: the right exit code, the page named, and a JSON for programs."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import typer
 
 from data_prep.assemble.prepare import prepare
+from data_prep.audit.audit import require_sound
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
+from data_prep.duplicates.near_duplicates import (
+    MAX_DISTANCE,
+    TRUSTED_DISTANCE,
+    find_near_duplicates,
+)
+from data_prep.splits.add_split import SplitRule, add_splits
+from data_prep.store.dataset import DataSet
+from scripts import cli
 from scripts.check import check
 from scripts.prepare import prepare as prepare_verb
+from scripts.split import split
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +72,14 @@ def test_a_leak_is_exit_code_1_and_says_what_to_do(folder, capsys):
     assert ending.value.exit_code == 1
     said = capsys.readouterr().err
     assert "error: split 'default': patient in more than one role" in said
-    assert "what to do: draw a split by patient" in said
+    assert f"what to do: make the split anew: cxr split {folder} --name default --replace" in said
 
 
-def test_only_the_named_split_is_checked(folder):
+def test_only_the_named_split_is_reported_and_all_are_kept(folder):
     leak(folder, "other")
     check(folder, split="default")
+    kept = json.loads((folder / "audit.json").read_text())
+    assert [problem["split"] for problem in kept["problems"] if problem["split"]] == ["other"]
     with pytest.raises(typer.Exit):
         check(folder, split="other")
     with pytest.raises(typer.Exit):
@@ -112,3 +128,124 @@ def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
         check(folder)
         again = json.loads((folder / "audit.json").read_text())
         assert again["facts"]["shortcuts"] == made["facts"]["shortcuts"]
+
+
+def texture(seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (160, 160), dtype=np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def worn(pixels: np.ndarray) -> np.ndarray:
+    """A copy that lost its edge, its resolution, its grey curve and its quality."""
+    small = cv2.resize(pixels[2:-1, :-2], (112, 96), interpolation=cv2.INTER_AREA)
+    grey = (255 * (small / 255.0) ** 0.7).astype(np.uint8)
+    return cv2.imdecode(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 0)
+
+
+@pytest.fixture(scope="module")
+def worn_copy(tmp_path_factory) -> Path:
+    """The source of twelve images of twelve patients: the last is a worn copy of the first."""
+    source = tmp_path_factory.mktemp("worn") / "source"
+    source.mkdir()
+    ids = [f"i{n:02d}" for n in range(12)]
+    shown = [texture(n) for n in range(1, 12)]
+    for name, pixels in zip(ids, [*shown, worn(shown[0])], strict=True):
+        cv2.imwrite(str(source / f"{name}.png"), pixels)
+    paths = [f"{name}.png" for name in ids]
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "path": paths})
+    images.to_csv(source / "images.csv", index=False)
+    labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 6})
+    labels.to_csv(source / "labels.csv", index=False)
+    return source
+
+
+def run_advice(said: str) -> None:
+    words = shlex.split(said[said.index("cxr split") :].splitlines()[0].split(";")[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 0
+
+
+def test_a_split_keeps_together_the_copies_that_the_audit_sees(worn_copy, tmp_path):
+    folder = tmp_path / "set"
+    prepare(worn_copy, folder, format="csv", workers=0)
+    (pair,) = json.loads((folder / "near_duplicates.json").read_text())["pairs"]
+    assert pair[:2] == ["i00", "i11"]
+    assert TRUSTED_DISTANCE < pair[2] <= MAX_DISTANCE, "beyond what the fingerprint alone decides"
+    for seed in range(8):
+        add_splits(DataSet.open(folder), f"seed-{seed}", SplitRule(seed=seed))
+    check(folder)
+    apart = pd.DataFrame({"image_id": ["i00", "i11"], "role": ["train", "test"]})
+    apart.to_csv(tmp_path / "apart.csv", index=False)
+    with pytest.raises(InputError, match="'i00' = 'i11' is in train and test"):
+        split(folder, "mine", file=tmp_path / "apart.csv")
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["user's own split", "split drawn before"])
+def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_path, capsys, given):
+    folder, roles = tmp_path / "a set", tmp_path / "roles.csv"
+    ids = [f"i{n:02d}" for n in range(12)]
+    apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
+    apart.to_csv(roles, index=False)
+    prepare(worn_copy, folder, format="csv", workers=0, split=roles if given else None)
+    if not given:  # as a version that looked at fingerprints alone could draw it
+        table = read_table(folder / "splits" / "default.parquet", "split")
+        write_table(
+            table.assign(role=apart["role"]), folder / "splits" / "default.parquet", "split"
+        )
+    with pytest.raises(typer.Exit):
+        check(folder)
+    dataset = DataSet.open(folder)
+    with pytest.raises(InputError, match=r"near|copy of the image") as refused:
+        require_sound(dataset, "default")
+    assert "--despite-audit" in str(refused.value)
+    assert require_sound(dataset, "default", despite_errors=True).errors
+    said = capsys.readouterr().err
+    tests = set(dataset.image_ids("test"))
+
+    run_advice(said)
+
+    check(folder)
+    again = DataSet.open(folder)
+    assert require_sound(again, "default") == (True, ())
+    if given:
+        assert set(again.image_ids("test")) == tests, "chosen test images stay"
+
+
+def test_copies_are_sought_once_and_again_where_more_can_be_read(worn_copy, tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    source = shutil.copytree(worn_copy, tmp_path / "source")
+    prepare(source, folder, format="csv", workers=0)
+    sought: list[object] = []
+
+    def seek(decode, read=None):
+        sought.append(read)
+        return find_near_duplicates(decode, read)
+
+    monkeypatch.setattr("data_prep.duplicates.set_copies.find_near_duplicates", seek)
+    split(folder, "other", seed=3)
+    check(folder)
+    check(folder, no_pixels=True)
+    assert not sought
+    (folder / "near_duplicates.json").unlink()
+    check(folder, no_pixels=True)
+    kept = json.loads((folder / "near_duplicates.json").read_text())
+    assert (kept["pairs"], kept["undecided"], kept["pixels"]) == ([], 1, None)
+    check(folder)
+    assert [read is None for read in sought] == [True, False]
+    images = read_table(folder / "decode.parquet", "decode")
+    write_table(images.iloc[:-1], folder / "decode.parquet", "decode")
+    check(folder)
+    assert len(sought) == 3, "other images"
+
+
+def test_a_split_that_no_audit_has_seen_is_checked_by_patient(folder):
+    dataset = DataSet.open(folder)
+    assert require_sound(dataset, "default") == (True, ())
+    (folder / "audit.json").unlink()
+    assert require_sound(dataset, "default") == (False, ())
+    leak(folder, "default")
+    with pytest.raises(InputError, match=r"patient in more than one .*\(1 patient\).*--replace"):
+        require_sound(dataset, "default")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from classification.model import build_classifier
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
@@ -258,3 +259,31 @@ def test_split_without_positive_images_is_refused(
     monkeypatch.setattr(DataSet, "split", lambda self, name="default": split)
     with pytest.raises(InputError, match=r"role 'train' has only negative images"):
         _train(data, tmp_path / "run")
+
+
+def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
+    data, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(data, tmp_path / "data")
+    split = read_table(folder / "splits" / "default.parquet", "split")
+    patients = read_table(folder / "images.parquet", "images").set_index("image_id")["patient_id"]
+    mixed = patients.duplicated(keep=False) & ~patients.duplicated()
+    moved = split["image_id"].isin(mixed.index[mixed])
+    table = split.assign(role=split["role"].mask(moved, "test"))
+    write_table(table, folder / "splits" / "default.parquet", "split")
+    (folder / "audit.json").unlink()
+    with pytest.raises(InputError, match=r"patient in more than one role.*--despite-audit"):
+        _train(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scripts.train_run.complete_run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("retinanet_quickstart", folder, tmp_path / "run", _SMALL["retinanet_quickstart"],
+              despite_audit=True, device="cpu")  # fmt: skip
+    run = RunFolder.started_in(tmp_path / "run")
+    assert run is not None
+    (error,) = run.started["despite_audit"]
+    assert "patient in more than one role" in error

@@ -12,7 +12,6 @@ from data_prep.duplicates.near_duplicates import (
     _likeness,
     find_near_duplicates,
     linked_images,
-    near_duplicate_groups,
 )
 from data_prep.images.decoded_image import pixel_digest
 from data_prep.images.fingerprint import TURNS, inverted_words, perceptual_hash, turned
@@ -109,7 +108,7 @@ def test_a_brighter_mirrored_copy_is_found_with_its_twins():
 
 def test_equal_images_alone_are_no_near_duplicates():
     images = ImageSet(a=chest(1), b=chest(1))
-    assert near_duplicate_groups(images.decode, images.read).empty
+    assert find_near_duplicates(images.decode, images.read).groups.empty
 
 
 def test_like_fingerprints_of_unlike_images_are_refused_on_pixels():

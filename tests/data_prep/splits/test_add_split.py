@@ -10,6 +10,7 @@ import pytest
 from data_prep.assemble.dataset_writer import begin_set, write_set
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_json
+from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.formats.source import SourceTables, no_roles
 from data_prep.splits.add_split import (
     _image_classes,
@@ -101,8 +102,7 @@ def test_strata_that_tell_nothing_are_left_out():
 def test_the_split_says_how_it_was_drawn_and_needs_no_decoded_image():
     tables = make_tables()
     rule = SplitRule(val=0.25, test=0.25, seed=4)
-    decode = empty_table("decode")
-    split, how = draw_split(tables.images, tables.findings, decode, no_roles(), rule)
+    split, how = draw_split(tables.images, tables.findings, no_roles(), rule)
     assert how["rule"] == asdict(rule)
     assert how["balanced"] == ["class", "view", "present: edema", "present: mass"]
     assert split["role"].value_counts().to_dict() == {"train": 60, "val": 30, "test": 30}
@@ -112,12 +112,11 @@ def test_roles_of_the_source_are_followed_and_unused_images_stay_unused():
     tables = make_tables()
     ids = tables.images["image_id"]
     unused = pd.DataFrame({"image_id": ids[:10], "role": "unused"})
-    decode = empty_table("decode")
-    split, _ = draw_split(tables.images, tables.findings, decode, unused, SplitRule())
+    split, _ = draw_split(tables.images, tables.findings, unused, SplitRule())
     assert set(split["role"][:10]) == {"unused"}
     assert set(split["role"][10:]) == {"train", "val", "test"}
     given = pd.DataFrame({"image_id": ids, "role": ["train"] * 80 + ["test"] * 40})
-    split, how = draw_split(tables.images, tables.findings, decode, given, SplitRule())
+    split, how = draw_split(tables.images, tables.findings, given, SplitRule())
     assert set(split["role"][80:]) == {"test"}
     assert set(split["role"][:80]) == {"train", "val"}
     assert how["n_images_unused"] == 0
@@ -126,8 +125,7 @@ def test_roles_of_the_source_are_followed_and_unused_images_stay_unused():
 def test_a_hash_that_gives_a_role_to_nobody_is_said():
     tables = make_tables(2)
     rule = SplitRule(val=0.01, test=0.01, method="hash")
-    decode = empty_table("decode")
-    _, how = draw_split(tables.images, tables.findings, decode, no_roles(), rule)
+    _, how = draw_split(tables.images, tables.findings, no_roles(), rule)
     assert how["notes"] == ["by hash no patient came to test and val: too few for that share"]
 
 
@@ -144,11 +142,12 @@ def test_equal_images_and_near_ones_are_linked():
             ],
         }
     )
-    links = image_links(decode)
+    links = image_links(decode, find_near_duplicates(decode))
     assert links is not None
     assert (links["a"] == links["d"], links["b"] == links["c"]) == (True, True)
     assert links.nunique() == 3
-    plain = image_links(decode.drop(columns="perceptual_hash"))
+    old = decode.drop(columns="perceptual_hash")
+    plain = image_links(old, find_near_duplicates(old))
     assert plain is not None
     assert plain.nunique() == 4
 

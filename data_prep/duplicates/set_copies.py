@@ -1,0 +1,186 @@
+"""The copies in a data set: its images read small, the search done once and kept with the set."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import frame_digest, read_json, read_table, write_json
+from data_prep.duplicates.near_duplicates import (
+    PAIR_COLUMNS,
+    SEARCH,
+    NearDuplicates,
+    copies_from_pairs,
+    find_near_duplicates,
+)
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore
+
+COPIES = "near_duplicates.json"
+"""Name of what a search for copies found, in the folder of its data set."""
+_LEAST_STORE_PX = 128
+_TRIED = 3
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Why the files of a data set cannot be read.
+
+    Attributes:
+        lost: Whether they should be there; false where their place is not known on purpose.
+        text: Why.
+        advice: What to do.
+    """
+
+    lost: bool
+    text: str
+    advice: str
+
+
+class ImageReader:
+    """Reads an image from the store, without its black border, else from its file."""
+
+    def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
+        self.dataset, self.store = dataset, store
+        self.stored = set(store.ids) if store else set()
+        self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
+        self.rows = pd.Index(dataset.images["image_id"]) if store else pd.Index([])
+
+    @property
+    def source(self) -> str:
+        """Where the images come from."""
+        return "files" if self.store is None else self.store.folder.name
+
+    def __call__(self, image_id: str) -> np.ndarray:
+        """The image, uint8 ``(H, W)``."""
+        if self.store is None or image_id not in self.stored:
+            return self.dataset.read_original(image_id)
+        width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
+        place = self.store.placement(image_id)
+        left, top = round(place.offset_x), round(place.offset_y)
+        right = left + max(round(width * place.scale_x), 1)
+        bottom = top + max(round(height * place.scale_y), 1)
+        return np.asarray(self.store.image(image_id)[top:bottom, left:right])
+
+
+def open_reader(dataset: DataSet) -> tuple[ImageReader | None, Unreadable | None]:
+    """Find out where the images can be read: from a pixel store, else from their files.
+
+    Args:
+        dataset: A data set that has images.
+
+    Returns:
+        What reads an image by its id, None where nothing does; and why the files cannot be read.
+    """
+    store = _smallest_store(dataset)
+    lacking = _why_unreadable(dataset)
+    return (ImageReader(dataset, store) if store or lacking is None else None), lacking
+
+
+def _why_unreadable(dataset: DataSet) -> Unreadable | None:
+    """Why the files cannot be read; None if those tried are there."""
+    try:
+        paths = dataset.image_files["path"].dropna()
+    except InputError as error:
+        why = str(error).removeprefix(f"{dataset.folder}: ")
+        return Unreadable(False, f"the images are not at hand: {why}", "")
+    tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
+    if any((dataset.source_root / name).is_file() for name in tried):
+        return None
+    text = f"the images are no longer in {dataset.source_root}"
+    advice = "put them back, or prepare the set again from where they are now"
+    return Unreadable(True, text, advice)
+
+
+def _smallest_store(dataset: DataSet) -> PixelStore | None:
+    """The smallest plain pixel store that still shows what there is to see."""
+    found = {}
+    for folder in (dataset.folder / "pixels").glob("letterbox-*"):
+        size = re.fullmatch(r"letterbox-(\d+)", folder.name)
+        if size and int(size[1]) >= _LEAST_STORE_PX:
+            found[int(size[1])] = folder
+    for size_px in sorted(found):
+        try:
+            return PixelStore.open(found[size_px])
+        except InputError:
+            continue  # begun and not complete; the files have the images too
+    return None
+
+
+def near_duplicates_of(
+    dataset: DataSet, decode: pd.DataFrame | None = None, *, pixels: bool = True
+) -> NearDuplicates:
+    """The copies in a data set, as the audit reports them and as a split keeps them together.
+
+    What was found is kept in the folder and used again as long as the images are the same.
+
+    Args:
+        dataset: The data set; its images are read where there are any.
+        decode: Its decode table; read from the folder if left out.
+        pixels: Whether to look at images, where what is kept does not say.
+
+    Returns:
+        The copies.
+    """
+    if decode is None:
+        decode = read_table(dataset.folder / "decode.parquet", "decode")
+    with_images = pixels and dataset.images["path"].notna().any()
+    read = open_reader(dataset)[0] if with_images else None
+    key = _key(decode)
+    known = _read_kept(dataset.folder / COPIES, key)
+    if known is not None and (read is None or _is_settled(known, read.source)):
+        rows = pd.DataFrame(known["pairs"], columns=list(PAIR_COLUMNS))
+        return copies_from_pairs(
+            decode, rows, known["candidates"], known["undecided"], known["complete"]
+        )
+    near = find_near_duplicates(decode, read)
+    if os.access(dataset.folder, os.W_OK):
+        _keep(dataset.folder / COPIES, key, read.source if read else None, near)
+    return near
+
+
+def _key(decode: pd.DataFrame) -> str:
+    """What a search depends on: the images, and the limits of the search."""
+    columns = ["image_id", "pixel_sha256", "perceptual_hash"]
+    images = frame_digest(decode.reindex(columns=columns).astype("str"), columns)
+    return f"{images} {SEARCH}"
+
+
+def _read_kept(path: Path, key: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path, "near_duplicates")
+    except InputError:
+        return None  # of another version: the search makes it anew
+    return found if found["key"] == key else None
+
+
+def _is_settled(known: dict[str, Any], source: str) -> bool:
+    """Whether reading the images now would say nothing new."""
+    looked = all(row[-1] is not None for row in known["pairs"]) and not known["undecided"]
+    return looked or known["pixels"] == source
+
+
+def _keep(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> None:
+    rows: Sequence[Sequence[Any]] = [
+        [one, other, int(distance), turn, None if np.isnan(correlation) else float(correlation)]
+        for one, other, distance, turn, correlation in near.pairs.itertuples(index=False)
+    ]
+    payload = {
+        "key": key,
+        "pixels": pixels,
+        "candidates": near.candidates,
+        "undecided": near.undecided,
+        "complete": near.complete,
+        "pairs": rows,
+    }
+    write_json(path, "near_duplicates", payload)
