@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -23,29 +22,32 @@ from configs.settings import (
 )
 
 _FOLDER = Path(__file__).parent
-_KINDS: dict[str, type[BaseModel]] = {"detector": DetectorConfig, "classifier": ClassifierConfig}
+CONFIG_CLASSES: dict[str, type[BaseModel]] = {
+    "detector": DetectorConfig,
+    "classifier": ClassifierConfig,
+}
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line: file, key, what to do."""
 
 
-def _shipped_configs() -> list[str]:
+def shipped_configs() -> list[str]:
     """Names of the configurations of one model that come with the program.
 
     Example:
-        >>> "retinanet" in _shipped_configs()
+        >>> "retinanet" in shipped_configs()
         True
     """
     names = {path.stem for path in _FOLDER.glob("*.toml")}
-    return sorted(names.difference(_shipped_zoos()))
+    return sorted(names.difference(shipped_zoos()))
 
 
-def _shipped_zoos() -> list[str]:
+def shipped_zoos() -> list[str]:
     """Names of the lists of models that come with the program.
 
     Example:
-        >>> _shipped_zoos()
+        >>> shipped_zoos()
         ['zoo', 'zoo_small']
     """
     return sorted(path.stem for path in _FOLDER.glob("zoo*.toml"))
@@ -63,12 +65,12 @@ def find_config(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    known = [*_shipped_configs(), *_shipped_zoos()]
+    known = [*shipped_configs(), *shipped_zoos()]
     if name in known:
         return _FOLDER / f"{name}.toml"
     raise ConfigError(
         f"{name}: no such file, and no configuration of that name; there are "
-        f"{', '.join(known)}{_nearest(name, known)}"
+        f"{', '.join(known)} ('cxr configs' describes them){_nearest(name, known)}"
     )
 
 
@@ -270,13 +272,13 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     # An unknown key often explains a missing one, so it is reported first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     if first["type"].startswith("union_tag"):
-        kinds = ", ".join(f'"{kind}"' for kind in _KINDS)
+        kinds = ", ".join(f'"{kind}"' for kind in CONFIG_CLASSES)
         raise ConfigError(f"{path}: kind must be one of {kinds}, got {content.get('kind')!r}")
     keys = [str(part) for part in first["loc"][1:]]  # the first is the kind
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(_KINDS[content["kind"]])
+        known = _known_keys(CONFIG_CLASSES[content["kind"]])
         raise ConfigError(f"{place}: unknown key{_suggestion(key, known)}")
     if first["type"] == "missing":
         raise ConfigError(f"{place}: is missing; add it")
@@ -299,49 +301,44 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _key_table(kind: Literal["detector", "classifier"]) -> str:
-    """Every key of a configuration as a table in Markdown, which the documents hold.
-
-    Example:
-        >>> [line for line in _key_table("detector").splitlines() if "`training.clip`" in line]
-        ['| `training.clip` | at least 0 | 0.0 | largest gradient norm; 0 does not clip |']
-    """
-    schema = _KINDS[kind].model_json_schema()
-    lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
-    for section in ("data", "model", "augmentation", "training"):
-        table = schema["$defs"][schema["properties"][section]["$ref"].rpartition("/")[2]]
-        for name, key in table["properties"].items():
-            required = name in table.get("required", ())
-            default = "required" if required else json.dumps(key.get("default")).strip('"')
-            cells = (f"`{section}.{name}`", _values(key), default, key.get("description", ""))
-            lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
-    return "\n".join(lines) + "\n"
-
-
-def _values(key: dict[str, Any]) -> str:
-    """The values that a key may have, in words."""
-    if "anyOf" in key:
-        return " or ".join(_values(each) for each in key["anyOf"] if each.get("type") != "null")
-    if options := key.get("enum", [key["const"]] if "const" in key else None):
-        return ", ".join(str(option) for option in options)
-    if key.get("type") == "array":
-        return f"list of {_values(key['items'])}"
-    if key.get("type") in ("number", "integer"):
-        bounds = (
-            ("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"),
-            ("exclusiveMaximum", "below"), ("multipleOf", "a multiple of"),
-        )  # fmt: skip
-        return ", ".join(f"{word} {key[bound]:g}" for bound, word in bounds if bound in key)
-    return {"boolean": "true, false", "string": "text"}.get(key.get("type", ""), "")
-
-
 def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+# How other programs, and people in a hurry, call our keys.
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "training.learning_rate": ("lr", "lr0", "rate", "max_lr", "base_lr"),
+    "training.batch_size": ("bs", "batch", "batchsize", "train_batch_size", "images_per_batch"),
+    "training.epochs": ("epoch", "n_epochs", "num_epochs", "max_epochs", "ep"),
+    "training.weight_decay": ("wd", "decay", "l2"),
+    "training.optimiser": ("optimizer", "optim", "opt"),
+    "training.schedule": ("scheduler", "lr_schedule", "lr_scheduler", "sched"),
+    "training.warmup_epochs": ("warmup",),
+    "training.workers": ("num_workers", "n_workers", "threads"),
+    "training.precision": ("amp", "dtype", "half", "fp16", "bf16"),
+    "training.patience": ("early_stopping", "early_stop"),
+    "training.clip": ("clip_grad", "grad_clip", "gradient_clip_val", "max_norm"),
+    "training.accumulate": ("grad_accum", "accumulate_grad_batches"),
+    "training.ema_decay": ("ema",),
+    "training.monitor": ("metric", "best_by", "save_best"),
+    "training.loggers": ("logger", "log", "tensorboard", "wandb", "mlflow"),
+    "training.positive_weight": ("pos_weight", "class_weight"),
+    "data.image_size": ("size", "imgsz", "img_size", "resolution", "px", "input_size"),
+    "data.target": ("label", "class", "finding"),
+    "data.split": ("fold",),
+    "model.backbone": ("network", "arch", "architecture", "encoder"),
+    "model.architecture": ("network", "arch", "backbone", "encoder"),
+    "model.weights": ("pretrained", "checkpoint", "ckpt", "init"),
+    "augmentation.rotate_degrees": ("rotate", "rotation", "degrees"),
+    "augmentation.horizontal_flip": ("flip", "hflip", "fliplr", "mirror"),
+}
+
+
 def _suggestion(key: str, known: list[str]) -> str:
-    """The nearest known key: in its own section first, then anywhere by its last word."""
+    """The key that is meant: by another name of it, else the nearest, its own section first."""
     section, _, leaf = key.rpartition(".")
+    if meant := [k for k in known if leaf.lower() in _SYNONYMS.get(k, ())]:
+        return f"; did you mean '{meant[0]}'?"
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     elsewhere = {k.rpartition(".")[2]: k for k in known}
     if found := difflib.get_close_matches(key, siblings, n=1, cutoff=0.7):

@@ -68,11 +68,12 @@ class DetectorModelSettings(Section):
         default=None,
         ge=0,
         le=5,
-        description="stages that learn, from the deepest; None: 3 with imagenet or coco, else all",
+        description="stages that learn, from the deepest; left out: 3 with imagenet or coco, "
+        "else all",
     )
     anchor_sizes: list[Side] | None = Field(
         default=None, min_length=5, max_length=5,
-        description="px, the smallest on each of P3 to P7; None: by image_size",
+        description="px, the smallest on each of P3 to P7; left out: by image_size",
     )  # fmt: skip
     anchor_ratios: list[Positive] = Field(
         default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
@@ -135,9 +136,11 @@ class DataSettings(Section):
     """What is learned, on which images, at which size."""
 
     target: str | None = Field(
-        default=None, min_length=1, description="what is learned; None where there is one target"
+        default=None,
+        min_length=1,
+        description="what is learned; left out where the data set has one target",
     )
-    split: str = Field(default="default", min_length=1, description="of the data set")
+    split: str = Field(default="default", min_length=1, description="split of the data set")
     image_size: int = Field(ge=32, le=2048, multiple_of=32, description="px, a side")
 
 
@@ -153,7 +156,7 @@ class _AugmentationSettings(Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
     rotate_degrees: float = Field(
-        default=0.0, ge=0, le=LIMITS["rotate_degrees"], description="either way"
+        default=0.0, ge=0, le=LIMITS["rotate_degrees"], description="degrees either way"
     )
     scale: float = Field(
         default=0.0, ge=0, le=LIMITS["scale"], description="0.1: between 90 and 110 %"
@@ -199,8 +202,10 @@ class _AugmentationSettings(Section):
 class TrainingSettings(Section):
     """How the weights are learned."""
 
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, draws and changes")
-    epochs: Count = Field(description="at most")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of weights, draws and augmentation"
+    )
+    epochs: Count = Field(description="largest number of epochs")
     batch_size: BatchSize = Field(
         description="images, of all devices together; auto: the most that fits"
     )
@@ -208,7 +213,7 @@ class TrainingSettings(Section):
     optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
         default="adamw", description="adam adds the decay to the gradient; sgd is Nesterov's"
     )
-    learning_rate: Positive = Field(description="the peak")
+    learning_rate: Positive = Field(description="peak of the schedule")
     weight_decay: NotNegative = Field(default=0.01, description="of kernels; norms have none")
     momentum: Fraction = Field(default=0.9, description="of sgd and rmsprop")
     schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
@@ -216,12 +221,14 @@ class TrainingSettings(Section):
         description="after the warm-up; step: a tenth after 2/3 and 11/12 of the training; "
         "plateau: a tenth after 3 epochs in which monitor has not improved",
     )
-    warmup_epochs: NotNegative = Field(default=1.0, description="of rising rate")
+    warmup_epochs: NotNegative = Field(default=1.0, description="epochs of rising learning rate")
     clip: NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
     ema_decay: Fraction = Field(
-        default=0.0, description="of the averaged weights; 0 does not average"
+        default=0.0, description="decay of the averaged weights; 0 does not average"
     )
-    positive_share: Fraction = Field(default=0.0, description="of what is drawn; 0 as in the data")
+    positive_share: Fraction = Field(
+        default=0.0, description="share of positives in what is drawn; 0: as in the data"
+    )
     patience: int = Field(
         default=0, ge=0, description="epochs without improvement; 0 never stops early"
     )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
 import sys
+from importlib import metadata
 from types import FrameType
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+import cxr_compare
 from cxr_start import require_own_rooms
 from data_prep.contracts.errors import InputError
-from scripts.console import say
+from scripts.console import emit, say
 
 _INTERRUPTED, _TERMINATED = 130, 143
 # A full disk or a forbidden file, wherever met, is the machine's doing and not our bug.
@@ -28,11 +32,43 @@ def _refuse_intruders() -> None:
         raise InputError(str(error)) from None
 
 
+def _show_version(asked: bool) -> None:
+    """Say what runs, by what is installed: nothing heavy is imported for it."""
+    if not asked:
+        return
+    versions = [f"cxr-compare {cxr_compare.__version__}", f"Python {platform.python_version()}"]
+    for package in ("torch", "torchvision"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{package} is not installed")
+    emit(", ".join(versions))
+    raise typer.Exit
+
+
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of cxr-compare, Python and torch.",
+            callback=_show_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Detector or classifier: which finds the disease better on your chest X-rays, and how sure?
+
+    Research use only, not a medical device.
+    """
+
+
 def build_app() -> typer.Typer:
     """Assemble the verbs; each module imports heavy libraries inside its function only."""
     from scripts import (
         check,
         compare,
+        configs,
         ensemble,
         export,
         import_predictions,
@@ -50,18 +86,17 @@ def build_app() -> typer.Typer:
 
     app = typer.Typer(
         name="cxr",
-        help="Does a lesion detector or an image classifier find the disease better on your "
-        "chest X-rays, where does each fail, and how sure are we? Research use only, not a "
-        "medical device.",
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # rich alone takes 0.2 s to import
     )
+    app.callback()(_program)
     app.command("synth")(synth.synth)
     app.command("prepare")(prepare.prepare)
     app.command("check")(check.check)
     app.command("split")(split.split)
+    app.command("configs")(configs.configs)
     app.command("train")(train.train)
     app.command("predict")(predict.predict)
     app.command("import")(import_predictions.import_predictions)

@@ -30,6 +30,18 @@ def say(text: str = "") -> None:
     sys.stderr.flush()
 
 
+def emit(text: str) -> None:
+    """Write a line of a result, which may be piped on, to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def next_step(*commands: str) -> None:
+    """Show what to do next, the last line of a verb: a command, or several to choose from."""
+    for place, command in enumerate(commands):
+        say(f"{'or:' if place else 'Next:':5} {command}")
+
+
 def emit_json(payload: Any) -> None:
     """Write a result for a program to stdout."""
     sys.stdout.write(json.dumps(payload, indent=2, ensure_ascii=False, default=str) + "\n")

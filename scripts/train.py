@@ -11,6 +11,7 @@ import typer
 from data_prep.contracts.errors import InputError
 from networks.registry import network_names
 from scripts import console
+from scripts.configs import config_names
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -30,7 +31,8 @@ def train(
         str,
         typer.Argument(
             help="A TOML file, of a model or of a list of them, or the name of one that comes with "
-            "the program."
+            "the program: 'cxr configs' lists them, 'cxr configs NAME' shows one with every key.",
+            autocompletion=config_names,
         ),
     ],
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],

@@ -8,11 +8,9 @@ from typing import Literal
 
 import pytest
 
+from configs.describe import annotated, annotated_zoo, key_table, summaries
 from configs.load import (
     ConfigError,
-    _key_table,
-    _shipped_configs,
-    _shipped_zoos,
     dump_config,
     find_config,
     first_difference,
@@ -22,18 +20,20 @@ from configs.load import (
     read_config,
     read_protocol,
     read_zoo,
+    shipped_configs,
+    shipped_zoos,
 )
 from networks.registry import network_names
 
 
-@pytest.mark.parametrize("name", _shipped_configs())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_shipped_config_is_valid_and_survives_a_round_trip(name: str) -> None:
     config = read_config(find_config(name))
     assert parse_config(dump_config(config), "again") == config
     assert first_difference(config, config) is None
 
 
-@pytest.mark.parametrize("name", _shipped_configs())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_shipped_config_explains_itself_and_never_flips(name: str) -> None:
     text = find_config(name).read_text()
     assert text.startswith("# ")
@@ -148,6 +148,12 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("training.epoch=3", "--set training.epoch: unknown key; did you mean 'training.epochs'?"),
         ("epochs=3", "--set epochs: unknown key; did you mean 'training.epochs'?"),
         ("model.scale=0.1", "--set model.scale: unknown key; did you mean 'augmentation.scale'?"),
+        ("lr=0.01", "--set lr: unknown key; did you mean 'training.learning_rate'?"),
+        ("training.lr=0.01", "did you mean 'training.learning_rate'?"),
+        ("BS=4", "did you mean 'training.batch_size'?"),
+        ("size=256", "did you mean 'data.image_size'?"),
+        ("optimizer='sgd'", "did you mean 'training.optimiser'?"),
+        ("model.architecture=resnet18", "did you mean 'model.backbone'?"),
         ("data.zzz=1", "--set data.zzz: unknown key; known here: data.target, data.split"),
         ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
         ("training.epochs=3.5", "--set training.epochs: input should be a valid integer"),
@@ -276,7 +282,7 @@ def test_document_has_every_key_as_the_schema_has_it(
     kind: Literal["detector", "classifier"], page: str
 ) -> None:
     text = (Path(__file__).parents[2] / f"docs/{page}.md").read_text()
-    assert _key_table(kind) in text, f"put configs.load.key_table('{kind}') into docs/{page}.md"
+    assert key_table(kind) in text, f"put configs.describe.key_table('{kind}') into docs/{page}.md"
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -448,7 +454,7 @@ def test_a_wrong_override_is_told(tmp_path: Path) -> None:
         read_zoo(_zoo(tmp_path), ["training.epoch=3"])
 
 
-@pytest.mark.parametrize("name", _shipped_zoos())
+@pytest.mark.parametrize("name", shipped_zoos())
 def test_a_shipped_zoo_is_valid_and_each_model_survives_a_round_trip(name: str) -> None:
     path = find_config(name)
     assert is_zoo(path)
@@ -472,6 +478,35 @@ def test_the_zoo_has_every_network_that_the_comparison_names() -> None:
 
 
 def test_a_single_configuration_is_no_zoo() -> None:
-    assert not any(is_zoo(find_config(name)) for name in _shipped_configs())
+    assert not any(is_zoo(find_config(name)) for name in shipped_configs())
     with pytest.raises(ConfigError, match='kind must be one of "detector", "classifier", got'):
         read_config(find_config("zoo"))
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(
+    name: str, tmp_path: Path
+) -> None:
+    config = read_config(find_config(name), ["training.seed=7"])
+    text = annotated(config)
+    (tmp_path / "shown.toml").write_text(text)
+    assert read_config(tmp_path / "shown.toml") == config
+    for section in ("data", "model", "augmentation", "training"):
+        for key in type(getattr(config, section)).model_fields:
+            lines = [each for each in text.splitlines() if each.lstrip("# ").startswith(f"{key} =")]
+            assert len(lines) == 1, key
+            assert lines[0].partition("  # ")[2].strip(), f"configs/settings.py: {key} says nothing"
+
+
+@pytest.mark.parametrize("name", shipped_zoos())
+def test_a_list_of_models_shown_in_full_reads_back(name: str, tmp_path: Path) -> None:
+    models = read_zoo(find_config(name), ["training.epochs=2"])
+    (tmp_path / "shown.toml").write_text(annotated_zoo(models))
+    assert read_zoo(tmp_path / "shown.toml") == models
+
+
+def test_every_shipped_configuration_says_what_it_suits() -> None:
+    listed = summaries()
+    assert {each.name for each in listed} == {*shipped_configs(), *shipped_zoos()}
+    assert [each.kind for each in listed if each.name == "retinanet_lite"] == ["detector"]
+    assert all("CPU" in each.suits or "GPU" in each.suits for each in listed)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner, Result
 
+from configs.describe import summaries
+from configs.load import dump_config, find_config, read_config
 from data_prep.contracts.errors import InputError
 from scripts import cli, show
 
@@ -184,3 +191,70 @@ def test_empty_folder_is_not_a_folder_of_ours(tmp_path: Path) -> None:
     done = cxr("show", str(tmp_path))
     assert done.returncode == 2
     assert "not a cxr folder" in done.stderr
+
+
+def done_by(*arguments: str) -> Result:
+    """What a command shows and ends with, run in this process."""
+    return CliRunner().invoke(cli.build_app(), list(arguments))
+
+
+def test_version_names_what_runs_and_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom scripts.cli import build_app\n"
+        "try: build_app()(['--version'], standalone_mode=False)\n"
+        "finally: assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for package in ("cxr-compare", "torch", "torchvision"):
+        assert f"{package} {metadata.version(package)}" in done.stdout
+    assert f"Python {sys.version.split()[0]}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", sorted(get_command(cli.build_app()).commands))
+def test_every_verb_has_help_by_its_short_name_too(verb: str) -> None:
+    short, long = done_by(verb, "-h"), done_by(verb, "--help")
+    assert short.exit_code == 0
+    assert short.output == long.output
+
+
+def test_the_shell_completes_verbs_and_names_of_configurations() -> None:
+    for typed, offered in (("cxr tr", "train"), ("cxr train retinanet_s", "retinanet_small")):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+        asked = {"_CXR_COMPLETE": "complete_bash", **words}
+        done = CliRunner().invoke(cli.build_app(), [], env=asked, prog_name="cxr")
+        assert done.output.split() == [offered]
+
+
+def test_a_configuration_shown_is_one_that_train_takes(tmp_path: Path) -> None:
+    shown = done_by("configs", "retinanet_small", "--set", "training.epochs=7")
+    assert shown.exit_code == 0
+    assert "Next: cxr train retinanet_small --set training.epochs=7" in shown.stderr
+    (tmp_path / "mine.toml").write_text(shown.stdout)
+    own = read_config(tmp_path / "mine.toml")
+    assert own == read_config(find_config("retinanet_small"), ["training.epochs=7"])
+    assert json.loads(done_by("configs", "retinanet_small", "--json").stdout)["kind"] == "detector"
+
+
+def test_a_run_shows_the_configuration_that_trained_it(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(dump_config(read_config(find_config("chexnet"))))
+    shown = done_by("configs", str(tmp_path))
+    assert tomllib.loads(shown.stdout)["name"] == "CheXNet"
+
+
+def test_the_list_of_configurations_has_each_in_a_line() -> None:
+    listed = done_by("configs").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["name", *(e.name for e in summaries())]
+    assert {e["name"] for e in json.loads(done_by("configs", "--json").stdout)} >= {"zoo"}
+    assert isinstance(done_by("configs", "--set", "training.epochs=7").exception, InputError)
+
+
+def test_a_raw_download_is_named_with_the_command_that_prepares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stage_2_train_labels.csv").touch()
+    for verb in (["check", str(tmp_path)], ["split", str(tmp_path), "--name", "a"]):
+        monkeypatch.setattr(sys, "argv", ["cxr", *verb])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert f"run: cxr prepare {tmp_path} out/data --format rsna" in capsys.readouterr().err
