@@ -89,6 +89,10 @@ def train(
         )
         return
     settings = _read(config, set_ or [])
+    if settings.training.loggers:
+        from training.loggers import require_loggers
+
+        require_loggers(settings.training.loggers)
     from scripts.train_devices import end_with_parent, own_rank, require_shares, run_on_devices
 
     rank = own_rank() or 0
@@ -112,10 +116,6 @@ def train(
     how = settings.training
     tune_cpu(workers=how.workers, shared_by=devices, megapixels=work, device=device)
     where = choose_device(device, devices)
-    if settings.training.loggers:
-        from training.loggers import require_loggers
-
-        require_loggers(settings.training.loggers)
     if rank:
         _join(settings, data, out, where, devices)
         return

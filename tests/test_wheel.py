@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import site
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import cxr_start
 
@@ -182,3 +185,37 @@ def test_python_names_the_folder_or_distribution_that_comes_first(
     _theirs(tmp_path, "evaluation/__init__.py")
     done = _run([bare / "bin/python", "-c", code], tmp_path)
     assert "it is of their-tools 1.2" in done.stderr
+
+
+GPL = re.compile(r"(?<![A-Za-z])A?GPL|GNU (Affero )?General Public")
+
+
+def _needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> Iterator[str]:
+    """The distributions that one brings along, itself first; those not installed are left out."""
+    fresh = {(name, extra) for extra in {"", *extras}} - done
+    done |= fresh
+    try:
+        distribution = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return
+    yield name
+    for text in distribution.requires or [] if fresh else []:
+        need = Requirement(text)
+        if need.marker is None or any(need.marker.evaluate({"extra": e}) for _, e in fresh):
+            yield from _needed(need.name, frozenset(need.extras), done)
+
+
+def test_nothing_that_the_wheel_needs_is_under_the_gpl() -> None:
+    optional = frozenset({"lite", "zoo", "tensorboard", "mlflow", "wandb"})
+    said = {}
+    for name in _needed("cxr-compare", optional, set()):
+        about = metadata.metadata(name)
+        kinds = [kind for kind in about.get_all("Classifier") or [] if kind.startswith("License")]
+        # Its first line: some give the whole text, with the licences of what is built in.
+        first = (about.get("License") or "").strip().split("\n")[0]
+        said[name] = "; ".join([about.get("License-Expression") or "", first, *kinds])
+    assert {"torch", "numpy", "aiohttp"} <= said.keys()  # the last is an extra of a need's need
+    assert {name: text for name, text in said.items() if GPL.search(text)} == {}
+    assert GPL.search("License :: OSI Approved :: GNU Affero General Public License v3")
+    assert GPL.search("AGPL-3.0-or-later")
+    assert not GPL.search("LGPL-2.1-only")

@@ -20,7 +20,7 @@ from torch import nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from training.loggers import log_row
+from training.loggers import log_row, log_start
 from training.loop import Loop, gather
 from training.optimisation import FitSettings, Mode, Plateau
 from training.run_folder import RunFolder
@@ -162,10 +162,7 @@ class EpochRecord(Callback):
         """Stop at once where the resumed training had decided to; log what it had done."""
         self._progress(len(self.history) * _batches(trainer))
         trainer.should_stop = _has_stalled(self.history, *self._rule, self._settings.patience)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(tomllib.loads(self._run.config))
-        for row in self.history:
-            log_row(trainer.loggers, row)
+        log_start(trainer.loggers, tomllib.loads(self._run.config), self.history)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch's figures."""

@@ -2,78 +2,166 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import math
 import os
+import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.contracts.errors import InputError
-from training.run_folder import RunFolder
+
+if TYPE_CHECKING:  # to find out that a package is missing needs neither Lightning nor PyTorch
+    from lightning.pytorch.loggers import Logger
+
+    from training.run_folder import RunFolder
 
 _PROJECT = "cxr-compare"
 _EVENTS = "events"
+_RUN_TAG = "cxr_run"
+_PACKAGES = {  # what each imports, of its pip extra
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
+}
 
 
 def require_loggers(names: Sequence[str]) -> None:
     """Refuse a logger whose package is not installed, before anything is trained.
 
     Args:
-        names: Of ``training.loggers``; each is the name of its package and of its pip extra.
+        names: Of ``training.loggers``; each is the name of a pip extra.
 
     Raises:
         InputError: A package is missing.
     """
     for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(
-                f"training.loggers: needs the package {name}, which is not installed; "
-                f"pip install 'cxr-compare[{name}]', or take '{name}' out"
-            )
+        for package in _PACKAGES[name]:
+            spec = importlib.util.find_spec(package)
+            if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
+                raise InputError(
+                    f"training.loggers: '{name}' needs the package {package}, which is not "
+                    f"installed; pip install 'cxr-compare[{name}]', or take '{name}' out"
+                )
 
 
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
     """Lightning's loggers for a run; `metrics.csv` is written whatever they are.
 
-    Each gets the configuration and the whole history: of a training that is resumed, TensorBoard's
-    events replace those of its first part, and MLflow and W&B begin another run of the same name.
+    Nothing leaves the machine unless the user's environment says so. A training that is resumed
+    goes on in the same run of each logger.
 
     Args:
         names: ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to what
-            ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the folder; ``wandb`` to where
-            its own settings say, with its files in ``wandb/`` in the folder.
+            ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the folder; ``wandb`` to
+            ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server.
         run: Gives the folder and the name.
     """
+    builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+    return [build(run) for name, build in builders.items() if name in names]
+
+
+def _identity(run: RunFolder) -> str:
+    """The same for a run whenever it goes on, wherever its folder is moved."""
+    return hashlib.sha256(json.dumps(run.started, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _tensorboard(run: RunFolder) -> Logger:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     folder = run.folder.resolve()
-    loggers: list[Logger] = []
-    if "tensorboard" in names:
-        _remove_events(folder / _EVENTS)
-        loggers.append(TensorBoardLogger(folder, "", _EVENTS, default_hp_metric=False))
-    if "mlflow" in names:
-        tracking = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
-        loggers.append(
-            MLFlowLogger(
-                _PROJECT,
-                run_name=folder.name,
-                tracking_uri=tracking,
-                artifact_location=None
-                if os.environ.get("MLFLOW_TRACKING_URI")
-                else (folder / "mlflow").as_uri(),
-            )
-        )
-    if "wandb" in names:
-        loggers.append(WandbLogger(folder.name, folder, project=_PROJECT))
-    return loggers
+    for old in (folder / _EVENTS).glob("events.out.tfevents.*"):
+        old.unlink()  # the next file begins with the whole history
+    return TensorBoardLogger(folder, "", _EVENTS, default_hp_metric=False)
 
 
-@rank_zero_only
-def _remove_events(folder: Path) -> None:
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
+def _mlflow(run: RunFolder) -> Logger:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from lightning.pytorch.loggers import MLFlowLogger
+    from mlflow.tracking import MlflowClient
+
+    folder, identity = run.folder.resolve(), _identity(run)
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    tracking = server or f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(tracking)
+    experiment, found = client.get_experiment_by_name(_PROJECT), []
+    if experiment is not None:
+        mine = f"tags.{_RUN_TAG} = '{identity}'"
+        found = client.search_runs([experiment.experiment_id], mine, max_results=1)
+    for earlier in found:
+        client.update_run(earlier.info.run_id, status="RUNNING")
+    return MLFlowLogger(
+        _PROJECT,
+        run_name=folder.name,
+        tracking_uri=tracking,
+        tags={_RUN_TAG: identity},
+        artifact_location=None if server else (folder / "mlflow").as_uri(),
+        run_id=found[0].info.run_id if found else None,
+    )
+
+
+def _wandb(run: RunFolder) -> Logger:
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    class Closing(WandbLogger):
+        """Ends its run with the training: the next one of this process is another."""
+
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            self.experiment.finish(exit_code=int(status != "success"))
+
+    folder, identity = run.folder.resolve(), _identity(run)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    online = mode == "online"
+    for old in (folder / "wandb").glob(f"offline-run-*-{identity}"):
+        shutil.rmtree(old)  # the next one begins with the whole history
+    settings = wandb.Settings(
+        console="off",  # its lines may name images
+        disable_git=True,
+        host="",
+        save_code=False,
+        silent=not online,
+        x_disable_machine_info=True,
+        x_disable_meta=True,  # the command with its paths, and the user
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+    return Closing(
+        folder.name,
+        folder,
+        id=identity,
+        project=_PROJECT,
+        mode=mode,
+        resume="allow" if online else None,
+        settings=settings,
+    )
+
+
+def log_start(
+    loggers: Sequence[Logger], settings: dict[str, Any], history: Sequence[dict[str, Any]]
+) -> None:
+    """Hand over the settings and, of a training that is resumed, the epochs that a logger lacks."""
+    for logger in loggers:
+        logger.log_hyperparams(settings)
+        known = _logged_epochs(logger) if history else set()
+        for row in history:
+            if row["epoch"] not in known:
+                log_row([logger], row)
+
+
+def _logged_epochs(logger: Logger) -> set[int]:
+    """The epochs that a logger's run has from before."""
+    from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+    if isinstance(logger, MLFlowLogger):
+        metrics = logger.experiment.get_metric_history(cast(str, logger.run_id), "train/loss")
+        return {metric.step for metric in metrics}
+    if isinstance(logger, WandbLogger):  # it counts rows, and each is an epoch
+        return set(range(1, logger.experiment.starting_step + 1))
+    return set()
 
 
 def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +18,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.contracts.errors import InputError
-from training import loggers as loggers_module
 from training.fit import fit
 from training.loggers import build_loggers, require_loggers
 from training.optimisation import FitSettings
@@ -128,7 +131,7 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path: Path) -> 
 def test_logger_without_its_package_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loggers_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'cxr-compare\[wandb\]'") as caught:
         require_loggers(["wandb"])
     assert "\n" not in str(caught.value)
@@ -150,26 +153,67 @@ def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path: Path) -> 
     assert events == [(1, "train/loss"), (2, "train/loss"), (3, "train/loss")]
 
 
+def _trained_in_two_parts(folder: Path, logger: str) -> tuple[RunFolder, pd.DataFrame]:
+    """Two epochs, an interruption, and the third; with what `metrics.csv` says of them."""
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_run(folder), build_loggers([logger], _run(folder)), on_epoch=stop)
+    _fit(_run(folder), build_loggers([logger], _run(folder)))
+    return _run(folder), pd.read_csv(folder / "metrics.csv")
+
+
 @pytest.mark.filterwarnings("default")  # of mlflow's own libraries
-def test_mlflow_writes_a_run_beside_the_metrics(tmp_path: Path) -> None:
+def test_mlflow_goes_on_in_the_run_of_a_resumed_training(tmp_path: Path) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
-    run = _run(tmp_path / "run")
-    _fit(run, build_loggers(["mlflow"], run))
+    run, table = _trained_in_two_parts(tmp_path / "run", "mlflow")
     client = tracking.MlflowClient(f"sqlite:///{run.folder / 'mlflow.db'}")
     (found,) = client.search_runs([client.get_experiment_by_name("cxr-compare").experiment_id])
-    assert found.info.run_name == "run"
+    assert (found.info.run_name, found.info.status) == ("run", "FINISHED")
     assert found.data.params["training/epochs"] == "3"
-    assert [m.step for m in client.get_metric_history(found.info.run_id, "val/loss")] == [1, 2, 3]
+    losses = client.get_metric_history(found.info.run_id, "val/loss")
+    assert [metric.step for metric in losses] == [1, 2, 3]  # each once
+    assert [m.value for m in losses] == pytest.approx(table["val_loss"].tolist(), rel=1e-5)
+
+
+def _wandb_records(file: Path) -> Iterator[Any]:
+    """The records of a `.wandb` file: a LevelDB log of protocol buffers in blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, place, record = file.read_bytes(), 7, b""
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:  # no head fits into the rest of the block
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        record += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(record)
+            record = b""
 
 
 @pytest.mark.filterwarnings("default")  # of wandb's own libraries
-def test_wandb_writes_offline_into_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_writes_offline_into_one_run_and_names_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    run = _run(tmp_path / "run")
-    _fit(run, build_loggers(["wandb"], run))
-    assert wandb.run.name == "run"
-    assert wandb.run.summary["val/ap50"] == 0.5
-    wandb.finish()
-    assert list((run.folder / "wandb").glob("offline-run-*"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run, table = _trained_in_two_parts(tmp_path / "run", "wandb")
+    assert wandb.run is None  # the next training of this process begins its own
+    (file,) = (run.folder / "wandb").glob("offline-run-*/*.wandb")
+    records = list(_wandb_records(file))
+    rows = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+        for items in (record.history.item for record in records)
+        if items
+    ]
+    assert [row["trainer/global_step"] for row in rows] == [1, 2, 3]
+    assert [row["val/loss"] for row in rows] == pytest.approx(table["val_loss"].tolist(), rel=1e-5)
+    assert "val/ap50" not in rows[1]  # not finite
+    assert [(r.run.host, r.run.project) for r in records if r.run.run_id] == [("", "cxr-compare")]
+    for path in (str(tmp_path), sys.executable):
+        assert path.encode() not in file.read_bytes()
