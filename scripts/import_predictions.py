@@ -11,7 +11,12 @@ from scripts import console
 
 
 def import_predictions(
-    file: Annotated[Path, typer.Argument(help="CSV of scores or boxes, or COCO results JSON.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV of scores or boxes, COCO results JSON, or a folder of YOLO prediction files."
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
     out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
     name: Annotated[str, typer.Option(help="Name of the system in the report.")],
@@ -26,9 +31,16 @@ def import_predictions(
         str,
         typer.Option(
             help="Boxes only. all: an image without a box was run and had nothing; listed: only "
-            "images with a box were run."
+            "images with a box or a file were run; FILE: these too, a name a line."
         ),
     ] = "all",
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            help="YOLO only: names of the classes, with commas, in the order of their numbers; or "
+            "the data.yaml that names them. By default data.yaml in the folder or above."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Its val and test images are expected.")] = "default",
     ignore_unknown: Annotated[
         bool,
@@ -52,55 +64,45 @@ def import_predictions(
     """Import predictions of any other software, or a radiologist's readings.
 
     CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
-    original image. Scores lie between 0 and 1. Boxes are taken as they are, without suppression.
+    original image. YOLO: one .txt an image, named like it, of lines "class cx cy w h confidence",
+    as Ultralytics writes them with save_txt=True save_conf=True. Scores lie between 0 and 1. Boxes
+    are taken as they are, without suppression.
 
     Example: cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
     --image-column "Image Index" --score-column prob_Pneumonia
-    """
-    from data_prep.contracts.folders import provenance
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import PredictionWriter
-    from evaluation.systems.imported import ColumnNames, read_imported
 
-    dataset = DataSet.open(data)
-    imported = read_imported(
+    Example: cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
+    --class-names out/yolo-set/data.yaml
+    """
+    from evaluation.systems.imported import ColumnNames
+    from evaluation.systems.imported import import_predictions as import_from
+
+    predictions = import_from(
         file,
-        dataset,
+        data,
+        out,
+        name=name,
         columns=ColumnNames(image_column, score_column, finding_column),
         finding=finding,
+        class_names=_class_names(class_names),
         split=split,
-        run_on=images,
+        images=images,
         ignore_unknown=ignore_unknown,
         coco_truth=coco_truth,
         key=key,
     )
-    info = {
-        "system": name,
-        "seed": None,
-        "kind": imported.kind,
-        "findings": sorted(imported.rows["finding"].unique()),
-        "inference_id": imported.inference_id,
-        "data_set": {
-            "name": dataset.name,
-            "content_id": dataset.ids["content_id"],
-            "split": split,
-            "split_id": dataset.ids.get("split_ids", {}).get(split),
-        },
-        "cost": dict.fromkeys(
-            ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
-        ),
-        "trained_on": "unknown",
-        "imported_from": file.name,
-        "notes": imported.notes,
-        **provenance(),
-    }
-    with PredictionWriter(out, info) as writer:
-        tables = {imported.kind: imported.rows}
-        writer.add(imported.images, scores=tables.get("scores"), boxes=tables.get("boxes"))
-    ran = int((imported.images["status"] == "ok").sum())
-    for note in imported.notes:
+    info = predictions.info
+    rows = predictions.boxes if predictions.kind == "boxes" else predictions.scores
+    ran = len(predictions.images_run)
+    for note in info["notes"]:
         console.say(note)
-    console.say(f"{name}: {len(imported.rows)} {imported.kind} on {ran} images")
+    console.say(f"{name}: {len(rows)} {predictions.kind} on {ran} images")
     console.say(f"Predictions: {out}")
     if as_json:
         console.emit_json({"folder": str(out), "images": ran, **info})
+
+
+def _class_names(given: str | None) -> Path | tuple[str, ...] | None:
+    if given is None or Path(given).suffix.lower() in (".yaml", ".yml"):
+        return None if given is None else Path(given)
+    return tuple(name.strip() for name in given.split(",") if name.strip())

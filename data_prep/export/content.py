@@ -171,7 +171,7 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
         roles = dataset.split(split).set_index("image_id")["role"]
         images["role"] = images["image_id"].map(roles).fillna("unused").astype("str")
     images["file"] = images["path"]
-    images["stem"] = _file_stems(images["image_id"])
+    images["stem"] = file_stems(images["image_id"])
     return images
 
 
@@ -183,11 +183,17 @@ def _require_plain(dataset: DataSet, names: list[str]) -> None:
         )
 
 
-def _file_stems(ids: pd.Series) -> pd.Series:
+def file_stems(ids: pd.Series) -> pd.Series:
     """Make each id fit to be a file's name, and different from the others whatever their case.
 
+    Args:
+        ids: Image ids in their order, which decides between ids that become one name.
+
+    Returns:
+        Names without suffix, of the same index.
+
     Example:
-        >>> _file_stems(pd.Series(["a-1", "a/1", "a_1", "../x"])).tolist()
+        >>> file_stems(pd.Series(["a-1", "a/1", "a_1", "../x"])).tolist()
         ['a-1', 'a_1-1', 'a_1', '_x']
     """
     fit = ids.str.fullmatch(r"[\w-][\w.-]{0,149}")

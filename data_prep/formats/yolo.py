@@ -49,16 +49,28 @@ def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
     paths = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".yaml", ".yml")]
     found = {}
     for path in sorted(paths, key=lambda p: p.stem != "data"):
-        try:
-            content = yaml.safe_load(path.read_bytes())
-        except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{path}: not readable as YAML ({reason})") from None
+        content = _read_yaml(path)
         if isinstance(content, dict) and "names" in content:
             if "kpt_shape" in content:
                 raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
             found[path.name] = content
     return found
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not readable as YAML ({reason})") from None
+
+
+def read_class_names(path: Path) -> dict[int, str]:
+    """The name of each class number, as a ``data.yaml`` gives them."""
+    content = _read_yaml(path)
+    if not isinstance(content, dict) or "names" not in content:
+        raise InputError(f"{path}: names no classes; it needs a list 'names', as a data.yaml has")
+    return _names_of(content, path)
 
 
 def _class_names(

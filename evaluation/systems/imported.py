@@ -1,150 +1,146 @@
-"""Predictions of other software or of a reader, from one CSV or COCO results file."""
+"""Predictions of other software or of a reader, checked row by row against a data set.
+
+They come as a CSV or a DataFrame of scores or boxes, as COCO results, or as a folder of YOLO
+prediction files, one an image: ``class cx cy w h confidence`` in shares of the image's size, as
+Ultralytics writes them with ``save_txt`` and ``save_conf``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member
+from data_prep.export.content import file_stems
+from data_prep.formats.common import finding_name
+from data_prep.formats.match_images import read_lines
 from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.box_rule import LEAST_SCORE
 from evaluation.boxes.iou import MAX_BOXES
 from evaluation.overlays.reader_study import read_review
+from evaluation.systems.prediction_files import (
+    FRAME,
+    ColumnNames,
+    RawPredictions,
+    file_stem,
+    read_source,
+)
+
+__all__ = ["ColumnNames", "import_predictions", "read_imported"]
 
 _SHOWN = 5
+_ROUNDING = 0.01  # px that shares of few digits may reach beyond their image
 
 
-@dataclass(frozen=True)
-class ColumnNames:
-    """Which columns of a CSV mean what.
+def import_predictions(
+    source: str | Path | pd.DataFrame,
+    data: str | Path | DataSet,
+    out: str | Path,
+    *,
+    name: str,
+    finding: str | None = None,
+    columns: ColumnNames | None = None,
+    class_names: Sequence[str] | Path | None = None,
+    images: str | Path | Iterable[str] = "all",
+    split: str = "default",
+    ignore_unknown: bool = False,
+    coco_truth: str | Path | None = None,
+    key: str | Path | None = None,
+) -> Predictions:
+    """Write the predictions of any other software, or a reader's, as a predictions folder.
 
-    Attributes:
-        image: Image ids.
-        score: Scores in [0, 1].
-        finding: Findings; where the file has no such column, every row is of one finding.
+    A table with ``x1, y1, x2, y2`` holds boxes (original px), any other scores. Where the source
+    holds scores, a val or test image without one has failed.
+
+    Args:
+        source: A CSV, a DataFrame, COCO results (JSON), or a folder of YOLO prediction files.
+        data: The data set whose image ids and findings count.
+        out: Predictions folder to make.
+        name: Of the system, in the report.
+        finding: Finding of rows that name none; by default the data set's only one.
+        columns: Names of the columns of a CSV or a DataFrame.
+        class_names: Of YOLO's classes, in the order of their numbers, or the ``data.yaml`` that
+            names them; by default that in the folder or the one above.
+        images: On which images boxes were looked for: ``all`` (every val and test image of the
+            split: those without a box had nothing), ``listed`` (those with a box or a file), or
+            their names, or a text file with a name a line.
+        split: Its val and test images are expected.
+        ignore_unknown: Leave out images and findings that the data set does not have.
+        coco_truth: COCO annotation file that names the images and categories of COCO results.
+        key: Of a blind study whose filled-in form the source is, see `reader_study`.
+
+    Returns:
+        The predictions; what was left out, clipped or assumed is in ``info["notes"]``.
+
+    Raises:
+        InputError: The source is malformed, or a row names an unknown image or finding, a score
+            outside [0, 1], an impossible box, or repeats a score.
+
+    Example:
+        >>> import_predictions("no-such.csv", "data", "out", name="Other")
+        Traceback (most recent call last):
+        ...
+        data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
     """
-
-    image: str = "image_id"
-    score: str = "score"
-    finding: str = "finding"
-
-
-def _read_file(path: Path, names: ColumnNames, coco_truth: Path | None = None) -> pd.DataFrame:
-    """Read every row as it stands; nothing is checked against a data set yet."""
-    if _looks_like_json(path):
-        return _read_coco(path, coco_truth)
-    return _read_csv(path, names)
-
-
-def _looks_like_json(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
-
-
-def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
-    """Columns ``image_id, score[, finding][, x1..y2]`` and ``row``, the line in the file."""
-    try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
-        wanted = [names.image, names.score]
-        for column in wanted:
-            if column not in header:
-                commas = "; save it with commas" if len(header) == 1 and ";" in header[0] else ""
-                raise InputError(
-                    f"{path}: column '{column}' is missing; it has {', '.join(header[:20])}{commas}"
-                )
-        boxes = [corner for corner in EDGES if corner in header]
-        if boxes and boxes != EDGES:
-            raise InputError(f"{path}: has {', '.join(boxes)}; boxes need x1, y1, x2 and y2")
-        wanted += boxes + [c for c in [names.finding] if c in header and c not in wanted]
-        table = pd.read_csv(
-            path, usecols=wanted, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not readable as CSV ({reason})") from None
-    table = table.rename(
-        columns={names.image: "image_id", names.score: "score", names.finding: "finding"}
+    dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
+    imported = read_imported(
+        source if isinstance(source, pd.DataFrame) else Path(source),
+        dataset,
+        columns=columns,
+        finding=finding,
+        class_names=class_names,
+        split=split,
+        run_on=images,
+        ignore_unknown=ignore_unknown,
+        coco_truth=None if coco_truth is None else Path(coco_truth),
+        key=None if key is None else Path(key),
     )
-    table["row"] = np.arange(2, len(table) + 2)  # line 1 is the header
-    for column in ["score", *boxes]:
-        # What is no number becomes NaN and is refused with its row later.
-        table[column] = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
-    return table
-
-
-def _read_coco(path: Path, truth: Path | None) -> pd.DataFrame:
-    """COCO results: a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
-    results = _load_json(path)
-    if not isinstance(results, list):
-        raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
-    rows = [_coco_row(path, place, entry) for place, entry in enumerate(results)]
-    names = ["image_id", "category", *EDGES, "score", "row"]
-    table = pd.DataFrame(rows, columns=names)
-    table = table.astype(dict.fromkeys([*EDGES, "score"], np.float64))
-    if truth is not None:
-        return _named(table, truth)
-    categories = sorted(map(str, table["category"].unique()))
-    if len(categories) > 1:
-        raise InputError(
-            f"{path}: holds categories {', '.join(categories[:_SHOWN])}; name them by the "
-            "annotation file they come from (--coco-truth)"
-        )
-    return table.drop(columns="category")
-
-
-def _coco_row(path: Path, place: int, entry: Any) -> tuple[Any, ...]:
-    try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        image, category = str(entry["image_id"]), entry.get("category_id", 1)
-        return image, category, x, y, x + width, y + height, float(entry["score"]), place
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: entry {place} needs image_id, bbox of four numbers, and score ({error!r})"
-        ) from None
-
-
-def _named(table: pd.DataFrame, truth: Path) -> pd.DataFrame:
-    """Replace COCO's numbers by the annotation file's image names (stems) and category names."""
-    described = _load_json(truth)
-    try:
-        images = {str(e["id"]): PurePath(e["file_name"]).stem for e in described["images"]}
-        categories = {str(e["id"]): str(e["name"]) for e in described["categories"]}
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
-            f"name); this lacks {error}"
-        ) from None
-    # A number that the file does not name stays, and is then refused as an unknown image.
-    table["image_id"] = table["image_id"].map(lambda number: images.get(number, number))
-    table["finding"] = table["category"].astype(str).map(lambda n: categories.get(n, n))
-    return table.drop(columns="category")
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    info = {
+        "system": name,
+        "seed": None,
+        "kind": imported.kind,
+        "findings": sorted(imported.rows["finding"].unique()),
+        "inference_id": imported.inference_id,
+        "data_set": {
+            "name": dataset.name,
+            "content_id": dataset.ids["content_id"],
+            "split": split,
+            "split_id": dataset.ids.get("split_ids", {}).get(split),
+        },
+        "cost": dict.fromkeys(
+            ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
+        ),
+        "trained_on": "unknown",
+        "imported_from": "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
+        "notes": imported.notes,
+        **provenance(),
+    }
+    with PredictionWriter(Path(out), info) as writer:
+        tables = {imported.kind: imported.rows}
+        writer.add(imported.images, scores=tables.get("scores"), boxes=tables.get("boxes"))
+    return Predictions.open(Path(out))
 
 
 @dataclass(frozen=True)
 class ImportedPredictions:
-    """An imported file in the terms of a predictions folder.
+    """An imported source in the terms of a predictions folder.
 
     Attributes:
         kind: ``boxes`` or ``scores``.
         images: ``image_id``, ``status``, ``reason``.
         rows: The ``scores`` or ``boxes`` table.
-        inference_id: From the file's content and how it was read.
+        inference_id: From what the source held and how it was read.
         notes: What was left out, clipped or assumed.
     """
 
@@ -156,85 +152,123 @@ class ImportedPredictions:
 
 
 def read_imported(
-    path: Path,
+    source: Path | pd.DataFrame,
     dataset: DataSet,
     *,
     columns: ColumnNames | None = None,
     finding: str | None = None,
+    class_names: Sequence[str] | Path | None = None,
     split: str = "default",
-    run_on: str = "all",
+    run_on: str | Path | Iterable[str] = "all",
     ignore_unknown: bool = False,
     coco_truth: Path | None = None,
     key: Path | None = None,
 ) -> ImportedPredictions:
-    """Read a CSV of scores or boxes, or COCO results JSON, and check every row.
-
-    A CSV with ``x1, y1, x2, y2`` holds boxes (original px), any other scores. In a file of boxes
-    an image without a row was run and had nothing (`run_on` "all": every val and test image of
-    the split) or was not run ("listed"); in a file of scores it failed.
-
-    Args:
-        path: The file; JSON is known by its first character.
-        dataset: Its image ids and findings are those that count.
-        columns: Names of the columns of a CSV.
-        finding: The finding of rows that name none; by default the data set's only one.
-        split: The images that the system is taken to have been run on.
-        run_on: ``all`` or ``listed``.
-        ignore_unknown: Leave out rows of images or findings that the data set does not have.
-        coco_truth: COCO annotation file that names the images and categories of COCO results.
-        key: Of a blind study whose filled-in form the file is, see `reader_study`.
+    """Read predictions and check every row; arguments and errors as of `import_predictions`.
 
     Returns:
         The predictions, with notes on what was left out or assumed.
-
-    Raises:
-        InputError: The file is malformed, or a row names an unknown image or finding, a score
-            outside [0, 1], an impossible box, or repeats a score.
     """
-    if run_on not in ("all", "listed"):
-        raise InputError(f"--images {run_on}: choose all or listed")
-    if not path.is_file():
-        what = "a folder; give one file" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}")
+    where = FRAME if isinstance(source, pd.DataFrame) else str(source)
     names = columns or ColumnNames()
-    raw = _read_file(path, names, coco_truth) if key is None else read_review(path, key)
-    notes: list[str] = []
-    raw["image_id"] = _without_suffix(raw["image_id"], dataset)
-    raw["finding"] = _findings(raw, path, dataset, finding)
-    raw = _only_known(raw, path, dataset, ignore_unknown, notes)
-    _check_scores(raw, path)
-    gives_boxes = "x1" in raw
-    if raw.empty and not gives_boxes:  # no boxes at all is an answer, no scores is none
-        raise InputError(f"{path}: has a header but no row of scores")
-    rows = _boxes(raw, path, dataset, notes) if gives_boxes else _scores(raw, path)
-    images = _images(raw, dataset, split, gives_boxes and run_on == "all", gives_boxes)
-    failed = int((images["status"] == "failed").sum())
-    if failed:
-        notes.append(f"{failed} val and test images have no row: counted as failed.")
+    if key is not None and isinstance(source, Path):
+        rows = read_review(source, key)
+        rows["place"] = "row " + rows.pop("row").astype(str)
+        raw = RawPredictions(rows, source.read_bytes() + key.read_bytes())
+    else:
+        raw = read_source(source, names, coco_truth, class_names)
+    ids = _ids_by_name(dataset)
+    ran = _images_run(run_on, ids, ignore_unknown)
+    notes, table = raw.notes, raw.rows
+    table["image_id"] = _as_ids(table["image_id"], ids)
+    table["finding"] = _findings(table, where, dataset, finding)
+    table = _only_known(table, where, dataset, ignore_unknown, raw)
+    _check_scores(table, where)
+    gives_boxes = "x1" in table
+    if table.empty and not gives_boxes:  # no boxes at all is an answer, no scores is none
+        raise InputError(f"{where}: has a header but no row of scores")
+    listed = set(table["image_id"]) | set(_listed_files(raw, where, ids, ignore_unknown))
+    rows = (
+        _boxes(table, where, dataset, notes, in_shares=raw.in_shares)
+        if gives_boxes
+        else _scores(table, where)
+    )
+    images = _images(listed, dataset, split, gives_boxes, ran)
+    notes += _image_notes(images, listed, ran, gives_boxes)
     kind = "boxes" if gives_boxes else "scores"
-    how = json.dumps([kind, names.image, names.score, names.finding, finding, run_on, split])
-    content = path.read_bytes() + (b"" if key is None else key.read_bytes())
-    digest = hashlib.sha256(content + how.encode()).hexdigest()[:16]
+    how: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
+    how += ["all" if ran is None else sorted(ran)]
+    how += [str(class_names)] if raw.in_shares else []
+    digest = hashlib.sha256(raw.content + json.dumps(how).encode()).hexdigest()[:16]
     return ImportedPredictions(kind, images, rows, f"import-{digest}", notes)
 
 
-def _findings(raw: pd.DataFrame, path: Path, dataset: DataSet, finding: str | None) -> pd.Series:
-    """The finding of each row: the file's own, else the named one, else the only one."""
-    if "finding" in raw and finding is not None:
-        raise InputError(f"{path}: has a finding column; leave --finding out")
-    if "finding" in raw:
-        return raw["finding"]
-    known = _known_findings(dataset)
-    if finding is None and len(known) != 1:
-        raise InputError(f"{path}: names no finding; choose one of {', '.join(known)} (--finding)")
-    return pd.Series(finding or known[0], index=raw.index)
+def _ids_by_name(dataset: DataSet) -> dict[str, str]:
+    """Image ids by what an image is called: the id, what `cxr export` makes of it, its file."""
+    images = dataset.images.sort_values("image_id")
+    ids = images["image_id"].tolist()
+    stems = [file_stem(path) if isinstance(path, str) else "" for path in images["path"]]
+    once = pd.Series(stems).duplicated(keep=False)
+    by_file = {stem: name for stem, name, twice in zip(stems, ids, once, strict=True) if not twice}
+    return (
+        by_file | dict(zip(file_stems(images["image_id"]), ids, strict=True)) | {i: i for i in ids}
+    )
 
 
-def _without_suffix(names: pd.Series, dataset: DataSet) -> pd.Series:
-    """Take ``.png`` and the like off a name where only the bare name is an image of the set."""
+def _as_ids(names: pd.Series, ids: dict[str, str]) -> pd.Series:
+    """Image ids of names, with or without ``.png`` and the like; unknown names stay."""
     bare = names.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
-    known = dataset.images["image_id"]
-    return names.where(is_member(names, known) | ~is_member(bare, known), bare)
+    return names.map(ids).fillna(bare.map(ids)).fillna(names).astype("str")
+
+
+def _images_run(
+    run_on: str | Path | Iterable[str], ids: dict[str, str], ignore_unknown: bool
+) -> set[str] | None:
+    """Ids of the images that are said to have been looked at; None for all val and test images."""
+    if isinstance(run_on, str) and run_on in ("all", "listed"):
+        return None if run_on == "all" else set()
+    if isinstance(run_on, str | Path):
+        path = Path(run_on)
+        if not path.is_file():
+            raise InputError(f"--images {run_on}: choose all, listed, or a file of image names")
+        where, lines = f"{path}: line", list(enumerate(read_lines(path), start=1))
+    else:
+        where, lines = "images: name", list(enumerate(map(str, run_on)))
+    names = {number: line.strip() for number, line in lines if line.strip()}
+    found = {n: ids.get(name) or ids.get(file_stem(name)) for n, name in names.items()}
+    unknown = next((number for number, image in found.items() if image is None), None)
+    if unknown is not None and not ignore_unknown:
+        raise InputError(
+            f"{where} {unknown}: {names[unknown]!r} is no image of the data set; correct it, or "
+            "leave it out with --ignore-unknown"
+        )
+    return {image for image in found.values() if image is not None}
+
+
+def _listed_files(
+    raw: RawPredictions, where: str, ids: dict[str, str], ignore_unknown: bool
+) -> Iterable[str]:
+    """Ids of the images that have a file, were it empty."""
+    unknown = [name for name in raw.listed if name not in ids]
+    if unknown and not ignore_unknown:
+        raise InputError(
+            f"{where}: {unknown[0]}.txt has the name of no image of the data set ({len(unknown)} "
+            "such files); rename them, or leave them out with --ignore-unknown"
+        )
+    return [ids[name] for name in raw.listed if name in ids]
+
+
+def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | None) -> pd.Series:
+    """The finding of each row: the source's own, else the named one, else the only one."""
+    known = _known_findings(dataset)
+    if "finding" in raw:
+        if finding is not None:
+            raise InputError(f"{where}: names the findings of its rows; leave --finding out")
+        # "Lung Opacity" of a data.yaml is the finding that cxr prepare calls lung_opacity.
+        return raw["finding"].map(lambda n: ours if (ours := finding_name(n)) in known else n)
+    if finding is None and len(known) != 1:
+        raise InputError(f"{where}: names no finding; choose one of {', '.join(known)} (--finding)")
+    return pd.Series(finding or known[0], index=raw.index, dtype="str")
 
 
 def _known_findings(dataset: DataSet) -> list[str]:
@@ -242,67 +276,79 @@ def _known_findings(dataset: DataSet) -> list[str]:
 
 
 def _only_known(
-    raw: pd.DataFrame, path: Path, dataset: DataSet, ignore_unknown: bool, notes: list[str]
+    rows: pd.DataFrame, where: str, dataset: DataSet, ignore_unknown: bool, raw: RawPredictions
 ) -> pd.DataFrame:
     """Refuse, or leave out and count, rows of images and findings that the data set lacks."""
-    for column, known, what in (
-        ("image_id", dataset.images["image_id"], "images"),
-        ("finding", _known_findings(dataset), "findings"),
+    for column, known, what, advice in (
+        ("image_id", dataset.images["image_id"], "images", raw.advice),
+        ("finding", _known_findings(dataset), "findings", ""),
     ):
-        unknown = ~raw[column].isin(known)
+        unknown = ~rows[column].isin(known)
         if not unknown.any():
             continue
-        names = raw.loc[unknown, column].unique()
+        names = rows.loc[unknown, column].unique()
         shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
         if not ignore_unknown:
+            first = rows.loc[unknown, "place"].iloc[0]
             raise InputError(
-                f"{path}: {len(names)} {what} are not in {dataset.folder} ({shown}); correct them, "
-                "or leave them out with --ignore-unknown"
+                f"{where}: {len(names)} {what} are not in {dataset.folder} ({shown}), the first at "
+                f"{first}; correct them{advice}, or leave them out with --ignore-unknown"
             )
-        notes.append(f"{len(names)} {what} unknown to the data set left out ({shown}).")
-        raw = raw[~unknown]
-    if raw.empty and notes:
-        raise InputError(f"{path}: no row is of an image and finding of {dataset.folder}")
-    return raw.reset_index(drop=True)
+        raw.notes.append(f"{len(names)} {what} unknown to the data set left out ({shown}).")
+        rows = rows[~unknown]
+    if rows.empty and raw.notes:
+        raise InputError(f"{where}: no row is of an image and finding of {dataset.folder}")
+    return rows.reset_index(drop=True)
 
 
-def _check_scores(raw: pd.DataFrame, path: Path) -> None:
-    wrong = raw[~((raw["score"] >= 0) & (raw["score"] <= 1))]
+def _check_scores(rows: pd.DataFrame, where: str) -> None:
+    wrong = rows[~((rows["score"] >= 0) & (rows["score"] <= 1))]
     if len(wrong):
         first = wrong.iloc[0]
         raise InputError(
-            f"{path}: row {first['row']}, image '{first['image_id']}': score={first['score']}; "
+            f"{where}: {first['place']}, image '{first['image_id']}': score={first['score']}; "
             f"scores must be numbers in [0, 1] ({len(wrong)} rows are not)"
         )
 
 
-def _scores(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
-    repeated = raw.duplicated(["image_id", "finding"])
+def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
+    repeated = rows.duplicated(["image_id", "finding"])
     if repeated.any():
-        first = raw[repeated].iloc[0]
+        first = rows[repeated].iloc[0]
         raise InputError(
-            f"{path}: row {first['row']} gives image '{first['image_id']}' a second score for "
+            f"{where}: {first['place']} gives image '{first['image_id']}' a second score for "
             f"{first['finding']}; keep one"
         )
-    return raw[["image_id", "finding", "score"]]
+    return rows[["image_id", "finding", "score"]]
 
 
-def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) -> pd.DataFrame:
-    """Boxes clipped to their images, the 100 most confident per image and finding."""
+def _boxes(
+    raw: pd.DataFrame, where: str, dataset: DataSet, notes: list[str], *, in_shares: bool
+) -> pd.DataFrame:
+    """Boxes in px, clipped to their images, the 100 most confident per image and finding."""
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
     limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
     corners = raw[EDGES].to_numpy(np.float64)
+    if in_shares:
+        unsized = np.isnan(limit).any(axis=1)
+        if unsized.any():
+            first = raw.iloc[int(unsized.argmax())]
+            raise InputError(
+                f"{where}: {first['place']}: {dataset.folder} has no size of image "
+                f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
+            )
+        corners = corners * limit
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     good = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
     good &= np.isfinite(corners).all(axis=1)
     if not good.all():
-        first = int(np.flatnonzero(~good)[0])
-        shown = ", ".join(f"{n}={v:g}" for n, v in zip(EDGES, corners[first], strict=True))
+        row = int(np.flatnonzero(~good)[0])
+        shown = ", ".join(f"{n}={v:g}" for n, v in zip(EDGES, corners[row], strict=True))
         raise InputError(
-            f"{path}: row {raw['row'].iloc[first]}, image '{raw['image_id'].iloc[first]}': "
+            f"{where}: {raw['place'].iloc[row]}, image '{raw['image_id'].iloc[row]}': "
             f"{shown}; a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
         )
-    changed = int((clipped != corners).any(axis=1).sum())
+    changed = int((np.abs(clipped - corners) > _ROUNDING * in_shares).any(axis=1).sum())
     if changed:
         notes.append(f"{changed} boxes reached beyond their image and were clipped.")
     rows = raw[["image_id", "finding", "score"]].copy()
@@ -319,19 +365,32 @@ def _boxes(raw: pd.DataFrame, path: Path, dataset: DataSet, notes: list[str]) ->
 
 
 def _images(
-    raw: pd.DataFrame, dataset: DataSet, split: str, unlisted_ran: bool, gives_boxes: bool
+    listed: set[str], dataset: DataSet, split: str, gives_boxes: bool, ran: set[str] | None
 ) -> pd.DataFrame:
-    """Every image with a row, and every val and test image."""
+    """Every image with a row or a file, and every val and test image."""
     roles = dataset.split(split)
     judged = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
-    listed = pd.Index(raw["image_id"].unique())
-    every = _sorted_union(listed, judged)
-    ran = np.ones(len(every), dtype=bool) if unlisted_ran else np.asarray(every.isin(listed))
-    reason = "not listed in the file" if gives_boxes else "no score in the file"
-    images = pd.DataFrame({"image_id": every, "status": np.where(ran, "ok", "failed")})
-    images["reason"] = pd.Series([None if done else reason for done in ran], dtype=object)
+    looked_at = listed | (set(judged) if ran is None else ran) if gives_boxes else listed
+    every = pd.Index(sorted(looked_at | set(judged)), dtype="str")
+    is_ok = is_member(every, list(looked_at))
+    reason = "not listed as run" if gives_boxes else "no score in the file"
+    images = pd.DataFrame({"image_id": every, "status": np.where(is_ok, "ok", "failed")})
+    images["reason"] = pd.Series([None if done else reason for done in is_ok], dtype=object)
     return images
 
 
-def _sorted_union(first: Iterable[str], second: Iterable[str]) -> pd.Index:
-    return pd.Index(sorted({*first, *second}), dtype="str")
+def _image_notes(
+    images: pd.DataFrame, listed: set[str], ran: set[str] | None, gives_boxes: bool
+) -> list[str]:
+    """What was taken for granted of images without a row."""
+    notes = []
+    silent = int((~is_member(images["image_id"], list(listed))).sum())
+    if gives_boxes and ran is None and silent:
+        notes.append(
+            f"{silent} val and test images have no box: taken as run, with nothing found; if some "
+            "were not run, name those that were (--images FILE)."
+        )
+    failed = int((images["status"] == "failed").sum())
+    if failed:
+        notes.append(f"{failed} val and test images have no row: counted as failed.")
+    return notes

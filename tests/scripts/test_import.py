@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
+from data_prep.export.export import export_annotations
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.compare.compare import compare_systems
+from evaluation.systems import imported
 from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
 
@@ -92,6 +96,146 @@ def test_coco_numbers_are_named_by_their_annotation_file(run, tmp_path):
     results = [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}]
     predictions = run(json.dumps(results), "preds.json", coco_truth=tmp_path / "truth.json")
     assert predictions.boxes["image_id"].tolist() == ["c"]
+
+
+def test_coco_numbers_that_are_no_names_ask_for_the_annotation_file(run, tmp_path):
+    results = json.dumps([{"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}])
+    with pytest.raises(InputError, match=r"\('7'\), the first at entry 0; .*--coco-truth"):
+        run(results, "preds.json")
+    truth = {"images": [{"id": 8, "file_name": "c.png"}], "categories": [{"id": 3, "name": "x"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(InputError, match=r"preds\.json: entry 0: image 7 is not in .*truth\.json"):
+        run(results, "preds.json", coco_truth=tmp_path / "truth.json")
+
+
+@pytest.fixture
+def yolo(data: Path, tmp_path: Path):
+    """Import texts as YOLO prediction files, by name; returns the predictions."""
+
+    def yolo(texts: dict[str, str], **options) -> Predictions:
+        for name, text in texts.items():
+            (tmp_path / "predict" / "labels").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "predict" / name).write_text(text)
+        out = tmp_path / "out"
+        import_predictions(tmp_path / "predict", data=data, out=out, name="YOLO", **options)
+        return Predictions.open(out)
+
+    return yolo
+
+
+_YOLO = {"labels/c.txt": "0 0.25 0.5 0.3 0.5 0.75\n0 0.5 0.5 1.00004 1 0.5\n", "labels/d.txt": ""}
+
+
+def test_yolo_predictions_become_pixels_of_the_original(yolo, capsys):
+    predictions = yolo(_YOLO)
+    assert predictions.boxes[EDGES].to_numpy().tolist() == [[10, 20, 40, 60], [0, 0, 100, 80]]
+    assert predictions.boxes["score"].tolist() == [0.75, 0.5]
+    assert set(predictions.boxes["finding"]) == {"opacity"}
+    assert set(statuses(predictions).values()) == {"ok"}
+    shown = capsys.readouterr().err
+    assert "2 val and test images have no box: taken as run, with nothing found" in shown
+    assert "clipped" not in shown  # 0.002 px are rounding
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [("", {"c": "ok", "d": "ok", "e": "failed", "f": "failed"}),
+     ("images/e.png\n\nd\n", {"c": "ok", "d": "ok", "e": "ok", "f": "failed"})],
+)  # fmt: skip
+def test_no_file_is_told_from_no_box(yolo, tmp_path, listed, expected):
+    (tmp_path / "run.txt").write_text(listed)
+    images = str(tmp_path / "run.txt") if listed else "listed"
+    assert statuses(yolo(_YOLO, images=images)) == expected
+
+
+def test_classes_of_yolo_are_named_by_a_yaml_beside_or_by_the_option(yolo, tmp_path):
+    described = "names: {0: hernia, 1: Opacity}"
+    texts = {"data.yaml": described, "labels/c.txt": "1 .5 .5 .2 .2 .9"}
+    assert yolo(texts).boxes["finding"].tolist() == ["opacity"]
+
+
+def test_no_image_of_yolo_is_lost_by_a_name(yolo):
+    with pytest.raises(InputError, match=r"g\.txt has the name of no image .* \(1 such files\)"):
+        yolo({**_YOLO, "labels/g.txt": ""})
+    predictions = yolo({}, ignore_unknown=True, images="listed")
+    assert [name for name, status in statuses(predictions).items() if status == "ok"] == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("0 .5 .5 .2 .2", {}, r"c\.txt: line 1: needs .* confidence; .*save_conf=True"),
+        ("\n0 .5 .5 .2 .2 high", {}, r"c\.txt: line 2: needs class, cx, cy"),
+        ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: needs class, cx, cy"),
+        ("0 .5 .5 .2 .2 1.5", {}, r"c\.txt, line 1, image 'c': score=1.5"),
+        ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=50, y1=32, x2=50"),
+        ("0 .5 nan .1 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=45, y1=nan"),
+        ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1: name the classes"),
+        ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "class 1 has no name; 1 classes are"),
+        ("0 .5 .5 .2 .2 .5", {"class_names": "no.yaml"}, r"no\.yaml: not readable as YAML"),
+        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 findings are not in .* \('mass'\)"),
+        ("0 .5 .5 .2 .2 .5", {"images": "some"}, "choose all, listed, or a file of image names"),
+    ],
+)
+def test_a_bad_line_of_yolo_is_refused_by_file_and_line(yolo, tmp_path, text, options, message):
+    with pytest.raises(InputError, match=message):
+        yolo({"labels/c.txt": text}, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
+    frame = pd.DataFrame({"image_id": ["c", "d"], "p": [0.25, 1]}, index=["one", "two"])
+    columns = imported.ColumnNames(score="p")
+    found = imported.import_predictions(
+        frame, str(data), tmp_path / "out", name="Table", columns=columns
+    )
+    assert found.scores["score"].tolist() == [0.25, 1.0]
+    assert found.info["imported_from"] == "DataFrame"
+    for wrong, message in (
+        (frame.assign(p=[0.5, 2]), r"the DataFrame: row two, image 'd': score=2.0"),
+        (frame.assign(image_id=["c", None]), "the DataFrame: row two: image_id is missing"),
+        (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' is missing; it has image_id"),
+    ):
+        with pytest.raises(InputError, match=message):
+            imported.import_predictions(wrong, data, tmp_path / "no", name="T", columns=columns)
+    assert not (tmp_path / "no").exists()
+
+
+def test_boxes_come_back_the_same_by_every_way(data, tmp_path):
+    """A detector's boxes written as other programs write them, and read again."""
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, 40, (30, 2)), rng.uniform(1, 39, (30, 2))
+    boxes = pd.DataFrame(np.hstack([corner, corner + size]), columns=EDGES)
+    boxes.insert(0, "image_id", np.sort(rng.choice(["c", "d", "e"], 30)))
+    boxes = boxes.assign(finding="opacity", score=rng.random(30) * 0.998 + 0.001)
+    boxes.to_csv(tmp_path / "boxes.csv", index=False)
+    export_annotations(DataSet.open(data), tmp_path / "coco", "coco")
+    truth = tmp_path / "coco" / "annotations" / "instances.json"
+    numbers = {e["file_name"]: e["id"] for e in json.loads(truth.read_text())["images"]}
+    results = [
+        {"image_id": numbers[row.image_id], "category_id": 1, "score": row.score,
+         "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1]}
+        for row in boxes.itertuples()
+    ]  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "yolo").mkdir()
+    for image_id, rows in boxes.groupby("image_id"):
+        lines = [
+            f"0 {(r.x1 + r.x2) / 200} {(r.y1 + r.y2) / 160} {(r.x2 - r.x1) / 100} "
+            f"{(r.y2 - r.y1) / 80} {r.score}\n"
+            for r in rows.itertuples()
+        ]
+        (tmp_path / "yolo" / f"{image_id}.txt").write_text("".join(lines))
+    sources = {"a": boxes, "b": tmp_path / "boxes.csv", "c": tmp_path / "results.json",
+               "d": str(tmp_path / "yolo")}  # fmt: skip
+    for name, source in sources.items():
+        known = {"coco_truth": truth} if name == "c" else {}
+        found = imported.import_predictions(source, data, tmp_path / name, name=name, **known)
+        assert found.boxes[["image_id", "finding", "score"]].equals(
+            boxes[["image_id", "finding", "score"]].astype(found.boxes.dtypes[:2].to_dict())
+        )
+        np.testing.assert_allclose(found.boxes[EDGES], boxes[EDGES], atol=1e-9)
+        assert sorted(found.images_run) == ["c", "d", "e", "f"]
 
 
 def test_boxes_are_clipped_counted_and_limited(run, capsys):
@@ -238,7 +382,7 @@ def test_file_that_a_spreadsheet_spoilt_is_refused(run, text: str, says: str):
 
 
 def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="a folder; give one file"):
+    with pytest.raises(InputError, match="holds no prediction file"):
         import_predictions(tmp_path, data=data, out=tmp_path / "out", name="Other")
     ids = DataSet.open(data).images["image_id"]
     (tmp_path / "preds.csv").write_text(f"image_id,score\n{ids.iloc[0]},0.5\n")

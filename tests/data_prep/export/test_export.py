@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, write_json, write_table
-from data_prep.export.content import _file_stems
+from data_prep.export.content import file_stems
 from data_prep.export.export import export_annotations
 from data_prep.formats.coco import _read_coco
 from data_prep.formats.rsna import _read_rsna
@@ -448,7 +448,7 @@ def test_a_finding_that_no_file_can_hold_is_refused(tmp_path):
 
 def test_ids_become_file_names_that_differ_in_any_case():
     ids = pd.Series(["b/1", "b_1", "B_1", "", "..", "x" * 300, "ok", "-x", "é"])
-    stems = _file_stems(ids).tolist()
+    stems = file_stems(ids).tolist()
     assert len({stem.lower() for stem in stems}) == len(ids)
     assert all(stem and "/" not in stem and stem[0] != "." and len(stem) < 200 for stem in stems)
     assert (stems[1], stems[6], stems[8]) == ("b_1", "ok", "é")
@@ -500,7 +500,7 @@ def check_round_trip(folder: Path, ids: list[str], labels: Labels, format: str) 
             )
         }
         kept = {k: v for k, v in labels.items() if k[0] in certain and k[2] == "reference"}
-        stems = dict(zip(ids, _file_stems(pd.Series(ids)), strict=True))
+        stems = dict(zip(ids, file_stems(pd.Series(ids)), strict=True))
         kept = {(stems[k[0]], *k[1:]): v for k, v in kept.items()}
         found, wanted = (found[0], {}, found[2]), (expected(kept)[0], {}, expected(kept)[2])
     else:

@@ -1,0 +1,288 @@
+"""Predictions in the files of other programs, as they stand: CSV, COCO results, YOLO's text files.
+
+A DataFrame is read like a CSV. Nothing is checked against a data set here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
+from data_prep.formats.match_images import read_lines
+from data_prep.formats.yolo import read_class_names
+
+FRAME = "the DataFrame"
+"""What errors call a table that came from no file."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Which columns of a table mean what.
+
+    Attributes:
+        image: Image ids.
+        score: Scores in [0, 1].
+        finding: Findings; where the table has no such column, every row is of one finding.
+    """
+
+    image: str = "image_id"
+    score: str = "score"
+    finding: str = "finding"
+
+
+@dataclass
+class RawPredictions:
+    """What a source says, before it is checked against a data set.
+
+    Attributes:
+        rows: ``image_id, score[, finding][, x1, y1, x2, y2]`` and ``place``, the row in the source.
+        content: What the source held.
+        in_shares: Whether edges are shares of the image's size, not pixels.
+        listed: Names of images that the source has, with rows or without.
+        advice: How else the names of images could be meant.
+        notes: What was assumed.
+    """
+
+    rows: pd.DataFrame
+    content: bytes
+    in_shares: bool = False
+    listed: tuple[str, ...] = ()
+    advice: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_source(
+    source: Path | pd.DataFrame,
+    names: ColumnNames,
+    coco_truth: Path | None,
+    class_names: Sequence[str] | Path | None,
+) -> RawPredictions:
+    """Read every row of a source, known by what it is: a table, a folder, JSON, or else a CSV.
+
+    Args:
+        source: A DataFrame, a file, or a folder of YOLO prediction files.
+        names: Of the columns of a table.
+        coco_truth: Annotation file that names images and categories of COCO results.
+        class_names: Of YOLO's classes, or the ``data.yaml`` that names them.
+
+    Raises:
+        InputError: The source is not of its form; the place is named.
+    """
+    if isinstance(source, pd.DataFrame):
+        return _read_frame(source, names)
+    if source.is_dir():
+        return _read_yolo(source, class_names)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file or folder")
+    if _looks_like_json(source):
+        return _read_coco(source, coco_truth)
+    return RawPredictions(_read_csv(source, names), source.read_bytes())
+
+
+def _looks_like_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
+
+
+def _wanted_columns(header: list[str], names: ColumnNames, where: str) -> list[str]:
+    """Which columns are read: image, score, and edges and finding where they are there."""
+    for column in (names.image, names.score):
+        if column not in header:
+            commas = "; save it with commas" if len(header) == 1 and ";" in header[0] else ""
+            raise InputError(
+                f"{where}: column '{column}' is missing; it has {', '.join(header[:20])}{commas}"
+            )
+    edges = [corner for corner in EDGES if corner in header]
+    if edges and edges != EDGES:
+        raise InputError(f"{where}: has {', '.join(edges)}; boxes need x1, y1, x2 and y2")
+    finding = [names.finding] if names.finding in header else []
+    return list(dict.fromkeys([names.image, names.score, *edges, *finding]))
+
+
+def _plain_table(table: pd.DataFrame, names: ColumnNames) -> pd.DataFrame:
+    """Our names for the columns, and numbers; what is none becomes NaN and is refused later."""
+    table = table.rename(
+        columns={names.image: "image_id", names.score: "score", names.finding: "finding"}
+    )
+    for column in [c for c in ("score", *EDGES) if c in table]:
+        table[column] = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
+    return table
+
+
+def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
+    try:
+        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
+        wanted = _wanted_columns(header, names, str(path))
+        table = pd.read_csv(
+            path, usecols=wanted, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: not readable as CSV ({reason})") from None
+    table["place"] = [f"row {line}" for line in range(2, len(table) + 2)]  # line 1 is the header
+    return _plain_table(table, names)
+
+
+def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
+    wanted = _wanted_columns([str(column) for column in frame.columns], names, FRAME)
+    table = frame[wanted].reset_index(drop=True)
+    content = table.to_csv(index=False).encode()
+    for column in {names.image, names.finding} & set(wanted):
+        missing = table[column].isna()
+        if missing.any():
+            label = frame.index[int(missing.to_numpy().argmax())]
+            raise InputError(f"{FRAME}: row {label}: {column} is missing; fill it in")
+        table[column] = table[column].astype(str)
+    table["place"] = [f"row {label}" for label in frame.index]
+    return RawPredictions(_plain_table(table, names), content)
+
+
+def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
+    """COCO results: a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
+    results = _load_json(path)
+    if not isinstance(results, list):
+        raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
+    rows = [_coco_row(path, number, entry) for number, entry in enumerate(results)]
+    names = ["image_id", "category", *EDGES, "score", "place"]
+    table = pd.DataFrame(rows, columns=names)
+    table = table.astype(dict.fromkeys([*EDGES, "score"], np.float64))
+    if truth is not None:
+        named = _named(table, path, truth)
+        return RawPredictions(named, path.read_bytes() + truth.read_bytes())
+    categories = sorted(map(str, table["category"].unique()))
+    if len(categories) > 1:
+        raise InputError(
+            f"{path}: holds categories {', '.join(categories[:_SHOWN])}; name them by the "
+            "annotation file they come from (--coco-truth)"
+        )
+    advice = ", or name the annotation file that the image ids are of (--coco-truth)"
+    return RawPredictions(table.drop(columns="category"), path.read_bytes(), advice=advice)
+
+
+def _coco_row(path: Path, number: int, entry: Any) -> tuple[Any, ...]:
+    try:
+        x, y, width, height = (float(value) for value in entry["bbox"])
+        image, category = str(entry["image_id"]), str(entry.get("category_id", 1))
+        place = f"entry {number}"
+        return image, category, x, y, x + width, y + height, float(entry["score"]), place
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
+        ) from None
+
+
+def _named(table: pd.DataFrame, path: Path, truth: Path) -> pd.DataFrame:
+    """Replace COCO's numbers by the annotation file's image names and category names."""
+    described = _load_json(truth)
+    try:
+        images = {str(e["id"]): file_stem(e["file_name"]) for e in described["images"]}
+        categories = {str(e["id"]): str(e["name"]) for e in described["categories"]}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
+            f"name); this lacks {error}"
+        ) from None
+    for column, known in (("image_id", images), ("category", categories)):
+        unknown = ~table[column].isin(list(known))
+        if unknown.any():
+            first = table[unknown].iloc[0]
+            raise InputError(
+                f"{path}: {first['place']}: {column.removesuffix('_id')} {first[column]} is not in "
+                f"{truth}; use the file that the results were made on"
+            )
+    table["image_id"] = table["image_id"].map(images)
+    table["finding"] = table["category"].map(categories)
+    return table.drop(columns="category")
+
+
+def file_stem(name: Any) -> str:
+    r"""The name of a file without folders and suffix, whatever the system that wrote the path.
+
+    Example:
+        >>> file_stem(r"images\a.b.png")
+        'a.b'
+    """
+    return PurePath(str(name).replace("\\", "/")).stem
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from None
+
+
+_NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
+
+
+def _read_yolo(folder: Path, class_names: Sequence[str] | Path | None) -> RawPredictions:
+    """One ``.txt`` an image, named like it, in the folder or in its ``labels/``."""
+    place = folder / "labels" if (folder / "labels").is_dir() else folder
+    files = [p for p in sorted(place.glob("*.txt")) if p.name.lower() not in _NO_PREDICTIONS]
+    if not files:
+        raise InputError(
+            f"{place}: holds no prediction file (.txt, one an image); give the folder that "
+            "Ultralytics' save_txt wrote, or one CSV or JSON file"
+        )
+    names = _yolo_names(folder, class_names)
+    rows = [row for path in files for row in _yolo_rows(path)]
+    table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
+    table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
+    content = b"".join(f"{p.name}\n".encode() + p.read_bytes() for p in files)
+    raw = RawPredictions(table, content, in_shares=True, listed=tuple(path.stem for path in files))
+    if names is not None:
+        unnamed = ~table["class"].isin(list(names))
+        if unnamed.any():
+            first = table[unnamed].iloc[0]
+            raise InputError(
+                f"{place}: {first['place']}: class {first['class']} has no name; {len(names)} "
+                "classes are named"
+            )
+        table["finding"] = table["class"].map(names)
+    elif (table["class"] != 0).any():
+        first = table[table["class"] != 0].iloc[0]
+        raise InputError(
+            f"{place}: {first['place']}: class {first['class']}: name the classes, in the order of "
+            "their numbers, or the data.yaml that names them (--class-names)"
+        )
+    raw.rows = table.drop(columns="class")
+    return raw
+
+
+def _yolo_names(folder: Path, given: Sequence[str] | Path | None) -> dict[int, str] | None:
+    """Class names by number; None where nothing names them."""
+    if isinstance(given, Path):
+        return read_class_names(given)
+    if given:
+        return dict(enumerate(given))
+    beside = (place / "data.yaml" for place in (folder, folder.parent))
+    return next((read_class_names(path) for path in beside if path.is_file()), None)
+
+
+def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    """``image, class, x1, y1, x2, y2, score, place`` of each line of a file."""
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            kind, x, y, width, height, *scores = (float(word) for word in words)
+        except ValueError:
+            kind, scores = math.nan, []
+        if len(scores) != 1 or not kind.is_integer() or kind < 0:
+            hint = "; write the confidence too (save_conf=True)" if len(words) == 5 else ""
+            raise InputError(
+                f"{path}: line {number}: needs class, cx, cy, width, height and confidence{hint}"
+            )
+        edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        yield path.stem, int(kind), *edges, scores[0], f"{path.name}, line {number}"
