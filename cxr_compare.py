@@ -93,6 +93,7 @@ _HOMES = {
     "compare_systems": "evaluation.compare.compare",
     "confusion_counts": "evaluation.metrics.image_metrics",
     "draw_overlay": "evaluation.overlays.draw",
+    "import_predictions": "evaluation.systems.imported",
     "match_boxes": "evaluation.boxes.average_precision",
     "mcnemar_test": "evaluation.statistics.mcnemar",
     "measure_shortcuts": "evaluation.systems.shortcuts",
