@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.statistics.auroc_variance import auroc_difference as auroc_difference
     from evaluation.statistics.bootstrap import cluster_bootstrap as cluster_bootstrap
     from evaluation.statistics.mcnemar import mcnemar_test as mcnemar_test
+    from evaluation.systems.imported import import_predictions as import_predictions
     from evaluation.systems.shortcuts import measure_shortcuts as measure_shortcuts
     from scripts.api import compare as compare
     from training.fit import fit as fit

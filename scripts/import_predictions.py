@@ -84,7 +84,7 @@ def import_predictions(
         name=name,
         columns=ColumnNames(image_column, score_column, finding_column),
         finding=finding,
-        class_names=_class_names(class_names),
+        class_names=class_names,
         split=split,
         images=images,
         ignore_unknown=ignore_unknown,
@@ -100,9 +100,3 @@ def import_predictions(
     console.say(f"Predictions: {out}")
     if as_json:
         console.emit_json({"folder": str(out), "images": ran, **info})
-
-
-def _class_names(given: str | None) -> Path | tuple[str, ...] | None:
-    if given is None or Path(given).suffix.lower() in (".yaml", ".yml"):
-        return None if given is None else Path(given)
-    return tuple(name.strip() for name in given.split(",") if name.strip())

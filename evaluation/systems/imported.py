@@ -51,7 +51,7 @@ def import_predictions(
     name: str,
     finding: str | None = None,
     columns: ColumnNames | None = None,
-    class_names: Sequence[str] | Path | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
     images: str | Path | Iterable[str] = "all",
     split: str = "default",
     ignore_unknown: bool = False,
@@ -70,8 +70,8 @@ def import_predictions(
         name: Of the system, in the report.
         finding: Finding of rows that name none; by default the data set's only one.
         columns: Names of the columns of a CSV or a DataFrame.
-        class_names: Of YOLO's classes, in the order of their numbers, or the ``data.yaml`` that
-            names them; by default that in the folder or the one above.
+        class_names: Of YOLO's classes, in the order of their numbers (a text has commas between
+            them), or the ``data.yaml`` that names them; by default that in the folder or above.
         images: On which images boxes were looked for: ``all`` (every val and test image of the
             split: those without a box had nothing), ``listed`` (those with a box or a file), or
             their names, or a text file with a name a line.
@@ -157,7 +157,7 @@ def read_imported(
     *,
     columns: ColumnNames | None = None,
     finding: str | None = None,
-    class_names: Sequence[str] | Path | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
     split: str = "default",
     run_on: str | Path | Iterable[str] = "all",
     ignore_unknown: bool = False,

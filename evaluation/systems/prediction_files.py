@@ -65,7 +65,7 @@ def read_source(
     source: Path | pd.DataFrame,
     names: ColumnNames,
     coco_truth: Path | None,
-    class_names: Sequence[str] | Path | None,
+    class_names: str | Path | Sequence[str] | None,
 ) -> RawPredictions:
     """Read every row of a source, known by what it is: a table, a folder, JSON, or else a CSV.
 
@@ -225,7 +225,7 @@ def _load_json(path: Path) -> Any:
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
 
 
-def _read_yolo(folder: Path, class_names: Sequence[str] | Path | None) -> RawPredictions:
+def _read_yolo(folder: Path, class_names: str | Path | Sequence[str] | None) -> RawPredictions:
     """One ``.txt`` an image, named like it, in the folder or in its ``labels/``."""
     place = folder / "labels" if (folder / "labels").is_dir() else folder
     files = [p for p in sorted(place.glob("*.txt")) if p.name.lower() not in _NO_PREDICTIONS]
@@ -259,10 +259,12 @@ def _read_yolo(folder: Path, class_names: Sequence[str] | Path | None) -> RawPre
     return raw
 
 
-def _yolo_names(folder: Path, given: Sequence[str] | Path | None) -> dict[int, str] | None:
+def _yolo_names(folder: Path, given: str | Path | Sequence[str] | None) -> dict[int, str] | None:
     """Class names by number; None where nothing names them."""
-    if isinstance(given, Path):
-        return read_class_names(given)
+    if isinstance(given, str | Path) and Path(given).suffix.lower() in (".yaml", ".yml"):
+        return read_class_names(Path(given))
+    if isinstance(given, str | Path):
+        given = [name.strip() for name in str(given).split(",")]
     if given:
         return dict(enumerate(given))
     beside = (place / "data.yaml" for place in (folder, folder.parent))
