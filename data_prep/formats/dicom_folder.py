@@ -112,6 +112,22 @@ class DicomFile:
     states_chest: bool = False
 
 
+def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
+    """Say why a file is no frontal chest radiograph, by the rules for a folder of them.
+
+    Args:
+        path: A file of any kind; only a DICOM header is looked at.
+
+    Returns:
+        The reason, None where it may be one; and whether it is DICOM at all. Of other files
+        nothing is known.
+    """
+    with path.open("rb") as file:
+        if not starts_like_dicom(file.read(132)):
+            return None, False
+    return _look_at_file((path.parent, path.name)).reason, True
+
+
 def _look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[DicomFile]:
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
     paths = [path for path in _list_files(root) if path not in skip]

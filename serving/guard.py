@@ -1,0 +1,338 @@
+"""Guard of a run: says what is no frontal chest X-ray, before the model answers.
+
+For DICOM files the header decides, by the rules of ``cxr prepare --format dicom``. What an image
+shows is judged by a logistic model on image statistics, learned from the images that trained the
+run and from what is made of them or drawn (`serving.guard_images`): no second network, no other
+data. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_json, write_json
+from data_prep.formats.dicom_folder import why_no_radiograph
+from data_prep.images.image import DecodedImage
+from data_prep.store.pixel_store import PixelSource
+from serving.guard_images import (
+    MEASURES,
+    STATISTICS_VERSION,
+    Measured,
+    draw,
+    join,
+    measure,
+    spoil,
+    vary,
+    visible_part,
+)
+
+__all__ = ["GUARD_NAME", "MIN_IMAGES", "Guard", "file_warnings", "fit_guard"]
+
+GUARD_NAME = "guard.json"
+"""Its file in a run folder."""
+MIN_IMAGES = 50
+"""Training images below which no guard is learned."""
+_MOST_IMAGES = 600
+_DRAWN = 600
+_FOLDS = 5
+_SEED = 17
+_LAYOUT_PARTS, _EDGE_PARTS, _IMAGES_A_PART = 40, 30, 8
+_PENALTY = 50.0
+_FALSE_ALARMS = 0.004
+_LOWEST_LIMIT, _HIGHEST_LIMIT = 1.0, 1.5
+_LARGEST_VALUE, _LARGEST_SQUARE = 8.0, 16.0
+_TINY = 1e-6
+_COLOURED = 16.0  # mean distance of the highest from the lowest of red, green and blue, of 255
+_TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+    ("as a negative it would: black and white seem to be swapped", lambda pixels: 255 - pixels),
+    ("turned by 180 degrees it would: it seems to be upside down", lambda p: np.rot90(p, 2)),
+    ("turned by 90 degrees it would: it seems to lie on its side", np.rot90),
+    ("turned by 90 degrees it would: it seems to lie on its side", lambda p: np.rot90(p, 3)),
+)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Parameters of the model, float32; K layout parts, E edge parts, D = K + E + 14 numbers.
+
+    Attributes:
+        layout_mean: Mean of the layouts that an X-ray may have.
+        layout_parts: Their principal components, ``(K, .)``.
+        edges_mean: The same of the edges.
+        edges_parts: ``(E, .)``.
+        centre: Means of the numbers, ``(D,)``.
+        spread: Their standard deviations.
+        precision: Inverse of their covariance, ``(D, D)``: of a Mahalanobis distance.
+        weights: Of numbers, squares and distance, and the constant, ``(2 D + 2,)``.
+    """
+
+    layout_mean: np.ndarray
+    layout_parts: np.ndarray
+    edges_mean: np.ndarray
+    edges_parts: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+    precision: np.ndarray
+    weights: np.ndarray
+
+    def scores(self, measured: Measured) -> np.ndarray:
+        """Log odds that an image is none of a chest, given as many of either."""
+        return _terms(self, measured) @ self.weights
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A fitted guard: made by `fit_guard`, kept with a run as ``guard.json``.
+
+    Attributes:
+        size: Side of the pixel store that it was learned from, px.
+        limit: Score from which an image does not look like a frontal chest X-ray.
+        images: Training images that it was learned from.
+        false_alarms: Share of them, left out while fitting, at or above the limit.
+    """
+
+    size: int
+    limit: float
+    images: int
+    false_alarms: float
+    _fit: _Fit = field(repr=False)
+
+    def score(self, pixels: np.ndarray) -> float:
+        """Log odds that an image is no frontal chest X-ray.
+
+        Args:
+            pixels: uint8 ``(H, W)`` as `data_prep.images.image.read_image` gives it, at any size,
+                or the square of the pixel store made of it: both score the same.
+        """
+        return float(self._fit.scores(measure([visible_part(pixels, self.size)]))[0])
+
+    def warnings(
+        self, image: DecodedImage | np.ndarray, path: Path | str | None = None
+    ) -> tuple[str, ...]:
+        """Say what speaks against a frontal chest X-ray.
+
+        Args:
+            image: As `data_prep.images.image.read_image` gives it, or its pixels.
+            path: The file that it was read from, for what `file_warnings` says of it.
+
+        Returns:
+            Sentences without a full stop; empty where nothing does.
+        """
+        pixels = image.pixels if isinstance(image, DecodedImage) else image
+        found = [] if path is None else list(file_warnings(path))
+        if self.score(pixels) >= self.limit:
+            found.append("does not look like the frontal chest X-rays that trained this run")
+            turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
+            found[-1] += "".join(f" ({words})" for words in list(turned)[:1])
+        return tuple(found)
+
+    def write(self, path: Path) -> None:
+        """Write ``guard.json``."""
+        arrays = {f.name: _pack(getattr(self._fit, f.name)) for f in fields(_Fit)}
+        payload = {
+            "statistics": STATISTICS_VERSION,
+            "size": self.size,
+            "limit": self.limit,
+            "images": self.images,
+            "false_alarms": self.false_alarms,
+        }
+        write_json(path, "guard", {**payload, "arrays": arrays})
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read ``guard.json``.
+
+        Raises:
+            InputError: The file is missing, damaged, or of another version.
+        """
+        path = Path(path)
+        content = read_json(path, "guard")
+        again = "delete it, and the same cxr train command makes it again"
+        if content.get("statistics") != STATISTICS_VERSION:
+            raise InputError(f"{path}: was made by another version of cxr; {again}")
+        try:
+            fit = _Fit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(_Fit)})
+            _require_shapes(fit)
+            return cls(
+                int(content["size"]), float(content["limit"]), int(content["images"]),
+                float(content["false_alarms"]), fit,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise InputError(f"{path}: is damaged ({error}); {again}") from None
+
+
+def file_warnings(path: Path | str) -> tuple[str, ...]:
+    """What a file itself says against a frontal chest X-ray: a DICOM header, or colour.
+
+    A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason.
+
+    Args:
+        path: A file that `data_prep.images.image.read_image` reads.
+    """
+    path = Path(path)
+    reason, is_dicom = why_no_radiograph(path)
+    if is_dicom:
+        return (f"by its DICOM header no frontal chest X-ray: {reason}",) if reason else ()
+    return ("a colour image; X-rays are grey",) if _colour(path) >= _COLOURED else ()
+
+
+def _colour(path: Path) -> float:
+    with path.open("rb") as file, Image.open(file) as image:
+        if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"):
+            return 0.0
+        image.draft("RGB", (64, 64))  # a JPEG is decoded at an eighth where that suffices
+        small = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BOX))
+    return float(np.ptp(small.astype(np.int16), axis=2).mean())
+
+
+def fit_guard(source: PixelSource, patients: pd.Series) -> Guard:
+    """Learn a guard from training images, the same from the same.
+
+    At most 600 images are used. The limit is the score that 0.4 % of images of patients who were
+    left out while fitting reach, but not below 1.0, so that X-rays of other hospitals pass, and
+    not above 1.5, as training sets hold some odd images themselves.
+
+    Args:
+        source: Their pixels.
+        patients: Patient of each training image, by image id.
+
+    Raises:
+        InputError: There are fewer than `MIN_IMAGES` images, or fewer than 5 patients.
+    """
+    if len(patients) < MIN_IMAGES or patients.nunique() < _FOLDS:
+        raise InputError(
+            f"a guard takes {MIN_IMAGES} training images of {_FOLDS} patients; there are "
+            f"{len(patients)} of {patients.nunique()}"
+        )
+    rng = np.random.default_rng(_SEED)
+    patients = patients.sort_index()
+    if len(patients) > _MOST_IMAGES:
+        patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
+    images = [visible_part(source.image(image_id), source.size) for image_id in patients.index]
+    n = len(images)
+    own, varied = measure(images), measure([vary(image, rng) for image in images])
+    made_of = np.tile(np.arange(n), 2)
+    partner = np.concatenate([rng.permutation(n), rng.permutation(n)])
+    pairs = zip(made_of, partner, strict=True)
+    made = measure([spoil(images[one], images[two], rng) for one, two in pairs])
+    drawn = measure([draw(number, rng) for number in range(_DRAWN)])
+
+    codes = pd.factorize(patients)[0]
+    fold = rng.permutation(codes.max() + 1)[codes] % _FOLDS
+    left_out = np.empty(n)
+    for k in range(_FOLDS):
+        inside, outside = fold != k, (fold[made_of] != k) & (fold[partner] != k)
+        fit = _fit(own[inside], varied[inside], made[outside], drawn)
+        left_out[~inside] = fit.scores(own[~inside])
+    limit = np.clip(np.quantile(left_out, 1 - _FALSE_ALARMS), _LOWEST_LIMIT, _HIGHEST_LIMIT)
+    false_alarms = float((left_out >= limit).mean())
+    return Guard(source.size, float(limit), n, false_alarms, _fit(own, varied, made, drawn))
+
+
+def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> _Fit:
+    inside, outside = join(own, varied), join(made, drawn)
+    most = len(own.layout) // _IMAGES_A_PART
+    layout_mean, layout_parts = _principal_parts(inside.layout, min(_LAYOUT_PARTS, most))
+    edges_mean, edges_parts = _principal_parts(inside.edges, min(_EDGE_PARTS, most))
+    none = np.zeros(0, np.float32)
+    fit = _Fit(layout_mean, layout_parts, edges_mean, edges_parts, none, none, none, none)
+    numbers = _numbers(fit, inside)
+    fit = _with(fit, centre=numbers.mean(0), spread=numbers.std(0) + 1e-3)
+    covariance = np.cov(_standardised(fit, inside).T)
+    shrunk = min(0.5, 0.3 * len(covariance) / len(own.layout))
+    covariance = (1 - shrunk) * covariance + shrunk * np.eye(len(covariance))
+    fit = _with(fit, precision=np.linalg.inv(covariance))
+    terms = np.vstack([_terms(fit, inside), _terms(fit, outside)])
+    is_outside = np.repeat([0.0, 1.0], [len(inside.layout), len(outside.layout)])
+    return _with(fit, weights=_logistic(terms.astype(np.float64), is_outside))
+
+
+def _with(fit: _Fit, **changed: np.ndarray) -> _Fit:
+    known = {f.name: getattr(fit, f.name) for f in fields(_Fit)}
+    return _Fit(**{**known, **{name: a.astype(np.float32) for name, a in changed.items()}})
+
+
+def _principal_parts(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    mean = values.mean(0)
+    centred = (values - mean).astype(np.float64)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return mean, np.ascontiguousarray(vectors[:, ::-1][:, :most].T, np.float32)
+
+
+def _numbers(fit: _Fit, measured: Measured) -> np.ndarray:
+    """An image in numbers: its place along the principal parts, the rest, and the overall ones."""
+    columns = []
+    for values, mean, parts in (
+        (measured.layout, fit.layout_mean, fit.layout_parts),
+        (measured.edges, fit.edges_mean, fit.edges_parts),
+    ):
+        centred = values - mean
+        places = centred @ parts.T
+        rest = ((centred - places @ parts) ** 2).sum(1, keepdims=True)
+        columns += [places, np.log(rest + _TINY)]
+    return np.hstack([*columns, measured.overall])
+
+
+def _standardised(fit: _Fit, measured: Measured) -> np.ndarray:
+    numbers: np.ndarray = (_numbers(fit, measured) - fit.centre) / fit.spread
+    return np.clip(numbers, -_LARGEST_VALUE, _LARGEST_VALUE)
+
+
+def _terms(fit: _Fit, measured: Measured) -> np.ndarray:
+    """Numbers, their squares, the Mahalanobis distance and 1, ``(N, 2 D + 2)``."""
+    numbers = _standardised(fit, measured)
+    distance = ((numbers @ fit.precision) * numbers).sum(1, keepdims=True) / numbers.shape[1]
+    squares = np.minimum(numbers**2, _LARGEST_SQUARE) / 3
+    return np.hstack([numbers, squares, np.log(distance + _TINY), np.ones_like(distance)])
+
+
+def _logistic(terms: np.ndarray, is_outside: np.ndarray) -> np.ndarray:
+    """Ridge logistic regression by Newton's method; both kinds weigh the same."""
+    weight = np.where(is_outside == 1, 0.5 / is_outside.mean(), 0.5 / (1 - is_outside.mean()))
+    penalty = np.full(terms.shape[1], _PENALTY)
+    penalty[-1] = _TINY  # the constant is free
+    beta = np.zeros(terms.shape[1])
+    for _ in range(30):
+        share = 1 / (1 + np.exp(-np.clip(terms @ beta, -30, 30)))
+        slope = terms.T @ (weight * (share - is_outside)) + penalty * beta
+        bend = terms.T @ (terms * (weight * share * (1 - share))[:, None]) + np.diag(penalty)
+        step = np.linalg.solve(bend, slope)
+        beta -= step * min(1.0, 5.0 / np.abs(step).max())
+        if np.abs(step).max() < 1e-4:
+            break
+    return beta
+
+
+def _require_shapes(fit: _Fit) -> None:
+    k, e = len(fit.layout_parts), len(fit.edges_parts)
+    layout, edges, overall = MEASURES
+    d = k + e + overall + 2
+    expected = {
+        "layout_mean": (layout,), "layout_parts": (k, layout), "edges_mean": (edges,),
+        "edges_parts": (e, edges), "centre": (d,), "spread": (d,), "precision": (d, d),
+        "weights": (2 * d + 2,),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        found: np.ndarray = getattr(fit, name)
+        if found.shape != shape or not np.isfinite(found).all():
+            raise ValueError(f"{name} has shape {found.shape}, expected finite numbers {shape}")
+
+
+def _pack(values: np.ndarray) -> dict[str, object]:
+    encoded = base64.b64encode(values.astype("<f4").tobytes()).decode()
+    return {"shape": list(values.shape), "float32": encoded}
+
+
+def _unpack(packed: dict[str, object]) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(str(packed["float32"]), validate=True), "<f4")
+    return values.reshape([int(side) for side in packed["shape"]])  # type: ignore[attr-defined]

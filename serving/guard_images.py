@@ -1,0 +1,387 @@
+"""What the guard measures on an image, and the images that it learns to refuse.
+
+Those are made of training images (negatives, turned, shuffled, cropped) or drawn (noise, pages,
+ellipses, rods), so that no other data are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from data_prep.store.preprocess import letterbox
+
+STATISTICS_VERSION = 1
+"""Of what is measured here: a guard holds for the same statistics only."""
+_SIDE = 128  # longest side, px, at which an image is looked at
+_LAYOUT_SIDE = 24
+_SQUARE = 64
+_CELLS, _DIRECTIONS = 4, 8
+MEASURES = (_LAYOUT_SIDE**2, _CELLS**2 * _DIRECTIONS, 12)
+"""How many numbers `Measured` has of each kind."""
+_FLAT_RANGE = 12  # grey values between the 8th and the 92nd percentile of a row of a border
+_DRAWN_SIDE = 128
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Statistics of images, one row an image, float32.
+
+    Attributes:
+        layout: Ranks of the grey values at 24 x 24 px, 0 to 1: any rising grey curve gives the
+            same; shape ``(N, 576)``.
+        edges: Roots of the shares of gradient by 4 x 4 cells and 8 directions; ``(N, 128)``.
+        overall: Entropy, edges, spectrum, symmetry, flat and saturated pixels; ``(N, 12)``.
+    """
+
+    layout: np.ndarray
+    edges: np.ndarray
+    overall: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> Measured:
+        return Measured(self.layout[rows], self.edges[rows], self.overall[rows])
+
+
+def join(one: Measured, two: Measured) -> Measured:
+    """Rows of both."""
+    return Measured(
+        np.concatenate([one.layout, two.layout]),
+        np.concatenate([one.edges, two.edges]),
+        np.concatenate([one.overall, two.overall]),
+    )
+
+
+def measure(images: list[np.ndarray]) -> Measured:
+    """Measure images, uint8, any shape ``(H, W)``."""
+    rows = [_measure_one(image) for image in images]
+    return Measured(*(np.array(column, np.float32) for column in zip(*rows, strict=True)))
+
+
+def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bring an image to a pixel store's size, then to 128 px, without its flat borders.
+
+    A square of the pixel store gives the same as the original that it was made of.
+    """
+    square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
+    if size > _SIDE:
+        square = cv2.resize(square, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return _without_borders(square)
+
+
+def _without_borders(image: np.ndarray) -> np.ndarray:
+    """Cut rows and columns at the margin that show next to nothing; at least 16 px stay."""
+    for _ in range(4):  # rows, columns, and again: a border may hide behind another
+        ordered = np.sort(image, axis=1, kind="stable")
+        few = image.shape[1] * 8 // 100
+        shows = np.flatnonzero(ordered[:, -1 - few] > ordered[:, few] + np.uint16(_FLAT_RANGE))
+        if len(shows) and shows[-1] - shows[0] >= 15:
+            image = image[shows[0] : shows[-1] + 1]
+        image = image.T
+    return image
+
+
+def _measure_one(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    image = _without_borders(image)
+    method = cv2.INTER_AREA if min(image.shape) >= _SQUARE else cv2.INTER_LINEAR
+    square = cv2.resize(np.ascontiguousarray(image), (_SQUARE, _SQUARE), interpolation=method)
+    small = cv2.resize(square, (_LAYOUT_SIDE, _LAYOUT_SIDE), interpolation=cv2.INTER_AREA)
+    ranks = _ranks(small)
+    values = square.astype(np.float32)
+    gradient_x = cv2.Sobel(values, cv2.CV_32F, 1, 0)
+    gradient_y = cv2.Sobel(values, cv2.CV_32F, 0, 1)
+    size, angle = cv2.cartToPolar(gradient_x, gradient_y)
+    edges = _directions(size, angle)
+    return ranks.ravel(), edges, _overall(image, values, ranks, float(size.mean()))
+
+
+def _ranks(grey: np.ndarray) -> np.ndarray:
+    """Share of pixels that are darker, 0 to 1; equal pixels share their place."""
+    counts = np.bincount(grey.ravel(), minlength=256)
+    places: np.ndarray = (np.cumsum(counts) - counts / 2) / grey.size
+    return places[grey]
+
+
+def _directions(size: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    turn = angle.ravel() * (_DIRECTIONS / (2 * np.pi))
+    lower = np.floor(turn).astype(np.int64)
+    share, cell = turn - lower, _cell_of_pixel() * _DIRECTIONS
+    total = np.zeros(_CELLS * _CELLS * _DIRECTIONS)
+    for offset, weight in ((0, 1 - share), (1, share)):
+        place = cell + (lower + offset) % _DIRECTIONS
+        total += np.bincount(place, size.ravel() * weight, minlength=len(total))
+    return np.sqrt(total / (total.sum() + _TINY))
+
+
+@cache
+def _cell_of_pixel() -> np.ndarray:
+    rows, columns = np.mgrid[0:_SQUARE, 0:_SQUARE] // (_SQUARE // _CELLS)
+    return (rows * _CELLS + columns).ravel()
+
+
+@cache
+def _rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ring of each place of a spectrum, how many places each has, and the window."""
+    rows, columns = np.mgrid[-_SQUARE // 2 : _SQUARE // 2, -_SQUARE // 2 : _SQUARE // 2]
+    ring = np.fft.ifftshift(np.hypot(rows, columns).astype(np.int64)).ravel()
+    window = np.hanning(_SQUARE).astype(np.float32)
+    return ring, np.bincount(ring), np.outer(window, window)
+
+
+def _overall(
+    image: np.ndarray, values: np.ndarray, ranks: np.ndarray, gradient: float
+) -> list[float]:
+    counts = np.bincount(image.ravel(), minlength=256) / image.size
+    seen = counts[counts > 0]
+    spread = float(values.std()) + 1e-3
+    laplacian = float(np.abs(cv2.Laplacian(values, cv2.CV_32F)).mean())
+    ring, places, window = _rings()
+    power = np.abs(np.fft.fft2((values - values.mean()) * window)) ** 2
+    power = np.bincount(ring, power.ravel())[1:31] / places[1:31]
+    logs, scale = np.log(power + 1e-3), np.log(np.arange(1, 31))
+    slope, level = np.polyfit(scale, logs, 1)
+    centred = ranks - ranks.mean()
+    variance = float((centred * centred).sum()) + _TINY
+    return [
+        -float((seen * np.log(seen)).sum()),
+        np.log(laplacian / spread + 1e-3),
+        np.log(gradient / spread + 1e-3),
+        slope,
+        float(np.std(logs - slope * scale - level)),
+        float((centred * centred[:, ::-1]).sum()) / variance,
+        float((centred * centred[::-1]).sum()) / variance,
+        np.log(counts.max() + 1e-4),
+        np.log(counts[:3].sum() + 0.01),
+        np.log(counts[253:].sum() + 0.01),
+        np.log(spread),
+        float(values.mean()) / 64,
+    ]
+
+
+def vary(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Take the same X-ray otherwise: exposure, contrast, crop, tilt, collimation, sharpness."""
+    height, width = image.shape
+    cut = rng.random(4) * 0.08
+    if rng.random() < 0.7:
+        image = image[
+            int(cut[0] * height) : height - int(cut[1] * height),
+            int(cut[2] * width) : width - int(cut[3] * width),
+        ]
+    height, width = image.shape
+    if rng.random() < 0.5:
+        width = max(16, int(width * np.exp(rng.uniform(-0.18, 0.18))))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.4:
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-9, 9), 1.0)
+        border = cv2.BORDER_REPLICATE if rng.random() < 0.4 else cv2.BORDER_CONSTANT
+        image = cv2.warpAffine(image, turn, (width, height), borderMode=border)
+    if rng.random() < 0.3:
+        share = rng.uniform(0.35, 1.0)
+        small = (max(24, int(width * share)), max(24, int(height * share)))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    values = image.astype(np.float32) / 255
+    if rng.random() < 0.8:
+        values = values ** np.exp(rng.uniform(-0.5, 0.5))
+    if rng.random() < 0.6:
+        contrast = rng.uniform(0.6, 1.0)
+        values = values * contrast + rng.uniform(0, 1 - contrast)
+    elif rng.random() < 0.5:
+        values = (values - 0.5) * rng.uniform(1, 1.5) + 0.5 + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.3:
+        values = values + rng.normal(0, rng.uniform(0, 0.04), values.shape)
+    image = _grey(values)
+    if rng.random() < 0.15:
+        image = cv2.equalizeHist(image)
+    return image
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Make of X-rays what no X-ray of a chest is.
+
+    Args:
+        image: A training image.
+        other: Another one, for those that join two.
+        rng: Draws which and how.
+    """
+    ways = (_negative, _negative, _turned, _turned, _shuffled, _shuffled, _cropped, _joined, _page_of)  # fmt: skip
+    return np.ascontiguousarray(ways[int(rng.integers(len(ways)))](image, other, rng))
+
+
+def _negative(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return 255 - image
+
+
+def _turned(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    turn = int(rng.integers(4))
+    return np.rot90(image, turn) if turn else image[::-1]
+
+
+def _shuffled(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    n = int(rng.integers(2, 6))
+    side = 120 // n
+    square = cv2.resize(image, (120, 120), interpolation=cv2.INTER_AREA)
+    square = 255 - square if rng.random() < 0.3 else square
+    order = np.roll(rng.permutation(n * n), 1)
+    while (order == np.arange(n * n)).mean() > 0.5:
+        order = rng.permutation(n * n)
+    turns = rng.integers(0, 4 if n > 2 else 1, n * n)
+    blocks = [
+        np.rot90(square[row : row + side, column : column + side], int(turn))
+        for (row, column), turn in zip(
+            [(k // n * side, k % n * side) for k in order], turns, strict=True
+        )
+    ]
+    return np.vstack([np.hstack(blocks[row * n : (row + 1) * n]) for row in range(n)])
+
+
+def _cropped(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = (max(12, int(side * rng.uniform(0.2, 0.45))) for side in image.shape)
+    top = int(rng.integers(max(1, image.shape[0] - height)))
+    left = int(rng.integers(max(1, image.shape[1] - width)))
+    return image[top : top + height, left : left + width]
+
+
+def _joined(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two side by side, one above the other, or halves of two."""
+    height, width = image.shape
+    other = cv2.resize(other, (width, height), interpolation=cv2.INTER_AREA)
+    way = int(rng.integers(3))
+    if way == 0:
+        return np.hstack([image, other])
+    if way == 1:
+        return np.vstack([image, other])
+    return np.vstack([other[height // 2 :], image[: height // 2]])
+
+
+def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A page that shows the X-ray above lines of text."""
+    height, width = image.shape
+    page = np.full((height * 2, width), 255, np.uint8)
+    page[:height] = image
+    for top in range(height + 6, 2 * height - 4, 9):
+        page[top : top + 3, 6 : int(width * rng.uniform(0.3, 0.95))] = rng.integers(0, 90)
+    return page
+
+
+def draw(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw an image that never was an X-ray; the kinds take turns with the number."""
+    kinds: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
+        _noise, _shapes, _page, _slice, _rods, _shapes, _slope, _rods,
+    )  # fmt: skip
+    values = np.clip(kinds[number % len(kinds)](rng), 0, 1) ** np.exp(rng.uniform(-0.5, 0.5))
+    values = (values - values.min()) / (np.ptp(values) + _TINY) * rng.uniform(0.6, 1)
+    shape = [int(_DRAWN_SIDE * rng.uniform(0.6, 1)) for _ in range(2)]
+    return cv2.resize(_grey(values), shape, interpolation=cv2.INTER_AREA)
+
+
+def _fractal(power: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise whose spectrum falls with a power of the frequency, 0 to 1."""
+    spectrum = np.fft.rfft2(rng.normal(size=(_DRAWN_SIDE, _DRAWN_SIDE)))
+    noise: np.ndarray = np.fft.irfft2(spectrum * np.exp(_log_frequency() * -power))
+    return (noise - noise.min()) / (np.ptp(noise) + _TINY)
+
+
+@cache
+def _log_frequency() -> np.ndarray:
+    rows, columns = np.fft.fftfreq(_DRAWN_SIDE)[:, None], np.fft.rfftfreq(_DRAWN_SIDE)
+    distance = np.hypot(rows, columns)
+    distance[0, 0] = 1
+    return np.log(distance)
+
+
+def _noise(rng: np.random.Generator) -> np.ndarray:
+    return _fractal(rng.uniform(0, 2.5), rng) * rng.uniform(0.1, 1)
+
+
+def _slope(rng: np.random.Generator) -> np.ndarray:
+    rows, columns = np.mgrid[:_DRAWN_SIDE, :_DRAWN_SIDE] / _DRAWN_SIDE
+    turn = rng.uniform(0, 2 * np.pi)
+    return 0.5 + 0.4 * (np.cos(turn) * columns + np.sin(turn) * rows) + 0.2 * _fractal(1.5, rng)
+
+
+def _shapes(rng: np.random.Generator) -> np.ndarray:
+    """Discs, ellipses and quadrangles upon each other, as photographs are modelled.
+
+    Source: "dead leaves", Lee, Mumford and Huang, IJCV 2001.
+    """
+    canvas = _fractal(rng.uniform(1, 2), rng)
+    for _ in range(int(rng.integers(5, 120))):
+        radius = int(3 / (rng.random() ** 0.6 + 0.03))
+        place = [int(p) for p in rng.integers(0, _DRAWN_SIDE, 2)]
+        value, kind = float(rng.random()), rng.random()
+        if kind < 0.7:
+            axes = (radius, max(1, int(radius * (1 if kind < 0.4 else rng.uniform(0.2, 1)))))
+            cv2.ellipse(canvas, place, axes, float(rng.uniform(0, 180)), 0, 360, value, -1)
+        else:
+            corners = np.array(place) + rng.integers(-2 * radius, 2 * radius + 1, (4, 2))
+            cv2.fillPoly(canvas, [corners.astype(np.int32)], value)
+    canvas = canvas + 0.1 * _fractal(1, rng)
+    return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 2.5))
+
+
+def _page(rng: np.random.Generator) -> np.ndarray:
+    """Lines of words, light or dark, some with a picture."""
+    paper = float(rng.choice([1, 1, 0.9, 0.1]))
+    canvas = np.full((_DRAWN_SIDE, _DRAWN_SIDE), paper)
+    margin, line = int(rng.integers(2, 20)), int(rng.integers(3, 10))
+    top = margin
+    while top < _DRAWN_SIDE - margin:
+        left = margin
+        while left < _DRAWN_SIDE - margin and rng.random() > 0.05:
+            word = int(rng.integers(2, 16))
+            right = min(left + word, _DRAWN_SIDE - margin)
+            ink = rng.uniform(0, 0.5) if paper > 0.5 else rng.uniform(0.6, 0.9)
+            canvas[top : top + max(1, line // 2), left:right] = ink
+            left += word + 2
+        top += line * (3 if rng.random() < 0.05 else 1)
+    if rng.random() < 0.4:
+        row, column = rng.integers(0, _DRAWN_SIDE // 2, 2)
+        height, width = rng.integers(20, 64, 2)
+        picture = _fractal(1.5, rng)[:height, :width]
+        canvas[row : row + height, column : column + width] = picture
+    return canvas
+
+
+def _slice(rng: np.random.Generator) -> np.ndarray:
+    """Ellipses inside an ellipse, as a cross-section through a body looks."""
+    canvas = np.full((_DRAWN_SIDE, _DRAWN_SIDE), 0.0 if rng.random() < 0.8 else rng.random())
+    centre = [int(_DRAWN_SIDE * share) for share in rng.uniform(0.4, 0.6, 2)]
+    axes = [int(_DRAWN_SIDE * share) for share in rng.uniform(0.2, 0.5, 2)]
+    tilt = float(rng.uniform(-20, 20))
+    cv2.ellipse(canvas, centre, axes, tilt, 0, 360, float(rng.uniform(0.3, 1)), -1)
+    if rng.random() < 0.7:
+        rim = int(rng.integers(1, 6))
+        cv2.ellipse(canvas, centre, axes, tilt, 0, 360, float(rng.uniform(0.6, 1)), rim)
+    for _ in range(int(rng.integers(0, 9))):
+        place = [int(c + rng.normal(0, 0.4 * a)) for c, a in zip(centre, axes, strict=True)]
+        inner = [int(a) for a in rng.integers(2, _DRAWN_SIDE // 5, 2)]
+        turn = float(rng.uniform(0, 180))
+        cv2.ellipse(canvas, place, inner, turn, 0, 360, float(rng.random()), -1)
+    return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2)) + 0.12 * _fractal(1.2, rng)
+
+
+def _rods(rng: np.random.Generator) -> np.ndarray:
+    """Bright rods with knobs in a paler shadow, as bones look."""
+    canvas = np.zeros((_DRAWN_SIDE, _DRAWN_SIDE))
+    if rng.random() < 0.6:
+        for _ in range(int(rng.integers(1, 6))):
+            start, end = ([int(p) for p in rng.integers(0, _DRAWN_SIDE, 2)] for _ in range(2))
+            flesh = float(rng.uniform(0.2, 0.45))
+            cv2.line(canvas, start, end, flesh, int(rng.integers(14, 50)))
+    for _ in range(int(rng.integers(1, 14))):
+        start = [int(p) for p in rng.integers(0, _DRAWN_SIDE, 2)]
+        turn, length = rng.uniform(0, 2 * np.pi), rng.uniform(10, 90)
+        end = [int(start[0] + length * np.cos(turn)), int(start[1] + length * np.sin(turn))]
+        width, value = int(rng.integers(3, 20)), float(rng.uniform(0.5, 1))
+        cv2.line(canvas, start, end, value, width)
+        cv2.circle(canvas, end, int(width * 0.8), value, -1)
+    return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.7, 2.5)) + 0.1 * _fractal(1.3, rng)
