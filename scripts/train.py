@@ -145,8 +145,10 @@ def train(
             run = _open_run(out, settings, dataset, task, started)
             complete_run(settings, task, run, where, devices)
     from scripts.predict import freeze_decision
+    from scripts.train_images import add_guard
 
     freeze_decision(out, dataset, target, settings.data.split, device=where)
+    add_guard(out, dataset, settings.data.split, settings.data.image_size)
     _say_results(out)
 
 

@@ -1,7 +1,8 @@
-"""Which images of a data set a classifier can learn from; needs no torch."""
+"""Which images of a data set a classifier and a guard can learn from; needs no torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -67,3 +68,30 @@ def open_store(dataset: DataSet, size: int) -> PixelStore:
             progress=advance,
             before_wait=lambda: console.say(f"{title}: another cxr decodes them; waiting"),
         )
+
+
+def add_guard(run: Path, dataset: DataSet, split: str, size: int) -> None:
+    """Learn what is no frontal chest X-ray from a run's training images; one that is there stays.
+
+    Args:
+        run: Run folder; gets ``guard.json``.
+        dataset: What the run was trained on.
+        split: Likewise.
+        size: Side of the run's images, px.
+    """
+    from serving.guard import GUARD_NAME, MIN_IMAGES, MIN_PATIENTS, Guard, fit_guard
+
+    path = run / GUARD_NAME
+    if path.is_file():
+        Guard.read(path)  # refuses a damaged one
+        return
+    patients = dataset.images.set_index("image_id")["patient_id"]
+    guard = fit_guard(open_store(dataset, size), patients.loc[dataset.image_ids("train", split)])
+    if guard is None:
+        console.say(
+            f"No guard against other images: learning it takes {MIN_IMAGES} training images of "
+            f"{MIN_PATIENTS} patients"
+        )
+        return
+    guard.write(path)
+    console.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")

@@ -13,7 +13,7 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -36,15 +36,16 @@ from serving.guard_images import (
     visible_part,
 )
 
-__all__ = ["GUARD_NAME", "MIN_IMAGES", "Guard", "file_warnings", "fit_guard"]
+__all__ = ["GUARD_NAME", "MIN_IMAGES", "MIN_PATIENTS", "Guard", "file_warnings", "fit_guard"]
 
 GUARD_NAME = "guard.json"
 """Its file in a run folder."""
 MIN_IMAGES = 50
-"""Training images below which no guard is learned."""
+MIN_PATIENTS = 5
+"""Training images and their patients below which no guard is learned."""
 _MOST_IMAGES = 600
 _DRAWN = 600
-_FOLDS = 5
+_FOLDS = MIN_PATIENTS
 _SEED = 17
 _LAYOUT_PARTS, _EDGE_PARTS, _IMAGES_A_PART = 40, 30, 8
 _PENALTY = 50.0
@@ -195,7 +196,7 @@ def _colour(path: Path) -> float:
     return float(np.ptp(small.astype(np.int16), axis=2).mean())
 
 
-def fit_guard(source: PixelSource, patients: pd.Series) -> Guard:
+def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
     """Learn a guard from training images, the same from the same.
 
     At most 600 images are used. The limit is the score that 0.4 % of images of patients who were
@@ -206,14 +207,11 @@ def fit_guard(source: PixelSource, patients: pd.Series) -> Guard:
         source: Their pixels.
         patients: Patient of each training image, by image id.
 
-    Raises:
-        InputError: There are fewer than `MIN_IMAGES` images, or fewer than 5 patients.
+    Returns:
+        The guard; None where there are fewer than `MIN_IMAGES` images or `MIN_PATIENTS` patients.
     """
-    if len(patients) < MIN_IMAGES or patients.nunique() < _FOLDS:
-        raise InputError(
-            f"a guard takes {MIN_IMAGES} training images of {_FOLDS} patients; there are "
-            f"{len(patients)} of {patients.nunique()}"
-        )
+    if len(patients) < MIN_IMAGES or patients.nunique() < MIN_PATIENTS:
+        return None
     rng = np.random.default_rng(_SEED)
     patients = patients.sort_index()
     if len(patients) > _MOST_IMAGES:
@@ -328,11 +326,11 @@ def _require_shapes(fit: _Fit) -> None:
             raise ValueError(f"{name} has shape {found.shape}, expected finite numbers {shape}")
 
 
-def _pack(values: np.ndarray) -> dict[str, object]:
+def _pack(values: np.ndarray) -> dict[str, Any]:
     encoded = base64.b64encode(values.astype("<f4").tobytes()).decode()
     return {"shape": list(values.shape), "float32": encoded}
 
 
-def _unpack(packed: dict[str, object]) -> np.ndarray:
-    values = np.frombuffer(base64.b64decode(str(packed["float32"]), validate=True), "<f4")
-    return values.reshape([int(side) for side in packed["shape"]])  # type: ignore[attr-defined]
+def _unpack(packed: dict[str, Any]) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(packed["float32"], validate=True), "<f4")
+    return values.reshape(packed["shape"])

@@ -134,7 +134,7 @@ def _rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _overall(
     image: np.ndarray, values: np.ndarray, ranks: np.ndarray, gradient: float
-) -> list[float]:
+) -> np.ndarray:
     counts = np.bincount(image.ravel(), minlength=256) / image.size
     seen = counts[counts > 0]
     spread = float(values.std()) + 1e-3
@@ -146,7 +146,7 @@ def _overall(
     slope, level = np.polyfit(scale, logs, 1)
     centred = ranks - ranks.mean()
     variance = float((centred * centred).sum()) + _TINY
-    return [
+    numbers = [
         -float((seen * np.log(seen)).sum()),
         np.log(laplacian / spread + 1e-3),
         np.log(gradient / spread + 1e-3),
@@ -160,6 +160,7 @@ def _overall(
         np.log(spread),
         float(values.mean()) / 64,
     ]
+    return np.array(numbers)
 
 
 def vary(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -212,7 +213,9 @@ def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.
         other: Another one, for those that join two.
         rng: Draws which and how.
     """
-    ways = (_negative, _negative, _turned, _turned, _shuffled, _shuffled, _cropped, _joined, _page_of)  # fmt: skip
+    ways = (
+        _negative, _negative, _turned, _turned, _shuffled, _shuffled, _cropped, _joined, _page_of,
+    )  # fmt: skip
     return np.ascontiguousarray(ways[int(rng.integers(len(ways)))](image, other, rng))
 
 

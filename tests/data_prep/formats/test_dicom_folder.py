@@ -22,6 +22,7 @@ from data_prep.formats.dicom_folder import (
     _look_at_file,
     _look_at_files,
     _read_dicom_tree,
+    why_no_radiograph,
 )
 from data_prep.formats.dicom_labels import read_label_table
 from data_prep.formats.registry import _likely_format, read_source
@@ -114,7 +115,9 @@ NO_PIXELS = {"PixelData": None, "Rows": None, "Columns": None}
 def test_what_is_no_frontal_chest_radiograph_is_left_out(
     tmp_path: Path, elements: dict[str, Any], expected: str
 ) -> None:
-    assert expected in str(reason(write_file(tmp_path / "a.dcm", **elements)))
+    path = write_file(tmp_path / "a.dcm", **elements)
+    assert expected in str(reason(path))
+    assert why_no_radiograph(path) == (reason(path), True)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,9 @@ def test_what_is_no_frontal_chest_radiograph_is_left_out(
     ],
 )
 def test_what_may_be_one_is_taken(tmp_path: Path, elements: dict[str, Any]) -> None:
-    assert reason(write_file(tmp_path / "a.dcm", **elements)) is None
+    path = write_file(tmp_path / "a.dcm", **elements)
+    assert reason(path) is None
+    assert why_no_radiograph(path) == (None, True)
 
 
 @pytest.mark.parametrize(

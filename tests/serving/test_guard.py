@@ -1,0 +1,255 @@
+"""The guard: chest X-rays pass, other images are named, and what is stored says the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pydicom import examples
+
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions
+from data_prep.images.image import read_image
+from data_prep.store.dataset import DataSet
+from data_prep.store.preprocess import Placement, letterbox
+from data_prep.synth.phantom import write_phantom
+from scripts import console
+from scripts.train_images import add_guard
+from serving import guard as guards
+from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard
+
+SIZE = 64
+FOREIGN = "does not look like the frontal chest X-rays that trained this run"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    folder = tmp_path_factory.mktemp("guard")
+    write_phantom(folder / "source", n_images=80, seed=5, size=96)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[SIZE], workers=0)
+    return DataSet.open(folder / "data")
+
+
+def _patients(data: DataSet) -> pd.Series:
+    patients = data.images.set_index("image_id")["patient_id"]
+    return patients.loc[data.image_ids("train")]
+
+
+@pytest.fixture(scope="module")
+def guard(data: DataSet) -> Guard:
+    guard = fit_guard(data.store(SIZE), _patients(data))
+    assert guard is not None
+    return guard
+
+
+@pytest.fixture(scope="module")
+def unseen(data: DataSet) -> list[np.ndarray]:
+    """Images of patients that are not in training, at their original size."""
+    ids = [*data.image_ids("val"), *data.image_ids("test")]
+    return [data.read_original(image_id) for image_id in ids]
+
+
+def _share_refused(guard: Guard, images: list[np.ndarray]) -> float:
+    return float(np.mean([bool(guard.warnings(image)) for image in images]))
+
+
+def _text_page(seed: int) -> np.ndarray:
+    page = np.full((400, 300), 255, np.uint8)
+    for line in range(30, 380, 14):
+        words = f"line {line} of page {seed} " * 3
+        cv2.putText(page, words[seed % 7 :], (20, line), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 0)
+    return page
+
+
+def test_other_patients_pass_however_their_image_was_exposed_cut_or_framed(
+    guard: Guard, unseen: list[np.ndarray]
+) -> None:
+    assert len(unseen) >= 20
+    assert _share_refused(guard, unseen) == 0
+    assert _share_refused(guard, [(x * 0.6 + 60).astype(np.uint8) for x in unseen]) == 0
+    assert _share_refused(guard, [np.pad(x, ((0, 0), (30, 20))) for x in unseen]) == 0
+    assert _share_refused(guard, [x[3:-3, 4:-2] for x in unseen]) <= 0.05
+    assert _share_refused(guard, [cv2.resize(x, (224, 192)) for x in unseen]) <= 0.05
+
+
+def test_what_is_no_chest_x_ray_is_named(guard: Guard, unseen: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (120, 90), dtype=np.uint8) for _ in range(10)]
+    flat = [np.full((90, 120), grey, np.uint8) for grey in (0, 9, 128, 255)]
+    corners = [image[:38, :38] for image in unseen]
+    for images in (noise, flat, [_text_page(seed) for seed in range(10)], corners):
+        assert _share_refused(guard, images) == 1
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (lambda x: 255 - x, "black and white seem to be swapped"),
+        (lambda x: np.rot90(x, 2), "upside down"),
+        (np.rot90, "lie on its side"),
+        (lambda x: np.rot90(x, 3), "lie on its side"),
+    ],
+)
+def test_a_negative_or_turned_x_ray_is_named_with_the_turn_that_it_needs(
+    guard: Guard, unseen: list[np.ndarray], turn: object, words: str
+) -> None:
+    said = [guard.warnings(turn(image)) for image in unseen]  # type: ignore[operator]
+    assert all(len(one) == 1 and one[0].startswith(FOREIGN) for one in said)
+    assert np.mean([words in one[0] for one in said]) >= 0.9
+
+
+def test_the_original_and_its_square_in_the_pixel_store_score_the_same(
+    guard: Guard, data: DataSet, unseen: list[np.ndarray]
+) -> None:
+    ids = [*data.image_ids("val"), *data.image_ids("test")]
+    squares = [guard.score(data.store(SIZE).image(image_id)) for image_id in ids]
+    assert squares == [guard.score(image) for image in unseen]
+
+
+def test_sixteen_bits_say_what_eight_say(
+    guard: Guard, unseen: list[np.ndarray], tmp_path: Path
+) -> None:
+    Image.fromarray(unseen[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(unseen[0]).save(tmp_path / "plain.png")
+    deep, plain = (read_image(tmp_path / name) for name in ("deep.png", "plain.png"))
+    assert guard.score(deep.pixels) == pytest.approx(guard.score(plain.pixels), abs=0.5)
+    assert guard.warnings(deep, tmp_path / "deep.png") == guard.warnings(plain) == ()
+
+
+def test_what_is_written_reads_back_and_scores_the_same(
+    guard: Guard, unseen: list[np.ndarray], tmp_path: Path
+) -> None:
+    guard.write(tmp_path / GUARD_NAME)
+    again = Guard.read(tmp_path / GUARD_NAME)
+    assert [again.score(x) for x in unseen] == [guard.score(x) for x in unseen]
+    assert (again.size, again.limit, again.images) == (SIZE, guard.limit, guard.images)
+    assert (tmp_path / GUARD_NAME).stat().st_size < 300_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"statistics": 0}, "another version of cxr"),
+        ({"limit": None}, "is damaged"),
+        ({"arrays": {}}, "is damaged"),
+        ({"contract": "run"}, "expected 'guard'"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(
+    guard: Guard, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / GUARD_NAME
+    guard.write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=re.escape(str(path)) + f".*{message}"):
+        Guard.read(path)
+
+
+def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> None:
+    path = tmp_path / GUARD_NAME
+    guard.write(path)
+    content = json.loads(path.read_text())
+    content["arrays"]["weights"] = content["arrays"]["centre"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="weights has shape"):
+        Guard.read(path)
+
+
+def test_the_same_images_give_the_same_guard_in_any_order(
+    data: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(guards, "_DRAWN", 40)
+    monkeypatch.setattr(guards, "_MOST_IMAGES", 30)
+    for name, patients in (("one", _patients(data)), ("two", _patients(data).iloc[::-1])):
+        fitted = fit_guard(data.store(SIZE), patients)
+        assert fitted is not None
+        assert fitted.images == 30  # a large set costs no more than a small one
+        fitted.write(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", lambda text="": said.append(text))
+    monkeypatch.setattr(guards, "_DRAWN", 40)
+    add_guard(tmp_path, data, "default", SIZE)
+    assert Guard.read(tmp_path / GUARD_NAME).images == len(_patients(data))
+    before = (tmp_path / GUARD_NAME).stat().st_mtime_ns
+    add_guard(tmp_path, data, "default", SIZE)
+    assert (tmp_path / GUARD_NAME).stat().st_mtime_ns == before
+
+    (tmp_path / GUARD_NAME).unlink()
+    monkeypatch.setattr(guards, "MIN_IMAGES", len(_patients(data)) + 1)
+    add_guard(tmp_path, data, "default", SIZE)
+    assert not (tmp_path / GUARD_NAME).exists()
+    assert said[-1].startswith("No guard against other images")
+
+
+def test_a_colour_file_is_named_and_a_grey_one_stored_in_colour_is_not(
+    unseen: list[np.ndarray], tmp_path: Path
+) -> None:
+    grey = np.repeat(unseen[0][..., None], 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.jpg")
+    tinted = grey.copy()
+    tinted[..., 2] //= 2
+    Image.fromarray(tinted).save(tmp_path / "colour.png")
+    assert file_warnings(tmp_path / "grey.jpg") == ()
+    assert file_warnings(tmp_path / "colour.png") == ("a colour image; X-rays are grey",)
+
+
+def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path, unseen: object) -> None:
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    for view, name in (("PA", "frontal"), ("LL", "lateral"), ("PA", "slice")):
+        header = examples.ct
+        header.Modality = "CT" if name == "slice" else "DX"
+        header.ViewPosition, header.BodyPartExamined = view, "CHEST"
+        header.SOPInstanceUID = f"1.2.{len(name)}"
+        header.save_as(folder / f"{name}.dcm")
+    excluded = read_source(folder, "dicom", ReadOptions()).excluded
+    reasons = dict(zip(excluded["path"], excluded["reason"], strict=True))
+    assert reasons == {
+        "lateral.dcm": "a lateral view",
+        "slice.dcm": "no radiograph: its modality is CT",
+    }
+    for path in sorted(folder.iterdir()):
+        known = [f"by its DICOM header no frontal chest X-ray: {reasons.get(path.name)}"]
+        assert list(file_warnings(path)) == known * (path.name in reasons)
+
+
+class _Squares:
+    """Images in memory, read as a pixel store is."""
+
+    size = 128
+
+    def __init__(self, images: dict[str, np.ndarray]) -> None:
+        self.images, self.ids = images, pd.Index(list(images))
+
+    def image(self, image_id: str) -> np.ndarray:
+        return letterbox(self.images[image_id], self.size)[0]
+
+    def placement(self, image_id: str) -> Placement:
+        return letterbox(self.images[image_id], self.size)[1]
+
+
+def test_real_children_pass_and_the_dog_does_not(shared_data: Path) -> None:
+    files = sorted((shared_data / "kermany_224").rglob("*.jpeg"))[::40]
+    images = {f.name: read_image(f).pixels for f in files}
+    patients = pd.Series({name: name.rpartition("-")[0] or name for name in images})
+    train = patients.iloc[::2]
+    fitted = fit_guard(_Squares(images), train)
+    assert fitted is not None
+    others = [images[name] for name in patients.index.difference(train.index)]
+    assert _share_refused(fitted, others) <= 0.03
+    dog = shared_data / "odd_images" / "dog.jpg"
+    assert [FOREIGN in words for words in fitted.warnings(read_image(dog), dog)] == [False, True]
