@@ -56,11 +56,15 @@ def test_readme_shows_every_verb_and_both_scripts() -> None:
     assert "scripts/test" in readme
 
 
-def test_readme_links_lead_somewhere() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / ".github").rglob("*.md"))],
+    ids=lambda page: page.name,
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in link:
-            assert (ROOT / link).exists(), f"README links to {link}"
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
 def test_constraints_pin_names_and_versions_only() -> None:
@@ -109,7 +113,7 @@ def test_no_text_holds_a_phrase_that_readers_stumbled_over(house: ModuleType) ->
     assert len(files) > 200
     found = [
         f"{path.relative_to(ROOT)}: {phrase}"
-        for path in [ROOT / "README.md", *files]
+        for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *files]
         for text in [plain_text(path)]
         for phrase in PRIVATE_PHRASES
         if phrase in text

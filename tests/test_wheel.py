@@ -187,6 +187,16 @@ def test_python_names_the_folder_or_distribution_that_comes_first(
     assert "it is of their-tools 1.2" in done.stderr
 
 
+def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else() -> None:
+    """A data set or a run that lies in a checkout must not get into an image."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert "*" in lines
+    assert let_in == {*TO_BUILD, "constraints.txt"}
+    copied = re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert copied == [".", "constraints.txt"]
+
+
 GPL = re.compile(r"(?<![A-Za-z])A?GPL|GNU (Affero )?General Public")
 
 

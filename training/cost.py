@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.contracts.workers import processor_name
 
@@ -66,6 +66,10 @@ def count_flops(model: nn.Module, image_size: int) -> int:
         Operations in convolutions and matrix products, two for each multiply and add; other
         layers, decoding and NMS are not counted.
     """
+    # Where Triton is absent, as in a container, torch warns; nothing counted here is written in it.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from torch.utils.flop_counter import FlopCounterMode
+
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
