@@ -38,6 +38,7 @@ def check(
     from data_prep.store.dataset import DataSet
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
+    from scripts.next_steps import trainings
 
     dataset = DataSet.open(data)
     if split is not None:
@@ -57,7 +58,8 @@ def check(
         for severity, count in found.counts.items()
     )
     console.say(f"{data}: checked {checked}: {counts}")
-    console.say(f"page: {page}")
+    console.say(f"Page: {page}")
+    console.next_step(*(trainings(dataset, split or "default") if found.passed else ()))
     if as_json:
         console.emit_json(found.payload)
     if not found.passed or (strict and found.counts["warning"]):

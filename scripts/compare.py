@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from evaluation.report.files import (
     require_only,
 )
 from scripts import console
+from scripts.asked_before import asked_before, question_of
+from scripts.next_steps import show_next
 from scripts.own_split import own_split
 from scripts.systems import open_seeds, split_seeds
 
@@ -105,9 +108,14 @@ def compare(
             help="Thumbnails on images.html at most, wrongly judged images first; 0 for none.",
         ),
     ] = MOST_THUMBNAILS,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write a finished report of this folder anew.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json at the end.")] = False,
 ) -> None:
     """Judge systems on the same test images; thresholds come from validation only.
+
+    A finished report is not made again: the same question is answered by it, another is refused.
 
     Example: cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
     --data out/data --out out/report
@@ -123,26 +131,40 @@ def compare(
     dataset = DataSet.open(data)
     split = own_split(split, [path for _, paths in named for path in paths], dataset)
     wanted = chosen_targets(dataset, [asked.target] if asked.target else target)
+    options: dict[str, Any] = {
+        "images": images, "replicates": replicates, "seed": seed, "prevalence": prevalence,
+        "unit": unit, "cases": cases, "thumbnails": thumbnails, "metrics": metrics,
+    }  # fmt: skip
+    question = {**options, "margin": margin, "policies": further, "protocol": asked.file_sha256}
     if wanted[1:]:
-        rest: dict[str, Any] = {
-            "split": split, "images": images, "replicates": replicates, "seed": seed,
-            "margin": margin, "prevalence": prevalence, "unit": unit,
-            "policy": policy, "cases": cases, "thumbnails": thumbnails, "metrics": metrics,
-        }  # fmt: skip
+        own: dict[str, Any] = {"split": split, "margin": margin, "policy": policy}
 
         def judge(name: str, members: list[str], folder: Path) -> None:
-            compare(members, data=data, out=folder, target=[name], **rest)
+            of_one = {**options, **own, "target": [name], "overwrite": overwrite}
+            compare(members, data=data, out=folder, **of_one)
 
-        page = compare_each(judge, systems, dataset, wanted, out, split)
+        def check(target: Target, members: list[str]) -> None:
+            if not overwrite:
+                each, folder = [split_seeds(member) for member in members], out / target.name
+                asked_before(folder, question_of(each, dataset, target, folder, split, **question))
+
+        page = compare_each(judge, check, systems, dataset, wanted, out, split)
         console.say(f"All targets: {page}")
         if as_json:
             console.emit_json({"targets": {t.name: str(out / t.name) for t in wanted}})
+        return
+    judged = wanted[0]
+    if not overwrite and asked_before(
+        out, question_of(named, dataset, judged, out, split, **question)
+    ):
+        console.say(f"{out}: this report exists already; --overwrite makes it anew")
+        _show_report(out, as_json)
         return
     with report_folder(out):
         comparison = judge_systems(
             named,
             dataset,
-            wanted[0],
+            judged,
             out,
             split=split,
             protocol=asked,
@@ -153,16 +175,28 @@ def compare(
             unit=unit,
             extra_policies=further,
         )
-        page = write_comparison(
-            comparison, dataset, out, seed=seed, cases=cases, rows=rows, thumbnails=thumbnails
+        write_comparison(
+            comparison,
+            dataset,
+            out,
+            question=question_of(named, dataset, judged, out, split, **question),
+            seed=seed,
+            cases=cases,
+            rows=rows,
+            thumbnails=thumbnails,
         )
     console.say(comparison.answer.headline)
     for caution in comparison.answer.cautions:
         console.say(f"Caution: {caution}")
-    console.say(f"Report: {page}")
-    if as_json:
-        import json
+    _show_report(out, as_json)
 
+
+def _show_report(out: Path, as_json: bool) -> None:
+    import json
+
+    console.say(f"Report: {out / PAGE}")
+    show_next(out)
+    if as_json:
         console.emit_json(json.loads((out / METRICS).read_text()))
 
 
@@ -232,14 +266,31 @@ def judge_systems(
     return comparison.with_uses(uses)
 
 
-def write_comparison(comparison: Comparison, dataset: DataSet, out: Path, **options: Any) -> Path:
-    """Write the report, with the options of `write_report`, and its tables; returns the page."""
+def write_comparison(
+    comparison: Comparison,
+    dataset: DataSet,
+    out: Path,
+    question: dict[str, Any] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the report and its tables.
+
+    Args:
+        comparison: What was found.
+        dataset: Its images are drawn.
+        out: Report folder.
+        question: From `question_of`; kept, so that the same is not answered twice.
+        **options: Of `write_report`.
+
+    Returns:
+        The page.
+    """
     from evaluation.report.report import write_report
     from evaluation.report.result_tables import write_tables
 
     with console.progress("Drawing cases", None) as advance:
         page = write_report(comparison, dataset, out, progress=advance, **options)
-    write_tables(comparison, out)
+    write_tables(comparison, out, question)
     return page
 
 
@@ -283,6 +334,7 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 
 def compare_each(
     judge: Callable[[str, list[str], Path], Any],
+    check: Callable[[Target, list[str]], Any],
     systems: list[str],
     dataset: DataSet,
     targets: list[Target],
@@ -294,9 +346,11 @@ def compare_each(
 
     _require_folder(out, [target.name for target in targets])
     with folder_lock(out):
+        predicted = [_predicted(system, dataset, targets[0], out, split) for system in systems]
+        for target in targets:
+            check(target, predicted)
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / PAGE).unlink(missing_ok=True)
-        predicted = [_predicted(system, dataset, targets[0], out, split) for system in systems]
         for target in targets:
             console.say(f"{target.display_name}:")
             judge(target.name, predicted, out / target.name)
@@ -350,6 +404,7 @@ def folds(
     write_folds(read, table, out)
     console.say(folds_markdown(read, table))
     console.say(f"Plot: {out / 'folds.png'}")
+    console.next_step(f"open {shlex.quote(str(out / 'folds.png'))}")
     if as_json:
         import json
 

@@ -9,6 +9,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.next_steps import show_next
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
@@ -82,6 +83,7 @@ def ensemble(
     ran = int((joined.images["status"] == "ok").sum())
     console.say(f"{info['system']}: {joined.made_of}; {rows:,} {joined.kind} on {ran:,} images")
     console.say(f"Predictions: {out}")
+    show_next(out, data)
     if as_json:
         console.emit_json({"folder": str(out), "images": ran, **info})
 

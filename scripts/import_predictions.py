@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scripts import console
+from scripts.next_steps import show_next
 
 
 def import_predictions(
@@ -98,5 +99,6 @@ def import_predictions(
         console.say(note)
     console.say(f"{name}: {len(rows)} {predictions.kind} on {ran} images")
     console.say(f"Predictions: {out}")
+    show_next(out, data)
     if as_json:
         console.emit_json({"folder": str(out), "images": ran, **info})

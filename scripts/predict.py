@@ -10,6 +10,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def predict(
     else:
         predict_files(model, images or [], out, batch_size, name)
     console.say(f"Predictions: {out}")
+    show_next(out, data)
 
 
 def _parse_names(given: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -138,10 +139,10 @@ def prepare(
         for side in size or ():
             open_store(DataSet.open(out), side)
     else:
-        source, folder = source_and_out(paths, out)
+        source, out = source_and_out(paths, out)
         summary = prepare_dataset(
             source,
-            folder,
+            out,
             format=format,
             options=ReadOptions(
                 reference=reference,
@@ -165,6 +166,7 @@ def prepare(
         )
     for line in summary.lines:
         console.say(line)
+    console.next_step(f"cxr check {shlex.quote(str(out))}")
     if as_json:
         console.emit_json(summary.payload)
 

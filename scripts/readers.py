@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -96,7 +97,7 @@ def readers(
         page = write_readers(analysis, out)
     for found in findings(analysis):
         console.say(found.text)
-    console.say(f"Page: {page}")
+    console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
         import json
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
+from data_prep.store.folder_kinds import (
+    MARKERS,
+    KindName,
+    WrongFolderError,
+    kind_begun,
+    kind_of,
+)
 from evaluation.report.files import METRICS, PAGE
 from scripts import console
+from scripts.next_steps import show_next
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +50,26 @@ def show(
         return
     width = max(len(key) for key in facts)
     for key, value in facts.items():
-        console.say(f"{key:>{width}}  {value}")
+        console.say(f"{key:>{width}}  {_words(value)}")
+    if folder is not None:
+        show_next(folder)
     for row in table:
         console.say(
             f"{row['ms']:>9.1f} ms  {row['ratio']:5.2f}x  {row['work']:5}  {row['settings']}"
         )
+
+
+def _words(value: Any) -> str:
+    """A value without the marks of a program's notation."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 def _machine(calibrate: bool) -> dict[str, Any]:
@@ -55,30 +80,52 @@ def _machine(calibrate: bool) -> dict[str, Any]:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Facts about any folder that the project writes."""
+    """Facts about any folder that the project writes, or about what lies in one above them."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "dataset.json": _dataset,
-        "run.json": _run,
-        "predictions.json": _predictions,
-        METRICS: _report,
-        "synth.json": _phantom,
+        what = "a file; give its folder" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {what}")
+    readers: dict[KindName, Callable[[Path], dict[str, Any]]] = {
+        "data set": _dataset,
+        "run": _run,
+        "predictions": _predictions,
+        "report": _report,
+        "phantom": _phantom,
+        "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
+        "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
     }
-    for marker, reader in readers.items():
-        if (folder / marker).is_file():
-            return reader(folder)
-    for sign, kind, verb in (
-        ("unfinished.json", "predictions", "cxr predict"),
-        ("synth.started.json", "phantom", "cxr synth"),
-        (".prepare", "data set", "cxr prepare"),
-        ("checkpoints", "run", "cxr train"),
-        ("images.parquet", "data set", "cxr prepare"),
-    ):
-        if (folder / sign).exists():
-            raise InputError(f"{folder}: an unfinished {kind}; run the same {verb} again")
-    known = ", ".join(readers)
-    raise InputError(f"{folder}: not a cxr folder (it has none of {known})")
+    if kind := kind_of(folder):
+        return readers[kind.name](folder)
+    if begun := kind_begun(folder):
+        raise InputError(f"{folder}: an unfinished {begun.name}; run the same {begun.verb} again")
+    if held := _within(folder):
+        return {"kind": "folder of folders"} | held
+    raise WrongFolderError(
+        folder,
+        f"{folder}: not a cxr folder (it has none of {', '.join(MARKERS)}), nor one of its folders",
+        foreign=True,
+    )
+
+
+def _within(folder: Path) -> dict[str, str]:
+    """What lies right below a folder, a line each; empty where nothing of it is ours."""
+    lines: dict[str, str] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if kind := kind_of(path):
+            lines[path.name] = f"{kind.name}{_title(path, kind.marker)}"
+        elif begun := kind_begun(path):
+            lines[path.name] = f"unfinished {begun.name}; run the same {begun.verb} again"
+    return lines
+
+
+def _title(folder: Path, marker: str) -> str:
+    """The name that a folder's marker gives it, for a list."""
+    import json
+
+    facts = json.loads((folder / marker).read_text(encoding="utf-8"))
+    systems = facts.get("systems")
+    shown = facts.get("name") or facts.get("system")
+    shown = shown or (" and ".join(systems) if isinstance(systems, list) else None)
+    return f" {shown}" if shown else ""
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
@@ -99,7 +146,8 @@ def _dataset(folder: Path) -> dict[str, Any]:
         labels = dataset.labels(target)
         facts[f"target {target.name}"] = (
             f"{int((labels == 1).sum())} positive, {int((labels == 0).sum())} negative, "
-            f"{int(labels.isna().sum())} unknown; {len(dataset.target_boxes(target))} boxes"
+            f"{int(labels.isna().sum())} unknown; "
+            f"{counted(len(dataset.target_boxes(target)), 'box')}"
         )
     for split in splits:
         counts = dataset.split(split)["role"].value_counts()
@@ -112,7 +160,33 @@ def _run(folder: Path) -> dict[str, Any]:
 
     run = read_json(folder / "run.json", "run")
     hidden = {"schema_version", "contract", "versions"}
-    return {"kind": "run, complete"} | {k: v for k, v in run.items() if k not in hidden}
+    weights = folder / "model.safetensors"
+    size = weights.stat().st_size / 1e6
+    return {
+        "kind": "run, complete",
+        "weights": f"{weights} ({size:.1f} MB)",
+        "configuration": f"{folder / 'config.toml'} (cxr configs {shlex.quote(str(folder))})",
+        **_answers(folder),
+    } | {key: value for key, value in run.items() if key not in hidden}
+
+
+def _answers(folder: Path) -> dict[str, str]:
+    """What a run needs to answer for single images: validation, decisions, guard."""
+    from data_prep.contracts.tables import read_json
+
+    absent = "none; the same cxr train command adds it"
+    validation, guard = folder / "validation", folder / "guard.json"
+    decisions = []
+    for path in sorted((validation / "decisions").glob("*.json")):
+        chosen = read_json(path, "decision").get("thresholds", {}).get("max_f1", {})
+        at = chosen.get("threshold")
+        cut = "no threshold" if at is None else f"positive from score {at:.3g} on"
+        decisions.append(f"{path.stem} (max_f1: {cut})")
+    return {
+        "validation": str(validation) if kind_of(validation) else absent,
+        "decision": ", ".join(decisions) or absent,
+        "guard": str(guard) if guard.is_file() else absent,
+    }
 
 
 def _predictions(folder: Path) -> dict[str, Any]:
@@ -125,7 +199,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
         "kind": "predictions, complete",
         "system": predictions.name,
         "gives": predictions.kind,
-        "images": f"{len(predictions.images)}, {failed} failed",
+        "images": f"{len(predictions.images):,}, {failed} failed",
         "data set": predictions.info.get("data_set"),
         "tuned for": ", ".join(decisions) or "nothing yet: cxr tune",
         "inference_id": predictions.info.get("inference_id"),

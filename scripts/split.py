@@ -75,6 +75,7 @@ def split(
     from data_prep.store.dataset import DataSet
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
+    from scripts.next_steps import trainings
 
     asked = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -117,5 +118,6 @@ def split(
         console.say(f"note: {note}")
     if replace:
         console.say("note: runs and results of the split replaced no longer fit; train again")
+    console.next_step(*trainings(dataset, next(iter(made))))
     if as_json:
         console.emit_json(made)

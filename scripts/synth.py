@@ -36,12 +36,12 @@ def synth(
 
     Example: cxr synth phantom --images 2000 --size 256 --seed 1
     """
-    import shlex
     from dataclasses import asdict
 
     from data_prep.contracts.workers import cpu_count
     from data_prep.synth.phantom import count_test_images, write_phantom
     from scripts import console
+    from scripts.next_steps import show_next
 
     with console.progress("Drawing images", images + count_test_images(images)) as advance:
         summary = write_phantom(
@@ -62,6 +62,6 @@ def synth(
         f"lesions ({summary.n_boxes} boxes), {summary.n_test_images} unlabelled"
         + (f", {summary.n_flaws} planted flaws" if summary.n_flaws else "")
     )
-    console.say(f"Next: cxr prepare {shlex.quote(str(out))} DATA --format rsna")
+    show_next(out)
     if as_json:
         console.emit_json(asdict(summary))

@@ -12,6 +12,7 @@ from data_prep.contracts.errors import InputError
 from networks.registry import network_names
 from scripts import console
 from scripts.configs import config_names
+from scripts.next_steps import show_next
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -149,7 +150,7 @@ def train(
 
     freeze_decision(out, dataset, target, settings.data.split, device=where)
     add_guard(out, dataset, settings.data.split, settings.data.image_size)
-    _say_results(out)
+    _say_results(out, data)
 
 
 def _megapixels(settings: Config, data: Path) -> float:
@@ -305,7 +306,7 @@ def _open_run(
     return RunFolder.create(out, config=dump_config(settings), seen=seen, started=started)
 
 
-def _say_results(out: Path) -> None:
+def _say_results(out: Path, data: Path) -> None:
     from training.run_folder import RunFolder
 
     info = RunFolder.open(out).info
@@ -317,3 +318,4 @@ def _say_results(out: Path) -> None:
         console.say(f"{best}: {monitor} {value:.3f} on validation")
     console.say(f"Run:      {out}")
     console.say(f"Figures:  {out / 'curves.png'}  {out / 'batch.png'}")
+    show_next(out, data)

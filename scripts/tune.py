@@ -9,6 +9,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def tune(
     for note in learned_validation(system.name, system, dataset, judged, split):
         console.say(f"  {note.text}")
     console.say(f"Decision: {path}")
+    show_next(system.folder, data)
     if as_json:
         console.emit_json(decision.to_json())
 

@@ -47,6 +47,7 @@ _KINDS = (
     Kind("table of folds", "folds.json", (), "cxr folds"),
     Kind("reader study", "readers.json", (), "cxr readers"),
 )
+MARKERS = tuple(kind.marker for kind in _KINDS)
 _MOST_CHILDREN = 200  # folders within a folder that are looked into
 
 
@@ -210,7 +211,7 @@ def data_set_of(folder: Path) -> Path | None:
     """The data set that a run, predictions or a report were made on, where it lies nearby.
 
     Args:
-        folder: A complete folder; data sets are looked for beside it.
+        folder: A complete folder; data sets are looked for beside it and above.
 
     Returns:
         The data set with the same content; None where there is none, or the folder names none.
@@ -223,10 +224,19 @@ def data_set_of(folder: Path) -> Path | None:
     wanted = made_on.get("content_id")
     if wanted is None:
         return None
-    for path in folders_within(folder.absolute().parent).get("data set", []):
-        if _read(path / "dataset.json").get("ids", {}).get("content_id") == wanted:
-            return path if folder.name in ("", "..") else folder.parent / path.name
+    own = folder.absolute()
+    for above in own.parents[:3]:  # predictions of a report lie deeper than its data set
+        for path in folders_within(above).get("data set", []):
+            if _read(path / "dataset.json").get("ids", {}).get("content_id") == wanted:
+                beside = above == own.parent and folder.name not in ("", "..")
+                return folder.parent / path.name if beside else _shortened(path)
     return None
+
+
+def _shortened(path: Path) -> Path:
+    """A path as seen from the folder that the program is called in, where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _read(path: Path) -> dict[str, Any]:

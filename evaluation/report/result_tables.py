@@ -27,7 +27,7 @@ from evaluation.report.files import (
 from evaluation.report.tables import Cell, MetricTable, TableRow, image_count, summary_table
 
 
-def write_tables(comparison: Comparison, out: Path) -> None:
+def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | None = None) -> None:
     """Write what programs read; ``metrics.json`` comes last and marks the folder complete.
 
     Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``.
@@ -35,6 +35,7 @@ def write_tables(comparison: Comparison, out: Path) -> None:
     Args:
         comparison: From `compare_systems`.
         out: Report folder; made if need be.
+        question: How the report was asked for; kept in ``metrics.json``.
 
     Raises:
         InputError: The folder cannot be written.
@@ -75,6 +76,7 @@ def write_tables(comparison: Comparison, out: Path) -> None:
         "tests": _records(comparison.tests),
         "where": _records(comparison.failures),
         "provenance": comparison.provenance,
+        **({} if question is None else {"question": question}),
     }
     write_json(out / METRICS, "metrics", payload)
 

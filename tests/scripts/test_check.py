@@ -60,7 +60,7 @@ def leak(folder: Path, name: str) -> None:
 def test_a_clean_set_passes_and_its_page_is_named(folder, capsys):
     check(folder)
     said = capsys.readouterr().err
-    assert f"page: {folder / 'audit.html'}" in said
+    assert f"Page: {folder / 'audit.html'}" in said
     assert (folder / "audit.html").stat().st_size > 5_000
     assert ": 0 errors, 0 warnings" in said
 

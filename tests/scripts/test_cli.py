@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from typer.testing import CliRunner, Result
 from configs.describe import summaries
 from configs.load import dump_config, find_config, read_config
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_json
 from scripts import cli, show
+from scripts.next_steps import next_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -258,3 +261,78 @@ def test_a_raw_download_is_named_with_the_command_that_prepares_it(
         with pytest.raises(SystemExit):
             cli.main()
         assert f"run: cxr prepare {tmp_path} out/data --format rsna" in capsys.readouterr().err
+
+
+def test_show_lists_what_a_folder_above_holds(tmp_path: Path) -> None:
+    for name, marker, content in (
+        ("a", "run.json", {"name": "RetinaNet"}),
+        ("b", "config.toml", {}),
+        ("c", "predictions.json", {"system": "Radiologist"}),
+        ("notes", "todo.txt", {}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / marker).write_text(json.dumps(content))
+    held = show.describe(tmp_path)
+    assert held.pop("kind") == "folder of folders"
+    assert held == {
+        "a": "run RetinaNet",
+        "b": "unfinished run; run the same cxr train again",
+        "c": "predictions Radiologist",
+    }
+
+
+def test_show_names_weights_and_what_a_run_answers_by(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", "run", {"name": "A", "seed": 0, "stopped_early": False})
+    (tmp_path / "model.safetensors").write_bytes(bytes(1_500_000))
+    shown = done_by("show", str(tmp_path)).stderr
+    assert f"weights  {tmp_path / 'model.safetensors'} (1.5 MB)" in shown
+    assert "validation  none; the same cxr train command adds it" in shown
+    assert "seed  0" in shown
+    assert "stopped_early  no" in shown
+    (tmp_path / "validation" / "decisions").mkdir(parents=True)
+    write_json(tmp_path / "validation" / "predictions.json", "predictions", {"system": "A"})
+    chosen = {"thresholds": {"max_f1": {"threshold": 0.25}}}
+    write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
+    write_json(tmp_path / "guard.json", "guard", {})
+    facts = show.describe(tmp_path)
+    assert facts["validation"] == str(tmp_path / "validation")
+    assert facts["decision"] == "opacity (max_f1: positive from score 0.25 on)"
+    assert facts["guard"] == str(tmp_path / "guard.json")
+
+
+def test_what_to_do_next_can_be_pasted_and_parses(tmp_path: Path) -> None:
+    """Each step of the way, in a folder whose name needs quotes."""
+    out = tmp_path / "my out"
+    of = {"data_set": {"content_id": "c", "split_id": "s"}, "target": "opacity"}
+    files: dict[str, dict[str, object]] = {
+        "xrays/synth.json": {},
+        "retinanet/run.json": {**of, "model_kind": "detector"},
+        "other/run.json": {**of, "target": "effusion", "model_kind": "classifier"},
+        "tuned/predictions.json": of,
+        "tuned/decisions/opacity.json": {},
+        "untuned/predictions.json": of,
+        "loose/predictions.json": {"data_set": None},
+        "report/metrics.json": {},
+        "report/systems/A/predictions.json": of,
+    }
+    for name, content in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(json.dumps(content))
+    steps = {name: next_steps(out / name) for name in ("xrays", "retinanet", "tuned", "untuned")}
+    assert steps["xrays"] == [f"cxr prepare '{out}/xrays' '{out}/data' --format rsna"]
+    # The other run has another target, so there is no rival yet.
+    assert steps["retinanet"][0] == f"cxr train chexnet_small --data DATA --out '{out}/chexnet'"
+    assert steps["untuned"] == [f"cxr tune '{out}/untuned' --data DATA"]
+    assert next_steps(out / "loose") == []
+    assert next_steps(out / "report/systems/A") == next_steps(out / "report") != []
+    (out / "other" / "run.json").write_text(json.dumps({**of, "model_kind": "classifier"}))
+    (out / "data").mkdir()
+    (out / "data" / "dataset.json").write_text('{"ids": {"content_id": "c"}}')
+    compared = next_steps(out / "retinanet")[0]
+    assert compared == (
+        f"cxr compare '{out}/retinanet' '{out}/other' --data '{out}/data' --out '{out}/report-2'"
+    )
+    app = get_command(cli.build_app())
+    for command in [*(each[0] for each in steps.values()), compared]:
+        verb, *words = shlex.split(command)[1:]
+        app.commands[verb].make_context(verb, words)

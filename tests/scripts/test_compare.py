@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import cxr_compare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
+from evaluation.decisions.tuning import tune
 from scripts.compare import compare
 from scripts.prepare import prepare
 
@@ -50,9 +52,26 @@ def made(tmp_path):
     return tmp_path
 
 
-def test_a_report_may_be_written_again_into_its_own_folder(made):
-    for _ in range(2):
-        compare([str(made / "a")], data=made / "data", out=made / "report", replicates=100)
+def test_a_finished_report_answers_the_same_question_and_refuses_another(made, capsys):
+    def ask(system="a", **options):
+        options = {"replicates": 100, "cases": 1, **options}
+        compare([str(made / system)], data=made / "data", out=made / "report", **options)
+        return (made / "report" / "metrics.json").stat().st_mtime_ns
+
+    first = ask()
+    assert ask() == first
+    assert "this report exists already; --overwrite makes it anew" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"finished report of A on .* with seed 0, not 1; choose"):
+        ask(seed=1)
+    shutil.copytree(made / "a", made / "b")
+    with pytest.raises(InputError, match="and these are other systems; choose another --out, or"):
+        ask("b")
+    assert ask(seed=1, overwrite=True) > first
+    dataset = DataSet.open(made / "data")
+    tuned = tune(Predictions.open(made / "a"), dataset, dataset.target(), split="default")
+    Predictions.open(made / "a").write_decision(tuned.target, tuned.to_json())
+    with pytest.raises(InputError, match="and a has been trained, predicted or tuned since"):
+        ask(seed=1)
     assert (made / "report" / "costs.csv").is_file()
 
 
@@ -180,6 +199,9 @@ def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_
     assert "prefers-color-scheme: dark" in style
     assert style in (out / FINDINGS[0] / "report.html").read_text()  # one owner of the looks
     assert "http://" not in page.replace("http://www.w3.org", "")  # opens without a network
+    with pytest.raises(InputError, match="with replicates 100, not 200"):
+        compare([f"Reader={system}"], data=data, out=out, target=["all"], replicates=200)
+    assert (out / "report.html").is_file()  # what was refused has changed nothing
     (out / "thesis.docx").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'thesis\.docx'"):
         compare([f"Reader={system}"], data=data, out=out, target=["all"], replicates=100)

@@ -98,7 +98,7 @@ def test_the_right_kind_passes(out: Path) -> None:
 def test_the_data_set_of_a_run_is_found_by_its_content_not_its_name(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("retinanet", "predicted", "report"):
+    for name in ("retinanet", "predicted", "report", "report/systems/A"):
         assert data_set_of(out / name) == out / "data"
     (out / "data").rename(out / "elsewhere")
     monkeypatch.chdir(out / "chexnet")

@@ -1,0 +1,132 @@
+"""What to do next with a folder that a verb has made, as commands with its own paths."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.store.folder_kinds import data_set_of, folders_within, kind_of
+from evaluation.report.files import PAGE, SYSTEMS
+from scripts import console
+
+if TYPE_CHECKING:
+    from data_prep.store.dataset import DataSet
+
+_OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
+_MOST_SYSTEMS = 4  # in one suggested comparison
+
+
+def show_next(folder: Path, data: Path | None = None) -> None:
+    """Show the next commands for a complete folder; see `next_steps`."""
+    console.next_step(*next_steps(folder, data))
+
+
+def next_steps(folder: Path, data: Path | None = None) -> list[str]:
+    """The next commands for a complete folder, the usual one first.
+
+    Args:
+        folder: Of any kind that cxr makes.
+        data: The data set that it was made on; looked for beside it if left out.
+
+    Returns:
+        Commands that can be pasted; empty where there is nothing left to do.
+    """
+    kind = kind_of(folder)
+    data = data or data_set_of(folder)
+    if kind is None:
+        return []
+    if kind.name == "phantom":
+        return [f"cxr prepare {_word(folder)} {_word(_free(folder, 'data'))} --format rsna"]
+    if kind.name == "data set":
+        from data_prep.store.dataset import DataSet
+
+        return trainings(DataSet.open(folder))
+    if kind.name == "run":
+        return _after_run(folder, data)
+    if kind.name == "predictions":
+        return _after_predictions(folder, data)
+    if kind.name == "report":
+        return [f"open {_word(folder / PAGE)} in a browser"]
+    return []
+
+
+def trainings(dataset: DataSet, split: str = "default") -> list[str]:
+    """Commands that train on a data set: a classifier, and a detector where it has boxes."""
+    chosen = "" if split == "default" else f" --set data.split={_word(split)}"
+    names = ["chexnet", *(["retinanet"] if len(dataset.boxes) else [])]
+    if not dataset.has_pixels or not len(dataset.targets):
+        return []
+    return [
+        f"cxr train {name}_small --data {_word(dataset.folder)} "
+        f"--out {_word(_free(dataset.folder, name))}{chosen}"
+        for name in names
+    ]
+
+
+def _after_run(folder: Path, data: Path | None) -> list[str]:
+    facts = _facts(folder)
+    alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
+    rivals = [run for run in alike if _facts(run).get("model_kind") != facts.get("model_kind")]
+    if rivals:
+        first = _compare([folder, *rivals], folder, data)
+    else:
+        other = _OTHER_MODEL[str(facts.get("model_kind"))]
+        out = _free(folder, other.removesuffix("_small"))
+        first = f"cxr train {other} --data {_word(data or 'DATA')} --out {_word(out)}"
+    return [first, f"cxr predict {_word(folder)} IMAGE"]
+
+
+def _after_predictions(folder: Path, data: Path | None) -> list[str]:
+    report = folder.parent.parent
+    if folder.parent.name == SYSTEMS and kind_of(report):  # a report's own; it is tuned and judged
+        return next_steps(report, data)
+    if not _facts(folder).get("data_set"):  # of loose images: there is no truth to judge by
+        return []
+    if not (folder / "decisions").is_dir():
+        return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]
+    rivals = [p for p in _beside(folder, "predictions") if _question(p) == _question(folder)]
+    return [_compare([folder, *rivals], folder, data)]
+
+
+def _compare(systems: list[Path], folder: Path, data: Path | None) -> str:
+    each = " ".join(_word(system) for system in systems[:_MOST_SYSTEMS])
+    return (
+        f"cxr compare {each} --data {_word(data or 'DATA')} --out {_word(_free(folder, 'report'))}"
+    )
+
+
+def _question(folder: Path) -> tuple[Any, ...]:
+    """What two systems must share to be compared: images, split and, of runs, target."""
+    facts = _facts(folder)
+    made_on = facts.get("data_set") or {}
+    return made_on.get("content_id"), made_on.get("split_id"), facts.get("target")
+
+
+def _beside(folder: Path, kind: str) -> list[Path]:
+    """Other complete folders of a kind with the same parent."""
+    own = folder.resolve()
+    found = folders_within(own.parent)
+    return [_near(folder, path.name) for name, paths in found.items() if name == kind
+            for path in paths if path.resolve() != own]  # fmt: skip
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A path beside a folder at which nothing lies yet."""
+    names = [name, *(f"{name}-{number}" for number in range(2, 100))]
+    return next(path for path in (_near(folder, each) for each in names) if not path.exists())
+
+
+def _near(folder: Path, name: str) -> Path:
+    """A path beside a folder, in the words in which the folder was given."""
+    return (folder.parent if folder.name not in ("", "..") else folder.resolve().parent) / name
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    kind = kind_of(folder)
+    return {} if kind is None else json.loads((folder / kind.marker).read_text(encoding="utf-8"))
+
+
+def _word(text: object) -> str:
+    return shlex.quote(str(text))
