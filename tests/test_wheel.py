@@ -90,6 +90,7 @@ def test_installed_command_works_beside_a_folder_of_the_same_name(
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation/__init__.py").write_text("raise RuntimeError('not meant')")
     cxr = bare / "bin/cxr"
+    assert "cxr-compare 0." in _run([cxr, "--version"], tmp_path).stdout
     made = _run([cxr, "synth", "xrays", "--images", "4", "--size", "64"], tmp_path)
     assert made.returncode == 0, made.stderr
     assert len(list((tmp_path / "xrays/stage_2_train_images").glob("*.dcm"))) == 4
