@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_prep.augment.augment import NONE_DROPPED, DroppedBoxes
-from data_prep.augment.mosaic import N_TILES, join_mosaic
+from data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.store.pixel_store import require_images

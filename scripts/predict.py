@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.answers import OVERLAYS, AnswerOutput, show_answers
 from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
@@ -26,12 +28,47 @@ LATENCY_IMAGES = 20
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder that cxr train made.")],
-    out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
-    images: Annotated[
-        list[Path] | None, typer.Argument(help="Files or folders of images, instead of --data.")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN [RUN ...] IMAGE|FOLDER ...",
+            help="Folders that cxr train made, each as PATH or NAME=PATH, then images (DICOM, PNG, "
+            "JPEG, TIFF, ...) or folders of images; with --data one run alone.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for one overlay PNG an image, 'predicted' by default; with --data the "
+            "predictions folder to make.",
+        ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set that cxr prepare made.")] = None,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data set that cxr prepare made: predict its val and test images."),
+    ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(help="Which of the run's operating points decides on images."),
+    ] = "max_f1",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answers as JSON for a program.")
+    ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write: a row an image and system; boxes as x1,y1,x2,y2,score;... in px."
+        ),
+    ] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Whether to draw the overlays.")
+    ] = True,
+    show: Annotated[bool, typer.Option("--open", help="Open the overlay in a viewer.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse what does not look like a frontal chest X-ray."),
+    ] = False,
     split: Annotated[
         str | None,
         typer.Option(help="Predict this split's val and test images; by default the run's."),
@@ -68,34 +105,51 @@ def predict(
         ),
     ] = "cam",
 ) -> None:
-    """Write a model's boxes or scores for the val and test images of a data set.
+    """Answer for images, or predict the val and test images of a data set.
 
-    An interrupted run goes on with the same command.
+    Each image gets one line a system: the decision at the run's operating point, the calibrated
+    probability, the boxes in px; and one PNG with what each system shows. Exit status 1: some
+    files were left out; 2: nothing could be answered.
+
+    With --data, --split, --finding, --tta and --maps the boxes or scores of a data set are written
+    for cxr tune and cxr compare; an interrupted run goes on with the same command.
+
+    Example: cxr predict out/retinanet out/chexnet film.dcm
 
     Example: cxr predict out/retinanet --data out/data --out out/retinanet-predictions
     """
-    if (data is None) == (not images):
-        raise InputError("predict: give either --data, or files and folders of images")
+    for_data = {"split": split, "finding": finding, "tta": tta, "maps": maps != "cam"}
+    if data is None:
+        if given := [option for option, value in for_data.items() if value]:
+            raise InputError(
+                f"predict: --{given[0]} is for a data set; add --data, or leave it out"
+            )
+        options = {"policy": policy, "precision": precision, "device": device}
+        show_answers(
+            paths,
+            AnswerOutput(None if not overlay else out or Path(OVERLAYS), csv, as_json, show),
+            {**options, "name": name},
+            batch_size,
+            strict=strict,
+        )
+        return
+    if len(paths) != 1 or out is None:
+        raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
     from data_prep.augment.views import View, parse_views
+    from data_prep.store.dataset import DataSet
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
-    views = parse_views(tta) if tta else (View(),)
+    run, views = Path(paths[0]), parse_views(tta) if tta else (View(),)
     model = TrainedModel.open(
         run, precision=precision, device=choose_device(device), views=views, maps=maps
     )
     if finding:
         model = model.with_names(_parse_names(finding))
-    if data is not None:
-        from data_prep.store.dataset import DataSet
-
-        dataset = DataSet.open(data)
-        split = own_split(split, [run], dataset)
-        predict_data_set(model, dataset, out, split, batch_size, name)
-    else:
-        predict_files(model, images or [], out, batch_size, name)
+    dataset = DataSet.open(data)
+    predict_data_set(model, dataset, out, own_split(split, [run], dataset), batch_size, name)
     console.say(f"Predictions: {out}")
     show_next(out, data)
 
@@ -126,11 +180,12 @@ def predict_data_set(
     batch_size: int,
     name: str | None,
     *,
-    validation_only: bool = False,
+    validation_of: Target | None = None,
 ) -> None:
     """Predict the val and test images of a split into a predictions folder.
 
-    Of the val images alone no cost is measured: nobody compares those predictions.
+    With `validation_of` the val images alone, for the operating point of that target; no cost is
+    measured then, as nobody compares those predictions.
     """
     import numpy as np
     import pandas as pd
@@ -140,7 +195,7 @@ def predict_data_set(
 
     _require_labels(model, dataset)
     roles = dataset.split(split)
-    asked = ["val"] if validation_only else ["val", "test"]
+    asked = ["val", "test"] if validation_of is None else ["val"]
     wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     store = open_store(dataset, model.preprocess.size)
     sizes = dataset.images[["image_id", "width", "height"]]
@@ -152,15 +207,17 @@ def predict_data_set(
             "split_id": dataset.ids["split_ids"][split],
         }
     }
+    if validation_of is not None:
+        info["target"] = asdict(validation_of)
     with PredictionWriter(out, info) as writer:
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
-        title = "Predicting validation images" if validation_only else "Predicting"
+        title = "Predicting" if validation_of is None else "Predicting validation images"
         with console.progress(title, len(todo)) as advance:
             parts = model.predict(store, todo, sizes, batch_size)
             for part in _join(parts, PART_SIZE):
                 writer.add(part.images, **part.tables)
                 advance(len(part.images))
-        if validation_only:
+        if validation_of is not None:
             _copy_seen(model, writer)
             return
         samples = np.stack([store.image(image_id) for image_id in wanted[:LATENCY_IMAGES]])
@@ -168,7 +225,12 @@ def predict_data_set(
 
 
 def predict_validation(
-    run: Path, dataset: DataSet, split: str, *, device: Literal["cpu", "cuda"] = "cpu"
+    run: Path,
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
     """A run's predictions of its validation images, in the run's folder; made where absent."""
     from data_prep.store.predictions import Predictions
@@ -179,7 +241,7 @@ def predict_validation(
         from serving.trained_model import TrainedModel
 
         model = TrainedModel.open(run, device=device)
-        predict_data_set(model, dataset, folder, split, 16, None, validation_only=True)
+        predict_data_set(model, dataset, folder, split, 16, None, validation_of=target)
     return Predictions.open(folder)
 
 
@@ -203,7 +265,7 @@ def freeze_decision(
     from evaluation.decisions.thresholds import POLICIES
     from evaluation.decisions.tuning import tune
 
-    predictions = predict_validation(run, dataset, split, device=device)
+    predictions = predict_validation(run, dataset, target, split, device=device)
     decision = tune(predictions, dataset, target, split=split)
     predictions.write_decision(target.name, decision.to_json())
     policy = POLICIES[0]
@@ -237,28 +299,6 @@ def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
         f"{model.run.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; it "
         + (f"has {', '.join(known)}; {advice}" if known else "has no labels")
     )
-
-
-def predict_files(
-    model: TrainedModel, sources: list[Path], out: Path, batch_size: int, name: str | None
-) -> None:
-    """Predict loose files into a predictions folder."""
-    from data_prep.store.decode import decode_loose, list_images
-    from data_prep.store.predictions import PredictionWriter
-
-    files = list_images(sources)
-    with PredictionWriter(out, _describe(model, name) | {"data_set": None}) as writer:
-        todo = {image_id: path for image_id, path in files.items() if image_id not in writer.done}
-        with console.progress("Predicting", len(todo)) as advance:
-            for pixels in decode_loose(todo, model.preprocess.size):
-                for part in _join(model.predict(pixels, pixels.ids, pixels.sizes, batch_size)):
-                    writer.add(part.images, **part.tables)
-                if len(pixels.failed):
-                    writer.add(pixels.failed)
-                    for row in pixels.failed.itertuples():
-                        console.say(f"left out: {row.reason}")
-                advance(len(pixels.ids) + len(pixels.failed))
-        _finish(model, writer)
 
 
 def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:

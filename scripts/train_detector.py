@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from data_prep.augment.augment import DroppedBoxes
+from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.contracts.schemas import EDGES
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (

@@ -34,7 +34,7 @@ from training.sampling import SeededSampler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from data_prep.augment.augment import DroppedBoxes
+    from data_prep.augment.mosaic import DroppedBoxes
     from data_prep.store.preprocess import Preprocess
     from scripts.starting_weights import Start
 

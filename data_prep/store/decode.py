@@ -6,7 +6,7 @@ Imports no pandas: worker processes start with this module, and start fast.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import map_rows
-from data_prep.images.image import read_image
+from data_prep.images.image import DecodedImage, read_image
 from data_prep.images.image_facts import image_facts
 from data_prep.store.preprocess import Placement, letterbox
 
@@ -123,15 +123,14 @@ def _lost(task: DecodeTask) -> DecodedRow:
 
 @dataclass
 class LoosePixels:
-    """A stretch of decoded files; reads like a pixel store.
+    """Images that no pixel store holds, as a model reads them; reads like a pixel store.
 
     Attributes:
         size: Side S of the squares, px.
-        ids: The images that were decoded.
+        ids: The images.
         images: uint8 (S, S) by image id.
         placements: Where each original lies in its square.
         sizes: ``image_id, width, height`` of the originals, px.
-        failed: ``image_id, status, reason`` of the files that could not be decoded.
     """
 
     size: int
@@ -139,7 +138,26 @@ class LoosePixels:
     images: dict[str, np.ndarray]
     placements: dict[str, Placement]
     sizes: pd.DataFrame
-    failed: pd.DataFrame
+
+    @classmethod
+    def of(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
+        """Bring displayed 8-bit images to a size.
+
+        Args:
+            originals: uint8 (H, W) by image id.
+            size: Side of the model's square, px.
+        """
+        import pandas as pd  # the decoding workers start without it
+
+        squares = {image_id: letterbox(pixels, size) for image_id, pixels in originals.items()}
+        sizes = [(image_id, *pixels.shape[::-1]) for image_id, pixels in originals.items()]
+        return cls(
+            size,
+            pd.Index(list(squares), name="image_id", dtype="str"),
+            {image_id: square for image_id, (square, _) in squares.items()},
+            {image_id: placement for image_id, (_, placement) in squares.items()},
+            pd.DataFrame(sizes, columns=["image_id", "width", "height"]),
+        )
 
     def image(self, image_id: str) -> np.ndarray:
         """The letterboxed image, uint8 (S, S)."""
@@ -150,66 +168,45 @@ class LoosePixels:
         return self.placements[image_id]
 
 
-def list_images(sources: Sequence[Path]) -> dict[str, Path]:
-    """Name the files to predict: files as given, folders with all that lies in them.
+@dataclass(frozen=True)
+class LooseImage:
+    """A file that is no part of a data set.
 
-    Args:
-        sources: Files and folders.
+    Attributes:
+        path: As it was given, or below the folder that was given.
+        image: What it shows; None where it cannot be read.
+        problem: Why not, in one line that names it; None where it can.
+    """
 
-    Returns:
-        Path by image id: the file's name, or its path below the folder. Hidden files are skipped.
+    path: Path
+    image: DecodedImage | None = None
+    problem: str | None = None
+
+
+def find_files(sources: Sequence[Path]) -> list[Path]:
+    """The files to read: files as given, folders with all that lies in them, each once.
+
+    Hidden files are skipped.
 
     Raises:
-        InputError: A source does not exist, a folder is empty, or two files get one id.
+        InputError: A source does not exist, or a folder holds no files.
     """
-    found: dict[str, Path] = {}
+    found: dict[Path, None] = {}
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
         paths = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
-        root = source if source.is_dir() else source.parent
         paths = [p for p in paths if not p.name.startswith(".")]
         if not paths:
             raise InputError(f"{source}: holds no files; give a folder with images")
-        for path in paths:
-            image_id = path.relative_to(root).as_posix()
-            if image_id in found:
-                raise InputError(
-                    f"{path}: has the same name as {found[image_id]}; predict the folders apart"
-                )
-            found[image_id] = path
-    return found
+        found |= dict.fromkeys(paths)
+    return list(found)
 
 
-def decode_loose(files: dict[str, Path], size: int, *, chunk: int = 256) -> Iterator[LoosePixels]:
-    """Decode files and bring them to a size, a stretch at a time, so that memory stays bounded.
-
-    Args:
-        files: Path by image id.
-        size: Side of the model's square, px.
-        chunk: Files in one stretch.
-
-    Yields:
-        One stretch of files; those that cannot be decoded are in ``failed`` with the reason.
-    """
-    import pandas as pd  # the decoding workers start without it
-
-    ids = list(files)
-    for start in range(0, len(ids), chunk):
-        images, placements, sizes, failed = {}, {}, [], []
-        for image_id in ids[start : start + chunk]:
-            try:
-                pixels = read_image(files[image_id]).pixels
-            except InputError as error:
-                failed.append((image_id, "failed", str(error)))
-                continue
-            sizes.append((image_id, pixels.shape[1], pixels.shape[0]))
-            images[image_id], placements[image_id] = letterbox(pixels, size)
-        yield LoosePixels(
-            size,
-            pd.Index(list(images), name="image_id", dtype="str"),
-            images,
-            placements,
-            pd.DataFrame(sizes, columns=["image_id", "width", "height"]),
-            pd.DataFrame(failed, columns=["image_id", "status", "reason"]),
-        )
+def read_loose(paths: Iterable[Path]) -> Iterator[LooseImage]:
+    """Read files one after another; one that cannot be read says why."""
+    for path in paths:
+        try:
+            yield LooseImage(path, read_image(path))
+        except InputError as error:
+            yield LooseImage(path, problem=str(error))

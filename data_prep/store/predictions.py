@@ -7,6 +7,7 @@ comes last and marks the folder complete.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,15 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
-from data_prep.contracts.tables import read_json, read_table, stored_table, write_json, write_table
+from data_prep.contracts.tables import (
+    read_json,
+    read_table,
+    stored_table,
+    validate_table,
+    write_json,
+    write_table,
+)
+from data_prep.contracts.text_lookup import is_member
 from data_prep.store.folder_kinds import require_kind
 
 # Folder of parts -> the table that each part holds.
@@ -194,11 +203,33 @@ class Predictions:
     maps = stored_table("maps.parquet", "maps")
     """Activation maps; empty where the system has none."""
 
+    def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
+        """Rows of ``scores``, ``boxes`` or ``maps``, part by part, of these findings and images."""
+        path = self.folder / f"{name}.parquet"
+        parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+        kept = []
+        for part in parts or [path]:  # a folder without parts reads as an empty table
+            rows = read_table(part, _TABLES[name])
+            of_image = is_member(rows["image_id"], image_ids)
+            kept.append(rows[of_image & is_member(rows["finding"], findings)])
+        return pd.concat(kept, ignore_index=True)
+
     @property
     def images_run(self) -> pd.Index:
         """Ids of the images on which the system ran without failing."""
         images = self.images
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+
+    @classmethod
+    def in_memory(cls, info: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> Predictions:
+        """Predictions of a few images that no folder holds.
+
+        Args:
+            info: ``system`` and ``kind``.
+            tables: ``boxes``, or ``scores`` and ``maps``, as for `PredictionWriter.add`.
+        """
+        typed = {name: validate_table(rows, _TABLES[name]) for name, rows in tables.items()}
+        return _HeldPredictions(Path(), info, typed)
 
     def _decision_path(self, target: str) -> Path:
         return self.folder / "decisions" / f"{target}.json"
@@ -214,3 +245,15 @@ class Predictions:
         make_folder(path.parent)
         write_json(path, "decision", payload)
         return path
+
+
+@dataclass
+class _HeldPredictions(Predictions):
+    """Predictions whose tables are in memory."""
+
+    tables: Mapping[str, pd.DataFrame]
+
+    def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
+        rows = self.tables[name]
+        wanted = rows["image_id"].isin(image_ids) & rows["finding"].isin(findings)
+        return rows[wanted].reset_index(drop=True)

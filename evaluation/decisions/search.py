@@ -24,7 +24,7 @@ from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.fusion import Confidence, scale_boxes
 from evaluation.boxes.iou import BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
 from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
-from evaluation.decisions.system_output import SystemOutput, patients_of, read_rows
+from evaluation.decisions.system_output import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
@@ -176,7 +176,7 @@ class SearchImages:
             folds=patient_folds(patients_of(dataset.images, ids), positive),
             trusted=np.asarray(ids.isin(dataset.boxes_trusted(target))),
             truth=dataset.target_boxes(target),
-            boxes=read_rows(output.predictions, "boxes", target, ids),
+            boxes=output.predictions.rows("boxes", target.any_of, ids),
             sizes=dataset.images,
         )
 

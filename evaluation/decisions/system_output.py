@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table
-from data_prep.contracts.text_lookup import is_member
 from data_prep.duplicates.patient_groups import patient_groups
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
@@ -19,22 +17,6 @@ from evaluation.boxes.box_rule import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_sizes, map_points
 from evaluation.decisions.reduction import Reduction, combine_findings, reduce_boxes
 from evaluation.statistics.ranking import Floats
-
-_TABLE_OF = {"scores": "scores", "boxes": "predicted_boxes", "maps": "maps"}
-
-
-def read_rows(
-    predictions: Predictions, name: str, target: Target, image_ids: pd.Index
-) -> pd.DataFrame:
-    """Rows of one table of a predictions folder, part by part, of these images and findings."""
-    path = predictions.folder / f"{name}.parquet"
-    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
-    kept = []
-    for part in parts or [path]:  # a folder without parts reads as an empty table
-        rows = read_table(part, _TABLE_OF[name])
-        of_image = is_member(rows["image_id"], image_ids)
-        kept.append(rows[of_image & is_member(rows["finding"], target.any_of)])
-    return pd.concat(kept, ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -60,20 +42,27 @@ class SystemOutput:
         """Whether the system is a detector, whose boxes must be reduced to image scores."""
         return self.predictions.kind == "boxes"
 
+    def _rows(self, name: str) -> pd.DataFrame:
+        return self.predictions.rows(name, self.target.any_of, self.image_ids)
+
+    @cached_property
+    def finding_boxes(self) -> pd.DataFrame:
+        """A detector's boxes by the rule, each with its ``finding``."""
+        return self.rule.apply(self._rows("boxes"), self.sizes)
+
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
         """A detector's boxes by the rule: ``image_id``, corners in original px, ``score``."""
-        rows = read_rows(self.predictions, "boxes", self.target, self.image_ids)
-        return self.rule.apply(rows, self.sizes).drop(columns="finding")
+        return self.finding_boxes.drop(columns="finding")
 
     @cached_property
     def _finding_scores(self) -> pd.DataFrame:
-        return read_rows(self.predictions, "scores", self.target, self.image_ids)
+        return self._rows("scores")
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
         """One activation map per image, of its highest-scoring finding; `None` without maps."""
-        rows = read_rows(self.predictions, "maps", self.target, self.image_ids)
+        rows = self._rows("maps")
         if rows.empty:
             return None
         rows = rows[rows["method"] == rows["method"].min()]

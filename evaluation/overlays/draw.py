@@ -13,10 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.contracts.folders import atomic_path
 from evaluation.overlays.reading import (
+    KEY_SIZE,
+    KeyEntry,
     Reading,
     Truth,
     describe_score,
     describe_truth,
+    legend,
     outcome,
     reading_shapes,
     truth_shapes,
@@ -155,6 +158,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 _PAPER, _INK, _QUIET = (255, 255, 255), (24, 28, 34), (95, 103, 115)
+_WARNING = (178, 24, 24)
 _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 
 
@@ -209,6 +213,112 @@ def draw_overlay(
         *(_caption(reading, truth) for reading in readings),
     ]
     return _panel_figure(panels, captions)
+
+
+def draw_readings(
+    pixels: npt.NDArray[np.uint8],
+    readings: Sequence[Reading],
+    *,
+    findings: Sequence[str],
+    title: str,
+    warnings: Sequence[str] = (),
+    note: str = "",
+    panel: int = 480,
+) -> npt.NDArray[np.uint8]:
+    """Draw the plain image and each system side by side, with a legend; no truth is known.
+
+    Args:
+        pixels: As for `draw_overlay`.
+        readings: One per system, in the order of the panels.
+        findings: Display name of what each system is asked for.
+        title: The image's name, below the plain image.
+        warnings: What speaks against the answers; written below the panels.
+        note: Written under the legend.
+        panel: Longer side of each panel in pixels.
+
+    Returns:
+        RGB image, uint8.
+
+    Example:
+        >>> plain = np.zeros((64, 64), np.uint8)
+        >>> draw_readings(plain, [], findings=[], title="a", panel=64).shape[1]
+        76
+    """
+    size = pixels.shape[1], pixels.shape[0]
+    panels = [
+        _draw_panel(pixels, [], panel),
+        *(
+            _draw_panel(pixels, reading_shapes(each, None, size, faint=False), panel)
+            for each in readings
+        ),
+    ]
+    facts = f"{size[0]} x {size[1]} px"
+    captions = [("Image", None, title, facts), *map(_answer, readings, findings)]
+    figure = _panel_figure(panels, captions)
+    text = max(9, min(round(panels[0].shape[1] / 30), 26))
+    strip = _legend_strip(legend(readings), warnings, note, figure.shape[1], text)
+    return np.vstack([figure, strip])
+
+
+def _answer(reading: Reading, finding: str) -> tuple[str, str, str, str]:
+    """The caption of a system's panel: what it says of the finding, and by which score."""
+    called = {True: "POSITIVE", False: "negative", None: "undecided"}[reading.decision]
+    sure = "" if reading.probability is None else f", probability {reading.probability:.2f}"
+    return reading.system, reading.colour, f"{finding}: {called}{sure}", describe_score(reading)
+
+
+def _legend_strip(
+    entries: Sequence[KeyEntry], warnings: Sequence[str], note: str, width: int, size: int
+) -> npt.NDArray[np.uint8]:
+    """Warnings, the legend and a note, on lines as wide as the figure."""
+    bold, plain = _font(size, bold=True), _font(size)
+    edge, line = max(6, size // 2), round(size * 1.7)
+    room = width - 2 * edge
+    lines: list[list[tuple[KeyEntry, int]]] = [[]]
+    swatch, across = round(line * 1.1), 0
+    for entry in entries:
+        wide = min(room, swatch + size + round(plain.getlength(entry.words)) + size)
+        if lines[-1] and across + wide > room:
+            lines, across = [*lines, []], 0
+        lines[-1].append((entry, across))
+        across += wide
+    warned = [row for each in warnings for row in _wrap(f"Warning: {each}", bold, room)]
+    noted = _wrap(note, plain, room)
+    height = line * (len(warned) + len(lines) + len(noted)) + edge
+    canvas = Image.new("RGB", (width, height), _PAPER)
+    pen, top = ImageDraw.Draw(canvas), 0
+    for row in warned:
+        pen.text((edge, top), row, _WARNING, font=bold)
+        top += line
+    for entries_of_line in lines:
+        for entry, left in entries_of_line:
+            canvas.paste(_swatch(entry, swatch), (edge + left, top))
+            place = (edge + left + swatch + size // 2, top)
+            words = _fit(entry.words, plain, room - left - swatch - size // 2)
+            pen.text(place, words, _INK, font=plain)
+        top += line
+    for row in noted:
+        pen.text((edge, top), row, _QUIET, font=plain)
+        top += line
+    return np.asarray(canvas)
+
+
+def _swatch(entry: KeyEntry, width: int) -> Image.Image:
+    """An entry's shapes on the grey of an X-ray."""
+    ground = np.full((KEY_SIZE[1], KEY_SIZE[0]), 60, np.uint8)
+    return Image.fromarray(_draw_panel(ground, entry.shapes, width))
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Break a text into lines that fit; a word that is too long is cut."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(_fit(word, font, width))
+    return lines
 
 
 def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:

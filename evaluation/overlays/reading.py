@@ -4,7 +4,9 @@ A :class:`Reading` is what one system says of one image; :func:`reading_shapes` 
 looks, for the PNG files and for the report alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from evaluation.overlays.shapes import (
     TRUTH_COLOUR,
     ActivationGrid,
     Label,
+    Points,
     Shape,
     corner_brackets,
     cross,
@@ -71,6 +74,7 @@ class Reading:
         colour: ``#RRGGBB`` on the X-ray.
         score: Image score, or None where the system gave none.
         threshold: Decision threshold on that score, or None where there is none.
+        probability: Calibrated probability of the finding, or None.
         decision: True positive call, False negative call, None undecided.
         boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
         box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
@@ -85,6 +89,7 @@ class Reading:
     colour: str
     score: float | None = None
     threshold: float | None = None
+    probability: float | None = None
     decision: bool | None = None
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
     box_cut: float = 0.5
@@ -113,7 +118,7 @@ def truth_shapes(truth: Truth) -> list[Shape]:
 
 def reading_shapes(
     reading: Reading,
-    truth: Truth,
+    truth: Truth | None,
     size: tuple[int, int],
     *,
     faint: bool = True,
@@ -127,7 +132,7 @@ def reading_shapes(
 
     Args:
         reading: The system's view.
-        truth: The lesions, for the corners and for solid or dashed.
+        truth: The lesions, for the corners and for solid or dashed; None draws all boxes solid.
         size: Width and height of the image in original pixels; sizes the cross and the texts.
         faint: Whether the boxes below the cut are wanted.
         line: Height of a line of text, of the longer side.
@@ -138,7 +143,7 @@ def reading_shapes(
         >>> box.dashed, score.text
         (True, '0.90')
     """
-    lesions = _NO_BOXES if truth.boxes is None else truth.boxes
+    lesions = _NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)
     shapes: list[Shape | Label] = []
     if reading.grid is not None:
@@ -148,7 +153,8 @@ def reading_shapes(
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
-    shapes += _box_shapes(reading, lesions, size, faint=faint, line=side * line)
+    judged = None if truth is None else lesions
+    shapes += _box_shapes(reading, judged, size, faint=faint, line=side * line)
     if reading.point is not None and reading.decision is not False:
         arms = cross(*reading.point, arm=side / 48)
         shapes.append(Shape("point", arms, reading.colour, width=2.4, closed=False))
@@ -179,13 +185,13 @@ def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]
 
 def _box_shapes(
     reading: Reading,
-    lesions: npt.NDArray[np.float64],
+    lesions: npt.NDArray[np.float64] | None,
     size: tuple[int, int],
     *,
     faint: bool,
     line: float,
 ) -> list[Shape | Label]:
-    """Return the boxes, the faint ones first so that they lie below."""
+    """Return the boxes, the faint ones first so that they lie below; solid without lesions."""
     ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
     full = ordered[:, 4] >= reading.box_cut
     below = ordered[~full][:_MAX_FAINT_BOXES] if faint else _NO_BOXES
@@ -194,13 +200,61 @@ def _box_shapes(
     strong = []
     for box in called[::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        dashed = not on_lesion(*centre, lesions)
+        dashed = lesions is not None and not on_lesion(*centre, lesions)
         strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
     scores = [
         *(("boxes", box, f"{box[4]:.2f}", reading.colour) for box in called),
         *(("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
     ]
     return [*thin, *strong, *place_labels(scores, size, line)]
+
+
+class KeyEntry(NamedTuple):
+    """One entry of a legend: shapes in a frame of `KEY_SIZE`, and what they mean."""
+
+    shapes: tuple[Shape, ...]
+    words: str
+
+
+KEY_SIZE = (32, 22)
+_KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
+
+
+def legend(readings: Sequence[Reading]) -> list[KeyEntry]:
+    """Say what each system's shapes mean, where no truth is drawn.
+
+    Example:
+        >>> [entry.words for entry in legend([Reading("A", "#E69F00")])]
+        ['A: box with its score', 'A: centre of its highest-scoring box']
+    """
+    entries = []
+    for reading in readings:
+        colour, name = reading.colour, reading.system
+        box = Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0)
+        point = Shape("point", cross(16, 11, 7), colour, width=_KEY_WIDTH, closed=False, rim=0)
+        if reading.grid is None:
+            entries += [
+                KeyEntry((box,), f"{name}: box with its score"),
+                KeyEntry((point,), f"{name}: centre of its highest-scoring box"),
+            ]
+            continue
+        shares = ", ".join(f"{each:.0%}".rstrip("%") for each in reading.contours)
+        rings = tuple(
+            Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
+            for radii in ((14, 9), (9.5, 6), (5, 3))
+        )
+        means = f"where images average a probability of {shares} %" if shares else "none known"
+        entries += [
+            KeyEntry(rings, f"{name}: activation map, contours {means}"),
+            KeyEntry((box,), f"{name}: box cut out of the map"),
+            KeyEntry((point,), f"{name}: highest point of the map"),
+        ]
+    return entries
+
+
+def _ellipse(x: float, y: float, across: float, down: float) -> Points:
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.column_stack([x + across * np.cos(angle), y + down * np.sin(angle)])
 
 
 def outcome_kind(reading: Reading, truth: Truth) -> str:

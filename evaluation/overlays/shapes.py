@@ -12,6 +12,7 @@ from typing import cast
 import contourpy
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression  # type: ignore[attr-defined]
 
 from evaluation.boxes.map_boxes import upsample
 
@@ -206,11 +207,9 @@ def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[f
     known = np.isfinite(peak) & np.isfinite(probability)
     if not known.any():
         return {}
-    from sklearn.isotonic import IsotonicRegression
-
-    fit = IsotonicRegression().fit(peak[known], probability[known])
-    rising = np.unique(peak[known])
-    expected = fit.predict(rising)
+    rising, inverse, counts = np.unique(peak[known], return_inverse=True, return_counts=True)
+    means = np.bincount(inverse, probability[known]) / counts
+    expected = isotonic_regression(means, weights=counts).x
     found = {}
     for wanted in CONTOUR_PROBABILITIES:
         reached = rising[(expected >= wanted) & (rising > 0)]

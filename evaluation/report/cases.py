@@ -17,7 +17,7 @@ from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
-from evaluation.boxes.map_boxes import map_grid, map_points, map_scale
+from evaluation.boxes.map_boxes import map_grid, map_points
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.reading import Reading, Truth
@@ -73,6 +73,7 @@ class DrawnOutput:
             colour=colour,
             score=_real(row.get("score")),
             threshold=self.threshold,
+            probability=_real(row.get("probability")),
             decision=decision,
             boxes=boxes,
             box_cut=self._cut(boxes, decision),
@@ -340,7 +341,8 @@ def read_systems(
             _check_policy(system, decision, policy)
         boxes = AS_STORED if decision is None else decision.boxes
         evidence = SystemOutput(system, target, ids, boxes, dataset.images)
-        output = _predicted_output(name, evidence, decision, policy)
+        levels = None if evidence.gives_boxes else map_levels(system, target, decision)
+        output = predicted_output(name, evidence, decision, policy, levels=levels)
         outputs.append(output)
         of_maps = evidence.cells()
         cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
@@ -362,37 +364,57 @@ def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:
         )
 
 
-def _predicted_output(
-    name: str, evidence: SystemOutput, decision: Decision | None, policy: str
+def map_levels(
+    predictions: Predictions, target: Target, decision: Decision | None
+) -> dict[float, float]:
+    """Where a system's contours lie: by its probabilities of all images of a folder.
+
+    So an image looks the same whatever other images are drawn.
+    """
+    of_all = SystemOutput(predictions, target, predictions.images_run)
+    scores = of_all.scores(None if decision is None else decision.reduction)
+    probability = None if decision is None else decision.probability(scores)
+    values = scores if probability is None else pd.Series(probability, scores.index)
+    return _levels(of_all.maps, values)
+
+
+def predicted_output(
+    name: str,
+    evidence: SystemOutput,
+    decision: Decision | None,
+    policy: str,
+    *,
+    levels: dict[float, float] | None = None,
 ) -> DrawnOutput:
-    """Score, decide and point on the images of the evidence."""
+    """Score, decide and point on the images of the evidence.
+
+    Args:
+        name: Display name.
+        evidence: What the system says of the images.
+        decision: What validation chose; `None` leaves all undecided.
+        policy: One of the decision's.
+        levels: Where contours lie; see `map_levels`.
+    """
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
     threshold = None if decision is None else decision.thresholds[policy].threshold
     table["decision"] = None if threshold is None else is_positive(scores, threshold)
+    probability = None if decision is None else decision.probability(scores)
+    if probability is not None:
+        table["probability"] = probability
     points = evidence.points()
     if points is not None:
         table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
     maps = None if evidence.gives_boxes else evidence.maps
-    scale = None if decision is None else decision.map_scale
-    calibrated, levels = False, {}
-    if maps is not None:
-        # Over all images of the folder, so that an image looks the same whatever is asked for.
-        of_all = SystemOutput(
-            evidence.predictions, evidence.target, evidence.predictions.images_run
-        )
-        every_score = of_all.scores(None if decision is None else decision.reduction)
-        probability = None if decision is None else decision.probability(every_score)
-        calibrated = probability is not None
-        values = pd.Series(probability, every_score.index) if calibrated else every_score
-        levels = _levels(of_all.maps, values)
-        if scale is None and of_all.maps is not None:
-            scale = map_scale(of_all.maps)
-    rule = None if decision is None else decision.map_boxes
-    boxes = evidence.boxes(scores, scale, rule)
+    boxes = (
+        evidence.boxes(scores, decision.map_scale, decision.map_boxes)
+        if decision is not None
+        else evidence.boxes(scores, None, None)
+    )
     empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
     drawn = empty if boxes is None else boxes
-    return DrawnOutput(name, table, drawn, maps, levels, calibrated, threshold)
+    calibrated = maps is not None and probability is not None
+    return DrawnOutput(name, table, drawn, maps, levels or {}, calibrated, threshold)
 
 
 def _locate(

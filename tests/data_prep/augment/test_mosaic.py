@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.augment.augment import DroppedBoxes
-from data_prep.augment.mosaic import join_mosaic
+from data_prep.augment.mosaic import DroppedBoxes, join_mosaic
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import MIN_SIDE
 

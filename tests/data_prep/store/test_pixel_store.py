@@ -17,7 +17,13 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.store import pixel_store, pixel_writer
-from data_prep.store.decode import DecodeTask, decode_all, decode_and_letterbox, decode_loose
+from data_prep.store.decode import (
+    DecodeTask,
+    LoosePixels,
+    decode_all,
+    decode_and_letterbox,
+    read_loose,
+)
 from data_prep.store.pixel_store import (
     PixelStore,
     PixelStoreWriter,
@@ -350,17 +356,22 @@ def test_loose_files_get_the_pixels_of_the_store(
 ) -> None:
     root, table = source
     store = build_pixel_store(tmp_path, table, root, SIZE)
-    files = {image_id: root / f"{image_id}.png" for image_id in table["image_id"]}
-    files["broken"] = tmp_path / "none.png"
+    files = [root / f"{image_id}.png" for image_id in table["image_id"]]
 
-    first, second = decode_loose(files, SIZE, chunk=7)
+    *read, broken = read_loose([*files, tmp_path / "none.png"])
 
-    assert (first.size, len(first.ids), len(second.ids)) == (SIZE, 7, 5)
-    assert second.failed["image_id"].tolist() == ["broken"]
-    for loose in (first, second):
-        for image_id in loose.ids:
-            np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
-            assert loose.placement(image_id) == store.placement(image_id)
+    assert broken.image is None
+    assert "none.png: no such file" in str(broken.problem)
+    loose = LoosePixels.of({each.path.stem: each.image.pixels for each in read if each.image}, SIZE)
+    assert loose.ids.tolist() == table["image_id"].tolist()
+    for image_id in loose.ids:
+        np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
+        assert loose.placement(image_id) == store.placement(image_id)
+    sizes = loose.sizes.set_index("image_id")[["width", "height"]]
+    expected = [
+        (each.image.pixels.shape[1], each.image.pixels.shape[0]) for each in read if each.image
+    ]
+    assert list(sizes.itertuples(index=False, name=None)) == expected
 
 
 def test_pixels_alone_are_not_measured(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:

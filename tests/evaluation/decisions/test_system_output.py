@@ -7,7 +7,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.reduction import Reduction
-from evaluation.decisions.system_output import SystemOutput, read_rows
+from evaluation.decisions.system_output import SystemOutput
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}
@@ -38,9 +38,9 @@ def test_failed_images_did_not_run(classifier):
 
 
 def test_only_asked_images_and_members_of_the_target_are_read(classifier):
-    rows = read_rows(classifier, "scores", TARGET, pd.Index(["b"]))
+    rows = classifier.rows("scores", TARGET.any_of, pd.Index(["b"]))
     assert rows[["image_id", "finding"]].to_numpy().tolist() == [["b", "x"], ["b", "y"]]
-    assert read_rows(classifier, "boxes", TARGET, pd.Index(["b"])).empty
+    assert classifier.rows("boxes", TARGET.any_of, pd.Index(["b"])).empty
 
 
 def test_a_target_of_two_findings_takes_the_higher_score_and_its_map(classifier):

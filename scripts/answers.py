@@ -1,0 +1,345 @@
+"""The answers of `cxr predict` for images: found, printed, drawn and written one by one.
+
+Nothing heavy is imported before the paths are known to be right and one image could be read.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.contracts.errors import InputError
+from scripts import console
+from scripts.systems import split_name
+
+if TYPE_CHECKING:
+    from data_prep.store.decode import LooseImage
+    from serving.answer import Answer, LoadedRun
+
+OVERLAYS = "predicted"
+_COLUMNS = (
+    "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
+    "n_boxes", "boxes", "warnings", "problem",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AnswerOutput:
+    """Where answers go.
+
+    Attributes:
+        overlays: Folder of the PNG files; None draws none.
+        csv: Table to write, or None.
+        as_json: Whether stdout gets JSON instead of lines.
+        show: Whether to open what was drawn.
+    """
+
+    overlays: Path | None
+    csv: Path | None = None
+    as_json: bool = False
+    show: bool = False
+
+
+def show_answers(
+    paths: Sequence[str],
+    output: AnswerOutput,
+    options: dict[str, Any],
+    batch_size: int,
+    *,
+    strict: bool,
+) -> None:
+    """Answer for images, file by file; memory does not grow with their number.
+
+    Args:
+        paths: Runs, as PATH or NAME=PATH, and images or folders of images.
+        output: Where answers go.
+        options: Of `LoadedRun.open`; a ``name`` is for one run.
+        batch_size: Images at a time.
+        strict: Whether an image with a warning gets no answer.
+
+    Raises:
+        InputError: A path is wrong, or no file could be answered.
+    """
+    runs, sources = _sort_paths(paths)
+    if options["name"] is not None:
+        if len(runs) > 1:
+            raise InputError("predict --name: is for one run; give several as NAME=RUN")
+        runs = [(options["name"], runs[0][1])]
+    from data_prep.store.decode import find_files, read_loose
+
+    files = find_files(sources)
+    left_out: list[LooseImage] = []
+    stream = read_loose(files)
+    first = next((each for each in stream if not _is_bad(each, left_out)), None)
+    if first is None:
+        raise InputError(_none_answered(left_out, len(files)))
+    loaded = _open_runs(runs, options)
+    with _Writer(output) as writer:
+        for each in left_out:
+            writer.leave_out(each.path, str(each.problem))
+        for some in _batches(chain([first], stream), batch_size):
+            _answer_batch(loaded, some, writer, strict=strict)
+    if not writer.answered:
+        raise InputError(f"none of {_count(len(files), 'file')} was answered; see above")
+    if writer.left_out:
+        console.say(f"{_count(writer.left_out, 'file')} left out of {len(files)}, see above")
+        raise SystemExit(1)
+
+
+def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
+    """Tell runs, each with the name given to it, from images."""
+    runs: list[tuple[str | None, Path]] = []
+    sources = []
+    for text in paths:
+        name, path = (None, Path(text)) if Path(text).exists() else split_name(text)
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        if (path / "run.json").is_file() or (path / "config.toml").is_file():
+            _require_complete(path)
+            runs.append((name, path))
+        elif name is not None:
+            raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
+        else:
+            _refuse_other_folders(path)
+            sources.append(path)
+    if not runs:
+        raise InputError("predict: give at least one run, a folder that cxr train made")
+    if not sources:
+        raise InputError("predict: give images or folders of images behind the run, or --data")
+    return runs, sources
+
+
+def _require_complete(run: Path) -> None:
+    if not (run / "run.json").is_file():
+        raise InputError(
+            f"{run}: this training has not ended (no run.json); run the same cxr train again to "
+            "go on"
+        )
+
+
+def _refuse_other_folders(path: Path) -> None:
+    """Name a folder that holds something else than images."""
+    if (path / "dataset.json").is_file():
+        raise InputError(f"{path}: is a data set; give it as --data, or give its images")
+    if (path / "predictions.json").is_file():
+        raise InputError(f"{path}: is a predictions folder, not a run; give the run it was made by")
+    if path.is_dir() and (inside := sorted(file.parent for file in path.glob("*/run.json"))):
+        raise InputError(f"{path}: holds runs; give one of them: {', '.join(map(str, inside))}")
+
+
+def _is_bad(file: LooseImage, bad: list[LooseImage]) -> bool:
+    if file.problem is not None:
+        bad.append(file)
+    return file.problem is not None
+
+
+def _none_answered(bad: Sequence[LooseImage], count: int) -> str:
+    first = str(bad[0].problem)
+    return first if count == 1 else f"none of {count} files is an image; the first: {first}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) -> list[LoadedRun]:
+    """Load the runs; those of one name are told apart by their folders."""
+    from dataclasses import replace
+
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    from serving.answer import LoadedRun  # imports torch, which reads the settings then
+
+    device = choose_device(options["device"])
+    loaded = [
+        LoadedRun.open(
+            path,
+            name=name,
+            policy=options["policy"],
+            device=device,
+            precision=options["precision"],
+        )
+        for name, path in runs
+    ]
+    names = [run.name for run in loaded]
+    loaded = [
+        replace(run, name=run.folder.name) if names.count(run.name) > 1 and not name else run
+        for run, (name, _) in zip(loaded, runs, strict=True)
+    ]
+    names = [run.name for run in loaded]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(
+            f"predict: two runs are called '{repeated[0]}'; give each its own: NAME=RUN"
+        )
+    for run in loaded:
+        if run.undecided_because:
+            console.say(f"{run.name}: undecided: {run.undecided_because}")
+    return loaded
+
+
+def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage]]:
+    # The first alone: its answer need not wait until others are read.
+    yield list(islice(files, 1))
+    while some := list(islice(files, size)):
+        yield some
+
+
+def _answer_batch(
+    runs: Sequence[LoadedRun], files: Sequence[LooseImage], writer: _Writer, *, strict: bool
+) -> None:
+    good = [(str(each.path), each.image) for each in files if each.image is not None]
+    by_run = [run.answer(good) for run in runs] if good else []
+    of_image = iter(zip(*by_run, strict=True))
+    for each in files:
+        if each.image is None:
+            writer.leave_out(each.path, str(each.problem))
+            continue
+        answers = next(of_image)
+        failed = [answer for answer in answers if isinstance(answer, InputError)]
+        warned = [text for answer in answers if not isinstance(answer, InputError)
+                  for text in answer.warnings]  # fmt: skip
+        if failed:
+            writer.leave_out(each.path, str(failed[0]))
+        elif strict and warned:
+            writer.leave_out(each.path, f"{each.path}: {warned[0]}; refused by --strict")
+        else:
+            writer.write([one for one in answers if not isinstance(one, InputError)])
+
+
+@dataclass
+class _Writer:
+    """Prints, draws and writes answers as they come.
+
+    Attributes:
+        output: Where they go.
+        answered: Images so far.
+        left_out: Files so far.
+    """
+
+    output: AnswerOutput
+    answered: int = 0
+    left_out: int = 0
+    _names: set[str] = field(default_factory=set)
+    _last: Path | None = None
+    _files: ExitStack = field(default_factory=ExitStack)
+    _rows: Any = None
+    _is_first: bool = True
+
+    def __enter__(self) -> _Writer:
+        if self.output.overlays is not None:
+            from data_prep.contracts.folders import make_folder
+
+            make_folder(self.output.overlays)
+        if self.output.csv is not None:
+            from data_prep.contracts.folders import atomic_path, make_folder
+
+            make_folder(self.output.csv.parent)
+            temporary = self._files.enter_context(atomic_path(self.output.csv))
+            file = self._files.enter_context(temporary.open("w", newline="", encoding="utf-8"))
+            self._rows = csv.DictWriter(file, _COLUMNS)
+            self._rows.writeheader()
+        return self
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """One image, answered by each system."""
+        for text in dict.fromkeys(text for answer in answers for text in answer.warnings):
+            self._say(f"{answers[0].image}  WARNING: {text}")
+        for answer in answers:
+            if not self.output.as_json:
+                sys.stdout.write(answer.line() + "\n")
+            if self._rows is not None:
+                self._rows.writerow(_row(answer))
+        self._emit([answer.to_json() for answer in answers])
+        if self.output.overlays is not None:
+            self._draw(answers, self.output.overlays)
+        self.answered += 1
+
+    def leave_out(self, path: Path, problem: str) -> None:
+        """One file without an answer."""
+        console.say(f"left out: {problem}")
+        if self._rows is not None:
+            self._rows.writerow({"image": str(path), "problem": problem})
+        self._emit([{"image": str(path), "problem": problem}])
+        self.left_out += 1
+
+    def _say(self, text: str) -> None:
+        """A line beside the answers; where those are JSON, for the person alone."""
+        if self.output.as_json:
+            console.say(text)
+        else:
+            sys.stdout.write(text + "\n")
+
+    def _emit(self, entries: list[dict[str, Any]]) -> None:
+        """Append to the JSON list."""
+        if not self.output.as_json:
+            sys.stdout.flush()
+            return
+        for entry in entries:
+            sys.stdout.write("[\n" if self._is_first else ",\n")
+            self._is_first = False
+            sys.stdout.write(json.dumps(entry, ensure_ascii=False))
+
+    def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
+        from evaluation.overlays.draw import to_png
+        from serving.answer import render_answers
+
+        path = folder / self._free_name(Path(answers[0].image).stem)
+        to_png(render_answers(answers), path)
+        self._last = path
+
+    def _free_name(self, stem: str) -> str:
+        """A name that no other image of this command has; never that of an image itself."""
+        name, number = f"{stem}-overlay.png", 1
+        while name in self._names:
+            number += 1
+            name = f"{stem}-overlay-{number}.png"
+        self._names.add(name)
+        return name
+
+    def __exit__(self, *error: object) -> None:
+        if self.output.as_json:
+            sys.stdout.write("[]\n" if self._is_first else "\n]\n")
+        self._files.__exit__(*error)  # type: ignore[arg-type]
+        if error[0] is not None or self._last is None:
+            return
+        where = self._last if self.answered == 1 else self.output.overlays
+        console.say(f"Overlay{'' if self.answered == 1 else 's'}: {where}")
+        if self.output.show and where is not None:
+            _open_viewer(where)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    """An answer as a row of the table."""
+    entry = answer.to_json()
+    boxes = [
+        ",".join(f"{box[edge]:.1f}" for edge in ("x1", "y1", "x2", "y2")) + f",{box['score']:.4f}"
+        for box in entry["boxes"]
+    ]
+    return {
+        **{column: entry[column] for column in _COLUMNS if column in entry},
+        "n_boxes": len(boxes),
+        "boxes": ";".join(boxes),
+        "warnings": "; ".join(entry["warnings"]),
+    }
+
+
+def _open_viewer(path: Path) -> None:
+    """Show a file or folder by the system's own viewer, without waiting for it."""
+    viewer = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
+    screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    if viewer is None or not screen:
+        console.say(f"--open: no viewer here; open {path} yourself")
+        return
+    quiet = subprocess.DEVNULL
+    subprocess.Popen([viewer, str(path)], stdout=quiet, stderr=quiet)  # noqa: S603  our own file

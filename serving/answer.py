@@ -1,0 +1,377 @@
+"""What trained runs say about single images: score, decision, boxes, map, and the overlay.
+
+The score, the boxes and the decision are those that ``cxr predict --data``, ``cxr tune`` and
+``cxr compare`` would give for the image: the same code makes them. No data set is needed: a run
+keeps the decision that its training chose on validation images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.tables import read_json
+from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
+from data_prep.images.image import read_image
+from data_prep.store.dataset import Target
+from data_prep.store.decode import LoosePixels
+from data_prep.store.predictions import Predictions
+from evaluation.boxes.box_rule import AS_STORED
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.thresholds import POLICIES
+from evaluation.metrics.words import policy_words, score_words
+from evaluation.overlays.draw import draw_readings
+from evaluation.overlays.reading import Reading
+from evaluation.overlays.shapes import ActivationGrid, system_colour
+from evaluation.report.cases import DrawnOutput, map_levels, predicted_output
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from serving.trained_model import Precision, TrainedModel
+    from training.run_folder import RunFolder
+
+_SHOWN_BOXES = 3  # in a line of text
+_DECISIONS = {True: "positive", False: "negative", None: None}
+_NOTE = (
+    "Probability and threshold: chosen on the run's validation images ({policy}). Research use "
+    "only, not a medical device."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one system says of one image.
+
+    Attributes:
+        image: The image as it was given, a path or ``array``.
+        system: Display name.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
+        finding: Display name of what is asked for.
+        score: Image score, raw, in [0, 1].
+        probability: Calibrated; None where the run has no calibration.
+        policy: What the threshold was chosen for.
+        threshold: On the score; None where there is none.
+        decision: True positive, False negative, None undecided.
+        boxes: The boxes of a positive answer, ``finding, x1, y1, x2, y2, score``, px of the
+            original, by falling score: a detector's from the threshold on, a classifier's cut out
+            of its map. A negative answer has none; an undecided one a detector's from 0.5 on.
+        warnings: What speaks against the answer; empty where the image looks like a frontal
+            chest X-ray.
+        undecided_because: Why there is no decision, else None.
+        reading: What the overlay shows.
+        pixels: The image as displayed, uint8 (H, W).
+    """
+
+    image: str
+    system: str
+    kind: str
+    finding: str
+    score: float
+    probability: float | None
+    policy: str
+    threshold: float | None
+    decision: bool | None
+    boxes: pd.DataFrame
+    warnings: tuple[str, ...] = ()
+    undecided_because: str | None = None
+    reading: Reading = field(default_factory=lambda: Reading("", "#E69F00"), repr=False)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
+
+    @property
+    def map(self) -> ActivationGrid | None:
+        """A classifier's activation map, with its frame in the original; None for a detector."""
+        return self.reading.grid
+
+    def line(self) -> str:
+        """The answer as the terminal shows it."""
+        called = (_DECISIONS[self.decision] or "undecided").upper()
+        parts = [self.image, self.system, called if self.decision else called.lower()]
+        if self.probability is not None:
+            parts.append(f"probability {self.probability:.2f}")
+        limit = "" if self.threshold is None else f" (threshold {score_words(self.threshold)})"
+        parts.append(f"score {score_words(self.score)}{limit}")
+        if len(self.boxes):
+            parts.append(self._boxes_in_words())
+        return "  ".join(parts)
+
+    def _boxes_in_words(self) -> str:
+        rows = self.boxes.head(_SHOWN_BOXES).itertuples(index=False)
+        shown = [f"{r.x1:.0f},{r.y1:.0f}-{r.x2:.0f},{r.y2:.0f} ({r.score:.2f})" for r in rows]
+        count = len(self.boxes)
+        if count > _SHOWN_BOXES:
+            shown.append(f"{count - _SHOWN_BOXES} more")
+        return f"{count} box{'' if count == 1 else 'es'}: {', '.join(shown)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer for a program."""
+        return {
+            "image": self.image,
+            "system": self.system,
+            "kind": self.kind,
+            "finding": self.finding,
+            "decision": _DECISIONS[self.decision],
+            "undecided_because": self.undecided_because,
+            "probability": self.probability,
+            "score": self.score,
+            "policy": self.policy,
+            "threshold": self.threshold,
+            "boxes": self.boxes.to_dict(orient="records"),
+            "warnings": list(self.warnings),
+        }
+
+    def figure(self) -> Figure:
+        """The image beside what the system shows on it, with a legend."""
+        return draw_answers([self])
+
+
+def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray:
+    """Draw what several systems say of one image beside it, with a legend.
+
+    Args:
+        answers: Of one image, at least one; each system in its colour.
+        panel: Longer side of each panel, px.
+
+    Returns:
+        RGB image, uint8, shape ``(h, w, 3)``.
+    """
+    first = answers[0]
+    readings = [
+        replace(each.reading, colour=system_colour(place)) for place, each in enumerate(answers)
+    ]
+    warnings = dict.fromkeys(text for each in answers for text in each.warnings)
+    warnings |= dict.fromkeys(
+        f"{each.system} is undecided: {each.undecided_because}"
+        for each in answers
+        if each.undecided_because
+    )
+    return draw_readings(
+        first.pixels,
+        readings,
+        findings=[each.finding for each in answers],
+        title=Path(first.image).name,
+        warnings=list(warnings),
+        note=_NOTE.format(policy=policy_words(first.policy)),
+        panel=panel,
+    )
+
+
+def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
+    """The same as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
+    from matplotlib.figure import Figure
+
+    image = render_answers(answers, panel=panel)
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.imshow(image, interpolation="none")
+    axes.set_axis_off()
+    return figure
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A trained run that answers for single images; make one with `LoadedRun.open`.
+
+    Attributes:
+        name: Display name of the system.
+        model: The trained model.
+        target: What it is asked for.
+        policy: Of the decision's thresholds the one that decides.
+        decision: Chosen at the end of training on validation images; None where that is missing.
+        undecided_because: Why the run cannot decide, else None.
+        levels: Contours of a classifier's maps: raw map value by probability.
+
+    Example:
+        >>> LoadedRun.open("no-such-folder")
+        Traceback (most recent call last):
+        ...
+        data_prep.contracts.errors.InputError: no-such-folder: holds no run (no config.toml); ...
+    """
+
+    name: str
+    model: TrainedModel = field(repr=False)
+    target: Target
+    policy: str
+    decision: Decision | None = field(repr=False)
+    undecided_because: str | None
+    levels: dict[float, float] = field(repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        policy: str = POLICIES[0],
+        device: str = "auto",
+        precision: Precision = "fp32",
+    ) -> LoadedRun:
+        """Load a complete run.
+
+        Args:
+            folder: Made by ``cxr train``.
+            name: Display name; the run's own by default.
+            policy: Which of the frozen thresholds decides.
+            device: ``cpu``, ``cuda`` or ``auto``.
+            precision: A decision chosen at another one does not fit, and leaves images undecided.
+
+        Raises:
+            InputError: The run is not complete, or its decision has no such policy.
+        """
+        import torch
+
+        from serving.trained_model import TrainedModel
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = TrainedModel.open(Path(folder), precision=precision, device=device)
+        info, run = model.run.info, model.run
+        decision, reason = _frozen_decision(model, policy)
+        target = _target(run)
+        levels: dict[float, float] = {}
+        if decision is not None and model.kind == "scores":
+            levels = map_levels(Predictions.open(run.validation), target, decision)
+        return cls(name or str(info["name"]), model, target, policy, decision, reason, levels)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.model.run.folder
+
+    def predict(self, image: str | Path | np.ndarray) -> Answer:
+        """Answer for one image.
+
+        Args:
+            image: A file (DICOM, PNG, JPEG, TIFF, ...), or pixels, uint8 (H, W) or (H, W, 3) as
+                displayed: 0 is black, air is dark.
+
+        Raises:
+            InputError: It cannot be read, or the network's output is not finite.
+        """
+        return next(self.predict_many([image]))
+
+    def predict_many(self, images: Iterable[str | Path | np.ndarray]) -> Iterator[Answer]:
+        """Answer for images one after another, in their order; see `predict`."""
+        for image in images:
+            (answer,) = self.answer([_read(image)])
+            if isinstance(answer, InputError):
+                raise answer
+            yield answer
+
+    def answer(self, images: Sequence[tuple[str, DecodedImage]]) -> list[Answer | InputError]:
+        """Answer for images that were read, in one batch; an error where the network fails.
+
+        Args:
+            images: What each is called, and what it shows.
+        """
+        originals = {str(place): image.pixels for place, (_, image) in enumerate(images)}
+        source = LoosePixels.of(originals, self.model.preprocess.size)
+        (part,) = self.model.predict(source, source.ids, source.sizes, len(source.ids))
+        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
+        given = Predictions.in_memory({"system": self.name, "kind": self.model.kind}, part.tables)
+        rule = AS_STORED if self.decision is None else self.decision.boxes
+        evidence = SystemOutput(given, self.target, ran, rule, source.sizes)
+        output = predicted_output(
+            self.name, evidence, self.decision, self.policy, levels=self.levels
+        )
+        return [
+            self._answer(called, image, str(place), evidence, output)
+            if str(place) in ran
+            else InputError(f"{called}: the output of {self.name} is not finite")
+            for place, (called, image) in enumerate(images)
+        ]
+
+    def _answer(
+        self,
+        called: str,
+        image: DecodedImage,
+        key: str,
+        evidence: SystemOutput,
+        output: DrawnOutput,
+    ) -> Answer:
+        reading = output.reading(key, system_colour(0))
+        if not reading.contours:  # without them a map cannot be drawn
+            reading = replace(reading, grid=None)
+        return Answer(
+            image=called,
+            system=self.name,
+            kind=self.model.kind,
+            finding=self.target.display_name,
+            score=float(output.decisions.loc[key, "score"]),  # type: ignore[arg-type]
+            probability=reading.probability,
+            policy=self.policy,
+            threshold=reading.threshold,
+            decision=reading.decision,
+            boxes=_called_boxes(key, evidence, output, reading),
+            undecided_because=self.undecided_because,
+            reading=reading,
+            pixels=image.pixels,
+        )
+
+
+def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
+    if not isinstance(image, np.ndarray):
+        return str(image), read_image(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise InputError(
+            f"image: expected uint8 of shape (H, W) or (H, W, 3), but got {image.dtype} "
+            f"{image.shape}"
+        )
+    grey = image if image.ndim == 2 else grey_from_rgb(image)
+    return "array", DecodedImage(grey, decode_record(grey, []))
+
+
+def _called_boxes(
+    key: str, evidence: SystemOutput, output: DrawnOutput, reading: Reading
+) -> pd.DataFrame:
+    """The boxes that count, each with its finding, by falling score."""
+    columns = ["finding", *EDGES, "score"]
+    if evidence.gives_boxes:
+        rows = evidence.finding_boxes
+    elif output.maps is None:
+        return pd.DataFrame(columns=columns)
+    else:
+        finding = output.maps.set_index("image_id")["finding"]
+        rows = output.boxes.assign(finding=output.boxes["image_id"].map(finding))
+    counts = (rows["image_id"] == key) & (rows["score"] >= reading.box_cut)
+    return rows.loc[counts, columns].sort_values("score", ascending=False, ignore_index=True)
+
+
+def _target(run: RunFolder) -> Target:
+    """What a run was trained for; its display name lies with the validation predictions."""
+    name, findings = str(run.info["target"]), tuple(run.info["findings"])
+    stored = run.validation / "predictions.json"
+    known = read_json(stored, "predictions").get("target") if stored.is_file() else None
+    return Target(name, findings, str(known["display_name"] if known else name))
+
+
+def _frozen_decision(model: TrainedModel, policy: str) -> tuple[Decision | None, str | None]:
+    """The decision of a run's training; with it, or in its place, why it cannot decide."""
+    run, target = model.run, str(model.run.info["target"])
+    if not run.decision_file(target).is_file():
+        return None, "run the same cxr train command again (adds the operating point)"
+    decision = Decision.from_json(read_json(run.decision_file(target), "decision"))
+    # Another device computes the same, but for rounding; another precision does not.
+    same = (
+        replace(model, device=device).inference_id() for device in (model.device, "cpu", "cuda")
+    )
+    if decision.chosen_on.get("inference_id") not in same:
+        return None, (
+            "its operating point was chosen at another precision or with other weights; run cxr "
+            "tune on the run again"
+        )
+    if policy not in decision.thresholds:
+        raise InputError(
+            f"{run.folder}: has no operating point for the policy '{policy}'; it has "
+            f"{', '.join(decision.thresholds)}: choose one of them"
+        )
+    return decision, decision.thresholds[policy].reason
