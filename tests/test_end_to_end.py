@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -118,16 +119,44 @@ def test_a_run_can_be_compared_directly(rsna: Path) -> None:
     assert "predictions of another training" in done.stderr
 
 
-def test_loose_files_are_predicted_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
+def test_files_are_answered_by_both_models_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
     files = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
-    (tmp_path / "broken.dcm").write_bytes(files[0].read_bytes()[:900])
-    out = tmp_path / "loose"
-    done = cxr("predict", rsna / "detector", *files, tmp_path / "broken.dcm", "--out", out)
-    assert "left out" in done.stderr
-    parts = (out / "predicted_images.parquet").glob("*.parquet")
-    images = pd.concat(pd.read_parquet(part) for part in parts).set_index("image_id")
-    assert images.loc["broken.dcm", "status"] == "failed"
-    assert set(images.loc[[file.name for file in files], "status"]) == {"ok"}
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "broken.dcm").write_bytes(files[0].read_bytes()[:900])
+    (folder / "notes.txt").write_text("no image")
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    out, table = tmp_path / "overlays", tmp_path / "answers.csv"
+    runs = [f"Boxes={rsna / 'detector'}", rsna / "classifier"]
+    done = cxr("predict", *runs, folder, "--out", out, "--csv", table, fails=True)
+
+    assert done.returncode == 1
+    assert "left out: " in done.stderr
+    assert "notes.txt: neither DICOM nor a known image format" in done.stderr
+    assert "2 files left out of 4" in done.stderr
+    lines = done.stdout.splitlines()
+    systems = ["Boxes", json.loads((rsna / "classifier/run.json").read_text())["name"]]
+    assert [line.split("  ")[:2] for line in lines] == [
+        [str(folder / file.name), system] for file in files for system in systems
+    ]
+    rows = pd.read_csv(table)
+    assert rows["problem"].notna().sum() == 2
+    answered = rows[rows["problem"].isna()]
+    assert len(answered) == 4
+    for line, row in zip(lines, answered.itertuples(), strict=True):
+        assert f"probability {row.probability:.2f}" in line
+        assert str(row.decision) in line.lower()
+    assert {path.name for path in out.iterdir()} == {f"{f.stem}-overlay.png" for f in files}
+
+    done = cxr("predict", *runs, *files, "--json", "--no-overlay")
+    entries = json.loads(done.stdout)
+    assert [each["system"] for each in entries] == systems * 2
+    np.testing.assert_allclose(
+        [each["score"] for each in entries], answered["score"], rtol=1e-4, atol=1e-6
+    )
+    assert all(set(box) == {"finding", "x1", "y1", "x2", "y2", "score"}
+               for each in entries for box in each["boxes"])  # fmt: skip
 
 
 def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:

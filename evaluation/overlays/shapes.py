@@ -12,7 +12,7 @@ from typing import cast
 import contourpy
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression  # type: ignore[attr-defined]
+from scipy.optimize import isotonic_regression
 
 from evaluation.boxes.map_boxes import upsample
 

@@ -51,7 +51,7 @@ def cxr(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
             ["compare", "a", "--data", "nowhere", "--out", "x", "--images", "some"],
             "Invalid value for '--images'",
         ),
-        (["predict", "run", "--out", "x"], "give either --data"),
+        (["predict", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
         (["train", "no-such-config", "--data", "d", "--out", "o"], "no-such-config"),
         (["show", "--jsn", "x"], "--jsn"),
     ],

@@ -22,10 +22,12 @@ from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import tune
 from scripts import console
 from scripts.predict import predict
 from scripts.train import train
+from serving.answer import LoadedRun
 from training.run_folder import RunFolder, load_model
 
 _SMALL = {
@@ -94,23 +96,55 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
     assert run.info["precision"] in ("fp32", "bf16")
 
 
-def test_model_predicts_from_files_as_from_the_store(
+def test_a_run_answers_for_files_as_predict_tune_and_compare_do(
+    data: Path, whole: tuple[str, Path], tmp_path: Path
+) -> None:
+    dataset, target = DataSet.open(data), DataSet.open(data).target()
+    predict([str(whole[1])], tmp_path / "set", data=data, device="cpu")
+    system = Predictions.open(tmp_path / "set")
+    decision, ids = tune(system, dataset, target), pd.Index(system.images_run)
+    output = SystemOutput(system, target, ids, decision.boxes, dataset.images)
+    scores = output.scores(decision.reduction)
+    boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
+    threshold = decision.thresholds["max_f1"].threshold
+    assert threshold is not None
+    assert boxes is not None
+
+    loaded = LoadedRun.open(whole[1], device="cpu")
+    answers = list(loaded.predict_many(dataset.image_path(image_id) for image_id in ids))
+
+    assert {answer.decision for answer in answers} == {True, False}
+    for image_id, answer in zip(ids, answers, strict=True):
+        assert answer.score == pytest.approx(scores[image_id], rel=1e-4)
+        assert answer.decision == (scores[image_id] >= threshold)
+        assert answer.probability == pytest.approx(
+            float(decision.probability([scores[image_id]])[0]), rel=1e-3
+        )
+        of_image = boxes[boxes["image_id"] == image_id].sort_values("score", ascending=False)
+        if loaded.model.kind == "boxes":
+            of_image = of_image[of_image["score"] >= min(threshold, of_image["score"].max())]
+        expected = of_image if answer.decision else of_image[:0]
+        columns = ["x1", "y1", "x2", "y2", "score"]
+        np.testing.assert_allclose(answer.boxes[columns], expected[columns], rtol=1e-3, atol=1e-2)
+        assert answer.finding == target.display_name
+        assert (answer.map is None) == (loaded.model.kind == "boxes")
+
+
+def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided(
     data: Path, ended: Path, tmp_path: Path
 ) -> None:
-    dataset = DataSet.open(data)
-    image_id = dataset.image_ids("test")[0]
-    predict(ended, tmp_path / "set", data=data, device="cpu")
-    file = dataset.image_path(image_id)
-    predict(ended, tmp_path / "file", images=[file], device="cpu")
-
-    of_set, of_file = (Predictions.open(tmp_path / name).boxes for name in ("set", "file"))
-    of_set = of_set[of_set["image_id"] == image_id]
-    assert len(of_set) > 0
-    columns = ["x1", "y1", "x2", "y2", "score"]
-    np.testing.assert_allclose(of_set[columns], of_file[columns], rtol=1e-3, atol=1e-3)
-    # Boxes are in px of the whole image.
-    assert (of_set[["x1", "y1"]].to_numpy() >= -1e-3).all()
-    assert (of_set[["x2", "y2"]].to_numpy() <= 96 + 1e-3).all()
+    file = DataSet.open(data).image_path(DataSet.open(data).image_ids("test")[0])
+    other = LoadedRun.open(ended, device="cpu", precision="bf16").predict(file)
+    assert (other.decision, other.threshold) == (None, None)
+    assert "chosen at another precision" in str(other.undecided_because)
+    with pytest.raises(InputError, match=r"'youden'; it has max_f1, sensitivity>=0\.95"):
+        LoadedRun.open(ended, device="cpu", policy="youden")
+    shutil.copytree(ended, tmp_path / "run", ignore=shutil.ignore_patterns("validation"))
+    bare = LoadedRun.open(tmp_path / "run", device="cpu").predict(file)
+    assert bare.decision is None
+    assert bare.probability is None
+    assert bare.score == pytest.approx(LoadedRun.open(ended, device="cpu").predict(file).score)
+    assert "run the same cxr train command again" in str(bare.undecided_because)
 
 
 @pytest.mark.parametrize(("key", "value"), [("crop", "lungs"), ("enhance", "clahe")])
@@ -121,7 +155,7 @@ def test_run_that_learned_from_cropped_or_enhanced_images_is_refused(
     path = tmp_path / "run/preprocess.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(InputError, match=f"{key} '{value}', .* train it again without data.{key}"):
-        predict(tmp_path / "run", tmp_path / "out", data=data, device="cpu")
+        predict([str(tmp_path / "run")], tmp_path / "out", data=data, device="cpu")
 
 
 @pytest.mark.parametrize("config", ["retinanet_lite", "efficientnet_lite"])
@@ -191,7 +225,7 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     _train(data, again, "training.epochs=1")
     frozen = Predictions.open(RunFolder(again).validation)
     assert set(frozen.images_run) == set(dataset.image_ids("val"))
-    predict(again, tmp_path / "set", data=data, device="cpu")
+    predict([str(again)], tmp_path / "set", data=data, device="cpu")
     chosen = tune(Predictions.open(tmp_path / "set"), dataset, dataset.target()).to_json()
     stored = frozen.decision("opacity")
     assert stored

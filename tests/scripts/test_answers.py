@@ -1,0 +1,90 @@
+"""`cxr predict` for images: what is wrong with the paths is said before anything is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from scripts.answers import AnswerOutput, show_answers
+from scripts.predict import predict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run (by its files' names), images and other folders."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run/run.json", "run/config.toml", "begun/config.toml", "set/dataset.json",
+                 "old/predictions.json", "notes.txt"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "film.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("paths", "says"),
+    [
+        (["run", "nowhere.png"], "nowhere.png: no such file or folder"),
+        (["R=nowhere", "film.png"], "nowhere: no such file or folder"),
+        (["run", "empty"], "empty: holds no files"),
+        (["run"], "give images or folders of images behind the run"),
+        (["film.png"], "give at least one run"),
+        (["begun", "film.png"], "begun: this training has not ended"),
+        (["set", "run", "film.png"], "set: is a data set; give it as --data"),
+        (["old", "film.png"], "old: is a predictions folder, not a run"),
+        ([".", "film.png"], r"\.: holds runs; give one of them: run"),
+        (["A=film.png", "run"], "film.png is not a run"),
+        (["run", "notes.txt"], "notes.txt: neither DICOM nor a known image format"),
+        (["run", "notes.txt", "set/dataset.json"], "none of 2 files is an image; the first: notes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_wrong_paths_are_named_before_a_model_is_loaded(
+    place: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], says: str
+) -> None:
+    monkeypatch.setattr("scripts.answers._open_runs", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=says):
+        predict(paths)
+
+
+def test_wrong_paths_need_neither_torch_nor_pandas(place: Path) -> None:
+    code = (
+        "import sys\nfrom scripts.predict import predict\n"
+        "try: predict(['run', 'notes.txt'])\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "heavy = {'torch', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'albumentations'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[:2] == ["InputError", "[]"], done.stderr
+
+
+@pytest.mark.parametrize("option", [{"tta": "flip"}, {"maps": "layercam"}, {"finding": ["a=b"]}])
+def test_options_that_change_what_the_operating_point_is_of_are_refused(
+    place: Path, option: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match=f"--{next(iter(option))} is for a data set; add --data"):
+        predict(["run", "film.png"], **option)  # type: ignore[arg-type]
+
+
+def test_one_name_for_two_runs_is_refused(place: Path) -> None:
+    with pytest.raises(InputError, match="give several as NAME=RUN"):
+        show_answers(["run", "run", "film.png"], AnswerOutput(None), {"name": "A"}, 1, strict=False)
+
+
+def test_a_data_set_needs_one_run_and_a_folder(place: Path) -> None:
+    for paths, out in ((["run", "run"], Path("x")), (["run"], None)):
+        with pytest.raises(InputError, match="give one run, and a folder"):
+            predict(paths, out, data=Path("set"))
