@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
+from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
 from scripts import console
-from scripts.systems import split_name
 
 if TYPE_CHECKING:
     from data_prep.store.decode import LooseImage
@@ -90,9 +91,9 @@ def show_answers(
         for some in _batches(chain([first], stream), batch_size):
             _answer_batch(loaded, some, writer, strict=strict)
     if not writer.answered:
-        raise InputError(f"none of {_count(len(files), 'file')} was answered; see above")
+        raise InputError(f"none of {counted(len(files), 'file')} was answered; see above")
     if writer.left_out:
-        console.say(f"{_count(writer.left_out, 'file')} left out of {len(files)}, see above")
+        console.say(f"{counted(writer.left_out, 'file')} left out of {len(files)}, see above")
         raise SystemExit(1)
 
 
@@ -101,16 +102,16 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
     runs: list[tuple[str | None, Path]] = []
     sources = []
     for text in paths:
-        name, path = (None, Path(text)) if Path(text).exists() else split_name(text)
+        name, equals, rest = text.partition("=")
+        named = bool(equals) and not Path(text).exists()
+        path = Path(rest) if named else Path(text)
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        if (path / "run.json").is_file() or (path / "config.toml").is_file():
-            _require_complete(path)
-            runs.append((name, path))
-        elif name is not None:
+        if _is_run(path):
+            runs.append((name if named else None, path))
+        elif named:
             raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
         else:
-            _refuse_other_folders(path)
             sources.append(path)
     if not runs:
         raise InputError("predict: give at least one run, a folder that cxr train made")
@@ -119,22 +120,21 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
     return runs, sources
 
 
-def _require_complete(run: Path) -> None:
-    if not (run / "run.json").is_file():
-        raise InputError(
-            f"{run}: this training has not ended (no run.json); run the same cxr train again to "
-            "go on"
-        )
-
-
-def _refuse_other_folders(path: Path) -> None:
-    """Name a folder that holds something else than images."""
-    if (path / "dataset.json").is_file():
+def _is_run(path: Path) -> bool:
+    """Whether a path is a run, which must then be complete; refuses other folders of cxr."""
+    if not path.is_dir():
+        return False
+    kind, begun = kind_of(path), kind_begun(path)
+    if "run" in (each.name for each in (kind, begun) if each):
+        require_kind(path, "run")
+        return True
+    if kind is not None and kind.name == "data set":
         raise InputError(f"{path}: is a data set; give it as --data, or give its images")
-    if (path / "predictions.json").is_file():
-        raise InputError(f"{path}: is a predictions folder, not a run; give the run it was made by")
-    if path.is_dir() and (inside := sorted(file.parent for file in path.glob("*/run.json"))):
-        raise InputError(f"{path}: holds runs; give one of them: {', '.join(map(str, inside))}")
+    if kind is not None and kind.name == "predictions":
+        raise InputError(f"{path}: holds predictions; give the run that made them")
+    if kind is None and "run" in folders_within(path):
+        require_kind(path, "run")
+    return False
 
 
 def _is_bad(file: LooseImage, bad: list[LooseImage]) -> bool:
@@ -146,10 +146,6 @@ def _is_bad(file: LooseImage, bad: list[LooseImage]) -> bool:
 def _none_answered(bad: Sequence[LooseImage], count: int) -> str:
     first = str(bad[0].problem)
     return first if count == 1 else f"none of {count} files is an image; the first: {first}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) -> list[LoadedRun]:

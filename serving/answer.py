@@ -194,7 +194,7 @@ class LoadedRun:
         >>> LoadedRun.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        data_prep.contracts.errors.InputError: no-such-folder: holds no run (no config.toml); ...
+        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
     """
 
     name: str
@@ -361,10 +361,9 @@ def _frozen_decision(model: TrainedModel, policy: str) -> tuple[Decision | None,
         return None, "run the same cxr train command again (adds the operating point)"
     decision = Decision.from_json(read_json(run.decision_file(target), "decision"))
     # Another device computes the same, but for rounding; another precision does not.
-    same = (
-        replace(model, device=device).inference_id() for device in (model.device, "cpu", "cuda")
-    )
-    if decision.chosen_on.get("inference_id") not in same:
+    chosen_with = decision.chosen_on.get("inference_id")
+    devices = dict.fromkeys((model.device, "cpu", "cuda"))
+    if all(replace(model, device=device).inference_id() != chosen_with for device in devices):
         return None, (
             "its operating point was chosen at another precision or with other weights; run cxr "
             "tune on the run again"

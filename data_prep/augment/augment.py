@@ -5,7 +5,10 @@ The only module that imports albumentations, which takes 1.7 s: pixel reading mu
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else asks the network
 
 import albumentations
 import numpy as np
