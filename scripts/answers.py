@@ -181,6 +181,11 @@ def _open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any])
     for run in loaded:
         if run.undecided_because:
             console.say(f"{run.name}: undecided: {run.undecided_because}")
+        if run.guard is None:
+            console.say(
+                f"{run.name}: has no guard, which tells what is no chest X-ray; the same cxr train "
+                "command adds it, where there are enough training images"
+            )
     return loaded
 
 

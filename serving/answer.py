@@ -32,6 +32,7 @@ from evaluation.overlays.draw import draw_readings
 from evaluation.overlays.reading import Reading
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.report.cases import DrawnOutput, map_levels, predicted_output
+from serving.guard import GUARD_NAME, Guard, file_warnings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from serving.trained_model import Precision, TrainedModel
     from training.run_folder import RunFolder
 
+_ARRAY = "array"  # what pixels without a file are called
 _SHOWN_BOXES = 3  # in a line of text
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _NOTE = (
@@ -189,6 +191,7 @@ class LoadedRun:
         decision: Chosen at the end of training on validation images; None where that is missing.
         undecided_because: Why the run cannot decide, else None.
         levels: Contours of a classifier's maps: raw map value by probability.
+        guard: Tells what is no frontal chest X-ray; None where the run has none.
 
     Example:
         >>> LoadedRun.open("no-such-folder")
@@ -204,6 +207,7 @@ class LoadedRun:
     decision: Decision | None = field(repr=False)
     undecided_because: str | None
     levels: dict[float, float] = field(repr=False)
+    guard: Guard | None = field(repr=False)
 
     @classmethod
     def open(
@@ -240,7 +244,10 @@ class LoadedRun:
         levels: dict[float, float] = {}
         if decision is not None and model.kind == "scores":
             levels = map_levels(Predictions.open(run.validation), target, decision)
-        return cls(name or str(info["name"]), model, target, policy, decision, reason, levels)
+        path = run.folder / GUARD_NAME
+        guard = Guard.read(path) if path.is_file() else None
+        called = name or str(info["name"])
+        return cls(called, model, target, policy, decision, reason, levels, guard)
 
     @property
     def folder(self) -> Path:
@@ -290,6 +297,13 @@ class LoadedRun:
             for place, (called, image) in enumerate(images)
         ]
 
+    def warnings(self, called: str, image: DecodedImage) -> tuple[str, ...]:
+        """What speaks against an answer: its header where it is a file, and how it looks."""
+        path = None if called == _ARRAY else called
+        if self.guard is None:
+            return () if path is None else file_warnings(path)
+        return self.guard.warnings(image, path)
+
     def _answer(
         self,
         called: str,
@@ -312,6 +326,7 @@ class LoadedRun:
             threshold=reading.threshold,
             decision=reading.decision,
             boxes=_called_boxes(key, evidence, output, reading),
+            warnings=self.warnings(called, image),
             undecided_because=self.undecided_because,
             reading=reading,
             pixels=image.pixels,
@@ -327,7 +342,7 @@ def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
             f"{image.shape}"
         )
     grey = image if image.ndim == 2 else grey_from_rgb(image)
-    return "array", DecodedImage(grey, decode_record(grey, []))
+    return _ARRAY, DecodedImage(grey, decode_record(grey, []))
 
 
 def _called_boxes(
