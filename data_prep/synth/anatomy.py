@@ -164,6 +164,93 @@ def _bernstein(n_corners: int, steps: int) -> Points:
 
 _VESSEL_GENERATIONS = 5
 _TRUNKS = 7  # vessels that leave each lung root
+_BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # an apex stays round
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The bones of one chest; lengths in image widths.
+
+    Attributes:
+        bone: Density of bone, 1 is usual; falls with age.
+        backs: Number of back ribs a side.
+        back_contrast: Density of the back ribs among the bones.
+        back_gap: Distance between two back ribs on the spine.
+        back_slope: How far a back rib falls on its way to the side.
+        back_shift: How much lower the back ribs start.
+        arch: How far a back rib rises beside the spine, 1 is usual.
+        fronts: Number of front ribs a side.
+        front_contrast: Density of the front ribs among the bones.
+        front_gap: Distance between two front ribs.
+        front_slope: How far a front rib falls towards the middle, 1 is usual.
+        front_shift: How much lower the front ribs start.
+        rib_width: Thickness of a rib.
+        jitter: How much lower each rib pair lies than in a regular cage, `(13,)`.
+        collar_shift: How much lower the collar bones lie.
+        collar_slope: How far a collar bone rises to the side, 1 is usual.
+        collar_width: Thickness of a collar bone.
+        blade: How far from the middle the shoulder blade reaches in, 1 is usual.
+        arm: How far the arm is from the trunk, 1 is usual.
+        spine: Density of the spine among the bones' surroundings, 1 is usual.
+        spine_width: Thickness of the spine.
+        spine_bend: Sideways bends of the spine at neck, chest and belly, `(3,)`.
+        disc_gap: Distance between two discs.
+        disc_shift: Height of the first disc.
+    """
+
+    bone: float
+    backs: int
+    back_contrast: float
+    back_gap: float
+    back_slope: float
+    back_shift: float
+    arch: float
+    fronts: int
+    front_contrast: float
+    front_gap: float
+    front_slope: float
+    front_shift: float
+    rib_width: float
+    jitter: Points
+    collar_shift: float
+    collar_slope: float
+    collar_width: float
+    blade: float
+    arm: float
+    spine: float
+    spine_width: float
+    spine_bend: Points
+    disc_gap: float
+    disc_shift: float
+
+
+def _draw_skeleton(rng: np.random.Generator, age: int) -> Skeleton:
+    return Skeleton(
+        bone=rng.uniform(0.75, 1.25) * (1.12 - 0.004 * max(age - 30, 0)),
+        backs=int(rng.integers(9, 12)),
+        back_contrast=rng.uniform(0.45, 1.35),
+        back_gap=rng.uniform(0.054, 0.080),
+        back_slope=rng.uniform(0.06, 0.21),
+        back_shift=rng.uniform(-0.03, 0.03),
+        arch=rng.uniform(0.2, 1.9),
+        fronts=int(rng.integers(5, 8)),
+        front_contrast=rng.uniform(0.3, 1.5),
+        front_gap=rng.uniform(0.056, 0.088),
+        front_slope=rng.uniform(0.5, 1.5),
+        front_shift=rng.uniform(-0.03, 0.04),
+        rib_width=rng.uniform(0.019, 0.031),
+        jitter=rng.normal(0, 0.004, 13),
+        collar_shift=rng.normal(0, 0.022),
+        collar_slope=rng.uniform(0.1, 1.9),
+        collar_width=rng.uniform(0.023, 0.036),
+        blade=rng.uniform(0.85, 1.25),
+        arm=rng.uniform(0.96, 1.22),
+        spine=rng.uniform(0.35, 1.2),
+        spine_width=rng.uniform(0.052, 0.074),
+        spine_bend=rng.normal(0, (0.010, 0.030, 0.015)),
+        disc_gap=rng.uniform(0.043, 0.064),
+        disc_shift=rng.uniform(0.0, 0.06),
+    )
 
 
 @dataclass(frozen=True)
@@ -172,72 +259,104 @@ class Anatomy:
 
     Attributes:
         half_width: Inner half width of the rib cage at its widest.
+        skew: Share by which the left half is wider than the mean, the right one narrower.
+        taper: How pointed the cage is, 1 is usual; below it barrel-shaped.
         top: Height of the lung apices.
         base: Height of the right diaphragm's dome.
         base_drop: How much lower the left dome lies.
+        dome: How much the diaphragm is domed, 1 is usual.
+        sinus: Depth of the costophrenic angle, 1 is usual.
+        inner: Width of what lies between the lungs, 1 is usual.
+        hilum: Height of the lung roots as share of the lung's, from above.
         heart: Size of the heart, 1 is usual.
+        heart_height: Height of the heart, 1 is usual.
+        heart_shift: How far the heart lies to the patient's left of the usual place.
+        aorta: Size of the aortic arch, 1 is usual.
+        turn: How far the spine lies beside the middle, since the patient is turned.
         body: Outer half width of the trunk.
+        shoulder: How much lower the shoulders lie.
+        neck: Half width of the neck.
         breast: Size of the breast shadows, 0 is none.
-        rib_gap: Distance between two ribs on the spine.
-        rib_slope: How far a rib falls on its way to the side.
-        bone: Density of bone, 1 is usual; falls with age.
-        spine_bend: Sideways bend of the spine.
+        breast_drop: How much lower they lie.
+        skeleton: The bones.
         gas: Size of the gas bubble in the stomach, 0 is none.
+        bowel: Further bubbles in the belly: across, down from the diaphragm, radius; `(N, 3)`.
+        borders: How the lungs' outlines leave the usual ones, right and left, `(2, 19, 2)`.
+        flanks: Likewise the trunk's, `(2, 10, 2)`.
+        hila: Size of the right and the left lung root, 1 is usual, `(2,)`.
+        vessel: Density of the vessels, 1 is usual.
         vessels: Per generation, the branches of both vascular trees, `(N, 3, 2)`.
     """
 
     half_width: float
+    skew: float
+    taper: float
     top: float
     base: float
     base_drop: float
+    dome: float
+    sinus: float
+    inner: float
+    hilum: float
     heart: float
+    heart_height: float
+    heart_shift: float
+    aorta: float
+    turn: float
     body: float
+    shoulder: float
+    neck: float
     breast: float
-    rib_gap: float
-    rib_slope: float
-    bone: float
-    spine_bend: float
+    breast_drop: float
+    skeleton: Skeleton
     gas: float
+    bowel: Points
+    borders: Points
+    flanks: Points
+    hila: Points
+    vessel: float
     vessels: tuple[Points, ...]
 
     @property
     def hilum_y(self) -> float:
         """Height of the lung roots."""
-        return self.top + 0.46 * (self.base - self.top)
+        return self.top + self.hilum * (self.base - self.top)
 
-    def wall(self, y: np.ndarray | float) -> np.ndarray:
-        """Inner half width of the rib cage at height `y`."""
-        heights = self.top + np.array([-0.02, 0.02, 0.08, 0.18, 0.32, 0.46, 0.70])
-        widths = self.half_width * np.array([0.20, 0.44, 0.66, 0.84, 0.95, 1.0, 1.0])
-        return np.asarray(np.interp(y, heights, widths))
+    def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
+        """Inner half width of the rib cage at height `y`; the mean of both where `side` is 0."""
+        length = (self.base - self.top) / 0.55
+        heights = self.top + np.array([-0.02, 0.02, 0.08, 0.18, 0.32, 0.46, 0.70]) * length
+        shares = np.array([0.20, 0.44, 0.66, 0.84, 0.95, 1.0, 1.0]) ** self.taper
+        return np.asarray(np.interp(y, heights, shares * self.half_width * (1 + side * self.skew)))
 
     def lung(self, side: int) -> Points:
         """Outline of a lung; `side` -1 is the patient's right (the image's left), 1 the left."""
-        width, top = self.half_width, self.top
+        width, top = self.half_width * (1 + side * self.skew), self.top
         base = self.base + (self.base_drop if side > 0 else 0.0)
+        crown, sinus, inner = base - 0.015, 0.10 * self.sinus, self.inner * self.half_width
         heights = np.linspace(top + 0.02, base - 0.02, 7)
-        lateral = [(float(self.wall(y)), float(y)) for y in heights]
+        lateral = np.stack([self.wall(heights, side), heights], axis=1)
         corners = [
             (0.30 * width, top),
             *lateral,
-            (width, base + 0.08),
-            (width - 0.004, base + 0.10),  # the costophrenic angle stays sharp
-            (width - 0.02, base + 0.06),
-            (0.80 * width, base + 0.015),
-            (0.55 * width, base - 0.015),
-            (0.33 * width, base + 0.005),
-            (0.16 * width, base + 0.04),
-            (0.13 * width, base - 0.15),
-            (0.12 * width, self.hilum_y),
-            (0.14 * width, top + 0.12),
-            (0.17 * width, top + 0.03),
+            (width, base + 0.8 * sinus),
+            (width - 0.004, base + sinus),  # the costophrenic angle stays sharp
+            (width - 0.02, base + 0.6 * sinus),
+            (0.80 * width, crown + 0.030 * self.dome),
+            (0.55 * width, crown),
+            (0.33 * width, crown + 0.020 * self.dome),
+            (0.16 * width, crown + 0.055 * self.dome),
+            (0.13 * inner, base - 0.15),
+            (0.12 * inner, self.hilum_y),
+            (0.14 * inner, top + 0.12),
+            (0.17 * inner, top + 0.03),
         ]
-        outline = _smooth_outline(np.array(corners), rounds=2)
+        outline = _smooth_outline(np.array(corners) + self.borders[int(side > 0)], rounds=2)
         return outline * (side, 1.0)
 
     def heart_outline(self) -> Points:
         """Outline of the heart and of the great vessels above it."""
-        size, bottom = self.heart, self.base + 0.055
+        size, bottom, tall = self.heart, self.base + 0.055, self.heart_height
         reach = 0.185 * size * self.half_width / 0.33
         corners = np.array(
             [
@@ -246,31 +365,33 @@ class Anatomy:
                 (0.062, self.hilum_y - 0.04),
                 (0.070, self.hilum_y + 0.03),
                 (0.55 * reach, self.hilum_y + 0.10),
-                (0.95 * reach, bottom - 0.11),
-                (1.02 * reach, bottom - 0.04),
+                (0.95 * reach, bottom - 0.11 * tall),
+                (1.02 * reach, bottom - 0.04 * tall),
                 (0.85 * reach, bottom + 0.01),
                 (0.2 * reach, bottom + 0.02),
                 (-0.42 * reach, bottom + 0.01),
-                (-0.60 * reach, bottom - 0.08),
-                (-0.46 * reach, bottom - 0.18),
+                (-0.60 * reach, bottom - 0.08 * tall),
+                (-0.46 * reach, bottom - 0.18 * tall),
                 (-0.065, self.hilum_y - 0.02),
             ]
         )
-        return _smooth_outline(corners)
+        return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
 
     def aortic_knob(self) -> Points:
         """Outline of the aortic arch where it meets the left lung."""
-        return ellipse(0.040, self.hilum_y - 0.095, 0.036, 0.040)
+        size = self.aorta
+        return ellipse(0.040 + self.turn, self.hilum_y - 0.095, 0.036 * size, 0.040 * size)
 
     def posterior_rib(self, index: int, side: int) -> Points:
         """Centre line of a back rib, spine to side; `index` 0 is the uppermost."""
-        y = self.top - 0.035 + index * self.rib_gap
-        reach = float(self.wall(y + 0.4 * self.rib_slope)) + 0.012
-        fall = self.rib_slope * (0.55 + 0.06 * index)
+        bones = self.skeleton
+        y = self.top - 0.035 + bones.back_shift + index * bones.back_gap + bones.jitter[index]
+        reach = float(self.wall(y + 0.4 * bones.back_slope, side)) + 0.012
+        fall = bones.back_slope * (0.55 + 0.06 * index)
         line = curve(
-            (0.03, y),
-            (0.35 * reach, y - 0.030),
-            (0.80 * reach, y - 0.012),
+            (0.03 + side * self.turn, y),
+            (0.35 * reach, y - 0.030 * bones.arch),
+            (0.80 * reach, y - 0.012 * bones.arch),
             (1.03 * reach, y + 0.25 * fall),
             (1.00 * reach, y + fall),
         )
@@ -278,31 +399,39 @@ class Anatomy:
 
     def anterior_rib(self, index: int, side: int) -> Points:
         """Centre line of a front rib, side to the cartilage; `index` 0 is the uppermost."""
-        y = self.top + 0.055 + index * self.rib_gap * 1.05
-        reach = float(self.wall(y)) + 0.008
+        bones = self.skeleton
+        y = self.top + 0.055 + bones.front_shift + index * bones.front_gap - bones.jitter[index]
+        reach, fall = float(self.wall(y, side)) + 0.008, bones.front_slope
         inner = (0.30 + 0.035 * index) * self.half_width
         line = curve(
             (reach, y),
-            (0.97 * reach, y + 0.05),
-            (0.65 * reach, y + 0.105),
-            (inner, y + 0.100),
+            (0.97 * reach, y + 0.05 * fall),
+            (0.65 * reach, y + 0.105 * fall),
+            (inner, y + 0.100 * fall),
         )
         return line * (side, 1.0)
 
     def clavicle(self, side: int, lift: float) -> Points:
         """Centre line of a collar bone, inner end first; `lift` raises it (AP images)."""
-        y = self.top + 0.075 - lift
-        line = curve((0.035, y), (0.13, y + 0.005), (0.20, y - 0.055), (0.335, y - 0.055))
-        return line * (side, 1.0)
+        bones, reach = self.skeleton, self.half_width / 0.32
+        y, rise = self.top + 0.075 + bones.collar_shift - lift, 0.055 * bones.collar_slope
+        line = curve(
+            (0.035, y),
+            (0.13 * reach, y + 0.005),
+            (0.20 * reach, y - rise),
+            (0.335 * reach, y - rise),
+        )
+        # The inner ends lie in front, the spine behind: a turn moves them apart.
+        return line * (side, 1.0) - np.array([0.6 * self.turn, 0.0])
 
     def trunk(self) -> Points:
         """Outline of neck, shoulders and trunk."""
-        side, top = self.body, self.top
+        side, top = self.body, self.top + self.shoulder
         half = np.array(
             [
-                (0.075, -0.3),
-                (0.078, top - 0.07),
-                (0.13, top - 0.045),
+                (self.neck, -0.3),
+                (self.neck, top - 0.07),
+                (0.055 + self.neck, top - 0.045),
                 (0.74 * side, top - 0.015),
                 (1.16 * side, top + 0.05),
                 (1.36 * side, top + 0.16),
@@ -312,29 +441,51 @@ class Anatomy:
                 (1.0 * side, 1.4),
             ]
         )
-        return _smooth_outline(np.concatenate([half, half[::-1] * (-1, 1)]))
+        left, right = half + self.flanks[1], half + self.flanks[0]
+        return _smooth_outline(np.concatenate([left, right[::-1] * (-1, 1)]))
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
     """Draw one chest."""
-    half_width = (0.325 if sex == "M" else 0.31) * rng.uniform(0.93, 1.08)
-    top = rng.uniform(0.085, 0.145)
+    half_width = (0.325 if sex == "M" else 0.31) * rng.uniform(0.86, 1.12)
+    top = rng.uniform(0.07, 0.16)
     anatomy = Anatomy(
         half_width=half_width,
+        skew=rng.normal(0, 0.025),
+        taper=rng.uniform(0.65, 1.6),
         top=top,
-        base=top + rng.uniform(0.50, 0.60),
-        base_drop=rng.uniform(0.005, 0.035),
-        heart=rng.uniform(0.86, 1.12),
-        body=half_width * rng.uniform(1.20, 1.50),
-        breast=rng.uniform(0.5, 1.2) if sex == "F" else 0.0,
-        rib_gap=rng.uniform(0.060, 0.072),
-        rib_slope=rng.uniform(0.10, 0.17),
-        bone=rng.uniform(0.85, 1.2) * (1.12 - 0.004 * max(age - 30, 0)),
-        spine_bend=rng.normal(0, 0.006),
-        gas=rng.uniform(0.6, 1.6) if rng.random() < 0.6 else 0.0,
+        base=top + rng.uniform(0.44, 0.64),
+        base_drop=rng.normal(0.02, 0.016),
+        dome=rng.uniform(0.4, 1.9),
+        sinus=rng.uniform(0.55, 1.4),
+        inner=rng.uniform(0.8, 1.6),
+        hilum=rng.uniform(0.41, 0.52),
+        heart=rng.uniform(0.80, 1.16),
+        heart_height=rng.uniform(0.75, 1.25),
+        heart_shift=rng.normal(0, 0.014),
+        aorta=rng.uniform(0.75, 1.2) + 0.003 * max(age - 50, 0),
+        turn=0.0,
+        body=half_width * rng.uniform(1.18, 1.65),
+        shoulder=rng.normal(0.005, 0.025),
+        neck=rng.uniform(0.070, 0.115),
+        breast=rng.uniform(0.4, 1.4) if sex == "F" else 0.0,
+        breast_drop=rng.normal(0.01, 0.035),
+        skeleton=_draw_skeleton(rng, age),
+        gas=rng.uniform(0.6, 1.8) if rng.random() < 0.6 else 0.0,
+        bowel=rng.uniform((-0.75, 0.07, 0.010), (0.75, 0.30, 0.035), (int(rng.integers(0, 6)), 3)),
+        borders=_wander(rng, 19, 0.011) * _BORDER_SHARES,
+        flanks=_wander(rng, 10, 0.022) * (1.0, 0.7),
+        hila=rng.uniform(0.5, 1.5, 2),
+        vessel=rng.uniform(0.65, 1.35),
         vessels=(),
     )
     return replace(anatomy, vessels=_grow_vessels(anatomy, rng))
+
+
+def _wander(rng: np.random.Generator, corners: int, deviation: float) -> Points:
+    """Smooth displacements of the corners of two outlines, `(2, corners, 2)`."""
+    steps = rng.normal(0, deviation, (2, corners + 2, 2))
+    return (steps[:, :-2] + steps[:, 1:-1] + steps[:, 2:]) / np.sqrt(3)
 
 
 def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[Points, ...]:

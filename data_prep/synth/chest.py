@@ -29,7 +29,9 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
     attenuation += HEART * heart * (0.3 + 0.7 * canvas.soften(lungs, 0.012))
     attenuation += _middle(canvas, anatomy)
     attenuation += _below_the_diaphragm(canvas, anatomy, lungs)
-    attenuation += anatomy.bone * _bones(canvas, anatomy, lungs, lift=0.025 if portable else 0.0)
+    attenuation += anatomy.skeleton.bone * _bones(
+        canvas, anatomy, lungs, lift=0.025 if portable else 0.0
+    )
     attenuation += _vessels(canvas, anatomy) * air
     visible = np.clip(canvas.soften(lungs, 0.006) - 0.8 * heart, 0.0, 1.0)
     return attenuation, visible
@@ -46,10 +48,9 @@ def _soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Field:
     edge = canvas.soften(trunk, 0.006)
     thickness = 0.42 * edge + 0.58 * canvas.soften(trunk, 0.07) * edge
     if anatomy.breast:
-        size = 0.125 * anatomy.breast
+        size, height = 0.125 * anatomy.breast, anatomy.base - 0.06 + anatomy.breast_drop
         discs = [
-            ellipse(side * 0.60 * anatomy.half_width, anatomy.base - 0.06, size, size * 0.95)
-            for side in (-1, 1)
+            ellipse(side * 0.60 * anatomy.half_width, height, size, size * 0.95) for side in (-1, 1)
         ]
         breasts = canvas.fill(*discs)
         dome = np.sqrt(canvas.soften(breasts, 0.03)) * canvas.soften(breasts, 0.004)
@@ -59,25 +60,27 @@ def _soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Field:
 
 def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
     """Mediastinum, aorta, spine with its discs, and the air of the windpipe."""
-    top, hilum = anatomy.top, anatomy.hilum_y
-    bend = anatomy.spine_bend
-    axis = curve((0.0, -0.3), (bend, top), (4 * bend, 0.5), (-bend, 1.3), steps=40)
+    top, hilum, turn, bones = anatomy.top, anatomy.hilum_y, anatomy.turn, anatomy.skeleton
+    width, (neck, chest, belly) = bones.spine_width, turn + bones.spine_bend
+    axis = curve((turn, -0.3), (neck, top), (chest, 0.5), (belly, 1.3), steps=40)
     mask = canvas.blank()
-    canvas.stroke(mask, [axis], 0.085)
+    canvas.stroke(mask, [axis], 0.085 * anatomy.inner)
     middle = MEDIASTINUM * canvas.soften(to_field(mask), 0.014)
     mask = canvas.blank()
-    canvas.stroke(mask, [axis], 0.062)
+    canvas.stroke(mask, [axis], width)
     spine = canvas.soften(to_field(mask), 0.005)
     gaps = canvas.blank()
-    heights = np.arange(-0.2, 1.3, 0.052)
+    heights = np.arange(-0.2 + bones.disc_shift, 1.3, bones.disc_gap)
     centres = np.interp(heights, axis[:, 1], axis[:, 0])
-    discs = [curve((x - 0.03, y), (x, y + 0.006), (x + 0.03, y), steps=5)
+    reach = 0.48 * width
+    discs = [curve((x - reach, y), (x, y + 0.006), (x + reach, y), steps=5)
              for x, y in zip(centres, heights, strict=True)]  # fmt: skip
     canvas.stroke(gaps, discs, 0.011)
-    middle += SPINE * (spine - 0.30 * canvas.soften(to_field(gaps), 0.004))
+    middle += bones.spine * SPINE * (spine - 0.30 * canvas.soften(to_field(gaps), 0.004))
     middle += 0.12 * canvas.soften(canvas.fill(anatomy.aortic_knob()), 0.006)
     mask = canvas.blank()
-    canvas.stroke(mask, [curve((0.0, -0.2), (0.004, top), (0.008, hilum - 0.03))], 0.034)
+    windpipe = curve((-0.5 * turn, -0.2), (0.004, top), (0.008 + 0.5 * turn, hilum - 0.03))
+    canvas.stroke(mask, [windpipe], 0.034)
     main_bronchi = [
         curve((0.008, hilum - 0.035), (side * 0.03, hilum), (side * 0.075, hilum + 0.03))
         for side in (-1, 1)
@@ -90,35 +93,39 @@ def _below_the_diaphragm(canvas: Canvas, anatomy: Anatomy, lungs: Field) -> Fiel
     rows = np.arange(canvas.size, dtype=np.float32)[:, None] / canvas.size
     depth = np.clip((rows - np.float32(anatomy.base - 0.04)) / np.float32(0.20), 0, 1)
     trunk = ABDOMEN * depth * (1 - lungs)
+    bubbles = [ellipse(x * anatomy.half_width, anatomy.base + y, 1.3 * r, r)
+               for x, y, r in anatomy.bowel]  # fmt: skip
     if anatomy.gas:
         width, height = 0.045 * anatomy.gas, 0.024 * anatomy.gas
         top = anatomy.base + anatomy.base_drop + 0.025 + height
-        bubble = ellipse(0.46 * anatomy.half_width, top, width, height, angle=-0.2)
-        trunk -= 0.20 * canvas.soften(canvas.fill(bubble), 0.006) * (1 - lungs)
+        bubbles.append(ellipse(0.46 * anatomy.half_width, top, width, height, angle=-0.2))
+    if bubbles:
+        trunk -= 0.17 * canvas.soften(canvas.fill(*bubbles), 0.007) * (1 - lungs)
     return trunk
 
 
 def _bones(canvas: Canvas, anatomy: Anatomy, lungs: Field, lift: float) -> Field:
-    sides = (-1, 1)
-    backs = [anatomy.posterior_rib(i, s) for i in range(10) for s in sides]
-    fronts = [anatomy.anterior_rib(i, s) for i in range(6) for s in sides]
+    sides, skeleton = (-1, 1), anatomy.skeleton
+    backs = [anatomy.posterior_rib(i, s) for i in range(skeleton.backs) for s in sides]
+    fronts = [anatomy.anterior_rib(i, s) for i in range(skeleton.fronts) for s in sides]
     collars = [anatomy.clavicle(s, lift) for s in sides]
-    ribs = RIB_BACK * _draw_hollow(canvas, backs, 0.025)
-    ribs += RIB_FRONT * _draw_hollow(canvas, fronts, 0.026)
+    ribs = skeleton.back_contrast * RIB_BACK * _draw_hollow(canvas, backs, skeleton.rib_width)
+    ribs += skeleton.front_contrast * RIB_FRONT * _draw_hollow(canvas, fronts, skeleton.rib_width)
     # Where there is no air around it, a rib hardly shows.
     ribs *= 0.35 + 0.65 * canvas.soften(lungs, 0.02)
-    bones = ribs + CLAVICLE * _draw_hollow(canvas, collars, 0.030)
-    reach, top = anatomy.body, anatomy.top
+    bones = ribs + CLAVICLE * _draw_hollow(canvas, collars, skeleton.collar_width)
+    reach, top, blade = anatomy.body, anatomy.top + anatomy.shoulder, skeleton.blade
     arms = canvas.blank()
     for side in sides:
-        head = (side * 1.02 * reach, top + 0.07)
-        canvas.stroke(arms, [curve(head, (side * 1.08 * reach, top + 0.5))], 0.045, 0.8)
-        blade = curve(
-            (side * 0.90 * reach, top + 0.03),
-            (side * 0.66 * reach, top + 0.12),
-            (side * 0.80 * reach, top + 0.30),
+        head = (side * 1.02 * reach * skeleton.arm, top + 0.07)
+        tip = (side * 1.08 * reach * skeleton.arm**2, top + 0.5)
+        canvas.stroke(arms, [curve(head, tip)], 0.045, 0.8)
+        edge = curve(
+            (side * 0.90 * reach * blade, top + 0.03),
+            (side * 0.66 * reach * blade, top + 0.12),
+            (side * 0.80 * reach * blade, top + 0.30),
         )
-        canvas.stroke(arms, [blade], 0.016, 0.7)
+        canvas.stroke(arms, [edge], 0.016, 0.7)
     return canvas.soften(bones + 0.10 * to_field(arms), 0.003)
 
 
@@ -136,13 +143,16 @@ def _vessels(canvas: Canvas, anatomy: Anatomy) -> Field:
     for generation in reversed(range(len(anatomy.vessels))):
         width = 0.018 * 0.68**generation
         canvas.stroke(mask, list(anatomy.vessels[generation]), width, 0.80**generation)
-    hila = [ellipse(s * 0.082, anatomy.hilum_y + 0.015, 0.030, 0.055, -s * 0.3) for s in (-1, 1)]
+    hila = [ellipse(side * 0.082, anatomy.hilum_y + 0.015, 0.030 * size, 0.055 * size, -side * 0.3)
+            for side, size in zip((-1, 1), anatomy.hila, strict=True)]  # fmt: skip
     field = to_field(mask) + 0.7 * canvas.soften(canvas.fill(*hila), 0.012)
-    return VESSEL * blur(field, canvas.width_px(0.0022))
+    return anatomy.vessel * VESSEL * blur(field, canvas.width_px(0.0022))
 
 
-def power_law_texture(size: int, rng: np.random.Generator) -> Field:
+def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -> Field:
     """Clutter of many scales, as overlapping tissue makes it, with zero mean and unit deviation.
+
+    A positive `slope` favours coarse clutter, a negative one fine.
 
     Source:
         The power spectrum of chest radiographs falls with about the third power of frequency:
@@ -153,6 +163,7 @@ def power_law_texture(size: int, rng: np.random.Generator) -> Field:
     for cells, weight in ((8, 1.0), (16, 0.85), (32, 0.65), (64, 0.50), (128, 0.38), (256, 0.22)):
         if cells > size:
             break
+        weight *= (32 / cells) ** slope
         grid = rng.standard_normal((cells + 2, cells + 2), dtype=np.float32)
         smooth = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
         texture += np.float32(weight) * smooth

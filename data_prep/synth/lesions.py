@@ -143,7 +143,7 @@ class _Window:
 def _window(site: Site, visible: Field, canvas: Canvas, anatomy: Anatomy) -> _Window | None:
     """Where a site is on an image; None where no lung is seen there."""
     height = anatomy.top + site.down * (anatomy.base + 0.02 - anatomy.top)
-    across = site.side * site.across * float(anatomy.wall(height))
+    across = site.side * site.across * float(anatomy.wall(height, site.side))
     x, y = canvas.to_px(np.array([across, height])).tolist()
     reach = int(_REACH * canvas.width_px(site.radius)) + 2
     column, row = int(x), int(y)

@@ -22,6 +22,7 @@ View = Literal["PA", "AP"]
 # Difficulty of the phantom: noise, in attenuation units (see chest.py).
 TEXTURE = {"PA": 0.022, "AP": 0.026}
 QUANTUM = {"PA": 0.010, "AP": 0.014}
+_TEXTURE_SPREAD = 0.25  # deviation of the logarithm of either noise between images
 IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
 # How unevenly illness is spread over patients: Beta(concentration * prevalence, ...).
 _CONCENTRATION = 2.0
@@ -154,38 +155,60 @@ def _draw_pose(rng: np.random.Generator, size: int, view: View) -> Canvas:
     portable = view == "AP"
     return Canvas(
         size=size,
-        scale=rng.uniform(0.94, 1.12) * (1.03 if portable else 1.0),
-        angle=rng.normal(0, 0.045 if portable else 0.018),
-        shift_x=rng.normal(0, 0.022 if portable else 0.012),
-        shift_y=rng.normal(0.01, 0.025),
+        scale=rng.uniform(0.86, 1.18) * (1.03 if portable else 1.0),
+        angle=rng.normal(0, 0.065 if portable else 0.03),
+        shift_x=rng.normal(0, 0.040 if portable else 0.025),
+        shift_y=rng.normal(0.01, 0.035),
     )
 
 
 def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
-    """Depth of breath, and the larger heart of an image taken from the front."""
+    """What differs between two images of a patient: breath, turn, angle of the beam, heart.
+
+    A beam that comes more from above moves what lies in front down against what lies behind. The
+    heart is larger on an image taken from the front.
+    """
     portable = view == "AP"
     rise = rng.uniform(0.02, 0.09) if portable else rng.uniform(-0.02, 0.03)
     growth = rng.uniform(1.06, 1.20) if portable else rng.uniform(0.97, 1.03)
-    return replace(anatomy, base=anatomy.base - rise, heart=anatomy.heart * growth)
+    turn = rng.normal(0, 0.018 if portable else 0.009)
+    angle = rng.normal(0, 0.020 if portable else 0.012)
+    bones = anatomy.skeleton
+    bones = replace(
+        bones,
+        front_shift=bones.front_shift + 0.7 * angle,
+        collar_shift=bones.collar_shift + angle,
+        back_slope=bones.back_slope * rng.uniform(0.85, 1.15),
+        arm=bones.arm * rng.uniform(0.95, 1.08),
+    )
+    return replace(
+        anatomy,
+        skeleton=bones,
+        base=anatomy.base - rise,
+        heart=anatomy.heart * growth,
+        heart_shift=anatomy.heart_shift - 0.8 * turn,
+        turn=turn,
+    )
 
 
 def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Generator) -> None:
     size = attenuation.shape[0]
-    texture = power_law_texture(size, rng) * (0.35 + 0.65 * visible)
-    attenuation += np.float32(TEXTURE[view]) * texture
+    strength = TEXTURE[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))
+    texture = power_law_texture(size, rng, rng.normal(0, 0.25)) * (0.5 + 0.5 * visible)
+    attenuation += np.float32(strength) * texture
     # Quanta are counted on a detector of 256 elements' grain whatever the image's size.
     grain = rng.standard_normal((size, size), dtype=np.float32)
     if size > 256:
         sigma = 0.35 * size / 256
         grain = blur(grain, sigma) * np.float32(2 * np.sqrt(np.pi) * sigma)
-    attenuation += np.float32(QUANTUM[view]) * grain
+    attenuation += np.float32(QUANTUM[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))) * grain
 
 
 def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArray[np.uint8]:
     """Exposure and display: an S-shaped response curve, drawn without regard to the lesions."""
     portable = view == "AP"
-    middle = rng.normal(0.72, 0.055)
-    width = rng.uniform(0.16, 0.26) * (1.25 if portable else 1.0)
+    middle = rng.normal(0.72, 0.065)
+    width = rng.uniform(0.14, 0.29) * (1.25 if portable else 1.0)
     shade = 1 / (1 + np.exp(-(attenuation - np.float32(middle)) / np.float32(width)))
     low, high = rng.uniform(0.0, 0.06), rng.uniform(0.88, 1.0)
     image = np.clip(255 * (low + (high - low) * shade), 0, 255).astype(np.uint8)
@@ -195,14 +218,17 @@ def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArra
 
 
 def _stamp_marker(image: NDArray[np.uint8], rng: np.random.Generator, view: View) -> None:
-    size = image.shape[0]
-    left, height = rng.uniform(0.86, 0.92), rng.uniform(0.04, 0.12)
+    size, on_right = image.shape[0], rng.random() < 0.6
+    left = rng.uniform(0.84, 0.93) if on_right else rng.uniform(0.04, 0.10)
+    height, scale = rng.uniform(0.04, 0.16), rng.uniform(0.8, 1.3)
     if rng.random() < 0.85:
         place = (int(left * size), int(height * size))
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(image, "L", place, font, size / 700, 245, max(1, size // 220), cv2.LINE_AA)
+        font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, size // 220)
+        letter = "L" if on_right else "R"  # the image's right is the patient's left
+        cv2.putText(image, letter, place, font, scale * size / 700, 245, thickness, cv2.LINE_AA)
         if view == "AP" and rng.random() < 0.6:
-            place = (int((left - 0.10) * size), int((height + 0.045) * size))
+            start = left - 0.10 if on_right else left
+            place = (int(start * size), int((height + 0.045) * size))
             cv2.putText(image, "PORTABLE", place, font, size / 1500, 235, 1, cv2.LINE_AA)
 
 

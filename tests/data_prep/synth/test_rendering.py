@@ -5,6 +5,14 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
+from data_prep.duplicates.near_duplicates import (
+    NEAR_CORRELATION,
+    NearDuplicates,
+    _detail,
+    find_near_duplicates,
+)
+from data_prep.images.decoded_image import pixel_digest
+from data_prep.images.fingerprint import perceptual_hash, squash
 from data_prep.synth import lesions as synth_lesions
 from data_prep.synth import rendering
 from data_prep.synth.anatomy import Canvas, blur
@@ -161,3 +169,49 @@ def test_blur_keeps_the_mean(sigma: float) -> None:
     blurred = blur(field, sigma)
     assert blurred.shape == field.shape
     assert float(blurred.mean()) == pytest.approx(float(field.mean()), abs=0.02)
+
+
+def draw_set(seed: int, n_images: int, size: int) -> dict[str, np.ndarray]:
+    """The images of a set, named by patient and number."""
+    drawn: dict[str, np.ndarray] = {}
+    index = 0
+    while len(drawn) < n_images:
+        patient = draw_patient(seed, index, 0.3)
+        for number in range(patient.n_images):
+            drawn[f"{index}-{number}"] = draw_image(patient, number, size).pixels
+        index += 1
+    return drawn
+
+
+def search(drawn: dict[str, np.ndarray]) -> NearDuplicates:
+    decode = pd.DataFrame(
+        {
+            "image_id": list(drawn),
+            "pixel_sha256": [pixel_digest(pixels) for pixels in drawn.values()],
+            "perceptual_hash": [perceptual_hash(pixels) for pixels in drawn.values()],
+        }
+    )
+    return find_near_duplicates(decode, drawn.__getitem__)
+
+
+def test_ten_sets_hold_no_copies_and_their_chests_differ_as_real_ones_do() -> None:
+    """Of RSNA's pairs of patients: median likeness 0.21, 99.9 % below 0.67, highest 0.81."""
+    details = []
+    for seed in range(10):
+        drawn = draw_set(seed, 24, 96)
+        assert search(drawn).pairs.empty
+        firsts = [pixels for name, pixels in drawn.items() if name.endswith("-0")]
+        details += [_detail(squash(pixels, 128)).ravel() for pixels in firsts]
+    likeness = np.stack(details) @ np.stack(details).T
+    pairs = likeness[np.triu_indices(len(details), 1)]
+    assert 0.15 < np.median(pairs) < 0.30
+    assert np.quantile(pairs, 0.999) < 0.72
+    assert pairs.max() < NEAR_CORRELATION
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_a_set_as_large_as_the_quickstarts_holds_no_copies(seed: int) -> None:
+    found = search(draw_set(seed, 1632, 256))
+    assert found.complete
+    assert found.pairs.empty
