@@ -183,6 +183,10 @@ def test_python_names_the_folder_or_distribution_that_comes_first(
     assert f"ImportError: package 'evaluation' comes from {tmp_path}" in done.stderr
     assert "rename that folder" in done.stderr
 
+    before = "import sys, evaluation; sys.path.remove(''); "  # as an earlier cell of a notebook did
+    done = _run([bare / "bin/python", "-c", before + code], tmp_path)
+    assert f"ImportError: package 'evaluation' comes from {tmp_path}" in done.stderr
+
     _theirs(tmp_path, "evaluation/__init__.py")
     done = _run([bare / "bin/python", "-c", code], tmp_path)
     assert "it is of their-tools 1.2" in done.stderr

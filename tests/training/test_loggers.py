@@ -128,10 +128,15 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path: Path) -> 
     assert second.rows[1] == first.rows[1]
 
 
+@pytest.mark.parametrize(
+    "found",
+    [None, SimpleNamespace(origin=None)],
+    ids=["nothing", "the folder wandb/ of an earlier run"],
+)
 def test_logger_without_its_package_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch,
+    found: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(InputError, match=r"pip install 'cxr-compare\[wandb\]'") as caught:
         require_loggers(["wandb"])
     assert "\n" not in str(caught.value)
