@@ -98,7 +98,8 @@ class Calibration:
     Attributes:
         choice: The settings.
         table: A row for each candidate and kind of work: settings, ms, ratio to left alone.
-        step_ms: A training step under the choice, ms.
+        speed: Training steps a second of the whole machine: under the choice, or of two trainings
+            with one thread each, side by side, where that is more.
         measured: When, ISO 8601.
         seconds: How long measuring took.
         others: Share of the processors that other programs used meanwhile; None: unknown.
@@ -106,7 +107,7 @@ class Calibration:
 
     choice: Choice
     table: list[dict[str, Any]] = field(default_factory=list)
-    step_ms: float | None = None
+    speed: float = 0.0
     measured: str = ""
     seconds: float = 0.0
     others: float | None = None
@@ -317,16 +318,25 @@ def calibrate(clock: ProcessorTime, opened: Callable[[], Any] | None = None) -> 
         }
         for (candidate, work), taken in times.items()
     ]
-    chosen = Candidate(choice.threads, choice.spin, True, choice.precision or "fp32")
-    taken = times.get((chosen, "step"), times[order[0]])
     return Calibration(
         choice,
         table,
-        step_ms=round(1000 * median(taken), 2),
+        speed=round(_speed(times, choice), 2),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         others=None if others is None else round(others, 3),
     )
+
+
+def _speed(times: Times, choice: Choice) -> float:
+    """Training steps a second of the whole machine, see `Calibration`."""
+    steps = {
+        candidate: median(taken) for (candidate, work), taken in times.items() if work == "step"
+    }
+    alone = next(iter(steps))
+    chosen = Candidate(choice.threads, choice.spin, True, choice.precision or "fp32")
+    single = [s for c, s in steps.items() if c.threads == 1 and c.precision == alone.precision]
+    return max(1 / steps.get(chosen, steps[alone]), *(2 / seconds for seconds in single), 0.0)
 
 
 @contextmanager
@@ -518,6 +528,6 @@ def describe_machine(*, anew: bool) -> dict[str, Any]:
         "calibration": f"{found.measured}, {age.days} days ago; took {found.seconds:.0f} s, other "
         f"programs used {others} of the processors" + "; not kept" * found.is_disturbed,
         "choice": str(found.choice),
-        "training step": f"{found.step_ms:.1f} ms",
+        "steps a second": round(found.speed),
         "table": found.table,
     }
