@@ -528,6 +528,8 @@ def describe_machine(*, anew: bool) -> dict[str, Any]:
         "calibration": f"{found.measured}, {age.days} days ago; took {found.seconds:.0f} s, other "
         f"programs used {others} of the processors" + "; not kept" * found.is_disturbed,
         "choice": str(found.choice),
+        "settings": asdict(found.choice),
+        "kept": not found.is_disturbed,
         "steps a second": round(found.speed),
         "table": found.table,
     }

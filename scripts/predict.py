@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
 LATENCY_IMAGES = 20
+_PREPROCESS = "preprocess.json"
 
 
 def predict(
@@ -135,23 +136,35 @@ def predict(
         return
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
+    from data_prep.store.dataset import DataSet
     from scripts.runtime import choose_device, tune_cpu
 
-    tune_cpu()
+    run, dataset = Path(paths[0]), DataSet.open(data)
+    split = own_split(split, [run], dataset)
+    tune_cpu(megapixels=worth_of_training(run, dataset, split), device=device)
     from data_prep.augment.views import View, parse_views
-    from data_prep.store.dataset import DataSet
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
-    run, views = Path(paths[0]), parse_views(tta) if tta else (View(),)
+    views = parse_views(tta) if tta else (View(),)
     model = TrainedModel.open(
         run, precision=precision, device=choose_device(device), views=views, maps=maps
     )
     if finding:
         model = model.with_names(_parse_names(finding))
-    dataset = DataSet.open(data)
-    predict_data_set(model, dataset, out, own_split(split, [run], dataset), batch_size, name)
+    predict_data_set(model, dataset, out, split, batch_size, name)
     console.say(f"Predictions: {out}")
     show_next(out, data)
+
+
+def worth_of_training(run: Path, dataset: DataSet, split: str) -> float:
+    """Megapixels whose training takes as long as predicting a split's val and test images."""
+    from data_prep.contracts.tables import read_json
+
+    if not (run / _PREPROCESS).is_file():
+        return 0.0  # opening it reports what is wrong with it
+    size = read_json(run / _PREPROCESS, "preprocess")["size"]
+    images = sum(len(dataset.image_ids(role, split)) for role in ("val", "test"))
+    return images * size**2 / 1e6 / 3
 
 
 def _parse_names(given: list[str]) -> dict[str, str]:

@@ -44,10 +44,12 @@ def show(
     if (folder is None) != machine or (calibrate and not machine):
         raise InputError("show: give a folder, or --machine, which may have --calibrate")
     facts = _machine(calibrate) if folder is None else describe(folder)
-    table = facts.pop("table") if machine and not as_json else []
     if as_json:
         console.emit_json(facts)
         return
+    table = facts.pop("table") if machine else []
+    for key in ("settings", "kept") if machine else ():  # for programs; the choice says both
+        facts.pop(key, None)
     width = max(len(key) for key in facts)
     for key, value in facts.items():
         console.say(f"{key:>{width}}  {_words(value)}")

@@ -62,15 +62,16 @@ def _open_system(
     if not (path / "run.json").is_file() or is_predictions_folder(path):
         return Predictions.open(path)
     from evaluation.decisions.tuning import tune
-    from scripts.predict import predict_data_set
+    from scripts.predict import predict_data_set, worth_of_training
     from scripts.runtime import choose_device, tune_cpu
 
-    tune_cpu()
+    folder = out / SYSTEMS / (name or path.name)
+    is_done = (folder / "predictions.json").is_file()
+    tune_cpu(megapixels=0.0 if is_done else worth_of_training(path, dataset, split))
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     model = TrainedModel.open(path, device=choose_device("auto"))
-    folder = out / SYSTEMS / (name or path.name)
-    if not (folder / "predictions.json").is_file():
+    if not is_done:
         predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():
         raise InputError(

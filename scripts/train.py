@@ -98,7 +98,8 @@ def train(
 
     rank = own_rank() or 0
     require_shares(settings.training.batch_size, devices)
-    work = 0.0 if own_rank() is not None else _megapixels(settings, data)
+    nothing_new = own_rank() is not None or (out / "run.json").is_file()
+    work = 0.0 if nothing_new else _megapixels(settings, data)
     if devices > 1 and own_rank() is None:
         from scripts.runtime import calibrate_for
 

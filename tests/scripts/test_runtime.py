@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
 from scripts.calibration import SWITCH, Choice
+from scripts.predict import worth_of_training
 from scripts.runtime import (
     _settled,
     calibrate_for,
@@ -107,6 +110,15 @@ def test_only_long_work_on_processors_is_worth_a_calibration(
     )
     calibrate_for(megapixels, device)
     assert asked == [worth]
+
+
+def test_predicting_is_worth_a_third_of_training_as_many_images(tmp_path: Path) -> None:
+    dataset = SimpleNamespace(image_ids=lambda role, split: range({"val": 100, "test": 200}[role]))
+    assert worth_of_training(tmp_path, dataset, "default") == 0.0  # no run: reported when opened
+    (tmp_path / "preprocess.json").write_text(
+        '{"size": 1000, "contract": "preprocess", "schema_version": 1}'
+    )
+    assert worth_of_training(tmp_path, dataset, "default") == 100.0
 
 
 def test_unknown_device_is_refused() -> None:
