@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from serving.answer import Answer, LoadedRun
 
 OVERLAYS = "predicted"
+_OVERLAY = "-overlay.png"  # end of each name
 _COLUMNS = (
     "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
     "n_boxes", "boxes", "warnings", "problem",
@@ -78,7 +79,9 @@ def show_answers(
         runs = [(options["name"], runs[0][1])]
     from data_prep.store.decode import find_files, read_loose
 
-    files = find_files(sources)
+    files = [path for path in find_files(sources) if not _is_overlay(path, output.overlays)]
+    if not files:
+        raise InputError(f"{output.overlays}: holds overlays of an earlier call; give images")
     left_out: list[LooseImage] = []
     stream = read_loose(files)
     first = next((each for each in stream if not _is_bad(each, left_out)), None)
@@ -95,6 +98,12 @@ def show_answers(
     if writer.left_out:
         console.say(f"{counted(writer.left_out, 'file')} left out of {len(files)}, see above")
         raise SystemExit(1)
+
+
+def _is_overlay(path: Path, overlays: Path | None) -> bool:
+    """Whether a file found in a folder was drawn by an earlier call."""
+    drawn = overlays is not None and path.parent.resolve() == overlays.resolve()
+    return drawn and path.name.endswith(_OVERLAY)
 
 
 def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
@@ -301,10 +310,10 @@ class _Writer:
 
     def _free_name(self, stem: str) -> str:
         """A name that no other image of this command has; never that of an image itself."""
-        name, number = f"{stem}-overlay.png", 1
+        name, number = stem + _OVERLAY, 1
         while name in self._names:
             number += 1
-            name = f"{stem}-overlay-{number}.png"
+            name = f"{stem}-{number}{_OVERLAY}"
         self._names.add(name)
         return name
 

@@ -119,6 +119,7 @@ def predict(
 
     Example: cxr predict out/retinanet --data out/data --out out/retinanet-predictions
     """
+    for_images = {"json": as_json, "csv": csv, "open": show, "strict": strict}
     for_data = {"split": split, "finding": finding, "tta": tta, "maps": maps != "cam"}
     if data is None:
         if given := [option for option, value in for_data.items() if value]:
@@ -134,6 +135,8 @@ def predict(
             strict=strict,
         )
         return
+    if given := [option for option, value in for_images.items() if value]:
+        raise InputError(f"predict: --{given[0]} is for images; leave out --data or --{given[0]}")
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     from data_prep.store.dataset import DataSet

@@ -245,19 +245,20 @@ def draw_readings(
         76
     """
     size = pixels.shape[1], pixels.shape[0]
-    panels = [
-        _draw_panel(pixels, [], panel),
-        *(
-            _draw_panel(pixels, reading_shapes(each, None, size, faint=False), panel)
-            for each in readings
-        ),
-    ]
+    shapes = [[], *(reading_shapes(each, None, size, faint=False) for each in readings)]
+    panels = [_at_least_wide(_draw_panel(pixels, each, panel), panel * 2 // 3) for each in shapes]
     facts = f"{size[0]} x {size[1]} px"
     captions = [("Image", None, title, facts), *map(_answer, readings, findings)]
     figure = _panel_figure(panels, captions)
     text = max(9, min(round(panels[0].shape[1] / 30), 26))
     strip = _legend_strip(legend(readings), warnings, note, figure.shape[1], text)
     return np.vstack([figure, strip])
+
+
+def _at_least_wide(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Set a narrow image on black, so that there is room for the words below it."""
+    lacking = max(0, width - image.shape[1])
+    return np.pad(image, ((0, 0), (lacking // 2, lacking - lacking // 2), (0, 0)))
 
 
 def _answer(reading: Reading, finding: str) -> tuple[str, str, str, str]:

@@ -1,0 +1,184 @@
+"""Answers for single images: what goes in, what comes out, and how it is said and drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from classification.model import build_classifier
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import Target
+from data_prep.store.preprocess import Preprocess
+from scripts import answers
+from scripts.answers import AnswerOutput, show_answers
+from serving.answer import Answer, LoadedRun, draw_answers, render_answers
+from serving.trained_model import TrainedModel
+
+TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
+
+
+@pytest.fixture(scope="module")
+def run() -> LoadedRun:
+    """A classifier that has learned nothing, and has no operating point and no guard."""
+    torch.manual_seed(0)
+    folder: Any = SimpleNamespace(folder=Path("run"), info={"findings": ["lung_opacity"]})
+    network = build_classifier("resnet18", image_size=64).eval()
+    model = TrainedModel(folder, network, Preprocess(64, 0.5, 0.25), "fp32", "cpu")
+    return LoadedRun("CheXNet", model, TARGET, "max_f1", None, "not frozen", {}, None)
+
+
+@pytest.fixture(scope="module")
+def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grey image of 90 x 120 px."""
+    path = tmp_path_factory.mktemp("images") / "film.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 90), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_file_and_its_pixels_get_the_same_answer(run: LoadedRun, chest: Path) -> None:
+    pixels = np.asarray(Image.open(chest))
+    of_file, of_pixels, of_colour = run.predict_many([chest, pixels, np.dstack([pixels] * 3)])
+    assert of_file.image == str(chest)
+    assert of_pixels.image == "array"
+    assert of_file.score == of_pixels.score == of_colour.score
+    assert (of_file.decision, of_file.undecided_because) == (None, "not frozen")
+    assert of_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)],
+    ids=["not 8 bit", "four channels", "one line"],
+)
+def test_other_arrays_are_refused(run: LoadedRun, pixels: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"expected uint8 of shape \(H, W\) or \(H, W, 3\)"):
+        run.predict(pixels)
+
+
+def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(
+    run: LoadedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dark, bright = np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8)
+    forward = run.model.model.features
+
+    def break_bright(images: torch.Tensor) -> Any:
+        return forward(images) / (images.float().mean(dim=(1, 2, 3)) < 128)[:, None, None, None]
+
+    monkeypatch.setattr(run.model.model, "features", break_bright)
+    assert run.predict(dark).score > 0
+    with pytest.raises(InputError, match="array: the output of CheXNet is not finite"):
+        run.predict(bright)
+
+
+def answer(**changed: Any) -> Answer:
+    boxes = [("lung_opacity", 10.4, 20.0, 30.0, 40.6, score) for score in (0.9, 0.8, 0.7, 0.6)]
+    table = pd.DataFrame(boxes, columns=["finding", "x1", "y1", "x2", "y2", "score"])
+    given: dict[str, Any] = {
+        "image": "film.png", "system": "RetinaNet", "kind": "boxes", "finding": "Lung opacity",
+        "score": 0.9, "probability": 0.834, "policy": "max_f1", "threshold": 0.41,
+        "decision": True, "boxes": table, **changed,
+    }  # fmt: skip
+    return Answer(**given)
+
+
+def test_a_line_says_decision_probability_and_boxes_and_shortens_long_lists() -> None:
+    assert answer().line() == (
+        "film.png  RetinaNet  POSITIVE  probability 0.83  score 0.900 (threshold 0.410)  4 boxes: "
+        "10,20-30,41 (0.90), 10,20-30,41 (0.80), 10,20-30,41 (0.70), 1 more"
+    )
+    none = answer().boxes[:0]
+    assert answer(decision=False, score=0.1, probability=0.04, boxes=none).line() == (
+        "film.png  RetinaNet  negative  probability 0.04  score 0.100 (threshold 0.410)"
+    )
+    undecided = answer(decision=None, probability=None, threshold=None, boxes=none)
+    assert undecided.line() == "film.png  RetinaNet  undecided  score 0.900"
+
+
+def test_an_answer_is_plain_json() -> None:
+    entry = json.loads(json.dumps(answer(warnings=("odd",)).to_json()))
+    assert entry["decision"] == "positive"
+    assert entry["boxes"][0] == {
+        "finding": "lung_opacity", "x1": 10.4, "y1": 20.0, "x2": 30.0, "y2": 40.6, "score": 0.9,
+    }  # fmt: skip
+    assert entry["warnings"] == ["odd"]
+
+
+@pytest.mark.parametrize("size", [(120, 90), (8, 2000), (2000, 8)], ids=str)
+def test_an_image_of_any_shape_is_drawn_beside_each_answer(
+    run: LoadedRun, size: tuple[int, int]
+) -> None:
+    one = run.predict(np.zeros(size, np.uint8))
+    picture = render_answers([one, one], panel=96)
+    assert picture.dtype == np.uint8
+    assert picture.shape[1] >= 3 * 64
+    figure = draw_answers([one], panel=96)
+    width, height = figure.get_size_inches() * figure.dpi
+    single = render_answers([one], panel=96)
+    assert (round(height), round(width)) == single.shape[:2]
+
+
+@pytest.fixture
+def loaded(run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedRun:
+    """In a folder of its own, with a run that `cxr predict` finds and that warns of all images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    monkeypatch.setattr(LoadedRun, "warnings", lambda *_: ("no chest",))
+    monkeypatch.setattr(answers, "_open_runs", lambda *_: [run])
+    return run
+
+
+def ask(*paths: Path | str, strict: bool = False, **output: Any) -> None:
+    output = {"overlays": Path("predicted"), **output}
+    show_answers(
+        ["run", *map(str, paths)], AnswerOutput(**output), {"name": None}, 2, strict=strict
+    )
+
+
+def test_warnings_come_before_the_answer_and_strict_refuses(
+    loaded: LoadedRun, chest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(chest)
+    warning, line = capsys.readouterr().out.splitlines()
+    assert warning == f"{chest}  WARNING: no chest"
+    assert line.startswith(f"{chest}  CheXNet  undecided  score ")
+    with pytest.raises(InputError, match="none of 1 file was answered"):
+        ask(chest, strict=True, as_json=True)
+    shown = capsys.readouterr()
+    assert "no chest; refused by --strict" in shown.err
+    assert json.loads(shown.out)[0]["problem"].endswith("refused by --strict")
+
+
+def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(
+    loaded: LoadedRun, chest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/film.png", "b/film.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(chest.read_bytes())
+    ask("a", "b", overlays=Path("a"))
+    capsys.readouterr()
+    drawn = {path.name for path in Path("a").iterdir()}
+    assert drawn == {"film.png", "film-overlay.png", "film-2-overlay.png"}
+    assert Path("a/film.png").read_bytes() == chest.read_bytes()
+    ask("a", overlays=Path("a"))
+    assert len(capsys.readouterr().out.splitlines()) == 2  # a warning and an answer
+
+
+def test_open_without_a_viewer_says_where_the_overlay_is(
+    loaded: LoadedRun,
+    chest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(answers.shutil, "which", lambda _: None)
+    ask(chest, show=True)
+    assert "no viewer here; open predicted/film-overlay.png" in capsys.readouterr().err
