@@ -83,7 +83,8 @@ def _way_out(place: Path | None) -> str:
 
 def _require_sole_owner(record: Path) -> None:
     """Check that no other distribution has files in the place of ours, and that ours are there."""
-    own = {path: size for path, size in _recorded(record.read_bytes()) if path.startswith(_STARTS)}
+    recorded = _recorded(record.read_bytes())
+    own = {path: size for path, size in recorded if size and path.startswith(_STARTS)}
     modules = {_module(path) for path in own}
     for path, owner in _files_of_others(_HOME):
         if _module(path) in modules:
@@ -109,12 +110,11 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _recorded(record: bytes) -> Iterator[tuple[str, int]]:
-    """The files of a distribution and their bytes; compiled ones have none and are left out."""
-    for line in record.decode().splitlines():
-        path, _, size = line.rsplit(",", 2)
-        if size:
-            yield path.strip('"'), int(size)
+def _recorded(record: bytes) -> Iterator[tuple[str, int | None]]:
+    """The files of a distribution and their bytes, where the installer noted them."""
+    for line in record.decode(errors="replace").splitlines():
+        path, *noted = line.rsplit(",", 2)
+        yield path.strip('"'), int(noted[1]) if noted[1:] and noted[1].isdigit() else None
 
 
 def _files_of_others(folder: Path) -> Iterator[tuple[str, str]]:

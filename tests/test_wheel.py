@@ -104,7 +104,8 @@ def _theirs(site_packages: Path, *paths: str, overwrite: bool = True) -> None:
             (site_packages / path).write_text("")
     record = site_packages / "their_tools-1.2.dist-info/RECORD"
     record.parent.mkdir(parents=True)
-    record.write_text("".join(f"{path},sha256=47DEQ,0\n" for path in [*paths, "their/own.py"]))
+    # Not every installer notes sizes, and an empty line is no reason to fail.
+    record.write_text("\n\n".join(["their/own.py,sha256=47DEQ,0", *(f"{p},," for p in paths)]))
 
 
 def _installed_after(place: Path) -> None:
