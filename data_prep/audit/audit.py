@@ -203,10 +203,23 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
     """A split's error with the command that makes the split anew without it."""
     if problem.severity != "error" or not problem.split:
         return problem
-    return replace(problem, advice=f"make the split anew: {_redraw_command(folder, problem.split)}")
+    return replace(problem, advice=f"make the split anew: {redraw_command(folder, problem.split)}")
 
 
-def _redraw_command(folder: Path, name: str) -> str:
+def redraw_command(folder: Path, name: str) -> str:
+    """The command that makes a split anew, with no patient and no image in two roles.
+
+    Args:
+        folder: The data set.
+        name: Of the split.
+
+    Returns:
+        As typed in a shell.
+
+    Example:
+        >>> redraw_command(Path("data/rsna"), "default")
+        'cxr split data/rsna --name default --replace'
+    """
     path = folder / "splits" / f"{name}.json"
     how = read_json(path, "split")["how"] if path.is_file() else {}
     more = []

@@ -24,6 +24,7 @@ from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
 from scripts import cli
 from scripts.check import check
+from scripts.next_steps import trainings
 from scripts.prepare import prepare as prepare_verb
 from scripts.split import split
 
@@ -203,6 +204,8 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_pa
     assert "--despite-audit" in str(refused.value)
     assert require_sound(dataset, "default", despite_errors=True).errors
     said = capsys.readouterr().err
+    (following,) = trainings(dataset)
+    assert f"what to do: make the split anew: {following}\n" in said
     tests = set(dataset.image_ids("test"))
 
     run_advice(said)
