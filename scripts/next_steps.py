@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.store.folder_kinds import data_set_of, folders_within, kind_of
+from data_prep.store.folder_kinds import data_set_of, facts_of, folders_within, kind_of
 from evaluation.report.files import PAGE, SYSTEMS
 from scripts import console
 
@@ -76,9 +75,9 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
 
 
 def _after_run(folder: Path, data: Path | None) -> list[str]:
-    facts = _facts(folder)
+    facts = facts_of(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
-    rivals = [run for run in alike if _facts(run).get("model_kind") != facts.get("model_kind")]
+    rivals = [run for run in alike if facts_of(run).get("model_kind") != facts.get("model_kind")]
     if rivals:
         first = _compare([folder, *rivals], folder, data)
     else:
@@ -92,7 +91,7 @@ def _after_predictions(folder: Path, data: Path | None) -> list[str]:
     report = folder.parent.parent
     if folder.parent.name == SYSTEMS and kind_of(report):  # a report's own; it is tuned and judged
         return next_steps(report, data)
-    if not _facts(folder).get("data_set"):  # of loose images: there is no truth to judge by
+    if not facts_of(folder).get("data_set"):  # of loose images: there is no truth to judge by
         return []
     if not (folder / "decisions").is_dir():
         return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]
@@ -109,7 +108,7 @@ def _compare(systems: list[Path], folder: Path, data: Path | None) -> str:
 
 def _question(folder: Path) -> tuple[Any, ...]:
     """What two systems must share to be compared: images, split and, of runs, target."""
-    facts = _facts(folder)
+    facts = facts_of(folder)
     made_on = facts.get("data_set") or {}
     return made_on.get("content_id"), made_on.get("split_id"), facts.get("target")
 
@@ -131,11 +130,6 @@ def _free(folder: Path, name: str) -> Path:
 def _near(folder: Path, name: str) -> Path:
     """A path beside a folder, in the words in which the folder was given."""
     return (folder.parent if folder.name not in ("", "..") else folder.resolve().parent) / name
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    kind = kind_of(folder)
-    return {} if kind is None else json.loads((folder / kind.marker).read_text(encoding="utf-8"))
 
 
 def _word(text: object) -> str:

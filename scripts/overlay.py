@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from scripts import console
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
+    from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
 
 
 def overlay(
     systems: Annotated[
-        list[str] | None, typer.Argument(help="Predictions folders, each as PATH or NAME=PATH.")
+        list[str] | None,
+        typer.Argument(
+            help="Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the "
+            "images that are drawn."
+        ),
     ] = None,
     *,
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
@@ -48,13 +55,16 @@ def overlay(
             "empty review.csv that cxr import --key reads back. Takes no systems.",
         ),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the files that were drawn.")
+    ] = False,
 ) -> None:
     """Draw the plain image, the truth and each system side by side, one PNG an image.
 
     A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
 
-    Example: cxr overlay RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
-    --data out/data --out out/overlays --limit 12
+    Example: cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
+    --out out/overlays --limit 12
     """
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
@@ -70,29 +80,39 @@ def overlay(
     image_ids = choose_images(dataset, image, role, split, limit, seed)
     if blind:
         write_study(dataset, image_ids, out, shown.display_name, panel, seed, systems)
-        return
-    if not systems:
-        raise InputError("overlay: give at least one predictions folder, or --blind")
-    cases = read_systems(
-        open_systems(systems), dataset, shown, image_ids, policy=policy, split=split
-    )
-    make_folder(out)
-    facts = ImageFacts(dataset)
-    with console.progress("Drawing", len(image_ids)) as advance:
-        for image_id in image_ids:
-            figure = draw_overlay(
-                dataset.read_original(image_id),
-                cases.truth(image_id),
-                cases.readings(image_id),
-                finding=shown.display_name,
-                title=image_id,
-                facts=facts.words(image_id),
-                panel=panel,
-                faint=faint,
-            )
-            to_png(figure, out / file_name(image_id))
-            advance()
-    console.say(f"Overlays: {len(image_ids)} in {out}")
+        files = sorted(out.glob("*.png"))
+        place = shlex.quote(str(out))
+        console.next_step(
+            f"cxr import {place}/review.csv --key {place}/key.csv --data {shlex.quote(str(data))} "
+            "--name READER --out READINGS, once review.csv is filled in"
+        )
+    elif not systems:
+        raise InputError("overlay: give at least one predictions folder or run, or --blind")
+    else:
+        files = [out / file_name(image_id) for image_id in image_ids]
+        with TemporaryDirectory() as scratch:
+            opened = open_systems(systems, dataset, shown, image_ids, split, Path(scratch))
+            cases = read_systems(opened, dataset, shown, image_ids, policy=policy, split=split)
+            make_folder(out)
+            facts = ImageFacts(dataset)
+            with console.progress("Drawing", len(image_ids)) as advance:
+                for image_id, file in zip(image_ids, files, strict=True):
+                    figure = draw_overlay(
+                        dataset.read_original(image_id),
+                        cases.truth(image_id),
+                        cases.readings(image_id),
+                        finding=shown.display_name,
+                        title=image_id,
+                        facts=facts.words(image_id),
+                        panel=panel,
+                        faint=faint,
+                    )
+                    to_png(figure, file)
+                    advance()
+        console.say(f"Overlays: {counted(len(files), 'image')} in {out}")
+        console.next_step(f"open {shlex.quote(str(files[0]))}")
+    if as_json:
+        console.emit_json([str(file) for file in files])
 
 
 def write_study(
@@ -113,7 +133,8 @@ def write_study(
         write_reader_study(
             dataset, image_ids, out, finding=finding, panel=panel, seed=seed, progress=advance
         )
-    console.say(f"Reader study: {len(image_ids)} images in {out}; keep key.csv from the readers")
+    images = counted(len(image_ids), "image")
+    console.say(f"Reader study: {images} in {out}; keep key.csv from the readers")
 
 
 def choose_images(
@@ -135,15 +156,31 @@ def choose_images(
     return sorted(np.random.default_rng(seed).choice(ids.to_numpy(), count, replace=False))
 
 
-def open_systems(systems: list[str]) -> dict[str, Predictions]:
-    """Open predictions folders given as ``PATH`` or ``NAME=PATH``."""
+def open_systems(
+    systems: list[str],
+    dataset: DataSet,
+    target: Target,
+    image_ids: list[str],
+    split: str,
+    scratch: Path,
+) -> dict[str, Predictions]:
+    """Open systems given as ``PATH`` or ``NAME=PATH``; a run predicts the images into `scratch`."""
     from data_prep.store.predictions import Predictions
-    from scripts.systems import split_name
+    from scripts.systems import is_run, predict_images, split_name
 
     opened: dict[str, Predictions] = {}
-    for each in systems:
+    for number, each in enumerate(systems):
         name, path = split_name(each)
-        predictions = Predictions.open(path)
+        if is_run(path):
+            folder = scratch / str(number)
+            predictions = predict_images(path, dataset, target, image_ids, split, folder)
+            if predictions.decision(target.name) is None:
+                console.say(
+                    f"{path}: has no decision for these labels, so it is shown undecided; the same "
+                    "cxr train command adds one"
+                )
+        else:
+            predictions = Predictions.open(path)
         key = name or predictions.name
         if key in opened:
             raise InputError(

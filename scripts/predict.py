@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -197,11 +197,14 @@ def predict_data_set(
     name: str | None,
     *,
     validation_of: Target | None = None,
+    image_ids: Sequence[str] | None = None,
+    known: Predictions | None = None,
 ) -> None:
-    """Predict the val and test images of a split into a predictions folder.
+    """Predict the val and test images of a split, or chosen ones, into a predictions folder.
 
-    With `validation_of` the val images alone, for the operating point of that target; no cost is
-    measured then, as nobody compares those predictions.
+    With `validation_of` the val images alone, for the operating point of that target. No cost is
+    measured of those, nor of chosen images, as nobody compares them. What is `known` of the same
+    model already is taken over.
     """
     import numpy as np
     import pandas as pd
@@ -213,6 +216,8 @@ def predict_data_set(
     roles = dataset.split(split)
     asked = ["val", "test"] if validation_of is None else ["val"]
     wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
+    if image_ids is not None:
+        wanted = pd.Series(sorted(image_ids), dtype=wanted.dtype)
     store = open_store(dataset, model.preprocess.size)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = _describe(model, name) | {
@@ -226,6 +231,9 @@ def predict_data_set(
     if validation_of is not None:
         info["target"] = asdict(validation_of)
     with PredictionWriter(out, info) as writer:
+        if known is not None:
+            tables = {name: getattr(known, name) for name in ("scores", "boxes", "maps")}
+            writer.add(known.images, **{n: table for n, table in tables.items() if len(table)})
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
         title = "Predicting" if validation_of is None else "Predicting validation images"
         with console.progress(title, len(todo)) as advance:
@@ -233,7 +241,7 @@ def predict_data_set(
             for part in _join(parts, PART_SIZE):
                 writer.add(part.images, **part.tables)
                 advance(len(part.images))
-        if validation_of is not None:
+        if validation_of is not None or image_ids is not None:
             _copy_seen(model, writer)
             return
         samples = np.stack([store.image(image_id) for image_id in wanted[:LATENCY_IMAGES]])

@@ -14,6 +14,7 @@ from data_prep.store.folder_kinds import (
     MARKERS,
     KindName,
     WrongFolderError,
+    facts_of,
     kind_begun,
     kind_of,
 )
@@ -113,17 +114,15 @@ def _within(folder: Path) -> dict[str, str]:
     lines: dict[str, str] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if kind := kind_of(path):
-            lines[path.name] = f"{kind.name}{_title(path, kind.marker)}"
+            lines[path.name] = f"{kind.name}{_title(path)}"
         elif begun := kind_begun(path):
             lines[path.name] = f"unfinished {begun.name}; run the same {begun.verb} again"
     return lines
 
 
-def _title(folder: Path, marker: str) -> str:
+def _title(folder: Path) -> str:
     """The name that a folder's marker gives it, for a list."""
-    import json
-
-    facts = json.loads((folder / marker).read_text(encoding="utf-8"))
+    facts = facts_of(folder)
     systems = facts.get("systems")
     shown = facts.get("name") or facts.get("system")
     shown = shown or (" and ".join(systems) if isinstance(systems, list) else None)
@@ -180,7 +179,7 @@ def _answers(folder: Path) -> dict[str, str]:
     validation, guard = folder / "validation", folder / "guard.json"
     decisions = []
     for path in sorted((validation / "decisions").glob("*.json")):
-        chosen = read_json(path, "decision").get("thresholds", {}).get("max_f1", {})
+        chosen = read_json(path, "decision").get("policies", {}).get("max_f1", {})
         at = chosen.get("threshold")
         cut = "no threshold" if at is None else f"positive from score {at:.3g} on"
         decisions.append(f"{path.stem} (max_f1: {cut})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
@@ -57,9 +57,9 @@ def _open_system(
     path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
 ) -> Predictions:
     """Open predictions; a run is predicted (into the report's ``systems``) and tuned first."""
-    from data_prep.store.predictions import Predictions, is_predictions_folder
+    from data_prep.store.predictions import Predictions
 
-    if not (path / "run.json").is_file() or is_predictions_folder(path):
+    if not is_run(path):
         return Predictions.open(path)
     from evaluation.decisions.tuning import tune
     from scripts.predict import predict_data_set, worth_of_training
@@ -80,6 +80,60 @@ def _open_system(
         )
     predictions = Predictions.open(folder)
     if predictions.decision(target.name) is None:
-        decision = tune(predictions, dataset, target, split=split)
-        predictions.write_decision(target.name, decision.to_json())
+        frozen = decision_of_run(path, model.inference_id(), dataset, target, split)
+        chosen = frozen or tune(predictions, dataset, target, split=split).to_json()
+        predictions.write_decision(target.name, chosen)
+    return predictions
+
+
+def is_run(path: Path) -> bool:
+    """Whether a system is given as a complete run, which has to be predicted first."""
+    from data_prep.store.predictions import is_predictions_folder
+
+    return (path / "run.json").is_file() and not is_predictions_folder(path)
+
+
+def decision_of_run(
+    run: Path, inference_id: str, dataset: DataSet, target: Target, split: str
+) -> dict[str, Any] | None:
+    """What a run decides by, where it was chosen for the same predictions, labels and split."""
+    from data_prep.contracts.tables import read_json
+
+    path = run / "validation" / "decisions" / f"{target.name}.json"
+    if not path.is_file():
+        return None
+    decision = read_json(path, "decision")
+    same = {
+        "inference_id": inference_id,
+        "content_id": dataset.ids["content_id"],
+        "labels_id": dataset.ids["labels_id"],
+        "split_id": dataset.ids["split_ids"][split],
+    }
+    hidden = {"schema_version", "contract"}
+    if {key: decision["chosen_on"].get(key) for key in same} != same:
+        return None
+    return {key: value for key, value in decision.items() if key not in hidden}
+
+
+def predict_images(
+    run: Path, dataset: DataSet, target: Target, image_ids: list[str], split: str, folder: Path
+) -> Predictions:
+    """Predict chosen images with a run into a folder, decided as the run decides.
+
+    With a decision the run's validation images come along, from which it follows.
+    """
+    from data_prep.store.predictions import Predictions
+    from scripts.predict import predict_data_set
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    from serving.trained_model import TrainedModel
+
+    model = TrainedModel.open(run, device=choose_device("auto"))
+    decision = decision_of_run(run, model.inference_id(), dataset, target, split)
+    known = None if decision is None else Predictions.open(run / "validation")
+    predict_data_set(model, dataset, folder, split, 16, None, image_ids=image_ids, known=known)
+    predictions = Predictions.open(folder)
+    if decision is not None:
+        predictions.write_decision(target.name, decision)
     return predictions

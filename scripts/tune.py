@@ -13,11 +13,19 @@ from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import Predictions
     from evaluation.decisions.decision import Decision
 
 
 def tune(
-    predictions: Annotated[Path, typer.Argument(help="Predictions folder.")],
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="Predictions folder, or a run: its validation images are predicted first, and "
+            "cxr predict and new reports then decide by what is chosen."
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
     target: Annotated[
         str | None, typer.Option(help="What is judged; may be left out where there is one.")
@@ -86,7 +94,6 @@ def tune(
     if objective is not None and search is None:
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
     from evaluation.decisions.choices import TuningOptions
     from evaluation.decisions.search import Search
     from evaluation.decisions.thresholds import POLICIES, check_policy
@@ -97,9 +104,10 @@ def tune(
     for each in policies:
         check_policy(each)
     chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), refer)
-    dataset, system = DataSet.open(data), Predictions.open(predictions)
+    dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
     judged = dataset.target(target)
+    system = _open(predictions, dataset, split)
     wanted = Search(search, objective or "auroc") if search else None
     options: dict[str, Any] = {"split": split, "policies": policies, "options": chosen}
     if wanted is None:
@@ -117,9 +125,30 @@ def tune(
     for note in learned_validation(system.name, system, dataset, judged, split):
         console.say(f"  {note.text}")
     console.say(f"Decision: {path}")
-    show_next(system.folder, data)
+    show_next(predictions, data)
     if as_json:
         console.emit_json(decision.to_json())
+
+
+def _open(folder: Path, dataset: DataSet, split: str) -> Predictions:
+    """Open predictions; of a run those of its validation images, made where absent."""
+    from data_prep.store.predictions import Predictions
+    from scripts.systems import is_run
+
+    if not is_run(folder):
+        return Predictions.open(folder)
+    from scripts.predict import predict_validation
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    predictions = predict_validation(folder, dataset, split, device=choose_device("auto"))
+    made_on = predictions.info["data_set"]
+    if (made_on["content_id"], made_on["split"]) != (dataset.ids["content_id"], split):
+        raise InputError(
+            f"{folder}: its validation images are of split '{made_on['split']}' of "
+            f"'{made_on['name']}'; to tune it on others, predict them first with cxr predict --data"
+        )
+    return predictions
 
 
 def _tell(name: str, decision: Decision) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,6 +49,7 @@ _KINDS = (
     Kind("reader study", "readers.json", (), "cxr readers"),
 )
 MARKERS = tuple(kind.marker for kind in _KINDS)
+_MAY_LIST = os.R_OK | os.X_OK
 _MOST_CHILDREN = 200  # folders within a folder that are looked into
 
 
@@ -84,9 +86,9 @@ def kind_begun(folder: Path) -> Kind | None:
 def folders_within(folder: Path) -> dict[KindName, list[Path]]:
     """Complete folders right below a folder, by kind, each sorted."""
     held: dict[KindName, list[Path]] = {}
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    for path in below[:_MOST_CHILDREN]:
-        if kind := kind_of(path):
+    below = folder.iterdir() if os.access(folder, _MAY_LIST) else ()
+    for path in sorted(path for path in below if path.name[0] != ".")[:_MOST_CHILDREN]:
+        if path.is_dir() and os.access(path, _MAY_LIST) and (kind := kind_of(path)):
             held.setdefault(kind.name, []).append(path)
     return held
 
@@ -219,7 +221,7 @@ def data_set_of(folder: Path) -> Path | None:
     kind = kind_of(folder)
     if kind is None or kind.name not in ("run", "predictions", "report"):
         return None
-    facts = _read(folder / kind.marker)
+    facts = facts_of(folder)
     made_on = (facts.get("provenance", facts) or {}).get("data_set") or {}
     wanted = made_on.get("content_id")
     if wanted is None:
@@ -237,6 +239,12 @@ def _shortened(path: Path) -> Path:
     """A path as seen from the folder that the program is called in, where it lies below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What the marker of a complete folder says; empty of any other folder."""
+    kind = kind_of(folder)
+    return {} if kind is None else _read(folder / kind.marker)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -291,7 +291,7 @@ def test_show_names_weights_and_what_a_run_answers_by(tmp_path: Path) -> None:
     assert "stopped_early  no" in shown
     (tmp_path / "validation" / "decisions").mkdir(parents=True)
     write_json(tmp_path / "validation" / "predictions.json", "predictions", {"system": "A"})
-    chosen = {"thresholds": {"max_f1": {"threshold": 0.25}}}
+    chosen = {"policies": {"max_f1": {"threshold": 0.25}}}
     write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
     write_json(tmp_path / "guard.json", "guard", {})
     facts = show.describe(tmp_path)
