@@ -61,6 +61,7 @@ def _open_system(
 
     if not is_run(path):
         return Predictions.open(path)
+    from evaluation.decisions.decision import Decision
     from evaluation.decisions.tuning import tune
     from scripts.predict import predict_data_set, worth_of_training
     from scripts.runtime import choose_device, tune_cpu
@@ -80,9 +81,13 @@ def _open_system(
         )
     predictions = Predictions.open(folder)
     if predictions.decision(target.name) is None:
-        frozen = decision_of_run(path, model.inference_id(), dataset, target, split)
-        chosen = frozen or tune(predictions, dataset, target, split=split).to_json()
-        predictions.write_decision(target.name, chosen)
+        options: dict[str, Any] = {"split": split}
+        if own := decision_of_run(path, model.inference_id(), dataset, target, split):
+            as_run = Decision.from_json(own)  # chosen anew: other batches, other last digits
+            options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
+            options["options"] = as_run.options
+        decision = tune(predictions, dataset, target, **options)
+        predictions.write_decision(target.name, decision.to_json())
     return predictions
 
 

@@ -13,7 +13,7 @@ from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
+    from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.decision import Decision
 
@@ -107,7 +107,7 @@ def tune(
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
     judged = dataset.target(target)
-    system = _open(predictions, dataset, split)
+    system = _open(predictions, dataset, judged, split)
     wanted = Search(search, objective or "auroc") if search else None
     options: dict[str, Any] = {"split": split, "policies": policies, "options": chosen}
     if wanted is None:
@@ -130,7 +130,7 @@ def tune(
         console.emit_json(decision.to_json())
 
 
-def _open(folder: Path, dataset: DataSet, split: str) -> Predictions:
+def _open(folder: Path, dataset: DataSet, target: Target, split: str) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
     from data_prep.store.predictions import Predictions
     from scripts.systems import is_run
@@ -141,7 +141,7 @@ def _open(folder: Path, dataset: DataSet, split: str) -> Predictions:
     from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
-    predictions = predict_validation(folder, dataset, split, device=choose_device("auto"))
+    predictions = predict_validation(folder, dataset, target, split, device=choose_device("auto"))
     made_on = predictions.info["data_set"]
     if (made_on["content_id"], made_on["split"]) != (dataset.ids["content_id"], split):
         raise InputError(
