@@ -75,13 +75,17 @@ def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _without_borders(image: np.ndarray) -> np.ndarray:
     """Cut rows and columns at the margin that show next to nothing; at least 16 px stay."""
-    for _ in range(4):  # rows, columns, and again: a border may hide behind another
-        ordered = np.sort(image, axis=1, kind="stable")
-        few = image.shape[1] * 8 // 100
-        shows = np.flatnonzero(ordered[:, -1 - few] > ordered[:, few] + np.uint16(_FLAT_RANGE))
-        if len(shows) and shows[-1] - shows[0] >= 15:
-            image = image[shows[0] : shows[-1] + 1]
-        image = image.T
+    for _ in range(2):  # again where something was cut: a border may hide behind another
+        before = image.size
+        for _ in range(2):  # rows, then columns
+            ordered = np.sort(image, axis=1, kind="stable")
+            few = image.shape[1] * 8 // 100
+            shows = np.flatnonzero(ordered[:, -1 - few] > ordered[:, few] + np.uint16(_FLAT_RANGE))
+            if len(shows) and shows[-1] - shows[0] >= 15:
+                image = image[shows[0] : shows[-1] + 1]
+            image = image.T
+        if image.size == before:
+            break
     return image
 
 
