@@ -50,9 +50,9 @@ def predict(
         typer.Option(help="Data set that cxr prepare made: predict its val and test images."),
     ] = None,
     policy: Annotated[
-        str,
-        typer.Option(help="Which of the run's operating points decides on images."),
-    ] = "max_f1",
+        str | None,
+        typer.Option(help="Which of the run's operating points decides; by default max_f1."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answers as JSON for a program.")
     ] = False,

@@ -215,7 +215,7 @@ class LoadedRun:
         folder: str | Path,
         *,
         name: str | None = None,
-        policy: str = POLICIES[0],
+        policy: str | None = None,
         device: str = "auto",
         precision: Precision = "fp32",
     ) -> LoadedRun:
@@ -224,7 +224,8 @@ class LoadedRun:
         Args:
             folder: Made by ``cxr train``.
             name: Display name; the run's own by default.
-            policy: Which of the frozen thresholds decides.
+            policy: Which of the frozen thresholds decides; ``max_f1`` by default, or the first
+                that the run was tuned for.
             device: ``cpu``, ``cuda`` or ``auto``.
             precision: A decision chosen at another one does not fit, and leaves images undecided.
 
@@ -239,7 +240,7 @@ class LoadedRun:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = TrainedModel.open(Path(folder), precision=precision, device=device)
         info, run = model.run.info, model.run
-        decision, reason = _frozen_decision(model, policy)
+        decision, policy, reason = _frozen_decision(model, policy)
         target = _target(run)
         levels: dict[float, float] = {}
         if decision is not None and model.kind == "scores":
@@ -369,23 +370,32 @@ def _target(run: RunFolder) -> Target:
     return Target(name, findings, str(known["display_name"] if known else name))
 
 
-def _frozen_decision(model: TrainedModel, policy: str) -> tuple[Decision | None, str | None]:
-    """The decision of a run's training; with it, or in its place, why it cannot decide."""
+def _frozen_decision(
+    model: TrainedModel, policy: str | None
+) -> tuple[Decision | None, str, str | None]:
+    """The decision of a run's training, which policy decides, and why it cannot where it cannot."""
     run, target = model.run, str(model.run.info["target"])
+    usual = policy or POLICIES[0]
     if not run.decision_file(target).is_file():
-        return None, "run the same cxr train command again (adds the operating point)"
+        return None, usual, "run the same cxr train command again (adds the operating point)"
     decision = Decision.from_json(read_json(run.decision_file(target), "decision"))
     # Another device computes the same, but for rounding; another precision does not.
     chosen_with = decision.chosen_on.get("inference_id")
     devices = dict.fromkeys((model.device, "cpu", "cuda"))
     if all(replace(model, device=device).inference_id() != chosen_with for device in devices):
-        return None, (
-            "its operating point was chosen at another precision or with other weights; run cxr "
-            "tune on the run again"
+        return (
+            None,
+            usual,
+            (
+                "its operating point was chosen at another precision or with other weights; run cxr "
+                "tune on the run again"
+            ),
         )
-    if policy not in decision.thresholds:
+    if usual not in decision.thresholds and policy is None:
+        usual = next(iter(decision.thresholds))
+    if usual not in decision.thresholds:
         raise InputError(
-            f"{run.folder}: has no operating point for the policy '{policy}'; it has "
+            f"{run.folder}: has no operating point for the policy '{usual}'; it has "
             f"{', '.join(decision.thresholds)}: choose one of them"
         )
-    return decision, decision.thresholds[policy].reason
+    return decision, usual, decision.thresholds[usual].reason

@@ -139,6 +139,14 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
     assert "chosen at another precision" in str(other.undecided_because)
     with pytest.raises(InputError, match=r"'youden'; it has max_f1, sensitivity>=0\.95"):
         LoadedRun.open(ended, device="cpu", policy="youden")
+    shutil.copytree(ended, tmp_path / "tuned")
+    decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
+    content = json.loads(decision.read_text())
+    content["policies"] = {"youden": content["policies"]["max_f1"]}
+    decision.write_text(json.dumps(content))
+    tuned = LoadedRun.open(tmp_path / "tuned", device="cpu")
+    assert tuned.policy == "youden"
+    assert tuned.predict(file).threshold == content["policies"]["youden"]["threshold"]
     shutil.copytree(ended, tmp_path / "run", ignore=shutil.ignore_patterns("validation"))
     bare = LoadedRun.open(tmp_path / "run", device="cpu").predict(file)
     assert bare.decision is None
