@@ -383,14 +383,8 @@ def _frozen_decision(
     chosen_with = decision.chosen_on.get("inference_id")
     devices = dict.fromkeys((model.device, "cpu", "cuda"))
     if all(replace(model, device=device).inference_id() != chosen_with for device in devices):
-        return (
-            None,
-            usual,
-            (
-                "its operating point was chosen at another precision or with other weights; run cxr "
-                "tune on the run again"
-            ),
-        )
+        reason = "its operating point was chosen at another precision or with other weights"
+        return None, usual, f"{reason}; run cxr tune on the run again"
     if usual not in decision.thresholds and policy is None:
         usual = next(iter(decision.thresholds))
     if usual not in decision.thresholds:
