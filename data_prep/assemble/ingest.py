@@ -36,7 +36,7 @@ _TEXTS = (
 )  # fmt: skip
 _NUMBERS = (
     "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",
-    "text_score",
+    "text_score", "text_x1", "text_y1", "text_x2", "text_y2",
 )  # fmt: skip
 _COUNTS = ("height", "width", "bits", "file_bytes", "file_mtime_ns")
 OUTCOME_TYPES: dict[str, str] = {

@@ -96,7 +96,9 @@ class Audit:
     @property
     def payload(self) -> dict[str, Any]:
         """As JSON."""
-        found = [asdict(problem) for problem in self.problems]
+        found = [asdict(replace(problem, cases=())) for problem in self.problems]
+        for row in found:
+            del row["cases"]
         return {
             "passed": self.passed,
             "counts": self.counts,

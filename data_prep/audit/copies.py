@@ -129,6 +129,8 @@ def _problem(
 
 
 _REASONS_SHOWN = 20
+TEXT_SHOWN = 24
+"""Images with burned-in text that the page shows; all are in its CSV."""
 
 
 def text_suspects(decode: pd.DataFrame) -> pd.Series:
@@ -154,6 +156,7 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
             suspects,
             advice="look at each; leave out or black out what identifies a person",
             pairs=suspects.to_frame(),
+            shown=TEXT_SHOWN,
         )
     ]
 

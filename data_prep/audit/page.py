@@ -1,9 +1,12 @@
-"""Write `audit.html`: one self-contained page that opens with the verdict, then shows the worst."""
+"""Write `audit.html`: one self-contained page that opens with the verdict, then shows the worst.
+
+Beside it ``audit_cases.csv`` names every image, patient or file that a problem is of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +33,8 @@ from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.tables import read_table
 from data_prep.duplicates.hash_search import CERTAIN_DISTANCE
 from data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
+from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, find_text_line
+from data_prep.images.image_facts import TEXT_PLACE
 from data_prep.store.dataset import DataSet
 
 if TYPE_CHECKING:
@@ -61,7 +66,8 @@ METHODS = (
     f"differs in at most {CERTAIN_DISTANCE} bits is proposed. Then the pixels decide: fine detail "
     f"at 128 × 128 must correlate by {NEAR_CORRELATION:g}. Without pixels, pairs within "
     f"{TRUSTED_DISTANCE} bits count. Cropped, shifted or obliquely turned copies are not found.",
-    "Burned-in text: as the DICOM header says, or as many shapes like characters stand in a line.",
+    "Burned-in text: as the DICOM header says, or where at least "
+    f"{TEXT_LINE_CHARACTERS} shapes like characters stand in a line; nothing is read.",
 )
 
 
@@ -175,7 +181,12 @@ def say_scope(checked: dict[str, int]) -> str:
 
 
 PAGE_NAME = "audit.html"
-_MAX_IMAGES = 60
+CASES_NAME = "audit_cases.csv"
+_MAX_IMAGES = 60  # beside those with burned-in text
+_TEXT_CHECK = "burned_in_text"
+_CROP_PX = 300  # longest side of a crop around a line of text
+_CROP_HEIGHTS = 1.5  # of the line, on each side of it
+_LEAST_MARGIN = 12  # px
 _AXIS = (0.4, 1.0)  # of the bars
 _CONTENTS = (
     ("findings", "What was found"),
@@ -191,7 +202,8 @@ class _Shown:
     """An image on the page.
 
     Attributes:
-        image_id: Its name.
+        image_id: Its name; empty where another image beside it has it.
+        label: What it is, for those who do not see it.
         source: A ``data:`` address.
         width: Of the original, px, as `boxes` are.
         height: Likewise.
@@ -202,6 +214,7 @@ class _Shown:
     """
 
     image_id: str
+    label: str
     source: str
     width: float
     height: float
@@ -212,7 +225,7 @@ class _Shown:
 
 
 def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json`` and ``audit.html``.
+    """Write ``audit.json``, ``audit_cases.csv`` and ``audit.html``.
 
     Args:
         dataset: The data set that was audited.
@@ -227,10 +240,35 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
         InputError: The disk is full or the folder may not be written.
     """
     found.write(folder / AUDIT)
+    with atomic_path(folder / CASES_NAME) as path:
+        _all_cases(dataset, found).to_csv(path, index=False)
     html = _render_audit(dataset, found, pixels=pixels)
     with atomic_path(folder / PAGE_NAME) as path:
         path.write_text(html, encoding="utf-8")
     return folder / PAGE_NAME
+
+
+def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
+    """One row a problem and case; of burned-in text its place, px of the original."""
+    rows = [
+        (problem.check, problem.severity, problem.split, problem.unit, case)
+        for problem in found.problems
+        for case in problem.cases
+    ]
+    cases = pd.DataFrame(rows, columns=["check", "severity", "split", "unit", "id"], dtype="str")
+    places = _text_places(dataset)
+    is_text = cases["check"] == _TEXT_CHECK
+    ids = cases["id"].where(is_text)
+    for column in TEXT_PLACE:
+        cases[column.removeprefix("text_")] = ids.map(places[column]).round(1)
+    return cases
+
+
+def _text_places(dataset: DataSet) -> pd.DataFrame:
+    """Where text is suspected, by image id; empty where the set was prepared before that."""
+    path = dataset.folder / "decode.parquet"
+    table = read_table(path, "decode") if path.exists() else pd.DataFrame({"image_id": []})
+    return table.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
 
 
 def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
@@ -250,6 +288,8 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         tally=_tally(found.counts),
         contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
         problems=problems,
+        cases_name=CASES_NAME,
+        text_check=_TEXT_CHECK,
         charts=_charts(facts.get("shortcuts", []), titles),
         leak_words=_leak_words(facts.get("split_by_image")),
         unknown=_unknown(facts.get("prevalence", [])),
@@ -266,8 +306,10 @@ class _Album:
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
         self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
         self.left = _MAX_IMAGES
+        self.dataset = dataset
         if self.read is None:
             return
+        self.places = _text_places(dataset)
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
@@ -288,10 +330,37 @@ class _Album:
     def cases(self, problem: Problem) -> list[list[_Shown]]:
         """The images of a problem, one list a case; none where there are no pixels."""
         shown = []
+        if problem.check == _TEXT_CHECK:
+            self.left += 2 * len(problem.pictures)
         for case in problem.pictures:
-            images = [self._show(image_id) for image_id in case]
+            if problem.check == _TEXT_CHECK:
+                images = self._show_text(case[0])
+            else:
+                images = [self._show(image_id) for image_id in case]
             shown.append([image for image in images if image is not None])
         return [case for case in shown if case]
+
+    def _show_text(self, image_id: str) -> list[_Shown | None]:
+        """The whole image, too small to be read, with the place; and a crop around the place."""
+        image = self._show(image_id)
+        if image is None:
+            return []
+        try:  # a small store has lost the text
+            pixels = self.dataset.read_original(image_id)
+        except InputError:
+            return [image]  # the audit has said that images are gone
+        place = self._text_place(image_id, pixels)
+        if place is None:
+            return [image]
+        x1, y1, x2, y2 = place
+        return [replace(image, boxes=[(x1, y1, x2 - x1, y2 - y1)]), _crop(image_id, pixels, place)]
+
+    def _text_place(self, image_id: str, pixels: np.ndarray) -> tuple[float, ...] | None:
+        """``x1, y1, x2, y2`` in px; None where only the header speaks of text."""
+        if image_id in self.places.index:
+            return tuple(self.places.loc[image_id])
+        line = find_text_line(pixels)
+        return line.box if line.characters >= TEXT_LINE_CHARACTERS else None
 
     def _show(self, image_id: str) -> _Shown | None:
         if self.read is None or self.left <= 0 or image_id not in self.rows:
@@ -308,6 +377,7 @@ class _Album:
         scale = longest / max(width, height)
         return _Shown(
             image_id,
+            f"Image {image_id}",
             thumbnail(pixels, longest),
             width,
             height,
@@ -330,6 +400,27 @@ class _Album:
         label = ", ".join(positive) or ("negative" if known else "unlabelled")
         role = self.roles.get(image_id)
         return f"{role}: {label}" if isinstance(role, str) else label
+
+
+def _crop(image_id: str, pixels: np.ndarray, place: tuple[float, ...]) -> _Shown:
+    """What lies around a line of text, with a frame around the line."""
+    x1, y1, x2, y2 = place
+    margin = max(_CROP_HEIGHTS * (y2 - y1), _LEAST_MARGIN)
+    left, top = int(max(x1 - margin, 0)), int(max(y1 - margin, 0))
+    crop = pixels[top : int(y2 + margin), left : int(x2 + margin)]
+    height, width = crop.shape
+    scale = _CROP_PX / max(width, height)
+    return _Shown(
+        "",
+        f"Suspected text of image {image_id}",
+        thumbnail(crop, _CROP_PX),
+        width,
+        height,
+        max(round(width * scale), 1),
+        max(round(height * scale), 1),
+        [(x1 - left - 2, y1 - top - 2, x2 - x1 + 4, y2 - y1 + 4)],
+        "",
+    )
 
 
 def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, list[Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -26,8 +26,9 @@ class Problem:
         examples: Up to five of them by id.
         advice: What to do.
         unit: What is counted: image, patient, ...
-        pictures: Up to five cases to look at, each one image or a pair, by ``image_id``.
+        pictures: The first cases to look at, each one image or a pair, by ``image_id``.
         split: Name of the split that it is of; empty where it is of the whole set.
+        cases: All of them by id, in the order of worth; not in ``audit.json``.
     """
 
     check: str
@@ -39,6 +40,7 @@ class Problem:
     unit: str = "image"
     pictures: tuple[tuple[str, ...], ...] = ()
     split: str = ""
+    cases: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def of(
@@ -51,8 +53,9 @@ class Problem:
         advice: str = "",
         unit: str = "image",
         pairs: pd.DataFrame | None = None,
+        shown: int = _SHOWN,
     ) -> Problem:
-        """Count cases and keep the first few in order.
+        """Count cases and keep the first few in order; `shown` of the pairs are to look at.
 
         Example:
             >>> found = Problem.of("leak", "error", "in two roles", ["b", "a", "b"])
@@ -62,12 +65,14 @@ class Problem:
         values = cases if isinstance(cases, pd.Series | np.ndarray) else list(cases)
         unique = pd.Series(pd.unique(pd.Series(values, dtype="str").dropna()), dtype="str")
         examples = tuple(str(case) for case in unique.sort_values().head(_SHOWN))
-        shown: tuple[tuple[str, ...], ...] = ()
+        images: tuple[tuple[str, ...], ...] = ()
         if unit == "image":
-            shown = tuple((case,) for case in examples)
+            images = tuple((case,) for case in examples)
         if pairs is not None:
-            shown = tuple(tuple(map(str, row)) for row in pairs.head(_SHOWN).to_numpy())
-        return cls(check, severity, message, len(unique), examples, advice, unit, shown)
+            images = tuple(tuple(map(str, row)) for row in pairs.head(shown).to_numpy())
+        every = tuple(unique)
+        found = cls(check, severity, message, len(unique), examples, advice, unit, images)
+        return replace(found, cases=every)
 
     @property
     def said(self) -> str:

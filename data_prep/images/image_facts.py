@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.images.burned_in_text import text_score
+from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, find_text_line
 from data_prep.images.fingerprint import perceptual_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+TEXT_PLACE = ("text_x1", "text_y1", "text_x2", "text_y2")
+"""Columns of the decode table that say where a suspected line of text is, px of the original."""
 SHARE = 0.1
 _PIECES_A_SIDE = 4
 N_PIECES = 4 * _PIECES_A_SIDE
@@ -78,16 +80,21 @@ def image_facts(pixels: np.ndarray) -> dict[str, Any]:
 
     Returns:
         ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies;
-        ``text_score``, characters in the longest line of burned-in text; ``_border_greys``, mean
-        greys of the outer tenth.
+        ``text_score``, characters in the longest line of burned-in text, and where it is worth a
+        look its place, ``text_x1, text_y1, text_x2, text_y2`` in px; ``border_greys``, mean greys
+        of the outer tenth.
 
     Example:
         >>> image_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
         7.0
     """
+    line = find_text_line(pixels)
+    is_suspect = line.characters >= TEXT_LINE_CHARACTERS
+    place = line.box if is_suspect and line.box is not None else (None,) * 4
     return {
         "mean_grey": float(pixels.mean()),
         "perceptual_hash": perceptual_hash(pixels),
-        "text_score": text_score(pixels),
+        "text_score": line.characters,
+        **dict(zip(TEXT_PLACE, place, strict=True)),
         "border_greys": _border_greys(pixels),
     }

@@ -15,6 +15,7 @@ from data_prep.audit.audit import Audit, Problem, audit
 from data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
 from data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
 from data_prep.contracts.tables import read_table, write_table
+from data_prep.images.image_facts import TEXT_PLACE, image_facts
 from data_prep.store.dataset import DataSet
 from evaluation.systems.shortcuts import measure_shortcuts
 
@@ -85,7 +86,7 @@ def test_page_is_well_formed_and_needs_nothing_from_outside(html):
     assert parser.open == []
     assert "<script" not in html
     for address in re.findall(r'(?:href|src)="([^"]+)"', html):
-        assert address.startswith(("data:", "#")), address
+        assert address.startswith(("data:", "#")) or address == "audit_cases.csv"
 
 
 def test_page_opens_with_the_verdict(html, found):
@@ -125,6 +126,43 @@ def test_an_image_with_text_is_too_small_to_read(dataset, found, tmp_path):
     pattern = r'width="(\d+)" height="\d+" role="img" aria-label="Image (\w+)"'
     sizes = {image_id: width for width, image_id in re.findall(pattern, html)}
     assert int(sizes["b0"]) == ILLEGIBLE_PX < int(sizes["b1"])
+
+
+def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset, tmp_path):
+    folder = shutil.copytree(dataset.folder, tmp_path / "set")
+    source = shutil.copytree(dataset.source_root, tmp_path / "source")
+    decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
+    for number in (5, 6):
+        named = cv2.putText(chest(number) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
+        cv2.imwrite(str(source / f"{number}.png"), named)
+        facts = image_facts(named)
+        decode.loc[f"b{number}", ["text_score", *TEXT_PLACE]] = [
+            facts[column] for column in ("text_score", *TEXT_PLACE)
+        ]
+    decode.loc["b6", list(TEXT_PLACE)] = np.nan  # a set that was prepared before places were kept
+    decode.loc["b7", "burned_in_annotation"] = "yes"
+    write_table(decode.reset_index(), folder / "decode.parquet", "decode")
+    other = DataSet(folder, {**dataset.info, "source_root": str(source)}, dataset.targets)
+    html = write_audit(other, audit(other), tmp_path).read_text()
+    assert re.findall(r"Suspected text of image (\w+)", html) == ["b5", "b6"]
+    assert "3 images; all by id in" in html
+    rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["burned_in_text"]
+    assert rows["id"].tolist() == ["b5", "b6", "b7"]
+    assert rows[["x1", "y1", "x2", "y2"]].notna().all(axis=1).tolist() == [True, False, False]
+    x1, y1, x2, y2 = rows[["x1", "y1", "x2", "y2"]].iloc[0]
+    assert 18 < x1 < 24 < 100 < x2 < 130
+    assert 45 < y1 < 55 < y2 < 64
+    shutil.rmtree(source)  # crops come from the originals; without them the page has none
+    assert "Suspected text" not in write_audit(other, audit(other), tmp_path).read_text()
+
+
+def test_every_case_is_in_the_csv_and_only_the_first_are_in_the_json(dataset, tmp_path):
+    ids = [f"b{number}" for number in range(30)]
+    problem = Problem.of("x", "error", "wrong", ids, pairs=pd.DataFrame({"id": ids}), shown=24)
+    write_audit(dataset, Audit((problem,), {"images": N}), tmp_path, pixels=False)
+    assert pd.read_csv(tmp_path / "audit_cases.csv")["id"].tolist() == ids
+    (read,) = Audit.read(tmp_path / "audit.json").problems
+    assert (len(read.pictures), len(read.examples), read.cases) == (24, 5, ())
 
 
 def test_without_pixels_the_page_has_no_images(dataset, found):
@@ -212,5 +250,6 @@ def test_real_audit_fits_in_a_few_megabytes(html):
 
 def test_page_lies_beside_the_json(dataset, found, tmp_path: Path):
     page = write_audit(dataset, found, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["audit.html", "audit.json"]
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["audit.html", "audit.json", "audit_cases.csv"]
     assert page.name == "audit.html"
