@@ -27,8 +27,8 @@ def check(
 ) -> None:
     """Audit a data set: leaking patients, copies, impossible boxes, shortcuts.
 
-    Writes audit.html, to read, and audit.json, for programs, into the folder, of all splits. Exit
-    0: nothing wrong; 1: something is.
+    Writes into the folder, of all splits: audit.html, to read; audit_cases.csv, with every case by
+    its id; audit.json, for programs. Exit 0: nothing wrong; 1: something is.
 
     Example: cxr check data/rsna
     """
