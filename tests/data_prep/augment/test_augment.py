@@ -1,5 +1,6 @@
 """Augmentation: repeatable, boxes stay on their lesions, and none is lost unknowingly."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 
 from data_prep.augment.augment import (
     Augmentation,
-    DroppedBoxes,
     augment,
     build_augmentation,
     why_dropped,
 )
+from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import MIN_SIDE
 
@@ -298,5 +299,7 @@ def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None
     assert answer.stdout.strip() == "[]"
 
 
-def test_albumentations_is_told_not_to_call_out() -> None:
+def test_albumentations_is_told_not_to_call_out_before_it_is_imported() -> None:
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+    source = inspect.getsource(sys.modules[augment.__module__])
+    assert source.index('os.environ["NO_ALB') < source.index("\nimport albumentations")
