@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, monkeypatch, st
     make(source, tmp_path / "straight", sizes=(32,))
     with pytest.raises(KeyboardInterrupt):
         make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(InputError, match="an unfinished data set"):
         DataSet.open(tmp_path / "broken")
     calls = []
     read = decoding.read_image
