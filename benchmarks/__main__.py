@@ -17,6 +17,7 @@ GROUPS = {
     "detection": "benchmarks.bench_models",
     "classification": "benchmarks.bench_models",
     "evaluation": "benchmarks.bench_judge",
+    "calibration": "benchmarks.bench_calibration",
 }
 """The module of each group; its function of the group's name and ``_rows`` yields rows."""
 

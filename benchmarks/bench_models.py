@@ -72,7 +72,6 @@ def detection_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     tune_cpu()
     device, seed = choose_device(), setting.seed
     precision = choose_precision("auto", cast("Any", device))
-    how = FitSettings(optimiser="sgd", learning_rate=_LEARNING_RATE)
     learning = (
         f"training step: ours {precision} and channels_last, torchvision fp32 and contiguous, "
         "as its references/detection; live batch norm, all layers learn, SGD; without the "
@@ -80,10 +79,10 @@ def detection_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     )
     inferring = "inference keeps boxes from a score of 0.001 on; the weights are random"
     for size in (QUICK_DETECTOR,) if setting.quick else _DETECTORS:
-        batch = _boxed(_stack_images(setting, size), seed)
+        batch = boxed(_stack_images(setting, size), seed)
         ours, peer = detector_twins(size, seed, device)
         runs = {
-            "ours": _our_step(ours, detector_losses, batch, device, precision, how),
+            "ours": detector_step(ours, batch, device, precision),
             "torchvision": _peer_detector_step(peer, batch, device),
         }
         title = f"training step on {device}, {size}: ours against torchvision's reference"
@@ -221,7 +220,7 @@ def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet,
     return ours, peer.to(device)
 
 
-def _boxed(images: Tensor, seed: int) -> LesionBatch:
+def boxed(images: Tensor, seed: int) -> LesionBatch:
     """Images with up to two boxes each, drawn from a seed."""
     rng = np.random.default_rng(seed)
     side = images.shape[-1]
@@ -304,6 +303,12 @@ def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, prec
     """Our step with AdamW."""
     how = FitSettings(learning_rate=_LEARNING_RATE, weight_decay=1e-4, clip=1.0)
     return _our_step(model, classifier_losses, batch, device, precision, how)
+
+
+def detector_step(model: LesionRetinaNet, batch: LesionBatch, device: str, precision: str) -> Run:
+    """Our step with SGD."""
+    how = FitSettings(optimiser="sgd", learning_rate=_LEARNING_RATE)
+    return _our_step(model, detector_losses, batch, device, precision, how)
 
 
 def _peer_classifier_step(

@@ -343,48 +343,65 @@ def _speed(times: Times, choice: Choice) -> float:
 def _processes() -> Iterator[Timer]:
     """Processes that time, one for each spin and way with memory; they end with the block."""
     until = time.monotonic() + _DEADLINE
-    started: dict[tuple[int | None, bool], subprocess.Popen[bytes]] = {}
+    started: dict[tuple[int | None, bool], TimingProcess] = {}
     with ExitStack() as stack:
-        for keep, spin in ((False, None), (True, None), *((True, spin) for spin in _SPINS)):
-            if spin and cpu_count() == 1:
-                continue
-            child = started[spin, keep] = subprocess.Popen(  # noqa: S603  our own command
-                [sys.executable, "-P", "-m", "scripts.calibration_step"] + ["--keep-memory"] * keep,
-                env=_clean_environment(spin),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-            )
-            stack.callback(_end, child)
+        for keeps, spin in ((False, None), (True, None), *((True, spin) for spin in _SPINS)):
+            if not spin or cpu_count() > 1:
+                child = started[spin, keeps] = TimingProcess(spin, keeps)
+                stack.callback(child.end)
 
         def timer(candidate: Candidate, work: Work) -> float:
             child = started[candidate.spin, candidate.keep_memory]
-            told = {"threads": candidate.threads, "precision": candidate.precision, "work": work}
-            cast("IO[bytes]", child.stdin).write(json.dumps(told).encode() + b"\n")
-            answer = _read_line(cast("IO[bytes]", child.stdout), until - time.monotonic())
-            return float(answer)
+            child.order(candidate.threads, candidate.precision, work)
+            return child.answer(until - time.monotonic())
 
         yield timer
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            pipe.close()
+class TimingProcess:
+    """A process that times pieces of work under settings, see `scripts.calibration_step`.
 
+    Args:
+        spin: How long its waiting threads spin; None leaves that alone.
+        keep_memory: Whether it keeps freed memory.
+        module: What it runs: a module that answers as `scripts.calibration_step` does.
+    """
 
-def _read_line(stream: IO[bytes], seconds: float) -> bytes:
-    """A line from a process; TimeoutError where none comes, OSError where the process ended."""
-    with selectors.DefaultSelector() as waiting:
-        waiting.register(stream, selectors.EVENT_READ)
-        if not waiting.select(max(seconds, 0.0)):
-            raise TimeoutError
-    if not (line := stream.readline()):
-        raise OSError("the process that times ended")
-    return line
+    def __init__(
+        self, spin: int | None, keep_memory: bool, module: str = "scripts.calibration_step"
+    ) -> None:
+        self._child = subprocess.Popen(  # noqa: S603  our own command
+            [sys.executable, "-P", "-m", module] + ["--keep-memory"] * keep_memory,
+            env=_clean_environment(spin),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+        self._orders = cast("IO[bytes]", self._child.stdin)
+        self._answers = cast("IO[bytes]", self._child.stdout)
+
+    def order(self, threads: int | None, precision: str, work: str) -> None:
+        """Let it begin a piece of work."""
+        told = {"threads": threads, "precision": precision, "work": work}
+        self._orders.write(json.dumps(told).encode() + b"\n")
+
+    def answer(self, seconds: float) -> float:
+        """Seconds that the piece took; TimeoutError where the answer does, OSError if it ended."""
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self._answers, selectors.EVENT_READ)
+            if not waiting.select(max(seconds, 0.0)):
+                raise TimeoutError
+        if not (line := self._answers.readline()):
+            raise OSError("the process that times ended")
+        return float(line)
+
+    def end(self) -> None:
+        """End it at once."""
+        self._child.kill()
+        self._child.wait()
+        self._orders.close()
+        self._answers.close()
 
 
 def _clean_environment(spin: int | None) -> dict[str, str]:

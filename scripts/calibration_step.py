@@ -87,17 +87,24 @@ def _step(network: nn.Module, images: Tensor, precision: str) -> None:
     nn.functional.softplus(scores.float()).mean().backward()
 
 
-def main() -> None:
-    """Answer orders until stdin ends."""
+def serve(
+    work_of: Callable[[str, str], Callable[[], object]] = _work, *, most: int = _TIMED
+) -> None:
+    """Answer orders until stdin ends, with the work that a kind and a precision name.
+
+    Args:
+        work_of: Gives the work.
+        most: How often it is repeated for an answer.
+    """
     if "--keep-memory" in sys.argv:
         keep_freed_memory()
     default = torch.get_num_threads()
     for line in sys.stdin:
         order = json.loads(line)
         torch.set_num_threads(order["threads"] or default)
-        run = _work(order["work"], order["precision"])
+        run = work_of(order["work"], order["precision"])
         start, count = time.perf_counter(), 0
-        while count < _TIMED and time.perf_counter() - start < _ENOUGH:
+        while count < most and time.perf_counter() - start < _ENOUGH:
             run()
             count += 1
         sys.stdout.write(f"{(time.perf_counter() - start) / count}\n")
@@ -105,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()

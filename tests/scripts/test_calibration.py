@@ -309,7 +309,7 @@ def test_the_process_that_times_answers_each_order(
     monkeypatch.setattr(calibration_step, "_LARGE", (1, 8, 16, 16))
     before = torch.get_num_threads()
     try:
-        calibration_step.main()
+        calibration_step.serve()
         assert torch.get_num_threads() == before  # None: what torch does by itself
     finally:
         torch.set_num_threads(before)
