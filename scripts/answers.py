@@ -12,11 +12,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
@@ -73,6 +72,8 @@ def show_answers(
         InputError: A path is wrong, or no file could be answered.
     """
     runs, sources = _sort_paths(paths)
+    if output.csv is not None and output.csv.is_dir():
+        raise InputError(f"--csv {output.csv}: is a folder; name a file in it")
     if options["name"] is not None:
         if len(runs) > 1:
             raise InputError("predict --name: is for one run; give several as NAME=RUN")
@@ -242,7 +243,7 @@ class _Writer:
     left_out: int = 0
     _names: set[str] = field(default_factory=set)
     _last: Path | None = None
-    _files: ExitStack = field(default_factory=ExitStack)
+    _table: IO[str] | None = None
     _rows: Any = None
     _is_first: bool = True
 
@@ -252,12 +253,11 @@ class _Writer:
 
             make_folder(self.output.overlays)
         if self.output.csv is not None:
-            from data_prep.contracts.folders import atomic_path, make_folder
+            from data_prep.contracts.folders import make_folder
 
             make_folder(self.output.csv.parent)
-            temporary = self._files.enter_context(atomic_path(self.output.csv))
-            file = self._files.enter_context(temporary.open("w", newline="", encoding="utf-8"))
-            self._rows = csv.DictWriter(file, _COLUMNS)
+            self._table = _unfinished(self.output.csv).open("w", newline="", encoding="utf-8")
+            self._rows = csv.DictWriter(self._table, _COLUMNS)
             self._rows.writeheader()
         return self
 
@@ -320,13 +320,28 @@ class _Writer:
     def __exit__(self, *error: object) -> None:
         if self.output.as_json:
             sys.stdout.write("[]\n" if self._is_first else "\n]\n")
-        self._files.__exit__(*error)  # type: ignore[arg-type]
+        self._close_table(complete=error[0] is None)
         if error[0] is not None or self._last is None:
             return
         where = self._last if self.answered == 1 else self.output.overlays
         console.say(f"Overlay{'' if self.answered == 1 else 's'}: {where}")
         if self.output.show and where is not None:
             _open_viewer(where)
+
+    def _close_table(self, *, complete: bool) -> None:
+        """Give the table its name; one that was interrupted keeps its rows under another."""
+        if self._table is None or self.output.csv is None:
+            return
+        self._table.close()
+        written = _unfinished(self.output.csv)
+        if complete:
+            written.replace(self.output.csv)
+            written = self.output.csv
+        console.say(f"Table{'' if complete else ' so far'}: {written}")
+
+
+def _unfinished(table: Path) -> Path:
+    return table.with_name(f"{table.name}.unfinished")
 
 
 def _row(answer: Answer) -> dict[str, Any]:

@@ -182,3 +182,26 @@ def test_open_without_a_viewer_says_where_the_overlay_is(
     monkeypatch.setattr(answers.shutil, "which", lambda _: None)
     ask(chest, show=True)
     assert "no viewer here; open predicted/film-overlay.png" in capsys.readouterr().err
+
+
+def test_an_interrupted_table_keeps_its_rows_under_another_name(
+    loaded: LoadedRun,
+    chest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ask(chest, csv=Path("all.csv"))
+    assert pd.read_csv("all.csv")["image"].tolist() == [str(chest)]
+
+    def interrupt(self: LoadedRun, images: list[Any]) -> list[Any]:
+        if images[0][0] == "second.png":
+            raise KeyboardInterrupt
+        return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]
+
+    monkeypatch.setattr(LoadedRun, "answer", interrupt)
+    Path("second.png").write_bytes(chest.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        ask(chest, "second.png", csv=Path("some.csv"))
+    assert "Table so far: some.csv.unfinished" in capsys.readouterr().err
+    assert pd.read_csv("some.csv.unfinished")["image"].tolist() == [str(chest)]
+    assert not Path("some.csv").exists()
