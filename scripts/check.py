@@ -35,6 +35,7 @@ def check(
     from data_prep.audit.audit import audit
     from data_prep.audit.page import say_scope, write_audit
     from data_prep.contracts.folders import folder_lock
+    from data_prep.contracts.words import counted
     from data_prep.store.dataset import DataSet
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
@@ -53,10 +54,7 @@ def check(
         if problem.advice and problem.severity != "info":
             console.say(f"    what to do: {problem.advice}")
     checked = say_scope(found.checked)
-    counts = ", ".join(
-        f"{count} {_NOUNS[severity]}{'' if count == 1 else 's'}"
-        for severity, count in found.counts.items()
-    )
+    counts = ", ".join(counted(count, _NOUNS[severity]) for severity, count in found.counts.items())
     console.say(f"{data}: checked {checked}: {counts}")
     console.say(f"Page: {page}")
     console.next_step(*(trainings(dataset, split or "default") if found.passed else ()))

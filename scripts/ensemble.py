@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from scripts import console
 from scripts.next_steps import show_next
 
@@ -81,7 +82,9 @@ def ensemble(
         console.say(note)
     rows = len(joined.tables[joined.kind])
     ran = int((joined.images["status"] == "ok").sum())
-    console.say(f"{info['system']}: {joined.made_of}; {rows:,} {joined.kind} on {ran:,} images")
+    console.say(
+        f"{info['system']}: {joined.made_of}; {rows:,} {joined.kind} on {counted(ran, 'image')}"
+    )
     console.say(f"Predictions: {out}")
     show_next(out, data)
     if as_json:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from data_prep.contracts.words import counted
 from scripts import console
 from scripts.next_steps import show_next
 
@@ -97,7 +98,7 @@ def import_predictions(
     ran = len(predictions.images_run)
     for note in info["notes"]:
         console.say(note)
-    console.say(f"{name}: {len(rows)} {predictions.kind} on {ran} images")
+    console.say(f"{name}: {len(rows)} {predictions.kind} on {counted(ran, 'image')}")
     console.say(f"Predictions: {out}")
     show_next(out, data)
     if as_json:

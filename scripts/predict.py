@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, show_answers
 from scripts.next_steps import show_next
@@ -300,7 +301,8 @@ def freeze_decision(
         else f"positive from score {chosen.threshold:.3g} on"
     )
     console.say(
-        f"Operating point ({policy}, {decision.chosen_on['n_images']} validation images): {point}"
+        f"Operating point ({policy}, "
+        f"{counted(decision.chosen_on['n_images'], 'validation image')}): {point}"
     )
 
 

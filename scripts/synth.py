@@ -38,6 +38,7 @@ def synth(
     """
     from dataclasses import asdict
 
+    from data_prep.contracts.words import counted
     from data_prep.contracts.workers import cpu_count
     from data_prep.synth.phantom import count_test_images, write_phantom
     from scripts import console
@@ -58,9 +59,10 @@ def synth(
     if summary.already_complete:
         console.say(f"{out}: already complete, nothing to do")
     console.say(
-        f"{summary.n_images} images of {summary.n_patients} patients, {summary.n_positive} with "
-        f"lesions ({summary.n_boxes} boxes), {summary.n_test_images} unlabelled"
-        + (f", {summary.n_flaws} planted flaws" if summary.n_flaws else "")
+        f"{counted(summary.n_images, 'image')} of {counted(summary.n_patients, 'patient')}, "
+        f"{summary.n_positive} with lesions ({counted(summary.n_boxes, 'box')}), "
+        f"{summary.n_test_images} unlabelled"
+        + (f", {counted(summary.n_flaws, 'planted flaw')}" if summary.n_flaws else "")
     )
     show_next(out)
     if as_json:

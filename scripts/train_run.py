@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from configs.load import ConfigError, parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from scripts import console
 from scripts.runtime import available_memory, choose_precision, describe_cpu
 from scripts.train_devices import PARENT_GRACE, own_rank, require_shares
@@ -215,9 +216,9 @@ def complete_run(
     require_shares(how.batch_size, devices)
     precision = choose_precision(how.precision, device)
     console.say(
-        f"{settings.name}: {len(task.train)} training images ({int(task.positive.sum())} "
-        f"positive), {len(task.val)} validation images; {precision} on {device}"
-        + (f", {devices} share a batch" if devices > 1 else "")
+        f"{settings.name}: {counted(len(task.train), 'training image')} "
+        f"({int(task.positive.sum())} positive), {counted(len(task.val), 'validation image')}; "
+        f"{precision} on {device}" + (f", {devices} share a batch" if devices > 1 else "")
     )
     sampler = SeededSampler(len(task.train), seed=how.seed, weights=task.draw_weights)
     if not own_rank():

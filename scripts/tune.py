@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from scripts import console
 from scripts.next_steps import show_next
 from scripts.own_split import own_split
@@ -154,8 +155,9 @@ def _open(folder: Path, dataset: DataSet, target: Target, split: str) -> Predict
 def _tell(name: str, decision: Decision) -> None:
     chosen_on = decision.chosen_on
     console.say(
-        f"{name}, {decision.target}: chosen on {chosen_on['n_images']} validation images of "
-        f"{chosen_on['n_patients']} patients, {chosen_on['n_positive']} positive"
+        f"{name}, {decision.target}: chosen on "
+        f"{counted(chosen_on['n_images'], 'validation image')} of "
+        f"{counted(chosen_on['n_patients'], 'patient')}, {chosen_on['n_positive']} positive"
     )
     if decision.reduction:
         floor = f", boxes from score {decision.reduction.min_score:g}"
@@ -163,7 +165,8 @@ def _tell(name: str, decision: Decision) -> None:
         console.say(f"  image score: {decision.reduction.rule}{shown}")
     if record := decision.choices.get("reduction"):
         console.say(
-            f"    of {record['settings_tried']} settings, {record['folds']} folds of patients: "
+            f"    of {counted(record['settings_tried'], 'setting')}, "
+            f"{counted(record['folds'], 'fold')} of patients: "
             f"AUROC {_shown(record['mean_over_folds'])}, held out from its own choice "
             f"{_shown(record['held_out'])}"
         )
@@ -204,8 +207,8 @@ def _tell_search(decision: Decision, search: dict[str, Any]) -> None:
         console.say(f"  boxes are called from score {decision.box_cut:g} (for the RSNA score)")
     figures = {"chosen": search["chosen"], "boxes as stored": search["boxes_as_stored"]}
     console.say(
-        f"  {search['objective']}, {search['settings_tried']:,} settings, "
-        f"{search['folds']} folds of patients:"
+        f"  {search['objective']}, {counted(search['settings_tried'], 'setting')}, "
+        f"{counted(search['folds'], 'fold')} of patients:"
     )
     for name, pair in figures.items():
         console.say(

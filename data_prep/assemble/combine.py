@@ -19,6 +19,7 @@ from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.formats.common import display_name
 from data_prep.formats.source import SourceTables
 from data_prep.splits.split import SplitRule
@@ -384,7 +385,9 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
         )
     shared = _repeated([part.tables["images"]["patient_id"] for part in parts])
     if len(shared):
-        notes.append(f"{len(shared):,} patients occur in several sets and count as one each")
+        notes.append(
+            f"{counted(len(shared), 'patient', 'occur')} in several sets and count as one each"
+        )
     hashed = [part.name for part in parts if "id_key" in part.dataset.info]
     if 0 < len(hashed) < len(parts):
         notes.append(
@@ -394,7 +397,8 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
     n_lacking = sum(int(part.tables["images"]["path"].isna().sum()) for part in parts)
     if 0 < n_lacking < sum(len(part.tables["images"]) for part in parts):
         notes.append(
-            f"{n_lacking:,} images have no pixels here, so the combined set can be judged on, but "
+            f"{counted(n_lacking, 'image', 'have')} no pixels here, so the combined set can be "
+            "judged on, but "
             "nothing can be trained on it"
         )
     names = [p.name for p in parts if set(p.dataset.ids["split_ids"]) - {"default"}]

@@ -12,6 +12,7 @@ import pandas as pd
 from data_prep.audit.audit import AUDIT, Audit
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.splits.add_split import count_roles, role_lines
 from data_prep.store.dataset import DataSet
 
@@ -53,10 +54,13 @@ class Summary:
     changes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        counts = f"{self.n_images:,} images of {self.n_patients:,} patients, {self.n_boxes:,} boxes"
-        return (
-            f"<Summary of '{self.name}': {counts}, {len(self.excluded):,} left out, {self.folder}>"
-        )
+        left_out = f"{len(self.excluded):,} left out"
+        return f"<Summary of '{self.name}': {self._counts}, {left_out}, {self.folder}>"
+
+    @property
+    def _counts(self) -> str:
+        images, patients = counted(self.n_images, "image"), counted(self.n_patients, "patient")
+        return f"{images} of {patients}, {counted(self.n_boxes, 'box')}"
 
     def _repr_html_(self) -> str:
         """What `cxr prepare` says, in a notebook."""
@@ -83,9 +87,7 @@ class Summary:
     @property
     def lines(self) -> list[str]:
         """As lines of text, the most important last."""
-        lines = [
-            f"{self.n_images:,} images of {self.n_patients:,} patients, {self.n_boxes:,} boxes"
-        ]
+        lines = [self._counts]
         for name, count in self.targets.items():
             lines.append(
                 f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
@@ -161,4 +163,4 @@ def describe_changes(before: pd.Series, now: pd.Series, n_replaced: int) -> tupl
         return ()
     n_new = int((~is_member(now, before)).sum())
     n_gone = int((~is_member(before, now)).sum())
-    return (f"added: {n_new:,} images new, {n_replaced:,} replaced, {n_gone:,} gone",)
+    return (f"added: {counted(n_new, 'image')} new, {n_replaced:,} replaced, {n_gone:,} gone",)

@@ -33,6 +33,7 @@ from data_prep.audit.problem import SEVERITIES, Problem
 from data_prep.audit.shortcuts import check_shortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_json, read_table, write_json
+from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet
@@ -67,7 +68,7 @@ class Audit:
 
     def __repr__(self) -> str:
         found = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
-        return f"<Audit of {self.checked.get('images', 0):,} images: {found}>"
+        return f"<Audit of {counted(self.checked.get('images', 0), 'image')}: {found}>"
 
     def _repr_html_(self) -> str:
         """What was found as a table, in a notebook."""

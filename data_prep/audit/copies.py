@@ -18,6 +18,7 @@ from data_prep.audit.patients import (
 )
 from data_prep.audit.problem import Problem, Severity
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import ImageReader, open_reader
 from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
@@ -49,9 +50,11 @@ def check_near_duplicates(
     turned = int((near.pairs["turn"] != "as it is").sum())
     unseen = int(near.pairs["correlation"].isna().sum())
     if turned:
-        notes.append(f"{turned:,} of {len(near.pairs):,} pairs mirrored, turned or inverted")
+        notes.append(
+            f"{turned:,} of {counted(len(near.pairs), 'pair')} mirrored, turned or inverted"
+        )
     if unseen:
-        notes.append(f"{unseen:,} of {len(near.pairs):,} pairs by fingerprint alone")
+        notes.append(f"{unseen:,} of {counted(len(near.pairs), 'pair')} by fingerprint alone")
     note = f" ({'; '.join(notes)})" if notes else ""
     what = "a copy of the image (stretched, compressed, resized or turned)"
     undecided = Problem(

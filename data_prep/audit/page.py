@@ -31,6 +31,7 @@ from data_prep.audit.shortcuts import SHORTCUT_AUROC
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.tables import read_table
+from data_prep.contracts.words import counted
 from data_prep.duplicates.hash_search import CERTAIN_DISTANCE
 from data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
 from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, find_text_line
@@ -150,7 +151,7 @@ def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _groups(counts: dict[str, int]) -> str:
     if not counts["images"]:
         return "none"
-    return f"{counts['images']:,} images in {counts['groups']:,} groups"
+    return f"{counted(counts['images'], 'image')} in {counted(counts['groups'], 'group')}"
 
 
 def _syntax(value: str) -> str:
@@ -429,7 +430,8 @@ def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[st
     for target, group in groupby(rows, key=lambda row: str(row["target"])):
         entries = list(group)
         note = (
-            f"{entries[0]['n_images']:,} images, {entries[0]['n_positive']:,} positive. Axis from "
+            f"{counted(entries[0]['n_images'], 'image')}, {entries[0]['n_positive']:,} positive. "
+            "Axis from "
             f"{_AXIS[0]} to {_AXIS[1]:.0f}, dashed: chance. Whiskers: 95 % interval."
         )
         bars = [{**_bar(row), "note": note} for row in entries]
@@ -443,7 +445,7 @@ def _bar(row: dict[str, Any]) -> dict[str, Any]:
     part = row["n_known"] < row["n_images"]
     words = f"{ends[0]:.3f} to {ends[1]:.3f}" if known else "no interval: wholly apart"
     return {
-        "fact": row["fact"] + (f" ({row['n_known']:,} images)" if part else ""),
+        "fact": row["fact"] + (f" ({counted(row['n_known'], 'image')})" if part else ""),
         "text": f"{row['auroc']:.3f}",
         "ends": words,
         "strong": row["auroc"] >= SHORTCUT_AUROC,

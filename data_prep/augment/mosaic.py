@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
 N_TILES = 4
@@ -59,9 +60,9 @@ class DroppedBoxes(NamedTuple):
             "covered": self.covered,
         }
         if not self.total:
-            return f"dropped none of {self.given:,} boxes"
+            return f"dropped none of {counted(self.given, 'box')}"
         named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items() if count)
-        return f"dropped {self.total:,} of {self.given:,} boxes: {named}"
+        return f"dropped {self.total:,} of {counted(self.given, 'box')}: {named}"
 
 
 NONE_DROPPED = DroppedBoxes()

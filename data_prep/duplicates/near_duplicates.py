@@ -21,6 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from data_prep.duplicates.hash_search import close_pairs
 from data_prep.images.fingerprint import HASH_BITS, TURNS, grey_ranks, squash, turned
 
@@ -65,7 +66,9 @@ class NearDuplicates:
 
     def __repr__(self) -> str:
         n_groups = self.groups["group"].nunique()
-        return f"<NearDuplicates: {len(self.pairs):,} pairs in {n_groups:,} groups>"
+        return (
+            f"<NearDuplicates: {counted(len(self.pairs), 'pair')} in {counted(n_groups, 'group')}>"
+        )
 
 
 def find_near_duplicates(

@@ -10,6 +10,7 @@ from typing import Any
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import require_free_space
 from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.words import counted
 from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of, whole_folder
 from data_prep.export.render import SUFFIXES
 from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_yolo
@@ -59,7 +60,7 @@ class ExportSummary:
     @property
     def lines(self) -> list[str]:
         """For the terminal: what was lost, then what was written."""
-        done = f"{self.n_images:,} images, {self.n_boxes:,} boxes"
+        done = f"{counted(self.n_images, 'image')}, {counted(self.n_boxes, 'box')}"
         return [
             *(f"{self.format}: {line}" for line in self.cannot),
             f"{self.folder}: {done} in {self.format} format",

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from data_prep.formats.cxr_extension import KEY, read_object, read_set_facts
 from data_prep.formats.label_files import (
     LabelFiles,
@@ -198,7 +199,11 @@ class _CocoFile:
                 matches = files.by_name(name, folders, role)
             file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
             if len(matches) != 1:
-                fits = f"file_name fits {len(matches)} images" if matches else "no such image"
+                fits = (
+                    f"file_name fits {counted(len(matches), 'image')}"
+                    if matches
+                    else "no such image"
+                )
                 self.found.out.add([file], fits)
                 continue
             if key in images and images[key] != (file, image):

@@ -23,6 +23,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.formats.common import (
     display_name,
     finding_name,
@@ -155,7 +156,8 @@ def _read_collection(source: Path) -> SourceTables:
     covid = findings.loc[findings["finding"] == COVID, "state"]
     n_present, n_absent = int((covid == "present").sum()), int((covid == "absent").sum())
     notes.append(
-        f"COVID-19 is present on {n_present} and absent on {n_absent} of {len(images)} images; on "
+        f"COVID-19 is present on {n_present} and absent on {n_absent} of "
+        f"{counted(len(images), 'image')}; on "
         "the others, which have another finding or none named, it is unknown"
     )
     return _tables(source, images, findings, excluded, notes)
@@ -199,7 +201,8 @@ def _read_hannover(source: Path) -> SourceTables:
         }
     )
     notes.append(
-        f"WARNING: all {images['patient_id'].nunique()} patients have COVID-19, so the target has "
+        f"WARNING: all {counted(images['patient_id'].nunique(), 'patient', 'have')} COVID-19, so "
+        "the target has "
         "no negative: combine it with another set (cxr prepare A B --out C) to judge anything"
     )
     return _tables(source, images, findings, excluded, notes)
@@ -245,7 +248,8 @@ def _with_patients(images: pd.DataFrame, name_space: str, notes: list[str]) -> p
     given = images["patient"] != ""
     if not given.all():
         notes.append(
-            f"WARNING: the table names no patient for {int((~given).sum())} images, so each counts "
+            f"WARNING: the table names no patient for {counted(int((~given).sum()), 'image')}, so "
+            "each counts "
             "as a patient of its own"
         )
     patient = images["patient"].where(given, "image-" + images["image_id"])
@@ -346,7 +350,8 @@ def _read_radiography(source: Path, base: Path, pattern: str | None) -> SourceTa
     n_unknown = int((images["patient_id_source"] == "assumed_image").sum())
     if n_unknown:
         notes.append(
-            f"WARNING: nobody published the patients, so each of {n_unknown} images counts as a "
+            f"WARNING: nobody published the patients, so each of {counted(n_unknown, 'image')} "
+            "counts as a "
             "patient of its own: the same person may be in training and test, and figures come out "
             "too good"
         )
@@ -430,9 +435,10 @@ def _origin_note(origins: pd.Series, classes: pd.Series) -> str:
     n_classes = classes.groupby(origins).transform("nunique")
     telling = int((n_classes == 1).sum())
     return (
-        f"WARNING: {telling} of {len(origins)} images come from a source (x_origin) that gave one "
+        f"WARNING: {telling} of {counted(len(origins), 'image')} come from a source (x_origin) "
+        "that gave one "
         "class only, so a system may learn the source instead of the disease; "
-        f"{int(origins.isna().sum())} images have no known source"
+        f"{counted(int(origins.isna().sum()), 'image', 'have')} no known source"
     )
 
 

@@ -24,6 +24,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
+from data_prep.contracts.words import counted
 from data_prep.formats.common import one_target_each
 from data_prep.formats.label_files import (
     FINDING_KEY,
@@ -62,7 +63,9 @@ def _read_csv_set(source: Path) -> SourceTables:
     findings = with_boxed_findings(out.keep(labels), boxes)
     unlabelled = int((~is_member(images["image_id"], findings["image_id"])).sum())
     if unlabelled:
-        notes.append(f"{unlabelled} images have no row in {LABELS}: unknown, not negative")
+        notes.append(
+            f"{counted(unlabelled, 'image', 'have')} no row in {LABELS}: unknown, not negative"
+        )
     return SourceTables(
         format="csv",
         root=source,
@@ -101,7 +104,8 @@ def _read_images(
     n_assumed = int((given == "").sum())
     if n_assumed:
         notes.append(
-            f"WARNING: {path.name} gives no patient_id for {n_assumed} images, so each counts as a "
+            f"WARNING: {path.name} gives no patient_id for {counted(n_assumed, 'image')}, so each "
+            "counts as a "
             "patient of its own: the same person may be in training and test, and figures come "
             "out too good"
         )

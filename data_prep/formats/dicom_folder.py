@@ -29,6 +29,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.contracts.workers import cpu_count, map_rows
 from data_prep.formats.common import one_target_each
 from data_prep.formats.dicom_labels import find_rows, read_label_table
@@ -295,7 +296,9 @@ def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
     seen = _without_second_copies(list(_look_at_files(source, skip)))
     taken = [file for file in seen if file.reason is None]
     if not taken:
-        raise InputError(f"{source}: no chest radiograph among {len(seen)} files; {_reasons(seen)}")
+        raise InputError(
+            f"{source}: no chest radiograph among {counted(len(seen), 'file')}; {_reasons(seen)}"
+        )
     files = pd.DataFrame(taken).drop(columns="reason")
     notes = _notes(seen, files)
     left_out = pd.DataFrame(
@@ -321,7 +324,7 @@ def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
             raise InputError(f"{labels}: rules out every image; {next(iter(out.reasons.values()))}")
         unknown = int((~is_member(images["image_id"], findings["image_id"])).sum())
         if unknown:
-            notes.append(f"{unknown} images have no label: unknown, not negative")
+            notes.append(f"{counted(unknown, 'image', 'have')} no label: unknown, not negative")
     paths = dict(zip(files["image_id"], files["path"], strict=True))
     return SourceTables(
         format="dicom",
@@ -365,7 +368,8 @@ def _images(files: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     patient = files["patient"].where(given, assumed)
     if not given.all():
         notes.append(
-            f"WARNING: {int((~given).sum())} images carry no PatientID, so each of their studies "
+            f"WARNING: {counted(int((~given).sum()), 'image', 'carry')} no PatientID, so each of "
+            "their studies "
             "counts as a patient of its own: the same person may be in training and test, and "
             "figures come out too good"
         )
@@ -392,14 +396,14 @@ def _images(files: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _notes(seen: list[DicomFile], files: pd.DataFrame) -> list[str]:
-    notes = [f"{len(files)} of {len(seen)} files are taken as chest radiographs"]
+    notes = [f"{len(files)} of {counted(len(seen), 'file')} are taken as chest radiographs"]
     if len(files) < len(seen):
         notes[0] += f"; left out: {_reasons(seen)}"
     for column, what in (("view", "view"), ("states_chest", "body part")):
         unknown = files[column].isna() | (files[column] == False)  # noqa: E712 - bool or text
         if unknown.any():
             notes.append(
-                f"{int(unknown.sum())} images do not state their {what}: taken as "
+                f"{counted(int(unknown.sum()), 'image', 'do')} not state the {what}: taken as "
                 + ("frontal" if what == "view" else "chests")
                 + "; look at them"
             )

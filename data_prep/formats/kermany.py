@@ -21,6 +21,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.formats.common import (
     display_name,
     list_image_files,
@@ -88,7 +89,9 @@ def _list_labelled(source: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.Dat
     files["inside"] = files["path"].str.removeprefix(prefix)
     copies = files["inside"].str.startswith(f"{NESTED}/")  # Kaggle's archive holds the set twice
     if copies.any():
-        notes.append(f"{int(copies.sum())} images are below a second {NESTED} folder: left out")
+        notes.append(
+            f"{counted(int(copies.sum()), 'image', 'are')} below a second {NESTED} folder: left out"
+        )
     files = files[~copies].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     kind = files["name"].str.lower().str.extract(_KIND)[0]
@@ -156,7 +159,9 @@ def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.
     role = files["role"].fillna("unused").astype("str")
     n_val = int((role == "val").sum())
     if n_val < _SMALL_VAL:
-        notes.append(f"the official validation set has {n_val} images: too few to choose on")
+        notes.append(
+            f"the official validation set has {counted(n_val, 'image')}: too few to choose on"
+        )
     tested, trained = patients[role == "test"], patients[role == "train"]
     shared = tested[is_member(tested, trained)]
     if len(shared):

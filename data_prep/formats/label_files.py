@@ -21,6 +21,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted, counted_phrase
 from data_prep.formats.common import finding_name, one_target_each, patients_from_names
 from data_prep.formats.cxr_extension import LabelRows, as_number
 from data_prep.formats.match_images import name_images
@@ -97,7 +98,8 @@ def _images_table(
     assumed = int((facts["patient_id_source"] == "assumed_image").sum())
     if assumed:
         notes.append(
-            f"WARNING: the patient of {assumed:,} images is not known, so each counts as a patient "
+            f"WARNING: the patient of {counted(assumed, 'image')} is not known, so each counts as "
+            "a patient "
             "of its own: the same person may be in training and test, and figures come out too "
             "good. Give --patient-pattern if the file names tell the patient"
         )
@@ -241,7 +243,7 @@ class LabelFiles:
             targets=self.targets or one_target_each(findings["finding"]),
             split=unknown.assign(role="unused").reset_index(drop=True),
             official=official,
-            notes=(*(f"{n:,} {text}" for text, n in self.seen.items() if n), *notes),
+            notes=(*(counted_phrase(n, text) for text, n in self.seen.items() if n), *notes),
         )
 
     def _require_any(self, root: Path) -> None:

@@ -19,6 +19,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.formats.common import (
     finding_name,
     list_image_files,
@@ -227,7 +228,8 @@ def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.Da
     listed = is_member(boxes["image_id"], entries["image_id"])
     if not listed.all():
         notes.append(
-            f"{path.name}: {int((~listed).sum())} boxes of images not in the table, unused"
+            f"{path.name}: {counted(int((~listed).sum()), 'box')} of images not in the table, "
+            "unused"
         )
     return boxes[listed].assign(reader=REFERENCE_READER).reset_index(drop=True)
 
@@ -264,7 +266,8 @@ def _match_files(
     listed = is_member(images["stem"], entries["image_id"])
     if not listed.any():
         raise InputError(
-            f"{source}: none of its {len(images)} images is listed in {path.name}; give the "
+            f"{source}: none of its {len(images)} images is listed in {path.name}; "
+            "give the "
             "folder of the NIH images"
         )
     out.add(images.loc[~listed, "stem"], f"no row in {path.name}")
@@ -289,11 +292,15 @@ def _images(
         notes.append("no image is there: a data set without pixels, to judge predictions on only")
     impossible = int((images.get("age_years", pd.Series(dtype="float64")) > _OLDEST).sum())
     if impossible:
-        notes.append(f"{impossible} images have an age above {_OLDEST} years, kept as published")
+        notes.append(
+            f"{counted(impossible, 'image', 'have')} an age above {_OLDEST} years, kept as "
+            "published"
+        )
     if len(boxes):
         n_boxed = boxes["image_id"].nunique()
         notes.append(
-            f"{len(boxes)} official boxes on {n_boxed} of {len(images)} images; a positive image "
+            f"{len(boxes)} official boxes on {n_boxed} of {counted(len(images), 'image')}; a "
+            "positive image "
             "without a box counts as not boxed"
         )
     return images
@@ -303,7 +310,9 @@ def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFra
     """A row for each of the 14 findings on every labelled image."""
     labelled = named.any(axis=1)
     if not labelled.all():
-        notes.append(f"{int((~labelled).sum())} images have no label: unknown, not negative")
+        notes.append(
+            f"{counted(int((~labelled).sum()), 'image', 'have')} no label: unknown, not negative"
+        )
     return pd.DataFrame(
         {
             "image_id": np.repeat(ids.to_numpy(dtype=object)[labelled], len(FINDINGS)),
@@ -326,7 +335,8 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
     both = is_member(train, test)
     if both.any():
         raise InputError(
-            f"{source}: {int(both.sum())} images are in both {TRAIN_LIST} and {TEST_LIST}; correct "
+            f"{source}: {counted(int(both.sum()), 'image', 'are')} in both {TRAIN_LIST} and "
+            f"{TEST_LIST}; correct "
             "the lists"
         )
     role = np.select([is_member(ids, train), is_member(ids, test)], ["train", "test"], "unused")

@@ -19,6 +19,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import read_json
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.formats.nih import find_entries, read_field_sizes
 from data_prep.formats.source import (
     Exclusions,
@@ -291,13 +292,16 @@ def _with_patients(
     n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
     if n_labelled:
         notes.append(
-            f"WARNING: the patient of {n_labelled} images is not known, so each counts as a patient"
+            f"WARNING: the patient of {counted(n_labelled, 'image')} is not known, so each counts "
+            "as a patient"
             " of its own: the same person may be in training and test, and figures come out too"
             f" good. Put the public {MAPPING} (columns patientId, nih_image) into the folder"
         )
     n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
     if n_doubtful:
-        notes.append(f"{n_doubtful} images have a doubtful patient: used for training only")
+        notes.append(
+            f"{counted(n_doubtful, 'image', 'have')} a doubtful patient: used for training only"
+        )
     return images
 
 

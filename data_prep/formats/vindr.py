@@ -20,6 +20,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
+from data_prep.contracts.words import counted
 from data_prep.formats.common import (
     finding_name,
     list_image_files,
@@ -290,7 +291,7 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
         notes.append(f"{name}/: holds no images, so the labels of {len(known)} are left out")
         findings, boxes = findings.iloc[:0], boxes.iloc[:0]
     if len(images) and not len(known):
-        notes.append(f"{len(images)} images of {name}/ have no labels: unused")
+        notes.append(f"{counted(len(images), 'image')} of {name}/ without labels: unused")
     told_by = labels or marks
     return _Part(
         images=images,
@@ -336,7 +337,9 @@ def _in_pixels_of_the_files(
     """Scale boxes, which are in pixels of the original, to images that are resized copies."""
     once = boxes.drop_duplicates()
     if len(once) < len(boxes):
-        notes.append(f"{len(boxes) - len(once)} boxes appear more than once, kept once")
+        notes.append(
+            f"{counted(len(boxes) - len(once), 'box', 'appear')} more than once, kept once"
+        )
     boxed = images[is_member(images["image_id"], once["image_id"])]
     sizes = _read_image_sizes(boxed, source).set_index("image_id")
     if sizes.empty:  # all DICOM: the originals
@@ -379,7 +382,10 @@ def _with_reference(
     fused = reference_boxes(readers, boxes[boxes["reader"] != REFERENCE_READER], made, rule)
     n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
     if n_silent:
-        notes.append(f"{n_silent} images were not read by {rule.partition(':')[2]}: no reference")
+        notes.append(
+            f"{counted(n_silent, 'image', 'were')} not read by {rule.partition(':')[2]}: no "
+            "reference"
+        )
     findings = pd.concat([findings, made], ignore_index=True)
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
     named = pd.Series(LOCAL_FINDINGS if len(boxes) else (), dtype="str")

@@ -22,6 +22,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from data_prep.formats.cxr_extension import KEY, read_set_facts
 from data_prep.formats.label_files import LabelFiles, class_finding
 from data_prep.formats.match_images import (
@@ -209,7 +210,7 @@ def _read_yolo(source: Path, options: ReadOptions) -> SourceTables:
         image = images[0] if len(images) == 1 else text
         reason = None
         if len(images) > 1:
-            reason = f"label file whose name fits {len(images)} images"
+            reason = f"label file whose name fits {counted(len(images), 'image')}"
         elif not images:
             reason = "label file without an image"
         elif image in found.classes:

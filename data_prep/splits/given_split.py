@@ -11,6 +11,7 @@ import pandas as pd
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.duplicates.patient_groups import key_columns, patient_groups
 from data_prep.splits.split import (
     SplitRule,
@@ -94,16 +95,18 @@ def _notes(how: dict[str, Any], role: pd.Series) -> list[str]:
     notes = []
     if how["n_images_unused"]:
         notes.append(
-            f"{how['n_patients_in_two_roles']:,} patients (those who share an image count as one) "
+            f"{counted(how['n_patients_in_two_roles'], 'patient')} (those who share an image "
+            "count as one) "
             f"stand in more than one role: {how['n_images_unused']:,} of their images are unused "
             "here, so that test and then validation stay whole"
         )
     if how["n_images_without_role"]:
-        notes.append(f"{how['n_images_without_role']:,} images have no role: unused")
+        notes.append(f"{counted(how['n_images_without_role'], 'image', 'have')} no role: unused")
     n_val, n_judged = int((role == "val").sum()), int((role != "unused").sum())
     if 0 < n_val < max(_FEW_IMAGES, _FEW_SHARE * n_judged):
         notes.append(
-            f"validation has {n_val:,} images, too few to choose a threshold or an epoch on; "
+            f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch "
+            "on; "
             "draw another with cxr split --from"
         )
     return notes
@@ -155,7 +158,7 @@ def read_split_file(
     n_unknown = len(rows) - len(known)
     notes = []
     if n_lacking:
-        notes.append(f"{path.name} gives no role to {n_lacking:,} images: unused")
+        notes.append(f"{path.name} gives no role to {counted(n_lacking, 'image')}: unused")
     if n_unknown:
         notes.append(f"{path.name} names {n_unknown:,} ids that are not in this data set: ignored")
     how: dict[str, Any] = {

@@ -14,6 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import frame_digest, read_json, read_table, stored_table
 from data_prep.contracts.text_lookup import is_member, positions
+from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class DataSet:
         return cls(Path(folder), info, targets)
 
     def __repr__(self) -> str:
-        counts = f"{len(self.images):,} images, targets {', '.join(self.targets)}"
+        counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
         return f"<DataSet '{self.name}': {counts}, {self.folder}>"
 
     @property

@@ -13,6 +13,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.tables import read_json, read_table
+from data_prep.contracts.words import counted
 from data_prep.contracts.workers import cpu_count
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
 from data_prep.store.pixel_writer import (
@@ -111,7 +112,7 @@ class PixelStore:
         store = cls(folder, info, read_table(folder / INDEX_NAME, "pixel_index"))
         if len(store.index) != info["n_images"]:
             raise InputError(
-                f"{folder}: its index has {len(store.index)} images, {INFO_NAME} says "
+                f"{folder}: its index has {counted(len(store.index), 'image')}, {INFO_NAME} says "
                 f"{info['n_images']}; delete the folder and run cxr prepare again"
             )
         for shard, images in zip(*np.unique(store.index["shard"], return_counts=True), strict=True):
@@ -256,5 +257,5 @@ def _add_all(
         if progress is not None:
             progress(1)
     if errors:
-        more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
+        more = f" (and {counted(len(errors) - 1, 'more file')})" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}; restore the files or run cxr prepare again")

@@ -26,6 +26,7 @@ from data_prep.contracts.tables import (
     write_table,
 )
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 
 # Folder of parts -> the table that each part holds.
@@ -181,7 +182,7 @@ class Predictions:
         return cls(folder, read_json(folder / "predictions.json", "predictions"))
 
     def __repr__(self) -> str:
-        of = f"'{self.name}': {self.kind} on {len(self.images):,} images"
+        of = f"'{self.name}': {self.kind} on {counted(len(self.images), 'image')}"
         return f"<Predictions of {of}, {self.folder}>"
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.froc import FrocCurve, Hit
 from evaluation.compare.cautions import Background, cautions
@@ -102,7 +103,7 @@ class Comparison:
     background: Background = field(default_factory=Background)
 
     def __repr__(self) -> str:
-        judged = f"{self.decisions['image_id'].nunique():,} test images"
+        judged = f"{counted(self.decisions['image_id'].nunique(), 'test image')}"
         return f"<Comparison of {' and '.join(self.names)} on {self.target.name}: {judged}>"
 
     @property
@@ -172,7 +173,8 @@ def patient_notes(judged: EvaluationSet) -> list[Note]:
         text = ""
         if effective < FEW_PATIENTS:
             text = (
-                f"The {n_images:,} {name} images are of {n_patients:,} patients and say as much as "
+                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')} and say "
+                "as much as "
                 f"those of {effective:.1f} patients with one image each: below {FEW_PATIENTS}, one "
                 "patient more or less may change the answer."
             )

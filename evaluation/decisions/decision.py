@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import TuningOptions
@@ -95,7 +96,7 @@ class Decision:
             for name, choice in self.thresholds.items()
             if choice.threshold is not None
         ]
-        on = f"chosen on {self.chosen_on.get('n_images', 0):,} images"
+        on = f"chosen on {counted(self.chosen_on.get('n_images', 0), 'image')}"
         return f"<Decision on {self.target}: {', '.join(cuts) or 'no threshold'}; {on}>"
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from data_prep.duplicates.patient_groups import patient_groups
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
@@ -92,8 +93,8 @@ class SystemOutput:
         combined = combine_findings(self._finding_scores, self.image_ids, self.target.any_of)
         if combined.isna().any():
             raise InputError(
-                f"{self.predictions.folder}: {int(combined.isna().sum())} images ran but have no "
-                f"score for {' or '.join(self.target.any_of)}, first '"
+                f"{self.predictions.folder}: {counted(int(combined.isna().sum()), 'image')} ran "
+                f"without a score for {' or '.join(self.target.any_of)}, first '"
                 f"{combined.index[combined.isna()][0]}'; predict or import that finding"
             )
         return combined

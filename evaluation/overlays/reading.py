@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.contracts.words import counted
 from evaluation.metrics.words import score_words
 from evaluation.overlays.shapes import (
     FAINT_COLOUR,
@@ -346,4 +347,4 @@ def _state(truth: Truth) -> str:
 
 
 def _boxes(count: int) -> str:
-    return f"{count} box{'' if count == 1 else 'es'}"
+    return counted(count, "box")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.tables import write_json
+from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import listing, number
@@ -193,7 +194,7 @@ def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
     else:
         readers = "for readers like these"
     if analysis.cases == "fixed":
-        return f"{readers} on these {row.n_cases:,} cases"
+        return f"{readers} on these {counted(row.n_cases, 'case')}"
     return f"{readers} and cases like these"
 
 
@@ -210,7 +211,8 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
         n = study.truth.loc[study.truth["label"] == label, "patient"].nunique()
         if n < _FEW and analysis.cases == "random":
             notes.append(
-                f"Only {n} patients have {word} cases; below {_FEW}, intervals may be too narrow."
+                f"Only {counted(n, 'patient', 'have')} {word} cases; below {_FEW}, intervals may "
+                "be too narrow."
             )
     if analysis.readers == "random":
         notes += [
@@ -255,8 +257,9 @@ def _page(analysis: ReaderAnalysis, found: list[Finding], notes: list[str]) -> d
     n_readers = study.readings["reader"].nunique()
     others = [metric for metric in analysis.metrics if metric != analysis.primary]
     return {
-        "kicker": f"Reader study · {n_readers} readers · {len(truth):,} cases of "
-        f"{truth['patient'].nunique():,} patients, {int(truth['label'].sum()):,} positive",
+        "kicker": f"Reader study · {counted(n_readers, 'reader')} · "
+        f"{counted(len(truth), 'case')} of {counted(truth['patient'].nunique(), 'patient')}, "
+        f"{truth['label'].sum():,} positive",
         "findings": found,
         "compared": bool(analysis.of("difference", analysis.primary)),
         "notes": notes,
@@ -400,7 +403,7 @@ def _modality_curves(
     middle: tuple[Point, ...] = ()
     if points:
         x, y = (float(np.mean([getattr(each, of) for each in points])) for of in "xy")
-        middle = (Point(x, y, f"{modality}: mean of {len(points)} readers", "D"),)
+        middle = (Point(x, y, f"{modality}: mean of {counted(len(points), 'reader')}", "D"),)
     if heights:
         mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
         yield Curve(modality, at, np.concatenate([[0.0], _STEPS]), mean, middle)

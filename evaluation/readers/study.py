@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import SystemOutput, patients_of
@@ -209,7 +210,8 @@ def build_study(
     notes = []
     if len(used) < len(truth):
         notes.append(
-            f"{len(truth) - len(used):,} of {len(truth):,} cases were read by nobody and are left "
+            f"{len(truth) - len(used):,} of {counted(len(truth), 'case')} were read by nobody and "
+            "are left "
             "out, of systems too."
         )
     notes += _unread(read, len(used))
@@ -267,7 +269,8 @@ def _require_both_classes(who: str, truth: pd.DataFrame) -> None:
         patients = truth.loc[truth["label"] == label, "patient"].nunique()
         if patients < 2:
             raise InputError(
-                f"{who}: {patients} patients with {word} cases; at least two are needed to know "
+                f"{who}: {counted(patients, 'patient')} with {word} cases; at least two are "
+                "needed to know "
                 "how sure a figure is"
             )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.contracts.words import counted
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted
 from evaluation.report.facts import IntervalFacts
@@ -130,9 +131,9 @@ def people(images: pd.DataFrame, image_ids: Any) -> str:
         '4 images of 3 patients; sex F 2, M 2; age median 46 (quartiles 41 to 55); view PA 4.'
     """
     chosen = images[images["image_id"].isin(image_ids)]
-    words = [f"{len(chosen):,} images"]
+    words = [f"{counted(len(chosen), 'image')}"]
     if "patient_id" in chosen:
-        words[0] += f" of {chosen['patient_id'].nunique():,} patients"
+        words[0] += f" of {counted(chosen['patient_id'].nunique(), 'patient')}"
     for column in ("sex", "age_years", "view"):
         known = chosen[column].dropna() if column in chosen else None
         if known is None or known.empty:

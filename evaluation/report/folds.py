@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.tables import read_json, read_table, write_json
+from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import family, metric_title
@@ -104,8 +105,9 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
         for other in range(position):
             if shared := patients[position] & patients[other]:
                 raise InputError(
-                    f"{folder}: tests {len(shared)} patients whom {folders[other]} tests, too; "
-                    "folds share no patient: take the splits of one cxr split --test-folds"
+                    f"{folder}: tests {counted(len(shared), 'patient')} whom {folders[other]} "
+                    "tests, too; folds share no patient: take the splits of one cxr split "
+                    "--test-folds"
                 )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
 from evaluation.compare.failure_analysis import main_policy
 from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
@@ -237,7 +238,7 @@ def image_count(figures: Figures) -> str:
     if counts is None:
         return ""
     return (
-        f"{counts.n_images:,} test images of {counts.n_patients:,} patients, "
+        f"{counted(counts.n_images, 'test image')} of {counted(counts.n_patients, 'patient')}, "
         f"{counts.n_positive:,} positive"
     )
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_json, read_table
+from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import patients_of
@@ -97,8 +98,9 @@ def _refuse_seen_patients(
     if leaked.any():
         shown = ", ".join(sorted(set(patients[leaked]))[:_SHOWN])
         raise InputError(
-            f"{system.folder}: {name} has seen {len(set(patients[leaked]))} patients of "
-            f"{int(leaked.sum())} test images in training ({shown}); compare on a split whose "
+            f"{system.folder}: {name} has seen {counted(len(set(patients[leaked])), 'patient')} of "
+            f"{counted(int(leaked.sum()), 'test image')} in training ({shown}); compare on a "
+            "split whose "
             "test patients it has not seen"
         )
     return notes
@@ -187,7 +189,7 @@ def common_test_images(
     notes: list[Note] = []
     if len(known) < len(labels):
         unknown = len(labels) - len(known)
-        text = f"{unknown} test images have no known label for {target.display_name}."
+        text = f"{counted(unknown, 'test image', 'have')} no known label for {target.display_name}."
         notes.append(Note("left_out", text))
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
@@ -206,7 +208,7 @@ def common_test_images(
     if images != "common":
         _refuse_failures(systems, known.index)
     if len(common) < len(known):
-        text = f"{len(known) - len(common)} of {len(known)} test images are not judged."
+        text = f"{len(known) - len(common)} of {counted(len(known), 'test image')} are not judged."
         notes.append(Note("left_out", text))
     if not len(common):
         raise InputError(
@@ -299,7 +301,8 @@ def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> Non
         if len(rows):
             shown = ", ".join(map(str, rows["image_id"].sort_values()[:_SHOWN]))
             raise InputError(
-                f"{system.folder}: {name} failed on {len(rows)} test images ({shown}); predict "
+                f"{system.folder}: {name} failed on {counted(len(rows), 'test image')} ({shown}); "
+                "predict "
                 "them again, or compare on the images that all have with --images common, where "
                 "failures are counted as wrong beside"
             )

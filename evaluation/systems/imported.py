@@ -21,6 +21,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.words import counted, counted_phrase
 from data_prep.export.content import file_stems
 from data_prep.formats.common import finding_name
 from data_prep.formats.match_images import read_lines
@@ -294,7 +295,9 @@ def _only_known(
                 f"{where}: {len(names)} {what} are not in {dataset.folder} ({shown}), the first at "
                 f"{first}; correct them{advice}, or leave them out with --ignore-unknown"
             )
-        raw.notes.append(f"{len(names)} {what} unknown to the data set left out ({shown}).")
+        raw.notes.append(
+            counted_phrase(len(names), f"{what} unknown to the data set left out ({shown}).")
+        )
         rows = rows[~unknown]
     if rows.empty and raw.notes:
         raise InputError(f"{where}: no row is of an image and finding of {dataset.folder}")
@@ -307,7 +310,7 @@ def _check_scores(rows: pd.DataFrame, where: str) -> None:
         first = wrong.iloc[0]
         raise InputError(
             f"{where}: {first['place']}, image '{first['image_id']}': score={first['score']}; "
-            f"scores must be numbers in [0, 1] ({len(wrong)} rows are not)"
+            f"scores must be numbers in [0, 1] ({counted(len(wrong), 'row', 'are')} not)"
         )
 
 
@@ -350,7 +353,7 @@ def _boxes(
         )
     changed = int((np.abs(clipped - corners) > _ROUNDING * in_shares).any(axis=1).sum())
     if changed:
-        notes.append(f"{changed} boxes reached beyond their image and were clipped.")
+        notes.append(f"{counted(changed, 'box')} reached beyond their image and were clipped.")
     rows = raw[["image_id", "finding", "score"]].copy()
     rows[EDGES] = clipped
     rows = rows.sort_values("score", ascending=False, kind="stable")
@@ -358,7 +361,8 @@ def _boxes(
     kept = rows[(rank < MAX_BOXES) & (rows["score"] >= LEAST_SCORE)]
     if len(kept) < len(rows):
         notes.append(
-            f"{len(rows) - len(kept)} boxes left out: below score {LEAST_SCORE}, or beyond the "
+            f"{counted(len(rows) - len(kept), 'box')} left out: below score {LEAST_SCORE}, or "
+            "beyond the "
             f"{MAX_BOXES} most confident of an image."
         )
     return kept.sort_index()[["image_id", "finding", *EDGES, "score"]].reset_index(drop=True)

@@ -49,7 +49,7 @@ def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatc
     assert run(monkeypatch, data, out, "--format", "yolo", "--json") == 0
     printed = capsys.readouterr()
     assert "yolo: 1 images have no label file" in printed.err
-    assert f"{out}: 2 images, 1 boxes in yolo format" in printed.err
+    assert f"{out}: 2 images, 1 box in yolo format" in printed.err
     summary = json.loads(printed.out)
     assert (summary["n_images"], summary["n_boxes"]) == (2, 1)
     assert (out / "labels" / "a.txt").is_file()

@@ -248,7 +248,7 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
     assert len(best) == 100
     assert best.min() == pytest.approx(0.105)
     shown = capsys.readouterr().err
-    assert "1 boxes reached beyond their image and were clipped." in shown
+    assert "1 box reached beyond their image and were clipped." in shown
     assert "6 boxes left out" in shown
 
 
@@ -298,7 +298,7 @@ def test_bad_coco_results_are_refused(run, tmp_path, text, message):
 def test_unknown_images_can_be_left_out(run, capsys):
     predictions = run("image_id,score\nc,0.5\nzz,0.5\n", ignore_unknown=True)
     assert predictions.scores["image_id"].tolist() == ["c"]
-    assert "1 images unknown to the data set left out ('zz')." in capsys.readouterr().err
+    assert "1 image unknown to the data set left out ('zz')." in capsys.readouterr().err
 
 
 def test_a_file_without_any_known_image_is_refused(run):

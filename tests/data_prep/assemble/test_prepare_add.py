@@ -104,7 +104,7 @@ def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
     decoded.clear()
     summary = make(source, out, sizes=[SIZE], add=True)
     assert sorted(decoded) == ["i005", "i007"]
-    assert summary.changes == ("added: 1 images new, 1 replaced, 0 gone",)
+    assert summary.changes == ("added: 1 image new, 1 replaced, 0 gone",)
     assert DataSet.open(out).read_original("i007").max() == 99
     store = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}")
     assert store.image("i007")[SIZE // 2].max() == 99

@@ -236,7 +236,7 @@ def test_patients_come_from_free_keys_or_from_names(tmp_path):
     assert tables.images[["view", "sex", "age_years"]].iloc[0].tolist() == ["PA", "F", 51.0]
     tables = read(source)
     assert tables.images["patient_id_source"].tolist() == ["given", "assumed_image"]
-    assert any(note.startswith("WARNING: the patient of 1 images") for note in tables.notes)
+    assert any(note.startswith("WARNING: the patient of 1 image") for note in tables.notes)
 
 
 def test_image_ids_that_stand_twice_exclude_both_and_dangling_annotations_are_listed(tmp_path):

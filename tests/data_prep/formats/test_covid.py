@@ -362,7 +362,7 @@ def test_hannover_has_patients_but_no_negative(tmp_path):
         "png/e.png": "no row in data.csv",
     }
     assert set(tables.findings["state"]) == {"present"}
-    assert any("WARNING: all 1 patients have COVID-19" in note for note in tables.notes)
+    assert any("WARNING: all 1 patient has COVID-19" in note for note in tables.notes)
 
 
 def test_a_folder_of_another_kind_is_refused_with_the_likely_one(tmp_path):

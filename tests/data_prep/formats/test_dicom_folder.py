@@ -266,8 +266,8 @@ def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("x")
     notes = " ".join(_read_dicom_tree(tmp_path).notes)
     assert "2 of 3 files are taken as chest radiographs; left out: 1 x is not a DICOM" in notes
-    assert "1 images do not state their view" in notes
-    assert "1 images do not state their body part" in notes
+    assert "1 image does not state the view" in notes
+    assert "1 image does not state the body part" in notes
     assert "no --labels" in notes
 
 
@@ -340,7 +340,7 @@ def test_keys_that_name_several_images_or_none_are_counted(tmp_path: Path) -> No
     assert "1 patient_id name several images each (2 in all)" in notes
     assert "1 of 2 labels name no image" in notes
     assert "columns not read: x_note" in notes
-    assert "1 images have no label: unknown, not negative" in notes
+    assert "1 image has no label: unknown, not negative" in notes
     assert "p9" not in notes
 
 

@@ -97,7 +97,7 @@ def test_the_second_copy_and_the_litter_of_the_archive_are_ignored(tmp_path):
     tables = _read_kermany(write_source(tmp_path, USUAL + litter))
     assert len(tables.images) == len(USUAL)
     assert tables.excluded.empty
-    assert any("1 images are below a second chest_xray" in note for note in tables.notes)
+    assert any("1 image is below a second chest_xray" in note for note in tables.notes)
 
 
 def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reason(tmp_path):
@@ -136,7 +136,7 @@ def test_folders_are_the_official_split_and_what_is_wrong_with_it_is_counted(tmp
     assert roles["person1_virus_6"] == "test"
     assert roles["NORMAL2-IM-1427-0001"] == "val"
     assert sorted(roles.values()) == ["test", "train", "train", "train", "train", "val"]
-    assert any("validation set has 1 images" in note for note in tables.notes)
+    assert any("validation set has 1 image" in note for note in tables.notes)
     warning = next(note for note in tables.notes if note.startswith("WARNING"))
     assert "1 of 5 patients are in both" in warning
     assert "train (1 of 4 images) and test (1 of 1 images), 0 of them with the same" in warning

@@ -64,7 +64,7 @@ def test_an_empty_label_is_unknown_and_not_negative(tmp_path):
     tables = _read_nih(write_source(tmp_path, [row(A, ""), row(B)]))
     assert states(tables, A) == {}
     assert A in set(tables.images["image_id"])
-    assert any("1 images have no label" in note for note in tables.notes)
+    assert any("1 image has no label" in note for note in tables.notes)
 
 
 def test_an_unknown_label_names_its_line(tmp_path):
@@ -84,7 +84,7 @@ def test_ages_of_both_tables_are_read_and_impossible_ones_kept(tmp_path, text, y
 
 def test_impossible_ages_are_counted_in_a_note(tmp_path):
     tables = _read_nih(write_source(tmp_path, [row(A, age="411Y"), row(B)]))
-    assert any("1 images have an age above 120" in note for note in tables.notes)
+    assert any("1 image has an age above 120" in note for note in tables.notes)
 
 
 def test_an_age_that_is_none_names_its_line(tmp_path):
@@ -246,7 +246,7 @@ def test_an_image_in_both_official_lists_is_refused(tmp_path):
     source = write_source(tmp_path, [row(A)])
     for name in ("train_val_list.txt", "test_list.txt"):
         (source / name).write_text(f"{A}.png\n")
-    with pytest.raises(InputError, match="1 images are in both"):
+    with pytest.raises(InputError, match="1 image is in both"):
         _read_nih(source)
 
 

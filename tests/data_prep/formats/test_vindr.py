@@ -257,7 +257,7 @@ def test_images_that_the_chosen_reader_did_not_read_are_unknown(tmp_path):
     source = write_physionet(tmp_path, labels=TRAIN[:5], boxes=TRAIN_BOXES[:6])
     tables = _read_vindr(source, "reader:R10")
     assert ("b", "cardiomegaly") not in states(tables, "reference")
-    assert any("1 images were not read by R10" in note for note in tables.notes)
+    assert any("1 image was not read by R10" in note for note in tables.notes)
 
 
 def test_a_part_without_images_or_without_labels_is_said(tmp_path):

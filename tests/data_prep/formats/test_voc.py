@@ -122,7 +122,7 @@ def test_flags_are_read_like_others_and_said(tmp_path):
     files = {**VOC, "Annotations/a.xml": xml(lesion(more=flags), lesion(edges="1 1 5 5"))}
     tables = read(write_set(tmp_path, files))
     assert len(tables.boxes) == 2
-    assert "1 objects are marked difficult: read like the others" in tables.notes
+    assert "1 object is marked difficult: read like the others" in tables.notes
     assert "1 objects are marked truncated: read like the others" in tables.notes
 
 

@@ -84,7 +84,7 @@ def test_an_empty_file_is_absence_and_a_missing_one_is_not_known(tmp_path):
     }
     assert sorted(tables.images["image_id"]) == ["a", "b", "c"]
     assert tables.split.to_dict("records") == [{"image_id": "c", "role": "unused"}]
-    assert any("1 images have no label: unknown" in note for note in tables.notes)
+    assert any("1 image has no label: unknown" in note for note in tables.notes)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, ta
          "role": ["train"]}
     )  # fmt: skip
     write_table(seen, system.folder / "seen.parquet", "seen")
-    with pytest.raises(InputError, match="A has seen 1 patients of 2 test images"):
+    with pytest.raises(InputError, match="A has seen 1 patient of 2 test images"):
         compare_systems({"A": system}, judged_set, target)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
     comparison = compare_systems({"A": system}, judged_set, target, replicates=20)

@@ -71,7 +71,7 @@ def test_counts_have_no_mean(reports):
         ({"systems": ("A",)}, "other systems than"),
         ({"content_id": "other"}, "other images than"),
         ({"labels_id": "other"}, "other labels than"),
-        ({"patients": ["0-1", "new"]}, "tests 1 patients whom"),
+        ({"patients": ["0-1", "new"]}, "tests 1 patient whom"),
     ],
 )
 def test_reports_that_are_no_folds_are_refused(tmp_path, reports, change, told):
