@@ -412,6 +412,7 @@ def test_a_plain_reader_of_yolo_finds_an_image_for_each_label_file(scans, tmp_pa
 
 def test_supervision_loads_as_many_images_and_boxes(scans, tmp_path):
     import supervision
+
     load = supervision.DetectionDataset
     for format in ("coco", "voc", "yolo"):  # noqa: A001
         export_annotations(scans, tmp_path / format, format, split="default", images="png")
