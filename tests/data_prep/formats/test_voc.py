@@ -123,7 +123,7 @@ def test_flags_are_read_like_others_and_said(tmp_path):
     tables = read(write_set(tmp_path, files))
     assert len(tables.boxes) == 2
     assert "1 object is marked difficult: read like the others" in tables.notes
-    assert "1 objects are marked truncated: read like the others" in tables.notes
+    assert "1 object is marked truncated: read like the others" in tables.notes
 
 
 def test_the_box_of_a_part_is_not_the_box_of_the_object(tmp_path):
