@@ -314,8 +314,6 @@ class LoadedRun:
         output: DrawnOutput,
     ) -> Answer:
         reading = output.reading(key, system_colour(0))
-        if not reading.contours:  # without them a map cannot be drawn
-            reading = replace(reading, grid=None)
         return Answer(
             image=called,
             system=self.name,

@@ -147,7 +147,7 @@ def reading_shapes(
     lesions = _NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)
     shapes: list[Shape | Label] = []
-    if reading.grid is not None:
+    if reading.grid is not None and reading.grid.levels:  # a map without contours is not drawn
         seen = [each for each in map_shapes(reading.grid, reading.colour) if _shows(each, size)]
         shapes += seen or _no_evidence(reading.colour, size, side * line)
     shapes += [
@@ -239,14 +239,17 @@ def legend(readings: Sequence[Reading]) -> list[KeyEntry]:
                 KeyEntry((point,), f"{name}: centre of its highest-scoring box"),
             ]
             continue
+        if not reading.contours:
+            entries.append(KeyEntry((), f"{name}: activation map not drawn, its scale is unknown"))
+            continue
         shares = ", ".join(f"{each:.0%}".rstrip("%") for each in reading.contours)
         rings = tuple(
             Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
             for radii in ((14, 9), (9.5, 6), (5, 3))
         )
-        means = f"where images average a probability of {shares} %" if shares else "none known"
+        means = f"contours where images average a probability of {shares} %"
         entries += [
-            KeyEntry(rings, f"{name}: activation map, contours {means}"),
+            KeyEntry(rings, f"{name}: activation map, {means}"),
             KeyEntry((box,), f"{name}: box cut out of the map"),
             KeyEntry((point,), f"{name}: highest point of the map"),
         ]

@@ -51,6 +51,8 @@ def test_a_file_and_its_pixels_get_the_same_answer(run: LoadedRun, chest: Path) 
     assert of_pixels.image == "array"
     assert of_file.score == of_pixels.score == of_colour.score
     assert (of_file.decision, of_file.undecided_because) == (None, "not frozen")
+    assert of_file.map is not None  # though without an operating point no contour is known
+    assert of_file.map.values.shape == (2, 2)
     assert of_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
 
 
