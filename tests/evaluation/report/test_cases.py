@@ -115,10 +115,10 @@ def test_unknown_image_is_named(judged_set):
         choose_images(judged_set, ["nobody"], "test", "default", 5, 0)
 
 
-def test_two_systems_of_one_name_are_refused(systems):
-    folder = systems["Detector"].folder
+def test_two_systems_of_one_name_are_refused(systems, judged_set, target, tmp_path):
+    twice = [str(systems["Detector"].folder)] * 2
     with pytest.raises(InputError, match="two systems are called 'Detector'"):
-        open_systems([str(folder), str(folder)])
+        open_systems(twice, judged_set, target, [], "default", tmp_path)
 
 
 @pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "a b.dcm"])
