@@ -29,9 +29,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from data_prep.export.export import export_annotations as export_annotations
     from data_prep.images.dicom import read_dicom as read_dicom
     from data_prep.images.image import read_image as read_image
+    from data_prep.splits.split import SplitRule as SplitRule
     from data_prep.splits.split import split_by_patient as split_by_patient
     from data_prep.store.dataset import DataSet as DataSet
     from data_prep.store.predictions import Predictions as Predictions
+    from data_prep.synth.phantom import write_phantom as write_phantom
     from detection.dataset import LesionDataset as LesionDataset
     from detection.inference import predict_boxes as predict_boxes
     from detection.model import build_retinanet as build_retinanet
@@ -53,6 +55,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.systems.imported import import_predictions as import_predictions
     from evaluation.systems.shortcuts import measure_shortcuts as measure_shortcuts
     from scripts.api import compare as compare
+    from scripts.api import load as load
+    from scripts.api import train as train
+    from serving.answer import draw_answers as draw_answers
     from training.fit import fit as fit
     from training.run_folder import RunFolder as RunFolder
 
@@ -61,7 +66,10 @@ from cxr_start import require_own_rooms
 __version__ = "0.1.0"
 
 _HOMES = {
+    "load": "scripts.api",
+    "train": "scripts.api",
     "compare": "scripts.api",
+    "draw_answers": "serving.answer",
     "InputError": "data_prep.contracts.errors",
     "DataSet": "data_prep.store.dataset",
     "Predictions": "data_prep.store.predictions",
@@ -75,7 +83,9 @@ _HOMES = {
     "prepare": "data_prep.assemble.prepare",
     "read_dicom": "data_prep.images.dicom",
     "read_image": "data_prep.images.image",
+    "SplitRule": "data_prep.splits.split",
     "split_by_patient": "data_prep.splits.split",
+    "write_phantom": "data_prep.synth.phantom",
     "LesionDataset": "detection.dataset",
     "build_retinanet": "detection.model",
     "predict_boxes": "detection.inference",

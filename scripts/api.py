@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import html
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from data_prep.contracts.errors import InputError
-from evaluation.report.files import MOST_THUMBNAILS
+from evaluation.report.files import MOST_THUMBNAILS, PAGE
 from scripts import console
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
     from data_prep.store.dataset import DataSet
     from evaluation.compare.comparison import Comparison
     from evaluation.report.cases import CaseSource
+    from serving.answer import LoadedRun
 
 
 class InFolder(Protocol):
@@ -34,6 +35,98 @@ class InFolder(Protocol):
 
 Source = str | Path | InFolder
 """A folder of predictions or of a run, or what was opened from one."""
+
+
+def load(
+    run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
+) -> LoadedRun:
+    """Load a run of ``cxr train`` to ask it about single images.
+
+    Args:
+        run: Its folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: What it computes in; its decision was chosen at ``fp32``.
+
+    Raises:
+        InputError: The folder holds no complete run, or there is no such device.
+    """
+    if not Path(run).is_dir():  # before torch is imported, which takes seconds
+        raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    from serving.answer import LoadedRun  # imports torch, which reads the settings then
+
+    return LoadedRun.open(Path(run), device=choose_device(device), precision=precision)
+
+
+def train(
+    config: str | Path,
+    data: str | Path | DataSet,
+    out: str | Path,
+    *,
+    resume: bool = True,
+    despite_audit: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    **settings: Any,
+) -> LoadedRun:
+    """Train a detector or a classifier, as ``cxr train`` does, and load it.
+
+    A training that was interrupted goes on; one that has ended before is only loaded.
+
+    Args:
+        config: A TOML file of one model, or the name of a configuration that comes with the
+            program.
+        data: A prepared data set.
+        out: Run folder to make.
+        resume: Whether to go on with what lies there, or to refuse it.
+        despite_audit: Whether to go on where the audit found what makes results wrong.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: Whether to say what is going on, on stderr.
+        **settings: Keys of the configuration, by section: ``training={"epochs": 20}``, or as in
+            ``--set``: ``**{"training.epochs": 20}``.
+
+    Returns:
+        The run.
+
+    Raises:
+        InputError: As ``cxr train`` refuses: an unknown key, a folder of another training, ...
+    """
+    from data_prep.store.dataset import DataSet
+    from scripts.train import train as run_training
+    from scripts.train_zoo import read_models
+
+    overrides = list(_overrides(settings))
+    if read_models(str(config), overrides) is not None:
+        raise InputError(f"{config}: is a list of models; train one at a time, or use cxr train")
+    folder = data.folder if isinstance(data, DataSet) else Path(data)
+    with console.silent(not progress):
+        run_training(
+            str(config),
+            folder,
+            Path(out),
+            set_=overrides,
+            resume=resume,
+            despite_audit=despite_audit,
+            device=device,
+        )
+    return load(out, device=device)
+
+
+def _overrides(settings: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """Settings as ``--set`` takes them.
+
+    Example:
+        >>> list(_overrides({"training": {"epochs": 2}, "model.weights": "none"}))
+        ['training.epochs=2', 'model.weights="none"']
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _overrides(value, f"{section}{key}.")
+        else:
+            shown = str(value) if isinstance(value, Path) else value
+            yield f"{section}{key}={json.dumps(shown)}"
 
 
 def compare(
@@ -54,6 +147,7 @@ def compare(
     metrics: Sequence[str] = (),
     cases: int = 8,
     thumbnails: int = MOST_THUMBNAILS,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> ComparisonResult:
     """Judge systems on the same test images, as ``cxr compare`` does.
@@ -63,7 +157,7 @@ def compare(
             runs and predictions that were opened; several training seeds of one system as a list.
             A run is predicted and tuned first.
         data: A prepared data set.
-        out: Report folder to make, which also keeps what runs predicted; without one nothing is
+        out: Report folder to make, which also keeps what runs predicted. Without one nothing is
             written, and runs are predicted anew by each call.
         target: What is judged; may be left out where there is one.
         split: Judge on this split's test images; by default the systems'.
@@ -78,6 +172,8 @@ def compare(
         metrics: Rows of the table, such as ``recall@specificity>=0.90``; the usual six by default.
         cases: Drawn of each kind in the report.
         thumbnails: In the report, at most.
+        overwrite: Whether to write a finished report anew; without, one on the same question stays
+            as it is, and one on another is refused.
         progress: Whether to say what is going on, on stderr.
 
     Returns:
@@ -88,6 +184,7 @@ def compare(
     """
     from data_prep.store.dataset import DataSet
     from evaluation.report.tables import table_rows
+    from scripts.asked_before import asked_before, question_of
     from scripts.compare import (
         further_policies,
         judge_systems,
@@ -102,29 +199,40 @@ def compare(
     asked = read_question(None if protocol is None else Path(protocol), margin, target)
     judged = dataset.target(asked.target or target, option="target=NAME")
     rows = table_rows(metrics)
-    options: dict[str, Any] = {
-        "split": own_split(split, [path for _, paths in named for path in paths], dataset),
-        "protocol": asked,
-        "images": images,
-        "replicates": replicates,
-        "seed": seed,
-        "prevalence": prevalence,
+    split = own_split(split, [path for _, paths in named for path in paths], dataset)
+    further = further_policies(policies, rows)
+    shared: dict[str, Any] = {
+        "images": images, "replicates": replicates, "seed": seed, "prevalence": prevalence,
         "unit": unit,
-        "extra_policies": further_policies(policies, rows),
-    }
-    page = None
+    }  # fmt: skip
+
+    def judge(folder: Path) -> Comparison:
+        return judge_systems(
+            named, dataset, judged, folder, split=split, protocol=asked, extra_policies=further,
+            **shared,
+        )  # fmt: skip
+
+    if out is None:
+        with console.silent(not progress), tempfile.TemporaryDirectory(prefix="cxr-") as folder:
+            return ComparisonResult(judge(Path(folder)), dataset, None, tuple(metrics))
+    out = Path(out)
+
+    def question() -> dict[str, Any]:
+        return question_of(
+            named, dataset, judged, out, split, **shared, cases=cases, thumbnails=thumbnails,
+            metrics=",".join(metrics) or None, margin=margin, policies=further,
+            protocol=asked.file_sha256,
+        )  # fmt: skip
+
     with console.silent(not progress):
-        if out is None:
-            with tempfile.TemporaryDirectory(prefix="cxr-compare-") as temporary:
-                comparison = judge_systems(named, dataset, judged, Path(temporary), **options)
-        else:
-            folder = Path(out)
-            with report_folder(folder):
-                comparison = judge_systems(named, dataset, judged, folder, **options)
-                page = write_comparison(
-                    comparison, dataset, folder, seed=seed, cases=cases, rows=rows,
-                    thumbnails=thumbnails,
-                )  # fmt: skip
+        if not overwrite and asked_before(out, question()):
+            return ComparisonResult(judge(out), dataset, out / PAGE, tuple(metrics))
+        with report_folder(out):
+            comparison = judge(out)
+            page = write_comparison(
+                comparison, dataset, out, question=question(), seed=seed, cases=cases, rows=rows,
+                thumbnails=thumbnails,
+            )  # fmt: skip
     return ComparisonResult(comparison, dataset, page, tuple(metrics))
 
 
@@ -156,9 +264,8 @@ class ComparisonResult:
     def _repr_html_(self) -> str:
         """The answer, its cautions and the table, in a notebook."""
         cautions = "".join(f"<li>{html.escape(each)}</li>" for each in self.cautions)
-        return (
-            f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{self.table.to_html()}"
-        )
+        table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     @property
     def headline(self) -> str:
@@ -214,7 +321,7 @@ class ComparisonResult:
     @property
     def failures(self) -> pd.DataFrame:
         """Where each system fails: figures of groups of images, lesions and patients."""
-        return self.comparison.failures
+        return self.comparison.failures.infer_objects()
 
     @property
     def decisions(self) -> pd.DataFrame:
@@ -245,33 +352,35 @@ class ComparisonResult:
         rows = [(each.title, image, each.total) for each in kinds for image in each.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
 
-    def overlay(self, image_id: str, *, panel: int = 360) -> Image:
-        """One test image: as it is, the truth, and what each system made of it.
+    def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
+        """Test images, one below the other: as it is, the truth, and what each system shows on it.
 
         Args:
-            image_id: One of `decisions`.
+            *image_ids: Of `decisions`.
             panel: Longer side of each panel, px.
 
         Raises:
-            InputError: It was not judged, or its file cannot be read.
+            InputError: One was not judged, or its file cannot be read.
         """
-        from PIL import Image
-
-        from evaluation.overlays.draw import draw_overlay
+        from evaluation.overlays.draw import as_figure, draw_overlay
         from evaluation.report.cases import ImageFacts
 
-        if image_id not in set(self.decisions["image_id"]):
-            raise InputError(f"image '{image_id}' is none of the test images that were judged")
-        drawn = draw_overlay(
-            self.dataset.read_original(image_id),
-            self._cases.truth(image_id),
-            self._cases.readings(image_id),
-            finding=self.comparison.target.display_name,
-            title=image_id,
-            facts=ImageFacts(self.dataset).words(image_id),
-            panel=panel,
-        )
-        return Image.fromarray(drawn)
+        judged, facts = set(self.decisions["image_id"]), ImageFacts(self.dataset)
+        for image_id in image_ids:
+            if image_id not in judged:
+                raise InputError(f"image '{image_id}' is none of the test images that were judged")
+        return as_figure([
+            draw_overlay(
+                self.dataset.read_original(image_id),
+                self._cases.truth(image_id),
+                self._cases.readings(image_id),
+                finding=self.comparison.target.display_name,
+                title=image_id,
+                facts=facts.words(image_id),
+                panel=panel,
+            )
+            for image_id in image_ids
+        ])  # fmt: skip
 
     @cached_property
     def _cases(self) -> CaseSource:

@@ -7,6 +7,7 @@ keeps the decision that its training chose on validation images.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
@@ -28,7 +30,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words, score_words
-from evaluation.overlays.draw import draw_readings
+from evaluation.overlays.draw import as_figure, draw_readings
 from evaluation.overlays.reading import Reading
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.report.cases import DrawnOutput, map_levels, predicted_output
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 _ARRAY = "array"  # what pixels without a file are called
 _SHOWN_BOXES = 3  # in a line of text
+_NOTEBOOK_PANEL = 360  # px
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _NOTE = (
     "Probability and threshold: chosen on the run's validation images ({policy}). Research use "
@@ -87,6 +90,15 @@ class Answer:
     undecided_because: str | None = None
     reading: Reading = field(default_factory=lambda: Reading("", "#E69F00"), repr=False)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
+
+    def __repr__(self) -> str:
+        return f"<Answer: {self.line()}>"
+
+    def _repr_png_(self) -> bytes:
+        """The image beside what the system shows on it, in a notebook."""
+        buffer = io.BytesIO()
+        Image.fromarray(render_answers([self], panel=_NOTEBOOK_PANEL)).save(buffer, format="PNG")
+        return buffer.getvalue()
 
     @property
     def map(self) -> ActivationGrid | None:
@@ -168,15 +180,7 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
 
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     """The same as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
-    from matplotlib.figure import Figure
-
-    image = render_answers(answers, panel=panel)
-    height, width = image.shape[:2]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.imshow(image, interpolation="none")
-    axes.set_axis_off()
-    return figure
+    return as_figure([render_answers(answers, panel=panel)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +253,10 @@ class LoadedRun:
         guard = Guard.read(path) if path.is_file() else None
         called = name or str(info["name"])
         return cls(called, model, target, policy, decision, reason, levels, guard)
+
+    def __repr__(self) -> str:
+        state = self.undecided_because or f"decides by {self.policy}"
+        return f"<LoadedRun of '{self.name}': {self.target.name}, {state}, {self.folder}>"
 
     @property
     def folder(self) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 
 from scripts.cli import main
 
@@ -28,6 +33,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "CXR_SKIP_INSTALL": "1",
 }
+TOUR = ROOT / "docs" / "tour.ipynb"
 TINY = ["data.image_size=96", "training.epochs=1"]
 TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
 TINY_CLASSIFIER = [*TINY, "model.architecture=resnet18"]
@@ -255,14 +261,87 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_d
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
 
 
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A small quickstart, in a folder that its last line leads to."""
+    out = tmp_path_factory.mktemp("quickstart") / "out"
+    done = run_quickstart(out)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def run_quickstart(out: Path) -> Done:
+    command = ["bash", str(ROOT / "scripts/quickstart"), "--small", str(out)]
+    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    return Done(run.returncode, run.stdout, run.stderr)
+
+
+def folder_of(quickstart: Done) -> Path:
+    return Path(quickstart.stdout.strip().splitlines()[-1]).parents[1]
+
+
 @pytest.mark.slow
-def test_quickstart_runs_and_a_second_run_finds_it_done(tmp_path: Path) -> None:
-    command = ["bash", str(ROOT / "scripts/quickstart"), "--small", str(tmp_path / "out")]
-    first = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
-    report = Path(first.stdout.strip().splitlines()[-1])
-    assert report.is_file()
-    second = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+def test_quickstart_runs_and_a_second_run_finds_it_done(quickstart: Done) -> None:
+    out = folder_of(quickstart)
+    assert (out / "report" / "report.html").is_file()
+    second = run_quickstart(out)
     assert second.returncode == 0, second.stderr
     assert second.stderr.count("done before") == 5
-    assert second.stdout == first.stdout
+    assert second.stdout == quickstart.stdout
+
+
+def cells_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds_of_output(cell: nbformat.NotebookNode) -> list[str]:
+    """What a cell shows: ``stream``, or the richest form of an object."""
+    forms = ("text/html", "image/png", "text/plain")
+    return [
+        next(form for form in forms if form in output.data) if "data" in output else output.name
+        for output in cell.outputs
+    ]
+
+
+def assigned_names(source: str) -> set[str]:
+    names = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+
+
+@pytest.mark.slow
+def test_the_tour_runs_and_shows_what_its_committed_pages_show(
+    quickstart: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder_of(quickstart)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    notebook = nbformat.read(TOUR, as_version=4)
+    shown = [kinds_of_output(cell) for cell in cells_of(notebook)]
+    parameters = cells_of(notebook)[0]
+    assert parameters.metadata["tags"] == ["parameters"]
+    small = (
+        f"from pathlib import Path\nfolder, images, replicates = Path({str(out)!r}), 80, 200\n"
+        "detector = classifier = {'epochs': 1}"
+    )
+    assert assigned_names(small) == assigned_names(parameters.source)
+    parameters.source = small
+    trained = (out / "retinanet" / "run.json").stat().st_mtime
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    assert [kinds_of_output(cell) for cell in cells_of(notebook)] == shown
+    assert (out / "retinanet" / "run.json").stat().st_mtime == trained  # it was only loaded
+
+
+def test_the_committed_tour_was_run_in_order_and_says_nothing_of_the_machine() -> None:
+    notebook = nbformat.read(TOUR, as_version=4)
+    cells = cells_of(notebook)
+    assert len(cells) <= 15
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert TOUR.stat().st_size < 1_500_000
+    kinds = [kind for cell in cells for kind in kinds_of_output(cell)]
+    assert kinds.count("image/png") >= 5
+    assert "stderr" not in kinds
+    for output in (output for cell in cells for output in cell.outputs if "data" in output):
+        output.data.pop("image/png", None)
+    text = nbformat.writes(notebook)
+    assert re.findall(r"/(?:tmp|home|root|work|Users|usr|opt)/\S*", text) == []
+    assert socket.gethostname() not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,73 @@ def test_an_audit_shows_its_problems_as_a_table_and_escapes_them() -> None:
     assert "patients &lt;in&gt; two roles" in page
     assert "split again" * 9 in page  # a notebook would cut what pandas shows
     assert list(audit.table["examples"]) == ["a, b"]
+
+
+def documented_calls() -> list[ast.Call]:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    blocks = [
+        b for page in pages for b in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    ]
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(block))]
+    return [node for node in nodes if isinstance(node, ast.Call)]
+
+
+def test_documented_calls_fit_the_functions() -> None:
+    found = 0
+    for call in documented_calls():
+        place, _, name = ast.unparse(call.func).rpartition(".")
+        if place == "cxr_compare":
+            keywords = {each.arg: None for each in call.keywords if each.arg}
+            inspect.signature(getattr(cxr_compare, name)).bind(*call.args, **keywords)
+            found += 1
+    assert found >= 5
+
+
+def test_the_page_on_python_names_what_a_result_has() -> None:
+    from scripts.api import ComparisonResult
+
+    page = (ROOT / "docs" / "python.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", page, re.M)
+    names = [name for row in rows for name in re.findall(r"`(\w+)", row)]
+    assert len(names) >= 12
+    assert [
+        n for n in names if n not in ComparisonResult.__dict__ | ComparisonResult.__annotations__
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: cxr_compare.load("no/such/run"), "no/such/run: no such folder"),
+        (
+            lambda: cxr_compare.train("chexnet_small", "data", "out", training={"epoch": 2}),
+            "training.epoch.*training.epochs",
+        ),
+        (lambda: cxr_compare.train("zoo_small", "data", "out"), "is a list of models"),
+        (lambda: cxr_compare.train("chexnet_small", "no/data", "out"), "no/data"),
+        (lambda: cxr_compare.compare({}, "no/data"), "no/data"),
+        (lambda: cxr_compare.compare({"A": "no/system"}, "no/data"), "no/data"),
+    ],
+    ids=["run", "key", "list of models", "data of train", "data of compare", "system"],
+)
+def test_bad_input_raises_one_line_in_python_too(call: Callable[[], Any], says: str) -> None:
+    with pytest.raises(cxr_compare.InputError, match=says) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_decision_and_a_decoded_image_print_one_line() -> None:
+    import numpy as np
+
+    from data_prep.images.decoded_image import DecodedImage
+    from evaluation.decisions.thresholds import ThresholdChoice
+
+    chosen = {
+        "max_f1": ThresholdChoice("max_f1", 0.25, None),
+        "youden": ThresholdChoice("youden", None, "one class only"),
+    }
+    decision = cxr_compare.Decision("opacity", {"n_images": 1200}, thresholds=chosen)
+    assert repr(decision) == "<Decision on opacity: max_f1 from 0.25; chosen on 1,200 images>"
+    image = DecodedImage(np.zeros((3, 5), np.uint8), {}, header={"view": "PA"})
+    assert repr(image) == "<DecodedImage: 5 x 3 px, view PA>"
+    assert image._repr_png_().startswith(b"\x89PNG")

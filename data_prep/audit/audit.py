@@ -73,7 +73,8 @@ class Audit:
     def _repr_html_(self) -> str:
         """What was found as a table, in a notebook."""
         with pd.option_context("display.max_colwidth", None):
-            table = self.table.to_html(index=False) if self.problems else ""
+            table = self.table.to_html(index=False, justify="left") if self.problems else ""
+        table = table.replace("<td>", '<td style="text-align: left">')
         return f"<p>{html.escape(repr(self))}</p>{table}"
 
     @property

@@ -79,7 +79,7 @@ class Summary:
 
 
 def write_phantom(
-    out: Path,
+    out: str | Path,
     *,
     n_images: int,
     seed: int = 0,
@@ -114,6 +114,7 @@ def write_phantom(
         InputError: An argument is out of range, the folder holds something else, another process
             writes it, or the disk is full.
     """
+    out = Path(out)
     arguments = _Arguments(n_images, seed, size, contrast, prevalence, flaws)
     advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.contracts.folders import atomic_path
@@ -31,6 +32,7 @@ _DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
 _REFERENCE = 512.0
 _RIM = 0.6  # opacity of the dark rim
 _LETTER = 0.8  # size of the font, of the height of its line
+_DPI = 100  # of a figure of matplotlib
 
 
 def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np.uint8], float]:
@@ -320,6 +322,29 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
         else:
             lines.append(_fit(word, font, width))
     return lines
+
+
+def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
+    """Drawn images one below the other as a figure of matplotlib, pixel for pixel.
+
+    Args:
+        images: RGB, uint8, shape ``(h, w, 3)``, at least one.
+
+    Example:
+        >>> as_figure([np.zeros((50, 200, 3), np.uint8)] * 2).get_size_inches().tolist()
+        [2.0, 1.0]
+    """
+    width = max(image.shape[1] for image in images)
+    rows = [
+        np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
+        for image in images
+    ]
+    sheet = np.concatenate(rows)
+    figure = Figure(figsize=(width / _DPI, len(sheet) / _DPI), dpi=_DPI)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.imshow(sheet, interpolation="none")
+    axes.set_axis_off()
+    return figure
 
 
 def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:

@@ -153,9 +153,12 @@ def test_python_gives_what_the_verb_writes(
     assert set(result.differences["system"]) == {"A - B"}
     assert len(result.figures) + len(result.differences) == len(written["metrics"])
     assert "threshold=0.5" in set(result.figures["policy"])
-    again = cxr_compare.compare(systems, DataSet.open(data), **options)
-    assert again.report is None
+    written_at = result.report.stat().st_mtime_ns
+    again = cxr_compare.compare(systems, DataSet.open(data), out=tmp_path / "report", **options)
     pd.testing.assert_frame_equal(again.figures, result.figures)
+    assert again.report.stat().st_mtime_ns == written_at  # a finished report stays
+    with pytest.raises(InputError, match="replicates 100, not 200"):
+        cxr_compare.compare(systems, data, out=tmp_path / "report", **options | {"replicates": 200})
 
 
 def test_a_result_shows_itself_in_a_notebook(data: Path, system: Path, tmp_path: Path) -> None:
@@ -174,6 +177,15 @@ def test_a_result_shows_itself_in_a_notebook(data: Path, system: Path, tmp_path:
         result.chart("rok")
     with pytest.raises(InputError, match="none of the test images"):
         result.overlay("i00")
+
+
+def test_what_lies_in_a_folder_prints_one_line(data: Path, system: Path) -> None:
+    assert repr(DataSet.open(data)) == (
+        f"<DataSet 'data': 60 images, targets effusion, opacity, {data}>"
+    )
+    assert repr(Predictions.open(system)) == (
+        f"<Predictions of 'Reader': scores on 60 images, {system}>"
+    )
 
 
 def test_a_data_set_of_several_targets_says_how_python_chooses(data: Path, system: Path) -> None:
