@@ -20,7 +20,7 @@ CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
     "mixed": {"focal": (0.8, 30.0), "veil": (0.8, 20.0)},
     "high": {"focal": (8.0, 18.0), "veil": (6.0, 12.0)},
 }
-CONTRAST_SKEW = 0.75  # 1 is log-uniform; below it dense lesions are more frequent than faint ones
+CONTRAST_SKEW = 0.55  # 1 is log-uniform; below it dense lesions are more frequent than faint ones
 RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.045, 0.090), "veil": (0.100, 0.180)}
 FOCAL_SHARE = 0.5
 LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 and 3

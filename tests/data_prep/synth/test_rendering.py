@@ -125,7 +125,7 @@ def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
 
 def test_contrast_is_drawn_from_below_to_well_above_the_noise() -> None:
     ratios = []
-    for index in range(60):
+    for index in range(120):
         patient = draw_patient(5, index, 0.9)
         ratios += [lesion.contrast_to_noise for lesion in draw_image(patient, 0, 96).lesions]
     assert min(ratios) < 1.0
