@@ -44,10 +44,15 @@ def _patients(data: DataSet) -> pd.Series:
 
 
 @pytest.fixture(scope="module")
-def guard(data: DataSet) -> Guard:
-    guard = fit_guard(data.store(SIZE), _patients(data))
-    assert guard is not None
-    return guard
+def run_folder(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    add_guard(folder, data, "default", SIZE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guard(run_folder: Path) -> Guard:
+    return Guard.read(run_folder / GUARD_NAME)
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +130,13 @@ def test_sixteen_bits_say_what_eight_say(
 
 
 def test_what_is_written_reads_back_and_scores_the_same(
-    guard: Guard, unseen: list[np.ndarray], tmp_path: Path
+    guard: Guard, data: DataSet, unseen: list[np.ndarray], tmp_path: Path
 ) -> None:
     guard.write(tmp_path / GUARD_NAME)
     again = Guard.read(tmp_path / GUARD_NAME)
     assert [again.score(x) for x in unseen] == [guard.score(x) for x in unseen]
     assert (again.size, again.limit, again.images) == (SIZE, guard.limit, guard.images)
+    assert guard.images == len(_patients(data))
     assert (tmp_path / GUARD_NAME).stat().st_size < 300_000
 
 
@@ -177,18 +183,15 @@ def test_the_same_images_give_the_same_guard_in_any_order(
 
 
 def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
-    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: DataSet, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(console, "say", lambda text="": said.append(text))
-    monkeypatch.setattr(guards, "_DRAWN", 40)
-    add_guard(tmp_path, data, "default", SIZE)
-    assert Guard.read(tmp_path / GUARD_NAME).images == len(_patients(data))
-    before = (tmp_path / GUARD_NAME).stat().st_mtime_ns
-    add_guard(tmp_path, data, "default", SIZE)
-    assert (tmp_path / GUARD_NAME).stat().st_mtime_ns == before
+    before = (run_folder / GUARD_NAME).stat().st_mtime_ns
+    add_guard(run_folder, data, "default", SIZE)
+    assert (run_folder / GUARD_NAME).stat().st_mtime_ns == before
+    assert said == []
 
-    (tmp_path / GUARD_NAME).unlink()
     monkeypatch.setattr(guards, "MIN_IMAGES", len(_patients(data)) + 1)
     add_guard(tmp_path, data, "default", SIZE)
     assert not (tmp_path / GUARD_NAME).exists()
@@ -207,11 +210,11 @@ def test_a_colour_file_is_named_and_a_grey_one_stored_in_colour_is_not(
     assert file_warnings(tmp_path / "colour.png") == ("a colour image; X-rays are grey",)
 
 
-def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path, unseen: object) -> None:
+def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path) -> None:
     folder = tmp_path / "dicom"
     folder.mkdir()
     for view, name in (("PA", "frontal"), ("LL", "lateral"), ("PA", "slice")):
-        header = examples.ct
+        header = examples.ct  # read anew each time
         header.Modality = "CT" if name == "slice" else "DX"
         header.ViewPosition, header.BodyPartExamined = view, "CHEST"
         header.SOPInstanceUID = f"1.2.{len(name)}"
