@@ -79,7 +79,7 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
     rivals = [run for run in alike if facts_of(run).get("model_kind") != facts.get("model_kind")]
     if rivals:
-        first = _compare([folder, *rivals], folder, data)
+        first = comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
     else:
         other = _OTHER_MODEL[str(facts.get("model_kind"))]
         out = _free(folder, other.removesuffix("_small"))
@@ -96,14 +96,14 @@ def _after_predictions(folder: Path, data: Path | None) -> list[str]:
     if not (folder / "decisions").is_dir():
         return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]
     rivals = [p for p in _beside(folder, "predictions") if _question(p) == _question(folder)]
-    return [_compare([folder, *rivals], folder, data)]
+    return [comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)]
 
 
-def _compare(systems: list[Path], folder: Path, data: Path | None) -> str:
-    each = " ".join(_word(system) for system in systems[:_MOST_SYSTEMS])
-    return (
-        f"cxr compare {each} --data {_word(data or 'DATA')} --out {_word(_free(folder, 'report'))}"
-    )
+def comparison(systems: list[Path], folder: Path, data: Path | None) -> str:
+    """The command that compares systems, into a report beside a folder."""
+    each = " ".join(_word(system) for system in systems)
+    out = _word(_free(folder, "report"))
+    return f"cxr compare {each} --data {_word(data or 'DATA')} --out {out}"
 
 
 def _question(folder: Path) -> tuple[Any, ...]:

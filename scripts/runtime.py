@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from scripts.calibration import Choice, computes_bf16, settle
+from scripts.console import say
 
 
 def own_command(module: str, *arguments: object) -> list[str]:
@@ -31,7 +33,8 @@ _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
     ),
 )
 _WORTH_MEGAPIXELS = 15  # of training: half a minute on two processors
-_GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
+_NVIDIA_NODE = "/dev/nvidiactl"
+_GPU_NODES = (_NVIDIA_NODE, "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
 
 
 class _CpuSettings(NamedTuple):
@@ -153,8 +156,29 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
             )
         return "cuda"
     if name == "cuda":
-        raise InputError("--device cuda: torch finds no CUDA device; choose cpu")
+        raise InputError(
+            f"--device cuda: {_why_no_gpu() or 'torch finds no CUDA device'}; choose cpu"
+        )
+    if name == "auto" and (why := _why_no_gpu()):
+        say(f"On the CPU: {why}")
     return "cpu"
+
+
+def _why_no_gpu() -> str | None:
+    """Why torch uses no GPU though an NVIDIA GPU seems to be there; None where none is."""
+    import torch
+
+    if not (Path(_NVIDIA_NODE).exists() or shutil.which("nvidia-smi")):
+        return None
+    if torch.version.cuda is None:
+        return (
+            f"an NVIDIA GPU seems to be here, but torch {torch.__version__} is built without CUDA; "
+            "pytorch.org/get-started/locally names the pip command for one that uses it"
+        )
+    return (
+        f"torch {torch.__version__} is built for CUDA {torch.version.cuda} and finds no GPU that "
+        "it can use; nvidia-smi says whether the driver is too old"
+    )
 
 
 def choose_precision(

@@ -65,6 +65,9 @@ def train(
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch.")
     ] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print run.json at the end; of a list, all of them.")
+    ] = False,
 ) -> None:
     """Train a detector or a classifier, and keep the weights of its best epoch.
 
@@ -87,6 +90,7 @@ def train(
             despite_audit=despite_audit,
             device=device,
             devices=devices,
+            as_json=as_json,
         )
         return
     settings = _read(config, set_ or [])
@@ -110,6 +114,7 @@ def train(
         words += ["--despite-audit"] * despite_audit
         if status := run_on_devices([*map(str, words), "--devices", str(devices)], devices):
             raise SystemExit(status)  # what went wrong has been said
+        _emit_run(out, as_json)
         return
     if devices > 1:
         end_with_parent()
@@ -152,6 +157,7 @@ def train(
     freeze_decision(out, dataset, target, settings.data.split, device=where)
     add_guard(out, dataset, settings.data.split, settings.data.image_size)
     _say_results(out, data)
+    _emit_run(out, as_json)
 
 
 def _megapixels(settings: Config, data: Path) -> float:
@@ -305,6 +311,13 @@ def _open_run(
         started = {**started, "started_from": start.record()}
         seen = merge_seen(seen, start.seen, start.name)
     return RunFolder.create(out, config=dump_config(settings), seen=seen, started=started)
+
+
+def _emit_run(out: Path, as_json: bool) -> None:
+    if as_json:
+        from data_prep.contracts.tables import read_json
+
+        console.emit_json(read_json(out / "run.json", "run"))
 
 
 def _say_results(out: Path, data: Path) -> None:

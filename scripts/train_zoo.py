@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.next_steps import comparison
 from scripts.runtime import own_command
 from scripts.train_devices import child_environment, interrupt, require_shares
 
@@ -58,6 +59,7 @@ def train_models(
     despite_audit: bool = False,
     device: str = "auto",
     devices: int = 1,
+    as_json: bool = False,
 ) -> None:
     """Train models one after another, and show them in one table.
 
@@ -100,6 +102,9 @@ def train_models(
             "is said above, and the same command tries them again"
         )
         raise SystemExit(1)
+    console.next_step(comparison([outcome.run for outcome in outcomes], out, data))
+    if as_json:
+        console.emit_json([RunFolder.open(outcome.run).info for outcome in outcomes])
 
 
 def _require_one_that_can_learn(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
+from scripts import runtime
 from scripts.calibration import SWITCH, Choice
 from scripts.predict import worth_of_training
 from scripts.runtime import (
@@ -156,3 +157,25 @@ def test_auto_precision_follows_the_calibration(
     tune_cpu()
     assert choose_precision("auto", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"
+
+
+def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(runtime, "_NVIDIA_NODE", str(tmp_path / "nvidiactl"))
+    assert runtime.choose_device("auto") == "cpu"
+    assert capsys.readouterr().err == ""
+    (tmp_path / "nvidiactl").touch()
+    for built_for, says in ((None, "is built without CUDA; pytorch.org"), ("12.8", "nvidia-smi")):
+        monkeypatch.setattr(torch.version, "cuda", built_for)
+        assert runtime.choose_device("auto") == "cpu"
+        told = capsys.readouterr().err
+        assert told.startswith("On the CPU: ")
+        assert says in told
+        assert len(told.splitlines()) == 1
+        assert runtime.choose_device("cpu") == "cpu"  # as asked: nothing to explain
+        assert capsys.readouterr().err == ""
+        with pytest.raises(InputError, match=r"--device cuda: .*choose cpu"):
+            runtime.choose_device("cuda")
