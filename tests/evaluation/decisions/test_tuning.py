@@ -176,7 +176,7 @@ def test_a_missing_score_is_refused(predict, judged_set, target):
     system = predict("A")
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
-    with pytest.raises(InputError, match="100 images ran but have no score for lung_opacity"):
+    with pytest.raises(InputError, match="100 images ran without a score for lung_opacity"):
         tune(system, judged_set, target)
 
 
