@@ -72,12 +72,17 @@ def tune_cpu(
         keep_freed_memory()
     own_spin = str(choice.spin)  # which an earlier call, or the parent process, may have set
     users = [
-        n for n in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if os.environ.get(n, own_spin) != own_spin
+        name
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+        if os.environ.get(name, own_spin) != own_spin
     ]
     if users:
         origins["spin"] = users[0]
-    elif choice.spin:
-        os.environ["GOMP_SPINCOUNT"] = own_spin  # read when torch loads libgomp
+    elif choice.spin and "GOMP_SPINCOUNT" not in os.environ:
+        if _torch_is_loaded():  # as in a notebook: it has read what was set before
+            origins["spin"] = "left alone: torch was imported before"
+        else:
+            os.environ["GOMP_SPINCOUNT"] = own_spin
     import cv2
     import torch
 
@@ -99,6 +104,10 @@ def calibrate_for(megapixels: float, device: str) -> tuple[Choice, str]:
     """The choice for this machine, which is measured where the work is worth it; see `tune_cpu`."""
     worth = megapixels >= _WORTH_MEGAPIXELS and not (device != "cpu" and _may_have_gpu())
     return settle(worth=worth)
+
+
+def _torch_is_loaded() -> bool:
+    return "torch" in sys.modules
 
 
 def _may_have_gpu() -> bool:

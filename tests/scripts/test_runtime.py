@@ -34,6 +34,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     environment = {SWITCH: json.dumps(asdict(CHOICE))}
     monkeypatch.setattr("os.environ", environment)
     monkeypatch.setattr("scripts.runtime._usable_cpus", lambda: 8)
+    monkeypatch.setattr("scripts.runtime._torch_is_loaded", lambda: False)
     yield environment
     torch.set_num_threads(before)
     _settled.clear()
@@ -83,6 +84,17 @@ def test_the_users_own_settings_win(
         assert torch.get_num_threads() == threads
         assert calibrated.get("GOMP_SPINCOUNT") == spin
         assert origin.items() <= describe_cpu()["origins"].items()
+
+
+def test_a_spin_that_torch_can_no_longer_read_is_not_recorded(
+    calibrated: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.runtime._torch_is_loaded", lambda: True)
+    tune_cpu()
+    told = describe_cpu()
+    assert "GOMP_SPINCOUNT" not in calibrated
+    assert (told["spin"], told["threads"]) == (None, 6)
+    assert told["origins"]["spin"] == "left alone: torch was imported before"
 
 
 def test_without_a_calibration_all_is_left_alone(calibrated: dict[str, str]) -> None:
