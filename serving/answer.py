@@ -161,6 +161,7 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
     readings = [
         replace(each.reading, colour=system_colour(place)) for place, each in enumerate(answers)
     ]
+    policies = dict.fromkeys(policy_words(each.policy) for each in answers)
     warnings = dict.fromkeys(text for each in answers for text in each.warnings)
     warnings |= dict.fromkeys(
         f"{each.system} is undecided: {each.undecided_because}"
@@ -173,7 +174,7 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
         findings=[each.finding for each in answers],
         title=Path(first.image).name,
         warnings=list(warnings),
-        note=_NOTE.format(policy=policy_words(first.policy)),
+        note=_NOTE.format(policy="; ".join(policies)),
         panel=panel,
     )
 
