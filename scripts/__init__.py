@@ -1,1 +1,1 @@
-"""One thin module per `cxr` verb, and what only verbs share. Nothing imports it."""
+"""One thin module per `cxr` verb, what verbs share, and `api` for Python. No room imports it."""
