@@ -119,6 +119,7 @@ def prepare(
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
+    from data_prep.store.folder_kinds import kind_of
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
     from scripts.train_images import open_store
@@ -140,6 +141,12 @@ def prepare(
             open_store(DataSet.open(out), side)
     else:
         source, out = source_and_out(paths, out)
+        kind = kind_of(source)
+        if kind is not None and kind.name not in ("data set", "phantom"):
+            raise InputError(
+                f"{source}: is {kind.with_article}; give the folder of images and labels as it was "
+                "published"
+            )
         summary = prepare_dataset(
             source,
             out,

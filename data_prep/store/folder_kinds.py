@@ -144,7 +144,10 @@ def _what_instead(folder: Path, wanted: Kind) -> str:
     if next(folder.iterdir(), None) is None:
         return f"is empty; {give}"
     if held := folders_within(folder):
-        return f"{listed(held)}; " + _choose(held.get(wanted.name, []), give)
+        fitting = held.get(wanted.name, [])
+        if wanted.name == "predictions":  # most verbs that take them take a run, too
+            fitting = fitting or held.get("run", [])
+        return f"{listed(held)}; {_choose(fitting, give)}"
     return f"is not {wanted.with_article} folder (no {wanted.marker}); {give}"
 
 

@@ -336,3 +336,9 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path: Path) -> None:
     for command in [*(each[0] for each in steps.values()), compared]:
         verb, *words = shlex.split(command)[1:]
         app.commands[verb].make_context(verb, words)
+
+
+def test_a_run_is_no_source_of_images(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    done = done_by("prepare", str(tmp_path), str(tmp_path / "out"), "--format", "coco")
+    assert "is a run; give the folder of images and labels" in str(done.exception)

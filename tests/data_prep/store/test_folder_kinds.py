@@ -30,6 +30,7 @@ def out(tmp_path: Path) -> Path:
         "retinanet/run.json": CONTENT,
         "chexnet/run.json": CONTENT,
         "begun/config.toml": {},
+        "runs/a/run.json": {},
         "imported/predictions.json": {**CONTENT, "run": None},
         "predicted/predictions.json": {**CONTENT, "run": str(tmp_path / "chexnet")},
         "report/metrics.json": {"provenance": CONTENT},
@@ -64,6 +65,7 @@ def out(tmp_path: Path) -> Path:
         ("", "run", "it holds the runs chexnet and retinanet, the data sets data and other, "
          "the predictions imported and predicted"),
         ("", "run", "give one of them, OUT/chexnet or OUT/retinanet"),
+        ("runs", "predictions", "it holds the run a; give OUT/runs/a"),
         ("report/systems", "run", "it holds the predictions A and B; give a run folder"),
         ("retinanett", "run", "no such folder; did you mean OUT/retinanet?"),
         ("data/dataset.json", "data set", "is a file, not a folder; give OUT/data"),
