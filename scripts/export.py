@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -67,5 +68,9 @@ def export(
         )
     for line in summary.lines:
         console.say(line)
+    console.next_step(
+        f"cxr import PREDICTIONS --data {shlex.quote(str(data))} --name NAME --out OUT, for what "
+        "another program predicts"
+    )
     if as_json:
         console.emit_json(summary.payload)

@@ -61,7 +61,9 @@ def cxr(*arguments: object, fails: bool = False) -> Done:
 
 def train(config: str, data: Path, out: Path, overrides: list[str]) -> None:
     sets = [word for override in overrides for word in ("--set", override)]
-    cxr("train", config, "--data", data, "--out", out, *sets)
+    done = cxr("train", config, "--data", data, "--out", out, *sets, "--json")
+    assert json.loads(done.stdout) == json.loads((out / "run.json").read_text())
+    assert f"or:   cxr predict {out} IMAGE" in done.stderr
 
 
 def link_rsna_slice(source: Path, folder: Path, n_each: int = 30) -> None:
