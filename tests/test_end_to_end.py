@@ -203,7 +203,7 @@ def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
-        (lambda out: (out / "predictions.json").unlink(), "not found"),
+        (lambda out: (out / "predictions.json").unlink(), "unfinished predictions"),
         (lambda out: _drop_one_test_image(out), "--images common"),
         (lambda out: _change_threshold(out), "cxr tune"),
     ],

@@ -157,7 +157,7 @@ def describe_changes(before: pd.Series, now: pd.Series, n_replaced: int) -> tupl
 
     Example:
         >>> describe_changes(pd.Series(["a", "b"]), pd.Series(["b", "c"]), 0)
-        ('added: 1 images new, 0 replaced, 1 gone',)
+        ('added: 1 image new, 0 replaced, 1 gone',)
     """
     if before.empty:
         return ()

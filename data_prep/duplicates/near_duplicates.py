@@ -94,8 +94,7 @@ def find_near_duplicates(
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype="str"))
     candidates, complete = _candidates(decode)
-    _likeness = _correlate(candidates, read, max_images)
-    candidates = candidates.assign(correlation=_likeness)
+    candidates = candidates.assign(correlation=_correlate(candidates, read, max_images))
     unseen = candidates["correlation"].isna()
     by_hash = unseen & (candidates["distance"] <= TRUSTED_DISTANCE)
     near = candidates[(candidates["correlation"] >= NEAR_CORRELATION) | by_hash]

@@ -42,7 +42,12 @@ class Kind(NamedTuple):
 _KINDS = (
     Kind("data set", "dataset.json", (".prepare", "images.parquet"), "cxr prepare"),
     Kind("run", "run.json", ("config.toml", "checkpoints"), "cxr train"),
-    Kind("predictions", "predictions.json", ("unfinished.json",), "cxr predict"),
+    Kind(
+        "predictions",
+        "predictions.json",
+        ("unfinished.json", "predicted_images.parquet"),
+        "cxr predict",
+    ),
     Kind("report", REPORT_MARKER, ("decisions.parquet",), "cxr compare"),
     Kind("phantom", "synth.json", ("synth.started.json",), "cxr synth"),
     Kind("table of folds", "folds.json", (), "cxr folds"),

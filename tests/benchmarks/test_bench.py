@@ -289,7 +289,7 @@ def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path: Path) -
         (["speed"], {}, "no group 'speed'; choose from data"),
         (["data"], {"source": tmp_path / "none"}, "none: no such folder"),
         (["data"], {"data": tmp_path, "source": tmp_path}, "either --data or"),
-        (["data"], {"data": tmp_path}, "dataset.json"),
+        (["data"], {"data": tmp_path}, "give a data set folder that cxr prepare made"),
         (["data"], {"out": tmp_path / "no" / "b.json"}, "its folder does not exist"),
         (["data"], {"quick": True, "source": tmp_path}, "no image to measure with"),
     ):

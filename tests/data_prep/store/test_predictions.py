@@ -30,7 +30,7 @@ def write_and_stop(folder: Path) -> None:
 def test_interrupted_predictions_go_on_where_they_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path)
-    with pytest.raises(InputError, match="unfinished; run the same command again"):
+    with pytest.raises(InputError, match="unfinished predictions; run the same cxr predict again"):
         Predictions.open(tmp_path)
     with PredictionWriter(tmp_path, INFO) as writer:
         assert writer.done == {"a"}
