@@ -59,7 +59,7 @@ def test_judging_gives_intervals_of_every_system_and_pair(systems: Systems) -> N
         assert wanted <= set(bounded["system"]), metric
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_has_every_row(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     bench(["evaluation"], quick=True, out=out)
