@@ -240,6 +240,7 @@ def _change_threshold(out: Path) -> None:
     path.write_text(text[:start] + "0.123456" + text[text.index(",", start) :])
 
 
+@pytest.mark.long
 def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_data: Path) -> None:
     link_rsna_slice(shared_data / "rsna", tmp_path / "source", n_each=200)
     command = [

@@ -183,6 +183,7 @@ def test_real_file_of_another_program_or_network_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it_saw(
     data: Path,
     classifier: Path,

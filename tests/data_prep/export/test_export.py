@@ -513,7 +513,7 @@ def check_round_trip(folder: Path, ids: list[str], labels: Labels, format: str) 
 _FORMATS = st.sampled_from(["coco", "voc", "yolo"])
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=14, deadline=None)
 @given(drawn=drawn_sets(), format=_FORMATS)
 def test_whatever_is_written_reads_back(tmp_path_factory, drawn, format):  # noqa: A002
     check_round_trip(tmp_path_factory.mktemp("set"), *drawn, format)

@@ -357,6 +357,7 @@ def test_intervals_over_seeds_cover_the_recipe_and_those_of_one_seed_do_not():
     assert share(one) < COVERED[0]
 
 
+@pytest.mark.long
 def test_bootstrap_intervals_cover_the_truth():
     rng = np.random.default_rng(5)
     threshold, skill = 0.7, 1.4
