@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
 
-CASES_PER_FILE = 150
+CASES_PER_FILE = 270
 SECONDS_PER_CASE = 20  # far beyond any: only to tell an endless loop from a slow machine
 LEAK_BYTES = 64 << 20
 PEAK_KIB = 1536 << 10  # a damaged header may state up to 100 megapixels, four bytes each
