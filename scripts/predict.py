@@ -120,7 +120,10 @@ def predict(
 
     Example: cxr predict out/retinanet --data out/data --out out/retinanet-predictions
     """
-    for_images = {"json": as_json, "csv": csv, "open": show, "strict": strict}
+    for_images = {
+        "json": as_json, "csv": csv, "open": show, "strict": strict, "policy": policy,
+        "no-overlay": not overlay,
+    }  # fmt: skip
     for_data = {"split": split, "finding": finding, "tta": tta, "maps": maps != "cam"}
     if data is None:
         if given := [option for option, value in for_data.items() if value]:
@@ -162,11 +165,11 @@ def predict(
 
 def worth_of_training(run: Path, dataset: DataSet, split: str) -> float:
     """Megapixels whose training takes as long as predicting a split's val and test images."""
-    from data_prep.contracts.tables import read_json
+    from data_prep.store.preprocess import Preprocess
 
     if not (run / _PREPROCESS).is_file():
         return 0.0  # opening it reports what is wrong with it
-    size = read_json(run / _PREPROCESS, "preprocess")["size"]
+    size = Preprocess.from_json(run / _PREPROCESS).size
     images = sum(len(dataset.image_ids(role, split)) for role in ("val", "test"))
     return images * size**2 / 1e6 / 3
 

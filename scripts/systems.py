@@ -103,8 +103,9 @@ def decision_of_run(
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split."""
     from data_prep.contracts.tables import read_json
+    from training.run_folder import RunFolder
 
-    path = run / "validation" / "decisions" / f"{target.name}.json"
+    path = RunFolder(run).decision_file(target.name)
     if not path.is_file():
         return None
     decision = read_json(path, "decision")
@@ -136,7 +137,7 @@ def predict_images(
 
     model = TrainedModel.open(run, device=choose_device("auto"))
     decision = decision_of_run(run, model.inference_id(), dataset, target, split)
-    known = None if decision is None else Predictions.open(run / "validation")
+    known = None if decision is None else Predictions.open(model.run.validation)
     predict_data_set(model, dataset, folder, split, 16, None, image_ids=image_ids, known=known)
     predictions = Predictions.open(folder)
     if decision is not None:

@@ -102,8 +102,11 @@ def train(
 
     rank = own_rank() or 0
     require_shares(settings.training.batch_size, devices)
+    from data_prep.store.dataset import DataSet
+
+    dataset = DataSet.open(data)
     nothing_new = own_rank() is not None or (out / "run.json").is_file()
-    work = 0.0 if nothing_new else _megapixels(settings, data)
+    work = 0.0 if nothing_new else _megapixels(settings, dataset)
     if devices > 1 and own_rank() is None:
         from scripts.runtime import calibrate_for
 
@@ -124,12 +127,10 @@ def train(
     tune_cpu(workers=how.workers, shared_by=devices, megapixels=work, device=device)
     where = choose_device(device, devices)
     if rank:
-        _join(settings, data, out, where, devices)
+        _join(settings, dataset, out, where, devices)
         return
-    from data_prep.store.dataset import DataSet
     from scripts.train_run import settle_batch, with_known_batch
 
-    dataset = DataSet.open(data)
     target = dataset.target(settings.data.target, option=_TARGET)
     started = _origin(settings, dataset, target)
     settings = with_known_batch(settings, out)
@@ -160,19 +161,16 @@ def train(
     _emit_run(out, as_json)
 
 
-def _megapixels(settings: Config, data: Path) -> float:
+def _megapixels(settings: Config, dataset: DataSet) -> float:
     """What is trained on in all epochs."""
-    from data_prep.store.dataset import DataSet
-
-    images = len(DataSet.open(data).image_ids("train", settings.data.split))
+    images = len(dataset.image_ids("train", settings.data.split))
     return images * settings.training.epochs * settings.data.image_size**2 / 1e6
 
 
 def _join(
-    settings: Config, data: Path, out: Path, device: Literal["cpu", "cuda"], devices: int
+    settings: Config, dataset: DataSet, out: Path, device: Literal["cpu", "cuda"], devices: int
 ) -> None:
     """Take part in the training that another process of this command leads."""
-    from data_prep.store.dataset import DataSet
     from scripts.train_images import open_store
     from scripts.train_run import complete_run, with_known_batch
     from training.run_folder import RunFolder
@@ -181,7 +179,6 @@ def _join(
         time.sleep(0.1)
     if run.is_complete:
         return
-    dataset = DataSet.open(data)
     target = dataset.target(settings.data.target, option=_TARGET)
     store = open_store(dataset, settings.data.image_size)
     settings = with_known_batch(settings, out)

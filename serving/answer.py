@@ -20,6 +20,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import read_json
+from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
 from data_prep.store.dataset import Target
@@ -88,7 +89,7 @@ class Answer:
     boxes: pd.DataFrame
     warnings: tuple[str, ...] = ()
     undecided_because: str | None = None
-    reading: Reading = field(default_factory=lambda: Reading("", "#E69F00"), repr=False)
+    reading: Reading = field(default_factory=lambda: Reading("", system_colour(0)), repr=False)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
 
     def __repr__(self) -> str:
@@ -123,7 +124,7 @@ class Answer:
         count = len(self.boxes)
         if count > _SHOWN_BOXES:
             shown.append(f"{count - _SHOWN_BOXES} more")
-        return f"{count} box{'' if count == 1 else 'es'}: {', '.join(shown)}"
+        return f"{counted(count, 'box')}: {', '.join(shown)}"
 
     def to_json(self) -> dict[str, Any]:
         """The answer for a program."""

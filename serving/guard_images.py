@@ -13,6 +13,7 @@ from functools import cache
 import cv2
 import numpy as np
 
+from data_prep.images.fingerprint import grey_ranks
 from data_prep.store.preprocess import letterbox
 
 STATISTICS_VERSION = 1
@@ -94,20 +95,13 @@ def _measure_one(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     method = cv2.INTER_AREA if min(image.shape) >= _SQUARE else cv2.INTER_LINEAR
     square = cv2.resize(np.ascontiguousarray(image), (_SQUARE, _SQUARE), interpolation=method)
     small = cv2.resize(square, (_LAYOUT_SIDE, _LAYOUT_SIDE), interpolation=cv2.INTER_AREA)
-    ranks = _ranks(small)
+    ranks = grey_ranks(small) + 0.5
     values = square.astype(np.float32)
     gradient_x = cv2.Sobel(values, cv2.CV_32F, 1, 0)
     gradient_y = cv2.Sobel(values, cv2.CV_32F, 0, 1)
     size, angle = cv2.cartToPolar(gradient_x, gradient_y)
     edges = _directions(size, angle)
     return ranks.ravel(), edges, _overall(image, values, ranks, float(size.mean()))
-
-
-def _ranks(grey: np.ndarray) -> np.ndarray:
-    """Share of pixels that are darker, 0 to 1; equal pixels share their place."""
-    counts = np.bincount(grey.ravel(), minlength=256)
-    places: np.ndarray = (np.cumsum(counts) - counts / 2) / grey.size
-    return places[grey]
 
 
 def _directions(size: np.ndarray, angle: np.ndarray) -> np.ndarray:

@@ -375,15 +375,13 @@ class _Album:
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
         if np.isnan(width) or np.isnan(height):
             height, width = (float(side) for side in pixels.shape)
-        scale = longest / max(width, height)
         return _Shown(
             image_id,
             f"Image {image_id}",
             thumbnail(pixels, longest),
             width,
             height,
-            max(round(width * scale), 1),
-            max(round(height * scale), 1),
+            *_fitted(width, height, longest),
             self._boxes_of(image_id),
             self._words(image_id),
         )
@@ -403,6 +401,12 @@ class _Album:
         return f"{role}: {label}" if isinstance(role, str) else label
 
 
+def _fitted(width: float, height: float, longest: int) -> tuple[int, int]:
+    """Width and height at which the longer side has a length, px."""
+    scale = longest / max(width, height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
 def _crop(image_id: str, pixels: np.ndarray, place: tuple[float, ...]) -> _Shown:
     """What lies around a line of text, with a frame around the line."""
     x1, y1, x2, y2 = place
@@ -410,15 +414,13 @@ def _crop(image_id: str, pixels: np.ndarray, place: tuple[float, ...]) -> _Shown
     left, top = int(max(x1 - margin, 0)), int(max(y1 - margin, 0))
     crop = pixels[top : int(y2 + margin), left : int(x2 + margin)]
     height, width = crop.shape
-    scale = _CROP_PX / max(width, height)
     return _Shown(
         "",
         f"Suspected text of image {image_id}",
         thumbnail(crop, _CROP_PX),
         width,
         height,
-        max(round(width * scale), 1),
-        max(round(height * scale), 1),
+        *_fitted(width, height, _CROP_PX),
         [(x1 - left - 2, y1 - top - 2, x2 - x1 + 4, y2 - y1 + 4)],
         "",
     )
