@@ -49,7 +49,7 @@ def bench(
     Example: python -m benchmarks data --source ~/rsna --out bench.json
     """
     from benchmarks.bench import as_lines, line_of, open_setting
-    from data_prep.contracts.tables import write_json
+    from data_prep.contracts.json_files import write_json
 
     names = list(dict.fromkeys(groups or GROUPS))
     unknown = [name for name in names if name not in GROUPS]

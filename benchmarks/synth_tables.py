@@ -13,8 +13,9 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder, provenance
+from data_prep.contracts.json_files import write_json
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import empty_table, write_json, write_table
+from data_prep.contracts.tables import empty_table, write_table
 from data_prep.formats.common import one_target_each
 from data_prep.images.fingerprint import HASH_BITS
 from data_prep.splits.add_split import write_split

@@ -77,7 +77,7 @@ def asked_before(out: Path, question: dict[str, Any]) -> bool:
     Raises:
         InputError: It holds a finished report on another question; the message says what differs.
     """
-    from data_prep.contracts.tables import read_json
+    from data_prep.contracts.json_files import read_json
 
     if not (out / METRICS).is_file():
         return False

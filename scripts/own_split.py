@@ -31,7 +31,7 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
 
 def _split_of(source: Path, dataset: DataSet) -> str:
-    from data_prep.contracts.tables import read_json  # pandas, which no --help needs
+    from data_prep.contracts.json_files import read_json
 
     for name in ("predictions", "run"):
         if (source / f"{name}.json").is_file():

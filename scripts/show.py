@@ -157,7 +157,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.tables import read_json
+    from data_prep.contracts.json_files import read_json
 
     run = read_json(folder / "run.json", "run")
     hidden = {"schema_version", "contract", "versions"}
@@ -173,7 +173,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _answers(folder: Path) -> dict[str, str]:
     """What a run needs to answer for single images: validation, decisions, guard."""
-    from data_prep.contracts.tables import read_json
+    from data_prep.contracts.json_files import read_json
 
     absent = "none; the same cxr train command adds it"
     validation, guard = folder / "validation", folder / "guard.json"
@@ -208,7 +208,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _report(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.tables import read_json
+    from data_prep.contracts.json_files import read_json
 
     metrics = read_json(folder / METRICS, "metrics")
     return {
@@ -220,7 +220,7 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.tables import read_json
+    from data_prep.contracts.json_files import read_json
 
     facts = read_json(folder / "synth.json", "synth")
     return {"kind": "synthetic chest X-rays in RSNA layout"} | {

@@ -102,7 +102,7 @@ def decision_of_run(
     run: Path, inference_id: str, dataset: DataSet, target: Target, split: str
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split."""
-    from data_prep.contracts.tables import read_json
+    from data_prep.contracts.json_files import read_json
     from training.run_folder import RunFolder
 
     path = RunFolder(run).decision_file(target.name)

@@ -312,7 +312,7 @@ def _open_run(
 
 def _emit_run(out: Path, as_json: bool) -> None:
     if as_json:
-        from data_prep.contracts.tables import read_json
+        from data_prep.contracts.json_files import read_json
 
         console.emit_json(read_json(out / "run.json", "run"))
 

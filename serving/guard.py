@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_json, write_json
+from data_prep.contracts.json_files import read_json, write_json
 from data_prep.formats.dicom_folder import why_no_radiograph
 from data_prep.images.image import DecodedImage
 from data_prep.store.pixel_store import PixelSource

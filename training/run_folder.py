@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, atomic_path, make_folder, provenance
-from data_prep.contracts.tables import read_json, read_table, write_json, write_table
+from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.folder_kinds import require_kind
 
 WEIGHTS_FILE = "model.safetensors"

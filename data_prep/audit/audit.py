@@ -32,7 +32,8 @@ from data_prep.audit.patients import (
 from data_prep.audit.problem import SEVERITIES, Problem
 from data_prep.audit.shortcuts import check_shortcuts
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import empty_table, read_json, read_table, write_json
+from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of

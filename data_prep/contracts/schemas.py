@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandera.pandas as pa
 
-SCHEMA_VERSION = 1
-
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
 STATES = ("present", "absent", "uncertain")

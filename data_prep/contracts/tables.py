@@ -1,4 +1,4 @@
-"""The tables and JSON files on disk: one owner for reading, writing and checking them.
+"""The tables on disk: one owner for reading, writing and checking them.
 
 Every table is validated when it is written and again when it is read; a broken rule is an
 `InputError` that names the table, the rule, the row and the value. Files appear whole or not at
@@ -8,7 +8,6 @@ all: each is written beside its place and renamed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,8 @@ import pyarrow.parquet as pq
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.schemas import SCHEMA_VERSION, SCHEMAS
+from data_prep.contracts.json_files import SCHEMA_VERSION, read_json, write_json
+from data_prep.contracts.schemas import SCHEMAS
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -169,27 +169,6 @@ def _read_part(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
-    """Write a JSON file with its kind and schema version, whole or not at all.
-
-    Non-finite numbers are refused: an undefined figure is ``null`` with a reason beside it.
-    """
-    content = {**payload, "contract": kind, "schema_version": SCHEMA_VERSION}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray | pd.Index | pd.Series):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
-
-
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
@@ -205,32 +184,6 @@ def stored_table(
 def _of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:
     """The rows of a findings, boxes or coverage table that one reader wrote."""
     return table[table["reader"] == reader].reset_index(drop=True)
-
-
-def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """Read a JSON file written by `write_json`.
-
-    Raises:
-        InputError: The file is missing, is not JSON, or is of another kind or version.
-    """
-    if not path.is_file():
-        raise InputError(
-            f"{path}: not found, so {path.parent} is not a complete {kind.replace('_', ' ')} "
-            "folder; run the command that makes it again"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
-    found = content.get("contract") if isinstance(content, dict) else None
-    if found != kind:
-        raise InputError(f"{path}: holds '{found}', expected '{kind}'; is this the right folder?")
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: schema version {content.get('schema_version')}, this program reads "
-            f"{SCHEMA_VERSION}; make the folder again with this version"
-        )
-    return content
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:

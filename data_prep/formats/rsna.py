@@ -16,8 +16,8 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import read_json
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
-from data_prep.contracts.tables import read_json
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
 from data_prep.formats.nih import find_entries, read_field_sizes

@@ -12,7 +12,8 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
-from data_prep.contracts.tables import read_json, read_table
+from data_prep.contracts.json_files import read_json
+from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.contracts.workers import cpu_count
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all

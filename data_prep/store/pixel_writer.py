@@ -24,13 +24,8 @@ from numpy.lib import format as npy_format
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
-from data_prep.contracts.tables import (
-    empty_table,
-    frame_digest,
-    read_table,
-    write_json,
-    write_table,
-)
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.tables import empty_table, frame_digest, read_table, write_table
 from data_prep.store.preprocess import Placement, store_spec
 
 SHARD_IMAGES = 4096

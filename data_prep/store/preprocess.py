@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import read_json, write_json
 
 MIN_VISIBLE = 0.3
 """A box is dropped where less than this share of its area stays inside the image."""
@@ -165,10 +166,6 @@ class Preprocess:
 
     def to_json(self, path: Path) -> None:
         """Write ``preprocess.json``."""
-        from data_prep.contracts.tables import (
-            write_json,  # pandas; kept out of the decoding workers
-        )
-
         write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
 
     @classmethod
@@ -179,8 +176,6 @@ class Preprocess:
             InputError: The file is missing, not of this kind, lacks a key, or asks for a lung crop
                 or a contrast enhancement, which this version does not have.
         """
-        from data_prep.contracts.tables import read_json
-
         content = read_json(path, "preprocess")
         for key in ("crop", "enhance"):
             if content.get(key, "none") != "none":

@@ -14,7 +14,7 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
-from data_prep.contracts.tables import read_json, write_json
+from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.workers import map_rows
 from data_prep.synth.files import (
     TEST_FOLDER,

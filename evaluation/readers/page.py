@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.tables import write_json
+from data_prep.contracts.json_files import write_json
 from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import METRICS, metric_title

@@ -14,7 +14,8 @@ from scipy.special import stdtrit
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.tables import read_json, read_table, write_json
+from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from evaluation.metrics.evaluation_set import ALL

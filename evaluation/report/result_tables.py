@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from data_prep.contracts.folders import atomic_path, make_folder
-from data_prep.contracts.tables import write_json, write_table
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.tables import write_table
 from evaluation.compare.comparison import Comparison
 from evaluation.metrics.words import inside_sentence, listing
 from evaluation.report.cost_table import cost_table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.tables import read_json
+from data_prep.contracts.json_files import read_json
 from evaluation.compare.figures import Figures
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import METRICS, METRICS_TABLE, PAGE

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_json, read_table
+from data_prep.contracts.json_files import read_json
+from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions

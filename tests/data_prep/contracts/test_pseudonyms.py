@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data_prep.assemble.prepare import _pseudonymise
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import write_json
 from data_prep.contracts.pseudonyms import (
     _hide_path,
     find_hidden,
@@ -17,7 +18,7 @@ from data_prep.contracts.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
-from data_prep.contracts.tables import write_json, write_table
+from data_prep.contracts.tables import write_table
 from data_prep.formats.common import one_target_each
 from data_prep.formats.source import SourceTables
 

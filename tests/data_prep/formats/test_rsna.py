@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import write_json
+from data_prep.contracts.json_files import write_json
 from data_prep.formats import rsna as reader_rsna
 from data_prep.formats.nih import read_field_sizes
 from data_prep.formats.registry import read_source
