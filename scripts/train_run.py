@@ -25,7 +25,7 @@ from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
-from training.loggers import build_loggers
+from training.loggers import NOT_METRICS, build_loggers
 from training.loop import Task
 from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
@@ -260,6 +260,7 @@ def complete_run(
             "device_name": (f"{devices} x " if devices > 1 else "")
             + describe_device(torch.device(device)),
             "seconds": round(sum(row["seconds"] for row in result.history), 1),
+            "processor_seconds": _processor_seconds(result),
             "seconds_since_resumed": round(time.perf_counter() - began, 1),
             "peak_memory_bytes": memory.read(),
             "boxes": None if dropped is None else dropped._asdict(),
@@ -349,10 +350,17 @@ def _line(row: dict[str, Any], epochs: int) -> str:
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    skipped = ("epoch", "learning_rate", "seconds")
     return {
-        k: v for k, v in row.items() if k not in skipped and not k.startswith(("train_", "val_"))
+        k: v
+        for k, v in row.items()
+        if k not in NOT_METRICS and not k.startswith(("train_", "val_"))
     }
+
+
+def _processor_seconds(result: FitResult) -> float | None:
+    """Of all epochs, without loading processes; None where an older version began the training."""
+    seconds = [row.get("processor_seconds") for row in result.history]
+    return None if None in seconds else round(sum(filter(None, seconds)), 1)
 
 
 def _figures(result: FitResult) -> dict[str, float | None]:

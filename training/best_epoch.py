@@ -146,7 +146,7 @@ class EpochRecord(Callback):
         self._usual: float | None = None  # loss of a batch, before any harm is done
         self._train, self._val = _Means(), _Means()
         self._outputs: list[Any] = []
-        self._began = 0.0
+        self._began = 0.0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The history and the usual loss, from which all else follows."""
@@ -166,7 +166,7 @@ class EpochRecord(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch's figures."""
-        self._began = time.perf_counter()
+        self._began = time.perf_counter(), time.process_time()
         self._train, self._val = _Means(), _Means()
         self._outputs = []
 
@@ -216,7 +216,9 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch: checkpoint first, since all else follows from it."""
         row = self.history[-1]
-        row["seconds"] = time.perf_counter() - self._began
+        began, processor_began = self._began
+        row["seconds"] = time.perf_counter() - began
+        row["processor_seconds"] = time.process_time() - processor_began
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, Plateau):
                 config.scheduler.observe(row[self._rule[0]], self._rule[1])

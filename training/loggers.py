@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # to find out that a package is missing needs neither Lightni
 
     from training.run_folder import RunFolder
 
+NOT_METRICS = ("epoch", "learning_rate", "seconds", "processor_seconds")  # columns of an epoch
 _PROJECT = "cxr-compare"
 _EVENTS = "events"
 _RUN_TAG = "cxr_run"
@@ -186,5 +187,5 @@ def _scalars(row: dict[str, Any]) -> dict[str, float]:
         if group in ("train", "val") and rest:
             named[f"{group}/{rest}"] = value
         else:
-            named[key if key in ("learning_rate", "seconds") else f"val/{key}"] = value
+            named[key if key in NOT_METRICS else f"val/{key}"] = value
     return named

@@ -34,6 +34,7 @@ TABLES = ("*.csv", "*.parquet", "*.json", "*.npy")
 # What a run says of itself: when, where, by which program.
 VOLATILE = {
     "created", "made", "time", "seconds", "versions", "version", "git_revision", "revision",
+    "processor_seconds",
     "hardware", "command", "source", "source_root", "data", "path", "paths", "started", "ended",
     "duration_s", "looks", "n_looks", "machine", "folder", "run",
 }  # fmt: skip
