@@ -1,39 +1,18 @@
 """From pixel batches to scores and activation maps, one batch at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from classification.dataset import LabelBatch
+from classification.frames import PredictedScores, frame_in_original, scores_frames
 from classification.loss import scores_of
 from classification.model import ImageClassifier
 from classification.saliency import MapMethod, saliency_maps
 from data_prep.store.preprocess import Placement
-from networks.inference import evaluating, image_status, require_findings
-
-_MAP_COLUMNS = [
-    "image_id", "finding", "method", "grid_h", "grid_w", "values", "x1", "y1", "x2", "y2",
-]  # fmt: skip
-
-
-class PredictedScores(NamedTuple):
-    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`.
-
-    Attributes:
-        images: ``image_id, status, reason``, one row an image.
-        scores: ``image_id, finding, score``, raw.
-        maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, raw) and the
-            grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the store image with
-            its black border, so the frame may reach beyond the original.
-    """
-
-    images: pd.DataFrame
-    scores: pd.DataFrame
-    maps: pd.DataFrame
+from networks.inference import evaluating, require_findings
 
 
 def activation_map(model: ImageClassifier, images: Tensor) -> Tensor:
@@ -98,47 +77,11 @@ def predict_scores(
             # Entered anew for each batch: a generator must not leave its caller in this mode.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 found = saliency_maps(model, batch.images.to(device), maps)
-            yield _to_frames(
+            yield scores_frames(
                 batch.image_ids,
                 scores_of(found.logits).cpu().numpy(),
                 found.maps.cpu().numpy(),
                 maps,
                 findings,
-                [_in_original(found.frame, placement(i)) for i in batch.image_ids],
+                [frame_in_original(found.frame, placement(i)) for i in batch.image_ids],
             )
-
-
-def _in_original(
-    frame: tuple[float, float, float, float], placement: Placement
-) -> tuple[float, float, float, float]:
-    """A frame from store px to original px, not clipped: cells of the border lie beyond."""
-    x1, y1, x2, y2 = frame
-    return (
-        (x1 - placement.offset_x) / placement.scale_x,
-        (y1 - placement.offset_y) / placement.scale_y,
-        (x2 - placement.offset_x) / placement.scale_x,
-        (y2 - placement.offset_y) / placement.scale_y,
-    )
-
-
-def _to_frames(
-    image_ids: list[str],
-    scores: np.ndarray,
-    maps: np.ndarray,
-    method: str,
-    findings: Sequence[str],
-    frames: list[tuple[float, float, float, float]],
-) -> PredictedScores:
-    finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
-    grid = maps.shape[2:]
-    score_rows, map_rows = [], []
-    for i in np.flatnonzero(finite):
-        for k, finding in enumerate(findings):
-            score_rows.append((image_ids[i], finding, float(scores[i, k])))
-            values = maps[i, k].ravel()
-            map_rows.append((image_ids[i], finding, method, *grid, values, *frames[i]))
-    return PredictedScores(
-        image_status(image_ids, finite),
-        pd.DataFrame(score_rows, columns=["image_id", "finding", "score"]),
-        pd.DataFrame(map_rows, columns=_MAP_COLUMNS),
-    )

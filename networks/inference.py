@@ -1,4 +1,4 @@
-"""What both models do alike around a forward: batches in, modes, and the status of each image."""
+"""What both models do alike around a forward: batches in, and modes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-
-_NOT_FINITE = "the network's output is not finite"
 
 
 class _Sample(Protocol):
@@ -50,22 +47,6 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
         raise InputError(
             f"{model}: knows {n_findings} findings, but got {len(findings)}: {', '.join(findings)}"
         )
-
-
-def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
-    """``image_id, status, reason``: an image whose output is not finite has failed.
-
-    Example:
-        >>> image_status(["a", "b"], [True, False])["status"].tolist()
-        ['ok', 'failed']
-    """
-    return pd.DataFrame(
-        {
-            "image_id": list(image_ids),
-            "status": ["ok" if ok else "failed" for ok in finite],
-            "reason": [None if ok else _NOT_FINITE for ok in finite],
-        }
-    )
 
 
 @contextmanager

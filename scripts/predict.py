@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from data_prep.store.dataset import DataSet, Target
-    from data_prep.store.predictions import Predictions, PredictionWriter
-    from serving.trained_model import Part, TrainedModel
+    from data_prep.store.predictions import Part, Predictions, PredictionWriter
+    from serving.trained_model import TrainedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
@@ -373,7 +373,7 @@ def _join(parts: Iterable[Part], size: int = PART_SIZE) -> Iterator[Part]:
     """Gather batches into parts of about `size` images: one file each on the disk."""
     import pandas as pd
 
-    from serving.trained_model import Part
+    from data_prep.store.predictions import Part
 
     def joined(held: list[Part]) -> Part:
         names = held[0].tables

@@ -24,6 +24,7 @@ from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import PixelSource
+from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Preprocess
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
@@ -41,14 +42,6 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
 }
 _HASH_BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Part:
-    """Predictions of some images: the arguments of `PredictionWriter.add`."""
-
-    images: pd.DataFrame
-    tables: Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)

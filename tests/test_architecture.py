@@ -61,7 +61,7 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 231
+    assert len(lines) <= 233
     assert sum(lines) <= 55_700
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 34
@@ -78,6 +78,7 @@ def test_data_and_judge_import_without_torch() -> None:
     files = [path for room in ("data_prep", "evaluation") for path in (ROOT / room).rglob("*.py")]
     paths = [path.relative_to(ROOT).with_suffix("") for path in files]
     modules = [".".join(path.parts) for path in paths if path.stem != "__init__"]
+    modules += ["detection.frames", "classification.frames"]  # exported models build them, too
     # A finder that refuses, not None in sys.modules: scipy looks there for torch itself.
     code = (
         "import importlib, sys\n"

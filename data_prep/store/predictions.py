@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
@@ -31,6 +32,31 @@ _TABLES = {
     "maps": "maps",
 }
 _UNFINISHED = "unfinished.json"
+_NOT_FINITE = "the network's output is not finite"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Predictions of some images: the arguments of `PredictionWriter.add`."""
+
+    images: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+
+
+def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
+    """``image_id, status, reason``: an image whose output is not finite has failed.
+
+    Example:
+        >>> image_status(["a", "b"], [True, False])["status"].tolist()
+        ['ok', 'failed']
+    """
+    return pd.DataFrame(
+        {
+            "image_id": list(image_ids),
+            "status": ["ok" if ok else "failed" for ok in finite],
+            "reason": [None if ok else _NOT_FINITE for ok in finite],
+        }
+    )
 
 
 class PredictionWriter:

@@ -1,0 +1,99 @@
+"""Scores and maps of a batch as tables, without torch: for every back end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from data_prep.store.predictions import image_status
+from data_prep.store.preprocess import Placement
+
+Frame = tuple[float, float, float, float]
+"""Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
+
+
+class PredictedScores(NamedTuple):
+    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`.
+
+    Attributes:
+        images: ``image_id, status, reason``, one row an image.
+        scores: ``image_id, finding, score``, raw.
+        maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, raw) and the
+            grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the store image with
+            its black border, so the frame may reach beyond the original.
+    """
+
+    images: pd.DataFrame
+    scores: pd.DataFrame
+    maps: pd.DataFrame
+
+
+def frame_in_original(frame: Frame, placement: Placement) -> Frame:
+    """A map's frame from store px to original px, not clipped: cells of the border lie beyond.
+
+    Example:
+        >>> frame_in_original((0, 0, 64, 64), Placement(0.5, 0.5, offset_x=0.0, offset_y=8.0))
+        (0.0, -16.0, 128.0, 112.0)
+    """
+    x1, y1, x2, y2 = frame
+    return (
+        (x1 - placement.offset_x) / placement.scale_x,
+        (y1 - placement.offset_y) / placement.scale_y,
+        (x2 - placement.offset_x) / placement.scale_x,
+        (y2 - placement.offset_y) / placement.scale_y,
+    )
+
+
+def scores_frames(
+    image_ids: Sequence[str],
+    scores: np.ndarray,
+    maps: np.ndarray,
+    method: str,
+    findings: Sequence[str],
+    frames: Sequence[Frame],
+) -> PredictedScores:
+    """The scores and maps of a batch.
+
+    Args:
+        image_ids: B images.
+        scores: (B, K), raw, in [0, 1].
+        maps: (B, K, h, w), raw.
+        method: How the maps were made.
+        findings: K names.
+        frames: Each image's grid in original px, from `frame_in_original`.
+
+    Returns:
+        Rows image by image, finding by finding. An image with a score or a map value that is not
+        finite is ``failed`` and has no rows.
+
+    Example:
+        >>> maps = np.zeros((1, 1, 2, 2))
+        >>> found = scores_frames(["a"], np.array([[0.5]]), maps, "cam", ["mass"], [(0, 0, 8, 8)])
+        >>> found.scores.values.tolist(), len(found.maps["values"][0])
+        ([['a', 'mass', 0.5]], 4)
+    """
+    finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
+    good, k = np.flatnonzero(finite), len(findings)
+    ids = pd.array(list(image_ids), dtype="str").take(np.repeat(good, k))
+    names = pd.array(list(findings), dtype="str").take(np.tile(np.arange(k), len(good)))
+    grid_h, grid_w = maps.shape[2:]
+    edges = np.repeat(np.asarray(frames, np.float64).reshape(-1, 4)[good], k, axis=0)
+    rows = maps[good].reshape(len(good) * k, grid_h * grid_w)
+    values = np.fromiter(rows, object, len(rows))
+    key = {"image_id": ids, "finding": names}
+    map_columns = {
+        **key,
+        "method": pd.array([method], dtype="str").take(np.zeros(len(values), int)),
+        "grid_h": np.full(len(values), grid_h),
+        "grid_w": np.full(len(values), grid_w),
+        "values": values,
+        **dict(zip(("x1", "y1", "x2", "y2"), edges.T, strict=True)),
+    }
+    return PredictedScores(
+        image_status(image_ids, finite),
+        pd.DataFrame({**key, "score": scores[good].ravel().astype(np.float64)}),
+        pd.DataFrame(map_columns),
+    )

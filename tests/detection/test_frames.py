@@ -1,0 +1,77 @@
+"""A batch's boxes are what its images' boxes are one by one, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import validate_table
+from data_prep.store.preprocess import Placement
+from detection.frames import boxes_frames, sizes_by_image
+
+FINDINGS = ("opacity", "nodule", "mass")
+PLACES = {
+    "plain": Placement(0.5, 0.5, 0.0, 0.0),
+    "wide": Placement(0.37, 0.371, 0.0, 11.0),
+    "high": Placement(1.7, 1.69, 9.0, 0.0),
+}
+SIZES = pd.DataFrame(
+    {"image_id": list(PLACES), "width": [128, 173, 27], "height": pd.array([128, 113, 37], "Int64")}
+)
+
+
+def detections(seed: int, count: int, *, finite: bool = True) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-10, 74, (count, 2, 2)).astype(np.float32)  # some lie in the border
+    return {
+        "boxes": np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
+        "scores": rng.uniform(0.001, 1, count).astype(np.float32),
+        "labels": rng.integers(1, len(FINDINGS) + 1, count),
+        "finite": np.array(finite),
+    }
+
+
+def frames(found: dict[str, dict[str, np.ndarray]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    places = PLACES.__getitem__
+    return boxes_frames(list(found), list(found.values()), FINDINGS, places, sizes_by_image(SIZES))
+
+
+def test_a_batch_is_its_images_one_by_one_to_the_last_bit() -> None:
+    found = {name: detections(seed, 80) for seed, name in enumerate(PLACES)}
+    rows = []
+    for (name, image), (_, width, height) in zip(
+        found.items(), SIZES.itertuples(index=False), strict=True
+    ):
+        moved = PLACES[name].to_original(image["boxes"].astype(np.float64), width, height)
+        for box, score, label in zip(moved, image["scores"], image["labels"], strict=True):
+            if box[0] < box[2] and box[1] < box[3]:
+                rows.append((name, FINDINGS[label - 1], *box, float(score)))
+    _, boxes = frames(found)
+    assert 0 < len(rows) < 240
+    expected = pd.DataFrame(rows, columns=boxes.columns)
+    pd.testing.assert_frame_equal(boxes, expected, check_exact=True)
+    validate_table(boxes, "predicted_boxes")
+
+
+@pytest.mark.parametrize("finite", [True, False], ids=["nothing found", "nothing finite"])
+def test_a_batch_without_a_box_is_an_empty_table_of_the_same_types(finite: bool) -> None:
+    found = {name: detections(0, 0, finite=finite) for name in PLACES}
+    images, boxes = frames(found)
+    assert images["status"].tolist() == ["ok" if finite else "failed"] * 3
+    assert len(boxes) == 0
+    full = frames({"plain": detections(0, 80)})[1]
+    assert boxes.dtypes.to_dict() == full.dtypes.to_dict()
+
+
+def test_an_image_of_unknown_size_is_named_but_a_failed_one_needs_none() -> None:
+    sizes = sizes_by_image(SIZES.assign(width=pd.array([128, None, 27], "Int64")))
+    for finite in (True, False):
+        found = [detections(0, 2), detections(1, 2, finite=finite)]
+        call = ["plain", "wide"], found, FINDINGS, PLACES.__getitem__, sizes
+        if not finite:
+            assert set(boxes_frames(*call).boxes["image_id"]) <= {"plain"}
+            continue
+        with pytest.raises(InputError, match="no width and height for image 'wide'"):
+            boxes_frames(*call)
