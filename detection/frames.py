@@ -111,7 +111,7 @@ def _as_frame(
 
 def _sizes_of(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:
     """Width and height of each image, float64 (B, 2)."""
-    found = sizes.reindex(image_ids).to_numpy()
+    found = sizes.reindex(list(image_ids)).to_numpy()
     if not np.isfinite(found).all():
         image_id = image_ids[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
         raise InputError(f"images: no width and height for image {image_id!r}; prepare it again")
