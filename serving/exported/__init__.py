@@ -1,0 +1,1 @@
+"""An exported run: a folder that predicts without torch."""

@@ -1,0 +1,155 @@
+"""An exported network at work: ONNX Runtime or OpenVINO behind one interface."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+from serving.exported.spec import INPUT, MODEL_FILES, OUTPUTS, ExportSpec
+
+if TYPE_CHECKING:
+    import openvino
+
+Arrays = dict[str, np.ndarray]
+
+
+class Session(Protocol):
+    """A network that is loaded and ready.
+
+    Attributes:
+        package: The runtime and its version, such as ``openvino 2026.4.1``.
+        device: Where it computes.
+    """
+
+    package: str
+    device: str
+
+    def run(self, images: np.ndarray) -> Arrays:
+        """Outputs for a batch, uint8 ``(B, 1, S, S)``; see `serving.exported.spec.OUTPUTS`."""
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        """Outputs for batches in their order; the network works while the next ones are read."""
+
+
+def open_session(
+    folder: Path | str, spec: ExportSpec, *, many: bool = False, batch_size: int | None = None
+) -> Session:
+    """Load an exported network.
+
+    Args:
+        folder: The export.
+        spec: What it says of itself.
+        many: Whether several batches are under way at once, as in `Session.stream`: more images
+            a second, but each alone takes longer.
+        batch_size: Images in each batch, where that is known: the network is then made for it,
+            which is faster; a smaller last batch is filled up. None: any.
+
+    Raises:
+        InputError: The runtime is not installed, a file is missing or damaged.
+    """
+    folder = Path(folder)
+    for name in MODEL_FILES[spec.format]:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: is missing; export the run again")
+    kind = _OnnxSession if spec.format == "onnx" else _OpenVinoSession
+    try:
+        return kind(folder / MODEL_FILES[spec.format][0], spec, many, batch_size)
+    except ImportError as error:
+        package = {"onnx": "onnxruntime", "openvino": "openvino"}[spec.format]
+        raise InputError(
+            f"{folder}: needs {package}, which is not installed ({error}): pip install {package}"
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(f"{folder}: cannot be loaded ({reason}); export the run again") from None
+
+
+class _OnnxSession:
+    """ONNX Runtime, on a GPU where its package has one."""
+
+    def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the processor from whoever reads and writes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if many else "1")
+        known = onnxruntime.get_available_providers()
+        wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+                  if name in known]  # fmt: skip
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        except Exception as error:  # its errors share no class but this
+            raise RuntimeError(str(error)) from None
+        self._outputs = list(OUTPUTS[spec.kind])
+        self.package = f"onnxruntime {onnxruntime.__version__}"
+        self.device = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
+
+    def run(self, images: np.ndarray) -> Arrays:
+        values = self._session.run(self._outputs, {INPUT: images})
+        return dict(zip(self._outputs, values, strict=True))
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        return map(self.run, batches)
+
+
+class _OpenVinoSession:
+    """OpenVINO on the processor: it chooses threads, and how many batches are under way."""
+
+    def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
+        os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        if batch_size is not None:
+            model.reshape([batch_size, 1, spec.size, spec.size])
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if spec.precision == "bf16" else "f32",
+        }
+        self._compiled: openvino.CompiledModel = core.compile_model(model, "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+        self._outputs = OUTPUTS[spec.kind]
+        self._batch_size = batch_size
+        self.package = f"openvino {openvino.__version__.split('-')[0]}"
+        self.device = "cpu"
+
+    def run(self, images: np.ndarray) -> Arrays:
+        self._request.infer({INPUT: self._filled(images)}, share_inputs=True)
+        return self._read(self._request, len(images))
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        most = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        idle = [self._compiled.create_infer_request() for _ in range(most)]
+        working: deque[tuple[Any, np.ndarray, int]] = deque()
+        for images in batches:
+            if not idle:
+                yield self._finish(working, idle)
+            request, filled = idle.pop(), self._filled(images)
+            request.start_async({INPUT: filled}, share_inputs=True)
+            working.append((request, filled, len(images)))  # holds the pixels until they are read
+        while working:
+            yield self._finish(working, idle)
+
+    def _finish(self, working: deque[tuple[Any, np.ndarray, int]], idle: list[Any]) -> Arrays:
+        request, _, count = working.popleft()
+        request.wait()
+        idle.append(request)
+        return self._read(request, count)
+
+    def _filled(self, images: np.ndarray) -> np.ndarray:
+        if self._batch_size is None or len(images) == self._batch_size:
+            return np.ascontiguousarray(images)
+        missing = self._batch_size - len(images)
+        return np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
+
+    def _read(self, request: Any, count: int) -> Arrays:
+        # Copied: the next batch is computed into the same memory.
+        return {name: request.get_tensor(name).data[:count].copy() for name in self._outputs}

@@ -1,0 +1,102 @@
+"""What an export folder says of itself: `export.json`, written last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_json, write_json
+
+Format = Literal["onnx", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]
+MODEL_FILES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+}
+"""The network by format; the first file is the one to open."""
+EXPORT_FILE, ANCHORS_FILE, PREPROCESS_FILE = "export.json", "anchors.npy", "preprocess.json"
+INPUT = "images"
+"""The graph's input: uint8 ``(B, 1, S, S)``, store pixels; the graph normalises them."""
+OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
+"""The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
+``(B, K, h, w)``. Boxes are decoded outside of it."""
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """How an exported network is fed and read.
+
+    Attributes:
+        format: Whose file the network is in.
+        precision: What it computes in.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
+        findings: Names in the order of the outputs, K of them.
+        target: ``name``, ``any_of`` and ``display_name`` of what it is asked for.
+        size: Side S of the square images, px.
+        level_sizes: Anchors on each level of a detector; they add up to A.
+        map_frame: Outer frame of a classifier's map, ``x1, y1, x2, y2`` in store px.
+        run: What the run's ``run.json`` says, and its ``folder`` and ``inference_id``.
+    """
+
+    format: Format
+    precision: Precision
+    kind: Literal["boxes", "scores"]
+    findings: tuple[str, ...]
+    target: Mapping[str, Any]
+    size: int
+    level_sizes: tuple[int, ...] = ()
+    map_frame: tuple[float, float, float, float] | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> str:
+        """Format and precision, as messages name them.
+
+        Example:
+            >>> ExportSpec("onnx", "fp32", "scores", ("mass",), {}, 64).backend
+            'onnx fp32'
+        """
+        return f"{self.format} {self.precision}"
+
+    def write(self, folder: Path) -> None:
+        """Write ``export.json``, which marks the folder complete."""
+        write_json(folder / EXPORT_FILE, "export", asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path | str) -> ExportSpec:
+        """Read a folder's ``export.json``.
+
+        Raises:
+            InputError: It is missing, damaged, or of a format that this version does not know.
+        """
+        path = Path(folder) / EXPORT_FILE
+        content = read_json(path, "export")
+        try:
+            frame = content["map_frame"]
+            spec = cls(
+                format=content["format"],
+                precision=content["precision"],
+                kind=content["kind"],
+                findings=tuple(map(str, content["findings"])),
+                target=dict(content["target"]),
+                size=int(content["size"]),
+                level_sizes=tuple(map(int, content["level_sizes"])),
+                map_frame=None if frame is None else tuple(map(float, frame)),  # type: ignore[arg-type]
+                run=dict(content["run"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: is damaged ({error}); export the run again") from None
+        for value, known in (
+            (spec.format, get_args(Format)),
+            (spec.precision, get_args(Precision)),
+            (spec.kind, tuple(OUTPUTS)),
+        ):
+            if value not in known:
+                raise InputError(
+                    f"{path}: {value!r} is none of {', '.join(known)}; was it written by another "
+                    "version? Export the run again"
+                )
+        return spec
