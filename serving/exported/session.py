@@ -83,9 +83,12 @@ class _OnnxSession:
         known = onnxruntime.get_available_providers()
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
                   if name in known]  # fmt: skip
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        broken = (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
-        except Exception as error:  # its errors share no class but this
+        except broken as error:
             raise RuntimeError(str(error)) from None
         self._outputs = list(OUTPUTS[spec.kind])
         self.package = f"onnxruntime {onnxruntime.__version__}"

@@ -1,0 +1,127 @@
+"""An exported network answers as the network that it was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import detection.retinanet as limits
+from classification.model import build_classifier
+from data_prep.contracts.errors import InputError
+from detection.model import build_retinanet
+from serving.export_graph import anchors_of, write_graph
+from serving.exported import boxes as decoding
+from serving.exported.boxes import decode_boxes
+from serving.exported.session import open_session
+from serving.exported.spec import ExportSpec, Format
+
+SIZE = 64
+FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+RNG = np.random.default_rng(7)
+IMAGES = RNG.integers(0, 256, (5, 1, SIZE, SIZE), dtype=np.uint8)
+
+
+def spec_of(format: Format, kind: str, findings: tuple[str, ...]) -> ExportSpec:
+    return ExportSpec(format, "fp32", kind, findings, {"name": "t"}, SIZE)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def detector() -> nn.Module:
+    torch.manual_seed(0)
+    model = build_retinanet(
+        backbone="resnet18", fpn_channels=32, head_convs=1, n_findings=2, image_size=SIZE
+    )
+    # Scores spread over the whole range: many candidates, ties among them.
+    nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    torch.manual_seed(0)
+    return build_classifier("small_cnn", n_findings=3, image_size=SIZE).eval()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_detector_gives_the_same_logits_and_offsets(
+    format: Format, detector: nn.Module, tmp_path: Path
+) -> None:
+    write_graph(detector, tmp_path, format)
+    with torch.inference_mode():
+        heads = detector.run_heads(torch.from_numpy(IMAGES))
+    session = open_session(tmp_path, spec_of(format, "boxes", ("a", "b")))
+    for count in (1, 5):
+        outputs = session.run(IMAGES[:count])
+        expected = heads.outputs["cls_logits"][:count, :, 1:].numpy()
+        np.testing.assert_allclose(outputs["logits"], expected, atol=1e-4)
+        expected = heads.outputs["bbox_regression"][:count].numpy()
+        np.testing.assert_allclose(outputs["offsets"], expected, atol=1e-4)
+    assert not detector.training
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(
+    format: Format, classifier: nn.Module, tmp_path: Path
+) -> None:
+    write_graph(classifier, tmp_path, format)
+    with torch.inference_mode():
+        features = classifier.features(torch.from_numpy(IMAGES))
+        logits, maps = classifier.logits(features), classifier.maps(features)
+    spec = spec_of(format, "scores", ("a", "b", "c"))
+    session = open_session(tmp_path, spec, many=True, batch_size=2)
+    outputs = list(session.stream(IMAGES[start : start + 2] for start in (0, 2, 4)))
+    assert [len(each["logits"]) for each in outputs] == [2, 2, 1]
+    given = np.concatenate([each["logits"] for each in outputs])
+    np.testing.assert_allclose(given, logits.numpy(), atol=1e-4)
+    given = np.concatenate([each["maps"] for each in outputs])
+    np.testing.assert_allclose(given, maps.numpy(), atol=1e-4)
+
+
+def test_numpy_decodes_the_boxes_that_torchvision_decodes(detector: nn.Module) -> None:
+    anchors, level_sizes = anchors_of(detector)
+    with torch.inference_mode():
+        heads = detector.run_heads(torch.from_numpy(IMAGES))
+        expected = detector.detections(heads)
+    found = decode_boxes(
+        heads.outputs["cls_logits"][..., 1:].numpy(),
+        heads.outputs["bbox_regression"].numpy(),
+        anchors,
+        level_sizes,
+        SIZE,
+    )
+    assert max(len(image.boxes) for image in found) > 50
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.finite
+        np.testing.assert_array_equal(ours.labels, theirs["labels"].numpy())
+        np.testing.assert_allclose(ours.scores, theirs["scores"].numpy(), atol=1e-6)
+        np.testing.assert_allclose(ours.boxes, theirs["boxes"].numpy(), atol=1e-3)
+
+
+def test_no_candidate_gives_no_box_and_an_infinite_output_says_so() -> None:
+    anchors = np.array([[0, 0, 8, 8]], np.float32)
+    offsets = np.zeros((2, 1, 4), np.float32)
+    logits = np.array([[[-20.0]], [[np.inf]]], np.float32)
+    none, broken = decode_boxes(logits, offsets, anchors, [1], 8)
+    assert (len(none.boxes), none.finite) == (0, True)
+    assert (len(broken.boxes), broken.finite) == (0, False)
+
+
+def test_both_decoders_have_one_set_of_limits() -> None:
+    ours = (decoding.MIN_SCORE, decoding.NMS_IOU, decoding.MAX_PER_FINDING)
+    assert ours == (limits.MIN_SCORE, limits.NMS_IOU, limits.MAX_PER_FINDING)
+    assert decoding.CANDIDATES_PER_LEVEL == limits._CANDIDATES_PER_LEVEL
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_damaged_or_missing_network_is_one_line(format: Format, tmp_path: Path) -> None:
+    spec = spec_of(format, "scores", ("a",))
+    with pytest.raises(InputError, match="is missing; export the run again"):
+        open_session(tmp_path, spec)
+    for name in ("model.onnx", "model.xml", "model.bin"):
+        (tmp_path / name).write_bytes(b"no network")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        open_session(tmp_path, spec)
