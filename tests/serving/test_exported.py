@@ -25,8 +25,8 @@ RNG = np.random.default_rng(7)
 IMAGES = RNG.integers(0, 256, (5, 1, SIZE, SIZE), dtype=np.uint8)
 
 
-def spec_of(format: Format, kind: str, findings: tuple[str, ...]) -> ExportSpec:
-    return ExportSpec(format, "fp32", kind, findings, {"name": "t"}, SIZE)  # type: ignore[arg-type]
+def spec_of(fmt: Format, kind: str, findings: tuple[str, ...]) -> ExportSpec:
+    return ExportSpec(fmt, "fp32", kind, findings, {"name": "t"}, SIZE)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def classifier() -> nn.Module:
     return build_classifier("small_cnn", n_findings=3, image_size=SIZE).eval()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("fmt", FORMATS)
 def test_a_detector_gives_the_same_logits_and_offsets(
-    format: Format, detector: nn.Module, tmp_path: Path
+    fmt: Format, detector: nn.Module, tmp_path: Path
 ) -> None:
-    write_graph(detector, tmp_path, format)
+    write_graph(detector, tmp_path, fmt)
     with torch.inference_mode():
         heads = detector.run_heads(torch.from_numpy(IMAGES))
-    session = open_session(tmp_path, spec_of(format, "boxes", ("a", "b")))
+    session = open_session(tmp_path, spec_of(fmt, "boxes", ("a", "b")))
     for count in (1, 5):
         outputs = session.run(IMAGES[:count])
         expected = heads.outputs["cls_logits"][:count, :, 1:].numpy()
@@ -63,15 +63,15 @@ def test_a_detector_gives_the_same_logits_and_offsets(
     assert not detector.training
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("fmt", FORMATS)
 def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(
-    format: Format, classifier: nn.Module, tmp_path: Path
+    fmt: Format, classifier: nn.Module, tmp_path: Path
 ) -> None:
-    write_graph(classifier, tmp_path, format)
+    write_graph(classifier, tmp_path, fmt)
     with torch.inference_mode():
         features = classifier.features(torch.from_numpy(IMAGES))
         logits, maps = classifier.logits(features), classifier.maps(features)
-    spec = spec_of(format, "scores", ("a", "b", "c"))
+    spec = spec_of(fmt, "scores", ("a", "b", "c"))
     session = open_session(tmp_path, spec, many=True, batch_size=2)
     outputs = list(session.stream(IMAGES[start : start + 2] for start in (0, 2, 4)))
     assert [len(each["logits"]) for each in outputs] == [2, 2, 1]
@@ -116,9 +116,9 @@ def test_both_decoders_have_one_set_of_limits() -> None:
     assert decoding.CANDIDATES_PER_LEVEL == limits._CANDIDATES_PER_LEVEL
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_damaged_or_missing_network_is_one_line(format: Format, tmp_path: Path) -> None:
-    spec = spec_of(format, "scores", ("a",))
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_damaged_or_missing_network_is_one_line(fmt: Format, tmp_path: Path) -> None:
+    spec = spec_of(fmt, "scores", ("a",))
     with pytest.raises(InputError, match="is missing; export the run again"):
         open_session(tmp_path, spec)
     for name in ("model.onnx", "model.xml", "model.bin"):
