@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.fusion import Confidence, nms, scale_boxes, soft_nms, weighted_box_fusion
 from evaluation.statistics.ranking import Floats, Integers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Method = Literal["none", "nms", "soft_nms_linear", "soft_nms_gaussian", "wbf"]
 LEAST_SCORE = 0.001
@@ -149,12 +150,17 @@ class BoxRule:
             The same columns.
 
         Example:
+            >>> import pandas as pd
             >>> row = {"image_id": "a", "finding": "x", "x1": 0.0, "y1": 0.0, "x2": 4.0, "y2": 4.0}
             >>> BoxRule(scale=0.5).apply(pd.DataFrame([row | {"score": 0.9}]))[["x1", "x2"]].values
             array([[1., 3.]])
         """
         if not self.changes_boxes:
             return boxes
+        import pandas as pd
+
+        from data_prep.contracts.schemas import EDGES
+
         groups, images, findings = group_boxes(boxes)
         corners = boxes[EDGES].to_numpy(np.float64)
         fused = self.fuse(corners, boxes["score"].to_numpy(np.float64), groups)
@@ -179,6 +185,8 @@ def group_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
     Returns:
         ``image x findings + finding`` of each box, the images and the findings, both sorted.
     """
+    import pandas as pd
+
     image, images = pd.factorize(boxes["image_id"], sort=True)
     finding, findings = pd.factorize(boxes["finding"], sort=True)
     return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)

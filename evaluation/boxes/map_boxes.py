@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
-import pandas as pd
-from scipy.ndimage import find_objects, label  # type: ignore[attr-defined]
 
-from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_rule import LEAST_SCORE
-from evaluation.statistics.ranking import Floats
+from evaluation.statistics.ranking import Floats, Integers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels on the map scale at which validation may cut boxes out of maps."""
-_ALL_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+Frame = tuple[float, float, float, float]
+"""Outer frame of a map, ``x1, y1, x2, y2`` in original px."""
 
 
 def map_grid(row: object) -> Floats:
@@ -28,6 +30,7 @@ def map_grid(row: object) -> Floats:
         row: A named tuple of the table, as ``DataFrame.itertuples`` gives.
 
     Example:
+        >>> import pandas as pd
         >>> table = pd.DataFrame({"grid_h": [1], "grid_w": [2], "values": [[0.5, 1.0]]})
         >>> map_grid(next(table.itertuples())).tolist()
         [[0.5, 1.0]]
@@ -67,7 +70,7 @@ def _stretch(cells: int, factor: int) -> Floats:
     return weights
 
 
-def _map_peak(grid: Floats, frame: tuple[float, float, float, float]) -> tuple[float, float, float]:
+def _map_peak(grid: Floats, frame: Frame) -> tuple[float, float, float]:
     """Where the bilinearly interpolated map is highest.
 
     Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest
@@ -84,7 +87,7 @@ def _map_peak(grid: Floats, frame: tuple[float, float, float, float]) -> tuple[f
     return x, y, float(grid[row, column])
 
 
-def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, tuple[float, float, float, float]]]:
+def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, Frame]]:
     for row in maps.itertuples(index=False):
         yield str(row.image_id), map_grid(row), (row.x1, row.y1, row.x2, row.y2)  # type: ignore[misc]
 
@@ -101,11 +104,14 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
         NaN where an image has no map.
 
     Example:
+        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.0, 3.0]], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [8.0]})
         >>> map_points(maps, pd.Index(["a"])).to_dict("list")
         {'point_x': [6.0], 'point_y': [4.0], 'peak': [3.0]}
     """
+    import pandas as pd
+
     peaks = {image_id: _map_peak(grid, frame) for image_id, grid, frame in _each(maps)}
     rows = [peaks.get(str(image_id), (np.nan, np.nan, np.nan)) for image_id in image_ids]
     columns = ["point_x", "point_y", "peak"]
@@ -123,11 +129,14 @@ def cell_sizes(maps: pd.DataFrame, image_ids: pd.Index) -> Floats:
         Original px, shape ``(N, 2)``, in the order of `image_ids`; 0 where an image has no map.
 
     Example:
+        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [4],
         ...     "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [64.0]})
         >>> cell_sizes(maps, pd.Index(["b", "a"])).tolist()
         [[0.0, 0.0], [16.0, 8.0]]
     """
+    import pandas as pd
+
     sizes = pd.DataFrame(
         {
             "image_id": maps["image_id"],
@@ -142,6 +151,7 @@ def cell_words(maps: pd.DataFrame) -> str:
     """Say how many cells a system's maps have, and how large one is.
 
     Example:
+        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
         ...     "x1": [0.0], "y1": [0.0], "x2": [256.0], "y2": [256.0]})
         >>> cell_words(maps)
@@ -168,6 +178,7 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
         Low and high end, raw units, low < high.
 
     Example:
+        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.0, 3.0]], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [8.0]})
         >>> map_scale(maps)
@@ -179,39 +190,26 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     return 0.0, high if high > 0 else 1.0
 
 
-class _MapParts(NamedTuple):
-    """Connected parts of maps, image by image, in reading order: ``N`` of them.
+def _map_parts(grid: Floats, cut: float) -> tuple[Integers, Floats]:
+    """Connected parts of a map above a value; parts that touch at a corner are one.
 
-    ``corners`` are ``(N, 4)`` xyxy in original px, not clipped to the image; ``peak`` is the
-    part's highest value, raw.
+    Returns:
+        Edges ``x1, y1, x2, y2`` of each part in points of the upsampled map, shape ``(N, 4)``, and
+        its highest value, by the parts' first points in reading order.
     """
-
-    image_ids: pd.Index
-    corners: Floats
-    peak: Floats
-
-
-def _map_parts(maps: pd.DataFrame, scale: tuple[float, float], level: float) -> _MapParts:
-    """Find the connected parts of maps above a level; parts that touch at a corner are one."""
-    low, high = scale
-    cut = low + level * (high - low)
-    image_ids: list[str] = []
-    rows: list[tuple[float, float, float, float, float]] = []
-    for image_id, grid, (x1, y1, x2, y2) in _each(maps):
-        highest = float(grid.max())
-        if highest < cut or highest <= low:
-            continue
-        fine = upsample(grid)
-        parts, n_parts = label(fine >= cut, structure=_ALL_NEIGHBOURS)
-        step_x, step_y = (x2 - x1) / fine.shape[1], (y2 - y1) / fine.shape[0]
-        for number, (down, along) in enumerate(find_objects(parts), start=1):
-            peak = float(fine[down, along][parts[down, along] == number].max())
-            left, right = x1 + along.start * step_x, x1 + along.stop * step_x
-            top, bottom = y1 + down.start * step_y, y1 + down.stop * step_y
-            rows.append((left, top, right, bottom, peak))
-        image_ids += [image_id] * n_parts
-    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
-    return _MapParts(pd.Index(image_ids, dtype="str"), table[:, :4], table[:, 4])
+    fine = upsample(grid)
+    above = fine >= cut
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(
+        above.astype(np.uint8), ltype=cv2.CV_32S
+    )
+    peaks, part_of = np.full(count, -np.inf), np.asarray(parts, np.int64)
+    np.maximum.at(peaks, part_of[above], fine[above])
+    place = np.arange(fine.size)[::-1]
+    first = np.full(count, fine.size)
+    first[part_of.ravel()[place]] = place  # of a part's points the last one written: its first
+    order = 1 + np.argsort(first[1:])
+    left, top, width, height = boxes[order, :4].T
+    return np.column_stack([left, top, left + width, top + height]), peaks[order]
 
 
 @dataclass(frozen=True)
@@ -229,6 +227,37 @@ class MapBoxRule:
             'at 40 % of the full scale'
         """
         return f"at {100 * self.level:.0f} % of the full scale"
+
+    def cut(
+        self, grid: Floats, frame: Frame, score: float, scale: tuple[float, float]
+    ) -> tuple[Floats, Floats]:
+        """Cut one map into boxes; see `boxes_from_map`.
+
+        Args:
+            grid: Raw values, shape ``(h, w)``.
+            frame: Where it lies in the original.
+            score: Of the image, in [0, 1].
+            scale: Low and high end of the map scale, raw units.
+
+        Returns:
+            Corners ``(N, 4)`` xyxy in original px, not clipped to the image, and scores ``(N,)``.
+
+        Example:
+            >>> MapBoxRule(0.5).cut(np.array([[0.0, 4.0]]), (0, 0, 16, 8), 0.5, (0.0, 4.0))
+            (array([[ 8.,  0., 16.,  8.]]), array([0.5]))
+        """
+        low, high = scale
+        cut = low + self.level * (high - low)
+        highest = float(grid.max())
+        if highest < cut or highest <= low:
+            return np.empty((0, 4)), np.empty(0)
+        edges, peaks = _map_parts(grid, cut)
+        x1, y1, x2, y2 = frame
+        height, width = (side * _UPSAMPLING for side in grid.shape)
+        corners = [x1, y1] * 2 + edges * ([(x2 - x1) / width, (y2 - y1) / height] * 2)
+        points = score * np.minimum(1.0, (peaks - low) / (high - low))
+        kept = points >= LEAST_SCORE
+        return corners[kept], points[kept]
 
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
@@ -263,17 +292,26 @@ def boxes_from_map(
         Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
 
     Example:
+        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.0, 4.0]], "x1": [0.0], "y1": [0.0], "x2": [16.0], "y2": [8.0]})
         >>> boxes_from_map(maps, pd.Series({"a": 0.5}), scale=(0.0, 4.0), level=0.5)
           image_id   x1   y1    x2   y2  score
         0        a  8.0  0.0  16.0  8.0    0.5
     """
-    low, high = scale
-    parts = _map_parts(maps, scale, level)
-    share = np.minimum(1.0, (parts.peak - low) / (high - low))
-    points = np.asarray(scores.reindex(parts.image_ids).to_numpy(np.float64) * share)
-    kept = points >= LEAST_SCORE
-    boxes = pd.DataFrame(parts.corners[kept], columns=EDGES)
-    boxes.insert(0, "image_id", parts.image_ids[kept].to_numpy())
-    return boxes.assign(score=points[kept]).astype({"image_id": "str"})
+    import pandas as pd
+
+    from data_prep.contracts.schemas import EDGES
+
+    rule = MapBoxRule(level)
+    image_ids: list[str] = []
+    corners, points = [np.empty((0, 4))], [np.empty(0)]
+    of_maps = scores.reindex(maps["image_id"]).tolist()
+    for (image_id, grid, frame), score in zip(_each(maps), of_maps, strict=True):
+        boxes, called = rule.cut(grid, frame, score, scale)
+        image_ids += [image_id] * len(boxes)
+        corners.append(boxes)
+        points.append(called)
+    table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
+    table.insert(0, "image_id", image_ids)
+    return table.assign(score=np.concatenate(points)).astype({"image_id": "str"})

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
-import numpy.typing as npt
-
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from evaluation.boxes.box_rule import AS_STORED, BoxRule
-from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import TuningOptions
-from evaluation.decisions.reduction import Reduction
+from evaluation.decisions.decision_rule import DecisionRule, broken
 from evaluation.decisions.referral import Referral
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import Search
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.calibration import Calibration, calibration_from_json
-from evaluation.statistics.ranking import Floats
 
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
 
@@ -50,21 +42,13 @@ def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What validation chose for one system and target.
+class Decision(DecisionRule):
+    """What validation chose for one system and target: the rule, and how it was chosen.
 
     Attributes:
-        target: The target's name.
-        chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
-        reduction: How a detector's boxes become an image score; `None` for image scores.
-        boxes: How a detector's stored boxes become the ones that are judged.
         box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
             no lesion to choose it by.
         search: What was searched and what it gave; `None` without a search.
-        calibration: Score to probability; `None` where validation cannot give it.
-        map_scale: Low and high end of the map scale, raw; `None` without maps.
-        map_boxes: How maps become boxes; `None` without maps.
-        thresholds: A choice per policy.
         validation: Figures on the validation images per policy, and ``""`` without threshold.
         tried: Every setting tried, with the figure it was judged by.
         options: What the user chose beside policies and search.
@@ -73,16 +57,8 @@ class Decision:
         chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored.
     """
 
-    target: str
-    chosen_on: dict[str, Any]
-    reduction: Reduction | None = None
-    boxes: BoxRule = AS_STORED
     box_cut: float | None = None
     search: dict[str, Any] | None = None
-    calibration: Calibration | None = None
-    map_scale: tuple[float, float] | None = None
-    map_boxes: MapBoxRule | None = None
-    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
@@ -98,10 +74,6 @@ class Decision:
         ]
         on = f"chosen on {counted(self.chosen_on.get('n_images', 0), 'image')}"
         return f"<Decision on {self.target}: {', '.join(cuts) or 'no threshold'}; {on}>"
-
-    def probability(self, scores: npt.ArrayLike) -> Floats | None:
-        """The calibrated probability of image scores; `None` where validation cannot give it."""
-        return None if self.calibration is None else self.calibration.probability(scores)
 
     @property
     def searched(self) -> Search | None:
@@ -137,36 +109,21 @@ class Decision:
         }
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any]) -> Decision:
+    def from_json(cls, payload: dict[str, Any]) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
             InputError: A key is missing or holds another type, or the decision holds a search
                 over map boxes, as versions before made.
         """
-        if payload.get("map_boxes"):
-            raise InputError(
-                f"decision for {payload.get('target')}: its map boxes were searched for, which cxr "
-                "tune no longer does; run cxr tune again"
-            )
+        rule = super().from_json(payload)
         try:
-            scale, policies = payload["map_scale"], payload["policies"]
-            level = payload["map_box_level"]
-            return cls(
-                target=payload["target"],
+            policies = payload["policies"]
+            return replace(
+                rule,
                 options=TuningOptions.from_json(payload.get("asked")),
-                chosen_on=dict(payload["chosen_on"]),
-                reduction=Reduction.from_json(payload["reduction"]),
-                boxes=BoxRule.from_json(payload["box_fusion"]),
                 box_cut=payload.get("box_cut"),
                 search=payload.get("search"),
-                calibration=calibration_from_json(payload["calibration"]),
-                map_scale=(scale[0], scale[1]) if scale else None,
-                map_boxes=None if level is None else MapBoxRule(level),
-                thresholds={
-                    name: ThresholdChoice(name, spec["threshold"], spec["reason"])
-                    for name, spec in policies.items()
-                },
                 validation={name: spec["validation"] for name, spec in policies.items()}
                 | {"": payload["validation"]},
                 tried=list(payload["tried"]),
@@ -174,7 +131,7 @@ class Decision:
                 referral={n: Referral(**r) for n, r in payload.get("referral", {}).items()},
             )
         except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"decision: broken at {error}; run cxr tune again") from None
+            raise broken(error) from None
 
     def difference(self, other: Decision) -> str | None:
         """The first place where a stored decision and one derived now differ, or `None`.

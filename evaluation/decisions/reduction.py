@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import positions
 from evaluation.statistics.calibration import clipped_logit
 from evaluation.statistics.logistic import fit_logistic, sigmoid
 from evaluation.statistics.ranking import Floats, Integers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Rule = Literal["max", "noisy_or", "top_k", "learned"]
 _TOP_K = 3
@@ -46,6 +47,36 @@ class Reduction:
         if not payload:
             return None
         return cls(payload["rule"], payload["min_score"], tuple(payload.get("weights", ())))
+
+    def reduce(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
+        """One score per image, shape ``(n_images,)``; see `reduce_boxes`.
+
+        Args:
+            rows: Image of each box as an index from 0, shape ``(N,)``.
+            scores: In [0, 1], shape ``(N,)``.
+            n_images: Images under evaluation.
+
+        Raises:
+            InputError: A learned rule has not as many weights as features.
+
+        Example:
+            >>> Reduction("noisy_or").reduce(np.array([1, 1]), np.array([0.5, 0.75]), 2).tolist()
+            [0.0, 0.875]
+        """
+        # By image, the most confident box first: the result cannot depend on the order of rows.
+        order = np.lexsort((-scores, rows))
+        rows, scores = rows[order], scores[order]
+        if self.rule != "learned":
+            return reduce_ranked(rows, scores, n_images, rule=self.rule, min_score=self.min_score)
+        features = _ranked_features(rows, scores, n_images)
+        if len(self.weights) != features.shape[1] + 1:
+            raise InputError(
+                f"a learned reduction needs {features.shape[1] + 1} weights, got "
+                f"{len(self.weights)}"
+            )
+        reduced = sigmoid(self.weights[0] + features @ np.array(self.weights[1:]))
+        reduced[np.bincount(rows, minlength=n_images) == 0] = 0.0
+        return reduced
 
 
 CANDIDATES = (
@@ -88,28 +119,19 @@ def reduce_boxes(
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
 
     Example:
+        >>> import pandas as pd
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})
         >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="noisy_or").tolist()
         [0.875, 0.0]
         >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="top_k").round(4).tolist()
         [0.4167, 0.0]
     """
+    import pandas as pd
+
     if rule not in get_args(Rule):
         raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
     rows, scores = _rows_and_scores(boxes, image_ids)
-    # By image, the most confident box first: the result cannot depend on the order of rows.
-    order = np.lexsort((-scores, rows))
-    rows, scores, n_images = rows[order], scores[order], len(image_ids)
-    if rule == "learned":
-        features = _ranked_features(rows, scores, n_images)
-        if len(weights) != features.shape[1] + 1:
-            raise InputError(
-                f"a learned reduction needs {features.shape[1] + 1} weights, got {len(weights)}"
-            )
-        reduced = sigmoid(weights[0] + features @ np.array(weights[1:]))
-        reduced[np.bincount(rows, minlength=n_images) == 0] = 0.0
-    else:
-        reduced = reduce_ranked(rows, scores, n_images, rule=rule, min_score=min_score)
+    reduced = Reduction(rule, min_score, weights).reduce(rows, scores, len(image_ids))
     return pd.Series(reduced, index=image_ids, name="score")
 
 
@@ -117,6 +139,7 @@ def _box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
     """What a learned rule sees of each image.
 
     Example:
+        >>> import pandas as pd
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.1]})
         >>> _box_features(boxes, pd.Index(["a"])).round(2).tolist()
         [[0.0, -2.2, -9.21, 1.1, 0.69]]
@@ -164,6 +187,8 @@ def reduce_ranked(
 
 def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
     """Position of each box's image in `image_ids`, and its score, both checked."""
+    from data_prep.contracts.text_lookup import positions
+
     if not image_ids.is_unique:
         repeated = image_ids[image_ids.duplicated()][0]
         raise InputError(f"image ids must be unique; {repeated!r} repeats")
@@ -187,6 +212,7 @@ def combine_findings(
     """One score per image from the scores of a target's findings: the highest of them.
 
     Example:
+        >>> import pandas as pd
         >>> rows = pd.DataFrame({"image_id": ["a", "a"], "finding": ["x", "y"], "score": [0.1, 1]})
         >>> combine_findings(rows, pd.Index(["a"]), ("x", "y")).tolist()
         [1.0]

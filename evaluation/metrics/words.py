@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from evaluation.statistics.bootstrap import Interval
+if TYPE_CHECKING:
+    from evaluation.statistics.bootstrap import Interval
 
 _POLICIES = {
     "": "Without a threshold",
@@ -54,6 +56,7 @@ def ends_words(interval: Interval) -> str:
     """Return both ends of an interval; nothing without one.
 
     Example:
+        >>> from evaluation.statistics.bootstrap import Interval
         >>> ends_words(Interval(0.0, -0.1, 0.1))
         '−0.100 to 0.100'
     """

@@ -18,6 +18,7 @@ from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.map_boxes import map_grid, map_points
+from evaluation.decisions.decision_rule import box_cut
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.reading import Reading, Truth
@@ -88,7 +89,7 @@ class DrawnOutput:
         """Boxes cut out of a map are all meant: their level was chosen on validation."""
         if self.maps is not None:
             return math.inf if decision is False else 0.0
-        return _box_cut(boxes, decision, self.threshold)
+        return box_cut(boxes[:, 4], decision, self.threshold)
 
     def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
         rows = self._box_rows.get(image_id)
@@ -103,27 +104,6 @@ class DrawnOutput:
         one = next(self.maps.iloc[[row]].itertuples(index=False))
         frame = tuple(float(getattr(one, corner)) for corner in EDGES)
         return ActivationGrid(map_grid(one), frame, tuple(self.levels.values()))  # type: ignore[arg-type]
-
-
-def _box_cut(
-    boxes: npt.NDArray[np.float64], decision: bool | None, threshold: float | None
-) -> float:
-    """Return the score from which boxes are drawn in full.
-
-    A positive image shows the box that decided and every box at or above the threshold; a
-    negative one shows none in full, whatever rule reduced the boxes to the image's score.
-
-    Example:
-        >>> boxes = np.array([[0, 0, 1, 1, 0.4], [0, 0, 1, 1, 0.2]])
-        >>> _box_cut(boxes, True, 0.6), _box_cut(boxes, True, 0.3), _box_cut(boxes, False, 0.3)
-        (0.4, 0.3, inf)
-    """
-    if decision is None:
-        return 0.5
-    if not decision:
-        return math.inf
-    highest = float(boxes[:, 4].max(initial=0.0))
-    return highest if threshold is None else min(threshold, highest)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.logistic import fit_logistic, sigmoid
@@ -165,6 +164,8 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         return None
+    from scipy.optimize import brentq
+
     boxed = scores > 0
     logits, wanted = clipped_logit(scores[boxed]), truth[boxed]
 

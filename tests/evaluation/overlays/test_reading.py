@@ -7,6 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
+from evaluation.decisions.decision_rule import box_cut
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from evaluation.overlays.reading import (
     Reading,
@@ -30,7 +31,6 @@ from evaluation.overlays.shapes import (
 from evaluation.report.cases import (
     CaseSource,
     DrawnOutput,
-    _box_cut,
     _display_words,
     _single_readers,
 )
@@ -234,8 +234,7 @@ def test_two_different_numbers_never_read_the_same():
     ],
 )
 def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
-    boxes = np.array([[0, 0, 1, 1, 0.6], [0, 0, 1, 1, 0.2]])
-    assert _box_cut(boxes, decision, threshold) == cut, why
+    assert box_cut(np.array([0.6, 0.2]), decision, threshold) == cut, why
 
 
 def test_text_stays_outside_the_image():
