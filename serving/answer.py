@@ -312,7 +312,7 @@ class LoadedRun:
         """What speaks against an answer: its header where it is a file, and how it looks."""
         path = None if called == _ARRAY else called
         if self.guard is None:
-            return () if path is None else file_warnings(path)
+            return () if path is None else file_warnings(path, image)
         return self.guard.warnings(image, path)
 
     def _answer(
@@ -367,7 +367,9 @@ def _called_boxes(
         finding = output.maps.set_index("image_id")["finding"]
         rows = output.boxes.assign(finding=output.boxes["image_id"].map(finding))
     counts = (rows["image_id"] == key) & (rows["score"] >= reading.box_cut)
-    return rows.loc[counts, columns].sort_values("score", ascending=False, ignore_index=True)
+    return rows.loc[counts, columns].sort_values(
+        "score", ascending=False, ignore_index=True, kind="stable"
+    )
 
 
 def _target(run: RunFolder) -> Target:

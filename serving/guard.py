@@ -13,17 +13,14 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
-from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.formats.dicom_folder import why_no_radiograph
-from data_prep.images.image import DecodedImage
-from data_prep.store.pixel_store import PixelSource
+from data_prep.images.image import DecodedImage, read_image
+from data_prep.images.radiograph import why_no_radiograph
 from serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,
@@ -35,6 +32,11 @@ from serving.guard_images import (
     vary,
     visible_part,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from data_prep.store.pixel_store import PixelSource
 
 __all__ = ["GUARD_NAME", "MIN_IMAGES", "MIN_PATIENTS", "Guard", "file_warnings", "fit_guard"]
 
@@ -53,7 +55,7 @@ _FALSE_ALARMS = 0.004
 _LOWEST_LIMIT, _HIGHEST_LIMIT = 1.0, 1.5
 _LARGEST_VALUE, _LARGEST_SQUARE = 8.0, 16.0
 _TINY = 1e-6
-_COLOURED = 16.0  # mean distance of the highest from the lowest of red, green and blue, of 255
+_COLOURED = 16.0  # of `DecodedImage.colour`
 _TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
     ("as a negative it would: black and white seem to be swapped", lambda pixels: 255 - pixels),
     ("turned by 180 degrees it would: it seems to be upside down", lambda p: np.rot90(p, 2)),
@@ -130,7 +132,8 @@ class Guard:
             Sentences without a full stop; empty where nothing does.
         """
         pixels = image.pixels if isinstance(image, DecodedImage) else image
-        found = [] if path is None else list(file_warnings(path))
+        known = image if isinstance(image, DecodedImage) else None
+        found = [] if path is None else list(file_warnings(path, known))
         if self.score(pixels) >= self.limit:
             found.append("does not look like the frontal chest X-rays that trained this run")
             turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
@@ -172,28 +175,21 @@ class Guard:
             raise InputError(f"{path}: is damaged ({error}); {again}") from None
 
 
-def file_warnings(path: Path | str) -> tuple[str, ...]:
+def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[str, ...]:
     """What a file itself says against a frontal chest X-ray: a DICOM header, or colour.
 
     A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason.
 
     Args:
         path: A file that `data_prep.images.image.read_image` reads.
+        image: What it shows, where that was read already.
     """
     path = Path(path)
     reason, is_dicom = why_no_radiograph(path)
     if is_dicom:
         return (f"by its DICOM header no frontal chest X-ray: {reason}",) if reason else ()
-    return ("a colour image; X-rays are grey",) if _colour(path) >= _COLOURED else ()
-
-
-def _colour(path: Path) -> float:
-    with path.open("rb") as file, Image.open(file) as image:
-        if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"):
-            return 0.0
-        image.draft("RGB", (64, 64))  # a JPEG is decoded at an eighth where that suffices
-        small = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BOX))
-    return float(np.ptp(small.astype(np.int16), axis=2).mean())
+    colour = (image or read_image(path)).colour
+    return ("a colour image; X-rays are grey",) if colour >= _COLOURED else ()
 
 
 def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
@@ -224,6 +220,8 @@ def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
     pairs = zip(made_of, partner, strict=True)
     made = measure([spoil(images[one], images[two], rng) for one, two in pairs])
     drawn = measure([draw(number, rng) for number in range(_DRAWN)])
+
+    import pandas as pd
 
     codes = pd.factorize(patients)[0]
     fold = rng.permutation(codes.max() + 1)[codes] % _FOLDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import textwrap
 import warnings
@@ -12,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from data_prep.contracts.errors import InputError
 
@@ -42,6 +41,7 @@ class DecodedImage:
         spacing_col_mm: Distance between columns, likewise.
         header: ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
             ``age_years`` (float or None) and ``modality`` (text or None). No identifiers.
+        colour: By how much red, green and blue of a plain image file differ on average, 0 to 255.
     """
 
     pixels: np.ndarray
@@ -49,6 +49,7 @@ class DecodedImage:
     spacing_row_mm: float | None = None
     spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
+    colour: float = 0.0
 
     def __repr__(self) -> str:
         height, width = self.pixels.shape
@@ -56,9 +57,7 @@ class DecodedImage:
 
     def _repr_png_(self) -> bytes:
         """The image itself, in a notebook."""
-        buffer = io.BytesIO()
-        Image.fromarray(self.pixels).save(buffer, format="PNG")
-        return buffer.getvalue()
+        return bytes(cv2.imencode(".png", self.pixels)[1])
 
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dict[str, Any]:
@@ -130,20 +129,33 @@ def require_file(path: Path) -> int:
 
 
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Luma of a colour image (ITU-R BT.601); equal channels come back unchanged.
+    """Luma of a colour image (ITU-R BT.601), as Pillow gives it; equal channels stay as they are.
 
     Example:
         >>> grey_from_rgb(np.full((1, 1, 3), 77, np.uint8)).item()
         77
     """
-    return np.asarray(Image.fromarray(rgb, mode=None).convert("L"))
+    grey = np.empty(rgb.shape[:2], np.uint8)
+    step = max(1, _BLOCK // rgb.shape[1])
+    for start in range(0, len(rgb), step):  # in blocks that stay in the processor's cache
+        # Whole numbers below 2^24, which float32 holds exactly; the cast cuts the fraction off.
+        sums = cv2.transform(rgb[start : start + step].astype(np.float32), _LUMA)
+        grey[start : start + step] = sums * np.float32(1 / 65536)
+    return grey
+
+
+_BLOCK = 1 << 15  # pixels
+_LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32)  # of 65,536, and half of it to round
+
+
+GREY_AS_COLOUR = "grey stored as colour"
 
 
 def colour_note(rgb: np.ndarray) -> str:
     """Say whether a three-channel image is really coloured."""
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     if np.array_equal(red, green) and np.array_equal(green, blue):
-        return "grey stored as colour"
+        return GREY_AS_COLOUR
     return "colour turned to grey"
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gdcm as _gdcm
 import numpy as np
-from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
@@ -41,7 +40,7 @@ class Codestream(NamedTuple):
     samples: int
 
 
-def _read_codestream(frame: bytes) -> Codestream | None:
+def read_codestream(frame: bytes) -> Codestream | None:
     r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Source:
@@ -50,7 +49,7 @@ def _read_codestream(frame: bytes) -> Codestream | None:
     Example:
         >>> frame = bytes([0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
         >>> scan = bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0])
-        >>> _read_codestream(b"\xff\xd8" + frame + scan)
+        >>> read_codestream(b"\xff\xd8" + frame + scan)
         Codestream(width=32, height=64, bits=8, samples=1)
     """
     if frame[:2] == b"\xff\xd8":
@@ -87,8 +86,6 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
     samples = int.from_bytes(start[40:42], "big")
     return Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
 
-
-gdcm: Any = _gdcm  # its names come from C, unknown to mypy
 
 DECODERS: dict[str, tuple[str, ...]] = {
     uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
@@ -166,6 +163,8 @@ def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
 
 
 def _has_adobe_marker(header: FileDataset) -> bool:
+    from PIL import Image
+
     with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
         return "adobe_transform" in image.info
 
@@ -175,6 +174,7 @@ def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
     frame, inside = _first_frame(header)
     if inside is None or inside.samples != 1 or not 8 < inside.bits <= 12:
         raise ValueError("not grey of 9 to 12 bits")
+    gdcm: Any = import_module("gdcm")  # its names come from C, unknown to mypy
     fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
     fragment.SetByteStringValue(frame)
     fragments.AddFragment(fragment)
@@ -202,7 +202,7 @@ def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
 def _first_frame(header: Dataset) -> tuple[bytes, Codestream | None]:
     frames = int(header.get("NumberOfFrames") or 1)
     frame = get_frame(header.PixelData, 0, number_of_frames=frames)
-    return frame, _read_codestream(frame)
+    return frame, read_codestream(frame)
 
 
 def _require_whole(path: Path, header: Dataset) -> None:

@@ -6,14 +6,16 @@ import math
 import struct
 import warnings
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import (
+    GREY_AS_COLOUR,
     DecodedImage,
     colour_note,
     decode_record,
@@ -25,6 +27,10 @@ from data_prep.images.decoded_image import (
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
 from data_prep.images.dicom_header import starts_like_dicom
+from data_prep.images.opencv_image import read_by_opencv
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["DecodedImage", "read_image"]
 
@@ -68,26 +74,35 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return _read(path, caught)
+            return _read(path, start, caught) if find_spec("PIL") else _read_without_pillow(path)
         except InputError:
             raise
         except MemoryError:
             raise InputError(f"{path}: not enough memory to decode it") from None
-        except UnidentifiedImageError:
-            kinds = [kind for magic, kind in _MAGIC.items() if start.startswith(magic)]
-            raise InputError(
-                f"{path}: a {kinds[0]} file that cannot be decoded; it is damaged or of a rare kind"
-                if kinds
-                else f"{path}: neither DICOM nor a known image format ({', '.join(_FORMATS)})"
-            ) from None
-        except Image.DecompressionBombError:
-            raise InputError(f"{path}: is larger than the limit of 100 megapixels") from None
         except _BROKEN as error:
             reason = plain_reason(error)
             raise InputError(f"{path}: cannot be decoded ({reason})") from None
 
 
-def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
+def _read(path: Path, start: bytes, caught: list[warnings.WarningMessage]) -> DecodedImage:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return _read_by_pillow(path, caught)
+    except UnidentifiedImageError:
+        kinds = [kind for magic, kind in _MAGIC.items() if start.startswith(magic)]
+        raise InputError(
+            f"{path}: a {kinds[0]} file that cannot be decoded; it is damaged or of a rare kind"
+            if kinds
+            else f"{path}: neither DICOM nor a known image format ({', '.join(_FORMATS)})"
+        ) from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: is larger than the limit of 100 megapixels") from None
+
+
+def _read_by_pillow(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
+    from PIL import Image, ImageOps
+
     # Not by name: Pillow would map the file and misread plain TIFFs whose tag turns them.
     with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
         require_size(path, *image.size)
@@ -100,32 +115,76 @@ def _read(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
         turn = image.getexif().get(_EXIF_ORIENTATION, 1)
         white_is_zero = kind == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
         if "icc_profile" in image.info:
-            notes.append("colour profile ignored")
+            notes.append(_PROFILE_IGNORED)
         image.load()
         upright = ImageOps.exif_transpose(image)
+    values: np.ndarray | None = None
     if cut_to_8_bits:
-        upright = _deep_grey(path, turn) or upright
-        notes.append(_DEEP_GREY if upright.mode == "I;16" else "16-bit colour cut to 8 bits")
-    turned = turn in range(2, 9)
-    if turned:
-        notes.append("turned as its EXIF says")
-    pixels, bits = _grey(upright, notes)
+        values = _deep_grey(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
+        notes.append(_CUT_TO_8_BITS if values is None else _DEEP_GREY)
+    if turn in range(2, 9):
+        notes.append(_TURNED)
+    if values is None:
+        pixels, bits, colour = _grey(upright, notes)
+    else:
+        pixels, bits, colour = _scaled(turn_upright(values, turn), notes), 16, 0.0
     if white_is_zero and stored_mode not in ("1", "L"):  # those, Pillow has inverted
         pixels = 255 - pixels
     caught[:] = [m for m in caught if m.category is not Image.DecompressionBombWarning]
+    notes += [plain_reason(message) for message in caught]
+    decoder = f"pillow-{kind.lower()}"
+    return _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
+
+
+def _read_without_pillow(path: Path) -> DecodedImage:
+    stored = read_by_opencv(path)
+    notes, values = list(stored.notes), stored.values
+    if values.ndim == 3 and values.dtype == np.uint16:
+        deep = _deep_grey(values)
+        notes.append(_CUT_TO_8_BITS if deep is None else _DEEP_GREY)
+        values = (values >> 8).astype(np.uint8) if deep is None else deep
+    if stored.turn in range(2, 9):
+        notes.append(_TURNED)
+    values = turn_upright(values, stored.turn)
+    bits, colour = 8 * values.dtype.itemsize, 0.0
+    if values.ndim == 2:
+        pixels = values if bits == 8 else _scaled(values, notes)
+    else:
+        rgb = _laid_on_black(values, notes) if values.shape[2] == 4 else values
+        pixels, colour = _luma(rgb, notes, was_grey=stored.grey)
+    if stored.white_is_zero:
+        pixels = 255 - pixels
+    mode = {2: "L" if bits == 8 else "I;16", 3: "RGB"}[values.ndim]
+    decoder = f"opencv-{stored.kind.lower()}"
+    return _decoded(pixels, notes, decoder, bits, mode, stored.turn, stored.white_is_zero, colour)
+
+
+def _decoded(
+    pixels: np.ndarray,
+    notes: list[str],
+    decoder: str,
+    bits: int,
+    mode: str,
+    turn: int,
+    white_is_zero: bool,
+    colour: float,
+) -> DecodedImage:
     record = decode_record(
         pixels,
-        notes + [plain_reason(message) for message in caught],
-        decoder=f"pillow-{kind.lower()}",
+        notes,
+        decoder=decoder,
         bits=bits,
-        photometric=stored_mode,
+        photometric=mode,
         voi="percentiles" if bits > 8 else None,
         inverted=white_is_zero,
-        orientation=f"exif-{turn}" if turned else None,
+        orientation=f"exif-{turn}" if turn in range(2, 9) else None,
     )
-    return DecodedImage(pixels, record, header={})
+    return DecodedImage(pixels, record, header={}, colour=colour)
 
 
+_PROFILE_IGNORED = "colour profile ignored"
+_CUT_TO_8_BITS = "16-bit colour cut to 8 bits"
+_TURNED = "turned as its EXIF says"
 _DEEP_GREY = "16-bit grey stored as colour"
 
 
@@ -135,36 +194,64 @@ def _holds_deep_colour(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA", "RGBX", "LA") and ";16" in coding
 
 
-def _deep_grey(path: Path, turn: int) -> Image.Image | None:
-    """Read a 16-bit PNG in colour; None unless it is grey, and opaque or laid on black."""
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+def _deep_grey(values: np.ndarray | None) -> np.ndarray | None:
+    """The grey of 16-bit colours, laid on black; None where they are no grey of 16 bits."""
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         return None
     if not (values[..., 0] == values[..., 1]).all() or not (values[..., 0] == values[..., 2]).all():
         return None
-    grey = values[..., 0]
+    grey: np.ndarray = values[..., 0]
     if values.shape[2] == 4:
         grey = (grey.astype(np.uint32) * values[..., 3] // 65535).astype(np.uint16)
-    image = Image.fromarray(grey)
-    image.getexif()[_EXIF_ORIENTATION] = turn
-    return ImageOps.exif_transpose(image)
+    return grey
 
 
-def _grey(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, int]:
-    """8-bit grey pixels and the bits per value of the source."""
+def turn_upright(values: np.ndarray, turn: int) -> np.ndarray:
+    """Turn or mirror an image as its EXIF orientation says.
+
+    Example:
+        >>> turn_upright(np.array([[1, 2]]), 6).tolist()
+        [[1], [2]]
+    """
+    quarters = {3: 2, 6: 3, 7: 2, 8: 1}.get(turn, 0)
+    if turn in (5, 7):
+        return np.ascontiguousarray(np.rot90(values, quarters).swapaxes(0, 1))
+    if turn in (2, 4):
+        return np.ascontiguousarray(np.flip(values, axis=1 if turn == 2 else 0))
+    return np.ascontiguousarray(np.rot90(values, quarters))
+
+
+def _grey(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, int, float]:
+    """8-bit grey pixels, the bits per value of the source, and how coloured it is."""
     if image.mode in ("L", "1"):
         if "transparency" in image.info:
             notes.append("transparency ignored")
-        return np.array(image.convert("L")), 1 if image.mode == "1" else 8
+        return np.array(image.convert("L")), 1 if image.mode == "1" else 8, 0.0
     if image.mode.startswith(("I", "F")):
-        return _scaled(np.asarray(image), notes), 16 if image.mode.startswith("I;16") else 32
+        bits = 16 if image.mode.startswith("I;16") else 32
+        return _scaled(np.asarray(image), notes), bits, 0.0
     was_grey = image.mode in ("LA", "La")
     if image.has_transparency_data:
-        image = _on_black(image, notes)
-    rgb = np.asarray(image.convert("RGB"))
+        rgb = _laid_on_black(np.asarray(image.convert("RGBA")), notes)
+    else:
+        rgb = np.asarray(image.convert("RGB"))
+    pixels, colour = _luma(rgb, notes, was_grey=was_grey)
+    return pixels, 8, colour
+
+
+def _luma(rgb: np.ndarray, notes: list[str], *, was_grey: bool) -> tuple[np.ndarray, float]:
+    """Grey of a colour image, and by how much its channels differ."""
+    note = colour_note(rgb)
     if not was_grey:
-        notes.append(colour_note(rgb))
-    return grey_from_rgb(rgb), 8
+        notes.append(note)
+    if note == GREY_AS_COLOUR:
+        return np.ascontiguousarray(rgb[..., 0]), 0.0
+    sides = (min(_COLOUR_SIDE, side) for side in rgb.shape[1::-1])
+    small = cv2.resize(rgb, tuple(sides), interpolation=cv2.INTER_AREA)
+    return grey_from_rgb(rgb), float(np.ptp(small.astype(np.int16), axis=2).mean())
+
+
+_COLOUR_SIDE = 64  # px at which colours are measured
 
 
 def _scaled(values: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -196,11 +283,16 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (float(values.min()), float(values.max()))
 
 
-def _on_black(image: Image.Image, notes: list[str]) -> Image.Image:
-    layered = image.convert("RGBA")
-    if layered.getchannel("A").getextrema() == (255, 255):
+def _laid_on_black(rgba: np.ndarray, notes: list[str]) -> np.ndarray:
+    alpha = rgba[..., 3]
+    if alpha.min() == 255:
         notes.append("opaque alpha channel dropped")
-        return layered.convert("RGB")
+        return rgba[..., :3]
     notes.append("transparency laid on black")
-    ground = Image.new("RGBA", layered.size, (0, 0, 0, 255))
-    return Image.alpha_composite(ground, layered).convert("RGB")
+    shown = np.empty((*alpha.shape, 3), np.uint8)
+    step = max(1, _BLOCK // alpha.shape[1])
+    for start in range(0, len(rgba), step):
+        block = rgba[start : start + step].astype(np.uint32)
+        weighed = block[..., :3] * block[..., 3:] * 128 + (128 << 7)  # as Pillow rounds
+        shown[start : start + step] = ((weighed >> 8) + weighed >> 8) >> 7
+    return shown

@@ -19,15 +19,14 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats import dicom_folder as dicom_tree
 from data_prep.formats.dicom_folder import (
     _list_files,
-    _look_at_file,
     _look_at_files,
     _read_dicom_tree,
-    why_no_radiograph,
 )
 from data_prep.formats.dicom_labels import read_label_table
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.rsna import _read_rsna
 from data_prep.formats.source import ReadOptions
+from data_prep.images.radiograph import look_at_file, why_no_radiograph
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).tobytes()
 
@@ -66,7 +65,7 @@ def write_file(path: Path, *, syntax: str = uid.ExplicitVRLittleEndian, **elemen
 
 
 def reason(path: Path) -> str | None:
-    return _look_at_file((path.parent, path.name)).reason
+    return look_at_file((path.parent, path.name)).reason
 
 
 def dataset(**elements: Any) -> Dataset:
@@ -159,7 +158,7 @@ def test_every_encoding_of_a_header_is_read(tmp_path: Path, syntax: str) -> None
     little = not uid.UID(syntax).is_little_endian
     pixels = np.frombuffer(PIXELS, np.uint16).astype(">u2").tobytes() if little else PIXELS
     path = write_file(tmp_path / "a", syntax=syntax, PixelData=pixels, PatientAge="045Y")
-    found = _look_at_file((tmp_path, path.name))
+    found = look_at_file((tmp_path, path.name))
     assert (found.reason, found.view, found.age_years) == (None, "PA", 45.0)
     write_file(path, syntax=syntax, PixelData=pixels, Modality="MR")
     assert "MR" in str(reason(path))

@@ -11,10 +11,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.dicom_folder import _look_at_file
 from data_prep.images.decoded_image import plain_reason
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_header import burned_in_annotation, header_facts
+from data_prep.images.radiograph import look_at_file
 
 NAME = "JANE"
 WRITTEN = (
@@ -87,7 +87,7 @@ def test_a_name_in_a_broken_element_stays_in_the_file(tmp_path: Path, keyword: s
                 said = str((image.record, image.header))
             except InputError as error:
                 said = str(error)
-            found = _look_at_file((tmp_path, path.name))
+            found = look_at_file((tmp_path, path.name))
         assert NAME not in said, (name, said)
         assert NAME not in str((found.reason, found.view, found.sex, found.age_years)), name
 
