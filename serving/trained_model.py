@@ -32,6 +32,7 @@ from detection.inference import predict_boxes
 from detection.model import rebuild_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import NAME, OVERLAP
+from serving.exported.spec import require_names
 from serving.tta import with_views
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
@@ -108,15 +109,7 @@ class TrainedModel:
         Raises:
             InputError: It did not learn one of them, or two would have one name.
         """
-        for learnt, name in names.items():
-            if learnt not in self.learnt:
-                raise InputError(
-                    f"--finding {learnt}: {self.run.folder} learnt {', '.join(self.learnt)}"
-                )
-            if list(names.values()).count(name) > 1:
-                raise InputError(
-                    f"--finding: two findings would be called {name!r}; give each its own"
-                )
+        require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
 
     @cached_property

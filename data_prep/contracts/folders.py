@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,9 +20,9 @@ from typing import IO, Any
 from data_prep.contracts.errors import InputError
 
 _RECORDED = (
-    "albumentations", "lightning", "numpy", "opencv-python-headless", "pandas", "pillow",
-    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "scipy",
-    "torch", "torchvision",
+    "albumentations", "lightning", "nncf", "numpy", "onnxruntime", "opencv-python-headless",
+    "openvino", "pandas", "pillow", "pyarrow", "pydicom", "pyjpegls", "pylibjpeg",
+    "pylibjpeg-openjpeg", "python-gdcm", "scipy", "torch", "torchvision",
 )  # fmt: skip
 
 
@@ -72,6 +73,30 @@ def make_folder(folder: Path) -> Path:
 
 
 LOCK = ".lock"  # in every folder while it is written
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `out`; it takes that place at the end, or is removed.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> with whole_folder(place / "out") as folder:
+        ...     _ = (folder / "a.txt").write_text("a")
+        >>> [path.name for path in place.iterdir()]
+        ['out']
+    """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there and is no empty folder; choose a new one")
+    make_folder(out.parent)
+    temporary = make_folder(out.with_name(f".{out.name}.{os.getpid()}.tmp"))
+    try:
+        yield temporary
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
@@ -210,30 +207,6 @@ def file_stems(ids: pd.Series) -> pd.Series:
         taken.add(name.lower())
         names[index] = name
     return pd.Series(names, dtype="str").reindex(ids.index)
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; it takes that place at the end, or is removed.
-
-    Example:
-        >>> import tempfile
-        >>> place = Path(tempfile.mkdtemp())
-        >>> with whole_folder(place / "out") as folder:
-        ...     _ = (folder / "a.txt").write_text("a")
-        >>> [path.name for path in place.iterdir()]
-        ['out']
-    """
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is there and is no empty folder; choose a new one")
-    make_folder(out.parent)
-    temporary = make_folder(out.with_name(f".{out.name}.{os.getpid()}.tmp"))
-    try:
-        yield temporary
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import require_free_space
+from data_prep.contracts.folders import require_free_space, whole_folder
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.words import counted
-from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of, whole_folder
+from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of
 from data_prep.export.render import SUFFIXES
 from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_yolo
 from data_prep.formats.common import IMAGE_SUFFIXES

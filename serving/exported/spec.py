@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,6 +38,7 @@ class ExportSpec:
         size: Side S of the square images, px.
         level_sizes: Anchors on each level of a detector; they add up to A.
         map_frame: Outer frame of a classifier's map, ``x1, y1, x2, y2`` in store px.
+        map_levels: Probability and raw map value of each contour of a classifier's maps.
         run: What the run's ``run.json`` says, and its ``folder`` and ``inference_id``.
     """
 
@@ -49,6 +50,7 @@ class ExportSpec:
     size: int
     level_sizes: tuple[int, ...] = ()
     map_frame: tuple[float, float, float, float] | None = None
+    map_levels: tuple[tuple[float, float], ...] = ()
     run: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,7 @@ class ExportSpec:
                 size=int(content["size"]),
                 level_sizes=tuple(map(int, content["level_sizes"])),
                 map_frame=None if frame is None else tuple(map(float, frame)),  # type: ignore[arg-type]
+                map_levels=tuple((float(p), float(raw)) for p, raw in content["map_levels"]),
                 run=dict(content["run"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -100,3 +103,21 @@ class ExportSpec:
                     "version? Export the run again"
                 )
         return spec
+
+
+def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
+    """Check the names under which a model shall answer for its findings.
+
+    Args:
+        names: What each is called, by the name that the model learnt.
+        learnt: All that it learnt.
+        folder: Where the model lies, for the message.
+
+    Raises:
+        InputError: It did not learn one of them, or two would have one name.
+    """
+    for own, name in names.items():
+        if own not in learnt:
+            raise InputError(f"--finding {own}: {folder} learnt {', '.join(learnt)}")
+        if list(names.values()).count(name) > 1:
+            raise InputError(f"--finding: two findings would be called {name!r}; give each its own")
