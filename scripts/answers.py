@@ -6,7 +6,6 @@ Nothing heavy is imported before the paths are known to be right and one image c
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from scripts import console
 if TYPE_CHECKING:
     from data_prep.store.decode import LooseImage
     from serving.answer import Answer, LoadedRun
+    from serving.plain_answer import AnswerPrinter
 
 OVERLAYS = "predicted"
 _OVERLAY = "-overlay.png"  # end of each name
@@ -245,9 +245,12 @@ class _Writer:
     _last: Path | None = None
     _table: IO[str] | None = None
     _rows: Any = None
-    _is_first: bool = True
+    _printer: AnswerPrinter = field(init=False)
 
     def __enter__(self) -> _Writer:
+        from serving.plain_answer import AnswerPrinter
+
+        self._printer = AnswerPrinter(self.output.as_json, console.say)
         if self.output.overlays is not None:
             from data_prep.contracts.folders import make_folder
 
@@ -263,42 +266,19 @@ class _Writer:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """One image, answered by each system."""
-        for text in dict.fromkeys(text for answer in answers for text in answer.warnings):
-            self._say(f"{answers[0].image}  WARNING: {text}")
-        for answer in answers:
-            if not self.output.as_json:
-                sys.stdout.write(answer.line() + "\n")
-            if self._rows is not None:
-                self._rows.writerow(_row(answer))
-        self._emit([answer.to_json() for answer in answers])
+        self._printer.write([answer.plain for answer in answers])
+        if self._rows is not None:
+            self._rows.writerows(_row(answer) for answer in answers)
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
         self.answered += 1
 
     def leave_out(self, path: Path, problem: str) -> None:
         """One file without an answer."""
-        console.say(f"left out: {problem}")
+        self._printer.leave_out(path, problem)
         if self._rows is not None:
             self._rows.writerow({"image": str(path), "problem": problem})
-        self._emit([{"image": str(path), "problem": problem}])
         self.left_out += 1
-
-    def _say(self, text: str) -> None:
-        """A line beside the answers; where those are JSON, for the person alone."""
-        if self.output.as_json:
-            console.say(text)
-        else:
-            sys.stdout.write(text + "\n")
-
-    def _emit(self, entries: list[dict[str, Any]]) -> None:
-        """Append to the JSON list."""
-        if not self.output.as_json:
-            sys.stdout.flush()
-            return
-        for entry in entries:
-            sys.stdout.write("[\n" if self._is_first else ",\n")
-            self._is_first = False
-            sys.stdout.write(json.dumps(entry, ensure_ascii=False))
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
         from evaluation.overlays.draw import to_png
@@ -318,8 +298,7 @@ class _Writer:
         return name
 
     def __exit__(self, *error: object) -> None:
-        if self.output.as_json:
-            sys.stdout.write("[]\n" if self._is_first else "\n]\n")
+        self._printer.close()
         self._close_table(complete=error[0] is None)
         if error[0] is not None or self._last is None:
             return

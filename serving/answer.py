@@ -20,7 +20,6 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
 from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
 from data_prep.store.dataset import Target
@@ -28,14 +27,16 @@ from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.decisions.decision import Decision
+from evaluation.decisions.decision_rule import CalledBox
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.words import policy_words, score_words
+from evaluation.metrics.words import policy_words
 from evaluation.overlays.draw import as_figure, draw_readings
 from evaluation.overlays.reading import Reading
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.report.cases import DrawnOutput, map_levels, predicted_output
 from serving.guard import GUARD_NAME, Guard, file_warnings
+from serving.plain_answer import PlainAnswer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,9 +45,7 @@ if TYPE_CHECKING:
     from training.run_folder import RunFolder
 
 _ARRAY = "array"  # what pixels without a file are called
-_SHOWN_BOXES = 3  # in a line of text
 _NOTEBOOK_PANEL = 360  # px
-_DECISIONS = {True: "positive", False: "negative", None: None}
 _NOTE = (
     "Probability and threshold: chosen on the run's validation images ({policy}). Research use "
     "only, not a medical device."
@@ -106,42 +105,32 @@ class Answer:
         """A classifier's activation map, with its frame in the original; None for a detector."""
         return self.reading.grid
 
+    @property
+    def plain(self) -> PlainAnswer:
+        """The same without what is drawn."""
+        boxes = self.boxes[list(CalledBox._fields)].itertuples(index=False, name=None)
+        return PlainAnswer(
+            self.image,
+            self.system,
+            self.kind,
+            self.finding,
+            self.score,
+            self.probability,
+            self.policy,
+            self.threshold,
+            self.decision,
+            tuple(CalledBox(*box) for box in boxes),
+            self.warnings,
+            self.undecided_because,
+        )
+
     def line(self) -> str:
         """The answer as the terminal shows it."""
-        called = (_DECISIONS[self.decision] or "undecided").upper()
-        parts = [self.image, self.system, called if self.decision else called.lower()]
-        if self.probability is not None:
-            parts.append(f"probability {self.probability:.2f}")
-        limit = "" if self.threshold is None else f" (threshold {score_words(self.threshold)})"
-        parts.append(f"score {score_words(self.score)}{limit}")
-        if len(self.boxes):
-            parts.append(self._boxes_in_words())
-        return "  ".join(parts)
-
-    def _boxes_in_words(self) -> str:
-        rows = self.boxes.head(_SHOWN_BOXES).itertuples(index=False)
-        shown = [f"{r.x1:.0f},{r.y1:.0f}-{r.x2:.0f},{r.y2:.0f} ({r.score:.2f})" for r in rows]
-        count = len(self.boxes)
-        if count > _SHOWN_BOXES:
-            shown.append(f"{count - _SHOWN_BOXES} more")
-        return f"{counted(count, 'box')}: {', '.join(shown)}"
+        return self.plain.line()
 
     def to_json(self) -> dict[str, Any]:
         """The answer for a program."""
-        return {
-            "image": self.image,
-            "system": self.system,
-            "kind": self.kind,
-            "finding": self.finding,
-            "decision": _DECISIONS[self.decision],
-            "undecided_because": self.undecided_because,
-            "probability": self.probability,
-            "score": self.score,
-            "policy": self.policy,
-            "threshold": self.threshold,
-            "boxes": self.boxes.to_dict(orient="records"),
-            "warnings": list(self.warnings),
-        }
+        return self.plain.to_json()
 
     def figure(self) -> Figure:
         """The image beside what the system shows on it, with a legend."""
@@ -395,11 +384,5 @@ def _frozen_decision(
     if all(replace(model, device=device).inference_id() != chosen_with for device in devices):
         reason = "its operating point was chosen at another precision or with other weights"
         return None, usual, f"{reason}; run cxr tune on the run again"
-    if usual not in decision.thresholds and policy is None:
-        usual = next(iter(decision.thresholds))
-    if usual not in decision.thresholds:
-        raise InputError(
-            f"{run.folder}: has no operating point for the policy '{usual}'; it has "
-            f"{', '.join(decision.thresholds)}: choose one of them"
-        )
+    usual = decision.policy(policy, run.folder)
     return decision, usual, decision.thresholds[usual].reason
