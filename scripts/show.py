@@ -90,6 +90,7 @@ def describe(folder: Path) -> dict[str, Any]:
     readers: dict[KindName, Callable[[Path], dict[str, Any]]] = {
         "data set": _dataset,
         "run": _run,
+        "export": _export,
         "predictions": _predictions,
         "report": _report,
         "phantom": _phantom,
@@ -169,6 +170,28 @@ def _run(folder: Path) -> dict[str, Any]:
         "configuration": f"{folder / 'config.toml'} (cxr configs {shlex.quote(str(folder))})",
         **_answers(folder),
     } | {key: value for key, value in run.items() if key not in hidden}
+
+
+def _export(folder: Path) -> dict[str, Any]:
+    from data_prep.contracts.json_files import read_json
+
+    card = read_json(folder / "card.json", "card")
+    proof = card["proof"]
+    facts = {
+        "kind": "export, complete",
+        "is": card["is"],
+        "of run": card["run"],
+        "learned from": card["learned_from"],
+        **({"calibrated on": card["calibrated_on"]} if card["calibrated_on"] else {}),
+        "held against the run": f"{proof['verdict']}, on {proof['images']}",
+    }
+    for each in proof["measures"]:
+        name = f"{each['name'].rstrip(':')} ({each['case']})"
+        both = each["original"] is not None
+        sides = f"{each['original']:.4g} to {each['exported']:.4g}; " if both else ""
+        limit = "-" if each["limit"] is None else f"at most {each['limit']:g}"
+        facts[name] = f"{each['value']:.3g} ({sides}{limit})"
+    return facts
 
 
 def _answers(folder: Path) -> dict[str, str]:

@@ -13,8 +13,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import plural
 
 KindName = Literal[
-    "data set", "run", "predictions", "report", "phantom", "table of folds", "reader study"
-]
+    "data set", "run", "export", "predictions", "report", "phantom", "table of folds",
+    "reader study",
+]  # fmt: skip
 REPORT_MARKER = "metrics.json"
 
 
@@ -36,12 +37,14 @@ class Kind(NamedTuple):
     @property
     def with_article(self) -> str:
         """As part of a sentence."""
-        return self.name if self.name == "predictions" else f"a {self.name}"
+        article = {"predictions": "", "export": "an "}.get(self.name, "a ")
+        return f"{article}{self.name}"
 
 
 _KINDS = (
     Kind("data set", "dataset.json", (".prepare", "images.parquet"), "cxr prepare"),
     Kind("run", "run.json", ("config.toml", "checkpoints"), "cxr train"),
+    Kind("export", "export.json", (), "cxr export"),
     Kind(
         "predictions",
         "predictions.json",
@@ -208,7 +211,7 @@ def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
             run = folder.parent / "retinanet"
             return f"train first: cxr train retinanet_small --data {place} --out {run}"
     if wanted.name == "predictions":
-        if found.name == "run":
+        if found.name in ("run", "export"):
             data = shlex.quote(str(data_set_of(folder) or "DATA"))
             out = shlex.quote(f"{str(folder).rstrip('/')}-predictions")
             return f"predict first: cxr predict {place} --data {data} --out {out}"
@@ -227,10 +230,11 @@ def data_set_of(folder: Path) -> Path | None:
         The data set with the same content; None where there is none, or the folder names none.
     """
     kind = kind_of(folder)
-    if kind is None or kind.name not in ("run", "predictions", "report"):
+    if kind is None or kind.name not in ("run", "export", "predictions", "report"):
         return None
     facts = facts_of(folder)
-    made_on = (facts.get("provenance", facts) or {}).get("data_set") or {}
+    within = {"export": "run", "report": "provenance"}.get(kind.name)
+    made_on = ((facts.get(within) if within else facts) or {}).get("data_set") or {}
     wanted = made_on.get("content_id")
     if wanted is None:
         return None

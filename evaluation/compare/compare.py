@@ -27,7 +27,7 @@ from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
 from evaluation.metrics.evaluation_set import Note
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.systems.eligibility import Images, common_test_images
+from evaluation.systems.eligibility import Images, common_test_images, training_id
 
 
 def compare_systems(
@@ -152,12 +152,13 @@ def _seed_notes(systems: Mapping[str, Sequence[object]]) -> list[Note]:
 
 def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
     """Refuse the same training twice, which would make a recipe look steadier than it is."""
-    ids = [str(member.info.get("inference_id")) for member in members]
+    ids = [training_id(member) for member in members]
     for place, known in enumerate(ids):
         if known in ids[:place]:
             raise InputError(
                 f"{members[place].folder}: {name} has these predictions already "
-                f"({members[ids.index(known)].folder}); give each training seed once"
+                f"({members[ids.index(known)].folder}), or an export of the same run; give each "
+                "training seed once"
             )
     kinds = {member.kind for member in members}
     if len(kinds) > 1:

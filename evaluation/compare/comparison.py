@@ -127,6 +127,25 @@ class Comparison:
         known = {name: each.seeds for name, each in self.systems.items()}
         return {name: seeds for name, seeds in known.items() if seeds is not None}
 
+    @property
+    def same_training(self) -> dict[str, str]:
+        """Systems of one training, as a run and its export: the first's name by the others'."""
+        facts = self.provenance.get("systems", {})
+        exported = {
+            name: str(facts[name]["exported_from"])
+            for name in self.names
+            if facts.get(name, {}).get("exported_from")
+        }
+        known = {
+            name: exported.get(name) or str(facts.get(name, {}).get("inference_id"))
+            for name in self.names
+        }
+        groups = {
+            training: [name for name in self.names if known[name] == training]
+            for training in exported.values()
+        }
+        return {name: group[0] for group in groups.values() for name in group[1:]}
+
     def with_uses(self, uses: TestSetUses) -> Comparison:
         """Add how often the test images were used, and a note where that is unknown."""
         notes = [*self.notes, *([Note("uses", uses.problem)] if uses.problem else [])]
@@ -151,6 +170,7 @@ class Comparison:
             tests=self._tests_of(self.protocol.unit if of_units else "image"),
             setting=Setting(
                 seeds=self.seeds,
+                same_training=self.same_training,
                 synthetic=self.background.synthetic,
                 cautions=cautions(self.background, figures, self.failures, self.notes),
                 uses_before=None if self.uses is None else self.uses.before_protocol,

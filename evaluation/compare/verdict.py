@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -125,12 +125,14 @@ class Setting:
 
     Attributes:
         seeds: Training runs behind each system, where known.
+        same_training: Systems that are a run, or an export of it, as one named before: its name.
         synthetic: How many of the judged images are synthetic.
         cautions: What may make the answer wrong, the most harmful first.
         uses_before: How often the test images were used before; `None`: unknown.
     """
 
     seeds: Mapping[str, int] | None = None
+    same_training: Mapping[str, str] = field(default_factory=dict)
     synthetic: int = 0
     cautions: tuple[str, ...] = ()
     uses_before: int | None = None
@@ -456,7 +458,12 @@ def _scope(
     findings: Sequence[Finding],
 ) -> str:
     """How far the answer reaches, and how its intervals were widened."""
-    parts = [_what_is_random(systems, setting.seeds or {})]
+    same = {name: first for name, first in setting.same_training.items() if name in systems}
+    parts = [_what_is_random([n for n in systems if n not in same], setting.seeds or {})]
+    parts += [
+        f"{name} and {first} are one training run: their difference is of the export alone."
+        for name, first in same.items()
+    ]
     told = [each for finding in findings if finding.kind != "margin" for each in finding.claims]
     families = [("answer", claims), ("findings below", [e for e in told if e not in claims])]
     widened = [

@@ -63,6 +63,15 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
     return [(str(each["name"]), str(each["content_id"])) for each in sets_of_run(run)]
 
 
+def training_id(system: Predictions) -> str:
+    """What tells one training from another: an export counts as the run that it was made from.
+
+    Args:
+        system: Its predictions.
+    """
+    return str(system.info.get("exported_from") or system.info.get("inference_id"))
+
+
 def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The data sets of a run's ``run.json`` and of those that it started from: name and id.
 

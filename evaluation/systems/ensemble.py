@@ -21,7 +21,7 @@ from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, image_limits
 from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion, scale_boxes, weighted_box_fusion
 from evaluation.boxes.iou import MAX_BOXES
 from evaluation.statistics.ranking import Floats
-from evaluation.systems.eligibility import SEEN_FILE, check_data_set
+from evaluation.systems.eligibility import SEEN_FILE, check_data_set, training_id
 
 Fusion = Literal["best", "wbf"]
 _FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
@@ -64,13 +64,13 @@ def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
     known: dict[Any, Predictions] = {}
     for member in members:
         check_data_set(member.name, member, dataset)
-        inference_id = member.info.get("inference_id")
-        if inference_id in known:
+        training = training_id(member)
+        if training in known:
             raise InputError(
-                f"{member.folder}: says the same as {known[inference_id].folder} (inference_id "
-                f"{inference_id}); give each member once"
+                f"{member.folder}: says the same as {known[training].folder} (inference_id "
+                f"{training}); give each member once"
             )
-        known[inference_id] = member
+        known[training] = member
         lacking = set(first.images["image_id"]) ^ set(member.images["image_id"])
         if lacking:
             raise InputError(

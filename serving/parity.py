@@ -1,0 +1,499 @@
+"""The proof of an export: what it answers, held against what its run answers.
+
+Boxes are matched by place, never by row: where scores agree to the last digit, rows change places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.decode import LoosePixels
+from data_prep.store.pixel_store import PixelSource
+from data_prep.store.predictions import Predictions
+from data_prep.store.preprocess import letterbox
+from evaluation.boxes.average_precision import average_precision
+from evaluation.boxes.iou import box_iou
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.thresholds import POLICIES
+from evaluation.metrics.image_metrics import auroc
+from evaluation.statistics.ranking import is_positive
+from evaluation.systems.eligibility import describe_images
+
+if TYPE_CHECKING:
+    from serving.exported.boxes import Found
+
+# Float32 on both sides: what is left is the order in which sums are rounded. Trained networks
+# differ by 1e-6 in a score, 1e-4 px in a corner and 1e-5 of a map's largest value; one with random
+# weights, which amplifies, by ten times as much. A wrong layer, colour, size or anchor shows as
+# 1e-2 or more: the limits lie between, a factor of ten from either.
+SCORE_LIMIT = 1e-3
+"""Largest difference of a score, and how near a threshold a decision may change."""
+CORNER_LIMIT = 0.05
+"""Largest difference of a box's corner, px of the network's image."""
+MAP_LIMIT = 1e-3
+"""Largest difference of a map, as a share of the largest value of the original's maps."""
+UNMATCHED_LIMIT = 0.01
+"""Share of boxes without a partner: two that overlap by just the limit of suppression, or have one
+score, may be kept by one side and dropped by the other."""
+
+# Lower precision gives other numbers; what counts is what becomes of the answers.
+DROP_LIMIT = 0.02
+"""Largest fall of AUROC and of AP50 on validation images; two trainings that differ in their seed
+alone lie further apart."""
+CHANGED_LIMIT = 0.05
+"""Largest share of validation images whose decision changes at the frozen threshold."""
+
+_SAME_BOX = 0.9  # IoU of one box computed twice; the corners' limit is far stricter
+_MOST_IMAGES = 16  # of validation that a float32 export is compared on
+_PHANTOMS, _PHANTOM_SIZE = 6, 256
+_BATCH = 8
+_LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to reach every limit
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a proof.
+
+    Attributes:
+        case: On what it was measured.
+        name: What was measured.
+        value: The difference.
+        limit: The largest that is kept; None: for the record.
+        original: The run's own figure, where there is one.
+        exported: That of the export.
+    """
+
+    case: str
+    name: str
+    value: float
+    limit: float | None = None
+    original: float | None = None
+    exported: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is within its limit; NaN never is."""
+        return self.limit is None or self.value <= self.limit
+
+    def words(self) -> str:
+        """The figure as a message shows it.
+
+        Example:
+            >>> Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
+            'AUROC falls by 0.03 (0.91 to 0.88; at most 0.02 is kept) on validation'
+        """
+        sides = [] if self.original is None else [f"{self.original:.3g} to {self.exported:.3g}"]
+        sides += [] if self.limit is None else [f"at most {self.limit:g} is kept"]
+        return f"{self.name} {self.value:.3g} ({'; '.join(sides)}) on {self.case}"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far an export's answers lie from those of its run.
+
+    Attributes:
+        precision: What the export computes in.
+        images: What both were asked, in words.
+        measures: The figures.
+    """
+
+    precision: str
+    images: str
+    measures: tuple[Measure, ...]
+
+    @property
+    def failures(self) -> tuple[Measure, ...]:
+        """The figures beyond their limits."""
+        return tuple(each for each in self.measures if not each.holds)
+
+    def require(self, what: str) -> None:
+        """Refuse an export that answers otherwise than its run.
+
+        Args:
+            what: The export, for the message.
+
+        Raises:
+            InputError: A figure lies beyond its limit; the line gives the figures, and advice.
+        """
+        if not self.failures:
+            return
+        found = "; ".join(each.words() for each in self.failures)
+        advice = (
+            "this is a fault of the exporter or of the runtime: try the other --format, and report "
+            "the line"
+            if self.precision == "fp32"
+            else "export it with --precision fp32"
+            + (" or bf16" if self.precision == "int8" else "")
+        )
+        raise InputError(
+            f"{what}: is not kept, it answers otherwise than its run: {found}; {advice}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For the export's card."""
+        return {
+            "verdict": "kept" if not self.failures else "refused",
+            "precision": self.precision,
+            "images": self.images,
+            "measures": [asdict(each) | {"holds": each.holds} for each in self.measures],
+        }
+
+
+class BoxDifference(NamedTuple):
+    """How two sets of boxes differ.
+
+    Attributes:
+        boxes: How many matter on the side that has more.
+        unmatched: How many of both sides that matter have no partner.
+        score: Largest difference of matched scores.
+        corner: Largest difference of matched corners, px.
+    """
+
+    boxes: int
+    unmatched: int
+    score: float
+    corner: float
+
+
+def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
+    """Match the boxes that two systems found on an image, each to the one that overlaps it most.
+
+    Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
+    IoU of 0.9 on. Where a side has as many boxes of a label as it may have, its least score is
+    where the list was cut: a box that is no surer than that, but for twice the difference of scores,
+    may be missing on the other side.
+
+    Args:
+        first: Boxes with scores and labels.
+        second: Likewise.
+        most: Boxes of one label that a system gives at most.
+
+    Example:
+        >>> from serving.exported.boxes import Found
+        >>> boxes = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
+        >>> scores, labels = np.array([0.5, 0.5], np.float32), np.array([1, 1])
+        >>> swapped = Found(boxes[::-1], scores, labels, True)
+        >>> match_found(Found(boxes, scores, labels, True), swapped, most=100)
+        BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
+    """
+    total = BoxDifference(0, 0, 0.0, 0.0)
+    for label in np.union1d(first.labels, second.labels):
+        sides = [(f.boxes[f.labels == label], f.scores[f.labels == label]) for f in (first, second)]
+        (boxes, scores), (others, other_scores) = sides
+        one, two = _assign(boxes, others)
+        apart = _apart(scores[one], other_scores[two])
+        cuts = [float(s.min()) for _, s in sides if len(s) >= most]
+        least = max(cuts) + 2 * apart if cuts else -np.inf
+        lacking = [np.delete(scores, one), np.delete(other_scores, two)]
+        total = BoxDifference(
+            total.boxes + max(int((scores > least).sum()), int((other_scores > least).sum())),
+            total.unmatched + sum(int((each > least).sum()) for each in lacking),
+            max(total.score, apart),
+            max(total.corner, _apart(boxes[one], others[two])),
+        )
+    return total
+
+
+def _assign(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both sides that are one box."""
+    count, other_count = len(boxes), len(others)
+    pairs = np.indices((count, other_count)).reshape(2, -1)
+    with np.errstate(invalid="ignore"):
+        overlap = box_iou(boxes[pairs[0]].astype(np.float64), others[pairs[1]].astype(np.float64))
+    iou = np.nan_to_num(overlap).reshape(count, other_count)
+    one, two = linear_sum_assignment(iou, maximize=True)
+    same = iou[one, two] >= _SAME_BOX
+    return one[same], two[same]
+
+
+def _apart(one: np.ndarray, two: np.ndarray) -> float:
+    """The largest difference; NaN where there is one."""
+    return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
+
+
+def prove(
+    original: Any,
+    exported: Any,
+    decision: Decision | None,
+    target: Target,
+    dataset: DataSet | None = None,
+    store: PixelSource | None = None,
+    validation: Sequence[str] = (),
+) -> Proof:
+    """Hold an export against its run.
+
+    A float32 export must give the same boxes, scores, maps and decisions, on images, on a black
+    image, with no detection and with as many as there may be. At another precision the numbers
+    differ, and AUROC, AP50 and decisions on validation images are held against the run's.
+
+    Args:
+        original: The run, in float32: `serving.trained_model.TrainedModel`.
+        exported: The export: `serving.exported.exported_model.ExportedModel`.
+        decision: What the run decides by; None where it has none.
+        target: What it is asked for.
+        dataset: What the run was trained on; phantoms are looked at without it.
+        store: Its pixels at the run's size.
+        validation: Ids of the run's validation images.
+
+    Raises:
+        InputError: The precision needs validation images, a decision, or both kinds of images.
+    """
+    if exported.precision == "fp32":
+        case = "phantom images" if store is None else "validation images"
+        images = _phantoms(original.preprocess.size) if store is None else _some(store, validation)
+        measures = [
+            *_compare_same(case, original, exported, images, decision, target),
+            *_compare_same(
+                "a black image", original, exported, np.zeros_like(images[:1]), decision, target
+            ),
+        ]
+        if original.kind == "boxes":
+            measures += _compare_limits(original, exported, images)
+        return Proof("fp32", counted(len(images), case.removesuffix("s")), tuple(measures))
+    if dataset is None or store is None:
+        raise InputError(
+            f"--precision {exported.precision}: is judged on the run's validation images; give the "
+            "data set that it was trained on with --data"
+        )
+    if decision is None:
+        raise InputError(
+            f"{original.run.folder}: has no operating point to hold the export against; run the "
+            "same cxr train command again, which adds it"
+        )
+    ids = pd.Index(sorted(validation), name="image_id")
+    sizes = dataset.images[["image_id", "width", "height"]]
+    first, second = (_ask(system, store, ids, sizes) for system in (original, exported))
+    measures = _compare_answers(first, second, dataset, target, decision, ids)
+    words = counted(len(ids), "validation image") + f" of “{dataset.name}”"
+    return Proof(exported.precision, words, tuple(measures))
+
+
+def _phantoms(size: int) -> np.ndarray:
+    """Synthetic chests, uint8 (N, S, S)."""
+    from data_prep.synth.rendering import draw_image, draw_patient
+
+    drawn = [
+        draw_image(draw_patient(0, index, 0.9), 0, max(size, _PHANTOM_SIZE)).pixels
+        for index in range(_PHANTOMS)
+    ]
+    return np.stack([letterbox(pixels, size)[0] for pixels in drawn])
+
+
+def _some(store: PixelSource, ids: Sequence[str]) -> np.ndarray:
+    """Pixels of images evenly spaced among the given, uint8 (N, S, S)."""
+    chosen = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)
+    return np.stack([store.image(sorted(ids)[place]) for place in chosen])
+
+
+class _Said(NamedTuple):
+    """What a system says of images, in memory.
+
+    Attributes:
+        output: Boxes, or scores and maps.
+        ran: The images whose output was finite.
+    """
+
+    output: Predictions
+    ran: pd.Index
+
+
+def _ask(system: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> _Said:
+    parts = list(system.predict(source, ids, sizes, _BATCH))
+    tables = {
+        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
+        for name in parts[0].tables
+    }
+    images = pd.concat([part.images for part in parts])
+    ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+    return _Said(Predictions.in_memory({"system": "", "kind": system.kind}, tables), ran)
+
+
+def _compare_same(
+    case: str,
+    original: Any,
+    exported: Any,
+    images: np.ndarray,
+    decision: Decision | None,
+    target: Target,
+) -> list[Measure]:
+    """Boxes, scores, maps and decisions of images, which must be the same."""
+    source = LoosePixels.of({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
+    one, two = (_ask(each, source, source.ids, source.sizes) for each in (original, exported))
+    ran = one.ran.intersection(two.ran)
+    failed = len(one.ran.symmetric_difference(two.ran))
+    measures = [Measure(case, "images that one side alone can answer:", failed, 0)]
+    if original.kind == "boxes":
+        names = original.findings
+        pairs = [(_found(one.output, i, names), _found(two.output, i, names)) for i in ran]
+        measures += _box_measures(case, pairs)
+    else:
+        measures += _score_measures(case, one.output, two.output, original.findings, ran)
+    if decision is not None:
+        measures += _same_decisions(case, one.output, two.output, ran, decision, target)
+    return measures
+
+
+def _score_measures(
+    case: str, first: Predictions, second: Predictions, findings: Sequence[str], ran: pd.Index
+) -> list[Measure]:
+    keys = ["image_id", "finding"]
+    (scores, maps), (other_scores, other_maps) = (
+        [said.rows(name, findings, ran).sort_values(keys) for name in ("scores", "maps")]
+        for said in (first, second)
+    )
+    apart = _apart(scores["score"].to_numpy(), other_scores["score"].to_numpy())
+    one, two = (np.stack([np.asarray(v) for v in table["values"]]) for table in (maps, other_maps))
+    share = _apart(one, two) / max(float(np.abs(one).max()), np.finfo(np.float32).tiny)
+    return [
+        Measure(case, "scores differ by", apart, SCORE_LIMIT),
+        Measure(case, "maps differ, as a share of their largest value, by", share, MAP_LIMIT),
+    ]
+
+
+def _found(said: Predictions, image_id: str, findings: Sequence[str]) -> Found:
+    from serving.exported.boxes import Found
+
+    rows = said.rows("boxes", findings, pd.Index([image_id]))
+    labels = pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1
+    return Found(rows[EDGES].to_numpy(), rows["score"].to_numpy(), labels, finite=True)
+
+
+def _box_measures(case: str, pairs: Iterable[tuple[Found, Found]]) -> list[Measure]:
+    from serving.exported.boxes import MAX_PER_FINDING
+
+    each = [match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
+    boxes, lacking = (sum(values) for values in list(zip(*each, strict=True))[:2])
+    share = lacking / max(2 * boxes, 1)
+    return [
+        Measure(case, "boxes compared:", boxes),
+        Measure(case, "share of boxes without a partner:", share, UNMATCHED_LIMIT),
+        Measure(case, "scores of boxes differ by", max(f.score for f in each), SCORE_LIMIT),
+        Measure(case, "corners differ, in px, by", max(f.corner for f in each), CORNER_LIMIT),
+    ]
+
+
+def _image_scores(
+    said: Predictions, ids: pd.Index, decision: Decision, target: Target
+) -> np.ndarray:
+    output = SystemOutput(said, target, ids, decision.boxes)
+    return output.scores(decision.reduction).to_numpy(np.float64)
+
+
+def _same_decisions(
+    case: str,
+    first: Predictions,
+    second: Predictions,
+    ids: pd.Index,
+    decision: Decision,
+    target: Target,
+) -> list[Measure]:
+    """Image scores, and decisions by every policy but those of scores just at a threshold."""
+    one, two = (_image_scores(said, ids, decision, target) for said in (first, second))
+    changed = 0
+    for choice in decision.thresholds.values():
+        if choice.threshold is not None:
+            clear = np.abs(one - choice.threshold) > SCORE_LIMIT
+            called = [is_positive(each, choice.threshold) for each in (one, two)]
+            changed += int(((called[0] != called[1]) & clear).sum())
+    return [
+        Measure(case, "image scores differ by", _apart(one, two), SCORE_LIMIT),
+        Measure(case, "decisions changed:", changed, 0),
+    ]
+
+
+def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Measure]:
+    """No detection, and every limit of decoding reached: all logits are moved by a constant."""
+    from serving.exported.boxes import MIN_SCORE, Found, decode_boxes
+
+    theirs, ours = _raw(original, images), exported.session.run(images[:, None])
+    logits = theirs.outputs["cls_logits"].numpy()[..., 1:]
+    least = float(np.log(MIN_SCORE / (1 - MIN_SCORE)))
+    shifts = {
+        "images without a detection": least - 1.0 - float(logits.max()),
+        "images at every limit": least - float(np.quantile(logits, _LEAST_PASSING)),
+    }
+    measures: list[Measure] = []
+    for case, shift in shifts.items():
+        moved = theirs.outputs | {"cls_logits": theirs.outputs["cls_logits"] + shift}
+        found = original.model.detections(theirs._replace(outputs=moved))
+        first = [
+            Found(*(each[name].numpy() for name in ("boxes", "scores", "labels")), finite=True)
+            for each in found
+        ]
+        second = decode_boxes(
+            ours["logits"] + np.float32(shift),
+            ours["offsets"],
+            exported.anchors,
+            exported.spec.level_sizes,
+            exported.spec.size,
+        )
+        measures += _box_measures(case, zip(first, second, strict=True))
+    return measures
+
+
+def _raw(original: Any, images: np.ndarray) -> Any:
+    """What a detector's heads give before boxes are decoded."""
+    import torch
+
+    with torch.inference_mode():
+        return original.model.run_heads(torch.from_numpy(images[:, None]))
+
+
+def _compare_answers(
+    original: _Said,
+    exported: _Said,
+    dataset: DataSet,
+    target: Target,
+    decision: Decision,
+    ids: pd.Index,
+) -> list[Measure]:
+    """AUROC, AP50 and decisions on validation images of known label."""
+    case = "validation images"
+    labels = dataset.labels(target).reindex(ids).dropna()
+    lost = len(original.ran.difference(exported.ran))
+    known = labels.index.intersection(original.ran).intersection(exported.ran).sort_values()
+    sides = (original.output, exported.output)
+    scores = [_image_scores(said, known, decision, target) for said in sides]
+    areas = [auroc(labels.reindex(known), each) for each in scores]
+    if None in areas:
+        raise InputError(
+            f"{dataset.folder}: the validation images of the run are all of one kind; AUROC, by "
+            "which an export is judged, needs positive and negative ones"
+        )
+    measures = [
+        Measure(case, "images that the export cannot answer:", lost, 0),
+        _fall(case, "AUROC falls by", *areas),
+    ]
+    if original.output.kind == "boxes":
+        judged = describe_images(dataset, target, known, labels)
+        boxed = known[judged.boxes_trusted]
+        boxes = [
+            SystemOutput(said, target, boxed, decision.boxes, dataset.images) for said in sides
+        ]
+        found = [
+            average_precision(each.predicted_boxes, judged.truth, boxed)["ap50"] for each in boxes
+        ]
+        if None not in found:
+            measures.append(_fall(case, "AP50 falls by", *found))
+    policy = POLICIES[0] if POLICIES[0] in decision.thresholds else next(iter(decision.thresholds))
+    cut = decision.thresholds[policy].threshold
+    if cut is not None:
+        called = [is_positive(each, cut) for each in scores]
+        share = float(np.mean(called[0] != called[1]))
+        measures.append(Measure(case, "share of decisions changed:", share, CHANGED_LIMIT))
+    return [*measures, Measure(case, "image scores differ by", _apart(*scores))]
+
+
+def _fall(case: str, name: str, original: float, exported: float) -> Measure:
+    return Measure(case, name, original - exported, DROP_LIMIT, original, exported)

@@ -1,0 +1,220 @@
+"""The proof of an export: what counts as the same answer, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import Target
+from data_prep.store.preprocess import Preprocess
+from detection.model import build_retinanet
+from detection.retinanet import LesionRetinaNet
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.reduction import Reduction
+from evaluation.decisions.thresholds import ThresholdChoice
+from serving.exported.boxes import Found, decode_boxes
+from serving.parity import Proof, match_found, prove
+
+SIZE = 64
+TARGET = Target("opacity", ("mass", "nodule"), "Opacity")
+
+
+def boxes_of(count: int, seed: int = 0) -> Found:
+    """Boxes of two labels; every tenth score repeats."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 40, (count, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(4, 20, (count, 2))]).astype(np.float32)
+    scores = np.sort(np.round(rng.uniform(0.01, 1, count), 1))[::-1].astype(np.float32)
+    return Found(boxes, scores, rng.integers(1, 3, count), finite=True)
+
+
+def picked(found: Found, rows: Any) -> Found:
+    return Found(found.boxes[rows], found.scores[rows], found.labels[rows], finite=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_of_equal_score_may_change_places(seed: int) -> None:
+    found = boxes_of(60, seed)
+    order = np.random.default_rng(seed).permutation(60)
+    apart = match_found(found, picked(found, order), most=100)
+    assert apart == (60, 0, 0.0, 0.0)
+
+
+def test_the_largest_difference_of_scores_and_corners_is_found() -> None:
+    found = boxes_of(20)
+    moved = Found(found.boxes.copy(), found.scores.copy(), found.labels, finite=True)
+    moved.boxes[7, 2] += 0.125
+    moved.scores[3] += 0.25
+    apart = match_found(found, picked(moved, np.arange(20)[::-1]), most=100)
+    assert apart.unmatched == 0
+    assert apart.score == pytest.approx(0.25)
+    assert apart.corner == pytest.approx(0.125, abs=1e-5)
+
+
+def test_a_box_of_another_finding_is_no_partner() -> None:
+    found = boxes_of(1)
+    other = found._replace(labels=3 - found.labels)
+    assert match_found(found, other, most=100).unmatched == 2
+
+
+@pytest.mark.parametrize(
+    ("lost", "most", "unmatched", "reason"),
+    [
+        (0, 100, 1, "the surest box is missing"),
+        (-1, 100, 1, "the least box is missing, though there was room for it"),
+        (-1, 30, 0, "the least box is where the list was cut"),
+        (0, 30, 1, "a cut list is no excuse for the surest"),
+    ],
+)
+def test_a_box_without_a_partner_counts_unless_the_list_was_cut_there(
+    lost: int, most: int, unmatched: int, reason: str
+) -> None:
+    found = boxes_of(30)._replace(labels=np.ones(30, int))
+    rest = np.delete(np.arange(30), lost)
+    assert match_found(found, picked(found, rest), most=most).unmatched == unmatched, reason
+
+
+class Store:
+    """Noise in place of X-rays."""
+
+    size = SIZE
+
+    def image(self, image_id: str) -> np.ndarray:
+        rng = np.random.default_rng(int(image_id))
+        return rng.integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+
+
+IDS = [str(number) for number in range(4)]
+
+
+def proved(original: Any, exported: Any, decision: Decision | None = None) -> Proof:
+    return prove(original, exported, decision, TARGET, store=Store(), validation=IDS)
+
+
+class Answers:
+    """A system that gives the same boxes, or scores and maps, whatever the image."""
+
+    def __init__(self, kind: str, precision: str = "fp32", **changed: float) -> None:
+        self.kind, self.precision = kind, precision
+        self.findings = TARGET.any_of
+        self.preprocess = Preprocess(SIZE, 0.5, 0.25)
+        self.changed = changed
+        self.run = SimpleNamespace(folder="run")
+
+    def predict(self, source: Any, image_ids: Any, sizes: Any, batch_size: int) -> Iterator[Any]:
+        moved = self.changed.get
+        for start in range(0, len(image_ids), batch_size):
+            ids = list(image_ids[start : start + batch_size])
+            status = ["failed" if moved("fails") == place else "ok" for place in range(len(ids))]
+            rows = [(name, finding) for name in ids for finding in self.findings]
+            table = pd.DataFrame(rows, columns=["image_id", "finding"])
+            scores = table.assign(score=0.5 + moved("score", 0.0))
+            values = [np.array([1.0, 4.0 + moved("map", 0.0)])] * len(table)
+            grid = {"method": "cam", "grid_h": 1, "grid_w": 2, "values": values}
+            edges = {"x1": 1.0, "y1": 1.0, "x2": 9.0 + moved("corner", 0.0), "y2": 9.0}
+            frames = {
+                "boxes": {"boxes": scores.assign(**edges)},
+                "scores": {"scores": scores, "maps": table.assign(**grid, **edges)},
+            }[self.kind]
+            images = pd.DataFrame({"image_id": ids, "status": status, "reason": ""})
+            yield SimpleNamespace(images=images, tables=frames)
+
+
+def decided_at(threshold: float) -> Decision:
+    chosen = {"max_f1": ThresholdChoice("max_f1", threshold, None)}
+    return Decision("opacity", {}, reduction=Reduction("max"), thresholds=chosen)
+
+
+@pytest.mark.parametrize(
+    ("changed", "threshold", "refused"),
+    [
+        ({}, 0.5, None),
+        ({"score": 1e-5}, 0.500005, None),  # it crosses the threshold, from just below it
+        ({"score": 0.01}, 0.9, "scores differ by 0.01"),
+        ({"map": 0.1}, 0.9, "maps differ, as a share of their largest value, by 0.025"),
+        ({"score": 0.2}, 0.6, "decisions changed: 4"),
+        ({"fails": 2}, 0.9, "images that one side alone can answer: 1"),
+    ],
+)
+def test_a_float_export_of_a_classifier_is_kept_only_where_it_answers_the_same(
+    changed: dict[str, float], threshold: float, refused: str | None
+) -> None:
+    proof = proved(Answers("scores"), Answers("scores", **changed), decided_at(threshold))
+    assert {each.case for each in proof.measures} == {"validation images", "a black image"}
+    if refused is None:
+        proof.require("out")
+        assert proof.to_json()["verdict"] == "kept"
+        return
+    with pytest.raises(InputError, match=refused) as told:
+        proof.require("out")
+    assert "try the other --format" in str(told.value)
+    assert proof.to_json()["verdict"] == "refused"
+
+
+class Detector(Answers):
+    """A small RetinaNet of random weights: by torch the run, by numpy its export."""
+
+    def __init__(self, model: LesionRetinaNet, numpy: bool, wrong: float = 0.0) -> None:
+        super().__init__("boxes")
+        self.model, self.numpy, self.wrong = model, numpy, wrong
+        self.session = SimpleNamespace(run=self.outputs)
+        heads = model.run_heads(torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8))
+        self.anchors = heads.anchors[0].numpy()
+        self.spec = SimpleNamespace(level_sizes=heads.level_sizes, size=SIZE)
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            outputs = self.model.run_heads(torch.from_numpy(images)).outputs
+        logits, offsets = outputs["cls_logits"].numpy(), outputs["bbox_regression"].numpy()
+        return {"logits": logits[..., 1:], "offsets": offsets + np.float32(self.wrong)}
+
+    def predict(self, source: Any, image_ids: Any, sizes: Any, batch_size: int) -> Iterator[Any]:
+        images = np.stack([source.image(name) for name in image_ids])[:, None]
+        if self.numpy:
+            raw = self.outputs(images)
+            found = decode_boxes(*raw.values(), self.anchors, self.spec.level_sizes, SIZE)
+        else:
+            with torch.inference_mode():
+                told = self.model(torch.from_numpy(images))
+            names = ("boxes", "scores", "labels")
+            found = [Found(*(each[n].numpy() for n in names), finite=True) for each in told]
+        tables = []
+        for name, each in zip(image_ids, found, strict=True):
+            table = pd.DataFrame(each.boxes.astype(float), columns=["x1", "y1", "x2", "y2"])
+            names = np.array(TARGET.any_of, object)[each.labels - 1]
+            tables.append(table.assign(image_id=name, finding=names, score=each.scores))
+        images = pd.DataFrame({"image_id": list(image_ids), "status": "ok", "reason": ""})
+        yield SimpleNamespace(images=images, tables={"boxes": pd.concat(tables)})
+
+
+@pytest.fixture(scope="module")
+def network() -> LesionRetinaNet:
+    torch.manual_seed(0)
+    small = {"backbone": "resnet18", "fpn_channels": 16, "head_convs": 1, "image_size": SIZE}
+    return build_retinanet(n_findings=2, **small).eval()
+
+
+def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(
+    network: LesionRetinaNet,
+) -> None:
+    proof = prove(Detector(network, numpy=False), Detector(network, numpy=True), None, TARGET)
+    assert proof.images == "6 phantom images"
+    proof.require("out")
+    compared = {each.case: each.value for each in proof.measures if each.name == "boxes compared:"}
+    assert compared.pop("images without a detection") == 0
+    assert 1100 < compared["images at every limit"] <= 6 * 2 * 100  # images, findings, boxes
+    assert set(compared) == {"phantom images", "a black image", "images at every limit"}
+
+
+def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNet) -> None:
+    moved = Detector(network, numpy=True, wrong=0.01)
+    proof = proved(Detector(network, numpy=False), moved)
+    with pytest.raises(InputError, match=r"corners differ, in px, by 1\.\d+ \(at most 0.05"):
+        proof.require("out")
