@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from classification.model import ImageClassifier
 from detection.retinanet import LesionRetinaNet
+from serving.exported.session import without_telemetry
 from serving.exported.spec import ANCHORS_FILE, INPUT, MODEL_FILES, OUTPUTS, Format
 
 _OPSET = 17
@@ -90,6 +91,7 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
 
 
 def _to_openvino(path: Path, out: Path) -> None:
+    without_telemetry()
     import openvino
 
     openvino.save_model(openvino.Core().read_model(path), out, **_IR_WITHOUT_HALF)

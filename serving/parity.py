@@ -171,8 +171,8 @@ def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
 
     Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
     IoU of 0.9 on. Where a side has as many boxes of a label as it may have, its least score is
-    where the list was cut: a box that is no surer than that, but for twice the difference of scores,
-    may be missing on the other side.
+    where the list was cut: a box that is no surer than that, but for twice the difference of
+    scores, may be missing on the other side.
 
     Args:
         first: Boxes with scores and labels.

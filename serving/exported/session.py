@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     import openvino
 
 Arrays = dict[str, np.ndarray]
+
+
+def without_telemetry() -> None:
+    """Keep OpenVINO and NNCF from reporting to their maker; called before either is imported.
+
+    Both send an event over the network at every import, conversion and quantisation, and write a
+    user's number into the home folder. They do so through a package of its own, without which they
+    go on as usual: it is not found from here on.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 class Session(Protocol):
@@ -106,7 +116,7 @@ class _OpenVinoSession:
     """OpenVINO on the processor: it chooses threads, and how many batches are under way."""
 
     def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
-        os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+        without_telemetry()
         import openvino
 
         core = openvino.Core()
