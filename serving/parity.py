@@ -58,6 +58,7 @@ _SAME_BOX = 0.9  # IoU of one box computed twice; the corners' limit is far stri
 _MOST_IMAGES = 16  # of validation that a float32 export is compared on
 _PHANTOMS, _PHANTOM_SIZE = 6, 256
 _BATCH = 8
+_LEAST_MAP = 1e-30  # of a map that is zero everywhere
 _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to reach every limit
 
 
@@ -354,7 +355,7 @@ def _score_measures(
     )
     apart = _apart(scores["score"].to_numpy(), other_scores["score"].to_numpy())
     one, two = (np.stack([np.asarray(v) for v in table["values"]]) for table in (maps, other_maps))
-    share = _apart(one, two) / max(float(np.abs(one).max()), np.finfo(np.float32).tiny)
+    share = _apart(one, two) / max(float(np.abs(one).max()), _LEAST_MAP)
     return [
         Measure(case, "scores differ by", apart, SCORE_LIMIT),
         Measure(case, "maps differ, as a share of their largest value, by", share, MAP_LIMIT),
@@ -428,7 +429,7 @@ def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Me
         moved = theirs.outputs | {"cls_logits": theirs.outputs["cls_logits"] + shift}
         found = original.model.detections(theirs._replace(outputs=moved))
         first = [
-            Found(*(each[name].numpy() for name in ("boxes", "scores", "labels")), finite=True)
+            Found(each["boxes"].numpy(), each["scores"].numpy(), each["labels"].numpy(), True)
             for each in found
         ]
         second = decode_boxes(
@@ -465,15 +466,15 @@ def _compare_answers(
     known = labels.index.intersection(original.ran).intersection(exported.ran).sort_values()
     sides = (original.output, exported.output)
     scores = [_image_scores(said, known, decision, target) for said in sides]
-    areas = [auroc(labels.reindex(known), each) for each in scores]
-    if None in areas:
+    area, other_area = (auroc(labels.reindex(known), each) for each in scores)
+    if area is None or other_area is None:
         raise InputError(
             f"{dataset.folder}: the validation images of the run are all of one kind; AUROC, by "
             "which an export is judged, needs positive and negative ones"
         )
     measures = [
         Measure(case, "images that the export cannot answer:", lost, 0),
-        _fall(case, "AUROC falls by", *areas),
+        _fall(case, "AUROC falls by", area, other_area),
     ]
     if original.output.kind == "boxes":
         judged = describe_images(dataset, target, known, labels)
@@ -481,11 +482,11 @@ def _compare_answers(
         boxes = [
             SystemOutput(said, target, boxed, decision.boxes, dataset.images) for said in sides
         ]
-        found = [
+        precision, other_precision = (
             average_precision(each.predicted_boxes, judged.truth, boxed)["ap50"] for each in boxes
-        ]
-        if None not in found:
-            measures.append(_fall(case, "AP50 falls by", *found))
+        )
+        if precision is not None and other_precision is not None:
+            measures.append(_fall(case, "AP50 falls by", precision, other_precision))
     policy = POLICIES[0] if POLICIES[0] in decision.thresholds else next(iter(decision.thresholds))
     cut = decision.thresholds[policy].threshold
     if cut is not None:
