@@ -76,7 +76,7 @@ def predict_scores(
         for batch in batches:
             # Entered anew for each batch: a generator must not leave its caller in this mode.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found = saliency_maps(model, batch.images.to(device), maps)
+                found = saliency_maps(model, batch.images.to(device, non_blocking=True), maps)
             yield scores_frames(
                 batch.image_ids,
                 scores_of(found.logits).cpu().numpy(),

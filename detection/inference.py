@@ -57,9 +57,19 @@ def predict_boxes(
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
-                found = model(batch.images.to(device))
+                found = model(batch.images.to(device, non_blocking=True))
             yield boxes_frames(batch.image_ids, _to_numpy(found), findings, placement, sizes)
 
 
 def _to_numpy(found: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
-    return [{name: values.cpu().numpy() for name, values in image.items()} for image in found]
+    """The detections of a batch; from a GPU they come in one piece, not image by image."""
+    finite = torch.stack([image["finite"] for image in found]).cpu().numpy()
+    ends = np.cumsum([len(image["scores"]) for image in found])[:-1]
+    split = {
+        name: np.split(torch.cat([image[name] for image in found]).cpu().numpy(), ends)
+        for name in ("boxes", "scores", "labels")
+    }
+    return [
+        {"finite": ok, **{name: parts[place] for name, parts in split.items()}}
+        for place, ok in enumerate(finite)
+    ]

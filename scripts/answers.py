@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from serving.plain_answer import AnswerPrinter
 
 OVERLAYS = "predicted"
+_WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OVERLAY = "-overlay.png"  # end of each name
 _COLUMNS = (
     "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
@@ -55,7 +56,7 @@ def show_answers(
     paths: Sequence[str],
     output: AnswerOutput,
     options: dict[str, Any],
-    batch_size: int,
+    batch_size: int | None,
     *,
     strict: bool,
 ) -> None:
@@ -65,7 +66,7 @@ def show_answers(
         paths: Runs, as PATH or NAME=PATH, and images or folders of images.
         output: Where answers go.
         options: Of `LoadedRun.open`; a ``name`` is for one run.
-        batch_size: Images at a time.
+        batch_size: Images at a time; None for what suits the models.
         strict: Whether an image with a warning gets no answer.
 
     Raises:
@@ -78,22 +79,30 @@ def show_answers(
         if len(runs) > 1:
             raise InputError("predict --name: is for one run; give several as NAME=RUN")
         runs = [(options["name"], runs[0][1])]
+    from data_prep.contracts.workers import cpu_count, write_behind
     from data_prep.store.decode import find_files, read_loose
 
     files = [path for path in find_files(sources) if not _is_overlay(path, output.overlays)]
     if not files:
         raise InputError(f"{output.overlays}: holds overlays of an earlier call; give images")
     left_out: list[LooseImage] = []
-    stream = read_loose(files)
-    first = next((each for each in stream if not _is_bad(each, left_out)), None)
+    first = next((each for each in read_loose(files) if not _is_bad(each, left_out)), None)
     if first is None:
         raise InputError(_none_answered(left_out, len(files)))
     loaded = _open_runs(runs, options)
+    others = files[len(left_out) + 1 :]
+    # Processes: they decode while the networks compute.
+    workers = min(cpu_count(), len(others)) if len(others) >= _WORTH_WORKERS else 0
+    stream = read_loose(others, workers=workers)
+    if batch_size is None:
+        batch_size = min(run.model.batch_size for run in loaded)
     with _Writer(output) as writer:
         for each in left_out:
             writer.leave_out(each.path, str(each.problem))
-        for some in _batches(chain([first], stream), batch_size):
-            _answer_batch(loaded, some, writer, strict=strict)
+        answered = (
+            (some, _answer(loaded, some)) for some in _batches(chain([first], stream), batch_size)
+        )
+        write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
     if not writer.answered:
         raise InputError(f"none of {counted(len(files), 'file')} was answered; see above")
     if writer.left_out:
@@ -206,12 +215,20 @@ def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage
         yield some
 
 
-def _answer_batch(
-    runs: Sequence[LoadedRun], files: Sequence[LooseImage], writer: _Writer, *, strict: bool
-) -> None:
+_OfImage = tuple["Answer | InputError", ...]
+
+
+def _answer(runs: Sequence[LoadedRun], files: Sequence[LooseImage]) -> list[_OfImage]:
+    """What each run says of each file that could be read."""
     good = [(str(each.path), each.image) for each in files if each.image is not None]
     by_run = [run.answer(good) for run in runs] if good else []
-    of_image = iter(zip(*by_run, strict=True))
+    return list(zip(*by_run, strict=True))
+
+
+def _write_batch(
+    files: Sequence[LooseImage], answered: Sequence[_OfImage], writer: _Writer, *, strict: bool
+) -> None:
+    of_image = iter(answered)
     for each in files:
         if each.image is None:
             writer.leave_out(each.path, str(each.problem))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -78,7 +78,10 @@ def predict(
     name: Annotated[
         str | None, typer.Option(help="Name of the system; the run's if absent.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images at a time; by default what suits back end and size."),
+    ] = None,
     precision: Annotated[
         Literal["fp32", "bf16"],
         typer.Option(help="bf16 is faster; decisions made at one do not fit the other."),
@@ -197,7 +200,7 @@ def predict_data_set(
     dataset: DataSet,
     out: Path,
     split: str,
-    batch_size: int,
+    batch_size: int | None,
     name: str | None,
     *,
     validation_of: Target | None = None,
@@ -241,10 +244,8 @@ def predict_data_set(
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
         title = "Predicting" if validation_of is None else "Predicting validation images"
         with console.progress(title, len(todo)) as advance:
-            parts = model.predict(store, todo, sizes, batch_size)
-            for part in _join(parts, PART_SIZE):
-                writer.add(part.images, **part.tables)
-                advance(len(part.images))
+            parts = model.predict(store, todo, sizes, batch_size or model.batch_size)
+            write_parts(writer, parts, advance)
         if validation_of is not None or image_ids is not None:
             _copy_seen(model, writer)
             return
@@ -269,7 +270,7 @@ def predict_validation(
         from serving.trained_model import TrainedModel
 
         model = TrainedModel.open(run, device=device)
-        predict_data_set(model, dataset, folder, split, 16, None, validation_of=target)
+        predict_data_set(model, dataset, folder, split, None, None, validation_of=target)
     return Predictions.open(folder)
 
 
@@ -325,7 +326,7 @@ def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
             "predicts it under that name"
         )
     raise InputError(
-        f"{model.run.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; it "
+        f"{model.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; it "
         + (f"has {', '.join(known)}; {advice}" if known else "has no labels")
     )
 
@@ -334,7 +335,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
     from evaluation.systems.eligibility import sets_of_run
     from scripts.starting_weights import unknown_training_data
 
-    info = model.run.info
+    info = model.info
     return {
         "system": name or info["name"],
         "kind": model.kind,
@@ -342,7 +343,7 @@ def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
         "findings": list(model.findings),
         **({"names": dict(model.names)} if model.names else {}),
         "inference_id": model.inference_id(),
-        "run": str(model.run.folder.resolve()),
+        "run": str(model.folder.resolve()),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
@@ -365,11 +366,28 @@ def _copy_seen(model: TrainedModel, writer: PredictionWriter) -> None:
     from data_prep.contracts.folders import atomic_path, provenance
 
     with atomic_path(writer.folder / "seen.parquet") as temporary:
-        shutil.copyfile(model.run.folder / "seen.parquet", temporary)
+        shutil.copyfile(model.folder / "seen.parquet", temporary)
     writer.info |= provenance()
 
 
-def _join(parts: Iterable[Part], size: int = PART_SIZE) -> Iterator[Part]:
+def write_parts(
+    writer: PredictionWriter,
+    batches: Iterable[Part],
+    advance: Callable[[int], object],
+    size: int = PART_SIZE,
+) -> None:
+    """Write predictions while the next ones are made; calls `advance` with what is predicted."""
+    from data_prep.contracts.workers import write_behind
+
+    def counted() -> Iterator[Part]:
+        for batch in batches:
+            yield batch
+            advance(len(batch.images))
+
+    write_behind(lambda part: writer.add(part.images, **part.tables), _join(counted(), size))
+
+
+def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
     """Gather batches into parts of about `size` images: one file each on the disk."""
     import pandas as pd
 

@@ -73,7 +73,7 @@ def _open_system(
 
     model = TrainedModel.open(path, device=choose_device("auto"))
     if not is_done:
-        predict_data_set(model, dataset, folder, split, batch_size=16, name=name)
+        predict_data_set(model, dataset, folder, split, None, name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():
         raise InputError(
             f"{folder}: holds predictions of another training than {path}; remove it, or choose "
@@ -138,7 +138,7 @@ def predict_images(
     model = TrainedModel.open(run, device=choose_device("auto"))
     decision = decision_of_run(run, model.inference_id(), dataset, target, split)
     known = None if decision is None else Predictions.open(model.run.validation)
-    predict_data_set(model, dataset, folder, split, 16, None, image_ids=image_ids, known=known)
+    predict_data_set(model, dataset, folder, split, None, None, image_ids=image_ids, known=known)
     predictions = Predictions.open(folder)
     if decision is not None:
         predictions.write_decision(target.name, decision)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from classification.dataset import ImageLabelDataset
 from classification.dataset import collate as collate_labels
@@ -23,6 +24,8 @@ from classification.model import ImageClassifier, build_classifier
 from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.workers import read_ahead
+from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Preprocess
@@ -43,6 +46,9 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
 }
 _HASH_BLOCK = 1 << 20
+_MOST_IMAGES = 16  # at a time
+# Of one batch on a CPU: larger ones leave its caches, and take longer for each image.
+_BATCH_PIXELS = 8 * 224**2
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ class TrainedModel:
         maps: How a classifier's maps are made.
         names: Findings it answers for, by the name that it learnt: what they are called there.
             None: all that it learnt.
+        compiled: Whether torch compiles the network, which takes its time at the first batch.
     """
+
+    backend: ClassVar = "torch"
 
     run: RunFolder
     model: nn.Module
@@ -69,6 +78,7 @@ class TrainedModel:
     views: tuple[View, ...] = (View(),)
     maps: MapMethod = "cam"
     names: Mapping[str, str] | None = None
+    compiled: bool = False
 
     def __repr__(self) -> str:
         finds = f"{self.kind} of {', '.join(self.findings)}"
@@ -83,6 +93,7 @@ class TrainedModel:
         device: str = "cpu",
         views: tuple[View, ...] = (View(),),
         maps: MapMethod = "cam",
+        compiled: bool = False,
     ) -> TrainedModel:
         """Load a complete run.
 
@@ -101,7 +112,9 @@ class TrainedModel:
                 f"--maps {maps}: is made of one view of an image; leave out --tta, or take cam"
             )
         preprocess = Preprocess.from_json(folder / "preprocess.json")
-        return cls(run, model, preprocess, precision, device, views, maps)
+        if compiled:
+            _compile(model)
+        return cls(run, model, preprocess, precision, device, views, maps, compiled=compiled)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
         """The same model for some of its findings, under the names that a data set gives them.
@@ -126,6 +139,28 @@ class TrainedModel:
         if self.kind == "boxes":
             return {"views": names, "joined_by": NAME, "iou": OVERLAP}
         return {"views": names, "joined_by": "mean"}
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.run.folder
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the run's ``run.json`` says."""
+        return self.run.info
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What computes, with its version."""
+        return {"torch": torch.__version__}
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time that suit the device and the images' size."""
+        if self.device != "cpu":
+            return _MOST_IMAGES
+        return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.preprocess.size**2))
 
     @property
     def kind(self) -> str:
@@ -155,9 +190,20 @@ class TrainedModel:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
         if self.maps != "cam":
             digest.update(f"maps {self.maps}".encode())
+        if self.compiled:
+            digest.update(b"compiled")
         if self.names is not None:
             digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
+
+    def warm_up(self, batch_size: int) -> float:
+        """Predict one blank batch, which compiles the network; returns the seconds it took."""
+        size = self.preprocess.size
+        blank = {str(place): np.zeros((size, size), np.uint8) for place in range(batch_size)}
+        source = LoosePixels.of(blank, size)
+        start = time.perf_counter()
+        list(self.predict(source, source.ids, source.sizes, batch_size))
+        return time.perf_counter() - start
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the model costs: its size, what training took, one image measured now at batch 1.
@@ -173,6 +219,8 @@ class TrainedModel:
             self.viewed, size, images=images, device=self.device, precision=self.precision
         )
         peak, trained = memory.read(), self.run.info
+        with torch.compiler.set_stance("force_eager"):  # what is compiled hides its operations
+            flops = count_flops(self.viewed, size)
         return {
             "parameters": count_parameters(self.model)[0],
             "trainable_parameters": trained.get("trainable_parameters"),
@@ -181,7 +229,7 @@ class TrainedModel:
             "train_device": trained.get("device_name"),
             "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
             "peak_memory_bytes": peak,
-            "flops": count_flops(self.viewed, size),
+            "flops": flops,
             "latency_ms": latency.median_ms,
             "latency_low_ms": latency.low_ms,
             "latency_high_ms": latency.high_ms,
@@ -193,7 +241,7 @@ class TrainedModel:
     def predict(
         self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int
     ) -> Iterator[Part]:
-        """Predict images batch by batch; memory does not grow with their number.
+        """Predict images batch by batch, reading ahead; memory does not grow with their number.
 
         Args:
             source: Pixels.
@@ -211,13 +259,13 @@ class TrainedModel:
         }
         if isinstance(self.model, LesionRetinaNet):
             lesions = LesionDataset(source, image_ids, None, self.learnt)
-            boxed = DataLoader(lesions, batch_size, collate_fn=collate_lesions)
+            boxed = self._ahead(lesions, batch_size, collate_lesions)
             detector = cast("LesionRetinaNet", self.viewed)
             for found in predict_boxes(detector, boxed, self.learnt, images=sizes, **shared):
                 yield Part(found.images, {"boxes": self._named(found.boxes)})
         elif isinstance(self.model, ImageClassifier):
             labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
-            scored = DataLoader(labelled, batch_size, collate_fn=collate_labels)
+            scored = self._ahead(labelled, batch_size, collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
             for batch in predict_scores(classifier, scored, self.learnt, maps=self.maps, **shared):
                 tables = {
@@ -226,9 +274,23 @@ class TrainedModel:
                 }
                 yield Part(batch.images, tables)
 
+    def _ahead(
+        self, rows: Dataset[Any], batch_size: int, collate: Callable[[Any], Any]
+    ) -> Iterator[Any]:
+        """Batches that are read, and for a GPU page-locked, while the network computes."""
+        pinned = self.device == "cuda"
+        return read_ahead(DataLoader(rows, batch_size, collate_fn=collate, pin_memory=pinned))
+
     def _named(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of findings it answers for, with their names there."""
         if self.names is None:
             return table
         kept = table[table["finding"].isin(list(self.names))]
         return kept.assign(finding=kept["finding"].map(self.names))
+
+
+def _compile(model: nn.Module) -> None:
+    """Let torch compile what computes, in place: names and weights stay."""
+    parts = ("backbone", "head") if isinstance(model, LesionRetinaNet) else ("trunk",)
+    for part in parts:
+        getattr(model, part).compile()

@@ -1,4 +1,4 @@
-"""Work over many rows in several processes: ordered, bounded memory, survives a crash."""
+"""Work over many rows in processes or threads: ordered, bounded memory, survives a crash."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -88,6 +89,61 @@ def map_rows(
                 yield pending.popleft()[1].result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+_END = object()
+
+
+def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
+    """Draw rows in a thread of their own while the caller works on those before.
+
+    Args:
+        rows: Read in that thread alone, one after another.
+        most: How many are drawn before they are asked for.
+
+    Yields:
+        The rows in their order. What goes wrong with one is raised in its place.
+
+    Example:
+        >>> list(read_ahead(range(4)))
+        [0, 1, 2, 3]
+    """
+    source, call = iter(rows), copy_context().run
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        pending = deque(reader.submit(call, next, source, _END) for _ in range(most))
+        try:
+            while (row := pending.popleft().result()) is not _END:
+                pending.append(reader.submit(call, next, source, _END))
+                yield row  # type: ignore[misc]  # never the end itself
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+
+def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
+    """Write each row in a thread of its own while the next one is made.
+
+    One row at most waits for the one before it. However it ends, what was begun is written to its
+    end before this returns or raises.
+
+    Args:
+        write: Called with one row after another, in their order.
+        rows: Made in the caller's thread.
+
+    Example:
+        >>> written: list[int] = []
+        >>> write_behind(written.append, range(3))
+        >>> written
+        [0, 1, 2]
+    """
+    call = copy_context().run  # a thread begins without the caller's
+    with ThreadPoolExecutor(1, "write-behind") as writer:
+        last: Future[object] | None = None
+        for row in rows:
+            if last is not None:
+                last.result()
+            last = writer.submit(call, write, row)
+        if last is not None:
+            last.result()
 
 
 def _submit(

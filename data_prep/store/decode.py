@@ -116,9 +116,11 @@ def decode_all(tasks: Iterable[DecodeTask], *, workers: int) -> Iterator[Decoded
     return map_rows(decode_and_letterbox, tasks, workers=workers, lost=_lost)
 
 
+_CRASHED = "the decoder crashed or ran out of memory on this file"
+
+
 def _lost(task: DecodeTask) -> DecodedRow:
-    reason = "the decoder crashed or ran out of memory on this file"
-    return DecodedRow(task.image_id, error=f"{task.path}: {reason}")
+    return DecodedRow(task.image_id, error=f"{task.path}: {_CRASHED}")
 
 
 @dataclass
@@ -203,10 +205,22 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def read_loose(paths: Iterable[Path]) -> Iterator[LooseImage]:
-    """Read files one after another; one that cannot be read says why."""
-    for path in paths:
-        try:
-            yield LooseImage(path, read_image(path))
-        except InputError as error:
-            yield LooseImage(path, problem=str(error))
+def read_loose(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:
+    """Read files, in their order; one that cannot be read says why.
+
+    Args:
+        paths: Read lazily.
+        workers: Processes that decode ahead; 0 and 1 work in this one.
+    """
+    return map_rows(_read_one, paths, workers=workers, lost=_lost_file)
+
+
+def _read_one(path: Path) -> LooseImage:
+    try:
+        return LooseImage(path, read_image(path))
+    except InputError as error:
+        return LooseImage(path, problem=str(error))
+
+
+def _lost_file(path: Path) -> LooseImage:
+    return LooseImage(path, problem=f"{path}: {_CRASHED}")

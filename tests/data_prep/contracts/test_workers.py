@@ -4,13 +4,15 @@ import operator
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from data_prep.contracts.workers import map_rows
+from data_prep.contracts.workers import map_rows, read_ahead, write_behind
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -54,3 +56,92 @@ def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path: Path) ->
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "[2, 1]\n"), done.stderr
+
+
+def test_rows_are_read_ahead_in_order_and_never_more_than_asked_for() -> None:
+    taken: list[int] = []
+    readers: set[int] = set()
+
+    def rows() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            readers.add(threading.get_ident())
+            yield number
+
+    ahead = read_ahead(rows(), most=3)
+    assert next(ahead) == 0
+    assert max(taken, default=0) <= 3
+    assert list(ahead) == list(range(1, 20))
+    assert len(readers) == 1
+    assert threading.get_ident() not in readers
+
+
+def test_what_goes_wrong_while_reading_is_raised_in_its_place_and_closing_ends_the_reader() -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+        raise ValueError("row 2")
+
+    ahead = read_ahead(rows())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="row 2"):
+        next(ahead)
+    endless = read_ahead(iter(int, 1))
+    next(endless)
+    endless.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("read-ahead")]
+
+
+def test_rows_are_written_in_order_beside_the_making_of_the_next() -> None:
+    written: list[int] = []
+    made = threading.Event()
+
+    def write(row: int) -> None:
+        if row == 0:
+            assert made.wait(10)  # only the making of the next row sets it: both are under way
+        written.append(row)
+
+    def rows() -> Iterator[int]:
+        yield 0
+        made.set()
+        yield from range(1, 5)
+
+    write_behind(write, rows())
+    assert written == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, ValueError])
+def test_an_interruption_leaves_what_was_begun_written_whole(
+    interrupt: type[BaseException],
+) -> None:
+    written: list[int] = []
+    begun = threading.Event()
+
+    def write(row: int) -> None:
+        begun.set()
+        time.sleep(0.05)
+        written.append(row)
+
+    def rows() -> Iterator[int]:
+        yield 0
+        assert begun.wait(10)
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        write_behind(write, rows())
+    assert written == [0]
+
+
+def test_a_row_that_cannot_be_written_stops_the_making_of_others() -> None:
+    made = []
+
+    def rows() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    def refuse(row: int) -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        write_behind(refuse, rows())
+    assert len(made) <= 2
