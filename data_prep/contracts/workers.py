@@ -17,7 +17,7 @@ from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -108,13 +108,17 @@ def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
         >>> list(read_ahead(range(4)))
         [0, 1, 2, 3]
     """
-    source, call = iter(rows), copy_context().run
+    source, context = iter(rows), copy_context()  # a thread begins without the caller's
+
+    def draw() -> Any:
+        return context.run(next, source, _END)
+
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        pending = deque(reader.submit(call, next, source, _END) for _ in range(most))
+        pending = deque(reader.submit(draw) for _ in range(most))
         try:
             while (row := pending.popleft().result()) is not _END:
-                pending.append(reader.submit(call, next, source, _END))
-                yield row  # type: ignore[misc]  # never the end itself
+                pending.append(reader.submit(draw))
+                yield row
         finally:
             reader.shutdown(cancel_futures=True)
 
@@ -135,7 +139,7 @@ def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
         >>> written
         [0, 1, 2]
     """
-    call = copy_context().run  # a thread begins without the caller's
+    call = copy_context().run
     with ThreadPoolExecutor(1, "write-behind") as writer:
         last: Future[object] | None = None
         for row in rows:
