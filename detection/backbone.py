@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -47,9 +48,24 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+class _FrozenNorm(FrozenBatchNorm2d):
+    """torchvision's frozen batch norm, which keeps the precision of the maps under autocast.
+
+    The parent's float32 constants turn bfloat16 maps into float32 ones, of twice the memory, in two
+    passes; the next convolution turns them back. In float32 it is the parent, bit for bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) of any precision to maps of the same."""
+        if x.dtype not in (torch.bfloat16, torch.float16):
+            return super().forward(x)
+        fixed = (self.running_mean, self.running_var, self.weight, self.bias)
+        return functional.batch_norm(x, *fixed, training=False, eps=self.eps)
+
+
 NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
     # The epsilon stays: MobileNet and EfficientNet-Lite have one of their own.
-    "frozen": lambda norm: FrozenBatchNorm2d(norm.num_features, eps=norm.eps),
+    "frozen": lambda norm: _FrozenNorm(norm.num_features, eps=norm.eps),
     "batch": lambda norm: norm,
     "group": lambda norm: group_norm(norm.num_features),
 }

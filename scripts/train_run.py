@@ -259,7 +259,7 @@ def complete_run(
             "devices": devices,
             "device_name": (f"{devices} x " if devices > 1 else "")
             + describe_device(torch.device(device)),
-            "seconds": round(sum(row["seconds"] for row in result.history), 1),
+            **_seconds(result.history),
             "processor_seconds": _processor_seconds(result),
             "seconds_since_resumed": round(time.perf_counter() - began, 1),
             "peak_memory_bytes": memory.read(),
@@ -339,6 +339,21 @@ def _fit(
             progress=advance,
             on_epoch=lambda row: console.say(_line(row, how.epochs)),
         )
+
+
+def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Time of all epochs, and its parts; epochs of older versions have the whole only.
+
+    Example:
+        >>> epoch = {"seconds": 9.0, "seconds_validation": 2.0, "seconds_checkpoint": 0.5}
+        >>> _seconds([epoch, epoch])["seconds_training"]
+        13.0
+    """
+    parts = ("seconds_validation", "seconds_checkpoint")
+    spent = {part: sum(row.get(part, 0.0) for row in history) for part in parts}
+    whole = sum(row["seconds"] for row in history)
+    made = {"seconds": whole, "seconds_training": whole - sum(spent.values()), **spent}
+    return {name: round(value, 1) for name, value in made.items()}
 
 
 def _line(row: dict[str, Any], epochs: int) -> str:

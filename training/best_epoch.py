@@ -147,6 +147,7 @@ class EpochRecord(Callback):
         self._train, self._val = _Means(), _Means()
         self._outputs: list[Any] = []
         self._began = 0.0, 0.0
+        self._learned = self._validated = 0.0  # ends of the parts of an epoch, s
 
     def state_dict(self) -> dict[str, Any]:
         """The history and the usual loss, from which all else follows."""
@@ -176,6 +177,10 @@ class EpochRecord(Callback):
         """Add a training batch."""
         self._train.add(outputs["losses"], len(batch.image_ids))
         self._progress(1)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All batches of the epoch are learned from."""
+        self._learned = time.perf_counter()
 
     def on_validation_batch_end(
         self,
@@ -208,22 +213,26 @@ class EpochRecord(Callback):
         row = trainer.strategy.broadcast(row)
         self._require_monitor(row)
         self.history = [*self.history, row]
+        self._validated = time.perf_counter()
         if trainer.is_global_zero and best_row(self.history, *self._rule) is row:
             weights = cast(Loop, pl_module).model.state_dict()
             with atomic_path(self._run.best_weights(row["epoch"])) as temporary:
                 temporary.write_bytes(save({k: v.contiguous() for k, v in weights.items()}))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch: checkpoint first, since all else follows from it."""
+        """Write the epoch: checkpoint first, since all else follows from it.
+
+        Its own time is not known before it is written: the checkpoint has the time until then, the
+        history that of the writing, too.
+        """
         row = self.history[-1]
-        began, processor_began = self._began
-        row["seconds"] = time.perf_counter() - began
-        row["processor_seconds"] = time.process_time() - processor_began
+        self._add_times(row)
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, Plateau):
                 config.scheduler.observe(row[self._rule[0]], self._rule[1])
         trainer.should_stop = _has_stalled(self.history, *self._rule, self._settings.patience)
         trainer.save_checkpoint(self._run.last_checkpoint)
+        self._add_times(row)
         if not trainer.is_global_zero:
             return
         kept = self._run.best_weights(best_row(self.history, *self._rule)["epoch"])
@@ -233,6 +242,14 @@ class EpochRecord(Callback):
         self._run.write_history(self.history)
         log_row(trainer.loggers, row)
         self._on_epoch(row)
+
+    def _add_times(self, row: Row) -> None:
+        """Seconds of the whole epoch so far, and of its parts that are no learning."""
+        now, (began, processor_began) = time.perf_counter(), self._began
+        row["seconds"] = now - began
+        row["processor_seconds"] = time.process_time() - processor_began
+        row["seconds_validation"] = self._validated - self._learned
+        row["seconds_checkpoint"] = now - self._validated
 
     def _require_health(self, row: Row, losses: list[float]) -> None:
         """Stop a training that only burns time; what was good before stays in the folder."""

@@ -67,6 +67,7 @@ def _build_trainer(
         accumulate_grad_batches=accumulate,
         plugins=plugins,
         callbacks=callbacks,
+        benchmark=accelerator == "cuda",  # all batches have one size: the fastest kernels are kept
         default_root_dir=folder,
         logger=list(loggers),
         log_every_n_steps=1,  # a step logs nothing, and fewer steps than this would be warned of
@@ -80,7 +81,7 @@ def _build_trainer(
 
 def _averaging(decay: float) -> list[Callback]:
     """The callback that averages the weights; none where the decay is 0."""
-    return [WeightAveraging(avg_fn=_RampedAverage(decay))] if decay else []
+    return [WeightAveraging(multi_avg_fn=_RampedAverage(decay))] if decay else []
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,15 @@ class _RampedAverage:
 
     decay: float
 
-    def __call__(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-        if not average.is_floating_point():  # a batch norm's counter
-            return current
+    def __call__(
+        self, averages: list[Tensor], current: list[Tensor], n_averaged: Tensor | int
+    ) -> None:
+        """Move averages, all of one kind of number, in place: one pass over each."""
+        if not averages[0].is_floating_point():  # a batch norm's counter
+            torch._foreach_copy_(averages, current)
+            return
         n = float(n_averaged)
-        return average.lerp(current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(averages, current, 1 - min(self.decay, (1 + n) / (10 + n)))
 
 
 @contextmanager

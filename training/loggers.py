@@ -18,7 +18,10 @@ if TYPE_CHECKING:  # to find out that a package is missing needs neither Lightni
 
     from training.run_folder import RunFolder
 
-NOT_METRICS = ("epoch", "learning_rate", "seconds", "processor_seconds")  # columns of an epoch
+NOT_METRICS = (  # columns of an epoch
+    "epoch", "learning_rate", "seconds", "processor_seconds", "seconds_validation",
+    "seconds_checkpoint",
+)  # fmt: skip
 _PROJECT = "cxr-compare"
 _EVENTS = "events"
 _RUN_TAG = "cxr_run"

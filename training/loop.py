@@ -64,7 +64,7 @@ class Batch(Protocol):
 
     image_ids: list[str]
 
-    def to(self, device: torch.device) -> Any:
+    def to(self, device: torch.device, non_blocking: bool = False) -> Any:
         """The same batch on a device."""
 
 
@@ -110,6 +110,14 @@ class Loop(LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """To a GPU while it computes: the loader has pinned the memory of the batch."""
+        if device.type != "cuda":
+            return batch
+        return require_loaded(batch).to(device, non_blocking=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Losses of a batch; refuses to learn from one that is not finite."""

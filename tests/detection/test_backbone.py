@@ -13,6 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import (
+    NORMS,
     _body_layers,
     build_body,
     build_pyramid,
@@ -192,6 +193,29 @@ def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name: str
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(frozen.double().train()(image), live.double()(image))
+
+
+def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    ours = NORMS["frozen"](nn.BatchNorm2d(16))
+    for value, (low, high) in zip(
+        ours.buffers(), [(0.5, 2), (-1, 1), (-1, 1), (0.1, 2)], strict=True
+    ):
+        value.uniform_(low, high)
+    parent = FrozenBatchNorm2d(16)
+    parent.load_state_dict(ours.state_dict())
+    exact = torch.randn(2, 16, 5, 5, requires_grad=True)
+    maps = exact.detach().bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        normed = ours(maps)
+    assert normed.dtype == torch.bfloat16
+    assert normed.is_contiguous(memory_format=torch.channels_last)
+    expected = parent(maps.detach().float())
+    torch.testing.assert_close(normed, expected.bfloat16())
+    normed.sum().backward()
+    parent(exact).sum().backward()
+    torch.testing.assert_close(maps.grad, exact.grad.bfloat16())
+    assert torch.equal(ours(exact), parent(exact))  # in float32 it is torchvision's, bit for bit
 
 
 @pytest.mark.parametrize("name", list(PARAMETERS))

@@ -151,7 +151,7 @@ def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validatio
 
 
 def _figures(run: RunFolder) -> list[dict[str, float]]:
-    table = pd.read_csv(run.folder / "metrics.csv").drop(columns=["seconds", "processor_seconds"])
+    table = pd.read_csv(run.folder / "metrics.csv").filter(regex="^(?!.*seconds)")
     return table.to_dict("records")
 
 

@@ -153,6 +153,25 @@ def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name: Any, kind: type) -
     assert losses[-1] < 0.05 * losses[0]
 
 
+def test_fused_sgd_steps_as_torchs_plain_one_to_rounding() -> None:
+    torch.manual_seed(0)
+    nets = [nn.Linear(64, 64) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    how = FitSettings(optimiser="sgd", weight_decay=0.1)
+    optimisers = [
+        build_optimiser(net, how, fused=fused)
+        for net, fused in zip(nets, (True, False), strict=True)
+    ]
+    for _ in range(5):
+        gradients = [torch.randn_like(p) for p in nets[0].parameters()]
+        for net, optimiser in zip(nets, optimisers, strict=True):
+            for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimiser.step()
+    torch.testing.assert_close(nets[0].weight, nets[1].weight, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(nets[0].bias, nets[1].bias, rtol=1e-6, atol=1e-7)
+
+
 def test_rmsprop_takes_the_momentum_and_decays_kernels_only() -> None:
     how = FitSettings(optimiser="rmsprop", momentum=0.3, weight_decay=0.1)
     groups = build_optimiser(nn.Linear(2, 2), how).param_groups
