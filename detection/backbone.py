@@ -55,6 +55,11 @@ class _FrozenNorm(FrozenBatchNorm2d):
     passes; the next convolution turns them back. In float32 it is the parent, bit for bit.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, h, w) of any precision to maps of the same."""
         if x.dtype not in (torch.bfloat16, torch.float16):
