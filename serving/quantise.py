@@ -1,7 +1,7 @@
-"""An exported network in 8-bit integers: post-training quantisation, calibrated on training images.
+"""An exported network in 8-bit integers, by post-training quantisation on training images.
 
-Ranges of every layer are measured on images that the run learned from. Images of validation and test
-never take part: the first judge the export, the second the system.
+Ranges of every layer are measured on images that the run learned from. Images of validation and
+test never take part: the first judge the export, the second the system.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,8 +53,8 @@ def calibration_images(
     known = sorted(set(trained["image_id"]) & set(dataset.images["image_id"]))
     if not known:
         raise InputError(
-            f"{dataset.folder}: has none of the run's training images, on which --precision int8 is "
-            "calibrated; give the data set that it was trained on"
+            f"{dataset.folder}: has none of the run's training images, on which --precision int8 "
+            "is calibrated; give the data set that it was trained on"
         )
     roles = dataset.split(split).set_index("image_id")["role"]
     chosen = np.random.default_rng(seed).permutation(known)[:most]
@@ -102,7 +101,8 @@ def quantise(
 
     nncf.set_log_level(logging.ERROR)
     path = folder / MODEL_FILES[spec.format][0]
-    settings = {"calibration_dataset": nncf.Dataset(image_ids, batch), "subset_size": len(image_ids)}
+    data = nncf.Dataset(image_ids, batch)
+    settings = {"calibration_dataset": data, "subset_size": len(image_ids)}
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its libraries; what comes of it is judged afterwards
         if spec.format == "onnx":
@@ -127,4 +127,4 @@ def quantise(
         new = folder / f"quantised{path.suffix}"
         openvino.save_model(whole, new, compress_to_fp16=False)
     for name in MODEL_FILES[spec.format]:
-        os.replace(new.with_suffix(Path(name).suffix), folder / name)
+        new.with_suffix(Path(name).suffix).replace(folder / name)
