@@ -1,27 +1,25 @@
 """Fair timing side by side, the rows that come of it, and the setting of one run.
 
-Candidates run in turn in one process, in another order every round. A sample counts only if other
-processes used less than a tenth of the processors meanwhile; else it is taken again. Ratios are
-formed within a round, so that a machine that changes its speed changes both sides.
+Candidates take turns, each in a process of its own, in another order every round. A sample counts
+only if other programs used less than a tenth of the processors meanwhile; else it is taken again.
+Ratios are formed within a round, so that a machine that changes its speed changes both sides.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
-
+from benchmarks.worker import Candidate, Run, Timed, Worker, WorkerError, timed
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
 from data_prep.contracts.workers import cpu_count, processor_name
@@ -34,67 +32,122 @@ from scripts.calibration import ProcessorTime
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
+_CURVE_ROUNDS = 3
+_MOST_SECONDS = 20.0  # that a peer may take for a point of a curve
 _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200
-_SCRATCH_BYTES = 2 << 30
+_SCRATCH_BYTES = 4 << 30
+_PEERS = ("scikit-learn", "pycocotools", "faster-coco-eval", "onnxruntime", "openvino", "nncf")
 
-Run = Callable[[], Any]
-"""Does the work once; returns how much it was (images, replicates), None for one, or a dict."""
+Timer = Callable[[float], Timed]
+"""Works for at least so many seconds."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed run: how much, how long, the share that others used, and what the run printed."""
+    """One timed run: how much, how long, the share that others used, memory, what was printed."""
 
     amount: float
     seconds: float
     noise: float | None
+    peak_gib: float = 0.0
     printed: Mapping[str, float] | None = None
 
 
 Round = Mapping[str, Sample | None]
-"""A sample of each candidate; None where no try was quiet."""
+"""A sample of each candidate; None where no try was quiet, or the candidate failed."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A row to be measured: candidate ``ours`` against ``peer``; the unit says which figure.
 
-    ``part`` is the figure's key in what a process of its own prints, ``limit`` what it must stay
-    below, ``note`` what the figures do not show.
+    Attributes:
+        work: What both do.
+        unit: Of the figure: an amount a second, or s or ms, a run or an amount.
+        ours: Name of our candidate.
+        peer: Name of the other; empty where nobody does the same.
+        part: The figure's key in what a run returns, where that is a dictionary.
+        limit: What the figure must stay below.
+        limit_gib: What our process must stay below, GiB.
+        bound: The peak that bounds it (``fp32``, ``bf16``, ``copy``), and what one unit of amount
+            takes of it: floating-point operations, or bytes.
+        size: Where rows of the same work make a curve: how many.
+        note: What the figures do not show.
     """
 
-    name: str
+    work: str
     unit: str
     ours: str
     peer: str = ""
     part: str = ""
     limit: float | None = None
+    limit_gib: float | None = None
+    bound: tuple[str, float] | None = None
+    size: int | None = None
     note: str = ""
+
+    @property
+    def _is_rate(self) -> bool:
+        return self.unit.endswith("/s")
 
     def figure(self, sample: Sample) -> float:
         """Amount a second, of which more is better, or time a run, of which less is."""
         if self.part:
             return (sample.printed or {})[self.part]
-        if self.unit.endswith("/s"):
+        if self._is_rate:
             return sample.amount / sample.seconds
         return sample.seconds / sample.amount * (1000 if self.unit.startswith("ms") else 1)
 
-    def measured(self, rounds: Sequence[Round], rejected: Mapping[str, int]) -> dict[str, Any]:
+    def measured(
+        self,
+        rounds: Sequence[Round],
+        rejected: Mapping[str, int],
+        *,
+        failed: Mapping[str, str] | None = None,
+        peaks: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
         """Medians and ranges as JSON; a round counts in which every candidate was quiet."""
         names = [self.ours, self.peer] if self.peer else [self.ours]
-        taken = [[samples[name] for name in names] for samples in rounds]
-        figures = [[self.figure(s) for s in each if s] for each in taken if all(each)]
+        found = [[samples.get(name) for name in names] for samples in rounds]
+        taken = [[sample for sample in each if sample] for each in found if all(each)]
+        figures = [[self.figure(sample) for sample in each] for each in taken]
         ours, peer = [each[0] for each in figures], [each[1] for each in figures if self.peer]
         pairs = zip(ours, peer, strict=False)  # without a peer there is none
-        ratios = [a / b if self.unit.endswith("/s") else b / a for a, b in pairs]
-        made: dict[str, Any] = {"name": self.name, "unit": self.unit}
+        ratios = [a / b if self._is_rate else b / a for a, b in pairs]
+        made: dict[str, Any] = {
+            "work": self.work,
+            "unit": self.unit,
+            "size": self.size,
+            "names": {"ours": self.ours, "peer": self.peer or None},
+        }
         for key, values in (("ours", ours), ("peer", peer), ("ratio", ratios)):
             made[key] = median(values) if values else None
-            made[f"{key}_range"] = (min(values), max(values)) if values else None
-        made |= {"n": len(figures), "rejected": sum(rejected[name] for name in names)}
-        within = None if self.limit is None or not ours else made["ours"] <= self.limit
-        return {**made, "limit": self.limit, "note": self.note, "within_limit": within}
+            made[f"{key}_range"] = [min(values), max(values)] if values else None
+        made["seconds"] = [
+            median([e[n].seconds for e in taken] or [0.0]) for n in range(len(names))
+        ]
+        memory = [max((each[n].peak_gib for each in taken), default=0.0) for n in range(len(names))]
+        made |= {"n": len(figures), "rejected": sum(rejected.get(name, 0) for name in names)}
+        made["peak_gib"] = [round(gib, 3) for gib in memory]
+        within = [
+            figure <= limit
+            for figure, limit in ((made["ours"], self.limit), (memory[0], self.limit_gib))
+            if limit is not None and ours
+        ]
+        made |= {"limit": self.limit, "limit_gib": self.limit_gib}
+        made |= {"within_limit": all(within) if within else None, "note": self.note}
+        wrong = [f"{name}: {(failed or {})[name]}" for name in names if name in (failed or {})]
+        return {**made, **self._share(made["ours"], peaks or {}), "failed": "; ".join(wrong)}
+
+    def _share(self, ours: float | None, peaks: Mapping[str, float]) -> dict[str, Any]:
+        """Our share of what the machine can do, where its peak was measured."""
+        kind, cost = self.bound or ("", 0.0)
+        peak = peaks.get(kind)
+        if ours is None or peak is None:
+            return {"share": None, "share_of": None}
+        rate = ours if self._is_rate else (1000 if self.unit.startswith("ms") else 1) / ours
+        return {"share": rate * cost / peak, "share_of": kind}
 
 
 @dataclass
@@ -102,7 +155,8 @@ class Meter:
     """Takes samples; until ``patience``, s, is used up, it waits for others to be quiet.
 
     A run is repeated within its sample for ``least_seconds``: clocks of processor time tick in
-    hundredths of a second. Unless ``guarded``, a noisy sample counts.
+    hundredths of a second. Unless ``guarded``, a noisy sample counts; unless ``apart``, candidates
+    are set up in this process. ``peaks`` is what the machine can do, a second, once measured.
     """
 
     machine: ProcessorTime
@@ -110,29 +164,26 @@ class Meter:
     least_seconds: float = 0.5
     guarded: bool = True
     patience: float = 600.0
+    apart: bool = True
+    peaks: dict[str, float] = field(default_factory=dict)
 
-    def sample(self, run: Run, least: float) -> Sample:
+    def sample(self, timer: Timer, least: float) -> Sample:
         """Time one run, repeated for the ``least`` seconds, noisy or not."""
         busy, own, start = self.machine.busy(), self.machine.own(), self.machine.now()
-        amount = seconds = 0.0
-        printed = None
-        while seconds <= 0 or seconds < least:
-            given = run()
-            printed = given if isinstance(given, dict) else None
-            amount += 1.0 if printed is not None or not given else given
-            seconds = self.machine.now() - start
-        busy_after = self.machine.busy()
-        if busy is None or busy_after is None:
-            return Sample(amount, seconds, None, printed)
-        others = (busy_after - busy) - (self.machine.own() - own)
-        return Sample(amount, seconds, max(others, 0) / (self.machine.cpus * seconds), printed)
+        taken = timer(least)
+        seconds, busy_after = self.machine.now() - start, self.machine.busy()
+        noise = None
+        if busy is not None and busy_after is not None:
+            others = (busy_after - busy) - (self.machine.own() - own)
+            noise = max(others, 0) / (self.machine.cpus * seconds)
+        return Sample(taken.amount, taken.seconds, noise, taken.peak_gib, taken.printed)
 
-    def quiet_sample(self, run: Run) -> tuple[Sample | None, int]:
+    def quiet_sample(self, timer: Timer) -> tuple[Sample | None, int]:
         """The first quiet sample of four tries, or None; and how many did not count."""
         for rejected in range(_TRIES):
             if rejected and not self._wait():
                 return None, rejected
-            sample = self.sample(run, self.least_seconds)
+            sample = self.sample(timer, self.least_seconds)
             if not self.guarded or sample.noise is None or sample.noise < _MOST_NOISE:
                 return sample, rejected
         return None, _TRIES
@@ -141,44 +192,99 @@ class Meter:
         """Sleep until others are quiet; False if patience ends before."""
         while self.patience > 0:
             self.patience -= _WAIT_SECONDS
-            noise = self.sample(lambda: self.machine.sleep(_WAIT_SECONDS), 0.0).noise
+            sleep = self._here(lambda: self.machine.sleep(_WAIT_SECONDS))
+            noise = self.sample(sleep, 0.0).noise
             if noise is not None and noise < _MOST_NOISE:
                 return True
         return False
 
+    def _here(self, run: Run) -> Timer:
+        return partial(timed, run, now=self.machine.now)
+
     def measure(
-        self, runs: Mapping[str, Run], rows: Iterable[Row], *, warm: bool = True, most: int = 5
+        self,
+        candidates: Mapping[str, Candidate | Run],
+        rows: Iterable[Row],
+        *,
+        warm: bool = True,
+        most: int = 5,
     ) -> Iterator[dict[str, Any]]:
-        """Time candidates in turn, at most ``most`` rounds; ``warm`` runs each once before."""
-        names, rejected = list(runs), dict.fromkeys(runs, 0)
+        """Time candidates in turn, at most ``most`` rounds; ``warm`` runs each once before.
+
+        A candidate that fails is left out from then on, and its rows say why.
+        """
+        rejected = dict.fromkeys(candidates, 0)
+        failed: dict[str, str] = {}
         rounds: list[Round] = []
-        for run in runs.values() if warm else ():
-            run()
-        for number in range(min(self.rounds, most)):
-            turn = number % len(names)
-            taken: dict[str, Sample | None] = {}
-            for name in names[turn:] + names[:turn]:
-                taken[name], noisy = self.quiet_sample(runs[name])
-                rejected[name] += noisy
-            rounds.append(taken)
+        with ExitStack() as stack:
+            timers = self._timers(candidates, stack, failed)
+            for name in list(timers) if warm else ():
+                with _noting(name, timers, failed):
+                    timers[name](0.0)
+            for number in range(min(self.rounds, most)):
+                taken: dict[str, Sample | None] = {}
+                for name in _turned(list(timers), number):
+                    with _noting(name, timers, failed):
+                        taken[name], noisy = self.quiet_sample(timers[name])
+                        rejected[name] += noisy
+                rounds.append(taken)
         for row in rows:
-            yield row.measured(rounds, rejected)
+            yield row.measured(rounds, rejected, failed=failed, peaks=self.peaks)
+
+    def _timers(
+        self, candidates: Mapping[str, Candidate | Run], stack: ExitStack, failed: dict[str, str]
+    ) -> dict[str, Timer]:
+        """What takes samples of each candidate; processes set up side by side."""
+        timers: dict[str, Timer] = {}
+        workers: dict[str, Worker] = {}
+        for name, candidate in candidates.items():
+            if not isinstance(candidate, Candidate):
+                timers[name] = self._here(candidate)
+            elif self.apart:
+                timers[name] = workers[name] = Worker(candidate)
+                stack.callback(workers[name].end)
+            else:
+                with _noting(name, timers, failed):
+                    timers[name] = self._here(candidate.here())
+        for name, worker in workers.items():
+            with _noting(name, timers, failed):
+                worker.ready()
+        return timers
 
 
-def own_process(module: str, *arguments: object) -> Any:
-    """What one of our modules prints as JSON in a process of its own: its memory is its own."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603  our own command
-    if done.returncode:
-        raise RuntimeError(f"{module} failed: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)
+@contextmanager
+def _noting(name: str, timers: dict[str, Timer], failed: dict[str, str]) -> Iterator[None]:
+    """Leave a candidate out once it failed."""
+    try:
+        yield
+    except (WorkerError, ImportError) as error:
+        failed[name] = str(error)
+        timers.pop(name, None)
 
 
-def peak_gib() -> float:
-    """The greatest memory of this process, GiB; `getrusage` would count its parent's, too."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
+def _turned(names: list[str], number: int) -> list[str]:
+    """Another one first in every round."""
+    turn = number % max(len(names), 1)
+    return names[turn:] + names[:turn]
+
+
+def curve(
+    meter: Meter,
+    sizes: Sequence[int],
+    candidates_of: Callable[[int], Mapping[str, Candidate]],
+    rows_of: Callable[[int], Sequence[Row]],
+) -> Iterator[dict[str, Any]]:
+    """Rows of growing size; a peer takes part as long as a sample takes less than 20 s."""
+    slow: set[str] = set()
+    for size in sizes:
+        candidates = {n: c for n, c in candidates_of(size).items() if n not in slow}
+        rows = [replace(row, peer="" if row.peer in slow else row.peer) for row in rows_of(size)]
+        rows = list({(row.work, row.ours, row.peer): row for row in rows}.values())
+        for row in meter.measure(candidates, rows, warm=False, most=_CURVE_ROUNDS):
+            yield row
+            growth = next((n / size for n in sizes if n > size), 1.0)
+            if row["names"]["peer"] and row["seconds"][1] * growth > _MOST_SECONDS:
+                slow.add(row["names"]["peer"])
 
 
 def each(function: Callable[..., object], values: Sequence[Any]) -> float:
@@ -188,54 +294,9 @@ def each(function: Callable[..., object], values: Sequence[Any]) -> float:
     return float(len(values))
 
 
-def line_of(row: Mapping[str, Any]) -> str:
-    """A measured row as a sentence."""
-    if row["ours"] is None:
-        return f"{row['name']}: not measured, others use the machine"
-    against = "" if row["peer"] is None else f" to {_figure(row['peer'])}"
-    ratio = "" if row["ratio"] is None else f", {_figure(row['ratio'])}x"
-    return f"{row['name']}: {_figure(row['ours'])}{against} {row['unit']}{ratio}"
-
-
-def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    r"""Measured rows as a plain table; what was not measured stays empty.
-
-    Example:
-        >>> row = Row("open", "s", "store", limit=2.0)
-        >>> rounds = [{"store": Sample(1.0, seconds, 0.0)} for seconds in (0.4, 0.5, 0.6)]
-        >>> print("\n".join(as_lines([row.measured(rounds, {"store": 0})])))
-        what  ours     peer  unit  ratio  min-max  n  rejected
-        open   0.5  limit 2  s                     3         0
-    """
-    cells = [("what", "ours", "peer", "unit", "ratio", "min-max", "n", "rejected")]
-    for row in rows:
-        peer = f"limit {_figure(row['limit'])}" if row["limit"] else _figure(row["peer"])
-        ratio = f"{_figure(row['ratio'])}x" if row["ratio"] else ""
-        spread = "-".join(map(_figure, row["ratio_range"] or ()))
-        counts = str(row["n"]), str(row["rejected"])
-        cells.append((row["name"], _figure(row["ours"]), peer, row["unit"], ratio, spread, *counts))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    shaped = [zip(line, "<>><><>>", widths, strict=True) for line in cells]
-    return ["  ".join(f"{c:{a}{w}}" for c, a, w in line).rstrip() for line in shaped]
-
-
-def _figure(value: float | None) -> str:
-    """Three significant digits.
-
-    Example:
-        >>> [_figure(value) for value in (31245.6, 12.34, 0.01234, None)]
-        ['31,200', '12.3', '0.0123', '']
-    """
-    if value is None:
-        return ""
-    if abs(value) >= 1000:
-        return f"{round(value, 3 - len(str(int(abs(value))))):,.0f}"
-    return f"{value:.3g}"
-
-
 @dataclass(frozen=True)
 class Setting:
-    """What every group of the benchmark gets; ``quick`` is tiny sizes, one round, unguarded."""
+    """What every group gets; ``quick`` is tiny sizes, one round, one process, unguarded."""
 
     scratch: Path
     meter: Meter
@@ -275,10 +336,14 @@ class Setting:
         made["hardware"] |= {"processor": processor_name(), "memory_gib": round(memory, 1)}
         watched = self.meter.guarded and self.meter.machine.busy() is not None
         place = self.source if self.dataset is None else self.dataset.folder
+        for package in _PEERS:
+            with suppress(metadata.PackageNotFoundError):
+                made["versions"][package] = metadata.version(package)
         return {
             **made,
-            "pictures": str(place) if place else f"synthetic chest X-rays, seed {self.seed}",
-            "n_pictures": len(self.images),
+            "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+            "images": str(place) if place else f"synthetic chest X-rays, seed {self.seed}",
+            "n_images": len(self.images),
             "seed": self.seed,
             "quick": self.quick,
             "most_noise": _MOST_NOISE if watched else None,
@@ -292,7 +357,7 @@ class Setting:
             "machine: " + machine.format(**made["hardware"]),
             "versions: " + ", ".join(map(" ".join, made["versions"].items())),
             f"revision: {made['revision'] or 'not a git checkout'}, {made['created']}",
-            f"images: {made['n_pictures']} of {made['pictures']}",
+            f"images: {made['n_images']} of {made['images']}",
         ]
         if self.quick:
             lines.append("quick: tiny and once; the figures show that it runs, not how fast")
@@ -309,11 +374,12 @@ def open_setting(
     dataset = None if data is None else DataSet.open(data)
     if source is not None and not source.is_dir():
         raise InputError(f"{source}: no such folder")
-    plain = partial(Meter, rounds=1, least_seconds=0.0, guarded=False) if quick else Meter
-    cv2.setNumThreads(1)  # what is compared with one processor must use one
+    once = partial(Meter, rounds=1, least_seconds=0.0, guarded=False, apart=False)
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as scratch:
         require_free_space(Path(scratch), 0 if quick else _SCRATCH_BYTES)
-        yield Setting(Path(scratch), plain(ProcessorTime()), seed, quick, dataset, source)
+        yield Setting(
+            Path(scratch), (once if quick else Meter)(ProcessorTime()), seed, quick, dataset, source
+        )
 
 
 def is_dicom(path: Path) -> bool:

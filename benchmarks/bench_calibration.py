@@ -14,7 +14,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-from benchmarks.bench import Row, Run, Setting
+from benchmarks.bench import Row, Setting
+from benchmarks.worker import Run
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import cpu_count
 from scripts.calibration import Choice, ProcessorTime, TimingProcess, calibrate, computes_bf16
@@ -61,7 +62,7 @@ def _measured(
     for network in _NETWORKS:
         rows = [
             Row(
-                f"{network}, training, {where}: {ours} against {peer}",
+                f"{network}, training, {where}",
                 "images/s",
                 ours,
                 peer,
@@ -131,6 +132,8 @@ def _training(network: str, precision: str) -> Callable[[], object]:
 
     return steps
 
+
+BLOCKS = {"calibration": (calibration_rows,)}
 
 if __name__ == "__main__":
     from scripts.calibration_step import serve

@@ -1,11 +1,8 @@
-"""Images and tables: an epoch, preparing, hashing; a million rows read, split and audited."""
+"""Images and tables: an epoch, preparing; tables of growing size read, checked, split, audited."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,77 +16,63 @@ import pandas as pd
 import pydicom
 from pydicom.uid import JPEGBaseline8Bit
 
-from benchmarks.bench import Row, Setting, each, is_dicom, own_process, peak_gib
+from benchmarks.bench import Row, Setting, curve, each, is_dicom
 from benchmarks.synth_tables import synth_tables
+from benchmarks.worker import Candidate, Run
 from data_prep.contracts import tables
+from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.workers import cpu_count
-from data_prep.images.decoded_image import pixel_digest
-from data_prep.images.image import read_image
-from data_prep.images.image_facts import image_facts
 from data_prep.store import pixel_writer as stored
 from data_prep.store.dataset import DataSet
-from data_prep.store.decode import DecodeTask, decode_and_letterbox
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
 from data_prep.store.preprocess import letterbox
 
-_PREPARED, _ROUNDS = 1000, 3  # with fewer images one would time the start of processes
+_PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
 _BATCH = 8
-_TABLE_IMAGES, _QUICK_TABLE_IMAGES = 1_000_000, 2_000
-_LIMIT_SECONDS, _LIMIT_GIB = 60.0, 4.0
+_SIZES, _QUICK_SIZES = (1_000, 10_000, 100_000, 1_000_000), (300,)  # images, in tables
+_LIMIT_SECONDS, _LIMIT_GIB = 60.0, 4.0  # for a million
 _STORE_SIZE = 16  # px: opening a store takes as long whatever the size of its images
 _LABELS = ("images", "findings", "boxes", "box_coverage")
-_PARTS = ("read", "validate", "split", "audit")
 
 
-def data_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Measure images, then tables, one row after the other."""
-    sizes = (32,) if setting.quick else (256, 512)
-    for size in sizes:
-        yield from _epoch_rows(setting, size)
-    yield from _prepare_rows(setting, sizes[-1])
-    yield from _hashing_rows(setting)
-    folder = setting.scratch / "tables"
-    n_images = _QUICK_TABLE_IMAGES if setting.quick else _TABLE_IMAGES
-    ids = synth_tables(folder, n_images, setting.seed).images["image_id"]
-    yield from _table_rows(setting, folder, f"tables of {n_images:,} images")
-    yield from _lookup_rows(setting, ids)
-
-
-def _epoch_rows(setting: Setting, size: int) -> Iterator[dict[str, Any]]:
+def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """An epoch in random order: our store against files that are decoded each time."""
+    size = 32 if setting.quick else 512
     images = _as_table(setting.images, len(setting.images))
-    store = build_pixel_store(setting.scratch / "set", images, Path("/"), size, workers=1)
+    store = build_pixel_store(setting.scratch / "set", images, Path("/"), size)
     order = np.random.default_rng(setting.seed).permutation(len(images))
-    ids = images["image_id"].to_numpy()[order]
-    plain = partial(_plain_square, size=size)
-    peers: dict[str, tuple[list[Path], Callable[[Path], np.ndarray]]]
-    if is_dicom(setting.images[0]):  # in two ways, since decoders differ
-        peers = {
-            "DICOM (pydicom, cv2)": (setting.images, plain),
-            "DICOM (pydicom with Pillow, cv2)": (setting.images, partial(plain, pillow=True)),
-        }
-    else:
-        peers = {"the files (cv2)": (setting.images, plain)}
+    paths = {"files": setting.images}
     for kind, options in (("PNG", []), ("JPEG", [cv2.IMWRITE_JPEG_QUALITY, 95])):
-        folder = setting.scratch / f"{kind}-{size}"
+        folder = setting.scratch / kind
         folder.mkdir()
-        copies = [folder / f"{image_id}.{kind.lower()}" for image_id in store.ids.sort_values()]
-        for path in copies:
+        paths[kind] = [folder / f"{image_id}.{kind.lower()}" for image_id in images["image_id"]]
+        for path in paths[kind]:
             cv2.imwrite(str(path), store.image(path.stem), options)
-        peers[f"{kind} copies (cv2)"] = copies, _read_grey
-    runs = {"store": partial(_epoch, store.image, ids)}
-    rows = []
-    kib = _kib_each(store.folder.iterdir(), len(ids))
-    for peer, (paths, read) in peers.items():
-        runs[peer] = partial(_epoch, read, [paths[place] for place in order])
-        title = f"read an epoch at {size} px: store against decoding {peer}"
-        note = (
-            f"bytes on the disk at {size} px: store {kib:,.0f} KiB an image, "
-            f"{peer} {_kib_each(paths, len(paths)):,.0f} KiB"
-        )
-        rows.append(Row(title, "images/s", "store", peer, note=note))
-    return setting.meter.measure(runs, rows)
+    listed = {kind: _listed(setting, kind, [of[n] for n in order]) for kind, of in paths.items()}
+    ids = _listed(setting, "ids", images["image_id"].to_numpy()[order])
+    ours = "pixel store"
+    candidates = {
+        ours: Candidate.of(store_epoch, folder=str(store.folder), ids=ids),
+        "PNG copies (cv2)": Candidate.of(grey_epoch, paths=listed["PNG"]),
+        "JPEG copies (cv2)": Candidate.of(grey_epoch, paths=listed["JPEG"]),
+    }
+    decoded = partial(Candidate.of, plain_epoch, paths=listed["files"], size=size)
+    if is_dicom(setting.images[0]):  # in two ways, since decoders differ
+        candidates["DICOM (pydicom, cv2)"] = decoded(pillow=False)
+        candidates["DICOM (pydicom with Pillow, cv2)"] = decoded(pillow=True)
+    else:
+        candidates["the files (cv2)"] = decoded(pillow=False)
+    files = [path.stat().st_size for path in store.folder.iterdir()]
+    note = f"the store takes {sum(files) / len(images) / 1024:,.0f} KiB an image at {size} px"
+    moved = "copy", 2.0 * size**2  # bytes that are read, and written into the batch
+    work = f"read an epoch at {size} px, batches of {_BATCH}"
+    rows = [
+        Row(work, "images/s", ours, peer, bound=moved, note=note)
+        for peer in candidates
+        if peer != ours
+    ]
+    return setting.meter.measure(candidates, rows)
 
 
 def _as_table(paths: list[Path], n_images: int) -> pd.DataFrame:
@@ -98,14 +81,37 @@ def _as_table(paths: list[Path], n_images: int) -> pd.DataFrame:
     return pd.DataFrame({"image_id": [f"i{n:05d}" for n in range(n_images)], "path": names})
 
 
-def _kib_each(paths: Any, n_images: int) -> float:
-    return sum(path.stat().st_size for path in paths) / n_images / 1024
+def _listed(setting: Setting, name: str, values: Any) -> str:
+    """A file of values, a line each, for a process of its own."""
+    path = setting.scratch / f"{name}.txt"
+    path.write_text("\n".join(map(str, values)), encoding="utf-8")
+    return str(path)
 
 
-def _epoch(read: Callable[[Any], np.ndarray], images: Any) -> float:
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").split("\n")
+
+
+def _epoch(read: Callable[[Any], np.ndarray], images: list[Any]) -> float:
     for start in range(0, len(images), _BATCH):
         np.stack([read(image) for image in images[start : start + _BATCH]])
     return float(len(images))
+
+
+def store_epoch(folder: str, ids: str) -> Run:
+    """Ours: views of memory-mapped shards."""
+    return partial(_epoch, PixelStore.open(Path(folder)).image, _lines(ids))
+
+
+def grey_epoch(paths: str) -> Run:
+    """Copies that have the right size already."""
+    return partial(_epoch, _read_grey, [Path(line) for line in _lines(paths)])
+
+
+def plain_epoch(paths: str, size: int, pillow: bool) -> Run:
+    """Files that are decoded and resized each time."""
+    read = partial(_plain_square, size=size, pillow=pillow)
+    return partial(_epoch, read, [Path(line) for line in _lines(paths)])
 
 
 def _read_grey(path: Path) -> np.ndarray:
@@ -129,95 +135,95 @@ def _plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _prepare_rows(setting: Setting, size: int) -> Iterator[dict[str, Any]]:
+def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Decode, hash, measure, letterbox, store: as `cxr prepare` does with every image."""
+    size, cores = (32 if setting.quick else 512), cpu_count()
     n_images = len(setting.images) if setting.quick else max(_PREPARED, len(setting.images))
-    images, cores = _as_table(setting.images, n_images), cpu_count()
-    folder = setting.scratch / "prepared"
+    paths = _listed(setting, "prepared", _as_table(setting.images, n_images)["path"])
+    told: dict[str, Any] = {"paths": paths, "size": size, "scratch": str(setting.scratch)}
+    single, every = "1 processor", f"{cores} processors"
+    plain, pillow = "a loop of pydicom, cv2, np.save", "the same with Pillow"
+    candidates = {
+        single: Candidate.of(prepare, workers=1, **told),
+        plain: Candidate.of(plain_prepare, pillow=False, **told),
+        pillow: Candidate.of(plain_prepare, pillow=True, **told),
+    }
+    if cores > 1:
+        candidates[every] = Candidate.of(prepare, workers=cores, **told)
+    note = (
+        "the loop has no LUT or window, no hash, no record, nothing to go on with after a kill, "
+        "and no processes beside it"
+    )
+    work = f"prepare {n_images:,} images at {size} px"
+    pairs = [(single, plain), (single, pillow), (every, plain), (every, pillow)]
+    rows = [Row(work, "images/s", a, b, note=note) for a, b in pairs if a in candidates]
+    return setting.meter.measure(candidates, rows, warm=False, most=_ROUNDS)
 
-    def build(workers: int) -> float:
+
+def prepare(paths: str, size: int, scratch: str, workers: int) -> Run:
+    """Ours, with some processes."""
+    images = _as_table(named := [Path(line) for line in _lines(paths)], len(named))
+    folder = Path(scratch) / f"prepared-{workers}"
+
+    def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
         build_pixel_store(folder, images, Path("/"), size, workers=workers)
-        return float(n_images)
+        return float(len(images))
 
-    def loop(*, pillow: bool) -> float:
+    return build
+
+
+def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
+    """A plain loop, in one process."""
+    named = [Path(line) for line in _lines(paths)]
+    folder = Path(scratch) / f"plain-{pillow}"
+
+    def loop() -> float:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for number, path in enumerate(images["path"]):
-            np.save(folder / f"{number}.npy", _plain_square(Path(path), size, pillow=pillow))
-        return float(n_images)
+        for number, path in enumerate(named):
+            np.save(folder / f"{number}.npy", _plain_square(path, size, pillow=pillow))
+        return float(len(named))
 
-    every, single = f"{cores} processors", "1 processor"
-    plain, pillow = "a plain loop", "a plain loop with Pillow"
-    runs = {
-        every: partial(build, cores),
-        single: partial(build, 1),
-        plain: partial(loop, pillow=False),
-        pillow: partial(loop, pillow=True),
-    }
+    return loop
+
+
+def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Tables of growing size: read with every rule, validated again, split, audited."""
+    ours, peer = "all rules, split, audit", "pandas and scikit-learn"
     note = (
-        "a plain loop decodes with pydicom, resizes with cv2 and saves with np.save on 1 "
-        "processor: no LUT or window, no hash, no record, nothing to go on with after a kill"
+        "tables: ours reads with every rule; pandas reads the same files and checks nothing, and "
+        "GroupShuffleSplit of scikit-learn splits by patient, without regard to copies or labels"
     )
-    rows = [
-        Row(f"prepare at {size} px: {ours} against {peer}", "images/s", ours, peer, note=note)
-        for ours, peer in ((every, single), (single, plain), (single, pillow), (every, plain))
-    ]
-    return setting.meter.measure(runs, rows, warm=False, most=_ROUNDS)
+
+    def rows(size: int) -> list[Row]:
+        limits: dict[str, Any] = {}
+        if size == _SIZES[-1]:
+            limits = {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
+        whole, split = (
+            "tables: read, validate, split, audit",
+            "tables: find copies, split by patient",
+        )
+        return [
+            Row("tables: read", "s", ours, peer, part="read", size=size, note=note),
+            Row(split, "s", ours, peer, part="split", size=size, note=note),
+            Row("tables: audit", "s", ours, part="audit", size=size),
+            Row(whole, "s", ours, part="together", size=size, **limits),
+        ]
+
+    def candidates(size: int) -> dict[str, Candidate]:
+        folder = str(setting.scratch / f"tables-{size}")
+        synth_tables(Path(folder), size, setting.seed)
+        return {
+            ours: Candidate.of(check_tables, folder=folder),
+            peer: Candidate.of(pandas_tables, folder=folder),
+        }
+
+    sizes = _QUICK_SIZES if setting.quick else _SIZES
+    return curve(setting.meter, sizes, candidates, rows)
 
 
-def _hashing_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """What of the decoding goes into hashes and facts; the ratio is its inverse share."""
-    decoded, whole = [read_image(path).pixels for path in setting.images], "all of it"
-
-    def decode(path: Path) -> object:
-        return decode_and_letterbox(DecodeTask(path.name, path, (512,)))
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    parts: dict[str, partial[float]] = {
-        "SHA-256 of the file": partial(each, digest, setting.images),
-        "SHA-256 of the pixels": partial(each, pixel_digest, decoded),
-        "facts for the audit": partial(each, image_facts, decoded),
-        "letterbox to 512 px": partial(each, partial(letterbox, size=512), decoded),
-    }
-    rows = [
-        Row(f"decode one image: {part} against {whole}", "ms/image", part, whole) for part in parts
-    ]
-    runs = {whole: partial(each, decode, setting.images), **parts}
-    return setting.meter.measure(runs, rows)
-
-
-def _table_rows(setting: Setting, folder: Path, what: str) -> Iterator[dict[str, Any]]:
-    """Write tables; read, validate, split and audit them, each time in a fresh process."""
-    names = (*_LABELS, "decode")
-    frames = {name: tables.read_table(folder / f"{name}.parquet", name) for name in names}
-    copy = setting.scratch / "written"
-    copy.mkdir()
-
-    def write() -> None:
-        for name, frame in frames.items():
-            tables.write_table(frame, copy / f"{name}.parquet", name)
-
-    row = Row(f"{what}: write", "s", "write")
-    yield from setting.meter.measure({"write": write}, [row], warm=False)
-    frames.clear()
-    limit, limit_gib = (None, None) if setting.quick else (_LIMIT_SECONDS, _LIMIT_GIB)
-    note = "reading checks every rule, so that 'validate' is a second time and a part of 'read'"
-    whole = "read, validate, split and audit in one process"
-    peak = "greatest memory of that process"
-    rows = [
-        *(Row(f"{what}: {part}", "s", "check", part=part) for part in _PARTS),
-        Row(f"{what}: {whole}", "s", "check", part="together", limit=limit, note=note),
-        Row(f"{what}: {peak}", "GiB", "check", part="peak_gib", limit=limit_gib),
-    ]
-    check = partial(own_process, "benchmarks.bench_data", folder)
-    yield from setting.meter.measure({"check": check}, rows, warm=False, most=_ROUNDS)
-
-
-def _check_tables(folder: Path) -> dict[str, float]:
+def check_tables(folder: str) -> Run:
     """Read a data set with all its rules, validate it again, split it, audit it: seconds each."""
     from data_prep.audit.audit import audit
     from data_prep.duplicates.near_duplicates import find_near_duplicates
@@ -225,48 +231,86 @@ def _check_tables(folder: Path) -> dict[str, float]:
     from data_prep.splits.add_split import SplitRule, draw_split, image_links
     from evaluation.systems.shortcuts import measure_shortcuts
 
-    times = [time.perf_counter()]
-    dataset = DataSet.open(folder)
-    decode = tables.read_table(folder / "decode.parquet", "decode")
-    frames = {name: getattr(dataset, name) for name in _LABELS}
-    frames |= {"decode": decode, "split": dataset.split()}
-    times.append(time.perf_counter())
-    for name, frame in frames.items():
-        tables.validate_table(frame, name)
-    times.append(time.perf_counter())
-    near = find_near_duplicates(decode)
-    linked = image_links(decode, near)
-    draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(), linked)
-    times.append(time.perf_counter())
-    del decode, frames, linked
-    audit(dataset, near=near, measure_shortcuts=measure_shortcuts)
-    times.append(time.perf_counter())
-    took = dict(zip(_PARTS, np.diff(times).tolist(), strict=True))
-    return {**took, "together": sum(took.values()), "peak_gib": peak_gib()}
+    def check() -> dict[str, float]:
+        times = [time.perf_counter()]
+        dataset = DataSet.open(Path(folder))
+        decode = tables.read_table(Path(folder) / "decode.parquet", "decode")
+        frames = {name: getattr(dataset, name) for name in _LABELS}
+        frames |= {"decode": decode, "split": dataset.split()}
+        times.append(time.perf_counter())
+        for name, frame in frames.items():
+            tables.validate_table(frame, name)
+        times.append(time.perf_counter())
+        near = find_near_duplicates(decode)
+        linked = image_links(decode, near)
+        draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(), linked)
+        times.append(time.perf_counter())
+        del decode, frames, linked
+        audit(dataset, near=near, measure_shortcuts=measure_shortcuts)
+        times.append(time.perf_counter())
+        parts = ("read", "validate", "split", "audit")
+        took = dict(zip(parts, np.diff(times).tolist(), strict=True))
+        return {**took, "together": sum(took.values())}
+
+    return check
 
 
-def _lookup_rows(setting: Setting, ids: pd.Series) -> Iterator[dict[str, Any]]:
+def pandas_tables(folder: str) -> Run:
+    """The same files by pandas alone, split by patient with scikit-learn."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    def check() -> dict[str, float]:
+        times = [time.perf_counter()]
+        names = (*_LABELS, "decode")
+        frames = {name: pd.read_parquet(Path(folder) / f"{name}.parquet") for name in names}
+        pd.read_parquet(Path(folder) / "splits" / "default.parquet")
+        times.append(time.perf_counter())
+        next(
+            GroupShuffleSplit(1, random_state=0).split(
+                frames["images"], groups=frames["images"]["patient_id"]
+            )
+        )
+        times.append(time.perf_counter())
+        return dict(zip(("read", "split"), np.diff(times).tolist(), strict=True))
+
+    return check
+
+
+def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Look ids up; open a pixel store, against reading its index and checking nothing."""
-    some = ids.sample(frac=0.5, random_state=setting.seed)
-    title = f"find {len(some):,} ids among {len(ids):,}: is_member against pandas isin"
-    runs = {
-        "is_member": lambda: each(partial(is_member, ids), [some]),
-        "isin": lambda: each(ids.isin, [some]),
-    }
-    yield from setting.meter.measure(runs, [Row(title, "s", "is_member", "isin")])
+    n_images = (_QUICK_SIZES if setting.quick else _SIZES)[-1]
+    ids = pd.Series([f"{number:09d}_{number % 7:03d}" for number in range(n_images)])
     folder = setting.scratch / "store"
     _write_empty_store(folder, ids)
-    runs = {
-        "open": lambda: each(PixelStore.open, [folder]),
-        "open, first image": lambda: each(PixelStore.open(folder).image, [ids.iloc[-1]]),
-        "pandas": lambda: each(pd.read_parquet, [folder / stored.INDEX_NAME]),
+    told: dict[str, Any] = {"folder": str(folder), "seed": setting.seed}
+    rows = [Row(f"find half of {n_images:,} ids", "s", "is_member", "pandas isin")]
+    candidates = {
+        name: Candidate.of(find_ids, how=name, **told) for name in ("is_member", "pandas isin")
     }
-    what = f"store of {len(ids):,} images: open it"
-    rows = [
-        Row(f"{what}, against pandas reading its index", "s", "open", "pandas"),
-        Row(f"{what} and show one image, against the same", "s", "open, first image", "pandas"),
-    ]
-    yield from setting.meter.measure(runs, rows)
+    yield from setting.meter.measure(candidates, rows, most=_ROUNDS)
+    ours, shown, peer = "open it", "open it, show an image", "pandas reads its index"
+    candidates = {name: Candidate.of(open_store, how=name, **told) for name in (ours, shown, peer)}
+    work = f"a store of {n_images:,} images"
+    rows = [Row(work, "s", name, peer) for name in (ours, shown)]
+    yield from setting.meter.measure(candidates, rows, most=_ROUNDS)
+
+
+def find_ids(folder: str, seed: int, how: str) -> Run:
+    """Find half of the ids of an index among all."""
+    ids = pd.read_parquet(Path(folder) / stored.INDEX_NAME)["image_id"]
+    some = ids.sample(frac=0.5, random_state=seed)
+    found = partial(is_member, ids) if how == "is_member" else ids.isin
+    return lambda: each(found, [some])
+
+
+def open_store(folder: str, seed: int, how: str) -> Run:
+    """Open a store, show an image of it, or read its index alone."""
+    if how.startswith("pandas"):
+        return lambda: each(pd.read_parquet, [Path(folder) / stored.INDEX_NAME])
+    if "show" not in how:
+        return lambda: each(PixelStore.open, [Path(folder)])
+    one = pd.read_parquet(Path(folder) / stored.INDEX_NAME)["image_id"].sample(1, random_state=seed)
+    return lambda: each(PixelStore.open(Path(folder)).image, [one.iloc[0]])
 
 
 def _write_empty_store(folder: Path, ids: pd.Series) -> None:
@@ -284,9 +328,8 @@ def _write_empty_store(folder: Path, ids: pd.Series) -> None:
         shape = (int(n_images), _STORE_SIZE, _STORE_SIZE)
         path = folder / stored.shard_name(shard)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    info = tables.read_json(folder / stored.INFO_NAME, stored.INFO_KIND)
-    tables.write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})
+    info = read_json(folder / stored.INFO_NAME, stored.INFO_KIND)
+    write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})
 
 
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_check_tables(Path(sys.argv[1]))))
+BLOCKS = {"data": (epoch_rows, prepare_rows, table_rows, lookup_rows)}

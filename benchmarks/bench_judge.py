@@ -1,20 +1,18 @@
-"""The judge: a whole comparison, and its two costly parts against scikit-learn and pycocotools."""
+"""The judge: a whole comparison, its costly parts against scikit-learn and COCO's evaluators."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.bench import Row, Setting, own_process, peak_gib
+from benchmarks.bench import Row, Setting, curve
+from benchmarks.worker import Candidate, Run
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
@@ -34,6 +32,9 @@ _IMAGES, _QUICK_IMAGES = 27_000, 200
 _TEST_PER_VALIDATION, _FEWEST_VALIDATION = 9, 60  # 3,000 validation images for 27,000 of test
 _REPLICATES, _QUICK_REPLICATES = 2_000, 20
 _LOOP_REPLICATES = 20  # the plain loop is timed on so many: all of them would take minutes
+_SIZES = (1_000, 10_000, 100_000, 1_000_000)  # images, in curves
+_GROWTH_REPLICATES, _GROWTH_BOXES = 96, 2
+_COCO = ("pycocotools", "faster-coco-eval")
 _LIMIT_SECONDS, _LIMIT_GIB = 10.0, 2.0
 _ROUNDS = 3
 _POLICY = "max_f1"
@@ -53,41 +54,125 @@ class Systems(NamedTuple):
     validation: dict[str, ValidationScores]
 
 
-def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Measure all of a comparison, then image-level resampling, then average precision."""
+def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """All of a comparison, and its image-level resampling against a loop over scikit-learn."""
     n_images = _QUICK_IMAGES if setting.quick else _IMAGES
     n_replicates = _QUICK_REPLICATES if setting.quick else _REPLICATES
-    seed, measure = setting.seed, setting.meter.measure
-    what = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
+    ours, peer, loop = "ours", "loop over scikit-learn", min(n_replicates, _LOOP_REPLICATES)
+    told: dict[str, Any] = {"n_images": n_images, "seed": setting.seed}
+    limits: dict[str, Any] = (
+        {} if setting.quick else {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
+    )
     note = (
         "judging is from image scores and boxes to the table of figures, intervals and paired "
         f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image; "
         f"thresholds are refitted on {_n_validation(n_images):,} validation images"
     )
-    limit, limit_gib = (None, None) if setting.quick else (_LIMIT_SECONDS, _LIMIT_GIB)
-    memory = f"{what}: greatest memory of that process"
-    rows = [
-        Row(f"{what}: time", "s", "judge", part="seconds", limit=limit, note=note),
-        Row(memory, "GiB", "judge", part="peak_gib", limit=limit_gib, note=note),
-    ]
-    whole = partial(own_process, "benchmarks.bench_judge", n_images, n_replicates, seed)
-    yield from measure({"judge": whole}, rows, warm=False, most=_ROUNDS)
-    systems, loop = make_systems(n_images, seed), min(n_replicates, _LOOP_REPLICATES)
-    runs = {
-        "ours": lambda: float(len(image_figures(systems, n_replicates, seed))),
-        "scikit-learn": lambda: float(len(looped_figures(systems, loop, seed))),
-    }
-    name = f"AUROC, AP and five rates of 3 systems on {n_images:,} images, resampled"
+    work = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
+    whole = {ours: Candidate.of(whole_comparison, n_replicates=n_replicates, **told)}
+    rows = [Row(work, "s", ours, note=note, **limits)]
+    yield from setting.meter.measure(whole, rows, warm=False, most=_ROUNDS)
     note = (
         f"the loop over scikit-learn is timed on {loop} replicates, ours on {n_replicates:,}; "
         "both choose the threshold for the best F1 again on resampled validation patients"
     )
-    row = Row(name, "replicates/s", "ours", "scikit-learn", note=note)
-    yield from measure(runs, [row], most=_ROUNDS)
-    yield from _box_rows(setting, systems)
+    work = f"AUROC, AP and five rates of 3 systems, resampled, {n_images:,} images"
+    candidates = {
+        ours: Candidate.of(our_replicates, n_replicates=n_replicates, **told),
+        peer: Candidate.of(looped_replicates, n_replicates=loop, **told),
+    }
+    rows = [Row(work, "replicates/s", ours, peer, note=note)]
+    yield from setting.meter.measure(candidates, rows, most=_ROUNDS)
 
 
-def make_systems(n_images: int, seed: int) -> Systems:
+def precision_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """AP50 and AP of one detector: as reported, again for a resample, and by others."""
+    n_images = _QUICK_IMAGES if setting.quick else _IMAGES
+    reported, resampled = "as reported", "one more resample"
+    candidates = _precision(n_images, setting.seed, BOXES_PER_IMAGE, (reported, resampled))
+    work = f"AP50 and AP, {n_images:,} images x {BOXES_PER_IMAGE} boxes"
+    note = (
+        "AP: pycocotools and faster-coco-eval have their annotations loaded before the clock "
+        "starts and are run for one range of sizes; ours start from tables, a resample from boxes "
+        "that are matched"
+    )
+    rows = [
+        Row(work, "s", ours, peer, note=note) for ours in (reported, resampled) for peer in _COCO
+    ]
+    return setting.meter.measure(candidates, rows, warm=False, most=_ROUNDS)
+
+
+def growth_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Resampling, and average precision, of growing numbers of images."""
+    sizes = (_QUICK_IMAGES,) if setting.quick else _SIZES
+    ours, loop, reported = "ours", "loop over scikit-learn", "as reported"
+    note = (
+        f"growth: ours takes {_GROWTH_REPLICATES} replicates, the loop 2; average precision is of "
+        f"{_GROWTH_BOXES} boxes an image"
+    )
+
+    def resampling(size: int) -> dict[str, Candidate]:
+        told: dict[str, Any] = {"n_images": size, "seed": setting.seed, "boxes": 1}
+        return {
+            ours: Candidate.of(our_replicates, n_replicates=_GROWTH_REPLICATES, **told),
+            loop: Candidate.of(looped_replicates, n_replicates=2, **told),
+        }
+
+    def resampled(size: int) -> list[Row]:
+        return [Row("evaluation: a replicate", "ms/replicate", ours, loop, size=size, note=note)]
+
+    def precision(size: int) -> list[Row]:
+        work = "evaluation: AP50 and AP"
+        return [Row(work, "s", reported, peer, size=size, note=note) for peer in _COCO]
+
+    yield from curve(setting.meter, sizes, resampling, resampled)
+    boxed = partial(_precision, seed=setting.seed, boxes=_GROWTH_BOXES, ours=(reported,))
+    yield from curve(setting.meter, sizes, boxed, precision)
+
+
+def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dict[str, Candidate]:
+    told: dict[str, Any] = {"n_images": n_images, "seed": seed, "boxes": boxes}
+    return {how: Candidate.of(box_figures, how=how, **told) for how in (*ours, *_COCO)}
+
+
+def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
+    """Ours: every figure, interval and difference."""
+    systems = make_systems(n_images, seed)
+    return lambda: bool(len(judge(systems, n_replicates, seed)))
+
+
+def our_replicates(
+    n_images: int, n_replicates: int, seed: int, boxes: int = BOXES_PER_IMAGE
+) -> Run:
+    """Ours: image-level figures of every resample."""
+    systems = make_systems(n_images, seed, boxes)
+    return lambda: float(len(image_figures(systems, n_replicates, seed)))
+
+
+def looped_replicates(
+    n_images: int, n_replicates: int, seed: int, boxes: int = BOXES_PER_IMAGE
+) -> Run:
+    """The same by scikit-learn."""
+    systems = make_systems(n_images, seed, boxes)
+    return lambda: float(len(looped_figures(systems, n_replicates, seed)))
+
+
+def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
+    """AP50 and AP of the first detector, ours or by another program."""
+    systems = make_systems(n_images, seed, boxes)
+    found, judged = systems.boxes["A"], systems.judged
+    if how in _COCO:
+        given = as_coco(found, judged.truth, judged.image_ids, how)
+        return lambda: bool(plain_figures(given, how))
+    if how == "as reported":
+        return lambda: bool(average_precision(found, judged.truth, judged.image_ids))
+    matches = match_boxes(found, judged.truth, judged.image_ids)
+    ready = WeightedAveragePrecision(matches, judged.patients, judged.n_patients)
+    chunk = next(Resamples(judged.n_patients, 48, seed).chunks())
+    return lambda: float(len(ready(chunk)))
+
+
+def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Systems:
     """Draw images, lesions and predictions; the detectors find four lesions of five."""
     rng = np.random.default_rng(seed)
     ids = pd.Index([f"i{number:06d}" for number in range(n_images)])
@@ -106,7 +191,10 @@ def make_systems(n_images: int, seed: int) -> Systems:
         truth=pd.DataFrame(truth, columns=EDGES).assign(image_id=ids[lesions]),
         x_class=pd.Series(np.where(sick, "lesion", kinds), index=ids),
     )
-    boxes = {name: _found(rng, ids, lesions, truth, blur) for name, blur in (("A", 20), ("B", 35))}
+    boxes = {
+        name: _found(rng, ids, lesions, truth, blur, n_boxes)
+        for name, blur in (("A", 20), ("B", 35))
+    }
     scores = {
         name: frame.groupby("image_id")["score"].max().reindex(ids, fill_value=0.0)
         for name, frame in boxes.items()
@@ -137,11 +225,16 @@ def _boxes_at(rng: np.random.Generator, count: int) -> Floats:
 
 
 def _found(
-    rng: np.random.Generator, ids: pd.Index, lesions: np.ndarray, truth: Floats, blur: float
+    rng: np.random.Generator,
+    ids: pd.Index,
+    lesions: np.ndarray,
+    truth: Floats,
+    blur: float,
+    n_boxes: int,
 ) -> pd.DataFrame:
     """Blurred lesions among false boxes of lower scores."""
     found = rng.random(len(lesions)) < 0.8
-    n_false = len(ids) * BOXES_PER_IMAGE - int(found.sum())
+    n_false = len(ids) * n_boxes - int(found.sum())
     near = truth[found] + rng.normal(0, blur, (int(found.sum()), 4)).clip(-25, 25)
     frame = pd.DataFrame(np.vstack([near, _boxes_at(rng, n_false)]), columns=EDGES)
     image = np.append(lesions[found], rng.integers(0, len(ids), n_false))
@@ -222,51 +315,34 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     return np.array(found)
 
 
-def _box_rows(setting: Setting, systems: Systems) -> Iterator[dict[str, Any]]:
-    """AP50 and AP of one detector: in numpy, as reported, again for a resample; pycocotools."""
-    boxes, judged = systems.boxes["A"], systems.judged
-    coco = as_coco(boxes, judged.truth, judged.image_ids)
-    ready = _vectorised(systems)
-    chunk = next(Resamples(judged.n_patients, 48, setting.seed).chunks())
-    runs = {
-        "vectorised": lambda: bool(vectorised_figures(systems)),
-        "as reported": lambda: bool(average_precision(boxes, judged.truth, judged.image_ids)),
-        "a resample": lambda: float(len(ready(chunk))),
-        "pycocotools": lambda: bool(plain_figures(*coco)),
-    }
-    what = f"AP50 and AP of {len(judged.image_ids):,} images x {BOXES_PER_IMAGE} boxes"
-    note = (
-        "pycocotools has its annotations loaded before the clock starts and is run for one range "
-        "of sizes; ours start from tables, and a resample from boxes that are matched"
-    )
-    rows = [
-        Row(f"{what}, {ours}: against pycocotools", "s", ours, "pycocotools", note=note)
-        for ours in ("vectorised", "as reported", "a resample")
-    ]
-    return setting.meter.measure(runs, rows, warm=False, most=_ROUNDS)
-
-
-def _vectorised(systems: Systems) -> WeightedAveragePrecision:
-    judged = systems.judged
-    matches = match_boxes(systems.boxes["A"], judged.truth, judged.image_ids)
-    return WeightedAveragePrecision(matches, judged.patients, judged.n_patients)
-
-
 def vectorised_figures(systems: Systems) -> dict[str, float]:
     """AP50 and AP of the first detector in numpy, from its table of boxes."""
-    once = np.ones((1, systems.judged.n_patients), dtype=np.int16)
-    (figures,) = _vectorised(systems)(once)
+    judged = systems.judged
+    matches = match_boxes(systems.boxes["A"], judged.truth, judged.image_ids)
+    once = np.ones((1, judged.n_patients), dtype=np.int16)
+    (figures,) = WeightedAveragePrecision(matches, judged.patients, judged.n_patients)(once)
     return {"ap50": float(figures[0]), "ap": float(figures.mean())}
 
 
-def as_coco(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> tuple[Any, ...]:
-    """Truth and predictions as pycocotools takes them."""
-    from pycocotools.coco import COCO
+def _coco_classes(program: str) -> tuple[Any, Any]:
+    if program == "faster-coco-eval":
+        from faster_coco_eval import COCO, COCOeval_faster
 
-    coco = COCO()
+        return COCO, COCOeval_faster
+    from pycocotools.coco import COCO as Annotations  # noqa: N811  another class of that name
+    from pycocotools.cocoeval import COCOeval
+
+    return Annotations, COCOeval
+
+
+def as_coco(
+    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, program: str
+) -> tuple[Any, Any]:
+    """Truth and predictions as pycocotools or faster-coco-eval takes them."""
+    coco = _coco_classes(program)[0]()
     images = [{"id": number + 1} for number in range(len(image_ids))]
     coco.dataset = {"images": images, "categories": [{"id": 1}]}
-    made = []
+    made: list[Any] = []
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
         for frame in (truth, boxes):
@@ -277,15 +353,13 @@ def as_coco(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> tu
             made.append(
                 coco.loadRes(np.column_stack([place, corners[:, :2], sides, score * ones, ones]))
             )
-    return tuple(made)
+    return made[0], made[1]
 
 
-def plain_figures(truth: object, boxes: object) -> dict[str, float]:
-    """AP50 and AP by pycocotools, used as it is meant to be."""
-    from pycocotools.cocoeval import COCOeval
-
+def plain_figures(given: tuple[Any, Any], program: str) -> dict[str, float]:
+    """AP50 and AP by pycocotools or faster-coco-eval, used as they are meant to be."""
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCOeval(truth, boxes, "bbox")
+        coco = _coco_classes(program)[1](*given, "bbox")
         coco.params.areaRng, coco.params.areaRngLbl = coco.params.areaRng[:1], ["all"]
         coco.params.maxDets = [100]
         coco.evaluate()
@@ -294,10 +368,4 @@ def plain_figures(truth: object, boxes: object) -> dict[str, float]:
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-if __name__ == "__main__":  # judge as many images as the arguments say
-    n_images, n_replicates, seed = map(int, sys.argv[1:])
-    systems = make_systems(n_images, seed)
-    start = time.perf_counter()
-    judge(systems, n_replicates, seed)
-    seconds = time.perf_counter() - start
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak_gib": peak_gib()}))
+BLOCKS = {"evaluation": (judge_rows, precision_rows, growth_rows)}

@@ -1,15 +1,15 @@
-"""Both networks: training and inference against the same network in torchvision's own way.
+"""The machine's peak, and the training step of both networks against torchvision's own way.
 
 The peers have the same weights, images, boxes and labels. The detector's does what torchvision's
 ``references/detection`` does: float32 images in lists, torchvision's transform, model and losses.
 The classifier's takes float32 images that are normalised beforehand (which is not timed), binary
 cross entropy and AdamW. Ours is the step that `cxr train` runs, without Lightning's loop around
-it, and the forward that `cxr predict` runs.
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -24,12 +24,11 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks.bench import Row, Run, Setting
+from benchmarks.bench import Row, Setting
+from benchmarks.worker import Candidate, Run
 from classification.dataset import LabelBatch
-from classification.loss import scores_of
 from classification.loss import training_losses as classifier_losses
 from classification.model import ImageClassifier, build_chexnet
-from classification.saliency import saliency_maps
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
@@ -37,14 +36,16 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
-from scripts.runtime import choose_device, choose_precision, tune_cpu
+from scripts.calibration import computes_bf16
+from scripts.runtime import calibrate_for, choose_device
+from training.cost import count_flops
 from training.loop import read_losses
 from training.optimisation import FitSettings, build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
 _PRECISIONS = ("fp32", "bf16")
-_PAIRED = ("fp32", "bf16", "bf16"), ("fp32", "fp32", "bf16")  # ours with torchvision's
+_LONG_TRAINING = 1000.0  # megapixels: worth a calibration
 
 
 class Size(NamedTuple):
@@ -62,87 +63,139 @@ class Size(NamedTuple):
 
 
 QUICK_DETECTOR = Size(96, 2, "resnet18", 32)
-_DETECTORS = (Size(256, 8, "resnet18", 64), Size(512, 2, "resnet50", 256))
 QUICK_CLASSIFIER = Size(64, 2)
-_CLASSIFIERS = (Size(128, 16), Size(224, 32))
+_DETECTOR, _CLASSIFIER = Size(512, 2, "resnet50", 256), Size(224, 32)
+_PASSES = 3  # of a training step: forward, and backward by images and by weights
+_CONVOLVED, _MULTIPLIED, _COPIED = (16, 256, 56), 2048, 1 << 28  # shape, side, bytes
 
 
-def detection_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Measure the detector: one optimiser step, then boxes, main memory to main memory."""
-    tune_cpu()
-    device, seed = choose_device(), setting.seed
-    precision = choose_precision("auto", cast("Any", device))
-    learning = (
-        f"training step: ours {precision} and channels_last, torchvision fp32 and contiguous, "
-        "as its references/detection; live batch norm, all layers learn, SGD; without the "
-        "loop of Lightning"
-    )
-    inferring = "inference keeps boxes from a score of 0.001 on; the weights are random"
-    for size in (QUICK_DETECTOR,) if setting.quick else _DETECTORS:
-        batch = boxed(_stack_images(setting, size), seed)
-        ours, peer = detector_twins(size, seed, device)
-        runs = {
-            "ours": detector_step(ours, batch, device, precision),
-            "torchvision": _peer_detector_step(peer, batch, device),
-        }
-        title = f"training step on {device}, {size}: ours against torchvision's reference"
-        yield from _image_rows(setting, runs, [("ours", "torchvision")], title, learning)
-        ours, peer = detector_twins(size, seed, device)
-        given, floats = partial(batch.images.to, device), partial(detector_floats, batch.images)
-        runs = {name: partial(_boxes, ours.eval(), given, device, name) for name in _PRECISIONS}
-        runs["torchvision"] = partial(_boxes, peer.eval(), partial(floats, device), device)
-        title = f"inference on {device} in {{ours}}, {size}: ours against {{peer}} fp32"
-        pairs = [(name, "torchvision") for name in _PRECISIONS]
-        yield from _image_rows(setting, runs, pairs, title, inferring)
+def sizes(setting: Setting) -> dict[str, Size]:
+    """What is measured of each network."""
+    quick = {"detector": QUICK_DETECTOR, "classifier": QUICK_CLASSIFIER}
+    return quick if setting.quick else {"detector": _DETECTOR, "classifier": _CLASSIFIER}
 
 
-def classification_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Measure the classifier: one optimiser step, then scores; ours makes its maps, too."""
-    tune_cpu()
-    device, seed = choose_device(), setting.seed
-    pairs = [(f"ours {a}", f"torchvision {b}") for a, b in zip(*_PAIRED, strict=True)]
-    learning = (
-        "classifier: ours in channels_last, torchvision contiguous; live batch norm, all "
-        "layers learn, AdamW; without the loop of Lightning; both under the same settings of "
-        "malloc"
-    )
-    inferring = "classifier's inference: ours includes the activation maps, torchvision's has none"
-    for size in (QUICK_CLASSIFIER,) if setting.quick else _CLASSIFIERS:
-        batch = labelled(_stack_images(setting, size), seed)
-        steps: dict[str, Run] = {}
-        scores: dict[str, Run] = {}
-        ours, peer = classifier_twins(size, seed, device)
-        floats = classifier_floats(ours, batch.images)
-        for name in _PRECISIONS:
-            scores[f"ours {name}"] = partial(_our_scores, ours.eval(), batch.images, device, name)
-            scores[f"torchvision {name}"] = partial(_peer_scores, peer.eval(), floats, device, name)
-            learner, reference = classifier_twins(size, seed, device)
-            steps[f"ours {name}"] = classifier_step(learner, batch, device, name)
-            steps[f"torchvision {name}"] = _peer_classifier_step(
-                reference, floats, batch.targets, device, name
-            )
-        title = f"training step on {device}, {size}: {{ours}} against {{peer}}"
-        yield from _image_rows(setting, steps, pairs, title, learning)
-        title = f"inference on {device}, {size}: {{ours}} against {{peer}}"
-        yield from _image_rows(setting, scores, pairs, title, inferring)
-
-
-def _image_rows(
-    setting: Setting, runs: dict[str, Run], pairs: list[tuple[str, str]], title: str, note: str
-) -> Iterator[dict[str, Any]]:
-    """Images a second of pairs of candidates, whose names fill the title."""
+def peak_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """What the machine can do: convolutions and matrix products, and copying memory."""
+    device = choose_device()
+    kinds = [("3x3 convolution", name) for name in _PRECISIONS]
+    kinds += [("matrix product", name) for name in _PRECISIONS] + [("copy of memory", "")]
+    candidates = {
+        f"{kind} {name}".strip(): Candidate.of(
+            peak, kind=kind, precision=name, device=device, small=setting.quick
+        )
+        for kind, name in kinds
+    }
     rows = [
-        Row(title.format(ours=ours, peer=peer), "images/s", ours, peer, note=note)
-        for ours, peer in pairs
+        Row("peak", "GFLOP/s" if name else "GB/s", candidate)
+        for candidate, (_, name) in zip(candidates, kinds, strict=True)
     ]
-    return setting.meter.measure(runs, rows)
+    for (_, name), row in zip(kinds, setting.meter.measure(candidates, rows), strict=True):
+        if row["ours"]:
+            known = setting.meter.peaks.get(name or "copy", 0.0)
+            setting.meter.peaks[name or "copy"] = max(known, 1e9 * row["ours"])
+        yield row
 
 
-def _stack_images(setting: Setting, size: Size) -> Tensor:
-    """Images as the pixel store has them, uint8 (B, 1, S, S), repeated where there are fewer."""
+def peak(kind: str, precision: str, device: str, small: bool) -> Run:
+    """Work of one kind; returns how many thousand millions of operations, or of bytes."""
+    number = torch.bfloat16 if precision == "bf16" else torch.float32
+    if kind == "copy of memory":
+        source = torch.ones((_COPIED >> 8 if small else _COPIED) // 4, device=device)
+        target = torch.empty_like(source)
+        amount = 2 * source.numel() * source.element_size()  # read and written
+        work = partial(target.copy_, source)
+    elif kind == "matrix product":
+        side = _MULTIPLIED // 16 if small else _MULTIPLIED
+        factor = torch.randn(side, side, device=device).to(number)
+        amount, work = 2 * side**3, partial(torch.mm, factor, factor)
+    else:
+        batch, channels, side = (1, 16, 14) if small else _CONVOLVED
+        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, number)
+        images = torch.randn(batch, channels, side, side, device=device).to(number)
+        shaped = images.to(memory_format=torch.channels_last)
+        amount = 2 * 9 * channels**2 * side**2 * batch
+        work = partial(layer.to(memory_format=torch.channels_last), shaped)
+
+    def run() -> float:
+        with torch.inference_mode():
+            work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return amount / 1e9
+
+    return run
+
+
+def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """One optimiser step of both networks against torchvision's reference."""
+    device = choose_device()
+    calibrate_once(setting, device)
+    note = (
+        "training: ours is the step of `cxr train` without Lightning's loop, in channels_last; "
+        "torchvision is contiguous fp32 as its references/detection; live batch norm, all layers "
+        "learn; SGD for the detector, AdamW for the classifier; the share of the peak takes "
+        f"{_PASSES} times the operations of the forward pass"
+    )
+    peer = "torchvision fp32"
+    for kind, size in sizes(setting).items():
+        told: dict[str, Any] = {"kind": kind, "size": size, "device": device, "seed": setting.seed}
+        told["images"] = stacked_images(setting, size)
+        candidates = {peer: Candidate.of(training_step, precision="", **told)}
+        rows = []
+        for name in precisions(device):
+            ours = f"ours {name}"
+            candidates[ours] = Candidate.of(training_step, tuned=True, precision=name, **told)
+            bound = name, _PASSES * flops(kind, size)
+            work = f"training step on {device}, {size}"
+            rows.append(Row(work, "images/s", ours, peer, bound=bound, note=note))
+        yield from setting.meter.measure(candidates, rows)
+
+
+def calibrate_once(setting: Setting, device: str) -> None:
+    """Let the machine be calibrated, as before a long training; processes then find the choice."""
+    if not setting.quick:
+        calibrate_for(_LONG_TRAINING, device)
+
+
+def precisions(device: str) -> tuple[str, ...]:
+    """Those that the processor has instructions for."""
+    return _PRECISIONS if device == "cuda" or computes_bf16() else _PRECISIONS[:1]
+
+
+def training_step(
+    kind: str, size: Sequence[Any], images: str, device: str, seed: int, precision: str
+) -> Run:
+    """Our step in a precision, or torchvision's where none is named."""
+    shape, pixels = Size(*size), torch.from_numpy(np.load(images))
+    if kind == "detector":
+        batch = boxed(pixels, seed)
+        ours, peer = detector_twins(shape, seed, device)
+        if precision:
+            return detector_step(ours, batch, device, precision)
+        return _peer_detector_step(peer, batch, device)
+    labels = labelled(pixels, seed)
+    learner, reference = classifier_twins(shape, seed, device)
+    if precision:
+        return classifier_step(learner, labels, device, precision)
+    floats = classifier_floats(learner, pixels)
+    return _peer_classifier_step(reference, floats, labels.targets, device)
+
+
+def flops(kind: str, size: Size) -> float:
+    """Floating-point operations of one image's forward pass."""
+    twins = detector_twins if kind == "detector" else classifier_twins
+    return float(count_flops(twins(size, 0, "cpu")[0], size.side))
+
+
+def stacked_images(setting: Setting, size: Size) -> str:
+    """A file of images as the pixel store has them, uint8 (B, 1, S, S), repeated where few."""
     paths = setting.images[: size.batch]
     read = [letterbox(read_image(path).pixels, size.side)[0] for path in paths]
-    return torch.from_numpy(np.stack([read[n % len(read)] for n in range(size.batch)]))[:, None]
+    stacked = np.stack([read[n % len(read)] for n in range(size.batch)])[:, None]
+    path = setting.scratch / f"{size.side}x{size.batch}.npy"
+    np.save(path, stacked)
+    return str(path)
 
 
 def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:
@@ -266,16 +319,6 @@ def _peer_step(
     return float(n_images)
 
 
-def _boxes(
-    model: nn.Module, images: Callable[[], object], device: str, precision: str = "fp32"
-) -> float:
-    with torch.inference_mode(), _autocast(device, precision):
-        found = model(images())
-    for image in found:
-        image["boxes"].cpu()
-    return float(len(found))
-
-
 def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifier, DenseNet]:
     """Our network as `cxr train` and `cxr predict` hold it, and torchvision's of equal weights."""
     torch.manual_seed(seed)
@@ -311,30 +354,15 @@ def detector_step(model: LesionRetinaNet, batch: LesionBatch, device: str, preci
     return _our_step(model, detector_losses, batch, device, precision, how)
 
 
-def _peer_classifier_step(
-    model: DenseNet, floats: Tensor, targets: Tensor, device: str, precision: str
-) -> Run:
+def _peer_classifier_step(model: DenseNet, floats: Tensor, targets: Tensor, device: str) -> Run:
     parameters, criterion = model.train().parameters(), nn.BCEWithLogitsLoss()
     optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=1e-4)
 
     def loss_of() -> Tensor:
         images, labels = floats.to(device), targets.to(device)
-        with _autocast(device, precision):
-            return criterion(model(images), labels)
+        return criterion(model(images), labels)
 
     return partial(_peer_step, optimiser, loss_of, len(floats))
 
 
-def _our_scores(model: ImageClassifier, images: Tensor, device: str, precision: str) -> float:
-    """Scores and maps of a batch, as `classification.inference.predict_scores` finds them."""
-    with _autocast(device, precision):
-        found = saliency_maps(model, images.to(device), "cam")
-        scores = scores_of(found.logits)
-    scores.cpu(), found.maps.cpu()
-    return float(len(images))
-
-
-def _peer_scores(model: DenseNet, floats: Tensor, device: str, precision: str) -> float:
-    with torch.inference_mode(), _autocast(device, precision):
-        model(floats.to(device)).sigmoid().cpu()
-    return float(len(floats))
+BLOCKS = {"machine": (peak_rows,), "training": (training_rows,)}

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.__main__ import bench
-from benchmarks.bench import (
-    Meter,
-    Row,
-    Sample,
-    as_lines,
-    line_of,
-    own_process,
-    peak_gib,
-)
+from benchmarks.bench import Meter, Row, Sample, curve
+from benchmarks.report import as_lines, line_of
+from benchmarks.worker import Candidate, Run, Worker, peak_gib, timed
 from data_prep.contracts.errors import InputError
 from scripts.calibration import ProcessorTime
 
@@ -58,6 +54,10 @@ def meter_of(machine: FakeMachine, *, rounds: int = 1, guarded: bool = True) -> 
     return Meter(machine, rounds=rounds, least_seconds=1.0, guarded=guarded)
 
 
+def sampled(meter: Meter, run: Callable[[], Any]) -> Sample:
+    return meter.sample(partial(timed, run, now=meter.machine.now), least=1.0)
+
+
 def measured(meter: Meter, runs: dict[str, Callable[[], Any]], row: Row) -> dict[str, Any]:
     (found,) = meter.measure(runs, [row], warm=False)
     return found
@@ -76,8 +76,9 @@ def scripted(machine: FakeMachine, steps: list[tuple[float, float]]) -> Callable
 
 def test_noise_is_the_share_of_all_processors_that_others_used() -> None:
     machine = FakeMachine(cpus=4)
-    sample = meter_of(machine).sample(scripted(machine, [(2.0, 0.8)]), least=1.0)
-    assert sample == Sample(amount=10.0, seconds=2.0, noise=pytest.approx(0.1))
+    sample = sampled(meter_of(machine), scripted(machine, [(2.0, 0.8)]))
+    assert (sample.amount, sample.seconds) == (10.0, 2.0)
+    assert sample.noise == pytest.approx(0.1)
 
 
 def test_our_own_work_on_every_processor_is_no_noise() -> None:
@@ -88,12 +89,12 @@ def test_our_own_work_on_every_processor_is_no_noise() -> None:
         machine.mine += 2.0
         return 1.0
 
-    assert meter_of(machine).sample(run, least=1.0).noise == 0.0
+    assert sampled(meter_of(machine), run).noise == 0.0
 
 
 def test_a_short_run_is_repeated_within_its_sample() -> None:
     machine = FakeMachine()
-    sample = meter_of(machine).sample(scripted(machine, [(0.4, 0)] * 5), least=1.0)
+    sample = sampled(meter_of(machine), scripted(machine, [(0.4, 0)] * 5))
     assert (sample.amount, sample.seconds) == (30.0, pytest.approx(1.2))
 
 
@@ -113,14 +114,15 @@ def test_a_machine_that_stays_busy_gives_no_figure() -> None:
     row = measured(meter_of(machine), runs, Row("read", "images/s", "ours", "peer"))
     assert [row[key] for key in ("ours", "peer", "ratio", "n", "rejected")] == [None] * 3 + [0, 4]
     assert row["ours_range"] is None
-    assert line_of(row) == "read: not measured, others use the machine"
+    assert line_of(row) == "read: ours: not measured, others use the machine"
 
 
 def test_a_rejected_sample_waits_until_the_others_are_quiet() -> None:
     machine = FakeMachine()
     machine.calm = [2.0, 2.0, 0.0]
     run = scripted(machine, [(1.0, 1.0), (1.0, 0.0)])
-    sample, rejected = meter_of(machine).quiet_sample(run)
+    timer = partial(timed, run, now=machine.now)
+    sample, rejected = meter_of(machine).quiet_sample(timer)
     assert sample is not None
     assert (machine.time, rejected) == (5.0, 1), "two runs, and three seconds of sleep between"
 
@@ -130,8 +132,8 @@ def test_when_patience_is_used_up_each_sample_has_one_try() -> None:
     machine.calm = [2.0] * 10
     meter = meter_of(machine)
     meter.patience = 3.0
-    run = scripted(machine, [(1.0, 1.0)] * 3)
-    assert [meter.quiet_sample(run) for _ in range(3)] == [(None, 1)] * 3
+    timer = partial(timed, scripted(machine, [(1.0, 1.0)] * 3), now=machine.now)
+    assert [meter.quiet_sample(timer) for _ in range(3)] == [(None, 1)] * 3
     assert machine.time == 6.0, "three runs and three seconds of sleep in all"
 
 
@@ -161,14 +163,14 @@ def test_candidates_take_turns_in_being_first() -> None:
 def row_of(unit: str, *pairs: tuple[float, float]) -> dict[str, Any]:
     """A row of ours against a peer, of the seconds that each took, round by round."""
     rounds = [{"ours": Sample(1.0, a, 0.0), "peer": Sample(1.0, b, 0.0)} for a, b in pairs]
-    return Row("open", unit, "ours", "peer").measured(rounds, {"ours": 0, "peer": 0})
+    return Row("open", unit, "ours", "peer").measured(rounds, {})
 
 
 def test_a_ratio_is_formed_within_its_round() -> None:
     row = row_of("s", (1.0, 2.0), (10.0, 20.0), (3.0, 9.0))
     assert (row["ours"], row["peer"]) == (3.0, 9.0)
-    assert (row["ratio"], row["ratio_range"]) == (2.0, (2.0, 3.0))
-    assert (row["ours_range"], row["n"]) == ((1.0, 10.0), 3)
+    assert (row["ratio"], row["ratio_range"]) == (2.0, [2.0, 3.0])
+    assert (row["ours_range"], row["n"]) == ([1.0, 10.0], 3)
 
 
 @pytest.mark.parametrize(
@@ -180,33 +182,114 @@ def test_a_ratio_above_one_means_that_ours_is_faster(unit: str, ours: float, pee
     assert (row["ours"], row["peer"], row["ratio"]) == (ours, peer, 4.0)
 
 
-def test_a_limit_is_kept_or_not_only_where_there_is_a_figure() -> None:
-    row = Row("t", "s", "ours", limit=60.0)
-    for taken, within in ((59.0, True), (61.0, False), (None, None)):
-        sample = None if taken is None else Sample(1.0, taken, 0.0)
-        assert row.measured([{"ours": sample}], {"ours": 0})["within_limit"] is within
+@pytest.mark.parametrize(
+    ("seconds", "gib", "within"), [(59.0, 3.9, True), (61.0, 1.0, False), (1.0, 4.1, False)]
+)
+def test_a_limit_is_of_time_and_of_memory(seconds: float, gib: float, within: bool) -> None:
+    row = Row("t", "s", "ours", limit=60.0, limit_gib=4.0)
+    sample = Sample(1.0, seconds, 0.0, peak_gib=gib)
+    assert row.measured([{"ours": sample}], {})["within_limit"] is within
+    assert row.measured([{"ours": None}], {})["within_limit"] is None
 
 
-def test_a_row_takes_its_part_of_what_a_process_of_its_own_prints() -> None:
+@pytest.mark.parametrize(("unit", "seconds"), [("images/s", 2.0), ("s", 2.0), ("ms/image", 2.0)])
+def test_the_share_of_the_peak_is_that_of_the_operations_a_second(
+    unit: str, seconds: float
+) -> None:
+    row = Row("step", unit, "ours", bound=("bf16", 3e9))  # 3 GFLOP in 2 s of 6 GFLOP/s
+    rounds = [{"ours": Sample(1.0, seconds, 0.0)}]
+    assert row.measured(rounds, {}, peaks={"bf16": 6e9})["share"] == pytest.approx(0.25)
+    assert row.measured(rounds, {}, peaks={"fp32": 1.0})["share"] is None
+
+
+def test_a_row_takes_its_part_of_what_a_run_returns() -> None:
     machine = FakeMachine()
 
     def run() -> dict[str, float]:
         machine.work(3.0)
-        return {"read": 2.0, "peak_gib": 0.5}
+        return {"read": 2.0, "split": 0.5}
 
-    rows = [Row("read", "s", "own", part="read"), Row("memory", "GiB", "own", part="peak_gib")]
+    rows = [Row("tables", "s", "own", part=part) for part in ("read", "split")]
     found = list(meter_of(machine, rounds=2).measure({"own": run}, rows, warm=False, most=1))
     assert [(row["ours"], row["n"]) for row in found] == [(2.0, 1), (0.5, 1)]
-    with pytest.raises(RuntimeError, match="no_such failed"):
-        own_process("benchmarks.no_such")
+
+
+def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds() -> None:
+    machine = FakeMachine()
+
+    def slow(size: int) -> Run:
+        return lambda: machine.work(size / 300)
+
+    found = curve(
+        meter_of(machine),
+        (1_000, 5_000, 10_000),
+        lambda size: {"ours": slow(size // 100), "peer": slow(size)},
+        lambda size: [Row("t", "s", "ours", "peer", size=size)],
+    )
+    assert [(row["size"], row["names"]["peer"]) for row in found] == [
+        (1_000, "peer"),
+        (5_000, "peer"),
+        (10_000, None),
+    ]
 
 
 def test_the_table_leaves_empty_what_was_not_measured() -> None:
     read = Row("read", "images/s", "ours").measured([{"ours": None}], {"ours": 4})
     rounds = [{"ours": Sample(1.0, seconds, 0.0)} for seconds in (1.0, 2.0, 3.0)]
-    lines = as_lines([read, Row("open", "s", "ours").measured(rounds, {"ours": 0})])
-    assert lines[1].split() == ["read", "images/s", "0", "4"]
-    assert lines[2].split() == ["open", "2", "s", "3", "0"]
+    lines = as_lines([read, Row("open", "s", "ours").measured(rounds, {})])
+    assert lines[1].split() == ["read", "ours", "images/s", "0", "4"]
+    assert lines[2].split() == ["open", "ours", "2", "s", "3", "0"]
+
+
+CANDIDATES = """
+import os
+
+def told(fails=False):
+    if fails:
+        raise ValueError("no such file")
+    def run():
+        print("a library says something")
+        return {"threads": "OMP_NUM_THREADS" in os.environ, "pid": os.getpid()}
+    return run
+"""
+
+
+@pytest.fixture
+def candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """What sets up a candidate, in a module that imports nothing else."""
+    (tmp_path / "some_candidates.py").write_text(CANDIDATES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return importlib.import_module("some_candidates").told
+
+
+def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(
+    candidate: Callable[..., Run],
+) -> None:
+    worker = Worker(Candidate.of(candidate))
+    try:
+        worker.ready()
+        taken = worker(0.01)
+        told = taken.printed
+        assert told is not None, "what it prints is no answer"
+        assert not told["threads"], "what the user set for us is not the peer's"
+        assert 0 < taken.peak_gib < 2
+        status, until = Path(f"/proc/{told['pid']}/stat"), time.monotonic() + 10
+        while (stopped := status.read_text().rpartition(")")[2].split()[0]) != "T":
+            assert time.monotonic() < until, stopped
+    finally:
+        worker.end()
+
+
+def test_a_candidate_that_fails_says_why_and_the_others_go_on(
+    candidate: Callable[..., Run],
+) -> None:
+    peers = {"peer": Candidate.of(candidate, fails=True), "other": Candidate.of(candidate)}
+    rows = [Row("open", "s", "ours", peer) for peer in peers]
+    meter = Meter(ProcessorTime(), rounds=1, least_seconds=0.0, guarded=False)
+    failed, measured = meter.measure({"ours": lambda: None, **peers}, rows)
+    assert (failed["ours"], failed["failed"]) == (None, "peer: ended: ValueError: no such file")
+    assert (measured["ratio"] > 0, measured["failed"]) == (True, "")
 
 
 def test_this_process_and_its_children_are_its_own() -> None:
@@ -226,7 +309,7 @@ def test_this_process_and_its_children_are_its_own() -> None:
 
 def test_peak_memory_is_this_process_and_not_what_started_it() -> None:
     ballast = b"x" * (400 << 20)
-    code = "from benchmarks.bench import peak_gib; print(peak_gib())"
+    code = "from benchmarks.worker import peak_gib; print(peak_gib())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -248,34 +331,34 @@ def test_a_quick_run_says_where_and_on_what_it_was_made(quick: dict) -> None:
     assert quick["contract"] == "bench"
     assert quick["hardware"]["cpus"] >= 1
     assert {"python", "pandas", "pydicom"} <= set(quick["versions"])
-    assert (quick["quick"], quick["seed"], quick["n_pictures"]) == (True, 0, 4)
-    assert quick["pictures"] == "synthetic chest X-rays, seed 0"
+    assert (quick["quick"], quick["seed"], quick["n_images"]) == (True, 0, 4)
+    assert quick["images"] == "synthetic chest X-rays, seed 0"
     assert "revision" in quick
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "store against decoding DICOM",
-        "store against decoding PNG",
-        "store against decoding JPEG",
-        "1 processor against a plain loop",
-        "SHA-256 of the pixels",
-        "images: read, validate, split and audit",
-        "greatest memory",
-        "is_member against pandas isin",
-        "open it, against pandas",
-    ],
-)
-def test_a_quick_run_has_every_row(quick: dict, words: str) -> None:
-    assert any(words in row["name"] for row in quick["rows"])
+def test_a_quick_run_has_every_row(quick: dict) -> None:
+    names = [" ".join([row["work"], *map(str, row["names"].values())]) for row in quick["rows"]]
+    for words in (
+        "pixel store DICOM (pydicom, cv2)",
+        "pixel store PNG",
+        "pixel store JPEG",
+        "1 processor a loop of pydicom",
+        "tables: read all rules",
+        "tables: find copies, split by patient",
+        "tables: read, validate, split, audit",
+        "is_member pandas isin",
+        "open it pandas",
+    ):
+        assert any(words in name for name in names), words
+    assert not any(row["failed"] for row in quick["rows"])
 
 
 def test_figures_of_a_quick_run_agree_with_each_other(quick: dict) -> None:
-    assert len({row["name"] for row in quick["rows"]}) == len(quick["rows"])
+    keys = {(row["work"], *row["names"].values()) for row in quick["rows"]}
+    assert len(keys) == len(quick["rows"])
     for row in quick["rows"]:
         assert row["group"] == "data"
-        assert row["n"] == 1, row["name"]
+        assert row["n"] == 1, row["work"]
         low, high = row["ours_range"]
         assert 0 < low <= row["ours"] <= high
         if row["peer"] is not None:
@@ -286,7 +369,7 @@ def test_figures_of_a_quick_run_agree_with_each_other(quick: dict) -> None:
 
 def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path: Path) -> None:
     for groups, options, message in (
-        (["speed"], {}, "no group 'speed'; choose from data"),
+        (["speed"], {}, "no group 'speed'; choose from machine"),
         (["data"], {"source": tmp_path / "none"}, "none: no such folder"),
         (["data"], {"data": tmp_path, "source": tmp_path}, "either --data or"),
         (["data"], {"data": tmp_path}, "give a data set folder that cxr prepare made"),

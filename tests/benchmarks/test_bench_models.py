@@ -19,6 +19,8 @@ from benchmarks.bench_models import (
     detector_floats,
     detector_twins,
     labelled,
+    peak,
+    precisions,
 )
 
 
@@ -56,24 +58,20 @@ def test_both_detectors_are_one_network_with_the_same_output() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("group", "names"),
-    [
-        ("detection", ["training step", "inference", "inference"]),
-        pytest.param(
-            "classification",
-            ["training step"] * 3 + ["inference"] * 3,
-            marks=pytest.mark.long,
-        ),
-    ],
-)
-def test_a_quick_run_measures_training_and_inference(
-    tmp_path: Path, group: str, names: list[str]
-) -> None:
+def test_a_quick_run_measures_the_machine_and_training(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    bench([group], quick=True, out=out)
-    found = json.loads(out.read_text())["rows"]
-    assert [row["name"].split(" on ")[0] for row in found] == names
-    for row in found:
-        assert (row["group"], row["unit"], row["n"]) == (group, "images/s", 1)
+    bench(["machine", "training"], quick=True, out=out)
+    rows = json.loads(out.read_text())["rows"]
+    peaks = [row for row in rows if row["group"] == "machine"]
+    assert [row["unit"] for row in peaks] == ["GFLOP/s"] * 4 + ["GB/s"]
+    steps = [row for row in rows if row["group"] == "training"]
+    assert len(steps) == 2 * len(precisions("cpu"))
+    for row in steps:
+        assert (row["unit"], row["n"]) == ("images/s", 1), row["failed"]
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert row["share"] > 0
+        assert row["share_of"] in row["names"]["ours"]
+
+
+def test_the_operations_of_a_product_are_those_that_are_counted() -> None:
+    assert peak("matrix product", "fp32", "cpu", small=True)() == 2 * 128**3 / 1e9

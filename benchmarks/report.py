@@ -1,0 +1,361 @@
+"""What a run of the benchmark says: lines, the page `docs/benchmarks.md`, its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.json_files import read_json, write_json
+
+RECORDED = Path(__file__).with_name("recorded.json")
+_PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+_RATIOS, _GROWTH = "benchmarks.png", "benchmarks_growth.png"
+_FEWEST_ROUNDS = 3  # for a comparison with what was recorded
+_LEAST_LOSS = 0.1  # share of the recorded ratio
+_SLOPE_FROM = 10_000  # below that, what does not grow counts most
+_OURS, _PEERS, _GREY = "#1f5fa8", "#c1651d", "#8a8a8a"
+_TITLES = {
+    "machine": "What the machine can do",
+    "training": "Training",
+    "inference": "Inference",
+    "data": "Images and tables",
+    "evaluation": "Evaluation",
+    "calibration": "Settings of this machine",
+}
+_INTRO = """# How fast
+
+Written by `python -m benchmarks --write-docs`, from `benchmarks/recorded.json`; do not edit.
+
+A row is one piece of work, done by us and by a peer: what one would write with the usual library.
+Each candidate has a process of its own. A peer keeps its own defaults of threads, of how long they
+spin and of the allocator; ours has what `cxr train` and `cxr predict` settle on that machine. They
+take turns, in another order every round, and are stopped while another one works. A sample counts
+only while other programs use less than a tenth of the processors.
+
+A ratio is formed within a round; above 1 ours is faster. In brackets: the lowest and the highest
+round. The share of the peak is that of the fastest convolution or matrix product in the same
+precision, or of copying memory, in the same run. Memory is the peak of one process.
+"""
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """A measured row as a sentence."""
+    ours, peer = row["names"]["ours"], row["names"]["peer"]
+    what = f"{_work(row)}: {ours}"
+    if row["failed"]:
+        return f"{what}: failed ({row['failed']})"
+    if row["ours"] is None:
+        return f"{what}: not measured, others use the machine"
+    against = "" if row["peer"] is None else f", {peer} {figure(row['peer'])}"
+    ratio = "" if row["ratio"] is None else f", {figure(row['ratio'])}x"
+    return f"{what} {figure(row['ours'])} {row['unit']}{against}{ratio}"
+
+
+def _work(row: Mapping[str, Any]) -> str:
+    return row["work"] if row["size"] is None else f"{row['work']}, {row['size']:,} images"
+
+
+def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    r"""Measured rows as a plain table; what was not measured stays empty.
+
+    Example:
+        >>> from benchmarks.bench import Row, Sample
+        >>> row = Row("open", "s", "store", limit=2.0)
+        >>> rounds = [{"store": Sample(1.0, seconds, 0.0)} for seconds in (0.4, 0.5, 0.6)]
+        >>> print("\n".join(as_lines([row.measured(rounds, {})])))
+        work  candidate  ours     peer  unit  ratio  min-max  of peak  n  rejected
+        open  store       0.5  limit 2  s                              3         0
+    """
+    cells = [
+        (
+            "work",
+            "candidate",
+            "ours",
+            "peer",
+            "unit",
+            "ratio",
+            "min-max",
+            "of peak",
+            "n",
+            "rejected",
+        )
+    ]
+    for row in rows:
+        peer = f"limit {figure(row['limit'])}" if row["limit"] else figure(row["peer"])
+        ratio = f"{figure(row['ratio'])}x" if row["ratio"] else ""
+        spread = "-".join(map(figure, row["ratio_range"] or ()))
+        names = " / ".join(name for name in row["names"].values() if name)
+        counts = str(row["n"]), str(row["rejected"])
+        told = names, figure(row["ours"]), peer, row["unit"], ratio, spread, _share(row)
+        cells.append((_work(row), *told, *counts))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    shaped = [zip(line, "<<>><>>>>>", widths, strict=True) for line in cells]
+    return ["  ".join(f"{c:{a}{w}}" for c, a, w in line).rstrip() for line in shaped]
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return "" if row["share"] is None else f"{row['share']:.0%} {row['share_of']}"
+
+
+def figure(value: float | None) -> str:
+    """Three significant digits.
+
+    Example:
+        >>> [figure(value) for value in (31245.6, 12.34, 0.01234, None)]
+        ['31,200', '12.3', '0.0123', '']
+    """
+    if value is None:
+        return ""
+    if abs(value) >= 1000:
+        return f"{round(value, 3 - len(str(int(abs(value))))):,.0f}"
+    return f"{value:.3g}"
+
+
+def recorded() -> dict[str, Any]:
+    """What was recorded in the repository."""
+    return read_json(RECORDED, "bench")
+
+
+def losses(payload: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Rows that failed, broke their limit, or got slower than recorded by more than the noise.
+
+    Slower: every round's ratio lies below every recorded one, and their median a tenth below.
+    Ratios of another machine are not compared.
+    """
+    found = []
+    same = _machine(payload) == _machine(before)
+    known = {_key(row): row for row in before["rows"]} if same and not payload["quick"] else {}
+    for row in payload["rows"]:
+        was = known.get(_key(row))
+        if row["failed"]:
+            found.append(line_of(row))
+        elif row["within_limit"] is False:
+            found.append(f"{line_of(row)}: over its limit")
+        elif was is not None and _is_slower(row, was):
+            found.append(f"{line_of(row)}: slower than recorded, {figure(was['ratio'])}x")
+    return found
+
+
+def _is_slower(row: Mapping[str, Any], was: Mapping[str, Any]) -> bool:
+    if row["ratio"] is None or was["ratio"] is None or min(row["n"], was["n"]) < _FEWEST_ROUNDS:
+        return False
+    apart = row["ratio_range"][1] < was["ratio_range"][0]
+    return apart and row["ratio"] < (1 - _LEAST_LOSS) * was["ratio"]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["group"], row["work"], row["size"], *row["names"].values()
+
+
+def _machine(payload: Mapping[str, Any]) -> tuple[Any, ...]:
+    hardware = payload.get("hardware", {})
+    return hardware.get("processor"), hardware.get("cpus")
+
+
+def record(payload: Mapping[str, Any]) -> Path:
+    """Keep a run in the repository, and write the page and its pictures.
+
+    Rows of groups that were not measured this time stay, where they are of the same machine.
+
+    Raises:
+        InputError: It was quick, or only a part was measured and the rest is of another machine.
+    """
+    if payload["quick"]:
+        raise InputError("benchmarks: --quick says nothing of speed; leave out --write-docs")
+    before = recorded()
+    measured = {row["group"] for row in payload["rows"]}
+    kept = [row for row in before["rows"] if row["group"] not in measured]
+    if kept and _machine(payload) != _machine(before):
+        raise InputError(
+            f"{RECORDED}: holds other groups of another machine; measure all groups here"
+        )
+    order = list(_TITLES)
+    rows = sorted([*kept, *payload["rows"]], key=lambda row: order.index(row["group"]))
+    whole = {**payload, "rows": rows}
+    write_json(RECORDED, "bench", whole)
+    draw(whole, _PAGE.parent)
+    with atomic_path(_PAGE) as temporary:
+        temporary.write_text(page(whole), encoding="utf-8")
+    return _PAGE
+
+
+def page(payload: Mapping[str, Any]) -> str:
+    """The page that a recorded run gives, Markdown."""
+    rows = payload["rows"]
+    if not rows:
+        return f"{_INTRO}\nNothing is recorded yet.\n"
+    machine = "{processor}, {cpus} processors, {memory_gib:g} GiB".format(**payload["hardware"])
+    versions = ", ".join(f"{name} {version}" for name, version in payload["versions"].items())
+    lines = [_INTRO, f"Machine: {machine}. Images: {payload['n_images']} {payload['images']}."]
+    lines += [f"Versions: {versions}.", ""]
+    if any(row["ratio"] for row in rows):
+        lines += [f"![Ratios of all rows, with their spread]({_RATIOS})", ""]
+    for group, of_group in groupby(rows, key=lambda row: row["group"]):
+        lines += _section(group, list(of_group))
+    curves = _curves(rows)
+    if curves:
+        lines += ["## Growth", "", f"![Time by number of images, and slopes]({_GROWTH})", ""]
+        lines += _growth_table(curves)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A group's table and notes; points of a curve have their own."""
+    single = [row for row in rows if row["size"] is None]
+    revisions = sorted({f"revision {row['revision']}, {row['created'][:10]}" for row in rows})
+    lines = [
+        f"## {_TITLES[group]}",
+        "",
+        f"`python -m benchmarks {group}`: {'; '.join(revisions)}.",
+        "",
+    ]
+    if single:
+        heads = "work", "ours", "peer", "ratio", "of the peak", "GiB, ours / peer", "rounds"
+        lines += [_cells(heads), _cells(["---"] * len(heads)), *map(_table_row, single), ""]
+    lines += [f"- {note}" for note in dict.fromkeys(row["note"] for row in rows) if note]
+    return [*lines, ""] if lines[-1] else lines
+
+
+def _table_row(row: Mapping[str, Any]) -> str:
+    names = row["names"]
+    if row["failed"]:
+        return _cells([_work(row), names["ours"], names["peer"] or "", "failed", "", "", "0"])
+    ours = f"{names['ours']}: {figure(row['ours'])} {row['unit']}"
+    peer = "" if row["peer"] is None else f"{names['peer']}: {figure(row['peer'])}"
+    if row["limit"]:
+        peer = f"limit {figure(row['limit'])} {row['unit']}"
+    if row["limit_gib"]:
+        peer += f", {figure(row['limit_gib'])} GiB"
+    ratio = ""
+    if row["ratio"] is not None:
+        low, high = map(figure, row["ratio_range"])
+        ratio = f"**{figure(row['ratio'])}** ({low} to {high})"
+    memory = " / ".join(figure(gib) for gib in row["peak_gib"])
+    if row["ours"] is None:
+        ours, memory = f"{names['ours']}: not measured, others used the machine", ""
+    return _cells([_work(row), ours, peer, ratio, _share(row), memory, str(row["n"])])
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows of growing size, by their work."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["size"] is not None and row["ours"] is not None:
+            found.setdefault(row["work"], []).append(row)
+    return found
+
+
+def _lines_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Points of each candidate of a curve: how many, how long; ours first."""
+    found: dict[str, dict[int, float]] = {}
+    for side in ("ours", "peer"):
+        for row in rows:
+            if row[side] is not None:
+                found.setdefault(row["names"][side], {})[row["size"]] = row[side]
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def slope(points: Sequence[tuple[int, float]]) -> float | None:
+    """Least-squares slope of log time on log number, from 10,000 on; 1 is linear.
+
+    Example:
+        >>> slope([(1_000, 5.0), (10_000, 2.0), (100_000, 20.0)])
+        1.0
+    """
+    far = [point for point in points if point[0] >= _SLOPE_FROM and point[1] > 0]
+    if len(far) < 2:
+        return None
+    x, y = np.log10(np.array(far)).T
+    return round(float(np.polyfit(x, y, 1)[0]), 2)
+
+
+def _growth_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    sizes = sorted({row["size"] for rows in curves.values() for row in rows})
+    heads = ["work", "candidate", "unit", *(f"{size:,}" for size in sizes), "slope"]
+    lines = [_cells(heads), _cells(["---"] * len(heads))]
+    for work, rows in curves.items():
+        for name, points in _lines_of(rows).items():
+            at = dict(points)
+            steep = slope(points)
+            figures = [figure(at.get(size)) for size in sizes]
+            told = "" if steep is None else f"{steep:.2f}"
+            lines.append(_cells([work, name, rows[0]["unit"], *figures, told]))
+    return [*lines, "", "A peer goes on only to where a sample takes less than 20 s.", ""]
+
+
+def draw(payload: Mapping[str, Any], folder: Path) -> None:
+    """Write both pictures: ratios with their spread, and growth, where there is any."""
+    rows = payload["rows"]
+    ratios = [row for row in rows if row["ratio"] is not None and row["size"] is None]
+    if ratios:
+        _save(_draw_ratios(ratios), folder / _RATIOS)
+    if curves := _curves(rows):
+        _save(_draw_growth(curves), folder / _GROWTH)
+
+
+def _save(drawn: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        drawn.savefig(temporary, format="png", dpi=120, facecolor="white", bbox_inches="tight")
+
+
+def _draw_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    drawn = Figure(figsize=(9.0, 1.0 + 0.34 * len(rows)), layout="constrained")
+    axes = drawn.subplots()
+    place = np.arange(len(rows))[::-1]
+    ratio = np.array([row["ratio"] for row in rows])
+    low, high = np.array([row["ratio_range"] for row in rows]).T
+    axes.barh(place, ratio - 1, left=1, height=0.6, color=np.where(ratio < 1, _PEERS, _OURS))
+    axes.errorbar(ratio, place, xerr=(ratio - low, high - ratio), fmt="none", ecolor="black", lw=1)
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", lw=1)
+    names = [
+        f"{_work(row)}: {row['names']['ours']}\nagainst {row['names']['peer']}" for row in rows
+    ]
+    axes.set_yticks(place, names, fontsize=6.5)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    for y, x, text in zip(place, high, map(figure, ratio), strict=True):
+        axes.annotate(
+            f"{text}x", (max(x, 1), y), (4, 0), textcoords="offset points", va="center", fontsize=7
+        )
+    axes.set_xlim(min(0.8, low.min() / 1.2), high.max() * 1.6)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("times as fast as the peer (lines: lowest and highest round)")
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+def _draw_growth(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    columns = min(2, len(curves))
+    height = -(-len(curves) // columns)
+    drawn = Figure(figsize=(5.0 * columns, 3.4 * height), layout="constrained")
+    panels = np.atleast_1d(drawn.subplots(height, columns)).ravel()
+    for axes, (work, rows) in zip(panels, curves.items(), strict=False):
+        for number, (name, points) in enumerate(_lines_of(rows).items()):
+            steep = slope(points)
+            told = name if steep is None else f"{name}: slope {steep:.2f}"
+            colour = (_OURS, _PEERS, _GREY)[min(number, 2)]
+            axes.loglog(
+                *zip(*points, strict=True),
+                "-" if number == 0 else "--",
+                marker="o",
+                color=colour,
+                label=told,
+            )
+        axes.set(title=work, xlabel="images", ylabel=rows[0]["unit"])
+        axes.title.set_fontsize(9)
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    return drawn
