@@ -183,9 +183,9 @@ def _write_card(
 ) -> None:
     info = loaded.model.run.info
     made_on = info["data_set"]
-    kind = {"boxes": "lesion detector", "scores": "image classifier"}[spec.kind]
+    kind = {"boxes": "a lesion detector", "scores": "an image classifier"}[spec.kind]
     card = {
-        "is": f"{info['name']}, a {kind} of {', '.join(spec.findings)}, as {spec.backend}",
+        "is": f"{info['name']}, {kind} of {', '.join(spec.findings)}, as {spec.backend}",
         "run": spec.run["folder"],
         "learned_from": (
             f"{made_on['name']}: {counted(info['n_train'], 'training image')}, "
