@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -104,7 +105,7 @@ def export(
     _export_labels(source, out, format, {**for_data, "reader": reader or "reference"}, as_json)
 
 
-def _refuse(options: dict[str, object], why: str) -> None:
+def _refuse(options: Mapping[str, object], why: str) -> None:
     if given := [name for name, value in options.items() if value is not None]:
         raise InputError(f"cxr export: --{given[0]} {why}")
 
@@ -149,7 +150,7 @@ def _export_labels(
     data: Path,
     out: Path,
     format: str,  # noqa: A002
-    options: dict[str, object],
+    options: Mapping[str, object],
     as_json: bool,
 ) -> None:
     from data_prep.contracts.workers import cpu_count

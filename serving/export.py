@@ -14,6 +14,7 @@ from data_prep.contracts.json_files import write_json
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
+from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.exported_model import ExportedModel
@@ -136,23 +137,26 @@ def _images_of(
 def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
     model, run = loaded.model, loaded.model.run
     size = model.preprocess.size
+    network = model.model
+    is_detector = isinstance(network, LesionRetinaNet)
+    level_sizes = anchors_of(network)[1] if isinstance(network, LesionRetinaNet) else ()
     hidden = ("command", "contract", "schema_version")  # the command names local folders
     info = {key: value for key, value in run.info.items() if key not in hidden}
     return ExportSpec(
         format=format,
         precision="fp32",
-        kind="boxes" if model.kind == "boxes" else "scores",
+        kind="boxes" if is_detector else "scores",
         findings=model.learnt,
         target=asdict(loaded.target),
         size=size,
-        level_sizes=anchors_of(model.model)[1] if model.kind == "boxes" else (),
-        map_frame=_map_frame(model.model, size) if model.kind == "scores" else None,
+        level_sizes=level_sizes,
+        map_frame=None if is_detector else _map_frame(network, size),
         map_levels=tuple(loaded.levels.items()),
         run={
             **info,
             "folder": str(run.folder.resolve()),
             "inference_id": model.inference_id(),
-            "flops": count_flops(model.model, size),
+            "flops": count_flops(network, size),
         },
     )
 
