@@ -11,11 +11,11 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
+from data_prep.store.folder_kinds import kind_of
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, show_answers
 from scripts.next_steps import show_next
 from scripts.own_split import own_split
-from scripts.systems import is_export, open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,15 +155,17 @@ def predict(
     split = own_split(split, [run], dataset)
     tune_cpu(megapixels=worth_of_training(run, dataset, split), device=device)
     from data_prep.augment.views import View, parse_views
+    from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     views = parse_views(tta) if tta else (View(),)
     model: TrainedModel | ExportedModel
-    if is_export(run):
+    kind = kind_of(run)
+    if kind is not None and kind.name == "export":
         for_runs = {"precision": precision != "fp32", "tta": tta, "maps": maps != "cam"}
         if given := [option for option, value in for_runs.items() if value]:
             raise InputError(f"{run}: an export has its own --{given[0]}; leave it out")
-        model = open_model(run)
+        model = ExportedModel.open(run)
     else:
         model = TrainedModel.open(
             run, precision=precision, device=choose_device(device), views=views, maps=maps

@@ -18,7 +18,7 @@ from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.exported_model import ExportedModel
-from serving.exported.session import open_session
+from serving.exported.session import open_session, without_telemetry
 from serving.exported.spec import PREPROCESS_FILE, ExportSpec, Format, Precision
 from serving.guard import GUARD_NAME
 from serving.parity import Proof, prove
@@ -105,6 +105,7 @@ def _require_possible(
             "--precision bf16: ONNX Runtime has no bf16 convolutions on processors; take --format "
             "openvino, or --precision fp32 or int8"
         )
+    without_telemetry()
     import openvino
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
