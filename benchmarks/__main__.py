@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "machine": "benchmarks.bench_models",
     "training": "benchmarks.bench_models",
-    "inference": "benchmarks.bench_models",
+    "inference": "benchmarks.bench_inference",
     "data": "benchmarks.bench_data",
     "evaluation": "benchmarks.bench_judge",
     "calibration": "benchmarks.bench_calibration",

@@ -110,7 +110,7 @@ def grey_epoch(paths: str) -> Run:
 
 def plain_epoch(paths: str, size: int, pillow: bool) -> Run:
     """Files that are decoded and resized each time."""
-    read = partial(_plain_square, size=size, pillow=pillow)
+    read = partial(plain_square, size=size, pillow=pillow)
     return partial(_epoch, read, [Path(line) for line in _lines(paths)])
 
 
@@ -121,7 +121,7 @@ def _read_grey(path: Path) -> np.ndarray:
     return pixels
 
 
-def _plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
+def plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
     """What a plain loop would read: no LUT, no window, no check; pydicom's own choice or Pillow."""
     if is_dicom(path):
         with warnings.catch_warnings():
@@ -182,7 +182,7 @@ def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for number, path in enumerate(named):
-            np.save(folder / f"{number}.npy", _plain_square(path, size, pillow=pillow))
+            np.save(folder / f"{number}.npy", plain_square(path, size, pillow=pillow))
         return float(len(named))
 
     return loop

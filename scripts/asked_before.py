@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import METRICS, SYSTEMS
+from scripts.systems import is_export, predicts, system_folder
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
@@ -49,9 +50,10 @@ def _files_of(named: Named, target: str, out: Path) -> dict[str, list[list[Path]
         members = []
         for number, path in enumerate(paths, 1):
             marker, predicted = path / "predictions.json", path
-            if (path / "run.json").is_file() and not marker.is_file():
-                seed = f"{name}-{number}" if paths[1:] else name or path.name
-                marker, predicted = path / "run.json", out / SYSTEMS / seed
+            if predicts(path) and not marker.is_file():
+                seed = f"{name}-{number}" if paths[1:] else name or system_folder(path)
+                marker = path / ("export.json" if is_export(path) else "run.json")
+                predicted = out / SYSTEMS / seed
             members.append([marker, predicted / "decisions" / f"{target}.json"])
         found[name or str(paths[0].resolve())] = members
     return found

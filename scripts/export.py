@@ -1,48 +1,158 @@
-"""`cxr export`: the labels of a data set for other programs."""
+"""`cxr export`: a trained run that predicts without torch, or a data set's labels for others."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from data_prep.contracts.errors import InputError
 
+if TYPE_CHECKING:
+    from serving.exported.spec import Format, Precision
+
+_RUN_FORMATS = ("onnx", "openvino")
+_PRECISIONS = ("fp32", "bf16", "int8")
+
 
 def export(
-    data: Annotated[Path, typer.Argument(help="Data set folder, as made by cxr prepare.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    format: Annotated[  # noqa: A002 - the option's own name
-        str, typer.Option(help="coco, voc, yolo, or kaggle (CSV of the RSNA challenge).")
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|DATA", help="Run of cxr train, or data set.")
     ],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="Folder to make. Of a run RUN/exports/FORMAT-PRECISION by default."),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's own name
+        str,
+        typer.Option(
+            help="Of a run: onnx or openvino. Of a data set: coco, voc, yolo, or kaggle (CSV of "
+            "the RSNA challenge)."
+        ),
+    ] = "",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a run: fp32, bf16 (openvino alone) or int8; the last two need --data. fp32 if "
+            "left out."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a run: the data set that it was trained on. Its validation images judge the "
+            "export, its training images calibrate int8. Without it fp32 is judged on phantoms."
+        ),
+    ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Also write the roles of this split, as 'default'.")
+        str | None,
+        typer.Option(help="Of a data set: also write the roles of this split, as 'default'."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="The findings of this target only; kaggle holds one target.")
+        str | None,
+        typer.Option(
+            help="Of a data set: the findings of this target only; kaggle holds one target."
+        ),
     ] = None,
-    reader: Annotated[str, typer.Option(help="Whose labels.")] = "reference",
+    reader: Annotated[str | None, typer.Option(help="Of a data set: whose labels.")] = None,
     images: Annotated[
         str | None,
         typer.Option(
-            help="Images beside the labels: png or jpeg (rendered in 8 bits, as the models see "
-            "them, of the original's size), link, copy or none. By default png for yolo, jpeg "
-            "for voc, none for coco and kaggle."
+            help="Of a data set: images beside the labels: png or jpeg (rendered in 8 bits, as the "
+            "models see them, of the original's size), link, copy or none. By default png for "
+            "yolo, jpeg for voc, none for coco and kaggle."
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that render; all processors if left out.")
+        int | None,
+        typer.Option(
+            min=0, help="Of a data set: processes that render; all processors if left out."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Write a data set's labels as other programs read them, and say what those cannot hold.
+    """Write a run as a folder that predicts without torch, or a data set's labels for others.
 
-    cxr prepare reads coco and voc back without loss. The folder appears whole or not at all.
+    An exported run is proved first: its boxes, scores, maps and decisions are held against those
+    of the run, and it is kept only where they agree; the differences are in its card.json. It
+    predicts as a run does (cxr predict EXPORT IMAGE), or without cxr: python EXPORT/predict.pyz.
 
+    Of a data set it says what the format cannot hold; cxr prepare reads coco and voc back without
+    loss. The folder appears whole or not at all.
+
+    Example: cxr export out/chexnet --format openvino --precision int8 --data out/data
     Example: cxr export data/rsna out/rsna-yolo --format yolo --split default
     """
+    if not format:
+        raise InputError(
+            f"cxr export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
+            "yolo or kaggle for a data set"
+        )
+    for_runs = {"precision": precision, "data": data}
+    for_data = {
+        "split": split, "target": target, "reader": reader, "images": images, "workers": workers,
+    }  # fmt: skip
+    if format in _RUN_FORMATS:
+        _refuse(for_data, f"is for a data set's labels, not for --format {format}")
+        _export_run(source, out, cast("Format", format), precision or "fp32", data, as_json)
+        return
+    _refuse(for_runs, f"is for a run; --format {format} writes a data set's labels")
+    if out is None:
+        raise InputError("cxr export: give the folder to make behind the data set")
+    _export_labels(source, out, format, {**for_data, "reader": reader or "reference"}, as_json)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    if given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"cxr export: --{given[0]} {why}")
+
+
+def _export_run(
+    run: Path,
+    out: Path | None,
+    format: Format,  # noqa: A002
+    precision: str,
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    from data_prep.store.folder_kinds import require_kind
+    from scripts import console
+    from scripts.runtime import tune_cpu
+
+    if precision not in _PRECISIONS:
+        raise InputError(f"--precision {precision}: is none of {', '.join(_PRECISIONS)}")
+    require_kind(run, "run")
+    tune_cpu()
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.preprocess import Preprocess
+    from scripts.train_images import open_store
+    from serving.export import export_folder, export_run
+
+    chosen = cast("Precision", precision)
+    out = out or export_folder(run, format, chosen)
+    dataset = None if data is None else DataSet.open(data)
+    size = Preprocess.from_json(run / "preprocess.json").size
+    store = None if dataset is None else open_store(dataset, size)
+    console.say(f"Exporting as {format} {precision}, and holding it against the run")
+    proof = export_run(run, out, format, chosen, dataset, store)
+    for measure in proof.measures:
+        console.say(f"  {measure.words()}")
+    console.say(f"Export: {out}")
+    console.next_step(f"cxr predict {shlex.quote(str(out))} IMAGE")
+    if as_json:
+        console.emit_json({"export": str(out), **proof.to_json()})
+
+
+def _export_labels(
+    data: Path,
+    out: Path,
+    format: str,  # noqa: A002
+    options: Mapping[str, object],
+    as_json: bool,
+) -> None:
     from data_prep.contracts.workers import cpu_count
     from data_prep.export.export import WRITERS, export_annotations
     from data_prep.store.dataset import DataSet
@@ -50,22 +160,14 @@ def export(
 
     if (data / "run.json").is_file():
         raise InputError(
-            f"{data}: a run; --format onnx and openvino come later, and {', '.join(WRITERS)} are "
-            "for data sets"
+            f"{data}: is a run, which --format {' or '.join(_RUN_FORMATS)} exports; "
+            f"{', '.join(WRITERS)} are for data sets"
         )
     dataset = DataSet.open(data)
+    if options["workers"] is None:
+        options = {**options, "workers": cpu_count()}
     with console.progress("Writing", len(dataset.images)) as advance:
-        summary = export_annotations(
-            dataset,
-            out,
-            format,
-            split=split,
-            reader=reader,
-            target=target,
-            images=images,
-            workers=cpu_count() if workers is None else workers,
-            advance=advance,
-        )
+        summary = export_annotations(dataset, out, format, advance=advance, **options)  # type: ignore[arg-type]
     for line in summary.lines:
         console.say(line)
     console.next_step(

@@ -33,9 +33,10 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 def _split_of(source: Path, dataset: DataSet) -> str:
     from data_prep.contracts.json_files import read_json
 
-    for name in ("predictions", "run"):
+    for name in ("predictions", "run", "export"):
         if (source / f"{name}.json").is_file():
-            made_on = read_json(source / f"{name}.json", name).get("data_set") or {}
+            facts = read_json(source / f"{name}.json", name)
+            made_on = (facts["run"] if name == "export" else facts).get("data_set") or {}
             here = made_on.get("content_id") == dataset.ids["content_id"]
             known = made_on.get("split") in dataset.ids["split_ids"]
             return str(made_on["split"]) if here and known else _USUAL

@@ -11,6 +11,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
+from data_prep.store.folder_kinds import kind_of
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, show_answers
 from scripts.next_steps import show_next
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Part, Predictions, PredictionWriter
+    from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
@@ -153,12 +155,21 @@ def predict(
     split = own_split(split, [run], dataset)
     tune_cpu(megapixels=worth_of_training(run, dataset, split), device=device)
     from data_prep.augment.views import View, parse_views
+    from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     views = parse_views(tta) if tta else (View(),)
-    model = TrainedModel.open(
-        run, precision=precision, device=choose_device(device), views=views, maps=maps
-    )
+    model: TrainedModel | ExportedModel
+    kind = kind_of(run)
+    if kind is not None and kind.name == "export":
+        for_runs = {"precision": precision != "fp32", "tta": tta, "maps": maps != "cam"}
+        if given := [option for option, value in for_runs.items() if value]:
+            raise InputError(f"{run}: an export has its own --{given[0]}; leave it out")
+        model = ExportedModel.open(run)
+    else:
+        model = TrainedModel.open(
+            run, precision=precision, device=choose_device(device), views=views, maps=maps
+        )
     if finding:
         model = model.with_names(_parse_names(finding))
     predict_data_set(model, dataset, out, split, batch_size, name)
@@ -196,7 +207,7 @@ def _parse_names(given: list[str]) -> dict[str, str]:
 
 
 def predict_data_set(
-    model: TrainedModel,
+    model: TrainedModel | ExportedModel,
     dataset: DataSet,
     out: Path,
     split: str,
@@ -310,7 +321,7 @@ def freeze_decision(
     )
 
 
-def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
+def _require_labels(model: TrainedModel | ExportedModel, dataset: DataSet) -> None:
     known = sorted(set(dataset.findings["finding"]))
     learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
     lacking = [name for name in learnt if name not in known]
@@ -331,28 +342,35 @@ def _require_labels(model: TrainedModel, dataset: DataSet) -> None:
     )
 
 
-def _describe(model: TrainedModel, name: str | None) -> dict[str, Any]:
+def _describe(model: TrainedModel | ExportedModel, name: str | None) -> dict[str, Any]:
     from evaluation.systems.eligibility import sets_of_run
     from scripts.starting_weights import unknown_training_data
 
     info = model.info
+    usual, run, exported = info["name"], model.folder, {}
+    if model.backend != "torch":
+        usual, run = f"{usual} ({model.backend} {model.precision})", Path(info["folder"])
+        exported = {"exported_from": info["inference_id"]}
     return {
-        "system": name or info["name"],
+        "system": name or usual,
         "kind": model.kind,
         "seed": info["seed"],
         "findings": list(model.findings),
         **({"names": dict(model.names)} if model.names else {}),
         "inference_id": model.inference_id(),
-        "run": str(model.folder.resolve()),
+        **exported,
+        "run": str(run.resolve()),
         "trained_on": sets_of_run(info),
-        **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
+        **({"seen_unknown": unknown} if (unknown := unknown_training_data(dict(info))) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }
 
 
 def _finish(
-    model: TrainedModel, writer: PredictionWriter, sample_images: np.ndarray | None = None
+    model: TrainedModel | ExportedModel,
+    writer: PredictionWriter,
+    sample_images: np.ndarray | None = None,
 ) -> None:
     """Copy what the model has seen, and measure its cost, last: the machine is then quiet."""
     _copy_seen(model, writer)
@@ -360,14 +378,36 @@ def _finish(
     writer.info["cost"] = model.cost(sample_images)
 
 
-def _copy_seen(model: TrainedModel, writer: PredictionWriter) -> None:
+def _copy_seen(model: TrainedModel | ExportedModel, writer: PredictionWriter) -> None:
     import shutil
 
     from data_prep.contracts.folders import atomic_path, provenance
 
-    with atomic_path(writer.folder / "seen.parquet") as temporary:
-        shutil.copyfile(model.folder / "seen.parquet", temporary)
+    folder = model.folder if model.backend == "torch" else run_of_export(model)
+    if folder is None:
+        console.say(
+            f"{model.folder}: its run is not at hand ({model.info['folder']}), so which patients "
+            "it learned from is unknown; put the run back there and predict again"
+        )
+    else:
+        with atomic_path(writer.folder / "seen.parquet") as temporary:
+            shutil.copyfile(folder / "seen.parquet", temporary)
     writer.info |= provenance()
+
+
+def run_of_export(model: TrainedModel | ExportedModel) -> Path | None:
+    """The run that an export was made from, where it lies above it or where it lay then.
+
+    An export holds no patient ids: what it learned from is read from its run.
+    """
+    from data_prep.contracts.json_files import read_json
+
+    for run in (model.folder.absolute().parent.parent, Path(model.info["folder"])):
+        if (run / "run.json").is_file() and (run / "seen.parquet").is_file():
+            facts = read_json(run / "run.json", "run")
+            if all(model.info[key] == value for key, value in facts.items() if key in model.info):
+                return run
+    return None
 
 
 def write_parts(

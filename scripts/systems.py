@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
@@ -11,6 +11,10 @@ from evaluation.report.files import SYSTEMS
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
+    from serving.exported.exported_model import ExportedModel
+    from serving.trained_model import TrainedModel
+
+_EXPORTS = "exports"  # within a run's folder, see serving.export
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
@@ -56,22 +60,21 @@ def open_seeds(
 def _open_system(
     path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
 ) -> Predictions:
-    """Open predictions; a run is predicted (into the report's ``systems``) and tuned first."""
+    """Open predictions; a run or export is predicted (into ``systems``) and tuned first."""
     from data_prep.store.predictions import Predictions
 
-    if not is_run(path):
+    if not predicts(path):
         return Predictions.open(path)
     from evaluation.decisions.decision import Decision
     from evaluation.decisions.tuning import tune
     from scripts.predict import predict_data_set, worth_of_training
     from scripts.runtime import choose_device, tune_cpu
 
-    folder = out / SYSTEMS / (name or path.name)
+    folder = out / SYSTEMS / (name or system_folder(path))
     is_done = (folder / "predictions.json").is_file()
-    tune_cpu(megapixels=0.0 if is_done else worth_of_training(path, dataset, split))
-    from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
-
-    model = TrainedModel.open(path, device=choose_device("auto"))
+    known = is_done or is_export(path)  # an export's runtime chooses its own settings
+    tune_cpu(megapixels=0.0 if known else worth_of_training(path, dataset, split))
+    model = open_model(path, choose_device("auto"))  # imports torch, which reads the settings then
     if not is_done:
         predict_data_set(model, dataset, folder, split, None, name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():
@@ -82,13 +85,46 @@ def _open_system(
     predictions = Predictions.open(folder)
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {"split": split}
-        if own := decision_of_run(path, model.inference_id(), dataset, target, split):
+        training = str(model.info["inference_id"]) if is_export(path) else model.inference_id()
+        if own := decision_of_run(path, training, dataset, target, split):
             as_run = Decision.from_json(own)  # chosen anew: other batches, other last digits
             options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
             options["options"] = as_run.options
         decision = tune(predictions, dataset, target, **options)
         predictions.write_decision(target.name, decision.to_json())
     return predictions
+
+
+def predicts(path: Path) -> bool:
+    """Whether a system is given as a complete run, or as an export of one."""
+    return is_run(path) or is_export(path)
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is a complete export of a run."""
+    return (path / "export.json").is_file()
+
+
+def system_folder(path: Path) -> str:
+    """Name of the folder that holds the predictions of a run or export within a report.
+
+    Example:
+        >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))
+        ('chexnet', 'chexnet-onnx-fp32')
+    """
+    own = path if path.name not in ("", "..") else path.resolve()
+    return f"{own.parent.parent.name}-{own.name}" if own.parent.name == _EXPORTS else own.name
+
+
+def open_model(path: Path, device: Literal["cpu", "cuda"] = "cpu") -> TrainedModel | ExportedModel:
+    """Load a run, or an export of one, to predict a data set with it."""
+    if is_export(path):
+        from serving.exported.exported_model import ExportedModel
+
+        return ExportedModel.open(path)
+    from serving.trained_model import TrainedModel
+
+    return TrainedModel.open(path, device=device)
 
 
 def is_run(path: Path) -> bool:
@@ -101,11 +137,14 @@ def is_run(path: Path) -> bool:
 def decision_of_run(
     run: Path, inference_id: str, dataset: DataSet, target: Target, split: str
 ) -> dict[str, Any] | None:
-    """What a run decides by, where it was chosen for the same predictions, labels and split."""
-    from data_prep.contracts.json_files import read_json
-    from training.run_folder import RunFolder
+    """What a run decides by, where it was chosen for the same predictions, labels and split.
 
-    path = RunFolder(run).decision_file(target.name)
+    Of an export it is its run's decision, whose `inference_id` is then the run's.
+    """
+    from data_prep.contracts.json_files import read_json
+
+    within = Path() if is_export(run) else Path("validation")
+    path = run / within / "decisions" / f"{target.name}.json"
     if not path.is_file():
         return None
     decision = read_json(path, "decision")

@@ -89,6 +89,8 @@ def quantise(
         Post-training quantisation with fast bias correction, NNCF (Kozlov et al. 2020).
     """
     without_telemetry()
+    # Imported by nncf; it warns of a missing GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         import nncf
     except ImportError as error:

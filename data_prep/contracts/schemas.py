@@ -6,11 +6,10 @@ original image, continuous edges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandera.pandas as pa
 
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
@@ -23,47 +22,22 @@ SYNTHETIC = "synthetic"
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What holds in every row: `holds` gives a truth value for each value or row that it gets."""
-
-    says: str
-    holds: Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its pandas type, whether it may be absent or have gaps, what its values obey."""
-
-    dtype: str
-    required: bool
-    nullable: bool
-    rules: tuple[Rule, ...] = ()
-
-
-@dataclass(frozen=True)
-class Schema:
-    """A table: its columns, whether there may be others, what names a row, what its rows obey."""
-
-    columns: dict[str, Column]
-    free: bool
-    unique: list[str]
-    rules: tuple[Rule, ...]
-
-
 def _text(
     *,
     optional: bool = False,
     nullable: bool = False,
-    allowed: Sequence[str] = (),
+    allowed: Any = None,
     pattern: str | None = None,
-) -> Column:
-    rules = [Rule(f"one of {', '.join(allowed)}", lambda s: s.isin(allowed))] if allowed else []
+) -> pa.Column:
+    checks = [pa.Check.isin(allowed, error=f"one of {', '.join(allowed)}")] if allowed else []
     if pattern:
-        rules.append(Rule(f"like {pattern}", lambda s: s.str.fullmatch(pattern)))
-    if not nullable and not allowed:
-        rules.append(Rule("not empty", lambda s: s != ""))
-    return Column("str", not optional, nullable, tuple(rules))
+        checks.append(pa.Check(lambda s: s.str.fullmatch(pattern), error=f"like {pattern}"))
+    if not nullable:
+        checks.append(pa.Check(lambda s: s.str.len() > 0, error="not empty"))
+    # No pandera dtype: it would ask for pandas' NA strings, and `==` on those gives no boolean.
+    return pa.Column(
+        None, checks, required=not optional, nullable=nullable, metadata={"type": "str"}
+    )
 
 
 def _number(
@@ -73,49 +47,51 @@ def _number(
     dtype: str = "float64",
     optional: bool = False,
     nullable: bool = False,
-) -> Column:
-    rules = []
+) -> pa.Column:
+    checks = []
     if low is not None:
-        rules.append(Rule(f"at least {low:g}", lambda s: s >= low))
+        checks.append(pa.Check.ge(low, error=f"at least {low:g}"))
     if high is not None:
-        rules.append(Rule(f"at most {high:g}", lambda s: s <= high))
+        checks.append(pa.Check.le(high, error=f"at most {high:g}"))
     if dtype.startswith("float"):
-        rules.append(Rule("finite", np.isfinite))
-    return Column(dtype, not optional, nullable, tuple(rules))
+        checks.append(pa.Check(lambda s: np.isfinite(s), error="finite"))
+    return pa.Column(
+        dtype, checks, required=not optional, nullable=nullable, metadata={"type": dtype}
+    )
 
 
-def _box() -> dict[str, Column]:
+def _flag(*, optional: bool = False) -> pa.Column:
+    return pa.Column(bool, required=not optional, metadata={"type": "bool"})
+
+
+def _box() -> dict[str, pa.Column]:
     return {edge: _number(0) for edge in ("x1", "y1", "x2", "y2")}
 
 
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, Sized) else -1
-
-
-_BOX_RULES = (
-    Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
-    Rule("y2 must exceed y1", lambda f: f["y1"] < f["y2"]),
-)
-_MAP_RULES = (
-    Rule(
-        "values must hold grid_h x grid_w numbers",
-        lambda f: f["values"].map(_length) == f["grid_h"] * f["grid_w"],
-    ),
-)
+_BOX_RULES = [
+    pa.Check(lambda f: f["x1"] < f["x2"], error="x2 must exceed x1"),
+    pa.Check(lambda f: f["y1"] < f["y2"], error="y2 must exceed y1"),
+]
+_MAP_RULES = [
+    pa.Check(
+        lambda f: f["values"].map(len) == f["grid_h"] * f["grid_w"],
+        error="values must hold grid_h x grid_w numbers",
+    )
+]
 
 
 def _schema(
-    columns: dict[str, Column],
+    columns: dict[str, pa.Column],
     *,
-    unique: Sequence[str] = (),
-    rules: tuple[Rule, ...] = (),
+    unique: list[str] | None = None,
+    rules: list[pa.Check] | None = None,
     free: bool = False,
-) -> Schema:
+) -> pa.DataFrameSchema:
     """Build a schema; `free` allows columns beyond the named ones."""
-    return Schema(columns, free, list(unique), rules)
+    return pa.DataFrameSchema(columns, checks=rules, unique=unique, strict=not free, coerce=False)
 
 
-SCHEMAS: dict[str, Schema] = {
+SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "images": _schema(
         {
             "image_id": _text(),
@@ -169,7 +145,7 @@ SCHEMAS: dict[str, Schema] = {
             "voi": _text(nullable=True),
             "window_center": _number(nullable=True),
             "window_width": _number(nullable=True),
-            "inverted": Column("bool", required=True, nullable=False),
+            "inverted": _flag(),
             "orientation": _text(nullable=True),
             "pixel_sha256": _text(),
             "warnings": _text(nullable=True),
@@ -239,7 +215,7 @@ SCHEMAS: dict[str, Schema] = {
             "method": _text(),
             "grid_h": _number(1, dtype="int64"),
             "grid_w": _number(1, dtype="int64"),
-            "values": Column("object", required=True, nullable=False),
+            "values": pa.Column(object),
             "x1": _number(),
             "y1": _number(),
             "x2": _number(),

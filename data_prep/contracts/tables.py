@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pandera.errors
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import SCHEMA_VERSION, read_json, write_json
-from data_prep.contracts.schemas import SCHEMAS, Column, Schema
+from data_prep.contracts.schemas import SCHEMAS
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -56,67 +57,49 @@ unused; row 0, image_id 'a': role='trian'
     missing = [c for c, s in schema.columns.items() if s.required and c not in frame.columns]
     if missing:
         raise InputError(f"{label}: column '{missing[0]}' is missing; it has {list(frame.columns)}")
-    unknown = [c for c in frame.columns if c not in schema.columns] if not schema.free else []
+    unknown = [c for c in frame.columns if c not in schema.columns] if schema.strict else []
     if unknown:
         raise InputError(f"{label}: unknown column '{unknown[0]}'; remove it")
     typed = _with_types(frame, name, label)
-    broken = _first_broken(typed, schema)
-    if broken:
-        raise InputError(f"{label}: {broken}")
-    return typed
+    try:
+        # Lazy: pandera then reports each failing value with its row.
+        return schema.validate(typed, lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        raise InputError(f"{label}: {_first_failure(error, typed)}") from None
 
 
 def _with_types(frame: pd.DataFrame, name: str, label: str) -> pd.DataFrame:
     typed = frame.reset_index(drop=True)
     for column, spec in SCHEMAS[name].columns.items():
-        if column not in typed.columns:
+        target = (spec.metadata or {}).get("type")
+        if column not in typed.columns or target is None:
             continue
-        dtype: Any = spec.dtype
         try:
-            typed[column] = typed[column].astype(dtype)
+            typed[column] = typed[column].astype(target)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{label}: column '{column}' must be {spec.dtype}: {error}") from None
+            raise InputError(f"{label}: column '{column}' must be {target}: {error}") from None
     return typed
 
 
-def _first_broken(frame: pd.DataFrame, schema: Schema) -> str | None:
-    """Say the first rule that a row breaks: of the columns in their order, the rows, the keys."""
-    for name, column in schema.columns.items():
-        if name in frame.columns and (broken := _broken_in_column(frame, name, column)):
-            return broken
-    for rule in schema.rules:
-        holds = np.asarray(rule.holds(frame), dtype=bool)
-        if not holds.all():
-            row = int(holds.argmin())
-            shown = [c for c in ("x1", "y1", "x2", "y2", "grid_h", "grid_w") if c in frame.columns]
-            values = ", ".join(f"{c}={value:g}" for c, value in frame.loc[row, shown].items())
-            return f"{rule.says}; {_place(frame, row)}: {values}"
-    if schema.unique and (again := frame.duplicated(schema.unique, keep=False)).any():
-        place = _place(frame, int(again.to_numpy().argmax()))
-        return f"{' + '.join(schema.unique)} must be unique; {place} repeats one"
-    return None
-
-
-def _broken_in_column(frame: pd.DataFrame, name: str, column: Column) -> str | None:
-    present = frame[name]
-    absent = present.isna().to_numpy()
-    if absent.any():
-        if not column.nullable:
-            return f"{name} must not be missing; {_place(frame, int(absent.argmax()))}"
-        present = present[~absent]
-    for rule in column.rules:
-        holds = np.asarray(rule.holds(present), dtype=bool)
-        if not holds.all():
-            row = int(present.index[int(holds.argmin())])
-            value = frame.at[row, name]
-            value = value.item() if isinstance(value, np.generic) else value
-            return f"{name} must be {rule.says}; {_place(frame, row)}: {name}={value!r}"
-    return None
-
-
-def _place(frame: pd.DataFrame, row: int) -> str:
-    image = f", image_id {frame.at[row, 'image_id']!r}" if "image_id" in frame.columns else ""
-    return f"row {row}{image}"
+def _first_failure(error: pandera.errors.SchemaErrors, frame: pd.DataFrame) -> str:
+    case = error.failure_cases.iloc[0]
+    check, column = str(case["check"]), case["column"]
+    if pd.isna(case["index"]):
+        return f"{column}: {check}, got {case['failure_case']!r}"
+    row = int(case["index"])
+    values = frame.loc[row]
+    place = f"row {row}" + (f", image_id {values['image_id']!r}" if "image_id" in values else "")
+    if check == "multiple_fields_uniqueness":
+        keys = [str(c) for c in error.schema.unique or []]
+        return f"{' + '.join(keys)} must be unique; {place} repeats one"
+    if check == "not_nullable":
+        return f"{column} must not be missing; {place}"
+    if case["schema_context"] == "Column":
+        value = values[column]
+        value = value.item() if isinstance(value, np.generic) else value
+        return f"{column} must be {check}; {place}: {column}={value!r}"
+    shown = [c for c in ("x1", "y1", "x2", "y2", "grid_h", "grid_w") if c in frame.columns]
+    return f"{check}; {place}: " + ", ".join(f"{c}={values[c]:g}" for c in shown)
 
 
 def empty_table(name: str) -> pd.DataFrame:

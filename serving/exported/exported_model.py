@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _WARM_UP, _REPEATS = 3, 20
 _HASH_BLOCK = 1 << 20
+_MOST_IMAGES, _BATCH_PIXELS = 8, 8 * 224**2  # at a time, as serving.trained_model
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class ExportedModel:
         preprocess: Size and normalisation; the graph normalises, so only the size is applied.
         names: Findings it answers for, by the name that it learnt; None: all that it learnt.
     """
+
+    tta: ClassVar[None] = None
+    maps: ClassVar = "cam"
 
     folder: Path
     spec: ExportSpec
@@ -102,6 +106,11 @@ class ExportedModel:
     def backend(self) -> str:
         """Whose runtime computes."""
         return self.spec.format
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time that suit the images' size."""
+        return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.spec.size**2))
 
     @property
     def info(self) -> Mapping[str, Any]:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.__main__ import bench
+from benchmarks.bench import open_setting
+from benchmarks.bench_inference import make_run, torchvision_peer
 from benchmarks.bench_models import (
     QUICK_CLASSIFIER,
     QUICK_DETECTOR,
@@ -21,7 +24,9 @@ from benchmarks.bench_models import (
     labelled,
     peak,
     precisions,
+    stacked_images,
 )
+from serving.trained_model import TrainedModel
 
 
 def test_both_classifiers_are_one_network_with_the_same_output() -> None:
@@ -73,5 +78,31 @@ def test_a_quick_run_measures_the_machine_and_training(tmp_path: Path) -> None:
         assert row["share_of"] in row["names"]["ours"]
 
 
+@pytest.mark.long
+def test_a_quick_run_measures_every_back_end(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    bench(["inference"], quick=True, out=out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["failed"] for row in rows] == [""] * len(rows)
+    named = {row["names"]["ours"] for row in rows if "cxr predict" not in row["work"]}
+    assert {"torch fp32", "onnx fp32", "openvino fp32", "openvino int8"} <= named
+    assert {row["work"].split(" on ")[0] for row in rows} == {"inference", "cxr predict"}
+
+
 def test_the_operations_of_a_product_are_those_that_are_counted() -> None:
     assert peak("matrix product", "fp32", "cpu", small=True)() == 2 * 128**3 / 1e9
+
+
+def test_the_peer_finds_the_boxes_that_our_run_finds() -> None:
+    with open_setting(None, None, seed=0, quick=True) as setting:
+        run = make_run(setting, "detector", QUICK_DETECTOR)
+        pixels = torch.from_numpy(np.load(stacked_images(setting, QUICK_DETECTOR)))
+        model = TrainedModel.open(run).model
+        network, floats_of = torchvision_peer("detector", QUICK_DETECTOR, str(run), "cpu")
+    with torch.inference_mode():
+        ours: Any = model(pixels)
+        theirs: Any = network(floats_of(pixels))
+    for image, boxes in zip(ours, theirs, strict=True):
+        count = len(image["boxes"])
+        assert 20 < count <= 100, "as many as a trained network finds"
+        torch.testing.assert_close(image["boxes"], boxes[:count], rtol=1e-3, atol=0.05)

@@ -29,6 +29,7 @@ def out(tmp_path: Path) -> Path:
         "other/dataset.json": {"ids": {"content_id": "c2"}},
         "retinanet/run.json": CONTENT,
         "chexnet/run.json": CONTENT,
+        "chexnet/exports/onnx-fp32/export.json": {"run": CONTENT},
         "begun/config.toml": {},
         "runs/a/run.json": {},
         "imported/predictions.json": {**CONTENT, "run": None},
@@ -55,6 +56,9 @@ def out(tmp_path: Path) -> Path:
         ("retinanet", "data set", "is a run, not a data set; give its data set, OUT/data"),
         ("retinanet", "predictions", "is a run, not predictions; predict first: cxr predict "
          "OUT/retinanet --data OUT/data --out OUT/retinanet-predictions"),
+        ("chexnet/exports/onnx-fp32", "predictions", "is an export, not predictions; predict "
+         "first: cxr predict OUT/chexnet/exports/onnx-fp32 --data OUT/data --out"),
+        ("chexnet/exports/onnx-fp32", "run", "is an export, not a run; give a run folder"),
         ("data", "run", "train first: cxr train retinanet_small --data OUT/data"),
         ("predicted", "run", "holds predictions, not a run; give its run, OUT/chexnet"),
         ("imported", "run", "holds predictions, not a run; give a run folder that cxr train made"),

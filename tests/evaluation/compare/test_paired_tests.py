@@ -291,6 +291,10 @@ def test_the_same_training_cannot_count_as_two_seeds(predict):
         name_models({"A": [first, first]})
     with pytest.raises(InputError, match="not of one kind"):
         name_models({"A": [first, predict("B", "boxes", seed=2)]})
+    exported = predict("C", seed=2)
+    exported.info["exported_from"] = first.info["inference_id"]
+    with pytest.raises(InputError, match="or an export of the same run"):
+        name_models({"A": [first, exported]})
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])

@@ -87,6 +87,13 @@ def test_scope_says_what_is_random(make_metrics, verdict_of, seeds, words):
     assert words in verdict_of(metrics, ["A", "B"], "X", setting=Setting(seeds=seeds)).scope
 
 
+def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of):
+    setting = Setting(seeds={"A": 1, "B": 1}, same_training={"B": "A"})
+    scope = verdict_of(two(make_metrics, (0.01, -0.1, 0.1)), ["A", "B"], "X", setting=setting).scope
+    assert "about this trained model, one training run (seed): another" in scope
+    assert "B and A are one training run: their difference is of the export alone." in scope
+
+
 @pytest.mark.parametrize(
     ("setting", "start"),
     [

@@ -1,0 +1,322 @@
+"""Inference of both networks by back end and precision, and the whole of `cxr predict`.
+
+Both sides have the same weights: random ones, with batch-norm statistics of real images and a
+class bias with which about 1,700 anchors of an image pass 0.05, as a trained detector has. Exports
+are not proved here: their figures of accuracy mean nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks.bench import Row, Setting
+from benchmarks.bench_data import plain_square
+from benchmarks.bench_models import (
+    Size,
+    calibrate_once,
+    classifier_floats,
+    classifier_twins,
+    detector_floats,
+    detector_twins,
+    flops,
+    precisions,
+    sizes,
+    stacked_images,
+)
+from benchmarks.worker import Candidate, Run
+from classification.model import ImageClassifier
+from data_prep.store.decode import LoosePixels
+from detection.retinanet import LesionRetinaNet
+from scripts import console
+from scripts.runtime import choose_device
+from serving.export_graph import anchors_of, write_graph
+from serving.exported.exported_model import ExportedModel
+from serving.exported.spec import ExportSpec, Format
+from serving.quantise import quantise
+from serving.trained_model import BUILDERS, TrainedModel
+from training.run_folder import RunFolder, load_model, save_model
+
+_BATCH = {"detector": 1, "classifier": 8}  # each side's fastest, see docs/detector.md
+_IMAGES = {"detector": 8, "classifier": 64}  # for a sample
+_FILES = {"detector": 32, "classifier": 60}
+_CALIBRATED = 16  # images for the statistics of batch norm, and for int8
+_PASSING, _PASS, _SPREAD = 1_700, 0.05, 1.5  # anchors, their score, deviation of logits
+_NEVER = -20.0  # a logit
+_QUICK_IMAGES = 2
+_ROUNDS = 3
+_FINDING = "lung_opacity"
+_EXPORTS: tuple[tuple[Format, str], ...] = (
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+)
+
+
+def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Pixels in memory to tables of predictions, against torchvision's eager network."""
+    device = choose_device()
+    calibrate_once(setting, device)
+    note = (
+        "inference: ours is from store pixels to tables of boxes in the image's px, or of scores "
+        "and activation maps; torchvision's from float32 images in memory to boxes or scores; "
+        "the back ends onnx and openvino compute on the processor"
+    )
+    peer = "torchvision eager fp32"
+    for kind, size in _sizes(setting).items():
+        run, images = make_run(setting, kind, size), _images(setting, kind, size)
+        told: dict[str, Any] = {"kind": kind, "size": size, "images": images, "run": str(run)}
+        candidates = {peer: Candidate.of(torchvision_loop, device=device, **told)}
+        bounds = {}
+        for name in precisions(device):
+            ours = f"torch {name}"
+            candidates[ours] = Candidate.of(
+                torch_predictions, tuned=True, precision=name, device=device, **told
+            )
+            bounds[ours] = name
+        for format, precision in _EXPORTS:  # noqa: A001
+            if precision != "bf16" or "bf16" in precisions("cpu"):
+                ours = f"{format} {precision}"
+                made = str(export(run, format, precision, images))
+                candidates[ours] = Candidate.of(exported_predictions, folder=made, **told)
+                bounds[ours] = precision
+        cost = flops(kind, size)
+        work = f"inference on {device}, {size}"
+        rows = [
+            Row(work, "images/s", ours, peer, bound=(bounds[ours], cost), note=note)
+            for ours in bounds
+        ]
+        yield from setting.meter.measure(candidates, rows)
+
+
+def _sizes(setting: Setting) -> dict[str, Size]:
+    return {kind: size._replace(batch=_BATCH[kind]) for kind, size in sizes(setting).items()}
+
+
+def _images(setting: Setting, kind: str, size: Size) -> str:
+    count = _QUICK_IMAGES if setting.quick else max(_IMAGES[kind], _CALIBRATED)
+    return stacked_images(setting, size._replace(batch=count))
+
+
+def make_run(setting: Setting, kind: str, size: Size) -> Path:
+    """A run as `cxr train` leaves it, whose network has learnt nothing; made once."""
+    folder = setting.scratch / f"run-{kind}"
+    if folder.exists():
+        return folder
+    twins = detector_twins if kind == "detector" else classifier_twins
+    model: Any = twins(size, setting.seed, "cpu")[0]
+    seen_images = _QUICK_IMAGES if setting.quick else _CALIBRATED
+    pixels = torch.from_numpy(np.load(stacked_images(setting, size._replace(batch=seen_images))))
+    _measure_batch_norm(model, pixels)
+    if isinstance(model, LesionRetinaNet):
+        _set_class_bias(model, pixels)
+    names = [f"i{number}" for number in range(len(pixels))]
+    seen = pd.DataFrame({"image_id": names, "patient_id": names, "role": "train"})
+    told = {
+        "name": kind,
+        "model_kind": kind,
+        "target": _FINDING,
+        "findings": [_FINDING],
+        "seed": setting.seed,
+        "data_set": {"name": "benchmark", "split": "default"},
+    }
+    run = RunFolder.create(folder, config="", seen=seen, started=told)
+    save_model(model, folder)
+    model.preprocess.to_json(folder / "preprocess.json")
+    run.complete({"epochs": 0})
+    return folder
+
+
+def _measure_batch_norm(model: Any, pixels: torch.Tensor) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the mean over all batches
+    forward = model.run_heads if isinstance(model, LesionRetinaNet) else model.features
+    model.train()
+    with torch.no_grad():
+        for some in pixels.split(4):
+            forward(some)
+    model.eval()
+
+
+def _set_class_bias(model: LesionRetinaNet, pixels: torch.Tensor) -> None:
+    """Spread the logits, and move them until the wanted number passes."""
+    layer = model.head.classification_head.cls_logits
+    with torch.no_grad():
+        logits = model.run_heads(pixels[:4]).outputs["cls_logits"][..., 1]  # (B, A)
+        bias, grow = layer.bias.mean(), _SPREAD / logits.std()
+        share = min(_PASSING / logits.shape[1], 0.5)
+        top = (bias + grow * (logits - bias)).flatten().quantile(1 - share)
+        layer.weight.mul_(grow)
+        layer.bias.add_(float(np.log(_PASS / (1 - _PASS))) - top)
+        layer.bias[::2] = _NEVER  # background, which is no class to learn
+
+
+def export(run: Path, format: Format, precision: str, images: str) -> Path:  # noqa: A002
+    """An export of a run as `cxr export` writes it, without proof; int8 is calibrated on images."""
+    model = TrainedModel.open(run)
+    folder = run / "exports" / f"{format}-{precision}"
+    folder.mkdir(parents=True)
+    size = model.preprocess.size
+    boxes = isinstance(model.model, LesionRetinaNet)
+    spec = ExportSpec(
+        format=format,
+        precision="fp32",
+        kind="boxes" if boxes else "scores",
+        findings=model.findings,
+        target={"name": _FINDING, "any_of": [_FINDING], "display_name": _FINDING},
+        size=size,
+        level_sizes=anchors_of(cast("LesionRetinaNet", model.model))[1] if boxes else (),
+        map_frame=None if boxes else (0.0, 0.0, float(size), float(size)),
+        run={**model.run.info, "folder": str(run), "inference_id": model.inference_id()},
+    )
+    write_graph(model.model, folder, format)
+    shutil.copyfile(run / "preprocess.json", folder / "preprocess.json")
+    if precision == "int8":
+        pixels = np.load(images)[:_CALIBRATED, 0]
+        quantise(folder, spec, lambda name: pixels[int(name)], [str(n) for n in range(len(pixels))])
+    replace(spec, precision=cast("Any", precision)).write(folder)
+    return folder
+
+
+def torch_predictions(
+    kind: str, size: Sequence[Any], images: str, run: str, precision: str, device: str
+) -> Run:
+    """Ours by torch."""
+    model = TrainedModel.open(run, precision=cast("Any", precision), device=device)
+    return _predictions(model, images, Size(*size))
+
+
+def exported_predictions(kind: str, size: Sequence[Any], images: str, run: str, folder: str) -> Run:
+    """Ours by another back end."""
+    return _predictions(ExportedModel.open(folder), images, Size(*size))
+
+
+def _predictions(model: TrainedModel | ExportedModel, images: str, size: Size) -> Run:
+    pixels = dict(enumerate(np.load(images)[:, 0]))
+    source = LoosePixels.of({str(number): square for number, square in pixels.items()}, size.side)
+
+    def predict() -> float:
+        parts = model.predict(source, source.ids, source.sizes, size.batch)
+        return float(sum(len(part.images) for part in parts))
+
+    return predict
+
+
+def torchvision_loop(kind: str, size: Sequence[Any], images: str, run: str, device: str) -> Run:
+    """The peer: float32 images in memory, eager mode."""
+    shape, pixels = Size(*size), torch.from_numpy(np.load(images))
+    network, floats_of = torchvision_peer(kind, shape, run, device)
+    batches = [floats_of(some) for some in pixels.split(shape.batch)]
+
+    def loop() -> float:
+        with torch.inference_mode():
+            for batch in batches:
+                network(batch)
+        return float(len(pixels))
+
+    return loop
+
+
+def torchvision_peer(
+    kind: str, size: Size, run: str, device: str
+) -> tuple[Callable[[Any], object], Callable[[torch.Tensor], Any]]:
+    """Torchvision's network with the weights of a run, and what makes its input of store pixels."""
+    trained = load_model(Path(run), BUILDERS)
+    if kind == "detector":
+        detector = detector_twins(size, 0, device)[1].eval()
+        detector.load_state_dict(trained.state_dict())
+
+        def boxes(batch: list[torch.Tensor]) -> object:
+            found = detector([image.to(device) for image in batch])
+            return [image["boxes"].cpu() for image in found]
+
+        return boxes, detector_floats
+    ours = cast("ImageClassifier", trained)
+    classifier = classifier_twins(size, 0, device)[1].eval()
+    classifier.features.load_state_dict(ours.trunk.state_dict())
+    classifier.classifier.load_state_dict(ours.classifier.state_dict())
+    return (
+        lambda batch: classifier(batch.to(device)).sigmoid().cpu(),
+        partial(classifier_floats, ours),
+    )
+
+
+def verb_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """`cxr predict` for files: decoding, network and writing, against a loop that does the same."""
+    note = (
+        "cxr predict: from files to a CSV of answers, the network loaded anew each time; the loop "
+        "decodes with pydicom and Pillow, resizes with cv2, runs torchvision and writes CSV; it "
+        "has no window, no check of the image, and no map"
+    )
+    device = choose_device()
+    peer = "a loop of pydicom and torchvision"
+    for kind, size in _sizes(setting).items():
+        run = make_run(setting, kind, size)
+        files = [str(path) for path in setting.images[: 4 if setting.quick else _FILES[kind]]]
+        listed = setting.scratch / f"predict-{kind}.txt"
+        listed.write_text("\n".join(files), encoding="utf-8")
+        told: dict[str, Any] = {"run": str(run), "files": str(listed)}
+        candidates = {
+            peer: Candidate.of(torchvision_files, kind=kind, size=size, device=device, **told)
+        }
+        for name in precisions(device):
+            options = ["--precision", name, "--device", device]
+            candidates[f"torch {name}"] = Candidate.of(predict_verb, options=options, **told)
+        work = f"cxr predict on {device}, {len(files)} files, {size}"
+        rows = [Row(work, "images/s", ours, peer, note=note) for ours in candidates if ours != peer]
+        yield from setting.meter.measure(candidates, rows, warm=True, most=_ROUNDS)
+
+
+def predict_verb(run: str, files: str, options: Sequence[str]) -> Run:
+    """Ours: the command itself, in this process."""
+    from scripts.cli import build_app
+
+    named = Path(files).read_text(encoding="utf-8").split("\n")
+    table = Path(files).with_suffix(f".{os.getpid()}.csv")
+
+    def answer() -> float:
+        table.unlink(missing_ok=True)
+        command = ["predict", run, *named, "--no-overlay", "--csv", str(table), *options]
+        with console.silent(), redirect_stdout(io.StringIO()):
+            build_app()(command, standalone_mode=False)
+        return float(len(named))
+
+    return answer
+
+
+def torchvision_files(kind: str, size: Sequence[Any], run: str, files: str, device: str) -> Run:
+    """The peer: file after file, in batches."""
+    shape = Size(*size)
+    named = [Path(line) for line in Path(files).read_text(encoding="utf-8").split("\n")]
+    table = Path(files).with_suffix(".plain.csv")
+
+    def loop() -> float:
+        network, floats_of = torchvision_peer(kind, shape, run, device)
+        with torch.inference_mode(), table.open("w", newline="") as out:
+            rows = csv.writer(out)
+            for start in range(0, len(named), shape.batch):
+                some = named[start : start + shape.batch]
+                squares = np.stack([plain_square(path, shape.side, pillow=True) for path in some])
+                found: Any = network(floats_of(torch.from_numpy(squares)[:, None]))
+                rows.writerows(zip(some, (each.tolist() for each in found), strict=True))
+        return float(len(named))
+
+    return loop
+
+
+BLOCKS = {"inference": (network_rows, verb_rows)}

@@ -1,0 +1,203 @@
+"""A run as an export: its network in another format, proved against the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance, whole_folder
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet
+from data_prep.store.pixel_store import PixelStore
+from detection.retinanet import LesionRetinaNet
+from serving.answer import LoadedRun
+from serving.export_graph import anchors_of, write_graph
+from serving.exported.exported_model import ExportedModel
+from serving.exported.session import open_session, without_telemetry
+from serving.exported.spec import PREPROCESS_FILE, ExportSpec, Format, Precision
+from serving.guard import GUARD_NAME
+from serving.parity import Proof, prove
+from serving.quantise import calibration_images, quantise
+from training.cost import count_flops
+
+EXPORTS = "exports"
+"""Folder within a run of the exports that ``cxr predict --backend`` takes."""
+CARD_FILE = "card.json"
+
+
+def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
+    """Where an export of a run is kept unless another place is named.
+
+    Example:
+        >>> export_folder(Path("out/chexnet"), "openvino", "int8").as_posix()
+        'out/chexnet/exports/openvino-int8'
+    """
+    return run / EXPORTS / f"{format}-{precision}"
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    format: Format,  # noqa: A002
+    precision: Precision,
+    dataset: DataSet | None = None,
+    store: PixelStore | None = None,
+) -> Proof:
+    """Write a run as an export, prove that it answers as the run does, and keep it only then.
+
+    Args:
+        run: A complete run.
+        out: A new or empty folder; it appears whole or not at all.
+        format: Whose file the network becomes.
+        precision: What the export computes in. ``bf16`` and ``int8`` are judged on validation
+            images, and ``int8`` is calibrated on training images: both need the data set.
+        dataset: What the run was trained on; without it a float32 export is proved on phantoms.
+        store: Its pixels at the run's size.
+
+    Raises:
+        InputError: The run is not complete, the precision cannot be had, images are missing, or the
+            export answers otherwise than the run.
+    """
+    _require_possible(format, precision, dataset)
+    loaded = LoadedRun.open(run, device="cpu")
+    validation, training = _images_of(loaded, dataset, precision)
+    with whole_folder(out) as folder:
+        spec = _describe(loaded, format)
+        write_graph(loaded.model.model, folder, format)
+        if store is not None and precision == "int8":
+            quantise(folder, spec, store.image, training)
+        _copy_companions(loaded, folder)
+        spec = replace(spec, precision=precision)
+        spec.write(folder)
+        proof = prove(
+            loaded.model,
+            ExportedModel.open(folder),
+            loaded.decision,
+            loaded.target,
+            dataset,
+            store,
+            validation,
+        )
+        proof.require(str(out))
+        _write_card(folder, loaded, spec, proof, training)
+    return proof
+
+
+def _require_possible(
+    format: Format,  # noqa: A002
+    precision: Precision,
+    dataset: DataSet | None,
+) -> None:
+    if precision != "fp32" and dataset is None:
+        raise InputError(
+            f"--precision {precision}: is judged on the run's validation images; give the data set "
+            "that it was trained on with --data"
+        )
+    if precision != "bf16":
+        return
+    if format == "onnx":
+        raise InputError(
+            "--precision bf16: ONNX Runtime has no bf16 convolutions on processors; take --format "
+            "openvino, or --precision fp32 or int8"
+        )
+    without_telemetry()
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise InputError(
+            "--precision bf16: this processor has no bf16 arithmetic; take --precision fp32 or int8"
+        )
+
+
+def _images_of(
+    loaded: LoadedRun, dataset: DataSet | None, precision: Precision
+) -> tuple[list[str], list[str]]:
+    """The run's validation images in a data set, and those of its training to calibrate on."""
+    if dataset is None:
+        return [], []
+    run = loaded.model.run
+    seen = run.seen
+    validation = sorted(
+        set(seen.loc[seen["role"] == "val", "image_id"]) & set(dataset.images["image_id"])
+    )
+    if not validation:
+        raise InputError(
+            f"{dataset.folder}: has none of the run's validation images; give the data set that "
+            f"{run.folder} was trained on"
+        )
+    if precision != "int8":
+        return validation, []
+    return validation, calibration_images(seen, dataset, str(run.info["data_set"]["split"]))
+
+
+def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
+    model, run = loaded.model, loaded.model.run
+    size = model.preprocess.size
+    network = model.model
+    is_detector = isinstance(network, LesionRetinaNet)
+    level_sizes = anchors_of(network)[1] if isinstance(network, LesionRetinaNet) else ()
+    hidden = ("command", "contract", "schema_version")  # the command names local folders
+    info = {key: value for key, value in run.info.items() if key not in hidden}
+    return ExportSpec(
+        format=format,
+        precision="fp32",
+        kind="boxes" if is_detector else "scores",
+        findings=model.learnt,
+        target=asdict(loaded.target),
+        size=size,
+        level_sizes=level_sizes,
+        map_frame=None if is_detector else _map_frame(network, size),
+        map_levels=tuple(loaded.levels.items()),
+        run={
+            **info,
+            "folder": str(run.folder.resolve()),
+            "inference_id": model.inference_id(),
+            "flops": count_flops(network, size),
+        },
+    )
+
+
+def _map_frame(classifier: Any, size: int) -> tuple[float, float, float, float]:
+    import torch
+
+    with torch.inference_mode():
+        features = classifier.features(torch.zeros(1, 1, size, size, dtype=torch.uint8))
+    frame: tuple[float, float, float, float] = classifier.map_frame(*features.shape[2:])
+    return frame
+
+
+def _copy_companions(loaded: LoadedRun, folder: Path) -> None:
+    """Preprocessing, guard and decision: what an answer needs beside the network."""
+    run = loaded.model.run
+    shutil.copyfile(run.folder / PREPROCESS_FILE, folder / PREPROCESS_FILE)
+    if loaded.guard is not None:
+        shutil.copyfile(run.folder / GUARD_NAME, folder / GUARD_NAME)
+    if loaded.decision is not None:
+        (folder / "decisions").mkdir()
+        decision = run.decision_file(loaded.target.name)
+        shutil.copyfile(decision, folder / "decisions" / decision.name)
+
+
+def _write_card(
+    folder: Path, loaded: LoadedRun, spec: ExportSpec, proof: Proof, training: Sequence[str]
+) -> None:
+    info = loaded.model.run.info
+    made_on = info["data_set"]
+    kind = {"boxes": "a lesion detector", "scores": "an image classifier"}[spec.kind]
+    card = {
+        "is": f"{info['name']}, {kind} of {', '.join(spec.findings)}, as {spec.backend}",
+        "run": spec.run["folder"],
+        "learned_from": (
+            f"{made_on['name']}: {counted(info['n_train'], 'training image')}, "
+            f"{counted(info['n_val'], 'validation image')}"
+        ),
+        "calibrated_on": counted(len(training), "training image") if training else None,
+        "runtime": open_session(folder, spec).package,
+        "proof": proof.to_json(),
+    }
+    write_json(folder / CARD_FILE, "card", {**card, **provenance()})

@@ -1,0 +1,83 @@
+"""A run and its exports as systems: what each is called, and what it is known to have learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.tables import read_table, write_table
+from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.preprocess import Preprocess
+from evaluation.systems.eligibility import describe_training_data, training_id
+from scripts.predict import _copy_seen, _describe
+from serving.exported.exported_model import ExportedModel
+from serving.exported.spec import ExportSpec
+
+FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
+SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
+
+
+@pytest.fixture
+def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
+    """Predictions, of no image, by an export of ``tmp_path/run``."""
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "run.json", "run", FACTS)
+    write_table(SEEN, tmp_path / "run" / "seen.parquet", "seen")
+
+    def predict(folder: Path) -> Predictions:
+        folder.mkdir(parents=True)
+        for name in ("model.onnx", "preprocess.json"):
+            (folder / name).write_bytes(b"{}")
+        run = {**FACTS, "folder": str(tmp_path / "run"), "inference_id": "1234"}
+        spec = ExportSpec("onnx", "int8", "scores", ("mass",), {"name": "t"}, 64, run=run)
+        model = ExportedModel(folder, spec, Preprocess(64, 0.5, 0.25))
+        with PredictionWriter(tmp_path / "out", _describe(model, None)) as writer:
+            _copy_seen(model, writer)
+        return Predictions.open(tmp_path / "out")
+
+    return predict
+
+
+def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(
+    predicted: Callable[[Path], Predictions], tmp_path: Path
+) -> None:
+    system = predicted(tmp_path / "elsewhere")
+    assert system.name == "CheXNet (onnx int8)"
+    assert training_id(system) == "1234" != system.info["inference_id"]
+    assert system.info["run"] == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "run/exports/onnx-int8"])
+def test_what_an_export_learned_from_is_read_from_its_run(
+    predicted: Callable[[Path], Predictions], tmp_path: Path, place: str
+) -> None:
+    system = predicted(tmp_path / place)
+    pd.testing.assert_frame_equal(read_table(system.folder / "seen.parquet", "seen"), SEEN)
+    assert not (tmp_path / place / "seen.parquet").exists()  # patients are not handed on
+
+
+def test_an_export_whose_run_moved_with_it_finds_it_again(
+    predicted: Callable[[Path], Predictions], tmp_path: Path
+) -> None:
+    (tmp_path / "run").rename(tmp_path / "moved")
+    system = predicted(tmp_path / "moved" / "exports" / "onnx-int8")
+    assert (system.folder / "seen.parquet").is_file()
+
+
+@pytest.mark.parametrize("other", [None, {**FACTS, "created": "yesterday"}])
+def test_without_its_run_or_beside_another_what_an_export_learned_from_is_unknown(
+    predicted: Callable[[Path], Predictions],
+    tmp_path: Path,
+    other: dict[str, object] | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "run" / "run.json").unlink()
+    if other is not None:
+        write_json(tmp_path / "run" / "run.json", "run", other)
+    system = predicted(tmp_path / "elsewhere")
+    assert describe_training_data(system) == "unknown"
+    assert "its run is not at hand" in capsys.readouterr().err
