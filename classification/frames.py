@@ -9,10 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.store.predictions import image_status
-from data_prep.store.preprocess import Placement
-
-Frame = tuple[float, float, float, float]
-"""Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
+from data_prep.store.preprocess import Frame
 
 
 class PredictedScores(NamedTuple):
@@ -29,22 +26,6 @@ class PredictedScores(NamedTuple):
     images: pd.DataFrame
     scores: pd.DataFrame
     maps: pd.DataFrame
-
-
-def frame_in_original(frame: Frame, placement: Placement) -> Frame:
-    """A map's frame from store px to original px, not clipped: cells of the border lie beyond.
-
-    Example:
-        >>> frame_in_original((0, 0, 64, 64), Placement(0.5, 0.5, offset_x=0.0, offset_y=8.0))
-        (0.0, -16.0, 128.0, 112.0)
-    """
-    x1, y1, x2, y2 = frame
-    return (
-        (x1 - placement.offset_x) / placement.scale_x,
-        (y1 - placement.offset_y) / placement.scale_y,
-        (x2 - placement.offset_x) / placement.scale_x,
-        (y2 - placement.offset_y) / placement.scale_y,
-    )
 
 
 def scores_frames(

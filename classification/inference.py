@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from classification.dataset import LabelBatch
-from classification.frames import PredictedScores, frame_in_original, scores_frames
+from classification.frames import PredictedScores, scores_frames
 from classification.loss import scores_of
 from classification.model import ImageClassifier
 from classification.saliency import MapMethod, saliency_maps
-from data_prep.store.preprocess import Placement
+from data_prep.store.preprocess import Placement, frame_in_original
 from networks.inference import evaluating, require_findings
 
 

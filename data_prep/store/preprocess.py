@@ -81,6 +81,26 @@ def _as_boxes(boxes: np.ndarray) -> np.ndarray:
     return array
 
 
+Frame = tuple[float, float, float, float]
+"""Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
+
+
+def frame_in_original(frame: Frame, placement: Placement) -> Frame:
+    """A map's frame from store px to original px, not clipped: cells of the border lie beyond.
+
+    Example:
+        >>> frame_in_original((0, 0, 64, 64), Placement(0.5, 0.5, offset_x=0.0, offset_y=8.0))
+        (0.0, -16.0, 128.0, 112.0)
+    """
+    x1, y1, x2, y2 = frame
+    return (
+        (x1 - placement.offset_x) / placement.scale_x,
+        (y1 - placement.offset_y) / placement.scale_y,
+        (x2 - placement.offset_x) / placement.scale_x,
+        (y2 - placement.offset_y) / placement.scale_y,
+    )
+
+
 MIN_SIZE, MAX_SIZE = 16, 4096
 """Sides of the square that images may be brought to, in pixels."""
 

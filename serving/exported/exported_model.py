@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import processor_name
-from data_prep.store.preprocess import Placement, Preprocess
+from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
 from serving.exported.boxes import Found, decode_boxes
 from serving.exported.session import Arrays, Session, open_session
 from serving.exported.spec import (
@@ -29,7 +29,6 @@ from serving.exported.spec import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from classification.frames import Frame
     from data_prep.store.pixel_store import PixelSource
     from data_prep.store.predictions import Part
 
@@ -194,7 +193,7 @@ class ExportedModel:
         placement: Callable[[str], Placement],
         sizes: pd.DataFrame,
     ) -> Part:
-        from classification.frames import frame_in_original, scores_frames
+        from classification.frames import scores_frames
         from data_prep.store.predictions import Part
         from detection.frames import boxes_frames
 
@@ -202,7 +201,7 @@ class ExportedModel:
             found = [each._asdict() for each in self.decode(output)]
             boxes = boxes_frames(image_ids, found, self.learnt, placement, sizes)
             return Part(boxes.images, {"boxes": self._named(boxes.boxes)})
-        frame = cast("Frame", self.spec.map_frame)
+        frame = cast(Frame, self.spec.map_frame)
         frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
         shares = scores_of(output["logits"])
         scored = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
