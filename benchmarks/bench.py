@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.worker import Candidate, Run, Timed, Worker, WorkerError, timed
+from benchmarks.worker import Candidate, Run, Timed, Worker, timed
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
 from data_prep.contracts.workers import cpu_count, processor_name
@@ -33,6 +33,7 @@ from scripts.calibration import ProcessorTime
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
 _CURVE_ROUNDS = 3
+_ENOUGH = {2: 60.0, 3: 30.0}  # rounds, and seconds behind which there is no further one
 _MOST_SECONDS = 20.0  # that a peer may take for a point of a curve
 _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200
@@ -209,7 +210,7 @@ class Meter:
         warm: bool = True,
         most: int = 5,
     ) -> Iterator[dict[str, Any]]:
-        """Time candidates in turn, at most ``most`` rounds; ``warm`` runs each once before.
+        """Time candidates in turn, ``most`` rounds or fewer long ones; ``warm`` is a run before.
 
         A candidate that fails is left out from then on, and its rows say why.
         """
@@ -221,7 +222,10 @@ class Meter:
             for name in list(timers) if warm else ():
                 with _noting(name, timers, failed):
                     timers[name](0.0)
+            start = self.machine.now()
             for number in range(min(self.rounds, most)):
+                if self.machine.now() - start > _ENOUGH.get(number, float("inf")):
+                    break
                 taken: dict[str, Sample | None] = {}
                 for name in _turned(list(timers), number):
                     with _noting(name, timers, failed):
@@ -257,7 +261,7 @@ def _noting(name: str, timers: dict[str, Timer], failed: dict[str, str]) -> Iter
     """Leave a candidate out once it failed."""
     try:
         yield
-    except (WorkerError, ImportError) as error:
+    except (ImportError, InputError, RuntimeError) as error:  # a WorkerError, too
         failed[name] = str(error)
         timers.pop(name, None)
 

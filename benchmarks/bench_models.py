@@ -64,7 +64,7 @@ class Size(NamedTuple):
 
 QUICK_DETECTOR = Size(96, 2, "resnet18", 32)
 QUICK_CLASSIFIER = Size(64, 2)
-_DETECTOR, _CLASSIFIER = Size(512, 2, "resnet50", 256), Size(224, 32)
+_DETECTOR, _CLASSIFIER = Size(512, 2, "resnet50", 256), Size(224, 16)
 _PASSES = 3  # of a training step: forward, and backward by images and by weights
 _CONVOLVED, _MULTIPLIED, _COPIED = (16, 256, 56), 2048, 1 << 28  # shape, side, bytes
 
