@@ -1,5 +1,6 @@
 """Fixtures shared by all rooms."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -15,6 +16,16 @@ hypothesis.settings.load_profile("repeatable")
 
 # Settings that depend on the machine, and seconds to measure it, are no part of a test.
 os.environ.setdefault("CXR_CALIBRATION", "off")
+
+
+def pytest_collection() -> None:
+    """What imports make stays: to look through it for garbage is a fifth of the collection."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -142,7 +142,7 @@ def reference_coverage(
     key = [*FINDING_KEY, "reader"]
     rows = reference[is_member(reference["finding"], localised)]
     boxed = rows.merge(boxes[key].drop_duplicates(), on=key)
-    complete = pd.concat(
-        [rows.loc[rows["state"] == "absent", key], boxed.loc[boxed["state"] == "present", key]]
-    )
+    absent: pd.DataFrame = rows.loc[rows["state"] == "absent", key]
+    present: pd.DataFrame = boxed.loc[boxed["state"] == "present", key]
+    complete = pd.concat([absent, present])
     return complete.assign(coverage="all").astype("str").reset_index(drop=True)
