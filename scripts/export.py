@@ -84,6 +84,7 @@ def export(
     loss. The folder appears whole or not at all.
 
     Example: cxr export out/chexnet --format openvino --precision int8 --data out/data
+
     Example: cxr export data/rsna out/rsna-yolo --format yolo --split default
     """
     if not format:
