@@ -89,7 +89,7 @@ def export(
     """
     if not format:
         raise InputError(
-            f"cxr export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
+            f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
             "yolo or kaggle for a data set"
         )
     for_runs = {"precision": precision, "data": data}
@@ -102,13 +102,13 @@ def export(
         return
     _refuse(for_runs, f"is for a run; --format {format} writes a data set's labels")
     if out is None:
-        raise InputError("cxr export: give the folder to make behind the data set")
+        raise InputError("export: give the folder to make behind the data set")
     _export_labels(source, out, format, {**for_data, "reader": reader or "reference"}, as_json)
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:
     if given := [name for name, value in options.items() if value is not None]:
-        raise InputError(f"cxr export: --{given[0]} {why}")
+        raise InputError(f"export: --{given[0]} {why}")
 
 
 def _export_run(

@@ -62,7 +62,10 @@ def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatc
         (["--format", "pascal"], "use one of coco, voc, yolo, kaggle"),
         (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
         (["--format", "coco", "--split", "no"], "has no split 'no'; it has none"),
-        ([], "Missing option '--format'"),
+        ([], "--format is missing: onnx, openvino for a run"),
+        (["--format", "coco", "--precision", "int8"], "--precision is for a run"),
+        (["--format", "onnx", "--reader", "r1"], "--reader is for a data set's labels"),
+        (["--format", "onnx"], "is a data set, not a run"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -78,8 +81,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_run_and_a_folder_of_nothing_are_told_apart(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    assert run(monkeypatch, tmp_path / "run", tmp_path / "out", "--format", "onnx") == 2
-    assert "a run; --format onnx and openvino come later" in capsys.readouterr().err
+    assert run(monkeypatch, tmp_path / "run", tmp_path / "out", "--format", "coco") == 2
+    assert "is a run, which --format onnx or openvino exports" in capsys.readouterr().err
     assert run(monkeypatch, tmp_path, tmp_path / "out", "--format", "coco") == 2
     assert (
         "it holds the run run; give a data set folder that cxr prepare made"
