@@ -3,7 +3,7 @@
     python -m benchmarks.zoo_table docs/zoo.md --runs RUNS --report REPORT --speed speed.json
 
 ``speed.json`` is what `benchmarks.zoo_latency` measured; without it the table of speeds stays as
-it is.
+it is, and so does the table of exports before `benchmarks.zoo_exports`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.zoo_exports import BACKENDS, RESULTS
 from benchmarks.zoo_latency import CANDIDATES, PEER, TARGETS
 from configs.load import folder_name, read_zoo
 from configs.settings import ClassifierConfig
@@ -122,6 +123,37 @@ def judged_table(trained: Sequence[Trained], speeds: Speeds, flops: Mapping[str,
     return _markdown(_HEADINGS, rows)
 
 
+_FALL, _CHANGED = "AUROC falls by", "share of decisions changed:"
+
+
+def exports_table(
+    trained: Sequence[Trained], results: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What became of the exports: the fall of AUROC and the decisions changed on validation."""
+    rows = []
+    for each in trained:
+        found = results[folder_name(each.config.name)]
+        rows.append([each.config.name, *(verdict_words(found[backend]) for backend in BACKENDS)])
+    return _markdown(("network", *BACKENDS), rows)
+
+
+def verdict_words(result: Mapping[str, Any]) -> str:
+    """An export's cell of the table.
+
+    Example:
+        >>> measures = {f"{_FALL} validation images": 0.0012, f"{_CHANGED} validation images": 0.01}
+        >>> verdict_words({"verdict": "kept", "measures": measures})
+        'kept: 0.0012, 1.0 %'
+        >>> verdict_words({"verdict": "refused", "why": "..."})
+        'refused'
+    """
+    measures = result.get("measures", {})
+    figures = [f"{value:.4f}" for name, value in measures.items() if name.startswith(_FALL)]
+    figures += [f"{value:.1%}" for name, value in measures.items() if name.startswith(_CHANGED)]
+    words = ", ".join(figures).replace("%", " %")
+    return f"{result['verdict']}: {words}" if words else str(result["verdict"])
+
+
 def speed_table(speeds: Speeds) -> list[str]:
     """Images a second in batches by back end, with the ratio to torchvision in eager."""
     rows = []
@@ -199,6 +231,7 @@ def between(page: str, name: str, lines: Sequence[str]) -> str:
     return before + "\n".join([begin, "", *lines, "", end]) + rest.partition(end)[2]
 
 
+_PICTURE = "![AUROC and time of an image by back end](zoo.png)"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _DRAWN = {PEER: "o", "onnx fp32": "s", "openvino bf16": "^", "openvino int8": "D"}
 
@@ -256,8 +289,12 @@ def write(
     flops = {row["network"]: row["flops"] for row in measured}
     text = page.read_text(encoding="utf-8")
     text = between(text, "networks", judged_table(trained, speeds, flops))
+    if (runs / RESULTS).is_file():
+        results = json.loads((runs / RESULTS).read_text(encoding="utf-8"))["runs"]
+        text = between(text, "exports", exports_table(trained, results))
     if speeds:
-        text = between(text, "speeds", [*speed_table(speeds), "", target_sentence(speeds)])
+        lines = [*speed_table(speeds), "", target_sentence(speeds), "", _PICTURE]
+        text = between(text, "speeds", lines)
         draw(trained, speeds, page.with_suffix(".png"))
     with atomic_path(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
