@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
@@ -88,21 +89,27 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 DECODERS: dict[str, tuple[str, ...]] = {
-    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
+    uid.JPEGBaseline8Bit: ("pillow", "gdcm", "opencv"),
     uid.JPEGExtended12Bit: ("pillow", "gdcm-12bit"),
     uid.JPEGLossless: ("gdcm",),
     uid.JPEGLosslessSV1: ("gdcm",),
     uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
     uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
-    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
-    uid.JPEG2000: ("pylibjpeg", "gdcm"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm", "opencv"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm", "opencv"),
     uid.HTJ2KLossless: ("pylibjpeg",),
     uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
     uid.HTJ2K: ("pylibjpeg",),
     uid.RLELossless: ("pydicom",),
 }
 """Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
-Pillow's libjpeg-turbo is four times as fast as the rest."""
+Pillow's libjpeg-turbo is four times as fast as the rest. OpenCV stands in where no other is
+installed."""
+
+_PACKAGES = {
+    "pillow": "pillow", "gdcm": "python-gdcm", "gdcm-12bit": "python-gdcm", "pyjpegls": "pyjpegls",
+    "pylibjpeg": "pylibjpeg pylibjpeg-openjpeg",
+}  # fmt: skip
 
 _OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
 """Syntaxes whose images hold no bits beyond their depth, and that pydicom gives their sign."""
@@ -129,30 +136,42 @@ def decode_first_frame(
         raise InputError(f"{path}: {name} is not read; store it uncompressed")
     inside = _require_honest(path, header)
     deep = inside is not None and inside.bits > 8
-    reasons = []
+    reasons, missing = [], []
     for name in names:
         if name == "pillow" and deep:  # its libjpeg is built for 8 bits
             continue
+        if name == "opencv" and reasons:  # what another decoder refuses is damaged
+            continue
         try:
             values, meaning = _decoder(name)(header, name)
+        except ModuleNotFoundError:
+            missing.append(name)
+            continue
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
             reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
             continue
         if syntax not in _OF_EXACT_DEPTH:
             values = _significant_bits(values, header, notes)
         return values, name, meaning
+    if missing and not reasons:
+        package = _PACKAGES[missing[0]]
+        raise InputError(
+            f"{path}: {syntax.name} needs {package.split()[0]}, which is not installed: pip "
+            f"install {package}"
+        )
     tried = "; ".join(reasons)
     raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
 
 
 def _decoder(name: str) -> Callable[[FileDataset, str], tuple[np.ndarray, str]]:
-    return _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
+    own = {"gdcm-12bit": _by_gdcm_12_bit, "opencv": _by_opencv}
+    return own.get(name, _by_pydicom)
 
 
 def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
     decoder = get_decoder(header.file_meta.TransferSyntaxUID)
     if name and name not in decoder.available_plugins:
-        raise ValueError("not installed")
+        raise ModuleNotFoundError(name)
     # Where an Adobe marker names the colours, Pillow gives RGB; pydicom would turn it once more.
     turned = name == "pillow" and header.SamplesPerPixel == 3 and _has_adobe_marker(header)
     options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned}
@@ -160,6 +179,24 @@ def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     meaning = "RGB" if turned else str(known["photometric_interpretation"])
     return np.ascontiguousarray(values), meaning
+
+
+def _by_opencv(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+    """Decode grey JPEG of 8 bits, or JPEG 2000 of up to 16, without sign."""
+    frame, inside = _first_frame(header)
+    is_jpeg = frame[:2] == b"\xff\xd8"
+    if inside is None or inside.samples != 1 or header.PixelRepresentation:
+        raise ModuleNotFoundError(name)  # another decoder can
+    if is_jpeg and inside.bits > 8:
+        raise ModuleNotFoundError(name)
+    scan = frame.find(b"\xff\xda") if is_jpeg else len(frame.rstrip(b"\0")) - 2
+    if frame.find(b"\xff\xd9", scan) < 0:
+        raise ValueError("image file is truncated")
+    values = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.shape != (inside.height, inside.width):
+        raise ValueError("it is damaged")
+    kind = np.uint8 if header.BitsAllocated == 8 else np.uint16
+    return np.asarray(values, kind), str(header.PhotometricInterpretation)
 
 
 def _has_adobe_marker(header: FileDataset) -> bool:

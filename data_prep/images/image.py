@@ -152,7 +152,7 @@ def _read_without_pillow(path: Path) -> DecodedImage:
     else:
         rgb = _laid_on_black(values, notes) if values.shape[2] == 4 else values
         pixels, colour = _luma(rgb, notes, was_grey=stored.grey)
-    if stored.white_is_zero:
+    if stored.white_is_zero and bits > 8:
         pixels = 255 - pixels
     mode = {2: "L" if bits == 8 else "I;16", 3: "RGB"}[values.ndim]
     decoder = f"opencv-{stored.kind.lower()}"

@@ -39,7 +39,7 @@ class StoredImage(NamedTuple):
         values: ``(H, W)`` grey, or ``(H, W, 3 or 4)`` red, green, blue and alpha; uint8 or uint16.
         kind: Of the file, such as ``PNG``.
         turn: Its EXIF orientation, 1 to 8.
-        white_is_zero: Whether `values` are still to be inverted.
+        white_is_zero: Whether its zero is white: OpenCV has then inverted 8 bits, but not 16.
         grey: Whether it was stored as grey, though it has an alpha channel.
         notes: What else is worth a remark.
     """
@@ -225,8 +225,7 @@ def _tiff(path: Path, content: bytes) -> _Header:
     if not (plain and (grey or colour)) or _END_OF_TAGS not in tags or tags[_END_OF_TAGS]:
         raise _needs_pillow(path, "a TIFF file of this kind")
     notes = _PROFILE_IGNORED if 34675 in tags else ()
-    # OpenCV inverts 8 bits and leaves 16 as they are.
-    return _Header(width, height, white_is_zero=photometric == 0 and bits == 16, notes=notes)
+    return _Header(width, height, white_is_zero=photometric == 0, notes=notes)
 
 
 _END_OF_TAGS = -1

@@ -26,8 +26,10 @@ _NEEDED = {"numpy": "numpy", "cv2": "opencv-python-headless", "pydicom": "pydico
 """Packages by the name they are imported by; beside them one runtime."""
 _RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 _MAIN = """\
+import os
 import sys
 from pathlib import Path
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 try:
     from serving.exported.answers import main
 except ModuleNotFoundError as error:
