@@ -136,7 +136,8 @@ def decode_first_frame(
         raise InputError(f"{path}: {name} is not read; store it uncompressed")
     inside = _require_honest(path, header)
     deep = inside is not None and inside.bits > 8
-    reasons, missing = [], []
+    reasons: list[str] = []
+    missing: list[str] = []
     for name in names:
         if name == "pillow" and deep:  # its libjpeg is built for 8 bits
             continue
