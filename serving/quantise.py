@@ -73,8 +73,9 @@ def quantise(
     """Turn an export's float32 network into one of 8-bit integers, in its place.
 
     Weights have a scale for each channel, activations one for each layer. The first convolution
-    stays in float32: it has few of the network's operations, and X-rays lose their faint contrasts
-    in 8 bits there. In it alone lay most decisions that changed: 9 of 188 without, 1 with it.
+    stays in float32: it has few of the network's operations, and the faint contrasts of X-rays are
+    lost in 8 bits there. Of 188 validation images of the quickstart 9 changed their decision with
+    it in 8 bits (CheXNet and RetinaNet alike), and 1 and 4 without.
 
     Args:
         folder: The export, with its float32 network.

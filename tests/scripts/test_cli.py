@@ -25,6 +25,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import write_json
 from scripts import cli, show
 from scripts.next_steps import next_steps
+from serving.parity import Measure, Proof
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,6 +170,24 @@ def test_show_names_the_verb_that_completes_a_folder(tmp_path: Path, left: str, 
     (tmp_path / left).touch()
     with pytest.raises(InputError, match=f"unfinished .*; run the same {verb} again"):
         show.describe(tmp_path)
+
+
+def test_show_tells_how_an_export_was_held_against_its_run(tmp_path: Path) -> None:
+    measures = (
+        Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
+        Measure("validation images", "image scores differ by", 0.25),
+    )
+    proof = Proof("int8", "8 validation images", measures).to_json()
+    about = {"is": "CheXNet as onnx int8", "run": "out/chexnet", "learned_from": "phantom"}
+    calibrated = {"calibrated_on": "8 training images"}
+    write_json(tmp_path / "card.json", "card", {**about, **calibrated, "proof": proof})
+    write_json(tmp_path / "export.json", "export", {})
+    told = show.describe(tmp_path)
+    assert told["kind"] == "export, complete"
+    assert told["calibrated on"] == "8 training images"
+    assert told["held against the run"] == "kept, on 8 validation images"
+    assert told["AUROC falls by (validation images)"] == "0.01 (0.9 to 0.89; at most 0.02)"
+    assert told["image scores differ by (validation images)"] == "0.25 (-)"
 
 
 def test_help_names_every_verb() -> None:

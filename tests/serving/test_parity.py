@@ -218,3 +218,96 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
     proof = proved(Detector(network, numpy=False), moved)
     with pytest.raises(InputError, match=r"corners differ, in px, by 1\.\d+ \(at most 0.05"):
         proof.require("out")
+
+
+N = 40
+NAMES = pd.Index([f"{number:03d}" for number in range(N)], name="image_id")
+SICK = np.arange(N) % 2 == 0
+GOOD = np.where(SICK, 0.8, 0.2) + np.linspace(0, 0.1, N)
+
+
+class Judged:
+    """A data set of 40 images of 40 patients; every other one has a lesion."""
+
+    folder, name = "data", "set"
+    images = pd.DataFrame({"image_id": NAMES, "patient_id": NAMES, "width": 64, "height": 64})
+
+    def __init__(self, sick: np.ndarray = SICK) -> None:
+        self.sick = sick
+
+    def labels(self, target: Target) -> pd.Series:
+        return pd.Series(self.sick.astype(float), index=NAMES)
+
+    def target_boxes(self, target: Target) -> pd.DataFrame:
+        corners = {"x1": 8.0, "y1": 8.0, "x2": 24.0, "y2": 24.0}
+        return pd.DataFrame({"image_id": NAMES[self.sick], "finding": "mass", **corners})
+
+    def boxes_trusted(self, target: Target) -> pd.Index:
+        return NAMES
+
+
+class Scored(Answers):
+    """A system with a score an image, or a box an image with that score."""
+
+    def __init__(self, kind: str, scores: np.ndarray, right: float = 24.0) -> None:
+        super().__init__(kind, "int8")
+        self.table = pd.DataFrame({"image_id": NAMES, "finding": "mass", "score": scores})
+        if kind == "boxes":
+            self.table = self.table.assign(x1=8.0, y1=8.0, x2=right, y2=24.0)
+
+    def predict(self, source: Any, image_ids: Any, sizes: Any, batch_size: int) -> Iterator[Any]:
+        images = pd.DataFrame({"image_id": NAMES, "status": "ok", "reason": ""})
+        missing = pd.DataFrame(columns=["image_id", "finding", "method", "grid_h", "grid_w",
+                                        "values", "x1", "y1", "x2", "y2"])  # fmt: skip
+        named = {"boxes": {"boxes": self.table}, "scores": {"scores": self.table, "maps": missing}}
+        yield SimpleNamespace(images=images, tables=named[self.kind])
+
+
+def judged_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SICK) -> Proof:
+    original, data = Scored(exported.kind, GOOD), Judged(sick)
+    return prove(original, exported, decision, TARGET, data, Store(), list(NAMES))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("exported", "refused"),
+    [
+        (Scored("scores", GOOD), None),
+        (Scored("scores", GOOD * 0.9 + 0.05), None),  # other numbers, the same order and decisions
+        (Scored("scores", np.where(np.arange(N) < 4, 0.5, GOOD)), None),  # 5 % of the decisions
+        (Scored("scores", np.where(np.arange(N) < 6, 0.5, GOOD)), "decisions changed: 0.075"),
+        (Scored("scores", 1 - GOOD), r"AUROC falls by 1 \(1 to 0; at most 0.02 is kept\)"),
+        (Scored("boxes", GOOD, right=26.0), None),
+        (Scored("boxes", GOOD, right=48.0), r"AP50 falls by 1 \(1 to 0; at most 0.02 is kept\)"),
+    ],
+)  # fmt: skip
+def test_lower_precision_is_judged_by_what_becomes_of_the_answers(
+    exported: Scored, refused: str | None
+) -> None:
+    proof = judged_by(exported, decided_at(0.5))
+    assert proof.images == "40 validation images of “set”"
+    if refused is None:
+        proof.require("out")
+        return
+    with pytest.raises(InputError, match=refused) as told:
+        proof.require("out")
+    assert str(told.value).endswith("; export it with --precision fp32 or bf16")
+
+
+@pytest.mark.parametrize(
+    ("decision", "sick", "says"),
+    [
+        (None, SICK, "has no operating point .* run the same cxr train command again"),
+        (decided_at(0.5), np.ones(N, bool), "validation images of the run are all of one kind"),
+    ],
+)
+def test_what_lower_precision_cannot_be_judged_by_is_named(
+    decision: Decision | None, sick: np.ndarray, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        judged_by(Scored("scores", GOOD), decision, sick)
+
+
+def test_lower_precision_needs_the_data_set() -> None:
+    answers = Scored("scores", GOOD)
+    with pytest.raises(InputError, match=r"--precision int8: is judged .* with --data"):
+        prove(answers, answers, decided_at(0.5), TARGET)
