@@ -18,6 +18,7 @@ from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.exported_model import ExportedModel
+from serving.exported.program import write_program
 from serving.exported.session import open_session, without_telemetry
 from serving.exported.spec import PREPROCESS_FILE, ExportSpec, Format, Precision
 from serving.guard import GUARD_NAME
@@ -73,6 +74,7 @@ def export_run(
             quantise(folder, spec, store.image, training)
         _copy_companions(loaded, folder)
         spec = replace(spec, precision=precision)
+        write_program(folder, format)
         spec.write(folder)
         proof = prove(
             loaded.model,

@@ -47,8 +47,7 @@ def write_program(folder: Path, format: Format) -> None:  # noqa: A002
         folder: The export.
         format: Of its network; its runtime is among the requirements.
     """
-    packages = [*_NEEDED.values(), _RUNTIMES[format]]
-    lines = [f"{name}=={metadata.version(name)}" for name in packages]
+    lines = [_with_version(name) for name in (*_NEEDED.values(), _RUNTIMES[format])]
     with atomic_path(folder / REQUIREMENTS_FILE) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     content = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in program_files()}
@@ -58,6 +57,14 @@ def write_program(folder: Path, format: Format) -> None:  # noqa: A002
     ):
         for name, text in {"__main__.py": _MAIN.encode(), **content}.items():
             archive.writestr(_entry(name), text)
+
+
+def _with_version(package: str) -> str:
+    """As it is installed here, where it is; a runtime for GPUs has another name."""
+    try:
+        return f"{package}=={metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return package
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

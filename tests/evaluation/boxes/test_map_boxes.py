@@ -3,11 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import find_objects, label
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.map_boxes import (
+    MAP_BOX_LEVELS,
     MapBoxRule,
+    _map_parts,
     _map_peak,
     boxes_from_map,
     map_points,
@@ -214,3 +220,20 @@ def test_no_maps_give_an_empty_table_of_boxes():
     boxes = boxes_from_map(maps_of(), pd.Series(dtype=float), scale=(0.0, 1.0), level=0.5)
     assert boxes.columns.tolist() == ["image_id", "x1", "y1", "x2", "y2", "score"]
     assert boxes.empty
+
+
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.floats(-1, 4)),
+    st.sampled_from(MAP_BOX_LEVELS),
+)
+@settings(max_examples=60, deadline=None)
+def test_connected_parts_are_those_of_scipy_in_their_order(grid, level):
+    fine = upsample(grid)
+    parts, n_parts = label(fine >= 4 * level, structure=np.ones((3, 3)))
+    expected = [
+        (along.start, down.start, along.stop, down.stop, fine[parts == number].max())
+        for number, (down, along) in enumerate(find_objects(parts), start=1)
+    ]
+    edges, peaks = _map_parts(grid, 4 * level)
+    assert [(*edge, peak) for edge, peak in zip(edges.tolist(), peaks, strict=True)] == expected
+    assert len(expected) == n_parts
