@@ -142,7 +142,7 @@ def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     paths = _listed(setting, "prepared", _as_table(setting.images, n_images)["path"])
     told: dict[str, Any] = {"paths": paths, "size": size, "scratch": str(setting.scratch)}
     single, every = "1 processor", f"{cores} processors"
-    plain, pillow = "a loop of pydicom, cv2, np.save", "the same with Pillow"
+    plain, pillow = "a loop of pydicom, cv2, np.save", "a loop with Pillow for JPEG"
     candidates = {
         single: Candidate.of(prepare, workers=1, **told),
         plain: Candidate.of(plain_prepare, pillow=False, **told),
@@ -190,7 +190,7 @@ def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
 
 def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Tables of growing size: read with every rule, validated again, split, audited."""
-    ours, peer = "all rules, split, audit", "pandas and scikit-learn"
+    ours, peer = "ours", "pandas and scikit-learn"
     note = (
         "tables: ours reads with every rule; pandas reads the same files and checks nothing, and "
         "GroupShuffleSplit of scikit-learn splits by patient, without regard to copies or labels"

@@ -8,11 +8,8 @@ are not proved here: their figures of accuracy mean nothing.
 from __future__ import annotations
 
 import csv
-import io
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,15 +33,13 @@ from benchmarks.bench_models import (
     sizes,
     stacked_images,
 )
+from benchmarks.bench_predict import exported_predictions, predict_verb, torch_predictions
 from benchmarks.worker import Candidate, Run
 from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
-from data_prep.store.decode import LoosePixels
 from detection.retinanet import LesionRetinaNet
-from scripts import console
 from scripts.runtime import choose_device
 from serving.export_graph import anchors_of, write_graph
-from serving.exported.exported_model import ExportedModel
 from serving.exported.spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from serving.quantise import quantise
 from serving.trained_model import BUILDERS, TrainedModel
@@ -74,13 +69,15 @@ def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     peer = "torchvision eager fp32"
     for kind, size in _sizes(setting).items():
         run, images = make_run(setting, kind, size), _images(setting, kind, size)
-        told: dict[str, Any] = {"kind": kind, "size": size, "images": images, "run": str(run)}
-        candidates = {peer: Candidate.of(torchvision_loop, device=device, **told)}
+        told: dict[str, Any] = {"images": images, "batch": size.batch}
+        own: dict[str, Any] = {"run": str(run), "device": device}
+        loop = Candidate.of(torchvision_loop, kind=kind, size=size, images=images, **own)
+        candidates = {peer: loop}
         bounds = {}
         for name in precisions(device):
             ours = f"torch {name}"
             candidates[ours] = Candidate.of(
-                torch_predictions, tuned=True, precision=name, device=device, **told
+                torch_predictions, tuned=True, precision=name, **told, **own
             )
             bounds[ours] = name
         failed = {}
@@ -208,30 +205,6 @@ def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
     return folder
 
 
-def torch_predictions(
-    kind: str, size: Sequence[Any], images: str, run: str, precision: str, device: str
-) -> Run:
-    """Ours by torch."""
-    model = TrainedModel.open(run, precision=cast("Any", precision), device=device)
-    return _predictions(model, images, Size(*size))
-
-
-def exported_predictions(kind: str, size: Sequence[Any], images: str, run: str, folder: str) -> Run:
-    """Ours by another back end."""
-    return _predictions(ExportedModel.open(folder), images, Size(*size))
-
-
-def _predictions(model: TrainedModel | ExportedModel, images: str, size: Size) -> Run:
-    pixels = dict(enumerate(np.load(images)[:, 0]))
-    source = LoosePixels.of({str(number): square for number, square in pixels.items()}, size.side)
-
-    def predict() -> float:
-        parts = model.predict(source, source.ids, source.sizes, size.batch)
-        return float(sum(len(part.images) for part in parts))
-
-    return predict
-
-
 def torchvision_loop(kind: str, size: Sequence[Any], images: str, run: str, device: str) -> Run:
     """The peer: float32 images in memory, eager mode."""
     shape, pixels = Size(*size), torch.from_numpy(np.load(images))
@@ -298,23 +271,6 @@ def verb_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         work = f"cxr predict on {device}, {len(files)} files, {size}"
         rows = [Row(work, "images/s", ours, peer, note=note) for ours in candidates if ours != peer]
         yield from setting.meter.measure(candidates, rows, warm=True, most=_ROUNDS)
-
-
-def predict_verb(run: str, files: str, options: Sequence[str]) -> Run:
-    """Ours: the command itself, in this process."""
-    from scripts.cli import build_app
-
-    named = Path(files).read_text(encoding="utf-8").split("\n")
-    table = Path(files).with_suffix(f".{os.getpid()}.csv")
-
-    def answer() -> float:
-        table.unlink(missing_ok=True)
-        command = ["predict", run, *named, "--no-overlay", "--csv", str(table), *options]
-        with console.silent(), redirect_stdout(io.StringIO()):
-            build_app()(command, standalone_mode=False)
-        return float(len(named))
-
-    return answer
 
 
 def torchvision_files(kind: str, size: Sequence[Any], run: str, files: str, device: str) -> Run:

@@ -343,7 +343,7 @@ def test_a_quick_run_has_every_row(quick: dict) -> None:
         "pixel store PNG",
         "pixel store JPEG",
         "1 processor a loop of pydicom",
-        "tables: read all rules",
+        "tables: read ours",
         "tables: find copies, split by patient",
         "tables: read, validate, split, audit",
         "is_member pandas isin",

@@ -1,0 +1,59 @@
+"""Our predictions, for processes that import no torch unless torch predicts."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.worker import Run
+from data_prep.store.decode import LoosePixels
+from scripts import console
+
+
+def torch_predictions(images: str, batch: int, run: str, precision: Any, device: str) -> Run:
+    """Of a run, by torch."""
+    from serving.trained_model import TrainedModel
+
+    return _predictions(TrainedModel.open(run, precision=precision, device=device), images, batch)
+
+
+def exported_predictions(images: str, batch: int, folder: str) -> Run:
+    """Of an export."""
+    from serving.exported.exported_model import ExportedModel
+
+    return _predictions(ExportedModel.open(folder), images, batch)
+
+
+def _predictions(model: Any, images: str, batch: int) -> Run:
+    squares = np.load(images)[:, 0]
+    named = {str(number): square for number, square in enumerate(squares)}
+    source = LoosePixels.of(named, squares.shape[-1])
+
+    def predict() -> float:
+        parts = model.predict(source, source.ids, source.sizes, batch)
+        return float(sum(len(part.images) for part in parts))
+
+    return predict
+
+
+def predict_verb(run: str, files: str, options: Sequence[str]) -> Run:
+    """`cxr predict` itself, of a run or an export, in this process."""
+    from scripts.cli import build_app
+
+    named = Path(files).read_text(encoding="utf-8").split("\n")
+    table = Path(files).with_suffix(f".{os.getpid()}.csv")
+
+    def answer() -> float:
+        table.unlink(missing_ok=True)
+        command = ["predict", run, *named, "--no-overlay", "--csv", str(table), *options]
+        with console.silent(), redirect_stdout(io.StringIO()):
+            build_app()(command, standalone_mode=False)
+        return float(len(named))
+
+    return answer
