@@ -45,7 +45,8 @@ def exported(run: Path, backend: str, dataset: Any) -> dict[str, Any]:
     """What became of an export: its verdict and measures by name, or why it was refused."""
     from data_prep.store.preprocess import Preprocess
     from scripts.train_images import open_store
-    from serving.export import export_folder, export_run
+    from serving.backends import export_folder
+    from serving.export import export_run
 
     format_, precision = cast("tuple[Format, Precision]", backend.split())
     folder = export_folder(run, format_, precision)

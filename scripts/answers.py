@@ -133,7 +133,9 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
         else:
             sources.append(path)
     if not runs:
-        raise InputError("predict: give at least one run, a folder that cxr train made")
+        raise InputError(
+            "predict: give at least one run, a folder that cxr train made, or an export of one"
+        )
     if not sources:
         raise InputError("predict: give images or folders of images behind the run, or --data")
     return runs, sources
@@ -144,6 +146,8 @@ def _is_run(path: Path) -> bool:
     if not path.is_dir():
         return False
     kind, begun = kind_of(path), kind_begun(path)
+    if kind is not None and kind.name == "export":
+        return True
     if "run" in (each.name for each in (kind, begun) if each):
         require_kind(path, "run")
         return True
@@ -171,21 +175,29 @@ def _open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any])
     """Load the runs; those of one name are told apart by their folders."""
     from dataclasses import replace
 
-    from scripts.runtime import choose_device, tune_cpu
+    from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
+    from serving.backends import choose_engine
 
-    tune_cpu()
-    from serving.answer import LoadedRun  # imports torch, which reads the settings then
+    backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
+    gpu = backend == "auto" and runs_on_gpu(device)
+    engines = [choose_engine(path, backend, precision, gpu=gpu) for _, path in runs]
+    if backend == "auto":
+        for words in dict.fromkeys(engine.words for engine in engines):
+            console.say(words)
+    if any(engine.backend == "torch" for engine in engines):
+        tune_cpu()
+        device = choose_device(device)
+    from serving.answer import LoadedRun
 
-    device = choose_device(options["device"])
     loaded = [
         LoadedRun.open(
-            path,
+            engine.folder,
             name=name,
             policy=options["policy"],
             device=device,
-            precision=options["precision"],
+            precision="bf16" if engine.precision == "bf16" else "fp32",
         )
-        for name, path in runs
+        for engine, (name, _) in zip(engines, runs, strict=True)
     ]
     names = [run.name for run in loaded]
     loaded = [

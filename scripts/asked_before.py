@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import METRICS, SYSTEMS
-from scripts.systems import is_export, predicts, system_folder
+from scripts.systems import predicts, system_folder
+from serving.backends import is_export
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target

@@ -130,7 +130,8 @@ def _export_run(
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import Preprocess
     from scripts.train_images import open_store
-    from serving.export import export_folder, export_run
+    from serving.backends import export_folder
+    from serving.export import export_run
 
     chosen = cast("Precision", precision)
     out = out or export_folder(run, format, chosen)

@@ -11,7 +11,6 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from data_prep.store.folder_kinds import kind_of
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, show_answers
 from scripts.next_steps import show_next
@@ -20,10 +19,14 @@ from scripts.own_split import own_split
 if TYPE_CHECKING:
     import numpy as np
 
+    from classification.saliency import MapMethod
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Part, Predictions, PredictionWriter
+    from serving.backends import Engine
     from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
+
+    Model = TrainedModel | ExportedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
@@ -84,10 +87,20 @@ def predict(
         int | None,
         typer.Option(min=1, help="Images at a time; by default what suits back end and size."),
     ] = None,
+    backend: Annotated[
+        Literal["torch", "onnx", "openvino", "auto"] | None,
+        typer.Option(
+            help="What computes: torch; or onnx or openvino with the export that cxr export put in "
+            "RUN/exports; or auto, the fastest of these that is there. torch if left out."
+        ),
+    ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"],
-        typer.Option(help="bf16 is faster; decisions made at one do not fit the other."),
-    ] = "fp32",
+        Literal["fp32", "bf16", "int8"] | None,
+        typer.Option(
+            help="bf16 and int8 (exports alone) are faster; decisions made at one do not fit "
+            "another. fp32 if left out, for an export its own."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     finding: Annotated[
         list[str] | None,
@@ -111,6 +124,12 @@ def predict(
             help="How a classifier shows where it sees the finding; layercam has finer cells."
         ),
     ] = "cam",
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Let torch compile the network, which pays for many images alone."
+        ),
+    ] = False,
 ) -> None:
     """Answer for images, or predict the val and test images of a data set.
 
@@ -129,13 +148,17 @@ def predict(
         "json": as_json, "csv": csv, "open": show, "strict": strict, "policy": policy,
         "no-overlay": not overlay,
     }  # fmt: skip
-    for_data = {"split": split, "finding": finding, "tta": tta, "maps": maps != "cam"}
+    for_data = {
+        "split": split, "finding": finding, "tta": tta, "maps": maps != "cam", "compile": compile_,
+    }  # fmt: skip
     if data is None:
         if given := [option for option, value in for_data.items() if value]:
             raise InputError(
                 f"predict: --{given[0]} is for a data set; add --data, or leave it out"
             )
-        options = {"policy": policy, "precision": precision, "device": device}
+        options = {
+            "policy": policy, "backend": backend, "precision": precision, "device": device,
+        }  # fmt: skip
         show_answers(
             paths,
             AnswerOutput(None if not overlay else out or Path(OVERLAYS), csv, as_json, show),
@@ -149,32 +172,61 @@ def predict(
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     from data_prep.store.dataset import DataSet
-    from scripts.runtime import choose_device, tune_cpu
+    from scripts.runtime import runs_on_gpu
+    from serving.backends import choose_engine
 
     run, dataset = Path(paths[0]), DataSet.open(data)
     split = own_split(split, [run], dataset)
-    tune_cpu(megapixels=worth_of_training(run, dataset, split), device=device)
-    from data_prep.augment.views import View, parse_views
-    from serving.exported.exported_model import ExportedModel
-    from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
-
-    views = parse_views(tta) if tta else (View(),)
-    model: TrainedModel | ExportedModel
-    kind = kind_of(run)
-    if kind is not None and kind.name == "export":
-        for_runs = {"precision": precision != "fp32", "tta": tta, "maps": maps != "cam"}
-        if given := [option for option, value in for_runs.items() if value]:
-            raise InputError(f"{run}: an export has its own --{given[0]}; leave it out")
-        model = ExportedModel.open(run)
+    torch_alone = {"--tta": tta, f"--maps {maps}": maps != "cam", "--compile": compile_}
+    engine = choose_engine(
+        run,
+        backend,
+        precision,
+        needs_torch=next((option for option, given in torch_alone.items() if given), None),
+        gpu=backend == "auto" and runs_on_gpu(device),
+        data=data,
+    )
+    if backend == "auto":
+        console.say(engine.words)
+    if engine.backend == "torch":
+        model: Model = _open_trained(engine, dataset, split, device, tta, maps, compile_)
     else:
-        model = TrainedModel.open(
-            run, precision=precision, device=choose_device(device), views=views, maps=maps
-        )
+        from serving.exported.exported_model import ExportedModel
+
+        model = ExportedModel.open(engine.folder)
     if finding:
         model = model.with_names(_parse_names(finding))
     predict_data_set(model, dataset, out, split, batch_size, name)
     console.say(f"Predictions: {out}")
     show_next(out, data)
+
+
+def _open_trained(
+    engine: Engine,
+    dataset: DataSet,
+    split: str,
+    device: str,
+    tta: str,
+    maps: MapMethod,
+    compiled: bool,
+) -> TrainedModel:
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu(megapixels=worth_of_training(engine.folder, dataset, split), device=device)
+    from data_prep.augment.views import View, parse_views
+    from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
+
+    model = TrainedModel.open(
+        engine.folder,
+        precision="bf16" if engine.precision == "bf16" else "fp32",
+        device=choose_device(device),
+        views=parse_views(tta) if tta else (View(),),
+        maps=maps,
+        compiled=compiled,
+    )
+    if compiled:
+        console.say(f"Compiled in {model.warm_up(model.batch_size):.0f} s")
+    return model
 
 
 def worth_of_training(run: Path, dataset: DataSet, split: str) -> float:
@@ -207,7 +259,7 @@ def _parse_names(given: list[str]) -> dict[str, str]:
 
 
 def predict_data_set(
-    model: TrainedModel | ExportedModel,
+    model: Model,
     dataset: DataSet,
     out: Path,
     split: str,
@@ -321,7 +373,7 @@ def freeze_decision(
     )
 
 
-def _require_labels(model: TrainedModel | ExportedModel, dataset: DataSet) -> None:
+def _require_labels(model: Model, dataset: DataSet) -> None:
     known = sorted(set(dataset.findings["finding"]))
     learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
     lacking = [name for name in learnt if name not in known]
@@ -342,15 +394,13 @@ def _require_labels(model: TrainedModel | ExportedModel, dataset: DataSet) -> No
     )
 
 
-def _describe(model: TrainedModel | ExportedModel, name: str | None) -> dict[str, Any]:
+def _describe(model: Model, name: str | None) -> dict[str, Any]:
     from evaluation.systems.eligibility import sets_of_run
     from scripts.starting_weights import unknown_training_data
 
-    info = model.info
-    usual, run, exported = info["name"], model.folder, {}
+    info, usual = model.info, str(model.info["name"])
     if model.backend != "torch":
-        usual, run = f"{usual} ({model.backend} {model.precision})", Path(info["folder"])
-        exported = {"exported_from": info["inference_id"]}
+        usual = f"{usual} ({model.backend} {model.precision})"
     return {
         "system": name or usual,
         "kind": model.kind,
@@ -358,8 +408,11 @@ def _describe(model: TrainedModel | ExportedModel, name: str | None) -> dict[str
         "findings": list(model.findings),
         **({"names": dict(model.names)} if model.names else {}),
         "inference_id": model.inference_id(),
-        **exported,
-        "run": str(run.resolve()),
+        "backend": model.backend,
+        "precision": model.precision,
+        **({} if model.backend == "torch" else {"exported_from": info["inference_id"]}),
+        **({"compiled": True} if model.compiled else {}),
+        "run": str(Path(info.get("folder", model.folder)).resolve()),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(dict(info))) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
@@ -368,9 +421,7 @@ def _describe(model: TrainedModel | ExportedModel, name: str | None) -> dict[str
 
 
 def _finish(
-    model: TrainedModel | ExportedModel,
-    writer: PredictionWriter,
-    sample_images: np.ndarray | None = None,
+    model: Model, writer: PredictionWriter, sample_images: np.ndarray | None = None
 ) -> None:
     """Copy what the model has seen, and measure its cost, last: the machine is then quiet."""
     _copy_seen(model, writer)
@@ -378,7 +429,7 @@ def _finish(
     writer.info["cost"] = model.cost(sample_images)
 
 
-def _copy_seen(model: TrainedModel | ExportedModel, writer: PredictionWriter) -> None:
+def _copy_seen(model: Model, writer: PredictionWriter) -> None:
     import shutil
 
     from data_prep.contracts.folders import atomic_path, provenance
@@ -395,7 +446,7 @@ def _copy_seen(model: TrainedModel | ExportedModel, writer: PredictionWriter) ->
     writer.info |= provenance()
 
 
-def run_of_export(model: TrainedModel | ExportedModel) -> Path | None:
+def run_of_export(model: Model) -> Path | None:
     """The run that an export was made from, where it lies above it or where it lay then.
 
     An export holds no patient ids: what it learned from is read from its run.

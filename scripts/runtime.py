@@ -115,6 +115,11 @@ def _may_have_gpu() -> bool:
     return any(Path(node).exists() for node in _GPU_NODES)
 
 
+def runs_on_gpu(device: str) -> bool:
+    """Whether torch would compute on a GPU; imports it only where there may be one."""
+    return device != "cpu" and _may_have_gpu() and choose_device(device) == "cuda"
+
+
 def _usable_cpus() -> int:
     """Processors that this process may use, which can be fewer than the machine has."""
     from data_prep.contracts.workers import cpu_count

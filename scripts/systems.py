@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
+from serving.backends import is_export
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
 
-_EXPORTS = "exports"  # within a run's folder, see serving.export
+_EXPORTS = "exports"  # within a run's folder, see serving.backends
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
@@ -98,11 +99,6 @@ def _open_system(
 def predicts(path: Path) -> bool:
     """Whether a system is given as a complete run, or as an export of one."""
     return is_run(path) or is_export(path)
-
-
-def is_export(path: Path) -> bool:
-    """Whether a folder is a complete export of a run."""
-    return (path / "export.json").is_file()
 
 
 def system_folder(path: Path) -> str:

@@ -35,12 +35,14 @@ from evaluation.overlays.draw import as_figure, draw_readings
 from evaluation.overlays.reading import Reading
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.report.cases import DrawnOutput, map_levels, predicted_output
+from serving.backends import is_export
 from serving.guard import GUARD_NAME, Guard, file_warnings
 from serving.plain_answer import PlainAnswer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from serving.exported.exported_model import ExportedModel
     from serving.trained_model import Precision, TrainedModel
     from training.run_folder import RunFolder
 
@@ -176,11 +178,11 @@ def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
 
 @dataclass(frozen=True, eq=False)
 class LoadedRun:
-    """A trained run that answers for single images; make one with `LoadedRun.open`.
+    """A run, or an export of one, that answers for single images; made by `LoadedRun.open`.
 
     Attributes:
         name: Display name of the system.
-        model: The trained model.
+        model: The trained or exported model.
         target: What it is asked for.
         policy: Of the decision's thresholds the one that decides.
         decision: Chosen at the end of training on validation images; None where that is missing.
@@ -196,7 +198,7 @@ class LoadedRun:
     """
 
     name: str
-    model: TrainedModel = field(repr=False)
+    model: TrainedModel | ExportedModel = field(repr=False)
     target: Target
     policy: str
     decision: Decision | None = field(repr=False)
@@ -214,19 +216,22 @@ class LoadedRun:
         device: str = "auto",
         precision: Precision = "fp32",
     ) -> LoadedRun:
-        """Load a complete run.
+        """Load a complete run or export.
 
         Args:
-            folder: Made by ``cxr train``.
+            folder: Made by ``cxr train``, or by ``cxr export`` of a run.
             name: Display name; the run's own by default.
             policy: Which of the frozen thresholds decides; ``max_f1`` by default, or the first
                 that the run was tuned for.
             device: ``cpu``, ``cuda`` or ``auto``.
             precision: A decision chosen at another one does not fit, and leaves images undecided.
+                An export has its own, and was held against the run and its decision.
 
         Raises:
             InputError: The run is not complete, or its decision has no such policy.
         """
+        if is_export(Path(folder)):
+            return cls._of_export(Path(folder), name, policy)
         import torch
 
         from serving.trained_model import TrainedModel
@@ -245,14 +250,52 @@ class LoadedRun:
         called = name or str(info["name"])
         return cls(called, model, target, policy, decision, reason, levels, guard)
 
+    @classmethod
+    def _of_export(cls, folder: Path, name: str | None, policy: str | None) -> LoadedRun:
+        from serving.exported.exported_model import ExportedModel
+
+        model = ExportedModel.open(folder)
+        asked = model.spec.target
+        target = Target(asked["name"], tuple(asked["any_of"]), asked["display_name"])
+        guard, chosen = folder / GUARD_NAME, folder / "decisions" / f"{target.name}.json"
+        decision, usual = None, policy or POLICIES[0]
+        reason: str | None = f"{folder} has no operating point, as the run had none; export it anew"
+        if chosen.is_file():
+            decision = Decision.from_json(read_json(chosen, "decision"))
+            usual = decision.policy(policy, folder)
+            reason = decision.thresholds[usual].reason
+        return cls(
+            name or str(model.info["name"]),
+            model,
+            target,
+            usual,
+            decision,
+            reason,
+            dict(model.spec.map_levels),
+            Guard.read(guard) if guard.is_file() else None,
+        )
+
     def __repr__(self) -> str:
         state = self.undecided_because or f"decides by {self.policy}"
         return f"<LoadedRun of '{self.name}': {self.target.name}, {state}, {self.folder}>"
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
-        return self.model.run.folder
+        """The folder of the run or export."""
+        return self.model.folder
+
+    @property
+    def trained(self) -> TrainedModel:
+        """The model of a run.
+
+        Raises:
+            InputError: It is an export.
+        """
+        from serving.trained_model import TrainedModel
+
+        if not isinstance(self.model, TrainedModel):
+            raise InputError(f"{self.folder}: an export; give the run that it was made of")
+        return self.model
 
     def predict(self, image: str | Path | np.ndarray) -> Answer:
         """Answer for one image.

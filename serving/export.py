@@ -16,6 +16,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
 from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
+from serving.backends import CARD_FILE
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.exported_model import ExportedModel
 from serving.exported.program import write_program
@@ -25,20 +26,6 @@ from serving.guard import GUARD_NAME
 from serving.parity import Proof, prove
 from serving.quantise import calibration_images, quantise
 from training.cost import count_flops
-
-EXPORTS = "exports"
-"""Folder within a run of the exports that ``cxr predict --backend`` takes."""
-CARD_FILE = "card.json"
-
-
-def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Where an export of a run is kept unless another place is named.
-
-    Example:
-        >>> export_folder(Path("out/chexnet"), "openvino", "int8").as_posix()
-        'out/chexnet/exports/openvino-int8'
-    """
-    return run / EXPORTS / f"{format}-{precision}"
 
 
 def export_run(
@@ -69,7 +56,7 @@ def export_run(
     validation, training = _images_of(loaded, dataset, precision)
     with whole_folder(out) as folder:
         spec = _describe(loaded, format)
-        write_graph(loaded.model.model, folder, format)
+        write_graph(loaded.trained.model, folder, format)
         if store is not None and precision == "int8":
             quantise(folder, spec, store.image, training)
         _copy_companions(loaded, folder)
@@ -77,7 +64,7 @@ def export_run(
         write_program(folder, format)
         spec.write(folder)
         proof = prove(
-            loaded.model,
+            loaded.trained,
             ExportedModel.open(folder),
             loaded.decision,
             loaded.target,
@@ -122,7 +109,7 @@ def _images_of(
     """The run's validation images in a data set, and those of its training to calibrate on."""
     if dataset is None:
         return [], []
-    run = loaded.model.run
+    run = loaded.trained.run
     seen = run.seen
     validation = sorted(
         set(seen.loc[seen["role"] == "val", "image_id"]) & set(dataset.images["image_id"])
@@ -138,7 +125,7 @@ def _images_of(
 
 
 def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
-    model, run = loaded.model, loaded.model.run
+    model, run = loaded.trained, loaded.trained.run
     size = model.preprocess.size
     network = model.model
     is_detector = isinstance(network, LesionRetinaNet)
@@ -175,7 +162,7 @@ def _map_frame(classifier: Any, size: int) -> tuple[float, float, float, float]:
 
 def _copy_companions(loaded: LoadedRun, folder: Path) -> None:
     """Preprocessing, guard and decision: what an answer needs beside the network."""
-    run = loaded.model.run
+    run = loaded.trained.run
     shutil.copyfile(run.folder / PREPROCESS_FILE, folder / PREPROCESS_FILE)
     if loaded.guard is not None:
         shutil.copyfile(run.folder / GUARD_NAME, folder / GUARD_NAME)
@@ -188,7 +175,7 @@ def _copy_companions(loaded: LoadedRun, folder: Path) -> None:
 def _write_card(
     folder: Path, loaded: LoadedRun, spec: ExportSpec, proof: Proof, training: Sequence[str]
 ) -> None:
-    info = loaded.model.run.info
+    info = loaded.trained.run.info
     made_on = info["data_set"]
     kind = {"boxes": "a lesion detector", "scores": "an image classifier"}[spec.kind]
     card = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ from detection.inference import predict_boxes
 from detection.model import rebuild_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import NAME, OVERLAP
+from serving.backends import digest_run
 from serving.exported.spec import require_names
 from serving.tta import with_views
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
@@ -45,7 +45,6 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "retinanet": rebuild_retinanet,
     "classifier": build_classifier,
 }
-_HASH_BLOCK = 1 << 20
 _MOST_IMAGES = 16  # at a time
 # Of one batch on a CPU: larger ones leave its caches, and take longer for each image.
 _BATCH_PIXELS = 8 * 224**2
@@ -151,11 +150,6 @@ class TrainedModel:
         return self.run.info
 
     @property
-    def versions(self) -> dict[str, str]:
-        """What computes, with its version."""
-        return {"torch": torch.__version__}
-
-    @property
     def batch_size(self) -> int:
         """Images at a time that suit the device and the images' size."""
         if self.device != "cpu":
@@ -179,12 +173,7 @@ class TrainedModel:
 
     def inference_id(self) -> str:
         """Digest of all that decides a prediction: weights, preprocessing, precision, maps, ..."""
-        digest = hashlib.sha256()
-        with (self.run.folder / "model.safetensors").open("rb") as weights:
-            while block := weights.read(_HASH_BLOCK):
-                digest.update(block)
-        for name in ("model.json", "preprocess.json"):
-            digest.update((self.run.folder / name).read_bytes())
+        digest = digest_run(self.run.folder)
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.workers import processor_name
+from data_prep.contracts.workers import processor_name, read_ahead
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
 from serving.exported.boxes import Found, decode_boxes
 from serving.exported.session import Arrays, Session, open_session
@@ -50,6 +50,7 @@ class ExportedModel:
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
+    compiled: ClassVar = False
 
     folder: Path
     spec: ExportSpec
@@ -182,7 +183,7 @@ class ExportedModel:
         from detection.frames import sizes_by_image
 
         by_image = sizes_by_image(sizes)
-        outputs = session.stream(_read(source, groups))
+        outputs = session.stream(read_ahead(_read(source, groups)))
         for group, output in zip(groups, outputs, strict=True):
             yield self._part(group, output, source.placement, by_image)
 

@@ -1,0 +1,170 @@
+"""Which back end predicts: torch with a run itself, or a runtime with an export of it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from data_prep.contracts.errors import InputError
+from serving.exported.spec import EXPORT_FILE, ExportSpec, Format, Precision
+
+Backend = Literal["torch", "onnx", "openvino", "auto"]
+CARD_FILE = "card.json"
+_PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
+_HASH_BLOCK = 1 << 20
+
+
+def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
+    """Where an export of a run is kept unless another place is named.
+
+    Example:
+        >>> export_folder(Path("out/chexnet"), "openvino", "int8").as_posix()
+        'out/chexnet/exports/openvino-int8'
+    """
+    return run / "exports" / f"{format}-{precision}"
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is a complete export."""
+    return (folder / EXPORT_FILE).is_file()
+
+
+def digest_run(folder: Path) -> hashlib._Hash:
+    """Digest of a run's weights, architecture and preprocessing."""
+    digest = hashlib.sha256()
+    with (folder / "model.safetensors").open("rb") as weights:
+        while block := weights.read(_HASH_BLOCK):
+            digest.update(block)
+    for name in ("model.json", "preprocess.json"):
+        digest.update((folder / name).read_bytes())
+    return digest
+
+
+class Engine(NamedTuple):
+    """What predicts.
+
+    Attributes:
+        folder: A run for torch, else an export.
+        backend: Whose runtime computes.
+        precision: What it computes in.
+        words: The choice in one line.
+    """
+
+    folder: Path
+    backend: Literal["torch", "onnx", "openvino"]
+    precision: Precision
+    words: str = ""
+
+
+def choose_engine(
+    folder: Path,
+    backend: Backend | None = None,
+    precision: Precision | None = None,
+    *,
+    needs_torch: str | None = None,
+    gpu: bool = False,
+    data: Path | None = None,
+) -> Engine:
+    """Choose what predicts, without loading it.
+
+    Args:
+        folder: A complete run or export.
+        backend: None for torch with a run, and for its own runtime with an export; ``auto`` for the
+            fastest export of the run in that precision that this machine can run, else torch.
+        precision: None for float32 with a run, for its own with an export.
+        needs_torch: The option that torch alone can follow, or None.
+        gpu: Whether torch would compute on a GPU; ``auto`` then takes it.
+        data: The data set at hand, for the command that makes an export.
+
+    Raises:
+        InputError: The export is missing, is of another training, cannot run here, or does not fit
+            what is asked.
+    """
+    if is_export(folder):
+        return _given_export(folder, backend, precision, needs_torch)
+    wanted = precision or "fp32"
+    if backend in ("onnx", "openvino"):
+        if needs_torch:
+            raise InputError(f"{needs_torch}: torch alone can; leave out --backend {backend}")
+        if problem := _why_not(folder, backend, wanted, data):
+            raise InputError(problem)
+        return _exported(folder, backend, wanted)
+    problems = []
+    if backend == "auto" and not (needs_torch or gpu):
+        for format in _PACKAGES:  # noqa: A001
+            if (problem := _why_not(folder, format, wanted, data)) is None:
+                return _exported(folder, format, wanted)
+            problems.append(problem)
+    if wanted == "int8":
+        raise InputError(
+            problems[0]
+            if problems
+            else "--precision int8: torch computes in fp32 or bf16; add --backend openvino or onnx"
+        )
+    reason = needs_torch or ("a GPU is here" if gpu else next(iter(problems), ""))
+    return Engine(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
+
+
+def _exported(run: Path, format: Format, precision: Precision) -> Engine:  # noqa: A002
+    folder = export_folder(run, format, precision)
+    return Engine(folder, format, precision, f"Back end: {format} {precision} ({folder})")
+
+
+def _given_export(
+    folder: Path, backend: Backend | None, precision: Precision | None, needs_torch: str | None
+) -> Engine:
+    spec = ExportSpec.read(folder)
+    if needs_torch:
+        raise InputError(f"{needs_torch}: torch alone can; give the run in place of {folder}")
+    if backend not in (None, "auto", spec.format):
+        raise InputError(f"--backend {backend}: {folder} is for {spec.format}; leave --backend out")
+    if precision not in (None, spec.precision):
+        raise InputError(
+            f"--precision {precision}: {folder} computes in {spec.precision}; leave --precision out"
+        )
+    words = f"Back end: {spec.backend} ({folder})"
+    return Engine(folder, spec.format, spec.precision, words)
+
+
+def _why_not(
+    run: Path,
+    format: Format,  # noqa: A002
+    precision: Precision,
+    data: Path | None,
+) -> str | None:
+    """Why an export of a run cannot predict here; None where it can."""
+    if format not in get_args(Format):
+        raise InputError(f"--backend {format}: choose {', '.join(get_args(Backend))}")
+    folder = export_folder(run, format, precision)
+    source = "DATA" if data is None else shlex.quote(str(data))
+    command = f"cxr export {shlex.quote(str(run))} --format {format}" + (
+        "" if precision == "fp32" else f" --precision {precision} --data {source}"
+    )
+    if not is_export(folder):
+        return f"{folder}: there is no such export; make it: {command}"
+    if not (folder / CARD_FILE).is_file():
+        return f"{folder}: was not proved against its run; remove it and run {command}"
+    if ExportSpec.read(folder).run.get("inference_id") != _run_id(run):
+        return f"{folder}: was made of another training than {run}; remove it and run {command}"
+    if find_spec(_PACKAGES[format]) is None:
+        package = _PACKAGES[format]
+        return f"--backend {format}: {package} is not installed; pip install {package}"
+    if precision == "bf16" and format == "openvino" and not _computes_bf16():
+        return "--precision bf16: this processor has no bf16 arithmetic; take fp32 or int8"
+    return None
+
+
+def _run_id(run: Path) -> str:
+    """What `TrainedModel.inference_id` says of the run as it is exported: torch on a processor."""
+    digest = digest_run(run)
+    digest.update(b"torch fp32 cpu")
+    return digest.hexdigest()[:16]
+
+
+def _computes_bf16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,162 @@
+"""`cxr predict --backend`: the export that is taken is of this run, proved, and can run here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from classification.model import build_classifier
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import Target
+from data_prep.store.preprocess import Preprocess
+from serving import backends
+from serving.answer import LoadedRun
+from serving.backends import choose_engine, export_folder
+from serving.export_graph import write_graph
+from serving.exported.spec import ExportSpec
+from serving.trained_model import TrainedModel
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    """A classifier that has learned nothing, with the files that tell its identity."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    for name in ("model.safetensors", "model.json"):
+        (folder / name).write_bytes(b"{}")
+    Preprocess(SIZE, 0.5, 0.25).to_json(folder / "preprocess.json")
+    run: Any = SimpleNamespace(folder=folder, info={"findings": ["opacity"], "name": "CheXNet"})
+    network = build_classifier("small_cnn", image_size=SIZE).eval()
+    return TrainedModel(run, network, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
+
+
+@pytest.fixture
+def spec(model: TrainedModel) -> ExportSpec:
+    target = {"name": "opacity", "any_of": ["opacity"], "display_name": "Lung opacity"}
+    origin = {**model.info, "inference_id": model.inference_id(), "folder": str(model.folder)}
+    frame = model.model.map_frame(1, 1)
+    return ExportSpec("onnx", "fp32", "scores", ("opacity",), target, SIZE, (), frame, (), origin)
+
+
+@pytest.fixture
+def run(tmp_path: Path, model: TrainedModel) -> Path:
+    for path in model.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def put(run: Path, spec: ExportSpec, *, card: bool = True) -> Path:
+    folder = export_folder(run, spec.format, spec.precision)
+    folder.mkdir(parents=True)
+    (folder / "preprocess.json").write_bytes((run / "preprocess.json").read_bytes())
+    spec.write(folder)
+    if card:
+        (folder / "card.json").write_text("{}")
+    return folder
+
+
+def test_torch_is_taken_unless_another_is_asked_for(run: Path, spec: ExportSpec) -> None:
+    put(run, spec)
+    assert choose_engine(run)[:3] == (run, "torch", "fp32")
+    assert choose_engine(run, "torch", "bf16")[:3] == (run, "torch", "bf16")
+
+
+def test_auto_takes_openvino_before_onnx_before_torch(run: Path, spec: ExportSpec) -> None:
+    engine = choose_engine(run, "auto")
+    assert engine.backend == "torch"
+    assert f"cxr export {run} --format openvino)" in engine.words
+    onnx = put(run, spec)
+    assert choose_engine(run, "auto")[:3] == (onnx, "onnx", "fp32")
+    openvino = put(run, replace(spec, format="openvino"))
+    engine = choose_engine(run, "auto")
+    assert engine[:3] == (openvino, "openvino", "fp32")
+    assert engine.words == f"Back end: openvino fp32 ({openvino})"
+
+
+def test_auto_takes_torch_for_a_gpu_and_for_what_torch_alone_can(
+    run: Path, spec: ExportSpec
+) -> None:
+    put(run, spec)
+    assert choose_engine(run, "auto", gpu=True).words == "Back end: torch fp32 (a GPU is here)"
+    assert choose_engine(run, "auto", needs_torch="--tta").backend == "torch"
+
+
+def test_auto_leaves_out_a_runtime_that_is_not_installed(
+    run: Path, spec: ExportSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, replace(spec, format="openvino"))
+    onnx = put(run, spec)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else name)
+    assert choose_engine(run, "auto").folder == onnx
+    with pytest.raises(InputError, match="openvino is not installed; pip install openvino"):
+        choose_engine(run, "openvino")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "options", "says"),
+    [
+        ("openvino", "int8", {"data": Path("a b")},
+         "no such export; make it: cxr export .* --format openvino --precision int8 --data 'a b'"),
+        ("openvino", None, {}, "no such export; make it: cxr export .* --format openvino$"),
+        ("auto", "int8", {}, "make it: cxr export .* --format openvino --precision int8 --data D"),
+        (None, "int8", {}, "torch computes in fp32 or bf16; add --backend openvino or onnx"),
+        ("onnx", None, {"needs_torch": "--tta"}, "--tta: torch alone can; leave out --backend onn"),
+    ],
+    ids=["int8", "fp32", "auto int8", "torch int8", "tta"],
+)  # fmt: skip
+def test_what_cannot_be_had_says_what_to_do(
+    run: Path, backend: Any, precision: Any, options: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        choose_engine(run, backend, precision, **options)
+
+
+def test_an_export_of_another_training_or_without_proof_is_not_taken(
+    run: Path, spec: ExportSpec
+) -> None:
+    put(run, spec, card=False)
+    with pytest.raises(InputError, match="was not proved against its run"):
+        choose_engine(run, "onnx")
+    (run / "exports/onnx-fp32/card.json").write_text("{}")
+    assert choose_engine(run, "onnx").backend == "onnx"
+    (run / "model.safetensors").write_bytes(b"trained anew")
+    with pytest.raises(InputError, match="was made of another training than"):
+        choose_engine(run, "onnx")
+    assert choose_engine(run, "auto").backend == "torch"
+
+
+def test_an_export_itself_is_taken_as_it_is(run: Path, spec: ExportSpec) -> None:
+    export = put(run, spec)
+    for backend in (None, "auto", "onnx"):
+        assert choose_engine(export, backend)[:3] == (export, "onnx", "fp32")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"--backend torch: .* is for onnx; leave --backend out"):
+        choose_engine(export, "torch")
+    with pytest.raises(InputError, match=r"--precision int8: .* computes in fp32"):
+        choose_engine(export, None, "int8")
+    with pytest.raises(InputError, match="--maps layercam: torch alone can; give the run"):
+        choose_engine(export, needs_torch="--maps layercam")
+
+
+def test_an_export_answers_for_single_images_as_its_run(
+    run: Path, spec: ExportSpec, model: TrainedModel
+) -> None:
+    export = put(run, spec)
+    write_graph(model.model, export, "onnx")
+    target = Target("opacity", ("opacity",), "Lung opacity")
+    of_run = LoadedRun("CheXNet", model, target, "max_f1", None, "not frozen", {}, None)
+    of_export = LoadedRun.open(export)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    expected, given = of_run.predict(pixels), of_export.predict(pixels)
+    assert given.score == pytest.approx(expected.score, abs=1e-5)
+    np.testing.assert_allclose(given.map.values, expected.map.values, atol=1e-4)
+    assert (given.system, given.finding) == ("CheXNet", "Lung opacity")
+    assert "no operating point" in str(given.undecided_because)
+    assert of_export.model.inference_id() != model.inference_id()
