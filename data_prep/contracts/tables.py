@@ -21,18 +21,15 @@ import pyarrow.parquet as pq
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.json_files import SCHEMA_VERSION, read_json, write_json
+from data_prep.contracts.json_files import SCHEMA_VERSION
 from data_prep.contracts.schemas import SCHEMAS
 
 __all__ = [
-    "SCHEMA_VERSION",
     "InputError",
     "empty_table",
     "frame_digest",
-    "read_json",
     "read_table",
     "validate_table",
-    "write_json",
     "write_table",
 ]
 

@@ -12,6 +12,7 @@ import pytest
 
 from data_prep.contracts import tables
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import read_json, write_json
 
 BOXES = pd.DataFrame(
     {
@@ -114,12 +115,12 @@ def test_other_schema_version_is_refused(tmp_path: Path) -> None:
 
 def test_json_keeps_kind_and_refuses_nan(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    tables.write_json(path, "run", {"n": np.int64(3)})
-    assert tables.read_json(path, "run")["n"] == 3
+    write_json(path, "run", {"n": np.int64(3)})
+    assert read_json(path, "run")["n"] == 3
     with pytest.raises(InputError, match="holds 'run', expected 'dataset'"):
-        tables.read_json(path, "dataset")
+        read_json(path, "dataset")
     with pytest.raises(ValueError, match="Out of range"):
-        tables.write_json(path, "run", {"auroc": float("nan")})
+        write_json(path, "run", {"auroc": float("nan")})
     assert json.loads(path.read_text())["n"] == 3, "the refused write left the old file whole"
 
 
