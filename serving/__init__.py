@@ -1,1 +1,1 @@
-"""A trained run that predicts, also by several views of an image, and its guard."""
+"""A trained run, or an export of it, that predicts; its guard, and the proof of an export."""

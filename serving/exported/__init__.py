@@ -1,1 +1,1 @@
-"""An exported run: a folder that predicts without torch."""
+"""An export predicts here without torch, single images also without pandas."""
