@@ -1,0 +1,298 @@
+"""``python -m benchmarks.memory``: the peak memory of every verb, and its growth with the images.
+
+Each verb runs in a process of its own on two synthetic sets that differ in nothing but the number
+of images, so that the difference is what an image costs. The figures hold on a busy machine, too;
+the seconds do not. A verb above its bound is named, and the command then fails.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import write_json
+from scripts import console
+
+_SIDE = 64
+_EVERY = 0.02  # s between two looks at the processes
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a verb may take: MiB whatever the number of images, and KiB for each of them."""
+
+    fixed_mib: float
+    image_kib: float
+
+    def at(self, images: int) -> float:
+        """The bound at a number of images, MiB."""
+        return self.fixed_mib + self.image_kib * images / 1024
+
+
+BOUNDS = {
+    "--help": Bound(40, 0),
+    "configs": Bound(50, 0),
+    "synth": Bound(370, 1),
+    "prepare": Bound(480, 10),
+    "check": Bound(290, 8),
+    "split": Bound(360, 8),
+    "train": Bound(1500, 30),
+    "predict": Bound(1400, 4),
+    "import": Bound(330, 12),
+    "tune": Bound(250, 10),
+    "ensemble": Bound(250, 10),
+    "compare": Bound(450, 30),
+    "overlay": Bound(360, 12),
+    "export": Bound(270, 12),
+    "show": Bound(280, 10),
+}
+"""The largest peak of each verb's processes together, about a quarter above what was measured."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What one command took."""
+
+    verb: str
+    images: int
+    peak_mib: float
+    seconds: float
+
+
+def _tree(process: int) -> Iterable[int]:
+    """A process and all that it started, at this moment."""
+    yield process
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in (thread / "children").read_text(encoding="ascii").split():
+                yield from _tree(int(child))
+
+
+def _kib(process: int, file: str, field: str) -> int:
+    with suppress(OSError):  # it has just ended
+        for line in Path(f"/proc/{process}/{file}").read_text(encoding="ascii").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1])
+    return 0
+
+
+def _resident_kib(process: int) -> int:
+    """The first process's greatest memory so far, or what all take now: shared pages in parts."""
+    together = sum(_kib(each, "smaps_rollup", "Pss:") for each in _tree(process))
+    return max(_kib(process, "status", "VmHWM:"), together)
+
+
+def peak_mib(command: list[str]) -> float:
+    """Run a command and say its greatest memory: of its first process, or of all together.
+
+    Args:
+        command: Program and arguments.
+
+    Returns:
+        MiB.
+
+    Raises:
+        InputError: The command failed; the message ends with the last line that it said.
+    """
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)  # noqa: S603  our own command
+        ended, resident = threading.Event(), [0]
+
+        def watch() -> None:
+            while not ended.wait(_EVERY):
+                resident.append(_resident_kib(process.pid))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        failed = process.wait()
+        ended.set()
+        watcher.join()
+        if failed:
+            said.seek(0)
+            last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise InputError(f"{' '.join(command)} failed: {last}")
+    return max(resident) / 1024
+
+
+def _write_source(folder: Path, count: int, seed: int) -> None:
+    """Noise, one image a patient; a third positive, with one box each; and one system's scores."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    ids = [f"image-{number:07d}" for number in range(count)]
+    for name in ids:
+        pixels = rng.integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png", compress_level=1)
+    positive = rng.random(count) < 1 / 3
+    frame = pd.DataFrame({"image_id": ids, "patient_id": ids})
+    frame["path"] = "images/" + frame["image_id"] + ".png"
+    frame.to_csv(folder / "images.csv", index=False)
+    states = np.where(positive, "present", "absent")
+    labels = pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states})
+    labels.to_csv(folder / "labels.csv", index=False)
+    boxes = labels.loc[positive, ["image_id", "finding"]].assign(x1=10, y1=12, x2=30, y2=40)
+    boxes.to_csv(folder / "boxes.csv", index=False)
+    for system in ("one", "two"):
+        scores = np.clip(0.3 * positive + rng.random(count) * 0.7, 0, 1)
+        pd.DataFrame({"image_id": ids, "score": scores}).to_csv(
+            folder / f"{system}.csv", index=False
+        )
+
+
+def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
+    """Each verb's commands, in the order in which they can run."""
+    data, one, two = folder / "data", folder / "one", folder / "two"
+    run, tiny = folder / "run", ["model.architecture=small_cnn", "model.weights=none"]
+    tiny += [f"data.image_size={_SIDE}", "training.epochs=1"]
+    sets = [word for setting in tiny for word in ("--set", setting)]
+    at = ["--data", str(data)]
+    images, report = str(folder / "source/images"), str(folder / "report")
+
+    def imported(name: str, out: Path) -> list[str]:
+        file = str(folder / f"source/{name}.csv")
+        return ["import", file, *at, "--out", str(out), "--name", name, "--ignore-unknown"]
+
+    return {
+        "--help": [["--help"]],
+        "configs": [["configs"]],
+        "synth": [["synth", str(folder / "drawn"), "--images", str(count // 10), "--size", "64"]],
+        "prepare": [
+            ["prepare", str(folder / "source"), str(data), "--format", "csv", "--size", str(_SIDE)]
+        ],
+        "check": [["check", str(data)]],
+        "split": [["split", str(data), "--name", "other", "--seed", "1"]],
+        "train": [
+            ["train", "chexnet_quickstart", *at, "--out", str(run), *sets, "--despite-audit"]
+        ],
+        "predict": [
+            ["predict", str(run), *at, "--out", str(folder / "predicted")],
+            ["predict", str(run), images, "--no-overlay", "--csv", str(folder / "answers.csv")],
+        ],
+        "import": [imported("one", one), imported("two", two)],
+        "tune": [["tune", str(each), *at] for each in (one, two)],
+        "ensemble": [
+            ["ensemble", str(one), str(two), *at, "--out", str(folder / "both"), "--name", "Both"]
+        ],
+        "compare": [
+            ["compare", str(one), str(two), *at, "--out", report, "--replicates", "200"]
+        ],
+        "overlay": [
+            ["overlay", str(one), *at, "--out", str(folder / "drawings"), "--limit", "5"]
+        ],
+        "export": [["export", str(data), str(folder / "coco"), "--format", "coco"]],
+        "show": [["show", str(data)], ["show", report]],
+    }  # fmt: skip
+
+
+def measure(counts: tuple[int, int], verbs: set[str], seed: int) -> list[Peak]:
+    """The peaks of every verb, or of the named ones, at two numbers of images."""
+    peaks = []
+    for count in counts:
+        with tempfile.TemporaryDirectory(prefix="cxr-memory-") as name:
+            folder = Path(name)
+            _write_source(folder / "source", count, seed)
+            for verb, commands in _commands(folder, count).items():
+                for words in commands:
+                    started = time.perf_counter()
+                    mib = peak_mib([sys.executable, "-m", "scripts.cli", *words])
+                    peak = Peak(verb, count, mib, time.perf_counter() - started)
+                    console.say(f"{verb}: {peak.peak_mib:.0f} MiB at {count} images")
+                    if not verbs or verb in verbs:
+                        peaks.append(peak)
+    return peaks
+
+
+def _worst(peaks: Iterable[Peak], verb: str) -> dict[int, float]:
+    """A verb's greatest peak at each number of images, MiB."""
+    found: dict[int, float] = {}
+    for peak in peaks:
+        if peak.verb == verb:
+            found[peak.images] = max(peak.peak_mib, found.get(peak.images, 0.0))
+    return found
+
+
+def over_bounds(peaks: list[Peak]) -> list[str]:
+    """The verbs that took more than their bound, each as a line.
+
+    Example:
+        >>> over_bounds([Peak("configs", 1000, 2000.0, 1.0)])
+        ['configs: 2000 MiB at 1000 images; its bound is 50 MiB']
+        >>> over_bounds([Peak("configs", 1000, 40.0, 1.0)])
+        []
+    """
+    lines = []
+    for peak in peaks:
+        bound = BOUNDS[peak.verb].at(peak.images)
+        if peak.peak_mib > bound:
+            took = f"{peak.peak_mib:.0f} MiB at {peak.images} images"
+            lines.append(f"{peak.verb}: {took}; its bound is {bound:.0f} MiB")
+    return lines
+
+
+def table_of(peaks: list[Peak]) -> str:
+    """The peaks as Markdown: a row a verb, a column a number of images, then the growth.
+
+    Example:
+        >>> print(table_of([Peak("show", 1000, 200.0, 1.0), Peak("show", 2000, 300.0, 1.0)]))
+        | verb | 1,000 images | 2,000 images | an image | bound |
+        |---|---:|---:|---:|---|
+        | `cxr show` | 200 MiB | 300 MiB | 102.4 KiB | 280 MiB + 10 KiB an image |
+    """
+    counts = sorted({peak.images for peak in peaks})
+    heads = [f"{count:,} images" for count in counts]
+    lines = [f"| verb | {' | '.join(heads)} | an image | bound |"]
+    lines.append(f"|---|{'---:|' * (len(counts) + 1)}---|")
+    for verb in dict.fromkeys(peak.verb for peak in peaks):
+        worst, bound = _worst(peaks, verb), BOUNDS[verb]
+        growth = (worst[counts[-1]] - worst[counts[0]]) * 1024 / max(counts[-1] - counts[0], 1)
+        cells = [f"{worst[count]:.0f} MiB" for count in counts]
+        limit = f"{bound.fixed_mib:g} MiB"
+        limit += f" + {bound.image_kib:g} KiB an image" if bound.image_kib else ""
+        lines.append(f"| `cxr {verb}` | {' | '.join(cells)} | {growth:.1f} KiB | {limit} |")
+    return "\n".join(lines)
+
+
+def main(
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    images: Annotated[tuple[int, int], typer.Option(min=20, help="The two numbers of images.")] = (
+        1000,
+        10000,
+    ),
+    only: Annotated[list[str] | None, typer.Option(help="Measure this verb only.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of images and scores.")] = 0,
+) -> None:
+    """Measure every verb's peak memory at two numbers of images; fail where one is over its bound.
+
+    Example: python -m benchmarks.memory --out memory.json
+    """
+    unknown = sorted({*(only or [])} - BOUNDS.keys())
+    if unknown:
+        raise InputError(f"memory: no verb '{unknown[0]}'; choose from {', '.join(BOUNDS)}")
+    peaks = measure(images, {*(only or [])}, seed)
+    over = over_bounds(peaks)
+    table = table_of(peaks)
+    if out is not None:
+        rows = [asdict(peak) for peak in peaks]
+        write_json(out, "memory", {"seed": seed, "rows": rows, "table": table, "over": over})
+    console.emit(table)
+    for line in over:
+        console.say(line)
+    if over:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

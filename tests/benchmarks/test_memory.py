@@ -1,0 +1,36 @@
+"""The peak memory of the verbs: what is counted, and that none is forgotten."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from typer.main import get_command
+
+from benchmarks.memory import BOUNDS, peak_mib
+from data_prep.contracts.errors import InputError
+from scripts.cli import build_app
+
+_HOLD = "import time; held = b'x' * ({mib} << 20); time.sleep(0.3)"
+
+
+def test_memory_of_a_process_and_of_those_that_it_starts_is_counted_together() -> None:
+    child = _HOLD.format(mib=50)
+    parent = (
+        f"import subprocess, sys; held = b'x' * (60 << 20); {{}}([sys.executable, '-c', {child!r}])"
+    )
+    alone = peak_mib([sys.executable, "-c", _HOLD.format(mib=60)])
+    both = peak_mib([sys.executable, "-c", parent.format("subprocess.run")])
+    assert 60 < alone < 90
+    assert 45 < both - alone < 75  # what both share is counted once
+
+
+def test_command_that_fails_is_named_with_what_it_said() -> None:
+    with pytest.raises(InputError, match="failed: ValueError: no memory"):
+        peak_mib([sys.executable, "-c", "raise ValueError('no memory')"])
+
+
+def test_every_verb_on_images_is_measured() -> None:
+    joins_figures = {"folds", "readers"}  # tables of figures: nothing grows with the images
+    verbs = get_command(build_app()).commands  # type: ignore[attr-defined]
+    assert {*verbs, "--help"} - joins_figures == {*BOUNDS}
