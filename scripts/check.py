@@ -32,6 +32,9 @@ def check(
 
     Example: cxr check data/rsna
     """
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.audit.audit import audit
     from data_prep.audit.page import say_scope, write_audit
     from data_prep.contracts.folders import folder_lock

@@ -123,6 +123,9 @@ def compare(
     named = [split_seeds(system) for system in systems]
     only = target[0] if target and not target[1:] else None
     asked = read_question(protocol, margin, only)
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.store.dataset import DataSet
     from evaluation.report.tables import table_rows
 

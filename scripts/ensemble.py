@@ -62,6 +62,9 @@ def ensemble(
     Example: cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
     --out out/ensemble-predictions --name "RetinaNet x 2"
     """
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.systems.ensemble import check_members, gate_boxes, sort_members

@@ -76,6 +76,9 @@ def import_predictions(
     Example: cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
     --class-names out/yolo-set/data.yaml
     """
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from evaluation.systems.imported import ColumnNames
     from evaluation.systems.imported import import_predictions as import_from
 

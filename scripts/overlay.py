@@ -66,6 +66,9 @@ def overlay(
     Example: cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
     --out out/overlays --limit 12
     """
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
     from evaluation.overlays.draw import draw_overlay, to_png

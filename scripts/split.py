@@ -67,6 +67,9 @@ def split(
 
     Example: cxr split data/rsna --name default --replace
     """
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.audit.audit import audit_again
     from data_prep.audit.page import write_audit
     from data_prep.contracts.errors import InputError

@@ -94,6 +94,9 @@ def tune(
     """
     if objective is not None and search is None:
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
+    from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.store.dataset import DataSet
     from evaluation.decisions.choices import TuningOptions
     from evaluation.decisions.search import Search

@@ -126,6 +126,25 @@ def test_every_public_name_is_found_where_it_is_said_to_be() -> None:
         _ = cxr_compare.teleport
 
 
+def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported() -> None:
+    verbs = (
+        "check N", "split N --name x", "tune N --data N", "ensemble N N --data N --out o",
+        "overlay N --data N --out o", "import N --data N --out o --name x",
+        "compare N N --data N --out o",
+    )  # fmt: skip
+    code = (
+        "import sys\nfrom scripts.cli import main\n"
+        f"for verb in {verbs!r}:\n"
+        "    sys.argv = ['cxr', *verb.replace('N', 'no-such-folder').split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: assert ended.code == 2, verb\n"
+        "print(sorted({'torch', 'pandas', 'sklearn'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+    assert done.stderr.count("no-such-folder: no such folder; give a data set folder") == len(verbs)
+
+
 def test_importing_the_public_names_loads_nothing_heavy() -> None:
     code = "import sys, cxr_compare; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
