@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -9,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import nn
 
 from classification.model import build_classifier
@@ -103,3 +106,20 @@ def test_maps_that_cannot_be_made_are_refused(
     monkeypatch.setattr(run_model, "load_model", lambda *_: model)
     with pytest.raises(InputError, match=words):
         TrainedModel.open(run.folder, views=views, maps="gradcam")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_scores_as_the_processor_does(
+    run: Any, classifier: nn.Module, compiled: bool
+) -> None:
+    sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
+    on_cpu = opened(run, classifier, "cam")
+    expected = pd.concat(p.tables["scores"] for p in on_cpu.predict(Store(), IDS, sizes, 8))
+    moved = copy.deepcopy(classifier).to("cuda")
+    if compiled:
+        run_model._compile(moved)
+    on_gpu = replace(on_cpu, model=moved, device="cuda", compiled=compiled)
+    given = pd.concat(p.tables["scores"] for p in on_gpu.predict(Store(), IDS, sizes, 8))
+    np.testing.assert_allclose(given["score"], expected["score"], atol=1e-3)
