@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from data_prep.contracts.errors import InputError
+from serving.exported.session import computes_bf16
 from serving.exported.spec import EXPORT_FILE, ExportSpec, Format, Precision
 
 Backend = Literal["torch", "onnx", "openvino", "auto"]
@@ -152,7 +153,7 @@ def _why_not(
     if find_spec(_PACKAGES[format]) is None:
         package = _PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
-    if precision == "bf16" and format == "openvino" and not _computes_bf16():
+    if precision == "bf16" and format == "openvino" and not computes_bf16():
         return "--precision bf16: this processor has no bf16 arithmetic; take fp32 or int8"
     return None
 
@@ -162,9 +163,3 @@ def _run_id(run: Path) -> str:
     digest = digest_run(run)
     digest.update(b"torch fp32 cpu")
     return digest.hexdigest()[:16]
-
-
-def _computes_bf16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -20,7 +20,7 @@ from serving.backends import CARD_FILE
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.exported_model import ExportedModel
 from serving.exported.program import write_program
-from serving.exported.session import open_session, without_telemetry
+from serving.exported.session import computes_bf16, open_session
 from serving.exported.spec import PREPROCESS_FILE, ExportSpec, Format, Precision
 from serving.guard import GUARD_NAME
 from serving.parity import Proof, prove
@@ -94,10 +94,7 @@ def _require_possible(
             "--precision bf16: ONNX Runtime has no bf16 convolutions on processors; take --format "
             "openvino, or --precision fp32 or int8"
         )
-    without_telemetry()
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not computes_bf16():
         raise InputError(
             "--precision bf16: this processor has no bf16 arithmetic; take --precision fp32 or int8"
         )
