@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from data_prep.contracts.errors import InputError
-from serving.exported.session import computes_bf16
 from serving.exported.spec import EXPORT_FILE, ExportSpec, Format, Precision
 
 Backend = Literal["torch", "onnx", "openvino", "auto"]
@@ -153,6 +152,8 @@ def _why_not(
     if find_spec(_PACKAGES[format]) is None:
         package = _PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
+    from serving.exported.session import computes_bf16  # numpy: not for cxr --help
+
     if precision == "bf16" and format == "openvino" and not computes_bf16():
         return "--precision bf16: this processor has no bf16 arithmetic; take fp32 or int8"
     return None

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Preprocess
 from scripts import runtime
 from scripts.calibration import SWITCH, Choice
 from scripts.predict import worth_of_training
@@ -128,9 +129,7 @@ def test_only_long_work_on_processors_is_worth_a_calibration(
 def test_predicting_is_worth_a_third_of_training_as_many_images(tmp_path: Path) -> None:
     dataset = SimpleNamespace(image_ids=lambda role, split: range({"val": 100, "test": 200}[role]))
     assert worth_of_training(tmp_path, dataset, "default") == 0.0  # no run: reported when opened
-    (tmp_path / "preprocess.json").write_text(
-        '{"size": 1000, "contract": "preprocess", "schema_version": 1}'
-    )
+    Preprocess(1000, 0.5, 0.25).to_json(tmp_path / "preprocess.json")
     assert worth_of_training(tmp_path, dataset, "default") == 100.0
 
 
