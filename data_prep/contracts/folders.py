@@ -94,7 +94,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
     temporary = make_folder(out.with_name(f".{out.name}.{os.getpid()}.tmp"))
     try:
         yield temporary
-        temporary.replace(out)
+        try:
+            temporary.replace(out)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise InputError(
+                f"{out}: another command made it meanwhile; choose a new one"
+            ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

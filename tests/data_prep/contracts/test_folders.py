@@ -16,6 +16,7 @@ from data_prep.contracts.folders import (
     make_folder,
     provenance,
     require_free_space,
+    whole_folder,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -123,3 +124,12 @@ def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> N
     with pytest.raises(InputError), folder_lock(tmp_path / "old"):
         raise InputError("refused")
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_folder_that_another_made_meanwhile_stays_as_it_is(tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    with pytest.raises(InputError, match="another command made it meanwhile"), whole_folder(out):
+        out.mkdir()
+        (out / "model").write_text("the other's")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert (out / "model").read_text() == "the other's"
