@@ -128,8 +128,13 @@ def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> N
 
 def test_a_folder_that_another_made_meanwhile_stays_as_it_is(tmp_path: Path) -> None:
     out = tmp_path / "export"
-    with pytest.raises(InputError, match="another command made it meanwhile"), whole_folder(out):
-        out.mkdir()
-        (out / "model").write_text("the other's")
+
+    def make_after_the_other() -> None:
+        with whole_folder(out):
+            out.mkdir()
+            (out / "model").write_text("the other's")
+
+    with pytest.raises(InputError, match="another command made it meanwhile"):
+        make_after_the_other()
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert (out / "model").read_text() == "the other's"
