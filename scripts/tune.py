@@ -95,19 +95,19 @@ def tune(
     if objective is not None and search is None:
         raise InputError("tune: --objective is for a search; add --search default, boxes or full")
     from data_prep.store.folder_kinds import require_kind
+
+    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
+    from data_prep.store.dataset import DataSet
     from evaluation.decisions.choices import TuningOptions
+    from evaluation.decisions.search import Search
     from evaluation.decisions.thresholds import POLICIES, check_policy
+    from evaluation.decisions.tuning import tune as choose
+    from evaluation.systems.eligibility import learned_validation
 
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for each in policies:
         check_policy(each)
     chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), refer)
-    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
-    from data_prep.store.dataset import DataSet
-    from evaluation.decisions.search import Search
-    from evaluation.decisions.tuning import tune as choose
-    from evaluation.systems.eligibility import learned_validation
-
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
     judged = dataset.target(target)

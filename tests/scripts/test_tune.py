@@ -64,9 +64,15 @@ def test_tune_takes_other_policies(data, predictions):
     assert list(stored["policies"]) == ["youden", "sensitivity>=0.5"]
 
 
+def unreadable(folder):
+    """A data set by its marker alone: who opens it fails."""
+    (folder / "dataset.json").write_text("no JSON")
+    return folder
+
+
 def test_an_unknown_policy_is_refused_before_any_file_is_read(tmp_path):
     with pytest.raises(InputError, match="unknown policy 'best'"):
-        tune(tmp_path / "none", data=tmp_path / "none", policy=["best"])
+        tune(tmp_path / "none", data=unreadable(tmp_path), policy=["best"])
 
 
 def test_tune_without_validation_images_is_refused_and_writes_nothing(data, predictions, tmp_path):
@@ -160,7 +166,7 @@ def test_tune_learns_a_rule_from_boxes_and_says_what_it_beat(data, detector, cap
 )
 def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        tune(tmp_path / "none", data=tmp_path / "none", **options)
+        tune(tmp_path / "none", data=unreadable(tmp_path), **options)
 
 
 def test_tune_tells_of_validation_images_that_taught_the_system(data, predictions, capsys):
