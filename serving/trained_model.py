@@ -26,7 +26,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import read_ahead
 from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
-from data_prep.store.predictions import Part
+from data_prep.store.predictions import Part, named_rows
 from data_prep.store.preprocess import Preprocess
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
@@ -251,15 +251,15 @@ class TrainedModel:
             boxed = self._ahead(lesions, batch_size, collate_lesions)
             detector = cast("LesionRetinaNet", self.viewed)
             for found in predict_boxes(detector, boxed, self.learnt, images=sizes, **shared):
-                yield Part(found.images, {"boxes": self._named(found.boxes)})
+                yield Part(found.images, {"boxes": named_rows(found.boxes, self.names)})
         elif isinstance(self.model, ImageClassifier):
             labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
             scored = self._ahead(labelled, batch_size, collate_labels)
             classifier = cast("ImageClassifier", self.viewed)
             for batch in predict_scores(classifier, scored, self.learnt, maps=self.maps, **shared):
                 tables = {
-                    "scores": self._named(batch.scores),
-                    "maps": self._named(batch.maps),
+                    "scores": named_rows(batch.scores, self.names),
+                    "maps": named_rows(batch.maps, self.names),
                 }
                 yield Part(batch.images, tables)
 
@@ -269,13 +269,6 @@ class TrainedModel:
         """Batches that are read, and for a GPU page-locked, while the network computes."""
         pinned = self.device == "cuda"
         return read_ahead(DataLoader(rows, batch_size, collate_fn=collate, pin_memory=pinned))
-
-    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of findings it answers for, with their names there."""
-        if self.names is None:
-            return table
-        kept = table[table["finding"].isin(list(self.names))]
-        return kept.assign(finding=kept["finding"].map(self.names))
 
 
 def _compile(model: nn.Module) -> None:

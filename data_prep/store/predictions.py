@@ -43,6 +43,14 @@ class Part:
     tables: Mapping[str, pd.DataFrame]
 
 
+def named_rows(table: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
+    """The rows of the findings that a model answers for, with their names there; None: all."""
+    if names is None:
+        return table
+    kept = table[table["finding"].isin(list(names))]
+    return kept.assign(finding=kept["finding"].map(dict(names)))
+
+
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
     """``image_id, status, reason``: an image whose output is not finite has failed.
 

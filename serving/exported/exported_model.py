@@ -16,6 +16,7 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import processor_name, read_ahead
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
+from evaluation.statistics.logistic import sigmoid
 from serving.exported.boxes import Found, decode_boxes
 from serving.exported.session import Arrays, Session, open_session
 from serving.exported.spec import (
@@ -195,26 +196,22 @@ class ExportedModel:
         sizes: pd.DataFrame,
     ) -> Part:
         from classification.frames import scores_frames
-        from data_prep.store.predictions import Part
+        from data_prep.store.predictions import Part, named_rows
         from detection.frames import boxes_frames
 
         if self.kind == "boxes":
             found = [each._asdict() for each in self.decode(output)]
             boxes = boxes_frames(image_ids, found, self.learnt, placement, sizes)
-            return Part(boxes.images, {"boxes": self._named(boxes.boxes)})
+            return Part(boxes.images, {"boxes": named_rows(boxes.boxes, self.names)})
         frame = cast(Frame, self.spec.map_frame)
         frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
         shares = scores_of(output["logits"])
         scored = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
-        tables = {"scores": self._named(scored.scores), "maps": self._named(scored.maps)}
+        tables = {
+            "scores": named_rows(scored.scores, self.names),
+            "maps": named_rows(scored.maps, self.names),
+        }
         return Part(scored.images, tables)
-
-    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of findings it answers for, with their names there."""
-        if self.names is None:
-            return table
-        kept = table[table["finding"].isin(list(self.names))]
-        return kept.assign(finding=kept["finding"].map(dict(self.names)))
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the export costs: its size, what training took, one image measured now at batch 1.
@@ -264,10 +261,7 @@ def scores_of(logits: np.ndarray) -> np.ndarray:
         >>> scores_of(np.array([0.0, 800.0, -800.0], np.float32)).tolist()
         [0.5, 1.0, 0.0]
     """
-    wide = logits.astype(np.float64)
-    small = np.exp(-np.abs(wide))  # never overflows
-    shares: np.ndarray = np.where(wide >= 0, 1 / (1 + small), small / (1 + small))
-    return shares
+    return sigmoid(logits.astype(np.float64))
 
 
 def _read(source: PixelSource, groups: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
