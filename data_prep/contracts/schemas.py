@@ -1,15 +1,16 @@
 """What each table on disk must hold: columns, types, ranges, keys.
 
-Only `data_prep.contracts.tables` reads these. Bounding boxes are ``xyxy``, absolute pixels of the
+`data_prep.contracts.tables` holds tables to it. Bounding boxes are ``xyxy``, absolute pixels of the
 original image, continuous edges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandera.pandas as pa
 
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
@@ -22,22 +23,63 @@ SYNTHETIC = "synthetic"
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What must hold, in words and as a function of a column or, of several columns, of a table."""
+
+    words: str
+    holds: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column must hold.
+
+    Attributes:
+        type: Of pandas, to which values are brought; None for lists, which stay as they are.
+        rules: Of its values, those that are missing left aside.
+        required: Whether every such table has it.
+        nullable: Whether values may be missing.
+    """
+
+    type: str | None
+    rules: tuple[Rule, ...] = ()
+    required: bool = True
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a table must hold.
+
+    Attributes:
+        columns: By name.
+        unique: The columns that together name a row; empty where rows may repeat.
+        rules: Of several columns.
+        free: Whether it may have other columns.
+    """
+
+    columns: Mapping[str, Column]
+    unique: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    free: bool = False
+
+
 def _text(
     *,
     optional: bool = False,
     nullable: bool = False,
-    allowed: Any = None,
+    allowed: Sequence[str] = (),
     pattern: str | None = None,
-) -> pa.Column:
-    checks = [pa.Check.isin(allowed, error=f"one of {', '.join(allowed)}")] if allowed else []
+) -> Column:
+    rules = []
+    if allowed:
+        rules.append(Rule(f"one of {', '.join(allowed)}", lambda s: s.isin(allowed)))
     if pattern:
-        checks.append(pa.Check(lambda s: s.str.fullmatch(pattern), error=f"like {pattern}"))
+        rules.append(Rule(f"like {pattern}", lambda s: s.str.fullmatch(pattern)))
     if not nullable:
-        checks.append(pa.Check(lambda s: s.str.len() > 0, error="not empty"))
-    # No pandera dtype: it would ask for pandas' NA strings, and `==` on those gives no boolean.
-    return pa.Column(
-        None, checks, required=not optional, nullable=nullable, metadata={"type": "str"}
-    )
+        rules.append(Rule("not empty", lambda s: s.str.len() > 0))
+    return Column("str", tuple(rules), not optional, nullable)
 
 
 def _number(
@@ -47,52 +89,34 @@ def _number(
     dtype: str = "float64",
     optional: bool = False,
     nullable: bool = False,
-) -> pa.Column:
-    checks = []
+) -> Column:
+    rules = []
     if low is not None:
-        checks.append(pa.Check.ge(low, error=f"at least {low:g}"))
+        rules.append(Rule(f"at least {low:g}", lambda s: s >= low))
     if high is not None:
-        checks.append(pa.Check.le(high, error=f"at most {high:g}"))
+        rules.append(Rule(f"at most {high:g}", lambda s: s <= high))
     if dtype.startswith("float"):
-        checks.append(pa.Check(lambda s: np.isfinite(s), error="finite"))
-    return pa.Column(
-        dtype, checks, required=not optional, nullable=nullable, metadata={"type": dtype}
-    )
+        rules.append(Rule("finite", np.isfinite))
+    return Column(dtype, tuple(rules), not optional, nullable)
 
 
-def _flag(*, optional: bool = False) -> pa.Column:
-    return pa.Column(bool, required=not optional, metadata={"type": "bool"})
+def _box() -> dict[str, Column]:
+    return {edge: _number(0) for edge in EDGES}
 
 
-def _box() -> dict[str, pa.Column]:
-    return {edge: _number(0) for edge in ("x1", "y1", "x2", "y2")}
-
-
-_BOX_RULES = [
-    pa.Check(lambda f: f["x1"] < f["x2"], error="x2 must exceed x1"),
-    pa.Check(lambda f: f["y1"] < f["y2"], error="y2 must exceed y1"),
-]
-_MAP_RULES = [
-    pa.Check(
+_BOX_RULES = (
+    Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
+    Rule("y2 must exceed y1", lambda f: f["y1"] < f["y2"]),
+)
+_MAP_RULES = (
+    Rule(
+        "values must hold grid_h x grid_w numbers",
         lambda f: f["values"].map(len) == f["grid_h"] * f["grid_w"],
-        error="values must hold grid_h x grid_w numbers",
-    )
-]
+    ),
+)
 
-
-def _schema(
-    columns: dict[str, pa.Column],
-    *,
-    unique: list[str] | None = None,
-    rules: list[pa.Check] | None = None,
-    free: bool = False,
-) -> pa.DataFrameSchema:
-    """Build a schema; `free` allows columns beyond the named ones."""
-    return pa.DataFrameSchema(columns, checks=rules, unique=unique, strict=not free, coerce=False)
-
-
-SCHEMAS: dict[str, pa.DataFrameSchema] = {
-    "images": _schema(
+SCHEMAS: dict[str, Schema] = {
+    "images": Schema(
         {
             "image_id": _text(),
             "patient_id": _text(),
@@ -109,10 +133,10 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "sex": _text(optional=True, nullable=True),
             "age_years": _number(optional=True, nullable=True),
         },
-        unique=["image_id"],
+        unique=("image_id",),
         free=True,
     ),
-    "findings": _schema(
+    "findings": Schema(
         {
             "image_id": _text(),
             "finding": _text(),
@@ -120,21 +144,21 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "state": _text(allowed=STATES),
             "origin": _text(allowed=ORIGINS),
         },
-        unique=["image_id", "finding", "reader"],
+        unique=("image_id", "finding", "reader"),
     ),
-    "boxes": _schema(
+    "boxes": Schema(
         {"image_id": _text(), "finding": _text(), **_box(), "reader": _text()}, rules=_BOX_RULES
     ),
-    "box_coverage": _schema(
+    "box_coverage": Schema(
         {
             "image_id": _text(),
             "finding": _text(),
             "reader": _text(),
             "coverage": _text(allowed=("all", "some")),
         },
-        unique=["image_id", "finding", "reader"],
+        unique=("image_id", "finding", "reader"),
     ),
-    "decode": _schema(
+    "decode": Schema(
         {
             "image_id": _text(),
             "transfer_syntax": _text(nullable=True),
@@ -145,7 +169,7 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "voi": _text(nullable=True),
             "window_center": _number(nullable=True),
             "window_width": _number(nullable=True),
-            "inverted": _flag(),
+            "inverted": Column("bool"),
             "orientation": _text(nullable=True),
             "pixel_sha256": _text(),
             "warnings": _text(nullable=True),
@@ -160,18 +184,18 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "text_y2": _number(0, optional=True, nullable=True),
             "border_greys": _text(optional=True, nullable=True, pattern=r"[0-9a-f]{32}"),
         },
-        unique=["image_id"],
+        unique=("image_id",),
     ),
-    "excluded": _schema({"path": _text(), "stage": _text(), "reason": _text()}),
-    "split": _schema(
+    "excluded": Schema({"path": _text(), "stage": _text(), "reason": _text()}),
+    "split": Schema(
         {
             "image_id": _text(),
             "role": _text(allowed=ROLES),
             "fold": _number(0, dtype="Int64", nullable=True),
         },
-        unique=["image_id"],
+        unique=("image_id",),
     ),
-    "pixel_index": _schema(
+    "pixel_index": Schema(
         {
             "image_id": _text(),
             "shard": _number(0, dtype="int64"),
@@ -181,50 +205,50 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "offset_x": _number(),
             "offset_y": _number(),
         },
-        unique=["image_id"],
+        unique=("image_id",),
     ),
-    "seen": _schema(
+    "seen": Schema(
         {"image_id": _text(), "patient_id": _text(), "role": _text(allowed=ROLES)},
-        unique=["image_id"],
+        unique=("image_id",),
     ),
-    "predicted_images": _schema(
+    "predicted_images": Schema(
         {
             "image_id": _text(),
             "status": _text(allowed=("ok", "failed")),
             "reason": _text(nullable=True),
         },
-        unique=["image_id"],
+        unique=("image_id",),
     ),
-    "scores": _schema(
+    "scores": Schema(
         {
             "image_id": _text(),
             "finding": _text(),
             "score": _number(0, 1),
             "spread": _number(0, optional=True),
         },
-        unique=["image_id", "finding"],
+        unique=("image_id", "finding"),
     ),
-    "predicted_boxes": _schema(
+    "predicted_boxes": Schema(
         {"image_id": _text(), "finding": _text(), **_box(), "score": _number(0, 1)},
         rules=_BOX_RULES,
     ),
-    "maps": _schema(
+    "maps": Schema(
         {
             "image_id": _text(),
             "finding": _text(),
             "method": _text(),
             "grid_h": _number(1, dtype="int64"),
             "grid_w": _number(1, dtype="int64"),
-            "values": pa.Column(object),
+            "values": Column(None),
             "x1": _number(),
             "y1": _number(),
             "x2": _number(),
             "y2": _number(),
         },
-        unique=["image_id", "finding", "method"],
+        unique=("image_id", "finding", "method"),
         rules=_MAP_RULES,
     ),
-    "decisions": _schema(
+    "decisions": Schema(
         {
             "image_id": _text(),
             "system": _text(),
@@ -232,7 +256,7 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
             "score": _number(0, 1),
             "probability": _number(0, 1, nullable=True),
         },
-        unique=["image_id", "system"],
+        unique=("image_id", "system"),
         free=True,
     ),
 }

@@ -1,6 +1,6 @@
 """The tables on disk: one owner for reading, writing and checking them.
 
-Every table is validated when it is written and again when it is read; a broken rule is an
+Every table is validated by pandera when it is written and when it is read; a broken rule is an
 `InputError` that names the table, the rule, the row and the value. Files appear whole or not at
 all: each is written beside its place and renamed.
 """
@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pandera.errors
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import SCHEMA_VERSION
-from data_prep.contracts.schemas import SCHEMAS
+from data_prep.contracts.schemas import SCHEMAS, Rule
+
+if TYPE_CHECKING:
+    import pandera.pandas
 
 __all__ = [
     "InputError",
     "empty_table",
     "frame_digest",
     "read_table",
+    "typed_table",
     "validate_table",
     "write_table",
 ]
@@ -54,27 +57,74 @@ unused; row 0, image_id 'a': role='trian'
     missing = [c for c, s in schema.columns.items() if s.required and c not in frame.columns]
     if missing:
         raise InputError(f"{label}: column '{missing[0]}' is missing; it has {list(frame.columns)}")
-    unknown = [c for c in frame.columns if c not in schema.columns] if schema.strict else []
+    unknown = [c for c in frame.columns if c not in schema.columns] if not schema.free else []
     if unknown:
         raise InputError(f"{label}: unknown column '{unknown[0]}'; remove it")
-    typed = _with_types(frame, name, label)
+    typed = typed_table(frame, name, label)
+    import pandera.errors  # half a second, which one image's answer need not take
+
     try:
         # Lazy: pandera then reports each failing value with its row.
-        return schema.validate(typed, lazy=True)
+        return _checker(name).validate(typed, lazy=True)
     except pandera.errors.SchemaErrors as error:
         raise InputError(f"{label}: {_first_failure(error, typed)}") from None
 
 
-def _with_types(frame: pd.DataFrame, name: str, label: str) -> pd.DataFrame:
+@cache
+def _checker(name: str) -> pandera.pandas.DataFrameSchema:
+    """A table's schema as pandera checks it."""
+    import pandera.pandas as pandera
+
+    def checks(rules: Iterable[Rule]) -> list[pandera.Check]:
+        return [pandera.Check(rule.holds, error=rule.words) for rule in rules]
+
+    # Text has no type of pandera: it would ask for pandas' NA strings, and `==` on those gives no
+    # boolean.
+    types: dict[str | None, Any] = {"str": None, None: object}
+    schema = SCHEMAS[name]
+    columns = {
+        column: pandera.Column(
+            types.get(spec.type, spec.type),
+            checks(spec.rules),
+            required=spec.required,
+            nullable=spec.nullable,
+        )
+        for column, spec in schema.columns.items()
+    }
+    return pandera.DataFrameSchema(
+        columns,
+        checks=checks(schema.rules),
+        unique=list(schema.unique) or None,
+        strict=not schema.free,
+        coerce=False,
+    )
+
+
+def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
+    """Bring a frame to the types of a table, without checking any other rule.
+
+    Args:
+        frame: Rows of the table.
+        name: Table name.
+        label: What to call it in messages; its name by default.
+
+    Raises:
+        InputError: A value has no such type.
+
+    Example:
+        >>> typed_table(pd.DataFrame({"image_id": [1], "role": ["val"]}), "split").values.tolist()
+        [['1', 'val']]
+    """
     typed = frame.reset_index(drop=True)
     for column, spec in SCHEMAS[name].columns.items():
-        target = (spec.metadata or {}).get("type")
+        target: Any = spec.type
         if column not in typed.columns or target is None:
             continue
         try:
             typed[column] = typed[column].astype(target)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{label}: column '{column}' must be {target}: {error}") from None
+            place = f"{label or name}: column '{column}'"
+            raise InputError(f"{place} must be {target}: {error}") from None
     return typed
 
 
@@ -107,7 +157,7 @@ def empty_table(name: str) -> pd.DataFrame:
         ['image_id', 'finding', 'score']
     """
     columns = [c for c, spec in SCHEMAS[name].columns.items() if spec.required]
-    return _with_types(pd.DataFrame({c: [] for c in columns}), name, name)
+    return typed_table(pd.DataFrame({c: [] for c in columns}), name)
 
 
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy  # whose parts load when they are first used
 
 Links = pd.Series | pd.DataFrame | None
 """Keys of images, indexed by ``image_id``: images that share one are of one patient."""
@@ -40,8 +39,10 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
     if n_nodes == len(names):
         return patient
     edges = (np.concatenate(starts), np.concatenate(ends))
-    graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(n_nodes, n_nodes))
-    component = connected_components(graph, directed=False)[1][: len(names)]
+    ones = np.ones(len(edges[0]), dtype=np.int8)
+    graph = scipy.sparse.coo_array((ones, edges), shape=(n_nodes, n_nodes))
+    groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    component = groups[: len(names)]
     first = pd.Series(np.arange(len(names))).groupby(component).transform("min").to_numpy()
     return pd.Series(np.asarray(names)[first[codes]], index=patient.index)
 

@@ -19,7 +19,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.tables import read_table, stored_table, validate_table, write_table
+from data_prep.contracts.tables import read_table, stored_table, typed_table, write_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
@@ -255,9 +255,10 @@ class Predictions:
 
         Args:
             info: ``system`` and ``kind``.
-            tables: ``boxes``, or ``scores`` and ``maps``, as for `PredictionWriter.add`.
+            tables: ``boxes``, or ``scores`` and ``maps``, as for `PredictionWriter.add`, of one of
+                our models: their types are set, their rules not checked.
         """
-        typed = {name: validate_table(rows, _TABLES[name]) for name, rows in tables.items()}
+        typed = {name: typed_table(rows, _TABLES[name]) for name, rows in tables.items()}
         return _HeldPredictions(Path(), info, typed)
 
     def _decision_path(self, target: str) -> Path:

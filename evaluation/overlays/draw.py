@@ -1,15 +1,21 @@
-"""Draw overlays: shapes on the pixels of a PNG panel figure, or as SVG for the report."""
+"""Draw overlays: shapes on the pixels of a PNG panel figure, or as SVG for the report.
+
+Pillow and OpenCV draw. matplotlib, which takes as long to import as an image takes to answer, gives
+the font's file, and a figure where one is asked for.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.contracts.folders import atomic_path
@@ -26,6 +32,9 @@ from evaluation.overlays.reading import (
     truth_shapes,
 )
 from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Points, Shape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 px
 _DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
@@ -340,6 +349,8 @@ def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
         for image in images
     ]
     sheet = np.concatenate(rows)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width / _DPI, len(sheet) / _DPI), dpi=_DPI)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.imshow(sheet, interpolation="none")
@@ -421,7 +432,11 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib ships: the same letters on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+    package = find_spec("matplotlib")  # found, not imported
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("matplotlib is not installed: pip install matplotlib")
+    fonts = Path(package.origin).with_name("mpl-data") / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / name, size)
 
 
 _SVG_DASH = "6 4"

@@ -12,7 +12,7 @@ from typing import cast
 import contourpy
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
+import scipy  # whose parts load when they are first used
 
 from evaluation.boxes.map_boxes import upsample
 
@@ -209,7 +209,7 @@ def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[f
         return {}
     rising, inverse, counts = np.unique(peak[known], return_inverse=True, return_counts=True)
     means = np.bincount(inverse, probability[known]) / counts
-    expected = isotonic_regression(means, weights=counts).x
+    expected = scipy.optimize.isotonic_regression(means, weights=counts).x
     found = {}
     for wanted in CONTOUR_PROBABILITIES:
         reached = rising[(expected >= wanted) & (rising > 0)]

@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv, expit, logit, stdtr, stdtrit
+import scipy  # whose parts load when they are first used
 
 from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index
 from evaluation.statistics.obuchowski_rockette import analyse_nested
@@ -77,15 +77,16 @@ class ClusteredEstimate:
         """As `interval`, with another coverage."""
         if not self.error:
             return self._exact_interval(level) if self.exact else None
-        reach = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         if not self.bounded:
             return max(self.value - reach, -self.span), min(self.value + reach, self.span)
         exact = self._exact_interval(level)
         if not 0 < self.value < 1:
             return exact
         reach /= self.value * (1 - self.value)
-        middle = logit(self.value)
-        ends = float(expit(middle - reach)), float(expit(middle + reach))
+        middle = scipy.special.logit(self.value)
+        low, high = scipy.special.expit([middle - reach, middle + reach])
+        ends = float(low), float(high)
         return ends if exact is None else (max(ends[0], exact[0]), min(ends[1], exact[1]))
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -97,8 +98,9 @@ class ClusteredEstimate:
         if self.trials <= 1:
             return None
         hits, tail = self.value * self.trials, (1 - level) / 2
-        low = float(betaincinv(hits, self.trials - hits + 1, tail)) if hits else 0.0
-        high = float(betaincinv(hits + 1, self.trials - hits, 1 - tail)) if self.value < 1 else 1.0
+        misses, beta = self.trials - hits, scipy.special.betaincinv
+        low = float(beta(hits, misses + 1, tail)) if hits else 0.0
+        high = float(beta(hits + 1, misses, 1 - tail)) if self.value < 1 else 1.0
         return low, high
 
     @property
@@ -106,7 +108,7 @@ class ClusteredEstimate:
         """Two-sided p-value of a difference of 0; `None` without a standard error."""
         if not self.error:
             return None
-        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
+        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
 
     @property
     def detectable(self) -> float | None:
@@ -140,7 +142,8 @@ def smallest_detectable(
         >>> round(smallest_detectable(0.01), 4), round(smallest_detectable(0.01, freedom=5), 4)
         (0.028, 0.0349)
     """
-    return float(stdtrit(freedom, (1 + level) / 2) + stdtrit(freedom, power)) * error
+    ends = scipy.special.stdtrit(freedom, (1 + level) / 2), scipy.special.stdtrit(freedom, power)
+    return float(sum(ends)) * error
 
 
 def effective_patients(images: npt.ArrayLike) -> float:

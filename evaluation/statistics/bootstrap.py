@@ -18,8 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.special import ndtr, stdtrit
+import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import cpu_count
@@ -251,8 +250,9 @@ def expanded_level(level: float, patients: float | None) -> float:
     """
     if patients is None or not patients > 1:
         return level
-    reach = math.sqrt(patients / (patients - 1)) * stdtrit(patients - 1, (1 + level) / 2)
-    return float(1 - 2 * ndtr(-reach))
+    t = scipy.special.stdtrit(patients - 1, (1 + level) / 2)
+    reach = math.sqrt(patients / (patients - 1)) * t
+    return float(1 - 2 * scipy.special.ndtr(-reach))
 
 
 def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
@@ -297,7 +297,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
     if len(table) != len(clusters):
         raise InputError(f"values of {len(table)} images, clusters of {len(clusters)}")
     ones = np.ones(len(clusters))
-    membership = sparse.csr_matrix(
+    membership = scipy.sparse.csr_matrix(
         (ones, (clusters, np.arange(len(clusters)))), shape=(n_clusters, len(clusters))
     )
     return np.asarray(membership @ table)
@@ -351,10 +351,10 @@ class SegmentSums:
 
 def _table(
     segment: Integers, clusters: Integers, shape: tuple[int, int], kind: type
-) -> sparse.csr_matrix:
+) -> scipy.sparse.csr_matrix:
     """How many boxes a cluster has in each segment."""
     ones = np.ones(len(segment), dtype=np.int64)
-    return sparse.csr_matrix((ones, (segment, clusters)), shape=shape).astype(kind)
+    return scipy.sparse.csr_matrix((ones, (segment, clusters)), shape=shape).astype(kind)
 
 
 class RunningRows:

@@ -42,7 +42,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc, fdtrc, stdtr, stdtrit
+import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL
@@ -76,7 +76,7 @@ class OrEstimate:
         """
         if self.error is None:
             return None
-        reach = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         return self.value - reach, self.value + reach
 
     @property
@@ -84,7 +84,7 @@ class OrEstimate:
         """Two-sided p-value of a true value of 0; `None` without a standard error."""
         if self.error is None:
             return None
-        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
+        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
 
 
 @dataclass(frozen=True)
@@ -339,8 +339,9 @@ def _overall(means: Floats, squares: Sequence[_Square], over_cases: float) -> Ov
     upper = len(means) - 1
     ratio = float(np.var(means, ddof=1)) / expected
     if np.isinf(freedom):
-        return OverallTest(upper * ratio, (upper, np.inf), float(chdtrc(upper, upper * ratio)))
-    return OverallTest(ratio, (upper, freedom), float(fdtrc(upper, freedom, ratio)))
+        p_value = scipy.special.chdtrc(upper, upper * ratio)
+        return OverallTest(upper * ratio, (upper, np.inf), float(p_value))
+    return OverallTest(ratio, (upper, freedom), float(scipy.special.fdtrc(upper, freedom, ratio)))
 
 
 def _components(table: Floats, covariance: Floats) -> Components:
