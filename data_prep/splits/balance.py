@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 _MOST_LEVELS = 50  # of one text column; rarer ones are not balanced on their own
 _MOST_FOLDS, _SHARE_ERROR = 50, 0.002  # enough equal folds for any shares to this precision
 _JOININGS = 200  # ways tried of putting folds together to parts
+_NEAR, _NEAR_SHARE = 1e-8, 1e-5  # numpy's isclose, by which scikit-learn calls folds as good
+_ROUNDING = 1e-12  # more than two ways of computing a standard deviation of shares differ by
 
 
 def balanced_parts(
@@ -23,9 +24,9 @@ def balanced_parts(
 ) -> np.ndarray:
     """Assign groups to parts so that each part gets its share of groups, images and every stratum.
 
-    scikit-learn's `StratifiedGroupKFold` assigns the groups to equal folds. It knows one class a
-    sample, so an image comes in once for each stratum that it is of. Folds are then put together
-    to parts, in the one of 200 random ways that comes closest to the shares.
+    Groups are assigned to equal folds as by scikit-learn's `StratifiedGroupKFold`. It knows one
+    class a sample, so an image comes in once for each stratum that it is of. Folds are then put
+    together to parts, in the one of 200 random ways that comes closest to the shares.
 
     Example:
         >>> group = pd.Series({"a": "p", "b": "p", "c": "q", "d": "r"})
@@ -45,22 +46,74 @@ def balanced_parts(
     row, stratum = _samples(group.index, code, strata)
     owner, order, fold = code[row], rng.permutation(len(names)), np.full(len(names), -1)
     # Strata with fewer images than folds cannot be spread over them; joining counts them, too.
-    common = np.bincount(stratum[free[owner]], minlength=stratum.max() + 1) >= n_folds
-    sampled = np.flatnonzero(free[owner] & common[stratum])
-    folds = StratifiedGroupKFold(n_folds).split(sampled, stratum[sampled], order[owner[sampled]])
-    for number, (_, rows) in enumerate(folds):
-        fold[np.unique(owner[sampled[rows]])] = number
-    counts = np.zeros((n_folds, stratum.max() + 1))
-    counted = np.flatnonzero(free[owner])
-    np.add.at(counts, (fold[owner[counted]], stratum[counted]), 1)
-    before = np.zeros((len(shares), counts.shape[1]))
-    rest = np.flatnonzero(~free[owner])
-    np.add.at(before, (part[owner[rest]], stratum[rest]), 1)
+    n_strata = int(stratum.max()) + 1
+    cell = owner * n_strata + stratum
+    samples = np.bincount(cell, minlength=len(names) * n_strata).reshape(-1, n_strata)
+    # Strata with fewer images than folds cannot be spread over them; joining counts them, too.
+    common = samples[free].sum(axis=0) >= n_folds
+    drawn = np.flatnonzero(free)
+    drawn = drawn[np.argsort(order[drawn])]
+    fold[drawn] = _equal_folds(samples[np.ix_(drawn, common)].astype(np.float64), n_folds)
+    counts, before = np.zeros((n_folds, n_strata)), np.zeros((len(shares), n_strata))
+    np.add.at(counts, fold[free], samples[free])
+    rest = np.flatnonzero(~free)
+    np.add.at(before, part[rest], samples[rest])
     ways = _JOININGS if sizes.max() > 1 or len(rest) else 1  # equal shares are all alike
     tried = [rng.permutation(part_of_fold) for _ in range(ways)]
     best = min(tried, key=lambda parts: _unevenness(before, counts, parts, shares))
     part[free] = best[fold[free]]
     return part
+
+
+def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
+    """The fold of each group, from its samples by stratum: what `StratifiedGroupKFold` gives.
+
+    Groups whose strata differ most come first; each goes where the shares of the strata then vary
+    least between folds, and where two folds are as good, to the one with fewer samples. Variances
+    are updated from sums of whole numbers. Where these leave it open which fold is better, they are
+    computed as scikit-learn does, whose rounding decides.
+
+    Example:
+        >>> _equal_folds(np.array([[1.0, 2.0], [1.0, 0.0], [1.0, 2.0], [1.0, 0.0]]), 2).tolist()
+        [0, 1, 1, 0]
+    """
+    of_stratum = samples.sum(axis=0)
+    weight = 1 / (n_folds * of_stratum * len(of_stratum))
+    held, spread = np.zeros((n_folds, samples.shape[1])), np.empty((n_folds, samples.shape[1]))
+    total, squares = np.zeros_like(of_stratum), np.zeros_like(of_stratum)
+    sizes, fold = [0.0] * n_folds, np.empty(len(samples), dtype=np.int64)
+    for group in np.argsort(-np.std(samples, axis=1), kind="stable").tolist():
+        added = samples[group]
+        total += added
+        twice, alone = 2 * n_folds * added, n_folds * added * added
+        np.multiply(held, twice, out=spread)
+        spread += squares + alone - total * total  # n_folds squared times the variance
+        values = (np.sqrt(spread, out=spread) @ weight).tolist()
+        least = min(values)
+        best: int | None = values.index(least)
+        if sum(value < least + 2 * (_NEAR + _NEAR_SHARE * least) for value in values) > 1:
+            best = _better_fold(values, sizes, _ROUNDING)
+        if best is None:
+            share, own = np.repeat((held / of_stratum)[None], n_folds, axis=0), np.arange(n_folds)
+            share[own, own] = (held + added) / of_stratum
+            best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), sizes, -1.0)
+        fold[group] = best
+        squares += twice * held[best] + alone
+        held[best] += added
+        sizes[best] += float(added.sum())
+    return fold
+
+
+def _better_fold(values: list[float], sizes: list[float], rounding: float) -> int | None:
+    """The fold of the least value, near ones by size; None where rounding could decide."""
+    best = 0
+    for number in range(1, len(values)):
+        more, near = values[number] - values[best], _NEAR + _NEAR_SHARE * values[best]
+        if min(abs(more), abs(abs(more) - near)) <= rounding:
+            return None
+        if more < 0 or (more <= near and sizes[number] < sizes[best]):
+            best = number
+    return best
 
 
 def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:

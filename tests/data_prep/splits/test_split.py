@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from data_prep.contracts.errors import InputError
-from data_prep.splits.balance import balanced_parts
+from data_prep.splits.balance import _equal_folds, balanced_parts
 from data_prep.splits.split import (
     METHODS,
     SplitRule,
@@ -92,6 +93,31 @@ def test_shares_of_patients_images_and_positives_are_as_asked(seed, shares):
         assert of_patients == pytest.approx(share, abs=0.01)
         assert chosen.mean() == pytest.approx(share, abs=0.03)
         assert rows.loc[chosen, "ill"].sum() / rows["ill"].sum() == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "n_strata", "n_folds"),
+    [
+        (300, 2, 2),
+        (200, 2, 7),  # groups alike: rounding decides between folds that are as good
+        (60, 9, 20),
+        (30, 30, 25),
+        (20, 3, 20),  # a group a fold
+    ],
+)
+def test_equal_folds_are_those_of_scikit_learn(n_groups, n_strata, n_folds):
+    rng = np.random.default_rng(n_groups)
+    samples = rng.integers(0, 4, (n_groups, n_strata)) * (rng.random((n_groups, n_strata)) < 0.5)
+    samples[:, 0] = 1
+    samples[:n_folds] += 1
+    owner, stratum = np.nonzero(samples)
+    counts = samples[owner, stratum]
+    owner, stratum = np.repeat(owner, counts), np.repeat(stratum, counts)
+    folds = StratifiedGroupKFold(n_folds).split(owner, stratum, owner)
+    expected = np.full(n_groups, -1)
+    for number, (_, rows) in enumerate(folds):
+        expected[owner[rows]] = number
+    assert _equal_folds(samples.astype(np.float64), n_folds).tolist() == expected.tolist()
 
 
 def test_another_seed_gives_another_split():
