@@ -90,10 +90,10 @@ def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
         spread += squares + alone - total * total  # n_folds squared times the variance
         values = (np.sqrt(spread, out=spread) @ weight).tolist()
         least = min(values)
-        best: int | None = values.index(least)
+        best = values.index(least)
         if sum(value < least + 2 * (_NEAR + _NEAR_SHARE * least) for value in values) > 1:
             best = _better_fold(values, sizes, _ROUNDING)
-        if best is None:
+        if best < 0:
             share, own = np.repeat((held / of_stratum)[None], n_folds, axis=0), np.arange(n_folds)
             share[own, own] = (held + added) / of_stratum
             best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), sizes, -1.0)
@@ -104,13 +104,13 @@ def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     return fold
 
 
-def _better_fold(values: list[float], sizes: list[float], rounding: float) -> int | None:
-    """The fold of the least value, near ones by size; None where rounding could decide."""
+def _better_fold(values: list[float], sizes: list[float], rounding: float) -> int:
+    """The fold of the least value, near ones by size; -1 where rounding could decide."""
     best = 0
     for number in range(1, len(values)):
         more, near = values[number] - values[best], _NEAR + _NEAR_SHARE * values[best]
         if min(abs(more), abs(abs(more) - near)) <= rounding:
-            return None
+            return -1
         if more < 0 or (more <= near and sizes[number] < sizes[best]):
             best = number
     return best
