@@ -9,9 +9,10 @@ import signal
 import sys
 from importlib import metadata
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import cxr_compare
@@ -63,6 +64,20 @@ def _program(
     """
 
 
+class _Program(TyperGroup):
+    """The group of verbs; typer's own flags are off, as none of them is left to be checked.
+
+    It would import pydantic to check them, which takes a third of the time of a verb's help.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        for param in params:
+            if param.default is None and getattr(param, "is_flag", False):
+                param.default = False
+        return params
+
+
 def build_app() -> typer.Typer:
     """Assemble the verbs; each module imports heavy libraries inside its function only."""
     from scripts import (
@@ -86,6 +101,7 @@ def build_app() -> typer.Typer:
 
     app = typer.Typer(
         name="cxr",
+        cls=_Program,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,

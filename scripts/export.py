@@ -155,16 +155,19 @@ def _export_labels(
     options: Mapping[str, object],
     as_json: bool,
 ) -> None:
-    from data_prep.contracts.workers import cpu_count
-    from data_prep.export.export import WRITERS, export_annotations
-    from data_prep.store.dataset import DataSet
-    from scripts import console
+    from data_prep.store.folder_kinds import require_kind
 
     if (data / "run.json").is_file():
         raise InputError(
-            f"{data}: is a run, which --format {' or '.join(_RUN_FORMATS)} exports; "
-            f"{', '.join(WRITERS)} are for data sets"
+            f"{data}: is a run, which --format {' or '.join(_RUN_FORMATS)} exports; --format "
+            f"{format} is for data sets"
         )
+    require_kind(data, "data set")
+    from data_prep.contracts.workers import cpu_count
+    from data_prep.export.export import export_annotations
+    from data_prep.store.dataset import DataSet
+    from scripts import console
+
     dataset = DataSet.open(data)
     if options["workers"] is None:
         options = {**options, "workers": cpu_count()}

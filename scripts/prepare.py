@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.folder_kinds import kind_of, require_kind
 
 
 def prepare(
@@ -114,12 +115,13 @@ def prepare(
 
     Example: cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
+    several = out is not None and len(paths) > 1
+    _require_sources(paths if several else [source_and_out(paths, out)[0]], prepared=several)
     from data_prep.assemble.combine import combine
     from data_prep.assemble.prepare import prepare as prepare_dataset
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
-    from data_prep.store.folder_kinds import kind_of
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
     from scripts.train_images import open_store
@@ -141,12 +143,6 @@ def prepare(
             open_store(DataSet.open(out), side)
     else:
         source, out = source_and_out(paths, out)
-        kind = kind_of(source)
-        if kind is not None and kind.name not in ("data set", "phantom"):
-            raise InputError(
-                f"{source}: is {kind.with_article}; give the folder of images and labels as it was "
-                "published"
-            )
         summary = prepare_dataset(
             source,
             out,
@@ -176,6 +172,19 @@ def prepare(
     console.next_step(f"cxr check {shlex.quote(str(out))}")
     if as_json:
         console.emit_json(summary.payload)
+
+
+def _require_sources(sources: list[Path], *, prepared: bool) -> None:
+    """Check before anything heavy is imported that sources are there and of the right kind."""
+    published = "give the folder of images and labels as it was published"
+    for source in sources:
+        kind = kind_of(source)
+        if prepared:
+            require_kind(source, "data set")
+        elif not source.exists():
+            raise InputError(f"{source}: no such file or folder; {published}")
+        elif kind is not None and kind.name not in ("data set", "phantom"):
+            raise InputError(f"{source}: is {kind.with_article}; {published}")
 
 
 def source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:

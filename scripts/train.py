@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.folder_kinds import require_kind
 from networks.registry import network_names
 from scripts import console
 from scripts.configs import config_names
@@ -102,6 +103,7 @@ def train(
 
     rank = own_rank() or 0
     require_shares(settings.training.batch_size, devices)
+    require_kind(data, "data set")
     from data_prep.store.dataset import DataSet
 
     dataset = DataSet.open(data)
