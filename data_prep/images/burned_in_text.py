@@ -23,7 +23,7 @@ _CONTRAST = 40  # levels of a stroke above or below what is around it, at the le
 _NOISE_FACTOR = 2.0  # and this many times what 95 % of the image stay under
 _HEIGHTS = (5, 48)  # px of a letter
 _MOST_PARTS = 600  # an image with more is noise or a mesh; the tallest are looked at
-_MOST_CROSSED = 90  # percentile of a part's rows by the strokes that they cross
+_MOST_CROSSED = 0.9  # quantile of a part's rows by the strokes that they cross
 
 
 class TextLine(NamedTuple):
@@ -79,7 +79,7 @@ def _parts(strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         ``x, y, width, height``, float64, ``(N, 4)``; and float64 ``(N,)``.
     """
-    noise = float(np.percentile(strokes[::7, ::7], 95))
+    noise = _percentile(strokes[::7, ::7], 0.95)
     least = max(_CONTRAST, _NOISE_FACTOR * noise)
     mask = cv2.threshold(strokes, least, 255, cv2.THRESH_BINARY)[1]
     contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
@@ -102,7 +102,22 @@ def _strokes_crossed(mask: np.ndarray) -> float:
     """How many strokes nearly the busiest of its rows crosses."""
     ink = mask > 0
     starts = (ink[:, 1:] & ~ink[:, :-1]).sum(axis=1) + ink[:, 0]
-    return float(np.percentile(starts, _MOST_CROSSED))
+    return _percentile(starts, _MOST_CROSSED)
+
+
+def _percentile(values: np.ndarray, share: float) -> float:
+    """What NumPy's `percentile` gives, without its overhead, which a small part does not repay.
+
+    Example:
+        >>> _percentile(np.array([1, 2, 9, 4]), 0.5)
+        3.0
+    """
+    place = (values.size - 1) * share
+    below = int(place)
+    ends = [below, min(below + 1, values.size - 1)]
+    low, high = (float(value) for value in np.partition(values, ends, axis=None)[ends])
+    share = place - below
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
 
 
 def _longest_line(parts: np.ndarray, letters_wide: np.ndarray) -> TextLine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import warnings
 import zlib
 from pathlib import Path
@@ -35,6 +36,7 @@ from data_prep.images.dicom_header import (
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",
 )  # fmt: skip
+_DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
 
 # What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -136,6 +138,9 @@ def _open(path: Path) -> tuple[FileDataset, list[str]]:
 
 def _refuse_inflation(path: Path) -> None:
     """Refuse a deflated file that would inflate beyond the limit, before pydicom inflates it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(_DEFLATED) < 0:  # ten times as fast as to read its header twice
+            return
     start = deflated_start(path)
     if start is None:
         return
