@@ -1,5 +1,6 @@
 """Fixtures shared by all rooms."""
 
+import atexit
 import gc
 import importlib.util
 import os
@@ -24,6 +25,9 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
+    """Each training looks through all garbage twice: not again through what was imported."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)
     gc.enable()
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ ENVIRONMENT = {
 TOUR = ROOT / "docs" / "tour.ipynb"
 TINY = ["data.image_size=96", "training.epochs=1"]
 TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
-TINY_CLASSIFIER = [*TINY, "model.architecture=resnet18"]
+TINY_CLASSIFIER = [*TINY, "model.architecture=small_cnn"]
 
 
 class Done(NamedTuple):
@@ -66,7 +67,7 @@ def train(config: str, data: Path, out: Path, overrides: list[str]) -> None:
     assert f"or:   cxr predict {out} IMAGE" in done.stderr
 
 
-def link_rsna_slice(source: Path, folder: Path, n_each: int = 30) -> None:
+def link_rsna_slice(source: Path, folder: Path, n_each: int = 20) -> None:
     """The first positive and negative images of the challenge, linked, with their labels cut."""
     labels = pd.read_csv(source / "stage_2_train_labels.csv")
     ids = labels.drop_duplicates("patientId").groupby("Target")["patientId"].head(n_each)
@@ -77,6 +78,15 @@ def link_rsna_slice(source: Path, folder: Path, n_each: int = 30) -> None:
     for name in ("stage_2_train_labels", "stage_2_detailed_class_info", "rsna_to_nih"):
         table = pd.read_csv(source / f"{name}.csv", dtype={"nih_patient": str})
         table[table["patientId"].isin(ids)].to_csv(folder / f"{name}.csv", index=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_drawings() -> Iterator[None]:
+    """In this process no plots and no figures are drawn: the quickstart draws them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.plots._save", lambda figure, path: path.touch())
+        patch.setattr("evaluation.report.report.save_figures", lambda *given: [])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +297,7 @@ def folder_of(quickstart: Done) -> Path:
 def test_quickstart_runs_and_a_second_run_finds_it_done(quickstart: Done) -> None:
     out = folder_of(quickstart)
     assert (out / "report" / "report.html").is_file()
+    assert (out / "report" / "figures" / "roc.png").is_file()
     second = run_quickstart(out)
     assert second.returncode == 0, second.stderr
     assert second.stderr.count("done before") == 5

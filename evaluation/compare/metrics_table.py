@@ -17,7 +17,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import beta  # type: ignore[attr-defined]
+from scipy.stats import beta
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.figures import (

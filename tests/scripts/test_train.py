@@ -28,6 +28,7 @@ from scripts import console
 from scripts.predict import predict
 from scripts.train import train
 from serving.answer import LoadedRun
+from training import plots
 from training.run_folder import RunFolder, load_model
 
 _SMALL = {
@@ -35,9 +36,10 @@ _SMALL = {
         "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
     ],
     "chexnet_quickstart": [
-        "data.image_size=96", "training.epochs=2", "model.architecture=resnet18",
+        "data.image_size=96", "training.epochs=2", "model.architecture=small_cnn",
     ],
 }  # fmt: skip
+_DRAWN = plots._save  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,13 @@ def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
 
 @pytest.fixture(scope="module", params=list(_SMALL))
 def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: Any) -> tuple[str, Path]:
-    """A configuration and the run of it without an interruption."""
+    """A configuration and the run of it without an interruption, with its plots."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    _train(data, out, config=request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_save", _DRAWN)
+        _train(data, out, config=request.param)
+    assert (out / "curves.png").stat().st_size
+    assert (out / "batch.png").stat().st_size
     return request.param, out
 
 

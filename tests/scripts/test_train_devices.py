@@ -26,7 +26,7 @@ from scripts.train_devices import require_shares, run_on_devices
 ROOT = Path(__file__).resolve().parents[2]
 # Group norm has no statistics that two processes would measure apart.
 _TINY = [
-    "data.image_size=96", "training.epochs=2", "training.batch_size=4", "training.precision=fp32",
+    "data.image_size=96", "training.batch_size=4", "training.precision=fp32",
     "model.fpn_channels=16", "model.head_convs=1", "model.norm=group",
 ]  # fmt: skip
 
@@ -41,8 +41,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def _start(data: Path, out: Path) -> subprocess.Popen[str]:
-    sets = [word for override in _TINY for word in ("--set", override)]
+def _start(data: Path, out: Path, epochs: int) -> subprocess.Popen[str]:
+    keys = [*_TINY, f"training.epochs={epochs}"]
+    sets = [word for override in keys for word in ("--set", override)]
     command = [
         sys.executable, "-m", "scripts.cli", "train", "retinanet_quickstart", "--data", str(data),
         "--out", str(out), "--device", "cpu", "--devices", "2", *sets,
@@ -60,20 +61,14 @@ def _finish(started: subprocess.Popen[str]) -> str:
     return said
 
 
-@pytest.fixture(scope="module")
-def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The run of two processes without an interruption, and what they said."""
-    out = tmp_path_factory.mktemp("devices") / "two"
-    return out, _finish(_start(data, out))
-
-
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(
-    data: Path, tmp_path: Path, of_two: tuple[Path, str]
-) -> None:
-    train("retinanet_quickstart", data, tmp_path / "one", _TINY, resume=True, device="cpu")
-    folder, said = of_two
-    assert said.count("\nepoch 1 of 2") == 1  # one of them speaks
+@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_two_processes_learn_what_one_learns(data: Path, tmp_path: Path, epochs: int) -> None:
+    keys = [*_TINY, f"training.epochs={epochs}"]
+    train("retinanet_quickstart", data, tmp_path / "one", keys, resume=True, device="cpu")
+    folder = tmp_path / "two"
+    said = _finish(_start(data, folder, epochs))
+    assert said.count(f"\nepoch 1 of {epochs}") == 1  # one of them speaks
     assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in folder.iterdir()}
     assert json.loads((folder / "run.json").read_text())["devices"] == 2
     one, two = (pd.read_csv(f / "metrics.csv") for f in (tmp_path / "one", folder))
@@ -84,11 +79,9 @@ def test_two_processes_learn_what_one_learns(
 
 
 @pytest.mark.long
-def test_interrupted_processes_are_gone_and_resume_exactly(
-    data: Path, tmp_path: Path, of_two: tuple[Path, str]
-) -> None:
+def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path: Path) -> None:
     # Ctrl-C reaches the first process of all; it passes it on, and nothing of it is left.
-    started = _start(data, tmp_path / "halves")
+    started = _start(data, tmp_path / "halves", 2)
     while not (tmp_path / "halves/metrics.csv").exists() and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
@@ -97,8 +90,9 @@ def test_interrupted_processes_are_gone_and_resume_exactly(
     assert said.count("cxr: interrupted") == 1
     assert "Traceback" not in said
     assert not (tmp_path / "halves/run.json").exists()
-    _finish(_start(data, tmp_path / "halves"))
-    whole, halves = (load_file(f / "model.safetensors") for f in (of_two[0], tmp_path / "halves"))
+    for out in ("halves", "whole"):
+        _finish(_start(data, tmp_path / out, 2))
+    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
     assert all(value.equal(halves[name]) for name, value in whole.items())
 
 
