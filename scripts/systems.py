@@ -86,8 +86,8 @@ def _open_system(
     predictions = Predictions.open(folder)
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {"split": split}
-        training = str(model.info["inference_id"]) if is_export(path) else model.inference_id()
-        if own := decision_of_run(path, training, dataset, target, split):
+        chosen_with = None if is_export(path) else model.inference_id()
+        if own := decision_of_run(path, chosen_with, dataset, target, split):
             as_run = Decision.from_json(own)  # chosen anew: other batches, other last digits
             options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
             options["options"] = as_run.options
@@ -131,11 +131,12 @@ def is_run(path: Path) -> bool:
 
 
 def decision_of_run(
-    run: Path, inference_id: str, dataset: DataSet, target: Target, split: str
+    run: Path, inference_id: str | None, dataset: DataSet, target: Target, split: str
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split.
 
-    Of an export it is its run's decision, whose `inference_id` is then the run's.
+    An export holds its run's decision, chosen on any device, only if it is of the same training:
+    there is no `inference_id` to check.
     """
     from data_prep.contracts.json_files import read_json
 
@@ -145,7 +146,7 @@ def decision_of_run(
         return None
     decision = read_json(path, "decision")
     same = {
-        "inference_id": inference_id,
+        **({} if inference_id is None else {"inference_id": inference_id}),
         "content_id": dataset.ids["content_id"],
         "labels_id": dataset.ids["labels_id"],
         "split_id": dataset.ids["split_ids"][split],

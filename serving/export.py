@@ -142,7 +142,7 @@ def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
         run={
             **info,
             "folder": str(run.folder.resolve()),
-            "inference_id": model.inference_id(),
+            "inference_id": model.training_id(),
             "flops": count_flops(network, size),
         },
     )

@@ -185,6 +185,14 @@ class TrainedModel:
             digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
 
+    def training_id(self) -> str:
+        """What tells its training from others, on every device and in every precision.
+
+        It is the inference id on a processor in fp32, which exports hold, too.
+        """
+        plain = replace(self, precision="fp32", device="cpu", names=None, compiled=False)
+        return plain.inference_id()
+
     def warm_up(self, batch_size: int) -> float:
         """Predict one blank batch, which compiles the network; returns the seconds it took."""
         size = self.preprocess.size

@@ -152,7 +152,7 @@ def _seed_notes(systems: Mapping[str, Sequence[object]]) -> list[Note]:
 
 def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
     """Refuse the same training twice, which would make a recipe look steadier than it is."""
-    ids = [training_id(member) for member in members]
+    ids = [training_id(member.info) for member in members]
     for place, known in enumerate(ids):
         if known in ids[:place]:
             raise InputError(

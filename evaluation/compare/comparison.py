@@ -21,6 +21,7 @@ from evaluation.decisions.referral import CoverageCurve
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.auroc_variance import effective_patients
 from evaluation.statistics.ranking import Floats
+from evaluation.systems.eligibility import training_id
 
 FEW_PATIENTS = 20
 """Effective patients of a class below which a comparison carries a caution."""
@@ -131,18 +132,11 @@ class Comparison:
     def same_training(self) -> dict[str, str]:
         """Systems of one training, as a run and its export: the first's name by the others'."""
         facts = self.provenance.get("systems", {})
-        exported = {
-            name: str(facts[name]["exported_from"])
-            for name in self.names
-            if facts.get(name, {}).get("exported_from")
-        }
-        known = {
-            name: exported.get(name) or str(facts.get(name, {}).get("inference_id"))
-            for name in self.names
-        }
+        known = {name: training_id(facts.get(name, {})) for name in self.names}
+        exported = [name for name in self.names if facts.get(name, {}).get("exported_from")]
         groups = {
             training: [name for name in self.names if known[name] == training]
-            for training in exported.values()
+            for training in (known[name] for name in exported)
         }
         return {name: group[0] for group in groups.values() for name in group[1:]}
 

@@ -211,8 +211,8 @@ def _place_column(card: Scorecard, on_lesion: npt.NDArray[np.bool_] | None) -> p
 
 
 _RECORDED = (
-    "system", "seed", "kind", "inference_id", "exported_from", "maps", "command", "created",
-    "revision", "versions",
+    "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
+    "created", "revision", "versions",
 )  # fmt: skip
 
 

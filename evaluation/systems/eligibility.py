@@ -63,13 +63,20 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
     return [(str(each["name"]), str(each["content_id"])) for each in sets_of_run(run)]
 
 
-def training_id(system: Predictions) -> str:
+def training_id(info: Mapping[str, Any]) -> str:
     """What tells one training from another: an export counts as the run that it was made from.
 
+    Neither device nor precision counts. What was imported has its inference id alone.
+
     Args:
-        system: Its predictions.
+        info: Of a system's ``predictions.json``.
+
+    Example:
+        >>> training_id({"inference_id": "on a GPU", "training_id": "1"})
+        '1'
     """
-    return str(system.info.get("exported_from") or system.info.get("inference_id"))
+    known = ("training_id", "exported_from", "inference_id")
+    return str(next((info[key] for key in known if info.get(key)), None))
 
 
 def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:

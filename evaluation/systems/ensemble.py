@@ -64,7 +64,7 @@ def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
     known: dict[Any, Predictions] = {}
     for member in members:
         check_data_set(member.name, member, dataset)
-        training = training_id(member)
+        training = training_id(member.info)
         if training in known:
             raise InputError(
                 f"{member.folder}: says the same as {known[training].folder} (inference_id "

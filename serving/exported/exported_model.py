@@ -130,6 +130,10 @@ class ExportedModel:
             digest.update(f"names {json.dumps(dict(self.names), sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
 
+    def training_id(self) -> str:
+        """What tells the training of its run from others."""
+        return str(self.info["inference_id"])
+
     @cached_property
     def session(self) -> Session:
         """The loaded network, for one batch of any size at a time."""

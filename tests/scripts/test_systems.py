@@ -47,7 +47,7 @@ def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(
 ) -> None:
     system = predicted(tmp_path / "elsewhere")
     assert system.name == "CheXNet (onnx int8)"
-    assert training_id(system) == "1234" != system.info["inference_id"]
+    assert training_id(system.info) == "1234" != system.info["inference_id"]
     assert system.info["run"] == str(tmp_path / "run")
 
 

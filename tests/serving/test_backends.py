@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from classification.model import build_classifier
+from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
@@ -19,6 +20,7 @@ from serving import backends
 from serving.answer import LoadedRun
 from serving.backends import choose_engine, export_folder
 from serving.export_graph import write_graph
+from serving.exported.exported_model import ExportedModel
 from serving.exported.spec import ExportSpec
 from serving.trained_model import TrainedModel
 
@@ -131,6 +133,16 @@ def test_an_export_of_another_training_or_without_proof_is_not_taken(
     with pytest.raises(InputError, match="was made of another training than"):
         choose_engine(run, "onnx")
     assert choose_engine(run, "auto").backend == "torch"
+
+
+def test_an_export_made_on_a_processor_is_of_the_same_training_as_its_run_on_a_gpu(
+    spec: ExportSpec, model: TrainedModel
+) -> None:
+    exported = ExportedModel(model.folder, spec, model.preprocess)
+    for here in (replace(model, device="cuda"), replace(model, precision="bf16")):
+        assert here.inference_id() != model.inference_id()
+        assert here.training_id() == exported.training_id() == model.inference_id()
+    assert replace(model, views=(View(), View(flip=True))).training_id() != exported.training_id()
 
 
 def test_an_export_itself_is_taken_as_it_is(run: Path, spec: ExportSpec) -> None:

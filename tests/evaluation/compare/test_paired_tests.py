@@ -295,6 +295,20 @@ def test_the_same_training_cannot_count_as_two_seeds(predict):
     exported.info["exported_from"] = first.info["inference_id"]
     with pytest.raises(InputError, match="or an export of the same run"):
         name_models({"A": [first, exported]})
+    first.info |= {"training_id": first.info["inference_id"], "inference_id": "on a GPU"}
+    with pytest.raises(InputError, match="or an export of the same run"):
+        name_models({"A": [first, exported]})
+
+
+def test_a_run_judged_on_a_gpu_and_its_export_are_named_as_one_training(comparison):
+    run, export = comparison.names[:2]
+    systems = {
+        run: {"inference_id": "on a GPU", "training_id": "t"},
+        export: {"inference_id": "e", "training_id": "t", "exported_from": "t"},
+    }
+    assert replace(comparison, provenance={"systems": systems}).same_training == {export: run}
+    systems[run]["training_id"] = "another"
+    assert replace(comparison, provenance={"systems": systems}).same_training == {}
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])
