@@ -276,13 +276,13 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
 def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its first epoch."""
     out = tmp_path_factory.mktemp("begun")
-    _train_one_epoch_and_interrupt(data, out, "retinanet_quickstart")
+    _train_one_epoch_and_interrupt(data, out, "chexnet_quickstart")
     return out
 
 
 def test_resuming_with_another_configuration_names_the_key(data: Path, begun: Path) -> None:
     with pytest.raises(InputError, match=r"training.learning_rate was 0.001, is now 0.1; give"):
-        _train(data, begun, "training.learning_rate=0.1")
+        _train(data, begun, "training.learning_rate=0.1", config="chexnet_quickstart")
 
 
 def test_resuming_with_another_split_of_the_data_is_refused(
@@ -292,12 +292,12 @@ def test_resuming_with_another_split_of_the_data_is_refused(
     changed = {**ids, "split_ids": {"default": "0123456789abcdef"}}
     monkeypatch.setattr(DataSet, "ids", property(lambda self: changed))
     with pytest.raises(InputError, match=r"with other data: split_id was '.*', is now '0123"):
-        _train(data, begun)
+        _train(data, begun, config="chexnet_quickstart")
 
 
 def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) -> None:
     with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
-        train("retinanet_quickstart", data, begun, _SMALL["retinanet_quickstart"], resume=False)
+        train("chexnet_quickstart", data, begun, _SMALL["chexnet_quickstart"], resume=False)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_a_figure_that_resampling_itself_shifts_has_no_interval_and_says_why():
 
 pytestmark = pytest.mark.slow
 
-PATIENTS, SETS = 150, 1500
+PATIENTS, SETS = 150, 750
 PERSON, IMAGE, SHARED = 0.8, 0.6, 0.7  # standard deviations of what is the patient's, the image's
 COVERED, REJECTED = (0.93, 0.97), (0.025, 0.06)
 ALONE = np.sqrt(PERSON**2 + IMAGE**2)
@@ -333,7 +333,7 @@ def test_the_smallest_detectable_difference_is_detected_four_times_in_five():
     rng = np.random.default_rng(3)
     better = 1.4
     for _ in range(3):  # the better system's own variance is smaller: settle on both
-        reach = np.mean([pair(rng, better, 1.4).detectable for _ in range(200)])
+        reach = np.mean([pair(rng, better, 1.4).detectable for _ in range(100)])
         better = norm.ppf(true_auroc(1.4) + reach) * ALONE * np.sqrt(2)
     found = [pair(rng, better, 1.4).p_value < 0.05 for _ in range(SETS)]
     assert 0.76 <= share(found) <= 0.84
