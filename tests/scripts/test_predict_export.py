@@ -1,0 +1,151 @@
+"""`cxr export RUN` and `cxr predict EXPORT`: one command line from a run to predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+import torch
+
+from classification.model import build_classifier
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.tables import write_table
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.preprocess import Preprocess
+from data_prep.synth.phantom import write_phantom
+from scripts import cli, console, predict
+from training.run_folder import save_model
+
+SIZE = 32
+
+
+class Made(NamedTuple):
+    """A data set, an untrained run on it, and its export."""
+
+    data: Path
+    run: Path
+    export: Path
+
+
+def cxr(*arguments: object) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("exported")
+    write_phantom(folder / "source", n_images=40, seed=3, size=64)
+    data, run = folder / "data", folder / "run"
+    prepare(folder / "source", data, format="rsna", sizes=[SIZE], workers=0)
+    dataset = DataSet.open(data)
+    target = dataset.target()
+    run.mkdir()
+    torch.manual_seed(0)
+    save_model(build_classifier("small_cnn", image_size=SIZE), run)
+    Preprocess(SIZE, 0.5, 0.25).to_json(run / "preprocess.json")
+    ids = dataset.ids
+    made_on = {"name": dataset.name, "content_id": ids["content_id"],
+               "labels_id": ids["labels_id"], "split": "default",
+               "split_id": ids["split_ids"]["default"]}  # fmt: skip
+    facts = {"name": "CheXNet", "model_kind": "classifier", "target": target.name,
+             "findings": list(target.any_of), "seed": 0, "data_set": made_on,
+             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4}  # fmt: skip
+    (run / "config.toml").write_text("")
+    write_json(run / "run.json", "run", facts)
+    roles = dataset.split("default").merge(dataset.images[["image_id", "patient_id"]])
+    write_table(
+        roles.loc[roles["role"].isin(["train", "val"]), ["image_id", "patient_id", "role"]],
+        run / "seen.parquet",
+        "seen",
+    )
+    with console.silent():
+        predict.freeze_decision(run, dataset, target, "default")
+        assert cxr("export", run, "--format", "openvino") == 0
+    return Made(data, run, run / "exports" / "openvino-fp32")
+
+
+def test_the_program_that_export_leaves_answers_as_cxr_predict(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
+    answers = {}
+    for system in (made.run, made.export):
+        assert cxr("predict", system, image, "--json", "--no-overlay") == 0
+        answers[system] = json.loads(capsys.readouterr().out)
+    program = [sys.executable, made.export / "predict.pyz", image, "--json"]
+    bare = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(program, cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)
+    assert answer == answers[made.export][0]
+    (of_run,) = answers[made.run]
+    assert answer["decision"] == of_run["decision"] is not None
+    assert answer["score"] == pytest.approx(of_run["score"], abs=1e-5)
+
+
+def test_one_image_imports_no_torch_no_pandera_and_no_matplotlib(
+    made: Made, tmp_path: Path
+) -> None:
+    image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
+    words = ["cxr", "predict", str(made.run), str(image), "--backend", "openvino"]
+    code = (
+        "import sys\nfrom scripts.cli import main\n"
+        f"sys.argv = {words!r}\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "heavy = {'torch', 'pandera', 'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.stats'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(predict.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "LOADED []" in done.stdout, done.stderr
+    assert len(list((tmp_path / "predicted").glob("*-overlay.png"))) == 1
+
+
+def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predict.write_parts, "__defaults__", (4,))  # images a part
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    words = ["predict", made.export, "--data", made.data, "--batch-size", 2, "--out"]
+    assert cxr(*words, whole) == 0
+    add, written = PredictionWriter.add, []
+
+    def stop_at_the_second(self: PredictionWriter, images: pd.DataFrame, **tables: object) -> None:
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        written.append(len(images))
+        add(self, images, **tables)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionWriter, "add", stop_at_the_second)
+        assert cxr(*words, resumed) == 130
+    assert "run the same command again to go on" in capsys.readouterr().err
+    count = len(Predictions.open(whole).images)
+    assert written == [4]
+    assert cxr(*words, resumed, "--backend", "openvino") == 0
+    assert f"Predicting: {count - 4} of {count - 4}" in capsys.readouterr().err
+    one, other = Predictions.open(whole), Predictions.open(resumed)
+    for name in ("images", "scores", "maps"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+    assert one.info["inference_id"] == other.info["inference_id"]
+    assert one.info["training_id"] == one.info["exported_from"]
+    assert (resumed / "seen.parquet").is_file()
+    assert cxr("predict", made.run, "--data", made.data, "--out", tmp_path / "torch") == 0
+    of_run = Predictions.open(tmp_path / "torch")
+    assert of_run.info["training_id"] == one.info["training_id"]
+    pd.testing.assert_frame_equal(of_run.scores, one.scores, atol=1e-5)
