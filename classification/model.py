@@ -35,6 +35,7 @@ class ImageClassifier(nn.Module):
     Attributes:
         architecture: ``kind``, ``name`` and ``arguments``, from which `build_classifier` makes
             the same network again.
+        by_colour: Whether the three channels that the network reads differ.
     """
 
     architecture: dict[str, Any]
@@ -54,7 +55,7 @@ class ImageClassifier(nn.Module):
         self._stride, self._centre, self._rectify = trunk.stride, trunk.centre, trunk.rectify
         self._tiles = trunk.tiles
         self._frozen: tuple[nn.Module, ...] = ()
-        self._by_colour = channels == "imagenet"
+        self.by_colour = channels == "imagenet"
         mean, std = torch.tensor(COLOUR_MEAN), torch.tensor(COLOUR_STD)
         # From the grey normalisation to that of each colour; no weights, so in no file.
         for name, value in (
@@ -85,7 +86,7 @@ class ImageClassifier(nn.Module):
     def _pixels(self, images: Tensor) -> Tensor:
         require_store_pixels(images, self.preprocess.size, "classifier")
         pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)  # (B, 3, S, S) float32
-        return pixels * self._gain + self._shift if self._by_colour else pixels
+        return pixels * self._gain + self._shift if self.by_colour else pixels
 
     def _last(self, maps: Tensor) -> Tensor:
         return (F.relu(maps) if self._rectify else maps).float()

@@ -65,8 +65,8 @@ def open_session(
         spec: What it says of itself.
         many: Whether several batches are under way at once, as in `Session.stream`: more images
             a second, but each alone takes longer.
-        batch_size: Images in each batch, where that is known: the network is then made for it,
-            which is faster; a smaller last batch is filled up. None: any.
+        batch_size: Images in each batch, where that is known: the network is then made for a
+            fixed number of them, which is faster. None: any.
 
     Raises:
         InputError: The runtime is not installed, a file is missing or damaged.
@@ -121,7 +121,14 @@ class _OnnxSession:
 
 
 class _OpenVinoSession:
-    """OpenVINO on the processor: it chooses threads, and how many batches are under way."""
+    """OpenVINO on the processor: it chooses threads, and how many requests are under way.
+
+    A batch is computed two images at a time. Two cores, 224 px, against eight at a time: ResNet50
+    1.12 times as fast in bf16 and 1.07 in int8, MobileNetV2 1.11 and 0.99, VGG16 1.09 and 1.06,
+    EfficientNet-B0 1.10 and 1.03, DenseNet121 1.00 and 1.01.
+    """
+
+    _AT_ONCE = 2
 
     def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
         without_telemetry()
@@ -129,8 +136,9 @@ class _OpenVinoSession:
 
         core = openvino.Core()
         model = core.read_model(path)
-        if batch_size is not None:
-            model.reshape([batch_size, 1, spec.size, spec.size])
+        self._at_once = None if batch_size is None else min(batch_size, self._AT_ONCE)
+        if self._at_once is not None:
+            model.reshape([self._at_once, 1, spec.size, spec.size])
         # Of an int8 network depthwise convolutions and activations are not computed in integers: in
         # bf16 they take half the time.
         halved = spec.precision == "int8" and computes_bf16()
@@ -141,7 +149,6 @@ class _OpenVinoSession:
         self._compiled: openvino.CompiledModel = core.compile_model(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
         self._outputs = OUTPUTS[spec.kind]
-        self._batch_size = batch_size
         self.package = f"openvino {openvino.__version__.split('-')[0]}"
         self.device = "cpu"
 
@@ -150,10 +157,28 @@ class _OpenVinoSession:
         return self._read(self._request, len(images))
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        counts: deque[int] = deque()  # of the parts of each batch
+
+        def parts() -> Iterator[np.ndarray]:
+            for images in batches:
+                at_once = self._at_once or len(images)
+                starts = range(0, len(images), at_once)
+                counts.append(len(starts))
+                yield from (images[start : start + at_once] for start in starts)
+
+        held: list[Arrays] = []
+        for output in self._stream_parts(parts()):
+            held.append(output)
+            if len(held) == counts[0]:
+                counts.popleft()
+                yield {name: np.concatenate([part[name] for part in held]) for name in output}
+                held = []
+
+    def _stream_parts(self, parts: Iterable[np.ndarray]) -> Iterator[Arrays]:
         most = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         idle = [self._compiled.create_infer_request() for _ in range(most)]
         working: deque[tuple[Any, np.ndarray, int]] = deque()
-        for images in batches:
+        for images in parts:
             if not idle:
                 yield self._finish(working, idle)
             request, filled = idle.pop(), self._filled(images)
@@ -169,9 +194,9 @@ class _OpenVinoSession:
         return self._read(request, count)
 
     def _filled(self, images: np.ndarray) -> np.ndarray:
-        if self._batch_size is None or len(images) == self._batch_size:
+        if self._at_once is None or len(images) == self._at_once:
             return np.ascontiguousarray(images)
-        missing = self._batch_size - len(images)
+        missing = self._at_once - len(images)
         return np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
 
     def _read(self, request: Any, count: int) -> Arrays:

@@ -63,6 +63,16 @@ def test_a_detector_gives_the_same_logits_and_offsets(
     assert not detector.training
 
 
+def test_channels_that_differ_by_colour_are_kept_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_classifier("small_cnn", image_size=SIZE, channels="imagenet").eval()
+    write_graph(model, tmp_path, "onnx")
+    with torch.inference_mode():
+        expected = model.logits(model.features(torch.from_numpy(IMAGES)))
+    outputs = open_session(tmp_path, spec_of("onnx", "scores", ("a",))).run(IMAGES)
+    np.testing.assert_allclose(outputs["logits"], expected.numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(
     fmt: Format, classifier: nn.Module, tmp_path: Path
@@ -72,9 +82,9 @@ def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(
         features = classifier.features(torch.from_numpy(IMAGES))
         logits, maps = classifier.logits(features), classifier.maps(features)
     spec = spec_of(fmt, "scores", ("a", "b", "c"))
-    session = open_session(tmp_path, spec, many=True, batch_size=2)
-    outputs = list(session.stream(IMAGES[start : start + 2] for start in (0, 2, 4)))
-    assert [len(each["logits"]) for each in outputs] == [2, 2, 1]
+    session = open_session(tmp_path, spec, many=True, batch_size=3)
+    outputs = list(session.stream(IMAGES[start : start + 3] for start in (0, 3)))
+    assert [len(each["logits"]) for each in outputs] == [3, 2]
     given = np.concatenate([each["logits"] for each in outputs])
     np.testing.assert_allclose(given, logits.numpy(), atol=1e-4)
     given = np.concatenate([each["maps"] for each in outputs])
