@@ -33,7 +33,7 @@ from scripts.calibration import ProcessorTime
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
 _CURVE_ROUNDS = 3
-_ENOUGH = {2: 50.0, 3: 25.0}  # rounds, and seconds behind which there is no further one
+_ENOUGH = {1: 60.0, 2: 50.0, 3: 25.0}  # rounds, and seconds behind which there is no further one
 _MOST_SECONDS = 20.0  # that a peer may take for a point of a curve
 _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200

@@ -81,7 +81,8 @@ def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     weight = 1 / (n_folds * of_stratum * len(of_stratum))
     held, spread = np.zeros((n_folds, samples.shape[1])), np.empty((n_folds, samples.shape[1]))
     total, squares = np.zeros_like(of_stratum), np.zeros_like(of_stratum)
-    sizes, fold = [0.0] * n_folds, np.empty(len(samples), dtype=np.int64)
+    sizes, held_sizes = samples.sum(axis=1).tolist(), [0.0] * n_folds
+    fold = np.empty(len(samples), dtype=np.int64)
     for group in np.argsort(-np.std(samples, axis=1), kind="stable").tolist():
         added = samples[group]
         total += added
@@ -89,30 +90,38 @@ def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
         np.multiply(held, twice, out=spread)
         spread += squares + alone - total * total  # n_folds squared times the variance
         values = (np.sqrt(spread, out=spread) @ weight).tolist()
-        least = min(values)
-        best = values.index(least)
-        if sum(value < least + 2 * (_NEAR + _NEAR_SHARE * least) for value in values) > 1:
-            best = _better_fold(values, sizes, _ROUNDING)
+        best = _better_fold(values, held_sizes, _ROUNDING)
         if best < 0:
             share, own = np.repeat((held / of_stratum)[None], n_folds, axis=0), np.arange(n_folds)
             share[own, own] = (held + added) / of_stratum
-            best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), sizes, -1.0)
+            best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), held_sizes, 0.0)
         fold[group] = best
         squares += twice * held[best] + alone
         held[best] += added
-        sizes[best] += float(added.sum())
+        held_sizes[best] += sizes[group]
     return fold
 
 
 def _better_fold(values: list[float], sizes: list[float], rounding: float) -> int:
-    """The fold of the least value, near ones by size; -1 where rounding could decide."""
-    best = 0
+    """The fold of the least value, of near ones the smaller; -1 where rounding would decide.
+
+    A value that is within ``rounding`` of the least, or of being near it, leaves that open; with a
+    rounding of 0 every comparison counts as it is.
+    """
+    best, least, fewest = 0, values[0], sizes[0]
+    near = _NEAR + _NEAR_SHARE * least
     for number in range(1, len(values)):
-        more, near = values[number] - values[best], _NEAR + _NEAR_SHARE * values[best]
-        if min(abs(more), abs(abs(more) - near)) <= rounding:
+        more = values[number] - least
+        if more > near + rounding:
+            continue
+        if more >= -rounding and sizes[number] >= fewest:
+            if abs(more) < rounding:
+                return -1
+            continue
+        if more > near - rounding and rounding:
             return -1
-        if more < 0 or (more <= near and sizes[number] < sizes[best]):
-            best = number
+        best, least, fewest = number, values[number], sizes[number]
+        near = _NEAR + _NEAR_SHARE * least
     return best
 
 
