@@ -194,7 +194,7 @@ def _is_plain_grey(header: FileDataset) -> bool:
 
 
 def _by_pillow(header: FileDataset) -> np.ndarray:
-    """Decode grey JPEG of 8 bits: pydicom would call Pillow, too, and takes half as long again."""
+    """Decode grey JPEG of 8 bits: pydicom would call Pillow, too, by a detour."""
     from PIL import Image
 
     frame, inside = _first_frame(header)

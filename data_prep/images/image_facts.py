@@ -44,7 +44,7 @@ def _border_greys(pixels: np.ndarray) -> str:
 
 
 def _mean(pixels: np.ndarray) -> float:
-    """Mean grey; OpenCV sums bytes seven times as fast as NumPy."""
+    """Mean grey; OpenCV sums bytes several times as fast as NumPy."""
     return float(cv2.sumElems(pixels)[0] / pixels.size)
 
 

@@ -394,7 +394,7 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], owner: Integers) -> int:
     """The most pairs of a positive and a negative patient, no patient in two pairs."""
     found = (np.bincount(owner[of]) for of in (truth, ~truth, slice(None)))
     positive, negative, all_ = (np.count_nonzero(images) for images in found)
-    return min(positive, negative, all_ // 2)
+    return int(min(positive, negative, all_ // 2))
 
 
 def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
