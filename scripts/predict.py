@@ -395,8 +395,7 @@ def _require_labels(model: Model, dataset: DataSet) -> None:
 
 
 def _describe(model: Model, name: str | None) -> dict[str, Any]:
-    from evaluation.systems.eligibility import sets_of_run
-    from scripts.starting_weights import unknown_training_data
+    from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 
     info, usual = model.info, str(model.info["name"])
     if model.backend != "torch":
@@ -415,7 +414,7 @@ def _describe(model: Model, name: str | None) -> dict[str, Any]:
         **({"compiled": True} if model.compiled else {}),
         "run": str(Path(info.get("folder", model.folder)).resolve()),
         "trained_on": sets_of_run(info),
-        **({"seen_unknown": unknown} if (unknown := unknown_training_data(dict(info))) else {}),
+        **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
     }

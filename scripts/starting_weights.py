@@ -161,23 +161,6 @@ def merge_seen(own: pd.DataFrame, inherited: pd.DataFrame | None, name: str) -> 
     return pd.concat([own, rest[own.columns]], ignore_index=True)
 
 
-def unknown_training_data(started: dict[str, Any]) -> list[str]:
-    """Weights that a run began with, at whatever remove, of which nobody knows the training data.
-
-    Example:
-        >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
-        ['a.pth']
-        >>> unknown_training_data({"seed": 1})
-        []
-    """
-    origin = started.get("started_from")
-    if not origin:
-        return []
-    if origin.get("trained_on") == "unknown":
-        return [str(origin["weights"])]
-    return unknown_training_data(origin)
-
-
 def leak_lines(
     own: pd.DataFrame, inherited: pd.DataFrame | None, test: pd.DataFrame, source: str
 ) -> list[str]:

@@ -62,7 +62,7 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
     assert len(lines) <= 253
-    assert sum(lines) <= 59_500
+    assert sum(lines) <= 59_560
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 34
     assert len(layout.wide_names()) <= 480

@@ -94,6 +94,23 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*own, *(each for each in before if each not in own)]
 
 
+def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
+    """Weights that a run began with, at whatever remove, of which nobody knows the training data.
+
+    Example:
+        >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
+        ['a.pth']
+        >>> unknown_training_data({"seed": 1})
+        []
+    """
+    origin = started.get("started_from")
+    if not origin:
+        return []
+    if origin.get("trained_on") == "unknown":
+        return [str(origin["weights"])]
+    return unknown_training_data(origin)
+
+
 def _refuse_seen_patients(
     name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index
 ) -> list[Note]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from benchmarks.memory import BOUNDS, peak_mib
+from benchmarks.memory import BOUNDS, _commands, peak_mib
 from data_prep.contracts.errors import InputError
 from scripts.cli import build_app
 
@@ -30,7 +31,7 @@ def test_command_that_fails_is_named_with_what_it_said() -> None:
         peak_mib([sys.executable, "-c", "raise ValueError('no memory')"])
 
 
-def test_every_verb_on_images_is_measured() -> None:
-    joins_figures = {"folds", "readers"}  # tables of figures: nothing grows with the images
+def test_every_verb_has_a_row_with_commands_and_a_bound() -> None:
     verbs = get_command(build_app()).commands  # type: ignore[attr-defined]
-    assert {*verbs, "--help"} - joins_figures == {*BOUNDS}
+    assert {row.split()[0] for row in BOUNDS} == {*verbs, "--help"}
+    assert [*_commands(Path("folder"), 1000)] == [*BOUNDS]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +90,21 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     growth(network, size, 320, 64, tmp_path / "first")  # the libraries' own pools fill up
     # With all parts kept it grows by 290 MiB, by 30 as it is.
     assert growth(network, size, 960, 96, tmp_path / "second") < 100
+
+
+def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
+    info = {"name": "CheXNet", "seed": 0, "inference_id": "1", "started_from": None}
+    code = (
+        "import sys; from types import SimpleNamespace as Model\n"
+        "from scripts import train_images; from serving.exported import exported_model\n"
+        "from scripts.predict import _describe\n"
+        f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
+        "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', folder='exported',"
+        " inference_id=lambda: '2', training_id=lambda: '3')\n"
+        "assert _describe(model, None)['exported_from'] == '3'\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.long

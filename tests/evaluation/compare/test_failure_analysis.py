@@ -28,7 +28,7 @@ from evaluation.compare.shares import (
     net_benefit,
 )
 from evaluation.statistics.bootstrap import Resamples
-from scripts.starting_weights import unknown_training_data
+from evaluation.systems.eligibility import unknown_training_data
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
