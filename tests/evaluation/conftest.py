@@ -1,5 +1,6 @@
 """A small comparison with pixels, made by hand: nothing here was learned or tuned."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,8 +68,18 @@ class ImageSet:
         return pd.DataFrame(rows, columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
 
 
+@pytest.fixture(scope="session")
+def hand_made() -> Callable[[], tuple[Comparison, ImageSet]]:
+    """Makes the comparison and its images anew: for fixtures that many tests share."""
+    return lambda: (make_comparison(), make_image_set())
+
+
 @pytest.fixture
 def image_set() -> ImageSet:
+    return make_image_set()
+
+
+def make_image_set() -> ImageSet:
     frame = pd.DataFrame({"image_id": list(IMAGES), "patient_id": list(IMAGES)})
     frame["x_class"] = [row[1] for row in IMAGES.values()]
     return ImageSet(frame.assign(view="PA", sex="F", age_years=50.0))

@@ -74,9 +74,20 @@ def unfolded(html):
     return html
 
 
+@pytest.fixture(scope="module")
+def read_only(hand_made, tmp_path_factory):
+    """The folder of one report that many tests look at."""
+    folder = tmp_path_factory.mktemp("read-only") / "report"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.report.report.save_figures", lambda *given: [])
+        patch.setattr("evaluation.report.gallery.draw_overlay", small_overlay)
+        write_report(*hand_made(), folder)
+    return folder
+
+
 @pytest.fixture
-def html(comparison, image_set, report_folder):
-    return write_report(comparison, image_set, report_folder).read_text()
+def html(read_only):
+    return (read_only / "report.html").read_text()
 
 
 @pytest.fixture
@@ -172,12 +183,12 @@ def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(htm
     assert "threshold: best F1" in legend
 
 
-def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, report_folder):
+def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, read_only):
     folds = re.findall(r"<summary><h3>(.*?)</h3>", html)
     assert folds[0] == "What to cite: a methods paragraph to start from"
     assert {"Methods and limits", "How to read the numbers"} < set(folds)
     assert "at the threshold" not in unfolded(html).split('id="more"')[1]
-    details = (report_folder / "details.html").read_text()
+    details = (read_only / "details.html").read_text()
     parser = Outline()
     parser.feed(details)
     assert (parser.problems, parser.open) == ([], [])
@@ -210,10 +221,10 @@ def test_right_and_wrong_have_a_word_and_a_shape(html):
     assert 'class="sign sign-wrong" viewBox="0 0 20 20" role="img" aria-label="wrong"' in html
 
 
-def test_overlays_lie_beside_the_report(html, report_folder):
-    overlays = [path.stem for path in (report_folder / "overlays").glob("*.png")]
+def test_overlays_lie_beside_the_report(html, read_only):
+    overlays = [path.stem for path in (read_only / "overlays").glob("*.png")]
     assert "all-miss-01" in overlays
-    drawn = [path.read_text().count('<article class="case"') for path in pages(report_folder)]
+    drawn = [path.read_text().count('<article class="case"') for path in pages(read_only)]
     assert len(overlays) == sum(drawn)
     assert drawn[0] == html.count('<article class="case"')
 
