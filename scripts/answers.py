@@ -89,7 +89,7 @@ def show_answers(
     first = next((each for each in read_loose(files) if not _is_bad(each, left_out)), None)
     if first is None:
         raise InputError(_none_answered(left_out, len(files)))
-    loaded = _open_runs(runs, options)
+    loaded = open_runs(runs, options)
     others = files[len(left_out) + 1 :]
     # Processes: they decode while the networks compute.
     workers = min(cpu_count(), len(others)) if len(others) >= _WORTH_WORKERS else 0
@@ -121,14 +121,10 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
     runs: list[tuple[str | None, Path]] = []
     sources = []
     for text in paths:
-        name, equals, rest = text.partition("=")
-        named = bool(equals) and not Path(text).exists()
-        path = Path(rest) if named else Path(text)
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-        if _is_run(path):
-            runs.append((name if named else None, path))
-        elif named:
+        name, path = parse_run(text)
+        if is_run(path):
+            runs.append((name, path))
+        elif name is not None:
             raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
         else:
             sources.append(path)
@@ -141,7 +137,17 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
     return runs, sources
 
 
-def _is_run(path: Path) -> bool:
+def parse_run(text: str) -> tuple[str | None, Path]:
+    """Read PATH or NAME=PATH; None for no name."""
+    name, equals, rest = text.partition("=")
+    named = bool(equals) and not Path(text).exists()
+    path = Path(rest) if named else Path(text)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return (name if named else None), path
+
+
+def is_run(path: Path) -> bool:
     """Whether a path is a run, which must then be complete; refuses other folders of cxr."""
     if not path.is_dir():
         return False
@@ -171,7 +177,7 @@ def _none_answered(bad: Sequence[LooseImage], count: int) -> str:
     return first if count == 1 else f"none of {count} files is an image; the first: {first}"
 
 
-def _open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) -> list[LoadedRun]:
+def open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) -> list[LoadedRun]:
     """Load the runs; those of one name are told apart by their folders."""
     from dataclasses import replace
 
@@ -206,9 +212,7 @@ def _open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any])
     ]
     names = [run.name for run in loaded]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(
-            f"predict: two runs are called '{repeated[0]}'; give each its own: NAME=RUN"
-        )
+        raise InputError(f"two runs are called '{repeated[0]}'; give each its own: NAME=RUN")
     for run in loaded:
         if run.undecided_because:
             console.say(f"{run.name}: undecided: {run.undecided_because}")

@@ -91,6 +91,7 @@ def build_app() -> typer.Typer:
         predict,
         prepare,
         readers,
+        serve,
         show,
         split,
         synth,
@@ -123,6 +124,7 @@ def build_app() -> typer.Typer:
     app.command("readers")(readers.readers)
     app.command("overlay")(overlay.overlay)
     app.command("export")(export.export)
+    app.command("serve")(serve.serve)
     app.command("show")(show.show)
     return app
 

@@ -8,7 +8,7 @@ keeps the decision that its training chose on validation images.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,8 @@ class Answer:
         warnings: What speaks against the answer; empty where the image looks like a frontal
             chest X-ray.
         undecided_because: Why there is no decision, else None.
+        finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
+            box of a detector, 0 without one.
         reading: What the overlay shows.
         pixels: The image as displayed, uint8 (H, W).
     """
@@ -90,6 +92,7 @@ class Answer:
     boxes: pd.DataFrame
     warnings: tuple[str, ...] = ()
     undecided_because: str | None = None
+    finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
     reading: Reading = field(default_factory=lambda: Reading("", system_colour(0)), repr=False)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
 
@@ -317,11 +320,17 @@ class LoadedRun:
                 raise answer
             yield answer
 
-    def answer(self, images: Sequence[tuple[str, DecodedImage]]) -> list[Answer | InputError]:
+    def answer(
+        self,
+        images: Sequence[tuple[str, DecodedImage]],
+        of_files: Sequence[tuple[str, ...]] | None = None,
+    ) -> list[Answer | InputError]:
         """Answer for images that were read, in one batch; an error where the network fails.
 
         Args:
             images: What each is called, and what it shows.
+            of_files: What `file_warnings` said of each. None: each is called by its path, and the
+                file is looked at.
         """
         originals = {str(place): image.pixels for place, (_, image) in enumerate(images)}
         source = LoosePixels.of(originals, self.model.preprocess.size)
@@ -333,19 +342,27 @@ class LoadedRun:
         output = predicted_output(
             self.name, evidence, self.decision, self.policy, levels=self.levels
         )
+        scores = _finding_scores(part.tables, self.model.findings)
         return [
-            self._answer(called, image, str(place), evidence, output)
+            replace(
+                self._answer(called, image, str(place), evidence, output),
+                warnings=self.warnings(
+                    called, image, None if of_files is None else of_files[place]
+                ),
+                finding_scores=scores.get(str(place), dict.fromkeys(self.model.findings, 0.0)),
+            )
             if str(place) in ran
             else InputError(f"{called}: the output of {self.name} is not finite")
             for place, (called, image) in enumerate(images)
         ]
 
-    def warnings(self, called: str, image: DecodedImage) -> tuple[str, ...]:
+    def warnings(
+        self, called: str, image: DecodedImage, of_file: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
         """What speaks against an answer: its header where it is a file, and how it looks."""
-        path = None if called == _ARRAY else called
-        if self.guard is None:
-            return () if path is None else file_warnings(path, image)
-        return self.guard.warnings(image, path)
+        if of_file is None:
+            of_file = () if called == _ARRAY else file_warnings(called, image)
+        return of_file + (() if self.guard is None else self.guard.warnings(image))
 
     def _answer(
         self,
@@ -367,7 +384,6 @@ class LoadedRun:
             threshold=reading.threshold,
             decision=reading.decision,
             boxes=_called_boxes(key, evidence, output, reading),
-            warnings=self.warnings(called, image),
             undecided_because=self.undecided_because,
             reading=reading,
             pixels=image.pixels,
@@ -402,6 +418,20 @@ def _called_boxes(
     return rows.loc[counts, columns].sort_values(
         "score", ascending=False, ignore_index=True, kind="stable"
     )
+
+
+def _finding_scores(
+    tables: Mapping[str, pd.DataFrame], findings: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """By image the score of each finding, in the order of the model's."""
+    rows = tables["scores"] if "scores" in tables else tables["boxes"]
+    found: dict[str, dict[str, float]] = {}
+    for image_id, finding, score in zip(
+        rows["image_id"], rows["finding"], rows["score"], strict=True
+    ):
+        of_image = found.setdefault(str(image_id), dict.fromkeys(findings, 0.0))
+        of_image[finding] = max(of_image[finding], float(score))
+    return found
 
 
 def _target(run: RunFolder) -> Target:

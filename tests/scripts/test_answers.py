@@ -52,7 +52,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_wrong_paths_are_named_before_a_model_is_loaded(
     place: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], says: str
 ) -> None:
-    monkeypatch.setattr("scripts.answers._open_runs", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("scripts.answers.open_runs", lambda *_: pytest.fail("loaded"))
     with pytest.raises(InputError, match=says):
         predict(paths)
 

@@ -135,7 +135,7 @@ def loaded(run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> L
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
     monkeypatch.setattr(LoadedRun, "warnings", lambda *_: ("no chest",))
-    monkeypatch.setattr(answers, "_open_runs", lambda *_: [run])
+    monkeypatch.setattr(answers, "open_runs", lambda *_: [run])
     return run
 
 

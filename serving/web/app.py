@@ -1,0 +1,379 @@
+"""The HTTP interface: routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from data_prep.images.decoded_image import DecodedImage, decode_record
+from serving.answer import LoadedRun
+from serving.web.analysis import Analysis, Decoder, Include
+from serving.web.decoding import PlainDecoder, Refused
+from serving.web.files import Files
+from serving.web.metrics import CONTENT_TYPE, Metrics
+from serving.web.reader import Reader
+from serving.web.schemas import (
+    ERRORS,
+    RESEARCH_USE,
+    AnalyzeAnswer,
+    ExampleFacts,
+    ExamplesAnswer,
+    Limits,
+    ModelsAnswer,
+    StateAnswer,
+)
+from serving.web.settings import ServeSettings
+from serving.web.systems import ServedSystem, versions_of
+
+_LOG = logging.getLogger("cxr.serve")
+_LONGEST_NAME = 120
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "One chest X-ray: DICOM, PNG, JPEG or TIFF.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+_T = TypeVar("_T")
+
+
+class _State:
+    """What the routes share."""
+
+    def __init__(
+        self,
+        systems: Sequence[ServedSystem],
+        settings: ServeSettings,
+        decoder: Decoder,
+        files: Files,
+    ) -> None:
+        self.settings, self.files = settings, files
+        self.status: Literal["ok", "starting", "stopping"] = "starting"
+        self.metrics = Metrics(lambda: self.reader.waiting)
+        self.reader = Reader(
+            [each.run for each in systems],
+            queue_size=settings.queue,
+            batch=settings.batch,
+            on_batch=self.metrics.count_batch,
+        )
+        self.analysis = Analysis(systems, decoder, self.reader, self.metrics)
+
+    async def warm_up(self) -> None:
+        """Answer for a blank image, so that the first request need not wait for it."""
+        blank = np.zeros((64, 64), np.uint8)
+        await self.reader.answer("blank", DecodedImage(blank, decode_record(blank, [])))
+        if self.status == "starting":
+            self.status = "ok"
+
+
+def build_app(
+    systems: Sequence[LoadedRun],
+    settings: ServeSettings,
+    *,
+    report: Path | None = None,
+    decoder: Decoder | None = None,
+) -> FastAPI:
+    """The server of some systems.
+
+    Args:
+        systems: What answers, in the order of the answers.
+        settings: Its limits.
+        report: Folder of a report of ``cxr compare`` with figures of these systems.
+        decoder: Reads uploads.
+    """
+    served = [ServedSystem(run, None, None) for run in systems]
+    state = _State(served, settings, decoder or PlainDecoder(), Files(settings.examples, report))
+    app = FastAPI(
+        title="cxr-compare",
+        version=metadata.version("cxr-compare"),
+        summary="What lesion detectors and image classifiers say of a chest X-ray.",
+        description=RESEARCH_USE,
+        docs_url=None,  # its scripts would come from elsewhere
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.state.server = state
+    app.include_router(_router)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(_Journal, state=state)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: _State = app.state.server
+    state.reader.start()
+    warming = asyncio.create_task(state.warm_up())
+    try:
+        yield
+    finally:
+        state.status = "stopping"
+        await asyncio.to_thread(state.reader.stop)
+        warming.cancel()
+
+
+_router = APIRouter()
+
+
+def _state(request: Request) -> _State:
+    return request.app.state.server
+
+
+@_router.get("/v1/models", tags=["answers"])
+async def models(request: Request) -> ModelsAnswer:
+    """The systems of this server, their operating points, and how they did."""
+    state = _state(request)
+    systems, settings = state.analysis.systems, state.settings
+    return ModelsAnswer(
+        systems=[each.facts for each in systems],
+        versions=versions_of(frozenset(each.facts.backend for each in systems)),
+        limits=Limits(
+            bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds
+        ),
+        research_use=RESEARCH_USE,
+    )
+
+
+@_router.post("/v1/analyze", tags=["answers"], responses=ERRORS, openapi_extra=_UPLOAD)
+async def analyze(
+    request: Request,
+    include: Annotated[
+        list[Include], Query(description="What else is wanted; may be repeated.")
+    ] = [],  # noqa: B006 - FastAPI copies it
+) -> AnalyzeAnswer:
+    """What every system says of one image: decision, probability, boxes in its pixels."""
+    state = _state(request)
+    if state.status != "ok":
+        raise _not_now(state)
+    name, content = await _upload(request)
+    request_id = request.scope["cxr_request_id"]
+    work = state.analysis.analyze(request_id, name, content, frozenset(include))
+    return await _unless_gone(request, work, state.settings.seconds)
+
+
+@_router.get("/healthz", tags=["state"])
+async def healthz() -> StateAnswer:
+    """Whether the server lives."""
+    return StateAnswer(status="ok")
+
+
+@_router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
+async def readyz(request: Request, response: Response) -> StateAnswer:
+    """Whether it answers: 503 while it starts or stops."""
+    status = _state(request).status
+    response.status_code = 200 if status == "ok" else 503
+    return StateAnswer(status=status)
+
+
+@_router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    return Response(_state(request).metrics.text(), media_type=CONTENT_TYPE)
+
+
+@_router.get("/", include_in_schema=False)
+async def page(request: Request) -> Response:
+    """The page."""
+    return _state(request).files.page("index.html")
+
+
+@_router.get("/page/{name}", include_in_schema=False)
+async def page_file(request: Request, name: str) -> Response:
+    """A file of the page."""
+    return _state(request).files.page(name)
+
+
+@_router.get("/report/{name:path}", include_in_schema=False)
+async def report_file(request: Request, name: str) -> Response:
+    """A file of the report."""
+    return _state(request).files.report(name)
+
+
+@_router.get("/examples", tags=["state"])
+async def examples(request: Request) -> ExamplesAnswer:
+    """Example images: phantoms, no patient."""
+    names = _state(request).files.examples
+    found = [ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
+    return ExamplesAnswer(examples=found)
+
+
+@_router.get("/examples/{name}", include_in_schema=False)
+async def example(request: Request, name: str) -> Response:
+    """An example image."""
+    return _state(request).files.example(name)
+
+
+class _InMemory(MultiPartParser):
+    """Keeps what is uploaded off the disk."""
+
+    spool_max_size = 1 << 40
+
+
+async def _upload(request: Request) -> tuple[str, bytes]:
+    """The one file of a request: what the client calls it, and its content."""
+    kind = request.headers.get("Content-Type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise Refused(
+            415, "not_multipart", "send the image as the field 'file' of multipart/form-data"
+        )
+    parser = _InMemory(request.headers, request.stream(), max_files=1, max_fields=0)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(
+            400, "bad_form", f"{error.message}; send one image as the field 'file'"
+        ) from None
+    upload = form.get("file")
+    if not isinstance(upload, UploadFile):
+        raise Refused(400, "no_file", "send one image as the field 'file'")
+    content = await upload.read()
+    await form.close()
+    return _plain_name(upload.filename or ""), content
+
+
+def _plain_name(name: str) -> str:
+    r"""What a client calls a file, without folders and what cannot be printed.
+
+    Example:
+        >>> _plain_name("..\\secret/a\x00b.dcm")
+        'ab.dcm'
+    """
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"
+
+
+async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
+    """The outcome of a request's work, which ends with its time or when the client is gone."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(request.receive))
+    try:
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise Refused(499, "client_gone", "the client closed the connection")
+        raise Refused(504, "too_slow", f"no answer within {seconds:g} seconds; try again")
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _not_now(state: _State) -> Refused:
+    message = f"the server is {state.status}; try again"
+    return Refused(503, state.status, message, {"Retry-After": "5"})
+
+
+def _error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    body = {"error": {"code": code, "message": message}}
+    return JSONResponse(body, status, headers=headers and dict(headers))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101
+    return _error(error.status, error.code, error.message, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    words = {404: "there is nothing here", 405: "this path takes another method"}
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    status = error.status_code
+    message = words.get(status, str(error.detail))
+    return _error(status, codes.get(status, "refused"), message, error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    place = " ".join(str(each) for each in first["loc"])
+    return _error(400, "bad_input", f"{place}: {first['msg']}")
+
+
+class _Journal:
+    """Gives each request an id, counts it, and logs id, route, status and seconds alone.
+
+    Args:
+        app: What answers.
+        state: Whose figures count it.
+    """
+
+    def __init__(self, app: ASGIApp, state: _State) -> None:
+        self._app, self._state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope["cxr_request_id"] = secrets.token_hex(6)
+        start, status = time.monotonic(), 500
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                message["headers"] = [
+                    *message["headers"], (b"x-request-id", request_id.encode()),
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:  # noqa: BLE001 - its text may quote a header
+            _LOG.error("%s failed: %s", request_id, _where(error))
+            if not begun:
+                words = f"something went wrong; the log names it as {request_id}"
+                await _error(500, "internal", words)(scope, receive, noting)
+        seconds = time.monotonic() - start
+        route = getattr(scope.get("route"), "path", "none")
+        self._state.metrics.count(route, status, seconds)
+        _LOG.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
+
+
+def _where(error: BaseException) -> str:
+    """The kind of an error and the lines it came from, without its text."""
+    places: list[str] = []
+    trace: Any = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {' '.join(places[-6:])}"

@@ -1,0 +1,155 @@
+"""One thread that answers: requests wait in a bounded queue, and several waiting make one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.image import DecodedImage
+from serving.answer import Answer, LoadedRun
+
+_WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
+
+
+class Busy(Exception):  # noqa: N818 - an outcome, not a fault
+    """As many images wait as may wait.
+
+    Attributes:
+        retry_after: Seconds after which it is worth trying again.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("the queue is full")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    called: str
+    image: DecodedImage
+    of_file: tuple[str, ...]
+    loop: asyncio.AbstractEventLoop
+    result: asyncio.Future[list[Answer]]
+
+    def settle(self, outcome: list[Answer] | Exception) -> None:
+        """Hand over the outcome, unless nobody waits for it any more."""
+        self.loop.call_soon_threadsafe(self._settle, outcome)
+
+    def _settle(self, outcome: list[Answer] | Exception) -> None:
+        if self.result.done():
+            return
+        if isinstance(outcome, Exception):
+            self.result.set_exception(outcome)
+        else:
+            self.result.set_result(outcome)
+
+
+class Reader:
+    """Answers for images, several at a time where several wait.
+
+    Args:
+        systems: What answers, in the order of the answers.
+        queue_size: Images that may wait.
+        batch: Images at a time.
+        on_batch: Told of each batch how many images it had, and its seconds.
+    """
+
+    def __init__(
+        self,
+        systems: Sequence[LoadedRun],
+        *,
+        queue_size: int,
+        batch: int,
+        on_batch: Callable[[int, float], object] = lambda images, seconds: None,
+    ) -> None:
+        self._systems, self._batch, self._on_batch = tuple(systems), batch, on_batch
+        self._queue: queue.Queue[_Waiting] = queue.Queue(queue_size)
+        self._ended = threading.Event()
+        self._seconds = 0.1  # of an image, a moving average
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the batch at hand; what waits is refused."""
+        self._ended.set()
+        self._thread.join()
+        while not self._queue.empty():
+            self._queue.get_nowait().settle(Busy(1))
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return self._queue.qsize()
+
+    async def answer(
+        self, called: str, image: DecodedImage, of_file: tuple[str, ...] = ()
+    ) -> list[Answer]:
+        """What each system says of an image. Cancelled, it is dropped from the queue.
+
+        Args:
+            called: What the image is called; never opened.
+            image: What it shows.
+            of_file: What the file itself says against it.
+
+        Raises:
+            Busy: Too many images wait.
+            InputError: A network's output is not finite.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(called, image, of_file, loop, loop.create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except queue.Full:
+            raise Busy(max(1, round(self._queue.maxsize * self._seconds))) from None
+        return await waiting.result
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            if some := self._next():
+                self._answer(some)
+
+    def _next(self) -> list[_Waiting]:
+        """The images that wait, at most a batch; those that nobody waits for are dropped."""
+        some: list[_Waiting] = []
+        try:
+            some.append(self._queue.get(timeout=_WAKE))
+            while len(some) < self._batch:
+                some.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return [each for each in some if not each.result.done()]
+
+    def _answer(self, some: Sequence[_Waiting]) -> None:
+        start = time.monotonic()
+        try:
+            outcomes = self._read(some)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            if len(some) > 1:  # one image must not take the answers of others along
+                for each in some:
+                    self._answer([each])
+                return
+            outcomes = [error]
+        seconds = time.monotonic() - start
+        self._seconds += 0.1 * (seconds / len(some) - self._seconds)
+        self._on_batch(len(some), seconds)
+        for each, outcome in zip(some, outcomes, strict=True):
+            each.settle(outcome)
+
+    def _read(self, some: Sequence[_Waiting]) -> list[list[Answer] | Exception]:
+        images = [(each.called, each.image) for each in some]
+        of_files = [each.of_file for each in some]
+        by_system = [system.answer(images, of_files) for system in self._systems]
+        outcomes: list[list[Answer] | Exception] = []
+        for answers in zip(*by_system, strict=True):
+            failed = [answer for answer in answers if isinstance(answer, InputError)]
+            good = [answer for answer in answers if not isinstance(answer, InputError)]
+            outcomes.append(failed[0] if failed else good)
+        return outcomes

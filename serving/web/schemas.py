@@ -1,0 +1,237 @@
+"""What the interface answers, as it stands in its OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RESEARCH_USE = "Research use only, not a medical device."
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class ErrorBody(_Model):
+    """Why there is no answer."""
+
+    code: str = Field(examples=["unreadable"])
+    message: str = Field(
+        description="One line that says what to do.",
+        examples=["neither DICOM nor a known image format; give a DICOM, PNG or JPEG file"],
+    )
+
+
+class ErrorAnswer(_Model):
+    """The body of every status from 400 on."""
+
+    error: ErrorBody
+
+
+class FindingScore(_Model):
+    """The score of one finding that a system learnt."""
+
+    finding: str = Field(examples=["lung_opacity"])
+    score: float = Field(examples=[0.81])
+
+
+class Box(_Model):
+    """A box that counts, pixels of the original image."""
+
+    finding: str = Field(examples=["lung_opacity"])
+    x1: float = Field(examples=[312.0])
+    y1: float = Field(examples=[401.5])
+    x2: float = Field(examples=[498.0])
+    y2: float = Field(examples=[655.0])
+    score: float = Field(examples=[0.81])
+
+
+class Frame(_Model):
+    """Edges in pixels of the original image; they may lie outside of it."""
+
+    x1: float = Field(examples=[0.0])
+    y1: float = Field(examples=[0.0])
+    x2: float = Field(examples=[1024.0])
+    y2: float = Field(examples=[1024.0])
+
+
+class ActivationMap(_Model):
+    """Where a classifier sees the finding."""
+
+    finding: str = Field(examples=["lung_opacity"])
+    values: list[list[float]] = Field(
+        description="Rows of cells, 0 to 1 on one scale for all images.",
+        examples=[[[0.0, 0.1], [0.2, 0.9]]],
+    )
+    frame: Frame
+
+
+class SystemAnswer(_Model):
+    """What one system says of the image."""
+
+    system: str = Field(examples=["RetinaNet"])
+    kind: Literal["boxes", "scores"]
+    model_id: str = Field(examples=["a8f65d73658fc4a5"])
+    backend: str = Field(examples=["openvino"])
+    finding: str = Field(examples=["Lung opacity"])
+    decision: Literal["positive", "negative"] | None = Field(
+        description="At the frozen operating point; null where it is undecided."
+    )
+    undecided_because: str | None = Field(examples=[None])
+    probability: float | None = Field(description="Calibrated.", examples=[0.74])
+    score: float = Field(description="Raw, 0 to 1.", examples=[0.81])
+    policy: str = Field(examples=["max_f1"])
+    threshold: float | None = Field(description="On the score.", examples=[0.26])
+    threshold_probability: float | None = Field(
+        description="The threshold as a probability.", examples=[0.33]
+    )
+    findings: list[FindingScore]
+    boxes: list[Box]
+    map: ActivationMap | None = Field(
+        description="With include=maps, of a classifier.", examples=[None]
+    )
+
+
+class ImageFacts(_Model):
+    """The image that was answered for."""
+
+    name: str = Field(description="As the client called it.", examples=["chest.dcm"])
+    width: int = Field(examples=[1024])
+    height: int = Field(examples=[1024])
+    format: str = Field(examples=["DICOM"])
+    bits: int = Field(description="Of a stored value.", examples=[12])
+    monochrome1: bool = Field(description="Stored as a negative; it was turned.", examples=[False])
+    view: str | None = Field(description="As the header says.", examples=["PA"])
+
+
+class DicomObjects(_Model):
+    """DICOM files for a PACS, base64."""
+
+    sr: str | None = Field(description="Structured report, TID 1500.", examples=[None])
+    sc: str | None = Field(description="Secondary Capture with the overlay.", examples=[None])
+
+
+class AnalyzeAnswer(_Model):
+    """What every system says of one image."""
+
+    request_id: str = Field(examples=["5f0c9d1be0a4"])
+    image: ImageFacts
+    warnings: list[str] = Field(
+        description="What speaks against the answers; to be read first.", examples=[[]]
+    )
+    disagreement: bool | None = Field(
+        description="Whether the systems decide differently; null with fewer than two decisions.",
+        examples=[False],
+    )
+    systems: list[SystemAnswer]
+    overlay_png: str | None = Field(description="base64, with include=overlay.", examples=[None])
+    dicom: DicomObjects | None = Field(
+        description="With include=sr or include=sc.", examples=[None]
+    )
+    versions: dict[str, str] = Field(examples=[{"cxr-compare": "0.1.0"}])
+    research_use: str = Field(examples=[RESEARCH_USE])
+
+
+class Figure(_Model):
+    """One figure of a system, with its 95 % interval where it has one."""
+
+    metric: str = Field(examples=["auroc"])
+    title: str = Field(examples=["AUROC"])
+    estimate: float | None = Field(examples=[0.937])
+    ci_low: float | None = Field(examples=[0.902])
+    ci_high: float | None = Field(examples=[0.960])
+    policy: str = Field(description="Empty where no threshold plays a part.", examples=[""])
+
+
+class ReportFigures(_Model):
+    """How a system did on images that it was not trained on."""
+
+    images: str = Field(
+        description="test: of a report of cxr compare. validation: chosen on the same images, so "
+        "flattering.",
+        examples=["test"],
+    )
+    data_set: str | None = Field(examples=["Synthetic chest X-rays"])
+    n_images: int | None = Field(examples=[564])
+    n_patients: int | None = Field(examples=[305])
+    n_positive: int | None = Field(examples=[162])
+    figures: list[Figure]
+    cautions: list[str] = Field(
+        examples=[["Synthetic images: the figures say nothing about patients."]]
+    )
+
+
+class SystemFacts(_Model):
+    """A system that this server answers with."""
+
+    system: str = Field(examples=["RetinaNet"])
+    kind: Literal["boxes", "scores"]
+    finding: str = Field(examples=["Lung opacity"])
+    findings: list[str] = Field(examples=[["lung_opacity"]])
+    policy: str = Field(examples=["max_f1"])
+    threshold: float | None = Field(examples=[0.26])
+    threshold_probability: float | None = Field(examples=[0.33])
+    undecided_because: str | None = Field(examples=[None])
+    backend: str = Field(examples=["openvino"])
+    precision: str = Field(examples=["fp32"])
+    model_id: str = Field(examples=["a8f65d73658fc4a5"])
+    image_size: int = Field(description="Side of what the network sees, px.", examples=[512])
+    trained_on: list[str] = Field(examples=[["RSNA Pneumonia Detection Challenge 2018"]])
+    guard: bool = Field(description="Whether it tells what is no frontal chest X-ray.")
+    report: ReportFigures | None
+    report_url: str | None = Field(examples=["/report/report.html"])
+
+
+class Limits(_Model):
+    """What a request may be."""
+
+    bytes: int = Field(examples=[67108864])
+    pixels: int = Field(examples=[100000000])
+    seconds: float = Field(examples=[30.0])
+
+
+class ModelsAnswer(_Model):
+    """The systems of this server."""
+
+    systems: list[SystemFacts]
+    versions: dict[str, str] = Field(examples=[{"cxr-compare": "0.1.0"}])
+    limits: Limits
+    research_use: str = Field(examples=[RESEARCH_USE])
+
+
+class StateAnswer(_Model):
+    """Whether the server lives, or answers."""
+
+    status: Literal["ok", "starting", "stopping"]
+
+
+class ExampleFacts(_Model):
+    """An example image."""
+
+    name: str = Field(examples=["phantom-1.png"])
+    url: str = Field(examples=["/examples/phantom-1.png"])
+
+
+class ExamplesAnswer(_Model):
+    """Example images: phantoms, no patient."""
+
+    examples: list[ExampleFacts]
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": words}
+    for status, words in {
+        400: "Bad input",
+        401: "Token missing or wrong",
+        403: "Host or origin not allowed",
+        408: "The request came too slowly",
+        413: "Too large",
+        415: "Type refused",
+        422: "Not an image that can be read",
+        429: "Busy, or too many requests; Retry-After says when to try again",
+        503: "Starting or stopping",
+        504: "Answering took too long",
+    }.items()
+}
+"""Responses of what takes an upload."""

@@ -1,0 +1,70 @@
+"""A server's life: listening, ending on a signal, its log."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from serving.answer import LoadedRun
+from serving.web.app import build_app
+from serving.web.settings import ServeSettings
+
+_IDLE = 20  # seconds that a connection without a request stays open
+
+
+class _Server(uvicorn.Server):
+    """Says that it is not ready from the signal on."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.server.status = "stopping"
+        super().handle_exit(sig, frame)
+
+
+def run_server(
+    systems: Sequence[LoadedRun],
+    settings: ServeSettings,
+    listening: socket.socket,
+    *,
+    report: Path | None,
+    grace: int,
+) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        systems: What answers.
+        settings: Limits.
+        listening: The bound socket.
+        report: Folder of a report, or None.
+        grace: Seconds that requests under way get at the end.
+    """
+    _log_to_stderr()
+    config = uvicorn.Config(
+        build_app(systems, settings, report=report),
+        log_config=None,
+        access_log=False,  # it would name paths and addresses
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_IDLE,
+        timeout_graceful_shutdown=grace,
+        limit_concurrency=None,
+        ws="none",
+    )
+    try:
+        _Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:  # uvicorn has ended, and raises the signal again
+        return
+
+
+def _log_to_stderr() -> None:
+    """One line a request: its id, route, status and seconds."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, level in (("cxr.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel(level)
