@@ -20,6 +20,7 @@ GROUPS = {
     "machine": "benchmarks.bench_models",
     "training": "benchmarks.bench_models",
     "inference": "benchmarks.bench_inference",
+    "predict": "benchmarks.bench_inference",
     "data": "benchmarks.bench_data",
     "evaluation": "benchmarks.bench_judge",
     "calibration": "benchmarks.bench_calibration",

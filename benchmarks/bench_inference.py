@@ -293,4 +293,4 @@ def torchvision_files(kind: str, size: Sequence[Any], run: str, files: str, devi
     return loop
 
 
-BLOCKS = {"inference": (network_rows, verb_rows)}
+BLOCKS = {"inference": (network_rows,), "predict": (verb_rows,)}

@@ -25,6 +25,7 @@ _TITLES = {
     "machine": "What the machine can do",
     "training": "Training",
     "inference": "Inference",
+    "predict": "The whole of `cxr predict`",
     "data": "Images and tables",
     "evaluation": "Evaluation",
     "calibration": "Settings of this machine",

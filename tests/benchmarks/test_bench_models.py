@@ -81,7 +81,7 @@ def test_a_quick_run_measures_the_machine_and_training(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_quick_run_measures_every_back_end(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    bench(["inference"], quick=True, out=out)
+    bench(["inference", "predict"], quick=True, out=out)
     rows = json.loads(out.read_text())["rows"]
     assert [row["failed"] for row in rows] == [""] * len(rows)
     named = {row["names"]["ours"] for row in rows if "cxr predict" not in row["work"]}
