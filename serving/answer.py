@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
-from data_prep.contracts.schemas import EDGES
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
 from data_prep.store.dataset import Target
@@ -34,7 +34,7 @@ from evaluation.metrics.words import policy_words
 from evaluation.overlays.draw import as_figure, draw_readings
 from evaluation.overlays.reading import Reading
 from evaluation.overlays.shapes import ActivationGrid, system_colour
-from evaluation.report.cases import DrawnOutput, map_levels, predicted_output
+from evaluation.report.cases import map_levels, predicted_output
 from serving.backends import is_export
 from serving.guard import GUARD_NAME, Guard, file_warnings
 from serving.plain_answer import PlainAnswer
@@ -110,7 +110,7 @@ class Answer:
         """A classifier's activation map, with its frame in the original; None for a detector."""
         return self.reading.grid
 
-    @property
+    @cached_property
     def plain(self) -> PlainAnswer:
         """The same without what is drawn."""
         boxes = self.boxes[list(CalledBox._fields)].itertuples(index=False, name=None)
@@ -343,50 +343,59 @@ class LoadedRun:
             self.name, evidence, self.decision, self.policy, levels=self.levels
         )
         scores = _finding_scores(part.tables, self.model.findings)
-        return [
-            replace(
-                self._answer(called, image, str(place), evidence, output),
-                warnings=self.warnings(
-                    called, image, None if of_files is None else of_files[place]
-                ),
-                finding_scores=scores.get(str(place), dict.fromkeys(self.model.findings, 0.0)),
+        answers: list[Answer | InputError] = []
+        for place, (called, image) in enumerate(images):
+            key = str(place)
+            if key not in ran:
+                answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
+                continue
+            reading = output.reading(key, system_colour(0))
+            of_file = None if of_files is None else of_files[place]
+            answer = self._answer(
+                called,
+                image,
+                reading,
+                boxes=_called_boxes(output.findings_of(key), reading),
+                warnings=self.warnings(called, image, of_file, source.image(key)),
+                finding_scores=scores.get(key, dict.fromkeys(self.model.findings, 0.0)),
             )
-            if str(place) in ran
-            else InputError(f"{called}: the output of {self.name} is not finite")
-            for place, (called, image) in enumerate(images)
-        ]
+            answers.append(answer)
+        return answers
 
     def warnings(
-        self, called: str, image: DecodedImage, of_file: tuple[str, ...] | None = None
-    ) -> tuple[str, ...]:
-        """What speaks against an answer: its header where it is a file, and how it looks."""
-        if of_file is None:
-            of_file = () if called == _ARRAY else file_warnings(called, image)
-        return of_file + (() if self.guard is None else self.guard.warnings(image))
-
-    def _answer(
         self,
         called: str,
         image: DecodedImage,
-        key: str,
-        evidence: SystemOutput,
-        output: DrawnOutput,
-    ) -> Answer:
-        reading = output.reading(key, system_colour(0))
+        of_file: tuple[str, ...] | None = None,
+        square: np.ndarray | None = None,
+    ) -> tuple[str, ...]:
+        """What speaks against an answer: its header where it is a file, and how it looks.
+
+        Args:
+            called: Its path, or ``array``.
+            image: What it shows.
+            of_file: What `file_warnings` said; None looks at the file.
+            square: The image at the model's size, where that was made already.
+        """
+        if of_file is None:
+            of_file = () if called == _ARRAY else file_warnings(called, image)
+        return of_file + (() if self.guard is None else self.guard.warnings(image, square=square))
+
+    def _answer(self, called: str, image: DecodedImage, reading: Reading, **known: Any) -> Answer:
         return Answer(
             image=called,
             system=self.name,
             kind=self.model.kind,
             finding=self.target.display_name,
-            score=float(output.decisions.loc[key, "score"]),  # type: ignore[arg-type]
+            score=cast(float, reading.score),
             probability=reading.probability,
             policy=self.policy,
             threshold=reading.threshold,
             decision=reading.decision,
-            boxes=_called_boxes(key, evidence, output, reading),
             undecided_because=self.undecided_because,
             reading=reading,
             pixels=image.pixels,
+            **known,
         )
 
 
@@ -402,21 +411,13 @@ def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
     return _ARRAY, DecodedImage(grey, decode_record(grey, []))
 
 
-def _called_boxes(
-    key: str, evidence: SystemOutput, output: DrawnOutput, reading: Reading
-) -> pd.DataFrame:
+def _called_boxes(findings: np.ndarray, reading: Reading) -> pd.DataFrame:
     """The boxes that count, each with its finding, by falling score."""
-    columns = ["finding", *EDGES, "score"]
-    if evidence.gives_boxes:
-        rows = evidence.finding_boxes
-    elif output.maps is None:
-        return pd.DataFrame(columns=columns)
-    else:
-        finding = output.maps.set_index("image_id")["finding"]
-        rows = output.boxes.assign(finding=output.boxes["image_id"].map(finding))
-    counts = (rows["image_id"] == key) & (rows["score"] >= reading.box_cut)
-    return rows.loc[counts, columns].sort_values(
-        "score", ascending=False, ignore_index=True, kind="stable"
+    counts = np.flatnonzero(reading.boxes[:, 4] >= reading.box_cut)
+    order = counts[np.argsort(-reading.boxes[counts, 4], kind="stable")]
+    x1, y1, x2, y2, scores = reading.boxes[order].T
+    return pd.DataFrame(
+        {"finding": findings[order], "x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": scores}
     )
 
 

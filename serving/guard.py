@@ -120,18 +120,24 @@ class Guard:
         return float(self._fit.scores(measure([visible_part(pixels, self.size)]))[0])
 
     def warnings(
-        self, image: DecodedImage | np.ndarray, path: Path | str | None = None
+        self,
+        image: DecodedImage | np.ndarray,
+        path: Path | str | None = None,
+        square: np.ndarray | None = None,
     ) -> tuple[str, ...]:
         """Say what speaks against a frontal chest X-ray.
 
         Args:
             image: As `data_prep.images.image.read_image` gives it, or its pixels.
             path: The file that it was read from, for what `file_warnings` says of it.
+            square: The image letterboxed, where that was made already; used if of the guard's size.
 
         Returns:
             Sentences without a full stop; empty where nothing does.
         """
         pixels = image.pixels if isinstance(image, DecodedImage) else image
+        if square is not None and square.shape == (self.size, self.size):
+            pixels = square
         known = image if isinstance(image, DecodedImage) else None
         found = [] if path is None else list(file_warnings(path, known))
         if self.score(pixels) >= self.limit:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,22 +23,18 @@ Frame = tuple[float, float, float, float]
 """Outer frame of a map, ``x1, y1, x2, y2`` in original px."""
 
 
-def map_grid(row: object) -> Floats:
+def map_grid(row: Mapping[str, Any]) -> Floats:
     """The raw values of one row of the maps table, shape ``(grid_h, grid_w)``.
 
     Args:
-        row: A named tuple of the table, as ``DataFrame.itertuples`` gives.
+        row: Its columns by name.
 
     Example:
-        >>> import pandas as pd
-        >>> table = pd.DataFrame({"grid_h": [1], "grid_w": [2], "values": [[0.5, 1.0]]})
-        >>> map_grid(next(table.itertuples())).tolist()
+        >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()
         [[0.5, 1.0]]
     """
-    # `values` is also a method of some containers, so it is read by name from the tuple.
-    fields = row._asdict()  # type: ignore[attr-defined]
-    values = np.asarray(fields["values"], dtype=np.float64)
-    return values.reshape(int(fields["grid_h"]), int(fields["grid_w"]))
+    values = np.asarray(row["values"], dtype=np.float64)
+    return values.reshape(int(row["grid_h"]), int(row["grid_w"]))
 
 
 def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
@@ -88,8 +84,9 @@ def _map_peak(grid: Floats, frame: Frame) -> tuple[float, float, float]:
 
 
 def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, Frame]]:
-    for row in maps.itertuples(index=False):
-        yield str(row.image_id), map_grid(row), (row.x1, row.y1, row.x2, row.y2)  # type: ignore[misc]
+    for each in maps.itertuples(index=False):
+        row: dict[str, Any] = each._asdict()  # type: ignore[operator,misc]
+        yield str(row["image_id"]), map_grid(row), (row["x1"], row["y1"], row["x2"], row["y2"])
 
 
 def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:

@@ -40,7 +40,7 @@ class DrawnOutput:
         name: Display name.
         decisions: ``score`` and, as far as known, ``probability``, ``decision``, ``localised``,
             ``point_x``, ``point_y``; a row an image.
-        boxes: ``image_id``, corners, ``score``.
+        boxes: ``image_id``, corners, ``score``; a detector's ``finding``, too.
         maps: Rows of the maps table, one per image; `None` without maps.
         levels: Contours: raw map value by probability; see `contour_levels`.
         calibrated: Whether those are calibrated probabilities; else they are scores.
@@ -54,19 +54,37 @@ class DrawnOutput:
     levels: dict[float, float] = field(default_factory=dict)
     calibrated: bool = False
     threshold: float | None = None
-    _box_rows: dict[str, npt.NDArray[np.intp]] = field(init=False, repr=False)
-    _map_rows: dict[str, int] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    # A row of a table takes longer to find by pandas than all that is then done with it.
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {str(name): column.to_numpy() for name, column in self.decisions.items()}
+
+    @cached_property
+    def _corners(self) -> npt.NDArray[np.float64]:
+        return self.boxes[[*EDGES, "score"]].to_numpy(dtype=np.float64)
+
+    @cached_property
+    def _box_rows(self) -> dict[str, npt.NDArray[np.intp]]:
         grouped = self.boxes.groupby("image_id", sort=False).indices
-        object.__setattr__(self, "_box_rows", dict(grouped))
-        ids = [] if self.maps is None else self.maps["image_id"].tolist()
-        object.__setattr__(self, "_map_rows", {image: row for row, image in enumerate(ids)})
+        return {str(image): np.asarray(rows, np.intp) for image, rows in grouped.items()}
+
+    @cached_property
+    def _map_columns(self) -> dict[str, npt.NDArray[Any]]:
+        maps = pd.DataFrame() if self.maps is None else self.maps
+        return {str(name): column.to_numpy() for name, column in maps.items()}
+
+    @cached_property
+    def _map_rows(self) -> dict[str, int]:
+        ids = self._map_columns.get("image_id", ())
+        return {str(image): row for row, image in enumerate(ids)}
 
     def reading(self, image_id: str, colour: str) -> Reading:
         """Return this system's view of an image; empty where it gave none."""
-        known = image_id in self.decisions.index
-        row: Any = self.decisions.loc[image_id] if known else {}
+        row: dict[str, Any] = {}
+        if image_id in self.decisions.index:
+            place = self.decisions.index.get_loc(image_id)
+            row = {name: column[place] for name, column in self._columns.items()}
         boxes = self._boxes_of(image_id)
         decision = _flag(row.get("decision"))
         return Reading(
@@ -95,15 +113,23 @@ class DrawnOutput:
         rows = self._box_rows.get(image_id)
         if rows is None:
             return np.empty((0, 5))
-        return self.boxes.iloc[rows][[*EDGES, "score"]].to_numpy(dtype=np.float64)
+        return self._corners[rows]
+
+    def findings_of(self, image_id: str) -> npt.NDArray[Any]:
+        """The finding of each box of an image; one cut out of a map has the map's."""
+        rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
+        if "finding" in self.boxes:
+            return self.boxes["finding"].to_numpy()[rows]
+        row = self._map_rows.get(image_id)
+        return np.repeat("" if row is None else self._map_columns["finding"][row], len(rows))
 
     def _grid_of(self, image_id: str) -> ActivationGrid | None:
         row = self._map_rows.get(image_id)
-        if row is None or self.maps is None:
+        if row is None:
             return None
-        one = next(self.maps.iloc[[row]].itertuples(index=False))
-        frame = tuple(float(getattr(one, corner)) for corner in EDGES)
-        return ActivationGrid(map_grid(one), frame, tuple(self.levels.values()))  # type: ignore[arg-type]
+        one = {name: column[row] for name, column in self._map_columns.items()}
+        x1, y1, x2, y2 = (float(one[corner]) for corner in EDGES)
+        return ActivationGrid(map_grid(one), (x1, y1, x2, y2), tuple(self.levels.values()))
 
 
 @dataclass(frozen=True)
@@ -386,13 +412,9 @@ def predicted_output(
     if points is not None:
         table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
     maps = None if evidence.gives_boxes else evidence.maps
-    boxes = (
-        evidence.boxes(scores, decision.map_scale, decision.map_boxes)
-        if decision is not None
-        else evidence.boxes(scores, None, None)
-    )
-    empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
-    drawn = empty if boxes is None else boxes
+    scale, cut = (None, None) if decision is None else (decision.map_scale, decision.map_boxes)
+    boxes = evidence.finding_boxes if evidence.gives_boxes else evidence.boxes(scores, scale, cut)
+    drawn = pd.DataFrame(columns=["image_id", *EDGES, "score"]) if boxes is None else boxes
     calibrated = maps is not None and probability is not None
     return DrawnOutput(name, table, drawn, maps, levels or {}, calibrated, threshold)
 
