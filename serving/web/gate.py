@@ -1,0 +1,378 @@
+"""What a request must pass before a route sees it, and what every response carries.
+
+Hosts and origins keep other pages of a browser out (DNS rebinding, cross-site posts); a token,
+rates, sizes and time limits keep strangers out and hold floods back. Nothing here is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+OPEN_PATHS = ("/", "/healthz", "/readyz")
+"""Paths that need no token, beside the files of the page: it asks for the token."""
+_PAGE_FILES = "/page/"
+_METHODS = ("GET", "HEAD", "POST")
+_MULTIPART_BYTES = 64 << 10  # what a form needs beside its file
+_MOST_CLIENTS = 4096
+_DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 256 << 20
+_BURST_SECONDS = 10.0  # of the rate, that a client may send at once
+_LEAST_BURST = 20.0
+_CACHE = b"cache-control"
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        b"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+    (
+        b"permissions-policy",
+        b"accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), "
+        b"magnetometer=(), microphone=(), midi=(), payment=(), usb=()",
+    ),
+)
+
+
+def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a response with those that keep a browser from doing harm with it.
+
+    Answers are not to be stored; what says otherwise itself keeps its own ``Cache-Control``.
+
+    Example:
+        >>> dict(with_security_headers([(b"content-type", b"text/html")]))[b"cache-control"]
+        b'no-store'
+    """
+    ours = {name for name, _ in _HEADERS}
+    kept = [(name, value) for name, value in headers if name.lower() not in ours]
+    if all(name.lower() != _CACHE for name, _ in kept):
+        kept.append((_CACHE, b"no-store"))
+    return [*kept, *_HEADERS]
+
+
+class _Denied(Exception):  # noqa: N818 - an answer
+    """A request that is refused; never seen outside."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.headers = dict(headers or {})
+
+
+class RateLimit:
+    """A token bucket for each client address; the table is bounded, the idlest is forgotten.
+
+    Args:
+        rate: Requests a second; 0 for no limit.
+        clock: Seconds.
+
+    Example:
+        >>> limit = RateLimit(1.0, clock=lambda: 0.0)
+        >>> [limit.wait("192.0.2.1") for _ in range(21)][-2:], limit.wait("192.0.2.2")
+        ([0.0, 1.0], 0.0)
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._clock = rate, clock
+        self._burst = max(_LEAST_BURST, rate * _BURST_SECONDS)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait(self, address: str) -> float:
+        """Count a request; 0, or the seconds after which the next would be let in."""
+        if self._rate <= 0:
+            return 0.0
+        key, now = _network(address), self._clock()
+        tokens, before = self._buckets.pop(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - before) * self._rate)
+        let_in = tokens >= 1
+        self._buckets[key] = (tokens - let_in, now)
+        if len(self._buckets) > _MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        return 0.0 if let_in else (1 - tokens) / self._rate
+
+
+def _network(address: str) -> str:
+    """Whom an address stands for: a client has all of an IPv6 network of 64 bits.
+
+    Example:
+        >>> _network("2001:db8::1") == _network("2001:db8::2"), _network("192.0.2.7")
+        (True, '192.0.2.7')
+    """
+    try:
+        known = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(known, IPv6Address):
+        return address
+    return str(known.ipv4_mapped or int(known) >> 64)
+
+
+@dataclass
+class _Progress:
+    """How far a request has come.
+
+    Attributes:
+        read: Bytes of its body.
+        whole: Whether all of it came.
+        begun: Whether the response has begun.
+        denied: Why its body is not read on, else None.
+    """
+
+    read: int = 0
+    whole: bool = False
+    begun: bool = False
+    denied: _Denied | None = None
+
+
+class Gate:
+    """ASGI middleware that lets a request in or answers 401, 403, 405, 408, 413, 429 or 504.
+
+    A body that grows too large or comes too slowly is cut off while it is read, whatever the
+    application makes of that.
+
+    Args:
+        app: What answers.
+        allowed_hosts: Names of ``Host``, without port or with it; IPv6 in brackets or without.
+        token: What ``Authorization: Bearer`` must give, but for `OPEN_PATHS`; None asks for none.
+        max_bytes: Largest file, bytes.
+        seconds: Within which a body must have come, and again an answer must have begun.
+        rate: Requests a second that one client may send; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Iterable[str],
+        token: str | None,
+        max_bytes: int,
+        seconds: float,
+        rate: float,
+    ) -> None:
+        self._app = app
+        self._hosts = frozenset(_split_host(host.lower()) for host in allowed_hosts)
+        self._token = None if token is None else token.encode()
+        self._most, self._seconds = max_bytes + _MULTIPART_BYTES, seconds
+        self._limit = RateLimit(rate)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._pass_http(scope, receive, send)
+        else:  # nothing here speaks websocket
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _pass_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._require(scope)
+        except _Denied as denied:
+            await _answer(denied, receive, send)
+            return
+        progress = _Progress()
+        deadline = asyncio.get_running_loop().time() + self._seconds
+
+        async def limited() -> Message:
+            return await self._receive(receive, progress, deadline)
+
+        async def noting(message: Message) -> None:
+            if progress.denied is not None and not progress.begun:
+                return  # what the application says of a body that it could not read
+            progress.begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(2 * self._seconds) as limit:
+                await self._app(scope, limited, noting)
+        except _Denied as denied:
+            progress.denied = denied
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            progress.denied = _Denied(
+                504, "too_slow", f"no answer within {self._seconds:g} seconds; try again"
+            )
+        if progress.denied is not None and not progress.begun:
+            await _answer(progress.denied, receive, send)
+
+    async def _receive(self, receive: Receive, progress: _Progress, deadline: float) -> Message:
+        if progress.denied is not None:
+            raise progress.denied
+        if progress.whole:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            progress.denied = _Denied(
+                408, "slow_request", f"the file did not arrive within {self._seconds:g} seconds"
+            )
+            raise progress.denied from None
+        if message["type"] == "http.request":
+            progress.read += len(message.get("body", b""))
+            progress.whole = not message.get("more_body", False)
+            if progress.read > self._most:
+                progress.denied = self._too_large()
+                raise progress.denied
+        return message
+
+    def _require(self, scope: Scope) -> None:
+        headers: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.lower(), []).append(value)
+        host = self._require_host(headers.get(b"host", []))
+        method = scope["method"]
+        if method not in _METHODS:
+            words = f"no {method if method.isalpha() else 'such method'} here"
+            raise _Denied(405, "method_not_allowed", words, {"Allow": ", ".join(_METHODS)})
+        client = scope.get("client")
+        wait = self._limit.wait(client[0] if client else "")
+        if wait > 0:
+            again = {"Retry-After": str(int(wait) + 1)}
+            raise _Denied(429, "rate", "too many requests; wait and try again", again)
+        if method == "POST":
+            _require_same_origin(headers, host)
+        self._require_token(scope["path"], headers)
+        for value in headers.get(b"content-length", []):
+            if not value.isdigit() or int(value[:20]) > self._most:
+                raise self._too_large()
+
+    def _require_host(self, hosts: list[bytes]) -> str:
+        host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
+        name, port = _split_host(host)
+        if (name, "") not in self._hosts and (name, port) not in self._hosts:
+            raise _Denied(
+                403, "host", "this server is not called so; add the name to its allowed hosts"
+            )
+        return host
+
+    def _require_token(self, path: str, headers: Mapping[bytes, list[bytes]]) -> None:
+        if self._token is None or path in OPEN_PATHS or path.startswith(_PAGE_FILES):
+            return
+        given = headers.get(b"authorization", [b""])
+        scheme, _, token = given[0].partition(b" ")
+        known = hmac.compare_digest(token.strip(), self._token)
+        if len(given) != 1 or scheme.lower() != b"bearer" or not known:
+            words = "send the token of this server: Authorization: Bearer TOKEN"
+            raise _Denied(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
+
+    def _too_large(self) -> _Denied:
+        limit = (self._most - _MULTIPART_BYTES) / 2**20
+        return _Denied(413, "too_large", f"larger than the limit of {limit:,.4g} MiB")
+
+
+def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:
+    """Refuse what another page sends; programs name no origin."""
+    denied = _Denied(403, "origin", "sent by a page of another origin; use the page of this server")
+    for origin in headers.get(b"origin", []):
+        scheme, _, rest = origin.decode("latin-1").lower().partition("://")
+        if scheme not in ("http", "https") or rest != host:
+            raise denied
+    for site in headers.get(b"sec-fetch-site", []):
+        if site.lower() not in (b"same-origin", b"none"):
+            raise denied
+
+
+def _split_host(host: str) -> tuple[str, str]:
+    """Name and port of a host; the port is empty where none is given.
+
+    Example:
+        >>> _split_host("localhost:8000"), _split_host("[::1]:80"), _split_host("::1")
+        (('localhost', '8000'), ('::1', '80'), ('::1', ''))
+    """
+    if host.startswith("["):
+        name, _, rest = host[1:].partition("]")
+        return name, rest.removeprefix(":")
+    if host.count(":") > 1:
+        return host, ""
+    name, _, port = host.partition(":")
+    return name.removesuffix("."), port
+
+
+async def _answer(denied: _Denied, receive: Receive, send: Send) -> None:
+    """Send the refusal; a client that sends on is listened to for a while, or it would miss it."""
+    body = json.dumps({"error": {"code": denied.code, "message": denied.message}}).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **denied.headers,
+    }
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": denied.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if denied.status != 408:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await _drain(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    left = _DRAIN_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP of uvicorn that closes connections whose headers come too slowly, or not at all."""
+
+    header_seconds = 10.0
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for headers."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and see whether a request is at hand."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next headers where some came already."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop to wait."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self._waiting is None:
+            self._waiting = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def _unwatch(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        self._waiting = None
+        if not self.transport.is_closing():
+            self.transport.close()
