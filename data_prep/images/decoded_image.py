@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -23,11 +23,73 @@ MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 29
 """Largest file accepted, and the most that a deflated DICOM may inflate to."""
 
+
+class TooLargeError(InputError):
+    """A file or image beyond the limits, refused before memory is taken for it."""
+
+
+def lower_pixel_limit(pixels: int) -> None:
+    """Accept only images of fewer pixels from now on in this process, which strangers send."""
+    global MAX_PIXELS
+    MAX_PIXELS = min(MAX_PIXELS, pixels)
+
+
 DECODE_COLUMNS = (
     "transfer_syntax", "decoder", "bits", "photometric", "modality_transform", "voi",
     "window_center", "window_width", "inverted", "orientation", "pixel_sha256", "warnings",
     "burned_in_annotation",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DeepPixels:
+    """An image at the depth of its file, before any window.
+
+    Attributes:
+        values: uint16, shape ``(H, W)``; larger is brighter. Those of up to 8 bits stay as they
+            are; of deeper ones the lowest is 0.
+        low: What is shown black by the file's own window or range; may lie outside of the values.
+        high: What is shown white.
+    """
+
+    values: np.ndarray = field(repr=False)
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, low: float, high: float, *, negative: bool = False) -> Self:
+        """Shift values so that the lowest is 0, and scale what 16 bits would not hold or tell.
+
+        Args:
+            values: Any numbers, of any shape; what is not finite becomes the lowest.
+            low: Value shown black.
+            high: Value shown white.
+            negative: Whether larger values are darker; low and high are those before inversion.
+
+        Example:
+            >>> DeepPixels.of(np.array([-1000, 500, 1500]), 0, 1000).values.tolist()
+            [0, 1500, 2500]
+            >>> deep = DeepPixels.of(np.array([0.0, 0.5]), 0, 1, negative=True)
+            >>> deep.values.tolist(), deep.low, deep.high
+            ([65535, 0], -65535.0, 65535.0)
+        """
+        if values.dtype == np.uint8:
+            least, top, step = 0.0, 255.0, 1.0
+        else:
+            known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+            ends = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+            least, span = ends[0], ends[1] - ends[0]
+            whole = values.dtype.kind != "f" or np.array_equal(known, np.rint(known))
+            step = 1.0 if (whole and span <= _DEEPEST) or span == 0 else span / _DEEPEST
+            top = span / step
+        levels = np.empty(values.shape, np.uint16)
+        rows = max(1, _BLOCK // max(1, values[:1].size))
+        for start in range(0, len(values), rows):
+            block = (values[start : start + rows].astype(np.float64) - least) / step
+            block = np.rint(np.nan_to_num(block, nan=0.0, posinf=top, neginf=0.0))
+            levels[start : start + rows] = top - block if negative else block
+        low, high = (low - least) / step, (high - least) / step
+        return cls(levels, *((top - high, top - low) if negative else (low, high)))
 
 
 @dataclass(frozen=True)
@@ -42,6 +104,7 @@ class DecodedImage:
         header: ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
             ``age_years`` (float or None) and ``modality`` (text or None). No identifiers.
         colour: By how much red, green and blue of a plain image file differ on average, 0 to 255.
+        deep: The same at full depth, where it was asked for.
     """
 
     pixels: np.ndarray
@@ -50,6 +113,7 @@ class DecodedImage:
     spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
     colour: float = 0.0
+    deep: DeepPixels | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         height, width = self.pixels.shape
@@ -92,14 +156,15 @@ def require_size(path: Path, width: int, height: int) -> None:
         height: Rows, in pixels.
 
     Raises:
-        InputError: A side is below 1 or above `MAX_SIDE`, or the area is above `MAX_PIXELS`.
+        InputError: A side is below 1.
+        TooLargeError: A side is above `MAX_SIDE`, or the area is above `MAX_PIXELS`.
     """
     if min(width, height) < 1:
         raise InputError(f"{path}: its header says {width} x {height} px; not an image")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(
+        raise TooLargeError(
             f"{path}: {width} x {height} px is larger than the limit of {MAX_SIDE:,} px a side "
-            f"and {MAX_PIXELS // 10**6} megapixels; make it smaller"
+            f"and {MAX_PIXELS / 10**6:g} megapixels; make it smaller"
         )
 
 
@@ -121,7 +186,7 @@ def require_file(path: Path) -> int:
     if size == 0:
         raise InputError(f"{path}: is empty (0 bytes)")
     if size > MAX_FILE_BYTES:
-        raise InputError(
+        raise TooLargeError(
             f"{path}: {size / 2**20:,.0f} MiB is larger than the limit of "
             f"{MAX_FILE_BYTES / 2**20:,.0f} MiB"
         )
@@ -145,6 +210,7 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 _BLOCK = 1 << 15  # pixels
+_DEEPEST = (1 << 16) - 1
 _LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32)  # of 65,536, and half of it to round
 
 

@@ -17,12 +17,14 @@ from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import (
     MAX_FILE_BYTES,
     DecodedImage,
+    DeepPixels,
+    TooLargeError,
     decode_record,
     plain_reason,
     require_file,
     require_size,
 )
-from data_prep.images.dicom_display import show_colour, show_grey
+from data_prep.images.dicom_display import deep_grey, show_colour, show_grey
 from data_prep.images.dicom_frames import decode_first_frame
 from data_prep.images.dicom_header import (
     burned_in_annotation,
@@ -42,7 +44,7 @@ _DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def read_dicom(path: Path | str, *, window: str | None = None) -> DecodedImage:
+def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = False) -> DecodedImage:
     """Read one DICOM file as the 8-bit image that a viewer would show first.
 
     Modality LUT or rescale; the first VOI LUT, else the first window, else a range (all that 8
@@ -56,6 +58,8 @@ def read_dicom(path: Path | str, *, window: str | None = None) -> DecodedImage:
         path: The file. A missing preamble or meta header is tolerated and noted.
         window: Explanation of the VOI LUT or window to use instead of the first, such as
             ``"LUNG"``; case does not matter, and a file without it is read as without.
+        deep: Whether to give the pixels before the window as well, with the modality LUT or
+            rescale applied; of colour, the 8-bit grey.
 
     Returns:
         The image and its record.
@@ -72,18 +76,20 @@ def read_dicom(path: Path | str, *, window: str | None = None) -> DecodedImage:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            image = _read(path, window, caught)
+            image = _read(path, window, caught, deep=deep)
         except InputError:
             raise
         except MemoryError:
-            raise InputError(f"{path}: not enough memory to decode it") from None
+            raise TooLargeError(f"{path}: not enough memory to decode it") from None
         except Exception as error:  # noqa: BLE001 - decoders raise all kinds on broken files
             reason = plain_reason(error)
             raise InputError(f"{path}: cannot be decoded as DICOM ({reason})") from None
     return image
 
 
-def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage]) -> DecodedImage:
+def _read(
+    path: Path, window: str | None, caught: list[warnings.WarningMessage], *, deep: bool
+) -> DecodedImage:
     header, notes = _open(path)
     if "PixelData" not in header and any("End of file" in str(m.message) for m in caught):
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
@@ -95,8 +101,10 @@ def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage])
     known: dict[str, Any] = {}
     if values.ndim == 3 or photometric == "PALETTE COLOR":
         pixels = show_colour(values, photometric, header, notes)
+        whole_depth = DeepPixels.of(pixels, 0, 255) if deep else None
     else:
         pixels, known = show_grey(values, header, notes, window)
+        whole_depth = deep_grey(values, header, window) if deep else None
     tags = list(header.keys())
     if any(0x6000 <= tag.group <= 0x60FF and tag.element == 0x3000 for tag in tags):
         notes.append("overlay left out")
@@ -116,7 +124,7 @@ def _read(path: Path, window: str | None, caught: list[warnings.WarningMessage])
         burned_in_annotation=burned_in_annotation(header),
         **known,
     )
-    return DecodedImage(pixels, record, row_mm, column_mm, facts)
+    return DecodedImage(pixels, record, row_mm, column_mm, facts, deep=whole_depth)
 
 
 def _open(path: Path) -> tuple[FileDataset, list[str]]:
@@ -152,7 +160,7 @@ def _refuse_inflation(path: Path) -> None:
             inflated += len(inflater.decompress(pending, 1 << 22))
             pending = inflater.unconsumed_tail
             if inflated > MAX_FILE_BYTES:
-                raise InputError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
+                raise TooLargeError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
 
 
 def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from data_prep.images.decoded_image import colour_note, grey_from_rgb
+from data_prep.images.decoded_image import DeepPixels, colour_note, grey_from_rgb
 
 _SIGN = 1 << 15  # of a 16-bit number
 
@@ -36,11 +36,13 @@ class LookupTable:
             >>> LookupTable(10, np.array([0, 5, 9]), 4).look_up(np.array([3, 11, 11.6, 40]))
             array([0, 5, 9, 9])
         """
-        first = self.first
-        if first >= _SIGN and values.min(initial=0) < 0 and values.max(initial=0) < first:
-            first -= 2 * _SIGN  # a signed number, kept under an unsigned VR
-        index = np.clip(np.rint(values) - first, 0, self.entries.size - 1)
+        index = np.clip(np.rint(values) - self.first_for(values), 0, self.entries.size - 1)
         return self.entries[index.astype(np.int64)]
+
+    def first_for(self, values: np.ndarray) -> int:
+        """Value of the first entry, where a signed number may be kept under an unsigned VR."""
+        signed = values.min(initial=0) < 0 and values.max(initial=0) < self.first
+        return self.first - 2 * _SIGN if self.first >= _SIGN and signed else self.first
 
 
 def _read_table(item: Dataset, header: Dataset) -> LookupTable:
@@ -222,19 +224,24 @@ WINDOW_FUNCTIONS = {
 def _range(
     values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset, notes: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    bits = int(header.BitsStored)
-    if bits <= 8:
-        least = -(1 << (bits - 1)) if header.get("PixelRepresentation", 0) else 0
-        possible, _ = _modality(np.arange(least, least + (1 << bits)), header, [])
-        low, high = float(possible.min()), float(possible.max())
-        voi = "full_range"
-    else:
-        low, high = _percentiles(values, count())
-        voi = "percentiles"
+    low, high = _range_ends(values, count, header)
+    known = {"voi": "full_range" if int(header.BitsStored) <= 8 else "percentiles"}
     if high <= low:
         notes.append("all pixels have one value")
-        return np.zeros(values.shape), {"voi": voi}
-    return (values - low) / (high - low), {"voi": voi}
+        return np.zeros(values.shape), known
+    return (values - low) / (high - low), known
+
+
+def _range_ends(
+    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset
+) -> tuple[float, float]:
+    """What is shown black and white without a window."""
+    bits = int(header.BitsStored)
+    if bits > 8:
+        return _percentiles(values, count())
+    least = -(1 << (bits - 1)) if header.get("PixelRepresentation", 0) else 0
+    possible, _ = _modality(np.arange(least, least + (1 << bits)), header, [])
+    return float(possible.min()), float(possible.max())
 
 
 def _percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
@@ -294,18 +301,65 @@ def show_grey(
     counter = _counter(values, low, high, padding)
     greys, known, more = _grey_table(stored, counter, header, window)
     notes.extend(more)
-    negative = header.PhotometricInterpretation == "MONOCHROME1"
-    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
-    if shape == "INVERSE" and not negative:
-        notes.append("inverted by its presentation LUT")
-    # Not twice: a DX image that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
-    known["inverted"] = negative or shape == "INVERSE"
+    known["inverted"] = _is_inverted(header, notes)
     if known["inverted"]:
         greys = 255 - greys
     if padding.any():
         greys[padding] = 0
         notes.append("padding shown black")
     return _replace_by_grey(values, low, greys), known
+
+
+def _is_inverted(header: Dataset, notes: list[str]) -> bool:
+    negative = header.PhotometricInterpretation == "MONOCHROME1"
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    if shape == "INVERSE" and not negative:
+        notes.append("inverted by its presentation LUT")
+    # Not twice: a DX image that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
+    return negative or shape == "INVERSE"
+
+
+def deep_grey(values: np.ndarray, header: Dataset, window: str | None = None) -> DeepPixels:
+    """Turn a frame of stored values into all its greys: modality LUT, inversion, padding black."""
+    low, high = int(values.min()), int(values.max())
+    stored = np.arange(low, high + 1)
+    padding = _padding(stored, header)
+    counter = _counter(values, low, high, padding)
+    table, _ = _modality(stored, header, [])
+    black, white = _window_ends(table, counter, header, window)
+    unused = counter() == 0
+    if np.ptp(table[~unused]) <= 255 and int(header.BitsStored) <= 8 and _are_bytes(table):
+        table = table.astype(np.uint8)
+    else:
+        table = np.where(unused, table[~unused].min(), table)  # padding has no say in the shift
+    negative = _is_inverted(header, [])
+    deep = DeepPixels.of(table, black, white, negative=negative)
+    levels = deep.values
+    levels[padding] = 0
+    return DeepPixels(_replace_by_grey(values, low, levels), deep.low, deep.high)
+
+
+def _are_bytes(table: np.ndarray) -> bool:
+    return bool(table.min() >= 0 and table.max() <= 255 and np.array_equal(table, np.rint(table)))
+
+
+def _window_ends(
+    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset, window: str | None
+) -> tuple[float, float]:
+    """What the VOI LUT, the window or the range shows black and white, after the modality LUT."""
+    kind, index = _choose(header, window, [])
+    sequence = None if kind == "window" else header.get("VOILUTSequence")
+    if sequence:
+        table = _read_table(sequence[index], header)
+        first = table.first_for(values)
+        return float(first), float(first + table.entries.size - 1)
+    found = _window(values, count, header, index, [])
+    if found is None:
+        return _range_ends(values, count, header)
+    center, width = found[1]["window_center"], found[1]["window_width"]
+    if found[1]["voi"] == "window":  # LINEAR: PS3.3 C.11.2.1.2.1
+        center, width = center - 0.5, width - 1
+    return center - width / 2, center + width / 2
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
@@ -337,10 +391,11 @@ def _counter(
 
 
 def _replace_by_grey(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndarray:
-    """Replace each stored value by its grey, in blocks: an index array is 8 bytes a pixel."""
-    if values.dtype == np.uint8 and np.array_equal(greys, np.arange(low, low + greys.size)):
+    """Replace stored values by their greys, in blocks: an index array is 8 bytes a pixel."""
+    same = np.array_equal(greys, np.arange(low, low + greys.size))
+    if same and values.dtype == greys.dtype:
         return values
-    shown = np.empty(values.shape, dtype=np.uint8)
+    shown = np.empty(values.shape, dtype=greys.dtype)
     flat, out = values.reshape(-1), shown.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK].astype(np.int64) - low

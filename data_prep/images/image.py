@@ -6,6 +6,7 @@ import math
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import (
     GREY_AS_COLOUR,
     DecodedImage,
+    DeepPixels,
+    TooLargeError,
     colour_note,
     decode_record,
     grey_from_rgb,
@@ -46,7 +49,7 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
            KeyError, TypeError, AttributeError, OverflowError)  # fmt: skip
 
 
-def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
+def read_image(path: Path | str, *, window: str | None = None, deep: bool = False) -> DecodedImage:
     """Read an image as 8-bit grey: DICOM, PNG, JPEG, TIFF, BMP, WebP, PPM or GIF.
 
     Camera rotation (EXIF) is applied, transparency laid on black, colour turned to grey, a TIFF
@@ -57,6 +60,7 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
     Args:
         path: The file; its extension does not matter.
         window: Name of the window to use of DICOM files; see `data_prep.images.dicom.read_dicom`.
+        deep: Whether to give the pixels at full depth as well.
 
     Returns:
         The image and its record. Width and height are those after rotation.
@@ -70,25 +74,29 @@ def read_image(path: Path | str, *, window: str | None = None) -> DecodedImage:
     with path.open("rb") as file:
         start = file.read(132)
     if starts_like_dicom(start):
-        return read_dicom(path, window=window)
+        return read_dicom(path, window=window, deep=deep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return _read(path, start, caught) if find_spec("PIL") else _read_without_pillow(path)
+            if find_spec("PIL") is None:
+                return _read_without_pillow(path, deep=deep)
+            return _read(path, start, caught, deep=deep)
         except InputError:
             raise
         except MemoryError:
-            raise InputError(f"{path}: not enough memory to decode it") from None
+            raise TooLargeError(f"{path}: not enough memory to decode it") from None
         except _BROKEN as error:
             reason = plain_reason(error)
             raise InputError(f"{path}: cannot be decoded ({reason})") from None
 
 
-def _read(path: Path, start: bytes, caught: list[warnings.WarningMessage]) -> DecodedImage:
+def _read(
+    path: Path, start: bytes, caught: list[warnings.WarningMessage], *, deep: bool
+) -> DecodedImage:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return _read_by_pillow(path, caught)
+        return _read_by_pillow(path, caught, deep=deep)
     except UnidentifiedImageError:
         kinds = [kind for magic, kind in _MAGIC.items() if start.startswith(magic)]
         raise InputError(
@@ -97,10 +105,12 @@ def _read(path: Path, start: bytes, caught: list[warnings.WarningMessage]) -> De
             else f"{path}: neither DICOM nor a known image format ({', '.join(_FORMATS)})"
         ) from None
     except Image.DecompressionBombError:
-        raise InputError(f"{path}: is larger than the limit of 100 megapixels") from None
+        raise TooLargeError(f"{path}: is larger than the limit of 100 megapixels") from None
 
 
-def _read_by_pillow(path: Path, caught: list[warnings.WarningMessage]) -> DecodedImage:
+def _read_by_pillow(
+    path: Path, caught: list[warnings.WarningMessage], *, deep: bool
+) -> DecodedImage:
     from PIL import Image, ImageOps
 
     # Not by name: Pillow would map the file and misread plain TIFFs whose tag turns them.
@@ -125,18 +135,19 @@ def _read_by_pillow(path: Path, caught: list[warnings.WarningMessage]) -> Decode
     if turn in range(2, 9):
         notes.append(_TURNED)
     if values is None:
-        pixels, bits, colour = _grey(upright, notes)
+        values, bits, colour = _grey(upright, notes)
     else:
-        pixels, bits, colour = _scaled(turn_upright(values, turn), notes), 16, 0.0
-    if white_is_zero and stored_mode not in ("1", "L"):  # those, Pillow has inverted
-        pixels = 255 - pixels
+        values, bits, colour = turn_upright(values, turn), 16, 0.0
+    negative = white_is_zero and stored_mode not in ("1", "L")  # those, Pillow has inverted
+    pixels, whole_depth = _shown(values, notes, negative=negative, deep=deep)
     caught[:] = [m for m in caught if m.category is not Image.DecompressionBombWarning]
     notes += [plain_reason(message) for message in caught]
     decoder = f"pillow-{kind.lower()}"
-    return _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
+    image = _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
+    return replace(image, deep=whole_depth)
 
 
-def _read_without_pillow(path: Path) -> DecodedImage:
+def _read_without_pillow(path: Path, *, deep: bool) -> DecodedImage:
     stored = read_by_opencv(path)
     notes, values = list(stored.notes), stored.values
     if values.ndim == 3 and values.dtype == np.uint16:
@@ -148,15 +159,29 @@ def _read_without_pillow(path: Path) -> DecodedImage:
     values = turn_upright(values, stored.turn)
     bits, colour = 8 * values.dtype.itemsize, 0.0
     if values.ndim == 2:
-        pixels = values if bits == 8 else _scaled(values, notes)
+        grey = values
     else:
         rgb = _laid_on_black(values, notes) if values.shape[2] == 4 else values
-        pixels, colour = _luma(rgb, notes, was_grey=stored.grey)
-    if stored.white_is_zero and bits > 8:
-        pixels = 255 - pixels
+        grey, colour = _luma(rgb, notes, was_grey=stored.grey)
+    negative = stored.white_is_zero and bits > 8
+    pixels, whole_depth = _shown(grey, notes, negative=negative, deep=deep)
     mode = {2: "L" if bits == 8 else "I;16", 3: "RGB"}[values.ndim]
     decoder = f"opencv-{stored.kind.lower()}"
-    return _decoded(pixels, notes, decoder, bits, mode, stored.turn, stored.white_is_zero, colour)
+    white_is_zero = stored.white_is_zero
+    image = _decoded(pixels, notes, decoder, bits, mode, stored.turn, white_is_zero, colour)
+    return replace(image, deep=whole_depth)
+
+
+def _shown(
+    values: np.ndarray, notes: list[str], *, negative: bool, deep: bool
+) -> tuple[np.ndarray, DeepPixels | None]:
+    """Grey of any depth as 8 bits and, where asked for, as it is."""
+    ends = (0.0, 255.0)
+    pixels = values
+    if values.dtype != np.uint8:
+        pixels, ends = _scaled(values, notes)
+    whole_depth = DeepPixels.of(values, *ends, negative=negative) if deep else None
+    return (255 - pixels if negative else pixels), whole_depth
 
 
 def _decoded(
@@ -222,14 +247,14 @@ def turn_upright(values: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _grey(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, int, float]:
-    """8-bit grey pixels, the bits per value of the source, and how coloured it is."""
+    """Grey pixels, the bits per value of the source, and how coloured it is."""
     if image.mode in ("L", "1"):
         if "transparency" in image.info:
             notes.append("transparency ignored")
         return np.array(image.convert("L")), 1 if image.mode == "1" else 8, 0.0
     if image.mode.startswith(("I", "F")):
         bits = 16 if image.mode.startswith("I;16") else 32
-        return _scaled(np.asarray(image), notes), bits, 0.0
+        return np.asarray(image), bits, 0.0
     was_grey = image.mode in ("LA", "La")
     if image.has_transparency_data:
         rgb = _laid_on_black(np.asarray(image.convert("RGBA")), notes)
@@ -254,8 +279,12 @@ def _luma(rgb: np.ndarray, notes: list[str], *, was_grey: bool) -> tuple[np.ndar
 _COLOUR_SIDE = 64  # px at which colours are measured
 
 
-def _scaled(values: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Stretch deep values to 8 bits by percentiles; 12 bits in a 16-bit file stay visible."""
+def _scaled(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, tuple[float, float]]:
+    """Stretch deep values to 8 bits by percentiles; 12 bits in a 16-bit file stay visible.
+
+    Returns:
+        The pixels; the values that became black and white.
+    """
     known = values
     if np.issubdtype(values.dtype, np.floating):
         known = values[np.isfinite(values)]
@@ -265,12 +294,12 @@ def _scaled(values: np.ndarray, notes: list[str]) -> np.ndarray:
     notes.append(f"values {low:g} to {high:g} scaled to 8 bits")
     shown = np.zeros(values.shape, dtype=np.uint8)
     if high <= low:
-        return shown
+        return shown, (low, high)
     step = max(1, _BLOCK // values.shape[1])
     for start in range(0, len(values), step):  # in blocks: float64 takes 8 bytes a pixel
         block = (values[start : start + step].astype(np.float64) - low) * (255 / (high - low))
         shown[start : start + step] = np.rint(np.nan_to_num(np.clip(block, 0, 255)))
-    return shown
+    return shown, (low, high)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
