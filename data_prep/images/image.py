@@ -143,17 +143,17 @@ def _read_by_pillow(
     caught[:] = [m for m in caught if m.category is not Image.DecompressionBombWarning]
     notes += [plain_reason(message) for message in caught]
     decoder = f"pillow-{kind.lower()}"
-    image = _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
-    return replace(image, deep=whole_depth)
+    shown = _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
+    return replace(shown, deep=whole_depth)
 
 
 def _read_without_pillow(path: Path, *, deep: bool) -> DecodedImage:
     stored = read_by_opencv(path)
     notes, values = list(stored.notes), stored.values
     if values.ndim == 3 and values.dtype == np.uint16:
-        deep = _deep_grey(values)
-        notes.append(_CUT_TO_8_BITS if deep is None else _DEEP_GREY)
-        values = (values >> 8).astype(np.uint8) if deep is None else deep
+        one = _deep_grey(values)
+        notes.append(_CUT_TO_8_BITS if one is None else _DEEP_GREY)
+        values = (values >> 8).astype(np.uint8) if one is None else one
     if stored.turn in range(2, 9):
         notes.append(_TURNED)
     values = turn_upright(values, stored.turn)

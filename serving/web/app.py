@@ -26,6 +26,7 @@ from serving.answer import LoadedRun
 from serving.web.analysis import Analysis, Decoder, Include
 from serving.web.decoding import PlainDecoder, Refused
 from serving.web.files import Files
+from serving.web.gate import Gate, with_security_headers
 from serving.web.metrics import CONTENT_TYPE, Metrics
 from serving.web.reader import Reader
 from serving.web.schemas import (
@@ -126,7 +127,8 @@ def build_app(
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(_Journal, state=state)
+    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(_Journal, state=state)  # outermost: it counts what the gate refuses, too
     return app
 
 
@@ -350,9 +352,8 @@ class _Journal:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                message["headers"] = [
-                    *message["headers"], (b"x-request-id", request_id.encode()),
-                ]  # fmt: skip
+                message["headers"] = with_security_headers(message["headers"])
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:

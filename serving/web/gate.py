@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -19,11 +20,12 @@ from ipaddress import IPv6Address, ip_address
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serving.web.settings import ServeSettings
+
 OPEN_PATHS = ("/", "/healthz", "/readyz")
 """Paths that need no token, beside the files of the page: it asks for the token."""
 _PAGE_FILES = "/page/"
 _METHODS = ("GET", "HEAD", "POST")
-_MULTIPART_BYTES = 64 << 10  # what a form needs beside its file
 _MOST_CLIENTS = 4096
 _DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 256 << 20
 _BURST_SECONDS = 10.0  # of the rate, that a client may send at once
@@ -149,28 +151,20 @@ class Gate:
 
     Args:
         app: What answers.
-        allowed_hosts: Names of ``Host``, without port or with it; IPv6 in brackets or without.
-        token: What ``Authorization: Bearer`` must give, but for `OPEN_PATHS`; None asks for none.
-        max_bytes: Largest file, bytes.
-        seconds: Within which a body must have come, and again an answer must have begun.
-        rate: Requests a second that one client may send; 0 for no limit.
+        settings: Hosts, token and limits. Where others than this machine can reach the server
+            and it has no token, nobody gets in.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        allowed_hosts: Iterable[str],
-        token: str | None,
-        max_bytes: int,
-        seconds: float,
-        rate: float,
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app = app
-        self._hosts = frozenset(_split_host(host.lower()) for host in allowed_hosts)
+        own = (settings.host, "localhost", "127.0.0.1", "::1")
+        self._hosts = frozenset(map(_split_host, map(str.lower, (*own, *settings.allowed_hosts))))
+        token = settings.token
+        if token is None and not settings.is_loopback:
+            token = secrets.token_urlsafe()
         self._token = None if token is None else token.encode()
-        self._most, self._seconds = max_bytes + _MULTIPART_BYTES, seconds
-        self._limit = RateLimit(rate)
+        self._most, self._seconds = settings.max_bytes, settings.seconds
+        self._limit = RateLimit(settings.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
@@ -260,7 +254,7 @@ class Gate:
         name, port = _split_host(host)
         if (name, "") not in self._hosts and (name, port) not in self._hosts:
             raise _Denied(
-                403, "host", "this server is not called so; add the name to its allowed hosts"
+                403, "host", "this server is not called so; start it with --allow-host NAME"
             )
         return host
 
@@ -275,8 +269,8 @@ class Gate:
             raise _Denied(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
 
     def _too_large(self) -> _Denied:
-        limit = (self._most - _MULTIPART_BYTES) / 2**20
-        return _Denied(413, "too_large", f"larger than the limit of {limit:,.4g} MiB")
+        limit = self._most / 2**20
+        return _Denied(413, "too_large", f"larger than the limit of {limit:,.4g} MiB a request")
 
 
 def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:
@@ -341,7 +335,7 @@ class PatientProtocol(H11Protocol):
     header_seconds = 10.0
     _waiting: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for headers."""
         super().connection_made(transport)
         self._watch()
@@ -349,11 +343,6 @@ class PatientProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came, and see whether a request is at hand."""
         super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        """Begin to wait for the next headers where some came already."""
-        super().on_response_complete()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

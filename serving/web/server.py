@@ -12,6 +12,7 @@ import uvicorn
 
 from serving.answer import LoadedRun
 from serving.web.app import build_app
+from serving.web.gate import PatientProtocol
 from serving.web.settings import ServeSettings
 
 _IDLE = 20  # seconds that a connection without a request stays open
@@ -45,6 +46,7 @@ def run_server(
     _log_to_stderr()
     config = uvicorn.Config(
         build_app(systems, settings, report=report),
+        http=PatientProtocol,
         log_config=None,
         access_log=False,  # it would name paths and addresses
         server_header=False,

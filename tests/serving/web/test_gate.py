@@ -18,14 +18,13 @@ import uvicorn
 
 from serving.web import gate as gates
 from serving.web.gate import Gate, PatientProtocol, RateLimit, with_security_headers
+from serving.web.settings import ServeSettings
 
 TOKEN = "a-token-of-this-test"  # noqa: S105
 LIMITS: dict[str, Any] = {
-    "allowed_hosts": ["localhost", "127.0.0.1", "::1", "xray.example:8443"],
-    "token": None,
+    "allowed_hosts": ("xray.example:8443",),
     "max_bytes": 1 << 20,
     "seconds": 5.0,
-    "rate": 0.0,
 }
 
 
@@ -82,10 +81,15 @@ def ask(
     body: list[bytes] | None = None,
     delay: float = 0.0,
     client: str = "192.0.2.1",
+    settings_host: str = "127.0.0.1",
     **limits: Any,
 ) -> Reply:
     """Send one request through a gate, its body in parts."""
-    gate = Gate(app, **{**LIMITS, **limits}) if not isinstance(app, Gate) else app
+    gate = (
+        Gate(app, ServeSettings(host=settings_host, **{**LIMITS, **limits}))
+        if not isinstance(app, Gate)
+        else app
+    )
     given = [*([("host", host)] if host is not None else []), *(headers or [])]
     scope = {
         "type": "http",
@@ -187,6 +191,11 @@ def test_a_token_is_asked_for_where_one_is_set(headers: list[tuple[str, str]], s
     assert TOKEN.encode() not in reply.body
 
 
+@pytest.mark.parametrize(("host", "status"), [("0.0.0.0", 401), ("127.0.0.1", 200)])  # noqa: S104
+def test_without_a_token_nobody_gets_in_from_elsewhere(host: str, status: int) -> None:
+    assert ask(Echo(), settings_host=host).status == status
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -200,7 +209,7 @@ def test_the_page_that_asks_for_the_token_needs_none(path: str, status: int) -> 
 
 
 def test_a_client_that_asks_too_often_waits_and_others_do_not() -> None:
-    gate = Gate(Echo(), **{**LIMITS, "rate": 0.5})
+    gate = Gate(Echo(), ServeSettings(**LIMITS, rate=0.5))
     replies = [ask(gate, client="192.0.2.1") for _ in range(30)]
     assert [reply.status for reply in replies].count(200) in (20, 21)
     assert replies[-1].code == "rate"
@@ -250,12 +259,10 @@ def test_a_framework_that_swallows_the_cut_does_not_hide_it() -> None:
 
 
 def test_a_slow_body_and_a_slow_answer_are_ended() -> None:
-    start = time.monotonic()
     slow = ask(Echo(), "POST", body=[b"x"] * 100, delay=0.05, seconds=0.3)
     assert (slow.status, slow.code) == (408, "slow_request")
     late = ask(Echo(pause=60), "POST", body=[b"x"], seconds=0.2)
     assert (late.status, late.code) == (504, "too_slow")
-    assert time.monotonic() - start < 20
 
 
 def test_nothing_speaks_websocket() -> None:
@@ -265,7 +272,8 @@ def test_nothing_speaks_websocket() -> None:
         sent.append(message)
 
     app = Echo()
-    asyncio.run(Gate(app, **LIMITS)({"type": "websocket"}, None, send))  # type: ignore[arg-type]
+    gate = Gate(app, ServeSettings())
+    asyncio.run(gate({"type": "websocket"}, None, send))  # type: ignore[arg-type]
     assert sent[0]["type"] == "websocket.close"
     assert app.asked == 0
 
@@ -297,7 +305,11 @@ def port() -> Iterator[int]:
 
     limits = {**LIMITS, "max_bytes": 1 << 16, "seconds": 1.0}
     config = uvicorn.Config(
-        Gate(Echo(), **limits), port=0, http=Hasty, lifespan="off", log_level="critical"
+        Gate(Echo(), ServeSettings(**limits)),
+        port=0,
+        http=Hasty,
+        lifespan="off",
+        log_level="critical",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -340,9 +352,8 @@ REQUEST = b"POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\
 def test_connections_that_never_finish_their_headers_are_closed(
     port: int, parts: tuple[bytes, ...]
 ) -> None:
-    start = time.monotonic()
-    talk(port, *parts, pause=0.1 if len(parts) > 2 else 0.0)
-    assert time.monotonic() - start < 10
+    got = talk(port, *parts, pause=0.1 if len(parts) > 2 else 0.0)  # or it raises a time-out
+    assert got == b"cut" or got.count(b"HTTP/1.1") == len(parts) // 2 % 2
 
 
 def test_a_request_that_comes_in_time_is_answered_on_a_socket(port: int) -> None:
@@ -358,9 +369,9 @@ def test_a_slow_body_gets_its_answer_on_a_socket(port: int) -> None:
 
 @pytest.mark.parametrize("size", [b"Content-Length: 9000000", b"Transfer-Encoding: chunked"])
 def test_a_client_that_sends_too_much_still_reads_why(port: int, size: bytes) -> None:
-    part = bytes(9000)
+    parts = [bytes(9000)] * 1000
     if b"chunked" in size:
-        part = b"%x\r\n%s\r\n" % (len(part), part)
-    got = talk(port, REQUEST + size + b"\r\n\r\n", *[part] * 1000, b"0\r\n\r\n")
+        parts = [*(b"%x\r\n%s\r\n" % (len(part), part) for part in parts), b"0\r\n\r\n"]
+    got = talk(port, REQUEST + size + b"\r\n\r\n", *parts)
     assert got.startswith(b"HTTP/1.1 413")
     assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_large"
