@@ -127,7 +127,7 @@ def predict(
     compile_: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Let torch compile the network, which pays for many images alone."
+            "--compile", help="Let torch compile the network: a minute, then a little faster."
         ),
     ] = False,
 ) -> None:
