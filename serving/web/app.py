@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
@@ -27,14 +27,17 @@ from serving.web.analysis import Analysis, Decoder, Include
 from serving.web.decoding import PlainDecoder, Refused
 from serving.web.files import Files
 from serving.web.gate import Gate, with_security_headers
+from serving.web.history import as_csv, as_pdf
 from serving.web.metrics import CONTENT_TYPE, Metrics
 from serving.web.reader import Reader
+from serving.web.report_figures import report_figures, validation_figures
 from serving.web.schemas import (
     ERRORS,
     RESEARCH_USE,
     AnalyzeAnswer,
     ExampleFacts,
     ExamplesAnswer,
+    HistoryEntry,
     Limits,
     ModelsAnswer,
     StateAnswer,
@@ -44,6 +47,7 @@ from serving.web.systems import ServedSystem, versions_of
 
 _LOG = logging.getLogger("cxr.serve")
 _LONGEST_NAME = 120
+_REPORT_URL = "/report/report.html"
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -65,6 +69,9 @@ _UPLOAD = {
     }
 }
 _T = TypeVar("_T")
+_History = Annotated[
+    list[HistoryEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
+]
 
 
 class _State:
@@ -110,8 +117,15 @@ def build_app(
         settings: Its limits.
         report: Folder of a report of ``cxr compare`` with figures of these systems.
         decoder: Reads uploads.
+
+    Raises:
+        InputError: The report judges none of the systems.
     """
-    served = [ServedSystem(run, None, None) for run in systems]
+    figures = [None for _ in systems] if report is None else report_figures(systems, report)
+    served = [
+        ServedSystem(run, known or validation_figures(run), _REPORT_URL if known else None)
+        for run, known in zip(systems, figures, strict=True)
+    ]
     state = _State(served, settings, decoder or PlainDecoder(), Files(settings.examples, report))
     app = FastAPI(
         title="cxr-compare",
@@ -184,6 +198,26 @@ async def analyze(
     return await _unless_gone(request, work, state.settings.seconds)
 
 
+@_router.post(
+    "/v1/report.csv", tags=["reports"], response_class=Response,
+    responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
+)  # fmt: skip
+async def report_csv(entries: _History) -> Response:
+    """Answers as a table: a row an image and system. Nothing is kept."""
+    return _download(as_csv(entries), "text/csv; charset=utf-8", "answers.csv")
+
+
+@_router.post(
+    "/v1/report.pdf", tags=["reports"], response_class=Response,
+    responses={**ERRORS, 200: {"content": {"application/pdf": {}}}},
+)  # fmt: skip
+async def report_pdf(request: Request, entries: _History) -> Response:
+    """Answers as pages to print, one an image, with its overlay where that is sent along."""
+    work = asyncio.to_thread(as_pdf, entries)
+    content = await _unless_gone(request, work, _state(request).settings.seconds)
+    return _download(content, "application/pdf", "answers.pdf")
+
+
 @_router.get("/healthz", tags=["state"])
 async def healthz() -> StateAnswer:
     """Whether the server lives."""
@@ -236,6 +270,11 @@ async def example(request: Request, name: str) -> Response:
     return _state(request).files.example(name)
 
 
+def _download(content: bytes, kind: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=kind, headers=headers)
+
+
 class _InMemory(MultiPartParser):
     """Keeps what is uploaded off the disk."""
 
@@ -256,11 +295,15 @@ async def _upload(request: Request) -> tuple[str, bytes]:
         raise Refused(
             400, "bad_form", f"{error.message}; send one image as the field 'file'"
         ) from None
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise Refused(400, "no_file", "send one image as the field 'file'")
-    content = await upload.read()
-    await form.close()
+    try:
+        upload = form.get("file")
+        if not isinstance(upload, UploadFile):
+            raise Refused(400, "no_file", "send one image as the field 'file'")
+        content = await upload.read()
+    finally:
+        await form.close()
+    if not content:
+        raise Refused(400, "empty", "the file is empty; send an image")
     return _plain_name(upload.filename or ""), content
 
 

@@ -133,6 +133,14 @@ class AnalyzeAnswer(_Model):
     research_use: str = Field(examples=[RESEARCH_USE])
 
 
+class HistoryEntry(AnalyzeAnswer):
+    """An answer that a client kept, and when it came."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    time: str = Field(default="", max_length=40, examples=["2026-11-22 01:10"])
+
+
 class Figure(_Model):
     """One figure of a system, with its 95 % interval where it has one."""
 

@@ -10,40 +10,18 @@ import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from packaging.requirements import Requirement
 from PIL import Image
-from torch import nn
 
-from classification.model import build_classifier
-from classification.saliency import saliency_maps
-from data_prep.contracts.json_files import write_json
-from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess
-from detection.model import build_retinanet
-from evaluation.boxes.box_rule import BoxRule
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.reduction import Reduction
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.calibration import PlattScaling
 from serving.answer import LoadedRun
-from serving.export_graph import anchors_of, write_graph
 from serving.exported.answers import main
-from serving.exported.program import PROGRAM_FILE, program_files, write_program
-from serving.exported.spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
-from serving.guard import GUARD_NAME, Guard, _Fit
-from serving.guard_images import MEASURES
-from serving.trained_model import TrainedModel
+from serving.exported.program import PROGRAM_FILE, program_files
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = 64
-TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
 PACKAGES = ("numpy", "opencv-python-headless", "pydicom", "onnxruntime")
 
 pytestmark = pytest.mark.xdist_group("bare")
@@ -74,74 +52,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if not (folder / top).exists():
                 (folder / top).symlink_to(str(each.locate_file(top)))
     return venv / "bin/python"
-
-
-def _decision(kind: str) -> Decision:
-    thresholds = {
-        "max_f1": ThresholdChoice("max_f1", 0.5),
-        "youden": ThresholdChoice("youden", 0.999999),
-    }
-    shared: dict[str, Any] = {
-        "target": TARGET.name,
-        "chosen_on": {"n_images": 3},
-        "calibration": PlattScaling(0.8, -0.3),
-        "thresholds": thresholds,
-        "validation": {"": {}, **{name: {} for name in thresholds}},
-    }
-    if kind == "boxes":
-        rule = BoxRule("nms", iou=0.3, scale=0.9)
-        return Decision(**shared, reduction=Reduction("top_k"), boxes=rule)
-    return Decision(**shared, map_scale=(-0.05, 0.05), map_boxes=MapBoxRule(0.5))
-
-
-def _guard() -> Guard:
-    """One that lets everything pass."""
-    layout, edges, overall = MEASURES
-    d = overall + 4
-    shapes = [(layout,), (1, layout), (edges,), (1, edges), (d,), (d,), (d, d), (2 * d + 2,)]
-    arrays = [np.ones(shape, np.float32) for shape in shapes]
-    arrays[-1] *= 0
-    return Guard(SIZE, 1.0, 50, 0.0, _Fit(*arrays))
-
-
-def _network(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    if kind == "scores":
-        return build_classifier("small_cnn", image_size=SIZE).eval()
-    model = build_retinanet(backbone="resnet18", fpn_channels=32, head_convs=1, image_size=SIZE)
-    nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, LoadedRun]]:
-    """The export of a detector and of a classifier, each with the run that it was made of."""
-    made = {}
-    for kind, name in (("boxes", "RetinaNet"), ("scores", "CheXNet")):
-        folder = tmp_path_factory.mktemp("exports") / name
-        folder.mkdir()
-        network, preprocess, decision = _network(kind), Preprocess(SIZE, 0.5, 0.25), _decision(kind)
-        write_graph(network, folder, "onnx")
-        write_program(folder, "onnx")
-        preprocess.to_json(folder / PREPROCESS_FILE)
-        _guard().write(folder / GUARD_NAME)
-        (folder / "decisions").mkdir()
-        write_json(folder / "decisions/opacity.json", "decision", decision.to_json())
-        target = {"name": TARGET.name, "any_of": TARGET.any_of, "display_name": "Lung opacity"}
-        spec: dict[str, Any] = {"kind": kind, "target": target, "run": {"name": name}}
-        if kind == "boxes":
-            anchors, spec["level_sizes"] = anchors_of(network)  # type: ignore[arg-type]
-            np.save(folder / ANCHORS_FILE, anchors)
-        else:
-            pixels = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
-            found = saliency_maps(network, pixels, "cam")  # type: ignore[arg-type]
-            spec["map_frame"] = found.frame
-        ExportSpec("onnx", "fp32", findings=("lung_opacity",), size=SIZE, **spec).write(folder)
-        run: Any = SimpleNamespace(folder=folder, info={"findings": ["lung_opacity"]})
-        model = TrainedModel(run, network, preprocess, "fp32", "cpu")
-        loaded = LoadedRun(name, model, TARGET, "max_f1", decision, None, {}, _guard())
-        made[kind] = (folder, loaded)
-    return made
 
 
 @pytest.fixture(scope="module")

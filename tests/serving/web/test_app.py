@@ -1,0 +1,316 @@
+"""The HTTP interface: the answers of `cxr predict`, and one line for what gets none."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from scripts import cli
+from serving.answer import LoadedRun
+from serving.web.app import build_app
+from serving.web.report_figures import report_figures
+from serving.web.settings import ServeSettings
+
+Png = Callable[[int], bytes]
+
+
+def ask(client: Any, content: bytes, name: str = "a.png", **query: Any) -> Any:
+    answer = client.post("/v1/analyze", params=query, files={"file": (name, content)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of an error, whose body says in one line what to do."""
+    error = answer.json()["error"]
+    assert set(answer.json()) == {"error"}
+    assert "\n" not in error["message"]
+    assert len(error["message"]) > 10
+    return answer.status_code, error["code"]
+
+
+def predicted(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+    """What `cxr predict --json` prints."""
+    with pytest.MonkeyPatch.context() as patch:
+        words = ["cxr", "predict", *map(str, arguments), "--json", "--no-overlay"]
+        patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert not ended.value.code
+    return json.loads(capsys.readouterr().out)
+
+
+SAME = (
+    "kind", "finding", "decision", "undecided_because", "probability", "score", "policy",
+    "threshold", "boxes",
+)  # fmt: skip
+
+
+def test_an_answer_is_exactly_that_of_cxr_predict(
+    client: Any,
+    exports: list[Path],
+    shared_data: Path,
+    tmp_path: Path,
+    png: Png,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "noise.png").write_bytes(png(5))
+    colour = np.dstack([np.asarray(Image.open(tmp_path / "noise.png"))] * 3)
+    colour[..., 1] //= 2
+    Image.fromarray(colour).save(tmp_path / "colour.jpg")
+    dicom = next(iter(sorted((shared_data / "rsna").rglob("*.dcm"))))
+    decisions, warnings = set(), 0
+    for path in (dicom, tmp_path / "noise.png", tmp_path / "colour.jpg"):
+        expected = predicted(capsys, *exports, path)
+        found = ask(client, path.read_bytes(), path.name)
+        for ours, theirs in zip(found["systems"], expected, strict=True):
+            assert {key: ours[key] for key in SAME} == {key: theirs[key] for key in SAME}
+            decisions.add(ours["decision"])
+        assert found["warnings"] == expected[0]["warnings"]
+        warnings += len(found["warnings"])
+        assert found["image"]["name"] == path.name
+    assert warnings
+    assert "positive" in decisions
+
+
+def test_an_answer_holds_findings_map_overlay_and_versions(client: Any, png: Png) -> None:
+    answer = ask(client, png(1), include=["maps", "overlay"])
+    assert answer["image"] == {
+        "name": "a.png", "width": 120, "height": 90, "format": "PNG", "bits": 8,
+        "monochrome1": False, "view": None,
+    }  # fmt: skip
+    detector, classifier = answer["systems"]
+    assert detector["findings"][0]["finding"] == classifier["findings"][0]["finding"]
+    assert classifier["findings"][0]["score"] == classifier["score"]
+    best = max(box["score"] for box in detector["boxes"])
+    assert detector["findings"][0]["score"] >= best
+    assert detector["map"] is None
+    values = np.array(classifier["map"]["values"])
+    assert values.min() >= 0
+    assert values.max() <= 1
+    assert 0 < detector["threshold_probability"] < 1
+    overlay = Image.open(io.BytesIO(base64.b64decode(answer["overlay_png"])))
+    assert overlay.width > 3 * 400
+    assert {"cxr-compare", "onnxruntime"} <= set(answer["versions"])
+    assert "torch" not in answer["versions"]
+    assert answer["research_use"] == "Research use only, not a medical device."
+    assert "overlay_png" in ask(client, png(1))
+    assert ask(client, png(1))["overlay_png"] is None
+
+
+def test_where_the_systems_disagree_the_answer_says_so(client: Any, png: Png) -> None:
+    for seed in range(3):
+        answer = ask(client, png(seed))
+        decisions = [system["decision"] for system in answer["systems"]]
+        assert answer["disagreement"] == (decisions[0] != decisions[1])
+
+
+def test_each_of_many_answers_at_a_time_is_the_one_of_its_image(client: Any, png: Png) -> None:
+    alone = [ask(client, png(seed), str(seed)) for seed in range(12)]
+    assert len({answer["systems"][1]["score"] for answer in alone}) == 12
+
+    files = [{"files": {"file": (str(seed), png(seed))}} for seed in range(12)]
+    together = [answer.json() for answer in client.post_together("/v1/analyze", files)]
+    for one, many in zip(alone, together, strict=True):
+        assert many["image"]["name"] == one["image"]["name"]
+        for ours, theirs in zip(many["systems"], one["systems"], strict=True):
+            assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
+            assert ours["decision"] == theirs["decision"]
+    figures = client.get("/metrics").text
+    batches = float(figures.split("cxr_batch_images_count ")[1].split()[0])
+    images = float(figures.split("cxr_batch_images_sum ")[1].split()[0])
+    assert images > batches
+
+
+def test_models_says_who_answers_and_within_which_limits(client: Any) -> None:
+    answer = client.get("/v1/models").json()
+    detector, classifier = answer["systems"]
+    assert (detector["system"], detector["kind"]) == ("RetinaNet", "boxes")
+    assert (classifier["system"], classifier["backend"]) == ("CheXNet", "onnx")
+    assert classifier["threshold"] == 0.5
+    assert classifier["image_size"] == 64
+    assert classifier["guard"]
+    assert classifier["report_url"] is None
+    assert answer["limits"] == {"bytes": 64 << 20, "pixels": 100_000_000, "seconds": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        ({"files": {"file": ("a.txt", b"no image")}}, 422, "unreadable"),
+        ({"files": {"file": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40))}}, 422, "unreadable"),
+        ({"files": {"file": ("a.png", b"")}}, 400, "empty"),
+        ({"files": {"image": ("a.png", b"x")}}, 400, "no_file"),
+        ({"files": [("file", ("a", b"x")), ("file", ("b", b"x"))]}, 400, "bad_form"),
+        ({"files": {"file": ("a", b"x")}, "data": {"path": "/etc/passwd"}}, 400, "bad_form"),
+        ({"content": b"x", "headers": {"Content-Type": "image/png"}}, 415, "not_multipart"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad_form"),
+        ({"params": {"include": "everything"}}, 400, "bad_input"),
+    ],
+    ids=["text", "broken", "empty", "other field", "two files", "a field", "no form", "no boundary",
+         "include"],
+)  # fmt: skip
+def test_what_gets_no_answer_gets_one_line(
+    client: Any, request_: dict[str, Any], status: int, code: str
+) -> None:
+    assert refusal(client.post("/v1/analyze", **request_)) == (status, code)
+
+
+def test_other_paths_and_methods_get_one_line(client: Any) -> None:
+    assert refusal(client.get("/v1/nothing")) == (404, "not_found")
+    assert refusal(client.get("/v1/analyze")) == (405, "method_not_allowed")
+    for path in ("/page/..%2fapp.py", "/page/%2e%2e/app.py", "/report/x", "/examples/x", "/docs"):
+        assert refusal(client.get(path)) == (404, "not_found")
+
+
+def test_the_log_names_no_file_and_no_query(
+    client: Any, png: Png, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "cxr.serve"):
+        answer = ask(client, png(0), "Doe^Jane.png", include="maps")
+        client.get("/v1/Doe^Jane")
+    assert answer["request_id"] in caplog.text
+    assert "/v1/analyze 200" in caplog.text
+    assert "Doe" not in caplog.text
+    assert "maps" not in caplog.text
+
+
+def test_an_error_of_ours_is_logged_without_its_words(
+    client: Any, png: Png, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("patient Doe^Jane")
+
+    monkeypatch.setattr(LoadedRun, "answer", fail)
+    answer = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
+    assert refusal(answer) == (500, "internal")
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
+    assert "ValueError at" in caplog.text
+    assert "Doe" not in caplog.text + answer.text
+
+
+def test_a_request_that_takes_too_long_is_given_up(
+    served: list[LoadedRun], client_of: Any, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build_app(served, ServeSettings(seconds=0.1, allowed_hosts=("testserver",)))
+    with client_of(app) as client:
+        answer = LoadedRun.answer
+        monkeypatch.setattr(LoadedRun, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
+        late = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
+        assert refusal(late) == (504, "too_slow")
+
+
+def test_a_server_that_starts_or_stops_is_not_ready(app: FastAPI, client: Any) -> None:
+    state = app.state.server
+    for status in ("starting", "stopping"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(state, "status", status)
+            ready = client.get("/readyz")
+            assert (ready.status_code, ready.json()) == (503, {"status": status})
+            refused = client.post("/v1/analyze", files={"file": ("a.png", b"x")})
+            assert refusal(refused) == (503, status)
+            assert refused.headers["retry-after"]
+            assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok"}
+
+
+def report_of(folder: Path, **facts: Any) -> Path:
+    """A report of one system, as far as it is read."""
+    rows = [
+        {"metric": metric, "policy": policy, "estimate": value, "ci_low": value - 0.1,
+         "ci_high": value + 0.1, "system": "A", "unit": "image", "subgroup": subgroup,
+         "n_images": 50, "n_patients": 40, "n_positive": 9}
+        for metric, policy, value, subgroup in (
+            ("auroc", "", 0.75, "sex F"), ("auroc", "", 0.875, "all"),
+            ("recall", "max_f1", 0.5, "all"), ("recall", "youden", 0.25, "all"),
+            ("brier", "", 0.2, "all"),
+        )
+    ]  # fmt: skip
+    content = {
+        "contract": "metrics", "schema_version": 1, "target": "opacity", "metrics": rows,
+        "answer": {"cautions": ["Few images."]},
+        "provenance": {"data_set": {"name": "Set"}, "systems": {"A": facts}},
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(content))
+    (folder / "report.html").write_text("<p>Report</p>")
+    (folder / "decisions.parquet").write_bytes(b"of patients")
+    (folder / "figures").mkdir()
+    (folder / "figures/roc.svg").write_text("<svg/>")
+    (folder / "away.html").symlink_to("/etc/hostname")
+    return folder
+
+
+def test_a_report_gives_the_figures_of_its_systems_and_its_page(
+    served: list[LoadedRun], client_of: Any, tmp_path: Path
+) -> None:
+    model_id = served[1].model.inference_id()
+    folder = report_of(tmp_path / "report", inference_id=model_id)
+    settings = ServeSettings(allowed_hosts=("testserver",))
+    with client_of(build_app(served, settings, report=folder)) as client:
+        detector, classifier = client.get("/v1/models").json()["systems"]
+        assert detector["report_url"] is None
+        assert detector["report"]["images"] == "validation"
+        found = classifier["report"]
+        assert (found["images"], found["n_images"], found["n_patients"]) == ("test", 50, 40)
+        figures = [(each["metric"], each["estimate"]) for each in found["figures"]]
+        assert figures == [("auroc", 0.875), ("recall", 0.5)]
+        assert found["cautions"] == ["Few images."]
+        assert client.get(classifier["report_url"]).text == "<p>Report</p>"
+        assert client.get("/report/figures/roc.svg").status_code == 200
+        for name in ("decisions.parquet", "metrics.json", "away.html", "..%2freport%2freport.html"):
+            assert client.get(f"/report/{name}").status_code == 404, name
+
+
+def test_a_report_of_other_trainings_is_refused(served: list[LoadedRun], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="judges A, none of them a training that is served"):
+        report_figures(served, report_of(tmp_path / "report", inference_id="another"))
+    of_same_training = report_of(tmp_path / "same", inference_id="x", training_id="of-run")
+    patched = served[1].model.training_id
+    assert patched() == "of-run"
+    (_, found) = report_figures(served, of_same_training)
+    assert found
+    assert "not with this one" in found.cautions[-1]
+
+
+def test_the_visit_becomes_a_table_that_no_spreadsheet_runs(client: Any, png: Png) -> None:
+    entries = [ask(client, png(1), "=1+1.png"), {**ask(client, png(2)), "time": "2026-11-22 01:10"}]
+    answer = client.post("/v1/report.csv", json=entries)
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert len(rows) == 4
+    assert [row["image"] for row in rows] == ["'=1+1.png"] * 2 + ["a.png"] * 2
+    assert rows[2]["time"] == "2026-11-22 01:10"
+    for row, system in zip(rows[:2], entries[0]["systems"], strict=True):
+        assert float(row["score"]) == system["score"]
+        assert row["decision"] == system["decision"]
+        assert row["boxes"].count(";") == max(0, len(system["boxes"]) - 1)
+
+
+def test_the_visit_becomes_a_page_an_image(client: Any, png: Png) -> None:
+    entries = [ask(client, png(1), "\u80f8.png", include="overlay"), ask(client, png(2))]
+    answer = client.post("/v1/report.pdf", json=entries)
+    assert answer.headers["content-type"] == "application/pdf"
+    assert answer.content.startswith(b"%PDF-")
+    assert answer.content.count(b"/Type /Page ") == 2
+    assert b"595." in answer.content  # points: the width of A4
+    entries[0]["overlay_png"] = base64.b64encode(b"no image").decode()
+    assert refusal(client.post("/v1/report.pdf", json=entries)) == (400, "bad_overlay")
+    for body in ([], {}, [{"image": 1}]):
+        assert refusal(client.post("/v1/report.csv", json=body)) == (400, "bad_input")
