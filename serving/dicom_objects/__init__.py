@@ -1,0 +1,1 @@
+"""Answers as DICOM objects: a Secondary Capture overlay and a structured report."""

@@ -1,0 +1,357 @@
+"""What a result object takes from its source image, and what makes it one instance.
+
+The header of a source is copied by a list of attributes, each checked: what the standard does not
+allow in them is left out, so that a damaged source does not damage what is filed beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydicom
+from pydicom import uid
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+from pydicom.valuerep import DA, DT, TM, validate_value
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.decoded_image import plain_reason
+from data_prep.images.dicom_header import orientation
+
+if TYPE_CHECKING:
+    from serving.answer import LoadedRun
+
+SOFTWARE = "cxr-compare"
+RESEARCH_USE = "Research use only, not a medical device."
+Kind = Literal["sr", "sc"]
+"""A structured report, or a Secondary Capture."""
+
+_SERIES_NUMBERS: dict[Kind, int] = {"sr": 9901, "sc": 9902}  # behind what a hospital numbers
+_UIDS = {
+    "StudyInstanceUID": "study", "SeriesInstanceUID": "series", "SOPInstanceUID": "instance",
+    "SOPClassUID": "kind of object",
+}  # fmt: skip
+# Type 2 in what we write: there, but empty where the source says nothing that can be copied.
+_EMPTY_WHERE_UNKNOWN = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+_COPIED_WHERE_GIVEN = (
+    "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
+)  # fmt: skip
+_LOSSY = frozenset({
+    uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000,
+})  # fmt: skip
+# Of these the standard knows one frame, whatever a file says.
+_SINGLE_FRAME = frozenset({
+    uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation,
+    uid.DigitalXRayImageStorageForProcessing, uid.SecondaryCaptureImageStorage,
+    uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage,
+    uid.UltrasoundImageStorage,
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A system as its results name it; all of it tells one result from another.
+
+    Attributes:
+        name: Display name of the system.
+        model_id: Digest of all that decides a prediction.
+        engine: Back end and precision.
+        policy: Operating point that decides.
+        threshold: On the score; None where it does not decide.
+    """
+
+    name: str
+    model_id: str
+    engine: str
+    policy: str
+    threshold: float | None
+
+    @classmethod
+    def of(cls, run: LoadedRun) -> Algorithm:
+        """The system that a run or export is; reads its weights once, for their digest."""
+        chosen = run.decision and run.decision.thresholds[run.policy].threshold
+        engine = f"{run.model.backend} {run.model.precision}"
+        return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
+
+
+def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
+    """SOP Instance UID of a result: the same for the same image, systems and program.
+
+    What is sent twice is so the same instance, which an archive keeps once.
+
+    Args:
+        source_uid: SOP Instance UID of the source image.
+        kind: Of object.
+        algorithms: The systems, in their order.
+
+    Example:
+        >>> system = Algorithm("CheXNet", "0123456789abcdef", "torch fp32", "max_f1", 0.5)
+        >>> result_uid("1.2.3", "sr", [system]) == result_uid("1.2.3", "sr", [system])
+        True
+        >>> result_uid("1.2.3", "sr", [system]) == result_uid("1.2.3", "sc", [system])
+        False
+    """
+    return derived_uid("instance", kind, str(source_uid), [asdict(each) for each in algorithms])
+
+
+def derived_uid(*parts: Any) -> UID:
+    """A UID below 2.25 that follows from JSON-ready parts and the program's version."""
+    text = json.dumps([SOFTWARE, software_version(), *parts], sort_keys=True)
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
+
+
+@cache
+def software_version() -> str:
+    """The version of this program."""
+    return metadata.version(SOFTWARE)
+
+
+def read_source(source: Path | str | bytes) -> Dataset:
+    """Read a DICOM file's header, without its pixels.
+
+    Args:
+        source: A file, or its content; `data_prep.images.image.read_image` has accepted it.
+
+    Raises:
+        InputError: It cannot be read as DICOM.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _source_may_be_odd():
+        try:
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken files
+            where = "DICOM source" if isinstance(source, bytes) else source
+            reason = plain_reason(error)
+            raise InputError(f"{where}: its header cannot be read ({reason})") from None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What results take from their source image, in UTF-8, with nothing the standard forbids.
+
+    Attributes:
+        header: UIDs, patient, study, size and, where all of it is stated, the exposure's geometry.
+        instance_number: Of the image in its series, 1 where it has none.
+        frames: How many it holds.
+        orientation: Directions of its rows and columns, empty where unknown.
+        radiograph: Whether its modality is plain radiography.
+        lossy: Whether it went through a lossy compression.
+        chest: Whether its header says that it shows a chest.
+    """
+
+    header: Dataset
+    instance_number: int
+    frames: int
+    orientation: tuple[str, ...]
+    radiograph: bool
+    lossy: bool
+    chest: bool
+
+    @classmethod
+    def of(cls, source: Dataset) -> Source:
+        """Check a source's header and take from it what results need.
+
+        Raises:
+            InputError: It has no UIDs to refer to, no size, or a PatientID that cannot be copied.
+        """
+        with _source_may_be_odd():
+            header = _carried_header(source)
+            modality = _text(source, "Modality")
+            stated = orientation(source)
+            directions = tuple(stated.split("\\")) if stated else ()
+            spacing = _numbers(source, "ImagerPixelSpacing")
+            # highdicom describes a projection image by these two, or not at all.
+            if directions and len(spacing) == 2 and min(spacing) > 0:
+                header.ImagerPixelSpacing, header.PatientOrientation = spacing, list(directions)
+                header.Modality = modality or "OT"
+            else:
+                header.Modality = "OT"
+            meta = getattr(source, "file_meta", None) or Dataset()
+            lossy = _text(source, "LossyImageCompression") == "01"
+            return cls(
+                header,
+                max(1, _whole_number(source, "InstanceNumber")),
+                max(1, _whole_number(source, "NumberOfFrames")),
+                directions,
+                modality in ("CR", "DX", "DR", "RG"),
+                lossy or _text(meta, "TransferSyntaxUID") in _LOSSY,
+                _text(source, "BodyPartExamined") == "CHEST",
+            )
+
+    @property
+    def frame_numbers(self) -> list[int] | None:
+        """The frame that was read, where there are several."""
+        several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
+        return [1] if several else None
+
+
+def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
+    """What names the series, the instance and what made them, as arguments of highdicom."""
+    header = source.header
+    names = ", ".join(each.name for each in algorithms)
+    described = f"{SOFTWARE}, research use only: {names}"
+    parts = [asdict(each) for each in algorithms]
+    return {
+        "series_instance_uid": derived_uid("series", kind, str(header.SeriesInstanceUID), parts),
+        "series_number": _SERIES_NUMBERS[kind],
+        "series_description": plain_text(described, 64),
+        "sop_instance_uid": result_uid(header.SOPInstanceUID, kind, algorithms),
+        "instance_number": source.instance_number,
+        "manufacturer": SOFTWARE,
+        "manufacturer_model_name": SOFTWARE,
+        "software_versions": software_version(),
+    }
+
+
+def stamp(instance: Dataset, made: datetime) -> None:
+    """Say when an object was made."""
+    instance.InstanceCreationDate, instance.InstanceCreationTime = DA(made.date()), TM(made.time())
+    for software in instance.ContributingEquipmentSequence:
+        software.ContributionDateTime = DT(made)
+
+
+def to_bytes(instance: Dataset) -> bytes:
+    """An object as the content of a DICOM file."""
+    buffer = io.BytesIO()
+    instance.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def plain_text(text: str, most: int) -> str:
+    """Text that DICOM can hold: printable, without backslashes, of at most so many characters."""
+    plain = "".join(c if c.isprintable() and c != "\\" else " " for c in text).strip()
+    return plain if len(plain) <= most else plain[: most - 3].rstrip() + "..."
+
+
+@contextmanager
+def single_names_allowed() -> Iterator[None]:
+    """Names of one part are common in what is anonymised; highdicom warns of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The string .* is unlikely to represent", UserWarning)
+        yield
+
+
+@contextmanager
+def _source_may_be_odd() -> Iterator[None]:
+    """What pydicom complains of in a source is checked here value by value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _carried_header(source: Dataset) -> Dataset:
+    header = Dataset()
+    header.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, what in _UIDS.items():
+        setattr(header, keyword, _uid(source, keyword, what))
+    if _is_stated(source, "PatientID") and not _text(source, "PatientID"):
+        raise InputError(
+            "DICOM source: its PatientID is no DICOM text of one value and up to 64 characters, "
+            "so its results would not be filed with its patient; correct it"
+        )
+    for keyword in _EMPTY_WHERE_UNKNOWN:
+        setattr(header, keyword, _text(source, keyword))
+    for keyword in _COPIED_WHERE_GIVEN:
+        if text := _text(source, keyword):
+            setattr(header, keyword, text)
+    for keyword in ("Rows", "Columns"):
+        value = _whole_number(source, keyword)
+        if value < 1:
+            raise InputError(f"DICOM source: its header has no {keyword}; give an image")
+        setattr(header, keyword, value)
+    return header
+
+
+def _uid(source: Dataset, keyword: str, what: str) -> str:
+    """A UID that results refer to; of instance and class the file's meta header has a copy."""
+    text = _text(source, keyword)
+    if not text and keyword.startswith("SOP"):
+        text = _text(getattr(source, "file_meta", Dataset()), f"MediaStorage{keyword}")
+    if not text or not UID(text).is_valid:
+        state = "not valid" if _is_stated(source, keyword) else "missing"
+        raise InputError(
+            f"DICOM source: its {keyword} is {state}, so no DICOM object can refer to the "
+            f"{what}; send it as your archive stores it"
+        )
+    return text
+
+
+def _is_stated(source: Dataset, keyword: str) -> bool:
+    element = _value(source, keyword)
+    return element is not None and bool(str(element).strip(" \0"))
+
+
+def _value(source: Dataset, keyword: str) -> Any:
+    try:
+        return source.get(keyword)
+    except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken values
+        return None
+
+
+def _text(source: Dataset, keyword: str) -> str:
+    """An attribute as the standard allows it, else empty."""
+    value = _value(source, keyword)
+    if value is None or isinstance(value, MultiValue | bytes):
+        return ""
+    text = str(value).strip(" \0")
+    if not text:
+        return ""
+    vr = dictionary_VR(keyword)
+    if vr == "DA":
+        text = text.replace(".", "")
+    if vr == "TM":
+        text = text.replace(":", "")
+    return text if _is_valid(vr, keyword, text) else ""
+
+
+def _is_valid(vr: str, keyword: str, text: str) -> bool:
+    if not text.replace("=", "").isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
+        return False
+    if "\\" in text or (keyword == "PatientSex" and text not in ("M", "F", "O")):
+        return False
+    if keyword in ("PatientSize", "PatientWeight") and not text.strip("+0.eE-"):  # zero: unknown
+        return False
+    try:
+        validate_value(vr, text, RAISE)
+        if vr == "DA":
+            DA(text)
+        if vr == "TM":
+            TM(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _numbers(source: Dataset, keyword: str) -> list[float]:
+    value = _value(source, keyword)
+    try:
+        numbers = [float(each) for each in value or ()]
+    except (TypeError, ValueError):
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def _whole_number(source: Dataset, keyword: str) -> int:
+    """A number as stated, 0 where there is none."""
+    try:
+        return int(_value(source, keyword) or 0)
+    except (TypeError, ValueError):
+        return 0

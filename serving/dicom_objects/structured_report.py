@@ -1,0 +1,227 @@
+"""What systems say of an image as a DICOM structured report: TID 1500, Comprehensive SR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import highdicom.sr as hd
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from data_prep.contracts.errors import InputError
+from evaluation.decisions.decision_rule import CalledBox
+from serving.dicom_objects.finding_codes import finding_code, private_code, private_scheme
+from serving.dicom_objects.instance import (
+    RESEARCH_USE,
+    SOFTWARE,
+    Algorithm,
+    Source,
+    derived_uid,
+    equipment,
+    plain_text,
+    result_uid,
+    single_names_allowed,
+    software_version,
+    stamp,
+)
+from serving.plain_answer import PlainAnswer
+
+SCORE = private_code("score", "Score of the system, 0 to 1")
+PROBABILITY = private_code("probability", "Calibrated probability of the finding")
+THRESHOLD = private_code("threshold", "Score from which the system says positive")
+TARGET = private_code("target", "Finding that the system was asked for")
+DECISION = private_code("decision", "Decision of the system at its operating point")
+_DECISIONS = {
+    True: Code("10828004", "SCT", "Positive"),
+    False: Code("260385009", "SCT", "Negative"),
+    None: Code("82334004", "SCT", "Indeterminate"),
+}
+_CHEST_RADIOGRAPHY = Code("399208008", "SCT", "Plain chest X-ray")
+_IMAGING = Code("363679005", "SCT", "Imaging procedure")
+_NO_UNITS = codes.UCUM.NoUnits
+_LONG_TEXT = 1024  # characters
+
+
+def structured_report(
+    source: Dataset,
+    answers: Sequence[PlainAnswer],
+    algorithms: Sequence[Algorithm],
+    *,
+    made: datetime | None = None,
+) -> hd.ComprehensiveSR:
+    """Say in a structured report what systems answered for one image.
+
+    Each system has a measurement group of the whole image, with what it was asked for, its score,
+    calibrated probability, threshold and decision, and one for each box that counts: a finding,
+    its place in pixels of the source, its score, and the decision on the image. It claims no
+    diagnosis: it is unverified and preliminary, and complete only where every system could decide.
+
+    Args:
+        source: The DICOM image that was answered for; its pixels are not needed.
+        answers: Of each system, in the order of `algorithms`.
+        algorithms: The systems.
+        made: When; now by default.
+
+    Returns:
+        The report, in the study of the source, in a series of its own, as Explicit VR Little
+        Endian.
+
+    Raises:
+        InputError: The source has no UIDs to refer to, or nothing was answered.
+
+    Source:
+        DICOM PS3.16, TID 1500, 1501 and 1410.
+    """
+    if not answers or len(answers) != len(algorithms):
+        raise InputError(
+            f"structured report: {len(answers)} answers of {len(algorithms)} systems; give one of "
+            "each, and at least one"
+        )
+    taken = Source.of(source)
+    report_uid = result_uid(taken.header.SOPInstanceUID, "sr", algorithms)
+    _region(taken, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))  # also where there is no box
+    groups: list[hd.Template] = []
+    for answer, algorithm in zip(answers, algorithms, strict=True):
+        identified = _identified(algorithm)
+        groups.append(_image_group(answer, identified, taken, report_uid))
+        groups += [
+            _box_group(box, place, answer, identified, taken, report_uid)
+            for place, box in enumerate(answer.boxes, start=1)
+        ]
+    made = made or datetime.now()
+    with single_names_allowed():
+        report = hd.ComprehensiveSR(
+            evidence=[taken.header],
+            content=_document(groups, taken, answers)[0],
+            is_complete=all(answer.decision is not None for answer in answers),
+            coding_schemes=[private_scheme()],
+            content_date=made.date(),
+            content_time=made.time(),
+            **equipment("sr", taken, algorithms),
+        )
+    stamp(report, made)
+    if report.CompletionFlag == "PARTIAL":
+        report.CompletionFlagDescription = "Not every system could decide"
+    return report
+
+
+def _document(
+    groups: Sequence[hd.Template], source: Source, answers: Sequence[PlainAnswer]
+) -> hd.MeasurementReport:
+    observer = hd.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.DeviceObserverIdentifyingAttributes(
+            uid=derived_uid("device"),
+            name=SOFTWARE,
+            manufacturer_name=SOFTWARE,
+            model_name=f"{SOFTWARE} {software_version()}",
+        ),
+    )
+    try:
+        hd.ImageLibrary([source.header])
+        library = [source.header]
+    except (KeyError, ValueError):  # highdicom knows no modality for this kind of object
+        library = None
+    document = hd.MeasurementReport(
+        observation_context=hd.ObservationContext(observer_device_context=observer),
+        procedure_reported=_CHEST_RADIOGRAPHY if source.radiograph else _IMAGING,
+        imaging_measurements=groups,
+        referenced_images=library,
+    )
+    warned = dict.fromkeys(text for answer in answers for text in answer.warnings)
+    document[0].ContentSequence.extend(_comment(text) for text in (RESEARCH_USE, *warned))
+    return document
+
+
+def _image_group(
+    answer: PlainAnswer, identified: hd.AlgorithmIdentification, source: Source, report_uid: str
+) -> hd.MeasurementsAndQualitativeEvaluations:
+    values = [(SCORE, answer.score), (PROBABILITY, answer.probability)]
+    values.append((THRESHOLD, answer.threshold))
+    # Not as a finding: who reads findings alone must not take a negative answer for one.
+    asked = hd.QualitativeEvaluation(name=TARGET, value=finding_code(answer.finding))
+    group = hd.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(answer.system, "image", report_uid),
+        algorithm_id=identified,
+        measurements=[_measured(name, value) for name, value in values if value is not None],
+        qualitative_evaluations=[asked, _decided(answer)],
+        source_images=[
+            hd.SourceImageForMeasurementGroup(
+                source.header.SOPClassUID, source.header.SOPInstanceUID, source.frame_numbers
+            )
+        ],
+    )
+    if answer.undecided_because:
+        undecided = f"{answer.system} is undecided: {answer.undecided_because}"
+        group[0].ContentSequence.append(_comment(undecided))
+    return group
+
+
+def _box_group(
+    box: CalledBox,
+    place: int,
+    answer: PlainAnswer,
+    identified: hd.AlgorithmIdentification,
+    source: Source,
+    report_uid: str,
+) -> hd.PlanarROIMeasurementsAndQualitativeEvaluations:
+    header = source.header
+    x1, x2 = (min(max(x, 0.0), float(header.Columns)) for x in (box.x1, box.x2))
+    y1, y2 = (min(max(y, 0.0), float(header.Rows)) for y in (box.y1, box.y2))
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
+    return hd.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(answer.system, f"box {place}", report_uid),
+        referenced_region=_region(source, hd.GraphicTypeValues.POLYLINE, corners),
+        finding_type=finding_code(box.finding),
+        algorithm_id=identified,
+        measurements=[_measured(SCORE, box.score)],
+        qualitative_evaluations=[_decided(answer)],
+    )
+
+
+def _region(source: Source, kind: hd.GraphicTypeValues, points: np.ndarray) -> hd.ImageRegion:
+    header = source.header
+    image = hd.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, source.frame_numbers)
+    try:
+        return hd.ImageRegion(kind, points, image)
+    except KeyError:
+        raise InputError(
+            f"DICOM source: is a {header.SOPClassUID.name}, a kind of object that structured "
+            "reports do not point into; send it as CR, DX or Secondary Capture"
+        ) from None
+
+
+def _identified(algorithm: Algorithm) -> hd.AlgorithmIdentification:
+    return hd.AlgorithmIdentification(
+        name=plain_text(algorithm.name, _LONG_TEXT),
+        version=f"{SOFTWARE} {software_version()}",
+        parameters=[
+            f"model {algorithm.model_id}",
+            f"computed by {algorithm.engine}",
+            f"operating point {algorithm.policy}",
+        ],
+    )
+
+
+def _tracking(system: str, what: str, report_uid: str) -> hd.TrackingIdentifier:
+    uid = derived_uid("tracking", str(report_uid), system, what)
+    return hd.TrackingIdentifier(uid, plain_text(f"{system}: {what}", _LONG_TEXT))
+
+
+def _measured(name: hd.CodedConcept, value: float) -> hd.Measurement:
+    return hd.Measurement(name=name, value=float(value), unit=_NO_UNITS)
+
+
+def _decided(answer: PlainAnswer) -> hd.QualitativeEvaluation:
+    return hd.QualitativeEvaluation(name=DECISION, value=_DECISIONS[answer.decision])
+
+
+def _comment(text: str) -> hd.TextContentItem:
+    return hd.TextContentItem(
+        name=codes.DCM.Comment,
+        value=plain_text(text, _LONG_TEXT),
+        relationship_type=hd.RelationshipTypeValues.CONTAINS,
+    )

@@ -1,0 +1,465 @@
+"""Answers as DICOM: what is written is read back, by pydicom, highdicom and dicom3tools."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pydicom.sr._concepts_dict
+import pytest
+from pydicom import uid
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
+
+pytest.importorskip("highdicom", reason="needs the extra dicom")
+
+import highdicom as hd
+
+from data_prep.contracts.errors import InputError
+from data_prep.formats.nih import FINDINGS as NIH_FINDINGS
+from data_prep.formats.vindr import LOCAL_FINDINGS
+from data_prep.images.image import read_image
+from evaluation.decisions.decision_rule import CalledBox
+from networks.public_checkpoints import XRAYVISION_FINDINGS
+from serving.answer import Answer
+from serving.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
+from serving.dicom_objects.instance import Algorithm, read_source, result_uid, to_bytes
+from serving.dicom_objects.secondary_capture import overlay_capture, secondary_capture
+from serving.dicom_objects.structured_report import (
+    DECISION,
+    PROBABILITY,
+    SCORE,
+    TARGET,
+    THRESHOLD,
+    structured_report,
+)
+from serving.plain_answer import PlainAnswer
+
+MADE = datetime(2026, 11, 22, 1, 2, 3)
+DETECTOR = Algorithm("RetinaNet", "0123456789abcdef", "torch fp32", "max_f1", 0.25)
+CLASSIFIER = Algorithm("CheXNet", "fedcba9876543210", "openvino int8", "max_f1", 0.5)
+BOXES = (
+    CalledBox("lung_opacity", 2.5, 4.25, 10.0, 20.0, 0.8123456789),
+    CalledBox("hernia", 16.0, 2.0, 32.0, 40.0, 0.3),
+)
+FOUND = PlainAnswer(
+    "a.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8123456789, 0.64, "max_f1", 0.25, True, BOXES
+)
+CLEAR = PlainAnswer(
+    "a.dcm", "CheXNet", "scores", "Pneumonia", 0.1, 0.05, "max_f1", 0.5, False, (),
+    ("looks like a lateral view",),
+)  # fmt: skip
+UNDECIDED = replace(
+    CLEAR, decision=None, probability=None, threshold=None, undecided_because="it was not tuned"
+)
+RGB = np.random.default_rng(0).integers(0, 256, (24, 50, 3), np.uint8)
+
+
+def header(**changes: object) -> Dataset:
+    """A plain chest X-ray of 40 rows and 32 columns, without its pixels; None removes."""
+    source = Dataset()
+    for keyword, value in {
+        "SOPClassUID": uid.ComputedRadiographyImageStorage, "SOPInstanceUID": "1.2.3.4",
+        "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.3", "PatientID": "P1",
+        "PatientName": "Doe^Jane", "PatientBirthDate": "19500102", "PatientSex": "F",
+        "StudyID": "S1", "StudyDate": "20260102", "StudyTime": "101112", "AccessionNumber": "A1",
+        "ReferringPhysicianName": "Roe^R", "Modality": "CR", "BodyPartExamined": "CHEST",
+        "Rows": 40, "Columns": 32, "InstanceNumber": 7, "PhotometricInterpretation": "MONOCHROME2",
+    }.items():  # fmt: skip
+        setattr(source, keyword, value)
+    source.file_meta = FileMetaDataset()
+    source.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(source, keyword)
+        else:
+            setattr(source, keyword, value)
+    return source
+
+
+def raw(keyword: str, value: bytes, charset: str | None = None) -> Callable[[], Dataset]:
+    """A header with an element's bytes as a file holds them, which need not be valid."""
+
+    def make() -> Dataset:
+        source = header()
+        tag = Tag(keyword)
+        vr = pydicom.datadict.dictionary_VR(keyword)
+        source[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            encodings = pydicom.charset.convert_encodings(charset and charset.split("\\"))
+        source.set_original_encoding(False, True, encodings)
+        return source
+
+    return make
+
+
+def report(source: Dataset, *answers: PlainAnswer) -> Dataset:
+    algorithms = [DETECTOR if each.kind == "boxes" else CLASSIFIER for each in answers]
+    return structured_report(source, answers, algorithms, made=MADE)
+
+
+def read_back(instance: Dataset) -> Dataset:
+    return pydicom.dcmread(io.BytesIO(to_bytes(instance)))
+
+
+def groups_of(instance: Dataset) -> tuple[list, list]:
+    """Measurement groups of the whole image, and of boxes, as highdicom reads them."""
+    content = hd.sr.srread(io.BytesIO(to_bytes(instance))).content
+    assert isinstance(content, hd.sr.MeasurementReport)
+    boxes = content.get_planar_roi_measurement_groups()
+    return content.get_image_measurement_groups(), boxes
+
+
+def measured(group: hd.sr.Template) -> dict[str, float]:
+    return {each.name.value: each.value for each in group.get_measurements()}
+
+
+def said(group: hd.sr.Template, name: hd.sr.CodedConcept) -> tuple[str, str]:
+    (evaluation,) = group.get_qualitative_evaluations(name)
+    return evaluation.value.value, evaluation.value.meaning
+
+
+def texts(dataset: Dataset) -> list[str]:
+    found = [dataset.TextValue] if "TextValue" in dataset else []
+    return found + [t for item in dataset.get("ContentSequence", ()) for t in texts(item)]
+
+
+def test_highdicom_reads_back_the_same_boxes_scores_and_decisions() -> None:
+    images, boxes = groups_of(report(header(), FOUND, CLEAR))
+    found, clear = images
+    assert measured(found) == {
+        SCORE.value: 0.8123456789, PROBABILITY.value: 0.64, THRESHOLD.value: 0.25
+    }  # fmt: skip
+    assert (said(found, TARGET), said(found, DECISION)[1]) == (("112001", "Opacity"), "Positive")
+    assert (said(clear, TARGET), said(clear, DECISION)[1]) == (
+        ("233604007", "Pneumonia"),
+        "Negative",
+    )
+    for box, group in zip(BOXES, boxes, strict=True):
+        corners = [
+            [box.x1, box.y1], [box.x2, box.y1], [box.x2, box.y2], [box.x1, box.y2], [box.x1, box.y1]
+        ]  # fmt: skip
+        assert group.roi.graphic_type.value == "POLYLINE"
+        np.testing.assert_array_equal(group.roi.value, np.array(corners, np.float32))
+        assert measured(group) == {SCORE.value: box.score}
+        assert group.finding_type == finding_code(box.finding)
+        assert said(group, DECISION)[1] == "Positive"
+        image = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
+        assert image.ReferencedSOPInstanceUID == "1.2.3.4"
+
+
+def test_a_report_names_its_systems_and_claims_no_diagnosis() -> None:
+    sent = read_back(report(header(), FOUND, CLEAR))
+    assert (sent.VerificationFlag, sent.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+    assert sent.CompletionFlag == "COMPLETE"
+    lines = texts(sent)
+    assert "Research use only, not a medical device." in lines
+    assert "looks like a lateral view" in lines
+    for algorithm in (DETECTOR, CLASSIFIER):
+        assert algorithm.name in lines
+        assert f"model {algorithm.model_id}" in lines
+        assert f"computed by {algorithm.engine}" in lines
+
+
+def test_who_reads_findings_alone_takes_no_negative_answer_for_one() -> None:
+    images, boxes = groups_of(report(header(), CLEAR))
+    assert boxes == []
+    assert [group.finding_type for group in images] == [None]
+
+
+def test_an_undecided_answer_is_said_as_such() -> None:
+    sent = report(header(), FOUND, UNDECIDED)
+    assert sent.CompletionFlag == "PARTIAL"
+    assert "CheXNet is undecided: it was not tuned" in texts(read_back(sent))
+    _, undecided = groups_of(sent)[0]
+    assert said(undecided, DECISION)[1] == "Indeterminate"
+    assert measured(undecided) == {SCORE.value: 0.1}
+
+
+def test_a_box_that_rounding_took_beyond_the_border_ends_there() -> None:
+    wide = replace(FOUND, boxes=(CalledBox("mass", -0.001, 0.0, 32.001, 40.001, 0.5),))
+    _, (box,) = groups_of(report(header(), wide))
+    assert box.roi.value[:, 0].tolist() == [0, 32, 32, 0, 0]
+    assert box.roi.value[:, 1].tolist() == [0, 0, 40, 40, 0]
+
+
+def test_both_objects_lie_in_the_study_of_the_patient_in_series_of_their_own() -> None:
+    source = header()
+    made = [read_back(report(source, FOUND)), read_back(capture(source))]
+    for each in made:
+        for keyword in (
+            "StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
+            "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
+        ):  # fmt: skip
+            assert each.get(keyword) == source.get(keyword), keyword
+        assert each.Manufacturer == "cxr-compare"
+        assert "research use only" in each.SeriesDescription
+        assert each.InstanceNumber == 7
+    series = {source.SeriesInstanceUID, *(each.SeriesInstanceUID for each in made)}
+    assert len(series) == 3
+    assert [each.Modality for each in made] == ["SR", "OT"]
+
+
+def capture(source: Dataset) -> Dataset:
+    return secondary_capture(source, RGB, [DETECTOR], made=MADE)
+
+
+def test_the_capture_shows_the_overlay_and_says_that_text_is_burned_in() -> None:
+    sent = read_back(capture(header()))
+    np.testing.assert_array_equal(sent.pixel_array, RGB)
+    assert (sent.BurnedInAnnotation, sent.ConversionType) == ("YES", "WSD")
+    assert sent.ImageType[:2] == ["DERIVED", "SECONDARY"]
+    assert "Research use only" in sent.ImageComments
+    assert "RetinaNet (model 0123456789abcdef" in sent.DerivationDescription
+    assert sent.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.4"
+    assert "LossyImageCompression" not in sent
+
+
+def test_a_capture_of_a_lossy_source_says_so() -> None:
+    source = header()
+    source.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    assert capture(source).LossyImageCompression == "01"
+
+
+def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
+    boxes = pd.DataFrame([BOXES[0]])
+    answer = Answer(
+        "Doe_Jane.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8, 0.6, "max_f1", 0.25, True, boxes,
+        pixels=np.full((40, 32), 90, np.uint8),
+    )  # fmt: skip
+    one, other = (
+        overlay_capture(header(), [replace(answer, image=name)], [DETECTOR], made=MADE)
+        for name in ("Doe_Jane.dcm", "x.dcm")
+    )
+    assert one.PixelData == other.PixelData
+    assert len(np.unique(one.pixel_array)) > 50  # something is drawn
+
+
+def test_what_is_sent_twice_is_one_instance() -> None:
+    first, again = (report(header(), FOUND, CLEAR) for _ in range(2))
+    assert to_bytes(first) == to_bytes(again)
+    assert first.SOPInstanceUID == result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
+    assert capture(header()).SOPInstanceUID == result_uid("1.2.3.4", "sc", [DETECTOR])
+
+
+def test_whatever_changes_an_answer_makes_another_instance() -> None:
+    tuned = replace(DETECTOR, threshold=0.3)
+    uids = {
+        result_uid(source, kind, systems)
+        for source in ("1.2.3.4", "1.2.3.5")
+        for kind in ("sr", "sc")
+        for systems in (
+            [DETECTOR],
+            [tuned],
+            [replace(DETECTOR, policy="sensitivity_90")],
+            [CLASSIFIER],
+            [DETECTOR, CLASSIFIER],
+            [replace(DETECTOR, model_id="0" * 16)],
+        )
+    }
+    assert len(uids) == 24
+    assert all(each.is_valid and each.startswith("2.25.") for each in uids)
+
+
+ODD = {
+    "plain": (header, {}),
+    "MONOCHROME1": (lambda: header(PhotometricInterpretation="MONOCHROME1"), {}),
+    "no StudyID, sex or number": (
+        lambda: header(StudyID=None, PatientSex=None, InstanceNumber=None),
+        {"StudyID": "", "PatientSex": "", "InstanceNumber": 1},
+    ),
+    "nothing of patient and study": (
+        lambda: header(
+            PatientID=None,
+            PatientName=None,
+            PatientBirthDate=None,
+            StudyDate=None,
+            StudyTime=None,
+            AccessionNumber=None,
+            ReferringPhysicianName=None,
+        ),
+        {"PatientID": "", "PatientName": "", "StudyDate": ""},
+    ),
+    "empty dates": (lambda: header(StudyDate="", PatientBirthDate=""), {"PatientBirthDate": ""}),
+    "dates with dots": (raw("StudyDate", b"2026.01.02"), {"StudyDate": "20260102"}),
+    "no such day": (raw("StudyDate", b"20261350"), {"StudyDate": ""}),
+    "a time in words": (raw("StudyTime", b"noon"), {"StudyTime": ""}),
+    "sex of another word": (raw("PatientSex", b"FEMALE"), {"PatientSex": ""}),
+    "a weight of zero": (lambda: header(PatientWeight=0), {"PatientWeight": None}),
+    "an accession number too long": (
+        raw("AccessionNumber", b"A" * 18),
+        {"AccessionNumber": ""},
+    ),
+    "an age without unit": (raw("PatientAge", b"51"), {"PatientAge": None}),
+    "a name of one part": (lambda: header(PatientName="Anonymous"), {"PatientName": "Anonymous"}),
+    "a Latin-1 name": (
+        raw("PatientName", "Müller^Jörg".encode("latin-1"), "ISO_IR 100"),
+        {"PatientName": "Müller^Jörg"},
+    ),
+    "a Japanese name": (
+        raw(
+            "PatientName",
+            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B",
+            "\\ISO 2022 IR 87",
+        ),
+        {"PatientName": "Yamada^Tarou=山田^太郎"},
+    ),
+    "an unknown character set": (raw("PatientName", b"Doe^J", "NONE 1"), {"PatientName": "Doe^J"}),
+    "frames where one is allowed": (lambda: header(NumberOfFrames=2), {}),
+    "several frames": (
+        lambda: header(
+            SOPClassUID=uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage, NumberOfFrames=2
+        ),
+        {},
+    ),
+    "a digital X-ray that states its geometry": (
+        lambda: header(
+            SOPClassUID=uid.DigitalXRayImageStorageForPresentation,
+            Modality="DX",
+            ImagerPixelSpacing=[0.14, 0.14],
+            PatientOrientation=["L", "F"],
+        ),
+        {},
+    ),
+    "a modality of its own": (lambda: header(Modality="XX", BodyPartExamined=None), {}),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_sources_give_valid_objects(case: str, tmp_path: Path) -> None:
+    make, expected = ODD[case]
+    source = make()
+    for instance in (report(source, FOUND, UNDECIDED), capture(source)):
+        sent = read_back(instance)
+        for keyword, value in expected.items():
+            held = sent.get(keyword)
+            assert held is None if value is None else held == value, keyword
+        assert errors_of(instance, tmp_path) == []
+    assert len(groups_of(report(source, FOUND))[1]) == len(BOXES)
+
+
+def errors_of(instance: Dataset, folder: Path) -> list[str]:
+    """What dicom3tools finds wrong with an object; nothing where they are not installed."""
+    if shutil.which("dciodvfy") is None:
+        return []
+    path = folder / "made.dcm"
+    path.write_bytes(to_bytes(instance))
+    done = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).splitlines()
+    assert {"ComprehensiveSR", "SCImage"} & set(lines)  # it says what it checks
+    return [line for line in lines if line.startswith("Error")]
+
+
+def test_dicom3tools_find_what_is_wrong(tmp_path: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed (Debian package dicom3tools)")
+    broken = report(header(), FOUND)
+    del broken.CompletionFlag
+    assert any("CompletionFlag" in line for line in errors_of(broken, tmp_path))
+
+
+REFUSED = {
+    "no study": (lambda: header(StudyInstanceUID=None), "StudyInstanceUID is missing"),
+    "a series that is no UID": (raw("SeriesInstanceUID", b"abc"), "SeriesInstanceUID is not valid"),
+    "a patient id of two values": (raw("PatientID", b"P1\\P2"), "PatientID is no DICOM text"),
+    "a patient id too long": (raw("PatientID", b"P" * 66), "PatientID is no DICOM text"),
+    "no size": (lambda: header(Rows=None), "has no Rows"),
+    "a retired kind of object": (
+        lambda: header(SOPClassUID="1.2.840.10008.5.1.4.1.1.6"),
+        "structured reports do not point into",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_source_that_nothing_can_be_filed_with_is_refused(case: str) -> None:
+    make, message = REFUSED[case]
+    with pytest.raises(InputError, match=message):
+        report(make(), CLEAR)
+
+
+def test_a_message_quotes_nothing_of_the_patient() -> None:
+    with pytest.raises(InputError) as refused:
+        report(raw("PatientID", b"P1\\Doe")(), CLEAR)
+    assert "Doe" not in str(refused.value)
+
+
+def test_uids_that_the_data_set_lacks_are_taken_from_the_meta_header() -> None:
+    source = header(SOPInstanceUID=None)
+    source.file_meta.MediaStorageSOPInstanceUID = "1.2.3.9"
+    sent = capture(source)
+    assert sent.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.9"
+
+
+def test_a_header_is_read_from_bytes_as_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "bare.dcm"
+    source = header()
+    del source.file_meta
+    source.save_as(path, implicit_vr=True, little_endian=True)  # without preamble or meta header
+    from_file, from_bytes = read_source(path), read_source(path.read_bytes())
+    assert from_file == from_bytes
+    assert report(from_bytes, FOUND).PatientID == "P1"
+
+
+def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
+    with pytest.raises(InputError, match=r"expected uint8 \(h, w, 3\)"):
+        secondary_capture(header(), RGB[..., 0], [DETECTOR])
+    with pytest.raises(InputError, match="0 answers of 1 systems"):
+        structured_report(header(), [], [DETECTOR])
+
+
+@pytest.mark.parametrize(
+    "finding", sorted({*NIH_FINDINGS, *LOCAL_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"})
+)
+def test_codes_of_findings_mean_what_dicom_says(finding: str) -> None:
+    code = finding_code(finding)
+    assert len(code.value) <= 16
+    assert len(code.meaning) <= 64
+    if code.scheme_designator == PRIVATE_SCHEME:
+        return
+    concepts = pydicom.sr._concepts_dict.concepts[code.scheme_designator].values()
+    listed = {held[code.value][0] for held in concepts if code.value in held}
+    # SNOMED CT holds more than DICOM's context groups, which pydicom knows.
+    assert code.meaning in listed or (code.scheme_designator == "SCT" and not listed)
+
+
+def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
+    names = ["a_very_long_name_of_a_finding", "a_very_long_name_of_another", "Ödem", "積水", "x"]
+    found = [finding_code(name) for name in names]
+    assert len({code.value for code in found}) == len(names)
+    assert all(len(code.value) <= 16 and code.value.isascii() for code in found)
+    assert finding_code(names[0]) == finding_code(names[0])
+
+
+def test_every_real_x_ray_gets_both_objects_without_an_error(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """Eight of the real files here; all of them by hand, see docs/serving.md."""
+    rsna = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))[::237]
+    odd = [
+        path
+        for name in ("gdcm-CR-MONO1", "Fake_MONOHR1", "RG3_RLE", "covid-chest", "ModalitySequence")
+        for path in (shared_data / "dicom_odd").glob(f"*{name}*")
+    ]
+    assert len(rsna) + len(odd) == 8
+    for path in rsna + odd:
+        height, width = read_image(path).pixels.shape
+        box = CalledBox("lung_opacity", 0.0, 1.5, float(width), float(height), 0.75)
+        source = read_source(path)
+        sent = report(source, replace(FOUND, boxes=(box,)), CLEAR)
+        _, (read,) = groups_of(sent)
+        assert read.roi.value.max(axis=0).tolist() == [width, height]
+        assert sent.StudyInstanceUID == source.StudyInstanceUID
+        assert errors_of(sent, tmp_path) == []
+        assert errors_of(capture(source), tmp_path) == []
