@@ -87,7 +87,7 @@ class Algorithm:
     @classmethod
     def of(cls, run: LoadedRun) -> Algorithm:
         """The system that a run or export is; reads its weights once, for their digest."""
-        chosen = run.decision and run.decision.thresholds[run.policy].threshold
+        chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
         return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
 
