@@ -1,0 +1,138 @@
+// What the systems say, in words and bars: what speaks against the answers first, then whether they agree.
+
+import { COLOURS } from "./draw.js";
+import { counted, h, inside, listing, plain, policyWords, share, styled } from "./dom.js";
+
+const SIGNS = { positive: "▲", negative: "○", undecided: "?" };
+const MOST_FINDINGS = 6;
+
+/** One line that says it all: `kind`, `title`, and a sentence for each system where they differ. */
+export function verdict(answer) {
+  const { systems } = answer;
+  const finding = new Set(systems.map((each) => each.finding)).size === 1 ? inside(systems[0].finding) : null;
+  const decisions = systems.map((each) => each.decision);
+  const lines = systems.map((each) => `${each.system}: ${sentence(each)}`);
+  if (answer.disagreement) return { kind: "disagree", title: "The systems disagree", lines, short: "disagree" };
+  if (decisions.every((each) => each === null)) {
+    return { kind: "undecided", title: systems.length > 1 ? "No system decides" : `${systems[0].system} does not decide`, lines, short: "undecided" };
+  }
+  if (decisions.includes(null) || finding === null) {
+    return { kind: decisions.includes(null) ? "undecided" : "mixed", title: decisions.includes(null) ? "Not every system decides" : "The systems look for different findings", lines, short: decisions.includes(null) ? "undecided" : "" };
+  }
+  const who = systems.length === 1 ? `${systems[0].system} says` : systems.length === 2 ? "Both systems say" : `All ${systems.length} systems say`;
+  return { kind: decisions[0], title: `${who} ${decisions[0]} for ${finding}`, lines: [], short: decisions[0] };
+}
+
+function sentence(each) {
+  const at = each.probability === null ? "" : `, probability ${share(each.probability)}`;
+  if (each.decision === null) return `undecided${at}`;
+  return `${each.decision} for ${inside(each.finding)}${at}`;
+}
+
+/** What comes before the answers: warnings, then the verdict. */
+export function opening(answer) {
+  const { kind, title, lines } = verdict(answer);
+  const warnings = answer.warnings.length ? h("div", { class: "warnings" },
+    h("h2", {}, "Read this first"),
+    h("ul", {}, answer.warnings.map((text) => h("li", {}, capital(text)))),
+    h("p", {}, "The answers below may not hold for this image.")) : null;
+  return [warnings, h("div", { class: `verdict ${kind}` },
+    h("h2", { tabIndex: -1, id: "verdict" }, h("span", { class: "sign", "aria-hidden": "true" }, kind === "disagree" ? "≠" : SIGNS[kind] ?? ""), title),
+    lines.length ? h("ul", {}, lines.map((line) => h("li", {}, line))) : null,
+    kind === "disagree" ? h("p", {}, "At least one of them is wrong. Look at the image yourself.") : null)].filter(Boolean);
+}
+
+/** The same for a screen reader. */
+export function spoken(answer) {
+  const { title, lines } = verdict(answer);
+  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines].join(" ");
+}
+
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/**
+ * The card of one system.
+ * @param facts of the system, from /v1/models
+ * @param lookAt shows a box on the image
+ * @param howItDid opens its figures
+ */
+export function card(each, place, facts, lookAt, howItDid) {
+  const decided = each.decision ?? "undecided";
+  return styled(h("article", { class: "card", "aria-label": each.system },
+    h("header", {},
+      h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
+      h("p", { class: `decision ${decided}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
+    h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
+    each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
+    bar(each),
+    findings(each),
+    boxes(each, place, lookAt),
+    facts ? h("p", { class: "quiet" }, `Learned from ${listing(facts.trained_on) || "data it does not name"}. `,
+      h("button", { type: "button", class: "link", onclick: () => howItDid(each.system) }, "How it did")) : null), { "--key": keyOf(place) });
+}
+
+const keyOf = (place) => `var(--s${place % COLOURS.length})`;
+
+/** The probability, with the threshold marked; the raw score where there is no probability. */
+function bar(each) {
+  const calibrated = each.probability !== null;
+  const value = calibrated ? each.probability : each.score;
+  const limit = calibrated ? each.threshold_probability : each.threshold;
+  const name = calibrated ? `Probability of ${inside(each.finding)}` : "Score (not calibrated)";
+  const rule = limit === null ? "no threshold" : `positive from ${share(limit)} (${policyWords(each.policy)})`;
+  const track = h("div", { class: "track", role: "meter", "aria-label": name, "aria-valuemin": "0", "aria-valuemax": "1",
+    "aria-valuenow": value.toFixed(3), "aria-valuetext": `${share(value)}, ${rule}` },
+  h("span", { class: "fill" }), limit === null ? null : h("span", { class: "limit" }));
+  return styled(h("div", { class: "probability" },
+    h("p", { class: "row" }, h("span", {}, name), h("b", { class: "value" }, share(value))), track,
+    h("p", { class: "quiet rule" }, capital(rule))), { "--value": String(value), "--limit": String(limit ?? 0) });
+}
+
+function findings(each) {
+  if (!each.findings.length) return null;
+  const rows = [...each.findings].sort((one, other) => other.score - one.score).map(({ finding, score }) => styled(h("tr", {},
+    h("th", { scope: "row" }, plain(finding)), h("td", { class: "rail" }, h("span", { class: "fill" })), h("td", { class: "figures" }, share(score))), { "--value": String(score) }));
+  const table = (part, words) => h("table", { class: "findings" }, h("caption", {}, words), h("tbody", {}, part));
+  const more = rows.slice(MOST_FINDINGS);
+  return h("div", {}, table(rows.slice(0, MOST_FINDINGS), "Score by finding, before calibration"),
+    more.length ? h("details", {}, h("summary", {}, `${more.length} more`), table(more, "Lower scores")) : null);
+}
+
+function boxes(each, place, lookAt) {
+  if (!each.boxes.length) return h("p", { class: "quiet" }, "No box counts.");
+  return h("div", { class: "boxes" }, h("p", {}, `${counted(each.boxes.length, "box", "boxes")}, by score:`),
+    h("ul", {}, each.boxes.map((box, number) => h("li", {}, h("button", { type: "button", class: "small", "aria-label": `Look at box ${number + 1}: ${plain(box.finding)}, score ${share(box.score)}, from ${Math.round(box.x1)}, ${Math.round(box.y1)} to ${Math.round(box.x2)}, ${Math.round(box.y2)} px`,
+      onclick: () => lookAt(place, number) }, share(box.score))))));
+}
+
+const FIRST = ["auroc", "ap", "average_precision", "sensitivity", "specificity", "f1", "brier", "ece", "froc"];
+
+/** How the systems did on their test sets, and what they learned from. */
+export function systemsPage(systems, canLink) {
+  return systems.map((each, place) => styled(h("section", { id: `did-${each.system}`, tabIndex: -1 },
+    h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
+    h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${listing(each.trained_on) || "data it does not name"}.`,
+      each.guard ? "" : " It cannot tell what is no chest X-ray: look yourself."),
+    figures(each, canLink),
+    h("p", { class: "quiet" }, `Decides: ${each.threshold_probability === null ? "no probability" : `positive from probability ${share(each.threshold_probability)}`}, chosen on validation images for ${policyWords(each.policy)}. `,
+      `Sees ${each.image_size} × ${each.image_size} px. ${each.backend}, ${each.precision}, model ${each.model_id}.`),
+    each.undecided_because ? h("p", { class: "because" }, `It does not decide: ${each.undecided_because}`) : null), { "--key": keyOf(place) }));
+}
+
+function figures(each, canLink) {
+  const { report } = each;
+  if (!report) return h("p", { class: "because" }, "No test figures here: start the server with the report of cxr compare to see them.");
+  const rank = (one) => { const at = FIRST.indexOf(one.metric); return at < 0 ? FIRST.length : at; };
+  const rows = [...report.figures].sort((one, other) => rank(one) - rank(other));
+  const where = [report.data_set, report.n_images && counted(report.n_images, "image"), report.n_patients && `of ${counted(report.n_patients, "patient")}`,
+    report.n_positive !== null && report.n_positive !== undefined && `${report.n_positive} positive`].filter(Boolean).join(", ");
+  return h("div", {},
+    h("p", {}, report.images === "test" ? "On test images that it never saw: " : `On ${report.images} images, which chose its threshold, so these figures flatter: `, where, "."),
+    report.cautions.length ? h("ul", { class: "because" }, report.cautions.map((text) => h("li", {}, text))) : null,
+    h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Figures of ${each.system}` }, h("table", { class: "plain" },
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Figure"), h("th", { scope: "col" }, "Value"), h("th", { scope: "col" }, "95 % interval"))),
+      h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, one.title, one.policy ? h("small", {}, ` at ${policyWords(one.policy)}`) : null),
+        h("td", { class: "figures" }, one.estimate === null ? "–" : one.estimate.toFixed(3)),
+        h("td", { class: "figures" }, one.ci_low === null || one.ci_high === null ? "–" : `${one.ci_low.toFixed(3)} to ${one.ci_high.toFixed(3)}`)))))),
+    each.report_url && canLink ? h("p", {}, h("a", { href: each.report_url, target: "_blank", rel: "noopener" }, "Whole report")) : null);
+}

@@ -1,0 +1,47 @@
+// The images of a visit, in the memory of this tab alone.
+
+import { h, share } from "./dom.js";
+import { verdict } from "./answers.js";
+
+const STATES = { chosen: "not analyzed", waiting: "waiting", analyzing: "analyzing" };
+
+/** How an image stands, in a word or two. */
+export function standing(item) {
+  if (item.state === "failed") return "no answer";
+  return item.state === "done" ? verdict(item.answer).short : STATES[item.state];
+}
+
+/** The table's rows; `show` opens an image. */
+export function table(visit, systems, current, show) {
+  const decision = (item, place) => {
+    const said = item.answer?.systems[place];
+    if (!said) return h("td", {}, "–");
+    return h("td", { class: "figures" }, `${said.decision ?? "undecided"} ${share(said.probability ?? said.score)}`);
+  };
+  return [
+    h("thead", {}, h("tr", {}, ["Image", "Outcome", ...systems.map((each) => each.system), "Note"].map((words) => h("th", { scope: "col" }, words)))),
+    h("tbody", {}, visit.map((item) => h("tr", { "aria-current": item === current ? "true" : null, class: item.state === "done" ? verdict(item.answer).kind : item.state },
+      h("th", { scope: "row" }, h("button", { type: "button", class: "link", onclick: () => show(item) }, item.name)),
+      h("td", {}, h("span", { class: "tag" }, standing(item))),
+      systems.map((_, place) => decision(item, place)),
+      h("td", { class: "note" }, item.error ? item.error.message : item.answer?.warnings.join("; ") ?? "")))),
+  ];
+}
+
+/** "5 images: 2 disagree, 1 without an answer". */
+export function summary(visit) {
+  const count = (test) => visit.filter(test).length;
+  const parts = [
+    [count((item) => item.answer?.disagreement), "disagree"],
+    [count((item) => item.answer?.warnings.length), "with a warning"],
+    [count((item) => item.state === "failed"), "without an answer"],
+    [count((item) => ["chosen", "waiting", "analyzing"].includes(item.state)), "not analyzed"],
+  ].filter(([number]) => number).map(([number, words]) => `${number} ${words}`);
+  return `${visit.length} ${visit.length === 1 ? "image" : "images"}${parts.length ? `: ${parts.join(", ")}` : ""}`;
+}
+
+/** What the server makes a table or pages of: the answers, without maps. */
+export function entry(item, overlay = null) {
+  const systems = item.answer.systems.map((each) => ({ ...each, map: null }));
+  return { ...item.answer, systems, overlay_png: overlay, dicom: null, time: item.at };
+}
