@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,11 +25,13 @@ from scripts import console
 if TYPE_CHECKING:
     from data_prep.store.decode import LooseImage
     from serving.answer import Answer, LoadedRun
+    from serving.dicom_objects.instance import Algorithm
     from serving.plain_answer import AnswerPrinter
 
 OVERLAYS = "predicted"
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OVERLAY = "-overlay.png"  # end of each name
+_REPORT, _CAPTURE = "-sr.dcm", "-sc.dcm"
 _COLUMNS = (
     "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
     "n_boxes", "boxes", "warnings", "problem",
@@ -42,12 +45,14 @@ class AnswerOutput:
     Attributes:
         overlays: Folder of the PNG files; None draws none.
         csv: Table to write, or None.
+        dicom: Folder of a structured report and an overlay for each DICOM image, or None.
         as_json: Whether stdout gets JSON instead of lines.
         show: Whether to open what was drawn.
     """
 
     overlays: Path | None
     csv: Path | None = None
+    dicom: Path | None = None
     as_json: bool = False
     show: bool = False
 
@@ -79,12 +84,14 @@ def show_answers(
         if len(runs) > 1:
             raise InputError("predict --name: is for one run; give several as NAME=RUN")
         runs = [(options["name"], runs[0][1])]
+    if output.dicom is not None and find_spec("highdicom") is None:
+        raise InputError("--dicom: needs highdicom; pip install 'cxr-compare[dicom]'")
     from data_prep.contracts.workers import cpu_count, write_behind
     from data_prep.store.decode import find_files, read_loose
 
-    files = [path for path in find_files(sources) if not _is_overlay(path, output.overlays)]
+    files = [path for path in find_files(sources) if not _is_output(path, output)]
     if not files:
-        raise InputError(f"{output.overlays}: holds overlays of an earlier call; give images")
+        raise InputError(f"{paths[-1]}: holds the output of an earlier call alone; give images")
     left_out: list[LooseImage] = []
     first = next((each for each in read_loose(files) if not _is_bad(each, left_out)), None)
     if first is None:
@@ -96,7 +103,8 @@ def show_answers(
     stream = read_loose(others, workers=workers)
     if batch_size is None:
         batch_size = min(run.model.batch_size for run in loaded)
-    with _Writer(output) as writer:
+    objects = None if output.dicom is None else _DicomWriter.begin(output.dicom, loaded)
+    with _Writer(output, objects) as writer:
         for each in left_out:
             writer.leave_out(each.path, str(each.problem))
         answered = (
@@ -107,13 +115,19 @@ def show_answers(
         raise InputError(f"none of {counted(len(files), 'file')} was answered; see above")
     if writer.left_out:
         console.say(f"{counted(writer.left_out, 'file')} left out of {len(files)}, see above")
+    if writer.left_out or (objects is not None and objects.refused):
         raise SystemExit(1)
 
 
-def _is_overlay(path: Path, overlays: Path | None) -> bool:
-    """Whether a file found in a folder was drawn by an earlier call."""
-    drawn = overlays is not None and path.parent.resolve() == overlays.resolve()
-    return drawn and path.name.endswith(_OVERLAY)
+def _is_output(path: Path, output: AnswerOutput) -> bool:
+    """Whether a file found in a folder was written by an earlier call."""
+    written = ((output.overlays, (_OVERLAY,)), (output.dicom, (_REPORT, _CAPTURE)))
+    return any(
+        folder is not None
+        and path.parent.resolve() == folder.resolve()
+        and path.name.endswith(ends)
+        for folder, ends in written
+    )
 
 
 def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
@@ -262,19 +276,98 @@ def _write_batch(
 
 
 @dataclass
+class _DicomWriter:
+    """Writes what was answered for DICOM images as DICOM objects into a folder.
+
+    Attributes:
+        folder: Where they go.
+        algorithms: The systems.
+        written: Images so far.
+        refused: DICOM images so far that no object can refer to.
+        others: Images so far that are no DICOM.
+    """
+
+    folder: Path
+    algorithms: list[Algorithm]
+    written: int = 0
+    refused: int = 0
+    others: int = 0
+    _stems: set[str] = field(default_factory=set)
+
+    @classmethod
+    def begin(cls, folder: Path, runs: Sequence[LoadedRun]) -> _DicomWriter:
+        from data_prep.contracts.folders import make_folder
+        from serving.dicom_objects.instance import Algorithm
+
+        make_folder(folder)
+        return cls(folder, [Algorithm.of(run) for run in runs])
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """One image, answered by each system."""
+        from data_prep.images.dicom_header import starts_like_dicom
+        from serving.dicom_objects.instance import read_source, to_bytes
+        from serving.dicom_objects.secondary_capture import overlay_capture
+        from serving.dicom_objects.structured_report import structured_report
+
+        path = Path(answers[0].image)
+        with path.open("rb") as file:
+            if not starts_like_dicom(file.read(132)):
+                self.others += 1
+                return
+        try:
+            source = read_source(path)
+            plain = [answer.plain for answer in answers]
+            report = to_bytes(structured_report(source, plain, self.algorithms))
+            capture = to_bytes(overlay_capture(source, answers, self.algorithms))
+        except InputError as error:
+            console.say(f"no DICOM objects of {path}: {error}")
+            self.refused += 1
+            return
+        stem = _free_stem(path.stem, self._stems)
+        (self.folder / (stem + _REPORT)).write_bytes(report)
+        (self.folder / (stem + _CAPTURE)).write_bytes(capture)
+        self.written += 1
+
+    def close(self) -> None:
+        """Say what was written."""
+        without = [
+            words
+            for count, words in (
+                (self.refused, f"{self.refused} refused, see above"),
+                (self.others, f"{self.others} no DICOM"),
+            )
+            if count
+        ]
+        note = f" ({'; '.join(without)})" if without else ""
+        console.say(f"DICOM objects of {counted(self.written, 'image')}: {self.folder}{note}")
+
+
+def _free_stem(stem: str, taken: set[str]) -> str:
+    """The start of a name that no other image of this command has."""
+    free, number = stem, 1
+    while free in taken:
+        number += 1
+        free = f"{stem}-{number}"
+    taken.add(free)
+    return free
+
+
+@dataclass
 class _Writer:
     """Prints, draws and writes answers as they come.
 
     Attributes:
         output: Where they go.
+        objects: Writes DICOM objects, or None.
         answered: Images so far.
         left_out: Files so far.
     """
 
     output: AnswerOutput
+    objects: _DicomWriter | None = None
     answered: int = 0
     left_out: int = 0
-    _names: set[str] = field(default_factory=set)
+    _stems: set[str] = field(default_factory=set)
     _last: Path | None = None
     _table: IO[str] | None = None
     _rows: Any = None
@@ -304,6 +397,8 @@ class _Writer:
             self._rows.writerows(_row(answer) for answer in answers)
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
+        if self.objects is not None:
+            self.objects.write(answers)
         self.answered += 1
 
     def leave_out(self, path: Path, problem: str) -> None:
@@ -317,22 +412,15 @@ class _Writer:
         from evaluation.overlays.draw import to_png
         from serving.answer import render_answers
 
-        path = folder / self._free_name(Path(answers[0].image).stem)
+        path = folder / (_free_stem(Path(answers[0].image).stem, self._stems) + _OVERLAY)
         to_png(render_answers(answers), path)
         self._last = path
-
-    def _free_name(self, stem: str) -> str:
-        """A name that no other image of this command has; never that of an image itself."""
-        name, number = stem + _OVERLAY, 1
-        while name in self._names:
-            number += 1
-            name = f"{stem}-{number}{_OVERLAY}"
-        self._names.add(name)
-        return name
 
     def __exit__(self, *error: object) -> None:
         self._printer.close()
         self._close_table(complete=error[0] is None)
+        if error[0] is None and self.objects is not None:
+            self.objects.close()
         if error[0] is not None or self._last is None:
             return
         where = self._last if self.answered == 1 else self.output.overlays

@@ -68,6 +68,13 @@ def predict(
             help="Table to write: a row an image and system; boxes as x1,y1,x2,y2,score;... in px."
         ),
     ] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a DICOM structured report (TID 1500) and a DICOM Secondary Capture of "
+            "the overlay for each DICOM image, in its study; needs cxr-compare[dicom]."
+        ),
+    ] = None,
     overlay: Annotated[
         bool, typer.Option("--overlay/--no-overlay", help="Whether to draw the overlays.")
     ] = True,
@@ -145,8 +152,8 @@ def predict(
     Example: cxr predict out/retinanet --data out/data --out out/retinanet-predictions
     """
     for_images = {
-        "json": as_json, "csv": csv, "open": show, "strict": strict, "policy": policy,
-        "no-overlay": not overlay,
+        "json": as_json, "csv": csv, "dicom": dicom, "open": show, "strict": strict,
+        "policy": policy, "no-overlay": not overlay,
     }  # fmt: skip
     for_data = {
         "split": split, "finding": finding, "tta": tta, "maps": maps != "cam", "compile": compile_,
@@ -161,7 +168,7 @@ def predict(
         }  # fmt: skip
         show_answers(
             paths,
-            AnswerOutput(None if not overlay else out or Path(OVERLAYS), csv, as_json, show),
+            AnswerOutput(None if not overlay else out or Path(OVERLAYS), csv, dicom, as_json, show),
             {**options, "name": name},
             batch_size,
             strict=strict,

@@ -7,15 +7,17 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer, render_answers
+from serving.dicom_objects.instance import Algorithm, read_source, to_bytes
 from serving.web.decoding import Decoded, Refused
 from serving.web.reader import Busy, Reader
-from serving.web.schemas import RESEARCH_USE, AnalyzeAnswer, ImageFacts
+from serving.web.schemas import RESEARCH_USE, AnalyzeAnswer, DicomObjects, ImageFacts
 from serving.web.systems import ServedSystem, disagreement, versions_of
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ class Analysis:
             Refused: It gets no answer.
         """
         decoded = await self.decoder.decode(content)
+        wanted = include & {"sr", "sc"}
+        if wanted:
+            _require_dicom(decoded)
         try:
             answers = await self.reader.answer(name, decoded.image, decoded.warnings)
         except InputError as error:
@@ -72,6 +77,12 @@ class Analysis:
         described = [each.describe(answer, maps="maps" in include) for each, answer in pairs]
         for each in described:
             self.metrics.count_decision(each.system, each.decision)
+        algorithms = [each.algorithm for each in self.systems]
+        objects = (
+            await asyncio.to_thread(_dicom_objects, content, answers, algorithms, wanted)
+            if wanted
+            else None
+        )
         overlay = await asyncio.to_thread(_overlay, answers) if "overlay" in include else None
         return AnalyzeAnswer(
             request_id=request_id,
@@ -80,7 +91,7 @@ class Analysis:
             disagreement=disagreement(described),
             systems=described,
             overlay_png=overlay,
-            dicom=None,
+            dicom=objects,
             versions=versions_of(frozenset(each.run.model.backend for each in self.systems)),
             research_use=RESEARCH_USE,
         )
@@ -91,6 +102,45 @@ def too_busy(retry_after: int) -> Refused:
     return Refused(
         429, "busy", "as many images wait as may; try again", {"Retry-After": str(retry_after)}
     )
+
+
+def _require_dicom(decoded: Decoded) -> None:
+    if decoded.format != "DICOM":
+        raise Refused(
+            400,
+            "no_dicom",
+            f"include=sr and include=sc are for DICOM files, this is {decoded.format}: it names no "
+            "patient and no study; leave them out",
+        )
+    if find_spec("highdicom") is None:
+        raise Refused(
+            400,
+            "dicom_not_installed",
+            "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
+            "'cxr-compare[dicom]' installed on it",
+        )
+
+
+def _dicom_objects(
+    content: bytes,
+    answers: Sequence[Answer],
+    algorithms: Sequence[Algorithm],
+    wanted: frozenset[Include],
+) -> DicomObjects:
+    from serving.dicom_objects.secondary_capture import overlay_capture
+    from serving.dicom_objects.structured_report import structured_report
+
+    made: dict[str, str] = {}
+    try:
+        source = read_source(content)
+        if "sr" in wanted:
+            plain = [answer.plain for answer in answers]
+            made["sr"] = _base64(to_bytes(structured_report(source, plain, algorithms)))
+        if "sc" in wanted:
+            made["sc"] = _base64(to_bytes(overlay_capture(source, answers, algorithms)))
+    except InputError as error:
+        raise Refused(422, "no_reference", str(error)) from None
+    return DicomObjects(sr=made.get("sr"), sc=made.get("sc"))
 
 
 def _facts(name: str, decoded: Decoded) -> ImageFacts:
@@ -110,4 +160,8 @@ def _facts(name: str, decoded: Decoded) -> ImageFacts:
 def _overlay(answers: Sequence[Answer]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(render_answers(answers)).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return _base64(buffer.getvalue())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

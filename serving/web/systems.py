@@ -11,6 +11,7 @@ import numpy as np
 
 from evaluation.systems.eligibility import sets_of_run
 from serving.answer import Answer, LoadedRun
+from serving.dicom_objects.instance import Algorithm
 from serving.web.schemas import (
     ActivationMap,
     Box,
@@ -31,7 +32,8 @@ class ServedSystem:
         self, run: LoadedRun, report: ReportFigures | None, report_url: str | None
     ) -> None:
         self.run = run
-        self._model_id = run.model.inference_id()
+        self.algorithm = Algorithm.of(run)
+        self._model_id = self.algorithm.model_id
         self._threshold, self._probability = _operating_point(run)
         self.facts = SystemFacts(
             system=run.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import warnings
@@ -16,6 +17,7 @@ import pandas as pd
 import pydicom
 import pydicom.sr._concepts_dict
 import pytest
+from PIL import Image
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -31,7 +33,8 @@ from data_prep.formats.vindr import LOCAL_FINDINGS
 from data_prep.images.image import read_image
 from evaluation.decisions.decision_rule import CalledBox
 from networks.public_checkpoints import XRAYVISION_FINDINGS
-from serving.answer import Answer
+from scripts.answers import AnswerOutput, show_answers
+from serving.answer import Answer, LoadedRun
 from serving.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
 from serving.dicom_objects.instance import Algorithm, read_source, result_uid, to_bytes
 from serving.dicom_objects.secondary_capture import overlay_capture, secondary_capture
@@ -440,6 +443,65 @@ def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
     assert len({code.value for code in found}) == len(names)
     assert all(len(code.value) <= 16 and code.value.isascii() for code in found)
     assert finding_code(names[0]) == finding_code(names[0])
+
+
+OPTIONS = dict.fromkeys(("name", "policy", "backend", "precision")) | {"device": "cpu"}
+
+
+def exposed(path: Path, **changes: object) -> Path:
+    """A DICOM file of noise."""
+    source = header(**changes)
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 32), np.uint8)
+    source.set_pixel_data(pixels, "MONOCHROME2", 8, generate_instance_uid=False)
+    source.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_cxr_predict_writes_both_objects_of_each_dicom_image(
+    systems: dict[str, tuple[Path, LoadedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(folder) for folder, _ in systems.values()]
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    exposed(images / "a.dcm")
+    Image.fromarray(np.zeros((40, 32), np.uint8)).save(images / "b.png")
+    output = AnswerOutput(None, dicom=out, as_json=True)
+    show_answers([*runs, str(images)], output, OPTIONS, None, strict=False)
+    shown = capsys.readouterr()
+    assert "DICOM objects of 1 image" in shown.err
+    assert "(1 no DICOM)" in shown.err
+    assert sorted(path.name for path in out.iterdir()) == ["a-sc.dcm", "a-sr.dcm"]
+    said_of_a = [each for each in json.loads(shown.out) if each["image"].endswith("a.dcm")]
+    found = groups_of(pydicom.dcmread(out / "a-sr.dcm"))[0]
+    assert [measured(group)[SCORE.value] for group in found] == [
+        each["score"] for each in said_of_a
+    ]
+    assert errors_of(pydicom.dcmread(out / "a-sc.dcm"), tmp_path) == []
+    before = {path.name: pydicom.dcmread(path).SOPInstanceUID for path in out.iterdir()}
+    exposed(out / "c.dcm", SOPInstanceUID="1.2.3.5")
+    # What it wrote before is no input.
+    show_answers([*runs, str(out)], output, OPTIONS, None, strict=False)
+    assert "DICOM objects of 1 image" in capsys.readouterr().err
+    after = {path.name: pydicom.dcmread(path).SOPInstanceUID for path in out.iterdir()}
+    assert before.items() < after.items()
+    assert set(after) - set(before) == {"c.dcm", "c-sc.dcm", "c-sr.dcm"}
+
+
+def test_an_image_without_study_is_answered_without_dicom_objects(
+    systems: dict[str, tuple[Path, LoadedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = next(iter(systems.values()))
+    image = exposed(tmp_path / "a.dcm", StudyInstanceUID=None)
+    output = AnswerOutput(None, dicom=tmp_path / "out")
+    with pytest.raises(SystemExit) as ended:
+        show_answers([str(folder), str(image)], output, OPTIONS, None, strict=False)
+    assert ended.value.code == 1
+    shown = capsys.readouterr()
+    assert "score" in shown.out
+    assert (
+        f"no DICOM objects of {image}: DICOM source: its StudyInstanceUID is missing" in shown.err
+    )
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_every_real_x_ray_gets_both_objects_without_an_error(

@@ -1,0 +1,72 @@
+"""DICOM objects over HTTP: those of an upload, in its study, and one line where there are none."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+
+pytest.importorskip("highdicom", reason="needs the extra dicom")
+
+
+def x_ray(**changes: object) -> bytes:
+    source = Dataset()
+    for keyword, value in {
+        "SOPClassUID": uid.ComputedRadiographyImageStorage, "SOPInstanceUID": "1.2.3.4",
+        "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.3", "PatientID": "P1",
+        "Modality": "CR", **changes,
+    }.items():  # fmt: skip
+        setattr(source, keyword, value)
+    source.file_meta = FileMetaDataset()
+    source.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120), np.uint8)
+    source.set_pixel_data(pixels, "MONOCHROME2", 8, generate_instance_uid=False)
+    source.save_as(file := io.BytesIO(), enforce_file_format=True)
+    return file.getvalue()
+
+
+def analyze(client: Any, content: bytes, *include: str) -> Any:
+    return client.post(
+        "/v1/analyze", params={"include": list(include)}, files={"file": ("Doe.dcm", content)}
+    )
+
+
+def read(encoded: str) -> Dataset:
+    return pydicom.dcmread(io.BytesIO(base64.b64decode(encoded)))
+
+
+def test_a_dicom_upload_gets_the_objects_that_were_asked_for(client: Any) -> None:
+    answer = analyze(client, x_ray(), "sr", "sc").json()
+    report, capture = read(answer["dicom"]["sr"]), read(answer["dicom"]["sc"])
+    assert [each.Modality for each in (report, capture)] == ["SR", "OT"]
+    for each in (report, capture):
+        assert (each.StudyInstanceUID, each.PatientID) == ("1.2.3", "P1")
+        assert "Doe.dcm" not in each.to_json()
+    text = report.to_json()
+    for system in answer["systems"]:
+        assert f"model {system['model_id']}" in text
+        assert f"{system['score']!r}" in text
+    again = analyze(client, x_ray(), "sr").json()["dicom"]
+    assert again["sc"] is None
+    assert read(again["sr"]).SOPInstanceUID == report.SOPInstanceUID
+    assert analyze(client, x_ray()).json()["dicom"] is None
+
+
+def test_what_has_no_patient_or_study_is_refused_in_one_line(
+    client: Any, png: Callable[[int], bytes]
+) -> None:
+    for content, status, code, words in (
+        (png(1), 400, "no_dicom", "this is PNG"),
+        (x_ray(StudyInstanceUID=""), 422, "no_reference", "StudyInstanceUID is missing"),
+    ):
+        answer = analyze(client, content, "sr")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert words in answer.json()["error"]["message"]
+        assert analyze(client, content).status_code == 200
