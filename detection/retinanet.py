@@ -7,20 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
+from detection.decode_boxes import (
+    CANDIDATES_PER_LEVEL,
+    MAX_PER_FINDING,
+    MIN_SCORE,
+    NMS_IOU,
+    decode_boxes,
+)
 from networks.inference import require_store_pixels
-
-# The stored boxes of DESIGN.md section 3; every later sweep starts from them.
-MIN_SCORE = 0.001
-NMS_IOU = 0.6
-MAX_PER_FINDING = 100
-_CANDIDATES_PER_LEVEL = 1000  # for each finding
 
 LEVELS = 5  # P3 to P7
 _FINEST_STRIDE = 8  # px, of P3; each level doubles it
@@ -145,13 +148,12 @@ class LesionRetinaNet(RetinaNet):
             # The parent compares with `>`; here a score of exactly 0.001 counts.
             score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
             nms_thresh=NMS_IOU,
-            detections_per_img=LEVELS * _CANDIDATES_PER_LEVEL * n_findings,
-            topk_candidates=_CANDIDATES_PER_LEVEL * n_findings,
+            detections_per_img=LEVELS * CANDIDATES_PER_LEVEL * n_findings,
+            topk_candidates=CANDIDATES_PER_LEVEL * n_findings,
         )
         self.transform = _StoreTransform(preprocess)  # type: ignore[assignment]
         self.preprocess = preprocess
         self.n_findings = n_findings
-        self.detections_per_finding = MAX_PER_FINDING
         self._frozen = tuple(frozen)  # a tuple: the modules are registered in the backbone
         self.train()
 
@@ -221,6 +223,8 @@ class LesionRetinaNet(RetinaNet):
     def detections(self, heads: HeadPass) -> Detections:
         """Decode, suppress and sort the boxes of each image, in float32.
 
+        On a CPU by `detection.decode_boxes`, as exports do; on a GPU all images at once.
+
         Args:
             heads: From `run_heads`.
 
@@ -229,27 +233,76 @@ class LesionRetinaNet(RetinaNet):
             (N,), descending; ``labels`` (N,), 1 to K; and ``finite``, a boolean scalar, false
             where the network's output for this image has a NaN or an infinity.
         """
-        logits, offsets = heads.outputs["cls_logits"], heads.outputs["bbox_regression"]
-        finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
-        findings_only = logits.clone()
-        findings_only[..., 0] = -torch.inf  # background: a score of 0 is never a candidate
-        levels = {
-            "cls_logits": list(findings_only.split(heads.level_sizes, dim=1)),
-            "bbox_regression": list(offsets.split(heads.level_sizes, dim=1)),
-        }
-        anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
-        with torch.autocast(logits.device.type, enabled=False):
-            found = self.postprocess_detections(levels, anchors, heads.image_sizes)
-        best = [_best_per_finding(image, self.detections_per_finding) for image in found]
-        return [{**image, "finite": ok} for image, ok in zip(best, finite, strict=True)]
+        logits = heads.outputs["cls_logits"].detach()[..., 1:]  # without background
+        offsets = heads.outputs["bbox_regression"].detach()
+        if logits.device.type != "cpu":
+            with torch.autocast(logits.device.type, enabled=False):
+                return _decode_together(logits, offsets, heads, self.box_coder)
+        size = heads.image_sizes[0][0]
+        anchors = heads.anchors[0].numpy()
+        found = decode_boxes(logits.numpy(), offsets.numpy(), anchors, heads.level_sizes, size)
+        return [
+            {
+                "boxes": torch.from_numpy(image.boxes),
+                "scores": torch.from_numpy(image.scores),
+                "labels": torch.from_numpy(image.labels),
+                "finite": torch.tensor(image.finite),
+            }
+            for image in found
+        ]
 
 
-def _best_per_finding(found: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
-    """Keep the first boxes of each label; they come sorted by score."""
-    labels = found["labels"]
-    rank = torch.zeros_like(labels)
-    for label in labels.unique():
-        same = labels == label
-        rank[same] = torch.arange(int(same.sum()), device=labels.device)
-    kept = rank < limit
-    return {name: values[kept] for name, values in found.items()}
+def _decode_together(
+    logits: Tensor, offsets: Tensor, heads: HeadPass, box_coder: BoxCoder
+) -> Detections:
+    """What `decode_boxes` gives, of all images of a batch at once, on their device.
+
+    The host waits for the device a few times a batch; only where 25,000 candidates are left does
+    torchvision suppress group by group, which is then faster.
+
+    Args:
+        logits: float32 (B, A, K), findings only.
+        offsets: float32 (B, A, 4).
+        heads: Where they come from.
+        box_coder: Makes boxes of offsets and anchors.
+    """
+    count, _, n_findings = logits.shape
+    finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
+    most, parts = CANDIDATES_PER_LEVEL * n_findings, []
+    by_level = (
+        logits.split(heads.level_sizes, dim=1),
+        offsets.split(heads.level_sizes, dim=1),
+        heads.anchors[0].split(heads.level_sizes),
+    )
+    for level, level_offsets, anchors in zip(*by_level, strict=True):
+        # Of equal scores the earlier anchor is first, as in numpy; topk would not say.
+        ordered = level.sigmoid().flatten(1).sort(dim=1, descending=True, stable=True)
+        scores, places = ordered.values[:, :most], ordered.indices[:, :most]  # (B, N)
+        rows = places // n_findings
+        chosen = level_offsets.gather(1, rows[..., None].expand(-1, -1, 4))
+        boxes = box_coder.decode_single(chosen.flatten(0, 1), anchors[rows.flatten()])
+        boxes = clip_boxes_to_image(boxes, heads.image_sizes[0]).view(count, -1, 4)
+        parts.append((boxes, scores, places % n_findings + 1))
+    boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    images, places = torch.where((scores >= MIN_SCORE) & finite[:, None])
+    boxes, scores, labels = (each[images, places] for each in (boxes, scores, labels))
+    groups = images * n_findings + labels - 1
+    # In float64: torchvision moves groups apart by whole images, which costs float32 its digits.
+    kept = batched_nms(boxes.double(), scores.double(), groups, NMS_IOU).sort().values
+    kept = _best_of_each(kept, scores, groups, count * n_findings)
+    kept = kept[scores[kept].sort(descending=True, stable=True).indices]
+    kept = kept[images[kept].sort(stable=True).indices]
+    ends = images[kept].bincount(minlength=count).tolist()
+    split = {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
+    of_images = zip(*(values.split(ends) for values in split.values()), finite, strict=True)
+    return [dict(zip((*split, "finite"), image, strict=True)) for image in of_images]
+
+
+def _best_of_each(rows: Tensor, scores: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+    """Those of the rows that are among the best of their group; group by group, best first."""
+    rows = rows[scores[rows].sort(descending=True, stable=True).indices]
+    rows = rows[groups[rows].sort(stable=True).indices]
+    counts = groups[rows].bincount(minlength=n_groups)
+    first = counts.cumsum(0) - counts
+    rank = torch.arange(len(rows), device=rows.device) - first[groups[rows]]
+    return rows[rank < MAX_PER_FINDING]

@@ -31,7 +31,7 @@ from evaluation.statistics.ranking import is_positive
 from evaluation.systems.eligibility import describe_images
 
 if TYPE_CHECKING:
-    from serving.exported.boxes import Found
+    from detection.decode_boxes import Found
 
 # Float32 on both sides: what is left is the order in which sums are rounded. The quickstart's
 # trained networks differ by 9e-7 in a score and 2e-5 px in a corner; RetinaNet R50 at 512 px with
@@ -182,7 +182,7 @@ def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
         most: Boxes of one label that a system gives at most.
 
     Example:
-        >>> from serving.exported.boxes import Found
+        >>> from detection.decode_boxes import Found
         >>> boxes = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
         >>> scores, labels = np.array([0.5, 0.5], np.float32), np.array([1, 1])
         >>> swapped = Found(boxes[::-1], scores, labels, True)
@@ -364,7 +364,7 @@ def _score_measures(
 
 
 def _found(said: Predictions, image_id: str, findings: Sequence[str]) -> Found:
-    from serving.exported.boxes import Found
+    from detection.decode_boxes import Found
 
     rows = said.rows("boxes", findings, pd.Index([image_id]))
     labels = pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1
@@ -372,7 +372,7 @@ def _found(said: Predictions, image_id: str, findings: Sequence[str]) -> Found:
 
 
 def _box_measures(case: str, pairs: Iterable[tuple[Found, Found]]) -> list[Measure]:
-    from serving.exported.boxes import MAX_PER_FINDING
+    from detection.decode_boxes import MAX_PER_FINDING
 
     each = [match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
     boxes, lacking = (sum(values) for values in list(zip(*each, strict=True))[:2])
@@ -415,8 +415,11 @@ def _same_decisions(
 
 
 def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Measure]:
-    """No detection, and every limit of decoding reached: all logits are moved by a constant."""
-    from serving.exported.boxes import MIN_SCORE, Found, decode_boxes
+    """No detection, and every limit of decoding reached: all logits are moved by a constant.
+
+    The run's side is decoded by torchvision: on a CPU runs and exports share one decoder.
+    """
+    from detection.decode_boxes import MIN_SCORE, decode_boxes
 
     theirs, ours = _raw(original, images), exported.session.run(images[:, None])
     logits = theirs.outputs["cls_logits"].numpy()[..., 1:]
@@ -428,11 +431,7 @@ def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Me
     measures: list[Measure] = []
     for case, shift in shifts.items():
         moved = theirs.outputs | {"cls_logits": theirs.outputs["cls_logits"] + shift}
-        found = original.model.detections(theirs._replace(outputs=moved))
-        first = [
-            Found(each["boxes"].numpy(), each["scores"].numpy(), each["labels"].numpy(), True)
-            for each in found
-        ]
+        first = _decode_by_torchvision(original.model, theirs._replace(outputs=moved))
         second = decode_boxes(
             ours["logits"] + np.float32(shift),
             ours["offsets"],
@@ -442,6 +441,26 @@ def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Me
         )
         measures += _box_measures(case, zip(first, second, strict=True))
     return measures
+
+
+def _decode_by_torchvision(model: Any, heads: Any) -> list[Found]:
+    """The best boxes of each finding by the method that `LesionRetinaNet` inherits."""
+    from detection.decode_boxes import MAX_PER_FINDING, Found
+
+    logits = heads.outputs["cls_logits"].clone()
+    logits[..., 0] = -np.inf  # background, which torchvision would return
+    levels = {
+        name: list(values.split(heads.level_sizes, dim=1))
+        for name, values in (heads.outputs | {"cls_logits": logits}).items()
+    }
+    anchors = [list(each.split(heads.level_sizes)) for each in heads.anchors]
+    decoded = []
+    for image in model.postprocess_detections(levels, anchors, heads.image_sizes):
+        boxes, scores, labels = (image[name].numpy() for name in ("boxes", "scores", "labels"))
+        of_labels = [np.flatnonzero(labels == label + 1) for label in range(model.n_findings)]
+        kept = np.concatenate([rows[:MAX_PER_FINDING] for rows in of_labels])
+        decoded.append(Found(boxes[kept], scores[kept], labels[kept], finite=True))
+    return decoded
 
 
 def _raw(original: Any, images: np.ndarray) -> Any:

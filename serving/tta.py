@@ -19,7 +19,8 @@ from torch.nn import functional
 from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.augment.views import View
-from detection.retinanet import MAX_PER_FINDING, MIN_SCORE, LesionRetinaNet
+from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE
+from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import best_box_fusion
 
 

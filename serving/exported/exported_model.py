@@ -16,8 +16,8 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import processor_name, read_ahead
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
+from detection.decode_boxes import Found, decode_boxes
 from evaluation.statistics.logistic import sigmoid
-from serving.exported.boxes import Found, decode_boxes
 from serving.exported.session import Arrays, Session, open_session
 from serving.exported.spec import (
     ANCHORS_FILE,

@@ -20,7 +20,7 @@ from serving.exported.spec import Format
 
 PROGRAM_FILE, REQUIREMENTS_FILE = "predict.pyz", "requirements.txt"
 _ROOT = Path(__file__).resolve().parents[2]
-_ROOMS = ("data_prep", "evaluation", "serving")  # the others need torch
+_ROOMS = ("data_prep", "detection", "evaluation", "serving")  # an export needs no other
 _START = "serving.exported.answers"
 _NEEDED = {"numpy": "numpy", "cv2": "opencv-python-headless", "pydicom": "pydicom"}
 """Packages by the name they are imported by; beside them one runtime."""

@@ -1,8 +1,8 @@
-"""With torchvision's settings ours is torchvision's RetinaNet, bit for bit: losses and boxes.
+"""With the same settings ours is torchvision's RetinaNet: losses bit for bit, boxes to rounding.
 
-Same weights and images, float32, 91 classes, COCO's anchors, torchvision's thresholds (score 0.05,
-NMS 0.5, 1,000 candidates a level, 300 boxes), images of the model's size, so that torchvision's
-transform is an identity. Ours differs on purpose in what follows; the tests at the end show each.
+Same weights and images, float32, three findings, COCO's anchors, our thresholds, images of the
+model's size, so that torchvision's transform is an identity. Ours differs on purpose in what
+follows; the tests at the end show each.
 
 - Class 0. torchvision counts background as a class and returns it where it scores; ours never
   does. Training drives its scores to nothing in both, and the weights here have it there.
@@ -32,9 +32,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detection.dataset import LesionBatch
+from detection.decode_boxes import MAX_PER_FINDING
 from detection.model import build_retinanet, torchvision_targets, training_losses
 
-CLASSES = 91  # COCO's
+CLASSES = 4  # with background
 COCO_ANCHORS = (32, 64, 128, 256, 512)
 PUBLISHED = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 NORMS = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}
@@ -74,7 +75,7 @@ def build_pair(version: str, *, backbone: str, norm: str, size: int, seed: int):
     if backbone == "resnet18":
         theirs = torchvision_small(version, norm, **transform_settings(size))
     else:
-        none = {"weights": None, "weights_backbone": None}
+        none = {"weights": None, "weights_backbone": None, "num_classes": CLASSES}
         theirs = PUBLISHED[version](**none, **transform_settings(size))
     with torch.no_grad():  # scores spread widely, but for background's: so they are after training
         logits = ours.head.classification_head.cls_logits
@@ -84,8 +85,7 @@ def build_pair(version: str, *, backbone: str, norm: str, size: int, seed: int):
         logits.bias.view(9, CLASSES)[:, 0] = -50.0
         ours.head.regression_head.bbox_reg.weight.normal_(std=0.02)
     for name in ("score_thresh", "nms_thresh", "detections_per_img", "topk_candidates"):
-        setattr(ours, name, getattr(theirs, name))
-    ours.detections_per_finding = ours.detections_per_img
+        setattr(theirs, name, getattr(ours, name))
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 
@@ -104,8 +104,24 @@ def draw_batch(size: int, count: int, seed: int) -> LesionBatch:
     return LesionBatch([str(i) for i in range(count)], torch.from_numpy(pixels), boxes, labels)
 
 
+def require_same_boxes(found, reference) -> None:
+    """Ours are the first hundred of each finding, torchvision keeps all; both to rounding.
+
+    Each has a partner: two that score alike to rounding may change places.
+    """
+    for label in range(1, CLASSES):
+        own, same = found["labels"] == label, reference["labels"] == label
+        scores, expected = found["scores"][own], reference["scores"][same][:MAX_PER_FINDING]
+        torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
+        boxes, others = found["boxes"][own], reference["boxes"][same][:MAX_PER_FINDING]
+        apart = (boxes[:, None] - others).abs().amax(2)
+        alike = (apart <= 1e-3) & ((scores[:, None] - expected).abs() <= 1e-6)
+        assert alike.any(0).all()
+        assert alike.any(1).all()
+
+
 def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tensor]]:
-    """Losses, gradients, running statistics and detections are the same bits; gives the last."""
+    """Losses, gradients and statistics are the same bits, boxes but for rounding; gives those."""
     pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
     expected = theirs.train()(pixels, torchvision_targets(batch, CLASSES - 1))
     got = training_losses(ours.train(), batch)
@@ -119,8 +135,7 @@ def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tens
         found, reference = ours.eval()(batch.images), theirs.eval()(pixels)
     for image, peer in zip(found, reference, strict=True):
         assert len(peer["boxes"]) > 0
-        for name in ("boxes", "scores", "labels"):
-            assert torch.equal(image[name], peer[name]), name
+        require_same_boxes(image, peer)
     return found
 
 
@@ -131,7 +146,8 @@ def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tens
 def test_losses_gradients_and_boxes_are_torchvisions(version, norm, size, count, seed):
     ours, theirs = build_pair(version, backbone="resnet18", norm=norm, size=size, seed=seed)
     found = require_equal(ours, theirs, draw_batch(size, count, seed))
-    assert max(len(image["boxes"]) for image in found) == 300  # torchvision's limit was at work
+    most = max(int(image["labels"].bincount().max()) for image in found)
+    assert most == MAX_PER_FINDING  # the limit was at work
 
 
 @pytest.mark.slow
@@ -164,17 +180,15 @@ def test_background_is_left_out_where_torchvision_returns_it():
     ours, theirs = build_pair("v1", backbone="resnet18", norm="frozen", size=64, seed=4)
     for model in (ours, theirs):
         model.head.classification_head.cls_logits.bias.data.view(9, CLASSES)[:, 0] = 2.0
-        # Limits that do not bind: background would take places under them.
-        model.topk_candidates = model.detections_per_img = 100_000
-        model.score_thresh = 0.2
+    # Limits that do not bind: background would take places under them.
+    theirs.topk_candidates = theirs.detections_per_img = 1_000_000
     batch = draw_batch(64, 1, 4)
     pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
     with torch.no_grad():
         found, reference = ours.eval()(batch.images)[0], theirs.eval()(pixels)[0]
-    lesion = reference["labels"] > 0
-    assert not lesion.all()
-    assert torch.equal(found["scores"], reference["scores"][lesion])
-    assert torch.equal(found["boxes"], reference["boxes"][lesion])
+    assert (reference["labels"] == 0).any()
+    assert (found["labels"] > 0).all()
+    require_same_boxes(found, reference)
 
 
 def test_normalising_in_torchvisions_place_differs_by_rounding_only():

@@ -9,13 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-import detection.retinanet as limits
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from detection.model import build_retinanet
-from serving.export_graph import anchors_of, write_graph
-from serving.exported import boxes as decoding
-from serving.exported.boxes import decode_boxes
+from serving.export_graph import write_graph
 from serving.exported.session import open_session
 from serving.exported.spec import ExportSpec, Format
 
@@ -89,41 +86,6 @@ def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(
     np.testing.assert_allclose(given, logits.numpy(), atol=1e-4)
     given = np.concatenate([each["maps"] for each in outputs])
     np.testing.assert_allclose(given, maps.numpy(), atol=1e-4)
-
-
-def test_numpy_decodes_the_boxes_that_torchvision_decodes(detector: nn.Module) -> None:
-    anchors, level_sizes = anchors_of(detector)
-    with torch.inference_mode():
-        heads = detector.run_heads(torch.from_numpy(IMAGES))
-        expected = detector.detections(heads)
-    found = decode_boxes(
-        heads.outputs["cls_logits"][..., 1:].numpy(),
-        heads.outputs["bbox_regression"].numpy(),
-        anchors,
-        level_sizes,
-        SIZE,
-    )
-    assert max(len(image.boxes) for image in found) > 50
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.finite
-        np.testing.assert_array_equal(ours.labels, theirs["labels"].numpy())
-        np.testing.assert_allclose(ours.scores, theirs["scores"].numpy(), atol=1e-6)
-        np.testing.assert_allclose(ours.boxes, theirs["boxes"].numpy(), atol=1e-3)
-
-
-def test_no_candidate_gives_no_box_and_an_infinite_output_says_so() -> None:
-    anchors = np.array([[0, 0, 8, 8]], np.float32)
-    offsets = np.zeros((2, 1, 4), np.float32)
-    logits = np.array([[[-20.0]], [[np.inf]]], np.float32)
-    none, broken = decode_boxes(logits, offsets, anchors, [1], 8)
-    assert (len(none.boxes), none.finite) == (0, True)
-    assert (len(broken.boxes), broken.finite) == (0, False)
-
-
-def test_both_decoders_have_one_set_of_limits() -> None:
-    ours = (decoding.MIN_SCORE, decoding.NMS_IOU, decoding.MAX_PER_FINDING)
-    assert ours == (limits.MIN_SCORE, limits.NMS_IOU, limits.MAX_PER_FINDING)
-    assert decoding.CANDIDATES_PER_LEVEL == limits._CANDIDATES_PER_LEVEL
 
 
 @pytest.mark.parametrize("fmt", FORMATS)

@@ -14,12 +14,12 @@ import torch
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
+from detection.decode_boxes import Found, decode_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
-from serving.exported.boxes import Found, decode_boxes
 from serving.parity import Proof, match_found, prove
 
 SIZE = 64
@@ -217,6 +217,22 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
     moved = Detector(network, numpy=True, wrong=0.01)
     proof = proved(Detector(network, numpy=False), moved)
     with pytest.raises(InputError, match=r"corners differ, in px, by 1\.\d+ \(at most 0.05"):
+        proof.require("out")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("_LARGEST_IOU", 0.5, "share of boxes without a partner: .* on images at every limit"),
+        ("_LARGEST_GROWTH", 0.0, "on images at every limit"),
+    ],
+)
+def test_decoding_that_runs_and_exports_share_is_held_against_torchvisions(
+    network: LesionRetinaNet, monkeypatch: pytest.MonkeyPatch, name: str, value: float, refused: str
+) -> None:
+    monkeypatch.setattr(f"detection.decode_boxes.{name}", value)
+    proof = proved(Detector(network, numpy=False), Detector(network, numpy=True))
+    with pytest.raises(InputError, match=refused):
         proof.require("out")
 
 
