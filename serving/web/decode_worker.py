@@ -1,0 +1,106 @@
+"""The process that decodes uploads: it has little memory and time, and ends without harm.
+
+`serving.web.uploads` starts it, sends files to its stdin, and reads JSON and pixels from its
+stdout: nothing that a file could have turned into code. A file is kept in memory alone, under no
+name. A process that holds on for too long ends itself, also where nobody is left to end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
+from data_prep.images.image import read_image
+from serving.guard import file_warnings
+
+READY = b"ready"
+"""What a process says when it can decode."""
+ASKED = struct.Struct("<Q?")
+"""Before each file: its length, and whether it is wanted at full depth."""
+ANSWERED = struct.Struct("<I")
+"""Before each answer: the length of its JSON; behind that come its pixels, and the deep ones."""
+_LEAST_BYTES = 1 << 30  # of address space beyond what the imports take
+_BYTES_A_PIXEL = 20
+_SPARE_SECONDS = 5
+
+
+def main(max_pixels: int, seconds: int) -> None:
+    """Answer until stdin ends."""
+    with os.fdopen(os.dup(0), "rb") as asked, os.fdopen(os.dup(1), "wb") as answers:
+        cv2.setNumThreads(1)
+        lower_pixel_limit(max_pixels)
+        _take_limits(max_pixels)
+        answers.write(READY)
+        answers.flush()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):  # decoders print what they find in files
+            os.dup2(null, stream)
+        while head := asked.read(ASKED.size):
+            size, deep = ASKED.unpack(head)
+            content = asked.read(size)
+            if len(content) < size:
+                return
+            signal.alarm(seconds + _SPARE_SECONDS)
+            for part in _answer(content, deep=deep):
+                answers.write(part)
+            answers.flush()
+            signal.alarm(0)
+
+
+def _take_limits(max_pixels: int) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = used + _LEAST_BYTES + _BYTES_A_PIXEL * max_pixels
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold the image
+
+
+def _answer(content: bytes, *, deep: bool) -> list[Any]:
+    """Length, JSON and pixels of the answer for one file."""
+    file = os.memfd_create("upload")
+    path = Path(f"/proc/self/fd/{file}")
+    arrays: list[np.ndarray] = []
+    try:
+        with os.fdopen(os.dup(file), "wb") as copy:
+            copy.write(content)
+        answer, arrays = _read(path, deep=deep)
+    except InputError as error:
+        status = 413 if isinstance(error, TooLargeError) else 422
+        reason = str(error).removeprefix(f"{path}: ").replace(str(path), "the file")
+        answer = {"status": status, "reason": reason}
+    finally:
+        os.close(file)
+    text = json.dumps(answer, default=lambda value: value.item()).encode()
+    return [ANSWERED.pack(len(text)), text, *(array.data for array in arrays)]
+
+
+def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
+    image = read_image(path, deep=deep)
+    answer: dict[str, Any] = {
+        "status": 200,
+        "shape": list(image.pixels.shape),
+        "record": image.record,
+        "header": image.header,
+        "spacing": [image.spacing_row_mm, image.spacing_col_mm],
+        "colour": image.colour,
+        "warnings": file_warnings(path, image),
+    }
+    arrays = [np.ascontiguousarray(image.pixels)]
+    if image.deep is not None:
+        answer["deep"] = [image.deep.low, image.deep.high]
+        arrays.append(np.ascontiguousarray(image.deep.values, "<u2"))
+    return answer, arrays
+
+
+if __name__ == "__main__":
+    main(*(int(text) for text in sys.argv[1:]))

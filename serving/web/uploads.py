@@ -1,0 +1,393 @@
+"""Uploads as images: what type they are by their content, and processes that decode them.
+
+Only pixels and a few facts ever come out of an upload; its bytes are never served back. What
+would be something else to another program, too, such as an archive or a page, is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from data_prep.images.decoded_image import MAX_PIXELS, DecodedImage, DeepPixels
+from data_prep.images.dicom_header import starts_like_dicom
+from serving.web.decode_worker import ANSWERED, ASKED, READY
+
+_LOG = logging.getLogger("cxr.serve")
+_START_SECONDS = 60.0
+_AGAIN_SECONDS = 2.0  # until a process that did not start is started again
+_STREAM_BYTES = 1 << 20
+_LONGEST_JSON = 1 << 20
+_MEBIBYTE = 1 << 20
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_KINDS = ((_PNG, "PNG"), (_JPEG, "JPEG"), *((start, "TIFF") for start in _TIFFS))
+_OTHERS = (
+    (b"PK", "a zip archive"), (b"\x1f\x8b", "a gzip archive"), (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"Rar!", "a RAR archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"), (b"%PDF", "a PDF file"), (b"GIF8", "a GIF file"),
+    (b"BM", "a BMP file"), (b"RIFF", "a WebP or other RIFF file"), (b"P5", "a PPM file"),
+    (b"P6", "a PPM file"), (b"MZ", "a program"), (b"\x7fELF", "a program"), (b"#!", "a program"),
+)  # fmt: skip
+_MARKUP = re.compile(rb"<\s*(!doctype|\?xml|html|svg|script|body|head|iframe|\?php)", re.IGNORECASE)
+_BEHIND = re.compile(rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|%PDF-|\x7fELF")
+_ZIP_END, _ZIP_ENTRY = b"PK\x05\x06", b"PK\x01\x02"
+_ZIP_TAIL = 22 + 65535  # bytes from which a zip archive can be found, with its comment
+_PDF_START = 1024  # bytes within which readers of PDF look for its start
+_GIVE = "give a DICOM, PNG, JPEG or TIFF file"
+
+
+class Refused(Exception):  # noqa: N818 - an answer
+    """A request that gets no answer.
+
+    Attributes:
+        status: Of HTTP.
+        code: For programs.
+        message: For people: one line that says what to do.
+        headers: Of the response.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upload that was read.
+
+    Attributes:
+        image: What it shows; ``deep`` where that was asked for.
+        format: ``DICOM``, ``PNG``, ``JPEG`` or ``TIFF``.
+        bits: Of a stored value.
+        warnings: What `serving.guard.file_warnings` says of it.
+    """
+
+    image: DecodedImage
+    format: str
+    bits: int
+    warnings: tuple[str, ...]
+
+
+def format_of(content: bytes) -> str:
+    r"""Tell the type of an upload by its content alone; only still images of one type pass.
+
+    Returns:
+        ``DICOM``, ``PNG``, ``JPEG`` or ``TIFF``.
+
+    Raises:
+        Refused: It is of another type, holds another file behind its image, or is animated.
+
+    Example:
+        >>> format_of(b"\xff\xd8\xff\xe0")
+        'JPEG'
+        >>> format_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+        Traceback (most recent call last):
+        ...
+        serving.web.uploads.Refused: text or markup is no image; give a DICOM, PNG, JPEG or ...
+    """
+    if not content:
+        raise Refused(422, "empty", f"the file is empty; {_GIVE}")
+    if starts_like_dicom(content[:132]):
+        kind = "DICOM"
+        other = _other_kind(content[:128])
+        if other is not None and not content.startswith(_TIFFS):
+            raise _refuse(f"a DICOM file that starts as {other} is refused")
+    else:
+        known = [name for start, name in _KINDS if content.startswith(start)]
+        if not known:
+            other = _other_kind(content)
+            raise _refuse(f"{other} is no image" if other else "this is no image that is known")
+        kind = known[0]
+    _refuse_hidden(content, kind)
+    return kind
+
+
+def _refuse(words: str) -> Refused:
+    return Refused(415, "type", f"{words}; {_GIVE}")
+
+
+def _other_kind(content: bytes) -> str | None:
+    for start, name in _OTHERS:
+        if content.startswith(start):
+            return name
+    return "text or markup" if _MARKUP.search(content, 0, 1024) else None
+
+
+def _refuse_hidden(content: bytes, kind: str) -> None:
+    """Refuse what other programs would open as something else."""
+    if _is_zip(content):
+        raise _refuse("an image that is a zip archive as well is refused")
+    if content.find(b"%PDF-", 0, _PDF_START) >= 0:
+        raise _refuse("an image that is a PDF file as well is refused")
+    end = len(content)
+    if kind == "PNG":
+        end, is_animated = _png_end(content)
+        if is_animated:
+            raise _refuse("an animated PNG file is refused")
+    elif kind == "JPEG":
+        end = content.rfind(b"\xff\xd9") + 2
+    if end >= 2 and (_MARKUP.search(content, end) or _BEHIND.search(content, end)):
+        raise _refuse(f"a {kind} file with another file behind its image is refused")
+
+
+def _is_zip(content: bytes) -> bool:
+    """Whether programs that read zip archives would find one."""
+    place = content.rfind(_ZIP_END, max(0, len(content) - _ZIP_TAIL))
+    if place < 0 or place + 22 > len(content):
+        return False
+    entries, size, _, comment = struct.unpack("<HIIH", content[place + 10 : place + 22])
+    if place + 22 + comment > len(content):
+        return False
+    start = place - size
+    return entries == 0 or (start >= 0 and content[start : start + 4] == _ZIP_ENTRY)
+
+
+def _png_end(content: bytes) -> tuple[int, bool]:
+    """Where a PNG image ends, and whether it is animated; a damaged one is left to the decoder."""
+    place, is_animated = len(_PNG), False
+    while place + 12 <= len(content):
+        length, name = struct.unpack(">I4s", content[place : place + 8])
+        place += 12 + length
+        is_animated |= name == b"acTL"
+        if name == b"IEND":
+            return place, is_animated
+    return len(content), is_animated
+
+
+class _Worker:
+    """A process that decodes one file at a time."""
+
+    def __init__(self, running: asyncio.subprocess.Process) -> None:
+        self._running = running
+
+    @classmethod
+    async def start(cls, max_pixels: int, seconds: float) -> Self:
+        arguments = (str(max_pixels), str(max(1, round(seconds))))
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "serving.web.decode_worker", *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_STREAM_BYTES,
+            start_new_session=True,  # Ctrl-C ends the server, which then ends it
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        worker = cls(running)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await worker._read(len(READY))
+        except BaseException as error:
+            worker.kill()
+            if not isinstance(error, TimeoutError | EOFError):
+                raise
+            raise RuntimeError("a process that decodes images did not start") from None
+        return worker
+
+    async def _read(self, size: int) -> bytes:
+        assert self._running.stdout is not None  # noqa: S101 - a pipe was asked for
+        return await self._running.stdout.readexactly(size)
+
+    async def ask(self, content: bytes, *, deep: bool) -> tuple[dict[str, Any], bytes]:
+        """Have a file decoded.
+
+        Raises:
+            EOFError: The process ended.
+            OSError: Likewise.
+        """
+        assert self._running.stdin is not None  # noqa: S101 - a pipe was asked for
+        self._running.stdin.write(ASKED.pack(len(content), deep))
+        self._running.stdin.write(content)
+        await self._running.stdin.drain()
+        (size,) = ANSWERED.unpack(await self._read(ANSWERED.size))
+        if size > _LONGEST_JSON:
+            raise EOFError
+        answer = json.loads(await self._read(size))
+        if answer["status"] != 200:
+            return answer, b""
+        height, width = answer["shape"]
+        return answer, await self._read(height * width * (3 if deep else 1))
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._running.pid
+
+    def kill(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._running.kill()
+
+    async def end(self) -> None:
+        """End the process and wait for it."""
+        self.kill()
+        await self._running.wait()
+        # The transport of its pipes would be closed too late, by the garbage collector.
+        self._running._transport.close()  # type: ignore[attr-defined]
+
+
+class Decoder:
+    """Processes that decode uploads; one that takes too long or ends is replaced.
+
+    Args:
+        workers: How many.
+        seconds: Within which a file must be decoded.
+        max_bytes: Largest file.
+        max_pixels: Most pixels of an image.
+        waiting: Files that may wait for a process or be decoded; more are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        seconds: float = 10.0,
+        max_bytes: int = 64 * _MEBIBYTE,
+        max_pixels: int = MAX_PIXELS,
+        waiting: int = 64,
+    ) -> None:
+        self._workers, self._seconds, self._most = workers, seconds, waiting
+        self._max_bytes, self._max_pixels = max_bytes, max_pixels
+        self._waiting, self._stopped = 0, False
+        self._free: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._all: set[_Worker] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Start the processes.
+
+        Raises:
+            RuntimeError: One does not start.
+        """
+        await asyncio.gather(*(self._add() for _ in range(self._workers)))
+
+    async def stop(self) -> None:
+        """End the processes."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.end() for worker in self._all))
+        self._all.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return sorted(worker.pid for worker in self._all)
+
+    async def decode(self, content: bytes) -> Decoded:
+        """Read an upload as the image that a viewer would show.
+
+        Raises:
+            Refused: 413 too large, 415 of another type, 422 not to be read, or 429 busy.
+        """
+        return await self._decode(content, deep=False)
+
+    async def deep(self, content: bytes) -> Decoded:
+        """Read an upload at full depth as well; see `decode`."""
+        return await self._decode(content, deep=True)
+
+    async def _decode(self, content: bytes, *, deep: bool) -> Decoded:
+        if len(content) > self._max_bytes:
+            limit = f"{self._max_bytes / _MEBIBYTE:,.4g} MiB"
+            raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
+        kind = format_of(content)
+        if self._waiting >= self._most:
+            again = {"Retry-After": "2"}
+            raise Refused(429, "busy", "as many files wait as may; try again", again)
+        self._waiting += 1
+        try:
+            # In a task of its own: a client that leaves does not cost a process.
+            answer, pixels = await asyncio.shield(self._begin(self._ask(content, deep=deep)))
+        finally:
+            self._waiting -= 1
+        if answer["status"] == 413:
+            raise Refused(413, "too_large", f"this image: {answer['reason']}")
+        if answer["status"] != 200:
+            raise Refused(422, "unreadable", f"this image: {answer['reason']}")
+        return _decoded(kind, answer, pixels)
+
+    async def _ask(self, content: bytes, *, deep: bool) -> tuple[dict[str, Any], bytes]:
+        for _ in range(2):  # the process may have ended for reasons that are not the file's
+            worker = await self._free.get()
+            is_whole = False
+            try:
+                async with asyncio.timeout(self._seconds):
+                    answered = await worker.ask(content, deep=deep)
+                is_whole = True
+                return answered
+            except TimeoutError:
+                raise Refused(
+                    422, "too_hard", f"could not be decoded within {self._seconds:g} seconds"
+                ) from None
+            except (EOFError, OSError):
+                _LOG.warning("a process that decodes images ended")
+            finally:
+                if is_whole:
+                    self._free.put_nowait(worker)
+                else:
+                    self._replace(worker)
+        raise Refused(422, "undecodable", "could not be decoded; it is damaged")
+
+    def _begin(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a client that left, nobody asks for it
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.kill()
+        if not self._stopped:
+            self._begin(self._renew(worker))
+
+    async def _renew(self, worker: _Worker) -> None:
+        self._all.discard(worker)
+        await worker.end()
+        while True:
+            try:
+                await self._add()
+            except (RuntimeError, OSError) as error:
+                _LOG.error("a process that decodes images does not start: %s", error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                return
+
+    async def _add(self) -> None:
+        worker = await _Worker.start(self._max_pixels, self._seconds)
+        self._all.add(worker)
+        self._free.put_nowait(worker)
+
+
+def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
+    height, width = answer["shape"]
+    count = height * width
+    pixels = np.frombuffer(content, np.uint8, count).reshape(height, width)
+    deep = None
+    if "deep" in answer:
+        values = np.frombuffer(content, "<u2", count, offset=count).reshape(height, width)
+        deep = DeepPixels(values, *answer["deep"])
+    row_mm, column_mm = answer["spacing"]
+    image = DecodedImage(
+        pixels, answer["record"], row_mm, column_mm, answer["header"], answer["colour"], deep
+    )
+    bits = int(answer["record"]["bits"] or 8)
+    return Decoded(image, kind, bits, tuple(answer["warnings"]))
