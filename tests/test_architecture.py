@@ -62,10 +62,10 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
     assert len(lines) <= 270
-    assert sum(lines) <= 63_500
+    assert sum(lines) <= 64_500
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 36
-    assert len(layout.wide_names()) <= 486
+    assert len(layout.wide_names()) <= 490
     assert max(map(len, layout.imports.values())) <= 27
     assert sum(count <= 1 for count in layout.importers().values()) <= 78
 

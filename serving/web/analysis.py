@@ -8,29 +8,22 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import Algorithm, read_source, to_bytes
-from serving.web.decoding import Decoded, Refused
 from serving.web.reader import Busy, Reader
 from serving.web.schemas import RESEARCH_USE, AnalyzeAnswer, DicomObjects, ImageFacts
 from serving.web.systems import ServedSystem, disagreement, versions_of
+from serving.web.uploads import Decoded, Decoder, Refused
 
 if TYPE_CHECKING:
     from serving.web.metrics import Metrics
 
 Include = Literal["overlay", "maps", "sr", "sc"]
-
-
-class Decoder(Protocol):
-    """What reads an upload."""
-
-    async def decode(self, content: bytes) -> Decoded:
-        """Read an upload, or raise `Refused`."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_prep.images.decoded_image import DecodedImage, decode_record
 from serving.answer import LoadedRun
-from serving.web.analysis import Analysis, Decoder, Include
-from serving.web.decoding import PlainDecoder, Refused
+from serving.web.analysis import Analysis, Include
 from serving.web.files import Files
 from serving.web.gate import Gate, with_security_headers
 from serving.web.history import as_csv, as_pdf
@@ -44,9 +43,11 @@ from serving.web.schemas import (
 )
 from serving.web.settings import ServeSettings
 from serving.web.systems import ServedSystem, versions_of
+from serving.web.uploads import Decoder, Refused
 
 _LOG = logging.getLogger("cxr.serve")
 _LONGEST_NAME = 120
+_LEAST_DECODING = 5.0  # seconds
 _REPORT_URL = "/report/report.html"
 _UPLOAD = {
     "requestBody": {
@@ -68,6 +69,21 @@ _UPLOAD = {
         },
     }
 }
+_PIXELS: dict[str, Any] = {
+    "description": "Width x height values of 2 bytes; 8-bit images keep theirs, of deeper ones the "
+    "lowest is 0, and larger is always brighter.",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    "headers": {
+        name: {"description": words, "schema": {"type": "number"}}
+        for name, words in {
+            "X-Width": "Columns.",
+            "X-Height": "Rows.",
+            "X-Low": "Value that the file shows black, by its window or range.",
+            "X-High": "Value that it shows white.",
+            "X-Bits": "Bits of a stored value.",
+        }.items()
+    },
+}
 _T = TypeVar("_T")
 _History = Annotated[
     list[HistoryEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
@@ -81,10 +97,16 @@ class _State:
         self,
         systems: Sequence[ServedSystem],
         settings: ServeSettings,
-        decoder: Decoder,
         files: Files,
     ) -> None:
         self.settings, self.files = settings, files
+        self.decoder = Decoder(
+            workers=settings.workers,
+            seconds=max(settings.seconds / 2, _LEAST_DECODING),
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+            waiting=settings.queue,
+        )
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = Metrics(lambda: self.reader.waiting)
         self.reader = Reader(
@@ -93,7 +115,7 @@ class _State:
             batch=settings.batch,
             on_batch=self.metrics.count_batch,
         )
-        self.analysis = Analysis(systems, decoder, self.reader, self.metrics)
+        self.analysis = Analysis(systems, self.decoder, self.reader, self.metrics)
 
     async def warm_up(self) -> None:
         """Answer for a blank image, so that the first request need not wait for it."""
@@ -108,7 +130,6 @@ def build_app(
     settings: ServeSettings,
     *,
     report: Path | None = None,
-    decoder: Decoder | None = None,
 ) -> FastAPI:
     """The server of some systems.
 
@@ -116,7 +137,6 @@ def build_app(
         systems: What answers, in the order of the answers.
         settings: Its limits.
         report: Folder of a report of ``cxr compare`` with figures of these systems.
-        decoder: Reads uploads.
 
     Raises:
         InputError: The report judges none of the systems.
@@ -126,7 +146,7 @@ def build_app(
         ServedSystem(run, known or validation_figures(run), _REPORT_URL if known else None)
         for run, known in zip(systems, figures, strict=True)
     ]
-    state = _State(served, settings, decoder or PlainDecoder(), Files(settings.examples, report))
+    state = _State(served, settings, Files(settings.examples, report))
     app = FastAPI(
         title="cxr-compare",
         version=metadata.version("cxr-compare"),
@@ -149,6 +169,7 @@ def build_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: _State = app.state.server
+    await state.decoder.start()
     state.reader.start()
     warming = asyncio.create_task(state.warm_up())
     try:
@@ -156,6 +177,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         state.status = "stopping"
         await asyncio.to_thread(state.reader.stop)
+        await state.decoder.stop()
         warming.cancel()
 
 
@@ -196,6 +218,29 @@ async def analyze(
     request_id = request.scope["cxr_request_id"]
     work = state.analysis.analyze(request_id, name, content, frozenset(include))
     return await _unless_gone(request, work, state.settings.seconds)
+
+
+@_router.post(
+    "/v1/pixels", tags=["answers"], response_class=Response, openapi_extra=_UPLOAD,
+    responses={**ERRORS, 200: _PIXELS},
+)  # fmt: skip
+async def pixels(request: Request) -> Response:
+    """The image at full depth, before any window: rows of little-endian uint16."""
+    state = _state(request)
+    _, content = await _upload(request)
+    work = state.decoder.deep(content)
+    decoded = await _unless_gone(request, work, state.settings.seconds)
+    deep = decoded.image.deep
+    assert deep is not None  # noqa: S101 - it was asked for
+    height, width = deep.values.shape
+    facts = {
+        "X-Width": str(width),
+        "X-Height": str(height),
+        "X-Low": f"{deep.low:.10g}",
+        "X-High": f"{deep.high:.10g}",
+        "X-Bits": str(decoded.bits),
+    }
+    return Response(deep.values.tobytes(), media_type="application/octet-stream", headers=facts)
 
 
 @_router.post(

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from evaluation.metrics.words import policy_words, score_words
-from serving.web.decoding import Refused
 from serving.web.schemas import RESEARCH_USE, HistoryEntry, SystemAnswer
+from serving.web.uploads import Refused
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -101,7 +101,7 @@ def format_of(content: bytes) -> str:
         serving.web.uploads.Refused: text or markup is no image; give a DICOM, PNG, JPEG or ...
     """
     if not content:
-        raise Refused(422, "empty", f"the file is empty; {_GIVE}")
+        raise Refused(400, "empty", f"the file is empty; {_GIVE}")
     if starts_like_dicom(content[:132]):
         kind = "DICOM"
         other = _other_kind(content[:128])
@@ -192,7 +192,7 @@ class _Worker:
             async with asyncio.timeout(_START_SECONDS):
                 await worker._read(len(READY))
         except BaseException as error:
-            worker.kill()
+            await worker.end()
             if not isinstance(error, TimeoutError | EOFError):
                 raise
             raise RuntimeError("a process that decodes images did not start") from None

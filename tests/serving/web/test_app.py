@@ -152,7 +152,7 @@ def test_models_says_who_answers_and_within_which_limits(client: Any) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "code"),
     [
-        ({"files": {"file": ("a.txt", b"no image")}}, 422, "unreadable"),
+        ({"files": {"file": ("a.txt", b"no image")}}, 415, "type"),
         ({"files": {"file": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40))}}, 422, "unreadable"),
         ({"files": {"file": ("a.png", b"")}}, 400, "empty"),
         ({"files": {"image": ("a.png", b"x")}}, 400, "no_file"),
@@ -314,3 +314,28 @@ def test_the_visit_becomes_a_page_an_image(client: Any, png: Png) -> None:
     assert refusal(client.post("/v1/report.pdf", json=entries)) == (400, "bad_overlay")
     for body in ([], {}, [{"image": 1}]):
         assert refusal(client.post("/v1/report.csv", json=body)) == (400, "bad_input")
+
+
+def test_pixels_at_full_depth_are_those_of_the_file(client: Any) -> None:
+    ramp = np.arange(60 * 70, dtype=np.uint16).reshape(60, 70) + 500
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, format="PNG")
+    answer = client.post("/v1/pixels", files={"file": ("a.png", file.getvalue())})
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert [answer.headers[f"x-{name}"] for name in ("width", "height", "bits")] == [
+        "70", "60", "16",
+    ]  # fmt: skip
+    values = np.frombuffer(answer.content, "<u2").reshape(60, 70)
+    np.testing.assert_array_equal(values, ramp - 500)
+    assert 0 <= float(answer.headers["x-low"]) < float(answer.headers["x-high"]) <= values.max()
+
+
+def test_every_answer_has_its_id_and_the_headers_that_keep_a_browser_here(client: Any) -> None:
+    answers = [client.get("/healthz"), client.get("/nothing"), client.post("/v1/analyze")]
+    answers.append(client.get("/healthz", headers={"Host": "evil.example"}))
+    assert [answer.status_code for answer in answers] == [200, 404, 415, 403]
+    for answer in answers:
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert len(answer.headers["x-request-id"]) == 12
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 4
