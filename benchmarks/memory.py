@@ -175,11 +175,20 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
     sets = [word for setting in settings for word in ("--set", setting)]
     at, images, report = ["--data", str(data)], str(source / "images"), str(folder / "report")
     reports = [str(folder / f"report-{fold}") for fold in range(_FOLDS)]
-    systems = [str(one), str(two), *at, "--replicates", "200"]
+    judged = [*at, "--replicates", "200"]
 
     def imported(name: str, out: Path) -> list[str]:
         file = str(source / f"{name}.csv")
         return ["import", file, *at, "--out", str(out), "--name", name, "--ignore-unknown"]
+
+    def of_fold(fold: int, out: str) -> list[list[str]]:
+        """Systems without a decision of another split, and their report on a fold."""
+        fresh = {name: folder / f"{name}-{fold}" for name in ("one", "two")}
+        systems = [str(each) for each in fresh.values()]
+        return [
+            *(imported(name, each) for name, each in fresh.items()),
+            ["compare", *systems, *judged, "--out", out, "--split", f"fold-{fold}", *_DECLARED],
+        ]
 
     return {
         "--help": [["--help"]],
@@ -203,11 +212,8 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
             ["ensemble", str(one), str(two), *at, "--out", str(folder / "both"), "--name", "Both"]
         ],
         "compare": [
-            ["compare", *systems, "--out", report],
-            *(
-                ["compare", *systems, "--out", each, "--split", f"fold-{fold}", *_DECLARED]
-                for fold, each in enumerate(reports)
-            ),
+            ["compare", str(one), str(two), *judged, "--out", report],
+            *(command for fold, out in enumerate(reports) for command in of_fold(fold, out)),
         ],
         "folds": [["folds", *reports, "--out", str(folder / "folds")]],
         "readers": [
