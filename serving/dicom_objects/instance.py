@@ -203,6 +203,13 @@ class Source:
         return [1] if several else None
 
 
+def copy_where_given(source: Source, instance: Dataset) -> None:
+    """Copy what highdicom takes no argument for; its own copier knows not every kind of source."""
+    for keyword in _COPIED_WHERE_GIVEN:
+        if keyword in source.header:
+            instance[keyword] = source.header[keyword]
+
+
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
     """What names the series, the instance and what made them, as arguments of highdicom."""
     header = source.header
@@ -285,7 +292,9 @@ def _uid(source: Dataset, keyword: str, what: str) -> str:
     text = _text(source, keyword)
     if not text and keyword.startswith("SOP"):
         text = _text(getattr(source, "file_meta", Dataset()), f"MediaStorage{keyword}")
-    if not text or not UID(text).is_valid:
+    # pydicom knows the form of a UID, not that it stands below one of three roots.
+    rooted = text[:2] in ("0.", "1.", "2.") and text.strip("0.") != ""
+    if not rooted or not UID(text).is_valid:
         state = "not valid" if _is_stated(source, keyword) else "missing"
         raise InputError(
             f"DICOM source: its {keyword} is {state}, so no DICOM object can refer to the "

@@ -21,6 +21,7 @@ from serving.dicom_objects.instance import (
     SOFTWARE,
     Algorithm,
     Source,
+    copy_where_given,
     equipment,
     plain_text,
     single_names_allowed,
@@ -99,7 +100,7 @@ def secondary_capture(
             transfer_syntax_uid=ExplicitVRLittleEndian,
             **equipment("sc", taken, algorithms),
         )
-        capture.copy_patient_and_study_information(header)
+    copy_where_given(taken, capture)
     capture.PatientOrientation = []
     stamp(capture, made)
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = (

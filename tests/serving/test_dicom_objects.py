@@ -17,6 +17,8 @@ import pandas as pd
 import pydicom
 import pydicom.sr._concepts_dict
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
@@ -380,6 +382,7 @@ def test_dicom3tools_find_what_is_wrong(tmp_path: Path) -> None:
 REFUSED = {
     "no study": (lambda: header(StudyInstanceUID=None), "StudyInstanceUID is missing"),
     "a series that is no UID": (raw("SeriesInstanceUID", b"abc"), "SeriesInstanceUID is not valid"),
+    "a study below no root": (lambda: header(StudyInstanceUID="20260101"), "is not valid"),
     "a patient id of two values": (raw("PatientID", b"P1\\P2"), "PatientID is no DICOM text"),
     "a patient id too long": (raw("PatientID", b"P" * 66), "PatientID is no DICOM text"),
     "no size": (lambda: header(Rows=None), "has no Rows"),
@@ -395,6 +398,34 @@ def test_a_source_that_nothing_can_be_filed_with_is_refused(case: str) -> None:
     make, message = REFUSED[case]
     with pytest.raises(InputError, match=message):
         report(make(), CLEAR)
+
+
+def test_a_kind_of_object_that_highdicom_knows_not_gets_an_overlay() -> None:
+    source = header(SOPClassUID="1.2.840.113619.4.2", PatientAge="051Y")
+    sent = read_back(capture(source))
+    assert sent.SourceImageSequence[0].ReferencedSOPClassUID == "1.2.840.113619.4.2"
+    assert sent.PatientAge == "051Y"
+
+
+@given(
+    keyword=st.sampled_from([
+        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+        "StudyID", "PatientAge", "PatientWeight", "StudyDescription", "Modality", "InstanceNumber",
+        "NumberOfFrames", "ImagerPixelSpacing", "PatientOrientation", "StudyInstanceUID",
+    ]),
+    value=st.binary(max_size=70) | st.text("0129.-+e^=\\ \x00:YMF", max_size=18).map(str.encode),
+    charset=st.sampled_from([None, "ISO_IR 100", "ISO_IR 192", "\\ISO 2022 IR 87"]),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_a_header_of_any_bytes_gives_an_object_or_one_line(
+    keyword: str, value: bytes, charset: str | None
+) -> None:
+    try:
+        sent = read_back(capture(raw(keyword, value, charset)()))
+    except InputError:
+        assert keyword in ("PatientID", "StudyInstanceUID")  # all others can be left out
+    else:
+        assert len(str(sent)) > 1000  # which decodes every value
 
 
 def test_a_message_quotes_nothing_of_the_patient() -> None:

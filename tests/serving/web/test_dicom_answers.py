@@ -13,6 +13,8 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from serving.web import analysis
+
 pytest.importorskip("highdicom", reason="needs the extra dicom")
 
 
@@ -70,3 +72,12 @@ def test_what_has_no_patient_or_study_is_refused_in_one_line(
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert words in answer.json()["error"]["message"]
         assert analyze(client, content).status_code == 200
+
+
+def test_a_server_without_highdicom_says_what_to_install(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "find_spec", lambda name: None)
+    answer = analyze(client, x_ray(), "sc")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dicom_not_installed")
+    assert "cxr-compare[dicom]" in answer.json()["error"]["message"]
