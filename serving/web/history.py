@@ -166,7 +166,10 @@ def _foot(page: Figure, entry: HistoryEntry, number: str) -> None:
     ]
     for place, line in enumerate(reversed(lines)):
         weight = "bold" if place == len(lines) - 1 else "normal"
-        page.text(_LEFT, 0.03 + 11 * place * _POINT, line, size=7.5, color=_QUIET, weight=weight)
+        page.text(
+            _LEFT, 0.03 + 11 * place * _POINT, _drawable(line), size=7.5, color=_QUIET,
+            weight=weight, parse_math=False,
+        )  # fmt: skip
     page.text(_RIGHT, 0.03, number, size=7.5, color=_QUIET, ha="right")
 
 

@@ -10,7 +10,7 @@ RESEARCH_USE = "Research use only, not a medical device."
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class ErrorBody(_Model):
@@ -79,12 +79,12 @@ class SystemAnswer(_Model):
         description="At the frozen operating point; null where it is undecided."
     )
     undecided_because: str | None = Field(examples=[None])
-    probability: float | None = Field(description="Calibrated.", examples=[0.74])
-    score: float = Field(description="Raw, 0 to 1.", examples=[0.81])
+    probability: float | None = Field(description="Calibrated.", ge=0, le=1, examples=[0.74])
+    score: float = Field(description="Raw.", ge=0, le=1, examples=[0.81])
     policy: str = Field(examples=["max_f1"])
     threshold: float | None = Field(description="On the score.", examples=[0.26])
     threshold_probability: float | None = Field(
-        description="The threshold as a probability.", examples=[0.33]
+        description="The threshold as a probability.", ge=0, le=1, examples=[0.33]
     )
     findings: list[FindingScore]
     boxes: list[Box]

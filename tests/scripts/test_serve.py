@@ -1,0 +1,158 @@
+"""`cxr serve`: what it refuses in one line, and a live server from its start to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from classification.model import build_classifier
+from classification.saliency import saliency_maps
+from data_prep.store.preprocess import Preprocess
+from scripts import cli, serve
+from serving.export_graph import write_graph
+from serving.exported.spec import PREPROCESS_FILE, ExportSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/serving.md").read_text()
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a classifier that has learned nothing and has no operating point."""
+    folder = tmp_path_factory.mktemp("export")
+    network = build_classifier("small_cnn", image_size=SIZE).eval()
+    write_graph(network, folder, "onnx")
+    Preprocess(SIZE, 0.5, 0.25).to_json(folder / PREPROCESS_FILE)
+    frame = saliency_maps(network, torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8), "cam").frame
+    target = {"name": "opacity", "any_of": ["lung_opacity"], "display_name": "Lung opacity"}
+    ExportSpec(
+        "onnx", "fp32", "scores", ("lung_opacity",), target, SIZE, map_frame=frame,
+        run={"name": "CheXNet"},
+    ).write(folder)  # fmt: skip
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that `cxr serve` ends with, at exit status 2."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cxr", "serve", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_what_is_wrong_is_one_line(
+    export: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CXR_TOKEN", raising=False)
+    assert "nowhere: no such file or folder" in refused(capsys, "nowhere")
+    assert "is neither a run of cxr train nor an export" in refused(capsys, tmp_path)
+    assert "so a token is required" in refused(capsys, export, "--host", "0.0.0.0")  # noqa: S104
+    (tmp_path / "token").write_text("short\n")
+    assert "must be 16 or more" in refused(capsys, export, "--token", tmp_path / "token")
+    assert "no such file" in refused(capsys, export, "--token", tmp_path / "none")
+    assert "no such folder" in refused(capsys, export, "--report", tmp_path / "none")
+    assert "is not a folder" in refused(capsys, export, "--examples", tmp_path / "none")
+    assert "two runs are called 'A'" in refused(capsys, f"A={export}", f"A={export}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused(capsys, export, "--port", port)
+    assert f"--port {port}: address already in use; choose another with --port" in line
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else name)
+    assert "uvicorn is not installed; pip install 'cxr-compare[serve]'" in refused(capsys, export)
+
+
+def test_a_token_of_the_environment_is_taken_and_never_shown(
+    export: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXR_TOKEN", "too short")
+    line = refused(capsys, export)
+    assert "CXR_TOKEN" in line
+    assert "too short" not in line
+
+
+class Live(NamedTuple):
+    """A server of its own process."""
+
+    process: subprocess.Popen[str]
+    address: str
+    export: Path
+
+
+@pytest.fixture(scope="module")
+def live(export: Path) -> Iterator[Live]:
+    code = (
+        "import sys\nfrom scripts.cli import main\n"
+        f"sys.argv = ['cxr', 'serve', {str(export)!r}, '--port', '0']\n"
+        "try: main()\n"
+        "finally: print('LOADED', sorted({'torch', 'lightning'} & set(sys.modules)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"http://\S+:\d+", line):
+            break
+    else:
+        pytest.fail("no address was shown")
+    try:
+        while httpx.get(f"{found[0]}/readyz").status_code != 200:
+            time.sleep(0.05)
+        yield Live(process, found[0], export)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_examples_of_the_documentation_get_answers(live: Live, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "film.dcm", format="PNG")
+    (python,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (curl,) = re.findall(r"^curl .*$", PAGE, re.MULTILINE)
+    for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
+        here = [each.replace("http://127.0.0.1:8000", live.address) for each in command]
+        done = subprocess.run(here, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "CheXNet None None 0 boxes" in done.stdout
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert answer["systems"][0]["system"] == "CheXNet"
+    assert answer["systems"][0]["undecided_because"].startswith(str(live.export))
+    with Image.open(tmp_path / "overlay.png") as overlay:
+        assert overlay.width > 480
+
+
+def test_a_signal_ends_the_server_and_exports_needed_no_torch(live: Live) -> None:
+    with httpx.Client(base_url=live.address) as client:  # its connection is kept open
+        assert client.get("/healthz").status_code == 200
+        live.process.send_signal(signal.SIGTERM)
+        out, log = live.process.communicate(timeout=10)
+    assert live.process.returncode == 0
+    assert out == "LOADED []\n"
+    assert log.splitlines()[-1] == "Server ended"
+    assert "film" not in log
+    assert "Traceback" not in log

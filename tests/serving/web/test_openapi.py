@@ -1,0 +1,75 @@
+"""The OpenAPI document is what the server does: schemathesis sends what it allows, and what not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+
+@pytest.fixture(scope="session")
+def document(app: FastAPI, client: Any) -> Any:
+    """The document of the running app, which begins and ends with its own client."""
+
+    async def running(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        for moment in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{moment}.complete"})
+
+    return schemathesis.openapi.from_asgi("/openapi.json", running)
+
+
+ROUTES = (
+    ("GET", "/v1/models"), ("POST", "/v1/analyze"), ("POST", "/v1/pixels"), ("POST", "/v1/report.csv"),
+    ("POST", "/v1/report.pdf"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/examples"),
+)  # fmt: skip
+
+
+def test_the_document_names_every_route(document: Any) -> None:
+    found = {operation.ok().label for operation in document.get_all_operations()}
+    assert found == {f"{method} {path}" for method, path in ROUTES}
+
+
+def send(operation: Any, mode: GenerationMode, examples: int) -> None:
+    """Requests as the document allows them, or not, and each response held against it."""
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: Any) -> None:
+        # Bytes of any kind are a file to the document, and seldom an image.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    try:
+        check()
+    except Unsatisfiable:  # without a parameter there is nothing to do wrong
+        assert mode is GenerationMode.NEGATIVE
+        assert operation.method == "get"
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_route_answers_as_its_document_says(
+    document: Any, method: str, path: str, mode: GenerationMode
+) -> None:
+    send(document[path][method], mode, 2 if "report" in path else 5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_route_answers_as_its_document_says_to_hundreds(
+    document: Any, method: str, path: str, mode: GenerationMode
+) -> None:
+    send(document[path][method], mode, 200)

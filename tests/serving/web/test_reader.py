@@ -1,0 +1,123 @@
+"""The queue before the systems: batches, back-pressure, and requests that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.decoded_image import DecodedImage
+from serving.web.reader import Busy, Reader
+
+
+class System:
+    """Answers with what each image is called, once it is let."""
+
+    def __init__(self) -> None:
+        self.go, self.begun = threading.Event(), threading.Event()
+        self.batches: list[list[str]] = []
+
+    def answer(self, images: Sequence[tuple[str, Any]], of_files: Sequence[Any]) -> list[Any]:
+        self.begun.set()
+        assert self.go.wait(10)
+        names = [called for called, _ in images]
+        self.batches.append(names)
+        assert of_files == [(called,) for called in names]
+        if "breaks" in names:
+            raise MemoryError
+        return [InputError("not finite") if name == "wrong" else f"of {name}" for name in names]
+
+
+IMAGE = DecodedImage(np.zeros((1, 1), np.uint8), {})
+
+
+async def asked(reader: Reader, called: str) -> Any:
+    return await reader.answer(called, IMAGE, (called,))
+
+
+async def begin(reader: Reader, system: System, *names: str) -> list[asyncio.Task[Any]]:
+    """Ask for the first image, and for the others while it is at work."""
+    tasks = [asyncio.create_task(asked(reader, names[0]))]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(system.begun.wait, 10)
+    tasks += [asyncio.create_task(asked(reader, name)) for name in names[1:]]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def run(scenario: Any, **given: int) -> System:
+    """Play a scenario with a reader of two systems, the second of which is asked last."""
+    system = System()
+    reader = Reader([system, system], **{"queue_size": 3, "batch": 2, **given})  # type: ignore[list-item, arg-type]
+    reader.start()
+    try:
+        asyncio.run(scenario(reader, system))
+    finally:
+        system.go.set()
+        reader.stop()
+    return system
+
+
+def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
+    async def scenario(reader: Reader, system: System) -> None:
+        tasks = await begin(reader, system, "a", "b", "c", "d")
+        assert reader.waiting == 3
+        system.go.set()
+        assert await asyncio.gather(*tasks) == [["of " + name] * 2 for name in "abcd"]
+
+    assert run(scenario).batches[::2] == [["a"], ["b", "c"], ["d"]]
+
+
+def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None:
+    async def scenario(reader: Reader, system: System) -> None:
+        tasks = await begin(reader, system, "a", "b", "c", "d")
+        with pytest.raises(Busy) as busy:
+            await asked(reader, "e")
+        assert busy.value.retry_after >= 1
+        system.go.set()
+        await asyncio.gather(*tasks)
+        assert await asked(reader, "e") == ["of e"] * 2
+
+    run(scenario)
+
+
+def test_what_nobody_waits_for_any_more_is_never_looked_at() -> None:
+    async def scenario(reader: Reader, system: System) -> None:
+        tasks = await begin(reader, system, "a", "b", "c")
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        system.go.set()
+        assert await tasks[2] == ["of c"] * 2
+
+    assert run(scenario).batches[::2] == [["a"], ["c"]]
+
+
+def test_an_image_that_fails_takes_no_other_along() -> None:
+    async def scenario(reader: Reader, system: System) -> None:
+        tasks = await begin(reader, system, "a", "breaks", "b", "wrong")
+        system.go.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [found[0], found[2]] == [["of a"] * 2, ["of b"] * 2]
+        assert isinstance(found[1], MemoryError)
+        assert isinstance(found[3], InputError)
+
+    run(scenario)
+
+
+def test_what_waits_at_the_end_is_refused() -> None:
+    async def scenario(reader: Reader, system: System) -> None:
+        tasks = await begin(reader, system, "a", "b", "c", "d")
+        stopping = asyncio.create_task(asyncio.to_thread(reader.stop))
+        await asyncio.sleep(0.01)
+        system.go.set()
+        await stopping
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert found[0] == ["of a"] * 2
+        assert all(isinstance(each, Busy) for each in found[1:])
+
+    run(scenario)
