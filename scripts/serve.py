@@ -154,8 +154,11 @@ def serve(
         from serving.web.server import run_server
 
         shown = f"[{host}]" if ":" in host else host
-        console.say(f"Page: http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)")
-        run_server(loaded, settings, listening, report=report, grace=_GRACE)
+        page = f"Page: http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"
+        run_server(
+            loaded, settings, listening, report=report, grace=_GRACE,
+            on_start=lambda: console.say(page),
+        )  # fmt: skip
     console.say("Server ended")
 
 

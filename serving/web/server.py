@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +19,16 @@ _IDLE = 20  # seconds that a connection without a request stays open
 
 
 class _Server(uvicorn.Server):
-    """Says that it is not ready from the signal on."""
+    """Tells when it listens, and says that it is not ready from the signal on."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.server.status = "stopping"
@@ -33,6 +42,7 @@ def run_server(
     *,
     report: Path | None,
     grace: int,
+    on_start: Callable[[], object],
 ) -> None:
     """Serve until a signal ends it.
 
@@ -42,6 +52,7 @@ def run_server(
         listening: The bound socket.
         report: Folder of a report, or None.
         grace: Seconds that requests under way get at the end.
+        on_start: Called once it listens.
     """
     _log_to_stderr()
     config = uvicorn.Config(
@@ -57,7 +68,7 @@ def run_server(
         ws="none",
     )
     try:
-        _Server(config).run(sockets=[listening])
+        _Server(config, on_start).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn has ended, and raises the signal again
         return
 

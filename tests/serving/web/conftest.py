@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -21,23 +22,30 @@ from serving.web.settings import ServeSettings
 
 
 class Client:
-    """Calls an app, whose lifespan it begins and ends, in an event loop of a thread of its own."""
+    """Calls an app in an event loop of a thread of its own.
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
+    Args:
+        app: What is called.
+        lifespan: Whether it is begun and ended; files are given away without.
+    """
+
+    def __init__(self, app: FastAPI, *, lifespan: bool = True) -> None:
+        self._app, self._begins = app, lifespan
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._lifespan = app.router.lifespan_context(app)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._run(self._lifespan.__aenter__())
-        while self.get("/readyz").status_code != 200:
-            pass
+        if self._begins:
+            self._run(self._lifespan.__aenter__())
+            while self.get("/readyz").status_code != 200:
+                time.sleep(0.01)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._run(self._lifespan.__aexit__(None, None, None))
+        if self._begins:
+            self._run(self._lifespan.__aexit__(None, None, None))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -58,6 +66,21 @@ class Client:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
             return await client.request(method, path, **given)
+
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        """The app for a caller in another loop; its lifespan is begun and ended here."""
+        if scope["type"] == "lifespan":
+            for moment in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{moment}.complete"})
+            return
+        caller = asyncio.get_running_loop()
+
+        async def there(work: Any) -> Any:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, caller))
+
+        work = self._app(scope, lambda: there(receive()), lambda message: there(send(message)))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,14 +206,13 @@ def test_an_error_of_ours_is_logged_without_its_words(
 
 
 def test_a_request_that_takes_too_long_is_given_up(
-    served: list[LoadedRun], client_of: Any, png: Png, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, client: Any, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = build_app(served, ServeSettings(seconds=0.1, allowed_hosts=("testserver",)))
-    with client_of(app) as client:
-        answer = LoadedRun.answer
-        monkeypatch.setattr(LoadedRun, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
-        late = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
-        assert refusal(late) == (504, "too_slow")
+    state, answer = app.state.server, LoadedRun.answer
+    monkeypatch.setattr(state, "settings", replace(state.settings, seconds=0.1))
+    monkeypatch.setattr(LoadedRun, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
+    late = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
+    assert refusal(late) == (504, "too_slow")
 
 
 def test_a_server_that_starts_or_stops_is_not_ready(app: FastAPI, client: Any) -> None:
@@ -262,7 +262,7 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(
     model_id = served[1].model.inference_id()
     folder = report_of(tmp_path / "report", inference_id=model_id)
     settings = ServeSettings(allowed_hosts=("testserver",))
-    with client_of(build_app(served, settings, report=folder)) as client:
+    with client_of(build_app(served, settings, report=folder), lifespan=False) as client:
         detector, classifier = client.get("/v1/models").json()["systems"]
         assert detector["report_url"] is None
         assert detector["report"]["images"] == "validation"
