@@ -36,7 +36,9 @@ ENVIRONMENT = {
 }
 TOUR = ROOT / "docs" / "tour.ipynb"
 TINY = ["data.image_size=96", "training.epochs=1"]
-TINY_DETECTOR = [*TINY, "model.fpn_channels=16", "model.head_convs=1"]
+TINY_DETECTOR = [
+    *TINY, "model.backbone=mobilenet_v3_small", "model.fpn_channels=16", "model.head_convs=1",
+]  # fmt: skip
 TINY_CLASSIFIER = [*TINY, "model.architecture=small_cnn"]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydicom.uid import UID_dictionary
 
 from data_prep.audit.audit import AUDIT
@@ -272,16 +273,20 @@ def _text_places(dataset: DataSet) -> pd.DataFrame:
     return table.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
 
 
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("audit.jinja")
+
+
 def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
     """Return the page as HTML."""
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = _Album(dataset, pixels)
     problems = [(problem, album.cases(problem)) for problem in found.problems]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
     facts = found.facts
-    return environment.get_template("audit.jinja").render(
+    return _template().render(
         name=dataset.name,
         scope=say_scope(found.checked),
         verdict=_verdict(found.counts),

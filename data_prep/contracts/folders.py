@@ -193,6 +193,17 @@ def _git_revision() -> str | None:
     return answer.stdout.strip() or None
 
 
+@cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("cxr-compare", *_RECORDED):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
 def provenance() -> dict[str, Any]:
     """What made a folder: command, time, revision, versions and hardware.
 
@@ -204,16 +215,10 @@ def provenance() -> dict[str, Any]:
         >>> sorted(provenance())
         ['command', 'created', 'hardware', 'revision', 'versions']
     """
-    versions = {"python": platform.python_version()}
-    for package in ("cxr-compare", *_RECORDED):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "command": " ".join(["cxr", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
-        "versions": versions,
+        "versions": dict(_versions()),
         "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
     }

@@ -1,8 +1,8 @@
 """The tables on disk: one owner for reading, writing and checking them.
 
-Every table is validated by pandera when it is written and when it is read; a broken rule is an
-`InputError` that names the table, the rule, the row and the value. Files appear whole or not at
-all: each is written beside its place and renamed.
+Every table is validated when it is written and when it is read; a broken rule, which pandera finds,
+is an `InputError` that names the table, the rule, the row and the value. Files appear whole or not
+at all: each is written beside its place and renamed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import SCHEMA_VERSION
-from data_prep.contracts.schemas import SCHEMAS, Rule
+from data_prep.contracts.schemas import SCHEMAS, Column, Rule, Schema
 
 if TYPE_CHECKING:
     import pandera.pandas
@@ -61,13 +61,41 @@ unused; row 0, image_id 'a': role='trian'
     if unknown:
         raise InputError(f"{label}: unknown column '{unknown[0]}'; remove it")
     typed = typed_table(frame, name, label)
-    import pandera.errors  # half a second, which one image's answer need not take
+    if _keeps_rules(typed, schema):
+        return typed
+    import pandera.errors  # half a second, taken only where there is something to explain
 
     try:
         # Lazy: pandera then reports each failing value with its row.
         return _checker(name).validate(typed, lazy=True)
     except pandera.errors.SchemaErrors as error:
         raise InputError(f"{label}: {_first_failure(error, typed)}") from None
+
+
+def _keeps_rules(frame: pd.DataFrame, schema: Schema) -> bool:
+    """Whether a typed frame keeps every rule for certain: pandera looks at it again where not."""
+    if not frame.columns.is_unique:
+        return False
+    try:
+        for name, column in schema.columns.items():
+            if name in frame.columns and not _keeps_column(frame[name], column):
+                return False
+        if schema.unique and frame.duplicated(list(schema.unique)).any():
+            return False
+        return all(rule.holds(frame).all() for rule in schema.rules)
+    except TypeError:  # a list is none, say
+        return False
+
+
+def _keeps_column(values: pd.Series, column: Column) -> bool:
+    if column.type is None and values.dtype != object:
+        return False
+    missing = values.isna()
+    if missing.any():
+        if not column.nullable:
+            return False
+        values = values[~missing]
+    return all(rule.holds(values).all() for rule in column.rules)
 
 
 @cache

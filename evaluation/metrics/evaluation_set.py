@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ class EvaluationSet:
     x_class: pd.Series | None = None
     tolerance: npt.NDArray[np.float64] | None = None
 
-    @property
+    @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
         """Positive images and those that are normal, shape ``(N,)``; `None` where unknown."""
         if self.x_class is None or not (self.x_class == "normal").any():

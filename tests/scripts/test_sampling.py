@@ -21,6 +21,7 @@ from training.run_folder import RunFolder
 
 _SMALL = [
     "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
+    "model.backbone=mobilenet_v3_small",
 ]  # fmt: skip
 _EVERYTHING = [
     *_SMALL,

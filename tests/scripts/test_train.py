@@ -34,6 +34,7 @@ from training.run_folder import RunFolder, load_model
 _SMALL = {
     "retinanet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
+        "model.backbone=mobilenet_v3_small",
     ],
     "chexnet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.architecture=small_cnn",
@@ -319,7 +320,7 @@ def test_refusal_leaves_no_folder(
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:
     torch.save(build_classifier("densenet121", image_size=96).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w.pth: weights of densenet121, not of resnet18; set"):
+    with pytest.raises(InputError, match=r"w.pth: weights of densenet121, not of mobilenet"):
         _train(data, tmp_path / "run", f"model.weights={tmp_path / 'w.pth'}")
 
 

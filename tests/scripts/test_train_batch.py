@@ -21,6 +21,7 @@ from training.run_folder import RunFolder
 
 _TINY = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
+    "model.backbone=mobilenet_v3_small",
 ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _TINY = [
     "data.image_size=96", "training.batch_size=4", "training.precision=fp32",
     "model.fpn_channels=16", "model.head_convs=1", "model.norm=group",
+    "model.backbone=mobilenet_v3_small",
 ]  # fmt: skip
 
 
