@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -55,9 +56,15 @@ def test_names_say_what_things_do(path: Path) -> None:
             assert node.name.lower() not in banned
 
 
-def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.CaptureFixture) -> None:
+@pytest.fixture(scope="module")
+def layout(house: ModuleType) -> Any:
+    return house.House.read(ROOT)
+
+
+def test_layout_stays_within_its_limits(
+    house: ModuleType, layout: Any, capsys: pytest.CaptureFixture
+) -> None:
     """Limits are a little above what was measured when they were set; `tests/house.py` tells it."""
-    layout = house.House.read(ROOT)
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
@@ -70,8 +77,8 @@ def test_layout_stays_within_its_limits(house: ModuleType, capsys: pytest.Captur
     assert sum(count <= 1 for count in layout.importers().values()) <= 78
 
 
-def test_no_files_import_each_other_in_a_circle(house: ModuleType) -> None:
-    graphlib.TopologicalSorter(house.House.read(ROOT).imports).prepare()  # names the circle
+def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:
+    graphlib.TopologicalSorter(layout.imports).prepare()  # names the circle
 
 
 def test_data_and_judge_import_without_torch() -> None:

@@ -372,8 +372,8 @@ def test_one_batch_of_one_image_trains(version, build_small, dataset):
 @pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.long), "v2"])
 def test_a_batch_can_be_overfitted(version, build_small, batch):
     torch.manual_seed(0)
-    model = build_small(head=version, norm="group", head_convs=2)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    model = build_small(backbone="mobilenet_v3_small", head=version, norm="group", head_convs=2)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
     for _ in range(45):
         optimiser.zero_grad()
         losses = training_losses(model, batch)
