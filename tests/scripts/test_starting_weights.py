@@ -28,7 +28,7 @@ _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip
 _CLASSIFIER = [
-    "data.image_size=128", "training.epochs=1", "model.architecture=resnet18",
+    "data.image_size=64", "training.epochs=1", "model.architecture=resnet18",
     "model.last_stride=16", "data.split=other",
 ]  # fmt: skip
 
@@ -37,7 +37,7 @@ _CLASSIFIER = [
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96, 128], workers=0)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[96, 64], workers=0)
     add_splits(DataSet.open(folder / "data"), "other", SplitRule(seed=8))
     return folder / "data"
 
@@ -47,7 +47,7 @@ def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on another split, at another size and stride, of pixels normalised another way."""
     out = tmp_path_factory.mktemp("runs") / "chexnet"
     train("chexnet_quickstart", data, out, _CLASSIFIER, resume=True, device="cpu")
-    Preprocess(128, mean=0.3, std=0.2).to_json(out / "preprocess.json")
+    Preprocess(64, mean=0.3, std=0.2).to_json(out / "preprocess.json")
     return out
 
 
