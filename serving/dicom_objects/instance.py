@@ -11,6 +11,7 @@ import json
 import math
 import uuid
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -54,6 +55,9 @@ _EMPTY_WHERE_UNKNOWN = (
 _COPIED_WHERE_GIVEN = (
     "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
 )  # fmt: skip
+_META_START = 144  # where the meta header's elements begin, behind its length
+_META_BYTES = 4096
+_STEP, _MOST_INFLATED = 1 << 22, 1 << 27
 _LOSSY = frozenset({
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000,
 })  # fmt: skip
@@ -131,16 +135,36 @@ def read_source(source: Path | str | bytes) -> Dataset:
         source: A file, or its content; `data_prep.images.image.read_image` has accepted it.
 
     Raises:
-        InputError: It cannot be read as DICOM.
+        InputError: It cannot be read as DICOM, or is content that inflates to more than 128 MiB.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _source_may_be_odd():
         try:
+            if isinstance(source, bytes):
+                _refuse_inflation(source)
             return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        except InputError:
+            raise
         except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken files
             where = "DICOM source" if isinstance(source, bytes) else source
             reason = plain_reason(error)
             raise InputError(f"{where}: its header cannot be read ({reason})") from None
+
+
+def _refuse_inflation(content: bytes) -> None:
+    """Refuse deflated content that is much larger inside: pydicom inflates all of it at once."""
+    if content.find(str(uid.DeflatedExplicitVRLittleEndian).encode(), 0, _META_BYTES) < 0:
+        return
+    start = _META_START + int.from_bytes(content[_META_START - 4 : _META_START], "little")
+    inflater, inflated, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, content[start:]
+    while pending and not inflater.eof:
+        inflated += len(inflater.decompress(pending, _STEP))
+        pending = inflater.unconsumed_tail
+        if inflated > _MOST_INFLATED:
+            raise InputError(
+                f"DICOM source: inflates to more than {_MOST_INFLATED >> 20} MiB; send it "
+                "uncompressed"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -449,6 +450,21 @@ def test_a_header_is_read_from_bytes_as_from_its_file(tmp_path: Path) -> None:
     from_file, from_bytes = read_source(path), read_source(path.read_bytes())
     assert from_file == from_bytes
     assert capture(from_bytes).PatientID == "P1"
+
+
+def test_deflated_content_is_read_unless_it_is_much_larger_inside() -> None:
+    source = header()
+    source.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    source.save_as(small := io.BytesIO(), enforce_file_format=True)
+    assert read_source(small.getvalue()).PatientID == "P1"
+    content = small.getvalue()
+    start = 144 + int.from_bytes(content[140:144], "little")
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    blocks = [packer.compress(bytes(1 << 22)) for _ in range(33)]
+    bomb = content[:start] + b"".join(blocks) + packer.flush()
+    assert len(bomb) < 1 << 20
+    with pytest.raises(InputError, match="inflates to more than 128 MiB"):
+        read_source(bomb)
 
 
 def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
