@@ -383,8 +383,9 @@ def _numbers(source: Dataset, keyword: str) -> list[float]:
 
 
 def _whole_number(source: Dataset, keyword: str) -> int:
-    """A number as stated, 0 where there is none."""
+    """A number as stated, 0 where there is none that a DICOM integer can hold."""
     try:
-        return int(_value(source, keyword) or 0)
+        number = int(_value(source, keyword) or 0)
     except (TypeError, ValueError):
         return 0
+    return number if abs(number) < 1 << 31 else 0

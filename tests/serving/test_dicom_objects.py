@@ -314,6 +314,7 @@ ODD = {
         {"AccessionNumber": ""},
     ),
     "an age without unit": (raw("PatientAge", b"51"), {"PatientAge": None}),
+    "a number too large": (raw("InstanceNumber", b"99999999999"), {"InstanceNumber": 1}),
     "a name of one part": (lambda: header(PatientName="Anonymous"), {"PatientName": "Anonymous"}),
     "a Latin-1 name": (
         raw("PatientName", "Müller^Jörg".encode("latin-1"), "ISO_IR 100"),
