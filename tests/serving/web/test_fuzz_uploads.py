@@ -1,0 +1,214 @@
+"""Damaged uploads through the whole server: a right answer, or one line with a 4xx.
+
+    scripts/test -m long tests/serving/web/test_fuzz_uploads.py -s
+
+sends 10,000 of them; without ``-m long`` it is a small part of that, made of drawn images alone.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from pydicom import examples
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.image import read_image
+from serving.answer import LoadedRun
+
+REFUSALS = {400, 413, 415, 422}
+AT_ONCE = 8
+LEAK_BYTES = 96 << 20
+SEED = 19
+
+
+def mutate(content: bytes, rng: np.random.Generator) -> bytes:
+    """One random damage: cut, flip, overwrite, extremes, move, join, or noise behind a start."""
+    damaged, size = bytearray(content), len(content)
+    ends = (0, min(size, 1200)) if rng.random() < 0.5 else (0, size)  # headers matter more
+    places = [int(place) for place in rng.integers(*ends, int(rng.integers(1, 9)))]
+    start, stop = sorted(int(place) for place in rng.integers(*ends, 2))
+    kind = int(rng.integers(8))
+    if kind == 0:
+        return content[: int(rng.integers(0, size))]
+    if kind == 1:
+        for place in places:
+            damaged[place] ^= 1 << int(rng.integers(8))
+    elif kind == 2:
+        for place in places:
+            damaged[place] = int(rng.integers(256))
+    elif kind == 3:
+        width, fill = int(rng.choice([1, 2, 4])), int(rng.choice([0x00, 0x01, 0x7F, 0x80, 0xFF]))
+        damaged[places[0] : places[0] + width] = bytes([fill]) * width
+    elif kind == 4:
+        del damaged[start:stop]
+    elif kind == 5:
+        damaged[places[0] : places[0]] = damaged[start:stop]
+    elif kind == 6:
+        tails = (b"PK\x03\x04", b"<script>", b"%PDF-1.4", bytes(9), content)
+        damaged += tails[int(rng.integers(len(tails)))]
+    else:
+        damaged[int(rng.choice([4, 12, 132, 400])) :] = rng.bytes(int(rng.integers(0, 2000)))
+    return bytes(damaged)
+
+
+def cases(sources: dict[str, bytes], seed: int) -> Iterator[tuple[str, bytes]]:
+    """Damaged files without end, of each source in turn."""
+    number = 0
+    while True:
+        for name, content in sources.items():
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+            yield f"{number} of {name}", mutate(content, rng)
+            number += 1
+
+
+class Judge:
+    """Sends uploads and holds each answer against the file itself."""
+
+    def __init__(self, client: Any, served: list[LoadedRun], folder: Path) -> None:
+        self.client, self.served, self.path = client, served, folder / "case"
+        self.statuses: Counter[int] = Counter()
+        self.every = 1  # of so many answers one is held against the file
+
+    def send(self, some: list[tuple[str, bytes]], path: str = "/v1/analyze") -> None:
+        given = [{"files": {"file": ("x", content)}} for _, content in some]
+        for (name, content), answer in zip(
+            some, self.client.post_together(path, given), strict=True
+        ):
+            self.statuses[answer.status_code] += 1
+            if answer.status_code == 200:
+                if self.statuses[200] % self.every:
+                    continue
+                self._require_right(name, content, answer)
+            else:
+                require_reason(name, answer)
+
+    def _require_right(self, name: str, content: bytes, answer: httpx.Response) -> None:
+        self.path.write_bytes(content)
+        image = read_image(self.path)
+        got = answer.json()
+        assert [got["image"]["height"], got["image"]["width"]] == list(image.pixels.shape), name
+        for run, said in zip(self.served, got["systems"], strict=True):
+            (known,) = run.answer([(str(self.path), image)])
+            assert not isinstance(known, InputError)
+            assert said["score"] == pytest.approx(known.score, abs=1e-5), name
+            assert set(known.warnings) <= set(got["warnings"]), name
+
+
+def require_reason(name: str, answer: httpx.Response) -> None:
+    """A refusal with its reason: one line, without a path."""
+    assert answer.status_code in REFUSALS, (name, answer.status_code, answer.text)
+    error = answer.json()["error"]
+    assert error["code"], name
+    assert 0 < len(error["message"]) < 500, name
+    assert "\n" not in error["message"]
+    assert "/proc" not in error["message"]
+
+
+def resident(pids: list[int]) -> int:
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * 4096
+
+
+@pytest.fixture
+def judge(client: Any, served: list[LoadedRun], tmp_path: Path) -> Judge:
+    return Judge(client, served, tmp_path)
+
+
+def as_file(pixels: np.ndarray, format: str, **options: Any) -> bytes:  # noqa: A002
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
+
+
+def test_damaged_uploads_get_a_right_answer_or_a_reason(
+    judge: Judge, png: Callable[[int], bytes]
+) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(png(1))))
+    slice_ = io.BytesIO()
+    pydicom.dcmwrite(slice_, examples.ct)
+    sources = {
+        "grey.png": png(1),
+        "deep.png": as_file(pixels.astype(np.uint16) * 200, "PNG"),
+        "grey.jpg": as_file(pixels, "JPEG"),
+        "grey.tif": as_file(pixels, "TIFF", compression="tiff_lzw"),
+        "slice.dcm": slice_.getvalue(),
+    }
+    judge.send(list(sources.items()))
+    assert judge.statuses == {200: len(sources)}
+    some = cases(sources, SEED)
+    while sum(judge.statuses.values()) < 200:
+        judge.send(list(islice(some, AT_ONCE)))
+    assert judge.statuses[200] > 20
+    assert judge.statuses[422] > 60
+
+
+def test_odd_dicom_files_get_a_right_answer_or_a_reason(judge: Judge, shared_data: Path) -> None:
+    files = sorted((shared_data / "dicom_odd").iterdir())
+    for start in range(0, len(files), AT_ONCE):
+        judge.send([(path.name, path.read_bytes()) for path in files[start : start + AT_ONCE]])
+    assert judge.statuses == {200: 39, 415: 3, 422: 14}
+
+
+def test_odd_dicom_files_have_pixels_or_a_reason(client: Any, shared_data: Path) -> None:
+    files = sorted((shared_data / "dicom_odd").iterdir())
+    for path in files:
+        answer = client.post("/v1/pixels", files={"file": (path.name, path.read_bytes())})
+        if answer.status_code == 200:
+            deep = read_image(path, deep=True).deep
+            assert deep is not None
+            assert answer.content == deep.values.tobytes()
+        else:
+            require_reason(path.name, answer)
+
+
+@pytest.mark.long
+def test_ten_thousand_damaged_uploads_of_real_images(
+    judge: Judge, app: FastAPI, shared_data: Path
+) -> None:
+    files = [
+        *sorted((shared_data / "rsna").rglob("*.dcm"))[:2],
+        *sorted((shared_data / "nih").rglob("*.png"))[:2],
+        *sorted((shared_data / "kermany_224").rglob("*.jpeg"))[:8:2],
+        *sorted((shared_data / "dicom_odd").glob("*.dcm")),
+    ]
+    sources = {path.name: path.read_bytes() for path in files}
+    for path in sorted((shared_data / "kermany_224").rglob("*.jpeg"))[1:8:2]:
+        grey = np.asarray(Image.open(path).convert("L"))
+        sources[f"{path.stem}.tif"] = as_file(grey, "TIFF", compression="tiff_lzw")
+        sources[f"{path.stem}.png"] = as_file(grey, "PNG")
+    decoder = app.state.server.decoder
+    first, memory, replaced = decoder.pids, [0, 0], set(decoder.pids)
+    judge.every = 4
+    some = cases(sources, SEED)
+    for sent in range(0, 10_000, AT_ONCE):
+        judge.send(list(islice(some, AT_ONCE)))
+        replaced |= set(decoder.pids)
+        if sent == 2_000:
+            memory[0] = resident([*decoder.pids, *_OWN])
+        if sent % 1_000 == 0:
+            sys.stdout.write(f"{sent}: {dict(sorted(judge.statuses.items()))}\n")
+            sys.stdout.flush()
+    memory[1] = resident([*decoder.pids, *_OWN])
+    sys.stdout.write(
+        f"{dict(sorted(judge.statuses.items()))}, {len(replaced) - len(first)} processes replaced, "
+        f"memory {memory[0] >> 20} MiB after 2,000 and {memory[1] >> 20} MiB after all\n"
+    )
+    assert sum(judge.statuses.values()) == 10_000
+    assert set(judge.statuses) <= {200, *REFUSALS}
+    assert judge.statuses[200] > 1_000
+    assert memory[1] - memory[0] < LEAK_BYTES
+
+
+_OWN = [int(Path("/proc/self").resolve().name)]
