@@ -85,8 +85,8 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int) -> None:
     if path.is_file():
         Guard.read(path)  # refuses a damaged one
         return
-    patients = dataset.images.set_index("image_id")["patient_id"]
-    guard = fit_guard(open_store(dataset, size), patients.loc[dataset.image_ids("train", split)])
+    images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
+    guard = fit_guard(open_store(dataset, size), images["patient_id"], images.get("age_years"))
     if guard is None:
         console.say(
             f"No guard against other images: learning it takes {MIN_IMAGES} training images of "

@@ -36,7 +36,7 @@ from evaluation.overlays.reading import Reading
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.report.cases import map_levels, predicted_output
 from serving.backends import is_export
-from serving.guard import GUARD_NAME, Guard, file_warnings
+from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
 from serving.plain_answer import PlainAnswer
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Answer:
         warnings: What speaks against the answer; empty where the image looks like a frontal
             chest X-ray.
         undecided_because: Why there is no decision, else None.
+        notes: What was done to show the image, such as an inversion; speaks not against it.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
             box of a detector, 0 without one.
         reading: What the overlay shows.
@@ -92,6 +93,7 @@ class Answer:
     boxes: pd.DataFrame
     warnings: tuple[str, ...] = ()
     undecided_because: str | None = None
+    notes: tuple[str, ...] = ()
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
     reading: Reading = field(default_factory=lambda: Reading("", system_colour(0)), repr=False)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
@@ -127,6 +129,7 @@ class Answer:
             tuple(CalledBox(*box) for box in boxes),
             self.warnings,
             self.undecided_because,
+            self.notes,
         )
 
     def line(self) -> str:
@@ -393,6 +396,7 @@ class LoadedRun:
             threshold=reading.threshold,
             decision=reading.decision,
             undecided_because=self.undecided_because,
+            notes=image_notes(image),
             reading=reading,
             pixels=image.pixels,
             **known,

@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 
     from data_prep.store.pixel_store import PixelSource
 
-__all__ = ["GUARD_NAME", "MIN_IMAGES", "MIN_PATIENTS", "Guard", "file_warnings", "fit_guard"]
+__all__ = [
+    "GUARD_NAME",
+    "MIN_IMAGES",
+    "MIN_PATIENTS",
+    "Guard",
+    "file_warnings",
+    "fit_guard",
+    "image_notes",
+]
 
 GUARD_NAME = "guard.json"
 """Its file in a run folder."""
@@ -56,6 +64,15 @@ _LOWEST_LIMIT, _HIGHEST_LIMIT = 1.0, 1.5
 _LARGEST_VALUE, _LARGEST_SQUARE = 8.0, 16.0
 _TINY = 1e-6
 _COLOURED = 16.0  # of `DecodedImage.colour`
+_AGES = (2.0, 12.0, 18.0)  # years at which an age group begins: ICH E11
+_AGE_GROUPS = ("under 2", "2 to 11", "12 to 17", "18 or more")
+_RARE = 0.01  # of training images: of such an age group a run has learned nothing
+_ORIENTATIONS = {
+    "RF": "mirrored, with the patient's right at the right",
+    "RH": "upside down",
+    "LH": "upside down and mirrored",
+    **dict.fromkeys(("FL", "FR", "HL", "HR"), "lying on its side"),
+}
 _TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
     ("as a negative it would: black and white seem to be swapped", lambda pixels: 255 - pixels),
     ("turned by 180 degrees it would: it seems to be upside down", lambda p: np.rot90(p, 2)),
@@ -102,6 +119,8 @@ class Guard:
         limit: Score from which an image does not look like a frontal chest X-ray.
         images: Training images that it was learned from.
         false_alarms: Share of them, left out while fitting, at or above the limit.
+        ages: Of all training images those of patients under 2, 2 to 11, 12 to 17, and of 18 years
+            or more; None where few ages are known.
     """
 
     size: int
@@ -109,6 +128,7 @@ class Guard:
     images: int
     false_alarms: float
     _fit: _Fit = field(repr=False)
+    ages: tuple[int, ...] | None = None
 
     def score(self, pixels: np.ndarray) -> float:
         """Log odds that an image is no frontal chest X-ray.
@@ -140,11 +160,23 @@ class Guard:
             pixels = square
         known = image if isinstance(image, DecodedImage) else None
         found = [] if path is None else list(file_warnings(path, known))
+        found += [] if known is None else self._age_warnings(known.header.get("age_years"))
         if self.score(pixels) >= self.limit:
             found.append("does not look like the frontal chest X-rays that trained this run")
             turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
             found[-1] += "".join(f" ({words})" for words in list(turned)[:1])
         return tuple(found)
+
+    def _age_warnings(self, age: float | None) -> list[str]:
+        if age is None or self.ages is None:
+            return []
+        group, known = int(np.searchsorted(_AGES, age, side="right")), sum(self.ages)
+        if self.ages[group] >= _RARE * known:
+            return []
+        return [
+            f"by its header a patient of {_AGE_GROUPS[group]} years; of the {known:,} images that "
+            f"trained this run, {self.ages[group]:,} are of that age"
+        ]
 
     def write(self, path: Path) -> None:
         """Write ``guard.json``."""
@@ -155,6 +187,7 @@ class Guard:
             "limit": self.limit,
             "images": self.images,
             "false_alarms": self.false_alarms,
+            "ages": None if self.ages is None else list(self.ages),
         }
         write_json(path, "guard", {**payload, "arrays": arrays})
 
@@ -173,9 +206,12 @@ class Guard:
         try:
             fit = _Fit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(_Fit)})
             _require_shapes(fit)
+            ages = content.get("ages")  # of older runs nothing is known
+            if ages is not None and len(ages) != len(_AGE_GROUPS):
+                raise ValueError(f"ages of {len(ages)} groups, expected {len(_AGE_GROUPS)}")
             return cls(
                 int(content["size"]), float(content["limit"]), int(content["images"]),
-                float(content["false_alarms"]), fit,
+                float(content["false_alarms"]), fit, ages and tuple(map(int, ages)),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise InputError(f"{path}: is damaged ({error}); {again}") from None
@@ -184,7 +220,8 @@ class Guard:
 def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[str, ...]:
     """What a file itself says against a frontal chest X-ray: a DICOM header, or colour.
 
-    A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason.
+    A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason; one
+    that is turned or mirrored by its PatientOrientation, with that.
 
     Args:
         path: A file that `data_prep.images.image.read_image` reads.
@@ -193,12 +230,34 @@ def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[
     path = Path(path)
     reason, is_dicom = why_no_radiograph(path)
     if is_dicom:
-        return (f"by its DICOM header no frontal chest X-ray: {reason}",) if reason else ()
+        found = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
+        return (*found, *([] if image is None else _orientation_warnings(image)))
     colour = (image or read_image(path)).colour
     return ("a colour image; X-rays are grey",) if colour >= _COLOURED else ()
 
 
-def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
+def _orientation_warnings(image: DecodedImage) -> list[str]:
+    stated = str(image.record["orientation"] or "")
+    row, _, column = stated.partition("\\")
+    words = _ORIENTATIONS.get(row[:1] + column[:1])
+    return [f"by its DICOM header {words} (PatientOrientation {stated})"] if words else []
+
+
+def image_notes(image: DecodedImage) -> tuple[str, ...]:
+    """What was done to show an image, where a reader should know; nothing speaks against it.
+
+    Args:
+        image: As `data_prep.images.image.read_image` gives it.
+    """
+    if not image.record["inverted"]:
+        return ()
+    kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
+    return (f"stored as a negative{kind} and inverted, so that air is dark",)
+
+
+def fit_guard(
+    source: PixelSource, patients: pd.Series, ages: pd.Series | None = None
+) -> Guard | None:
     """Learn a guard from training images, the same from the same.
 
     At most 600 images are used. The limit is the score that 0.4 % of images of patients who were
@@ -208,6 +267,7 @@ def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
     Args:
         source: Their pixels.
         patients: Patient of each training image, by image id.
+        ages: Their age in years, likewise; NaN where it is not known.
 
     Returns:
         The guard; None where there are fewer than `MIN_IMAGES` images or `MIN_PATIENTS` patients.
@@ -215,6 +275,7 @@ def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
     if len(patients) < MIN_IMAGES or patients.nunique() < MIN_PATIENTS:
         return None
     rng = np.random.default_rng(_SEED)
+    counted = None if ages is None else _count_ages(ages.loc[patients.index].to_numpy(np.float64))
     patients = patients.sort_index()
     if len(patients) > _MOST_IMAGES:
         patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
@@ -238,7 +299,22 @@ def fit_guard(source: PixelSource, patients: pd.Series) -> Guard | None:
         left_out[~inside] = fit.scores(own[~inside])
     limit = np.clip(np.quantile(left_out, 1 - _FALSE_ALARMS), _LOWEST_LIMIT, _HIGHEST_LIMIT)
     false_alarms = float((left_out >= limit).mean())
-    return Guard(source.size, float(limit), n, false_alarms, _fit(own, varied, made, drawn))
+    fit = _fit(own, varied, made, drawn)
+    return Guard(source.size, float(limit), n, false_alarms, fit, counted)
+
+
+def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
+    """Images by age group; None where too few ages are known to tell that a group is rare.
+
+    Example:
+        >>> _count_ages(np.repeat([1.0, 18.0, 60.0, np.nan], [3, 10, 90, 9]))
+        (3, 0, 0, 100)
+    """
+    known = years[np.isfinite(years)]
+    if len(known) < MIN_IMAGES:
+        return None
+    groups = np.searchsorted(_AGES, known, side="right")
+    return tuple(np.bincount(groups, minlength=len(_AGE_GROUPS)).tolist())
 
 
 def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> _Fit:

@@ -41,6 +41,7 @@ class PlainAnswer:
     boxes: tuple[CalledBox, ...]
     warnings: tuple[str, ...] = ()
     undecided_because: str | None = None
+    notes: tuple[str, ...] = ()
 
     def line(self) -> str:
         """The answer as the terminal shows it."""
@@ -79,6 +80,7 @@ class PlainAnswer:
             "threshold": self.threshold,
             "boxes": [box._asdict() for box in self.boxes],
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
 
 
@@ -96,12 +98,14 @@ class AnswerPrinter:
 
     def write(self, answers: Sequence[PlainAnswer]) -> None:
         """One image, answered by each system."""
-        for text in dict.fromkeys(text for answer in answers for text in answer.warnings):
-            warning = f"{answers[0].image}  WARNING: {text}"
+        said = [("WARNING", text) for answer in answers for text in answer.warnings]
+        said += [("NOTE", text) for answer in answers for text in answer.notes]
+        for kind, text in dict.fromkeys(said):
+            line = f"{answers[0].image}  {kind}: {text}"
             if self._as_json:
-                self._say(warning)
+                self._say(line)
             else:
-                sys.stdout.write(warning + "\n")
+                sys.stdout.write(line + "\n")
         for answer in answers:
             if not self._as_json:
                 sys.stdout.write(answer.line() + "\n")

@@ -26,7 +26,7 @@ from evaluation.decisions.decision_rule import CalledImage, DecisionRule, call_b
 from evaluation.decisions.thresholds import POLICIES
 from serving.exported.exported_model import ExportedModel, scores_of
 from serving.exported.spec import EXPORT_FILE
-from serving.guard import GUARD_NAME, Guard, file_warnings
+from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
 from serving.plain_answer import AnswerPrinter, PlainAnswer
 
 
@@ -103,6 +103,7 @@ class ExportedSystem:
             boxes=found.boxes,
             warnings=file_warnings(called, image) if warnings is None else warnings,
             undecided_because=self.undecided_because,
+            notes=image_notes(image),
         )
 
     def _call(self, called: str, pixels: np.ndarray) -> CalledImage:

@@ -80,7 +80,9 @@ class Analysis:
         return AnalyzeAnswer(
             request_id=request_id,
             image=_facts(name, decoded),
-            warnings=list(dict.fromkeys(text for one in answers for text in one.warnings)),
+            warnings=list(
+                dict.fromkeys(text for one in answers for text in (*one.warnings, *one.notes))
+            ),
             disagreement=disagreement(described),
             systems=described,
             overlay_png=overlay,

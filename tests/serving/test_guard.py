@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions
+from data_prep.images.decoded_image import DecodedImage, decode_record
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Placement, letterbox
@@ -24,7 +26,7 @@ from data_prep.synth.phantom import write_phantom
 from scripts import console
 from scripts.train_images import add_guard
 from serving import guard as guards
-from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard
+from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard, image_notes
 
 SIZE = 64
 FOREIGN = "does not look like the frontal chest X-rays that trained this run"
@@ -228,6 +230,88 @@ def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path) -> None:
     for path in sorted(folder.iterdir()):
         known = [f"by its DICOM header no frontal chest X-ray: {reasons.get(path.name)}"]
         assert list(file_warnings(path)) == known * (path.name in reasons)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "words"),
+    [
+        (["L", "F"], None),
+        (["L", "PF"], None),
+        (["R", "F"], "mirrored, with the patient's right at the right (PatientOrientation R\\F)"),
+        (["R", "H"], "upside down (PatientOrientation R\\H)"),
+        (["F", "R"], "lying on its side (PatientOrientation F\\R)"),
+        (None, None),
+    ],
+)
+def test_an_image_that_its_header_calls_turned_is_named(
+    tmp_path: Path, orientation: list[str] | None, words: str | None
+) -> None:
+    header = examples.ct
+    header.Modality, header.BodyPartExamined, header.ViewPosition = "DX", "CHEST", "PA"
+    header.PatientOrientation = orientation
+    path = tmp_path / "a.dcm"
+    header.save_as(path)
+    known = () if words is None else (f"by its DICOM header {words}",)
+    assert file_warnings(path, read_image(path)) == known
+
+
+def test_what_is_stored_as_a_negative_gets_a_note_and_no_warning(tmp_path: Path) -> None:
+    header = examples.ct
+    header.Modality, header.BodyPartExamined = "DX", "CHEST"
+    path = tmp_path / "a.dcm"
+    header.save_as(path)
+    assert image_notes(read_image(path)) == ()
+    header.PhotometricInterpretation = "MONOCHROME1"
+    header.save_as(path)
+    negative = read_image(path)
+    assert image_notes(negative) == (
+        "stored as a negative (MONOCHROME1) and inverted, so that air is dark",
+    )
+    assert file_warnings(path, negative) == ()
+
+
+def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
+    return DecodedImage(pixels, decode_record(pixels, []), header={"age_years": years})
+
+
+@pytest.mark.parametrize(
+    ("learned", "years", "words"),
+    [
+        ((0, 3, 60, 900), 6.0, "a patient of 2 to 11 years; of the 963 images .* 3 are of that"),
+        ((0, 3, 60, 900), 0.2, "a patient of under 2 years; .* 0 are"),
+        ((0, 3, 60, 900), 14.0, None),
+        ((0, 3, 60, 900), 18.0, None),
+        ((0, 3, 60, 900), None, None),
+        ((400, 900, 200, 2), 40.0, "a patient of 18 or more years"),  # a model of children
+        ((400, 900, 200, 2), 6.0, None),
+        (None, 6.0, None),  # a run that does not know
+    ],
+)
+def test_a_patient_of_an_age_that_the_run_never_saw_is_named(
+    guard: Guard,
+    unseen: list[np.ndarray],
+    learned: tuple[int, ...] | None,
+    years: float | None,
+    words: str | None,
+    tmp_path: Path,
+) -> None:
+    replace(guard, ages=learned).write(tmp_path / GUARD_NAME)
+    said = Guard.read(tmp_path / GUARD_NAME).warnings(_of_age(unseen[0], years))
+    assert len(said) == (words is not None)
+    assert words is None or re.search(words, said[0])
+
+
+def test_a_run_knows_the_ages_that_it_learned_from(data: DataSet, guard: Guard) -> None:
+    images = data.images.set_index("image_id").loc[data.image_ids("train")]
+    known = images["age_years"].dropna() if "age_years" in images else []
+    if len(known) < guards.MIN_IMAGES:
+        assert guard.ages is None
+    else:
+        assert guard.ages is not None
+        assert (sum(guard.ages), guard.ages[3]) == (len(known), int((known >= 18).sum()))
+    counted = guards._count_ages(np.linspace(1, 90, len(images)))
+    assert counted is not None
+    assert sum(counted) == len(images)
 
 
 class _Squares:
