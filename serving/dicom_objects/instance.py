@@ -362,6 +362,8 @@ def _is_valid(vr: str, keyword: str, text: str) -> bool:
         return False
     if keyword in ("PatientSize", "PatientWeight") and not text.strip("+0.eE-"):  # zero: unknown
         return False
+    if vr == "PN" and any(group.count("^") > 4 for group in text.split("=")):  # five parts
+        return False
     try:
         validate_value(vr, text, RAISE)
         if vr == "DA":

@@ -316,6 +316,7 @@ ODD = {
     "an age without unit": (raw("PatientAge", b"51"), {"PatientAge": None}),
     "a number too large": (raw("InstanceNumber", b"99999999999"), {"InstanceNumber": 1}),
     "a name of one part": (lambda: header(PatientName="Anonymous"), {"PatientName": "Anonymous"}),
+    "a name of six parts": (raw("PatientName", b"A^B^C^D^E^F"), {"PatientName": ""}),
     "a Latin-1 name": (
         raw("PatientName", "Müller^Jörg".encode("latin-1"), "ISO_IR 100"),
         {"PatientName": "Müller^Jörg"},
