@@ -99,13 +99,13 @@ function findings(each) {
 }
 
 function boxes(each, place, lookAt) {
-  if (!each.boxes.length) return h("p", { class: "quiet" }, "No box counts.");
+  if (!each.boxes.length) return h("p", { class: "quiet" }, "No boxes.");
   return h("div", { class: "boxes" }, h("p", {}, `${counted(each.boxes.length, "box", "boxes")}, by score:`),
     h("ul", {}, each.boxes.map((box, number) => h("li", {}, h("button", { type: "button", class: "small", "aria-label": `Look at box ${number + 1}: ${plain(box.finding)}, score ${share(box.score)}, from ${Math.round(box.x1)}, ${Math.round(box.y1)} to ${Math.round(box.x2)}, ${Math.round(box.y2)} px`,
       onclick: () => lookAt(place, number) }, share(box.score))))));
 }
 
-const FIRST = ["auroc", "ap", "average_precision", "sensitivity", "specificity", "f1", "brier", "ece", "froc"];
+const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "ece"];
 
 /** How the systems did on their test sets, and what they learned from. */
 export function systemsPage(systems, canLink) {
@@ -124,8 +124,8 @@ function figures(each, canLink) {
   if (!report) return h("p", { class: "because" }, "No test figures here: start the server with the report of cxr compare to see them.");
   const rank = (one) => { const at = FIRST.indexOf(one.metric); return at < 0 ? FIRST.length : at; };
   const rows = [...report.figures].sort((one, other) => rank(one) - rank(other));
-  const where = [report.data_set, report.n_images && counted(report.n_images, "image"), report.n_patients && `of ${counted(report.n_patients, "patient")}`,
-    report.n_positive !== null && report.n_positive !== undefined && `${report.n_positive} positive`].filter(Boolean).join(", ");
+  const counts = [report.n_images && counted(report.n_images, "image"), report.n_patients && `of ${counted(report.n_patients, "patient")}`].filter(Boolean).join(" ");
+  const where = [report.data_set, counts, report.n_positive !== null && `${report.n_positive} positive`].filter(Boolean).join(", ");
   return h("div", {},
     h("p", {}, report.images === "test" ? "On test images that it never saw: " : `On ${report.images} images, which chose its threshold, so these figures flatter: `, where, "."),
     report.cautions.length ? h("ul", { class: "because" }, report.cautions.map((text) => h("li", {}, text))) : null,

@@ -152,7 +152,7 @@ async function withPatience(action, signal = null, item = null) {
       if (![429, 503].includes(error.status) || tries === MOST_TRIES) throw error;
       const seconds = Math.min(error.retryAfter ?? 2 ** tries, 60);
       if (item) {
-        item.waits = `${error.message} Trying again in ${counted(seconds, "second")}.`;
+        item.waits = `${error.message.replace(/; try again\.$/, ".")} Trying again in ${counted(seconds, "second")}.`;
         render();
       }
       await pause(seconds * 1000, signal);
@@ -237,6 +237,7 @@ let shownProblem = "";
 function renderProblem() {
   const problem = current.error ?? (current.answer ? null : failed);
   const words = problem ? problem.message : current.waits ?? "";
+  $("viewer").hidden = Boolean(problem) && viewer.isEmpty;
   if (words === shownProblem && $("problem").childElementCount === Number(Boolean(words))) return;
   shownProblem = words;
   const again = problem && (problem.passes || problem.status === 401)
@@ -374,12 +375,12 @@ function onKey(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !$("keys-on").checked || document.querySelector("dialog[open]")) return;
   const { target, key } = event;
   const onImage = target instanceof HTMLCanvasElement;
-  if (!onImage && target !== document.body && target.closest("input, select, textarea, summary, .scroll, a")) return;
+  if (!onImage && target !== document.body && target.closest("select, summary, input[type=password]")) return;
   if (key.startsWith("Arrow") && !onImage) return;  // elsewhere they scroll the page
   const lower = key.length === 1 ? key.toLowerCase() : key;
   const actions = { n: () => step(1), p: () => step(-1), a: () => current && another(), "?": () => $("help").showModal(),
     Enter: () => !$("analyze").hidden && !$("analyze").disabled && analyze(waiting()) };
-  if (key === "Enter" && target.closest("button")) return;
+  if (key === "Enter" && target.closest("button, input, a")) return;
   if (actions[lower]) actions[lower]();
   else if (!current || !viewer.key(lower)) return;
   event.preventDefault();

@@ -30,12 +30,12 @@ export class Viewer {
 
   #build() {
     const button = (name, title, keys, action) => h("button", {
-      type: "button", title, "aria-label": title, "aria-keyshortcuts": keys, onclick: action }, name);
+      type: "button", title, "aria-label": name.length === 1 ? title : null, "aria-keyshortcuts": keys, onclick: action }, name);
     this.stage = h("div", { class: "stage" });
     this.preset = h("select", { "aria-label": "Window preset", onchange: () => this.usePreset(this.preset.value) },
       PRESETS.map(([value, words]) => h("option", { value }, words)), h("option", { value: "own", hidden: true }, "By hand"));
-    this.widthSlider = h("input", { type: "range", min: "0", max: "1000", "aria-label": "Window width (contrast)", oninput: () => this.#fromSliders() });
-    this.levelSlider = h("input", { type: "range", min: "0", max: "1000", "aria-label": "Level (brightness)", oninput: () => this.#fromSliders() });
+    this.widthSlider = h("input", { type: "range", min: "0", max: "1000", step: "5", "aria-label": "Window width (contrast)", oninput: () => this.#fromSlider(true) });
+    this.levelSlider = h("input", { type: "range", min: "0", max: "1000", step: "5", "aria-label": "Level (brightness)", oninput: () => this.#fromSlider(false) });
     this.windowWords = h("output", { class: "figures" });
     this.pointWords = h("span", { class: "figures quiet point" });
     this.invertButton = button("Invert", "Invert black and white", "i", () => this.invert());
@@ -67,6 +67,10 @@ export class Viewer {
     this.#panesAnew();
     if (image) this.usePreset("file");
     this.#root.toggleAttribute("data-empty", !image);
+  }
+
+  get isEmpty() {
+    return this.#image === null;
   }
 
   /** Show what systems say of the image. */
@@ -267,10 +271,11 @@ export class Viewer {
     this.#draw();
   }
 
-  #fromSliders() {
+  #fromSlider(ofWidth) {
     if (!this.#image) return;
-    const width = Math.max(2 * this.widthSlider.value / 1000, 0.002) * this.#range();
-    const level = this.#image.lowest + this.levelSlider.value / 1000 * this.#range();
+    let [width, level] = [this.#window.high - this.#window.low, (this.#window.high + this.#window.low) / 2];
+    if (ofWidth) width = Math.max(2 * this.widthSlider.value / 1000, 0.002) * this.#range();
+    else level = this.#image.lowest + this.levelSlider.value / 1000 * this.#range();
     this.#useWindow(level - width / 2, level + width / 2, "own");
   }
 
