@@ -1,0 +1,160 @@
+"""The reading page in a real browser, against a server that listens."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from serving.answer import LoadedRun
+from serving.web.app import build_app
+from serving.web.settings import ServeSettings
+from tests.measure_page import Browser, find_browser
+
+_PATIENCE = 20.0  # seconds
+_BROWSER = find_browser()
+pytestmark = pytest.mark.skipif(_BROWSER is None, reason="no Chromium on this machine")
+
+_DROP = """(async () => {
+  const bytes = Uint8Array.from(atob("%s"), (sign) => sign.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "%s"));
+  document.body.dispatchEvent(
+    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+})()"""
+_PIXELS = """(() => {
+  const canvas = document.querySelectorAll(".pane canvas")[%d];
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.reduce((sum, value, place) => (sum * 31 + value * (place + 1)) %% 1000000007, 7);
+})()"""
+
+
+class _Page:
+    """The page in a tab."""
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self.browser, self.address = browser, address
+
+    def load(self, width: int = 1280, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.call("Emulation.setDeviceMetricsOverride", **size)
+        self.browser.call("Page.navigate", url=self.address)
+        self.wait("document.querySelectorAll('#examples button').length === 3")
+
+    def run(self, script: str) -> Any:
+        return self.browser.evaluate(script)
+
+    def wait(self, condition: str) -> None:
+        end = time.monotonic() + _PATIENCE
+        while not self.run(f"Boolean({condition})"):
+            assert time.monotonic() < end, f"{condition}: {self.run('document.body.innerText')}"
+            time.sleep(0.02)
+
+    def text(self, selector: str) -> str:
+        return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    def click(self, selector: str) -> None:
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def pixels(self, pane: int) -> int:
+        """A checksum of what a pane shows, once it is drawn."""
+        frames = "new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))"
+        self.run(frames)
+        return int(self.run(_PIXELS % pane))
+
+
+@pytest.fixture(scope="module")
+def address(served: list[LoadedRun]) -> Iterator[str]:
+    """Where a server of the exports listens."""
+    app = build_app(served, ServeSettings())
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + _PATIENCE
+    while not server.started:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code != 200:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join(_PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[_Page]:
+    """One tab for all."""
+    assert _BROWSER is not None
+    with Browser(_BROWSER) as browser:
+        yield _Page(browser, address)
+
+
+def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page) -> None:
+    page.load()
+    page.click("#examples button")
+    page.wait("document.querySelector('#verdict')")
+    example = httpx.get(f"{page.address}examples").json()["examples"][0]
+    content = httpx.get(f"{page.address}{example['url'].lstrip('/')}").content
+    files = {"file": (example["name"], content)}
+    answer = httpx.post(f"{page.address}v1/analyze?include=maps", files=files).json()
+
+    assert page.text("#reading-title") == example["name"]
+    shown = page.run(
+        "[...document.querySelectorAll('.card')].map((card) => [card.ariaLabel, "
+        "card.querySelector('.decision').lastChild.textContent, "
+        "Number(card.querySelector('[role=meter]').ariaValueNow), "
+        "card.querySelectorAll('.boxes li').length])"
+    )
+    assert shown == [
+        [each["system"], each["decision"], round(each["probability"], 3), len(each["boxes"])]
+        for each in answer["systems"]
+    ]
+    assert page.text("#verdict").endswith("The systems disagree") == answer["disagreement"]
+
+    mapped = next(at for at, each in enumerate(answer["systems"]) if each["map"])
+    page.wait("document.querySelectorAll('.pane canvas').length === 2")
+    before = page.pixels(mapped)
+    page.click("[data-kind=map]")
+    without = page.pixels(mapped)
+    page.click("[data-kind=map]")
+    assert without != before == page.pixels(mapped)
+
+    page.click("#another")
+    assert page.run("document.querySelector('#start').checkVisibility()")
+    assert page.text("#visit-count").startswith("1 image")
+    assert page.run("localStorage.length + sessionStorage.length") == 0
+    said = [text for text in page.browser.complaints if "getImageData" not in text]  # this test's
+    assert said == []  # nor does the content policy complain
+
+
+def test_dropped_file_that_is_no_image_is_refused_in_words(page: _Page) -> None:
+    page.load()
+    page.run(_DROP % (base64.b64encode(b"<svg xmlns='x'/>").decode(), "a.dcm"))
+    page.wait("document.querySelector('#problem .problem')")
+    refusal = httpx.post(f"{page.address}v1/pixels", files={"file": ("a.dcm", b"<svg xmlns='x'/>")})
+    assert refusal.status_code == 415
+    assert refusal.json()["error"]["message"].rstrip(".") in page.text("#problem")
+
+
+def test_page_fits_a_phone_and_every_control_has_a_name(page: _Page) -> None:
+    page.load(390, 844)
+    page.click("#examples li:last-child button")
+    page.wait("document.querySelector('#verdict')")
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    nodes = page.browser.call("Accessibility.getFullAXTree")["nodes"]
+    roles = ("button", "link", "checkbox", "slider", "combobox", "meter", "image", "region")
+    controls = [
+        node for node in nodes
+        if not node["ignored"] and node.get("role", {}).get("value") in roles
+    ]  # fmt: skip
+    assert len(controls) > 20
+    assert [node for node in controls if not node.get("name", {}).get("value")] == []
