@@ -30,10 +30,10 @@ _MOST_CLIENTS = 4096
 _DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 256 << 20
 _BURST_SECONDS = 10.0  # of the rate, that a client may send at once
 _LEAST_BURST = 20.0
-_CACHE = b"cache-control"
+_CACHE, _POLICY = b"cache-control", b"content-security-policy"
 _HEADERS = (
     (
-        b"content-security-policy",
+        _POLICY,
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         b"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     ),
@@ -54,17 +54,18 @@ _HEADERS = (
 def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers of a response with those that keep a browser from doing harm with it.
 
-    Answers are not to be stored; what says otherwise itself keeps its own ``Cache-Control``.
+    Answers are not to be stored; what says otherwise itself keeps its own ``Cache-Control``, and
+    what brings scripts of its own keeps its ``Content-Security-Policy``.
 
     Example:
         >>> dict(with_security_headers([(b"content-type", b"text/html")]))[b"cache-control"]
         b'no-store'
     """
-    ours = {name for name, _ in _HEADERS}
-    kept = [(name, value) for name, value in headers if name.lower() not in ours]
-    if all(name.lower() != _CACHE for name, _ in kept):
-        kept.append((_CACHE, b"no-store"))
-    return [*kept, *_HEADERS]
+    given = list(headers)
+    own = {name.lower() for name, _ in given} & {_CACHE, _POLICY}
+    added = [(name, value) for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in own]
+    ours = {name for name, _ in added}
+    return [*((name, value) for name, value in given if name.lower() not in ours), *added]
 
 
 class _Denied(Exception):  # noqa: N818 - an answer

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -22,6 +23,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from scripts import cli, console, predict
+from serving.answer import LoadedRun
 from training.run_folder import save_model
 
 SIZE = 32
@@ -93,6 +95,43 @@ def test_the_program_that_export_leaves_answers_as_cxr_predict(
     (of_run,) = answers[made.run]
     assert answer["decision"] == of_run["decision"] is not None
     assert answer["score"] == pytest.approx(of_run["score"], abs=1e-5)
+
+
+def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import httpx
+
+    from serving.web.app import build_app
+    from serving.web.settings import ServeSettings
+
+    image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
+    systems = [f"run={made.run}", f"export={made.export}"]
+    assert cxr("predict", *systems, image, "--json", "--no-overlay") == 0
+    expected = json.loads(capsys.readouterr().out)
+    served = [LoadedRun.open(made.run, name="run"), LoadedRun.open(made.export, name="export")]
+
+    async def ask() -> Any:
+        app = build_app(served, ServeSettings(allowed_hosts=("testserver",)))
+        transport = httpx.ASGITransport(app)
+        address = "http://testserver"
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url=address) as client,
+        ):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.01)
+            files = {"file": (image.name, image.read_bytes())}
+            return (await client.post("/v1/analyze", files=files)).json()
+
+    found = asyncio.run(ask())
+    keys = ("system", "decision", "probability", "score", "threshold", "boxes")
+    assert [{key: each[key] for key in keys} for each in found["systems"]] == [
+        {key: each[key] for key in keys} for each in expected
+    ]
+    assert [each["backend"] for each in found["systems"]] == ["torch", "openvino"]
+    assert found["systems"][0]["decision"] is not None
+    assert found["warnings"] == expected[0]["warnings"]
 
 
 def test_one_image_imports_no_torch_no_pandera_and_no_matplotlib(

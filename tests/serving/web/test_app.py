@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import io
@@ -215,6 +216,42 @@ def test_a_request_that_takes_too_long_is_given_up(
     assert refusal(late) == (504, "too_slow")
 
 
+def test_where_the_client_is_gone_its_image_is_not_read(
+    app: FastAPI, client: Any, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = httpx.Request("POST", "http://testserver/v1/analyze", files={"file": png(0)})
+    messages = [
+        {"type": "http.request", "body": request.read(), "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+    asked: list[str] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(0)
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def begin(self: Any, content: bytes) -> None:
+        asked.append("decode")
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(type(app.state.server.decoder), "decode", begin)
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/analyze", "query_string": b"",
+        "headers": headers, "client": None, "root_path": "", "http_version": "1.1",
+        "scheme": "http", "server": None, "raw_path": b"/v1/analyze",
+    }  # fmt: skip
+    start = time.monotonic()
+    asyncio.run(client.asgi(scope, receive, send))
+    assert asked == ["decode"]
+    assert time.monotonic() - start < 30
+    assert sent[0]["status"] == 499
+
+
 def test_a_server_that_starts_or_stops_is_not_ready(app: FastAPI, client: Any) -> None:
     state = app.state.server
     for status in ("starting", "stopping"):
@@ -273,6 +310,10 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(
         assert found["cautions"] == ["Few images."]
         assert client.get(classifier["report_url"]).text == "<p>Report</p>"
         assert client.get("/report/figures/roc.svg").status_code == 200
+        policy = client.get(classifier["report_url"]).headers["content-security-policy"]
+        assert "script-src 'self' 'unsafe-inline'" in policy
+        assert "connect-src" not in policy  # so that 'none' of the default holds
+        assert "unsafe-inline" not in client.get("/").headers["content-security-policy"]
         for name in ("decisions.parquet", "metrics.json", "away.html", "..%2freport%2freport.html"):
             assert client.get(f"/report/{name}").status_code == 404, name
 
