@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,16 +19,17 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_prep.images.decoded_image import DecodedImage, decode_record
 from serving.answer import LoadedRun
-from serving.web.analysis import Analysis, Include
+from serving.web.analysis import Analysis, Include, too_busy
 from serving.web.files import Files
 from serving.web.gate import Gate, with_security_headers
 from serving.web.history import as_csv, as_pdf
 from serving.web.metrics import CONTENT_TYPE, Metrics
-from serving.web.reader import Reader
+from serving.web.reader import Busy, Places, Reader
 from serving.web.report_figures import report_figures, validation_figures
 from serving.web.schemas import (
     ERRORS,
@@ -47,6 +48,8 @@ from serving.web.uploads import Decoder, Refused
 
 _LOG = logging.getLogger("cxr.serve")
 _LONGEST_NAME = 120
+_MOST_BYTES = 512 << 20  # of all uploads under way
+_DRAIN_SECONDS = 2.0
 _LEAST_DECODING = 5.0  # seconds
 _REPORT_URL = "/report/report.html"
 _UPLOAD = {
@@ -107,6 +110,9 @@ class _State:
             max_pixels=settings.max_pixels,
             waiting=settings.queue,
         )
+        # What waits, and what is decoded or answered at the time.
+        under_way = settings.queue + settings.batch + settings.workers
+        self.places = Places(under_way, max(_MOST_BYTES, settings.max_bytes))
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = Metrics(lambda: self.reader.waiting)
         self.reader = Reader(
@@ -214,10 +220,11 @@ async def analyze(
     state = _state(request)
     if state.status != "ok":
         raise _not_now(state)
-    name, content = await _upload(request)
-    request_id = request.scope["cxr_request_id"]
-    work = state.analysis.analyze(request_id, name, content, frozenset(include))
-    return await _unless_gone(request, work, state.settings.seconds)
+    async with _place(request):
+        name, content = await _upload(request)
+        request_id = request.scope["cxr_request_id"]
+        work = state.analysis.analyze(request_id, name, content, frozenset(include))
+        return await _unless_gone(request, work, state.settings.seconds)
 
 
 @_router.post(
@@ -227,9 +234,10 @@ async def analyze(
 async def pixels(request: Request) -> Response:
     """The image at full depth, before any window: rows of little-endian uint16."""
     state = _state(request)
-    _, content = await _upload(request)
-    work = state.decoder.deep(content)
-    decoded = await _unless_gone(request, work, state.settings.seconds)
+    async with _place(request):
+        _, content = await _upload(request)
+        work = state.decoder.deep(content)
+        decoded = await _unless_gone(request, work, state.settings.seconds)
     deep = decoded.image.deep
     assert deep is not None  # noqa: S101 - it was asked for
     height, width = deep.values.shape
@@ -318,6 +326,24 @@ async def example(request: Request, name: str) -> Response:
 def _download(content: bytes, kind: str, name: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type=kind, headers=headers)
+
+
+@asynccontextmanager
+async def _place(request: Request) -> AsyncIterator[None]:
+    """A place for an upload before it is read, or 429; what comes then is thrown away."""
+    state = _state(request)
+    length = request.headers.get("Content-Length", "")
+    size = int(length) if length.isdecimal() else state.settings.max_bytes
+    with ExitStack() as taken:
+        try:
+            taken.enter_context(state.places.take(size))
+        except Busy as busy:
+            with suppress(TimeoutError, ClientDisconnect):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    async for _ in request.stream():
+                        pass  # else the client, which still sends, would not see the answer
+            raise too_busy(busy.retry_after) from None
+        yield
 
 
 class _InMemory(MultiPartParser):

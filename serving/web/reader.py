@@ -6,7 +6,8 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from data_prep.contracts.errors import InputError
@@ -26,6 +27,41 @@ class Busy(Exception):  # noqa: N818 - an outcome, not a fault
     def __init__(self, retry_after: int) -> None:
         super().__init__("the queue is full")
         self.retry_after = retry_after
+
+
+class Places:
+    """Bounds what is under way, before its bytes are taken: requests, and their bytes.
+
+    Args:
+        most: Requests.
+        most_bytes: Bytes of all of them together; one request alone may have more.
+
+    Example:
+        >>> places = Places(2, 100)
+        >>> with places.take(60):
+        ...     with places.take(60):
+        ...         pass
+        Traceback (most recent call last):
+        ...
+        serving.web.reader.Busy: the queue is full
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._taken, self._bytes = 0, 0
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """A place for a request of some bytes, or `Busy`."""
+        if self._taken and (self._taken >= self._most or self._bytes + size > self._most_bytes):
+            raise Busy(1)
+        self._taken += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._bytes -= size
 
 
 @dataclass(frozen=True, eq=False)

@@ -310,20 +310,34 @@ class Decoder:
             again = {"Retry-After": "2"}
             raise Refused(429, "busy", "as many files wait as may; try again", again)
         self._waiting += 1
+        is_wanted = asyncio.Event()
+        is_wanted.set()
+        # In a task of its own: a client that leaves does not cost a process, and keeps its place
+        # until the task has seen it.
+        task = self._begin(self._ask(content, is_wanted, deep=deep))
+        task.add_done_callback(self._leave)
         try:
-            # In a task of its own: a client that leaves does not cost a process.
-            answer, pixels = await asyncio.shield(self._begin(self._ask(content, deep=deep)))
-        finally:
-            self._waiting -= 1
+            answer, pixels = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            is_wanted.clear()
+            raise
         if answer["status"] == 413:
             raise Refused(413, "too_large", f"this image: {answer['reason']}")
         if answer["status"] != 200:
             raise Refused(422, "unreadable", f"this image: {answer['reason']}")
         return _decoded(kind, answer, pixels)
 
-    async def _ask(self, content: bytes, *, deep: bool) -> tuple[dict[str, Any], bytes]:
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        self._waiting -= 1
+
+    async def _ask(
+        self, content: bytes, is_wanted: asyncio.Event, *, deep: bool
+    ) -> tuple[dict[str, Any], bytes]:
         for _ in range(2):  # the process may have ended for reasons that are not the file's
             worker = await self._free.get()
+            if not is_wanted.is_set():
+                self._free.put_nowait(worker)
+                raise Refused(499, "client_gone", "the client closed the connection")
             is_whole = False
             try:
                 async with asyncio.timeout(self._seconds):

@@ -25,6 +25,7 @@ from data_prep.contracts.errors import InputError
 from scripts import cli
 from serving.answer import LoadedRun
 from serving.web.app import build_app
+from serving.web.reader import Places
 from serving.web.report_figures import report_figures
 from serving.web.settings import ServeSettings
 
@@ -214,6 +215,21 @@ def test_a_request_that_takes_too_long_is_given_up(
     monkeypatch.setattr(LoadedRun, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
     late = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
     assert refusal(late) == (504, "too_slow")
+
+
+def test_more_than_may_be_under_way_is_refused_before_it_is_read(
+    app: FastAPI, client: Any, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.state.server, "places", Places(2, 1 << 20))
+    answers = client.post_together(
+        "/v1/analyze", [{"files": {"file": ("a.png", png(seed))}} for seed in range(6)]
+    )
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200, 200, 429, 429, 429, 429]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refusal(refused) == (429, "busy")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert ask(client, png(0))["systems"]
 
 
 def test_where_the_client_is_gone_its_image_is_not_read(

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -412,3 +413,23 @@ def test_what_is_asked_for_at_once_is_not_mixed_up(decoding: Decoding) -> None:
 
     for pixels, got in zip(arrays, decoding.run(decode_all()), strict=True):
         np.testing.assert_array_equal(got.image.pixels, pixels)
+
+
+def test_a_client_that_leaves_keeps_its_place_until_that_is_seen_and_costs_no_decoding() -> None:
+    content = encoded("PNG")
+
+    async def scenario() -> None:
+        decoder = Decoder(waiting=1)  # without a process so far
+        left = asyncio.create_task(decoder.decode(content))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+        with pytest.raises(Refused) as refused:
+            await decoder.decode(content)
+        assert refused.value.status == 429
+        decoder._free.put_nowait(SimpleNamespace())  # type: ignore[arg-type]  # asked, it would fail
+        while decoder._waiting:
+            await asyncio.sleep(0)
+        assert decoder._free.qsize() == 1
+
+    asyncio.run(scenario())
