@@ -70,6 +70,8 @@ BOUNDS = {
     "show": Bound(280, 10),
 }
 """The largest peak of each verb's processes together, about a quarter above what was measured."""
+SERVICES = {"serve", "pacs"}
+"""Verbs that go on until they are ended; `benchmarks.serving_load` measures a server's memory."""
 
 
 @dataclass(frozen=True)
