@@ -2,7 +2,9 @@
 
     python tests/measure_page.py REPORT.html [--screens FOLDER]
     python tests/measure_page.py out/quickstart/report/report.html --opening docs/report.png
+    python tests/measure_page.py http://127.0.0.1:8000/ --opening docs/serving.png
 
+An address is the page of a running ``cxr serve``: its opening is its second example, analyzed.
 Chromium is driven over its debugging pipe, so nothing needs to be installed beside it.
 """
 
@@ -152,6 +154,21 @@ class Browser:
         image = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(image["data"]))
 
+    def example(self, address: str, path: Path) -> None:
+        """Write what the page of a server shows of its second example as a PNG file."""
+        self.call("Emulation.setDeviceMetricsOverride", width=1366, height=900,
+                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+        self.call("Page.navigate", url=address)
+        button = "document.querySelector('#examples li:nth-child(2) button')"
+        for wanted in (button, "document.querySelector('.pane:nth-child(2)')"):
+            self.evaluate(f"""new Promise((done) => {{ const look = () =>
+                {wanted} ? done() : setTimeout(look, 20); look(); }})""")
+            if wanted == button:
+                self.evaluate(f"{button}.click()")
+        self.evaluate("new Promise((done) => setTimeout(done, 1000))")  # bars move for a moment
+        image = self.call("Page.captureScreenshot")
+        path.write_bytes(base64.b64decode(image["data"]))
+
     def print_pdf(self) -> bytes:
         """Print the page on A4, with its own margins."""
         self.call("Emulation.clearDeviceMetricsOverride")
@@ -223,7 +240,7 @@ def measure(browser: Browser, page: Path, screens: Path | None = None) -> PageSi
 def main() -> None:
     """Print the sizes of a page as JSON."""
     parser = argparse.ArgumentParser(description="Measure a page in headless Chromium.")
-    parser.add_argument("page", type=Path)
+    parser.add_argument("page", help="HTML file, or the address of a running cxr serve.")
     parser.add_argument("--screens", type=Path, help="Folder for screenshots and the PDF.")
     parser.add_argument("--opening", type=Path, help="PNG file for the page's opening.")
     arguments = parser.parse_args()
@@ -233,9 +250,15 @@ def main() -> None:
     if arguments.screens:
         arguments.screens.mkdir(parents=True, exist_ok=True)
     with Browser(path) as browser:
-        size = measure(browser, arguments.page, arguments.screens)
+        if arguments.page.startswith("http://"):
+            if not arguments.opening:
+                raise SystemExit("an address needs --opening")
+            browser.example(arguments.page, arguments.opening)
+            return
+        page = Path(arguments.page)
+        size = measure(browser, page, arguments.screens)
         if arguments.opening:
-            browser.open(arguments.page, *SIZES[0])
+            browser.open(page, *SIZES[0])
             browser.opening(arguments.opening, "#examples")
     print(json.dumps(asdict(size), indent=1))
 

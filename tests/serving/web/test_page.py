@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -158,3 +160,18 @@ def test_page_fits_a_phone_and_every_control_has_a_name(page: _Page) -> None:
     ]  # fmt: skip
     assert len(controls) > 20
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
+
+
+@pytest.mark.skipif("CXR_AXE" not in os.environ, reason="CXR_AXE names no axe.min.js of axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page: _Page, scheme: str) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.browser.call("Emulation.setEmulatedMedia", features=[feature])
+    page.browser.call("Page.setBypassCSP", enabled=True)
+    page.load()
+    page.run(Path(os.environ["CXR_AXE"]).read_text() + ";0")
+    violations = "axe.run(document).then((found) => found.violations.map((each) => each.id))"
+    assert page.run(violations) == []
+    page.click("#examples button")
+    page.wait("document.querySelector('#verdict')")
+    assert page.run(violations) == []
