@@ -88,6 +88,7 @@ def build_app() -> typer.Typer:
         export,
         import_predictions,
         overlay,
+        pacs,
         predict,
         prepare,
         readers,
@@ -123,6 +124,7 @@ def build_app() -> typer.Typer:
     app.command("folds")(folds.folds)
     app.command("readers")(readers.readers)
     app.command("overlay")(overlay.overlay)
+    app.command("pacs")(pacs.pacs)
     app.command("export")(export.export)
     app.command("serve")(serve.serve)
     app.command("show")(show.show)

@@ -1,0 +1,363 @@
+"""An archive by DICOMweb: lists of studies and images, fetching images, storing results.
+
+These are QIDO-RS, WADO-RS and STOW-RS of PS3.18. What is shown of an error names the archive and
+the kind of request, never a UID or a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from dicomweb_client.web import DICOMwebClient
+from pydicom.dataset import Dataset
+
+from data_prep.contracts.errors import InputError
+from serving.pacs.patience import OutageError, Patience, RefusedError
+
+Result = TypeVar("Result")
+
+_TIMEOUT = (10.0, 120.0)  # seconds to connect, and between bytes
+_PAGE = 200  # entries of a list
+_PLAIN_BYTES = (
+    1 << 29
+)  # a request up to this size states its length: not every archive reads chunks
+_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_MODALITY, _MANUFACTURER, _COUNT = "00080060", "00080070", "00201208"
+_DUPLICATE = 0x0111  # failure reason: the archive has this instance
+_LATER = {408, 429, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What an archive is shown, read from the environment; never shown itself.
+
+    Attributes:
+        variables: What the names of the variables begin with.
+        token: Sent as ``Authorization: Bearer TOKEN``.
+        user: Sent with the password (HTTP Basic).
+        password: Likewise.
+    """
+
+    variables: str
+    token: str | None = None
+    user: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return "<Credentials>"
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
+        """Read ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``.
+
+        Raises:
+            InputError: There are both, or half of a pair.
+
+        Example:
+            >>> Credentials.of({"CXR_PACS_USER": "reader"}, "CXR_PACS")
+            Traceback (most recent call last):
+            ...
+            data_prep.contracts.errors.InputError: CXR_PACS_USER is set without CXR_PACS_PASSWORD...
+        """
+        token, user, password = (
+            environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")
+        )
+        if (user is None) != (password is None):
+            given, lacking = ("USER", "PASSWORD") if user else ("PASSWORD", "USER")
+            raise InputError(
+                f"{prefix}_{given} is set without {prefix}_{lacking}; set both or neither"
+            )
+        if token and user:
+            raise InputError(f"{prefix}_TOKEN and {prefix}_USER are both set; unset one")
+        for name, value in (("TOKEN", token), ("USER", user), ("PASSWORD", password)):
+            if value and not value.isprintable():
+                raise InputError(f"{prefix}_{name}: has a line break or another control character")
+        return cls(prefix, token, user, password)
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put them on a request; `requests` takes them off where it is led to another host."""
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        elif self.user and self.password:
+            pair = (self.user.encode(), self.password.encode())
+            request = requests.auth.HTTPBasicAuth(*pair)(request)
+        return request
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of an archive.
+
+    Attributes:
+        uid: Its StudyInstanceUID.
+        instances: How many it has; None where the archive does not say.
+    """
+
+    uid: str
+    instances: int | None
+
+
+@dataclass(frozen=True)
+class ArchivedImage:
+    """An image of an archive, by the UIDs of study, series and instance."""
+
+    study: str
+    series: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A series or an instance that is none to answer for, and why."""
+
+    uid: str
+    reason: str
+
+
+class DicomWebArchive:
+    """An archive at a URL.
+
+    Args:
+        url: Of the DICOMweb service, such as ``https://pacs.example/dicom-web``.
+        credentials: What it is shown.
+        patience: How long it is waited for.
+
+    Raises:
+        InputError: The URL is none of a DICOMweb service, or holds credentials.
+    """
+
+    def __init__(self, url: str, credentials: Credentials, patience: Patience) -> None:
+        _require_url(url)
+        self.shown = url.rstrip("/")
+        session = requests.Session()
+        session.auth = credentials
+        try:
+            self._client = DICOMwebClient(
+                self.shown, session=session, timeout=_TIMEOUT, chunk_size=_PLAIN_BYTES
+            )
+        except ValueError:
+            raise InputError(f"{url}: write a URL such as https://pacs.example/dicom-web") from None
+        self._client.set_http_retry_params(retry=False)
+        self._session, self._patience = session, patience
+        self._variables = credentials.variables
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def studies(self, modalities: Sequence[str], since: str | None = None) -> list[Study]:
+        """List the studies that hold one of some modalities, each once.
+
+        Args:
+            modalities: Such as ``CR``.
+            since: First study date, ``YYYYMMDD``; None for any.
+        """
+        found: dict[str, Study] = {}
+        for modality in modalities:
+            filters = {"ModalitiesInStudy": modality}
+            if since:
+                filters["StudyDate"] = f"{since}-"
+
+            def page(offset: int, filters: dict[str, str] = filters) -> list[dict[str, Any]]:
+                return self._client.search_for_studies(
+                    limit=_PAGE, offset=offset, fields=[_COUNT], search_filters=filters
+                )
+
+            for uid, entry in self._list(page, _STUDY, "the list of studies").items():
+                count = _value(entry, _COUNT)
+                found[uid] = Study(uid, None if count is None else int(count))
+        return list(found.values())
+
+    def images(
+        self, study: str, modalities: Sequence[str], ours: str
+    ) -> Iterator[ArchivedImage | LeftOut]:
+        """List the images of a study, and what is left out of it by what the list says.
+
+        Args:
+            study: Its UID.
+            modalities: Those that are taken; a series without one is taken, too.
+            ours: Manufacturer of what this program makes, which is never answered for again.
+        """
+
+        def series_page(offset: int) -> list[dict[str, Any]]:
+            return self._client.search_for_series(
+                study, limit=_PAGE, offset=offset, fields=[_MODALITY, _MANUFACTURER]
+            )
+
+        for series, entry in self._list(series_page, _SERIES, "a list of series").items():
+            modality = _value(entry, _MODALITY)
+            if _value(entry, _MANUFACTURER) == ours:
+                yield LeftOut(series, f"a result of {ours}")
+            elif modality is not None and modality not in modalities:
+                term = modality if modality.isalnum() else "of another kind"
+                yield LeftOut(series, f"a series whose modality is {term}")
+            else:
+                yield from self._images_of(study, series, ours)
+
+    def _images_of(self, study: str, series: str, ours: str) -> Iterator[ArchivedImage | LeftOut]:
+        def page(offset: int) -> list[dict[str, Any]]:
+            return self._client.search_for_instances(
+                study, series, limit=_PAGE, offset=offset, fields=[_MANUFACTURER]
+            )
+
+        for uid, entry in self._list(page, _INSTANCE, "a list of images").items():
+            if _value(entry, _MANUFACTURER) == ours:
+                yield LeftOut(uid, f"a result of {ours}")
+            else:
+                yield ArchivedImage(study, series, uid)
+
+    def fetch(self, image: ArchivedImage) -> Dataset:
+        """Fetch an image as the archive stores it.
+
+        Raises:
+            RefusedError: The archive does not give it.
+            InputError: The archive cannot be worked with.
+        """
+        found = self._ask(
+            lambda: self._client.retrieve_instance(image.study, image.series, image.uid),
+            "an image",
+        )
+        if str(found.get("SOPInstanceUID", "")).strip(" \0") != image.uid:
+            raise RefusedError(f"{self.shown}: gave another image than was asked for")
+        return found
+
+    def store(self, results: Sequence[Dataset]) -> None:
+        """Store results; what the archive has already counts as stored.
+
+        Raises:
+            RefusedError: The archive does not take one of them.
+            InputError: The archive cannot be worked with.
+        """
+        answer = self._ask(lambda: self._store(results), "results")
+        failed = [
+            int(item.get("FailureReason", 0))
+            for item in answer.get("FailedSOPSequence", [])
+            if int(item.get("FailureReason", 0)) != _DUPLICATE
+        ]
+        if failed:
+            raise RefusedError(f"{self.shown}: does not store a result (reason 0x{failed[0]:04X})")
+
+    def _store(self, results: Sequence[Dataset]) -> Dataset:
+        try:
+            return self._client.store_instances(list(results))
+        except requests.HTTPError as error:
+            # 409: none was stored; the answer says why.
+            if error.response is None or error.response.status_code != 409:
+                raise
+            try:
+                said = Dataset.from_json(error.response.json())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                said = Dataset()
+            if not said.get("FailedSOPSequence"):
+                raise
+            return said
+
+    def _list(
+        self, page: Callable[[int], list[dict[str, Any]]], key: str, what: str
+    ) -> dict[str, dict[str, Any]]:
+        """All pages of a list, by UID; an archive that does not know pages gives one."""
+        found: dict[str, dict[str, Any]] = {}
+        while True:
+            offset = len(found)
+            entries = self._ask(lambda offset=offset: page(offset), what)  # type: ignore[misc]
+            try:
+                found |= {str(uid): each for each in entries if (uid := _value(each, key))}
+            except (AttributeError, TypeError):
+                raise InputError(f"{self.shown}: {_NO_DICOMWEB}") from None
+            if len(found) == offset:
+                return found
+
+    def _ask(self, request: Callable[[], Result], what: str) -> Result:
+        """Send a request, patiently, and say in one line what came of it instead."""
+
+        def attempt() -> Result:
+            try:
+                return request()
+            except requests.exceptions.SSLError:
+                raise InputError(
+                    f"{self.shown}: its certificate is not trusted; name your hospital's authority "
+                    "in REQUESTS_CA_BUNDLE (a .pem file)"
+                ) from None
+            except requests.HTTPError as error:
+                raise self._of_status(error.response, what) from None
+            except requests.JSONDecodeError:
+                raise InputError(f"{self.shown}: {_NO_DICOMWEB}") from None
+            except requests.exceptions.InvalidURL:
+                raise InputError(f"{self.shown}: is no URL that can be reached") from None
+            except requests.Timeout:
+                raise OutageError("does not answer in time") from None
+            except requests.RequestException as error:
+                refused = "refused" in str(error)
+                raise OutageError(
+                    "refuses the connection" if refused else "the connection broke"
+                ) from None
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError):
+                # What dicomweb-client and pydicom raise on answers that they cannot read.
+                raise RefusedError(f"{self.shown}: its answer for {what} cannot be read") from None
+
+        return self._patience.run(attempt, self.shown)
+
+    def _of_status(self, response: requests.Response | None, what: str) -> Exception:
+        status = 0 if response is None else response.status_code
+        words = f"answers {status} for {what}"
+        if response is not None and (status in _LATER or status >= 500):
+            return OutageError(words, retry_after=_seconds(response), is_down=status in _LATER)
+        if status in (401, 403):
+            return InputError(
+                f"{self.shown}: {words}; set {self._variables}_TOKEN, or {self._variables}_USER "
+                f"and {self._variables}_PASSWORD, to what it knows"
+            )
+        if status in (404, 405) and "list of studies" in what:
+            return InputError(f"{self.shown}: {words}: {_NO_DICOMWEB}")
+        return RefusedError(f"{self.shown}: {words}")
+
+
+_NO_DICOMWEB = "no DICOMweb service seems to be there; its URL often ends in /dicom-web"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("pacs.example")
+        (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _require_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        known = False
+    if not known:
+        raise InputError("give a URL such as https://pacs.example/dicom-web")
+    if parts.username is not None or parts.password is not None:
+        raise InputError(
+            f"{parts.hostname}: the URL holds credentials, which others can read on this machine; "
+            "set CXR_PACS_USER and CXR_PACS_PASSWORD in the environment"
+        )
+    if parts.query or parts.fragment:
+        raise InputError(f"{parts.hostname}: give the URL without ? and #")
+
+
+def _value(entry: Mapping[str, Any], tag: str) -> Any:
+    values = entry.get(tag, {}).get("Value") or [None]
+    return values[0]
+
+
+def _seconds(response: requests.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else None

@@ -1,0 +1,249 @@
+"""DICOM's own network: images are received, and results sent, by C-STORE (PS3.4, annex B)."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.events import Event
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+    Verification,
+)
+
+from data_prep.contracts.errors import InputError
+from serving.pacs.journal import digest
+from serving.pacs.patience import OutageError, Patience, RefusedError
+
+_RECEIVED = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+_SUCCESS, _DUPLICATE, _OUT_OF_RESOURCES = 0x0000, 0x0111, 0xA700
+_TIMEOUT = 60.0  # seconds
+_TITLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,14}[\x21-\x7e])?")
+_TEMPORARY = ".part"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A DICOM application entity.
+
+    Attributes:
+        title: Its AE title.
+        host: Its name or address.
+        port: Its TCP port.
+    """
+
+    title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, option: str, *, host: str | None = None) -> Address:
+        """Read ``AE@host:port``, or ``AE:port`` where there is a usual host.
+
+        Raises:
+            InputError: It is something else.
+
+        Example:
+            >>> Address.parse("ORTHANC@pacs.example:4242", "--send-to")
+            Address(title='ORTHANC', host='pacs.example', port=4242)
+            >>> Address.parse("CXR:11112", "--listen", host="127.0.0.1").host
+            '127.0.0.1'
+        """
+        form = "AE@HOST:PORT" if host is None else "AE:PORT or AE@HOST:PORT"
+        place, colon, port = text.rpartition(":")
+        title, at, given = place.rpartition("@")
+        if not at and host is not None:
+            title, given = place, host
+        given = given.removeprefix("[").removesuffix("]")
+        if not (colon and title and given and port.isascii() and port.isdigit()):
+            raise InputError(f"{option} {text}: write {form}, such as ORTHANC@127.0.0.1:4242")
+        if not 1 <= int(port) <= 65535:
+            raise InputError(f"{option} {text}: the port must be 1 to 65535")
+        return cls(require_title(title, option), given, int(port))
+
+    @property
+    def shown(self) -> str:
+        """As it is written."""
+        return f"{self.title}@{self.host}:{self.port}"
+
+
+def require_title(title: str, option: str) -> str:
+    """Check an AE title (PS3.5, VR AE).
+
+    Raises:
+        InputError: It is none.
+    """
+    if not _TITLE.fullmatch(title) or "\\" in title:
+        raise InputError(
+            f"{option} {title}: an AE title has 1 to 16 ASCII characters and no backslash"
+        )
+    return title
+
+
+class StorePeer:
+    """Sends results to an application entity.
+
+    Args:
+        address: Of the peer.
+        title: Our own AE title, which the peer may have to know.
+        patience: How long the peer is waited for.
+    """
+
+    def __init__(self, address: Address, title: str, patience: Patience) -> None:
+        self.shown = address.shown
+        self.address, self._title, self._patience = address, title, patience
+
+    def close(self) -> None:
+        """Each call has an association of its own, which it ends."""
+
+    def store(self, results: Sequence[Dataset]) -> None:
+        """Store results; what the peer has already counts as stored.
+
+        Raises:
+            RefusedError: The peer does not take one of them.
+            UnreachableError: The peer stayed away.
+        """
+        self._patience.run(lambda: self._store(results), self.shown)
+
+    def _store(self, results: Sequence[Dataset]) -> None:
+        entity = AE(ae_title=self._title)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
+        entity.connection_timeout = 10.0
+        for kind, syntax in dict.fromkeys(
+            (each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in results
+        ):
+            entity.add_requested_context(kind, syntax)
+        peer = self.address
+        association = entity.associate(peer.host, peer.port, ae_title=peer.title)
+        if not association.is_established:
+            if association.is_rejected:
+                raise OutageError(f"rejects the association of {self._title}")
+            if association.acceptor.primitive is not None:
+                raise RefusedError(f"{self.shown}: takes neither reports nor Secondary Captures")
+            raise OutageError("refuses the connection or does not answer")
+        try:
+            for each in results:
+                self._send(association, each)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _send(self, association, result: Dataset) -> None:  # type: ignore[no-untyped-def]
+        try:
+            status = association.send_c_store(result).get("Status")
+        except ValueError:  # no accepted context: nothing is sent
+            raise RefusedError(f"{self.shown}: does not take a {result.SOPClassUID.name}") from None
+        except RuntimeError:
+            raise OutageError("the association broke") from None
+        if status is None:
+            raise OutageError("the association broke")
+        if status in (_SUCCESS, _DUPLICATE) or status & 0xF000 == 0xB000:
+            return
+        if status & 0xFF00 == _OUT_OF_RESOURCES:
+            raise OutageError(f"is out of resources (status 0x{status:04X})")
+        raise RefusedError(f"{self.shown}: does not store a result (status 0x{status:04X})")
+
+
+class Inbox:
+    """A folder of received images: each is there as a whole, and stays until it is done.
+
+    Args:
+        folder: Made where it is absent, for this user alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for unfinished in folder.glob(f"*{_TEMPORARY}"):
+                unfinished.unlink()
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+        self.folder = folder
+        self.arrived = threading.Event()
+
+    def put(self, uid: str, content: bytes) -> Path:
+        """Keep an image; on the disk when this returns."""
+        path = self.folder / f"{digest(uid)}.dcm"
+        # Two associations may bring the same image at the same time.
+        temporary = path.with_suffix(f".{threading.get_ident()}{_TEMPORARY}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self.arrived.set()
+        return path
+
+    def waiting(self) -> list[Path]:
+        """The images, the oldest first."""
+        return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
+
+
+@contextmanager
+def listening(address: Address, inbox: Inbox, callers: Sequence[str]) -> Iterator[Address]:
+    """Receive radiographs while the block runs.
+
+    Other kinds of objects are refused when an association is made, so that the sender knows. An
+    image is acknowledged when it is on the disk.
+
+    Args:
+        address: Where to listen, and our AE title, by which we must be called.
+        inbox: Where images go.
+        callers: AE titles that may send; any where empty.
+
+    Yields:
+        The address.
+
+    Raises:
+        InputError: The port cannot be taken.
+    """
+    entity = AE(ae_title=address.title)
+    entity.require_called_aet = True
+    if callers:
+        entity.require_calling_aet = list(callers)
+    entity.add_supported_context(Verification)
+    for kind in _RECEIVED:
+        entity.add_supported_context(kind, ALL_TRANSFER_SYNTAXES)
+
+    def receive(event: Event) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        try:
+            inbox.put(uid, event.encoded_dataset())
+        except OSError:
+            return _OUT_OF_RESOURCES
+        return _SUCCESS
+
+    try:
+        server = entity.start_server(
+            (address.host, address.port), block=False, evt_handlers=[(evt.EVT_C_STORE, receive)]
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"--listen {address.shown}: {reason}; choose another port") from None
+    try:
+        yield address
+    finally:
+        server.shutdown()

@@ -1,0 +1,98 @@
+"""An archive that does not answer is waited for; what it refuses is told from that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from data_prep.contracts.errors import InputError
+
+Result = TypeVar("Result")
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 16.0  # seconds
+_FEW = 3  # times that a request is sent which breaks the archive rather than meeting it down
+
+
+class UnreachableError(InputError):
+    """The archive did not answer for as long as it was waited for."""
+
+
+class RefusedError(InputError):
+    """The archive does not do what one image needs; others may go well."""
+
+
+class OutageError(Exception):
+    """An attempt that may go well later.
+
+    Args:
+        reason: Why it failed, without identifiers.
+        retry_after: Seconds that the archive asks to wait.
+        is_down: Whether it meets other images as well.
+    """
+
+    def __init__(
+        self, reason: str, *, retry_after: float | None = None, is_down: bool = True
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.retry_after, self.is_down = reason, retry_after, is_down
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an archive is waited for.
+
+    Attributes:
+        seconds: That it may stay away; waits double from half a second to 16.
+        say: Shows a line, once an outage.
+        sleep: Waits.
+        clock: Tells the time, seconds.
+
+    Example:
+        >>> attempts = iter([OutageError("connection refused"), None])
+        >>> def ask():
+        ...     if error := next(attempts):
+        ...         raise error
+        ...     return "stored"
+        >>> Patience(60, say=print, sleep=lambda seconds: None).run(ask, "Archive")
+        Archive: connection refused; trying again for up to 60 s
+        'stored'
+    """
+
+    seconds: float
+    say: Callable[[str], object]
+    sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def run(self, attempt: Callable[[], Result], archive: str) -> Result:
+        """Try until it goes well.
+
+        Args:
+            attempt: May be called several times; raises `OutageError` where it may go well later.
+            archive: As it is shown.
+
+        Raises:
+            UnreachableError: The archive stayed away.
+            RefusedError: It answers, but fails at this every time.
+        """
+        end = self.clock() + self.seconds
+        wait, count = _FIRST_WAIT, 0
+        while True:
+            try:
+                return attempt()
+            except OutageError as outage:
+                count += 1
+                if not outage.is_down and count >= _FEW:
+                    raise RefusedError(f"{archive}: {outage.reason}, {count} times") from None
+                left = end - self.clock()
+                if left <= 0:
+                    raise UnreachableError(
+                        f"{archive}: {outage.reason}, for {self.seconds:g} s"
+                    ) from None
+                if count == 1:
+                    self.say(
+                        f"{archive}: {outage.reason}; trying again for up to {self.seconds:g} s"
+                    )
+                self.sleep(min(max(wait, outage.retry_after or 0.0), left))
+                wait = min(2 * wait, _LONGEST_WAIT)

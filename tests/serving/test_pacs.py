@@ -1,0 +1,809 @@
+"""An archive's images are answered for once each, whatever ends in between."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+
+from data_prep.contracts.errors import InputError
+from scripts import cli
+from serving.answer import Answer
+from serving.dicom_objects.instance import SOFTWARE
+from serving.pacs.dicomweb import (
+    ArchivedImage,
+    Credentials,
+    DicomWebArchive,
+    LeftOut,
+    Study,
+    is_loopback,
+)
+from serving.pacs.dimse import Address, Inbox, StorePeer, listening
+from serving.pacs.journal import Journal, digest, job_id
+from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
+from serving.pacs.worker import Worker, pull, take_received
+
+SIDE = 64
+
+
+def radiograph(uid: str = "1.2.3.1", study: str = "1.2.3", **changed: Any) -> Dataset:
+    """A small CR image of a chest."""
+    made = Dataset()
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = ComputedRadiographyImageStorage
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = uid
+    made.StudyInstanceUID, made.SeriesInstanceUID = study, f"{study}.7"
+    made.PatientID, made.PatientName, made.Modality = "4711", "Doe^Jane", "CR"
+    made.BodyPartExamined, made.ViewPosition = "CHEST", "PA"
+    made.Rows = made.Columns = SIDE
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+    made.PixelData = bytes(range(SIDE)) * SIDE
+    for keyword, value in changed.items():
+        setattr(made, keyword, value)
+    return made
+
+
+class System:
+    """Answers as a run does, without a network."""
+
+    name, policy, decision = "CheXNet", "max_f1", None
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.warned: tuple[str, ...] = ()
+        self.model = SimpleNamespace(
+            batch_size=2, backend="onnx", precision="fp32", inference_id=lambda: "0123"
+        )
+
+    def answer(self, images: list[tuple[str, Any]]) -> list[Answer]:
+        self.asked += [Path(called).stem for called, _ in images]
+        boxes = pd.DataFrame(columns=["finding", "x1", "y1", "x2", "y2", "score"])
+        return [
+            Answer(
+                called, self.name, "scores", "Lung opacity", 0.75, 0.5, self.policy, 0.25, True,
+                boxes, self.warned, pixels=image.pixels,
+            )
+            for called, image in images
+        ]  # fmt: skip
+
+
+class Shelf:
+    """An archive in memory, by the methods of `DicomWebArchive`."""
+
+    shown = "shelf"
+
+    def __init__(self, *images: Dataset) -> None:
+        self.held = {str(image.SOPInstanceUID): image for image in images}
+        self.stored: list[str] = []
+        self.fetched: list[str] = []
+        self.error: BaseException | None = None
+        self.error_after: BaseException | None = None
+
+    def studies(self, modalities: list[str], since: str | None) -> list[Study]:
+        studies = [str(image.StudyInstanceUID) for image in self.held.values()]
+        return [Study(uid, studies.count(uid)) for uid in dict.fromkeys(studies)]
+
+    def images(self, study: str, modalities: list[str], ours: str) -> Iterator[Any]:
+        for uid, image in list(self.held.items()):
+            if image.StudyInstanceUID == study:
+                yield ArchivedImage(study, str(image.SeriesInstanceUID), uid)
+
+    def fetch(self, image: ArchivedImage) -> Dataset:
+        self.fetched.append(image.uid)
+        return self.held[image.uid]
+
+    def store(self, results: list[Dataset]) -> None:
+        if self.error:
+            raise self.error
+        for result in results:
+            self.stored.append(str(result.SOPInstanceUID))
+            self.held[str(result.SOPInstanceUID)] = result
+        if self.error_after:
+            raise self.error_after
+
+
+class Desk:
+    """A worker with all that it needs, begun anew as often as wanted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.system, self.lines = folder, System(), list[str]()
+
+    def run(
+        self, shelf: Shelf, *, strict: bool = False, limit: int | None = None, to: str = "shelf"
+    ) -> Worker:
+        images = self.folder / "images"
+        images.mkdir(exist_ok=True)
+        worker = self.worker(shelf, strict=strict, to=to)
+        with worker.journal:
+            worker.journal.forget_failures()
+            pull(
+                shelf,
+                worker,
+                images,
+                modalities=["CR", "DX"],
+                since=None,
+                limit=limit,  # type: ignore[arg-type]
+            )
+        assert list(images.iterdir()) == []
+        return worker
+
+    def worker(self, shelf: Shelf | None, *, strict: bool = False, to: str = "shelf") -> Worker:
+        return Worker(
+            [self.system],  # type: ignore[list-item]
+            shelf,
+            to,
+            lambda job: Journal.open(self.folder / "journal.sqlite", job),
+            modalities=["CR", "DX"],
+            strict=strict,
+            say=self.lines.append,
+            emit=self.lines.append,
+        )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+# What is done once
+
+
+def test_each_image_gets_a_report_and_a_capture_in_its_study_once(desk: Desk) -> None:
+    shelf = Shelf(radiograph("1.2.3.1", "1.2.3"), radiograph("1.2.4.1", "1.2.4"))
+    first = desk.run(shelf)
+    assert first.tally.line("shelf") == "2 images answered; 4 results sent to shelf"
+    assert sorted((str(each.StudyInstanceUID), each.Modality) for each in shelf.held.values()) == [
+        ("1.2.3", "CR"), ("1.2.3", "OT"), ("1.2.3", "SR"),
+        ("1.2.4", "CR"), ("1.2.4", "OT"), ("1.2.4", "SR"),
+    ]  # fmt: skip
+    assert {str(each.PatientID) for each in shelf.held.values()} == {"4711"}
+    again = desk.run(shelf)
+    assert len(shelf.stored) == 4
+    assert (len(again.tally.answered), len(again.tally.done_before)) == (0, 2)
+    third = desk.run(shelf)
+    assert "2 studies unchanged" in third.tally.line("shelf")
+    assert len(desk.system.asked) == 2
+
+
+def test_what_ends_between_sending_and_noting_it_sends_the_same_instances(desk: Desk) -> None:
+    shelf = Shelf(radiograph())
+    shelf.error_after = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        desk.run(shelf)
+    shelf.error_after = None
+    again = desk.run(shelf)
+    assert len(again.tally.answered) == 1
+    assert len(shelf.stored) == 4
+    assert len(set(shelf.stored)) == 2
+
+
+def test_an_archive_that_goes_away_loses_nothing(desk: Desk) -> None:
+    shelf = Shelf(*[radiograph(f"1.2.3.{n}") for n in range(1, 6)])
+    shelf.error = UnreachableError("shelf: refuses the connection, for 60 s")
+    with pytest.raises(UnreachableError):
+        desk.run(shelf)
+    shelf.error = None
+    assert len(desk.run(shelf).tally.answered) == 5
+    assert len(shelf.stored) == len(set(shelf.stored)) == 10
+
+
+def test_another_system_or_destination_answers_anew(desk: Desk) -> None:
+    shelf = Shelf(radiograph())
+    desk.run(shelf)
+    desk.system.policy = "max_youden"
+    assert len(desk.run(shelf).tally.answered) == 1
+    assert len(desk.run(shelf, to="elsewhere").tally.answered) == 1
+    assert len(set(shelf.stored)) == 4
+
+
+def test_limit_leaves_the_rest_for_later(desk: Desk) -> None:
+    shelf = Shelf(*[radiograph(f"1.2.3.{n}") for n in range(1, 5)])
+    assert len(desk.run(shelf, limit=3).tally.answered) == 3
+    assert len(desk.run(shelf).tally.answered) == 1
+
+
+def test_a_new_image_of_a_known_study_is_answered(desk: Desk) -> None:
+    shelf = Shelf(radiograph())
+    for _ in range(3):
+        desk.run(shelf)
+    shelf.held["1.2.3.2"] = radiograph("1.2.3.2")
+    assert len(desk.run(shelf).tally.answered) == 1
+
+
+# What is skipped, and what fails
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"Modality": "CT"}, "its modality is CT"),
+        ({"Modality": "MG"}, "its modality is MG"),
+        ({"BodyPartExamined": "HAND"}, "body part other than the chest"),
+        ({"ViewPosition": "LL"}, "a lateral view"),
+        ({"Manufacturer": SOFTWARE}, f"a result of {SOFTWARE}"),  # sent by another journal's run
+    ],
+)
+def test_what_is_no_chest_radiograph_is_skipped_once(
+    desk: Desk, changed: dict[str, str], reason: str
+) -> None:
+    shelf = Shelf(radiograph(**changed))
+    (said,) = desk.run(shelf).tally.skipped.values()
+    assert reason in said
+    desk.run(shelf)
+    assert (len(shelf.fetched), shelf.stored) == (1, [])
+
+
+def test_strict_skips_what_a_warning_speaks_against(desk: Desk) -> None:
+    desk.system.warned = ("does not look like a chest X-ray",)
+    shelf = Shelf(radiograph())
+    assert list(desk.run(shelf, strict=True).tally.skipped.values()) == [desk.system.warned[0]]
+    assert shelf.stored == []
+
+
+def test_what_fails_is_said_without_identifiers_and_tried_by_the_next_run(desk: Desk) -> None:
+    broken = radiograph("1.2.3.9")
+    broken.PixelData = b"\0" * 10
+    shelf = Shelf(radiograph(), broken)
+    done = desk.run(shelf)
+    assert (len(done.tally.answered), len(done.tally.failed)) == (1, 1)
+    (line,) = [text for text in desk.lines if "score" not in text]
+    assert line.startswith(f"image {digest('1.2.3.9')[:12]}: ")
+    assert not any(word in line for word in ("1.2.3", "4711", "Doe", str(desk.folder)))
+    shelf.held["1.2.3.9"] = radiograph("1.2.3.9")
+    assert len(desk.run(shelf).tally.answered) == 1
+
+
+def test_a_refused_result_fails_its_image_alone(desk: Desk) -> None:
+    shelf = Shelf(radiograph())
+    shelf.error = RefusedError("shelf: does not store a result (reason 0xA900)")
+    assert len(desk.run(shelf).tally.failed) == 1
+    shelf.error = None
+    assert len(desk.run(shelf).tally.answered) == 1
+
+
+def test_a_dry_run_sends_and_notes_nothing(desk: Desk) -> None:
+    shelf = Shelf(radiograph())
+    path = desk.folder / "journal.sqlite"
+    worker = Worker(
+        [desk.system], None, "shelf", lambda job: Journal.open(path, job, dry_run=True),  # type: ignore[list-item]
+        modalities=["CR"], strict=False, say=desk.lines.append, emit=desk.lines.append,
+    )  # fmt: skip
+    with worker.journal:
+        pull(shelf, worker, desk.folder, modalities=["CR"], since=None, limit=None)  # type: ignore[arg-type]
+    assert worker.tally.line("shelf", dry_run=True) == (
+        "1 image answered; 2 results made, none sent"
+    )
+    assert shelf.stored == []
+    assert not path.exists()
+
+
+# The journal
+
+
+def test_journal_holds_no_identifier(desk: Desk) -> None:
+    desk.run(Shelf(radiograph("1.2.345678.1", "1.2.345678")))
+    path = desk.folder / "journal.sqlite"
+    assert path.stat().st_mode & 0o077 == 0
+    content = path.read_bytes()
+    assert not any(word in content for word in (b"345678", b"4711", b"Doe", b"Jane"))
+
+
+def test_journal_says_when_each_step_was(desk: Desk) -> None:
+    desk.run(Shelf(radiograph()))
+    with sqlite3.connect(desk.folder / "journal.sqlite") as connection:
+        (row,) = connection.execute("SELECT state, fetched, answered, sent FROM images").fetchall()
+    connection.close()
+    assert row[0] == "sent"
+    assert row[1] <= row[2] <= row[3]
+
+
+def test_journal_survives_a_kill(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from serving.pacs.journal import Journal\n"
+        "journal = Journal.open(Path(sys.argv[1]), 'job')\n"
+        "journal.send('a')\njournal.fetch('b')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "journal.sqlite"
+    killed = subprocess.run([sys.executable, "-c", code, path])
+    assert killed.returncode == -9
+    with Journal.open(path, "job") as journal:
+        assert [journal.is_done(image) for image in "abc"] == [True, False, False]
+        assert journal.counts() == {"fetched": 1, "sent": 1}
+
+
+def test_journal_is_used_by_one_program_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with (
+        Journal.open(path, "job"),
+        pytest.raises(InputError, match="another cxr pacs uses it"),
+    ):
+        Journal.open(path, "job")
+    Journal.open(path, "job").__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("content", [b"patient,finding\n" * 200, None])
+def test_another_file_is_no_journal(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "labels.csv"
+    if content:
+        path.write_bytes(content)
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE notes (text)")
+        connection.close()
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="is not a journal"):
+        Journal.open(path, "job")
+    assert path.read_bytes() == before
+
+
+def test_jobs_differ_by_system_and_destination() -> None:
+    jobs = {job_id([{"name": name}], to) for name in "ab" for to in "cd"}
+    assert len(jobs) == 4
+
+
+# Patience
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now, self.waits = 0.0, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def patience(seconds: float, clock: Clock, lines: list[str] | None = None) -> Patience:
+    say = (lines if lines is not None else []).append
+    return Patience(seconds, say=say, sleep=clock.sleep, clock=lambda: clock.now)
+
+
+def test_waits_double_and_end_with_one_line() -> None:
+    clock, lines = Clock(), list[str]()
+
+    def away() -> None:
+        raise OutageError("refuses the connection")
+
+    with pytest.raises(UnreachableError, match=r"^pacs: refuses the connection, for 60 s$"):
+        patience(60, clock, lines).run(away, "pacs")
+    assert clock.waits == [0.5, 1, 2, 4, 8, 16, 16, 12.5]
+    assert lines == ["pacs: refuses the connection; trying again for up to 60 s"]
+
+
+def test_an_archive_may_say_how_long_to_wait() -> None:
+    clock, errors = Clock(), iter([OutageError("busy", retry_after=7), None])
+
+    def attempt() -> str:
+        if error := next(errors):
+            raise error
+        return "done"
+
+    assert patience(60, clock).run(attempt, "pacs") == "done"
+    assert clock.waits == [7]
+
+
+def test_an_image_that_breaks_the_archive_does_not_hold_up_the_others() -> None:
+    clock = Clock()
+
+    def attempt() -> None:
+        raise OutageError("answers 500", is_down=False)
+
+    with pytest.raises(RefusedError, match="answers 500, 3 times"):
+        patience(60, clock).run(attempt, "pacs")
+    assert len(clock.waits) == 2
+
+
+# DICOMweb
+
+
+class Service(ThreadingHTTPServer):
+    """Answers requests by a list of (status, type, body), the last one again and again."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: list[tuple[int, str, bytes]] = []
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/dicom-web"
+
+    def json(self, *pages: Any, status: int = 200) -> None:
+        self.answers += [
+            (status, "application/dicom+json", json.dumps(page).encode()) for page in pages
+        ]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((f"{self.command} {self.path}", dict(self.headers)))
+        answers = self.server.answers
+        status, kind, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815 - likewise
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep the terminal quiet."""
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    server = Service()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def archive(service: Service) -> Iterator[DicomWebArchive]:
+    made = DicomWebArchive(service.url, Credentials("CXR_PACS"), patience(3, Clock()))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def entry(**tags: Any) -> dict[str, Any]:
+    return {name.removeprefix("t"): {"vr": "UI", "Value": [value]} for name, value in tags.items()}
+
+
+def test_lists_are_read_page_by_page(service: Service, archive: DicomWebArchive) -> None:
+    pages = [[entry(t0020000D="1.2", t00201208=3)], [entry(t0020000D="1.3")], []]
+    service.json(*pages)
+    assert archive.studies(["CR"], "20260131") == [Study("1.2", 3), Study("1.3", None)]
+    asked = [line for line, _ in service.asked]
+    assert "ModalitiesInStudy=CR" in asked[0]
+    assert "StudyDate=20260131-" in asked[0]
+    assert "offset=1" in asked[1]
+
+
+def test_an_archive_without_pages_is_not_asked_for_ever(
+    service: Service, archive: DicomWebArchive
+) -> None:
+    service.json([entry(t0020000D="1.2")])
+    assert archive.studies(["CR", "DX"]) == [Study("1.2", None)]
+    assert len(service.asked) == 4
+
+
+def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(
+    service: Service, archive: DicomWebArchive
+) -> None:
+    service.json(
+        [
+            entry(t0020000E="1.2.1", t00080060="CR"),
+            entry(t0020000E="1.2.2", t00080060="CT"),
+            entry(t0020000E="1.2.3", t00080060="CR", t00080070=SOFTWARE),
+            entry(t0020000E="1.2.4"),
+        ],
+        [],
+        [entry(t00080018="1.2.1.1"), entry(t00080018="1.2.1.2", t00080070=SOFTWARE)],
+        [],
+        [],
+    )
+    assert list(archive.images("1.2", ["CR"], SOFTWARE)) == [
+        ArchivedImage("1.2", "1.2.1", "1.2.1.1"),
+        LeftOut("1.2.1.2", f"a result of {SOFTWARE}"),
+        LeftOut("1.2.2", "a series whose modality is CT"),
+        LeftOut("1.2.3", f"a result of {SOFTWARE}"),
+    ]
+
+
+def test_an_outage_is_waited_for(service: Service, archive: DicomWebArchive) -> None:
+    service.answers = [(503, "text/plain", b"starting"), (502, "text/html", b"")]
+    service.json([])
+    assert archive.studies(["CR"]) == []
+    assert len(service.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "words"),
+    [
+        (503, b"", UnreachableError, "answers 503 for the list of studies, for 3 s"),
+        (500, b"", RefusedError, "answers 500 for the list of studies, 3 times"),
+        (401, b"", InputError, "set CXR_PACS_TOKEN, or CXR_PACS_USER and CXR_PACS_PASSWORD"),
+        (404, b"", InputError, "no DICOMweb service seems to be there"),
+        (200, b"<html>Log in</html>", InputError, "no DICOMweb service seems to be there"),
+        (200, b'["text"]', InputError, "no DICOMweb service seems to be there"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_without_uids(
+    service: Service,
+    archive: DicomWebArchive,
+    status: int,
+    body: bytes,
+    error: type[InputError],
+    words: str,
+) -> None:
+    service.answers = [(status, "application/dicom+json", body)]
+    with pytest.raises(InputError) as raised:
+        archive.studies(["CR"])
+    assert type(raised.value) is error
+    assert words in str(raised.value)
+
+
+def test_a_refused_connection_is_an_outage(tmp_path: Path) -> None:
+    server = Service()
+    server.server_close()
+    archive = DicomWebArchive(server.url, Credentials("CXR_PACS"), patience(1, Clock()))
+    with pytest.raises(UnreachableError, match="refuses the connection, for 1 s"):
+        archive.studies(["CR"])
+    archive.close()
+
+
+@pytest.mark.parametrize(("status", "reason"), [(200, None), (202, 0x0111), (409, 0x0111)])
+def test_what_the_archive_has_already_counts_as_stored(
+    service: Service, archive: DicomWebArchive, status: int, reason: int | None
+) -> None:
+    failed = {"00081197": {"vr": "US", "Value": [reason]}}
+    body = {} if reason is None else {"00081198": {"vr": "SQ", "Value": [failed]}}
+    service.json(body, status=status)
+    archive.store([pydicom.dcmread(_file(radiograph()))])
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+def test_a_result_that_is_not_stored_is_never_taken_for_sent(
+    service: Service, archive: DicomWebArchive, status: int
+) -> None:
+    failed = {"00081197": {"vr": "US", "Value": [0xA700]}}
+    service.json({"00081198": {"vr": "SQ", "Value": [failed]}}, status=status)
+    with pytest.raises(RefusedError, match="reason 0xA700"):
+        archive.store([pydicom.dcmread(_file(radiograph()))])
+
+
+def test_another_image_than_asked_for_is_not_taken(
+    service: Service, archive: DicomWebArchive
+) -> None:
+    content = _file(radiograph("1.2.3.2")).read()
+    body = b"--part\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--part--"
+    service.answers = [(200, "multipart/related; type=application/dicom; boundary=part", body)]
+    assert archive.fetch(ArchivedImage("1.2", "1.3", "1.2.3.2")).PatientID == "4711"
+    with pytest.raises(RefusedError, match="another image than was asked for"):
+        archive.fetch(ArchivedImage("1.2", "1.3", "1.2.3.1"))
+
+
+def _file(dataset: Dataset) -> Any:
+    buffer = pydicom.filebase.DicomBytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("environment", "header"),
+    [
+        ({}, None),
+        ({"CXR_PACS_TOKEN": "abc"}, "Bearer abc"),
+        ({"CXR_PACS_USER": "a", "CXR_PACS_PASSWORD": "b"}, "Basic YTpi"),
+    ],
+)
+def test_credentials_come_from_the_environment_and_are_not_shown(
+    service: Service, environment: dict[str, str], header: str | None
+) -> None:
+    credentials = Credentials.of(environment, "CXR_PACS")
+    archive = DicomWebArchive(service.url, credentials, patience(1, Clock()))
+    service.json([])
+    archive.studies(["CR"])
+    archive.close()
+    assert service.asked[0][1].get("Authorization") == header
+    assert "abc" not in repr(credentials)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"P_USER": "a"},
+        {"P_PASSWORD": "a"},
+        {"P_TOKEN": "a", "P_USER": "b", "P_PASSWORD": "c"},
+        {"P_TOKEN": "a\nb"},
+    ],
+)
+def test_half_or_twofold_credentials_are_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="P_"):
+        Credentials.of(environment, "P")
+
+
+# DICOM's own network
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    return Inbox(tmp_path / "received")
+
+
+def test_received_images_are_answered_and_results_sent_on(desk: Desk, inbox: Inbox) -> None:
+    shelf = Shelf()
+    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as address:
+        peer = StorePeer(address, "CT1", patience(5, Clock()))
+        peer.store([pydicom.dcmread(_file(radiograph()))])
+        assert [path.stem for path in inbox.waiting()] == [digest("1.2.3.1")]
+        with desk.worker(shelf).journal:  # killed before it was answered
+            pass
+        worker = desk.worker(shelf)
+        with worker.journal:
+            take_received(inbox, worker)
+            peer.store([pydicom.dcmread(_file(radiograph()))])  # the sender's second try
+            take_received(inbox, worker)
+            take_received(inbox, worker)
+    assert len(shelf.stored) == 2
+    assert inbox.waiting() == []
+
+
+def test_other_kinds_of_objects_are_refused_when_the_association_is_made(inbox: Inbox) -> None:
+    other = radiograph(SOPClassUID=pydicom.uid.CTImageStorage)
+    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as address:
+        peer = StorePeer(address, "CT1", patience(0, Clock()))
+        with pytest.raises(RefusedError, match="takes"):
+            peer.store([other])
+    assert inbox.waiting() == []
+
+
+@pytest.mark.parametrize(("called", "caller"), [("OTHER", "CT1"), ("CXR", "STRANGER")])
+def test_strangers_are_rejected(inbox: Inbox, called: str, caller: str) -> None:
+    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, ["CT1"]) as own:
+        address = Address(called, own.host, own.port)
+        peer = StorePeer(address, caller, patience(0, Clock()))
+        with pytest.raises(UnreachableError, match=f"rejects the association of {caller}"):
+            peer.store([radiograph()])
+
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_peer_that_is_away_is_an_outage() -> None:
+    peer = StorePeer(Address("PACS", "127.0.0.1", _free_port()), "CXR", patience(0, Clock()))
+    with pytest.raises(UnreachableError, match="refuses the connection or does not answer"):
+        peer.store([radiograph()])
+
+
+def test_a_half_written_image_is_not_taken_for_one(inbox: Inbox) -> None:
+    (inbox.folder / "0123.99.part").write_bytes(b"half")
+    assert Inbox(inbox.folder).waiting() == []
+    assert list(inbox.folder.iterdir()) == []
+
+
+def test_what_failed_stays_for_the_next_run(desk: Desk, inbox: Inbox) -> None:
+    shelf = Shelf()
+    shelf.error = RefusedError("shelf: does not store a result")
+    inbox.put("1.2.3.1", _file(radiograph()).read())
+    for error, left in ((shelf.error, 1), (None, 0)):
+        shelf.error = error
+        worker = desk.worker(shelf)
+        with worker.journal:
+            worker.journal.forget_failures()
+            take_received(inbox, worker)
+            take_received(inbox, worker)
+        assert len(inbox.waiting()) == left
+    assert len(shelf.stored) == 2
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("no-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "give either --dicomweb URL or --listen AE:PORT"),
+        ("--dicomweb http://h/d --listen CXR:104", "give either --dicomweb"),
+        ("--dicomweb http://h/d --once --watch 5", "exclude each other"),
+        ("--listen CXR:104", "say with --send-to where results go"),
+        ("--listen CXR:104 --send-to A@h:1 --limit 3", "--limit is for --dicomweb"),
+        ("--listen CXR:104 --send-to A@h:1 --dry-run", "--dry-run is for --dicomweb"),
+        ("--dicomweb http://h/d --caller A", "--caller is for --listen"),
+        ("--dicomweb http://h/d --watch 5 --dry-run", "--dry-run looks once"),
+        ("--dicomweb http://h/d", "is neither a run of cxr train nor an export"),
+    ],
+)
+def test_arguments_that_do_not_fit_get_one_line(
+    run_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--dicomweb ftp://h/d", "give a URL such as"),
+        ("--dicomweb http://user:secret@h/d", "the URL holds credentials"),
+        ("--dicomweb http://h/d?key=1", "without ? and #"),
+        ("--dicomweb http://h:x/d", "give a URL such as"),
+        ("--dicomweb http://h/d --since yesterday", "write a date such as 2026-01-31"),
+        ("--dicomweb http://h/d --modality C/R", "write a modality such as CR or DX"),
+        ("--dicomweb http://h/d --send-to ORTHANC:4242", "write AE@HOST:PORT"),
+        ("--dicomweb http://h/d --send-to A@h:70000", "the port must be 1 to 65535"),
+        ("--dicomweb http://h/d --ae-title LONGER-THAN-SIXTEEN", "1 to 16 ASCII characters"),
+        ("--listen CXR --send-to A@h:1", "write AE:PORT or AE@HOST:PORT"),
+    ],
+)
+def test_addresses_are_checked_before_anything_is_opened(
+    run_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr("scripts.pacs.is_run", lambda path: True)
+    monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "secret" not in said
+    assert said.count("\n") == 1
+
+
+def test_open_networks_are_warned_of(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*arguments: object) -> None:
+        raise InputError("as far as this test goes")
+
+    monkeypatch.setattr("scripts.pacs.is_run", lambda path: True)
+    monkeypatch.setattr("scripts.pacs.open_runs", ended)
+    for places, warnings in (
+        (["--dicomweb", "http://pacs.example/d"], 1),
+        (["--dicomweb", "http://127.0.0.1:8042/d"], 0),
+        (["--dicomweb", "https://pacs.example/d"], 0),
+        (["--dicomweb", "https://pacs.example/d", "--send-to", "http://other.example/d"], 1),
+        (["--listen", "CXR:11112", "--send-to", "A@127.0.0.1:104"], 0),
+        (["--listen", "CXR@0.0.0.0:11112", "--send-to", "A@pacs.example:104"], 2),
+    ):
+        monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *places])
+        with pytest.raises(SystemExit, match="2"):
+            cli.main()
+        assert capsys.readouterr().err.count("WARNING") == warnings, places
+
+
+def test_loopback_is_told_from_other_addresses() -> None:
+    assert [is_loopback(host) for host in ("localhost", "127.9.9.9", "10.0.0.1")] == [
+        True, True, False,
+    ]  # fmt: skip
