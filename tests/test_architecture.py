@@ -68,13 +68,13 @@ def test_layout_stays_within_its_limits(
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 270
-    assert sum(lines) <= 64_500
+    assert len(lines) <= 277
+    assert sum(lines) <= 66_200
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 36
-    assert len(layout.wide_names()) <= 490
+    assert len(layout.wide_names()) <= 507
     assert max(map(len, layout.imports.values())) <= 27
-    assert sum(count <= 1 for count in layout.importers().values()) <= 79
+    assert sum(count <= 1 for count in layout.importers().values()) <= 83
 
 
 def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:
