@@ -155,6 +155,12 @@ class Desk:
         )
 
 
+@pytest.fixture(autouse=True)
+def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing at full size took most of the time."""
+    monkeypatch.setattr("serving.dicom_objects.secondary_capture._PANEL", 64)
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
