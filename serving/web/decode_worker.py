@@ -14,7 +14,7 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -46,16 +46,25 @@ def main(max_pixels: int, seconds: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):  # decoders print what they find in files
             os.dup2(null, stream)
-        while head := asked.read(ASKED.size):
-            size, deep = ASKED.unpack(head)
-            content = asked.read(size)
-            if len(content) < size:
-                return
-            signal.alarm(seconds + _SPARE_SECONDS)
-            for part in _answer(content, deep=deep):
-                answers.write(part)
-            answers.flush()
-            signal.alarm(0)
+        while _answer_next(asked, answers, seconds):
+            pass
+
+
+def _answer_next(asked: BinaryIO, answers: BinaryIO, seconds: int) -> bool:
+    """Answer for one file, whose memory is free afterwards; False where there is none."""
+    head = asked.read(ASKED.size)
+    if len(head) < ASKED.size:
+        return False
+    size, deep = ASKED.unpack(head)
+    content = asked.read(size)
+    if len(content) < size:
+        return False
+    signal.alarm(seconds + _SPARE_SECONDS)
+    for part in _answer(content, deep=deep):
+        answers.write(part)
+    answers.flush()
+    signal.alarm(0)
+    return True
 
 
 def _take_limits(max_pixels: int) -> None:
