@@ -379,7 +379,7 @@ function onKey(event) {
   if (key.startsWith("Arrow") && !onImage) return;  // elsewhere they scroll the page
   const lower = key.length === 1 ? key.toLowerCase() : key;
   const actions = { n: () => step(1), p: () => step(-1), a: () => current && another(), "?": () => $("help").showModal(),
-    Enter: () => !$("analyze").hidden && !$("analyze").disabled && analyze(waiting()) };
+    Enter: () => current && !$("analyze").hidden && !$("analyze").disabled && analyze(waiting()) };
   if (key === "Enter" && target.closest("button, input, a")) return;
   if (actions[lower]) actions[lower]();
   else if (!current || !viewer.key(lower)) return;

@@ -102,6 +102,9 @@ def page(address: str) -> Iterator[_Page]:
 
 def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page) -> None:
     page.load()
+    page.run(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true}))"
+    )
     page.click("#examples button")
     page.wait("document.querySelector('#verdict')")
     example = httpx.get(f"{page.address}examples").json()["examples"][0]
