@@ -54,18 +54,18 @@ _HEADERS = (
 def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers of a response with those that keep a browser from doing harm with it.
 
-    Answers are not to be stored; what has its own ``Cache-Control`` or content policy, as a report
-    has, keeps it.
+    Answers are not to be stored; what says otherwise itself keeps its own ``Cache-Control``, and
+    what brings scripts of its own keeps its ``Content-Security-Policy``.
 
     Example:
         >>> dict(with_security_headers([(b"content-type", b"text/html")]))[b"cache-control"]
         b'no-store'
     """
-    given = [(name.lower(), value) for name, value in headers]
-    own = {name for name, _ in given if name in (_CACHE, _POLICY)}
-    added = [(name, value) for name, value in _HEADERS if name not in own]
-    replaced = {name for name, _ in added}
-    return [*((name, value) for name, value in given if name not in replaced), *added]
+    given = list(headers)
+    own = {name.lower() for name, _ in given} & {_CACHE, _POLICY}
+    added = [(name, value) for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in own]
+    ours = {name for name, _ in added}
+    return [*((name, value) for name, value in given if name.lower() not in ours), *added]
 
 
 class _Denied(Exception):  # noqa: N818 - an answer
