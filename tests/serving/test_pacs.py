@@ -19,6 +19,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
+pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
+pytest.importorskip("highdicom", reason="needs the extra pacs")
+pytest.importorskip("pynetdicom", reason="needs the extra pacs")
+
 from data_prep.contracts.errors import InputError
 from scripts import cli
 from serving.answer import Answer

@@ -27,6 +27,10 @@ import pytest
 import requests
 from PIL import Image
 
+pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
+pytest.importorskip("highdicom", reason="needs the extra pacs")
+pytest.importorskip("pynetdicom", reason="needs the extra pacs")
+
 pytestmark = pytest.mark.long
 
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
