@@ -56,7 +56,8 @@ class Analysis:
         Raises:
             Refused: It gets no answer.
         """
-        decoded = await self.decoder.decode(content)
+        with self.reader.coming():
+            decoded = await self.decoder.decode(content)
         wanted = include & {"sr", "sc"}
         if wanted:
             _require_dicom(decoded)

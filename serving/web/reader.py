@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from data_prep.contracts.errors import InputError
@@ -15,6 +15,8 @@ from data_prep.images.image import DecodedImage
 from serving.answer import Answer, LoadedRun
 
 _WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
+_LOOK = 0.004  # seconds after which a thread that waits for more looks whether more is coming
+_LONGEST_WAIT = 0.05  # seconds that the first image of a batch waits for others
 
 
 class Busy(Exception):  # noqa: N818 - an outcome, not a fault
@@ -106,6 +108,7 @@ class Reader:
         self._systems, self._batch, self._on_batch = tuple(systems), batch, on_batch
         self._queue: queue.Queue[_Waiting] = queue.Queue(queue_size)
         self._ended = threading.Event()
+        self._coming = 0
         self._seconds = 0.1  # of an image, a moving average
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
@@ -124,6 +127,15 @@ class Reader:
     def waiting(self) -> int:
         """Images in the queue."""
         return self._queue.qsize()
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """While an image is made ready: a batch that begins waits for it, but not for long."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     async def answer(
         self, called: str, image: DecodedImage, of_file: tuple[str, ...] = ()
@@ -155,12 +167,17 @@ class Reader:
     def _next(self) -> list[_Waiting]:
         """The images that wait, at most a batch; those that nobody waits for are dropped."""
         some: list[_Waiting] = []
-        try:
+        with suppress(queue.Empty):
             some.append(self._queue.get(timeout=_WAKE))
-            while len(some) < self._batch:
-                some.append(self._queue.get_nowait())
-        except queue.Empty:
-            pass
+        # No longer than an image takes: together they take less than one by one.
+        end = time.monotonic() + min(self._seconds, _LONGEST_WAIT)
+        while some and len(some) < self._batch:
+            left = end - time.monotonic() if self._coming else 0.0
+            try:
+                some.append(self._queue.get(timeout=max(0.0, min(left, _LOOK))))
+            except queue.Empty:
+                if left <= 0:
+                    break
         return [each for each in some if not each.result.done()]
 
     def _answer(self, some: Sequence[_Waiting]) -> None:

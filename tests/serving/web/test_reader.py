@@ -73,6 +73,26 @@ def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
     assert run(scenario).batches[::2] == [["a"], ["b", "c"], ["d"]]
 
 
+def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.web.reader._LONGEST_WAIT", 10.0)
+
+    async def scenario(reader: Reader, system: System) -> None:
+        system.go.set()
+        reader._seconds = 10.0
+        with reader.coming():
+            first = asyncio.create_task(asked(reader, "a"))
+            await asyncio.sleep(0.05)
+            assert not first.done()
+            assert await asked(reader, "b") == ["of b"] * 2
+            assert await first == ["of a"] * 2
+            reader._seconds = 0.01
+            assert await asked(reader, "c") == ["of c"] * 2  # though the other never comes
+
+    assert run(scenario).batches[::2] == [["a", "b"], ["c"]]
+
+
 def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None:
     async def scenario(reader: Reader, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
