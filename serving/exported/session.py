@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,12 +21,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def without_telemetry() -> None:
-    """Keep OpenVINO and NNCF from reporting to their maker; called before either is imported.
+    """Keep the runtimes from reporting to their makers; called before one is imported.
 
-    Both send an event over the network at every import, conversion and quantisation, and write a
-    user's number into the home folder. They do so through a package of its own, without which they
-    go on as usual: it is not found from here on.
+    OpenVINO and NNCF send an event over the network at every import, conversion and quantisation,
+    and write a user's number into the home folder. They do so through a package of its own, without
+    which they go on as usual: it is not found from here on. ONNX Runtime keeps events and a
+    machine's number in the home folder and sends them; it asks the environment first.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
@@ -92,6 +95,7 @@ class _OnnxSession:
     """ONNX Runtime, on a GPU where its package has one."""
 
     def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
+        without_telemetry()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

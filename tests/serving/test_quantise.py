@@ -91,7 +91,10 @@ def refused(*args, **kwargs):
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
 from serving.exported.session import without_telemetry
 without_telemetry()
-import openvino
+if "onnxruntime" in sys.argv:
+    import onnxruntime
+else:
+    import openvino
 if "nncf" in sys.argv:
     import nncf
     from nncf.telemetry.wrapper import telemetry
@@ -101,7 +104,9 @@ assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 """
 
 
-@pytest.mark.parametrize("library", ["openvino", pytest.param("nncf", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "library", ["openvino", "onnxruntime", pytest.param("nncf", marks=pytest.mark.long)]
+)
 def test_nothing_is_reported_to_the_makers_of_the_runtime(library: str, tmp_path: Path) -> None:
     room = Path(__file__).parents[2]
     ours = {"HOME": str(tmp_path), "PYTHONPATH": str(room), "PATH": ""}
