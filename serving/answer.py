@@ -265,7 +265,7 @@ class LoadedRun:
         target = Target(asked["name"], tuple(asked["any_of"]), asked["display_name"])
         guard, chosen = folder / GUARD_NAME, folder / "decisions" / f"{target.name}.json"
         decision, usual = None, policy or POLICIES[0]
-        reason: str | None = f"{folder} has no operating point, as the run had none; export it anew"
+        reason: str | None = "no operating point was exported, as the run had none; export it anew"
         if chosen.is_file():
             decision = Decision.from_json(read_json(chosen, "decision"))
             usual = decision.policy(policy, folder)
