@@ -62,7 +62,7 @@ BOUNDS = {
     "import": Bound(330, 12),
     "tune": Bound(250, 10),
     "ensemble": Bound(250, 10),
-    "compare": Bound(450, 30),
+    "compare": Bound(610, 30),
     "folds": Bound(290, 4),
     "readers": Bound(260, 6),
     "overlay": Bound(360, 12),
