@@ -101,10 +101,14 @@ def _kib(process: int, file: str, field: str) -> int:
     return 0
 
 
+def together_kib(process: int) -> int:
+    """What a process and all that it started take now, KiB; shared pages count in parts."""
+    return sum(_kib(each, "smaps_rollup", "Pss:") for each in _tree(process))
+
+
 def _resident_kib(process: int) -> int:
-    """The first process's greatest memory so far, or what all take now: shared pages in parts."""
-    together = sum(_kib(each, "smaps_rollup", "Pss:") for each in _tree(process))
-    return max(_kib(process, "status", "VmHWM:"), together)
+    """The first process's greatest memory so far, or what all take now."""
+    return max(_kib(process, "status", "VmHWM:"), together_kib(process))
 
 
 def peak_mib(command: list[str]) -> float:

@@ -27,6 +27,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks.memory import together_kib
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.json_files import write_json
@@ -89,25 +90,8 @@ class _Server:
         self._process.wait(timeout=30)
 
     def memory(self) -> float:
-        """Resident memory of the server and its workers, MiB; shared pages count once each."""
-        total = 0
-        for process in _tree(self._process.pid):
-            try:
-                lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
-            except OSError:
-                continue
-            total += next(int(line.split()[1]) for line in lines.splitlines() if line[:4] == "Pss:")
-        return total / 1024
-
-
-def _tree(process: int) -> Iterator[int]:
-    yield process
-    try:
-        children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
-    except OSError:
-        return
-    for child in children.split():
-        yield from _tree(int(child))
+        """Resident memory of the server and its workers, MiB."""
+        return together_kib(self._process.pid) / 1024
 
 
 @contextmanager

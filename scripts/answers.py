@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
@@ -28,6 +30,20 @@ if TYPE_CHECKING:
     from serving.dicom_objects.instance import Algorithm
     from serving.plain_answer import AnswerPrinter
 
+# Options of the verbs that answer image by image: predict IMAGE, serve and pacs.
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(help="Which of the run's operating points decides; by default max_f1."),
+]
+BackendOption = Annotated[
+    Literal["torch", "onnx", "openvino", "auto"] | None,
+    typer.Option(help="What computes, as in cxr predict; torch with a run if left out."),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16", "int8"] | None,
+    typer.Option(help="What it computes in, as in cxr predict."),
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 OVERLAYS = "predicted"
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OVERLAY = "-overlay.png"  # end of each name
@@ -159,6 +175,31 @@ def parse_run(text: str) -> tuple[str | None, Path]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     return (name if named else None), path
+
+
+def parse_runs(texts: Sequence[str]) -> list[tuple[str | None, Path]]:
+    """Read PATH or NAME=PATH of verbs that take runs and exports alone.
+
+    Raises:
+        InputError: A path is neither.
+    """
+    given = [parse_run(text) for text in texts]
+    for _, path in given:
+        if not is_run(path):
+            raise InputError(
+                f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
+            )
+    return given
+
+
+def require_packages(verb: str, modules: Sequence[str]) -> None:
+    """Refuse a verb whose pip extra, which has its name, is not installed."""
+    for name in modules:
+        if find_spec(name) is None:
+            raise InputError(
+                f"{verb}: {name.replace('_', '-')} is not installed; pip install "
+                f"'cxr-compare[{verb}]'"
+            )
 
 
 def is_run(path: Path) -> bool:

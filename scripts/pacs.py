@@ -12,16 +12,23 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.answers import is_run, open_runs, parse_run
+from scripts.answers import (
+    BackendOption,
+    DeviceOption,
+    PolicyOption,
+    PrecisionOption,
+    open_runs,
+    parse_runs,
+    require_packages,
+)
 
 if TYPE_CHECKING:
     from serving.answer import LoadedRun
@@ -122,19 +129,10 @@ def pacs(
         list[str] | None,
         typer.Option(metavar="AE", help="AE title that may send to --listen. May be repeated."),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Which of the run's operating points decides; by default max_f1."),
-    ] = None,
-    backend: Annotated[
-        Literal["torch", "onnx", "openvino", "auto"] | None,
-        typer.Option(help="What computes, as in cxr predict; torch with a run if left out."),
-    ] = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "int8"] | None,
-        typer.Option(help="What it computes in, as in cxr predict."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    policy: PolicyOption = None,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Answer for the chest radiographs of an archive, and send the results back.
 
@@ -148,11 +146,7 @@ def pacs(
 
     Example: cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242
     """
-    if lacking := [name for name in _NEEDED if find_spec(name) is None]:
-        raise InputError(
-            f"pacs: {lacking[0].replace('_', '-')} is not installed; pip install "
-            "'cxr-compare[pacs]'"
-        )
+    require_packages("pacs", _NEEDED)
     if (dicomweb is None) == (listen is None):
         raise InputError("pacs: give either --dicomweb URL or --listen AE:PORT")
     if once and watch is not None:
@@ -168,12 +162,7 @@ def pacs(
         raise InputError("pacs --dicomweb: --caller is for --listen; leave it out")
     if dry_run and watch is not None:
         raise InputError("pacs --watch: --dry-run looks once; leave one out")
-    given_runs = [parse_run(text) for text in runs]
-    for _, path in given_runs:
-        if not is_run(path):
-            raise InputError(
-                f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
-            )
+    given_runs = parse_runs(runs)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from serving.pacs.dimse import Address, require_title

@@ -12,7 +12,7 @@ import typer
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.answers import OVERLAYS, AnswerOutput, show_answers
+from scripts.answers import OVERLAYS, AnswerOutput, PolicyOption, show_answers
 from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
@@ -55,10 +55,7 @@ def predict(
         Path | None,
         typer.Option(help="Data set that cxr prepare made: predict its val and test images."),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Which of the run's operating points decides; by default max_f1."),
-    ] = None,
+    policy: PolicyOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answers as JSON for a program.")
     ] = False,

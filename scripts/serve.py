@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.answers import is_run, open_runs, parse_run
+from scripts.answers import (
+    BackendOption,
+    DeviceOption,
+    PolicyOption,
+    PrecisionOption,
+    open_runs,
+    parse_runs,
+    require_packages,
+)
 
 if TYPE_CHECKING:
     from serving.web.settings import ServeSettings
@@ -64,19 +71,10 @@ def serve(
         Path | None,
         typer.Option(help="Folder of example images; phantoms come with the program."),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Which of the run's operating points decides; by default max_f1."),
-    ] = None,
-    backend: Annotated[
-        Literal["torch", "onnx", "openvino", "auto"] | None,
-        typer.Option(help="What computes, as in cxr predict; torch with a run if left out."),
-    ] = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "int8"] | None,
-        typer.Option(help="What it computes in, as in cxr predict."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    policy: PolicyOption = None,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
+    device: DeviceOption = "auto",
     max_mib: Annotated[
         int, typer.Option("--max-mib", min=1, max=512, help="Largest upload, MiB.")
     ] = 64,
@@ -105,18 +103,8 @@ def serve(
 
     Example: cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
     """
-    lacking = [name for name in _NEEDED if find_spec(name) is None]
-    if lacking:
-        raise InputError(
-            f"serve: {lacking[0].replace('_', '-')} is not installed; pip install "
-            "'cxr-compare[serve]'"
-        )
-    given = [parse_run(text) for text in runs]
-    for _, path in given:
-        if not is_run(path):
-            raise InputError(
-                f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
-            )
+    require_packages("serve", _NEEDED)
+    given = parse_runs(runs)
     from serving.web.settings import MEBIBYTE, ServeSettings
 
     settings = ServeSettings(

@@ -38,6 +38,7 @@ from data_prep.images.dicom_header import (
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",
 )  # fmt: skip
+_STEP = 1 << 22  # bytes that are inflated at a time
 _DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
 
 # What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
@@ -152,15 +153,23 @@ def _refuse_inflation(path: Path) -> None:
     start = deflated_start(path)
     if start is None:
         return
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     with path.open("rb") as file:
         file.seek(start)
-        inflated, pending = 0, file.read()
-        while pending and not inflater.eof:
-            inflated += len(inflater.decompress(pending, 1 << 22))
-            pending = inflater.unconsumed_tail
-            if inflated > MAX_FILE_BYTES:
-                raise TooLargeError(f"{path}: inflates to more than {MAX_FILE_BYTES >> 20} MiB")
+        require_inflated(path, file.read(), MAX_FILE_BYTES)
+
+
+def require_inflated(where: object, deflated: bytes, most: int) -> None:
+    """Refuse content that is more than `most` bytes inside, without holding it.
+
+    Raises:
+        TooLargeError: It is.
+    """
+    inflater, inflated, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, deflated
+    while pending and not inflater.eof:
+        inflated += len(inflater.decompress(pending, _STEP))
+        pending = inflater.unconsumed_tail
+        if inflated > most:
+            raise TooLargeError(f"{where}: inflates to more than {most >> 20} MiB")
 
 
 def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:

@@ -11,7 +11,6 @@ import json
 import math
 import uuid
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from pydicom.valuerep import DA, DT, TM, validate_value
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import plain_reason
+from data_prep.images.dicom import require_inflated
 from data_prep.images.dicom_header import orientation
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _COPIED_WHERE_GIVEN = (
 )  # fmt: skip
 _META_START = 144  # where the meta header's elements begin, behind its length
 _META_BYTES = 4096
-_STEP, _MOST_INFLATED = 1 << 22, 1 << 27
+_MOST_INFLATED = 1 << 27
 _LOSSY = frozenset({
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000,
 })  # fmt: skip
@@ -156,15 +156,7 @@ def _refuse_inflation(content: bytes) -> None:
     if content.find(str(uid.DeflatedExplicitVRLittleEndian).encode(), 0, _META_BYTES) < 0:
         return
     start = _META_START + int.from_bytes(content[_META_START - 4 : _META_START], "little")
-    inflater, inflated, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, content[start:]
-    while pending and not inflater.eof:
-        inflated += len(inflater.decompress(pending, _STEP))
-        pending = inflater.unconsumed_tail
-        if inflated > _MOST_INFLATED:
-            raise InputError(
-                f"DICOM source: inflates to more than {_MOST_INFLATED >> 20} MiB; send it "
-                "uncompressed"
-            )
+    require_inflated("DICOM source", content[start:], _MOST_INFLATED)
 
 
 @dataclass(frozen=True)
