@@ -23,7 +23,7 @@ from PIL import Image
 from classification.model import build_classifier
 from classification.saliency import saliency_maps
 from data_prep.store.preprocess import Preprocess
-from scripts import cli, serve
+from scripts import cli
 from serving.export_graph import write_graph
 from serving.exported.spec import PREPROCESS_FILE, ExportSpec
 
