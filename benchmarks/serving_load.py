@@ -38,6 +38,7 @@ _STARTS = 120  # seconds that a server may take to be ready
 _TOLERANCE = 0.002  # of a score: another batch rounds otherwise, bf16 most
 _PAUSE = 0.05  # seconds before a refused request is sent again
 _PAGE = re.compile(r"Page: http://[^ ]*:([0-9]+)/")
+_FEW = 48  # images: enough for cxr predict to start its decoding processes
 _DOWN = 1.0  # seconds between the kill and the new start
 
 
@@ -193,16 +194,23 @@ async def _send(
     return load
 
 
-def _predict_rate(systems: Sequence[str], files: Sequence[Path], options: Sequence[str]) -> float:
-    """Images a second of `cxr predict` of the same images, its start included and left out."""
+def _predict_rate(
+    systems: Sequence[str], files: Sequence[Path], options: Sequence[str]
+) -> float | None:
+    """Images a second of `cxr predict` of the same images once it runs; None if they are too few.
+
+    What it starts with (networks, decoding processes) is taken off by a second, short command.
+    """
+    if len(files) < 4 * _FEW:
+        return None
     seconds = []
-    for some in (files[:1], files):
+    for some in (files[:_FEW], files):
         command = [sys.executable, "-P", "-m", "scripts.cli", "predict", *systems]
         command += [*map(str, some), "--no-overlay", "--json", *options]
         began = time.monotonic()
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603
         seconds.append(time.monotonic() - began)
-    return (len(files) - 1) / (seconds[1] - seconds[0])
+    return (len(files) - _FEW) / (seconds[1] - seconds[0])
 
 
 def measure(
@@ -211,7 +219,7 @@ def measure(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     clients: Annotated[list[int], typer.Option(help="Clients at once.")] = [1, 8, 64],  # noqa: B006
     requests: Annotated[int, typer.Option(help="Requests for each number of clients.")] = 300,
-    most: Annotated[int, typer.Option(help="Images of the folder that are used.")] = 100,
+    most: Annotated[int, typer.Option(help="Images of the folder that are used.")] = 400,
     option: Annotated[list[str] | None, typer.Option(help="Of cxr serve and predict.")] = None,
     endurance: Annotated[int, typer.Option(help="Requests by 8 clients, for the memory.")] = 0,
 ) -> None:
@@ -235,7 +243,10 @@ def measure(
         console.say(f"killed and started again: {json.dumps(killed)}")
     rate = _predict_rate(systems, files, options)
     best = max(row["images_per_s"] for row in rows)
-    console.say(f"cxr predict: {rate:.1f} images/s; the server reaches {best / rate:.0%} of it")
+    if rate is None:
+        console.say(f"{len(files)} images are too few for the rate of cxr predict")
+    else:
+        console.say(f"cxr predict: {rate:.1f} images/s; the server reaches {best / rate:.0%} of it")
     result = {"rows": rows, "killed": killed, "predict_images_per_s": rate, **provenance()}
     write_json(out, "serving load", result)
     if any(row["wrong"] for row in [*rows, killed]):
