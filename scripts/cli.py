@@ -89,6 +89,7 @@ def build_app() -> typer.Typer:
         import_predictions,
         overlay,
         pacs,
+        plan,
         predict,
         prepare,
         readers,
@@ -123,6 +124,7 @@ def build_app() -> typer.Typer:
     app.command("compare")(compare.compare)
     app.command("folds")(folds.folds)
     app.command("readers")(readers.readers)
+    app.command("plan")(plan.plan)
     app.command("overlay")(overlay.overlay)
     app.command("pacs")(pacs.pacs)
     app.command("export")(export.export)

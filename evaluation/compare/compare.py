@@ -21,11 +21,17 @@ from evaluation.compare.judged_model import (
     system_result,
 )
 from evaluation.compare.metrics_table import resampled_figures
-from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
+from evaluation.compare.paired_tests import (
+    clustered_auroc,
+    paired_tests,
+    parts_by_system,
+    with_clustered_auroc,
+)
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
 from evaluation.metrics.evaluation_set import Note
+from evaluation.statistics.auroc_variance import AurocParts
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import Images, common_test_images, training_id
 
@@ -115,6 +121,38 @@ def compare_systems(
             {name: list(each.values()) for name, each in named.items()},
         ),
     )
+
+
+def pilot_parts(
+    systems: Mapping[str, Predictions | Sequence[Predictions]],
+    dataset: DataSet,
+    target: Target,
+    *,
+    split: str = "default",
+) -> dict[str, list[AurocParts]]:
+    """What each test patient adds to each system's AUROC: what a further study is planned from.
+
+    Args:
+        systems: See `compare_systems`.
+        dataset: Labels, boxes and split.
+        target: What is judged.
+        split: Name of the split.
+
+    Returns:
+        By system, one for each training seed.
+
+    Raises:
+        InputError: As `compare_systems`; or the test images are all of one class.
+    """
+    named = name_models(systems)
+    predictions = {label: each for models in named.values() for label, each in models.items()}
+    judged, _ = common_test_images(predictions, dataset, target, split=split)
+    task = ComparisonTask(dataset, target, split, EXPLORATORY)
+    models, _ = judge_models(named, judged, task, POLICIES)
+    parts = parts_by_system(scorecards(models))
+    if len(parts) < len(named):
+        raise InputError(f"{dataset.folder}: the test images of {target.name} are of one class")
+    return parts
 
 
 def name_models(

@@ -229,6 +229,25 @@ def _estimates(
     cards: Mapping[str, Sequence[Scorecard]], chosen: np.ndarray, clusters: np.ndarray, n: int
 ) -> dict[tuple[str, str], ClusteredEstimate]:
     """AUROC of every system, then of every pair; a system that lacks it is left out."""
+    parts = _parts(cards, chosen, clusters, n)
+    found = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
+    for pair in combinations(parts, 2):
+        found[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
+    return found
+
+
+def parts_by_system(cards: Mapping[str, Sequence[Scorecard]]) -> dict[str, list[AurocParts]]:
+    """What each patient adds to the AUROC of each system, one per training seed.
+
+    A system whose images are all of one class is left out.
+    """
+    judged = next(iter(cards.values()))[0].judged
+    return _parts(cards, np.ones(len(judged.y_true), bool), judged.patients, judged.n_patients)
+
+
+def _parts(
+    cards: Mapping[str, Sequence[Scorecard]], chosen: np.ndarray, clusters: np.ndarray, n: int
+) -> dict[str, list[AurocParts]]:
     parts: dict[str, list[AurocParts]] = {}
     for name, members in cards.items():
         each = [
@@ -238,10 +257,7 @@ def _estimates(
         known = [part for part in each if part is not None]
         if len(known) == len(each):
             parts[name] = known
-    found = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
-    for pair in combinations(parts, 2):
-        found[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
-    return found
+    return parts
 
 
 @dataclass

@@ -1,0 +1,426 @@
+"""How many test patients show a difference of two AUROCs, or measure one as exactly as wanted.
+
+The variance of a planned study comes from one of two places: from assumptions (AUROCs, correlation
+of the scores, prevalence), by the binormal model, or from a pilot's predictions, whose variance
+shrinks with the number of patients. Power is that of the test of `auroc_difference`: Student's t
+with the same degrees of freedom, hence the noncentral t distribution.
+
+Studies with readers (`CrossedPlan`) follow Hillis, Obuchowski and Berbaum 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy  # whose parts load when they are first used
+
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.auroc_variance import AurocParts, effective_patients, mean_parts
+from evaluation.statistics.bootstrap import LEVEL
+from evaluation.statistics.obuchowski_rockette import Components
+from evaluation.statistics.ranking import Floats
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+MOST_PATIENTS = 100_000_000
+"""A plan that needs more than this is no plan."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it is planned: what its estimate varies by.
+
+    Attributes:
+        patients: Test patients.
+        positives: Those of them with the disease.
+        error: Standard error that its difference, or its AUROC, will have.
+        freedom: Degrees of freedom of its t test; infinite: the normal distribution.
+    """
+
+    patients: int
+    positives: int
+    error: float
+    freedom: float
+
+    def power(self, difference: float, level: float = LEVEL) -> float:
+        """How often a true difference is shown, by a two-sided test at ``1 - level``.
+
+        Example:
+            >>> study = Study(1000, 300, error=0.01, freedom=np.inf)
+            >>> round(study.power(0.028), 2), round(study.power(0.0), 3)
+            (0.8, 0.05)
+        """
+        return power_of_t(difference / self.error, self.freedom, level)
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half the width that its interval is expected to have, on the scale of the AUROC."""
+        return float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+
+
+class Plan(Protocol):
+    """Tells what a study of any number of patients would be."""
+
+    def study(self, patients: int) -> Study:
+        """The study with so many patients."""
+
+
+def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
+    """Chance that a two-sided t test is significant.
+
+    Args:
+        effect: True difference by its standard error.
+        freedom: Degrees of freedom; infinite: the normal distribution.
+        level: ``1 - alpha``.
+
+    Source:
+        The noncentral t distribution; both tails count.
+
+    Example:
+        >>> round(power_of_t(2.8016, np.inf), 3), round(power_of_t(2.8016, 10), 3)
+        (0.8, 0.714)
+    """
+    reach = float(scipy.special.stdtrit(freedom, (1 + level) / 2))
+    if np.isinf(freedom) or freedom > 1e6:
+        return float(scipy.special.ndtr(effect - reach) + scipy.special.ndtr(-effect - reach))
+    upper = scipy.special.nctdtr(freedom, effect, reach)
+    return float(1 - upper + scipy.special.nctdtr(freedom, effect, -reach))
+
+
+def binormal_auroc_covariance(
+    aurocs: Sequence[float],
+    positives: int,
+    negatives: int,
+    *,
+    correlation: float = 0.0,
+    images: int = 1,
+    within: float = 0.0,
+) -> Floats:
+    """Covariance of the AUROCs of systems on the same images, if their scores are binormal.
+
+    A system's scores are normal with variance 1 in both classes, and further up by
+    ``sqrt(2) probit(AUROC)`` in positives. Two images of a patient have scores that correlate by
+    `within`; a patient's images are all of one class. Nothing is approximated: an AUROC is a mean
+    over pairs of images, and the covariance of two pairs follows from the bivariate normal
+    distribution.
+
+    Args:
+        aurocs: Of each system, above 0.5 or not, inside (0, 1).
+        positives: Patients with the disease.
+        negatives: Patients without it.
+        correlation: Of two systems' scores of one image, within a class.
+        images: Images of each patient.
+        within: Correlation of one system's scores of two images of one patient, of one class.
+
+    Returns:
+        Shape ``(systems, systems)``.
+
+    Source:
+        The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
+        binormal tests; Obuchowski and McClish 1997 approximate the same.
+
+    Example:
+        >>> covariance = binormal_auroc_covariance([0.85, 0.80], 100, 100, correlation=0.5)
+        >>> [round(float(each), 4) for each in np.sqrt(np.diagonal(covariance))]
+        [0.0266, 0.0308]
+    """
+    heights = scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
+    n_systems = len(heights)
+    # Pairs of images of one class, by how their two images belong together: the same image, two
+    # of one patient, two of different patients.
+    shares = [_pairings(count, images) for count in (positives, negatives)]
+    found = np.empty((n_systems, n_systems))
+    for first in range(n_systems):
+        for second in range(n_systems):
+            same = 1.0 if first == second else correlation
+            alike = np.array([same, same * within, 0.0])
+            between = (alike[:, None] + alike) / 2
+            joint = _both_below(heights[first], heights[second], between)
+            alone = scipy.special.ndtr(heights[first]) * scipy.special.ndtr(heights[second])
+            found[first, second] = (shares[0][:, None] * shares[1] * (joint - alone)).sum()
+    return found
+
+
+def obuchowski_positives(
+    aurocs: Sequence[float],
+    *,
+    correlation: float,
+    negatives_per_positive: float,
+    power: float,
+    level: float = LEVEL,
+) -> float:
+    """Positive patients that the published tables ask for, to compare two AUROCs.
+
+    These tables' variance of an AUROC leaves out the covariance of the two binormal parameters,
+    which would make it smaller, so they ask for more patients than a simulated study needs: for
+    1.4 times as many at AUROCs of 0.85 and 0.80 and a correlation of 0.5, for 2.7 times as many at
+    0.90, 0.85 and 0.7. They stand here to be named beside our own figure.
+
+    Args:
+        aurocs: Of the two systems.
+        correlation: Of their scores of one image, within a class.
+        negatives_per_positive: Patients without the disease for each one with it.
+        power: How often the difference is to be shown.
+        level: ``1 - alpha``, two-sided.
+
+    Source:
+        Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The same as
+        ``power.roc.test`` of the R package pROC with parameters of binormal curves.
+
+    Example:
+        >>> found = obuchowski_positives(
+        ...     (0.85, 0.80), correlation=0.5, negatives_per_positive=1, power=0.8
+        ... )
+        >>> round(found, 2)
+        409.11
+    """
+    kappa, r = negatives_per_positive, correlation
+    a = np.sqrt(2) * scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
+    f = np.exp(-(a**2) / 4) / np.sqrt(4 * np.pi)
+    g = -a * f / 2
+    variances = f**2 * (1 + 1 / kappa + a**2 / 2) + g**2 * (1 + kappa) / (2 * kappa)
+    covariance = (
+        f[0] * f[1] * (r + r / kappa + r**2 * a[0] * a[1] / 2)
+        + g[0] * g[1] * r**2 * (1 + kappa) / (2 * kappa)
+        + (f[0] * g[1] * a[0] + f[1] * g[0] * a[1]) * r**2 / 2
+    )
+    if_equal = 2 * variances[0] - 2 * covariance
+    if_not = variances.sum() - 2 * covariance
+    ends = scipy.special.ndtri([(1 + level) / 2, power])
+    reach = ends[0] * np.sqrt(if_equal) + ends[1] * np.sqrt(if_not)
+    return float((reach / (aurocs[0] - aurocs[1])) ** 2)
+
+
+def _pairings(patients: int, images: int) -> Floats:
+    """Shares of the pairs of images: the same one, of one patient, of two patients."""
+    n = patients * images
+    same, of_patient = n, n * (images - 1)
+    return np.array([same, of_patient, n * n - same - of_patient]) / (n * n)
+
+
+def _both_below(h: float, k: float, correlation: Floats) -> Floats:
+    """P(X < h and Y < k) of standard normals; Drezner and Wesolowsky 1990, in the angle."""
+    angle = np.arcsin(correlation)[..., None]
+    at = angle * (_NODES + 1) / 2
+    sine, cosine = np.sin(at), np.cos(at)
+    density = np.exp(-(h * h + k * k - 2 * h * k * sine) / (2 * cosine**2)) / (2 * np.pi)
+    independent = scipy.special.ndtr(h) * scipy.special.ndtr(k)
+    return np.asarray(independent + (density * _WEIGHTS).sum(axis=-1) * angle[..., 0] / 2)
+
+
+@dataclass(frozen=True)
+class AssumedPlan:
+    """A study of one system or two by assumptions; see `binormal_auroc_covariance`.
+
+    Attributes:
+        aurocs: Of one system, or of the two that are compared.
+        prevalence: Share of the patients that have the disease.
+        correlation: Of the two systems' scores of one image, within a class.
+        images: Images of each patient.
+        within: Correlation of one system's scores of two images of one patient.
+        seeds: Trainings of each system; with one the result is for this trained model.
+        seed_deviation: Standard deviation of a system's true AUROC between trainings.
+
+    Example:
+        >>> plan = AssumedPlan((0.85, 0.80), prevalence=0.5, correlation=0.5)
+        >>> first = fewest_patients(plan, lambda study: study.power(0.05) >= 0.8)
+        >>> first.patients, first.positives
+        (583, 292)
+    """
+
+    aurocs: tuple[float, ...]
+    prevalence: float
+    correlation: float = 0.0
+    images: int = 1
+    within: float = 0.0
+    seeds: int = 1
+    seed_deviation: float = 0.0
+
+    def study(self, patients: int) -> Study:
+        """The study with so many patients; at least two of either class."""
+        positives = min(max(round(patients * self.prevalence), 2), patients - 2)
+        negatives = patients - positives
+        covariance = binormal_auroc_covariance(
+            self.aurocs,
+            positives,
+            negatives,
+            correlation=self.correlation,
+            images=self.images,
+            within=self.within,
+        )
+        contrast = np.array([1.0, -1.0][: len(self.aurocs)])
+        over_patients = float(contrast @ covariance @ contrast)
+        counts = np.array([positives, negatives], dtype=np.float64)
+        freedom = (1 / counts).sum() ** 2 / (1 / (counts**2 * (counts - 1))).sum()
+        between = [self.seed_deviation**2 if self.seeds > 1 else 0.0] * len(self.aurocs)
+        seeds = [self.seeds] * len(self.aurocs)
+        return _with_seeds(patients, positives, over_patients, float(freedom), between, seeds)
+
+
+class PilotPlan:
+    """A study with patients like those of a pilot.
+
+    Args:
+        systems: One system or the two that are compared: an `AurocParts` for each training seed,
+            all on the same images.
+        seeds: Trainings of each system in the planned study; the pilot's number if left out.
+
+    Raises:
+        InputError: The pilot has too few patients of a class for a variance, or systems that
+            never differ.
+
+    Example:
+        >>> from evaluation.statistics.auroc_variance import auroc_parts
+        >>> rng = np.random.default_rng(0)
+        >>> truth = np.arange(200) % 2
+        >>> scores = rng.normal(truth, 1, (2, 200))
+        >>> plan = PilotPlan([[auroc_parts(truth, each, np.arange(200), 200)] for each in scores])
+        >>> round(plan.study(800).error / plan.study(200).error, 2)
+        0.5
+    """
+
+    def __init__(
+        self, systems: Sequence[Sequence[AurocParts]], seeds: Sequence[int] | None = None
+    ) -> None:
+        means = [mean_parts(each) for each in systems]
+        mean = means[0] if len(means) == 1 else means[0] - means[1]
+        if mean.variance is None or mean.variance < 1e-24:
+            raise InputError(
+                "the pilot's figures do not vary over patients: it needs two patients of either "
+                "class, and two systems whose rankings differ"
+            )
+        self.value = mean.value
+        self.patients = int((mean.images.sum(axis=1) > 0).sum())
+        self.positives = int((mean.images[:, 0] > 0).sum())
+        self.images = float(mean.images.sum() / self.patients)
+        self.effective = min(effective_patients(of_class) for of_class in mean.images.T)
+        self._freedom = mean.freedom
+        self._variance = mean.variance
+        self._pilot_seeds = [len(each) for each in systems]
+        self._seeds = list(seeds) if seeds is not None else self._pilot_seeds
+        self._scale = 1.0
+        self._own, self._between = zip(*(_spread_of_seeds(each) for each in systems), strict=True)
+        if any(n > 1 for n in self._seeds) and any(n == 1 for n in self._pilot_seeds):
+            raise InputError(
+                "how trainings differ cannot be seen in one training: give the pilot two or more "
+                "seeds of each system (NAME=RUN,RUN), or plan for one"
+            )
+
+    def study(self, patients: int) -> Study:
+        """The study with so many patients, and as large a share of positives as in the pilot."""
+        share = self.patients / patients * self._scale
+        # What seeds have in common stays; what is a seed's own goes down with their number.
+        in_pilot = sum(own / n for own, n in zip(self._own, self._pilot_seeds, strict=True))
+        over_patients = max(self._variance - in_pilot, 0.0)
+        over_patients += sum(own / n for own, n in zip(self._own, self._seeds, strict=True))
+        between = [
+            found if planned > 1 else 0.0
+            for found, planned in zip(self._between, self._seeds, strict=True)
+        ]
+        freedom = max(self._freedom * patients / self.patients, 1.0)
+        positives = round(patients * self.positives / self.patients)
+        return _with_seeds(
+            patients, positives, over_patients * share, freedom, between, self._seeds
+        )
+
+    def scaled(self, factor: float) -> PilotPlan:
+        """The same with the pilot's variance over patients times a factor, of `variance_range`."""
+        other = copy(self)
+        other._scale = factor
+        return other
+
+    def variance_range(self, level: float = LEVEL) -> tuple[float, float]:
+        """Interval of the true variance over patients, as factors of the pilot's estimate."""
+        tails = scipy.special.chdtri(self._freedom, [(1 - level) / 2, (1 + level) / 2])
+        return float(self._freedom / tails[0]), float(self._freedom / tails[1])
+
+
+def _spread_of_seeds(seeds: Sequence[AurocParts]) -> tuple[float, float]:
+    """Of one system: what each training alone varies by over patients, and between trainings."""
+    if len(seeds) == 1:
+        return 0.0, 0.0
+    added = np.column_stack([each.contributions for each in seeds])  # type: ignore[arg-type]
+    covariance = added.T @ added
+    n = len(seeds)
+    shared = (covariance.sum() - np.trace(covariance)) / (n * (n - 1))
+    own = max(float(np.trace(covariance) / n - shared), 0.0)
+    square = float(np.var([each.value for each in seeds], ddof=1))
+    return own, max(square - own, 0.0)
+
+
+def _with_seeds(
+    patients: int,
+    positives: int,
+    over_patients: float,
+    freedom: float,
+    between: Sequence[float],
+    seeds: Sequence[int],
+) -> Study:
+    """Add what differs between trainings: readers nested in systems, see `analyse_nested`."""
+    of_seeds = [each / n for each, n in zip(between, seeds, strict=True)]
+    total = over_patients + sum(of_seeds)
+    spread = over_patients**2 / freedom
+    spread += sum(each**2 / (n - 1) for each, n in zip(of_seeds, seeds, strict=True) if n > 1)
+    return Study(patients, positives, float(np.sqrt(total)), float(total**2 / spread))
+
+
+@dataclass(frozen=True)
+class CrossedPlan:
+    """Readers who read all cases with both modalities, planned from a pilot's components.
+
+    Attributes:
+        components: Of the pilot, see `obuchowski_rockette.analyse_crossed`.
+        pilot_cases: Cases of the pilot, with as large a share of positives as is planned.
+        positives: Share of the cases that have the disease.
+        readers: Readers of the planned study; they are random, and so are cases.
+
+    Source:
+        Hillis, Obuchowski and Berbaum 2011, Acad Radiol 18:129, equation 10.
+
+    Example:
+        >>> pilot = Components(0.0015, 2.004e-4, 3.4661e-4, 3.4407e-4, 2.3903e-4, 8.0229e-4)
+        >>> plan = CrossedPlan(pilot, 114, positives=45 / 114, readers=6)
+        >>> fewest_patients(plan, lambda study: study.power(0.05) >= 0.8).patients
+        170
+    """
+
+    components: Components
+    pilot_cases: int
+    positives: float
+    readers: int
+
+    def study(self, patients: int) -> Study:
+        """The study with so many cases."""
+        parts, share = self.components, self.pilot_cases / patients
+        both = max(parts.cov2 - parts.cov3, 0.0)
+        interaction = max(parts.interaction, 0.0)
+        own = interaction + share * (parts.error - parts.cov1 - both)
+        total = own + share * self.readers * both
+        freedom = (self.readers - 1) * (total / own) ** 2
+        error = float(np.sqrt(2 / self.readers * total))
+        return Study(patients, round(patients * self.positives), error, float(freedom))
+
+
+def fewest_patients(plan: Plan, enough: Callable[[Study], bool], *, least: int = 4) -> Study | None:
+    """The smallest study that is enough; `None` where even `MOST_PATIENTS` are not.
+
+    Args:
+        plan: What a study of so many patients would be.
+        enough: Whether a study is; once it is, larger ones are as well.
+        least: Patients to begin with.
+    """
+    high = least
+    while not enough(plan.study(high)):
+        if high >= MOST_PATIENTS:
+            return None
+        high = min(2 * high, MOST_PATIENTS)
+    low = high // 2 if high > least else least - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(plan.study(middle)):
+            high = middle
+        else:
+            low = middle
+    return plan.study(high)

@@ -1,0 +1,195 @@
+"""Sample sizes: published programs, another way to the same number, and simulated studies."""
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+from scipy.stats import multivariate_normal, norm
+
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.auroc_variance import auroc_difference, auroc_over_seeds, auroc_parts
+from evaluation.statistics.obuchowski_rockette import Components
+from evaluation.statistics.sample_size import (
+    AssumedPlan,
+    CrossedPlan,
+    PilotPlan,
+    binormal_auroc_covariance,
+    fewest_patients,
+    obuchowski_positives,
+    power_of_t,
+)
+
+# Van Dyke 1993, as published programs print its components (five readers, 114 cases).
+VAN_DYKE = Components(
+    0.001535, 20040252e-11, 34661371e-11, 34407483e-11, 23902837e-11, 80228827e-11
+)
+
+
+def drawn(rng, patients, positives, aurocs, correlation=0.0, images=1, within=0.0):
+    """Labels, two systems' scores and patients of a study that is as assumed."""
+
+    def normals(n):
+        first, rest = rng.normal(size=(2, n))
+        return np.stack([first, correlation * first + np.sqrt(1 - correlation**2) * rest])
+
+    owner = np.repeat(np.arange(patients), images)
+    truth = owner < positives
+    of_patient, of_image = normals(patients)[:, owner], normals(len(owner))
+    scores = np.sqrt(within) * of_patient + np.sqrt(1 - within) * of_image
+    return truth, scores + np.sqrt(2) * ndtri(np.array(aurocs))[:, None] * truth, owner
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "correlation", "ratio", "power", "positives"),
+    [
+        ((0.85, 0.80), 0.5, 1, 0.8, 409.10632),
+        ((0.90, 0.85), 0.5, 2, 0.8, 271.83791),
+        ((0.80, 0.70), 0.3, 1, 0.9, 199.31747),
+        ((0.75, 0.70), 0.6, 4, 0.8, 315.4854),
+    ],
+)
+def test_published_tables_are_those_of_proc(aurocs, correlation, ratio, power, positives):
+    # pROC 1.18.0, power.roc.test with binormal parameters, in R 4.2.2.
+    found = obuchowski_positives(
+        aurocs, correlation=correlation, negatives_per_positive=ratio, power=power
+    )
+    assert found == pytest.approx(positives, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("readers", "cases", "power", "freedom"),
+    [(6, 251, 0.892281989, 16.127037593), (4, 114, 0.529257061, 9.319698390),
+     (10, 60, 0.543534925, 98.195989713)],
+)  # fmt: skip
+def test_power_of_readers_is_that_of_rjafroc(readers, cases, power, freedom):
+    # RJafroc's SsPowerGivenJK, Obuchowski and Rockette's components, readers and cases random.
+    study = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers).study(cases)
+    assert study.power(0.05) == pytest.approx(power, abs=1e-8)
+    assert study.freedom == pytest.approx(freedom, rel=1e-8)
+
+
+@pytest.mark.parametrize(("readers", "cases"), [(5, 213), (6, 170), (8, 134), (10, 119)])
+def test_cases_for_readers_are_those_of_rjafroc(readers, cases):
+    plan = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers)
+    assert fewest_patients(plan, lambda study: study.power(0.05) >= 0.8).patients == cases
+
+
+def test_variance_of_one_auroc_is_that_of_hanley_and_mcneil_with_binormal_moments():
+    auroc, positives, negatives = 0.85, 30, 50
+    height = ndtri(auroc)
+    both = multivariate_normal.cdf([height, height], cov=[[1, 0.5], [0.5, 1]])
+    expected = auroc * (1 - auroc) + (positives + negatives - 2) * (both - auroc**2)
+    found = binormal_auroc_covariance([auroc], positives, negatives)
+    assert found[0, 0] == pytest.approx(expected / positives / negatives, rel=1e-6)
+
+
+def test_covariance_is_what_simulated_studies_vary_by():
+    rng = np.random.default_rng(3)
+    assumed = {"correlation": 0.6, "images": 2, "within": 0.5}
+    figures = np.empty((3000, 2))
+    for row in figures:
+        truth, scores, owner = drawn(rng, 40, 15, (0.85, 0.75), **assumed)
+        row[:] = [auroc_parts(truth, each, owner, 40).value for each in scores]
+    expected = binormal_auroc_covariance((0.85, 0.75), 15, 25, **assumed)
+    assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
+
+
+def power_of_simulated(plan, study, trials, seed):
+    rng = np.random.default_rng(seed)
+    assumed = {"correlation": plan.correlation, "images": plan.images, "within": plan.within}
+    shown = 0
+    for _ in range(trials):
+        truth, scores, owner = drawn(rng, study.patients, study.positives, plan.aurocs, **assumed)
+        shown += auroc_difference(truth, *scores, owner).p_value < 0.05
+    return shown / trials
+
+
+@pytest.mark.parametrize(
+    "trials", [400, pytest.param(5000, marks=pytest.mark.long)], ids=["short", "whole"]
+)
+@pytest.mark.parametrize(
+    ("plan", "power"),
+    [
+        (AssumedPlan((0.85, 0.80), 0.5, 0.5), 0.8),
+        (AssumedPlan((0.80, 0.70), 0.2, 0.3, images=3, within=0.5), 0.8),
+        (AssumedPlan((0.90, 0.85), 0.1, 0.7), 0.9),
+    ],
+)
+def test_a_planned_study_shows_the_difference_as_often_as_planned(plan, power, trials):
+    gap = plan.aurocs[0] - plan.aurocs[1]
+    study = fewest_patients(plan, lambda study: study.power(gap) >= power)
+    noise = 3.5 * np.sqrt(power * (1 - power) / trials)
+    assert power_of_simulated(plan, study, trials, 11) == pytest.approx(power, abs=noise + 0.015)
+
+
+def test_equal_systems_are_shown_to_differ_as_often_as_the_test_errs():
+    study = AssumedPlan((0.8, 0.8), 0.3, 0.5).study(500)
+    assert study.power(0.0) == pytest.approx(0.05, abs=1e-6)
+    assert power_of_t(0.0, 3.0, level=0.9) == pytest.approx(0.1)
+
+
+def test_with_many_degrees_of_freedom_power_is_that_of_the_normal_distribution():
+    expected = norm.cdf(2.5 - norm.ppf(0.975)) + norm.cdf(-2.5 - norm.ppf(0.975))
+    assert power_of_t(2.5, np.inf) == pytest.approx(expected)
+    assert power_of_t(2.5, 9e5) == pytest.approx(expected, abs=1e-5)
+
+
+def seeds_of(rng, n_patients, aurocs_of_seeds, positives):
+    """Parts of two systems: each training has its own true AUROC, all on the same images."""
+    truth = np.arange(n_patients) < positives
+    common = rng.normal(size=n_patients)
+    found = []
+    for seeds in aurocs_of_seeds:
+        each = []
+        for auroc in seeds:
+            scores = 0.7 * common + 0.7 * rng.normal(size=n_patients)
+            scores += np.sqrt(2) * ndtri(auroc) * truth
+            each.append(auroc_parts(truth, scores, np.arange(n_patients), n_patients))
+        found.append(each)
+    return found
+
+
+def test_a_study_as_large_as_its_pilot_has_the_error_of_the_pilot():
+    rng = np.random.default_rng(5)
+    truth, scores, owner = drawn(rng, 120, 40, (0.85, 0.75), 0.5, images=2, within=0.5)
+    pilot = auroc_difference(truth, *scores, owner)
+    parts = [[auroc_parts(truth, each, owner, 120)] for each in scores]
+    plan = PilotPlan(parts)
+    assert (plan.patients, plan.positives, plan.images) == (120, 40, 2)
+    assert plan.study(120).error == pytest.approx(pilot.error)
+    assert plan.study(120).freedom == pytest.approx(pilot.freedom)
+    assert plan.study(480).error == pytest.approx(pilot.error / 2)
+    assert plan.study(480).positives == 160
+
+
+def test_seeds_of_a_pilot_count_as_they_do_in_a_comparison():
+    rng = np.random.default_rng(6)
+    systems = seeds_of(rng, 200, [(0.80, 0.86, 0.83), (0.74, 0.70, 0.78)], 80)
+    pilot = auroc_over_seeds(*systems)
+    assert PilotPlan(systems).study(200).error == pytest.approx(pilot.error, rel=1e-6)
+    more = PilotPlan(systems, seeds=[12, 12])
+    floor = PilotPlan(systems).study(10**7).error
+    assert more.study(10**7).error == pytest.approx(floor / 2, rel=1e-2)
+    assert fewest_patients(PilotPlan(systems), lambda study: study.error < floor / 2) is None
+
+
+def test_the_variance_of_a_small_pilot_is_less_sure():
+    rng = np.random.default_rng(7)
+    ranges = []
+    for n in (40, 400):
+        truth, scores, owner = drawn(rng, n, n // 2, (0.85, 0.75), 0.5)
+        plan = PilotPlan([[auroc_parts(truth, each, owner, n)] for each in scores])
+        low, high = plan.variance_range()
+        assert low < 1 < high
+        assert plan.scaled(high).study(n).error == pytest.approx(plan.study(n).error * high**0.5)
+        ranges.append(high / low)
+    assert ranges[1] < ranges[0] / 2
+
+
+def test_a_pilot_that_cannot_say_how_figures_vary_is_refused():
+    truth = np.array([1, 0, 0, 0])
+    one = auroc_parts(truth, np.array([0.9, 0.1, 0.2, 0.3]), np.arange(4), 4)
+    with pytest.raises(InputError, match="two patients of either class"):
+        PilotPlan([[one]])
+    systems = seeds_of(np.random.default_rng(0), 50, [(0.8,), (0.7,)], 20)
+    with pytest.raises(InputError, match="NAME=RUN,RUN"):
+        PilotPlan(systems, seeds=[3, 3])

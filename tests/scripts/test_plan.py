@@ -1,0 +1,140 @@
+"""`cxr plan` from the outside."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import PredictionWriter
+from scripts import cli
+from scripts.plan import plan
+from scripts.prepare import prepare
+from scripts.readers import readers
+
+ASSUMED = {"auroc": "0.85,0.80", "prevalence": 0.3}
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A data set without pixels, and two systems' predictions of it."""
+    folder = tmp_path_factory.mktemp("pilot")
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(160)]
+    positive = np.arange(160) % 4 < 2
+    source = folder / "source"
+    source.mkdir()
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": ["val", "test"] * 80})
+    images.to_csv(source / "images.csv", index=False)
+    states = np.where(positive, "present", "absent")
+    labels = pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states})
+    labels.to_csv(source / "labels.csv", index=False)
+    prepare([source, folder / "data"], format="csv")
+    dataset = DataSet.open(folder / "data")
+    written = []
+    for system, apart in (("A", 1.5), ("B", 1.0)):
+        info = {"system": system, "kind": "scores", "inference_id": system,
+                "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
+        score = 1 / (1 + np.exp(-rng.normal(apart * positive, 1)))
+        rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": score})
+        done = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
+        with PredictionWriter(folder / system, info) as writer:
+            writer.add(done, scores=rows)
+        written.append(str(folder / system))
+    return folder / "data", written
+
+
+def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it(capsys):
+    plan(**ASSUMED)
+    said = capsys.readouterr().err
+    assert "a true difference of 0.05 is shown in 80% of studies with 696 test patients, 209" in (
+        said[0].lower() + said[1:]
+    )
+    assert "ask for 1,148 patients, 344 of them positive" in said
+
+
+def test_an_interval_can_be_planned_for_one_system_alone(capsys):
+    plan(auroc="0.85", prevalence=0.3, half_width=0.03, as_json=True)
+    (study,) = json.loads(capsys.readouterr().out)["studies"]
+    assert (
+        study["half_width"]
+        <= 0.03
+        < study["half_width"] * np.sqrt(study["patients"] / (study["patients"] - 5))
+    )
+
+
+def test_a_pilot_gives_patients_and_how_sure_it_is_and_pictures(pilot, tmp_path, capsys):
+    data, systems = pilot
+    plan(systems, data=data, difference=0.1, half_width=0.05, out=tmp_path / "plan", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["basis"]["systems"] == ["A", "B"]
+    assert found["basis"]["pilot_patients"] == 80
+    asked = next(row for row in found["studies"] if row.get("power") == 0.8)
+    low, high = asked["patients_range"]
+    assert low < asked["patients"] < high
+    assert json.loads((tmp_path / "plan/plan.json").read_text())["studies"] == found["studies"]
+    assert {path.name for path in (tmp_path / "plan/figures").glob("*.png")} == {
+        "power.png", "half_width.png"
+    }  # fmt: skip
+
+
+def test_more_readers_need_fewer_cases(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    truth = pd.DataFrame({"case": range(60), "label": [0, 1] * 30})
+    rows = [
+        {"case": case, "reader": reader, "modality": modality,
+         "rating": rng.normal(label * apart + 0.2 * reader, 1)}
+        for case, label in truth.itertuples(index=False)
+        for reader in range(4)
+        for modality, apart in (("plain", 1.0), ("aided", 1.4))
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "ratings.csv", index=False)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    readers([str(tmp_path / "ratings.csv")], truth=tmp_path / "truth.csv", out=tmp_path / "readers")
+    capsys.readouterr()
+    plan([str(tmp_path / "readers")], difference=0.1, readers="4,12", as_json=True)
+    studies = json.loads(capsys.readouterr().out)["studies"]
+    cases = {row["plan"]: row["patients"] for row in studies if row["power"] == 0.8}
+    assert cases["12 readers"] < cases["4 readers"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "without a pilot give --auroc A,B and --prevalence"),
+        ("--auroc 0.8,2 --prevalence 0.3", "--auroc 0.8,2: give one or two, between 0 and 1"),
+        ("--auroc x --prevalence 0.3", "--auroc x: is not a number"),
+        ("--auroc 0.8,0.7 --prevalence 3", "--prevalence 3.0: is not between 0 and 1"),
+        ("--auroc 0.8,0.8 --prevalence 0.3", "give --difference, the smallest that would matter"),
+        ("--auroc 0.8 --prevalence 0.3", "give --half-width"),
+        ("--auroc 0.8 --prevalence 0.3 --difference 0.1", "one system has no difference"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 3", "give --seed-deviation, as 0.01"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --correlation 1", "--correlation 1.0: is not from 0"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5", "need a pilot"),
+        ("some --difference 0.1", "needs --data, its data set"),
+        ("some --auroc 0.8 --difference 0.1", "--auroc is assumed where there is no pilot"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --difference 0.7", "--difference: 0.7 is not between"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(sys, "argv", ["cxr", "plan", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert words in line
+
+
+def test_no_number_of_patients_makes_up_for_trainings_that_differ(capsys):
+    plan(**ASSUMED, difference=0.02, seeds=2, seed_deviation=0.05)
+    assert "No number of patients shows the difference so often" in capsys.readouterr().err
+
+
+def test_a_picture_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "report.html").touch()
+    with pytest.raises(InputError, match="which no plan has"):
+        plan(**ASSUMED, out=tmp_path)
