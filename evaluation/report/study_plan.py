@@ -46,23 +46,24 @@ class Question:
         """An answer for each plan, and for the difference at other powers, too."""
         found: list[dict[str, Any]] = []
         for name, plan in self.plans.items():
-            for power in sorted({self.power, *_POWERS}) if self.difference is not None else ():
-                row = self._row(plan, self._shows(power))
-                found.append({"plan": name, "power": power, **row})
+            if (difference := self.difference) is not None:
+                for power in sorted({self.power, *_POWERS}):
+                    row = self._row(plan, self.shows(power, difference))
+                    found.append({"plan": name, "power": power, **row})
             if (width := self.half_width) is not None:
                 row = self._row(plan, lambda study: study.half_width(self.level) <= width)
                 found.append({"plan": name, "wanted_half_width": width, **row})
         return found
 
-    def _shows(self, power: float) -> Callable[[Study], bool]:
-        difference = self.difference or 0.0
+    def shows(self, power: float, difference: float) -> Callable[[Study], bool]:
+        """Whether a study shows a true difference so often."""
         return lambda study: study.power(difference, self.level) >= power
 
     def _row(self, plan: Plan, enough: Callable[[Study], bool]) -> dict[str, Any]:
         study = fewest_patients(plan, enough)
         if study is None:
             return {"patients": None}
-        row = {
+        row: dict[str, Any] = {
             "patients": study.patients,
             "positives": study.positives,
             "standard_error": study.error,
@@ -191,10 +192,8 @@ def _power_curves(question: Question, patients: np.ndarray) -> Iterator[Curve]:
         true = difference * share
         power = [plan.study(int(n)).power(true, question.level) for n in patients]
         label = name if several else f"difference {true:g}"
-        study = fewest_patients(
-            plan, lambda study, d=true: study.power(d, question.level) >= question.power
-        )
-        points = ()
+        study = fewest_patients(plan, question.shows(question.power, true))
+        points: tuple[Point, ...] = ()
         if study is not None and study.patients <= patients[-1]:
             points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
         yield Curve(label, at, patients.astype(float), np.array(power), points)

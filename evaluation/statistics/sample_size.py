@@ -341,7 +341,9 @@ def _spread_of_seeds(seeds: Sequence[AurocParts]) -> tuple[float, float]:
     """Of one system: what each training alone varies by over patients, and between trainings."""
     if len(seeds) == 1:
         return 0.0, 0.0
-    added = np.column_stack([each.contributions for each in seeds])  # type: ignore[arg-type]
+    added = np.column_stack(
+        [each.contributions for each in seeds if each.contributions is not None]
+    )
     covariance = added.T @ added
     n = len(seeds)
     shared = (covariance.sum() - np.trace(covariance)) / (n * (n - 1))
