@@ -6,6 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,10 +35,21 @@ def without_telemetry() -> None:
 
 def computes_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this processor, which then takes half the time."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> openvino.Core:
+    """OpenVINO's one way to the processor, for as long as this process runs.
+
+    Each loads the processor's plugin, which sets the stack that signals are handled on, keeps what
+    was set before and frees its own when it goes. Of two, the first to come must not go first: the
+    stack then set is one that is freed, and Ctrl-C or SIGTERM ends Python by a segmentation fault.
+    """
     without_telemetry()
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
 
 
 class Session(Protocol):
@@ -138,7 +150,7 @@ class _OpenVinoSession:
         without_telemetry()
         import openvino
 
-        core = openvino.Core()
+        core = _core()
         model = core.read_model(path)
         self._at_once = None if batch_size is None else min(batch_size, self._AT_ONCE)
         if self._at_once is not None:

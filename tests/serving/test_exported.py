@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +99,28 @@ def test_a_damaged_or_missing_network_is_one_line(fmt: Format, tmp_path: Path) -
         (tmp_path / name).write_bytes(b"no network")
     with pytest.raises(InputError, match="cannot be loaded"):
         open_session(tmp_path, spec)
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of signal.h."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets the stack on Linux alone")
+def test_signals_keep_a_stack_whichever_of_two_networks_goes_first(
+    classifier: nn.Module, tmp_path: Path
+) -> None:
+    # OpenVINO gives the thread a stack for signals, and takes it back in any order: Python then
+    # died of the next Ctrl-C or SIGTERM.
+    write_graph(classifier, tmp_path, "openvino")
+    spec = spec_of("openvino", "scores", ("a", "b", "c"))
+    first, second = (open_session(tmp_path, spec) for _ in range(2))
+    del first
+    del second
+    stack = _Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
+    assert stack.start
+    assert any(start <= stack.start < end for start, end in mapped)
