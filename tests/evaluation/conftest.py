@@ -1,7 +1,9 @@
 """A small comparison with pixels, made by hand: nothing here was learned or tuned."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -236,8 +238,14 @@ SIDE_PX = 100
 
 
 @pytest.fixture
-def judged_set(tmp_path):
+def judged_set(judged_folder, tmp_path):
     """A data set folder without pixels: 240 images of 120 patients, a third positive, boxed."""
+    return DataSet.open(shutil.copytree(judged_folder, tmp_path / "set"))
+
+
+@pytest.fixture(scope="session")
+def judged_folder(tmp_path_factory):
+    """What each test's data set is a copy of: writing the tables takes longer than most tests."""
     rng = np.random.default_rng(20)
     ids = [f"i{number:03d}" for number in range(240)]
     patients = [f"set:p{number // 2:03d}" for number in range(240)]
@@ -258,8 +266,8 @@ def judged_set(tmp_path):
          "y2": corner[:, 1] + 30, **reference}
     )[positive]  # fmt: skip
     coverage = pd.DataFrame({"image_id": ids, "coverage": "all", **reference})[positive]
-    folder = tmp_path / "set"
-    (folder / "splits").mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("judged")
+    (folder / "splits").mkdir()
     tables = {"images": images, "findings": findings, "boxes": boxes, "box_coverage": coverage}
     for name, table in tables.items():
         write_table(table, folder / f"{name}.parquet", name)
@@ -270,14 +278,27 @@ def judged_set(tmp_path):
     info = {"name": "set", "targets": {"opacity": target}, "source_root": str(folder),
             "ids": {**labels, "split_ids": {"default": "s1"}}}  # fmt: skip
     write_json(folder / "dataset.json", "dataset", info)
-    return DataSet.open(folder)
+    return folder
 
 
 @pytest.fixture
-def predict(judged_set, tmp_path):
+def predict(predicted_folder, tmp_path):
     """Write a made-up system's predictions: ``predict(name, kind, seed, skill, ...)``."""
 
-    def write(name, kind="scores", seed=0, skill=1.5, roles=("val", "test"), maps=False, skip=()):
+    def copy(name, kind="scores", seed=0, skill=1.5, roles=("val", "test"), maps=False, skip=()):
+        folder = predicted_folder(name, kind, seed, skill, tuple(roles), maps, tuple(skip))
+        return Predictions.open(shutil.copytree(folder, tmp_path / name))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def predicted_folder(judged_folder, tmp_path_factory):
+    """Each made-up system's predictions, written once."""
+    judged_set = DataSet.open(judged_folder)
+
+    @cache
+    def write(name, kind, seed, skill, roles, maps, skip):
         rng = np.random.default_rng(seed)
         split = judged_set.split()
         ids = split.loc[split["role"].isin(roles) & ~split["image_id"].isin(skip), "image_id"]
@@ -310,9 +331,9 @@ def predict(judged_set, tmp_path):
             faint = boxes.assign(score=boxes["score"] / 3, x1=1.0, x2=20.0, y1=1.0, y2=20.0)
             silent = rng.random(len(ids)) < 0.1
             tables["boxes"] = pd.concat([boxes[~silent], faint[~silent]])
-        folder = tmp_path / name
+        folder = tmp_path_factory.mktemp("predictions") / name
         with PredictionWriter(folder, info) as writer:
             writer.add(images, **tables)
-        return Predictions.open(folder)
+        return folder
 
     return write
