@@ -71,7 +71,7 @@ def test_layout_stays_within_its_limits(
     assert len(lines) <= 280
     assert sum(lines) <= 67_000
     assert max(lines) <= 600
-    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 36
+    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 38
     assert len(layout.wide_names()) <= 507
     assert max(map(len, layout.imports.values())) <= 27
     assert sum(count <= 1 for count in layout.importers().values()) <= 83
