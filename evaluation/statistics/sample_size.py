@@ -25,7 +25,7 @@ from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.ranking import Floats
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
-MOST_PATIENTS = 100_000_000
+_MOST_PATIENTS = 100_000_000
 """A plan that needs more than this is no plan."""
 
 
@@ -406,7 +406,7 @@ class CrossedPlan:
 
 
 def fewest_patients(plan: Plan, enough: Callable[[Study], bool], *, least: int = 4) -> Study | None:
-    """The smallest study that is enough; `None` where even `MOST_PATIENTS` are not.
+    """The smallest study that is enough; `None` where even the most that are thought of are not.
 
     Args:
         plan: What a study of so many patients would be.
@@ -415,9 +415,9 @@ def fewest_patients(plan: Plan, enough: Callable[[Study], bool], *, least: int =
     """
     high = least
     while not enough(plan.study(high)):
-        if high >= MOST_PATIENTS:
+        if high >= _MOST_PATIENTS:
             return None
-        high = min(2 * high, MOST_PATIENTS)
+        high = min(2 * high, _MOST_PATIENTS)
     low = high // 2 if high > least else least - 1
     while high - low > 1:
         middle = (low + high) // 2
