@@ -346,7 +346,7 @@ class _DicomWriter:
     def write(self, answers: Sequence[Answer]) -> None:
         """One image, answered by each system."""
         from data_prep.images.dicom_header import starts_like_dicom
-        from serving.dicom_objects.instance import read_source, to_bytes
+        from serving.dicom_objects.instance import Source, read_source, to_bytes
         from serving.dicom_objects.secondary_capture import overlay_capture
         from serving.dicom_objects.structured_report import structured_report
 
@@ -356,7 +356,7 @@ class _DicomWriter:
                 self.others += 1
                 return
         try:
-            source = read_source(path)
+            source = Source.of(read_source(path))
             plain = [answer.plain for answer in answers]
             report = to_bytes(structured_report(source, plain, self.algorithms))
             capture = to_bytes(overlay_capture(source, answers, self.algorithms))

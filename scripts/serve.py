@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,11 +145,13 @@ def serve(
 
         shown = f"[{host}]" if ":" in host else host
         page = f"Page: http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"
-        run_server(
+        ended_by = run_server(
             loaded, settings, listening, report=report, grace=_GRACE,
             on_start=lambda: console.say(page),
         )  # fmt: skip
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended: nothing is left to interrupt
     console.say("Server ended")
+    sys.exit(128 + ended_by)  # as a shell says it: 130 for Ctrl-C, 143 for SIGTERM
 
 
 def _read_token(file: Path | None) -> str | None:

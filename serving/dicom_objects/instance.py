@@ -6,6 +6,7 @@ allow in them is left out, so that a damaged source does not damage what is file
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -13,7 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import cache
 from importlib import metadata
@@ -25,13 +26,13 @@ from pydicom import uid
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, validate_value
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import plain_reason
-from data_prep.images.dicom import require_inflated
 from data_prep.images.dicom_header import orientation
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ _EMPTY_WHERE_UNKNOWN = (
 _COPIED_WHERE_GIVEN = (
     "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
 )  # fmt: skip
-_META_START = 144  # where the meta header's elements begin, behind its length
-_META_BYTES = 4096
-_MOST_INFLATED = 1 << 27
 _LOSSY = frozenset({
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000,
 })  # fmt: skip
@@ -128,35 +126,21 @@ def software_version() -> str:
     return metadata.version(SOFTWARE)
 
 
-def read_source(source: Path | str | bytes) -> Dataset:
+def read_source(path: Path | str) -> Dataset:
     """Read a DICOM file's header, without its pixels.
 
     Args:
-        source: A file, or its content; `data_prep.images.image.read_image` has accepted it.
+        path: A file that `data_prep.images.image.read_image` has accepted.
 
     Raises:
-        InputError: It cannot be read as DICOM, or is content that inflates to more than 128 MiB.
+        InputError: It cannot be read as DICOM.
     """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _source_may_be_odd():
         try:
-            if isinstance(source, bytes):
-                _refuse_inflation(source)
-            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        except InputError:
-            raise
+            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
         except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken files
-            where = "DICOM source" if isinstance(source, bytes) else source
             reason = plain_reason(error)
-            raise InputError(f"{where}: its header cannot be read ({reason})") from None
-
-
-def _refuse_inflation(content: bytes) -> None:
-    """Refuse deflated content that is much larger inside: pydicom inflates all of it at once."""
-    if content.find(str(uid.DeflatedExplicitVRLittleEndian).encode(), 0, _META_BYTES) < 0:
-        return
-    start = _META_START + int.from_bytes(content[_META_START - 4 : _META_START], "little")
-    require_inflated("DICOM source", content[start:], _MOST_INFLATED)
+            raise InputError(f"{path}: its header cannot be read ({reason})") from None
 
 
 @dataclass(frozen=True)
@@ -211,6 +195,21 @@ class Source:
                 lossy or _text(meta, "TransferSyntaxUID") in _LOSSY,
                 _text(source, "BodyPartExamined") == "CHEST",
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, exactly, for another process."""
+        buffer = io.BytesIO()
+        self.header.save_as(buffer, implicit_vr=False, little_endian=True)
+        header = base64.b64encode(buffer.getvalue()).decode()
+        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "header": header}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Source:
+        """What `to_json` gave."""
+        buffer = io.BytesIO(base64.b64decode(content["header"]))
+        header = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True)
+        directions = tuple(content["orientation"])
+        return cls(**{**content, "header": header, "orientation": directions})
 
     @property
     def frame_numbers(self) -> list[int] | None:

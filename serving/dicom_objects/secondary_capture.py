@@ -35,7 +35,7 @@ _SHORT_TEXT = 1024  # characters
 
 
 def overlay_capture(
-    source: Dataset,
+    source: Source,
     answers: Sequence[Answer],
     algorithms: Sequence[Algorithm],
     *,
@@ -50,7 +50,7 @@ def overlay_capture(
 
 
 def secondary_capture(
-    source: Dataset,
+    source: Source,
     rgb: np.ndarray,
     algorithms: Sequence[Algorithm],
     *,
@@ -59,7 +59,7 @@ def secondary_capture(
     """Put an overlay into a DICOM object of the same patient and study.
 
     Args:
-        source: The DICOM image that it was drawn on; its pixels are not needed.
+        source: What was taken of the DICOM image that it was drawn on.
         rgb: The overlay with its text, uint8, shape ``(h, w, 3)``.
         algorithms: The systems that it shows.
         made: When; now by default.
@@ -68,15 +68,14 @@ def secondary_capture(
         The object, in a series of its own, uncompressed, as Explicit VR Little Endian.
 
     Raises:
-        InputError: The source has no UIDs to refer to, or the overlay is no RGB image.
+        InputError: The overlay is no RGB image.
 
     Source:
         DICOM PS3.3, A.8.1 and C.8.6.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise InputError(f"overlay: expected uint8 (h, w, 3), but got {rgb.dtype} {rgb.shape}")
-    taken = Source.of(source)
-    header = taken.header
+    header = source.header
     made = made or datetime.now()
     with single_names_allowed():
         capture = SCImage(
@@ -98,21 +97,20 @@ def secondary_capture(
             referring_physician_name=header.ReferringPhysicianName,
             specific_character_set=header.SpecificCharacterSet,
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            **equipment("sc", taken, algorithms),
+            **equipment("sc", source, algorithms),
         )
-    copy_where_given(taken, capture)
+    copy_where_given(source, capture)
     capture.PatientOrientation = []
     stamp(capture, made)
-    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = (
-        DA(made.date()),
-        TM(made.time()),
-    )
-    _describe(capture, taken, algorithms)
+    day, time = DA(made.date()), TM(made.time())
+    capture.ContentDate, capture.ContentTime = day, time
+    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = day, time
+    _describe(capture, source, algorithms)
     return capture
 
 
 def _describe(capture: SCImage, source: Source, algorithms: Sequence[Algorithm]) -> None:
-    """Say where the object comes from, and what it must not be taken for."""
+    """Say where the object comes from, and what it must not be source for."""
     systems = "; ".join(
         f"{each.name} (model {each.model_id}, {each.engine}, {each.policy})" for each in algorithms
     )

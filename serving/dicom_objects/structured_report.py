@@ -7,7 +7,6 @@ from datetime import datetime
 
 import highdicom.sr as hd
 import numpy as np
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -46,7 +45,7 @@ _LONG_TEXT = 1024  # characters
 
 
 def structured_report(
-    source: Dataset,
+    source: Source,
     answers: Sequence[PlainAnswer],
     algorithms: Sequence[Algorithm],
     *,
@@ -60,7 +59,7 @@ def structured_report(
     diagnosis: it is unverified and preliminary, and complete only where every system could decide.
 
     Args:
-        source: The DICOM image that was answered for; its pixels are not needed.
+        source: What was taken of the DICOM image that was answered for.
         answers: Of each system, in the order of `algorithms`.
         algorithms: The systems.
         made: When; now by default.
@@ -70,7 +69,7 @@ def structured_report(
         Endian.
 
     Raises:
-        InputError: The source has no UIDs to refer to, or nothing was answered.
+        InputError: Nothing was answered, or reports cannot refer to such an object.
 
     Source:
         DICOM PS3.16, TID 1500, 1501 and 1410.
@@ -80,27 +79,26 @@ def structured_report(
             f"structured report: {len(answers)} answers of {len(algorithms)} systems; give one of "
             "each, and at least one"
         )
-    taken = Source.of(source)
-    report_uid = result_uid(taken.header.SOPInstanceUID, "sr", algorithms)
-    _region(taken, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))  # also where there is no box
+    report_uid = result_uid(source.header.SOPInstanceUID, "sr", algorithms)
+    _region(source, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))  # also where there is no box
     groups: list[hd.Template] = []
     for answer, algorithm in zip(answers, algorithms, strict=True):
         identified = _identified(algorithm)
-        groups.append(_image_group(answer, identified, taken, report_uid))
+        groups.append(_image_group(answer, identified, source, report_uid))
         groups += [
-            _box_group(box, place, answer, identified, taken, report_uid)
+            _box_group(box, place, answer, identified, source, report_uid)
             for place, box in enumerate(answer.boxes, start=1)
         ]
     made = made or datetime.now()
     with single_names_allowed():
         report = hd.ComprehensiveSR(
-            evidence=[taken.header],
-            content=_document(groups, taken, answers)[0],
+            evidence=[source.header],
+            content=_document(groups, source, answers)[0],
             is_complete=all(answer.decision is not None for answer in answers),
             coding_schemes=[private_scheme()],
             content_date=made.date(),
             content_time=made.time(),
-            **equipment("sr", taken, algorithms),
+            **equipment("sr", source, algorithms),
         )
     stamp(report, made)
     if report.CompletionFlag == "PARTIAL":

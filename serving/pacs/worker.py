@@ -18,7 +18,7 @@ from data_prep.images.dicom_header import header_facts
 from data_prep.images.image import read_image
 from data_prep.images.radiograph import why_no_radiograph
 from serving.answer import Answer, LoadedRun
-from serving.dicom_objects.instance import SOFTWARE, Algorithm, read_source
+from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from serving.dicom_objects.secondary_capture import overlay_capture
 from serving.dicom_objects.structured_report import structured_report
 from serving.pacs.dicomweb import ArchivedImage, DicomWebArchive, LeftOut
@@ -191,9 +191,10 @@ class Worker:
             self.skip(image, warned[0])
             return
         try:
+            source = Source.of(header)
             results = [
-                structured_report(header, [each.plain for each in told], self._algorithms),
-                overlay_capture(header, told, self._algorithms),
+                structured_report(source, [each.plain for each in told], self._algorithms),
+                overlay_capture(source, told, self._algorithms),
             ]
         except InputError as error:
             self.fail(image, str(error))

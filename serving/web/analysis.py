@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer, render_answers
-from serving.dicom_objects.instance import Algorithm, read_source, to_bytes
+from serving.dicom_objects.instance import Algorithm, Source, to_bytes
 from serving.web.reader import Busy, Reader
 from serving.web.schemas import RESEARCH_USE, AnalyzeAnswer, DicomObjects, ImageFacts
 from serving.web.systems import ServedSystem, disagreement, versions_of
@@ -56,11 +56,11 @@ class Analysis:
         Raises:
             Refused: It gets no answer.
         """
-        with self.reader.coming():
-            decoded = await self.decoder.decode(content)
         wanted = include & {"sr", "sc"}
         if wanted:
-            _require_dicom(decoded)
+            _require_highdicom()
+        with self.reader.coming():
+            decoded = await self.decoder.decode(content, source=bool(wanted))
         try:
             answers = await self.reader.answer(name, decoded.image, decoded.warnings)
         except InputError as error:
@@ -73,8 +73,8 @@ class Analysis:
             self.metrics.count_decision(each.system, each.decision)
         algorithms = [each.algorithm for each in self.systems]
         objects = (
-            await asyncio.to_thread(_dicom_objects, content, answers, algorithms, wanted)
-            if wanted
+            await asyncio.to_thread(_dicom_objects, source, answers, algorithms, wanted)
+            if (source := decoded.source) is not None
             else None
         )
         overlay = await asyncio.to_thread(_overlay, answers) if "overlay" in include else None
@@ -100,14 +100,7 @@ def too_busy(retry_after: int) -> Refused:
     )
 
 
-def _require_dicom(decoded: Decoded) -> None:
-    if decoded.format != "DICOM":
-        raise Refused(
-            400,
-            "no_dicom",
-            f"include=sr and include=sc are for DICOM files, this is {decoded.format}: it names no "
-            "patient and no study; leave them out",
-        )
+def _require_highdicom() -> None:
     if find_spec("highdicom") is None:
         raise Refused(
             400,
@@ -118,7 +111,7 @@ def _require_dicom(decoded: Decoded) -> None:
 
 
 def _dicom_objects(
-    content: bytes,
+    source: Source,
     answers: Sequence[Answer],
     algorithms: Sequence[Algorithm],
     wanted: frozenset[Include],
@@ -128,7 +121,6 @@ def _dicom_objects(
 
     made: dict[str, str] = {}
     try:
-        source = read_source(content)
         if "sr" in wanted:
             plain = [answer.plain for answer in answers]
             made["sr"] = _base64(to_bytes(structured_report(source, plain, algorithms)))

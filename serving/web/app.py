@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -26,7 +28,7 @@ from data_prep.images.decoded_image import DecodedImage, decode_record
 from serving.answer import LoadedRun
 from serving.web.analysis import Analysis, Include, too_busy
 from serving.web.files import Files
-from serving.web.gate import Gate, with_security_headers
+from serving.web.gate import REPORT_FILES, Gate, ReportCookie, with_security_headers
 from serving.web.history import as_csv, as_pdf
 from serving.web.metrics import CONTENT_TYPE, Metrics
 from serving.web.reader import Busy, Places, Reader
@@ -51,7 +53,9 @@ _LONGEST_NAME = 120
 _MOST_BYTES = 512 << 20  # of all uploads under way
 _DRAIN_SECONDS = 2.0
 _LEAST_DECODING = 5.0  # seconds
-_REPORT_URL = "/report/report.html"
+_MOST_REPORTS = 2  # under way
+_MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
+_REPORT_URL = f"{REPORT_FILES}report.html"
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -102,7 +106,7 @@ class _State:
         settings: ServeSettings,
         files: Files,
     ) -> None:
-        self.settings, self.files = settings, files
+        self.settings, self.files, self.cookie = settings, files, ReportCookie()
         self.decoder = Decoder(
             workers=settings.workers,
             seconds=max(settings.seconds / 2, _LEAST_DECODING),
@@ -113,6 +117,7 @@ class _State:
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
         self.places = Places(under_way, max(_MOST_BYTES, settings.max_bytes))
+        self.reports = Places(_MOST_REPORTS, _MOST_REPORTS * settings.max_bytes)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = Metrics(lambda: self.reader.waiting)
         self.reader = Reader(
@@ -164,10 +169,11 @@ def build_app(
     )
     app.state.server = state
     app.include_router(_router)
+    app.include_router(_reports)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(Gate, settings=settings, cookie=state.cookie)
     app.add_middleware(_Journal, state=state)  # outermost: it counts what the gate refuses, too
     return app
 
@@ -187,7 +193,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming.cancel()
 
 
-_router = APIRouter()
+class _ReportRoute(APIRoute):
+    """A route whose JSON is looked at before it is read: a few at a time, of bounded parts."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            async with _place(request, _state(request).reports):
+                if (await request.body()).count(b",") > _MOST_PARTS:
+                    raise Refused(413, "too_many", "too much for one report; send fewer answers")
+                return await handler(request)
+
+        return bounded
+
+
+_router, _reports = APIRouter(), APIRouter(route_class=_ReportRoute)
 
 
 def _state(request: Request) -> _State:
@@ -220,7 +241,7 @@ async def analyze(
     state = _state(request)
     if state.status != "ok":
         raise _not_now(state)
-    async with _place(request):
+    async with _place(request, _state(request).places):
         name, content = await _upload(request)
         request_id = request.scope["cxr_request_id"]
         work = state.analysis.analyze(request_id, name, content, frozenset(include))
@@ -234,7 +255,7 @@ async def analyze(
 async def pixels(request: Request) -> Response:
     """The image at full depth, before any window: rows of little-endian uint16."""
     state = _state(request)
-    async with _place(request):
+    async with _place(request, _state(request).places):
         _, content = await _upload(request)
         work = state.decoder.deep(content)
         decoded = await _unless_gone(request, work, state.settings.seconds)
@@ -251,7 +272,7 @@ async def pixels(request: Request) -> Response:
     return Response(deep.values.tobytes(), media_type="application/octet-stream", headers=facts)
 
 
-@_router.post(
+@_reports.post(
     "/v1/report.csv", tags=["reports"], response_class=Response,
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
 )  # fmt: skip
@@ -260,14 +281,18 @@ async def report_csv(entries: _History) -> Response:
     return _download(as_csv(entries), "text/csv; charset=utf-8", "answers.csv")
 
 
-@_router.post(
+@_reports.post(
     "/v1/report.pdf", tags=["reports"], response_class=Response,
     responses={**ERRORS, 200: {"content": {"application/pdf": {}}}},
 )  # fmt: skip
 async def report_pdf(request: Request, entries: _History) -> Response:
     """Answers as pages to print, one an image, with its overlay where that is sent along."""
-    work = asyncio.to_thread(as_pdf, entries)
-    content = await _unless_gone(request, work, _state(request).settings.seconds)
+    unwanted = threading.Event()
+    try:
+        work = asyncio.to_thread(as_pdf, entries, lambda: not unwanted.is_set())
+        content = await _unless_gone(request, work, _state(request).settings.seconds)
+    finally:
+        unwanted.set()
     return _download(content, "application/pdf", "answers.pdf")
 
 
@@ -309,6 +334,13 @@ async def report_file(request: Request, name: str) -> Response:
     return _state(request).files.report(name)
 
 
+@_router.post("/report/open", include_in_schema=False, status_code=204)
+async def open_report(request: Request) -> Response:
+    """Let the browser of the page, which has sent the token, follow links to the report."""
+    cookie = _state(request).cookie.header(request.headers.get("Origin", ""))
+    return Response(status_code=204, headers={"Set-Cookie": cookie})
+
+
 @_router.get("/examples", tags=["state"])
 async def examples(request: Request) -> ExamplesAnswer:
     """Example images: phantoms, no patient."""
@@ -329,14 +361,13 @@ def _download(content: bytes, kind: str, name: str) -> Response:
 
 
 @asynccontextmanager
-async def _place(request: Request) -> AsyncIterator[None]:
+async def _place(request: Request, places: Places) -> AsyncIterator[None]:
     """A place for an upload before it is read, or 429; what comes then is thrown away."""
-    state = _state(request)
     length = request.headers.get("Content-Length", "")
-    size = int(length) if length.isdecimal() else state.settings.max_bytes
+    size = int(length) if length.isdecimal() else _state(request).settings.max_bytes
     with ExitStack() as taken:
         try:
-            taken.enter_context(state.places.take(size))
+            taken.enter_context(places.take(size))
         except Busy as busy:
             with suppress(TimeoutError, ClientDisconnect):
                 async with asyncio.timeout(_DRAIN_SECONDS):
@@ -424,7 +455,11 @@ def _error(
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)  # noqa: S101
-    return _error(error.status, error.code, error.message, error.headers)
+    return _error_of(error)
+
+
+def _error_of(refused: Refused) -> Response:
+    return _error(refused.status, refused.code, refused.message, refused.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -472,6 +507,9 @@ class _Journal:
 
         try:
             await self._app(scope, receive, noting)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not begun:
+                await _error_of(_not_now(self._state))(scope, receive, noting)
         except Exception as error:  # noqa: BLE001 - its text may quote a header
             _LOG.error("%s failed: %s", request_id, _where(error))
             if not begun:

@@ -26,8 +26,8 @@ from serving.guard import file_warnings
 
 READY = b"ready"
 """What a process says when it can decode."""
-ASKED = struct.Struct("<Q?")
-"""Before each file: its length, and whether it is wanted at full depth."""
+ASKED = struct.Struct("<Q??")
+"""Before each file: its length, and whether full depth and what DICOM objects take are wanted."""
 ANSWERED = struct.Struct("<I")
 """Before each answer: the length of its JSON; behind that come its pixels, and the deep ones."""
 _LEAST_BYTES = 1 << 30  # of address space beyond what the imports take
@@ -55,12 +55,12 @@ def _answer_next(asked: BinaryIO, answers: BinaryIO, seconds: int) -> bool:
     head = asked.read(ASKED.size)
     if len(head) < ASKED.size:
         return False
-    size, deep = ASKED.unpack(head)
+    size, deep, source = ASKED.unpack(head)
     content = asked.read(size)
     if len(content) < size:
         return False
     signal.alarm(seconds + _SPARE_SECONDS)
-    for part in _answer(content, deep=deep):
+    for part in _answer(content, deep=deep, source=source):
         answers.write(part)
     answers.flush()
     signal.alarm(0)
@@ -74,7 +74,7 @@ def _take_limits(max_pixels: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold the image
 
 
-def _answer(content: bytes, *, deep: bool) -> list[Any]:
+def _answer(content: bytes, *, deep: bool, source: bool) -> list[Any]:
     """Length, JSON and pixels of the answer for one file."""
     file = os.memfd_create("upload")
     path = Path(f"/proc/self/fd/{file}")
@@ -83,6 +83,8 @@ def _answer(content: bytes, *, deep: bool) -> list[Any]:
         with os.fdopen(os.dup(file), "wb") as copy:
             copy.write(content)
         answer, arrays = _read(path, deep=deep)
+        if source:
+            answer |= _source(path)
     except InputError as error:
         status = 413 if isinstance(error, TooLargeError) else 422
         reason = str(error).removeprefix(f"{path}: ").replace(str(path), "the file")
@@ -109,6 +111,16 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
         answer["deep"] = [image.deep.low, image.deep.high]
         arrays.append(np.ascontiguousarray(image.deep.values, "<u2"))
     return answer, arrays
+
+
+def _source(path: Path) -> dict[str, Any]:
+    """What DICOM objects take from a file, or why there can be none of it."""
+    from serving.dicom_objects.instance import Source, read_source
+
+    try:
+        return {"source": Source.of(read_source(path)).to_json()}
+    except InputError as error:
+        return {"no_source": str(error).replace(str(path), "DICOM source")}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ from serving.web.settings import ServeSettings
 
 OPEN_PATHS = ("/", "/healthz", "/readyz")
 """Paths that need no token, beside the files of the page: it asks for the token."""
+REPORT_FILES = "/report/"
+"""Where the files of the report lie: the only path that a cookie opens, and only to be read."""
 _PAGE_FILES = "/page/"
+_COOKIE_SECONDS = 12 * 3600
 _METHODS = ("GET", "HEAD", "POST")
 _MOST_CLIENTS = 4096
 _DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 256 << 20
@@ -144,6 +147,29 @@ class _Progress:
     denied: _Denied | None = None
 
 
+class ReportCookie:
+    """What a browser shows for the files of the report: a link of a page sends no token.
+
+    It is no token: other servers of the same host see it, too, as cookies know no ports. It opens
+    nothing but the report, to readers, while this server lives.
+    """
+
+    def __init__(self) -> None:
+        self._name, self._value = f"cxr-report-{secrets.token_hex(4)}", secrets.token_urlsafe()
+
+    def header(self, origin: str) -> str:
+        """``Set-Cookie`` for a page of an origin."""
+        words = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
+        secure = "; Secure" if origin.lower().startswith("https://") else ""
+        return f"{words}; HttpOnly; SameSite=Strict{secure}"
+
+    def is_in(self, cookies: Iterable[bytes]) -> bool:
+        """Whether a request's ``Cookie`` headers hold it."""
+        expected = f"{self._name}={self._value}".encode()
+        given = [each.strip() for line in cookies for each in line.split(b";")]
+        return any(hmac.compare_digest(each, expected) for each in given)
+
+
 class Gate:
     """ASGI middleware that lets a request in or answers 401, 403, 405, 408, 413, 429 or 504.
 
@@ -154,10 +180,13 @@ class Gate:
         app: What answers.
         settings: Hosts, token and limits. Where others than this machine can reach the server
             and it has no token, nobody gets in.
+        cookie: What opens the report where there is a token; None for one that nobody has.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, settings: ServeSettings, cookie: ReportCookie | None = None
+    ) -> None:
+        self._app, self._cookie = app, cookie or ReportCookie()
         own = (settings.host, "localhost", "127.0.0.1", "::1")
         self._hosts = frozenset(map(_split_host, map(str.lower, (*own, *settings.allowed_hosts))))
         token = settings.token
@@ -245,7 +274,7 @@ class Gate:
             raise _Denied(429, "rate", "too many requests; wait and try again", again)
         if method == "POST":
             _require_same_origin(headers, host)
-        self._require_token(scope["path"], headers)
+        self._require_token(method, scope["path"], headers)
         for value in headers.get(b"content-length", []):
             if not value.isdigit() or int(value[:20]) > self._most:
                 raise self._too_large()
@@ -259,14 +288,19 @@ class Gate:
             )
         return host
 
-    def _require_token(self, path: str, headers: Mapping[bytes, list[bytes]]) -> None:
+    def _require_token(self, method: str, path: str, headers: Mapping[bytes, list[bytes]]) -> None:
         if self._token is None or path in OPEN_PATHS or path.startswith(_PAGE_FILES):
+            return
+        is_report = path.startswith(REPORT_FILES) and method != "POST"
+        if is_report and self._cookie.is_in(headers.get(b"cookie", [])):
             return
         given = headers.get(b"authorization", [b""])
         scheme, _, token = given[0].partition(b" ")
         known = hmac.compare_digest(token.strip(), self._token)
         if len(given) != 1 or scheme.lower() != b"bearer" or not known:
             words = "send the token of this server: Authorization: Bearer TOKEN"
+            if is_report:
+                words = f"open the report from the page of this server, or {words}"
             raise _Denied(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
 
     def _too_large(self) -> _Denied:

@@ -8,7 +8,7 @@ import csv
 import io
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,13 +49,16 @@ def as_csv(entries: Sequence[HistoryEntry]) -> bytes:
     return sheet.getvalue().encode("utf-8-sig")  # so that a spreadsheet reads it as UTF-8
 
 
-def as_pdf(entries: Sequence[HistoryEntry]) -> bytes:
+def as_pdf(entries: Sequence[HistoryEntry], is_wanted: Callable[[], bool] = lambda: True) -> bytes:
     """A page of A4 an image: the overlay, each system's decision, warnings first.
 
+    Args:
+        entries: The answers.
+        is_wanted: Asked before each page; what nobody wants any more is not finished.
+
     Raises:
-        Refused: An overlay is no PNG file.
+        Refused: An overlay is no PNG file, or nobody wants the pages any more.
     """
-    overlays = [_overlay(entry) for entry in entries]
     with _DRAWING:
         from matplotlib import rc_context
         from matplotlib.backends.backend_pdf import PdfPages
@@ -63,8 +66,10 @@ def as_pdf(entries: Sequence[HistoryEntry]) -> bytes:
         file = io.BytesIO()
         facts = {"Title": "Chest X-ray answers", "Creator": "cxr-compare", "CreationDate": None}
         with rc_context({"pdf.fonttype": 42}), PdfPages(file, metadata=facts) as pages:
-            for number, (entry, overlay) in enumerate(zip(entries, overlays, strict=True), 1):
-                pages.savefig(_page(entry, overlay, f"{number} / {len(entries)}"))
+            for number, entry in enumerate(entries, 1):
+                if not is_wanted():
+                    raise Refused(499, "client_gone", "nobody waits for these pages any more")
+                pages.savefig(_page(entry, _overlay(entry), f"{number} / {len(entries)}"))
         return file.getvalue()
 
 

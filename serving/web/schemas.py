@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 RESEARCH_USE = "Research use only, not a medical device."
 
 
+_MOST_SYSTEMS, _MOST_PARTS, _LONGEST_TEXT = 32, 1000, 4000
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
@@ -133,11 +136,32 @@ class AnalyzeAnswer(_Model):
     research_use: str = Field(examples=[RESEARCH_USE])
 
 
+class KeptImage(ImageFacts):
+    """The image of an answer that comes back."""
+
+    model_config = ConfigDict(str_max_length=_LONGEST_TEXT)
+
+
+class KeptSystem(SystemAnswer):
+    """What a system said, as it comes back: as much of it as a page can take."""
+
+    model_config = ConfigDict(str_max_length=_LONGEST_TEXT)
+
+    findings: list[FindingScore] = Field(max_length=_MOST_PARTS)
+    boxes: list[Box] = Field(max_length=_MOST_PARTS)
+
+
 class HistoryEntry(AnalyzeAnswer):
     """An answer that a client kept, and when it came."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", str_max_length=_LONGEST_TEXT)
 
+    image: KeptImage
+    warnings: list[str] = Field(max_length=_MOST_SYSTEMS, examples=[[]])
+    systems: list[KeptSystem] = Field(max_length=_MOST_SYSTEMS)  # type: ignore[assignment]
+    overlay_png: str | None = Field(
+        default=None, max_length=1 << 29, description="base64", examples=[None]
+    )
     time: str = Field(default="", max_length=40, examples=["2026-11-22 01:10"])
 
 

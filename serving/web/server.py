@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +22,8 @@ _IDLE = 20  # seconds that a connection without a request stays open
 class _Server(uvicorn.Server):
     """Tells when it listens, and says that it is not ready from the signal on."""
 
+    ended_by: int | None = None
+
     def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_start = on_start
@@ -30,8 +33,16 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             self._on_start()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave requests and the decoding processes alone
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.server.status = "stopping"
+        self.ended_by = sig
         super().handle_exit(sig, frame)
 
 
@@ -43,7 +54,7 @@ def run_server(
     report: Path | None,
     grace: int,
     on_start: Callable[[], object],
-) -> None:
+) -> int:
     """Serve until a signal ends it.
 
     Args:
@@ -53,6 +64,12 @@ def run_server(
         report: Folder of a report, or None.
         grace: Seconds that requests under way get at the end.
         on_start: Called once it listens.
+
+    Returns:
+        The number of the signal.
+
+    Raises:
+        RuntimeError: It ended by itself; the log says why.
     """
     _log_to_stderr()
     config = uvicorn.Config(
@@ -67,10 +84,12 @@ def run_server(
         limit_concurrency=None,
         ws="none",
     )
-    try:
-        _Server(config, on_start).run(sockets=[listening])
-    except KeyboardInterrupt:  # uvicorn has ended, and raises the signal again
-        return
+    server = _Server(config, on_start)
+    with suppress(KeyboardInterrupt):  # uvicorn has ended, and raises the signal again
+        server.run(sockets=[listening])
+    if server.ended_by is None:
+        raise RuntimeError("the server ended by itself")
+    return server.ended_by
 
 
 def _log_to_stderr() -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from data_prep.images.decoded_image import MAX_PIXELS, DecodedImage, DeepPixels
 from data_prep.images.dicom_header import starts_like_dicom
+from serving.dicom_objects.instance import Source
 from serving.web.decode_worker import ANSWERED, ASKED, READY
 
 _LOG = logging.getLogger("cxr.serve")
@@ -75,12 +76,14 @@ class Decoded:
         format: ``DICOM``, ``PNG``, ``JPEG`` or ``TIFF``.
         bits: Of a stored value.
         warnings: What `serving.guard.file_warnings` says of it.
+        source: What DICOM objects take from it, where that was asked for.
     """
 
     image: DecodedImage
     format: str
     bits: int
     warnings: tuple[str, ...]
+    source: Source | None = None
 
 
 def format_of(content: bytes) -> str:
@@ -202,7 +205,9 @@ class _Worker:
         assert self._running.stdout is not None  # noqa: S101 - a pipe was asked for
         return await self._running.stdout.readexactly(size)
 
-    async def ask(self, content: bytes, *, deep: bool) -> tuple[dict[str, Any], bytes]:
+    async def ask(
+        self, content: bytes, *, deep: bool, source: bool
+    ) -> tuple[dict[str, Any], bytes]:
         """Have a file decoded.
 
         Raises:
@@ -210,7 +215,7 @@ class _Worker:
             OSError: Likewise.
         """
         assert self._running.stdin is not None  # noqa: S101 - a pipe was asked for
-        self._running.stdin.write(ASKED.pack(len(content), deep))
+        self._running.stdin.write(ASKED.pack(len(content), deep, source))
         self._running.stdin.write(content)
         await self._running.stdin.drain()
         (size,) = ANSWERED.unpack(await self._read(ANSWERED.size))
@@ -289,23 +294,35 @@ class Decoder:
         """Of the processes."""
         return sorted(worker.pid for worker in self._all)
 
-    async def decode(self, content: bytes) -> Decoded:
+    async def decode(self, content: bytes, *, source: bool = False) -> Decoded:
         """Read an upload as the image that a viewer would show.
 
+        Args:
+            content: The upload.
+            source: Whether DICOM objects are to be made of it.
+
         Raises:
-            Refused: 413 too large, 415 of another type, 422 not to be read, or 429 busy.
+            Refused: 413 too large, 415 of another type, 422 not to be read or not to be referred
+                to, 400 where objects are wanted of what is no DICOM file, or 429 busy.
         """
-        return await self._decode(content, deep=False)
+        return await self._decode(content, source=source)
 
     async def deep(self, content: bytes) -> Decoded:
         """Read an upload at full depth as well; see `decode`."""
         return await self._decode(content, deep=True)
 
-    async def _decode(self, content: bytes, *, deep: bool) -> Decoded:
+    async def _decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
         if len(content) > self._max_bytes:
             limit = f"{self._max_bytes / _MEBIBYTE:,.4g} MiB"
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
         kind = format_of(content)
+        if source and kind != "DICOM":
+            raise Refused(
+                400,
+                "no_dicom",
+                f"include=sr and include=sc are for DICOM files, this is {kind}: it names no "
+                "patient and no study; leave them out",
+            )
         if self._waiting >= self._most:
             again = {"Retry-After": "2"}
             raise Refused(429, "busy", "as many files wait as may; try again", again)
@@ -314,7 +331,7 @@ class Decoder:
         is_wanted.set()
         # In a task of its own: a client that leaves does not cost a process, and keeps its place
         # until the task has seen it.
-        task = self._begin(self._ask(content, is_wanted, deep=deep))
+        task = self._begin(self._ask(content, is_wanted, deep=deep, source=source))
         task.add_done_callback(self._leave)
         try:
             answer, pixels = await asyncio.shield(task)
@@ -325,13 +342,15 @@ class Decoder:
             raise Refused(413, "too_large", f"this image: {answer['reason']}")
         if answer["status"] != 200:
             raise Refused(422, "unreadable", f"this image: {answer['reason']}")
+        if "no_source" in answer:
+            raise Refused(422, "no_reference", answer["no_source"])
         return _decoded(kind, answer, pixels)
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
         self._waiting -= 1
 
     async def _ask(
-        self, content: bytes, is_wanted: asyncio.Event, *, deep: bool
+        self, content: bytes, is_wanted: asyncio.Event, *, deep: bool, source: bool
     ) -> tuple[dict[str, Any], bytes]:
         for _ in range(2):  # the process may have ended for reasons that are not the file's
             worker = await self._free.get()
@@ -341,7 +360,7 @@ class Decoder:
             is_whole = False
             try:
                 async with asyncio.timeout(self._seconds):
-                    answered = await worker.ask(content, deep=deep)
+                    answered = await worker.ask(content, deep=deep, source=source)
                 is_whole = True
                 return answered
             except TimeoutError:
@@ -404,4 +423,5 @@ def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
         pixels, answer["record"], row_mm, column_mm, answer["header"], answer["colour"], deep
     )
     bits = int(answer["record"]["bits"] or 8)
-    return Decoded(image, kind, bits, tuple(answer["warnings"]))
+    taken = Source.from_json(answer["source"]) if "source" in answer else None
+    return Decoded(image, kind, bits, tuple(answer["warnings"]), taken)

@@ -149,12 +149,33 @@ def test_the_examples_of_the_documentation_get_answers(live: Live, tmp_path: Pat
         assert overlay.width > 480
 
 
-def test_a_signal_ends_the_server_and_exports_needed_no_torch(live: Live) -> None:
-    with httpx.Client(base_url=live.address) as client:  # its connection is kept open
+def _children(pid: int) -> list[str]:
+    """Processes that a process started."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_ctrl_c_ends_the_server_in_one_line_and_exports_needed_no_torch(live: Live) -> None:
+    """A request is under way, a connection is kept open, and Ctrl-C comes twice."""
+    workers = [int(pid) for pid in _children(live.process.pid)]
+    half = b"POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+    half += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x"
+    port = int(live.address.rpartition(":")[2])
+    with (
+        httpx.Client(base_url=live.address) as client,
+        socket.create_connection(("127.0.0.1", port)) as sending,
+    ):
+        sending.sendall(half)
         assert client.get("/healthz").status_code == 200
-        live.process.send_signal(signal.SIGTERM)
+        live.process.send_signal(signal.SIGINT)
+        while client.get("/readyz").status_code == 200:
+            time.sleep(0.01)
+        live.process.send_signal(signal.SIGINT)
         out, log = live.process.communicate(timeout=10)
-    assert live.process.returncode == 0
+        cut_off = sending.recv(1 << 16)
+    assert live.process.returncode == 130
+    assert cut_off.startswith(b"HTTP/1.1 503")
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert out == "LOADED []\n"
     assert log.splitlines()[-1] == "Server ended"
     assert "film" not in log

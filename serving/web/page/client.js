@@ -74,6 +74,11 @@ export async function analyze(file, name, signal) {
   return (await request("/v1/analyze?include=maps", options)).json();
 }
 
+/** Have the report opened to this browser: a link sends no token. */
+export async function openReport() {
+  if (sessionStorage.getItem(KEY)) await request("/report/open", { method: "POST" });
+}
+
 /** A file made of answers: `csv` or `pdf`. The server keeps nothing of them. */
 export async function report(kind, entries) {
   const options = { method: "POST", body: JSON.stringify(entries), headers: { "Content-Type": "application/json" } };

@@ -358,9 +358,15 @@ async function still(item) {
 
 // Dialogs, keys and the rest
 
-function openSystems(system = null) {
-  const canLink = !sessionStorage.length;  // a link carries no token
-  $("systems-body").replaceChildren(...systemsPage(known.systems, canLink));
+async function openSystems(system = null) {
+  let failure = null;
+  try {
+    if (known.systems.some((each) => each.report_url)) await withPatience(client.openReport);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    failure = h("p", { class: "problem" }, `The whole report cannot be opened. ${error.message}`);
+  }
+  $("systems-body").replaceChildren(...systemsPage(known.systems, failure));
   $("systems").showModal();
   if (system) $(`did-${system}`).focus();
 }

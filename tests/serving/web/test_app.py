@@ -25,9 +25,12 @@ from data_prep.contracts.errors import InputError
 from scripts import cli
 from serving.answer import LoadedRun
 from serving.web.app import build_app
+from serving.web.history import as_pdf
 from serving.web.reader import Places
 from serving.web.report_figures import report_figures
+from serving.web.schemas import HistoryEntry
 from serving.web.settings import ServeSettings
+from serving.web.uploads import Refused
 
 Png = Callable[[int], bytes]
 
@@ -250,7 +253,7 @@ def test_where_the_client_is_gone_its_image_is_not_read(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    async def begin(self: Any, content: bytes) -> None:
+    async def begin(self: Any, content: bytes, *, source: bool) -> None:
         asked.append("decode")
         await asyncio.sleep(60)
 
@@ -371,6 +374,31 @@ def test_the_visit_becomes_a_page_an_image(client: Any, png: Png) -> None:
     assert refusal(client.post("/v1/report.pdf", json=entries)) == (400, "bad_overlay")
     for body in ([], {}, [{"image": 1}]):
         assert refusal(client.post("/v1/report.csv", json=body)) == (400, "bad_input")
+
+
+def test_a_report_takes_what_a_page_can_and_is_not_finished_for_nobody(
+    client: Any, png: Png
+) -> None:
+    entry = ask(client, png(1))
+    system = entry["systems"][0]
+    box = {"finding": "a", "x1": 0, "y1": 0, "x2": 1, "y2": 1, "score": 0.5}
+    for changed in (
+        {**entry, "warnings": ["w"] * 33},
+        {**entry, "warnings": ["w" * 4001]},
+        {**entry, "systems": [system] * 33},
+        {**entry, "systems": [{**system, "boxes": [box] * 1001}]},
+        {**entry, "image": {**entry["image"], "name": "n" * 4001}},
+    ):
+        assert refusal(client.post("/v1/report.pdf", json=[changed])) == (400, "bad_input")
+    many = {
+        "content": "[" + "1," * 1_000_001 + "1]",
+        "headers": {"Content-Type": "application/json"},
+    }
+    assert refusal(client.post("/v1/report.csv", **many)) == (413, "too_many")
+    wanted = iter([True, False])
+    entries = [HistoryEntry(**entry)] * 3
+    with pytest.raises(Refused, match="nobody waits"):
+        as_pdf(entries, lambda: next(wanted))  # else the third page would ask once more
 
 
 def test_pixels_at_full_depth_are_those_of_the_file(client: Any) -> None:

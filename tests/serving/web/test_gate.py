@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 import uvicorn
 
 from serving.web import gate as gates
-from serving.web.gate import Gate, PatientProtocol, RateLimit, with_security_headers
+from serving.web.gate import Gate, PatientProtocol, RateLimit, ReportCookie, with_security_headers
 from serving.web.settings import ServeSettings
 
 TOKEN = "a-token-of-this-test"  # noqa: S105
@@ -189,6 +189,30 @@ def test_a_token_is_asked_for_where_one_is_set(headers: list[tuple[str, str]], s
     if status == 401:
         assert reply.headers["www-authenticate"].startswith("Bearer")
     assert TOKEN.encode() not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "cookie", "status"),
+    [
+        ("GET", "/report/report.html", "{}", 200),
+        ("GET", "/report/figures/roc.svg", "other=1; {}", 200),
+        ("GET", "/report/report.html", "{}x", 401),
+        ("GET", "/report/report.html", "cxr-report-0=", 401),
+        ("POST", "/report/open", "{}", 401),  # it may be read, and nothing else
+        ("GET", "/v1/models", "{}", 401),
+        ("GET", "/reports", "{}", 401),
+        ("GET", "/metrics", "{}", 401),
+    ],
+)
+def test_a_cookie_opens_the_report_and_nothing_else(
+    method: str, path: str, cookie: str, status: int
+) -> None:
+    known = ReportCookie()
+    value, _, attributes = known.header("http://localhost:8000").partition(";")
+    assert attributes == " Path=/report/; Max-Age=43200; HttpOnly; SameSite=Strict"
+    assert known.header("https://xray.example").endswith("; Secure")
+    gate = Gate(Echo(), ServeSettings(**LIMITS, token=TOKEN), known)
+    assert ask(gate, method, path, headers=[("cookie", cookie.format(value))]).status == status
 
 
 @pytest.mark.parametrize(("host", "status"), [("0.0.0.0", 401), ("127.0.0.1", 200)])  # noqa: S104

@@ -8,12 +8,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from serving.answer import LoadedRun
 from serving.web.app import build_app
@@ -72,24 +74,30 @@ class _Page:
         return int(self.run(_PIXELS % pane))
 
 
-@pytest.fixture(scope="module")
-def address(served: list[LoadedRun]) -> Iterator[str]:
-    """Where a server of the exports listens."""
-    app = build_app(served, ServeSettings())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+@contextmanager
+def _listening(app: FastAPI, **options: Any) -> Iterator[str]:
+    """Where a server of an app listens."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + _PATIENCE
     while not server.started:
         assert time.monotonic() < end
         time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code != 200:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/"
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
     thread.join(_PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def address(served: list[LoadedRun]) -> Iterator[str]:
+    """Where a server of the exports listens."""
+    with _listening(build_app(served, ServeSettings())) as address:
+        end = time.monotonic() + _PATIENCE
+        while httpx.get(f"{address}readyz").status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +171,40 @@ def test_page_fits_a_phone_and_every_control_has_a_name(page: _Page) -> None:
     ]  # fmt: skip
     assert len(controls) > 20
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
+
+
+def test_report_opens_by_its_link_where_the_server_asks_for_a_token(
+    page: _Page, served: list[LoadedRun], tmp_path: Path
+) -> None:
+    """The token is in no address, and no script can read what opens the report."""
+    token = "a-token-of-this-test"  # noqa: S105
+    page_of_report = "<title>a</title><script>document.title = 'scripts run'</script>"
+    (tmp_path / "report.html").write_text(f"{page_of_report}<p style='color: red'>Report</p>")
+    facts = {"inference_id": served[0].model.inference_id()}
+    systems = {"data_set": {"name": "Set"}, "systems": {served[0].name: facts}}
+    content = {
+        "contract": "metrics", "schema_version": 1, "target": served[0].target.name,
+        "metrics": [], "answer": {"cautions": []}, "provenance": systems,
+    }  # fmt: skip
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    app = build_app(served, ServeSettings(token=token), report=tmp_path)
+    with _listening(app, lifespan="off") as address:
+        tab = _Page(page.browser, address)
+        tab.browser.call("Page.navigate", url=address)
+        tab.wait("document.querySelector('#token[open]')")
+        before = len(tab.browser.complaints)
+        tab.run(f"document.querySelector('#token-field').value = '{token}'")
+        tab.click("#token-form .primary")
+        tab.wait("document.querySelectorAll('#examples button').length === 3")
+        tab.click("#open-systems")
+        tab.wait("document.querySelector('#systems[open] a')")
+        assert tab.run("document.cookie") == ""
+        tab.run("((link) => { link.target = ''; link.click(); })"
+                "(document.querySelector('#systems a'))")  # fmt: skip
+        tab.wait("document.title === 'scripts run'")
+        assert tab.run("location.pathname + location.search") == "/report/report.html"
+        assert tab.browser.complaints[before:] == []
+        assert httpx.get(f"{address}report/report.html").status_code == 401
 
 
 @pytest.mark.skipif("CXR_AXE" not in os.environ, reason="CXR_AXE names no axe.min.js of axe-core")
