@@ -78,7 +78,7 @@ def _text(
     if pattern:
         rules.append(Rule(f"like {pattern}", lambda s: s.str.fullmatch(pattern)))
     if not nullable:
-        rules.append(Rule("not empty", lambda s: s.str.len() > 0))
+        rules.append(Rule("not empty", lambda s: s != ""))
     return Column("str", tuple(rules), not optional, nullable)
 
 

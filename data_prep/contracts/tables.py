@@ -95,7 +95,7 @@ def _keeps_column(values: pd.Series, column: Column) -> bool:
         if not column.nullable:
             return False
         values = values[~missing]
-    return all(rule.holds(values).all() for rule in column.rules)
+    return values.empty or all(rule.holds(values).all() for rule in column.rules)
 
 
 @cache
@@ -144,9 +144,10 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
         [['1', 'val']]
     """
     typed = frame.reset_index(drop=True)
+    types = {c: dtype.name for c, dtype in zip(typed.columns, typed.dtypes, strict=True)}
     for column, spec in SCHEMAS[name].columns.items():
         target: Any = spec.type
-        if column not in typed.columns or target is None:
+        if column not in types or target is None or types[column] == target:
             continue
         try:
             typed[column] = typed[column].astype(target)
