@@ -98,6 +98,7 @@ def build_app() -> typer.Typer:
         split,
         synth,
         train,
+        transfer,
         tune,
     )
     from scripts import compare as folds
@@ -124,6 +125,7 @@ def build_app() -> typer.Typer:
     app.command("compare")(compare.compare)
     app.command("folds")(folds.folds)
     app.command("readers")(readers.readers)
+    app.command("transfer")(transfer.transfer)
     app.command("plan")(plan.plan)
     app.command("overlay")(overlay.overlay)
     app.command("pacs")(pacs.pacs)

@@ -56,7 +56,7 @@ class Question:
         return found
 
     def shows(self, power: float, difference: float) -> Callable[[Study], bool]:
-        """Whether a study shows a true difference so often."""
+        """Whether a difference of this size is shown so often."""
         return lambda study: study.power(difference, self.level) >= power
 
     def _row(self, plan: Plan, enough: Callable[[Study], bool]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,6 +173,29 @@ def learned_validation(
         "new images."
     )
     return [Note("validation", text)]
+
+
+def seen_images(
+    system: Predictions,
+    image_ids: pd.Index,
+    patients: npt.NDArray[np.str_],
+    roles: Collection[str] = ("train", "val"),
+) -> npt.NDArray[np.bool_]:
+    """Which images a system was fitted or selected on, or other images of their patients.
+
+    Args:
+        system: Its predictions.
+        image_ids: Shape ``(N,)``.
+        patients: A name per image, shape ``(N,)``.
+        roles: What it did with them: ``train`` to fit, ``val`` to select.
+
+    Returns:
+        Shape ``(N,)``; none where it is unknown what the system has seen.
+    """
+    seen = _seen(system)
+    if seen is None:
+        return np.zeros(len(image_ids), dtype=bool)
+    return _used(seen[seen["role"].isin(list(roles))], image_ids, patients)
 
 
 def _seen(system: Predictions) -> pd.DataFrame | None:

@@ -1,0 +1,309 @@
+"""The page of `cxr transfer`: systems by data sets, what holds elsewhere and what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.folders import atomic_path, provenance
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.words import counted
+from evaluation.metrics.registry import metric_title
+from evaluation.metrics.words import number, policy_words
+from evaluation.report.grids import Grid
+from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample, to_svg
+from evaluation.report.templates import render
+from evaluation.statistics.auroc_variance import ClusteredEstimate
+from evaluation.statistics.bootstrap import Interval
+from evaluation.systems.transfer import Cell
+
+PAGE, STORED, TABLE = "transfer.html", "transfer.json", "transfer.csv"
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """A data set of the table.
+
+    Attributes:
+        name: Display name.
+        finding: What is judged there, by its name there.
+        shortcut: The best guess without the lungs, a row of `measure_shortcuts`.
+    """
+
+    name: str
+    finding: str
+    shortcut: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What the page holds.
+
+    Attributes:
+        sets: The data sets, in the order to show them.
+        cells: Of `judge_cell` and `with_drops`.
+        policy: Whose threshold decides.
+        notes: What to know first.
+    """
+
+    sets: Sequence[JudgedSet]
+    cells: Sequence[Cell]
+    policy: str
+    notes: Sequence[str]
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of the systems, in their order."""
+        return list(dict.fromkeys(cell.system for cell in self.cells))
+
+    def cell(self, system: str, data_set: str) -> Cell | None:
+        """One system on one data set; `None` where its finding has no name there."""
+        found = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
+        return next(found, None)
+
+
+def findings(transfer: Transfer) -> list[dict[str, Any]]:
+    """Each drop in words, and whether it is shown: the shown ones first, the largest first."""
+    found = []
+    for cell in transfer.cells:
+        if cell.home or cell.auroc is None or cell.drop is None:
+            continue
+        fell = "is lower" if cell.drop.value > 0 else "is higher"
+        text = (
+            f"{cell.system} on {cell.data_set}: AUROC {_estimate(cell.auroc)}, which {fell} by "
+            f"{number(abs(cell.drop.value))} than at home"
+        )
+        if (ends := cell.drop.interval) is not None:
+            low, high = sorted(abs(end) for end in ends) if min(ends) * max(ends) > 0 else ends
+            text += f" ({number(low)} to {number(high)})"
+        words = "shown" if cell.drop_shown else "not shown: equal AUROCs can differ as much"
+        if cell.drop.interval is None:
+            words = f"{counted(cell.n_images, 'image')} are too few to tell"
+        found.append(
+            {"text": f"{text}: {words}", "shown": cell.drop_shown, "size": abs(cell.drop.value)}
+        )
+    return sorted(found, key=lambda each: (not each["shown"], -each["size"]))
+
+
+def write_transfer(transfer: Transfer, out: Path) -> Path:
+    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page."""
+    rows = [row for cell in transfer.cells for row in _tidy(cell)]
+    with atomic_path(out / TABLE) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    found = findings(transfer)
+    payload = {
+        "findings": found,
+        "notes": list(transfer.notes),
+        "policy": transfer.policy,
+        "sets": [vars(each) for each in transfer.sets],
+        "figures": rows,
+        "provenance": provenance(),
+    }
+    write_json(out / STORED, "transfer", payload)
+    page = render("transfer.html.jinja", **_page(transfer, found))
+    with atomic_path(out / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return out / PAGE
+
+
+def _tidy(cell: Cell) -> Iterator[dict[str, Any]]:
+    """A cell as rows: figure, threshold, estimate and interval."""
+    common = {
+        "system": cell.system, "data_set": cell.data_set, "home": cell.home,
+        "n_images": cell.n_images, "n_patients": cell.n_patients, "n_positive": cell.n_positive,
+        "n_seen": cell.n_seen, "n_not_run": cell.n_not_run,
+    }  # fmt: skip
+
+    def row(metric: str, threshold: str, estimate: float, low: Any, high: Any, **rest: Any) -> Any:
+        ends = [None if end is None or np.isnan(end) else float(end) for end in (low, high)]
+        return {
+            **common, "metric": metric, "threshold": threshold, "estimate": estimate,
+            "low": ends[0], "high": ends[1], "note": cell.note, **rest,
+        }  # fmt: skip
+
+    if cell.auroc is not None:
+        yield row("auroc", "", cell.auroc.value, *(cell.auroc.interval or (None, None)))
+    if cell.drop is not None:
+        ends = cell.drop.interval or (None, None)
+        yield row("auroc_drop", "", cell.drop.value, *ends, p_value=cell.p_value)
+    for name, interval in cell.frozen.items():
+        yield row(name, "home", interval.estimate, interval.low, interval.high)
+    for refit in cell.refits:
+        here = "local, all" if refit.positives is None else f"local, {refit.positives} positive"
+        for name, (mean, low, high) in refit.figures.items():
+            yield row(name, here, mean, low, high, labelled_images=refit.images)
+    if cell.auroc is None:
+        yield row("auroc", "", float("nan"), None, None)
+
+
+def _page(transfer: Transfer, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    chart = _chart(transfer)
+    legend = [
+        (legend_sample(chart.key, at), name)
+        for at, name in enumerate([*transfer.systems, "best guess without the lungs"])
+    ]
+    return {
+        "kicker": f"External validation · {counted(len(transfer.systems), 'system')} · "
+        f"{counted(len(transfer.sets), 'data set')}",
+        "findings": found,
+        "notes": transfer.notes,
+        "chart": chart,
+        "drawing": to_svg(chart),
+        "legend": legend,
+        "auroc": _auroc_table(transfer),
+        "frozen": [_rate_table(transfer, name) for name in ("recall", "specificity", "f1")],
+        "others": [_rate_table(transfer, name) for name in ("precision", "accuracy")],
+        "calibration": _calibration_table(transfer),
+        "policy": policy_words(transfer.policy),
+        "provenance": provenance(),
+    }
+
+
+def _estimate(figure: ClusteredEstimate | None) -> str:
+    if figure is None:
+        return "–"
+    ends = figure.interval
+    return number(figure.value) + ("" if ends is None else f" ({_ends(*ends)})")
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{number(low)} to {number(high)}"
+
+
+def _columns(transfer: Transfer) -> tuple[str, ...]:
+    return tuple(f"{each.name}: {each.finding}" for each in transfer.sets)
+
+
+def _auroc_table(transfer: Transfer) -> Grid:
+    rows = []
+    for system in transfer.systems:
+        words = []
+        for data in transfer.sets:
+            cell = transfer.cell(system, data.name)
+            text = "no such finding" if cell is None else cell.note if cell.auroc is None else ""
+            if cell is not None and cell.auroc is not None:
+                text = _estimate(cell.auroc)
+                text += " home" if cell.home else " ▼ shown" if _falls(cell) else ""
+            words.append(text)
+        rows.append((system, *words))
+    guesses = [
+        "–" if (guess := each.shortcut) is None else f"{number(guess['auroc'])} by {guess['fact']}"
+        for each in transfer.sets
+    ]
+    counts = [_counted(transfer, each.name) for each in transfer.sets]
+    rows += [("Best guess without the lungs", *guesses), ("Test images", *counts)]
+    lead = "AUROC with its 95 % interval by patient. ▼ shown: lower than at home, over all cells."
+    return Grid("AUROC", lead, ("System", *_columns(transfer)), tuple(rows))
+
+
+def _counted(transfer: Transfer, data_set: str) -> str:
+    """The images of a column; of systems that are judged on fewer, how many."""
+    cells = [cell for cell in transfer.cells if cell.data_set == data_set]
+    most = max(cells, key=lambda cell: cell.n_images)
+    text = (
+        f"{most.n_images:,} of {counted(most.n_patients, 'patient')}, {most.n_positive:,} positive"
+    )
+    fewer = [f"{c.system} {c.n_images:,}" for c in cells if c.n_images < most.n_images]
+    return f"{text}; {', '.join(fewer)}" if fewer else text
+
+
+def _falls(cell: Cell) -> bool:
+    return cell.drop_shown and cell.drop is not None and cell.drop.value > 0
+
+
+def _rate_table(transfer: Transfer, metric: str) -> Grid:
+    """A figure at the threshold from home, and at local ones; a row a system and threshold."""
+    known = {refit.positives for cell in transfer.cells for refit in cell.refits}
+    numbers = sorted(known, key=lambda wanted: (wanted is None, wanted))  # all of them last
+    rows = []
+    for system in transfer.systems:
+        cells = [transfer.cell(system, data.name) for data in transfer.sets]
+        rows.append((f"{system}, threshold from home", *(_frozen(cell, metric) for cell in cells)))
+        for wanted in numbers:
+            how = "all validation images here" if wanted is None else f"{wanted} positives here"
+            rows.append((f"{system}, {how}", *(_local(cell, wanted, metric) for cell in cells)))
+    return Grid(metric_title(metric), "", ("System", *_columns(transfer)), tuple(rows))
+
+
+def _frozen(cell: Cell | None, metric: str) -> str:
+    found: Interval | None = None if cell is None else cell.frozen.get(metric)
+    if found is None or not found.known:
+        return "–"
+    return number(found.estimate) + (f" ({_ends(found.low, found.high)})" if found.bounded else "")
+
+
+def _local(cell: Cell | None, wanted: int | None, metric: str) -> str:
+    found = [] if cell is None else [r for r in cell.refits if r.positives == wanted]
+    if not found:
+        return "–"
+    mean, low, high = found[0].figures[metric]
+    return number(mean) if wanted is None else f"{number(mean)} [{_ends(low, high)}]"
+
+
+def _calibration_table(transfer: Transfer) -> Grid:
+    rows = []
+    for system in transfer.systems:
+        words = []
+        for data in transfer.sets:
+            cell = transfer.cell(system, data.name)
+            if cell is None or cell.mean_probability is None:
+                words.append("–")
+            else:
+                share = cell.n_positive / cell.n_images
+                words.append(f"{cell.mean_probability:.0%} said, {share:.0%} are")
+        rows.append((system, *words))
+    lead = "Mean calibrated probability, by the calibration from home, and the share of positives."
+    columns = ("System", *_columns(transfer))
+    return Grid("How many are called ill on the mean", lead, columns, tuple(rows))
+
+
+def _chart(transfer: Transfer) -> Chart:
+    """AUROC of each system on each data set, with its interval."""
+    n = len(transfer.systems) + 1
+    curves = []
+    for at, system in enumerate(transfer.systems):
+        x: list[float] = []
+        y: list[float] = []
+        points = []
+        for place, data in enumerate(transfer.sets):
+            cell = transfer.cell(system, data.name)
+            if cell is None or cell.auroc is None:
+                continue
+            to = place + (at - (n - 1) / 2) * 0.6 / n
+            low, high = cell.auroc.interval or (cell.auroc.value, cell.auroc.value)
+            x, y = [*x, to, to, np.nan], [*y, low, high, np.nan]
+            label = f"{system} on {data.name}: AUROC {_estimate(cell.auroc)}"
+            points.append(Point(to, cell.auroc.value, label, "D" if cell.home else "."))
+        curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points)))
+    guesses = tuple(
+        Point(
+            place + (n - 1) / 2 * 0.6 / n,
+            each.shortcut["auroc"],
+            f"{each.name}: {each.shortcut['fact']} alone, AUROC {number(each.shortcut['auroc'])}",
+            "s",
+        )
+        for place, each in enumerate(transfer.sets)
+        if each.shortcut is not None
+    )
+    nothing = np.empty(0)
+    curves.append(Curve("best guess without the lungs", n - 1, nothing, nothing, guesses))
+    lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
+    low = np.floor(lowest * 10) / 10
+    ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))
+    sets = tuple((float(place), each.name[:12]) for place, each in enumerate(transfer.sets))
+    return Chart(
+        key="transfer",
+        title="AUROC by data set",
+        x=Axis("Data set", sets, -0.5, len(transfer.sets) - 0.5),
+        y=Axis("AUROC", ticks, float(low), 1.0),
+        curves=tuple(curves),
+        guides=(((-0.5, len(transfer.sets) - 0.5), (0.5, 0.5)),),
+        guide_label="guessing",
+        note="Diamonds: where a system was trained. Squares: metadata or image borders alone.",
+        description="AUROC of each system on each data set; the table beside holds the figures.",
+    )

@@ -1,0 +1,347 @@
+"""Systems on data sets that they were not made for: what holds there, and what is lost.
+
+Each system is scored on the test images of each data set whose patients it has never seen, with
+the threshold that its home gave, and with thresholds chosen anew on a few local positives. A drop
+is the AUROC at home minus that elsewhere: two sets of patients, so the variances add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data_prep.contracts.tables import empty_table, read_table
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.thresholds import choose_threshold
+from evaluation.metrics.image_metrics import rates
+from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
+from evaluation.statistics.bootstrap import (
+    Interval,
+    Resamples,
+    cluster_bootstrap,
+    cluster_index,
+    per_cluster,
+    percentile_interval,
+)
+from evaluation.statistics.mcnemar import holm
+from evaluation.statistics.ranking import Floats, Integers, is_positive
+from evaluation.systems.eligibility import seen_images
+from evaluation.systems.shortcuts import measure_shortcuts
+
+RATES = ("recall", "specificity", "precision", "f1", "accuracy")
+"""Figures at a threshold."""
+_OF_LUNGS = ("picture", "siblings")
+"""Kinds of guesses that disease itself changes, or that know other images' labels."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A system's scores of images of known label.
+
+    Attributes:
+        image_ids: Shape ``(N,)``.
+        y_true: bool, shape ``(N,)``.
+        scores: Shape ``(N,)``.
+        patients: A name per image, shape ``(N,)``.
+        n_seen: Images left out, as the system has seen their patients.
+        n_not_run: Images left out, as the system gave no answer.
+    """
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    scores: Floats
+    patients: npt.NDArray[np.str_]
+    n_seen: int = 0
+    n_not_run: int = 0
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether there are positive and negative images."""
+        return bool(self.y_true.any() and not self.y_true.all())
+
+    def of(self, rows: npt.NDArray[Any]) -> Scored:
+        """Some of the images."""
+        return Scored(
+            self.image_ids[rows], self.y_true[rows], self.scores[rows], self.patients[rows]
+        )
+
+
+def score_unseen(
+    system: Predictions,
+    decision: Decision | None,
+    dataset: DataSet,
+    target: Target,
+    *,
+    role: str,
+    split: str = "default",
+) -> Scored:
+    """Score a role's images of known label, without patients that the system has seen.
+
+    Args:
+        system: Its predictions of this data set.
+        decision: Its own, from home: how boxes become one score; `None`: the highest.
+        dataset: Labels and split.
+        target: What is judged, by its name here.
+        role: ``val`` or ``test``.
+        split: Name of the split.
+    """
+    known = dataset.labels(target).reindex(dataset.image_ids(role, split)).dropna()
+    ran = known.index.intersection(system.images_run).sort_values()
+    patients = patients_of(dataset.images, ran)
+    roles = ("train", "val") if role == "test" else ("train",)
+    seen = seen_images(system, ran, patients, roles)
+    ids = ran[~seen]
+    output = SystemOutput(
+        system, target, ids, *(() if decision is None else (decision.boxes, dataset.images))
+    )
+    scores = output.scores(None if decision is None else decision.reduction)
+    return Scored(
+        ids,
+        known.reindex(ids).to_numpy() == 1,
+        scores.to_numpy(np.float64),
+        patients[~seen],
+        int(seen.sum()),
+        len(known) - len(ran),
+    )
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Thresholds chosen on local patients, found one by one until so many were positive.
+
+    Attributes:
+        positives: Local positive patients; `None`: all of the validation images.
+        images: Validation images that were labelled for it, on the mean.
+        figures: Of `RATES` on the test images: the mean over the draws, and where 90 % of them
+            lie. It tells how much hangs on who the local patients are; the test set is held.
+        n_draws: Draws that gave a threshold.
+    """
+
+    positives: int | None
+    images: float
+    figures: dict[str, tuple[float, float, float]]
+    n_draws: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system on one data set.
+
+    Attributes:
+        system: Its name.
+        data_set: Its name.
+        home: Whether the system was trained on it.
+        n_images: Test images judged.
+        n_patients: Their patients.
+        n_positive: Positive images.
+        n_seen: Test images left out, whose patients the system has seen.
+        n_not_run: Test images left out without an answer.
+        auroc: With its interval by patient; `None` where a class is absent.
+        frozen: `RATES` at the threshold from home.
+        refits: Thresholds chosen here.
+        drop: AUROC at home minus here; `None` at home, or where home is not judged.
+        p_value: Of no drop, Holm's over all drops of the table.
+        mean_probability: By the calibration from home; beside the share that is positive.
+        note: Why figures are missing.
+    """
+
+    system: str
+    data_set: str
+    home: bool
+    n_images: int = 0
+    n_patients: int = 0
+    n_positive: int = 0
+    n_seen: int = 0
+    n_not_run: int = 0
+    auroc: ClusteredEstimate | None = None
+    frozen: dict[str, Interval] = field(default_factory=dict)
+    refits: tuple[Refit, ...] = ()
+    drop: ClusteredEstimate | None = None
+    p_value: float | None = None
+    mean_probability: float | None = None
+    note: str = ""
+
+    @property
+    def drop_shown(self) -> bool:
+        """Whether the AUROC here differs from that at home, over all cells at once."""
+        return self.p_value is not None and self.p_value < 0.05
+
+
+def judge_cell(
+    system: str,
+    data_set: str,
+    test: Scored,
+    val: Scored,
+    decision: Decision | None,
+    *,
+    home: bool,
+    policy: str,
+    positives: Sequence[int],
+    replicates: int = 2000,
+    draws: int = 200,
+    seed: int = 0,
+) -> Cell:
+    """Judge one system on one data set; its drop follows from `with_drops`.
+
+    Args:
+        system: Display name.
+        data_set: Display name.
+        test: What it scored of the test images.
+        val: Of the validation images, on which local thresholds are chosen.
+        decision: From home.
+        home: Whether it was trained on this data set.
+        policy: Whose threshold decides, and is chosen anew.
+        positives: Numbers of local positive patients to choose a threshold on.
+        replicates: Bootstrap resamples of patients.
+        draws: Of local patients.
+        seed: Of both.
+    """
+    owner, n_patients = cluster_index(test.patients)
+    found: dict[str, Any] = {
+        "n_images": len(test.image_ids), "n_patients": n_patients,
+        "n_positive": int(test.y_true.sum()), "n_seen": test.n_seen, "n_not_run": test.n_not_run,
+    }  # fmt: skip
+    if not test.has_both_classes:
+        absent = "negative" if test.y_true.any() else "positive"
+        note = f"no {absent} test image that {system} has not seen"
+        return Cell(system, data_set, home, **found, note=note)
+    parts = auroc_parts(test.y_true, test.scores, owner, n_patients)
+    threshold = None if decision is None else decision.thresholds[policy].threshold
+    note = "" if threshold is not None else "no threshold from home"
+    probability = None if decision is None else decision.probability(test.scores)
+    return Cell(
+        system,
+        data_set,
+        home,
+        **found,
+        auroc=None if parts is None else parts.estimate(),
+        frozen={}
+        if threshold is None
+        else _rates_with_intervals(test, threshold, owner, n_patients, replicates, seed),
+        refits=tuple(
+            refit
+            for wanted in (*positives, None)
+            if (refit := _refit(test, val, policy, wanted, draws, seed)) is not None
+        ),
+        mean_probability=None if probability is None else float(probability.mean()),
+        note=note,
+    )
+
+
+def _counts(scored: Scored, threshold: float) -> npt.NDArray[np.bool_]:
+    """Per image whether it is a true or false positive, a true or false negative."""
+    called, truth = is_positive(scored.scores, threshold), scored.y_true
+    return np.column_stack([called & truth, called & ~truth, ~called & ~truth, ~called & truth])
+
+
+def _rates_with_intervals(
+    test: Scored, threshold: float, owner: Integers, n: int, replicates: int, seed: int
+) -> dict[str, Interval]:
+    counts = per_cluster(_counts(test, threshold), owner, n)
+    whole = rates(*counts.sum(axis=0))
+
+    def statistic(weights: Integers) -> dict[str, Floats]:
+        drawn = rates(*(weights @ counts).T)
+        return {name: drawn[name] for name in RATES}
+
+    drawn = cluster_bootstrap(statistic, Resamples(n, replicates, seed))
+    return {name: percentile_interval(drawn[name], estimate=float(whole[name])) for name in RATES}
+
+
+def _refit(
+    test: Scored, val: Scored, policy: str, positives: int | None, draws: int, seed: int
+) -> Refit | None:
+    """Thresholds by local patients; `None` where there are not so many positive ones."""
+    if not len(val.image_ids) or not val.has_both_classes:
+        return None
+    owner, n = cluster_index(val.patients)
+    positive = np.zeros(n, dtype=bool)
+    positive[owner[val.y_true]] = True
+    if positives is not None and positive.sum() < positives:
+        return None
+    rng = np.random.default_rng(seed)
+    figures: list[list[float]] = []
+    images = []
+    for _ in range(draws if positives is not None else 1):
+        chosen = np.ones(n, dtype=bool)
+        if positives is not None:
+            order = rng.permutation(n)
+            last = np.flatnonzero(positive[order])[positives - 1]
+            chosen[order[last + 1 :]] = False
+        rows = chosen[owner]
+        choice = choose_threshold(val.y_true[rows], val.scores[rows], policy)
+        images.append(int(rows.sum()))
+        if choice.threshold is not None:
+            found = rates(*_counts(test, choice.threshold).sum(axis=0))
+            figures.append([float(found[name]) for name in RATES])
+    if not figures:
+        return None
+    table = np.array(figures)
+    low, high = np.nanquantile(table, [0.05, 0.95], axis=0)
+    means = np.nanmean(table, axis=0)
+    spread = {
+        name: (float(means[at]), float(low[at]), float(high[at])) for at, name in enumerate(RATES)
+    }
+    return Refit(positives, float(np.mean(images)), spread, len(figures))
+
+
+def with_drops(cells: Sequence[Cell]) -> list[Cell]:
+    """Add each drop from home, and its p-value by Holm over all of them.
+
+    Source:
+        Two independent AUROCs: Hanley and McNeil 1983, with variances by patient (Obuchowski
+        1997) and Welch's degrees of freedom; Holm 1979.
+
+    Example:
+        >>> home = Cell("A", "rsna", True, auroc=ClusteredEstimate(0.9, 0.01, 100, True))
+        >>> away = Cell("A", "nih", False, auroc=ClusteredEstimate(0.8, 0.02, 50, True))
+        >>> found = with_drops([home, away])[1]
+        >>> round(found.drop.value, 3), found.drop_shown
+        (0.1, True)
+    """
+    at_home = {cell.system: cell.auroc for cell in cells if cell.home}
+    drops = [
+        None
+        if cell.home or cell.auroc is None or at_home.get(cell.system) is None
+        else _difference(at_home[cell.system], cell.auroc)
+        for cell in cells
+    ]
+    adjusted = holm([None if drop is None else drop.p_value for drop in drops])
+    return [
+        Cell(**{**vars(cell), "drop": drop, "p_value": p_value})
+        for cell, drop, p_value in zip(cells, drops, adjusted, strict=True)
+    ]
+
+
+def _difference(home: ClusteredEstimate | None, away: ClusteredEstimate) -> ClusteredEstimate:
+    assert home is not None  # noqa: S101 - the caller looked
+    value = home.value - away.value
+    if not home.error or not away.error:
+        return ClusteredEstimate(value, None, note=home.note or away.note)
+    variances = np.array([home.error, away.error]) ** 2
+    freedom = variances.sum() ** 2 / (variances**2 / [home.freedom, away.freedom]).sum()
+    return ClusteredEstimate(value, float(np.sqrt(variances.sum())), float(freedom))
+
+
+def strongest_shortcut(
+    dataset: DataSet, target: Target, image_ids: pd.Index
+) -> dict[str, Any] | None:
+    """The best guess without the lungs on some images: metadata or borders alone.
+
+    Returns:
+        A row of `measure_shortcuts`; `None` where there are too few images for one.
+    """
+    path = dataset.folder / "decode.parquet"
+    decode = read_table(path, "decode") if path.exists() else empty_table("decode")
+    images = dataset.images[dataset.images["image_id"].isin(image_ids)]
+    labels = pd.DataFrame({target.name: dataset.labels(target).reindex(image_ids)})
+    rows = measure_shortcuts(images, decode, labels)
+    return next((row for row in rows if row["kind"] not in _OF_LUNGS), None)

@@ -1,0 +1,318 @@
+"""`cxr transfer`: every system on every data set where its finding has a name."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
+from scripts import console
+from scripts.own_split import own_split
+from scripts.systems import open_model, predicts, split_name, system_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.predictions import Predictions
+    from evaluation.decisions.decision import Decision
+    from evaluation.report.transfer_page import JudgedSet
+    from evaluation.systems.transfer import Cell, Scored
+
+_SYSTEMS = "systems"
+_POSITIVES = (10, 50)
+
+
+def transfer(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN ... DATA ...",
+            help="Runs or exports, and data sets, in any order, as PATH or NAME=PATH.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the page, the table and predictions.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A data set, as PATH or NAME=PATH; the same as naming it above."),
+    ] = None,
+    same: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FINDING=FINDING",
+            help="Two findings that count as one another, as lung_opacity=pneumonia, where a data "
+            "set has only one of them. May be repeated.",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="What is judged where a data set has several targets; may be repeated."),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="Whose threshold decides, and is chosen anew on local positives.")
+    ] = "max_f1",
+    positives: Annotated[
+        str, typer.Option(help="Numbers of local positive patients to choose thresholds on.")
+    ] = ",".join(map(str, _POSITIVES)),
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the local draws.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print transfer.json at the end.")
+    ] = False,
+) -> None:
+    """Judge systems at home and on other data sets: what holds there, and what is lost.
+
+    Predictions are made where they are missing; an interrupted command goes on. Thresholds come
+    from home, and beside from a few local positives. Each data set's test images are judged,
+    without patients that a system has seen.
+
+    Example: cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
+    --same lung_opacity=pneumonia
+    """
+    from evaluation.decisions.thresholds import check_policy
+
+    check_policy(policy)
+    numbers = _numbers(positives)
+    equal = _parse_same(same or [])
+    systems, sets = _sort_out([*paths, *(data or [])])
+    from data_prep.contracts.folders import folder_lock, make_folder
+    from evaluation.report.files import require_only
+    from evaluation.report.transfer_page import (
+        PAGE,
+        STORED,
+        TABLE,
+        Transfer,
+        findings,
+        write_transfer,
+    )
+    from evaluation.systems.transfer import judge_cell, with_drops
+
+    require_only(out, {PAGE, STORED, TABLE, _SYSTEMS}, "transfer")
+    make_folder(out)
+    with folder_lock(out):
+        opened, notes = _predict(systems, sets, out, equal, target or [])
+        with console.progress("Judging", len(opened)) as advance:
+            cells = []
+            for each in opened:
+                cells.append(
+                    judge_cell(
+                        each.system,
+                        each.data_set,
+                        each.scored("test"),
+                        each.scored("val"),
+                        each.decision,
+                        home=each.home,
+                        policy=policy,
+                        positives=numbers,
+                        replicates=replicates,
+                        seed=seed,
+                    )
+                )
+                advance()
+        found = Transfer(_judged_sets(opened), with_drops(cells), policy, _notes(cells, notes))
+        page = write_transfer(found, out)
+    for drop in findings(found):
+        console.say(drop["text"])
+    console.next_step(f"open {shlex.quote(str(page))} in a browser")
+    if as_json:
+        import json
+
+        console.emit_json(json.loads((out / STORED).read_text()))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One system's predictions of one data set."""
+
+    system: str
+    data_set: str
+    home: bool
+    predictions: Predictions
+    dataset: DataSet
+    target: Target
+    split: str
+    decision: Decision | None
+
+    def scored(self, role: str) -> Scored:
+        from evaluation.systems.transfer import score_unseen
+
+        return score_unseen(
+            self.predictions, self.decision, self.dataset, self.target, role=role, split=self.split
+        )
+
+
+def _numbers(positives: str) -> list[int]:
+    try:
+        numbers = [int(each) for each in positives.split(",") if each]
+    except ValueError:
+        raise InputError(f"transfer --positives {positives}: are not numbers, as 10,50") from None
+    if any(number < 1 for number in numbers):
+        raise InputError(f"transfer --positives {positives}: are 1 or more")
+    return sorted(set(numbers))
+
+
+def _parse_same(given: Sequence[str]) -> dict[str, list[str]]:
+    """Read A=B, both ways.
+
+    Example:
+        >>> _parse_same(["lung_opacity=pneumonia"])
+        {'lung_opacity': ['pneumonia'], 'pneumonia': ['lung_opacity']}
+    """
+    equal: dict[str, list[str]] = {}
+    for text in given:
+        names = [part.strip() for part in text.split("=")]
+        if len(names) != 2 or not all(names):
+            raise InputError(f"transfer --same {text}: write FINDING=FINDING")
+        for one, other in (names, names[::-1]):
+            equal.setdefault(one, []).append(other)
+    return equal
+
+
+def _sort_out(given: Sequence[str]) -> tuple[dict[str, Path], dict[str, DataSet]]:
+    """Tell runs from data sets, and name each."""
+    from data_prep.store.dataset import DataSet
+
+    systems: dict[str, Path] = {}
+    sets: dict[str, DataSet] = {}
+    for text in given:
+        name, path = split_name(text)
+        if predicts(path):
+            called = name or system_folder(path)
+            if called in systems:
+                raise InputError(f"transfer: two systems are called {called}; write NAME={path}")
+            systems[called] = path
+            continue
+        dataset = DataSet.open(path)  # which says what else it is
+        called = name or dataset.name
+        if called in sets:
+            raise InputError(f"transfer: two data sets are called {called}; write NAME={path}")
+        sets[called] = dataset
+    if not systems or not sets:
+        raise InputError("transfer: give runs and data sets: RUN [RUN ...] DATA [DATA ...]")
+    return systems, sets
+
+
+def _predict(
+    systems: Mapping[str, Path],
+    sets: Mapping[str, DataSet],
+    out: Path,
+    equal: Mapping[str, Sequence[str]],
+    targets: Sequence[str],
+) -> tuple[list[_Opened], list[str]]:
+    """Predict every data set with every system; those without a name for its finding are noted."""
+    from data_prep.store.predictions import Predictions
+    from evaluation.systems.eligibility import sets_of_run
+    from scripts.predict import predict_data_set
+    from scripts.runtime import choose_device, tune_cpu
+
+    tune_cpu()
+    opened: list[_Opened] = []
+    notes: list[str] = []
+    for system, path in systems.items():
+        model = open_model(path, choose_device("auto"))
+        made_on = {each["content_id"] for each in sets_of_run(model.info)}
+        decision = _decision_from_home(path)
+        for name, dataset in sets.items():
+            known = set(dataset.findings["finding"])
+            names = {
+                own: next(n for n in (own, *equal.get(own, ())) if n in known)
+                for own in model.learnt
+                if known & {own, *equal.get(own, ())}
+            }
+            if not names:
+                notes.append(_no_name(system, model.learnt, name, known))
+                continue
+            target = _target(dataset, list(names.values()), targets)
+            home = dataset.ids["content_id"] in made_on
+            split = own_split(None, [path] if home else [], dataset)
+            folder = out / _SYSTEMS / name / system
+            called = (
+                model
+                if list(names.items()) == [(n, n) for n in model.learnt]
+                else (model.with_names(names))
+            )
+            if not (folder / "predictions.json").is_file():
+                predict_data_set(called, dataset, folder, split, None, system)
+            predictions = Predictions.open(folder)
+            if predictions.info["inference_id"] != called.inference_id():
+                raise InputError(
+                    f"{folder}: holds predictions of another training than {path}; remove it, or "
+                    "choose another --out"
+                )
+            opened.append(
+                _Opened(system, name, home, predictions, dataset, target, split, decision)
+            )
+        if decision is None:
+            notes.append(
+                f"{system} holds no operating point from its training ({path}): AUROC and local "
+                "thresholds only."
+            )
+        if not any(each.home for each in opened if each.system == system):
+            notes.append(
+                f"The data set that {system} was trained on is not among these: no drop is told."
+            )
+    return opened, notes
+
+
+def _decision_from_home(path: Path) -> Decision | None:
+    """The decision that a run's training ended with, or that an export holds."""
+    from data_prep.contracts.json_files import read_json
+    from evaluation.decisions.decision import Decision
+
+    for folder in (path / "decisions", path / "validation" / "decisions"):
+        stored = sorted(folder.glob("*.json"))
+        if len(stored) > 1:
+            raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
+        if stored:
+            return Decision.from_json(read_json(stored[0], "decision"))
+    return None
+
+
+def _no_name(system: str, learnt: Sequence[str], data: str, known: set[str]) -> str:
+    return (
+        f"{system} learned {', '.join(learnt)}, which {data} does not label (it has "
+        f"{', '.join(sorted(known))}); --same {learnt[0]}=NAME, where one of these means the same."
+    )
+
+
+def _target(dataset: DataSet, names: Sequence[str], targets: Sequence[str]) -> Target:
+    """What of a data set is judged: the target that a system's findings answer."""
+    asked = [dataset.targets[name] for name in targets if name in dataset.targets]
+    fitting = [each for each in dataset.targets.values() if set(each.any_of) <= set(names)]
+    found = [each for each in asked if each in fitting] or fitting
+    if len(found) != 1:
+        words = counted(len(fitting), "target")
+        raise InputError(
+            f"{dataset.folder}: {words} of its {', '.join(dataset.targets)} can be judged by "
+            f"{', '.join(names)}; choose one with --target"
+        )
+    return found[0]
+
+
+def _judged_sets(opened: Sequence[_Opened]) -> list[JudgedSet]:
+    from evaluation.report.transfer_page import JudgedSet
+    from evaluation.systems.transfer import strongest_shortcut
+
+    found: dict[str, JudgedSet] = {}
+    for each in opened:
+        if each.data_set not in found:
+            ids = each.scored("test").image_ids
+            guess = strongest_shortcut(each.dataset, each.target, ids)
+            found[each.data_set] = JudgedSet(each.data_set, each.target.display_name, guess)
+    return list(found.values())
+
+
+def _notes(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
+    """What to know first; images that were left out are counted."""
+    left = [
+        f"{cell.system} on {cell.data_set}: {counted(cell.n_seen, 'test image')} left out, whose "
+        "patients it has seen."
+        for cell in cells
+        if cell.n_seen
+    ]
+    return [*notes, *left]

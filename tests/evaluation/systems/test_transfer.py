@@ -1,0 +1,110 @@
+"""Systems on other data sets: figures against scikit-learn and counts, claims against chance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import ndtri
+from sklearn.metrics import f1_score, recall_score, roc_auc_score
+
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.statistics.auroc_variance import ClusteredEstimate
+from evaluation.systems.transfer import Cell, Scored, judge_cell, with_drops
+
+
+def scored(rng, n, auroc=0.8, share=0.4, images=1):
+    """Scores of patients, each with so many images of one class."""
+    positive = np.repeat(np.arange(n) < share * n, images)
+    scores = rng.normal(size=n * images) + np.sqrt(2) * ndtri(auroc) * positive
+    names = np.repeat([f"p{patient}" for patient in range(n)], images)
+    ids = pd.Index([f"i{place}" for place in range(n * images)])
+    return Scored(ids, positive, scores, names)
+
+
+def decided_at(threshold):
+    choice = {"max_f1": ThresholdChoice("max_f1", threshold)}
+    return Decision("opacity", {}, thresholds=choice)
+
+
+def judge(test, val, decision=None, **options):
+    options = {"home": False, "policy": "max_f1", "positives": [5, 20], "replicates": 200} | options
+    return judge_cell("A", "set", test, val, decision, **options)
+
+
+def test_figures_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    test, val = scored(rng, 150, images=2), scored(rng, 80)
+    cell = judge(test, val, decided_at(0.7))
+    called = test.scores >= 0.7
+    assert cell.auroc.value == pytest.approx(roc_auc_score(test.y_true, test.scores))
+    assert cell.frozen["recall"].estimate == pytest.approx(recall_score(test.y_true, called))
+    assert cell.frozen["f1"].estimate == pytest.approx(f1_score(test.y_true, called))
+    assert cell.frozen["f1"].low < cell.frozen["f1"].estimate < cell.frozen["f1"].high
+    assert (cell.n_images, cell.n_patients, cell.n_positive) == (300, 150, 120)
+
+
+def test_local_thresholds_follow_from_so_many_positive_patients():
+    rng = np.random.default_rng(1)
+    test, val = scored(rng, 200), scored(rng, 100, share=0.25)
+    few, more, whole = judge(test, val, decided_at(5.0)).refits
+    assert [refit.positives for refit in (few, more, whole)] == [5, 20, None]
+    # The fifth of 25 positive patients among 100 is found after 5 x 101 / 26 on the mean.
+    assert few.images == pytest.approx(5 * 101 / 26, rel=0.1)
+    assert whole.images == 100
+    spread = [refit.figures["recall"][2] - refit.figures["recall"][1] for refit in (few, more)]
+    assert spread[1] < spread[0]
+    assert whole.figures["f1"][0] > 0.5  # the threshold from home calls nobody
+    assert judge(test, val, decided_at(5.0)).frozen["recall"].estimate == 0
+
+
+def test_without_enough_local_positives_there_is_no_local_threshold():
+    rng = np.random.default_rng(2)
+    test, val = scored(rng, 100), scored(rng, 20, share=0.3)
+    assert [refit.positives for refit in judge(test, val).refits] == [5, None]
+    nobody = val.of(np.zeros(len(val.y_true), dtype=bool))
+    assert judge(test, nobody).refits == ()
+
+
+def test_a_set_of_one_class_says_so():
+    rng = np.random.default_rng(3)
+    test = scored(rng, 50, share=0.0)
+    cell = judge(test, test, decided_at(0.5))
+    assert cell.auroc is None
+    assert cell.note == "no positive test image that A has not seen"
+
+
+def test_drops_are_of_independent_sets_and_corrected_over_all():
+    def cell(system, home, value, error):
+        auroc = ClusteredEstimate(value, error, 200, bounded=True)
+        return Cell(system, "home" if home else "away", home, auroc=auroc)
+
+    cells = with_drops(
+        [cell("A", True, 0.9, 0.01), cell("A", False, 0.86, 0.015),
+         cell("B", True, 0.8, 0.01), cell("B", False, 0.70, 0.02)]
+    )  # fmt: skip
+    a, b = cells[1], cells[3]
+    assert a.drop.value == pytest.approx(0.04)
+    assert a.drop.error == pytest.approx(np.hypot(0.01, 0.015))
+    assert a.p_value == pytest.approx(max(a.drop.p_value, 2 * b.drop.p_value))
+    assert [each.drop for each in cells[::2]] == [None, None]
+    assert (a.drop_shown, b.drop_shown) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "trials", [150, pytest.param(3000, marks=pytest.mark.long)], ids=["short", "whole"]
+)
+def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(trials):
+    rng = np.random.default_rng(4)
+    nobody = scored(rng, 10).of(np.zeros(10, dtype=bool))
+    wrong = 0
+    for _ in range(trials):
+        cells = [
+            judge_cell(
+                system, data, scored(rng, n, images=2), nobody, None,
+                home=data == "home", policy="max_f1", positives=[],
+            )
+            for system in "AB"
+            for data, n in (("home", 120), ("one", 80), ("two", 60))
+        ]  # fmt: skip
+        wrong += any(cell.drop_shown for cell in with_drops(cells))
+    assert wrong / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
