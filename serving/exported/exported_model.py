@@ -137,7 +137,7 @@ class ExportedModel:
     @cached_property
     def session(self) -> Session:
         """The loaded network, for one batch of any size at a time."""
-        return open_session(self.folder, self.spec)
+        return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
         """The loaded network for many batches of a size, several of which are under way."""
@@ -228,7 +228,7 @@ class ExportedModel:
         if sample_images is None:
             noise = np.random.default_rng(0).integers(256, size=(1, size, size))
             sample_images = noise.astype(np.uint8)
-        session, times = self.session, []
+        session, times = open_session(self.folder, self.spec), []
         for run in range(_WARM_UP + _REPEATS):
             image = sample_images[run % len(sample_images)][None, None]
             start = time.perf_counter()

@@ -71,7 +71,12 @@ class Session(Protocol):
 
 
 def open_session(
-    folder: Path | str, spec: ExportSpec, *, many: bool = False, batch_size: int | None = None
+    folder: Path | str,
+    spec: ExportSpec,
+    *,
+    many: bool = False,
+    shares: bool = False,
+    batch_size: int | None = None,
 ) -> Session:
     """Load an exported network.
 
@@ -80,6 +85,7 @@ def open_session(
         spec: What it says of itself.
         many: Whether several batches are under way at once, as in `Session.stream`: more images
             a second, but each alone takes longer.
+        shares: Whether others need the processor at the same time, such as who decodes images.
         batch_size: Images in each batch, where that is known: the network is then made for a
             fixed number of them, which is faster. None: any.
 
@@ -92,7 +98,7 @@ def open_session(
             raise InputError(f"{folder / name}: is missing; export the run again")
     kind = _OnnxSession if spec.format == "onnx" else _OpenVinoSession
     try:
-        return kind(folder / MODEL_FILES[spec.format][0], spec, many, batch_size)
+        return kind(folder / MODEL_FILES[spec.format][0], spec, many, shares, batch_size)
     except ImportError as error:
         package = {"onnx": "onnxruntime", "openvino": "openvino"}[spec.format]
         raise InputError(
@@ -106,14 +112,17 @@ def open_session(
 class _OnnxSession:
     """ONNX Runtime, on a GPU where its package has one."""
 
-    def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
+    def __init__(
+        self, path: Path, spec: ExportSpec, many: bool, shares: bool, batch_size: int | None
+    ) -> None:
         without_telemetry()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # Threads that spin while they wait take the processor from whoever reads and writes.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if many else "1")
+        spins = "0" if many or shares else "1"
+        options.add_session_config_entry("session.intra_op.allow_spinning", spins)
         known = onnxruntime.get_available_providers()
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
                   if name in known]  # fmt: skip
@@ -146,7 +155,9 @@ class _OpenVinoSession:
 
     _AT_ONCE = 2
 
-    def __init__(self, path: Path, spec: ExportSpec, many: bool, batch_size: int | None) -> None:
+    def __init__(
+        self, path: Path, spec: ExportSpec, many: bool, shares: bool, batch_size: int | None
+    ) -> None:
         without_telemetry()
         import openvino
 

@@ -1,8 +1,9 @@
 """The process that decodes uploads: it has little memory and time, and ends without harm.
 
-`serving.web.uploads` starts it, sends files to its stdin, and reads JSON and pixels from its
-stdout: nothing that a file could have turned into code. A file is kept in memory alone, under no
-name. A process that holds on for too long ends itself, also where nobody is left to end it.
+`serving.web.uploads` starts it, asks for each file on its stdin, and reads JSON from its stdout:
+nothing that a file could have turned into code. Files and pixels lie in memory that both have open,
+under no name; pipes would bring a large image in many small parts, each of which the server had to
+wait for. A process that holds on for too long ends itself, also where nobody is left to end it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,17 +28,17 @@ from serving.guard import file_warnings
 
 READY = b"ready"
 """What a process says when it can decode."""
-ASKED = struct.Struct("<Q??")
-"""Before each file: its length, and whether full depth and what DICOM objects take are wanted."""
+ASKED = struct.Struct("<??")
+"""For each file: whether full depth and what DICOM objects take are wanted."""
 ANSWERED = struct.Struct("<I")
-"""Before each answer: the length of its JSON; behind that come its pixels, and the deep ones."""
+"""Before each answer: the length of its JSON; its pixels, and the deep ones, lie in memory."""
 _LEAST_BYTES = 1 << 30  # of address space beyond what the imports take
 _BYTES_A_PIXEL = 20
 _SPARE_SECONDS = 5
 
 
-def main(max_pixels: int, seconds: int) -> None:
-    """Answer until stdin ends."""
+def main(max_pixels: int, seconds: int, upload: int, pixels: int) -> None:
+    """Answer until stdin ends; files come in the descriptor ``upload``, pixels go to ``pixels``."""
     with os.fdopen(os.dup(0), "rb") as asked, os.fdopen(os.dup(1), "wb") as answers:
         cv2.setNumThreads(1)
         lower_pixel_limit(max_pixels)
@@ -46,25 +48,21 @@ def main(max_pixels: int, seconds: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):  # decoders print what they find in files
             os.dup2(null, stream)
-        while _answer_next(asked, answers, seconds):
-            pass
+        path = Path(f"/proc/self/fd/{upload}")
+        while len(wanted := asked.read(ASKED.size)) == ASKED.size:
+            signal.alarm(seconds + _SPARE_SECONDS)
+            deep, source = ASKED.unpack(wanted)
+            text, arrays = _answer(path, deep=deep, source=source)
+            _put(pixels, arrays)
+            answers.write(ANSWERED.pack(len(text)) + text)
+            answers.flush()
+            signal.alarm(0)
 
 
-def _answer_next(asked: BinaryIO, answers: BinaryIO, seconds: int) -> bool:
-    """Answer for one file, whose memory is free afterwards; False where there is none."""
-    head = asked.read(ASKED.size)
-    if len(head) < ASKED.size:
-        return False
-    size, deep, source = ASKED.unpack(head)
-    content = asked.read(size)
-    if len(content) < size:
-        return False
-    signal.alarm(seconds + _SPARE_SECONDS)
-    for part in _answer(content, deep=deep, source=source):
-        answers.write(part)
-    answers.flush()
-    signal.alarm(0)
-    return True
+def _put(file: int, arrays: Sequence[np.ndarray]) -> None:
+    place = 0
+    for array in arrays:
+        place += os.pwrite(file, array.data, place)
 
 
 def _take_limits(max_pixels: int) -> None:
@@ -74,14 +72,10 @@ def _take_limits(max_pixels: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold the image
 
 
-def _answer(content: bytes, *, deep: bool, source: bool) -> list[Any]:
-    """Length, JSON and pixels of the answer for one file."""
-    file = os.memfd_create("upload")
-    path = Path(f"/proc/self/fd/{file}")
+def _answer(path: Path, *, deep: bool, source: bool) -> tuple[bytes, list[np.ndarray]]:
+    """JSON and pixels of the answer for one file."""
     arrays: list[np.ndarray] = []
     try:
-        with os.fdopen(os.dup(file), "wb") as copy:
-            copy.write(content)
         answer, arrays = _read(path, deep=deep)
         if source:
             answer |= _source(path)
@@ -89,10 +83,7 @@ def _answer(content: bytes, *, deep: bool, source: bool) -> list[Any]:
         status = 413 if isinstance(error, TooLargeError) else 422
         reason = str(error).removeprefix(f"{path}: ").replace(str(path), "the file")
         answer = {"status": status, "reason": reason}
-    finally:
-        os.close(file)
-    text = json.dumps(answer, default=lambda value: value.item()).encode()
-    return [ANSWERED.pack(len(text)), text, *(array.data for array in arrays)]
+    return json.dumps(answer, default=lambda value: value.item()).encode(), arrays
 
 
 def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:

@@ -173,24 +173,32 @@ def _png_end(content: bytes) -> tuple[int, bool]:
 
 
 class _Worker:
-    """A process that decodes one file at a time."""
+    """A process that decodes one file at a time, in memory that it shares with this one."""
 
-    def __init__(self, running: asyncio.subprocess.Process) -> None:
-        self._running = running
+    def __init__(self, running: asyncio.subprocess.Process, shared: tuple[int, int]) -> None:
+        self._running, (self._upload, self._pixels) = running, shared
+        self._open = list(shared)
 
     @classmethod
     async def start(cls, max_pixels: int, seconds: float) -> Self:
-        arguments = (str(max_pixels), str(max(1, round(seconds))))
+        shared = (os.memfd_create("upload"), os.memfd_create("pixels"))
+        arguments = map(str, (max_pixels, max(1, round(seconds)), *shared))
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
-        running = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "serving.web.decode_worker", *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_STREAM_BYTES,
-            start_new_session=True,  # Ctrl-C ends the server, which then ends it
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        worker = cls(running)
+        try:
+            running = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "serving.web.decode_worker", *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_STREAM_BYTES,
+                start_new_session=True,  # Ctrl-C ends the server, which then ends it
+                pass_fds=shared,
+                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        except BaseException:
+            for file in shared:
+                os.close(file)
+            raise
+        worker = cls(running, shared)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await worker._read(len(READY))
@@ -215,17 +223,25 @@ class _Worker:
             OSError: Likewise.
         """
         assert self._running.stdin is not None  # noqa: S101 - a pipe was asked for
-        self._running.stdin.write(ASKED.pack(len(content), deep, source))
-        self._running.stdin.write(content)
+        os.ftruncate(self._upload, 0)
+        os.pwrite(self._upload, content, 0)
+        self._running.stdin.write(ASKED.pack(deep, source))
         await self._running.stdin.drain()
         (size,) = ANSWERED.unpack(await self._read(ANSWERED.size))
         if size > _LONGEST_JSON:
             raise EOFError
         answer = json.loads(await self._read(size))
+        os.ftruncate(self._upload, 0)
         if answer["status"] != 200:
             return answer, b""
         height, width = answer["shape"]
-        return answer, await self._read(height * width * (3 if deep else 1))
+        count = height * width * (3 if deep else 1)
+        # Read, not mapped: the process could take the memory away.
+        pixels = os.pread(self._pixels, count, 0)
+        os.ftruncate(self._pixels, 0)
+        if len(pixels) < count:
+            raise EOFError
+        return answer, pixels
 
     @property
     def pid(self) -> int:
@@ -243,6 +259,8 @@ class _Worker:
         await self._running.wait()
         # The transport of its pipes would be closed too late, by the garbage collector.
         self._running._transport.close()  # type: ignore[attr-defined]
+        while self._open:
+            os.close(self._open.pop())
 
 
 class Decoder:
