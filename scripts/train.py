@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 import typer
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
     from scripts.train_run import TrainingTask
+    from training.processes import Place, Processes
     from training.run_folder import RunFolder
 
     Config = DetectorConfig | ClassifierConfig
 
 _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
 _TARGET = "--set data.target=NAME"
+_INTERRUPTED = 130
 
 
 def train(
@@ -78,10 +80,15 @@ def train(
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
-    from scripts.train_devices import follow_parent
+    from scripts.train_devices import follow_parent, own_place, run_on_devices
     from scripts.train_zoo import read_models, train_models
 
     follow_parent()
+    place = own_place(devices)
+    asked = _Asked(config, set_ or [], data, out, resume, despite_audit, device)
+    if place is not None:
+        _train_together(asked, place, as_json)
+        return
     if (models := read_models(config, set_ or [])) is not None:
         train_models(
             models,
@@ -94,22 +101,9 @@ def train(
             as_json=as_json,
         )
         return
-    settings = _read(config, set_ or [])
-    if settings.training.loggers:
-        from training.loggers import require_loggers
-
-        require_loggers(settings.training.loggers)
-    from scripts.train_devices import end_with_parent, own_rank, require_shares, run_on_devices
-
-    rank = own_rank() or 0
-    require_shares(settings.training.batch_size, devices)
-    require_kind(data, "data set")
-    from data_prep.store.dataset import DataSet
-
-    dataset = DataSet.open(data)
-    nothing_new = own_rank() is not None or (out / "run.json").is_file()
-    work = 0.0 if nothing_new else _megapixels(settings, dataset)
-    if devices > 1 and own_rank() is None:
+    settings, dataset = asked.opened(devices)
+    work = 0.0 if (out / "run.json").is_file() else _megapixels(settings, dataset)
+    if devices > 1:
         from scripts.runtime import calibrate_for
 
         calibrate_for(work, device)  # before they share the processors
@@ -121,71 +115,196 @@ def train(
             raise SystemExit(status)  # what went wrong has been said
         _emit_run(out, as_json)
         return
-    if devices > 1:
-        end_with_parent()
     from scripts.runtime import choose_device, tune_cpu
 
-    how = settings.training
-    tune_cpu(workers=how.workers, shared_by=devices, megapixels=work, device=device)
-    where = choose_device(device, devices)
-    if rank:
-        _join(settings, dataset, out, where, devices)
-        return
+    tune_cpu(workers=settings.training.workers, megapixels=work, device=device)
+    where = choose_device(device)
+    from scripts.train_run import complete_run
+
+    with ExitStack() as held:
+        if (started := _start(asked, settings, dataset, where, 1, held)) is not None:
+            complete_run(*started, where)
+    _conclude(asked, settings, dataset, where)
+    _say_results(out, data)
+    _emit_run(out, as_json)
+
+
+class _Asked(NamedTuple):
+    """What one process was asked to train."""
+
+    config: str
+    overrides: list[str]
+    data: Path
+    out: Path
+    resume: bool
+    despite_audit: bool
+    device: str
+
+    def opened(self, processes: int) -> tuple[Config, DataSet]:
+        """The configuration and the data set, checked."""
+        from scripts.train_devices import require_shares
+
+        settings = _read(self.config, self.overrides)
+        if settings.training.loggers:
+            from training.loggers import require_loggers
+
+            require_loggers(settings.training.loggers)
+        require_shares(settings.training.batch_size, processes)
+        require_kind(self.data, "data set")
+        from data_prep.store.dataset import DataSet
+
+        return settings, DataSet.open(self.data)
+
+
+def _train_together(asked: _Asked, place: Place, as_json: bool) -> None:
+    """Take part in a training of several processes; the first one leads, writes and speaks."""
+    from scripts.runtime import choose_device, tune_cpu
+    from scripts.train_devices import end_with_parent, started_by_us
+
+    if started_by_us():
+        end_with_parent()
+    problem, opened = None, None
+    try:
+        if _is_list(asked):
+            raise InputError(
+                f"{asked.config}: is a list of models, which one process trains one after another; "
+                "start each by itself, with its own configuration"
+            )
+        opened = asked.opened(place.world_size)
+    except InputError as error:
+        problem = error
+    workers = 0 if opened is None else opened[0].training.workers
+    tune_cpu(workers=workers, shared_by=place.local_world_size, device=asked.device)
+    from training.processes import Processes
+
+    def checked() -> tuple[Config, DataSet, Literal["cpu", "cuda"]]:
+        if opened is None:
+            raise cast(InputError, problem)
+        return *opened, choose_device(asked.device, place.local_world_size)
+
+    try:
+        with console.silent(place.rank > 0), ExitStack() as held:
+            processes = Processes(place)
+            settings, dataset, where = processes.agree(checked)
+            _lead_or_follow(asked, settings, dataset, where, processes, held)
+            if not place.rank:
+                _say_results(asked.out, asked.data)
+            processes.leave()
+    except KeyboardInterrupt:
+        if place.rank:
+            raise SystemExit(_INTERRUPTED) from None  # the first one says it
+        raise
+    if not place.rank:
+        _emit_run(asked.out, as_json)
+
+
+def _lead_or_follow(
+    asked: _Asked,
+    settings: Config,
+    dataset: DataSet,
+    where: Literal["cpu", "cuda"],
+    processes: Processes,
+    held: ExitStack,
+) -> None:
+    place = processes.place
+
+    def begin() -> tuple[Config, TrainingTask, RunFolder] | None:
+        return _start(asked, settings, dataset, where, place.world_size, held)
+
+    def follow() -> tuple[Config, TrainingTask, RunFolder] | None:
+        return started if not place.rank else _joined(asked, settings, dataset)
+
+    started = processes.agree(begin if not place.rank else lambda: None)
+    task = processes.agree(follow)
+    if task is not None:
+        from scripts.train_run import complete_run
+
+        processes.share_fate(lambda: complete_run(*task, where, place))
+
+    def conclude() -> None:
+        if not place.rank:
+            _conclude(asked, settings, dataset, where)
+
+    processes.agree(conclude)  # a scheduler may end them all when the first of them ends
+
+
+def _is_list(asked: _Asked) -> bool:
+    from scripts.train_zoo import read_models
+
+    return read_models(asked.config, asked.overrides) is not None
+
+
+def _start(
+    asked: _Asked,
+    settings: Config,
+    dataset: DataSet,
+    where: Literal["cpu", "cuda"],
+    processes: int,
+    held: ExitStack,
+) -> tuple[Config, TrainingTask, RunFolder] | None:
+    """Make the run folder, and hold it for this command; None where its training has ended."""
     from scripts.train_run import settle_batch, with_known_batch
 
+    out, split = asked.out, settings.data.split
     target = dataset.target(settings.data.target, option=_TARGET)
     started = _origin(settings, dataset, target)
     settings = with_known_batch(settings, out)
-    if _is_done(out, settings, started, resume):
+    if _is_done(out, settings, started, asked.resume):
         console.say(f"{out}: this training has ended before")
-    else:
-        started["despite_audit"] = _audit_errors(dataset, settings.data.split, despite_audit)
-        _require_packaged_weights(settings)
-        from scripts.train_images import open_store
+        return None
+    started["despite_audit"] = _audit_errors(dataset, split, asked.despite_audit)
+    _require_packaged_weights(settings)
+    from scripts.train_images import open_store
 
-        store = open_store(dataset, settings.data.image_size)
-        task = _build(settings, dataset, target, store)
-        from data_prep.contracts.folders import folder_lock, require_free_space
-        from scripts.train_run import complete_run
-        from training.cost import count_parameters
+    store = open_store(dataset, settings.data.image_size)
+    task = _build(settings, dataset, target, store)
+    from data_prep.contracts.folders import folder_lock, require_free_space
+    from training.cost import count_parameters
 
-        require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
-        settings = settle_batch(settings, task, where, devices)
-        with folder_lock(out):
-            run = _open_run(out, settings, dataset, task, started)
-            complete_run(settings, task, run, where, devices)
+    require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
+    settings = settle_batch(settings, task, where, processes)
+    held.enter_context(folder_lock(out))
+    return settings, task, _open_run(out, settings, dataset, task, started)
+
+
+def _joined(
+    asked: _Asked, settings: Config, dataset: DataSet
+) -> tuple[Config, TrainingTask, RunFolder] | None:
+    """The training that the first process has started; None where it has ended."""
+    from scripts.train_images import open_store
+    from scripts.train_run import with_known_batch
+    from training.run_folder import RunFolder
+
+    run = RunFolder.started_in(asked.out)
+    if run is None:
+        raise InputError(
+            f"{asked.out}: the first process has made this run, and here it is not; --out must lie "
+            "in a folder that all nodes share"
+        )
+    if run.is_complete:
+        return None
+    target = dataset.target(settings.data.target, option=_TARGET)
+    store = open_store(dataset, settings.data.image_size)
+    settings = with_known_batch(settings, asked.out)
+    return settings, _build(settings, dataset, target, store), run
+
+
+def _conclude(
+    asked: _Asked, settings: Config, dataset: DataSet, where: Literal["cpu", "cuda"]
+) -> None:
+    """Add what a trained run needs to answer: its decision on validation, and its guard."""
     from scripts.predict import freeze_decision
     from scripts.train_images import add_guard
 
-    freeze_decision(out, dataset, target, settings.data.split, device=where)
-    add_guard(out, dataset, settings.data.split, settings.data.image_size)
-    _say_results(out, data)
-    _emit_run(out, as_json)
+    target, split = dataset.target(settings.data.target, option=_TARGET), settings.data.split
+    freeze_decision(asked.out, dataset, target, split, device=where)
+    add_guard(asked.out, dataset, split, settings.data.image_size)
 
 
 def _megapixels(settings: Config, dataset: DataSet) -> float:
     """What is trained on in all epochs."""
     images = len(dataset.image_ids("train", settings.data.split))
     return images * settings.training.epochs * settings.data.image_size**2 / 1e6
-
-
-def _join(
-    settings: Config, dataset: DataSet, out: Path, device: Literal["cpu", "cuda"], devices: int
-) -> None:
-    """Take part in the training that another process of this command leads."""
-    from scripts.train_images import open_store
-    from scripts.train_run import complete_run, with_known_batch
-    from training.run_folder import RunFolder
-
-    while (run := RunFolder.started_in(out)) is None:  # whoever started this one ends it
-        time.sleep(0.1)
-    if run.is_complete:
-        return
-    target = dataset.target(settings.data.target, option=_TARGET)
-    store = open_store(dataset, settings.data.image_size)
-    settings = with_known_batch(settings, out)
-    task = _build(settings, dataset, target, store)
-    complete_run(settings, task, run, device, devices)
 
 
 def _read(config: str, overrides: list[str]) -> Config:
@@ -245,7 +364,7 @@ def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool)
         before = parse_config(run.config, str(out / "config.toml"))
     except ConfigError as error:
         raise InputError(str(error)) from None
-    if difference := first_difference(before, settings):
+    if difference := first_difference(_in_batches_of(settings, before), settings):
         raise InputError(
             f"{out}: cannot be resumed with another configuration: {difference}; give the old "
             "value, or choose another --out"
@@ -258,6 +377,15 @@ def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool)
                 "give the old --data, or choose another --out"
             )
     return run.is_complete
+
+
+def _in_batches_of(settings: Config, before: Config) -> Config:
+    """A run's configuration in other batches, where a step learns from as many images."""
+    now, then = settings.training, before.training
+    if int(now.batch_size) * now.accumulate != int(then.batch_size) * then.accumulate:
+        return before
+    batches = {"batch_size": now.batch_size, "accumulate": now.accumulate}
+    return before.model_copy(update={"training": then.model_copy(update=batches)})
 
 
 def _require_packaged_weights(settings: Config) -> None:

@@ -107,6 +107,10 @@ class ClassifierTask:
             model, batch, self._criterion, smoothing=how.label_smoothing, mixup=how.mixup
         )
 
+    def loss_weight(self, batch: LabelBatch) -> float:
+        """Share of known answers, in images."""
+        return float(batch.targets.isfinite().sum()) / len(self.findings)
+
     def validation_step(
         self, model: ImageClassifier, batch: LabelBatch
     ) -> tuple[dict[str, Tensor], Scored]:

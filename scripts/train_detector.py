@@ -123,6 +123,10 @@ class DetectorTask:
         self._hard.see(image_ids, scores)
         return losses
 
+    def loss_weight(self, batch: LesionBatch) -> float:
+        """Number of images, whose mean the losses are."""
+        return len(batch)
+
     def validation_step(
         self, model: LesionRetinaNet, batch: LesionBatch
     ) -> tuple[dict[str, Tensor], Seen]:

@@ -1,7 +1,8 @@
-"""`cxr train --devices N`: one process a device, started and watched from here.
+"""The processes of one training: those of `cxr train --devices N`, and those of a launcher.
 
-Each runs the same command. The first writes the run folder and the terminal; the output of the
-others is kept and shown only where one of them fails first.
+`--devices` starts one process a device on this machine, with torchrun's variables, and watches
+them. Each runs the same command. The first writes the run folder and the terminal; the output of
+the others is kept and shown only where one of them fails first.
 """
 
 from __future__ import annotations
@@ -21,22 +22,43 @@ from typing import IO
 from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.runtime import own_command
+from training.processes import GRACE, Place
 
-_RANK = "CXR_TRAINING_RANK"
+_STARTED = "CXR_STARTED"  # by us
 _PARENT = "CXR_ENDS_WITH"
 _POLL = 0.1  # s
-_REPORT_GRACE = 2.0  # s: the first process may be about to report the same by itself
+_REPORT_GRACE = GRACE / 3  # s: the first process may be about to report the same by itself
 _GRACE = 60.0  # s, to end after Ctrl-C
 _INTERRUPTED, _TERMINATED = 130, 143
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
-PARENT_GRACE = 3 * _REPORT_GRACE  # s: how long a process that fails waits for its parent to end it
+
+def own_place(devices: int) -> Place | None:
+    """This process's place among those of one training; None outside of such.
+
+    Args:
+        devices: What the command asks for, which must be what its launcher started.
+    """
+    place = Place.of(os.environ)
+    if place is None:
+        tasks = os.environ.get("SLURM_NTASKS", "1")
+        if tasks not in ("1", str(devices)) and "SLURM_STEP_NUM_TASKS" not in os.environ:
+            console.say(
+                f"note: this SLURM job has {tasks} tasks, and one of them trains; start it with "
+                "srun to use them all"
+            )
+        return None
+    if devices not in (1, place.world_size):
+        raise InputError(
+            f"--devices {devices}: {place.launcher} has started {place.world_size} processes; "
+            "leave --devices out"
+        )
+    return place
 
 
-def own_rank() -> int | None:
-    """This process's place among those of one training, from 0; None outside of such."""
-    text = os.environ.get(_RANK)
-    return None if text is None else int(text)
+def started_by_us() -> bool:
+    """Whether another `cxr train` has started this process as one of several."""
+    return _STARTED in os.environ
 
 
 def require_shares(batch_size: int | str, devices: int) -> None:
@@ -49,7 +71,7 @@ def require_shares(batch_size: int | str, devices: int) -> None:
         near = max(devices, int(batch_size) // devices * devices)
         raise InputError(
             f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
-            f"does not divide by {devices}; add --set training.batch_size={near}"
+            f"does not divide by {devices} processes; add --set training.batch_size={near}"
         )
 
 
@@ -113,14 +135,15 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
 
 def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
     return {
-        "GLOO_SOCKET_IFNAME": "lo",  # all on this machine: needs no network and no host name
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
+        "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        _RANK: str(rank),
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        _STARTED: "1",
     }
 
 

@@ -20,7 +20,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.runtime import available_memory, choose_precision, describe_cpu
-from scripts.train_devices import PARENT_GRACE, own_rank, require_shares
+from scripts.train_devices import require_shares
 from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
@@ -29,6 +29,7 @@ from training.loggers import NOT_METRICS, build_loggers
 from training.loop import Task
 from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
+from training.processes import Place, gather
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.sampling import SeededSampler
 
@@ -209,26 +210,35 @@ def complete_run(
     task: TrainingTask,
     run: RunFolder,
     device: Literal["cpu", "cuda"],
-    devices: int = 1,
+    place: Place | None = None,
 ) -> None:
-    """Train, and complete the run folder: weights, history, figures, `run.json` last."""
+    """Train, and complete the run folder: weights, history, figures, `run.json` last.
+
+    Of several processes the first does all that is not learning; the others only learn.
+    """
     how = settings.training
+    devices = 1 if place is None else place.world_size
     require_shares(how.batch_size, devices)
-    precision = choose_precision(how.precision, device)
+    if len(task.val) < devices:
+        raise InputError(
+            f"split: role 'val' has {counted(len(task.val), 'image')} for {devices} processes; "
+            "start fewer, or make another split with cxr split"
+        )
+    precision = gather(choose_precision(how.precision, device))[0]  # nodes may differ
     console.say(
         f"{settings.name}: {counted(len(task.train), 'training image')} "
         f"({int(task.positive.sum())} positive), {counted(len(task.val), 'validation image')}; "
         f"{precision} on {device}" + (f", {devices} share a batch" if devices > 1 else "")
     )
-    sampler = SeededSampler(len(task.train), seed=how.seed, weights=task.draw_weights)
-    if not own_rank():
-        _draw_first_batch(task, sampler, int(how.batch_size), run)
+    first = place is None or place.rank == 0
+    if first:
+        _draw_first_batch(task, settings, run)
         # Now: of a training that diverges the best weights are of use only with these beside them.
         save_architecture(task.model, run.folder)
         cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(task.model, device)
-    result = _fit_or_explain(settings, task, run, sampler, device, precision, devices)
-    if own_rank():
+    result = _fit_or_explain(settings, task, run, device, precision, place)
+    if not first:
         return
     if dropped := task.dropped_boxes(result.history):
         console.say(f"augmentation: {dropped.sentence()}, in all epochs together")
@@ -268,11 +278,13 @@ def complete_run(
     )
 
 
-def _draw_first_batch(
-    task: TrainingTask, sampler: SeededSampler, batch_size: int, run: RunFolder
-) -> None:
+def _draw_first_batch(task: TrainingTask, settings: Config, run: RunFolder) -> None:
+    how = settings.training
     rows = NamedRows(task.train, task.train.image_ids)
-    samples = [rows[pair] for pair in islice(sampler, batch_size)]
+    sampler = SeededSampler(
+        len(task.train), seed=how.seed, weights=task.draw_weights, rank=0, world_size=1
+    )
+    samples = [rows[pair] for pair in islice(sampler, int(how.batch_size))]
     batch = require_loaded(NamedBatches(task.collate)(samples))
     captions, boxes = task.describe(batch)
     draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
@@ -282,24 +294,19 @@ def _fit_or_explain(
     settings: Config,
     task: TrainingTask,
     run: RunFolder,
-    sampler: SeededSampler,
     device: Literal["cpu", "cuda"],
     precision: Precision,
-    devices: int,
+    place: Place | None,
 ) -> FitResult:
     try:
-        return _fit(settings, task, run, sampler, device, precision, devices)
+        return _fit(settings, task, run, device, precision, place)
     except InputError:
         raise
     except Exception as error:
         if not is_out_of_memory(error):
-            if devices > 1:
-                # Another process may have failed first, which ends this one meanwhile: that one
-                # knows why, and this one only knows that it no longer answers.
-                time.sleep(PARENT_GRACE)
             raise
     # Outside of the handler: the error holds the memory that is to be measured.
-    found = _fitting_batch(settings, task, device, devices)
+    found = _fitting_batch(settings, task, device, 1 if place is None else place.world_size)
     raise _too_large(settings, found, "do not fit in memory")
 
 
@@ -307,22 +314,28 @@ def _fit(
     settings: Config,
     task: TrainingTask,
     run: RunFolder,
-    sampler: SeededSampler,
     device: Literal["cpu", "cuda"],
     precision: Precision,
-    devices: int,
+    place: Place | None,
 ) -> FitResult:
     how = settings.training
+    rank, processes = (0, 1) if place is None else (place.rank, place.world_size)
+    share = int(how.batch_size) // processes
     loading: dict[str, Any] = {
-        "batch_size": int(how.batch_size) // devices,
+        "batch_size": share,
         "collate_fn": NamedBatches(task.collate),
         "num_workers": how.workers,
         "pin_memory": device == "cuda",
         "persistent_workers": how.workers > 0,
     }
     rows, val_rows = (NamedRows(part, part.image_ids) for part in (task.train, task.val))
+    sampler = SeededSampler(
+        len(rows), seed=how.seed, weights=task.draw_weights, rank=rank, world_size=processes,
+        share=share,
+    )  # fmt: skip
+    first, end = (len(val_rows) * part // processes for part in (rank, rank + 1))
     train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
-    val_loader: DataLoader[Any] = DataLoader(val_rows, **loading)
+    val_loader: DataLoader[Any] = DataLoader(val_rows, sampler=range(first, end), **loading)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
     with console.progress("Training, batches", batches) as advance:
         return fit(
@@ -334,8 +347,8 @@ def _fit(
             precision=precision,
             resume=True,
             accelerator=device,
-            devices=devices,
-            loggers=() if own_rank() else build_loggers(how.loggers, run),
+            place=place,
+            loggers=() if rank else build_loggers(how.loggers, run),
             progress=advance,
             on_epoch=lambda row: console.say(_line(row, how.epochs)),
         )

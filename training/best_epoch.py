@@ -8,6 +8,7 @@ import shlex
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +22,9 @@ from torch import nn
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from training.loggers import log_row, log_start
-from training.loop import Loop, gather
+from training.loop import Loop
 from training.optimisation import FitSettings, Mode, Plateau
+from training.processes import gather
 from training.run_folder import RunFolder
 
 
@@ -175,7 +177,7 @@ class EpochRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a training batch."""
-        self._train.add(outputs["losses"], len(batch.image_ids))
+        self._train.add(outputs["losses"], outputs["weight"])
         self._progress(1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -192,24 +194,26 @@ class EpochRecord(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a validation batch."""
-        self._val.add(outputs["losses"], len(batch.image_ids))
+        self._val.add(outputs["losses"], outputs["weight"])
         self._outputs.append(outputs["output"])
         self._progress(1)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure; keep the weights (the averaged ones, where there is an average) if best."""
-        shares = gather(self._train)
-        train = _Means.of(shares)
+        trained, validated, found = zip(
+            *gather((self._train, self._val, self._outputs)), strict=True
+        )
+        train, val = _Means.of(trained), _Means.of(validated)
         if self._usual is None:
             self._usual = _usual_loss(train.losses)
-        # Every process has validated, the first speaks for all.
-        losses = {**train.row("train"), **self._val.row("val")}
+        losses = {**train.row("train"), **val.row("val")}
         row: Row = {"epoch": trainer.current_epoch + 1, **losses}
         row = trainer.strategy.broadcast(row)
         self._require_health(row, train.losses)  # first: scores may not be finite either
         if trainer.is_global_zero:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            row = {**row, **self._metrics(self._outputs), "learning_rate": rate}
+            outputs = [output for share in found for output in share]
+            row = {**row, **self._metrics(outputs), "learning_rate": rate}
         row = trainer.strategy.broadcast(row)
         self._require_monitor(row)
         self.history = [*self.history, row]
@@ -301,31 +305,37 @@ class _Means:
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
-        self._n = 0
-        self.losses: list[float] = []  # of each batch, its parts added
+        self._weight = 0.0
+        self._batches: list[tuple[float, float]] = []  # loss of each, its parts added, and weight
 
     @classmethod
     def of(cls, shares: Sequence[_Means]) -> _Means:
         """The figures of several processes together; batch k is the mean of their batches k."""
-        if len(shares) == 1:
-            return shares[0]
         whole = cls()
         for share in shares:
             for name, total in share._sums.items():
                 whole._sums[name] = whole._sums.get(name, 0.0) + total
-            whole._n += share._n
-        parts = zip(*(share.losses for share in shares), strict=True)
-        whole.losses = [sum(part) / len(part) for part in parts]
+            whole._weight += share._weight
+        for parts in zip_longest(*(share._batches for share in shares), fillvalue=(0.0, 0.0)):
+            weight = sum(part[1] for part in parts)
+            loss = sum(loss * own for loss, own in parts if own)
+            whole._batches.append((loss / weight if weight else 0.0, weight))
         return whole
 
-    def add(self, values: dict[str, float], n: int) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * n
-        self._n += n
-        self.losses.append(sum(values.values()))
+    @property
+    def losses(self) -> list[float]:
+        """Of each batch that has images, the sum of its losses."""
+        return [loss for loss, weight in self._batches if weight]
+
+    def add(self, values: dict[str, float], weight: float) -> None:
+        if weight:
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value * weight
+            self._weight += weight
+        self._batches.append((sum(values.values()), weight))
 
     def row(self, role: str) -> dict[str, float]:
-        means = {f"{role}_{name}": total / self._n for name, total in self._sums.items()}
+        means = {f"{role}_{name}": total / self._weight for name, total in self._sums.items()}
         # A single loss is its own sum: naming it once is enough.
         parts = means if len(means) > 1 else {}
         return {f"{role}_loss": sum(means.values()), **parts}

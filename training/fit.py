@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
 from torch import Tensor
@@ -31,7 +32,9 @@ from training.best_epoch import (
 )
 from training.loop import Loop, Task, share_batch_statistics
 from training.optimisation import FitSettings
+from training.processes import Place
 from training.run_folder import RunFolder
+from training.sampling import SeededSampler
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -45,7 +48,7 @@ def _build_trainer(
     accumulate: int,
     precision: Precision,
     accelerator: str,
-    devices: int,
+    place: Place | None,
 ) -> Trainer:
     """Lightning's loop and devices; what it would log, show or save by itself is off."""
     plugins: list[Any] = [WholeFiles()]
@@ -53,13 +56,14 @@ def _build_trainer(
         scaler = torch.amp.GradScaler(accelerator)
         plugins.append(MixedPrecision("16-mixed", accelerator, scaler))
     strategy: Any = "auto"
-    if devices > 1:
-        # By name: on a cluster Lightning would ask the scheduler, which started one process only.
-        plugins.append(LightningEnvironment())
-        strategy = DDPStrategy()
+    if place is not None:
+        # By name: Lightning would ask SLURM, also where SLURM started something else.
+        plugins.append(_Launched(place))
+        # Buffers are the same everywhere, and processes validate different numbers of batches.
+        strategy = DDPStrategy(broadcast_buffers=False)
     return Trainer(
         accelerator=accelerator,
-        devices=devices,
+        devices=1 if place is None else place.local_world_size,
         strategy=strategy,
         # fp16 is set by the plugin.
         precision={"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision),  # type: ignore[arg-type]
@@ -77,6 +81,68 @@ def _build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # SeededSampler shares the rows itself
     )
+
+
+class _Launched(ClusterEnvironment):
+    """Tells Lightning what the launcher said; `Processes` has connected them already."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self._place = place
+
+    creates_processes_externally = True
+
+    @property
+    def main_address(self) -> str:
+        """Where the first process is reached."""
+        return self._place.address
+
+    @property
+    def main_port(self) -> int:
+        """Likewise."""
+        return self._place.port
+
+    @staticmethod
+    def detect() -> bool:
+        """Never by itself."""
+        return False
+
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self._place.world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Nothing: the launcher knows it."""
+
+    def global_rank(self) -> int:
+        """This one among all."""
+        return self._place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Nothing: the launcher knows it."""
+
+    def local_rank(self) -> int:
+        """This one among those of its node."""
+        return self._place.local_rank
+
+    def node_rank(self) -> int:
+        """Its node."""
+        return 0 if self._place.rank == self._place.local_rank else 1
+
+
+class _OwnSignals(Callback):
+    """Keeps the program's way to end: Lightning would first talk to the other processes.
+
+    They may be in the middle of something else, and would wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take back SIGTERM, which Lightning has just taken."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
 
 
 def _averaging(decay: float) -> list[Callback]:
@@ -148,6 +214,10 @@ _EXPECTED = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",
     # In fp16 the first steps are skipped until the loss is scaled low enough.
     r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",
+    # Its new name is not known to older versions of torch.
+    r".*`broadcast_buffers` is deprecated.*",
+    # `srun` is there, and something else started this process.
+    r".*The `srun` command is available.*",
     # More devices than are used.
     r".*available but not used.*",
 )
@@ -180,7 +250,7 @@ def fit(
     precision: Precision = "fp32",
     resume: bool = False,
     accelerator: Literal["cpu", "cuda"] = "cpu",
-    devices: int = 1,
+    place: Place | None = None,
     loggers: Sequence[Logger] = (),
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
@@ -195,16 +265,15 @@ def fit(
         task: The model, trained in place, with its losses, figures and callbacks.
         settings: Optimiser, schedule, epochs, and the figure that picks the best of them.
         train_loader: Training batches; a `SeededSampler` makes the order resumable.
-        val_loader: Validation batches. Every process validates all of them; the figures are the
-            first's.
+        val_loader: Validation batches, of several processes each one's share: the figures are of
+            all of them, in the order of the processes.
         run: Folder for the checkpoint, the history and the best weights.
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` with weights in fp32.
         resume: Go on from the folder's checkpoint, where there is one.
         accelerator: Where to train.
-        devices: How many of them. Above 1, every process calls this, with its place among them
-            in ``LOCAL_RANK`` and loaders of its share of each batch; gradients are means over
-            the processes. On CUDA live batch norm measures the whole batch, on CPUs each
-            process's share.
+        place: This process among several, which `Processes` has connected; each calls this with
+            loaders of its share of each batch. Gradients and live batch norm are those of the
+            whole batch.
         loggers: Get the figures of each epoch, see `training.best_epoch.build_loggers`.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
@@ -224,9 +293,14 @@ def fit(
         run, task.validation_metrics, settings, progress=progress, on_epoch=on_epoch
     )
     model.to(memory_format=torch.channels_last)
-    if devices > 1 and accelerator == "cuda":
-        share_batch_statistics(model.train())
-    loop = Loop(task, settings, record.advice)
+    world_size = 1
+    if place is not None:
+        world_size = place.world_size
+        share_batch_statistics(model.train(), accelerator)
+    images = int(train_loader.batch_size or 1) * world_size * settings.accumulate
+    sampler = train_loader.sampler
+    spare = sampler.ends_with_spare if isinstance(sampler, SeededSampler) else lambda: False
+    loop = Loop(task, settings, record.advice, images, spare)
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
         require_same_architecture(loop, checkpoint)
@@ -236,13 +310,13 @@ def fit(
             run.folder,
             # The record comes before the average: it must see averaged weights before they are
             # swapped back. And after the others, whose state it saves.
-            callbacks=[*task.callbacks, record, *_averaging(settings.ema_decay)],
+            callbacks=[_OwnSignals(), *task.callbacks, record, *_averaging(settings.ema_decay)],
             loggers=loggers,
             epochs=settings.epochs,
             accumulate=settings.accumulate,
             precision=precision,
             accelerator=accelerator,
-            devices=devices,
+            place=place,
         )
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     best = best_row(record.history, settings.monitor, settings.mode)

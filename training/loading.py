@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from data_prep.contracts.errors import InputError
 from training.batch_size import is_out_of_memory
+from training.processes import is_lost_process
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,14 +93,15 @@ def require_loaded(batch: Any) -> Any:
 def naming(image_ids: Sequence[str], work: str) -> Iterator[None]:
     """Turn whatever goes wrong in a step into a line that names the images.
 
-    Lack of memory goes through: it has nothing to do with these images.
+    Lack of memory and the loss of another process go through: both have nothing to do with these
+    images.
     """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_lost_process(error):
             raise
         raise InputError(
             f"{work} failed on the images {', '.join(image_ids)} ({_first_line(error)}); look at "

@@ -1,13 +1,15 @@
-"""One training step and one validation step, as Lightning wants them."""
+"""One training step and one validation step, as Lightning wants them, and their batch norm."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,46 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from data_prep.contracts.errors import InputError
 from training.loading import naming, require_loaded
 from training.optimisation import FitSettings, build_optimiser, build_schedule
-
-Shared = TypeVar("Shared")
-
-
-def gather(value: Shared) -> list[Shared]:
-    """What each process has, in the order of the processes; alone, a list of one.
-
-    Every process must call it.
-
-    Example:
-        >>> gather("alone")
-        ['alone']
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    values: list[Shared] = [value] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def share_batch_statistics(model: nn.Module) -> nn.Module:
-    """Make live batch norms measure the whole batch, not one GPU's share of it.
-
-    Norms that are in evaluation mode are frozen and stay as they are. Names of weights do not
-    change. CPUs have no such norm: there each process measures its own share, and the statistics
-    of the first are kept.
-
-    Example:
-        >>> net = share_batch_statistics(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()))
-        >>> [type(layer).__name__ for layer in net]
-        ['SyncBatchNorm', 'BatchNorm2d']
-    """
-    for name, child in model.named_children():
-        if isinstance(child, _BatchNorm):
-            if child.training:
-                setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-        else:
-            share_batch_statistics(child)
-    return model
-
+from training.processes import add_up, gather
 
 Losses = dict[str, Tensor]
 
@@ -82,6 +45,12 @@ class Task(Protocol):
     def training_losses(self, model: Any, batch: Any) -> Losses:
         """Scalars whose sum is minimised, of the model or of a copy of it."""
 
+    def loss_weight(self, batch: Any) -> float:
+        """How many images the losses of a batch are a mean of.
+
+        Where they are a mean of known answers, an image with half of them unknown is half a one.
+        """
+
     def validation_step(self, model: Any, batch: Any) -> tuple[Losses, Any]:
         """Losses and output of a batch, in eval mode and without gradient."""
 
@@ -90,15 +59,37 @@ class Task(Protocol):
 
 
 class Loop(LightningModule):
-    """A task with its optimiser and a guard against losses that are not finite."""
+    """A task with its optimiser and a guard against losses that are not finite.
 
-    def __init__(self, task: Task, settings: FitSettings, advice: Callable[[], str]) -> None:
+    The gradient of a step is that of the mean over all images of the step, however many processes
+    and batches they came in: each share counts by its images.
+
+    Args:
+        task: What is learned.
+        settings: How.
+        advice: What to do when the training cannot go on, in words.
+        step_images: Images of a whole step: of a batch of all processes, times the batches that
+            are accumulated.
+        ends_with_spare: Whether the last batch of an epoch only fills this process's empty share.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        settings: FitSettings,
+        advice: Callable[[], str],
+        step_images: int,
+        ends_with_spare: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self.model: nn.Module = task.model
         self._task = task
         self._settings = settings
         self._advice = advice
+        self._step_images = step_images
+        self._ends_with_spare = ends_with_spare
         self._since_step: list[str] = []  # images behind the gradient
+        self._weight = 0.0  # of them
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that is stepped with it."""
@@ -130,7 +121,13 @@ class Loop(LightningModule):
             values = read_losses(losses)
         if not all(math.isfinite(value) for value in values.values()):
             raise self._not_finite(f"loss ({_shown(values)})", batch.image_ids)
-        return {"loss": torch.stack([*losses.values()]).sum(), "losses": values}
+        spare = self.trainer.is_last_batch and self._ends_with_spare()
+        weight = 0.0 if spare else self._task.loss_weight(batch)
+        loss = torch.stack([*losses.values()]).sum()
+        if self._parts > 1:  # whose mean Lightning takes
+            self._weight += weight
+            loss = loss * (weight * self._parts / self._step_images)
+        return {"loss": loss, "losses": values, "weight": weight}
 
     def configure_gradient_clipping(
         self,
@@ -139,6 +136,8 @@ class Loop(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip, and refuse a step whose gradient is not finite: it would destroy the weights."""
+        if self._parts > 1:
+            self._weigh_gradient()
         limit = self._settings.clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
         # Where the loss is scaled, a step that overflows is skipped and the scale halved, at first
@@ -149,12 +148,25 @@ class Loop(LightningModule):
             raise self._not_finite("gradient", images)
         self._since_step = []
 
+    def _weigh_gradient(self) -> None:
+        """Make it that of a mean over the images that there were: an epoch's last are fewer."""
+        weight, self._weight = add_up(self._weight), 0.0
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if gradients and weight not in (0.0, float(self._step_images)):
+            torch._foreach_mul_(gradients, self._step_images / weight)
+
+    @property
+    def _parts(self) -> int:
+        """In how many parts the images of a step come."""
+        return int(self.trainer.world_size) * self._settings.accumulate
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Losses of a batch and what the metrics will need of it."""
         require_loaded(batch)
         with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):
             losses, output = self._task.validation_step(self.model, batch)
-        return {"losses": read_losses(losses), "output": output}
+        weight = self._task.loss_weight(batch)
+        return {"losses": read_losses(losses), "output": output, "weight": weight}
 
     @property
     def _scaler(self) -> torch.amp.GradScaler | None:
@@ -180,3 +192,97 @@ def read_losses(losses: Losses) -> dict[str, float]:
 
 def _shown(values: dict[str, float]) -> str:
     return ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+
+
+_SHARED_BY_TORCH = ("cuda",)
+
+
+def share_batch_statistics(model: nn.Module, device: str) -> nn.Module:
+    """Make live batch norms measure the whole batch, not one process's share of it.
+
+    Norms that are in evaluation mode are frozen and stay as they are. Names of weights do not
+    change. On CUDA they become torch's own `SyncBatchNorm`, which CPUs do not have.
+
+    Args:
+        model: In training mode, but for what is frozen; changed in place.
+        device: ``cpu`` or ``cuda``, where it will learn.
+
+    Example:
+        >>> layers = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()
+        >>> net = share_batch_statistics(nn.Sequential(*layers), "cuda")
+        >>> [type(layer).__name__ for layer in net]
+        ['SyncBatchNorm', 'BatchNorm2d']
+    """
+    for name, child in model.named_children():
+        if not isinstance(child, _BatchNorm):
+            share_batch_statistics(child, device)
+        elif child.training and device in _SHARED_BY_TORCH:
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        elif child.training:
+            child.__class__ = _SharedBatchNorm
+    return model
+
+
+class _SharedBatchNorm(_BatchNorm):
+    """`BatchNorm2d` of a batch that several processes share."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  torch's name
+        """Any number of dimensions."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Normalise; while learning, by the statistics of all processes' images."""
+        if not (self.training and dist.is_initialized()):
+            return super().forward(input)
+        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
+        counter = self.num_batches_tracked
+        if self.running_mean is not None and self.running_var is not None and counter is not None:
+            counter.add_(1)
+            momentum = 1.0 / float(counter) if self.momentum is None else self.momentum
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(unbiased, momentum)
+        return output
+
+
+class _Normalise(torch.autograd.Function):
+    """Batch normalisation whose sums run over all processes, forward and backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised values, and mean, variance and number of values of each channel."""
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        # In float64: millions of values lose digits in float32, and a variance loses most.
+        wide = values.double()
+        own_count = wide.new_tensor([values.numel() / values.shape[1]])
+        sums = torch.cat([wide.sum(axes), wide.square().sum(axes), own_count])
+        dist.all_reduce(sums)
+        of_values, of_squares = (sums[:-1] / sums[-1]).chunk(2)
+        count = sums[-1].float()
+        mean = of_values.float()
+        variance = (of_squares - of_values.square()).clamp(min=0).float()
+        ctx.axes, ctx.shape = axes, [-1 if axis == 1 else 1 for axis in range(values.dim())]
+        ctx.save_for_backward(values, weight, mean, (variance + eps).rsqrt(), count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        output = F.batch_norm(values, mean, variance, weight, bias, False, 0.0, eps)
+        return output, mean, variance, count
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor, *unused: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        """Gradients: of the values by all processes' sums, of weight and bias by its own."""
+        values, weight, mean, scale, count = ctx.saved_tensors
+        shape = ctx.shape
+        slope = gradient.float()
+        normal = (values.float() - mean.view(shape)) * scale.view(shape)
+        of_both = [part.sum(ctx.axes, dtype=torch.float64) for part in (slope, slope * normal)]
+        of_bias, of_weight = (part.float() for part in of_both)
+        sums = torch.stack(of_both)
+        dist.all_reduce(sums)
+        means = (sums / count).float().unbind()
+        factor = scale if weight is None else scale * weight
+        slope = slope - means[0].view(shape) - normal * means[1].view(shape)
+        of_values = (slope * factor.view(shape)).to(values.dtype)
+        return of_values, *((None, None) if weight is None else (of_weight, of_bias)), None

@@ -30,6 +30,7 @@ class EpochSums(Callback):
 
     def __init__(self, names: list[str]) -> None:
         self._counts = dict.fromkeys(names, 0)
+        self._before = self._counts
         self.joined: dict[str, int] = dict(self._counts)
 
     def add(self, counts: Mapping[str, int]) -> None:
@@ -50,6 +51,19 @@ class EpochSums(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew: what was added before, such as by a search of the batch size, is no part."""
         self._counts = dict.fromkeys(self._counts, 0)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the counts before the batch."""
+        self._before = dict(self._counts)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Forget a batch that only filled a process's empty share: it counts elsewhere."""
+        if not outputs["weight"]:
+            self._counts = self._before
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join before the record reads the figures: this callback comes before it."""
@@ -168,7 +182,9 @@ class SeededSampler(Sampler[tuple[int, int]]):
             and at least 0; rows are then drawn with replacement. None draws each row once. A
             function is called for them at the start of each epoch.
         rank: Index of this process; None takes that of `torch.distributed` when the epoch starts.
-        world_size: Number of processes; each gets an equal share, padded by the first rows.
+        world_size: Number of processes. Together they draw each batch that one process would
+            draw, and nothing twice but what `ends_with_spare` says.
+        share: Images of a batch that each process gets.
 
     Raises:
         ValueError: There are no rows, or the weights do not fit.
@@ -189,6 +205,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         weights: np.ndarray | Callable[[], np.ndarray] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        share: int = 1,
     ) -> None:
         if n_rows < 1:
             raise ValueError("Expected at least one row to draw but got none")
@@ -198,15 +215,27 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self._shares = None if weights is None or callable(weights) else _shares(weights, n_rows)
         self._rank = rank
         self._world_size = world_size
+        self._share = share
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws; Lightning calls this."""
         self._epoch = epoch
 
+    def ends_with_spare(self) -> bool:
+        """Whether this process has no image of an epoch's last batch, and draws one of another.
+
+        All processes must take each step. The one row that such a process draws beyond its share
+        is in the last batch already, so the loss must leave it out.
+        """
+        rank, world_size = self._process()
+        most = -(-self._n_rows // world_size)
+        own = len(range(rank, self._n_rows, world_size))
+        return own < most and own % self._share == 0
+
     def __len__(self) -> int:
-        _, world_size = self._process()
-        return -(-self._n_rows // world_size)
+        rank, world_size = self._process()
+        return len(range(rank, self._n_rows, world_size)) + self.ends_with_spare()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world_size = self._process()
@@ -217,8 +246,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
         else:
             rows = rng.choice(self._n_rows, size=self._n_rows, p=shares)
         seeds = rng.integers(2**63, size=self._n_rows)
-        for position in range(rank, len(self) * world_size, world_size):
-            drawn = position % self._n_rows
+        for position in range(rank, rank + len(self) * world_size, world_size):
+            drawn = min(position, self._n_rows - 1)  # of a spare: the last one
             yield int(rows[drawn]), int(seeds[drawn])
 
     def _process(self) -> tuple[int, int]:

@@ -1,9 +1,10 @@
-"""`cxr train --devices 2`: the same training by two processes, through the same command."""
+"""One training by several processes: of `--devices`, of torchrun, of SLURM."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,40 +16,254 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from configs.load import find_config, first_difference, read_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
 from scripts import train_devices
-from scripts.train import train
-from scripts.train_devices import require_shares, run_on_devices
+from scripts.train import _in_batches_of
+from scripts.train_devices import own_place, require_shares
+from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
+from tests.scripts.test_scale_page import sbatch_words
+from training.processes import Place
 
 ROOT = Path(__file__).resolve().parents[2]
-# Group norm has no statistics that two processes would measure apart.
-_TINY = [
-    "data.image_size=96", "training.batch_size=4", "training.precision=fp32",
-    "model.fpn_channels=16", "model.head_convs=1", "model.norm=group",
-    "model.backbone=mobilenet_v3_small",
+_CLASSIFIER = [
+    "model.architecture=small_cnn", "training.batch_size=4", "training.epochs=3",
+    "training.precision=fp32", "training.positive_share=0", "training.optimiser=sgd",
+    "training.learning_rate=0.01",
 ]  # fmt: skip
+# Group norm: a batch norm measures a batch, and so changes where batches are accumulated.
+_DETECTOR = [
+    "data.image_size=96", "training.precision=fp32", "training.epochs=1", "model.weights=none",
+    "model.fpn_channels=16", "model.head_convs=1", "model.norm=group", "model.trainable_layers=5",
+    "model.backbone=mobilenet_v3_small", "training.workers=0", "training.positive_share=0.5",
+]  # fmt: skip
+_LOSSES = ("train_loss", "val_loss", "learning_rate")
+# Sums in another order: at first in the last digits, later rectifiers and pools turn at it.
+_FIRST_EPOCH, _LATER = 1e-3, 1e-2  # relative
+_SOON = "import training.processes as them; them.GRACE = 1.0\n"
+# Which each process draws for itself.
+_NO_DROPOUT = "from torch import nn; nn.Dropout.forward = lambda self, values: values\n"
+_AT_EPOCH = """
+import os, signal, time
+from pathlib import Path
+from training.best_epoch import EpochRecord
+begin = EpochRecord.on_train_epoch_start
+def begin_or_end(self, trainer, module):
+    begin(self, trainer, module)
+    if trainer.current_epoch == {after}:
+        {what}
+EpochRecord.on_train_epoch_start = begin_or_end
+"""
+_DIES = _AT_EPOCH.format(after=1, what="os.kill(os.getpid(), signal.SIGKILL)")
+_WAITS = _AT_EPOCH.format(after=2, what="Path({path!r}).touch(); time.sleep(120)")
+_NO_IMAGE = """
+from classification.dataset import ImageLabelDataset
+def unreadable(self, key):
+    raise OSError("the disk is gone")
+ImageLabelDataset.__getitem__ = unreadable
+"""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("devices")
-    # 20 images to train: two processes share them without one that both take.
-    write_phantom(folder / "source", n_images=31, seed=3, size=96, prevalence=0.4)
+    write_phantom(folder / "source", n_images=33, seed=3, size=96, prevalence=0.4)
     prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
-    assert len(DataSet.open(folder / "data").image_ids("train")) % 4 == 0
+    images = {role: len(DataSet.open(folder / "data").image_ids(role)) for role in ("train", "val")}
+    # Of two processes one has no image of the last batch, and one has more to validate.
+    assert images["train"] % 4 == 1
+    assert images["val"] % 2 == 1
     return folder / "data"
 
 
-def _start(data: Path, out: Path, epochs: int) -> subprocess.Popen[str]:
-    keys = [*_TINY, f"training.epochs={epochs}"]
-    sets = [word for override in keys for word in ("--set", override)]
-    command = [
-        sys.executable, "-m", "scripts.cli", "train", "retinanet_quickstart", "--data", str(data),
-        "--out", str(out), "--device", "cpu", "--devices", "2", *sets,
-    ]  # fmt: skip
+def _words(config: str, data: Path, out: Path, sets: list[str]) -> list[object]:
+    overrides = [word for override in sets for word in ("--set", override)]
+    return ["train", config, "--data", data, "--out", out, "--device", "cpu", *overrides]
+
+
+def _history(*folders: Path) -> list[pd.DataFrame]:
+    return [pd.read_csv(folder / "metrics.csv") for folder in folders]
+
+
+def _require_equal(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    for name in _LOSSES:
+        assert other[name][0] == pytest.approx(one[name][0], rel=_FIRST_EPOCH)
+        assert other[name].tolist() == pytest.approx(one[name].tolist(), rel=_LATER, abs=1e-7)
+
+
+@pytest.mark.slow
+def test_training_goes_on_whatever_ends_a_process_and_on_another_number_of_them(
+    data: Path, tmp_path: Path
+) -> None:
+    """One training in three commands: one process is killed, all are terminated, one ends it."""
+    whole, out, logs = tmp_path / "whole", tmp_path / "run", tmp_path / "logs"
+    alone(_words("chexnet_quickstart", data, whole, _CLASSIFIER), logs, _NO_DROPOUT)
+    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
+
+    before = [_NO_DROPOUT + _SOON, _NO_DROPOUT + _DIES]
+    with launched(words, torchrun(2), logs, before) as two:
+        assert two.wait() == [2, -signal.SIGKILL]
+        first, second = two.said()
+    assert first.count("\ncxr: ") == 1, first
+    assert "cxr: process 1 of 2: another process of this training has ended" in first
+    assert "run the same command again to go on" in first
+    assert "Traceback" not in first
+    assert not second  # the others are silent
+
+    (first_epoch,) = _history(out)
+    waits = _WAITS.format(path=str(tmp_path / "waits"))  # the other one for it, in a reduction
+    with launched(words, torchrun(2), logs, before=[_NO_DROPOUT + waits, _NO_DROPOUT]) as two:
+        wait_for(tmp_path / "waits", two)
+        for each in two.processes:  # as SLURM and torchrun do
+            os.kill(each.pid, signal.SIGTERM)
+        assert two.wait(60) == [143, 143], two.said()
+        first, second = two.said()
+    assert first.count("cxr: ended by SIGTERM") == 1, first
+    assert not second
+    assert not list(out.rglob("*.tmp*"))  # nothing is half written
+
+    said = alone(words, logs, _NO_DROPOUT)
+    assert "epoch 3 of 3: loss" in said
+    assert "epoch 2 of 3: loss" not in said
+    assert {p.name for p in whole.iterdir()} == {p.name for p in out.iterdir()}
+    one, halves = _history(whole, out)
+    _require_equal(one, halves)
+    columns = list(_LOSSES)
+    pd.testing.assert_frame_equal(first_epoch[columns], halves[columns][:1])  # was kept
+
+
+@pytest.mark.slow
+def test_slurm_job_of_the_page_learns_what_one_process_learns(data: Path, tmp_path: Path) -> None:
+    """Its command on two nodes of one task each, a step accumulated of two batches there."""
+    arguments = sbatch_words()
+    places = {"--data": str(data), "--out": str(tmp_path / "two")}
+    for option, value in places.items():
+        arguments[arguments.index(option) + 1] = value
+    accumulated = [*_DETECTOR, "training.batch_size=2", "training.accumulate=2"]
+    sets = [word for override in accumulated for word in ("--set", override)]
+    with launched([*arguments, "--device", "cpu", *sets], slurm(2, nodes=2), tmp_path) as two:
+        assert two.wait() == [0, 0], two.said()
+        first, second = two.said()
+    assert first.count("\nepoch 1 of 1") == 1  # the first speaks
+    assert not second
+    whole = [*_DETECTOR, "training.batch_size=4"]
+    alone(_words(str(arguments[1]), data, tmp_path / "one", whole), tmp_path)
+    _require_equal(*_history(tmp_path / "one", tmp_path / "two"))
+    one, two_ = (json.loads((tmp_path / f / "run.json").read_text()) for f in ("one", "two"))
+    assert (one["devices"], two_["devices"]) == (1, 2)
+    # Every image was trained on and validated once, also where the last batch has one only.
+    assert one["boxes"] == two_["boxes"]
+    assert one["best_figures"]["ap50"] == pytest.approx(two_["best_figures"]["ap50"], rel=0.05)
+
+
+def test_what_ends_one_process_is_said_once(data: Path, tmp_path: Path) -> None:
+    words = _words("chexnet_quickstart", data, tmp_path / "run", _CLASSIFIER)
+    with launched(words, torchrun(2), tmp_path, before=[_SOON, _NO_IMAGE]) as two:
+        assert two.wait(90) == [2, 2], two.said()
+        first, second = two.said()
+    assert "cxr: " not in first
+    line = r"cxr: image \S+: cannot be loaded \(OSError: the disk is gone\).*\n"
+    assert re.fullmatch(line, second)
+
+
+@pytest.mark.parametrize(
+    ("config", "sets", "line"),
+    [
+        ("no-such-config", [], "cxr: no-such-config: no such file"),
+        ("zoo", [], "cxr: zoo: is a list of models, which one process trains one after another"),
+        (
+            "chexnet_quickstart",
+            ["training.batch_size=5"],
+            "cxr: --devices 2: training.batch_size = 5 is the whole batch, and does not divide",
+        ),
+    ],
+)
+def test_refusal_that_all_processes_share_is_said_once(
+    data: Path, tmp_path: Path, config: str, sets: list[str], line: str
+) -> None:
+    with launched(_words(config, data, tmp_path / "run", sets), slurm(2), tmp_path) as two:
+        assert two.wait(90) == [2, 2], two.said()
+        first, second = two.said()
+    assert first.startswith(line)
+    assert len(first.splitlines()) == 1
+    assert not second
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "found"),
+    [
+        ({}, 2, None),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, 1, None),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}, 1, None),  # a batch script without srun
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, 4, None),
+    ],
+)
+def test_one_process_of_a_launcher_is_an_ordinary_one(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, found: None
+) -> None:
+    monkeypatch.setattr(os, "environ", environment)
+    assert own_place(devices) is found
+
+
+def test_job_of_several_tasks_that_started_one_process_is_told_about_srun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "environ", {"SLURM_NTASKS": "4"})
+    own_place(1)
+    assert "this SLURM job has 4 tasks, and one of them trains" in capsys.readouterr().err
+
+
+def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "environ", next(slurm(4, nodes=2)))
+    place = own_place(4)
+    assert place is not None
+    assert (place.world_size, place.local_world_size) == (4, 2)
+    with pytest.raises(InputError, match="--devices 2: slurm has started 4 processes; leave"):
+        own_place(2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "lacks LOCAL_RANK"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x is no number"),
+        (
+            {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "a",
+             "MASTER_PORT": "1"},
+            "process 2 of 2 is none of them",
+        ),
+    ],
+)  # fmt: skip
+def test_launcher_variables_that_do_not_fit_are_refused(
+    environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Place.of(environment)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "problem"),
+    [(2, 2, None), (1, 4, None), (2, 1, "training.batch_size was 4, is now 2")],
+)
+def test_run_is_resumed_in_other_batches_where_a_step_learns_from_as_many_images(
+    batch_size: int, accumulate: int, problem: str | None
+) -> None:
+    path = find_config("chexnet_quickstart")
+    before = read_config(path, ["training.batch_size=4"])
+    sizes = [f"training.batch_size={batch_size}", f"training.accumulate={accumulate}"]
+    now = read_config(path, sizes)
+    assert first_difference(_in_batches_of(now, before), now) == problem
+
+
+def _start(data: Path, out: Path) -> subprocess.Popen[str]:
+    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
+    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words), "--devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever started pytest may not
     return subprocess.Popen(
@@ -62,27 +277,10 @@ def _finish(started: subprocess.Popen[str]) -> str:
     return said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.long)])
-def test_two_processes_learn_what_one_learns(data: Path, tmp_path: Path, epochs: int) -> None:
-    keys = [*_TINY, f"training.epochs={epochs}"]
-    train("retinanet_quickstart", data, tmp_path / "one", keys, resume=True, device="cpu")
-    folder = tmp_path / "two"
-    said = _finish(_start(data, folder, epochs))
-    assert said.count(f"\nepoch 1 of {epochs}") == 1  # one of them speaks
-    assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in folder.iterdir()}
-    assert json.loads((folder / "run.json").read_text())["devices"] == 2
-    one, two = (pd.read_csv(f / "metrics.csv") for f in (tmp_path / "one", folder))
-    for name in ("train_loss", "val_loss", "learning_rate"):
-        # Sums in another order: at first in the last digit, later rectifiers turn at it.
-        assert two[name][0] == pytest.approx(one[name][0], rel=1e-3), name
-        assert two[name].tolist() == pytest.approx(one[name].tolist(), rel=0.02, abs=1e-6), name
-
-
 @pytest.mark.long
 def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path: Path) -> None:
     # Ctrl-C reaches the first process of all; it passes it on, and nothing of it is left.
-    started = _start(data, tmp_path / "halves", 2)
+    started = _start(data, tmp_path / "halves")
     while not (tmp_path / "halves/metrics.csv").exists() and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
@@ -92,7 +290,7 @@ def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path:
     assert "Traceback" not in said
     assert not (tmp_path / "halves/run.json").exists()
     for out in ("halves", "whole"):
-        _finish(_start(data, tmp_path / out, 2))
+        assert _finish(_start(data, tmp_path / out)).count("\nepoch 3 of 3") == 1
     whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
     assert all(value.equal(halves[name]) for name, value in whole.items())
 
@@ -106,14 +304,6 @@ def test_batch_that_can_be_shared_is_taken(batch_size: int | str, devices: int) 
 def test_batch_that_cannot_be_shared_names_one_that_can(batch_size: int, near: int) -> None:
     with pytest.raises(InputError, match=rf"--devices 2: .* add --set training.batch_size={near}$"):
         require_shares(batch_size, 2)
-
-
-def test_refusal_that_all_processes_share_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "no-such-config", "--data", "d", "--out", "o", "--devices", "2"]
-    assert run_on_devices(words, 2) == 2
-    said = capfd.readouterr().err
-    assert said.count("cxr: no-such-config: no such file") == 1
-    assert len(said.splitlines()) == 1
 
 
 def _watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: str) -> int:
@@ -132,21 +322,21 @@ def _watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: str) -> in
             file.close()
 
 
-_WAITS = "import time; time.sleep(60)"
+_SLEEPS = "import time; time.sleep(60)"
 
 
 def test_line_of_the_process_that_failed_first_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fails = "import sys; sys.stderr.write('epoch 1\\ncxr: image b: bad\\n'); sys.exit(2)"
-    assert _watch(monkeypatch, tmp_path, _WAITS, fails) == 2
+    assert _watch(monkeypatch, tmp_path, _SLEEPS, fails) == 2
     assert capsys.readouterr().err == "cxr: image b: bad\n"
 
 
 def test_error_without_a_line_is_shown_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _watch(monkeypatch, tmp_path, _WAITS, "1 / 0") == 1
+    assert _watch(monkeypatch, tmp_path, _SLEEPS, "1 / 0") == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
@@ -154,7 +344,7 @@ def test_process_that_the_system_ended_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed = "import os; os.kill(os.getpid(), 9)"
-    assert _watch(monkeypatch, tmp_path, _WAITS, killed) == 2
+    assert _watch(monkeypatch, tmp_path, _SLEEPS, killed) == 2
     said = capsys.readouterr().err
     assert said.startswith("cxr: process 2 of 2 was ended by signal 9 (out of memory?")
     assert len(said.splitlines()) == 1

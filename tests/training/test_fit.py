@@ -96,6 +96,9 @@ class _Task:
     validation_metrics: Callable[..., Any] = _accuracy
     callbacks: tuple[Any, ...] = ()
 
+    def loss_weight(self, batch: _Batch) -> float:
+        return len(batch.image_ids)
+
 
 _OF_TASK = ("training_losses", "validation_step", "validation_metrics")
 _OF_SETTINGS = ("monitor", "epochs", "patience")
@@ -541,7 +544,7 @@ def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied() -> 
 def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told() -> None:
     asked: list[Any] = []
     batch = SimpleNamespace(to=lambda *place, **how: asked.append((place, how)))
-    loop = Loop(_Task(_model()), FitSettings(), lambda: "")
+    loop = Loop(_Task(_model()), FitSettings(), lambda: "", 1, lambda: False)
     gpu = torch.device("cuda")
     loop.transfer_batch_to_device(batch, gpu, 0)
     assert asked == [((gpu,), {"non_blocking": True})]

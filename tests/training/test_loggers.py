@@ -65,6 +65,7 @@ def _fit(run: RunFolder, loggers: list[Logger], **changes: Any) -> nn.Module:
         training_losses=_losses,
         validation_step=lambda model, batch: (_losses(model, batch), None),
         validation_metrics=lambda outputs: {"ap50": next(figures, 0.5)},
+        loss_weight=lambda batch: 1.0,
         callbacks=(),
     )
     fit(

@@ -1,0 +1,137 @@
+"""Runs `cxr` in several processes as a launcher does, from one that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from scripts.train_devices import _free_port
+
+_FORK = multiprocessing.get_context("forkserver")
+_FORK.set_forkserver_preload(
+    ["scripts.cli", "scripts.train_run", "scripts.train_classifier", "scripts.train_detector",
+     "scripts.predict", "scripts.train_images", "serving.guard"]
+)  # fmt: skip
+_PROGRAM = """
+import os, sys
+for name in [name for name in os.environ if name.startswith(("SLURM_", "RANK", "WORLD_SIZE"))]:
+    del os.environ[name]
+os.environ.update({environment!r})
+log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.dup2(log, 1)
+os.dup2(log, 2)
+sys.argv = ["cxr", *{words!r}]
+from training import plots
+plots._save = lambda figure, path: path.touch()
+{before}
+from scripts.cli import main
+main()
+"""
+
+
+def torchrun(world_size: int) -> Iterator[dict[str, str]]:
+    """Variables of each process, as torchrun sets them."""
+    port = _free_port()
+    for rank in range(world_size):
+        yield {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
+            "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }  # fmt: skip
+
+
+def slurm(tasks: int, nodes: int = 1) -> Iterator[dict[str, str]]:
+    """Variables of each task, as srun sets them; all nodes are this machine."""
+    port, by_node = _free_port(), tasks // nodes
+    for rank in range(tasks):
+        yield {
+            "SLURM_JOB_ID": "42", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(tasks),
+            "SLURM_NTASKS": str(tasks), "SLURM_PROCID": str(rank),
+            "SLURM_LOCALID": str(rank % by_node), "SLURM_NODEID": str(rank // by_node),
+            "SLURM_STEP_TASKS_PER_NODE": f"{by_node}(x{nodes})",
+            "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(port),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }  # fmt: skip
+
+
+@dataclass
+class Launched:
+    """Processes of one command.
+
+    Attributes:
+        processes: In the order of their ranks.
+        logs: What each writes.
+    """
+
+    processes: list[BaseProcess]
+    logs: list[Path]
+
+    def wait(self, seconds: float = 240) -> list[int | None]:
+        """Exit statuses; fails where one does not end in time."""
+        until = time.monotonic() + seconds
+        for each in self.processes:
+            each.join(max(0.0, until - time.monotonic()))
+            assert each.exitcode is not None, f"still running: {self.said()}"
+        return [each.exitcode for each in self.processes]
+
+    def said(self) -> list[str]:
+        """What each wrote so far."""
+        return [log.read_text() if log.exists() else "" for log in self.logs]
+
+
+@contextmanager
+def launched(
+    words: Sequence[object],
+    environments: Iterator[dict[str, str]],
+    logs: Path,
+    before: Sequence[str] = (),
+) -> Iterator[Launched]:
+    """Run a `cxr` command in one process for each environment.
+
+    Args:
+        words: The command's, without `cxr`.
+        environments: What the launcher sets.
+        logs: Folder for what they write.
+        before: Python that some processes run first, by rank.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    processes, files = [], []
+    for rank, environment in enumerate(environments):
+        files.append(logs / f"{rank}-{time.monotonic_ns()}.txt")
+        code = _PROGRAM.format(
+            environment={**environment, "OMP_NUM_THREADS": "1"},
+            log=str(files[-1]),
+            words=[str(word) for word in words],
+            before=before[rank] if rank < len(before) else "",
+        )
+        processes.append(_FORK.Process(target=exec, args=(code, {})))
+    for each in processes:
+        each.start()
+    try:
+        yield Launched(processes, files)
+    finally:
+        for each in processes:
+            if each.is_alive():
+                each.kill()
+            each.join()
+
+
+def alone(words: Sequence[object], logs: Path, before: str = "") -> str:
+    """Run a `cxr` command in one process that must succeed; what it wrote."""
+    with launched(words, iter([{}]), logs, before=[before]) as one:
+        assert one.wait() == [0], one.said()
+        return one.said()[0]
+
+
+def wait_for(path: Path, running: Launched, seconds: float = 120) -> None:
+    """Wait until a file is there, while the processes run."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, running.said()
+        assert all(each.is_alive() for each in running.processes), running.said()
+        time.sleep(0.02)
