@@ -3,7 +3,8 @@
 /** On dark X-rays, in the order of the systems (Okabe and Ito). */
 export const COLOURS = ["#e69f00", "#56b4e9", "#cc79a7", "#009e73"];
 export const MAP_OPACITY = 0.6;
-const CONTOURS = [0.25, 0.5, 0.75];  // of the map's scale, the same for all images
+/** Of the map's scale, the same for all images. */
+export const CONTOURS = [0.25, 0.5, 0.75];
 const FINE = 8;  // contour points a cell
 export const colourOf = (place) => COLOURS[place % COLOURS.length];
 

@@ -262,7 +262,7 @@ function renderAnswer() {
   if (!answer) {
     const busy = ["waiting", "analyzing"].includes(current.state);
     $("said").replaceChildren();
-    $("cards").replaceChildren(h("p", { class: "quiet" }, busy ? "Analyzing…" : current.error ? "No answer for this image." : "No answer yet: press Analyze Image."));
+    $("cards").replaceChildren(h("p", { class: "quiet" }, busy ? "Analyzing…" : current.error ? "No answer for this image." : `No answer yet: press ${$("analyze").textContent}.`));
     return;
   }
   const byName = new Map(known.systems.map((each) => [each.system, each]));
@@ -326,8 +326,8 @@ async function saveVisit(kind) {
     for (const item of answered) {
       button.textContent = `Image ${entries.length + 1} of ${answered.length}`;
       const overlay = kind === "pdf" && room > 0 ? await still(item) : null;
-      entries.push(entry(item, overlay));
       room -= overlay?.length ?? 0;
+      entries.push(entry(item, room >= 0 ? overlay : null));
     }
     save(await client.report(kind, entries), `cxr-visit-${stamp()}.${kind}`);
     say(`${kind.toUpperCase()} saved.`);
@@ -352,8 +352,16 @@ async function still(item) {
   systems.forEach((answer, place) => {
     paint(one.getContext("2d"), pane, image, { x: 0, y: 0, scale }, [{ answer, colour: colourOf(place), boxes: 1, map: MAP_OPACITY, chosen: null }], 1.3);
     canvas.getContext("2d").drawImage(one, place * pane.width, 0);
+    caption(canvas.getContext("2d"), answer.system, place * pane.width + 8, colourOf(place));
   });
   return canvas.toDataURL("image/png").split(",")[1];
+}
+
+/** Whose marks a pane shows. */
+function caption(context, words, x, colour) {
+  Object.assign(context, { font: "600 20px system-ui, sans-serif", lineJoin: "round", lineWidth: 5, strokeStyle: "#000", fillStyle: colour });
+  context.strokeText(words, x, 26);
+  context.fillText(words, x, 26);
 }
 
 // Dialogs, keys and the rest

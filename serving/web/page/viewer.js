@@ -1,6 +1,6 @@
 // The X-ray on screen: zoom, pan, window and level on the full bit depth, and what systems show.
 
-import { MAP_OPACITY, colourOf, develop, middle, paint } from "./draw.js";
+import { CONTOURS, MAP_OPACITY, colourOf, develop, middle, paint } from "./draw.js";
 import { h, share, styled } from "./dom.js";
 
 const MOST_ZOOM = 16;
@@ -64,6 +64,7 @@ export class Viewer {
     this.#window.invert = false;
     this.#systems = [];
     this.#marks = [];
+    this.#layersAnew();
     this.#panesAnew();
     if (image) this.usePreset("file");
     this.#root.toggleAttribute("data-empty", !image);
@@ -103,7 +104,7 @@ export class Viewer {
   #pane(marks, beside) {
     const words = marks.map(({ answer }) => `${answer.system} shows ${marksInWords(answer)}`).join("; ");
     const canvas = h("canvas", { tabIndex: 0, role: "img", "aria-label": `X-ray ${this.#name}. ${words}` });
-    const caption = beside ? h("figcaption", {}, styled(h("span", { class: "key" }), { "--key": marks[0].colour }),
+    const caption = beside ? h("figcaption", {}, styled(h("span", { class: marks[0].answer.kind === "scores" ? "key dashed" : "key" }), { "--key": marks[0].colour }),
       `${marks[0].answer.system}: ${marks[0].answer.decision ?? "undecided"}`) : null;
     const node = h("figure", { class: "pane" }, caption, canvas);
     this.#listen(canvas);
@@ -125,7 +126,7 @@ export class Viewer {
     this.layers.replaceChildren(...this.#marks.map((mark) => h("fieldset", {},
       h("legend", {}, styled(h("span", { class: mark.answer.kind === "scores" ? "key dashed" : "key" }), { "--key": mark.colour }), mark.answer.system),
       mark.answer.boxes.length ? row(mark, "boxes", `Boxes (${mark.answer.boxes.length})`) : h("p", { class: "quiet" }, "No boxes"),
-      mark.answer.map ? row(mark, "map", "Map") : null)));
+      mark.answer.map ? row(mark, "map", mark.answer.map.values.flat().some((value) => value >= CONTOURS[0]) ? "Map" : "Map (faint)") : null)));
   }
 
   /** Look at one box of a system. */
