@@ -148,10 +148,10 @@ def test_damaged_uploads_get_a_right_answer_or_a_reason(
     judge.send(list(sources.items()))
     assert judge.statuses == {200: len(sources)}
     some = cases(sources, SEED)
-    while sum(judge.statuses.values()) < 80:
+    while sum(judge.statuses.values()) < 40:
         judge.send(list(islice(some, AT_ONCE)))
-    assert judge.statuses[200] > 10
-    assert judge.statuses[422] > 20
+    assert judge.statuses[200] > 8
+    assert judge.statuses[422] > 8
 
 
 def test_odd_dicom_files_get_a_right_answer_or_a_reason(judge: Judge, shared_data: Path) -> None:
