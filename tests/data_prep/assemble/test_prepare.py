@@ -76,6 +76,15 @@ def stop_after(n_images: int):
     return progress
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A source, and the set that a run without an interruption makes of it."""
+    folder = tmp_path_factory.mktemp("straight")
+    source = write_source(folder / "source")
+    make(source, folder / "set", sizes=(32,))
+    return source, folder / "set"
+
+
 def test_every_image_comes_in_with_its_label_box_and_size(tmp_path):
     summary = make(write_source(tmp_path / "source"), tmp_path / "set")
     dataset = DataSet.open(tmp_path / "set")
@@ -111,22 +120,20 @@ def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypat
     assert [dataset.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
 
 
-def test_a_size_can_be_added_to_a_complete_set(tmp_path):
-    source = write_source(tmp_path / "source")
+def test_a_size_can_be_added_to_a_complete_set(straight, tmp_path):
+    source, whole = straight
     make(source, tmp_path / "late")
     make(source, tmp_path / "late", sizes=(32,))
-    make(source, tmp_path / "early", sizes=(32,))
-    early, late = (DataSet.open(tmp_path / name).store(32) for name in ("early", "late"))
+    early, late = (DataSet.open(folder).store(32) for folder in (whole, tmp_path / "late"))
     assert early.pixels_id == late.pixels_id
     for image_id in early.ids:
         assert np.array_equal(early.image(image_id), late.image(image_id))
 
 
 @pytest.mark.parametrize("stop", [1, 6, 12])
-def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, monkeypatch, stop):
+def test_an_interrupted_run_goes_on_to_the_same_result(straight, tmp_path, monkeypatch, stop):
     monkeypatch.setattr(ingest, "_PART_ROWS", 3)
-    source = write_source(tmp_path / "source")
-    make(source, tmp_path / "straight", sizes=(32,))
+    source, whole = straight
     with pytest.raises(KeyboardInterrupt):
         make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
     with pytest.raises(InputError, match="an unfinished data set"):
@@ -138,8 +145,8 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, monkeypatch, st
     )
     make(source, tmp_path / "broken", sizes=(32,))
     assert len(calls) <= 12 - stop + 3  # at most one part is done again
-    assert_same(tmp_path / "straight", tmp_path / "broken")
-    ids = [DataSet.open(tmp_path / name).store(32).pixels_id for name in ("straight", "broken")]
+    assert_same(whole, tmp_path / "broken")
+    ids = [DataSet.open(folder).store(32).pixels_id for folder in (whole, tmp_path / "broken")]
     assert ids[0] == ids[1]
 
 
@@ -159,24 +166,24 @@ prepare(Path(sys.argv[1]), Path(sys.argv[2]), format="csv", sizes=(32,), workers
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_result(tmp_path):
-    source = write_source(tmp_path / "source")
-    make(source, tmp_path / "straight", sizes=(32,))
+def test_a_killed_run_goes_on_to_the_same_result(straight, tmp_path):
+    source, whole = straight
     command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "killed")]
     home = Path(__file__).resolve().parents[3]
     assert subprocess.run(command, check=False, cwd=home).returncode == 9
     make(source, tmp_path / "killed", sizes=(32,))
-    assert_same(tmp_path / "straight", tmp_path / "killed")
-    stores = [PixelStore.open(tmp_path / n / "pixels/letterbox-32") for n in ("straight", "killed")]
+    assert_same(whole, tmp_path / "killed")
+    stores = [
+        PixelStore.open(folder / "pixels/letterbox-32") for folder in (whole, tmp_path / "killed")
+    ]
     for image_id in stores[0].ids:
         assert np.array_equal(stores[0].image(image_id), stores[1].image(image_id))
 
 
-def test_workers_do_not_change_the_result(tmp_path):
-    source = write_source(tmp_path / "source")
-    make(source, tmp_path / "one", workers=1)
-    make(source, tmp_path / "two", workers=2)
-    assert_same(tmp_path / "one", tmp_path / "two")
+def test_workers_do_not_change_the_result(straight, tmp_path):
+    source, whole = straight
+    make(source, tmp_path / "two", sizes=(32,), workers=2)
+    assert_same(whole, tmp_path / "two")
 
 
 def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
