@@ -14,8 +14,13 @@ from scripts.train_devices import _free_port
 
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(
-    ["scripts.cli", "scripts.train_run", "scripts.train_classifier", "scripts.train_detector",
-     "scripts.predict", "scripts.train_images", "serving.guard"]
+    [
+        "scripts.cli", "scripts.train", "scripts.train_run", "scripts.train_classifier",
+        "scripts.train_detector", "scripts.train_zoo", "scripts.train_images", "scripts.pacs",
+        "scripts.compare", "scripts.readers", "scripts.serve", "scripts.show", "scripts.predict",
+        "data_prep.augment.augment", "data_prep.audit.audit", "classification.inference",
+        "detection.inference", "serving.trained_model", "serving.guard", "pyarrow.dataset",
+    ]
 )  # fmt: skip
 _PROGRAM = """
 import os, sys

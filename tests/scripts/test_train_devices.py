@@ -261,6 +261,27 @@ def test_run_is_resumed_in_other_batches_where_a_step_learns_from_as_many_images
     assert first_difference(_in_batches_of(now, before), now) == problem
 
 
+@pytest.mark.long
+def test_what_follows_from_an_epoch_is_the_same_on_all_processes(
+    data: Path, tmp_path: Path
+) -> None:
+    """Averaged weights, a falling rate, early stopping, hard negatives and counts of boxes."""
+    keys = [
+        *_DETECTOR, "training.epochs=6", "training.batch_size=4", "training.ema_decay=0.9",
+        "training.schedule=plateau", "training.patience=4", "training.hard_negatives=0.5",
+        "training.monitor=val_loss", "augmentation.shift=0.2", "training.learning_rate=0.01",
+    ]  # fmt: skip
+    words = [_words("retinanet_quickstart", data, tmp_path / f, keys) for f in ("one", "two")]
+    alone(words[0], tmp_path)
+    with launched(words[1], torchrun(2), tmp_path) as two:
+        assert two.wait() == [0, 0], two.said()
+    one, both = _history(tmp_path / "one", tmp_path / "two")
+    assert one["train_boxes"].tolist() == both["train_boxes"].tolist()
+    assert one["learning_rate"].tolist() == pytest.approx(both["learning_rate"].tolist())
+    for name in _LOSSES:
+        assert both[name].tolist() == pytest.approx(one[name].tolist(), rel=0.05)
+
+
 def _start(data: Path, out: Path) -> subprocess.Popen[str]:
     words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words), "--devices", "2"]

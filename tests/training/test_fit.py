@@ -193,6 +193,31 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (3, 3)])
+def test_step_learns_the_mean_over_its_images_in_however_many_batches(
+    tmp_path: Path, batch_size: int, accumulate: int
+) -> None:
+    """Of 21 images the last step of an epoch has fewer, and its last batch fewer still."""
+    step = batch_size * accumulate
+
+    def trained(size: int, batches: int) -> tuple[nn.Module, list[float]]:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        sampler = SeededSampler(21, seed=3)
+        loader = DataLoader(_Rows(21), batch_size=size, sampler=sampler, collate_fn=_collate)
+        how = FitSettings(
+            optimiser="sgd", schedule="constant", learning_rate=0.1, accumulate=batches, clip=0.2
+        )
+        result = _fit(tmp_path / f"{size}", model, how, train_loader=loader)
+        return model, [row["train_loss"] for row in result.history]
+
+    (whole, losses), (parts, shares) = trained(step, 1), trained(batch_size, accumulate)
+    assert shares[1:] == pytest.approx(losses[1:], rel=0.05)  # measured between the steps
+    for name, value in _weights(whole).items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(tmp_path: Path) -> None:
     figures = iter([0.5, 0.5, 0.6, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1])
     result = _fit(

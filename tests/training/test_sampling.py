@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,20 +39,34 @@ def test_a_row_drawn_twice_is_augmented_differently() -> None:
     assert len({seed for _, seed in pairs}) == 4
 
 
-@pytest.mark.parametrize("n_rows", [8, 9, 10, 2])  # divides evenly, needs padding, fewer than ranks
-def test_processes_share_an_epoch_in_equal_parts(n_rows: int) -> None:
-    parts = [list(SeededSampler(n_rows, seed=1, rank=rank, world_size=3)) for rank in range(3)]
-    assert len({len(part) for part in parts}) == 1
-    assert len(parts[0]) == len(SeededSampler(n_rows, seed=1, rank=0, world_size=3))
-    drawn = Counter(row for part in parts for row, _ in part)
-    assert set(drawn) == set(range(n_rows))
-    assert sum(drawn.values()) == -(-n_rows // 3) * 3
+def _batches(sampler: SeededSampler, size: int) -> list[list[tuple[int, int]]]:
+    pairs = _epoch(sampler, 2)
+    assert len(pairs) == len(sampler)
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def test_one_process_draws_what_several_share() -> None:
-    alone = _epoch(SeededSampler(9, seed=1), 0)
-    parts = [_epoch(SeededSampler(9, seed=1, rank=rank, world_size=3), 0) for rank in range(3)]
-    assert [pair for pairs in zip(*parts, strict=True) for pair in pairs] == alone
+@pytest.mark.parametrize("n_rows", [24, 25, 26, 27, 29, 11, 2])
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_processes_share_each_batch_of_one_process_and_draw_nothing_twice(
+    n_rows: int, world_size: int
+) -> None:
+    size = 6
+    whole = _batches(SeededSampler(n_rows, seed=1), size)
+    shares = []
+    for rank in range(world_size):
+        sampler = SeededSampler(
+            n_rows, seed=1, rank=rank, world_size=world_size, share=size // world_size
+        )
+        own = _batches(sampler, size // world_size)
+        if sampler.ends_with_spare():
+            assert own.pop() == [whole[-1][-1]]  # of the batch, and counts for nothing
+            own.append([])
+        shares.append(own)
+    assert {len(own) for own in shares} == {len(whole)}  # all take each step
+    together = [
+        sorted(pair for share in batch for pair in share) for batch in zip(*shares, strict=True)
+    ]
+    assert together == [sorted(batch) for batch in whole]
 
 
 def test_balancing_draws_the_wanted_share_of_positives() -> None:
