@@ -385,7 +385,7 @@ def test_the_tour_runs_and_shows_what_its_committed_pages_show(
     parameters = cells_of(notebook)[0]
     assert parameters.metadata["tags"] == ["parameters"]
     small = (
-        f"from pathlib import Path\nfolder, images, replicates = Path({str(out)!r}), 80, 200\n"
+        f"from pathlib import Path\nfolder, images, replicates = Path({str(out)!r}), 60, 200\n"
         "detector = classifier = {'epochs': 1}"
     )
     assert assigned_names(small) == assigned_names(parameters.source)
