@@ -59,7 +59,7 @@ def tables_with_names(root: Path) -> SourceTables:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=64), min_size=2, unique=True, max_size=30))
 def test_different_names_get_different_hashes(names: list[str]) -> None:
     hashes = [keyed_hash(KEY, name) for name in names]

@@ -307,7 +307,7 @@ def check_junk(folder: Path, key: str, junk: Any) -> None:
 _KEYS = st.sampled_from(["images", "annotations", "categories", "info"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(key=_KEYS, junk=_JUNK)
 def test_whatever_stands_in_a_file_gives_tables_or_one_clear_error(tmp_path_factory, key, junk):
     check_junk(tmp_path_factory.mktemp("junk"), key, junk)
